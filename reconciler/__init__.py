@@ -1,0 +1,13 @@
+"""Finds and removes what containerd leaves behind; never harms what lives.
+
+Data flows one way: watch -> model -> decide -> act, and an outcome is one more observation.
+
+    watch/, containerd/   what may have changed          probe/      one close look at it
+    model/                PURE: what we believe          decide/     PURE: what should happen
+    act/                  the only hands                 loop.py     joins the stages
+    ports.py              every side effect on one page  kernel.py   the only ctypes
+    journal/, telemetry/  listeners: memory of a run, logs and metrics
+    cli/, daemon.py       what operators see             settings/   what they may say
+"""
+
+__version__ = "0.1.0"

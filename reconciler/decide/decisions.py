@@ -1,0 +1,158 @@
+"""Decisions: everything the engine ever concludes or asks for, as a closed union of values."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from reconciler.model.evidence import Facts
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.observations import DoubtKind, HintKind
+
+
+class Verdict(Enum):
+    """What a bundle is (design section 3)."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    STARTING = "starting"
+    BUSY = "busy"
+    ORPHANED = "orphaned"
+    LEFTOVER = "leftover"
+    UNKNOWN = "unknown"
+    FOREIGN = "foreign"
+
+
+class Phase(Enum):
+    """Where a leftover stands; ``NONE`` for everything else."""
+
+    NONE = ""
+    WAITING = "waiting"
+    DUE = "due"
+    CLEANING = "cleaning"
+    CLEANED = "cleaned"
+    BLOCKED = "blocked"
+    PROTECTED = "protected"
+    HELD = "held"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A bundle's verdict with the rule that fired and why, in words.
+
+    Attributes:
+        verdict: See :class:`Verdict`.
+        rule: Row of the verdict table, 1 to 8.
+        reason: One line for people.
+        claimed: A leftover that containerd still lists: it is asked to delete it first.
+    """
+
+    verdict: Verdict
+    rule: int
+    reason: str
+    claimed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A bundle's verdict or phase changed (also said once when a bundle is first judged).
+
+    Attributes:
+        key, judgement, phase: What is believed now.
+        previous: The verdict before, None if new.
+        cause: Phase's cause: the block reason, the brake, the protecting rule; empty if none.
+        due_at: Monotonic time at which a waiting leftover becomes due, None if never or now.
+        facts: The row the verdict was made from.
+    """
+
+    key: BundleKey
+    judgement: Judgement
+    phase: Phase
+    previous: Verdict | None
+    cause: str = ""
+    due_at: float | None = None
+    facts: Facts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Vanished:
+    """A bundle is no longer there. ``cleaned`` says whether it was our own doing."""
+
+    key: BundleKey
+    last: Verdict | None
+    cleaned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """A task ended abnormally: counted once per death (metric ``abnormal_terminations_total``).
+
+    ``cause`` is ``init``, ``shim`` or ``both``.
+    """
+
+    key: BundleKey
+    cause: str
+
+
+class BudgetKind(Enum):
+    """Which budget is exceeded."""
+
+    AGE = "age"
+    SIZE = "size"
+
+
+@dataclass(frozen=True, slots=True)
+class OverBudget:
+    """A *running* task exceeds a budget: reported, never touched."""
+
+    key: BundleKey
+    kind: BudgetKind
+
+
+@dataclass(frozen=True, slots=True)
+class Braked:
+    """A brake was pulled (``on``) or released."""
+
+    brake: str
+    on: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class LookAt:
+    """Ask for a close look at a bundle."""
+
+    key: BundleKey
+    why: HintKind
+
+
+@dataclass(frozen=True, slots=True)
+class Relist:
+    """Ask for a listing of the tree or of one namespace."""
+
+    why: DoubtKind
+    namespace: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AskNode:
+    """Ask the node's witnesses (sweep of /proc, containerd) anew."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clean:
+    """Ask for a cleanup. At most one per bundle is under way; an Outcome must follow."""
+
+    key: BundleKey
+    identity: Identity
+    claimed: bool
+    attempt: int
+
+
+Report = Judged | Vanished | Died | OverBudget | Braked
+"""Conclusions: for listeners only."""
+
+Request = LookAt | Relist | AskNode | Clean
+"""Work for the loop to do."""
+
+Decision = Report | Request

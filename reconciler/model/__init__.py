@@ -1,0 +1,1 @@
+"""What we believe: pure values, no clock, no disk, no logging."""

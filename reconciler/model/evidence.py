@@ -1,0 +1,369 @@
+"""Evidence: what was learnt about a bundle, every piece of it *yes*, *no* or *no answer*.
+
+A :class:`Look` is what one close look at the bundle itself found. :class:`Sweep` (one pass over
+/proc) and :class:`Containerd` (the daemon's own word) speak about the whole node. :func:`weigh`
+joins the three into :class:`Facts`, a row of closed enumerations and the only thing a verdict is
+made from. Nothing here decides, and nothing here may turn "no answer" into "no".
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum, IntFlag, auto
+from typing import Final, NamedTuple
+
+from reconciler.model.ids import BundleKey, Identity
+
+
+class Answer(Enum):
+    """A question's answer. ``NONE`` means nobody answered, which is not a no."""
+
+    YES = "yes"
+    NO = "no"
+    NONE = "no answer"
+
+
+class Kind(Enum):
+    """What the name in the state tree is (lstat)."""
+
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+    OTHER = "other"
+
+
+class Entries(IntFlag):
+    """Which of the known files a bundle holds (field-notes section 2)."""
+
+    ADDRESS = auto()
+    BOOTSTRAP = auto()
+    CONFIG = auto()
+    INIT_PID = auto()
+    LOG = auto()
+    LOG_JSON = auto()
+    OPTIONS = auto()
+    ROOTFS = auto()
+    RUNTIME = auto()
+    SANDBOX = auto()
+    SHIM_BINARY_PATH = auto()
+    WORK = auto()
+    OTHER = auto()
+
+
+ENTRY_NAMES: Final[dict[bytes, Entries]] = {
+    b"address": Entries.ADDRESS,
+    b"bootstrap.json": Entries.BOOTSTRAP,
+    b"config.json": Entries.CONFIG,
+    b"init.pid": Entries.INIT_PID,
+    b"log": Entries.LOG,
+    b"log.json": Entries.LOG_JSON,
+    b"options.json": Entries.OPTIONS,
+    b"rootfs": Entries.ROOTFS,
+    b"runtime": Entries.RUNTIME,
+    b"sandbox": Entries.SANDBOX,
+    b"shim-binary-path": Entries.SHIM_BINARY_PATH,
+    b"work": Entries.WORK,
+}
+
+
+class InitState(Enum):
+    """The container's first process."""
+
+    ALIVE = "alive"
+    DEAD = "dead"
+    ABSENT = "absent"  # nothing names one
+    NONE = "no answer"
+
+
+class ShimState(Enum):
+    """The shim that serves this bundle, judged by its socket."""
+
+    ALIVE = "alive"
+    DEAD = "dead"
+    UNNAMED = "unnamed"  # no file names its socket and no derived socket answers
+    NONE = "no answer"
+
+
+class CgroupState(Enum):
+    """The container's control groups, all hierarchies together."""
+
+    POPULATED = "populated"
+    EMPTY = "empty"
+    GONE = "gone"
+    UNNAMED = "unnamed"  # neither config.json nor runc's state names it
+    NONE = "no answer"
+
+
+class RuntimeState(Enum):
+    """Whether the runtime's habits are known to us."""
+
+    KNOWN = "known"
+    UNNAMED = "unnamed"  # no shim-binary-path: a damaged runc bundle or a shared-shim member
+    ALIEN = "alien"
+    NONE = "no answer"
+
+
+class TaskState(Enum):
+    """What containerd says about the task."""
+
+    LISTED = "listed"
+    NOT_LISTED = "not listed"
+    DOWN = "containerd is down"  # proven: nobody holds its metadata lock
+    WAIVED = "containerd waived"  # the caller said --without-containerd
+    NONE = "no answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Init:
+    """Evidence about the init process.
+
+    Attributes:
+        state: Alive, dead, absent or no answer.
+        pid: The pid that was judged, if any file named one.
+        detail: Why, for people: "start time differs from runc's state", "zombie", ...
+    """
+
+    state: InitState
+    pid: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shim:
+    """Evidence about the shim.
+
+    Attributes:
+        state: See :class:`ShimState`.
+        socket: Path of the socket that was asked, if any, as bytes.
+        group: Id the shim was started for: the sandbox's id for a pod member, else the bundle's
+            own. None if config.json could not tell.
+        pid: The shim's pid where the look came by it (parent of a living init), else None.
+        detail: Why, for people.
+    """
+
+    state: ShimState
+    socket: bytes | None = None
+    group: bytes | None = None
+    pid: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The runtime as the shim's binary names it (``containerd-shim-runc-v2``)."""
+
+    state: RuntimeState
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One mount at or below a bundle.
+
+    Attributes:
+        path: Mount point relative to the bundle (``b"rootfs"``, ``b"rootfs/data"``, ``b"extra"``,
+            ``b""`` for the bundle directory itself).
+        mount_id: mountinfo's first field.
+        fstype: Filesystem type.
+    """
+
+    path: bytes
+    mount_id: int
+    fstype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What policies may match on, from config.json's annotations.
+
+    ``known`` is false if config.json could not be read: then protection rules assume a match.
+    """
+
+    known: bool = False
+    pod_namespace: str = ""
+    pod: str = ""
+    container: str = ""
+    sandbox: str = ""
+    annotations: tuple[tuple[str, str], ...] = ()
+
+
+NO_LABELS: Final = Labels()
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one close look at one bundle found. Small: one is kept for every bundle.
+
+    Attributes:
+        identity: The object that was looked at.
+        kind: Directory, symlink or other.
+        entries: Known files present.
+        newest_mtime: Newest modification time in the bundle, seconds since the epoch.
+        size_bytes: Allocated bytes of the bundle and its work dir, mounts excluded.
+        created: Did creation ever finish (``init.pid`` or runc's state exists)?
+        runtime, init, shim, mounts, labels: See their types.
+        cgroup: Control groups, all hierarchies together.
+    """
+
+    identity: Identity
+    kind: Kind
+    entries: Entries = Entries(0)
+    newest_mtime: float = 0.0
+    size_bytes: int = 0
+    created: Answer = Answer.NONE
+    runtime: Runtime = Runtime(RuntimeState.NONE)
+    init: Init = Init(InitState.NONE)
+    shim: Shim = Shim(ShimState.NONE)
+    cgroup: CgroupState = CgroupState.NONE
+    mounts: tuple[Mount, ...] = ()
+    labels: Labels = NO_LABELS
+
+
+@dataclass(frozen=True, slots=True)
+class ShimProcess:
+    """A living shim as its command line shows it (``-namespace N -id I -address A``)."""
+
+    key: BundleKey
+    pid: int
+    address: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """One pass over /proc: which shims and shim helpers run, and which cgroups hold processes.
+
+    Attributes:
+        answered: False if /proc hides processes from us (hidepid without CAP_SYS_PTRACE) or could
+            not be read; then the sets prove nothing.
+        helpers: Ids for which ``shim ... start`` or ``shim ... delete`` runs now.
+        shims: Living shims.
+        cgroup_names: Every path component of every living process's cgroups; systemd scope
+            names stripped to their id too (``cri-containerd-X.scope`` gives also ``X``).
+    """
+
+    answered: bool = False
+    helpers: frozenset[BundleKey] = frozenset()
+    shims: tuple[ShimProcess, ...] = ()
+    cgroup_names: frozenset[bytes] = frozenset()
+
+
+class ContainerdState(Enum):
+    """Whether containerd can be asked."""
+
+    UP = "up"
+    DOWN = "down"  # proven: its lock file exists and nobody holds it
+    WAIVED = "waived"
+    NONE = "no answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Containerd:
+    """containerd's own word about the whole node.
+
+    Attributes:
+        state: Up, proven down, waived by the caller, or no answer.
+        tasks: The tasks it lists; meaningful only when up.
+        pid: containerd's pid, if known.
+        version: As Version answers, or empty.
+        detail: Why, for people.
+    """
+
+    state: ContainerdState = ContainerdState.NONE
+    tasks: frozenset[BundleKey] = frozenset()
+    pid: int | None = None
+    version: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The witnesses that speak about the whole node, as last heard."""
+
+    sweep: Sweep = field(default_factory=Sweep)
+    containerd: Containerd = field(default_factory=Containerd)
+
+
+class Facts(NamedTuple):
+    """All a verdict is made from: one row of closed enumerations."""
+
+    kind: Kind
+    identifier: bool
+    helper: Answer
+    shim: ShimState  # never UNNAMED: weigh() resolves it
+    init: InitState
+    cgroup: CgroupState  # never UNNAMED: weigh() resolves it
+    runtime: RuntimeState
+    created: Answer
+    task: TaskState
+
+
+def weigh(key: BundleKey, identifier: bool, look: Look, node: Node) -> Facts:  # noqa: FBT001 - a fact
+    """Join a look with what the whole node's witnesses say about the same bundle.
+
+    Args:
+        key: The bundle.
+        identifier: Whether containerd's identifier rule accepts both names.
+        look: The close look.
+        node: Sweep and containerd's word.
+    """
+    task = _task(key, node.containerd)
+    return Facts(
+        kind=look.kind,
+        identifier=identifier,
+        helper=_helper(key, node.sweep),
+        shim=_shim(key, look.shim, node.sweep, task),
+        init=look.init.state,
+        cgroup=_cgroup(key, look.cgroup, node.sweep),
+        runtime=look.runtime.state,
+        created=look.created,
+        task=task,
+    )
+
+
+def _task(key: BundleKey, containerd: Containerd) -> TaskState:
+    match containerd.state:
+        case ContainerdState.UP:
+            return TaskState.LISTED if key in containerd.tasks else TaskState.NOT_LISTED
+        case ContainerdState.DOWN:
+            return TaskState.DOWN
+        case ContainerdState.WAIVED:
+            return TaskState.WAIVED
+        case ContainerdState.NONE:
+            return TaskState.NONE
+
+
+def _helper(key: BundleKey, sweep: Sweep) -> Answer:
+    if not sweep.answered:
+        return Answer.NONE
+    return Answer.YES if key in sweep.helpers else Answer.NO
+
+
+def _shim(key: BundleKey, shim: Shim, sweep: Sweep, task: TaskState) -> ShimState:
+    """Resolve the shim: its socket speaks first, the process table may only contradict death."""
+    if shim.state in (ShimState.ALIVE, ShimState.NONE):
+        return shim.state
+    if not sweep.answered:
+        return ShimState.NONE
+    names = {key.id, shim.group} if shim.group is not None else {key.id}
+    if any(p.key.namespace == key.namespace and p.key.id in names for p in sweep.shims):
+        return ShimState.ALIVE
+    if shim.state is ShimState.DEAD or shim.group is not None:
+        return ShimState.DEAD
+    # No file names a socket and none tells the group: any shim of the namespace might serve it.
+    # Only containerd, answering and not listing the task, can then say that none does.
+    if task is TaskState.NOT_LISTED or not any(
+        p.key.namespace == key.namespace for p in sweep.shims
+    ):
+        return ShimState.DEAD
+    return ShimState.NONE
+
+
+def _cgroup(key: BundleKey, cgroup: CgroupState, sweep: Sweep) -> CgroupState:
+    """Let living processes in a cgroup named after the id contradict "empty" and "gone".
+
+    A path we resolved wrongly (nested cgroup mounts, odd drivers) must not look like death.
+    """
+    if cgroup in (CgroupState.POPULATED, CgroupState.NONE):
+        return cgroup
+    if key.id in sweep.cgroup_names:
+        return CgroupState.POPULATED
+    if cgroup is CgroupState.UNNAMED:
+        return CgroupState.GONE if sweep.answered else CgroupState.NONE
+    return cgroup

@@ -1,0 +1,68 @@
+"""Names and identities: what a bundle is called, and which object that name meant.
+
+Names are bytes, as the kernel keeps them; text is made for people only, by :func:`show`.
+Nothing here looks at a disk.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+MAX_IDENTIFIER: Final = 76
+"""Longest name containerd accepts (containerd pkg/identifiers, also its 1.6 `identifiers`)."""
+
+_IDENTIFIER: Final = re.compile(rb"[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*\Z")
+
+
+class BundleKey(NamedTuple):
+    """The address of a bundle in one state tree: ``<namespace>/<id>``, as bytes."""
+
+    namespace: bytes
+    id: bytes
+
+    def __str__(self) -> str:
+        """Give the form people read and type, hostile bytes escaped."""
+        return f"{show(self.namespace)}/{show(self.id)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which object a name meant when we looked.
+
+    Attributes:
+        dev: Device number, as ``os.makedev`` packs it.
+        ino: Inode number.
+        mount_id: Mount the object was reached through (statx ``STATX_MNT_ID``).
+    """
+
+    dev: int
+    ino: int
+    mount_id: int
+
+
+def is_identifier(name: bytes) -> bool:
+    """Tell whether containerd could have created a bundle or namespace of this name."""
+    return len(name) <= MAX_IDENTIFIER and _IDENTIFIER.match(name) is not None
+
+
+def show(name: bytes) -> str:
+    """Make a name printable on one line and typable again (see :func:`unshow`).
+
+    Control characters, backslashes and bytes that are not UTF-8 become ``\\xNN``.
+    """
+    text = name.decode("utf-8", "surrogateescape")
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join(_show_char(char) for char in text)
+
+
+def unshow(text: str) -> bytes:
+    """Undo :func:`show`; text without escapes is taken as it is."""
+    raw = text.encode("utf-8", "surrogateescape")
+    return re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes([int(found[1], 16)]), raw)
+
+
+def _show_char(char: str) -> str:
+    if char.isprintable() and char != "\\":
+        return char
+    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))

@@ -1,0 +1,134 @@
+"""Observations: everything the engine ever learns, as a closed union of values.
+
+Events from a watcher are hints (:class:`Hint`, :class:`Doubt`): lost, repeated or late ones change
+only latency. :class:`Listed` and :class:`Looked` carry what the filesystem said; :class:`NodeLooked`
+what /proc and containerd said; :class:`Outcome` what our own hands did.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from reconciler.model.evidence import Containerd, Look, Sweep
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.outcome import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """When something was learnt.
+
+    Attributes:
+        mono: Seconds on the monotonic clock (since boot); all waiting is counted on it.
+        wall: Seconds since the epoch; used only to place file times on the monotonic clock.
+    """
+
+    mono: float
+    wall: float
+
+
+class HintKind(Enum):
+    """Why a bundle may have changed."""
+
+    CHANGED = "changed"  # something in or about the directory
+    INIT_EXIT = "init exited"
+    SHIM_EXIT = "shim exited"
+    MOUNT = "mount table changed"
+    HOLDER_EXIT = "holder exited"  # a process that kept it busy is gone
+    CONTAINERD = "containerd event"
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Look at this bundle again."""
+
+    key: BundleKey
+    kind: HintKind = HintKind.CHANGED
+
+
+class DoubtKind(Enum):
+    """Why the whole model may be wrong."""
+
+    START = "start"
+    TIMER = "timer"
+    OVERFLOW = "event queue overflow"
+    WATCH_LOST = "watch lost"
+    ROOT_CHANGED = "state root appeared, moved or went away"
+    BACKEND = "watch backend changed"
+    CONTAINERD = "containerd started or stopped"
+    ASKED = "asked"
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Relist everything (``namespace`` None) or one namespace."""
+
+    kind: DoubtKind
+    namespace: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One name found by a listing."""
+
+    key: BundleKey
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """A name beginning with a dot in a namespace directory: debris of a removal.
+
+    ``ours`` tells a removal of our own that was cut short (its name carries its inode number).
+    """
+
+    key: BundleKey
+    identity: Identity
+    mtime: float
+    ours: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A listing of the state tree, or of one namespace of it.
+
+    Attributes:
+        answered: False if the tree could not be read; then memory is kept as it is.
+        present: False if there is no state tree (containerd never ran, or it was removed).
+        bundles: Every name that is not hidden.
+        hidden: Every name that begins with a dot.
+        namespace: None for the whole tree.
+        seconds: How long the listing took.
+    """
+
+    answered: bool
+    present: bool
+    bundles: tuple[Seen, ...] = ()
+    hidden: tuple[Hidden, ...] = ()
+    namespace: bytes | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A close look at one bundle; ``look`` is None if there is no such name any more."""
+
+    key: BundleKey
+    look: Look | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLooked:
+    """What the node's witnesses said; None for one that was not asked this time."""
+
+    sweep: Sweep | None = None
+    containerd: Containerd | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GuardsChecked:
+    """Whether the guards let us act, and the reasons of those that do not."""
+
+    refused: tuple[str, ...] = ()
+
+
+Observation = Hint | Doubt | Listed | Looked | NodeLooked | GuardsChecked | Outcome

@@ -1,0 +1,121 @@
+"""Every side effect of the program, as one Protocol each. `loop.py` joins them to the engine.
+
+Adapters live in `watch`, `probe`, `containerd` and `act`; doubles in the tests are typed against
+this page. Nothing here touches anything.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+from reconciler.decide.decisions import Decision
+from reconciler.model.evidence import Containerd, Look, Node, Sweep
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.observations import Listed, Observation, Stamp
+from reconciler.model.outcome import Outcome
+
+
+class Clock(Protocol):
+    """The only source of time."""
+
+    def now(self) -> Stamp:
+        """Read both clocks."""
+        ...
+
+    async def sleep_until(self, mono: float) -> None:
+        """Wait until the monotonic clock reads ``mono``."""
+        ...
+
+
+Emit = Callable[[Observation], None]
+"""Hands an observation to the loop. Never blocks, never fails, may be called from the loop only."""
+
+
+class Watcher(Protocol):
+    """Says what may have changed in the state tree. May lose events, must say so by a Doubt."""
+
+    async def run(self, emit: Emit) -> None:
+        """Watch until cancelled; emit Hints and Doubts."""
+        ...
+
+    def follow(self, bundles: Collection[BundleKey]) -> None:
+        """Say which bundles the last full listing found; watches are added and dropped to fit."""
+        ...
+
+    @property
+    def backend(self) -> str:
+        """Which backend works now: ``inotify``, ``watchfiles``, ``poll`` or ``none``."""
+        ...
+
+
+class Exits(Protocol):
+    """Reports the end of processes, each once, by pidfd."""
+
+    async def run(self, emit: Emit) -> None:
+        """Wait until cancelled; emit Hints."""
+        ...
+
+    def expect(self, key: BundleKey, *, init: int | None, shim: int | None) -> None:
+        """Watch these processes for this bundle from now on, in place of earlier ones."""
+        ...
+
+    def expect_holders(self, key: BundleKey, pids: Collection[int]) -> None:
+        """Watch the processes that keep a bundle busy."""
+        ...
+
+    def forget(self, key: BundleKey) -> None:
+        """Drop whatever is watched for a bundle."""
+        ...
+
+
+class Eyes(Protocol):
+    """Close looks at the tree. Read only; opens no FIFO, follows no symlink, crosses no mount."""
+
+    def list(self, namespace: bytes | None = None) -> Listed:
+        """List the state tree or one namespace of it."""
+        ...
+
+    def look(self, key: BundleKey) -> Look | None:
+        """Look at one bundle; None if there is no such name."""
+        ...
+
+    def refresh(self) -> None:
+        """Read again what many looks share (the mount table); call before a batch of looks."""
+        ...
+
+
+class Witnesses(Protocol):
+    """The witnesses that speak about the whole node. Asking may take long and never raises."""
+
+    async def sweep(self) -> Sweep:
+        """Pass over /proc once."""
+        ...
+
+    async def containerd(self) -> Containerd:
+        """Ask containerd, within a deadline; tell silence from proven absence."""
+        ...
+
+
+class Hands(Protocol):
+    """The only mutating side effect there is."""
+
+    async def clean(self, key: BundleKey, identity: Identity, node: Node) -> Outcome:
+        """Judge the bundle once more and remove it if it is still the same and still leftover.
+
+        Args:
+            key: The bundle.
+            identity: The object that was judged.
+            node: What the node's witnesses said less than a moment ago.
+        """
+        ...
+
+
+class Listener(Protocol):
+    """Hears everything that goes through the loop: journal, logs, metrics, live view."""
+
+    def observed(self, stamp: Stamp, observation: Observation) -> None:
+        """Hear an observation before the engine does."""
+        ...
+
+    def decided(self, stamp: Stamp, decision: Decision) -> None:
+        """Hear what the engine concluded or asked for."""
+        ...
