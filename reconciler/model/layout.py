@@ -1,0 +1,75 @@
+"""Layout: where containerd and runc keep what belongs to a bundle. Names only, no disk.
+
+Sources: containerd `runtime/v2/manager.go` (state and work trees), `runtime/v2/shim/util_unix.go`
+(`SocketAddress`), `metadata` plugin (bolt file), runc's `--root`. Shim sockets, client FIFOs and
+runc's state live in containerd's compiled-in default directory whatever `state` says.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+from reconciler.model.ids import BundleKey
+
+TASKS: Final = b"io.containerd.runtime.v2.task"
+"""Name of the state tree (and of the work tree) below containerd's state (and root) directory."""
+
+DEFAULT_STATE: Final = b"/run/containerd"
+DEFAULT_ROOT: Final = b"/var/lib/containerd"
+DEFAULT_ADDRESS: Final = b"/run/containerd/containerd.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The directories of one containerd. All paths are absolute, as bytes, without a final slash.
+
+    Attributes:
+        state: containerd's state directory; the watched tree is below it.
+        root: containerd's persistent directory; work dirs and the metadata lock are below it.
+        address: containerd's gRPC socket.
+        runtime_dir: Where shims put sockets and runc its state, unless options.json says otherwise.
+    """
+
+    state: bytes = DEFAULT_STATE
+    root: bytes = DEFAULT_ROOT
+    address: bytes = DEFAULT_ADDRESS
+    runtime_dir: bytes = DEFAULT_STATE
+
+    @property
+    def tasks(self) -> bytes:
+        """The state tree: ``<state>/io.containerd.runtime.v2.task``."""
+        return self.state + b"/" + TASKS
+
+    @property
+    def work(self) -> bytes:
+        """The work tree: ``<root>/io.containerd.runtime.v2.task``."""
+        return self.root + b"/" + TASKS
+
+    @property
+    def metadata_lock(self) -> bytes:
+        """The bolt file on which a living containerd holds a flock."""
+        return self.root + b"/io.containerd.metadata.v1.bolt/meta.db"
+
+    @property
+    def sockets(self) -> bytes:
+        """Directory of the shims' sockets."""
+        return self.runtime_dir + b"/s"
+
+    @property
+    def fifos(self) -> bytes:
+        """Directory of the clients' FIFO directories."""
+        return self.runtime_dir + b"/fifo"
+
+    @property
+    def runc_root(self) -> bytes:
+        """runc's root where options.json names no other; the namespace is a directory below it."""
+        return self.runtime_dir + b"/runc"
+
+    def bundle(self, key: BundleKey) -> bytes:
+        """Path of a bundle, for messages and for comparing with mountinfo; never for removal."""
+        return b"/".join((self.tasks, key.namespace, key.id))
+
+    def shim_socket(self, namespace: bytes, group: bytes, address: bytes | None = None) -> bytes:
+        """Path of the socket a shim derives from containerd's address, namespace and group id."""
+        named = b"/".join((address or self.address, namespace, group))
+        return self.sockets + b"/" + hashlib.sha256(named).hexdigest().encode()
