@@ -1,0 +1,74 @@
+# make run     the reconciler in the foreground on a throw-away demo tree; no root, no containerd
+# make test    everything; as root it installs the Debian packages the end-to-end tests need
+# make lint    ruff, format, types, import contracts, shape of the tree
+# make bench   figures beside containerd and find
+# make soak    the slow tests
+# make wheel   dist/*.whl
+# make clean   remove what the targets above made
+#
+# ARGS is handed on: make test ARGS='tests/decide -x', make run ARGS='--help'
+
+PYTHON ?= python3
+ARGS ?=
+
+# What the tests run besides Python; installed by `make test` when it runs as root on Debian.
+PACKAGES := containerd runc busybox-static strace util-linux fuse3
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet -c .ci/constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench soak wheel packages clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+run: $(VENV)/.run
+	@exec $(BIN)/containerd-reconciler demo $(ARGS)
+
+test: $(VENV)/.dev packages
+	$(BIN)/python -m pytest $(ARGS)
+
+soak: $(VENV)/.dev packages
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+bench: $(VENV)/.dev packages
+	$(BIN)/python -m tests.bench $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python .ci/tree.py
+
+wheel: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m build --wheel --outdir dist
+
+packages:
+	@.ci/packages $(PACKAGES)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find reconciler tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps live inside the environment, so that removing it removes them. An environment that was
+# half made has no stamp and is made afresh.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.13" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || .ci/packages python3-venv
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
+	    || { echo "$(PYTHON) cannot make environments: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.made pyproject.toml .ci/constraints.txt
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made pyproject.toml .ci/constraints.txt
+	$(PIP) -e '.[dev]'
+	@touch $(VENV)/.run $@

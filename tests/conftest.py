@@ -1,0 +1,77 @@
+"""What every test shares: one event loop, and a say in which tests may be skipped.
+
+A test marked `containerd` needs root and a real containerd. Where either is missing it is skipped
+with the reason, which is right on a laptop and wrong in continuous integration: with
+RECONCILER_REQUIRE_E2E=1 a skipped `containerd` or `kernel` test, or none collected at all, fails
+the run.
+"""
+
+import os
+import shutil
+from collections.abc import Generator
+
+import hypothesis
+import pytest
+
+_REQUIRED = os.environ.get("RECONCILER_REQUIRE_E2E", "0") not in {"", "0"}
+_NEVER_SKIPPED = ("containerd", "kernel")
+_PROGRAMS = ("containerd", "containerd-shim-runc-v2", "ctr", "runc")
+
+# A shared machine is slow for reasons that are not the code's; the timeout of pytest still holds.
+hypothesis.settings.register_profile("here", deadline=None)
+hypothesis.settings.load_profile("here")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Run async tests on asyncio, the loop the program runs on (grpclib knows no other)."""
+    return "asyncio"
+
+
+def _why_no_containerd() -> str | None:
+    if os.geteuid() != 0:
+        return "needs root to run a containerd of its own"
+    missing = [name for name in _PROGRAMS if shutil.which(name) is None]
+    return f"not installed: {', '.join(missing)}" if missing else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a containerd where there is none, and say why."""
+    reason = _why_no_containerd()
+    if reason is None:
+        return
+    for item in items:
+        if item.get_closest_marker("containerd"):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn the skip of a test that must run into a failure, where it must run."""
+    report = yield
+    must_run = _REQUIRED and any(item.get_closest_marker(name) for name in _NEVER_SKIPPED)
+    if must_run and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"RECONCILER_REQUIRE_E2E is set, and this was skipped: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Do the same for a module that skips itself whole, whose marks nobody has read."""
+    report = yield
+    if _REQUIRED and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"RECONCILER_REQUIRE_E2E is set, and this was skipped: {report.longrepr}"
+    return report
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse a full run that holds no end-to-end test: silence is not success."""
+    whole = session.config.args == session.config.getini("testpaths")
+    if not (_REQUIRED and whole):
+        return
+    if not any(item.get_closest_marker("containerd") for item in session.items):
+        raise pytest.UsageError("RECONCILER_REQUIRE_E2E is set, and no end-to-end test was found")

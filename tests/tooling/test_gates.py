@@ -1,0 +1,185 @@
+"""Each gate fires when it is broken on purpose, with the project's own settings."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+BANNED = {
+    "import os\n\n\ndef end(pid: int) -> None:\n    os.kill(pid, 9)\n": "os.kill",
+    "import os\n\n\ndef end(group: int) -> None:\n    os.killpg(group, 9)\n": "os.killpg",
+    "from os import kill\n\n__all__ = ['kill']\n": "os.kill",
+    "import os\n\n\ndef drop(path: str) -> None:\n    os.removedirs(path)\n": "os.removedirs",
+    "import shutil\n\n\ndef drop(path: str) -> None:\n    shutil.rmtree(path)\n": "shutil.rmtree",
+    "import time\n\n\ndef now() -> float:\n    return time.monotonic()\n": "time",
+    "from time import sleep\n\n__all__ = ['sleep']\n": "time",
+    "import asyncio\n\n\nasync def rest() -> None:\n    await asyncio.sleep(1)\n": "asyncio",
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """An empty package under the project's own settings."""
+    (tmp_path / "pyproject.toml").write_bytes((TOP / "pyproject.toml").read_bytes())
+    for package in ("", "model", "decide", "watch", "act"):
+        write(tmp_path, f"reconciler/{package}/__init__.py".replace("//", "/"), '"""A part."""\n')
+    write(tmp_path, "reconciler/ports.py", '"""A part."""\n')
+    return tmp_path
+
+
+def write(project: Path, name: str, text: str) -> None:
+    path = project / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def run(project: Path, tool: str, *options: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [BIN / tool, *options],
+        cwd=project,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(project), "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def ruff(project: Path) -> tuple[int, str]:
+    return run(project, "ruff", "check", "--no-cache", "--output-format", "concise")
+
+
+def imports(project: Path, contract: str) -> tuple[int, str]:
+    return run(project, "lint-imports", "--no-cache", "--contract", contract)
+
+
+def test_a_clean_project_passes_every_gate(project: Path) -> None:
+    for tool, *options in (
+        ("ruff", "check", "--no-cache"),
+        ("ruff", "format", "--check", "--no-cache"),
+        ("mypy", "--cache-dir=/dev/null"),
+        ("lint-imports", "--no-cache"),
+    ):
+        code, said = run(project, tool, *options)
+        assert code == 0, said
+
+
+@pytest.mark.parametrize(("source", "name"), BANNED.items(), ids=range(len(BANNED)))
+def test_a_banned_call_is_refused_with_a_sentence(project: Path, source: str, name: str) -> None:
+    write(project, "reconciler/act/bad.py", f'"""Bad."""\n\n{source}')
+    code, said = ruff(project)
+    assert code == 1
+    assert f"TID251 `{name}` is banned: " in said, said
+    with (TOP / "pyproject.toml").open("rb") as file:
+        tidy = tomllib.load(file)["tool"]["ruff"]["lint"]["flake8-tidy-imports"]
+    assert tidy["banned-api"][name]["msg"] in said
+
+
+def test_only_the_clock_reads_a_clock(project: Path) -> None:
+    source = (
+        '"""Reads time."""\n\nimport time\n\n\n'
+        'def now() -> float:\n    """Say the time."""\n    return time.monotonic()\n'
+    )
+    write(project, "reconciler/clock.py", source)
+    assert ruff(project) == (0, "All checks passed!\n")
+    write(project, "reconciler/watch/bad.py", source)
+    assert ruff(project)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "rule"),
+    [
+        ('"""Bad."""\n\ntry:\n    int("1")\nexcept Exception:\n    pass\n', "BLE001"),
+        ('"""Bad."""\n\nprint("x")\n', "T201"),
+        ("x = 1\n", "D100"),
+        ('"""Bad."""\n\nfrom . import model\n\n__all__ = ["model"]\n', "TID252"),
+    ],
+    ids=["catch-all", "print", "no-docstring", "relative-import"],
+)
+def test_a_broken_house_rule_is_refused(project: Path, source: str, rule: str) -> None:
+    write(project, "reconciler/bad.py", source)
+    code, said = ruff(project)
+    assert code == 1
+    assert rule in said
+
+
+@pytest.mark.parametrize(
+    ("contract", "module", "source"),
+    [
+        ("layers", "watch/bad.py", "import reconciler.act"),
+        ("layers", "model/bad.py", "import reconciler.decide"),
+        ("layers", "ports.py", "import reconciler.watch"),
+        ("layers", "stray.py", ""),
+        ("pure-core", "model/bad.py", "import os"),
+        ("pure-core", "decide/bad.py", "import time"),
+        ("pure-core", "ports.py", "import anyio"),
+        ("core-without-kernel", "model/bad.py", "import reconciler.kernel"),
+        ("core-without-kernel", "decide/bad.py", "from reconciler import clock"),
+        ("one-home", "act/bad.py", "import ctypes"),
+        ("one-home", "act/bad.py", "import inotify_simple"),
+        ("one-home", "act/bad.py", "from google.protobuf import message"),
+        ("one-home", "act/bad.py", "import grpclib.client"),
+        ("one-home", "watch/bad.py", "import prometheus_client"),
+        ("one-home", "watch/bad.py", "import tomli"),
+        ("one-home", "act/bad.py", "import watchfiles"),
+        ("one-home", "act/bad.py", "from rich.console import Console"),
+        ("one-home", "act/bad.py", "import click"),
+        ("one-home", "act/bad.py", "import h11"),
+    ],
+)
+def test_a_forbidden_import_breaks_its_contract(
+    project: Path, contract: str, module: str, source: str
+) -> None:
+    write(project, "reconciler/kernel.py", "")
+    write(project, "reconciler/clock.py", "")
+    assert imports(project, contract)[0] == 0
+    write(project, f"reconciler/{module}", source + "\n")
+    code, said = imports(project, contract)
+    assert code == 1
+    assert "0 kept, 1 broken" in said or "not listed" in said.lower(), said
+
+
+def test_a_library_is_welcome_in_its_home(project: Path) -> None:
+    homes = {
+        "watch/inotify.py": "import inotify_simple",
+        "watch/files/a.py": "import watchfiles",
+        "kernel.py": "import ctypes",
+        "settings/load.py": "import tomli",
+        "telemetry/metrics.py": "import prometheus_client",
+        "cli/live.py": "import click, rich",
+        "containerd/wire/tasks_grpc.py": "import grpclib, google.protobuf",
+        "daemon.py": "import watchfiles",
+    }
+    for name, source in homes.items():
+        write(project, f"reconciler/{name}", source + "\n")
+        for parent in (project / "reconciler" / name).relative_to(project).parents:
+            if parent != Path():
+                (project / parent / "__init__.py").touch()
+    code, said = imports(project, "one-home")
+    assert code == 0, said
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("def f(x):\n    return x\n", "no-untyped-def"),
+        ("from typing import Any\n\n\ndef f(x: Any) -> None:\n    del x\n", "explicit-any"),
+        (
+            "from enum import Enum\n\n\nclass V(Enum):\n    A = 1\n    B = 2\n\n\n"
+            "def f(v: V) -> None:\n    match v:\n        case V.A:\n            pass\n",
+            "exhaustive-match",
+        ),
+    ],
+    ids=["untyped", "any", "missing-case"],
+)
+def test_a_type_hole_is_refused(project: Path, source: str, error: str) -> None:
+    write(project, "reconciler/bad.py", source)
+    code, said = run(project, "mypy", "--cache-dir=/dev/null")
+    assert code == 1
+    assert f"[{error}]" in said

@@ -1,0 +1,97 @@
+"""A test that must run cannot be skipped in silence, and what it needs is asked for by name."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+SKIPPED = "import pytest\n\n\n@pytest.mark.{marker}\ndef test_it():\n    pytest.skip('no luck')\n"
+
+
+def run_pytest(top: Path, *, required: bool, source: str) -> tuple[int, str]:
+    (top / "tests").mkdir(exist_ok=True)
+    for name in ("pyproject.toml", "tests/conftest.py"):
+        (top / name).write_bytes((TOP / name).read_bytes())
+    (top / "tests" / "test_it.py").write_text(source)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"],
+        cwd=top,
+        env={**os.environ, "RECONCILER_REQUIRE_E2E": "1" if required else "0"},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("marker", ["containerd", "kernel"])
+def test_a_skip_is_a_skip_on_a_laptop(tmp_path: Path, marker: str) -> None:
+    code, said = run_pytest(tmp_path, required=False, source=SKIPPED.format(marker=marker))
+    assert code == 0, said
+    assert "1 skipped" in said
+    assert "SKIPPED [1]" in said
+
+
+@pytest.mark.parametrize("marker", ["containerd", "kernel"])
+def test_a_skip_is_a_failure_where_it_must_run(tmp_path: Path, marker: str) -> None:
+    source = (
+        SKIPPED.format(marker=marker) + "\n\n@pytest.mark.containerd\ndef test_ok():\n    pass\n"
+    )
+    code, said = run_pytest(tmp_path, required=True, source=source)
+    assert code == 1
+    assert "1 failed" in said
+    assert "RECONCILER_REQUIRE_E2E is set, and this was skipped" in said
+
+
+def test_a_module_that_skips_itself_is_a_failure_where_it_must_run(tmp_path: Path) -> None:
+    (tmp_path / "tests" / "more").mkdir(parents=True)
+    (tmp_path / "tests" / "more" / "test_skips_itself.py").write_text(
+        "import pytest\n\npytest.skip('no luck', allow_module_level=True)\n"
+    )
+    source = "import pytest\n\n\n@pytest.mark.containerd\ndef test_ok():\n    pass\n"
+    code, said = run_pytest(tmp_path, required=True, source=source)
+    assert code == pytest.ExitCode.INTERRUPTED, said
+    assert "RECONCILER_REQUIRE_E2E is set, and this was skipped" in said
+
+
+def test_a_run_without_end_to_end_tests_is_a_failure_where_they_must_run(tmp_path: Path) -> None:
+    code, said = run_pytest(tmp_path, required=True, source="def test_it():\n    pass\n")
+    assert code == pytest.ExitCode.USAGE_ERROR
+    assert "no end-to-end test was found" in said
+
+
+def packages(programs: Path, uid: int, *, required: bool = False) -> tuple[int, str]:
+    """Ask for two packages on a machine that has one of them."""
+    for name, body in {
+        "dpkg-query": 'case "$*" in *" here") echo installed;; *) exit 1;; esac',
+        "id": f"echo {uid}",
+        "apt-get": 'echo "apt-get called" >&2; exit 1',
+    }.items():
+        (programs / name).write_text(f"#!/bin/sh\n{body}\n")
+        (programs / name).chmod(0o755)
+    done = subprocess.run(
+        ["/bin/bash", TOP / ".ci" / "packages", "here", "absent"],
+        env={
+            "PATH": f"{programs}:/usr/bin:/bin",
+            "RECONCILER_REQUIRE_E2E": "1" if required else "",
+        },
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_user_is_told_which_packages_are_missing(tmp_path: Path) -> None:
+    code, said = packages(tmp_path, uid=1000)
+    assert code == 0
+    assert said.strip().endswith("(tests that need them are skipped): absent")
+
+
+def test_a_missing_package_is_a_failure_where_it_must_be_there(tmp_path: Path) -> None:
+    assert packages(tmp_path, uid=1000, required=True)[0] == 1
