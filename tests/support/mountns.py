@@ -1,0 +1,167 @@
+"""Run a test in a private mount namespace, and the mounts it wants there.
+
+    @private_mounts
+    def test_something(tmp_path): ...        # anyio.run(main) inside where a loop is wanted
+
+The body runs in a forked child that has left the machine's mount namespace, so whatever it mounts
+ends with it, however it ends. Paths may be str, bytes or Path; names that are not UTF-8 work.
+"""
+
+import ctypes
+import functools
+import os
+import pickle
+import select
+import signal
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
+
+import pytest
+
+P = ParamSpec("P")
+T = TypeVar("T")
+AnyPath = str | bytes | Path
+
+CLONE_NEWNS: Final = 0x00020000
+MS_RDONLY: Final = 1
+MS_REMOUNT: Final = 32
+MS_BIND: Final = 4096
+MS_REC: Final = 16384
+MS_PRIVATE: Final = 1 << 18
+MNT_DETACH: Final = 2
+UMOUNT_NOFOLLOW: Final = 8
+
+_DEFAULT_SECONDS: Final = 50.0  # less than pytest's own timeout, so that the reason is told
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def private_mounts(test: Callable[P, None]) -> Callable[P, None]:
+    """Run a test function by :func:`in_private_mounts`; skip it where that is not permitted."""
+
+    @pytest.mark.kernel
+    @functools.wraps(test)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        in_private_mounts(lambda: test(*args, **kwargs))
+
+    return wrapper
+
+
+def in_private_mounts(body: Callable[[], T], timeout: float = _DEFAULT_SECONDS) -> T:
+    """Run ``body`` in a forked child with a mount namespace of its own and give its result.
+
+    The result must be picklable. A failure or a skip in the child is one here, with its traceback.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("needs root to make a mount namespace")
+    readable, writable = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(readable)
+        _child(body, writable)
+    os.close(writable)
+    pidfd = os.pidfd_open(pid)
+    try:
+        answer = _read_all(readable, pidfd, time.monotonic() + timeout)
+    finally:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # a zombie does not mind
+        _, status = os.waitpid(pid, 0)
+        os.close(pidfd)
+        os.close(readable)
+    if answer is None:
+        pytest.fail(f"still running in its mount namespace after {timeout} s")
+    if not answer:
+        pytest.fail(f"the child died without a word: {os.waitstatus_to_exitcode(status)}")
+    verdict, value = pickle.loads(answer)  # noqa: S301 -- written by our own child
+    if verdict == "skip":
+        pytest.skip(value)
+    if verdict == "fail":
+        pytest.fail(f"in the private mount namespace:\n{value}", pytrace=False)
+    return value
+
+
+def enter_private_mounts() -> None:
+    """Move this process into a mount namespace whose mounts nobody else sees. No way back."""
+    if _libc.unshare(CLONE_NEWNS) != 0:
+        _raise("unshare")
+    mount(None, "/", None, MS_REC | MS_PRIVATE)
+
+
+def mount(
+    source: AnyPath | None,
+    target: AnyPath,
+    fstype: str | None = None,
+    flags: int = 0,
+    data: str | bytes | None = None,
+) -> None:
+    """Call mount(2)."""
+    pointers = [_bytes(source), _bytes(target), _bytes(fstype)]
+    if _libc.mount(*pointers, ctypes.c_ulong(flags), _bytes(data)) != 0:
+        _raise(target)
+
+
+def bind(source: AnyPath, target: AnyPath, *, read_only: bool = False) -> None:
+    """Bind-mount a file or directory over another one."""
+    mount(source, target, None, MS_BIND)
+    if read_only:
+        mount(None, target, None, MS_BIND | MS_REMOUNT | MS_RDONLY)
+
+
+def tmpfs(target: AnyPath, options: str = "size=64m") -> None:
+    """Mount an empty tmpfs."""
+    mount("tmpfs", target, "tmpfs", 0, options)
+
+
+def overlay(lower: Path, upper: Path, work: Path, target: AnyPath) -> None:
+    """Mount an overlay; upper and work must be on one filesystem that is not an overlay."""
+    mount("overlay", target, "overlay", 0, f"lowerdir={lower},upperdir={upper},workdir={work}")
+
+
+def umount(target: AnyPath, flags: int = UMOUNT_NOFOLLOW) -> None:
+    """Call umount2(2)."""
+    if _libc.umount2(_bytes(target), flags) != 0:
+        _raise(target)
+
+
+def _bytes(value: AnyPath | None) -> bytes | None:
+    return None if value is None else os.fsencode(value)
+
+
+def _raise(what: AnyPath) -> None:
+    number = ctypes.get_errno()
+    raise OSError(number, os.strerror(number), os.fspath(what))
+
+
+def _child(body: Callable[[], object], writable: int) -> None:
+    """Run ``body`` apart from the machine's mounts, tell the parent, and never return."""
+    try:
+        try:
+            enter_private_mounts()
+            answer: tuple[str, object] = ("ok", body())
+        except pytest.skip.Exception as skipped:
+            answer = ("skip", str(skipped))
+        except BaseException:  # noqa: BLE001 -- whatever it was, the parent reports it
+            answer = ("fail", traceback.format_exc())
+        with os.fdopen(writable, "wb") as pipe:
+            pipe.write(pickle.dumps(answer))
+    finally:
+        os._exit(0)  # not through pytest's own exit, which belongs to the parent
+
+
+def _read_all(readable: int, pidfd: int, deadline: float) -> bytes | None:
+    """Read until the child has said all, or is gone; None if neither came in time.
+
+    Waiting for the end of the pipe alone would wait for a grandchild that inherited it.
+    """
+    pieces: list[bytes] = []
+    while True:
+        wait = max(0.0, deadline - time.monotonic())
+        ready, _, _ = select.select([readable, pidfd], [], [], wait)
+        if not ready:
+            return None
+        piece = os.read(readable, 1 << 16) if readable in ready else b""
+        if not piece:
+            return b"".join(pieces)
+        pieces.append(piece)
