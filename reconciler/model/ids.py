@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from typing_extensions import override
+
 MAX_IDENTIFIER: Final = 76
 """Longest name containerd accepts (containerd pkg/identifiers, also its 1.6 `identifiers`)."""
 
@@ -20,6 +22,7 @@ class BundleKey(NamedTuple):
     namespace: bytes
     id: bytes
 
+    @override
     def __str__(self) -> str:
         """Give the form people read and type, hostile bytes escaped."""
         return f"{show(self.namespace)}/{show(self.id)}"
@@ -46,9 +49,9 @@ def is_identifier(name: bytes) -> bool:
 
 
 def show(name: bytes) -> str:
-    """Make a name printable on one line and typable again (see :func:`unshow`).
+    r"""Make a name printable on one line and typable again (see :func:`unshow`).
 
-    Control characters, backslashes and bytes that are not UTF-8 become ``\\xNN``.
+    Control characters, backslashes and bytes that are not UTF-8 become ``\xNN``.
     """
     text = name.decode("utf-8", "surrogateescape")
     if text.isprintable() and "\\" not in text:
