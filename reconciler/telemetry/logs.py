@@ -1,0 +1,131 @@
+"""Logs: every record as one line on standard error, readable on a terminal, JSON elsewhere.
+
+Observations and decisions flow in, lines flow out through a sink that never waits
+(:mod:`reconciler.telemetry.sink`). Every mutation has its record (principle 9); repeats of the
+same news are withheld for a while and counted.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+from typing_extensions import override
+
+from reconciler.decide.decisions import Decision
+from reconciler.model.observations import Observation, Stamp
+from reconciler.ports import Listener
+from reconciler.telemetry import records
+from reconciler.telemetry.records import Record
+from reconciler.telemetry.repeats import Repeats
+from reconciler.telemetry.sink import DescriptorSink, Sink
+
+STDERR = 2
+
+
+class LogListener(Listener):
+    """Logs what goes through the loop."""
+
+    def __init__(self, logger: FilteringBoundLogger) -> None:
+        self._logger = logger
+        self._repeats = Repeats()
+
+    @override
+    def observed(self, stamp: Stamp, observation: Observation) -> None:
+        """Log what was learnt."""
+        self.tell(stamp, records.observed(observation))
+
+    @override
+    def decided(self, stamp: Stamp, decision: Decision) -> None:
+        """Log what was concluded."""
+        self.tell(stamp, records.decided(stamp, decision))
+
+    def tell(self, stamp: Stamp, told: Iterable[Record]) -> None:
+        """Log records, repeats of the same news withheld."""
+        for record in told:
+            repeated = self._repeats.admit(stamp.mono, record)
+            if repeated is None:
+                continue
+            extra = {"repeated": repeated} if repeated else {}
+            self._logger.log(
+                record.level.number,
+                record.event,
+                **record.fields,
+                **extra,
+                timestamp=iso(stamp.wall),
+                mono=round(stamp.mono, 6),
+            )
+
+
+class _SinkLogger:
+    """What structlog calls with a finished line."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def msg(self, line: str) -> None:
+        self._sink.write(line)
+
+    debug = info = warning = error = msg
+
+
+def make_logger(
+    *, as_json: bool, colour: bool = False, level: int = records.Level.INFO.number, sink: Sink
+) -> FilteringBoundLogger:
+    """Make a logger without touching structlog's global configuration.
+
+    Args:
+        as_json: One JSON object a line, else aligned text for people.
+        colour: Colour the text.
+        level: Records below this number (as in :mod:`logging`) are left out.
+        sink: Takes the finished lines.
+    """
+    processors: list[Processor] = [structlog.processors.add_log_level]
+    if as_json:
+        processors += [_order, structlog.processors.JSONRenderer(serializer=_encode)]
+    else:
+        processors += [_for_people, structlog.dev.ConsoleRenderer(colors=colour, pad_event_to=10)]
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        _SinkLogger(sink),
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+    )
+    return logger
+
+
+def stderr_sink(descriptor: int = STDERR) -> DescriptorSink:
+    """Make the sink on standard error; how many lines it dropped is told in the stream itself."""
+    return DescriptorSink(
+        descriptor, lambda count: _encode({"event": "log lines dropped", "count": count})
+    )
+
+
+def iso(wall: float) -> str:
+    """Write a time of day in UTC with milliseconds."""
+    when = datetime.fromtimestamp(wall, UTC)
+    return f"{when:%Y-%m-%dT%H:%M:%S}.{when.microsecond // 1000:03d}Z"
+
+
+def _encode(line: object, **_options: object) -> str:
+    return msgspec.json.encode(line).decode()
+
+
+def _order(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    """Put when and what first, so that lines can be read by people too."""
+    first = {name: event.pop(name) for name in ("timestamp", "level", "event") if name in event}
+    return {**first, **event}
+
+
+def _for_people(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    """Leave out empty fields and raw facts, and write a bundle's name as people type it."""
+    shown = {
+        name: value
+        for name, value in event.items()
+        if name not in ("facts", "mono") and value not in ("", None, [])
+    }
+    if "id" in event:
+        who = f"{event['namespace']}/{event['id']}"
+        shown = {name: shown[name] for name in shown if name not in ("namespace", "id")}
+        shown["event"] = f"{event['event']:<10} {who}"
+    return shown

@@ -1,0 +1,260 @@
+"""Records: what an observation or a decision says, as an event name and flat fields.
+
+Pure: values flow in, values flow out; no clock, no logger. The log and the live view read the same
+records. A name is made printable here (:func:`~reconciler.model.ids.show`), so no consumer ever
+handles raw bytes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import assert_never
+
+from reconciler.decide.decisions import (
+    AskNode,
+    Braked,
+    Clean,
+    Decision,
+    Died,
+    FinishRemoval,
+    Judged,
+    LookAt,
+    OverBudget,
+    Phase,
+    Relist,
+    Vanished,
+    Verdict,
+)
+from reconciler.model.evidence import Containerd, Facts
+from reconciler.model.ids import BundleKey, show
+from reconciler.model.observations import (
+    Doubt,
+    DoubtKind,
+    GuardsChecked,
+    Hint,
+    Listed,
+    Looked,
+    NodeLooked,
+    Observation,
+    Stamp,
+)
+from reconciler.model.outcome import Outcome, Result, Step, StepResult
+
+Field = str | int | float | bool | None | list[str] | dict[str, str]
+
+
+class Level(Enum):
+    """How much a record matters."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+    @property
+    def number(self) -> int:
+        """The same as :mod:`logging` numbers it."""
+        return {"debug": 10, "info": 20, "warning": 30, "error": 40}[self.value]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One thing to tell.
+
+    Attributes:
+        event: ``verdict``, ``step``, ``cleaned``, ``blocked``, ...
+        level: How much it matters.
+        fields: What it says; names are printable.
+        key: The bundle it is about, if one.
+        repeats: What makes two records of one bundle the same news, so that the second can be
+            withheld for a while; None if each one counts.
+    """
+
+    event: str
+    level: Level
+    fields: dict[str, Field] = field(default_factory=dict)
+    key: BundleKey | None = None
+    repeats: tuple[str, ...] | None = None
+
+
+_QUIET_DOUBTS = frozenset({DoubtKind.START, DoubtKind.TIMER, DoubtKind.ASKED})
+_RETRIED = frozenset({Phase.DUE, Phase.CLEANING, Phase.BLOCKED, Phase.HELD})
+"""Phases a leftover passes again at each attempt."""
+
+_RESULT_LEVELS = {
+    Result.CLEANED: Level.INFO,
+    Result.BLOCKED: Level.WARNING,
+    Result.FAILED: Level.ERROR,
+    Result.HELD: Level.INFO,
+    Result.PROTECTED: Level.INFO,
+    Result.SKIPPED: Level.INFO,
+}
+
+
+def observed(observation: Observation) -> Iterator[Record]:
+    """Tell what was learnt."""
+    match observation:
+        case Outcome():
+            yield from _outcome(observation)
+        case Doubt(kind=kind, namespace=namespace):
+            level = Level.DEBUG if kind in _QUIET_DOUBTS else Level.WARNING
+            yield Record("doubt", level, {"reason": kind.value, **_namespace(namespace)})
+        case Listed():
+            yield _listed(observation)
+        case NodeLooked(sweep=sweep, containerd=containerd):
+            if sweep is not None:
+                yield Record(
+                    "sweep",
+                    Level.DEBUG if sweep.answered else Level.WARNING,
+                    {"answered": sweep.answered, "shims": len(sweep.shims)},
+                    repeats=(str(sweep.answered),),
+                )
+            if containerd is not None:
+                yield _containerd(containerd)
+        case GuardsChecked(refused=refused):
+            yield Record(
+                "guards",
+                Level.WARNING if refused else Level.DEBUG,
+                {"ok": not refused, "refused": list(refused)},
+                repeats=refused or ("ok",),
+            )
+        case Hint(key=key, kind=kind):
+            yield Record("hint", Level.DEBUG, {**_named(key), "why": kind.value}, key)
+        case Looked():
+            pass  # what a look changed is told by the verdict
+        case _:
+            assert_never(observation)
+
+
+def decided(stamp: Stamp, decision: Decision) -> Iterator[Record]:
+    """Tell what was concluded; requests are told by what comes of them."""
+    match decision:
+        case Judged():
+            yield _judged(stamp, decision)
+        case Vanished(key=key, last=last, cleaned=cleaned):
+            fields: dict[str, Field] = {
+                **_named(key),
+                "last": last.value if last else None,
+                "cleaned": cleaned,
+            }
+            yield Record("vanished", Level.INFO, fields, key)
+        case Died(key=key, cause=cause):
+            yield Record("died", Level.WARNING, {**_named(key), "cause": cause}, key)
+        case OverBudget(key=key, kind=kind):
+            fields = {**_named(key), "budget": kind.value}
+            yield Record("over budget", Level.WARNING, fields, key, (kind.value,))
+        case Braked(brake=brake, on=on, detail=detail):
+            fields = {"brake": brake, "on": on, "detail": detail}
+            yield Record("brake", Level.WARNING if on else Level.INFO, fields)
+        case LookAt() | Relist() | AskNode() | Clean() | FinishRemoval():
+            pass
+        case _:
+            assert_never(decision)
+
+
+def facts_fields(facts: Facts) -> dict[str, str]:
+    """Spell out the row a verdict was made from."""
+    return {
+        name: str(fact.value) if isinstance(fact, Enum) else ("yes" if fact else "no")
+        for name, fact in facts._asdict().items()
+    }
+
+
+def _named(key: BundleKey) -> dict[str, Field]:
+    return {"namespace": show(key.namespace), "id": show(key.id)}
+
+
+def _namespace(namespace: bytes | None) -> dict[str, Field]:
+    return {} if namespace is None else {"namespace": show(namespace)}
+
+
+def _judged(stamp: Stamp, judged: Judged) -> Record:
+    judgement = judged.judgement
+    due = None if judged.due_at is None else round(max(0.0, judged.due_at - stamp.mono), 3)
+    fields: dict[str, Field] = {
+        **_named(judged.key),
+        "verdict": judgement.verdict.value,
+        "previous": judged.previous.value if judged.previous else None,
+        "phase": judged.phase.value,
+        "cause": judged.cause,
+        "rule": judgement.rule,
+        "reason": judgement.reason,
+        "due_in_seconds": due,
+        "facts": {} if judged.facts is None else facts_fields(judged.facts),
+    }
+    known = judged.previous is judgement.verdict and judged.phase in _RETRIED
+    return Record(
+        "verdict",
+        Level.WARNING if judgement.verdict is Verdict.ORPHANED else Level.INFO,
+        fields,
+        judged.key,
+        (judgement.verdict.value, judged.phase.value, judged.cause) if known else None,
+    )
+
+
+def _outcome(outcome: Outcome) -> Iterator[Record]:
+    for step in outcome.steps:
+        yield _step(outcome.key, step)
+    reason = "" if outcome.reason is None else outcome.reason.value
+    fields: dict[str, Field] = {
+        **_named(outcome.key),
+        "reason": reason,
+        "detail": outcome.detail,
+        "holders": [f"{who.pid} {who.name} ({who.how})" for who in outcome.holders],
+        "seconds": round(outcome.seconds, 6),
+        "mutations": sum(step.mutations for step in outcome.steps),
+    }
+    cleaned = outcome.result is Result.CLEANED
+    yield Record(
+        outcome.result.value,
+        _RESULT_LEVELS[outcome.result],
+        fields,
+        outcome.key,
+        None if cleaned else (reason, outcome.detail),
+    )
+
+
+def _step(key: BundleKey, step: Step) -> Record:
+    troubled = step.result in (StepResult.WARNING, StepResult.BLOCKED)
+    fields: dict[str, Field] = {
+        **_named(key),
+        "step": step.step,
+        "result": step.result.value,
+        "detail": step.detail,
+        "seconds": round(step.seconds, 6),
+        "mutations": step.mutations,
+    }
+    # A step that changed something is never withheld: the records must add up to what was done.
+    repeats = None if step.mutations else (step.step, step.result.value, step.detail)
+    return Record("step", Level.WARNING if troubled else Level.INFO, fields, key, repeats)
+
+
+def _listed(listed: Listed) -> Record:
+    where = _namespace(listed.namespace)
+    if not listed.answered:
+        return Record("relist failed", Level.WARNING, where, repeats=("no answer",))
+    if not listed.present and listed.namespace is None:
+        return Record("no state tree", Level.INFO, where, repeats=("absent",))
+    fields: dict[str, Field] = {
+        **where,
+        "bundles": len(listed.bundles),
+        "hidden": len(listed.hidden),
+        "seconds": round(listed.seconds, 6),
+    }
+    return Record("relisted", Level.DEBUG, fields)
+
+
+def _containerd(containerd: Containerd) -> Record:
+    fields: dict[str, Field] = {
+        "state": containerd.state.value,
+        "tasks": len(containerd.tasks),
+        "pid": containerd.pid,
+        "version": containerd.version,
+        "detail": containerd.detail,
+    }
+    return Record(
+        "containerd",
+        Level.INFO,
+        fields,
+        repeats=(containerd.state.value, containerd.version),
+    )

@@ -1,0 +1,83 @@
+"""A sink for log lines that never waits: a reader that stalls costs records, not time.
+
+Lines flow in, bytes leave on a file descriptor. A pipe nobody reads, a terminal stopped with
+Ctrl-S or a journal that is not keeping up must not hold up a cleanup, so a line that cannot be
+written now is dropped and counted, and the count is told with the next line that gets through.
+The descriptor's flags are left alone: ``O_NONBLOCK`` would be shared with whoever else has it.
+"""
+
+import os
+import select
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from typing_extensions import override
+
+_PIECE: Final = 4096
+"""PIPE_BUF: after POLLOUT a write of this size to a pipe does not block (pipe(7))."""
+
+
+class Sink(Protocol):
+    """Takes finished lines."""
+
+    def write(self, line: str) -> None:
+        """Write one line without its newline, or drop it."""
+        ...
+
+
+class DescriptorSink(Sink):
+    """Writes lines to a file descriptor, standard error by default.
+
+    Attributes:
+        dropped: Lines dropped since the last one that got through.
+        dropped_total: Lines dropped altogether.
+    """
+
+    def __init__(self, descriptor: int, lost: Callable[[int], str]) -> None:
+        """Set up.
+
+        Args:
+            descriptor: Where to write.
+            lost: Makes the line that tells how many were dropped.
+        """
+        self._descriptor = descriptor
+        self._lost = lost
+        self._rest = b""
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
+        self.dropped = 0
+        self.dropped_total = 0
+
+    @override
+    def write(self, line: str) -> None:
+        """Write one line, or count it as dropped if it would have to wait."""
+        if not self._finish() or not self._ready():
+            self.dropped += 1
+            self.dropped_total += 1
+            return
+        notice = _encode(self._lost(self.dropped)) if self.dropped else b""
+        self.dropped = 0
+        self._rest = notice + _encode(line)
+        self._finish()
+
+    def _ready(self) -> bool:
+        return any(event & select.POLLOUT for _, event in self._poll.poll(0))
+
+    def _finish(self) -> bool:
+        """Write what is left of a line begun earlier; True if nothing is left."""
+        while self._rest:
+            if not self._ready():
+                return False
+            try:
+                written = os.write(self._descriptor, self._rest[:_PIECE])
+            except BlockingIOError:  # somebody else made the descriptor non-blocking
+                return False
+            except OSError:  # the reader is gone: nobody can be told
+                self._rest = b""
+                return True
+            self._rest = self._rest[written:]
+        return True
+
+
+def _encode(line: str) -> bytes:
+    return line.encode("utf-8", "backslashreplace") + b"\n"
