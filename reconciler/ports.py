@@ -108,6 +108,15 @@ class Hands(Protocol):
         """
         ...
 
+    async def finish(self, key: BundleKey, identity: Identity) -> Outcome:
+        """Finish a removal of ours that was cut short.
+
+        Args:
+            key: Namespace and hidden name.
+            identity: The object the listing found.
+        """
+        ...
+
 
 class Listener(Protocol):
     """Hears everything that goes through the loop: journal, logs, metrics, live view."""

@@ -149,10 +149,18 @@ class Clean:
     attempt: int
 
 
+@dataclass(frozen=True, slots=True)
+class FinishRemoval:
+    """Ask to finish a removal of ours that was cut short; the key's id is the hidden name."""
+
+    key: BundleKey
+    identity: Identity
+
+
 Report = Judged | Vanished | Died | OverBudget | Braked
 """Conclusions: for listeners only."""
 
-Request = LookAt | Relist | AskNode | Clean
+Request = LookAt | Relist | AskNode | Clean | FinishRemoval
 """Work for the loop to do."""
 
 Decision = Report | Request

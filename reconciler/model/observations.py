@@ -1,8 +1,8 @@
 """Observations: everything the engine ever learns, as a closed union of values.
 
-Events from a watcher are hints (:class:`Hint`, :class:`Doubt`): lost, repeated or late ones change
-only latency. :class:`Listed` and :class:`Looked` carry what the filesystem said; :class:`NodeLooked`
-what /proc and containerd said; :class:`Outcome` what our own hands did.
+Events from a watcher are hints (:class:`Hint`, :class:`Doubt`): lost, repeated or late ones
+change only latency. :class:`Listed` and :class:`Looked` carry what the filesystem said,
+:class:`NodeLooked` what /proc and containerd said, :class:`Outcome` what our own hands did.
 """
 
 from dataclasses import dataclass
@@ -118,8 +118,13 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class NodeLooked:
-    """What the node's witnesses said; None for one that was not asked this time."""
+    """What the node's witnesses said; None for one that was not asked this time.
 
+    ``since`` is the monotonic time at which asking began: the answer says nothing about bundles
+    first seen later.
+    """
+
+    since: float
     sweep: Sweep | None = None
     containerd: Containerd | None = None
 

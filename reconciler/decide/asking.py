@@ -1,0 +1,49 @@
+"""Asking the node's witnesses: not too often, one question at a time, none forgotten. Pure."""
+
+from typing import Final
+
+from reconciler.decide.decisions import AskNode
+
+PAUSE: Final = 0.5
+"""Seconds between an answer and the next question: a sweep costs milliseconds on a large node."""
+
+
+class Asking:
+    """Coalesces wishes for a fresh word from /proc and containerd."""
+
+    def __init__(self) -> None:
+        self._wanted_at: float | None = None
+        self._why = ""
+        self._under_way = False
+        self._heard = float("-inf")
+        self._not_before = float("-inf")
+
+    @property
+    def pending(self) -> bool:
+        """Whether a question is under way or still to be asked."""
+        return self._under_way or self._wanted_at is not None
+
+    @property
+    def wake(self) -> float | None:
+        """When a waiting question may be asked."""
+        return None if self._under_way or self._wanted_at is None else self._not_before
+
+    def want(self, why: str, at: float) -> None:
+        """Wish for an answer asked for no earlier than ``at`` (monotonic seconds)."""
+        if at > self._heard and (self._wanted_at is None or at > self._wanted_at):
+            self._wanted_at, self._why = at, why
+
+    def ask(self, now: float) -> AskNode | None:
+        """Ask now if there is a wish and the time has come."""
+        if self._under_way or self._wanted_at is None or now < self._not_before:
+            return None
+        self._under_way = True
+        return AskNode(self._why)
+
+    def answered(self, since: float, now: float) -> None:
+        """Hear the answer to a question asked at ``since``."""
+        self._under_way = False
+        self._heard = max(self._heard, since)
+        self._not_before = now + PAUSE
+        if self._wanted_at is not None and self._wanted_at <= since:
+            self._wanted_at = None

@@ -1,0 +1,87 @@
+"""Brakes: rules that may only take actions away (design section 4). Pure."""
+
+from collections import deque
+from typing import Final
+
+from reconciler.decide.policy import Brakes
+from reconciler.model.evidence import ContainerdState
+from reconciler.model.ids import BundleKey
+
+_WINDOW: Final = 60.0
+
+
+class RateBrake:
+    """At most ``max_per_minute`` cleanups begin in any 60 seconds."""
+
+    def __init__(self) -> None:
+        self._begun: deque[float] = deque()
+
+    def free_at(self, now: float, limit: int | None) -> float | None:
+        """When the next cleanup may begin: None for now, else a time after ``now``."""
+        while self._begun and self._begun[0] <= now - _WINDOW:
+            self._begun.popleft()
+        if limit is None or len(self._begun) < limit:
+            return None
+        return self._begun[len(self._begun) - limit] + _WINDOW
+
+    def begin(self, now: float) -> None:
+        """Count one cleanup."""
+        self._begun.append(now)
+
+
+class MassDeathBrake:
+    """Holds everything when most of what lived is suddenly dead: more likely we are blind.
+
+    A death counts while the bundle stays leftover. The brake is pulled when at least
+    ``mass_deaths`` bundles died within ``hold`` seconds and they outnumber the survivors. It is
+    released when ``hold`` has passed since and containerd answers or is proven down.
+    """
+
+    def __init__(self) -> None:
+        self._died: dict[BundleKey, float] = {}
+        self._pulled_at: float | None = None
+
+    @property
+    def pulled(self) -> bool:
+        """Whether it holds now."""
+        return self._pulled_at is not None
+
+    def died(self, key: BundleKey, now: float) -> None:
+        """Hear that a bundle that was alive is a leftover now."""
+        self._died[key] = now
+
+    def revived(self, key: BundleKey) -> None:
+        """Hear that a bundle is alive after all, or that containerd took it away in order."""
+        self._died.pop(key, None)
+
+    def update(self, now: float, alive: int, containerd: ContainerdState, limits: Brakes) -> bool:
+        """Pull or release; True if that changed anything.
+
+        Args:
+            now: Monotonic seconds.
+            alive: Bundles alive at the last look.
+            containerd: Whether containerd can be asked.
+            limits: The configured brakes.
+        """
+        if self._pulled_at is not None:
+            silent = containerd is ContainerdState.NONE
+            if self._died and (silent or now < self._pulled_at + limits.hold):
+                return False
+            self._pulled_at = None
+            self._died.clear()
+            return True
+        for key in [k for k, at in self._died.items() if at <= now - limits.hold]:
+            del self._died[key]
+        if len(self._died) >= limits.mass_deaths and len(self._died) > alive:
+            self._pulled_at = now
+            return True
+        return False
+
+    @property
+    def deaths(self) -> int:
+        """How many recent deaths it knows of."""
+        return len(self._died)
+
+    def release_at(self, limits: Brakes) -> float | None:
+        """When it may be released at the earliest; None if it is not pulled."""
+        return None if self._pulled_at is None else self._pulled_at + limits.hold

@@ -1,0 +1,83 @@
+"""Size budgets: which leftovers are due early because together they are too large. Pure.
+
+A scope is what a limit applies to: all leftovers of a namespace under one policy, or of the node.
+Oldest first, each leftover is marked at most once, so the cost is per change.
+"""
+
+import heapq
+from dataclasses import dataclass, field
+
+from reconciler.model.ids import BundleKey
+
+Scope = tuple[str, bytes]
+
+
+@dataclass(slots=True)
+class _Tally:
+    total: int = 0
+    marked: int = 0
+    sizes: dict[BundleKey, int] = field(default_factory=dict)
+    marks: set[BundleKey] = field(default_factory=set)
+    fixed: set[BundleKey] = field(default_factory=set)
+    oldest: list[tuple[float, BundleKey]] = field(default_factory=list)
+
+
+class SizeBudgets:
+    """Running totals of leftovers per scope, and the leftovers marked for going early."""
+
+    def __init__(self) -> None:
+        self._tallies: dict[Scope, _Tally] = {}
+
+    def put(self, scope: Scope, key: BundleKey, size: int, life: float, *, fixed: bool) -> None:
+        """Count a leftover. ``fixed`` ones (protected) count but are never marked."""
+        tally = self._tallies.setdefault(scope, _Tally())
+        known = tally.sizes.get(key)
+        if known == size and (key in tally.fixed) == fixed:
+            return
+        if known is not None:
+            self.drop(scope, key)
+            tally = self._tallies.setdefault(scope, _Tally())
+        tally.sizes[key] = size
+        tally.total += size
+        if fixed:
+            tally.fixed.add(key)
+        else:
+            heapq.heappush(tally.oldest, (life, key))
+
+    def drop(self, scope: Scope, key: BundleKey) -> None:
+        """Stop counting a bundle that is no leftover any more."""
+        tally = self._tallies.get(scope)
+        if tally is None or key not in tally.sizes:
+            return
+        size = tally.sizes.pop(key)
+        tally.total -= size
+        if key in tally.marks:
+            tally.marks.discard(key)
+            tally.marked -= size
+        tally.fixed.discard(key)
+        if not tally.sizes:
+            del self._tallies[scope]
+
+    def mark(self, scope: Scope, limit: int | None) -> list[BundleKey]:
+        """Mark the oldest leftovers until the rest fits ``limit`` bytes; return the new ones."""
+        tally = self._tallies.get(scope)
+        fresh: list[BundleKey] = []
+        if tally is None or limit is None:
+            return fresh
+        while tally.total - tally.marked > limit and tally.oldest:
+            _, key = heapq.heappop(tally.oldest)
+            if key in tally.sizes and key not in tally.marks and key not in tally.fixed:
+                tally.marks.add(key)
+                tally.marked += tally.sizes[key]
+                fresh.append(key)
+        return fresh
+
+    def is_marked(self, scope: Scope, key: BundleKey) -> bool:
+        """Tell whether a leftover is to go early for this scope's sake."""
+        tally = self._tallies.get(scope)
+        return tally is not None and key in tally.marks
+
+    def total(self, scope: Scope) -> int:
+        """Bytes of all leftovers of a scope."""
+        tally = self._tallies.get(scope)
+        return 0 if tally is None else tally.total

@@ -1,0 +1,349 @@
+"""Bundles: every track, judged, placed in time, and appointed to be thought about again. Pure.
+
+The lower half of the engine: :mod:`reconciler.decide.engine` says what was learnt, this module
+says what it means for one bundle. It owns the indexes that keep the cost per change.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from reconciler.decide.agenda import Agenda
+from reconciler.decide.asking import Asking
+from reconciler.decide.cleanups import Cleanups
+from reconciler.decide.decisions import (
+    Decision,
+    Died,
+    Judged,
+    Judgement,
+    LookAt,
+    OverBudget,
+    Phase,
+    Vanished,
+    Verdict,
+)
+from reconciler.decide.dues import Dues, exceeded
+from reconciler.decide.hearsay import Hearsay, NodeChange
+from reconciler.decide.policy import Policies, Policy
+from reconciler.decide.track import LIVING, SERVED, Deaths, Track
+from reconciler.decide.verdicts import INIT_GONE, judge
+from reconciler.decide.views import BundleView, view_of
+from reconciler.model.evidence import (
+    Answer,
+    CgroupState,
+    Facts,
+    InitState,
+    Labels,
+    Look,
+    RuntimeState,
+    ShimState,
+    weigh,
+)
+from reconciler.model.ids import BundleKey, Identity, is_identifier
+from reconciler.model.observations import HintKind, Stamp
+
+_UNSURE: Final = frozenset({Verdict.BUSY, Verdict.UNKNOWN, Verdict.ORPHANED, Verdict.STARTING})
+
+
+class Bundles:
+    """What is believed about every bundle.
+
+    Args:
+        policies: What the operator allows.
+        hearsay: The node's witnesses.
+        asking: Where a fresh word of theirs is wished for.
+        cleanups: Where due leftovers queue.
+        tell: Takes decisions, in order.
+    """
+
+    def __init__(
+        self,
+        policies: Policies,
+        hearsay: Hearsay,
+        asking: Asking,
+        cleanups: Cleanups,
+        tell: list[Decision],
+    ) -> None:
+        self._policies = policies
+        self._hearsay = hearsay
+        self._asking = asking
+        self._cleanups = cleanups
+        self._out = tell
+        self._tracks: dict[BundleKey, Track] = {}
+        self._agenda = Agenda()
+        self._dues = Dues()
+        self._living: set[BundleKey] = set()
+        self._open: set[BundleKey] = set()
+
+    # ------------------------------------------------------------------ all of them
+
+    def __iter__(self) -> Iterator[Track]:
+        return iter(self._tracks.values())
+
+    def get(self, key: BundleKey) -> Track | None:
+        """Find a track."""
+        return self._tracks.get(key)
+
+    @property
+    def living(self) -> int:
+        """How many bundles have something alive."""
+        return len(self._living)
+
+    @property
+    def next_appointment(self) -> float | None:
+        """When the next bundle wants to be thought about."""
+        return self._agenda.next
+
+    def configure(self, policies: Policies, now: float) -> None:
+        """Think about everything again, under other policies."""
+        self._policies = policies
+        self._dues = Dues()
+        for track in self._tracks.values():
+            track.policy = track.scope = None
+            self.reconsider(track, now)
+
+    def keep_appointments(self, now: float) -> None:
+        """Think about every bundle whose time has come."""
+        for key in list(self._agenda.due(now)):
+            track = self._tracks.get(key)
+            if track is not None:
+                self._keep_appointment(track, now)
+
+    def touched_by(self, change: NodeChange) -> list[Track]:
+        """List the bundles to judge again after a new word of the witnesses, in order of name."""
+        helped = {key for key in change.keys if key in self._tracks}
+        tracks = (self._tracks[key] for key in sorted(self._open | helped))
+        return [track for track in tracks if change.touches(track.key, track.first_seen)]
+
+    # ------------------------------------------------------------------ coming and going
+
+    def meet(self, key: BundleKey, identity: Identity, now: float) -> Track:
+        """Find or begin the track of this object; another object of the name is forgotten."""
+        track = self._tracks.get(key)
+        if track is not None and (track.identity == identity or self._cleanups.is_under_way(key)):
+            return track
+        if track is not None:
+            self.forget(key)
+        track = self._tracks[key] = Track(key, identity, first_seen=now)
+        return track
+
+    def absorb(self, track: Track, look: Look, stamp: Stamp) -> None:
+        """Take in a fresh look and judge again."""
+        track.absorb(look, stamp, volatile=self._policies.volatile)
+        self.reconsider(track, stamp.mono)
+
+    def forget(self, key: BundleKey, *, cleaned: bool = False) -> None:
+        """Drop what is no longer there; not while hands are on it."""
+        if self._cleanups.is_under_way(key):
+            return
+        track = self._tracks.pop(key, None)
+        if track is None:
+            return
+        if track.deaths and (cleaned or track.deaths.orphaned):
+            self._count_death(track)
+        if not cleaned:
+            self._cleanups.mass.revived(key)
+        self._cleanups.withdraw(key)
+        self._agenda.set(key, None)
+        self._living.discard(key)
+        self._open.discard(key)
+        self._dues.leave(track)
+        self._out.append(Vanished(key, track.verdict, cleaned=cleaned))
+
+    def set_back(self, track: Track, now: float, cause: str) -> None:
+        """Note a failed attempt: tried again after a growing pause."""
+        track.attempts += 1
+        track.retry_at = now + self._policies.backoff.after(track.attempts)
+        track.phase, track.cause = Phase.BLOCKED, cause
+        self._agenda.set(track.key, track.retry_at)
+        self._out.append(self._judged(track, track.verdict))
+
+    def begin(self, track: Track) -> None:
+        """Note that hands are on it now."""
+        if track.deaths and track.deaths.since is not None:
+            self._count_death(track)
+        track.phase, track.cause = Phase.CLEANING, ""
+        self._agenda.set(track.key, None)
+        self._out.append(self._judged(track, track.verdict))
+
+    # ------------------------------------------------------------------ one bundle, judged
+
+    def reconsider(self, track: Track, now: float) -> None:
+        """Judge, place and appoint one bundle; tell if verdict, phase or cause changed."""
+        if track.look is None or self._cleanups.is_under_way(track.key):
+            return
+        previous, phase, cause = track.verdict, track.phase, track.cause
+        facts = self._judge(track, track.look, now)
+        self._note_life(track, facts, previous, now)
+        self._place(track, now)
+        if (track.verdict, track.phase, track.cause) != (previous, phase, cause):
+            self._out.append(self._judged(track, previous))
+        self._agenda.set(track.key, min(self._reasons_to_return(track, facts, now), default=None))
+        if facts.shim is not ShimState.ALIVE and facts.init in INIT_GONE:
+            self._asking.want("death", track.looked_at)
+
+    def _judge(self, track: Track, look: Look, now: float) -> Facts:
+        key = track.key
+        is_name = is_identifier(key.namespace) and is_identifier(key.id)
+        facts = weigh(key, is_name, look, self._hearsay.about(track.first_seen))
+        track.facts = facts
+        track.judgement = judge(facts, young=track.age(now) < self._policies.settle)
+        if track.policy is None or not track.labels.known:
+            track.policy = self._policies.applied(key, self._labels(track, look))
+        return facts
+
+    def _labels(self, track: Track, look: Look) -> Labels:
+        """Labels of the bundle, else of its pod's sandbox, else what little is known."""
+        sandbox = track.labels.sandbox or look.labels.sandbox
+        if track.labels.known or not sandbox:
+            return track.labels
+        pod = self._tracks.get(BundleKey(track.key.namespace, sandbox.encode()))
+        return pod.labels if pod is not None else track.labels
+
+    def _note_life(self, track: Track, facts: Facts, previous: Verdict | None, now: float) -> None:
+        verdict = track.verdict
+        if verdict in LIVING:
+            track.deaths = track.deaths or Deaths()
+            track.last_alive = now
+            self._living.add(track.key)
+            self._cleanups.mass.revived(track.key)
+        else:
+            self._living.discard(track.key)
+        (self._open.discard if verdict in SERVED else self._open.add)(track.key)
+        if track.deaths is not None:
+            track.deaths.update(facts, now)
+        if previous in LIVING and verdict != previous:
+            track.life = now
+        fell = verdict is Verdict.LEFTOVER and previous is not verdict
+        if fell and track.last_alive is not None:
+            self._cleanups.mass.died(track.key, now)
+
+    def _count_death(self, track: Track) -> None:
+        if track.deaths is None or track.facts is None:
+            return
+        cause = track.deaths.confirm(track.facts)
+        if cause is not None:
+            self._out.append(Died(track.key, cause))
+
+    # ------------------------------------------------------------------ one bundle, placed
+
+    def _policy(self, track: Track) -> Policy:
+        return track.policy or self._policies.default
+
+    def _place(self, track: Track, now: float) -> None:
+        policy = self._policy(track)
+        if track.verdict is not Verdict.LEFTOVER:
+            self._leave_leftover(track)
+            self._report_budgets(track, policy, now)
+            return
+        if track.leftover_since is None:
+            track.leftover_since = now
+        for key in self._dues.enter(track, policy, self._policies.node_max_size):
+            # To be thought about at once, but from the top: it may be another bundle.
+            self._agenda.set(key, now)
+        if policy.protect:
+            track.phase, track.cause = Phase.PROTECTED, policy.name
+            self._cleanups.withdraw(track.key)
+        elif now < self._dues.due_at(track, policy):
+            track.phase, track.cause = Phase.WAITING, ""
+            self._cleanups.withdraw(track.key)
+        elif track.attempts and now < track.retry_at:
+            track.phase = Phase.BLOCKED
+        else:
+            track.phase, track.cause = Phase.DUE, ""
+            self._queue(track, policy)
+
+    def _queue(self, track: Track, policy: Policy) -> None:
+        if policy.enforce:
+            track.committed = True
+            self._cleanups.queue(track.key, track.life or 0.0)
+        else:
+            self._cleanups.withdraw(track.key)
+
+    def _leave_leftover(self, track: Track) -> None:
+        track.phase, track.cause = Phase.NONE, ""
+        track.leftover_since, track.committed = None, False
+        track.attempts, track.retry_at = 0, 0.0
+        self._cleanups.withdraw(track.key)
+        self._dues.leave(track)
+
+    def _report_budgets(self, track: Track, policy: Policy, now: float) -> None:
+        """Say once that a running task is over a budget; it is never touched."""
+        if track.verdict is not Verdict.RUNNING:
+            track.reported = frozenset()
+            return
+        kinds = exceeded(track, policy, now)
+        for kind in sorted(kinds - track.reported, key=lambda kind: kind.value):
+            self._out.append(OverBudget(track.key, kind))
+        track.reported = kinds
+
+    # ------------------------------------------------------------------ appointments
+
+    def _reasons_to_return(self, track: Track, facts: Facts, now: float) -> Iterable[float]:
+        policy, verdict, life = self._policy(track), track.verdict, track.life or 0.0
+        if verdict in _UNSURE and facts.runtime is not RuntimeState.ALIEN:
+            yield now + self._policies.recheck
+        if verdict is Verdict.STARTING and life + self._policies.settle > now:
+            yield life + self._policies.settle
+        if verdict is Verdict.RUNNING and policy.max_age and life + policy.max_age > now:
+            yield life + policy.max_age
+        if track.phase is Phase.WAITING:
+            yield self._dues.due_at(track, policy)
+        if track.phase is Phase.BLOCKED:
+            yield track.retry_at
+        if track.deaths and track.deaths.since is not None:
+            yield track.deaths.since + self._policies.confirm_death
+
+    def _keep_appointment(self, track: Track, now: float) -> None:
+        since = track.deaths.since if track.deaths else None
+        if since is not None and now >= since + self._policies.confirm_death:
+            self._count_death(track)
+        if track.verdict in _UNSURE:
+            self._asking.want("recheck", now)
+            if track.look is not None and _may_look_otherwise(track.look, track.verdict):
+                self._out.append(LookAt(track.key, HintKind.CHANGED))
+        self.reconsider(track, now)
+
+    # ------------------------------------------------------------------ for people
+
+    def views(self, now: float) -> Iterator[BundleView]:
+        """Show every bundle, in order of name."""
+        for key in sorted(self._tracks):
+            view = self.view(key, now)
+            if view is not None:
+                yield view
+
+    def view(self, key: BundleKey, now: float) -> BundleView | None:
+        """Show one bundle; None if it is not known or not looked at yet."""
+        track = self._tracks.get(key)
+        if track is None:
+            return None
+        policy = self._policy(track)
+        return view_of(track, policy, self._cleanups.hold, self._dues.due_at(track, policy), now)
+
+    def is_settled(self, track: Track, now: float) -> bool:
+        """Tell whether waiting out the grace would change nothing for this bundle."""
+        if track.look is None:
+            return False
+        if track.phase is not Phase.WAITING or track.attempts:
+            return True
+        policy = self._policy(track)
+        grace_ends = (track.leftover_since or 0.0) + policy.grace
+        return self._dues.due_at(track, policy) > max(now, grace_ends)
+
+    def _judged(self, track: Track, previous: Verdict | None) -> Judged:
+        judgement = track.judgement or Judgement(Verdict.UNKNOWN, 6, "not looked at yet")
+        waits = track.phase is Phase.WAITING
+        due_at = self._dues.due_at(track, self._policy(track)) if waits else None
+        return Judged(track.key, judgement, track.phase, previous, track.cause, due_at, track.facts)
+
+
+def _may_look_otherwise(look: Look, verdict: Verdict | None) -> bool:
+    """Tell whether another look could help: not if only the node's witnesses are silent."""
+    return (
+        verdict is not Verdict.UNKNOWN
+        or look.init.state is InitState.NONE
+        or look.shim.state is ShimState.NONE
+        or look.cgroup is CgroupState.NONE
+        or look.runtime.state is RuntimeState.NONE
+        or look.created is Answer.NONE
+    )

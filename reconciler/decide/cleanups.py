@@ -1,0 +1,119 @@
+"""Cleanups: which due leftovers are begun now. Brakes may only hold them back. Pure."""
+
+import heapq
+from dataclasses import dataclass
+
+from reconciler.decide.brakes import MassDeathBrake, RateBrake
+from reconciler.decide.decisions import Braked
+from reconciler.decide.policy import Policies
+from reconciler.model.evidence import ContainerdState
+from reconciler.model.ids import BundleKey
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A brake that holds everything now, and when to ask again (None: when something changes)."""
+
+    brake: str
+    detail: str
+    until: float | None
+
+
+class Cleanups:
+    """The queue of due leftovers, oldest first, and the brakes before it."""
+
+    def __init__(self) -> None:
+        self.mass = MassDeathBrake()
+        self._rate = RateBrake()
+        self._ready: dict[BundleKey, float] = {}
+        self._heap: list[tuple[float, BundleKey]] = []
+        self._under_way: set[BundleKey] = set()
+        self._refused: tuple[str, ...] = ("guards not checked yet",)
+        self._hold: Hold | None = None
+
+    @property
+    def hold(self) -> Hold | None:
+        """The brake that is on, None if the way is free."""
+        return self._hold
+
+    @property
+    def refused(self) -> bool:
+        """Whether a guard refuses, or none was checked yet."""
+        return bool(self._refused)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is under way or waits only for a free hand."""
+        return bool(self._under_way) or (bool(self._ready) and self._hold is None)
+
+    def is_under_way(self, key: BundleKey) -> bool:
+        """Tell whether hands are on this bundle."""
+        return key in self._under_way
+
+    def guard(self, refused: tuple[str, ...]) -> None:
+        """Hear what the guards say; any refusal holds everything."""
+        self._refused = refused
+
+    def queue(self, key: BundleKey, life: float) -> None:
+        """Put a due leftover into the queue; ``life`` orders it, oldest first."""
+        if key not in self._ready and key not in self._under_way:
+            self._ready[key] = life
+            heapq.heappush(self._heap, (life, key))
+
+    def withdraw(self, key: BundleKey) -> None:
+        """Take a bundle out of the queue; nothing happens to one under way."""
+        self._ready.pop(key, None)
+
+    def ended(self, key: BundleKey) -> None:
+        """Hear that an attempt is over."""
+        self._under_way.discard(key)
+
+    def begin(
+        self, now: float, policies: Policies, alive: int, containerd: ContainerdState
+    ) -> tuple[list[BundleKey], list[Braked]]:
+        """Take from the queue whatever may begin now.
+
+        Returns:
+            The bundles to begin with, and the brakes that changed.
+        """
+        begun: list[BundleKey] = []
+        self.mass.update(now, alive, containerd, policies.brakes)
+        hold = self._held(now, policies)
+        while self._ready and hold is None and len(self._under_way) < policies.parallel:
+            key = self._pop()
+            begun.append(key)
+            self._under_way.add(key)
+            self._rate.begin(now)
+            hold = self._held(now, policies)
+        return begun, self._change(hold)
+
+    def _pop(self) -> BundleKey:
+        while True:
+            life, key = heapq.heappop(self._heap)
+            if self._ready.get(key) == life:
+                del self._ready[key]
+                return key
+
+    def _held(self, now: float, policies: Policies) -> Hold | None:
+        if self._refused:
+            return Hold("guards", "; ".join(self._refused), None)
+        if self.mass.pulled:
+            detail = f"{self.mass.deaths} bundles died at once"
+            release_at = self.mass.release_at(policies.brakes) or now
+            # While containerd stays silent past that time, ask again now and then.
+            return Hold("mass death", detail, max(release_at, now + policies.recheck))
+        limit = policies.brakes.max_per_minute
+        free_at = self._rate.free_at(now, limit)
+        if self._ready and free_at is not None:
+            return Hold("max_per_minute", f"{limit} cleanups in the last minute", free_at)
+        return None
+
+    def _change(self, hold: Hold | None) -> list[Braked]:
+        before, self._hold = self._hold, hold
+        was, is_ = (before.brake if before else None), (hold.brake if hold else None)
+        if was == is_:
+            return []
+        changes = [Braked(before.brake, on=False, detail="released")] if before else []
+        if hold:
+            changes.append(Braked(hold.brake, on=True, detail=hold.detail))
+        return changes

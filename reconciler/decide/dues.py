@@ -1,0 +1,64 @@
+"""When a leftover is due: grace, threshold, and the budgets that shorten the wait. Pure.
+
+A budget never overrides a verdict: only leftovers come here, and two looks remain two looks.
+"""
+
+from typing import Final
+
+from reconciler.decide.budgets import Scope, SizeBudgets
+from reconciler.decide.decisions import BudgetKind
+from reconciler.decide.policy import Policy
+from reconciler.decide.track import Track
+from reconciler.model.ids import BundleKey
+
+_NODE: Final[Scope] = ("node", b"")
+
+
+class Dues:
+    """Places leftovers in time, and keeps the running totals that size budgets need."""
+
+    def __init__(self) -> None:
+        self._sizes = SizeBudgets()
+
+    def enter(self, track: Track, policy: Policy, node_limit: int | None) -> list[BundleKey]:
+        """Count a leftover; return the bundles (maybe others) that are to go early now."""
+        scope = (policy.name, track.key.namespace)
+        if track.scope != scope:
+            self.leave(track)
+            track.scope = scope
+        size, life = (track.look.size_bytes if track.look else 0), track.life or 0.0
+        marked: list[BundleKey] = []
+        for where, limit in ((scope, policy.max_size), (_NODE, node_limit)):
+            self._sizes.put(where, track.key, size, life, fixed=policy.protect)
+            marked += self._sizes.mark(where, limit)
+        return marked
+
+    def leave(self, track: Track) -> None:
+        """Stop counting a bundle that is no leftover any more."""
+        if track.scope is not None:
+            self._sizes.drop(track.scope, track.key)
+            self._sizes.drop(_NODE, track.key)
+            track.scope = None
+
+    def due_at(self, track: Track, policy: Policy) -> float:
+        """Monotonic time at which a leftover is due; a time that has passed if it is."""
+        since, life = track.leftover_since or 0.0, track.life or 0.0
+        if track.committed or self._is_marked(track):
+            return since
+        due = max(since + policy.grace, life + policy.threshold)
+        return due if policy.max_age is None else min(due, max(since, life + policy.max_age))
+
+    def _is_marked(self, track: Track) -> bool:
+        return track.scope is not None and (
+            self._sizes.is_marked(_NODE, track.key) or self._sizes.is_marked(track.scope, track.key)
+        )
+
+
+def exceeded(track: Track, policy: Policy, now: float) -> frozenset[BudgetKind]:
+    """Name the budgets a running task exceeds."""
+    kinds = set[BudgetKind]()
+    if policy.max_age is not None and track.age(now) >= policy.max_age:
+        kinds.add(BudgetKind.AGE)
+    if policy.max_size is not None and track.look and track.look.size_bytes > policy.max_size:
+        kinds.add(BudgetKind.SIZE)
+    return frozenset(kinds)

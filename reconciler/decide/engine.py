@@ -1,0 +1,219 @@
+"""The engine: observations and the time in, decisions and the next deadline out. Sans-IO.
+
+One object for the daemon, `scan`, `explain`, replay and the property tests. It never looks, never
+waits and never acts; it asks for looks, listings and cleanups and is told what came of them. The
+same observations at the same times give the same decisions.
+
+Cost is per change: a bundle is thought about when something about it was observed or when its
+appointment has come. A full pass happens only where a whole listing was observed or a witness
+changed its mind about everybody.
+"""
+
+from collections.abc import Iterator
+from typing import Final, assert_never
+
+from reconciler.decide.asking import Asking
+from reconciler.decide.bundles import Bundles
+from reconciler.decide.cleanups import Cleanups
+from reconciler.decide.decisions import Clean, Decision, FinishRemoval, LookAt, Phase, Relist
+from reconciler.decide.hearsay import Hearsay
+from reconciler.decide.policy import Policies
+from reconciler.decide.views import BundleView
+from reconciler.model.evidence import Node
+from reconciler.model.ids import BundleKey
+from reconciler.model.observations import (
+    Doubt,
+    GuardsChecked,
+    Hidden,
+    Hint,
+    HintKind,
+    Listed,
+    Looked,
+    NodeLooked,
+    Observation,
+    Stamp,
+)
+from reconciler.model.outcome import Outcome, Result
+
+_OBSTACLE_GONE: Final = frozenset({HintKind.HOLDER_EXIT, HintKind.MOUNT})
+
+
+class Engine:
+    """What we believe about every bundle, and what should happen next.
+
+    Args:
+        policies: What the operator allows; replaced by :meth:`configure`.
+    """
+
+    def __init__(self, policies: Policies) -> None:
+        self._policies = policies
+        self._out: list[Decision] = []
+        self._hearsay = Hearsay()
+        self._asking = Asking()
+        self._cleanups = Cleanups()
+        self._bundles = Bundles(policies, self._hearsay, self._asking, self._cleanups, self._out)
+        self._hidden: dict[BundleKey, Hidden] = {}
+
+    # ------------------------------------------------------------------ in and out
+
+    def observe(self, stamp: Stamp, observation: Observation) -> list[Decision]:
+        """Take in one observation; return what follows from it."""
+        now = stamp.mono
+        match observation:
+            case Hint():
+                self._take_hint(observation, now)
+            case Doubt():
+                self._out.append(Relist(observation.kind, observation.namespace))
+            case Listed():
+                self._take_listing(observation, now)
+            case Looked():
+                self._take_look(observation, stamp)
+            case NodeLooked():
+                self._take_node(observation, now)
+            case GuardsChecked():
+                self._cleanups.guard(observation.refused)
+            case Outcome():
+                self._take_outcome(observation, stamp)
+            case _:
+                assert_never(observation)
+        return self._conclude(now)
+
+    def advance(self, stamp: Stamp) -> list[Decision]:
+        """Keep every appointment that has come; call it when :attr:`deadline` has passed."""
+        self._bundles.keep_appointments(stamp.mono)
+        return self._conclude(stamp.mono)
+
+    def configure(self, stamp: Stamp, policies: Policies) -> list[Decision]:
+        """Put other policies into force and think about everything again."""
+        self._policies = policies
+        self._bundles.configure(policies, stamp.mono)
+        return self._conclude(stamp.mono)
+
+    @property
+    def deadline(self) -> float | None:
+        """Monotonic time at which :meth:`advance` wants to be called; None for never."""
+        hold = self._cleanups.hold
+        times = (self._bundles.next_appointment, self._asking.wake, hold.until if hold else None)
+        return min((at for at in times if at is not None), default=None)
+
+    # ------------------------------------------------------------------ for people
+
+    def is_settled(self, now: float) -> bool:
+        """Tell whether waiting out the grace periods would change nothing any more.
+
+        For one-shot commands: false while something is cleaned, asked, not yet looked at, or
+        kept back by its grace alone. Looks at every bundle.
+        """
+        if self._cleanups.busy or self._asking.pending:
+            return False
+        return all(self._bundles.is_settled(track, now) for track in self._bundles)
+
+    def views(self, now: float) -> Iterator[BundleView]:
+        """Show what is believed about every bundle, in order of name."""
+        return self._bundles.views(now)
+
+    def view(self, key: BundleKey, now: float) -> BundleView | None:
+        """Show what is believed about one bundle; None if it is not known."""
+        return self._bundles.view(key, now)
+
+    @property
+    def hidden(self) -> tuple[Hidden, ...]:
+        """Hidden directories found by the last listing."""
+        return tuple(self._hidden[key] for key in sorted(self._hidden))
+
+    @property
+    def node(self) -> Node:
+        """What the node's witnesses said last."""
+        return self._hearsay.node
+
+    # ------------------------------------------------------------------ observations
+
+    def _take_hint(self, hint: Hint, now: float) -> None:
+        if self._cleanups.is_under_way(hint.key):
+            return  # our own hands are moving things; the outcome will tell
+        track = self._bundles.get(hint.key)
+        if track and track.phase is Phase.BLOCKED and hint.kind in _OBSTACLE_GONE:
+            track.retry_at = now
+        self._out.append(LookAt(hint.key, hint.kind))
+
+    def _take_listing(self, listed: Listed, now: float) -> None:
+        if not listed.answered:
+            return
+        found = {seen.key: seen.identity for seen in listed.bundles}
+        gone = [t.key for t in self._bundles if t.key not in found and _covers(listed, t.key)]
+        for key in gone:
+            self._bundles.forget(key)
+        for key, identity in found.items():
+            self._bundles.meet(key, identity, now)
+            self._out.append(LookAt(key, HintKind.CHANGED))
+        for key in [key for key in self._hidden if _covers(listed, key)]:
+            del self._hidden[key]
+        for hidden in listed.hidden:
+            self._hidden[hidden.key] = hidden
+            if hidden.ours and self._policies.default.enforce and not self._cleanups.refused:
+                self._out.append(FinishRemoval(hidden.key, hidden.identity))
+        self._asking.want("listing", now)
+
+    def _take_look(self, looked: Looked, stamp: Stamp) -> None:
+        if self._cleanups.is_under_way(looked.key):
+            return
+        if looked.look is None:
+            self._bundles.forget(looked.key)
+            return
+        track = self._bundles.meet(looked.key, looked.look.identity, stamp.mono)
+        self._bundles.absorb(track, looked.look, stamp)
+
+    def _take_node(self, heard: NodeLooked, now: float) -> None:
+        change = self._hearsay.hear(heard)
+        self._asking.answered(heard.since, now)
+        for track in self._bundles.touched_by(change):
+            self._bundles.reconsider(track, now)
+
+    def _take_outcome(self, outcome: Outcome, stamp: Stamp) -> None:
+        now = stamp.mono
+        self._cleanups.ended(outcome.key)
+        # Looks were ignored while hands were on it: whatever happened, look again.
+        self._out.append(LookAt(outcome.key, HintKind.CHANGED))
+        track = self._bundles.get(outcome.key)
+        if track is None or track.identity != outcome.identity:
+            return
+        match outcome.result:
+            case Result.CLEANED:
+                self._bundles.forget(outcome.key, cleaned=True)
+            case Result.BLOCKED | Result.FAILED | Result.HELD | Result.PROTECTED:
+                cause = outcome.reason.value if outcome.reason else outcome.result.value
+                self._bundles.set_back(track, now, cause)
+            case Result.SKIPPED:
+                # Disagreement breaks the unbroken time under our eyes.
+                track.leftover_since, track.committed = now, False
+                self._bundles.set_back(track, now, "second look disagreed")
+                if outcome.look is not None and outcome.look.identity == track.identity:
+                    self._bundles.absorb(track, outcome.look, stamp)
+            case _:
+                assert_never(outcome.result)
+
+    # ------------------------------------------------------------------ conclusions
+
+    def _conclude(self, now: float) -> list[Decision]:
+        begun, braked = self._cleanups.begin(
+            now, self._policies, self._bundles.living, self._hearsay.node.containerd.state
+        )
+        self._out.extend(braked)
+        for key in begun:
+            track = self._bundles.get(key)
+            if track is None:
+                self._cleanups.ended(key)
+                continue
+            self._bundles.begin(track)
+            claimed = track.judgement is not None and track.judgement.claimed
+            self._out.append(Clean(key, track.identity, claimed, track.attempts + 1))
+        ask = self._asking.ask(now)
+        if ask is not None:
+            self._out.append(ask)
+        out = self._out.copy()
+        self._out.clear()
+        return out
+
+
+def _covers(listed: Listed, key: BundleKey) -> bool:
+    return listed.namespace is None or key.namespace == listed.namespace

@@ -1,0 +1,131 @@
+"""A track: everything the engine remembers about one bundle."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from reconciler.decide.budgets import Scope
+from reconciler.decide.decisions import BudgetKind, Judgement, Phase, Verdict
+from reconciler.decide.policy import Policy
+from reconciler.model.evidence import NO_LABELS, Facts, InitState, Labels, Look, ShimState
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.observations import Stamp
+
+SERVED: Final = frozenset({Verdict.RUNNING, Verdict.STOPPED})
+"""Verdicts under which a living shim serves the bundle."""
+
+LIVING: Final = SERVED | {Verdict.ORPHANED}
+"""Verdicts under which something of the bundle lives."""
+
+GONE: Final = frozenset({InitState.DEAD, InitState.ABSENT})
+
+
+@dataclass(slots=True)
+class Deaths:
+    """Counts each death of an init or a shim once, and only those nobody ordered.
+
+    An init that exits under a living shim ended in order. A shim that exits and takes its bundle
+    along ended in order too, so a death must last, or have left a living init behind, to count.
+    """
+
+    alive: set[str] = field(default_factory=set)
+    since: float | None = None
+    orphaned: bool = False
+
+    def update(self, facts: Facts, now: float) -> None:
+        """Take in new facts about init and shim."""
+        if facts.shim is ShimState.ALIVE:
+            self.alive.add("shim")
+            if facts.init in GONE:
+                self.alive.discard("init")
+        if facts.init is InitState.ALIVE:
+            self.alive.add("init")
+        dead = self._dead(facts)
+        if not dead:
+            self.since, self.orphaned = None, False
+        elif self.since is None:
+            self.since = now
+        self.orphaned = self.orphaned or (bool(dead) and facts.init is InitState.ALIVE)
+
+    def confirm(self, facts: Facts) -> str | None:
+        """Count what is dead now: ``init``, ``shim``, ``both`` or None."""
+        dead = self._dead(facts)
+        self.alive -= dead
+        self.since, self.orphaned = None, False
+        return None if not dead else "both" if len(dead) > 1 else next(iter(dead))
+
+    def _dead(self, facts: Facts) -> set[str]:
+        if facts.shim is not ShimState.DEAD:
+            return set()
+        gone = {"shim", "init"} if facts.init in GONE else {"shim"}
+        return gone & self.alive
+
+
+@dataclass(slots=True)
+class Track:
+    """One bundle over time. Monotonic seconds throughout.
+
+    Attributes:
+        key, identity: The name and the object it means.
+        first_seen: When this object was first heard of.
+        look, looked_at, facts, judgement: The latest; None before the first look.
+        policy: The one that applies; None until it has been (or must be) looked up.
+        labels: The last readable labels of this object: config.json may vanish later.
+        phase, cause: Where a leftover stands, and why.
+        life: Last sign of life; negative for times before the boot.
+        last_alive: When it was last judged alive under our eyes.
+        leftover_since: Since when it has been leftover without a break.
+        attempts: Failed attempts on this leftover.
+        retry_at: Not before, after a failed attempt.
+        committed: It became due once; our own half-done work must not make it look young.
+        deaths: Deaths not counted yet.
+        scope: Where its size is counted while it is a leftover.
+        reported: Budgets already reported as exceeded by this running task.
+    """
+
+    key: BundleKey
+    identity: Identity
+    first_seen: float
+    look: Look | None = None
+    looked_at: float = 0.0
+    facts: Facts | None = None
+    judgement: Judgement | None = None
+    policy: Policy | None = None
+    labels: Labels = NO_LABELS
+    phase: Phase = Phase.NONE
+    cause: str = ""
+    life: float | None = None
+    last_alive: float | None = None
+    leftover_since: float | None = None
+    attempts: int = 0
+    retry_at: float = 0.0
+    committed: bool = False
+    deaths: Deaths | None = None
+    scope: Scope | None = None
+    reported: frozenset[BudgetKind] = frozenset()
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict, None before the first judgement."""
+        return None if self.judgement is None else self.judgement.verdict
+
+    def absorb(self, look: Look, stamp: Stamp, *, volatile: bool) -> None:
+        """Take in a fresh look at the same object.
+
+        File times are wall-clock times. They are placed on the monotonic clock, never later than
+        now (a future mtime is no promise), never before the boot on a volatile tree (a wall clock
+        that was wrong at boot), and never earlier than a sign of life already known (a wall clock
+        that jumped).
+        """
+        life = stamp.mono - max(0.0, stamp.wall - look.newest_mtime)
+        if volatile:
+            life = max(life, 0.0)
+        self.life = life if self.life is None else max(self.life, life)
+        self.look = look
+        self.looked_at = stamp.mono
+        if look.labels.known and look.labels != self.labels:
+            self.labels = look.labels
+            self.policy = None
+
+    def age(self, now: float) -> float:
+        """Seconds since the last sign of life."""
+        return 0.0 if self.life is None else max(0.0, now - self.life)

@@ -1,0 +1,156 @@
+"""The verdict table (design section 3) as data: the first rule that fits names the verdict.
+
+:func:`judge` is total: every combination of facts has exactly one verdict, and ``leftover`` needs
+every witness. The parent, the worker that is about to remove, ``explain`` and replay all call it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+from reconciler.decide.decisions import Judgement, Verdict
+from reconciler.model.evidence import (
+    Answer,
+    CgroupState,
+    Facts,
+    InitState,
+    Kind,
+    RuntimeState,
+    ShimState,
+    TaskState,
+)
+
+INIT_GONE: Final = frozenset({InitState.DEAD, InitState.ABSENT})
+CGROUP_CLEAR: Final = frozenset({CgroupState.EMPTY, CgroupState.GONE})
+RUNTIME_OURS: Final = frozenset({RuntimeState.KNOWN, RuntimeState.UNNAMED})
+CONTAINERD_SILENT_FOR_GOOD: Final = frozenset({TaskState.DOWN, TaskState.WAIVED})
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row: ``fits(facts, young)`` decides, ``reason(facts)`` says why in words."""
+
+    number: int
+    verdict: Verdict
+    fits: Callable[[Facts, bool], bool]
+    reason: Callable[[Facts], str]
+
+
+def _is_foreign(facts: Facts, _young: bool) -> bool:  # noqa: FBT001 - a column of the table
+    return facts.kind is not Kind.DIRECTORY or not facts.identifier
+
+
+def _is_busy(facts: Facts, _young: bool) -> bool:  # noqa: FBT001
+    return facts.helper is Answer.YES
+
+
+def _is_running(facts: Facts, _young: bool) -> bool:  # noqa: FBT001
+    return facts.shim is ShimState.ALIVE and facts.init is InitState.ALIVE
+
+
+def _is_served_and_new(facts: Facts, young: bool) -> bool:  # noqa: FBT001
+    return facts.shim is ShimState.ALIVE and facts.init is InitState.ABSENT and young
+
+
+def _is_stopped(facts: Facts, _young: bool) -> bool:  # noqa: FBT001
+    return facts.shim is ShimState.ALIVE and facts.init in INIT_GONE
+
+
+def _is_orphaned(facts: Facts, _young: bool) -> bool:  # noqa: FBT001
+    return facts.shim is ShimState.DEAD and (
+        facts.init is InitState.ALIVE or facts.cgroup is CgroupState.POPULATED
+    )
+
+
+def unanswered(facts: Facts) -> tuple[str, ...]:
+    """Name the witnesses needed to prove death that gave no answer."""
+    missing = {
+        "shim helpers": facts.helper is Answer.NONE,
+        "shim": facts.shim not in (ShimState.ALIVE, ShimState.DEAD),
+        "init process": facts.init is InitState.NONE,
+        "cgroup": facts.cgroup not in (CgroupState.POPULATED, *CGROUP_CLEAR),
+        "runtime": facts.runtime is RuntimeState.NONE,
+        "end of creation": facts.init is InitState.ABSENT and facts.created is Answer.NONE,
+        "containerd": facts.task is TaskState.NONE,
+    }
+    return tuple(name for name, is_missing in missing.items() if is_missing)
+
+
+def _is_unknown(facts: Facts, _young: bool) -> bool:  # noqa: FBT001
+    return facts.runtime not in RUNTIME_OURS or bool(unanswered(facts))
+
+
+def _is_being_created(facts: Facts, young: bool) -> bool:  # noqa: FBT001
+    return (
+        facts.init is InitState.ABSENT
+        and facts.created is Answer.NO
+        and facts.task not in CONTAINERD_SILENT_FOR_GOOD
+        and young
+    )
+
+
+def _is_leftover(facts: Facts, _young: bool) -> bool:  # noqa: FBT001
+    return (
+        facts.shim is ShimState.DEAD
+        and facts.init in INIT_GONE
+        and facts.cgroup in CGROUP_CLEAR
+        and facts.helper is Answer.NO
+        and facts.runtime in RUNTIME_OURS
+        and facts.task is not TaskState.NONE
+    )
+
+
+def _why_foreign(facts: Facts) -> str:
+    if facts.kind is not Kind.DIRECTORY:
+        return f"not a directory but a {facts.kind.value}"
+    return "containerd could not have created this name"
+
+
+def _why_orphaned(facts: Facts) -> str:
+    who = "init lives" if facts.init is InitState.ALIVE else "its cgroup holds processes"
+    return f"shim is dead but {who}: a workload nobody manages"
+
+
+def _why_unknown(facts: Facts) -> str:
+    if facts.runtime is RuntimeState.ALIEN:
+        return "runtime is not one whose leftovers are known"
+    return "no answer from: " + ", ".join(unanswered(facts))
+
+
+def _why_leftover(facts: Facts) -> str:
+    says = "containerd still lists it" if facts.task is TaskState.LISTED else facts.task.value
+    return f"shim dead, init {facts.init.value}, cgroup {facts.cgroup.value}, {says}"
+
+
+RULES: Final[tuple[Rule, ...]] = (
+    Rule(1, Verdict.FOREIGN, _is_foreign, _why_foreign),
+    Rule(2, Verdict.BUSY, _is_busy, lambda _: "a shim helper works on it"),
+    Rule(3, Verdict.RUNNING, _is_running, lambda _: "shim and init live"),
+    Rule(4, Verdict.STARTING, _is_served_and_new, lambda _: "shim lives, init is not there yet"),
+    Rule(4, Verdict.STOPPED, _is_stopped, lambda f: f"shim lives, init is {f.init.value}"),
+    Rule(5, Verdict.ORPHANED, _is_orphaned, _why_orphaned),
+    Rule(6, Verdict.UNKNOWN, _is_unknown, _why_unknown),
+    Rule(7, Verdict.STARTING, _is_being_created, lambda _: "young, creation has not finished"),
+    Rule(8, Verdict.LEFTOVER, _is_leftover, _why_leftover),
+)
+
+_FALLBACK: Final = Judgement(Verdict.UNKNOWN, 6, "no rule fits: assumed alive")
+
+
+@cache
+def judge(facts: Facts, *, young: bool) -> Judgement:
+    """Judge one bundle. Remembered: there are few rows, and equal judgements share one object.
+
+    Args:
+        facts: What every witness said.
+        young: Whether its age is below ``settle``.
+
+    Returns:
+        The first fitting row of :data:`RULES`; ``unknown`` should none fit.
+    """
+    for rule in RULES:
+        if rule.fits(facts, young):
+            claimed = rule.verdict is Verdict.LEFTOVER and facts.task is TaskState.LISTED
+            return Judgement(rule.verdict, rule.number, rule.reason(facts), claimed)
+    return _FALLBACK
