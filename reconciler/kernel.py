@@ -44,6 +44,7 @@ STATX_ATTR_APPEND: Final = 0x20
 STATX_ATTR_AUTOMOUNT: Final = 0x1000
 STATX_ATTR_MOUNT_ROOT: Final = 0x2000
 
+PR_SET_PDEATHSIG: Final = 1
 MNT_DETACH: Final = 2
 UMOUNT_NOFOLLOW: Final = 8
 RENAME_NOREPLACE: Final = 1
@@ -84,6 +85,7 @@ _libc.renameat2.argtypes = [
     ctypes.c_uint,
 ]
 _libc.fstatfs.argtypes = [ctypes.c_int, _StatfsBuffer]
+_libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 _libc.syscall.restype = ctypes.c_long
 _libc.syscall.argtypes = [
     ctypes.c_long,
@@ -276,6 +278,15 @@ def has_openat2() -> bool:
     except OSError:
         return False
     return True
+
+
+def die_with_parent(signal: int) -> None:
+    """Have the kernel send us ``signal`` when the thread that forked us ends (prctl(2)).
+
+    A parent that is gone already sends nothing: compare ``os.getppid()`` after the call.
+    """
+    if _libc.prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0) != 0:
+        raise _error(None)
 
 
 def _regular_size(fd: int, name: bytes) -> int:

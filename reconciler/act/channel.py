@@ -1,0 +1,259 @@
+"""Channel: what the parent, the zygote and its children say to each other, and how it is framed.
+
+The parent decides and asks, a child judges again and does, the zygote only makes and ends
+children. A message is one MessagePack struct after its length; names travel as bytes. Everything a
+child may do is a struct on this page, so the page is the whole privileged interface. Nothing here
+does I/O except :class:`Link`, the blocking end that the zygote and its children hold.
+
+    control   parent -> zygote: Spawn (with a socket), Interrupt, Kill     zygote -> parent: Exited
+    job       parent -> child:  CleanJob, FinishJob, SweepJob, Deleted
+              child -> parent:  Hello, Began, AskDelete, Done, Swept
+"""
+
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+import msgspec
+
+from reconciler import __version__
+from reconciler.model.evidence import ContainerdState, Sweep
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.layout import Layout
+from reconciler.model.outcome import Outcome, Step
+
+VERSION: Final = f"{__version__}/1"
+"""Said first by every child. It differs if the program was replaced on disk while it ran."""
+
+MAX_MESSAGE: Final = 1 << 26
+"""64 MiB; a sweep of 100,000 cgroup names is a tenth of it."""
+
+_LENGTH: Final = struct.Struct("!I")
+_CHUNK: Final = 1 << 16
+_MAX_FDS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How to clean: the settings a child needs. They come with every job, so a reload is simple.
+
+    Attributes:
+        layout: Where things are.
+        settle: Seconds a bundle counts as young (design section 3, rule 7).
+        lazy_unmount: Detach a busy rootfs instead of leaving it, where the operator asked for it.
+        runc: The runtime's binary; looked up in PATH unless it holds a slash.
+        hook_seconds: How long ``runc delete`` may take with its poststop hooks.
+    """
+
+    layout: Layout
+    settle: float = 120.0
+    lazy_unmount: bool = False
+    runc: str = "runc"
+    hook_seconds: float = 30.0
+
+
+class Spawn(msgspec.Struct, frozen=True, tag=True):
+    """Make a child for ``slot``; the job socket comes along as a descriptor."""
+
+    slot: int
+
+
+class Interrupt(msgspec.Struct, frozen=True, tag=True):
+    """Ask a child to stop at the next entry boundary (SIGTERM)."""
+
+    slot: int
+
+
+class Kill(msgspec.Struct, frozen=True, tag=True):
+    """End a child at once (SIGKILL)."""
+
+    slot: int
+
+
+class Exited(msgspec.Struct, frozen=True, tag=True):
+    """A child is gone, or could not be made.
+
+    Attributes:
+        slot: Which one.
+        code: Exit code, or minus the signal's number; 0 with ``trouble`` if it was never made.
+        trouble: Why it could not be made, else empty.
+    """
+
+    slot: int
+    code: int
+    trouble: str = ""
+
+
+class CleanJob(msgspec.Struct, frozen=True, tag=True):
+    """Judge this bundle again and remove it if it is still that object and still leftover.
+
+    Of what the node's witnesses said, only containerd's word on this one bundle comes along; the
+    child sweeps /proc itself.
+    """
+
+    key: BundleKey
+    identity: Identity
+    containerd: ContainerdState
+    listed: bool
+    manner: Manner
+
+
+class FinishJob(msgspec.Struct, frozen=True, tag=True):
+    """Finish a removal of ours that was cut short; the key's id is the hidden name."""
+
+    key: BundleKey
+    identity: Identity
+    manner: Manner
+
+
+class SweepJob(msgspec.Struct, frozen=True, tag=True):
+    """Pass over /proc once."""
+
+
+class Deleted(msgspec.Struct, frozen=True, tag=True):
+    """What came of asking containerd; ``trouble`` is empty if it deleted the task."""
+
+    trouble: str = ""
+
+
+class Hello(msgspec.Struct, frozen=True, tag=True):
+    """The child is there and speaks this version."""
+
+    version: str
+    pid: int
+
+
+class Began(msgspec.Struct, frozen=True, tag=True):
+    """A step begins now; ``done`` is the one before it.
+
+    If the child is lost the parent still knows what was done and where it stood.
+    """
+
+    step: str
+    done: Step | None = None
+
+
+class AskDelete(msgspec.Struct, frozen=True, tag=True):
+    """The bundle is judged leftover and claimed: containerd is to delete its task now."""
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """The job is over."""
+
+    outcome: Outcome
+
+
+class Swept(msgspec.Struct, frozen=True, tag=True):
+    """Answer to :class:`SweepJob`."""
+
+    sweep: Sweep
+
+
+ToZygote = Spawn | Interrupt | Kill
+Job = CleanJob | FinishJob | SweepJob
+ToChild = Job | Deleted
+FromChild = Hello | Began | AskDelete | Done | Swept
+Message = ToZygote | Exited | ToChild | FromChild
+
+In = TypeVar("In")
+
+_encoder: Final = msgspec.msgpack.Encoder()
+
+
+class MessageError(Exception):
+    """The other side said what this side does not understand: a bug, or a mixed installation."""
+
+
+def pack(message: Message) -> bytes:
+    """Give a message its frame."""
+    payload = _encoder.encode(message)
+    return _LENGTH.pack(len(payload)) + payload
+
+
+class Unpacker(Generic[In]):
+    """Turns bytes as they come into messages of one direction."""
+
+    def __init__(self, decoder: msgspec.msgpack.Decoder[In]) -> None:
+        self._decoder = decoder
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Take in what was read."""
+        self._buffer += data
+
+    def next(self) -> In | None:
+        """Give the next whole message, None if more must be read first.
+
+        Raises:
+            MessageError: It is none of this direction's messages.
+        """
+        if len(self._buffer) < _LENGTH.size:
+            return None
+        (length,) = _LENGTH.unpack_from(self._buffer)
+        if length > MAX_MESSAGE:
+            raise MessageError(f"a message of {length} bytes")
+        end = _LENGTH.size + length
+        if len(self._buffer) < end:
+            return None
+        payload = bytes(self._buffer[_LENGTH.size : end])
+        del self._buffer[:end]
+        try:
+            return self._decoder.decode(payload)
+        except msgspec.MsgspecError as error:
+            raise MessageError(str(error)) from error
+
+
+def zygote_hears() -> Unpacker[ToZygote]:
+    """Unpack what the parent says to the zygote."""
+    return Unpacker(msgspec.msgpack.Decoder(ToZygote))
+
+
+def child_hears() -> Unpacker[ToChild]:
+    """Unpack what the parent says to a child."""
+    return Unpacker(msgspec.msgpack.Decoder(ToChild))
+
+
+def parent_hears_zygote() -> Unpacker[Exited]:
+    """Unpack what the zygote says."""
+    return Unpacker(msgspec.msgpack.Decoder(Exited))
+
+
+def parent_hears_child() -> Unpacker[FromChild]:
+    """Unpack what a child says."""
+    return Unpacker(msgspec.msgpack.Decoder(FromChild))
+
+
+class Link(Generic[In]):
+    """A blocking end of a channel. Descriptors that come along wait in :attr:`fds`, in order."""
+
+    def __init__(self, sock: socket.socket, unpacker: Unpacker[In]) -> None:
+        self.socket = sock
+        self.fds: list[int] = []
+        self._unpacker = unpacker
+
+    def send(self, message: Message) -> None:
+        """Send; raises OSError if nobody listens any more."""
+        self.socket.sendall(pack(message))
+
+    def receive(self) -> In | None:
+        """Wait for a message; None once the other side is gone."""
+        while (message := self._unpacker.next()) is None:
+            if not self.fill():
+                return None
+        return message
+
+    def fill(self) -> bool:
+        """Read once, waiting for something to come; False at the end."""
+        try:
+            data, fds, _, _ = socket.recv_fds(self.socket, _CHUNK, _MAX_FDS)
+        except ConnectionResetError:
+            return False
+        self.fds += fds
+        if data:
+            self._unpacker.feed(data)
+        return bool(data)
+
+    def pending(self) -> In | None:
+        """Give a message that is here already, without reading."""
+        return self._unpacker.next()
