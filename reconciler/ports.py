@@ -7,6 +7,7 @@ this page. Nothing here touches anything.
 from collections.abc import Callable, Collection
 from typing import Protocol
 
+from reconciler.clock import Bell
 from reconciler.decide.decisions import Decision
 from reconciler.model.evidence import Containerd, Look, Node, Sweep
 from reconciler.model.ids import BundleKey, Identity
@@ -17,12 +18,16 @@ from reconciler.model.outcome import Outcome
 class Clock(Protocol):
     """The only source of time."""
 
-    def now(self) -> Stamp:
-        """Read both clocks."""
+    def monotonic(self) -> float:
+        """Seconds since the boot, suspension not counted."""
         ...
 
-    async def sleep_until(self, mono: float) -> None:
-        """Wait until the monotonic clock reads ``mono``."""
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+    async def wait(self, bell: Bell, until: float | None) -> None:
+        """Wait until the bell rings or the monotonic clock reads ``until``."""
         ...
 
 
@@ -30,12 +35,16 @@ Emit = Callable[[Observation], None]
 """Hands an observation to the loop. Never blocks, never fails, may be called from the loop only."""
 
 
-class Watcher(Protocol):
-    """Says what may have changed in the state tree. May lose events, must say so by a Doubt."""
+class Source(Protocol):
+    """Anything that emits observations by itself: watchers, the mount table, containerd's events."""
 
     async def run(self, emit: Emit) -> None:
-        """Watch until cancelled; emit Hints and Doubts."""
+        """Emit until cancelled."""
         ...
+
+
+class Watcher(Source, Protocol):
+    """Says what may have changed in the state tree. May lose events, must say so by a Doubt."""
 
     def follow(self, bundles: Collection[BundleKey]) -> None:
         """Say which bundles the last full listing found; watches are added and dropped to fit."""
@@ -47,12 +56,8 @@ class Watcher(Protocol):
         ...
 
 
-class Exits(Protocol):
+class Exits(Source, Protocol):
     """Reports the end of processes, each once, by pidfd."""
-
-    async def run(self, emit: Emit) -> None:
-        """Wait until cancelled; emit Hints."""
-        ...
 
     def expect(self, key: BundleKey, *, init: int | None, shim: int | None) -> None:
         """Watch these processes for this bundle from now on, in place of earlier ones."""
@@ -60,6 +65,10 @@ class Exits(Protocol):
 
     def expect_holders(self, key: BundleKey, pids: Collection[int]) -> None:
         """Watch the processes that keep a bundle busy."""
+        ...
+
+    def expect_containerd(self, pid: int | None) -> None:
+        """Watch containerd itself; its end is a Doubt."""
         ...
 
     def forget(self, key: BundleKey) -> None:
@@ -92,6 +101,14 @@ class Witnesses(Protocol):
 
     async def containerd(self) -> Containerd:
         """Ask containerd, within a deadline; tell silence from proven absence."""
+        ...
+
+
+class Guards(Protocol):
+    """Tells whether this process is in a place from which acting is safe (design section 4)."""
+
+    async def check(self) -> tuple[str, ...]:
+        """Name every reason not to act; empty if there is none."""
         ...
 
 

@@ -1,0 +1,285 @@
+"""The loop: joins the stages to the engine, and is the only place that knows them all.
+
+Data flows one way. Sources emit observations into the inbox; the engine answers each with
+decisions; requests among them are carried out here, and what comes of that is one more
+observation. Listeners hear both sides. Nothing is decided here.
+
+Close looks are made in slices, so that the loop turns at least every :data:`SLICE` seconds;
+everything that may take longer (cleanups, sweeps, containerd) runs in tasks of its own.
+"""
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, assert_never
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup
+
+from reconciler.decide.decisions import (
+    AskNode,
+    Braked,
+    Clean,
+    Decision,
+    Died,
+    FinishRemoval,
+    Judged,
+    LookAt,
+    OverBudget,
+    Relist,
+    Vanished,
+)
+from reconciler.decide.engine import Engine
+from reconciler.decide.policy import Policies
+from reconciler.model.evidence import InitState, Node
+from reconciler.model.ids import BundleKey
+from reconciler.model.observations import (
+    Doubt,
+    DoubtKind,
+    GuardsChecked,
+    HintKind,
+    Looked,
+    NodeLooked,
+    Observation,
+    Stamp,
+)
+from reconciler.ports import (
+    Clock,
+    Exits,
+    Eyes,
+    Guards,
+    Hands,
+    Listener,
+    Source,
+    Watcher,
+    Witnesses,
+)
+
+SLICE: Final = 0.02
+"""Longest time spent on close looks before the loop turns, in seconds."""
+
+FRESH: Final = 1.0
+"""The node's word must not be older than this, in seconds, when hands are sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Everything the loop joins to the engine.
+
+    ``watcher`` is None for one-shot commands; ``sources`` are further emitters of observations.
+    """
+
+    clock: Clock
+    eyes: Eyes
+    witnesses: Witnesses
+    hands: Hands
+    guards: Guards
+    exits: Exits
+    watcher: Watcher | None = None
+    sources: Sequence[Source] = ()
+    listeners: Sequence[Listener] = ()
+
+
+class Loop:
+    """Runs one engine on one state tree.
+
+    Args:
+        engine: What decides.
+        stages: What looks and acts.
+        relist: Seconds between listings of the whole tree; None for one-shot commands.
+    """
+
+    def __init__(self, engine: Engine, stages: Stages, *, relist: float | None = None) -> None:
+        self.engine = engine
+        self._stages = stages
+        self._relist = relist
+        self._relist_at = float("inf")
+        self._inbox: deque[tuple[Stamp, Observation]] = deque()
+        self._looks: dict[BundleKey, HintKind] = {}
+        self._listings: dict[bytes | None, DoubtKind] = {}
+        self._errands = 0
+        self._bell = anyio.Event()
+        self._tasks: TaskGroup
+        self._asking = anyio.Lock()
+        self._node = Node()
+        self._node_since = float("-inf")
+        self._stopped = False
+
+    # ------------------------------------------------------------------ from outside
+
+    def emit(self, observation: Observation) -> None:
+        """Hand in an observation; it is stamped now and taken in on the next turn."""
+        self._inbox.append((self._now(), observation))
+        self._bell.set()
+
+    def stop(self) -> None:
+        """End :meth:`run` on the next turn; whatever is under way is cancelled."""
+        self._stopped = True
+        self._bell.set()
+
+    def configure(self, policies: Policies) -> None:
+        """Put other policies into force at once."""
+        stamp = self._now()
+        self._carry_out(stamp, self.engine.configure(stamp, policies))
+        self._bell.set()
+
+    async def run(self, until: Callable[[float], bool] | None = None) -> None:
+        """Turn until stopped, or until nothing is left to do and ``until(now)`` says so."""
+        stages = self._stages
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            for source in self._sources():
+                tasks.start_soon(source.run, self.emit)
+            self._relist_at = self._next_relist(stages.clock.monotonic())
+            self.emit(Doubt(DoubtKind.START))
+            while not self._stopped:
+                await self._turn()
+                if self._is_idle():
+                    now = stages.clock.monotonic()
+                    if until is not None and not self._errands and until(now):
+                        break
+                    await self._wait()
+            tasks.cancel_scope.cancel()
+
+    # ------------------------------------------------------------------ one turn
+
+    async def _turn(self) -> None:
+        self._empty_inbox_for_a_slice()
+        stamp = self._now()
+        if stamp.mono >= self._relist_at:
+            self._relist_at = self._next_relist(stamp.mono)
+            self._take(stamp, Doubt(DoubtKind.TIMER))
+        while self._listings:
+            self._list(*self._listings.popitem())
+        self._look_for_a_slice()
+        deadline = self.engine.deadline
+        stamp = self._now()
+        if deadline is not None and deadline <= stamp.mono:
+            self._carry_out(stamp, self.engine.advance(stamp))
+        await anyio.lowlevel.checkpoint()
+
+    async def _wait(self) -> None:
+        bell = self._bell = anyio.Event()
+        deadline = self.engine.deadline
+        until = self._relist_at if deadline is None else min(deadline, self._relist_at)
+        await self._stages.clock.wait(bell, None if until == float("inf") else until)
+
+    def _is_idle(self) -> bool:
+        return not (self._inbox or self._looks or self._listings or self._stopped)
+
+    def _empty_inbox_for_a_slice(self) -> None:
+        end = self._stages.clock.monotonic() + SLICE
+        while self._inbox:
+            self._take(*self._inbox.popleft())
+            if self._stages.clock.monotonic() >= end:
+                return
+
+    def _take(self, stamp: Stamp, observation: Observation) -> None:
+        for listener in self._stages.listeners:
+            listener.observed(stamp, observation)
+        self._carry_out(stamp, self.engine.observe(stamp, observation))
+
+    def _look_for_a_slice(self) -> None:
+        if not self._looks:
+            return
+        stages = self._stages
+        stages.eyes.refresh()
+        end = stages.clock.monotonic() + SLICE
+        while self._looks:
+            key = next(iter(self._looks))
+            del self._looks[key]
+            look = stages.eyes.look(key)
+            if look is not None:
+                lives = look.init.state is InitState.ALIVE
+                stages.exits.expect(key, init=look.init.pid if lives else None, shim=look.shim.pid)
+            self._take(self._now(), Looked(key, look))
+            if stages.clock.monotonic() >= end:
+                return
+
+    def _list(self, namespace: bytes | None, why: DoubtKind) -> None:
+        stages = self._stages
+        if namespace is None and why in (DoubtKind.START, DoubtKind.TIMER):
+            self._errand(self._check_guards)
+        listed = stages.eyes.list(namespace)
+        if stages.watcher is not None and listed.answered and namespace is None:
+            # Watches first, looks after: what changes in between is then an event or seen.
+            stages.watcher.follow([seen.key for seen in listed.bundles])
+        self._take(self._now(), listed)
+
+    # ------------------------------------------------------------------ requests
+
+    def _carry_out(self, stamp: Stamp, decisions: list[Decision]) -> None:
+        for decision in decisions:
+            for listener in self._stages.listeners:
+                listener.decided(stamp, decision)
+            match decision:
+                case LookAt():
+                    self._looks.setdefault(decision.key, decision.why)
+                case Relist():
+                    self._listings[decision.namespace] = decision.why
+                case AskNode():
+                    self._errand(partial(self._ask_node, stamp.mono))
+                case Clean():
+                    self._errand(partial(self._clean, decision))
+                case FinishRemoval():
+                    self._errand(partial(self._finish, decision))
+                case Vanished():
+                    self._stages.exits.forget(decision.key)
+                case Judged() | Died() | OverBudget() | Braked():
+                    pass
+                case _:
+                    assert_never(decision)
+
+    async def _ask_node(self, not_before: float) -> None:
+        """Ask the witnesses unless they were asked since ``not_before``; one asks for all."""
+        async with self._asking:
+            if self._node_since >= not_before:
+                return
+            since = self._stages.clock.monotonic()
+            witnesses = self._stages.witnesses
+            containerd = await witnesses.containerd()
+            sweep = await witnesses.sweep()
+            self._stages.exits.expect_containerd(containerd.pid)
+            self._node, self._node_since = Node(sweep, containerd), since
+            self.emit(NodeLooked(since, sweep, containerd))
+
+    async def _check_guards(self) -> None:
+        self.emit(GuardsChecked(await self._stages.guards.check()))
+
+    async def _clean(self, request: Clean) -> None:
+        await self._ask_node(self._stages.clock.monotonic() - FRESH)
+        outcome = await self._stages.hands.clean(request.key, request.identity, self._node)
+        if outcome.holders:
+            pids = [holder.pid for holder in outcome.holders]
+            self._stages.exits.expect_holders(request.key, pids)
+        self.emit(outcome)
+
+    async def _finish(self, request: FinishRemoval) -> None:
+        self.emit(await self._stages.hands.finish(request.key, request.identity))
+
+    # ------------------------------------------------------------------ small things
+
+    def _errand(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._errands += 1
+        self._tasks.start_soon(self._run_errand, work)
+
+    async def _run_errand(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        finally:
+            self._errands -= 1
+            self._bell.set()
+
+    def _sources(self) -> list[Source]:
+        stages = self._stages
+        watcher = [] if stages.watcher is None else [stages.watcher]
+        return [*watcher, stages.exits, *stages.sources]
+
+    def _next_relist(self, now: float) -> float:
+        return float("inf") if self._relist is None else now + self._relist
+
+    def _now(self) -> Stamp:
+        clock = self._stages.clock
+        return Stamp(clock.monotonic(), clock.wall())
