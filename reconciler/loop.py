@@ -12,11 +12,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 import anyio
 import anyio.lowlevel
-from anyio.abc import TaskGroup
 
 from reconciler.decide.decisions import (
     AskNode,
@@ -34,7 +33,6 @@ from reconciler.decide.decisions import (
 from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies
 from reconciler.model.evidence import InitState, Node
-from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
     Doubt,
     DoubtKind,
@@ -56,6 +54,11 @@ from reconciler.ports import (
     Watcher,
     Witnesses,
 )
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from reconciler.model.ids import BundleKey
 
 SLICE: Final = 0.02
 """Longest time spent on close looks before the loop turns, in seconds."""

@@ -36,7 +36,7 @@ Emit = Callable[[Observation], None]
 
 
 class Source(Protocol):
-    """Anything that emits observations by itself: watchers, the mount table, containerd's events."""
+    """Anything that emits observations by itself: a watcher, the mount table, events."""
 
     async def run(self, emit: Emit) -> None:
         """Emit until cancelled."""
