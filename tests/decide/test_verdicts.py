@@ -1,0 +1,188 @@
+"""The verdict table, over every combination of evidence there is."""
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from reconciler.decide import verdicts
+from reconciler.decide.decisions import Verdict
+from reconciler.decide.verdicts import RULES, judge
+from reconciler.model.evidence import (
+    Answer,
+    CgroupState,
+    Facts,
+    InitState,
+    Kind,
+    RuntimeState,
+    ShimState,
+    TaskState,
+)
+
+DEAD = Facts(
+    kind=Kind.DIRECTORY,
+    identifier=True,
+    helper=Answer.NO,
+    shim=ShimState.DEAD,
+    init=InitState.DEAD,
+    cgroup=CgroupState.GONE,
+    runtime=RuntimeState.KNOWN,
+    created=Answer.YES,
+    task=TaskState.NOT_LISTED,
+)
+"""A bundle that every witness calls dead."""
+
+
+def everything() -> Iterator[tuple[Facts, bool]]:
+    """Every row there is: 172,800 combinations."""
+    columns = (
+        Kind, (True, False), Answer, ShimState, InitState, CgroupState, RuntimeState, Answer,
+        TaskState, (True, False),
+    )  # fmt: skip
+    for *row, young in itertools.product(*columns):
+        yield Facts(*row), young  # type: ignore[arg-type]  # the columns are Facts' own, in order
+
+
+def truly_dead(facts: Facts) -> bool:
+    """What `leftover` must mean, said once more and in other words than the product says it."""
+    return (
+        facts.kind is Kind.DIRECTORY
+        and facts.identifier
+        and facts.helper is Answer.NO
+        and facts.shim is ShimState.DEAD
+        and facts.init in {InitState.DEAD, InitState.ABSENT}
+        and facts.cgroup in {CgroupState.EMPTY, CgroupState.GONE}
+        and facts.runtime in {RuntimeState.KNOWN, RuntimeState.UNNAMED}
+        and facts.task is not TaskState.NONE
+        and not (facts.init is InitState.ABSENT and facts.created is Answer.NONE)
+    )
+
+
+def test_leftover_needs_every_witness_and_nothing_else_is_leftover():
+    in_creation = 0
+    for facts, young in everything():
+        verdict = judge.__wrapped__(facts, young=young).verdict
+        if verdict is Verdict.LEFTOVER:
+            assert truly_dead(facts), facts
+        elif truly_dead(facts):
+            in_creation += 1
+            assert verdict is Verdict.STARTING
+            assert young, facts
+            assert facts.init is InitState.ABSENT
+            assert facts.created is Answer.NO
+            assert facts.task not in {TaskState.DOWN, TaskState.WAIVED}
+    assert in_creation, "no row is in creation: the table was not walked"
+
+
+def test_what_lives_or_may_live_is_never_leftover():
+    for facts, young in everything():
+        alive = (
+            facts.shim is ShimState.ALIVE
+            or facts.init is InitState.ALIVE
+            or facts.cgroup is CgroupState.POPULATED
+            or facts.helper is Answer.YES
+        )
+        if alive:
+            assert judge.__wrapped__(facts, young=young).verdict is not Verdict.LEFTOVER
+
+
+@pytest.mark.parametrize(
+    "silent",
+    [
+        DEAD._replace(helper=Answer.NONE),
+        DEAD._replace(shim=ShimState.NONE),
+        DEAD._replace(shim=ShimState.UNNAMED),
+        DEAD._replace(init=InitState.NONE),
+        DEAD._replace(cgroup=CgroupState.NONE),
+        DEAD._replace(cgroup=CgroupState.UNNAMED),
+        DEAD._replace(runtime=RuntimeState.NONE),
+        DEAD._replace(runtime=RuntimeState.ALIEN),
+        DEAD._replace(task=TaskState.NONE),
+        DEAD._replace(init=InitState.ABSENT, created=Answer.NONE),
+    ],
+    ids=lambda facts: "-".join(
+        f"{name}={a.value}"
+        for name, a, b in zip(Facts._fields, facts, DEAD, strict=True)
+        if a is not b
+    ),
+)
+def test_any_one_silent_witness_makes_it_unknown(silent):
+    assert judge(DEAD, young=False).verdict is Verdict.LEFTOVER
+    judgement = judge(silent, young=False)
+    assert judgement.verdict is Verdict.UNKNOWN
+    assert judgement.rule == 6
+    assert judgement.reason
+
+
+@pytest.mark.parametrize(
+    "witness", ["helper", "shim", "init", "cgroup", "runtime", "task", "kind", "identifier"]
+)
+def test_a_table_that_forgets_one_witness_is_caught(witness, monkeypatch):
+    """The mutation check: drop one witness from the product's table, and the proof must fail."""
+    blind = {
+        "helper": Answer.NO,
+        "shim": ShimState.DEAD,
+        "init": InitState.DEAD,
+        "cgroup": CgroupState.GONE,
+        "runtime": RuntimeState.KNOWN,
+        "task": TaskState.NOT_LISTED,
+        "kind": Kind.DIRECTORY,
+        "identifier": True,
+    }[witness]
+
+    def forgetful(facts: Facts, *, young: bool) -> Verdict:
+        return judge.__wrapped__(facts._replace(**{witness: blind}), young=young).verdict
+
+    with pytest.raises(AssertionError):
+        for facts, young in everything():
+            if forgetful(facts, young=young) is Verdict.LEFTOVER:
+                assert truly_dead(facts), facts
+
+
+@pytest.mark.parametrize(
+    ("facts", "young", "verdict", "rule"),
+    [
+        (DEAD._replace(kind=Kind.SYMLINK), False, Verdict.FOREIGN, 1),
+        (DEAD._replace(kind=Kind.OTHER), False, Verdict.FOREIGN, 1),
+        (DEAD._replace(identifier=False), False, Verdict.FOREIGN, 1),
+        (DEAD._replace(helper=Answer.YES), False, Verdict.BUSY, 2),
+        (DEAD._replace(shim=ShimState.ALIVE, init=InitState.ALIVE), False, Verdict.RUNNING, 3),
+        (DEAD._replace(shim=ShimState.ALIVE), False, Verdict.STOPPED, 4),
+        (DEAD._replace(shim=ShimState.ALIVE), True, Verdict.STOPPED, 4),
+        (DEAD._replace(shim=ShimState.ALIVE, init=InitState.ABSENT), True, Verdict.STARTING, 4),
+        (DEAD._replace(shim=ShimState.ALIVE, init=InitState.ABSENT), False, Verdict.STOPPED, 4),
+        (DEAD._replace(init=InitState.ALIVE), False, Verdict.ORPHANED, 5),
+        (DEAD._replace(cgroup=CgroupState.POPULATED), False, Verdict.ORPHANED, 5),
+        (DEAD._replace(runtime=RuntimeState.ALIEN), False, Verdict.UNKNOWN, 6),
+        (DEAD._replace(init=InitState.ABSENT, created=Answer.NO), True, Verdict.STARTING, 7),
+        (DEAD._replace(init=InitState.ABSENT, created=Answer.NO), False, Verdict.LEFTOVER, 8),
+        (
+            DEAD._replace(init=InitState.ABSENT, created=Answer.NO, task=TaskState.DOWN),
+            True,
+            Verdict.LEFTOVER,
+            8,
+        ),
+        (DEAD, True, Verdict.LEFTOVER, 8),
+    ],
+)
+def test_each_row_of_the_table(facts, young, verdict, rule):
+    judgement = judge(facts, young=young)
+    assert (judgement.verdict, judgement.rule) == (verdict, rule)
+
+
+def test_only_a_leftover_that_containerd_lists_is_claimed():
+    assert judge(DEAD._replace(task=TaskState.LISTED), young=False).claimed
+    assert not judge(DEAD, young=False).claimed
+    alive = DEAD._replace(task=TaskState.LISTED, init=InitState.ALIVE)
+    assert not judge(alive, young=False).claimed
+
+
+def test_every_verdict_has_a_rule_and_a_reason():
+    assert {rule.verdict for rule in RULES} == set(Verdict)
+    for facts, young in everything():
+        assert judge.__wrapped__(facts, young=young).reason
+
+
+def test_the_fallback_assumes_life(monkeypatch):
+    monkeypatch.setattr(verdicts, "RULES", ())
+    assert judge.__wrapped__(DEAD, young=False).verdict is Verdict.UNKNOWN

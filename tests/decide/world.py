@@ -1,0 +1,166 @@
+"""A few words to describe bundles in the engine's tests: looks, nodes, and an engine on a clock."""
+
+from dataclasses import dataclass, field, replace
+
+from reconciler.decide.decisions import Clean, Decision, Judged, Phase
+from reconciler.decide.engine import Engine
+from reconciler.decide.policy import Policies, Policy
+from reconciler.decide.views import BundleView
+from reconciler.model.evidence import (
+    Answer,
+    CgroupState,
+    Containerd,
+    ContainerdState,
+    Init,
+    InitState,
+    Kind,
+    Labels,
+    Look,
+    Runtime,
+    RuntimeState,
+    Shim,
+    ShimState,
+    Sweep,
+)
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.observations import (
+    GuardsChecked,
+    Listed,
+    Looked,
+    NodeLooked,
+    Observation,
+    Seen,
+    Stamp,
+)
+
+EPOCH = 1_700_000_000.0
+BOOTED = 100_000.0
+"""The tests begin this long after the boot."""
+
+ENFORCE = Policy(enforce=True, grace=10.0, threshold=0.0, max_age=None, max_size=None)
+UP = Containerd(ContainerdState.UP)
+DOWN = Containerd(ContainerdState.DOWN)
+SILENT = Containerd(ContainerdState.NONE)
+SWEEP = Sweep(answered=True)
+
+
+def key(name: str = "ns/a") -> BundleKey:
+    namespace, _, bundle_id = name.partition("/")
+    return BundleKey(namespace.encode(), bundle_id.encode())
+
+
+def dead(ino: int = 1, *, age: float = 3600.0, size: int = 4096, pod_ns: str = "") -> Look:
+    """A complete bundle whose shim and init are dead."""
+    return Look(
+        identity=Identity(1, ino, 1),
+        kind=Kind.DIRECTORY,
+        newest_mtime=EPOCH - age,
+        size_bytes=size,
+        created=Answer.YES,
+        runtime=Runtime(RuntimeState.KNOWN, "runc"),
+        init=Init(InitState.DEAD, 1000 + ino),
+        shim=Shim(ShimState.DEAD, b"/run/containerd/s/x", b"a"),
+        cgroup=CgroupState.GONE,
+        labels=Labels(known=True, pod_namespace=pod_ns),
+    )
+
+
+def running(ino: int = 1, **changes: float) -> Look:
+    look = dead(ino, **changes)  # type: ignore[arg-type]  # numbers only, by name
+    return replace(
+        look,
+        init=replace(look.init, state=InitState.ALIVE),
+        shim=replace(look.shim, state=ShimState.ALIVE),
+        cgroup=CgroupState.POPULATED,
+    )
+
+
+def stopped(ino: int = 1) -> Look:
+    return replace(running(ino), init=Init(InitState.DEAD, 1000 + ino), cgroup=CgroupState.EMPTY)
+
+
+def orphaned(ino: int = 1) -> Look:
+    look = running(ino)
+    return replace(look, shim=replace(look.shim, state=ShimState.DEAD))
+
+
+def newborn(ino: int = 1) -> Look:
+    """A bundle in creation: nothing but its directory and config.json."""
+    return replace(
+        dead(ino, age=0.0),
+        created=Answer.NO,
+        init=Init(InitState.ABSENT),
+        shim=Shim(ShimState.UNNAMED, None, b"a"),
+    )
+
+
+@dataclass
+class World:
+    """An engine, a clock, and what the engine said."""
+
+    policies: Policies = field(default_factory=lambda: Policies(default=ENFORCE))
+    now: float = 0.0
+    wall_offset: float = 0.0
+    said: list[Decision] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.engine = Engine(self.policies)
+        self.tell(GuardsChecked())
+
+    @property
+    def stamp(self) -> Stamp:
+        return Stamp(BOOTED + self.now, EPOCH + self.now + self.wall_offset)
+
+    def tell(self, observation: Observation) -> list[Decision]:
+        out = self.engine.observe(self.stamp, observation)
+        self.said += out
+        return out
+
+    def listed(self, **bundles: int) -> list[Decision]:
+        """List bundles of namespace ``ns`` by id and inode."""
+        seen = tuple(Seen(key(f"ns/{name}"), Identity(1, ino, 1)) for name, ino in bundles.items())
+        return self.tell(Listed(answered=True, present=True, bundles=seen))
+
+    def look(self, look: Look | None, name: str = "ns/a") -> list[Decision]:
+        return self.tell(Looked(key(name), look))
+
+    def node(self, containerd: Containerd = UP, sweep: Sweep = SWEEP) -> list[Decision]:
+        return self.tell(NodeLooked(BOOTED + self.now, sweep, containerd))
+
+    def wait(self, seconds: float) -> list[Decision]:
+        """Let time pass, keeping every appointment on the way."""
+        out: list[Decision] = []
+        end = self.now + seconds
+        for _ in range(100_000):
+            deadline = self.engine.deadline
+            if deadline is None or deadline - BOOTED > end:
+                break
+            self.now = max(self.now, deadline - BOOTED)
+            out += self.engine.advance(self.stamp)
+        else:
+            raise AssertionError("the engine's deadline does not move on")
+        self.now = end
+        out += self.engine.advance(self.stamp)
+        self.said += out
+        return out
+
+    def view(self, name: str = "ns/a") -> BundleView:
+        view = self.engine.view(key(name), BOOTED + self.now)
+        assert view is not None, f"{name} is not known"
+        return view
+
+    def phase(self, name: str = "ns/a") -> Phase:
+        return self.view(name).phase
+
+    def cleans(self) -> list[str]:
+        """The bundles whose cleanup was asked for, in order."""
+        return [str(d.key) for d in self.said if isinstance(d, Clean)]
+
+    def verdicts(self, name: str = "ns/a") -> list[str]:
+        """The verdicts that were told about a bundle, repeats left out."""
+        told = [
+            d.judgement.verdict.value
+            for d in self.said
+            if isinstance(d, Judged) and d.key == key(name)
+        ]
+        return [v for i, v in enumerate(told) if i == 0 or told[i - 1] != v]
