@@ -117,7 +117,7 @@ def test_any_one_silent_witness_makes_it_unknown(silent):
 @pytest.mark.parametrize(
     "witness", ["helper", "shim", "init", "cgroup", "runtime", "task", "kind", "identifier"]
 )
-def test_a_table_that_forgets_one_witness_is_caught(witness, monkeypatch):
+def test_a_table_that_forgets_one_witness_is_caught(witness):
     """The mutation check: drop one witness from the product's table, and the proof must fail."""
     blind = {
         "helper": Answer.NO,
@@ -133,10 +133,12 @@ def test_a_table_that_forgets_one_witness_is_caught(witness, monkeypatch):
     def forgetful(facts: Facts, *, young: bool) -> Verdict:
         return judge.__wrapped__(facts._replace(**{witness: blind}), young=young).verdict
 
-    with pytest.raises(AssertionError):
-        for facts, young in everything():
-            if forgetful(facts, young=young) is Verdict.LEFTOVER:
-                assert truly_dead(facts), facts
+    caught = [
+        facts
+        for facts, young in everything()
+        if forgetful(facts, young=young) is Verdict.LEFTOVER and not truly_dead(facts)
+    ]
+    assert caught
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,154 @@
+"""Doubles for every side effect, typed against `ports.py`: a node that lives in a dictionary."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+import anyio
+
+from reconciler.decide.decisions import Decision
+from reconciler.model.evidence import Containerd, ContainerdState, Look, Node, Sweep
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.observations import Listed, Observation, Seen, Stamp
+from reconciler.model.outcome import Outcome, Result
+from reconciler.ports import Emit
+from tests.support.clock import VirtualClock
+
+
+@dataclass
+class FakeEyes:
+    """A state tree as a dictionary of looks. Implements `ports.Eyes`."""
+
+    tree: dict[BundleKey, Look] = field(default_factory=dict)
+    looked: list[BundleKey] = field(default_factory=list)
+    listings: int = 0
+
+    def list(self, namespace: bytes | None = None) -> Listed:
+        self.listings += 1
+        seen = tuple(
+            Seen(key, look.identity)
+            for key, look in self.tree.items()
+            if namespace in (None, key.namespace)
+        )
+        return Listed(answered=True, present=True, bundles=seen, namespace=namespace)
+
+    def look(self, key: BundleKey) -> Look | None:
+        self.looked.append(key)
+        return self.tree.get(key)
+
+    def refresh(self) -> None:
+        pass
+
+
+@dataclass
+class FakeWitnesses:
+    """Implements `ports.Witnesses`."""
+
+    clock: VirtualClock
+    node: Node = field(
+        default_factory=lambda: Node(Sweep(answered=True), Containerd(ContainerdState.UP))
+    )
+    takes: float = 0.0
+    asked: int = 0
+
+    async def sweep(self) -> Sweep:
+        return self.node.sweep
+
+    async def containerd(self) -> Containerd:
+        self.asked += 1
+        if self.takes:
+            await self.clock.take(self.takes)
+        return self.node.containerd
+
+
+@dataclass
+class FakeHands:
+    """Removes from the tree of the eyes. Implements `ports.Hands`."""
+
+    clock: VirtualClock
+    eyes: FakeEyes
+    takes: float = 0.0
+    answer: Callable[[BundleKey, Identity], Outcome] | None = None
+    under_way: set[BundleKey] = field(default_factory=set)
+    most_at_once: int = 0
+    cleaned: list[tuple[float, BundleKey]] = field(default_factory=list)
+
+    async def clean(self, key: BundleKey, identity: Identity, node: Node) -> Outcome:
+        assert key not in self.under_way, "two hands on one bundle"
+        self.under_way.add(key)
+        self.most_at_once = max(self.most_at_once, len(self.under_way))
+        try:
+            if self.takes:
+                await self.clock.take(self.takes)
+            outcome = self.answer(key, identity) if self.answer else None
+            if outcome is None:
+                del self.eyes.tree[key]
+                self.cleaned.append((self.clock.now, key))
+                outcome = Outcome(key, identity, Result.CLEANED)
+            return outcome
+        finally:
+            self.under_way.discard(key)
+
+    async def finish(self, key: BundleKey, identity: Identity) -> Outcome:
+        return Outcome(key, identity, Result.CLEANED)
+
+
+@dataclass
+class FakeGuards:
+    """Implements `ports.Guards`."""
+
+    refused: tuple[str, ...] = ()
+
+    async def check(self) -> tuple[str, ...]:
+        return self.refused
+
+
+@dataclass
+class FakeExits:
+    """Implements `ports.Exits`; says nothing by itself."""
+
+    expected: dict[BundleKey, tuple[int | None, int | None]] = field(default_factory=dict)
+    holders: dict[BundleKey, Collection[int]] = field(default_factory=dict)
+    containerd: int | None = None
+
+    async def run(self, emit: Emit) -> None:
+        await anyio.sleep_forever()
+
+    def expect(self, key: BundleKey, *, init: int | None, shim: int | None) -> None:
+        self.expected[key] = (init, shim)
+
+    def expect_holders(self, key: BundleKey, pids: Collection[int]) -> None:
+        self.holders[key] = pids
+
+    def expect_containerd(self, pid: int | None) -> None:
+        self.containerd = pid
+
+    def forget(self, key: BundleKey) -> None:
+        self.expected.pop(key, None)
+
+
+@dataclass
+class FakeWatcher:
+    """Implements `ports.Watcher`; emits only what a test tells it to."""
+
+    backend: str = "fake"
+    followed: list[BundleKey] = field(default_factory=list)
+
+    async def run(self, emit: Emit) -> None:
+        await anyio.sleep_forever()
+
+    def follow(self, bundles: Collection[BundleKey]) -> None:
+        self.followed = [*bundles]
+
+
+@dataclass
+class Memory:
+    """Remembers everything that went through the loop. Implements `ports.Listener`."""
+
+    observations: list[tuple[Stamp, Observation]] = field(default_factory=list)
+    decisions: list[tuple[Stamp, Decision]] = field(default_factory=list)
+
+    def observed(self, stamp: Stamp, observation: Observation) -> None:
+        self.observations.append((stamp, observation))
+
+    def decided(self, stamp: Stamp, decision: Decision) -> None:
+        self.decisions.append((stamp, decision))

@@ -1,0 +1,240 @@
+"""The loop on doubles and in virtual time: nothing is lost, nothing is done twice."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import anyio
+import pytest
+
+from reconciler.decide.decisions import Judged, Verdict
+from reconciler.decide.engine import Engine
+from reconciler.decide.policy import Policies
+from reconciler.loop import Loop, Stages
+from reconciler.model.evidence import Containerd, ContainerdState, Node, Sweep
+from reconciler.model.observations import Doubt, DoubtKind, Hint, NodeLooked
+from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
+from tests.decide.world import ENFORCE, dead, key, running
+from tests.support.clock import VirtualClock
+from tests.support.fakes import (
+    FakeExits,
+    FakeEyes,
+    FakeGuards,
+    FakeHands,
+    FakeWatcher,
+    FakeWitnesses,
+    Memory,
+)
+
+
+@dataclass
+class Rig:
+    """A loop and everything around it."""
+
+    policies: Policies
+    relist: float | None = 300.0
+
+    def __post_init__(self) -> None:
+        self.clock = VirtualClock()
+        self.eyes = FakeEyes()
+        self.hands = FakeHands(self.clock, self.eyes)
+        self.witnesses = FakeWitnesses(self.clock)
+        self.guards = FakeGuards()
+        self.exits = FakeExits()
+        self.watcher = FakeWatcher()
+        self.memory = Memory()
+        self.engine = Engine(self.policies)
+        stages = Stages(
+            clock=self.clock,
+            eyes=self.eyes,
+            witnesses=self.witnesses,
+            hands=self.hands,
+            guards=self.guards,
+            exits=self.exits,
+            watcher=self.watcher,
+            listeners=(self.memory,),
+        )
+        self.loop = Loop(self.engine, stages, relist=self.relist)
+
+    async def run_until(self, done: Callable[[], bool]) -> None:
+        """Turn until a condition holds; fail after a day of virtual time."""
+        end = self.clock.now + 86400
+
+        def check(now: float) -> bool:
+            assert now < end, "did not happen within a day"
+            return done()
+
+        with anyio.fail_after(20):
+            await self.loop.run(check)
+
+    async def run_for(self, seconds: float) -> None:
+        end = self.clock.now + seconds
+        await self.run_until(lambda: self.clock.now >= end)
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig(Policies(default=ENFORCE))
+
+
+async def test_a_dead_bundle_found_at_start_is_cleaned_after_its_grace(rig):
+    rig.eyes.tree[key()] = dead()
+    start = rig.clock.now
+    await rig.run_until(lambda: bool(rig.hands.cleaned))
+    assert rig.hands.cleaned[0][0] - start == pytest.approx(10.0, abs=0.1)
+    assert rig.eyes.tree == {}
+
+
+async def test_a_pile_is_cleaned_several_at_a_time_and_each_once():
+    rig = Rig(Policies(default=replace(ENFORCE, grace=0.0), parallel=8, brakes=_no_brakes()))
+    for n in range(100):
+        rig.eyes.tree[key(f"ns/b{n}")] = dead(n + 1)
+    rig.hands.takes = 0.05
+    await rig.run_until(lambda: not rig.eyes.tree)
+    assert len(rig.hands.cleaned) == 100
+    assert rig.hands.most_at_once == 8
+
+
+async def test_living_bundles_are_left_alone_for_a_day(rig):
+    rig.eyes.tree[key()] = running()
+    await rig.run_for(80_000)
+    assert rig.hands.cleaned == []
+    assert rig.eyes.listings == pytest.approx(80_000 / 300, abs=2)
+
+
+async def test_lost_events_cost_only_time_until_the_next_listing(rig):
+    rig.eyes.tree[key()] = running()
+
+    async def die_unheard() -> None:
+        await rig.clock.take(10)
+        rig.eyes.tree[key()] = dead()
+
+    start = rig.clock.now
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(die_unheard)
+        await rig.run_until(lambda: bool(rig.hands.cleaned))
+    assert rig.hands.cleaned[0][0] - start == pytest.approx(310, abs=1)
+
+
+async def test_an_event_leads_to_a_look_at_once(rig):
+    await rig.run_for(1)
+    rig.eyes.tree[key()] = running()
+    rig.loop.emit(Hint(key()))
+    await rig.run_for(0.0)
+    assert rig.engine.view(key(), rig.clock.now) is not None
+
+
+async def test_many_hints_of_one_bundle_are_one_look(rig):
+    rig.eyes.tree[key()] = running()
+    await rig.run_for(1)
+    rig.eyes.looked.clear()
+    for _ in range(1000):
+        rig.loop.emit(Hint(key()))
+    await rig.run_for(1)
+    assert len(rig.eyes.looked) <= 2  # one for the hints, one for the listing at the start of run
+
+
+async def test_doubt_relists(rig):
+    await rig.run_for(1)
+    before = rig.eyes.listings
+    rig.loop.emit(Doubt(DoubtKind.OVERFLOW))
+    await rig.run_for(1)
+    assert rig.eyes.listings >= before + 1
+
+
+async def test_a_refusing_guard_holds_everything(rig):
+    rig.guards.refused = ("foreign pid namespace",)
+    rig.eyes.tree[key()] = dead()
+    await rig.run_for(3600)
+    assert rig.hands.cleaned == []
+
+
+async def test_the_witnesses_are_asked_again_just_before_hands_are_sent(rig):
+    rig.eyes.tree[key()] = dead()
+    await rig.run_until(lambda: bool(rig.hands.cleaned))
+    asked = [o.since for _, o in rig.memory.observations if isinstance(o, NodeLooked)]
+    assert rig.hands.cleaned[0][0] - asked[-1] <= 1.0
+
+
+async def test_a_slow_containerd_delays_nobody_else(rig):
+    rig.witnesses.takes = 30.0
+    rig.eyes.tree[key()] = running()
+    start = rig.clock.now
+    seen_at: list[float] = []
+
+    def seen() -> bool:
+        view = rig.engine.view(key(), rig.clock.now)
+        if view is not None and not seen_at:
+            seen_at.append(rig.clock.now)
+        return rig.clock.now > start + 40
+
+    await rig.run_until(seen)
+    assert rig.hands.cleaned == []
+    judged = [(s, d) for s, d in rig.memory.decisions if isinstance(d, Judged)]
+    assert judged[0][0].mono - start < 1.0
+    assert judged[0][1].judgement.verdict is Verdict.RUNNING
+
+
+async def test_silence_of_containerd_is_waited_out(rig):
+    rig.witnesses.node = Node(Sweep(answered=True), Containerd(ContainerdState.NONE))
+    rig.eyes.tree[key()] = dead()
+    await rig.run_for(7200)
+    assert rig.hands.cleaned == []
+    rig.witnesses.node = Node(Sweep(answered=True), Containerd(ContainerdState.UP))
+    await rig.run_until(lambda: bool(rig.hands.cleaned))
+
+
+async def test_the_holders_of_a_blocked_bundle_are_watched_and_their_end_frees_it(rig):
+    rig.eyes.tree[key()] = dead()
+    held = True
+
+    def blocked(bundle, identity):
+        if not held:
+            return None
+        holder = Holder(4711, "tail", "cwd")
+        return Outcome(
+            bundle, identity, Result.BLOCKED, BlockReason.BUSY, "busy", holders=(holder,)
+        )
+
+    rig.hands.answer = blocked
+    await rig.run_until(lambda: bool(rig.exits.holders))
+    assert list(rig.exits.holders[key()]) == [4711]
+    held = False
+    await rig.run_until(lambda: bool(rig.hands.cleaned))
+
+
+async def test_init_and_shim_of_what_lives_are_watched_and_forgotten_when_gone(rig):
+    look = running()
+    rig.eyes.tree[key()] = replace(look, shim=replace(look.shim, pid=99))
+    await rig.run_for(1)
+    assert rig.exits.expected[key()] == (look.init.pid, 99)
+    rig.eyes.tree.clear()
+    rig.loop.emit(Hint(key()))
+    await rig.run_for(1)
+    assert rig.exits.expected == {}
+
+
+async def test_watches_are_set_before_the_looks_of_a_listing(rig):
+    rig.eyes.tree[key()] = running()
+    await rig.run_for(1)
+    assert rig.watcher.followed == [key()]
+
+
+async def test_stop_ends_the_run(rig):
+    rig.eyes.tree[key()] = running()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(rig.loop.run)
+        rig.loop.stop()
+    assert rig.hands.under_way == set()
+
+
+async def test_a_one_shot_run_ends_when_all_is_done():
+    rig = Rig(Policies(default=replace(ENFORCE, grace=5.0)), relist=None)
+    rig.eyes.tree[key()] = dead()
+    rig.eyes.tree[key("ns/b")] = running(2)
+    with anyio.fail_after(5):
+        await rig.loop.run(rig.engine.is_settled)
+    assert [k for _, k in rig.hands.cleaned] == [key()]
+
+
+def _no_brakes():
+    return replace(Policies().brakes, max_per_minute=None)
