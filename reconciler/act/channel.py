@@ -246,7 +246,9 @@ class Link(Generic[In]):
     def fill(self) -> bool:
         """Read once, waiting for something to come; False at the end."""
         try:
-            data, fds, _, _ = socket.recv_fds(self.socket, _CHUNK, _MAX_FDS)
+            data, fds, _, _ = socket.recv_fds(
+                self.socket, _CHUNK, _MAX_FDS, socket.MSG_CMSG_CLOEXEC
+            )
         except ConnectionResetError:
             return False
         self.fds += fds

@@ -1,0 +1,1 @@
+"""The only hands: what is removed is removed here, in worker processes that can be killed."""

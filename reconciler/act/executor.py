@@ -1,0 +1,163 @@
+"""Executor: the parent's hands. It hands jobs to worker processes and never waits for a hung one.
+
+What the engine asked for goes in, an Outcome comes back, always: a worker that dies or hangs is an
+outcome too. Nothing here touches a file. It must never work twice at a time on one bundle, and
+never let one bundle that hangs hold up another.
+"""
+
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from reconciler.act.channel import CleanJob, Done, FinishJob, Manner, SweepJob, Swept
+from reconciler.act.crew import Attempt, Crew, Delete, DiedError, Limits
+from reconciler.clock import SystemClock
+from reconciler.model.evidence import Node, Sweep
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.outcome import BlockReason, Outcome, Result, Step, StepResult
+
+
+class Executor:
+    """Implements `ports.Hands`, and ``sweep`` for `ports.Witnesses`. An async context manager.
+
+    Args:
+        manner: How to clean.
+        parallel: How many bundles at a time.
+        limits: Deadlines.
+        delete: Asks containerd to delete a task that it still lists.
+    """
+
+    def __init__(
+        self,
+        manner: Manner,
+        *,
+        parallel: int = 8,
+        limits: Limits | None = None,
+        delete: Delete | None = None,
+    ) -> None:
+        self._manner = manner
+        self._limits = limits or Limits()
+        self._crew = Crew(self._limits, delete)
+        self._slots = anyio.CapacityLimiter(parallel)
+        self._witness = anyio.CapacityLimiter(1)  # evidence does not queue behind cleanups
+        self._clock = SystemClock()
+        self._under_way: dict[BundleKey, Attempt] = {}
+        self._all_done = anyio.Event()
+        self._stopping = False
+
+    async def __aenter__(self) -> Self:
+        """Start the zygote; the children come with the jobs."""
+        self._crew.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End every process that was started."""
+        self._stopping = True
+        await self._crew.close()
+
+    @property
+    def zygote(self) -> int | None:
+        """Pid of the process that makes the workers, None before it was started."""
+        return self._crew.zygote
+
+    def configure(self, manner: Manner, *, parallel: int) -> None:
+        """Take over new settings; they hold from the next job on."""
+        self._manner = manner
+        self._slots.total_tokens = parallel
+
+    async def clean(self, key: BundleKey, identity: Identity, node: Node) -> Outcome:
+        """Judge the bundle once more and remove it if it is still the same and still leftover.
+
+        Raises:
+            RuntimeError: It is being cleaned already: a bug in the caller.
+        """
+        said = node.containerd
+        job = CleanJob(key, identity, said.state, key in said.tasks, self._manner)
+        return await self._act(job)
+
+    async def finish(self, key: BundleKey, identity: Identity) -> Outcome:
+        """Finish a removal of ours that was cut short; ``key`` holds the hidden name.
+
+        Raises:
+            RuntimeError: It is being finished already: a bug in the caller.
+        """
+        return await self._act(FinishJob(key, identity, self._manner))
+
+    async def sweep(self) -> Sweep:
+        """Pass over /proc in a worker; not answered if it takes too long or the worker dies."""
+        async with self._witness:
+            attempt = Attempt(SweepJob())
+            try:
+                answer = await self._crew.run(attempt, self._limits.sweep)
+            except DiedError:
+                return Sweep()
+        return answer.sweep if isinstance(answer, Swept) else Sweep()
+
+    async def stop(self) -> None:
+        """Stop at entry boundaries: nothing new begins, what is under way ends soon or is ended.
+
+        Every call that waits gets its outcome, ``blocked: stopped`` if it was cut short.
+        """
+        self._stopping = True
+        for attempt in self._under_way.values():
+            attempt.stopped = True
+            if attempt.interrupt is not None:
+                attempt.interrupt()
+        if self._under_way:
+            with anyio.move_on_after(self._limits.stop):
+                await self._all_done.wait()
+        for attempt in self._under_way.values():
+            attempt.scope.cancel()
+
+    async def _act(self, job: CleanJob | FinishJob) -> Outcome:
+        if job.key in self._under_way:
+            raise RuntimeError(f"{job.key} is being cleaned already")
+        attempt = Attempt(job)
+        self._under_way[job.key] = attempt
+        try:
+            async with self._slots:
+                return await self._attempt(job, attempt)
+        finally:
+            del self._under_way[job.key]
+            if not self._under_way:
+                self._all_done.set()
+                self._all_done = anyio.Event()
+
+    async def _attempt(self, job: CleanJob | FinishJob, attempt: Attempt) -> Outcome:
+        began = self._clock.monotonic()
+        blank = Outcome(job.key, job.identity, Result.FAILED)
+        if self._stopping:
+            return replace(blank, result=Result.BLOCKED, reason=BlockReason.STOPPED)
+        try:
+            answer = await self._crew.run(attempt, self._limits.job)
+        except DiedError as died:
+            return _failed(blank, attempt, str(died), self._clock.monotonic() - began)
+        if isinstance(answer, Done):
+            return answer.outcome
+        return _cut_short(blank, attempt, self._clock.monotonic() - began)
+
+
+def _failed(blank: Outcome, attempt: Attempt, why: str, seconds: float) -> Outcome:
+    """A worker died under the job: loud, retried."""
+    where = f" during {attempt.began}" if attempt.began else ""
+    detail = f"the worker ended before its job{where}: {why}"
+    return replace(blank, detail=detail, steps=tuple(attempt.steps), seconds=seconds)
+
+
+def _cut_short(blank: Outcome, attempt: Attempt, seconds: float) -> Outcome:
+    """A job was not waited for any longer: it hung, or we were told to stop."""
+    reason = BlockReason.STOPPED if attempt.stopped else BlockReason.HUNG
+    where = attempt.began or "the start of the worker"
+    detail = f"{where} had not ended after {seconds:.1f} s and the worker was killed"
+    cut = Step(where, StepResult.BLOCKED, reason.value) if attempt.began else None
+    steps = (*attempt.steps, cut) if cut else tuple(attempt.steps)
+    return replace(
+        blank, result=Result.BLOCKED, reason=reason, detail=detail, steps=steps, seconds=seconds
+    )
