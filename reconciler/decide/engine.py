@@ -14,10 +14,11 @@ from typing import Final, assert_never
 
 from reconciler.decide.asking import Asking
 from reconciler.decide.bundles import Bundles
-from reconciler.decide.cleanups import Cleanups
+from reconciler.decide.cleanups import Cleanups, Hold
 from reconciler.decide.decisions import Clean, Decision, FinishRemoval, LookAt, Phase, Relist
 from reconciler.decide.hearsay import Hearsay
 from reconciler.decide.policy import Policies
+from reconciler.decide.summary import Summary, summarize
 from reconciler.decide.views import BundleView
 from reconciler.model.evidence import Node
 from reconciler.model.ids import BundleKey
@@ -115,6 +116,15 @@ class Engine:
     def view(self, key: BundleKey, now: float) -> BundleView | None:
         """Show what is believed about one bundle; None if it is not known."""
         return self._bundles.view(key, now)
+
+    def summary(self, now: float) -> Summary:
+        """Count all bundles; one pass over them."""
+        return summarize(self._bundles, now)
+
+    @property
+    def hold(self) -> Hold | None:
+        """The brake that holds everything now, None if the way is free."""
+        return self._cleanups.hold
 
     @property
     def hidden(self) -> tuple[Hidden, ...]:
