@@ -163,8 +163,8 @@ def openat2(dir_fd: int, name: bytes, flags: int, resolve: int, mode: int = 0) -
 def open_beneath(dir_fd: int, name: bytes, *, directory: bool = True) -> int:
     """Open a name that is really here: on this mount, no symlink on the way or at the end of it.
 
-    A directory can be listed and worked in (ENOTDIR if it is anything else, a symlink, too). With ``directory=False`` the handle is an O_PATH one of
-    whatever the name is (a symlink itself, too): looking at a FIFO that way opens nothing.
+    A directory can be listed and worked in; anything else is ENOTDIR. With ``directory=False`` the
+    handle is an O_PATH one of whatever the name is, a symlink itself, too; that opens no FIFO.
     """
     return openat2(dir_fd, name, _DIRECTORY if directory else _PATH_HANDLE, RESOLVE_STRICT)
 

@@ -1,0 +1,1 @@
+"""The hands against the real kernel, in private mount namespaces."""
