@@ -1,0 +1,120 @@
+"""The cast: which bundles the demo makes, what is odd about each, what is promised of it. Pure."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from reconciler.decide.decisions import Phase, Verdict
+from reconciler.model.ids import BundleKey
+
+
+class Promise(Enum):
+    """How a bundle must end."""
+
+    KEPT = "untouched"
+    BLOCKED = "kept, blocked"
+    CLEANED = "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One bundle of the demo.
+
+    Attributes:
+        key: Its name.
+        story: What it is, for people.
+        shim: Whether a shim serves it: its own, or that of ``group``.
+        init: Whether its init process lives.
+        verdict: What it must be judged as while nothing is killed.
+        promise: How it must end.
+        group: The id its shim was started for, where that is not its own.
+        missing: Files it lacks; ``*`` for every file.
+        killed: Whether its shim and init are killed half way.
+        data: Whether somebody's data lies in its rootfs directory.
+    """
+
+    key: BundleKey
+    story: str
+    shim: bool
+    init: bool
+    verdict: Verdict
+    promise: Promise
+    group: bytes | None = None
+    missing: tuple[bytes, ...] = ()
+    killed: bool = False
+    data: bool = False
+
+    @property
+    def phase(self) -> Phase:
+        """The phase in which it must end."""
+        return {
+            Promise.KEPT: Phase.NONE,
+            Promise.BLOCKED: Phase.BLOCKED,
+            Promise.CLEANED: Phase.CLEANED,
+        }[self.promise]
+
+
+def _live(  # noqa: PLR0913 - a row of the table below
+    name: bytes,
+    story: str,
+    verdict: Verdict,
+    *,
+    shim: bool = True,
+    init: bool = True,
+    missing: tuple[bytes, ...] = (),
+    namespace: bytes = b"demo",
+    group: bytes | None = None,
+) -> Role:
+    key = BundleKey(namespace, name)
+    return Role(key, story, shim, init, verdict, Promise.KEPT, group=group, missing=missing)
+
+
+def _dead(name: bytes, story: str, *missing: bytes, data: bool = False) -> Role:
+    # A namespace of their own: where every file is gone only the absence of any shim in the
+    # namespace proves that none serves the bundle.
+    key = BundleKey(b"demo-crashed", name)
+    promise = Promise.BLOCKED if data else Promise.CLEANED
+    return Role(
+        key,
+        story,
+        shim=False,
+        init=False,
+        verdict=Verdict.LEFTOVER,
+        promise=promise,
+        missing=missing,
+        data=data,
+    )
+
+
+_UNBORN: Final = (b"init.pid", b"log.json", b"options.json", b"runtime", b"state.json")
+
+CAST: Final[tuple[Role, ...]] = (
+    _live(b"web", "running", Verdict.RUNNING),
+    _live(b"batch", "stopped: its init has ended, its shim lives", Verdict.STOPPED, init=False),
+    _live(b"lonely", "orphaned: shim killed, init alive", Verdict.ORPHANED, shim=False),
+    _live(b"newborn", "being created: no init yet", Verdict.STARTING, init=False, missing=_UNBORN),
+    _live(b"pod", "a pod's sandbox", Verdict.RUNNING, namespace=b"demo-pods", group=b"pod"),
+    _live(b"pod-app", "a pod's container", Verdict.RUNNING, namespace=b"demo-pods", group=b"pod"),
+    _live(
+        b"pod-job",
+        "a pod's container that has ended; the pod's shim lives",
+        Verdict.STOPPED,
+        init=False,
+        namespace=b"demo-pods",
+        group=b"pod",
+    ),
+    _dead(b"complete", "dead, nothing missing"),
+    _dead(b"no-runtime", "dead, `runtime` missing: containerd 1.x never cleans it", b"runtime"),
+    _dead(b"no-init-pid", "dead, `init.pid` missing", b"init.pid"),
+    _dead(b"emptied", "dead, every file missing", b"*"),
+    _dead(b"has-data", "dead, somebody's data in its rootfs directory", data=True),
+    Role(
+        BundleKey(b"demo", b"victim"),
+        "running; its shim and init are killed half way",
+        shim=True,
+        init=True,
+        verdict=Verdict.RUNNING,
+        promise=Promise.CLEANED,
+        killed=True,
+    ),
+)

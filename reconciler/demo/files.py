@@ -1,0 +1,77 @@
+"""Files of one bundle, as containerd, the shim and runc write them (names: model.layout).
+
+Values flow in, names and contents flow out. Nothing is written here.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from reconciler.model.ids import BundleKey, show
+
+SANDBOX = "io.kubernetes.cri.sandbox-id"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the files of a bundle tell.
+
+    Attributes:
+        key: Its name.
+        pid: The pid of its init, which may be gone.
+        start_ticks: When that process started, field 22 of /proc/PID/stat.
+        socket: Its shim's socket.
+        group: The id its shim was started for, where a sandbox's shim serves it.
+    """
+
+    key: BundleKey
+    pid: int
+    start_ticks: int
+    socket: bytes
+    group: bytes | None
+
+
+def contents(task: Task) -> dict[bytes, bytes]:
+    """Give the regular files of a bundle."""
+    return {
+        b"address": b"unix://" + task.socket,
+        b"config.json": msgspec.json.encode(_config(task)),
+        b"init.pid": str(task.pid).encode(),
+        b"log.json": b"",
+        b"options.json": b'{"binary_name":"","systemd_cgroup":false}',
+        b"runtime": b"",
+        b"shim-binary-path": b"/usr/bin/containerd-shim-runc-v2",
+    }
+
+
+def runc_state(task: Task) -> bytes:
+    """Give runc's own state.json, with what is read of it."""
+    return msgspec.json.encode(
+        {
+            "id": show(task.key.id),
+            "init_process_pid": task.pid,
+            "init_process_start": task.start_ticks,
+            "created": "2024-01-01T00:00:00Z",
+            "cgroup_paths": {},
+            "config": {"Hooks": {}},
+        }
+    )
+
+
+def _config(task: Task) -> dict[str, str | dict[str, str]]:
+    annotations: dict[str, str] = {}
+    if task.group is not None:
+        kind = "sandbox" if task.group == task.key.id else "container"
+        annotations = {
+            SANDBOX: show(task.group),
+            "io.kubernetes.cri.container-type": kind,
+            "io.kubernetes.cri.sandbox-name": show(task.group),
+            "io.kubernetes.cri.sandbox-namespace": show(task.key.namespace),
+            "io.kubernetes.cri.container-name": show(task.key.id),
+        }
+    return {
+        "ociVersion": "1.0.2",
+        "root": {"path": "rootfs"},
+        "annotations": annotations,
+        "linux": {"cgroupsPath": f"/{show(task.key.namespace)}/{show(task.key.id)}"},
+    }

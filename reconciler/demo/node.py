@@ -1,0 +1,157 @@
+"""A node in a temporary directory: makes the cast's bundles and processes, and takes all away.
+
+As an ordinary user it can mount nothing and make no cgroups, so the demo's bundles have neither.
+The directory is its own, and the only thing it removes; it does so relative to handles.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from reconciler import kernel
+from reconciler.act.removal import remove_tree
+from reconciler.demo.cast import CAST, Role
+from reconciler.demo.files import Task, contents, runc_state
+from reconciler.demo.processes import Process, Processes
+from reconciler.errors import ReconcilerError
+from reconciler.model.ids import BundleKey, Identity, show
+from reconciler.model.layout import Layout
+
+DATA: Final = b"somebody's data"
+_PREFIX: Final = "rdemo-"
+_AGE: Final = 3 * 3600.0
+_LONGEST: Final = 36
+"""A socket's path has room for 107 bytes, of which `/run/s/` and the socket's name take 71."""
+
+
+class DemoNode:
+    """The demo's tree and processes; a context manager that leaves neither."""
+
+    def __init__(self, wall: float) -> None:
+        """Make the tree.
+
+        Args:
+            wall: Now, in seconds since the epoch; what is dead is made to look older.
+        """
+        self._wall = wall
+        self.top = os.fsencode(tempfile.mkdtemp(prefix=_PREFIX, dir=_place()))
+        self._processes = Processes()
+        self.layout = Layout(
+            state=self.top + b"/run",
+            root=self.top + b"/lib",
+            address=self.top + b"/run/containerd.sock",
+            runtime_dir=self.top + b"/run",
+        )
+        self._shims: dict[tuple[bytes, bytes], Process] = {}
+        self._inits: dict[BundleKey, Process] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            self._build()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def kill_victims(self) -> list[Role]:
+        """Kill the shim and the init of those who are to die half way."""
+        victims = [role for role in CAST if role.killed]
+        for role in victims:
+            self._shims[role.key.namespace, _group(role)].end()
+            self._inits[role.key].end()
+        return victims
+
+    def living(self, role: Role) -> bool:
+        """Tell whether the processes that should live do."""
+        shim = self._shims.get((role.key.namespace, _group(role)))
+        init = self._inits.get(role.key)
+        return not (role.shim and not (shim and shim.alive)) and not (
+            role.init and not (init and init.alive)
+        )
+
+    # ------------------------------------------------------------------ making
+
+    def _build(self) -> None:
+        for path in (self.layout.tasks, self.layout.work, self.layout.sockets):
+            os.makedirs(path)
+        for role in CAST:
+            self._make(role)
+
+    def _make(self, role: Role) -> None:
+        key = role.key
+        group = _group(role)
+        socket = self.layout.shim_socket(key.namespace, group)
+        if role.shim and (key.namespace, group) not in self._shims:
+            self._shims[key.namespace, group] = self._processes.shim(
+                show(key.namespace), show(group), os.fsdecode(self.layout.address), socket
+            )
+        init = self._processes.init(f"demo-{show(key.id)}")
+        task = Task(key, init.pid, init.start_ticks, socket, role.group)
+        if role.init:
+            self._inits[key] = init
+        else:
+            init.end()
+        self._write(role, task)
+
+    def _write(self, role: Role, task: Task) -> None:
+        bundle = Path(os.fsdecode(self.layout.bundle(role.key)))
+        work = Path(os.fsdecode(self.layout.work)) / bundle.parent.name / bundle.name
+        state = Path(os.fsdecode(self.layout.runc_root)) / bundle.parent.name / bundle.name
+        for directory in (bundle, work):
+            directory.mkdir(parents=True)
+        if b"*" not in role.missing:
+            (bundle / "rootfs").mkdir()
+            (bundle / "work").symlink_to(work)
+            os.mkfifo(bundle / "log")
+            for name, content in contents(task).items():
+                if name not in role.missing:
+                    (bundle / os.fsdecode(name)).write_bytes(content)
+        if b"state.json" not in role.missing:
+            state.mkdir(parents=True)
+            (state / "state.json").write_bytes(runc_state(task))
+        if role.data:
+            (bundle / "rootfs" / "data").write_bytes(DATA)
+        if not (role.shim or role.init):
+            self._age(bundle)
+
+    def _age(self, bundle: Path) -> None:
+        then = self._wall - _AGE
+        for path in (*bundle.iterdir(), bundle):
+            os.utime(path, (then, then), follow_symlinks=False)
+
+    # ------------------------------------------------------------------ taking away
+
+    def _close(self) -> None:
+        self._processes.__exit__(None, None, None)
+        parent, name = os.path.split(self.top)
+        handle = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            seen = kernel.statx(handle, name)
+            identity = Identity(seen.dev, seen.ino, seen.mount_id)
+            remove_tree(handle, name, identity, lambda: False)
+        finally:
+            os.close(handle)
+
+
+def _group(role: Role) -> bytes:
+    return role.key.id if role.group is None else role.group
+
+
+def _place() -> str:
+    """Find a directory for the tree: in memory, as containerd's is, if there is one."""
+    candidates = (os.environ.get("XDG_RUNTIME_DIR", ""), "/dev/shm", tempfile.gettempdir(), "/tmp")  # noqa: S108 - mkdtemp in it
+    for place in candidates:
+        room = _LONGEST - len(_PREFIX) - 9
+        if place and len(os.fsencode(place)) <= room and os.access(place, os.W_OK | os.X_OK):
+            return place
+    raise ReconcilerError("no place for the demo's tree", "make /dev/shm or /tmp writable")

@@ -1,0 +1,98 @@
+"""Promises: compares the demo's tree before and after. Reads only; what differs flows out."""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.decide.decisions import Verdict
+from reconciler.demo.cast import CAST, Promise, Role
+from reconciler.demo.node import DemoNode
+from reconciler.model.ids import BundleKey
+from reconciler.model.layout import Layout
+
+Picture = dict[str, tuple[int, int, int, bytes]]
+"""Mode, inode, modification time and content (or target) of everything below a directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Whether one promise was kept.
+
+    Attributes:
+        role: The bundle.
+        broken: What is not as promised; empty if all is.
+    """
+
+    role: Role
+    broken: str
+
+
+def picture(top: Path) -> Picture:
+    """Take a picture of a directory; empty if there is none."""
+    found: Picture = {}
+    for path in (top, *sorted(top.rglob("*"))):
+        try:
+            seen = path.lstat()
+        except FileNotFoundError:
+            continue
+        content = b""
+        if stat.S_ISREG(seen.st_mode):
+            content = path.read_bytes()
+        elif stat.S_ISLNK(seen.st_mode):
+            content = os.fsencode(path.readlink())
+        name = str(path.relative_to(top))
+        found[name] = (seen.st_mode, seen.st_ino, seen.st_mtime_ns, content)
+    return found
+
+
+def pictures(layout: Layout) -> dict[BundleKey, Picture]:
+    """Take a picture of every bundle of the cast."""
+    return {role.key: picture(_path(layout, role.key)) for role in CAST}
+
+
+def compare(
+    node: DemoNode, before: dict[BundleKey, Picture], verdicts: dict[BundleKey, set[Verdict]]
+) -> Iterator[Kept]:
+    """Tell for each bundle whether it ended as promised.
+
+    Args:
+        node: The tree as it is now.
+        before: The pictures from the beginning.
+        verdicts: What each bundle was judged as, at any time.
+    """
+    for role in CAST:
+        faults = list(_faults(node, role, before[role.key], verdicts.get(role.key, set())))
+        yield Kept(role, ", ".join(faults))
+
+
+def _faults(node: DemoNode, role: Role, before: Picture, judged: set[Verdict]) -> Iterator[str]:
+    layout = node.layout
+    after = picture(_path(layout, role.key))
+    if role.verdict not in judged:
+        yield f"never judged {role.verdict.value}"
+    if role.promise is Promise.CLEANED:
+        if after:
+            yield "still there"
+        yield from _left(layout, role.key)
+        return
+    if after != before:
+        yield "changed"
+    if role.promise is Promise.KEPT:
+        others = judged - {role.verdict}
+        if others:
+            yield f"judged {', '.join(sorted(one.value for one in others))}"
+        if not node.living(role):
+            yield "a process is gone"
+
+
+def _left(layout: Layout, key: BundleKey) -> Iterator[str]:
+    below = b"/".join(key)
+    for what, top in (("work dir", layout.work), ("runc state", layout.runc_root)):
+        if os.path.lexists(top + b"/" + below):
+            yield f"{what} still there"
+
+
+def _path(layout: Layout, key: BundleKey) -> Path:
+    return Path(os.fsdecode(layout.bundle(key)))
