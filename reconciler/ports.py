@@ -11,7 +11,7 @@ from reconciler.clock import Bell
 from reconciler.decide.decisions import Decision
 from reconciler.model.evidence import Containerd, Look, Node, Sweep
 from reconciler.model.ids import BundleKey, Identity
-from reconciler.model.observations import Listed, Observation, Stamp
+from reconciler.model.observations import Listed, Observation, Refusal, Stamp
 from reconciler.model.outcome import Outcome
 
 
@@ -107,7 +107,7 @@ class Witnesses(Protocol):
 class Guards(Protocol):
     """Tells whether this process is in a place from which acting is safe (design section 4)."""
 
-    async def check(self) -> tuple[str, ...]:
+    async def check(self) -> tuple[Refusal, ...]:
         """Name every reason not to act; empty if there is none."""
         ...
 

@@ -11,7 +11,7 @@ from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies
 from reconciler.loop import Loop, Stages
 from reconciler.model.evidence import Containerd, ContainerdState, Node, Sweep
-from reconciler.model.observations import Doubt, DoubtKind, Hint, NodeLooked
+from reconciler.model.observations import Doubt, DoubtKind, Guard, Hint, NodeLooked, Refusal
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
 from tests.decide.world import ENFORCE, dead, key, running
 from tests.support.clock import VirtualClock
@@ -142,7 +142,7 @@ async def test_doubt_relists(rig):
 
 
 async def test_a_refusing_guard_holds_everything(rig):
-    rig.guards.refused = ("foreign pid namespace",)
+    rig.guards.refused = (Refusal(Guard.PID_NAMESPACE, "foreign"),)
     rig.eyes.tree[key()] = dead()
     await rig.run_for(3600)
     assert rig.hands.cleaned == []

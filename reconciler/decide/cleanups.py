@@ -2,12 +2,16 @@
 
 import heapq
 from dataclasses import dataclass
+from typing import Final
 
 from reconciler.decide.brakes import MassDeathBrake, RateBrake
 from reconciler.decide.decisions import Braked
 from reconciler.decide.policy import Policies
 from reconciler.model.evidence import ContainerdState
 from reconciler.model.ids import BundleKey
+from reconciler.model.observations import Refusal
+
+_UNCHECKED: Final = "guards not checked yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Cleanups:
         self._ready: dict[BundleKey, float] = {}
         self._heap: list[tuple[float, BundleKey]] = []
         self._under_way: set[BundleKey] = set()
-        self._refused: tuple[str, ...] = ("guards not checked yet",)
+        self._refused: tuple[str, ...] = (_UNCHECKED,)
         self._hold: Hold | None = None
 
     @property
@@ -50,9 +54,9 @@ class Cleanups:
         """Tell whether hands are on this bundle."""
         return key in self._under_way
 
-    def guard(self, refused: tuple[str, ...]) -> None:
+    def guard(self, refused: tuple[Refusal, ...]) -> None:
         """Hear what the guards say; any refusal holds everything."""
-        self._refused = refused
+        self._refused = tuple(refusal.reason for refusal in refused)
 
     def queue(self, key: BundleKey, life: float) -> None:
         """Put a due leftover into the queue; ``life`` orders it, oldest first."""

@@ -8,6 +8,8 @@ change only latency. :class:`Listed` and :class:`Looked` carry what the filesyst
 from dataclasses import dataclass
 from enum import Enum
 
+from typing_extensions import override
+
 from reconciler.model.evidence import Containerd, Look, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import Outcome
@@ -129,11 +131,36 @@ class NodeLooked:
     containerd: Containerd | None = None
 
 
+class Guard(Enum):
+    """A condition without which nothing may be removed (design section 4)."""
+
+    PID_NAMESPACE = "pid namespace"
+    TIME_NAMESPACE = "time namespace"
+    MOUNT_NAMESPACE = "mount namespace"
+    STATE_ROOT = "state root"
+    KERNEL = "kernel"
+    PRIVILEGES = "privileges"
+    INSTANCE = "instance"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A guard that does not let us act; ``reason`` is one line: what is wrong and what to do."""
+
+    guard: Guard
+    reason: str
+
+    @override
+    def __str__(self) -> str:
+        """Give the reason alone."""
+        return self.reason
+
+
 @dataclass(frozen=True, slots=True)
 class GuardsChecked:
     """Whether the guards let us act, and the reasons of those that do not."""
 
-    refused: tuple[str, ...] = ()
+    refused: tuple[Refusal, ...] = ()
 
 
 Observation = Hint | Doubt | Listed | Looked | NodeLooked | GuardsChecked | Outcome

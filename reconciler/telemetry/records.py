@@ -115,8 +115,8 @@ def observed(observation: Observation) -> Iterator[Record]:
             yield Record(
                 "guards",
                 Level.WARNING if refused else Level.DEBUG,
-                {"ok": not refused, "refused": list(refused)},
-                repeats=refused or ("ok",),
+                {"ok": not refused, "refused": [refusal.reason for refusal in refused]},
+                repeats=tuple(refusal.reason for refusal in refused) or ("ok",),
             )
         case Hint(key=key, kind=kind):
             yield Record("hint", Level.DEBUG, {**_named(key), "why": kind.value}, key)

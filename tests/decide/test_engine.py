@@ -33,11 +33,13 @@ from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import (
     Doubt,
     DoubtKind,
+    Guard,
     GuardsChecked,
     Hidden,
     Hint,
     HintKind,
     Listed,
+    Refusal,
 )
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from tests.decide.world import (
@@ -115,7 +117,7 @@ def test_observing_never_asks_for_a_cleanup():
 
 def test_nothing_is_removed_before_the_guards_were_checked():
     world = World()
-    world.tell(GuardsChecked(("foreign pid namespace",)))
+    world.tell(GuardsChecked((Refusal(Guard.PID_NAMESPACE, "foreign"),)))
     world.listed(a=1)
     world.look(dead())
     world.node()

@@ -8,7 +8,7 @@ import anyio
 from reconciler.decide.decisions import Decision
 from reconciler.model.evidence import Containerd, ContainerdState, Look, Node, Sweep
 from reconciler.model.ids import BundleKey, Identity
-from reconciler.model.observations import Listed, Observation, Seen, Stamp
+from reconciler.model.observations import Listed, Observation, Refusal, Seen, Stamp
 from reconciler.model.outcome import Outcome, Result
 from reconciler.ports import Emit
 from tests.support.clock import VirtualClock
@@ -96,9 +96,9 @@ class FakeHands:
 class FakeGuards:
     """Implements `ports.Guards`."""
 
-    refused: tuple[str, ...] = ()
+    refused: tuple[Refusal, ...] = ()
 
-    async def check(self) -> tuple[str, ...]:
+    async def check(self) -> tuple[Refusal, ...]:
         return self.refused
 
 

@@ -45,6 +45,7 @@ from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import (
     Doubt,
     DoubtKind,
+    Guard,
     GuardsChecked,
     Hint,
     HintKind,
@@ -52,6 +53,7 @@ from reconciler.model.observations import (
     Looked,
     NodeLooked,
     Observation,
+    Refusal,
     Stamp,
 )
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result, Step, StepResult
@@ -223,7 +225,7 @@ OBSERVATIONS: list[tuple[Observation, str | None]] = [
     (Looked(KEY, None), None),
     (NodeLooked(0.0, sweep=Sweep(answered=False)), "sweep"),
     (NodeLooked(0.0, containerd=Containerd(ContainerdState.DOWN)), "containerd"),
-    (GuardsChecked(("foreign pid namespace",)), "guards"),
+    (GuardsChecked((Refusal(Guard.PID_NAMESPACE, "foreign pid namespace"),)), "guards"),
 ]
 
 DECISIONS: list[tuple[Decision, str | None]] = [

@@ -1,0 +1,95 @@
+"""Gauges: the state of all bundles, counted from the engine at each scrape, so it cannot drift."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from typing_extensions import override
+
+from reconciler.decide.decisions import BudgetKind, Verdict
+from reconciler.decide.engine import Engine
+from reconciler.model.debris import DebrisKind
+from reconciler.model.ids import show
+from reconciler.model.outcome import BlockReason
+from reconciler.ports import Clock, Watcher
+
+PREFIX: Final = "containerd_reconciler_"
+MAX_NAMESPACES: Final = 50
+OTHER: Final = "(other)"
+BACKENDS: Final = ("inotify", "watchfiles", "poll", "none")
+
+Rows = dict[tuple[str, ...], float]
+
+
+class Namespaces:
+    """Bounds the values of the label ``namespace``; first come, first served."""
+
+    def __init__(self) -> None:
+        self.known: dict[bytes, str] = {}
+
+    def label(self, namespace: bytes) -> str:
+        """Give the label value for a namespace."""
+        if namespace not in self.known and len(self.known) < MAX_NAMESPACES:
+            self.known[namespace] = show(namespace)
+        return self.known.get(namespace, OTHER)
+
+
+class AtScrape(Collector):
+    """The gauges that are counted from the engine when asked.
+
+    Args:
+        engine: Whose bundles are counted.
+        clock: To age them.
+        watcher: Whose backend is shown; None for none.
+        namespaces: The bounded label values.
+    """
+
+    def __init__(
+        self, engine: Engine, clock: Clock, watcher: Watcher | None, namespaces: Namespaces
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._watcher = watcher
+        self._namespaces = namespaces
+
+    @override
+    def collect(self) -> Iterable[Metric]:
+        summary = self._engine.summary(self._clock.monotonic())
+        counts: Rows = {
+            (name, verdict.value): 0.0
+            for name in self._namespaces.known.values()
+            for verdict in Verdict
+        }
+        for (namespace, verdict), count in summary.verdicts.items():
+            row = (self._namespaces.label(namespace), verdict.value)
+            counts[row] = counts.get(row, 0.0) + count
+        yield _family("bundles", "Bundles by verdict.", ["namespace", "verdict"], counts)
+        yield _family("debris", "Things left outside a bundle.", ["kind"], self._debris())
+        yield _plain("leftover_bytes", "Bytes of all leftovers.", summary.leftover_bytes)
+        oldest = summary.oldest_leftover_age
+        yield _plain("oldest_leftover_age_seconds", "Age of the oldest leftover.", oldest)
+        blocked: Rows = {(reason.value,): 0.0 for reason in BlockReason}
+        blocked.update({(cause,): float(n) for cause, n in summary.blocked.items()})
+        yield _family("blocked", "Leftovers that cannot be cleaned now.", ["reason"], blocked)
+        over: Rows = {(kind.value,): float(summary.over_budget[kind]) for kind in BudgetKind}
+        yield _family("over_budget", "Running tasks over a budget.", ["kind"], over)
+        now = self._watcher.backend if self._watcher else "none"
+        backends: Rows = {(name,): float(name == now) for name in BACKENDS}
+        yield _family("watch_backend", "The backend that works now.", ["backend"], backends)
+
+    def _debris(self) -> Rows:
+        counts: Rows = {(kind.value,): 0.0 for kind in DebrisKind}
+        counts[DebrisKind.HIDDEN_BUNDLE.value,] = float(len(self._engine.hidden))
+        return counts
+
+
+def _family(name: str, text: str, labels: list[str], rows: Rows) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(PREFIX + name, text, labels=labels)
+    for row, value in rows.items():
+        family.add_metric(row, value)
+    return family
+
+
+def _plain(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(PREFIX + name, text, value=value)

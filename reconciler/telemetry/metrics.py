@@ -1,0 +1,173 @@
+"""Metrics: what Prometheus sees (design section 8). A listener with a registry of its own.
+
+Counters follow from observations and decisions; gauges are counted from the engine when scraped,
+so they cannot drift. No id and no path ever becomes a label, and namespaces beyond a
+bound share one label value (:mod:`reconciler.telemetry.gauges`), so the series are bounded too.
+"""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from reconciler import __version__
+from reconciler.decide.decisions import Decision, Died
+from reconciler.decide.engine import Engine
+from reconciler.model.evidence import ContainerdState
+from reconciler.model.observations import (
+    Doubt,
+    DoubtKind,
+    Guard,
+    GuardsChecked,
+    Hint,
+    HintKind,
+    Listed,
+    NodeLooked,
+    Observation,
+    Stamp,
+)
+from reconciler.model.outcome import Outcome, Result
+from reconciler.ports import Clock, Watcher
+from reconciler.telemetry.gauges import PREFIX, AtScrape, Namespaces
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+CAUSES: Final = ("init", "shim", "both")
+_AGES: Final = (60, 600, 3600, 6 * 3600, 86400, 3 * 86400, 7 * 86400, 30 * 86400)
+_DURATIONS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 30)
+
+
+class Metrics:
+    """Counts a run. Implements `ports.Listener`.
+
+    Args:
+        engine: Whose bundles are counted at each scrape.
+        clock: To age them.
+        watcher: Whose backend is shown; None for none.
+    """
+
+    def __init__(self, engine: Engine, clock: Clock, watcher: Watcher | None = None) -> None:
+        self.registry = CollectorRegistry(auto_describe=True)
+        self._engine = engine
+        self._namespaces = Namespaces()
+        self._make_counters()
+        self.registry.register(AtScrape(engine, clock, watcher, self._namespaces))
+
+    def _make_counters(self) -> None:
+        reg = self.registry
+        self._cleanups = Counter(
+            PREFIX + "cleanups", "Attempts to clean.", ["namespace", "result"], registry=reg
+        )
+        self._durations = Histogram(
+            PREFIX + "cleanup_duration_seconds",
+            "Duration of an attempt to clean.",
+            buckets=_DURATIONS,
+            registry=reg,
+        )
+        self._ages = Histogram(
+            PREFIX + "leftover_age_seconds",
+            "Age of a leftover when it was cleaned.",
+            buckets=_AGES,
+            registry=reg,
+        )
+        self._mutations = Counter(
+            PREFIX + "mutations",
+            "Mutating system calls that succeeded, by step.",
+            ["step"],
+            registry=reg,
+        )
+        self._deaths = Counter(
+            PREFIX + "abnormal_terminations",
+            "Deaths of init or shim that nobody ordered.",
+            ["namespace", "cause"],
+            registry=reg,
+        )
+        self._events = Counter(PREFIX + "watch_events", "File events, coalesced.", registry=reg)
+        self._overflows = Counter(
+            PREFIX + "watch_overflows", "Event queues that overflowed.", registry=reg
+        )
+        self._relists = Histogram(
+            PREFIX + "relist_duration_seconds",
+            "Duration of a listing of the whole tree.",
+            buckets=_DURATIONS,
+            registry=reg,
+        )
+        self._relisted = Gauge(
+            PREFIX + "last_relist_timestamp_seconds", "When the tree was last listed.", registry=reg
+        )
+        self._containerd = Gauge(
+            PREFIX + "containerd_up", "Whether containerd answered when last asked.", registry=reg
+        )
+        self._guard = Gauge(
+            PREFIX + "guard_ok", "Whether a guard lets us act.", ["guard"], registry=reg
+        )
+        self._reloaded = Gauge(
+            PREFIX + "config_last_reload_successful",
+            "Whether the last (re)load of the configuration succeeded.",
+            registry=reg,
+        )
+        self._reloaded.set(1)
+        build = Gauge(PREFIX + "build_info", "The running version.", ["version"], registry=reg)
+        build.labels(__version__).set(1)
+
+    # ------------------------------------------------------------------ listening
+
+    def observed(self, stamp: Stamp, observation: Observation) -> None:
+        """Count an observation, before the engine hears it."""
+        match observation:
+            case Outcome():
+                self._count_outcome(stamp, observation)
+            case Hint(kind=HintKind.CHANGED):
+                self._events.inc()
+            case Doubt(kind=DoubtKind.OVERFLOW):
+                self._overflows.inc()
+            case Listed(answered=True, namespace=None, seconds=seconds):
+                self._relists.observe(seconds)
+                self._relisted.set(stamp.wall)
+                for seen in observation.bundles:
+                    self._meet(seen.key.namespace)
+            case NodeLooked(containerd=containerd) if containerd is not None:
+                self._containerd.set(containerd.state is ContainerdState.UP)
+            case GuardsChecked():
+                self._count_guards(observation)
+            case _:
+                pass
+
+    def decided(self, stamp: Stamp, decision: Decision) -> None:
+        """Count a decision."""
+        del stamp
+        if isinstance(decision, Died):
+            self._deaths.labels(self._meet(decision.key.namespace), decision.cause).inc()
+
+    def reloaded(self, *, ok: bool) -> None:
+        """Hear how a reload of the configuration ended."""
+        self._reloaded.set(ok)
+
+    def render(self) -> bytes:
+        """Give everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def _count_outcome(self, stamp: Stamp, outcome: Outcome) -> None:
+        namespace = self._meet(outcome.key.namespace)
+        self._cleanups.labels(namespace, outcome.result.value).inc()
+        self._durations.observe(outcome.seconds)
+        view = self._engine.view(outcome.key, stamp.mono)
+        if outcome.result is Result.CLEANED and view is not None:
+            self._ages.observe(view.age_seconds)
+        for step in outcome.steps:
+            self._mutations.labels(step.step).inc(step.mutations)
+
+    def _count_guards(self, checked: GuardsChecked) -> None:
+        refused = {refusal.guard for refusal in checked.refused}
+        for guard in Guard:
+            self._guard.labels(guard.value).set(guard not in refused)
+
+    def _meet(self, namespace: bytes) -> str:
+        """Create every series of a namespace at its first sight, so that rates have a start."""
+        is_new = namespace not in self._namespaces.known
+        label = self._namespaces.label(namespace)
+        if is_new:
+            for result in Result:
+                self._cleanups.labels(label, result.value)
+            for cause in CAUSES:
+                self._deaths.labels(label, cause)
+        return label

@@ -1,0 +1,141 @@
+"""What Prometheus sees: counters from the run, gauges from the engine, bounded series."""
+
+from dataclasses import replace
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from reconciler.decide.policy import Policies
+from reconciler.model.evidence import Sweep
+from reconciler.model.ids import Identity
+from reconciler.model.observations import (
+    Doubt,
+    DoubtKind,
+    Guard,
+    GuardsChecked,
+    Hint,
+    Listed,
+    NodeLooked,
+    Refusal,
+    Seen,
+)
+from reconciler.model.outcome import Outcome, Result, Step, StepResult
+from reconciler.telemetry.metrics import Metrics
+from tests.decide.world import BOOTED, ENFORCE, UP, World, dead, key, orphaned, running
+from tests.support.clock import VirtualClock
+
+
+class Scraped:
+    """A world whose observations and decisions the metrics hear, as the loop would tell them."""
+
+    def __init__(self) -> None:
+        self.world = World(Policies(default=replace(ENFORCE, grace=0.0)))
+        self.clock = VirtualClock(BOOTED)
+        self.metrics = Metrics(self.world.engine, self.clock)
+
+    def tell(self, observation) -> None:
+        self.metrics.observed(self.world.stamp, observation)
+        for decision in self.world.tell(observation):
+            self.metrics.decided(self.world.stamp, decision)
+
+    def value(self, name: str, **labels: str) -> float:
+        text = self.metrics.render().decode()
+        found = [
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == f"containerd_reconciler_{name}" and sample.labels == labels
+        ]
+        assert len(found) == 1, f"{name}{labels}: {len(found)} samples\n{text}"
+        return found[0]
+
+
+@pytest.fixture
+def scraped() -> Scraped:
+    return Scraped()
+
+
+def listed(*names: str) -> Listed:
+    seen = tuple(Seen(key(name), Identity(1, n + 1, 1)) for n, name in enumerate(names))
+    return Listed(answered=True, present=True, bundles=seen, seconds=0.02)
+
+
+def test_bundles_are_counted_by_namespace_and_verdict(scraped):
+    scraped.tell(listed("ns/a", "ns/b", "k8s.io/c"))
+    scraped.world.look(running(1), "ns/a")
+    scraped.world.look(orphaned(2), "ns/b")
+    scraped.world.look(dead(3), "k8s.io/c")
+    scraped.world.node()
+    assert scraped.value("bundles", namespace="ns", verdict="running") == 1
+    assert scraped.value("bundles", namespace="ns", verdict="orphaned") == 1
+    assert scraped.value("bundles", namespace="k8s.io", verdict="leftover") == 1
+    assert scraped.value("bundles", namespace="k8s.io", verdict="running") == 0
+    assert scraped.value("leftover_bytes") == 4096
+    assert scraped.value("oldest_leftover_age_seconds") == pytest.approx(3600, abs=1)
+
+
+def test_an_outcome_counts_once_with_age_duration_and_system_calls(scraped):
+    scraped.tell(listed("ns/a"))
+    scraped.world.look(dead())
+    scraped.world.node()
+    steps = (
+        Step("unmount", StepResult.DONE, mutations=2),
+        Step("bundle", StepResult.DONE, "", 0, 9),
+    )
+    scraped.tell(Outcome(key(), Identity(1, 1, 1), Result.CLEANED, steps=steps, seconds=0.004))
+    assert scraped.value("cleanups_total", namespace="ns", result="cleaned") == 1
+    assert scraped.value("cleanups_total", namespace="ns", result="failed") == 0
+    assert scraped.value("mutations_total", step="unmount") == 2
+    assert scraped.value("mutations_total", step="bundle") == 9
+    assert scraped.value("leftover_age_seconds_count") == 1
+    assert scraped.value("leftover_age_seconds_sum") == pytest.approx(3600, abs=1)
+    assert scraped.value("cleanup_duration_seconds_sum") == pytest.approx(0.004)
+
+
+def test_a_death_counts_once_with_its_cause(scraped):
+    scraped.tell(listed("ns/a"))
+    scraped.world.look(running())
+    scraped.world.node()
+    for decision in scraped.world.look(dead()):
+        scraped.metrics.decided(scraped.world.stamp, decision)
+    assert scraped.value("abnormal_terminations_total", namespace="ns", cause="both") == 1
+    assert scraped.value("abnormal_terminations_total", namespace="ns", cause="init") == 0
+
+
+def test_watching_and_witnesses_are_shown(scraped):
+    scraped.tell(Hint(key()))
+    scraped.tell(Doubt(DoubtKind.OVERFLOW))
+    scraped.tell(listed())
+    scraped.tell(NodeLooked(0.0, Sweep(answered=True), UP))
+    assert scraped.value("watch_events_total") == 1
+    assert scraped.value("watch_overflows_total") == 1
+    assert scraped.value("relist_duration_seconds_count") == 1
+    assert scraped.value("last_relist_timestamp_seconds") > 1e9
+    assert scraped.value("containerd_up") == 1
+
+
+def test_each_guard_is_shown_by_name(scraped):
+    scraped.tell(GuardsChecked((Refusal(Guard.PID_NAMESPACE, "foreign"),)))
+    assert scraped.value("guard_ok", guard="pid namespace") == 0
+    assert scraped.value("guard_ok", guard="kernel") == 1
+    scraped.tell(GuardsChecked())
+    assert scraped.value("guard_ok", guard="pid namespace") == 1
+
+
+def test_ten_thousand_namespaces_are_fifty_series_and_one_for_the_rest(scraped):
+    scraped.tell(listed(*(f"ns{n}/a" for n in range(10_000))))
+    text = scraped.metrics.render().decode()
+    namespaces = {
+        sample.labels["namespace"]
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if "namespace" in sample.labels
+    }
+    assert len(namespaces) <= 51
+
+
+def test_no_id_and_no_path_is_a_label(scraped):
+    scraped.tell(listed("ns/secret-id"))
+    scraped.world.look(dead(), "ns/secret-id")
+    scraped.world.node()
+    assert "secret-id" not in scraped.metrics.render().decode()
