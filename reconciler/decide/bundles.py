@@ -39,7 +39,7 @@ from reconciler.model.evidence import (
     weigh,
 )
 from reconciler.model.ids import BundleKey, Identity, is_identifier
-from reconciler.model.observations import HintKind, Stamp
+from reconciler.model.observations import HintKind, Remembered, Stamp
 
 _UNSURE: Final = frozenset({Verdict.BUSY, Verdict.UNKNOWN, Verdict.ORPHANED, Verdict.STARTING})
 
@@ -69,6 +69,7 @@ class Bundles:
         self._cleanups = cleanups
         self._out = tell
         self._tracks: dict[BundleKey, Track] = {}
+        self._memories: dict[BundleKey, Remembered] = {}
         self._agenda = Agenda()
         self._dues = Dues()
         self._living: set[BundleKey] = set()
@@ -124,7 +125,15 @@ class Bundles:
         if track is not None:
             self.forget(key)
         track = self._tracks[key] = Track(key, identity, first_seen=now)
+        memory = self._memories.pop(key, None)
+        if memory is not None and memory.identity == identity:
+            track.last_alive = track.life = memory.last_alive
+            track.resumed = memory.leftover_since
         return track
+
+    def remember(self, memory: Remembered) -> None:
+        """Keep what an earlier run knew until the object is met."""
+        self._memories[memory.key] = memory
 
     def absorb(self, track: Track, look: Look, stamp: Stamp) -> None:
         """Take in a fresh look and judge again."""
@@ -236,7 +245,8 @@ class Bundles:
             self._report_budgets(track, policy, now)
             return
         if track.leftover_since is None:
-            track.leftover_since = now
+            track.leftover_since = now if track.resumed is None else min(now, track.resumed)
+            track.resumed = None
         for key in self._dues.enter(track, policy, self._policies.node_max_size):
             # To be thought about at once, but from the top: it may be another bundle.
             self._agenda.set(key, now)
@@ -263,6 +273,8 @@ class Bundles:
         track.phase, track.cause = Phase.NONE, ""
         track.leftover_since, track.committed = None, False
         track.attempts, track.retry_at = 0, 0.0
+        if track.verdict is not Verdict.UNKNOWN:
+            track.resumed = None
         self._cleanups.withdraw(track.key)
         self._dues.leave(track)
 

@@ -32,6 +32,7 @@ from reconciler.model.observations import (
     Looked,
     NodeLooked,
     Observation,
+    Remembered,
     Stamp,
 )
 from reconciler.model.outcome import Outcome, Result
@@ -73,6 +74,8 @@ class Engine:
                 self._take_node(observation, now)
             case GuardsChecked():
                 self._cleanups.guard(observation.refused)
+            case Remembered():
+                self._bundles.remember(observation)
             case Outcome():
                 self._take_outcome(observation, stamp)
             case _:

@@ -74,6 +74,7 @@ class Track:
         life: Last sign of life; negative for times before the boot.
         last_alive: When it was last judged alive under our eyes.
         leftover_since: Since when it has been leftover without a break.
+        resumed: ``leftover_since`` as an earlier run wrote it down, until the first verdict.
         attempts: Failed attempts on this leftover.
         retry_at: Not before, after a failed attempt.
         committed: It became due once; our own half-done work must not make it look young.
@@ -96,6 +97,7 @@ class Track:
     life: float | None = None
     last_alive: float | None = None
     leftover_since: float | None = None
+    resumed: float | None = None
     attempts: int = 0
     retry_at: float = 0.0
     committed: bool = False

@@ -163,4 +163,19 @@ class GuardsChecked:
     refused: tuple[Refusal, ...] = ()
 
 
-Observation = Hint | Doubt | Listed | Looked | NodeLooked | GuardsChecked | Outcome
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What an earlier run of ours wrote down about an object, within the same boot.
+
+    A memory may only delay: it tells of later signs of life than files do. ``leftover_since`` is
+    set only if that run ended a moment ago, so that a restart does not begin the grace anew.
+    Both times are monotonic.
+    """
+
+    key: BundleKey
+    identity: Identity
+    last_alive: float | None = None
+    leftover_since: float | None = None
+
+
+Observation = Hint | Doubt | Listed | Looked | NodeLooked | GuardsChecked | Remembered | Outcome

@@ -36,6 +36,7 @@ from reconciler.model.observations import (
     Looked,
     NodeLooked,
     Observation,
+    Remembered,
     Stamp,
 )
 from reconciler.model.outcome import Outcome, Result, Step, StepResult
@@ -120,6 +121,8 @@ def observed(observation: Observation) -> Iterator[Record]:
             )
         case Hint(key=key, kind=kind):
             yield Record("hint", Level.DEBUG, {**_named(key), "why": kind.value}, key)
+        case Remembered(key=key):
+            yield Record("remembered", Level.DEBUG, _named(key), key)
         case Looked():
             pass  # what a look changed is told by the verdict
         case _:

@@ -40,6 +40,7 @@ from reconciler.model.observations import (
     HintKind,
     Listed,
     Refusal,
+    Remembered,
 )
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from tests.decide.world import (
@@ -697,3 +698,35 @@ def test_evidence_without_a_cgroup_name_needs_the_sweep():
     assert world.view().judgement.verdict is Verdict.UNKNOWN
     world.node(UP, SWEEP)
     assert world.view().judgement.verdict is Verdict.LEFTOVER
+
+
+# ---------------------------------------------------------------------------- memories
+
+
+def test_a_memory_of_life_delays_and_a_recent_one_keeps_the_grace_running():
+    world = World(Policies(default=replace(ENFORCE, threshold=1800.0)))
+    world.tell(Remembered(key(), Identity(1, 1, 1), last_alive=BOOTED - 600.0))
+    world.listed(a=1)
+    world.look(dead(age=7200.0))
+    world.node()
+    world.wait(1199)
+    assert world.cleans() == []
+    world.wait(2)
+    assert world.cleans() == ["ns/a"]
+    world = World()
+    world.tell(Remembered(key(), Identity(1, 1, 1), leftover_since=BOOTED - 8.0))
+    world.listed(a=1)
+    world.look(dead())
+    world.node()
+    world.wait(2.1)
+    assert world.cleans() == ["ns/a"]
+
+
+def test_a_memory_of_another_object_is_worth_nothing():
+    world = World()
+    world.tell(Remembered(key(), Identity(1, 99, 1), leftover_since=BOOTED - 8.0))
+    world.listed(a=1)
+    world.look(dead())
+    world.node()
+    world.wait(9)
+    assert world.cleans() == []
