@@ -50,6 +50,7 @@ from reconciler.ports import (
     Guards,
     Hands,
     Listener,
+    Recorder,
     Source,
     Watcher,
     Witnesses,
@@ -83,6 +84,7 @@ class Stages:
     watcher: Watcher | None = None
     sources: Sequence[Source] = ()
     listeners: Sequence[Listener] = ()
+    recorders: Sequence[Recorder] = ()
 
 
 class Loop:
@@ -97,6 +99,7 @@ class Loop:
     def __init__(self, engine: Engine, stages: Stages, *, relist: float | None = None) -> None:
         self.engine = engine
         self._stages = stages
+        self._ears = (*stages.listeners, *stages.recorders)
         self._relist = relist
         self._relist_at = float("inf")
         self._inbox: deque[tuple[Stamp, Observation]] = deque()
@@ -125,6 +128,8 @@ class Loop:
     def configure(self, policies: Policies) -> None:
         """Put other policies into force at once."""
         stamp = self._now()
+        for recorder in self._stages.recorders:
+            recorder.configured(stamp, policies)
         self._carry_out(stamp, self.engine.configure(stamp, policies))
         self._bell.set()
 
@@ -160,6 +165,8 @@ class Loop:
         deadline = self.engine.deadline
         stamp = self._now()
         if deadline is not None and deadline <= stamp.mono:
+            for recorder in self._stages.recorders:
+                recorder.advanced(stamp)
             self._carry_out(stamp, self.engine.advance(stamp))
         await anyio.lowlevel.checkpoint()
 
@@ -180,7 +187,7 @@ class Loop:
                 return
 
     def _take(self, stamp: Stamp, observation: Observation) -> None:
-        for listener in self._stages.listeners:
+        for listener in self._ears:
             listener.observed(stamp, observation)
         self._carry_out(stamp, self.engine.observe(stamp, observation))
 
@@ -215,7 +222,7 @@ class Loop:
 
     def _carry_out(self, stamp: Stamp, decisions: list[Decision]) -> None:
         for decision in decisions:
-            for listener in self._stages.listeners:
+            for listener in self._ears:
                 listener.decided(stamp, decision)
             match decision:
                 case LookAt():

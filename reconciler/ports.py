@@ -9,6 +9,7 @@ from typing import Protocol
 
 from reconciler.clock import Bell
 from reconciler.decide.decisions import Decision
+from reconciler.decide.policy import Policies
 from reconciler.model.evidence import Containerd, Look, Node, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Listed, Observation, Refusal, Stamp
@@ -144,4 +145,16 @@ class Listener(Protocol):
 
     def decided(self, stamp: Stamp, decision: Decision) -> None:
         """Hear what the engine concluded or asked for."""
+        ...
+
+
+class Recorder(Listener, Protocol):
+    """Hears also what the engine was given besides observations, so that a run can be repeated."""
+
+    def advanced(self, stamp: Stamp) -> None:
+        """Hear that the engine is about to be given nothing but the time."""
+        ...
+
+    def configured(self, stamp: Stamp, policies: Policies) -> None:
+        """Hear that other policies are about to be put into force."""
         ...

@@ -1,0 +1,405 @@
+"""A simulated node: processes, bundles, shims, cgroups and a containerd that may die or hang.
+
+This is the world as it *is*; :mod:`reconciler.testing.sight` is what can be seen of it. It knows
+the truth about every bundle (:meth:`Node.truth`), which is what the safety tests compare with.
+The physics follow what was measured: a killed shim leaves its init alive, a pod's members share
+one shim, a bundle directory is the lock of its id, pids come back. Nothing here judges.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from reconciler.model.evidence import Entries, Mount
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.observations import (
+    Doubt,
+    DoubtKind,
+    Hint,
+    HintKind,
+    Observation,
+    Stamp,
+)
+
+BOOTED: Final = 100_000.0
+EPOCH: Final = 1_700_000_000.0
+TICK: Final = 0.001
+"""Seconds every change takes, so that no two carry the same stamp."""
+
+AT_CREATION: Final = Entries.ROOTFS | Entries.WORK | Entries.CONFIG | Entries.LOG
+BY_SHIM: Final = Entries.ADDRESS | Entries.SHIM_BINARY_PATH
+BY_RUNC: Final = Entries.OPTIONS | Entries.RUNTIME | Entries.LOG_JSON | Entries.INIT_PID
+
+
+class Role(Enum):
+    """What a process is to the reconciler."""
+
+    INIT = "init"
+    MEMBER = "member"  # another process in a container's cgroup
+    SHIM = "shim"
+    HELPER = "helper"  # `shim start` or `shim delete`
+    STRANGER = "stranger"
+
+
+class Daemon(Enum):
+    """How containerd fares."""
+
+    UP = "up"
+    HUNG = "hung"  # it runs, or sweeps at its start: its lock is held and nobody answers
+    DOWN = "down"
+
+
+class Truth(Enum):
+    """What a bundle really is."""
+
+    ALIVE = "alive"  # removing it would harm somebody
+    DEAD = "dead"  # nobody would miss it
+    NEITHER = "neither"  # nothing lives, but somebody is at work on it or serves it
+
+
+@dataclass(slots=True)
+class Process:
+    """One living process.
+
+    Attributes:
+        pid, role, started: See their names.
+        key: Whose it is; a shim's is the bundle it was started for.
+        cgroup: A component of its cgroup's path.
+        group: What a shim's socket is named after: the bundle, or the sandbox of its pod.
+    """
+
+    pid: int
+    role: Role
+    key: BundleKey
+    started: float
+    cgroup: bytes | None = None
+    group: bytes = b""
+
+
+@dataclass(slots=True)
+class Bundle:
+    """One bundle directory.
+
+    Attributes:
+        key, identity: Its name and the object behind it.
+        group: What its shim's socket is named after: its own id, or that of its pod's sandbox.
+        files: The known files it holds.
+        mtime: Newest modification time, wall clock.
+        init_pid, init_started: What ``init.pid`` and runc's state say, 0 before that.
+        runc_state: Whether runc's state directory exists.
+        cgroup: Whether the cgroup directory exists.
+        mounts: Mounts at or below it.
+        runtime: What ``shim-binary-path`` names.
+        creating: containerd has not finished (or given up) creating it.
+        pod_namespace: Annotation of its pod.
+    """
+
+    key: BundleKey
+    identity: Identity
+    group: bytes
+    mtime: float
+    files: Entries = AT_CREATION
+    init_pid: int = 0
+    init_started: float = 0.0
+    runc_state: bool = False
+    cgroup: bool = False
+    mounts: list[Mount] = field(default_factory=list)
+    runtime: str = "runc"
+    creating: bool = True
+    pod_namespace: str = "default"
+
+
+class Node:
+    """The world. Every method is one thing that may happen to a node; time moves by a tick each.
+
+    Attributes:
+        mono: Monotonic seconds.
+        wall_offset: How far the wall clock is off.
+        bundles: What the state tree holds.
+        hidden: Hidden directories: what containerd (or we) left half removed, and whether ours.
+        processes: What runs, by pid.
+        tasks: What containerd would list.
+        daemon: How containerd fares.
+        hears: Whether events reach us.
+        hints: Events not fetched yet.
+    """
+
+    def __init__(self) -> None:
+        self.mono = BOOTED
+        self.wall_offset = 0.0
+        self.bundles: dict[BundleKey, Bundle] = {}
+        self.hidden: dict[BundleKey, tuple[Identity, float, bool]] = {}
+        self.processes: dict[int, Process] = {}
+        self.tasks: set[BundleKey] = set()
+        self.daemon = Daemon.UP
+        self.hears = True
+        self.hints: list[Observation] = []
+        self._pid = 1000
+        self._ino = 100
+
+    @property
+    def stamp(self) -> Stamp:
+        """What the clocks read."""
+        return Stamp(self.mono, self.mono - BOOTED + EPOCH + self.wall_offset)
+
+    # ------------------------------------------------------------------ the truth
+
+    def truth(self, key: BundleKey) -> Truth:
+        """Tell what a bundle really is, whatever anybody can see of it."""
+        bundle = self.bundles[key]
+        if bundle.creating or self.members(bundle):
+            return Truth.ALIVE
+        served = self.shim_of(bundle) is not None
+        if served and (key in self.tasks or self.daemon is not Daemon.UP):
+            return Truth.ALIVE
+        return Truth.NEITHER if served or self.helpers_of(key) else Truth.DEAD
+
+    def members(self, bundle: Bundle) -> list[Process]:
+        """The living processes of a bundle's container."""
+        roles = (Role.INIT, Role.MEMBER)
+        return [p for p in self.processes.values() if p.key == bundle.key and p.role in roles]
+
+    def shim_of(self, bundle: Bundle) -> Process | None:
+        """The living shim that serves a bundle."""
+        shims = (p for p in self.processes.values() if p.role is Role.SHIM)
+        return next((p for p in shims if _serves(p, bundle)), None)
+
+    def helpers_of(self, key: BundleKey) -> list[Process]:
+        """The helpers at work on a bundle."""
+        return [p for p in self.processes.values() if p.role is Role.HELPER and p.key == key]
+
+    # ------------------------------------------------------------------ tasks, in order
+
+    def create(self, key: BundleKey, group: bytes | None = None) -> Bundle:
+        """Begin a creation: containerd makes the directory and starts the helper.
+
+        Raises:
+            ValueError: The name is taken, or containerd is not there to do it.
+        """
+        if key in self.bundles or self.daemon is not Daemon.UP:
+            raise ValueError(f"{key} cannot be created now")
+        self._tick()
+        self._ino += 1
+        bundle = Bundle(key, Identity(1, self._ino, 1), group or key.id, self.stamp.wall)
+        self.bundles[key] = bundle
+        bundle.mounts.append(Mount(b"rootfs", 10_000 + self._ino, "overlay"))
+        self._begin(Role.HELPER, key)
+        self._hint(key)
+        return bundle
+
+    def proceed(self, key: BundleKey) -> None:
+        """Take a creation one step on: shim, then init. Helper and shim need no containerd."""
+        bundle = self.bundles[key]
+        if not bundle.creating:
+            return
+        self._tick()
+        if self.helpers_of(key):
+            if self.shim_of(bundle) is None:
+                self._begin(Role.SHIM, key, group=bundle.group)
+            bundle.files |= BY_SHIM
+            self._end_helpers(key)
+            bundle.creating = self.daemon is not Daemon.DOWN  # nobody would ask it for a task
+        else:
+            bundle.creating = False
+            if self.shim_of(bundle) is not None:
+                self._make_init(bundle)
+        bundle.mtime = self.stamp.wall
+        self._hint(key)
+
+    def start(self, key: BundleKey, group: bytes | None = None) -> Bundle:
+        """Create a task and let it run."""
+        bundle = self.create(key, group)
+        self.proceed(key)
+        self.proceed(key)
+        return bundle
+
+    def fork(self, key: BundleKey) -> None:
+        """Let a container start another process."""
+        self._tick()
+        if self.members(self.bundles[key]):
+            self._begin(Role.MEMBER, key, cgroup=key.id)
+
+    def stop(self, key: BundleKey) -> None:
+        """Let every process of a container end in order; the shim stays."""
+        self._tick()
+        for process in self.members(self.bundles[key]):
+            self._end(process)
+
+    def delete(self, key: BundleKey) -> None:
+        """Let containerd delete a stopped task: in order, the directory last."""
+        bundle = self.bundles[key]
+        if self.daemon is not Daemon.UP or self.members(bundle) or bundle.creating:
+            return
+        self._tick()
+        self.tasks.discard(key)
+        shim = self.shim_of(bundle)
+        if shim is not None and [b.key for b in self.bundles.values() if _serves(shim, b)] == [key]:
+            self._end(shim)
+        self.remove(key)
+
+    # ------------------------------------------------------------------ what goes wrong
+
+    def kill_shim(self, key: BundleKey) -> None:
+        """Kill the shim that serves a bundle; its init lives on."""
+        shim = self.shim_of(self.bundles[key])
+        self._tick()
+        if shim is not None:
+            self._end(shim)
+
+    def kill_init(self, key: BundleKey, *, alone: bool = False) -> None:
+        """Kill a container's init, and with it every process unless its pids are the host's."""
+        self._tick()
+        for process in self.members(self.bundles[key]):
+            if process.role is Role.INIT or not alone:
+                self._end(process)
+
+    def crash(self, key: BundleKey) -> None:
+        """Kill shim and container; containerd, if it lives, forgets the task."""
+        self.kill_shim(key)
+        self.kill_init(key)
+        self.bundles[key].creating = False
+        self._end_helpers(key)
+        if self.daemon is Daemon.UP:
+            self.tasks.discard(key)
+
+    def react(self, key: BundleKey) -> None:
+        """Let containerd begin to clean up after a lost shim (`shim delete`)."""
+        bundle = self.bundles[key]
+        if self.daemon is Daemon.UP and self.shim_of(bundle) is None and not bundle.creating:
+            self._tick()
+            self._begin(Role.HELPER, key)
+
+    def finish_reaction(self, key: BundleKey, *, fails: bool) -> None:
+        """Let the helper end: it killed what was left; the directory goes, or stays for ever."""
+        bundle = self.bundles[key]
+        if not self.helpers_of(key) or bundle.creating:
+            return
+        self._tick()
+        self._end_helpers(key)
+        if self.daemon is not Daemon.UP:
+            return
+        self.tasks.discard(key)
+        if not fails:
+            self.kill_init(key)
+            self.remove(key)
+
+    def reuse_pid(self, key: BundleKey) -> None:
+        """Give the pid that a dead bundle names to somebody else."""
+        bundle = self.bundles[key]
+        self._tick()
+        if bundle.init_pid and bundle.init_pid not in self.processes:
+            stranger = BundleKey(b"", b"stranger")
+            self.processes[bundle.init_pid] = Process(
+                bundle.init_pid, Role.STRANGER, stranger, self.mono, b"user.slice"
+            )
+
+    def lose_file(self, key: BundleKey, entry: Entries) -> None:
+        """Remove one of a bundle's files."""
+        self._tick()
+        bundle = self.bundles[key]
+        bundle.files &= ~entry
+        bundle.mtime = self.stamp.wall
+        self._hint(key)
+
+    def lose_runc_state(self, key: BundleKey) -> None:
+        """Remove runc's state directory."""
+        self._tick()
+        self.bundles[key].runc_state = False
+
+    def mount(self, key: BundleKey, path: bytes = b"extra") -> None:
+        """Mount something of somebody else's inside a bundle."""
+        self._tick()
+        self._ino += 1
+        self.bundles[key].mounts.append(Mount(path, 10_000 + self._ino, "ext4"))
+        self._hint(key, HintKind.MOUNT)
+
+    def unmount(self, key: BundleKey) -> None:
+        """Take foreign mounts away again."""
+        self._tick()
+        bundle = self.bundles[key]
+        bundle.mounts = [mount for mount in bundle.mounts if mount.path == b"rootfs"]
+        self._hint(key, HintKind.MOUNT)
+
+    def hide(self, key: BundleKey, name: bytes, *, ours: bool) -> None:
+        """Rename a bundle to a hidden name and leave it: a removal that was cut short."""
+        self._tick()
+        bundle = self.bundles.pop(key)
+        self.tasks.discard(key)
+        hidden = BundleKey(key.namespace, name)
+        self.hidden[hidden] = (bundle.identity, self.stamp.wall, ours)
+        self._hint(key)
+
+    def remove(self, key: BundleKey) -> None:
+        """Take a bundle away, with all that is named by its id."""
+        self._tick()
+        if self.bundles.pop(key, None) is not None:
+            self._hint(key)
+
+    def set_daemon(self, daemon: Daemon, *, sweeps: bool = True) -> None:
+        """Start, stop, hang or wake containerd.
+
+        At its start it takes over every task whose shim it can reach, and removes what is dead
+        if it ``sweeps``.
+        """
+        self._tick()
+        before, self.daemon = self.daemon, daemon
+        if before is Daemon.DOWN and daemon is not Daemon.DOWN:
+            self._take_over(sweeps=sweeps)
+        if daemon is not before and self.hears:
+            self.hints.append(Doubt(DoubtKind.CONTAINERD))
+
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock."""
+        self.wall_offset += seconds
+
+    # ------------------------------------------------------------------ small things
+
+    def _take_over(self, *, sweeps: bool) -> None:
+        self.tasks.clear()
+        for bundle in list(self.bundles.values()):
+            reached = self.shim_of(bundle) is not None and Entries.ADDRESS in bundle.files
+            if reached:
+                self.tasks.add(bundle.key)
+            elif sweeps and self.truth(bundle.key) is Truth.DEAD:
+                self.remove(bundle.key)
+
+    def _make_init(self, bundle: Bundle) -> None:
+        init = self._begin(Role.INIT, bundle.key, cgroup=bundle.key.id)
+        bundle.files |= BY_RUNC
+        bundle.init_pid, bundle.init_started = init.pid, init.started
+        bundle.runc_state = bundle.cgroup = True
+        self.tasks.add(bundle.key)
+
+    def _begin(
+        self, role: Role, key: BundleKey, cgroup: bytes | None = None, group: bytes = b""
+    ) -> Process:
+        self._pid += 1
+        while self._pid in self.processes:
+            self._pid += 1
+        process = Process(self._pid, role, key, self.mono, cgroup, group)
+        self.processes[process.pid] = process
+        return process
+
+    def _end(self, process: Process) -> None:
+        del self.processes[process.pid]
+        if process.role is Role.INIT:
+            self._hint(process.key, HintKind.INIT_EXIT)
+        elif process.role is Role.SHIM:
+            for bundle in self.bundles.values():
+                if _serves(process, bundle):
+                    self._hint(bundle.key, HintKind.SHIM_EXIT)
+
+    def _end_helpers(self, key: BundleKey) -> None:
+        for process in self.helpers_of(key):
+            self._end(process)
+
+    def _hint(self, key: BundleKey, kind: HintKind = HintKind.CHANGED) -> None:
+        if self.hears:
+            self.hints.append(Hint(key, kind))
+
+    def _tick(self) -> None:
+        self.mono += TICK
+
+
+def _serves(shim: Process, bundle: Bundle) -> bool:
+    return shim.key.namespace == bundle.key.namespace and shim.group == bundle.group

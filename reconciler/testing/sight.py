@@ -1,0 +1,182 @@
+"""What real eyes would see of a simulated node, faults of sight included.
+
+Each witness is built from what it could reach on a real node: files that may be missing, the
+process table, sockets, cgroups, containerd's answer. The truth is never consulted. Blindness is
+always "no answer".
+"""
+
+from dataclasses import dataclass, field
+
+from reconciler.model.evidence import (
+    Answer,
+    CgroupState,
+    Containerd,
+    ContainerdState,
+    Entries,
+    Init,
+    InitState,
+    Kind,
+    Labels,
+    Look,
+    Runtime,
+    RuntimeState,
+    Shim,
+    ShimProcess,
+    ShimState,
+    Sweep,
+)
+from reconciler.model.ids import BundleKey
+from reconciler.model.observations import Hidden, Listed, Seen
+from reconciler.testing.node import Bundle, Daemon, Node, Process, Role
+
+_PID_FILES = Entries.INIT_PID
+_SOCKET_FILES = Entries.ADDRESS | Entries.BOOTSTRAP
+
+
+@dataclass(slots=True)
+class Sight:
+    """The eyes and witnesses of one reconciler on one node.
+
+    Attributes:
+        node: What is looked at.
+        proc: Whether /proc shows every process.
+        tree: Whether the state tree can be listed.
+        blind: Bundles of which a look learns that they exist and nothing more.
+    """
+
+    node: Node
+    proc: bool = True
+    tree: bool = True
+    blind: set[BundleKey] = field(default_factory=set)
+
+    def listed(self, namespace: bytes | None = None) -> Listed:
+        """List the tree or one namespace."""
+        if not self.tree:
+            return Listed(answered=False, present=True, namespace=namespace)
+        node = self.node
+        return Listed(
+            answered=True,
+            present=True,
+            bundles=tuple(
+                Seen(key, node.bundles[key].identity)
+                for key in sorted(node.bundles)
+                if namespace in (None, key.namespace)
+            ),
+            hidden=tuple(
+                Hidden(key, identity, mtime, ours)
+                for key, (identity, mtime, ours) in sorted(node.hidden.items())
+                if namespace in (None, key.namespace)
+            ),
+            namespace=namespace,
+        )
+
+    def look(self, key: BundleKey) -> Look | None:
+        """Look at one bundle."""
+        bundle = self.node.bundles.get(key)
+        if bundle is None:
+            return None
+        if key in self.blind:
+            return Look(bundle.identity, Kind.DIRECTORY)
+        return Look(
+            identity=bundle.identity,
+            kind=Kind.DIRECTORY,
+            entries=bundle.files,
+            newest_mtime=bundle.mtime,
+            size_bytes=4096,
+            created=_yes(bool(bundle.files & _PID_FILES) or bundle.runc_state),
+            runtime=_runtime(bundle),
+            init=self._init(bundle),
+            shim=self._shim(bundle),
+            cgroup=self._cgroup(bundle),
+            mounts=tuple(bundle.mounts),
+            labels=_labels(bundle),
+        )
+
+    def sweep(self) -> Sweep:
+        """Pass over the process table."""
+        if not self.proc:
+            return Sweep()
+        processes = self.node.processes.values()
+        return Sweep(
+            answered=True,
+            helpers=frozenset(p.key for p in processes if p.role is Role.HELPER),
+            shims=tuple(ShimProcess(p.key, p.pid) for p in processes if p.role is Role.SHIM),
+            cgroup_names=frozenset(p.cgroup for p in processes if p.cgroup is not None),
+        )
+
+    def containerd(self) -> Containerd:
+        """Ask containerd."""
+        match self.node.daemon:
+            case Daemon.UP:
+                return Containerd(ContainerdState.UP, frozenset(self.node.tasks), pid=1)
+            case Daemon.HUNG:
+                return Containerd(ContainerdState.NONE, detail="deadline exceeded")
+            case Daemon.DOWN:
+                return Containerd(ContainerdState.DOWN, detail="nobody holds its lock")
+
+    # ------------------------------------------------------------------ one witness each
+
+    def _init(self, bundle: Bundle) -> Init:
+        if not (bundle.files & _PID_FILES or bundle.runc_state) or not bundle.init_pid:
+            return Init(InitState.ABSENT)
+        pid = bundle.init_pid
+        process = self.node.processes.get(pid)
+        if process is None:
+            # hidepid makes a foreign process look absent, but a pidfd still finds it
+            return Init(InitState.DEAD, pid, "no such process")
+        if not self.proc:
+            return Init(InitState.NONE, pid, "/proc hides it")
+        return _whose(process, bundle)
+
+    def _shim(self, bundle: Bundle) -> Shim:
+        group = bundle.group if bundle.files & Entries.CONFIG else None
+        if bundle.files & _SOCKET_FILES:
+            lives = self._answers(bundle.key.namespace, bundle.group)
+            state = ShimState.ALIVE if lives else ShimState.DEAD
+        else:
+            derived = group or bundle.key.id
+            lives = self._answers(bundle.key.namespace, derived)
+            state = ShimState.ALIVE if lives else ShimState.UNNAMED
+        named = state is not ShimState.UNNAMED
+        socket = b"/run/containerd/s/" + bundle.group if named else None
+        return Shim(state, socket, group)
+
+    def _answers(self, namespace: bytes, group: bytes) -> bool:
+        shims = (p for p in self.node.processes.values() if p.role is Role.SHIM)
+        return any(p.key.namespace == namespace and p.group == group for p in shims)
+
+    def _cgroup(self, bundle: Bundle) -> CgroupState:
+        if not (bundle.files & Entries.CONFIG or bundle.runc_state):
+            return CgroupState.UNNAMED
+        if self.node.members(bundle):
+            return CgroupState.POPULATED
+        return CgroupState.EMPTY if bundle.cgroup else CgroupState.GONE
+
+
+def _whose(process: Process, bundle: Bundle) -> Init:
+    """Tell whether the process a bundle names is its own: pids come back."""
+    if process.cgroup == bundle.key.id:
+        return Init(InitState.ALIVE, process.pid)
+    if bundle.runc_state and process.started != bundle.init_started:
+        return Init(InitState.DEAD, process.pid, "start time differs from runc's state")
+    if process.started > bundle.init_started:
+        return Init(InitState.DEAD, process.pid, "began after the pid was written")
+    return Init(InitState.NONE, process.pid, "cannot tell whose process it is")
+
+
+def _yes(fact: bool) -> Answer:  # noqa: FBT001 - the fact itself
+    return Answer.YES if fact else Answer.NO
+
+
+def _runtime(bundle: Bundle) -> Runtime:
+    if not bundle.files & Entries.SHIM_BINARY_PATH:
+        return Runtime(RuntimeState.UNNAMED)
+    ours = bundle.runtime == "runc"
+    return Runtime(RuntimeState.KNOWN if ours else RuntimeState.ALIEN, bundle.runtime)
+
+
+def _labels(bundle: Bundle) -> Labels:
+    if not bundle.files & Entries.CONFIG:
+        return Labels()
+    sandbox = bundle.group.decode() if bundle.group != bundle.key.id else ""
+    return Labels(known=True, pod_namespace=bundle.pod_namespace, sandbox=sandbox)

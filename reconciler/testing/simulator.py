@@ -1,0 +1,284 @@
+"""The simulator: one real engine on one simulated node, in virtual time.
+
+It does what the loop does on a real node (fetch events, look, list, ask, clean) with simulated
+eyes and hands, and remembers everything that went into the engine and came out. Answers may come
+late (:attr:`Manners`), events may be lost, the daemon may be restarted. Each cleanup that is asked
+for is compared with the truth at that instant, and each removal again: what should never have
+happened is collected in :attr:`Simulation.harm`.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, assert_never
+
+from reconciler.decide.decisions import (
+    AskNode,
+    Braked,
+    Clean,
+    Decision,
+    Died,
+    FinishRemoval,
+    Judged,
+    LookAt,
+    OverBudget,
+    Relist,
+    Vanished,
+    Verdict,
+)
+from reconciler.decide.engine import Engine
+from reconciler.decide.policy import Policies
+from reconciler.decide.verdicts import judge
+from reconciler.decide.views import BundleView
+from reconciler.model.evidence import Node as NodeWord
+from reconciler.model.evidence import weigh
+from reconciler.model.ids import BundleKey, is_identifier
+from reconciler.model.observations import (
+    Doubt,
+    DoubtKind,
+    GuardsChecked,
+    Looked,
+    NodeLooked,
+    Observation,
+    Stamp,
+)
+from reconciler.model.outcome import BlockReason, Outcome, Result
+from reconciler.ports import Recorder
+from reconciler.testing.node import Daemon, Node, Truth
+from reconciler.testing.sight import Sight
+
+MOST_TURNS: Final = 2_000_000
+"""More deadlines than this in one wait: the engine's deadline does not move on."""
+
+
+@dataclass(slots=True)
+class Manners:
+    """How long things take, in seconds.
+
+    Attributes:
+        ask: From the question to the witnesses' answer.
+        clean: From the request to the outcome.
+        relist: Between listings of the whole tree.
+    """
+
+    ask: float = 0.0
+    clean: float = 0.0
+    relist: float = 300.0
+
+
+class Simulation:
+    """An engine on a node.
+
+    Args:
+        policies: What the operator allows.
+        node: The world; a fresh one if not given.
+        manners: How long things take.
+        recorders: Hear what a real loop's recorders hear.
+
+    Attributes:
+        harm: What should never have happened, in words; empty if all is well.
+        seen: Every observation the present engine took, with its stamp.
+        said: Every decision it made, with its stamp.
+    """
+
+    def __init__(
+        self,
+        policies: Policies,
+        node: Node | None = None,
+        manners: Manners | None = None,
+        recorders: Sequence[Recorder] = (),
+    ) -> None:
+        self.policies = policies
+        self.node = node or Node()
+        self.sight = Sight(self.node)
+        self.manners = manners or Manners()
+        self.harm: list[str] = []
+        self.cleaned: list[BundleKey] = []
+        self._recorders = list(recorders)
+        self.restart()
+
+    # ------------------------------------------------------------------ from outside
+
+    def restart(self) -> None:
+        """Kill the reconciler and start it: nothing is remembered."""
+        self.engine = Engine(self.policies)
+        self.seen: list[tuple[Stamp, Observation]] = []
+        self.said: list[tuple[Stamp, Decision]] = []
+        self._late: list[tuple[float, Observation]] = []
+        self._cleaning: list[tuple[float, Clean]] = []
+        self._work: deque[LookAt | Relist] = deque()
+        self._relist_at = self.node.mono + self.manners.relist
+        self.observe(GuardsChecked())
+        self.observe(Doubt(DoubtKind.START))
+        self.settle()
+
+    def observe(self, observation: Observation) -> list[Decision]:
+        """Hand one observation to the engine and carry out what follows."""
+        stamp = self.node.stamp
+        self.seen.append((stamp, observation))
+        for recorder in self._recorders:
+            recorder.observed(stamp, observation)
+        decisions = self.engine.observe(stamp, observation)
+        self._carry_out(stamp, decisions)
+        return decisions
+
+    def settle(self) -> None:
+        """Do all that can be done at this instant."""
+        for _ in range(MOST_TURNS):
+            if not self._turn():
+                return
+        raise AssertionError("the engine asks for the same work without end")
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, keeping every appointment on the way."""
+        end = self.node.mono + seconds
+        self.settle()
+        for _ in range(MOST_TURNS):
+            at = self._next()
+            if at > end:
+                self.node.mono = max(self.node.mono, end)
+                return
+            self.node.mono = max(self.node.mono, at)
+            self.settle()
+        raise AssertionError("the engine's deadline does not move on")
+
+    def relist(self) -> None:
+        """Look at everything now."""
+        self.observe(Doubt(DoubtKind.ASKED))
+        self.settle()
+
+    def drop_events(self) -> None:
+        """Lose every event that has not been fetched yet."""
+        self.node.hints.clear()
+
+    def configure(self, policies: Policies) -> None:
+        """Reload."""
+        self.policies = policies
+        stamp = self.node.stamp
+        for recorder in self._recorders:
+            recorder.configured(stamp, policies)
+        self._carry_out(stamp, self.engine.configure(stamp, policies))
+        self.settle()
+
+    def view(self, key: BundleKey) -> BundleView | None:
+        """Show what the engine believes about a bundle."""
+        return self.engine.view(key, self.node.mono)
+
+    def verdicts(self) -> dict[BundleKey, Verdict]:
+        """Every verdict now."""
+        return {v.key: v.judgement.verdict for v in self.engine.views(self.node.mono)}
+
+    # ------------------------------------------------------------------ what the loop does
+
+    def _turn(self) -> bool:
+        node, now = self.node, self.node.mono
+        if node.hints:
+            hints, node.hints = node.hints, []
+            for hint in hints:
+                self.observe(hint)
+            return True
+        if now >= self._relist_at:
+            self._relist_at = now + self.manners.relist
+            self.observe(GuardsChecked())
+            self.observe(Doubt(DoubtKind.TIMER))
+            return True
+        if self._work:
+            self._do(self._work.popleft())
+            return True
+        return self._deliver(now) or self._advance(now)
+
+    def _do(self, work: LookAt | Relist) -> None:
+        match work:
+            case LookAt():
+                self.observe(Looked(work.key, self.sight.look(work.key)))
+            case Relist():
+                self.observe(self.sight.listed(work.namespace))
+            case _:
+                assert_never(work)
+
+    def _deliver(self, now: float) -> bool:
+        for place, (at, observation) in enumerate(self._late):
+            if at <= now:
+                del self._late[place]
+                self.observe(observation)
+                return True
+        for place, (at, request) in enumerate(self._cleaning):
+            if at <= now:
+                del self._cleaning[place]
+                self.observe(self._clean(request))
+                return True
+        return False
+
+    def _advance(self, now: float) -> bool:
+        deadline = self.engine.deadline
+        if deadline is None or deadline > now:
+            return False
+        stamp = self.node.stamp
+        for recorder in self._recorders:
+            recorder.advanced(stamp)
+        self._carry_out(stamp, self.engine.advance(stamp))
+        return True
+
+    def _next(self) -> float:
+        deadline = self.engine.deadline
+        waits = [at for at, _ in self._late] + [at for at, _ in self._cleaning]
+        return min([self._relist_at, *waits, *([] if deadline is None else [deadline])])
+
+    def _carry_out(self, stamp: Stamp, decisions: list[Decision]) -> None:
+        for decision in decisions:
+            self.said.append((stamp, decision))
+            for recorder in self._recorders:
+                recorder.decided(stamp, decision)
+            match decision:
+                case LookAt() | Relist():
+                    if decision not in self._work:
+                        self._work.append(decision)
+                case AskNode():
+                    # The answer is about the instant of the question, however late it comes.
+                    word = NodeLooked(stamp.mono, self.sight.sweep(), self.sight.containerd())
+                    self._late.append((self.node.mono + self.manners.ask, word))
+                case Clean():
+                    self._check(decision)
+                    self._cleaning.append((self.node.mono + self.manners.clean, decision))
+                case FinishRemoval():
+                    self._late.append((self.node.mono + self.manners.clean, self._finish(decision)))
+                case Judged() | Vanished() | Died() | OverBudget() | Braked():
+                    pass
+                case _:
+                    assert_never(decision)
+
+    # ------------------------------------------------------------------ hands
+
+    def _check(self, request: Clean) -> None:
+        bundle = self.node.bundles.get(request.key)
+        if bundle is None or bundle.identity != request.identity:
+            return
+        if self.node.truth(request.key) is Truth.ALIVE:
+            self.harm.append(f"at {self.node.mono - 1e5:.3f} s: cleanup of living {request.key}")
+
+    def _clean(self, request: Clean) -> Outcome:
+        """Look again and remove, as the worker does; the truth is only compared."""
+        key = request.key
+        outcome = Outcome(key, request.identity, Result.SKIPPED, detail="second look")
+        look = self.sight.look(key)
+        if look is None or look.identity != request.identity:
+            return outcome
+        word = NodeWord(self.sight.sweep(), self.sight.containerd())
+        facts = weigh(key, is_identifier(key.namespace) and is_identifier(key.id), look, word)
+        young = self.node.stamp.wall - look.newest_mtime < self.policies.settle
+        if judge(facts, young=young).verdict is not Verdict.LEFTOVER:
+            return replace(outcome, look=look)
+        if any(mount.path != b"rootfs" for mount in look.mounts):
+            return replace(outcome, result=Result.BLOCKED, reason=BlockReason.FOREIGN_MOUNT)
+        if self.node.daemon is Daemon.HUNG:
+            return replace(outcome, result=Result.BLOCKED, reason=BlockReason.CONTAINERD)
+        if self.node.truth(key) is Truth.ALIVE:
+            self.harm.append(f"at {self.node.mono - 1e5:.3f} s: removal of living {key}")
+        self.node.tasks.discard(key)
+        self.node.remove(key)
+        self.cleaned.append(key)
+        return replace(outcome, result=Result.CLEANED, detail="")
+
+    def _finish(self, request: FinishRemoval) -> Outcome:
+        self.node.hidden.pop(request.key, None)
+        return Outcome(request.key, request.identity, Result.CLEANED)
