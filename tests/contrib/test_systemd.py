@@ -1,0 +1,127 @@
+"""The systemd units: systemd finds nothing to say, and no directive makes a mount namespace."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+UNITS = Path(__file__).parents[2] / "contrib" / "systemd"
+SERVICES = sorted(path.name for path in UNITS.glob("*.service"))
+DROP_INS = {
+    "notify-reload.conf": ["containerd-reconciler.service"],
+    "poststop-hooks.conf": SERVICES,
+}
+MOUNT_NAMESPACE = [
+    "ProtectSystem",
+    "ProtectHome",
+    "PrivateTmp",
+    "PrivateDevices",
+    "PrivateMounts",
+    "ProtectKernelTunables",
+    "ProtectControlGroups",
+    "ProtectKernelModules",
+    "ProtectKernelLogs",
+    "ProtectProc",
+    "ProcSubset",
+    "ReadOnlyPaths",
+    "ReadWritePaths",
+    "InaccessiblePaths",
+    "TemporaryFileSystem",
+    "DynamicUser",
+    "ExecPaths",
+    "NoExecPaths",
+    "BindPaths",
+    "BindReadOnlyPaths",
+    "RootDirectory",
+    "RootImage",
+    "MountImages",
+    "ExtensionImages",
+    "MountFlags",
+    "MountAPIVFS",
+    "PrivateIPC",
+    "LogNamespace",
+]
+"""Directives of systemd.exec(5) that give the service a mount namespace of its own."""
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(
+        shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"
+    ),
+]
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """The units with commands that exist on this machine, so that systemd can check the rest."""
+    for path in UNITS.iterdir():
+        text = re.sub(r"(?m)^(Exec\w+=)/usr/local/bin/\S+", r"\1/bin/true", path.read_text())
+        (tmp_path / path.name).write_text(text)
+    return tmp_path
+
+
+def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["systemd-analyze", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def verify(path: Path) -> str:
+    done = analyze("verify", "--man=no", "--recursive-errors=no", str(path))
+    return done.stdout + done.stderr + (f"exit {done.returncode}" if done.returncode else "")
+
+
+@pytest.mark.parametrize("unit", [*SERVICES, "containerd-cleanup.timer"])
+def test_systemd_has_nothing_to_say_about_a_unit(installed, unit):
+    assert verify(installed / unit) == ""
+
+
+def test_a_broken_unit_would_be_noticed(installed):
+    unit = installed / SERVICES[0]
+    unit.write_text(unit.read_text().replace("UMask=0077", "UMask=often"))
+    assert "Failed to parse mode value" in verify(unit)
+
+
+@pytest.mark.parametrize("unit", SERVICES)
+def test_a_service_is_hardened_below_five(unit):
+    done = analyze("security", "--offline=true", "--threshold=50", str(UNITS / unit))
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
+    assert found, done.stdout + done.stderr
+    assert float(found[1]) <= 5.0
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("path", sorted(UNITS.iterdir()), ids=lambda path: path.name)
+def test_no_directive_makes_a_mount_namespace(path):
+    set_here = re.findall(r"(?m)^(\w+)=", path.read_text())
+    assert not set(set_here) & set(MOUNT_NAMESPACE)
+
+
+def test_every_directive_that_makes_one_is_named_with_the_reason():
+    text = (UNITS / "containerd-reconciler.service").read_text()
+    for directive in MOUNT_NAMESPACE[:16]:
+        assert directive in text, f"{directive} is left out without a word"
+
+
+@pytest.mark.parametrize(("drop_in", "units"), DROP_INS.items(), ids=DROP_INS)
+def test_a_drop_in_names_only_directives_its_unit_has(drop_in, units):
+    keys = re.findall(r"(?m)^(\w+)=", (UNITS / drop_in).read_text())
+    for unit in units:
+        known = re.findall(r"(?m)^(\w+)=", (UNITS / unit).read_text())
+        assert set(keys) <= {*known, "IPAddressDeny"}, unit
+
+
+def test_the_units_start_the_commands_of_this_package():
+    commands = {
+        match
+        for path in UNITS.glob("*.service")
+        for match in re.findall(r"(?m)^Exec\w+=/usr/local/bin/(\S+ \S+)", path.read_text())
+    }
+    assert commands == {
+        "containerd-reconciler daemon",
+        "containerd-reconciler status",
+        "containerd-reconciler clean",
+        "containerd-cleanup --threshold=24h",
+    }
