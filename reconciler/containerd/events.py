@@ -1,0 +1,68 @@
+"""Events: containerd's own notices that a task changed, as hints; its coming and going, as doubt.
+
+They only save time: all of them may be lost (principle 3). Tasks flow in from a subscription that
+is renewed for as long as this runs, observations flow out.
+"""
+
+from contextlib import suppress
+from typing import Final
+
+import anyio
+
+from reconciler.containerd.client import ContainerdClient, NoAnswerError
+from reconciler.model.ids import BundleKey
+from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind
+from reconciler.ports import Clock, Emit
+
+FIRST: Final = 1.0
+MOST: Final = 60.0
+"""Seconds between two attempts to subscribe: doubled from FIRST up to MOST."""
+
+
+class Events:
+    """Implements `ports.Source`.
+
+    Args:
+        client: Whom to subscribe to.
+        clock: Times the attempts.
+    """
+
+    def __init__(self, client: ContainerdClient, clock: Clock) -> None:
+        self._client = client
+        self._clock = clock
+
+    async def run(self, emit: Emit) -> None:
+        """Emit until cancelled; containerd may come and go meanwhile."""
+        heard = _Heard(emit)
+        while True:
+            with suppress(NoAnswerError):
+                await self._client.subscribe(heard.subscribed, heard.touched)
+            delay = heard.ended()
+            await self._clock.wait(anyio.Event(), self._clock.monotonic() + delay)
+
+
+class _Heard:
+    """What becomes of one subscription after the other."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._first = True
+        self._listening = False
+        self._delay = FIRST
+
+    def subscribed(self) -> None:
+        self._listening = True
+        if not self._first:  # it came; what it swept went unheard
+            self._emit(Doubt(DoubtKind.CONTAINERD))
+
+    def touched(self, key: BundleKey) -> None:
+        self._delay = FIRST
+        self._emit(Hint(key, HintKind.CONTAINERD))
+
+    def ended(self) -> float:
+        """Note that it went, and give the seconds until the next attempt."""
+        if self._listening:
+            self._emit(Doubt(DoubtKind.CONTAINERD))
+        self._first = self._listening = False
+        delay, self._delay = self._delay, min(MOST, 2 * self._delay)
+        return delay

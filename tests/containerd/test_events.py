@@ -1,0 +1,79 @@
+"""Events are hints, and containerd's coming and going is doubt."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from reconciler.clock import Bell
+from reconciler.containerd.client import ContainerdClient
+from reconciler.containerd.events import FIRST, MOST, Events
+from reconciler.model.ids import BundleKey
+from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind, Observation
+from tests.support.fake_containerd import FakeContainerd
+
+WEB = BundleKey(b"default", b"web")
+HINT = Hint(WEB, HintKind.CONTAINERD)
+DOUBT = Doubt(DoubtKind.CONTAINERD)
+
+
+@dataclass
+class ImpatientClock:
+    """Never waits, and remembers for how long it should have."""
+
+    waits: list[float] = field(default_factory=list)
+
+    def monotonic(self) -> float:
+        return 100.0
+
+    def wall(self) -> float:
+        return 0.0
+
+    async def wait(self, bell: Bell, until: float | None) -> None:
+        assert until is not None
+        self.waits.append(until - 100.0)
+        await checkpoint()
+
+
+async def until(condition: object) -> None:
+    assert callable(condition)
+    with anyio.fail_after(10):
+        while not condition():
+            await checkpoint()
+
+
+async def test_events_become_hints_and_a_restart_becomes_doubt(tmp_path: Path) -> None:
+    fake, heard = FakeContainerd(tmp_path), list[Observation]()
+    events = Events(ContainerdClient(fake.layout.address), ImpatientClock())
+    async with fake, anyio.create_task_group() as tasks:
+        tasks.start_soon(events.run, heard.append)
+        await fake.subscribed()
+        fake.publish(WEB)
+        await until(lambda: heard == [HINT])
+        await fake.stop()
+        await until(lambda: heard == [HINT, DOUBT])
+        await fake.start()
+        await until(lambda: heard == [HINT, DOUBT, DOUBT])
+        await fake.subscribed()
+        fake.publish(WEB, "/tasks/delete")
+        await until(lambda: heard == [HINT, DOUBT, DOUBT, HINT])
+        tasks.cancel_scope.cancel()
+
+
+async def test_attempts_grow_rarer_until_an_event_comes(tmp_path: Path) -> None:
+    fake, clock, heard = FakeContainerd(tmp_path), ImpatientClock(), list[Observation]()
+    events = Events(ContainerdClient(fake.layout.address), clock)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(events.run, heard.append)
+        await until(lambda: clock.waits.count(MOST) >= 2)
+        assert clock.waits[:4] == [FIRST, 2 * FIRST, 4 * FIRST, 8 * FIRST]
+        assert heard == []
+        async with fake:
+            await fake.subscribed()
+            fake.publish(WEB)
+            await until(lambda: HINT in heard)
+            before = len(clock.waits)
+        await until(lambda: len(clock.waits) > before)
+        assert clock.waits[before] == FIRST
+        tasks.cancel_scope.cancel()
