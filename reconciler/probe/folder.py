@@ -1,0 +1,228 @@
+"""One bundle directory, opened once and read once: which files it has, and what the small ones say.
+
+Only regular files of a sane size are opened; a FIFO, socket, device or symlink is seen and left
+alone, and what something is mounted over is not looked at. Never raises for what a file is, only
+for a directory that cannot be read at all.
+"""
+
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from errno import EISDIR, ELOOP, ENXIO, EXDEV
+from typing import Final
+
+from reconciler import kernel
+from reconciler.model.evidence import ENTRY_NAMES, Entries
+
+BLOCK: Final = 512
+"""Bytes of a block as ``st_blocks`` counts them."""
+
+KIB: Final = 1 << 10
+LIMITS: Final[Mapping[str, int]] = {
+    "address": 4 * KIB,
+    "bootstrap.json": 64 * KIB,
+    "config.json": 4096 * KIB,
+    "init.pid": 32,
+    "options.json": 64 * KIB,
+    "sandbox": KIB,
+    "shim-binary-path": 4 * KIB,
+}
+"""The files that are read, and the size from which on they are none of containerd's making."""
+
+_ALIEN: Final = frozenset({"shim.pid"})  # kata, gVisor
+_KNOWN: Final = {os.fsdecode(name): flag for name, flag in ENTRY_NAMES.items()}
+_OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_MOST_ENTRIES: Final = 10_000  # of a listing and, apart, of everything below it
+_DEEPEST: Final = 40  # directories below each other
+
+
+class Unread(Enum):
+    """Why there is nothing to read in a file."""
+
+    MISSING = "missing"
+    UNUSABLE = "not a regular file of sane size"
+    BARRED = "could not be read"
+
+
+@dataclass(slots=True)
+class Folder:
+    """What one pass over a bundle found.
+
+    Attributes:
+        files: Contents of the files of :data:`LIMITS` that are there.
+        entries: Known names present.
+        alien: There is a file that only shims of other runtimes write.
+        newest: Newest modification time, the directory's own included, seconds since the epoch.
+        blocks: Blocks allocated, mounts excluded.
+        pid_written: When ``init.pid`` was written.
+    """
+
+    files: dict[str, bytes | Unread] = field(default_factory=dict)
+    entries: Entries = Entries(0)
+    alien: bool = False
+    newest: float = 0.0
+    blocks: int = 0
+    pid_written: float | None = None
+
+    def text(self, name: str) -> bytes | None:
+        """Give the contents of a file that has any."""
+        found = self.files.get(name, Unread.MISSING)
+        return found if isinstance(found, bytes) and found else None
+
+    def is_barred(self, name: str) -> bool:
+        """Tell whether a file is there and would not be read: no answer, which is not a no."""
+        return self.files.get(name) is Unread.BARRED
+
+
+def read_folder(fd: int, mounted: frozenset[bytes]) -> Folder:
+    """List a directory and read its small files.
+
+    Args:
+        fd: Handle on it.
+        mounted: Names directly in it at or below which something is mounted.
+
+    Raises:
+        OSError: It cannot be listed.
+    """
+    folder = Folder()
+    budget = _Budget(_MOST_ENTRIES)
+    with os.scandir(fd) as listing:
+        for entry in listing:
+            flag = _KNOWN.get(entry.name)
+            if flag is None:
+                folder.entries |= Entries.OTHER
+                folder.alien |= entry.name in _ALIEN
+                if not budget.take():
+                    continue
+            else:
+                folder.entries |= flag
+            if mounted and os.fsencode(entry.name) in mounted:
+                if entry.name in LIMITS:
+                    folder.files[entry.name] = Unread.UNUSABLE
+                continue
+            _take_in(folder, fd, entry, budget)
+    return folder
+
+
+def read_files(fd: int, names: Iterable[str]) -> Folder:
+    """Read these files of a directory, and nothing else; never raises."""
+    folder = Folder()
+    for name in names:
+        try:
+            folder.files[name] = kernel.read_beneath(fd, os.fsencode(name), LIMITS[name])
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            is_odd = error.errno in {ELOOP, EISDIR, ENXIO, EXDEV}
+            folder.files[name] = Unread.UNUSABLE if is_odd else Unread.BARRED
+    return folder
+
+
+def _take_in(folder: Folder, fd: int, entry: os.DirEntry[str], budget: "_Budget") -> None:
+    try:
+        limit = LIMITS.get(entry.name)
+        if limit is not None and entry.is_file(follow_symlinks=False):
+            found = _read(folder, fd, entry.name, limit)
+        else:
+            found = entry.stat(follow_symlinks=False)
+            if limit is not None:
+                folder.files[entry.name] = Unread.UNUSABLE
+    except FileNotFoundError:
+        return
+    except OSError:
+        if entry.name in LIMITS:
+            folder.files[entry.name] = Unread.BARRED
+        return
+    folder.newest = max(folder.newest, found.st_mtime)
+    folder.blocks += found.st_blocks
+    if stat.S_ISDIR(found.st_mode):
+        folder.blocks += _blocks_below(fd, os.fsencode(entry.name), budget)
+
+
+def _read(folder: Folder, fd: int, name: str, limit: int) -> os.stat_result:
+    """Read a file that was just listed as a regular one.
+
+    Should it have become a FIFO since, it is opened without waiting and not read.
+    """
+    handle = os.open(name, _OPEN, dir_fd=fd)
+    try:
+        found = os.fstat(handle)
+        folder.files[name] = Unread.UNUSABLE
+        if stat.S_ISREG(found.st_mode) and found.st_size <= limit:
+            folder.files[name] = _read_whole(handle, found.st_size)
+        if name == "init.pid":
+            folder.pid_written = found.st_mtime
+        return found
+    finally:
+        os.close(handle)
+
+
+def _read_whole(handle: int, size: int) -> bytes:
+    if size == 0:
+        return b""
+    data = os.read(handle, size)
+    while len(data) < size and (more := os.read(handle, size - len(data))):
+        data += more
+    return data
+
+
+class _Budget:
+    """How many more entries are looked at, so that a hostile tree cannot hold us up."""
+
+    def __init__(self, entries: int) -> None:
+        self.left = entries
+
+    def take(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
+
+
+def _blocks_below(parent_fd: int, name: bytes, budget: _Budget, depth: int = 0) -> int:
+    """Count the blocks below a directory, without crossing into a mount; what is barred is 0."""
+    blocks = 0
+    try:
+        fd = kernel.open_beneath(parent_fd, name)
+    except OSError:
+        return 0
+    try:
+        for child in os.listdir(fd):
+            if not budget.take():
+                break
+            blocks += _blocks_of(fd, os.fsencode(child), budget, depth)
+    except OSError:
+        pass  # what could be counted counts
+    finally:
+        os.close(fd)
+    return blocks
+
+
+def _blocks_of(fd: int, child: bytes, budget: _Budget, depth: int) -> int:
+    try:
+        found = kernel.statx(fd, child)
+    except OSError:
+        return 0
+    if found.is_mount_root:
+        return 0
+    if stat.S_ISDIR(found.mode) and depth < _DEEPEST:
+        return found.blocks + _blocks_below(fd, child, budget, depth + 1)
+    return found.blocks
+
+
+def blocks_of_tree(path: bytes) -> int | None:
+    """Count the blocks of a directory and all below it; None if there is none."""
+    parent, _, name = path.rpartition(b"/")
+    try:
+        fd = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        if not stat.S_ISDIR(found.st_mode):
+            return None
+        return found.st_blocks + _blocks_below(fd, name, _Budget(_MOST_ENTRIES))
+    except OSError:
+        return None
+    finally:
+        os.close(fd)

@@ -1,0 +1,273 @@
+"""Is the container's first process alive? Evidence about init, safe against reused pids.
+
+Two files name it: ``init.pid`` and the runtime's own state. A pid alone proves nothing, so each
+candidate is pinned by a pidfd, read in /proc, and the pidfd asked again (pidfd_open(2)). A process
+that cannot be shown to be ours, nor somebody else's, is no answer. Never signals anything.
+"""
+
+import os
+import select
+from collections.abc import Iterable
+from dataclasses import dataclass
+from errno import EINVAL, ENOENT, ESRCH
+from typing import Final
+
+from reconciler.model.evidence import Init, InitState
+
+PROC: Final = b"/proc"
+
+LATE: Final = 2.0
+"""Seconds after its pid file was written at which a process is too young to be the one meant."""
+
+_MOST: Final = 1 << 16
+_ALIVENESS: Final = (InitState.ALIVE, InitState.NONE, InitState.DEAD, InitState.ABSENT)
+_STAT_FIELDS: Final = 20  # of those behind the command's name
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A pid that a file names.
+
+    Attributes:
+        pid: The pid.
+        start: Its start time in ticks since boot, as the runtime's state has it; None if unknown.
+        written: When the pid file was written, seconds since the epoch; None for other files.
+    """
+
+    pid: int
+    start: int | None = None
+    written: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What /proc/PID/stat says (proc_pid_stat(5)); ``start`` in ticks since boot."""
+
+    state: bytes
+    ppid: int
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cradle:
+    """How a process of this container is told from another.
+
+    Attributes:
+        id: The container's id; a cgroup whose name contains it is the container's.
+        cgroups: The container's cgroups as paths within a hierarchy; empty if unknown.
+    """
+
+    id: bytes
+    cgroups: frozenset[bytes] = frozenset()
+
+
+def candidates(
+    file_pid: int | None, written: float | None, state_pid: int | None, state_start: int | None
+) -> tuple[Candidate, ...]:
+    """Pair what ``init.pid`` and the runtime's state say; what they agree on is one candidate."""
+    named = Candidate(state_pid, state_start or None) if state_pid else None
+    if file_pid is None:
+        return (named,) if named else ()
+    if named is None:
+        return (Candidate(file_pid, None, written),)
+    if named.pid == file_pid:
+        return (Candidate(file_pid, named.start, written),)
+    return (Candidate(file_pid, None, written), named)
+
+
+def judge(found: Iterable[Candidate], cradle: Cradle, proc: bytes = PROC) -> Init:
+    """Judge every candidate; the most alive one wins."""
+    found = tuple(found)
+    best = Init(InitState.ABSENT)
+    for number, candidate in enumerate(found):
+        # Where the files differ the runtime's state, which comes last, is the one that counts.
+        overruled = number < len(found) - 1
+        init = judge_one(candidate, cradle, proc, overruled=overruled)
+        if _ALIVENESS.index(init.state) <= _ALIVENESS.index(best.state):
+            best = init
+    return best
+
+
+def judge_one(
+    candidate: Candidate, cradle: Cradle, proc: bytes = PROC, *, overruled: bool = False
+) -> Init:
+    """Judge one pid. ``overruled``: the runtime's state names another one."""
+    pid = candidate.pid
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError as error:
+        return _without_pidfd(pid, error, proc)
+    try:
+        try:
+            stat = read_stat(pid, proc)
+            groups = read_cgroups(pid, proc)
+        except OSError as error:
+            if has_ended(pidfd):
+                return Init(InitState.DEAD, pid, "ended while looked at")
+            return Init(InitState.NONE, pid, f"/proc: {os.strerror(error.errno or 0)}")
+        if has_ended(pidfd):
+            return Init(InitState.DEAD, pid, "zombie" if stat and stat.state in b"ZX" else "ended")
+        if stat is None:
+            return Init(InitState.NONE, pid, "/proc/PID/stat cannot be read")
+        return _judge_living(candidate, stat, groups, cradle, proc, overruled=overruled)
+    finally:
+        os.close(pidfd)
+
+
+def _without_pidfd(pid: int, error: OSError, proc: bytes) -> Init:
+    if error.errno == ESRCH:
+        return Init(InitState.DEAD, pid, "no such process")
+    if error.errno in {EINVAL, ENOENT} and _is_thread(pid, proc):
+        return Init(InitState.DEAD, pid, "the pid is a thread's of another process")
+    return Init(InitState.NONE, pid, f"pidfd: {os.strerror(error.errno or 0)}")
+
+
+def _judge_living(  # noqa: PLR0913 - all that was read about it
+    candidate: Candidate,
+    stat: Stat,
+    groups: tuple[bytes, ...],
+    cradle: Cradle,
+    proc: bytes,
+    *,
+    overruled: bool,
+) -> Init:
+    """Tell a living process that is ours from one that is not; unsure is no answer."""
+    alive = "" if stat.state not in b"ZX" else "its first thread ended, others live"
+    if candidate.start == stat.start:
+        return Init(InitState.ALIVE, candidate.pid, alive)
+    if any(_is_ours(path, cradle) for path in groups):
+        return Init(InitState.ALIVE, candidate.pid, alive)
+    why = _refutation(candidate, stat, cradle, proc, overruled=overruled)
+    if why:
+        return Init(InitState.DEAD, candidate.pid, why)
+    return Init(InitState.NONE, candidate.pid, "a living process, perhaps another one")
+
+
+def _refutation(
+    candidate: Candidate, stat: Stat, cradle: Cradle, proc: bytes, *, overruled: bool
+) -> str:
+    """Say why a living process, in no cgroup of ours, cannot be the one meant; empty if it can."""
+    if candidate.start is not None:
+        return "pid reused: it started at another time than the runtime's state says"
+    if overruled:
+        return "the runtime's state names another pid"
+    if cradle.cgroups:
+        return "pid reused: the process is not in the container's cgroup"
+    if candidate.written is not None and _is_late(candidate.written, stat.start, proc):
+        return "pid reused: it started after the pid file was written"
+    return ""
+
+
+def _is_ours(path: bytes, cradle: Cradle) -> bool:
+    """Tell whether a cgroup is the container's, below it, or named after it.
+
+    The path may begin elsewhere than the one we know, if it was mounted or is seen from inside
+    another cgroup; so it is looked for anywhere, at name boundaries.
+    """
+    if any(known + b"/" in path + b"/" for known in cradle.cgroups):
+        return True
+    return any(cradle.id in names_in(component) for component in path.split(b"/"))
+
+
+def names_in(component: bytes) -> tuple[bytes, ...]:
+    """Give the ids that a cgroup's name may stand for.
+
+    A systemd scope is ``<prefix>-<id>.scope``; both may hold dashes, so every cut is tried.
+    """
+    if not component.endswith(b".scope"):
+        return (component,)
+    stem = component.removesuffix(b".scope")
+    parts = stem.split(b"-")
+    return (component, *(b"-".join(parts[n:]) for n in range(len(parts))))
+
+
+def _is_late(written: float, start: int, proc: bytes) -> bool:
+    """Tell whether a process started well after its pid file was written.
+
+    A file older than the boot proves nothing: the clock was set since, or the file survived.
+    """
+    boot = read_boot_time(proc)
+    if boot is None or written < boot:
+        return False
+    return boot + start / os.sysconf("SC_CLK_TCK") > written + LATE
+
+
+def has_ended(pidfd: int) -> bool:
+    """Tell whether every thread of a process has ended."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def read_stat(pid: int, proc: bytes = PROC) -> Stat | None:
+    """Read /proc/PID/stat; None if it is not what proc_pid_stat(5) says.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    return parse_stat(_read(b"%s/%d/stat" % (proc, pid)))
+
+
+def parse_stat(data: bytes) -> Stat | None:
+    """Read the line; the command's name may itself hold spaces and parentheses."""
+    fields = data[data.rfind(b")") + 1 :].split()
+    if len(fields) < _STAT_FIELDS or not (fields[1].isdigit() and fields[19].isdigit()):
+        return None
+    return Stat(fields[0], int(fields[1]), int(fields[19]))
+
+
+def read_cgroups(pid: int, proc: bytes = PROC) -> tuple[bytes, ...]:
+    """Read the paths of a process's cgroups, one per hierarchy.
+
+    Raises:
+        OSError: They cannot be read.
+    """
+    return parse_cgroups(_read(b"%s/%d/cgroup" % (proc, pid)))
+
+
+def parse_cgroups(data: bytes) -> tuple[bytes, ...]:
+    """Take the paths out of lines like ``4:cpu,cpuacct:/default/id``."""
+    fields = (line.split(b":", 2) for line in data.split(b"\n"))
+    return tuple(parts[2] for parts in fields if len(parts) > 2)  # noqa: PLR2004
+
+
+def read_command(pid: int, proc: bytes = PROC) -> tuple[bytes, ...]:
+    """Read a process's command line; empty for a kernel thread or a zombie.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    data = _read(b"%s/%d/cmdline" % (proc, pid))
+    return tuple(data.rstrip(b"\0").split(b"\0")) if data else ()
+
+
+def read_boot_time(proc: bytes = PROC) -> float | None:
+    """Read when the machine was started, seconds since the epoch; None if it cannot be told."""
+    try:
+        data = _read(proc + b"/stat")
+    except OSError:
+        return None
+    _, _, rest = data.partition(b"\nbtime ")
+    value = rest.split(b"\n", 1)[0]
+    return float(value) if value.isdigit() else None
+
+
+def _is_thread(pid: int, proc: bytes) -> bool:
+    try:
+        data = _read(b"%s/%d/status" % (proc, pid))
+    except OSError:
+        return False
+    _, found, rest = data.partition(b"\nTgid:\t")
+    return bool(found) and rest.split(b"\n", 1)[0] != b"%d" % pid
+
+
+def _read(path: bytes) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = more = os.read(fd, _MOST)
+        while more:
+            more = os.read(fd, _MOST)
+            data += more
+        return data
+    finally:
+        os.close(fd)

@@ -1,0 +1,170 @@
+"""What the runtime itself remembers of a container: runc's ``state.json``, crun's ``status``.
+
+They live outside the bundle, in a directory that options.json may name. Reads only, below that
+directory without following symlinks. A missing or torn file is evidence, never an exception.
+"""
+
+import os
+import stat
+from dataclasses import dataclass
+from errno import EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EXDEV
+from typing import Final
+
+from reconciler import kernel
+from reconciler.model.evidence import Answer
+from reconciler.model.ids import BundleKey
+from reconciler.model.layout import Layout
+from reconciler.probe import documents
+from reconciler.probe.documents import CrunStatus, Options, RuncState
+
+_LIMIT: Final = 8 << 20
+_READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_NO_LINKS: Final = kernel.RESOLVE_NO_SYMLINKS | kernel.RESOLVE_NO_MAGICLINKS
+_HANDLE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_NOT_THERE: Final = frozenset({ENOENT, ENOTDIR})
+_NO_FILE: Final = frozenset({ELOOP, EISDIR, ENXIO, EXDEV})  # something else has its name
+
+
+@dataclass(frozen=True, slots=True)
+class Runc:
+    """What the runtime remembers.
+
+    Attributes:
+        root: What the runtime was given as ``--root``.
+        binary: Its binary, or empty for the default.
+        exists: Whether it knows the container, which it does from the end of creation on.
+        directory: The container's directory, if there is one.
+        pid, start: Init, if it is named; start in ticks since boot.
+        cgroup_dirs: Its cgroups as directories.
+        cgroup_path: The same as a path within every hierarchy, as crun keeps it.
+        has_poststop_hooks: Somebody expects to be called once the container is gone.
+    """
+
+    root: bytes
+    binary: str = ""
+    exists: Answer = Answer.NO
+    directory: bytes | None = None
+    pid: int | None = None
+    start: int | None = None
+    cgroup_dirs: tuple[str, ...] = ()
+    cgroup_path: str = ""
+    has_poststop_hooks: bool = False
+
+
+def look(layout: Layout, key: BundleKey, options_file: bytes | None, *, barred: bool) -> Runc:
+    """Read what the runtime remembers of a container.
+
+    Args:
+        layout: Says where runc keeps its state by default.
+        key: The bundle.
+        options_file: options.json, if there is one; a torn one counts as missing: it is written
+            before the container is made, and the cgroups bear witness on their own.
+        barred: options.json is there and could not be read, so the root may be another.
+    """
+    options = (documents.parse_options(options_file) if options_file else None) or Options()
+    base = documents.to_path(options.root) or layout.runc_root
+    root = base + b"/" + key.namespace
+    found = _look_below(base, key, Runc(root, options.binary_name))
+    if barred and found.exists is Answer.NO:
+        return Runc(root, exists=Answer.NONE)
+    return found
+
+
+def _look_below(base: bytes, key: BundleKey, blank: Runc) -> Runc:
+    directory = blank.root + b"/" + key.id
+    try:
+        data = _read(base, directory, b"state.json")
+        if data is not None:
+            state = documents.parse_state(data) or documents.salvage_state(data)
+            return _from_state(blank, directory, state)
+        if not _is_directory(directory):
+            return blank
+        data = _read(base, directory, b"status")
+        if data is not None:
+            return _from_status(blank, directory, documents.parse_status(data) or CrunStatus())
+    except OSError:
+        return Runc(blank.root, blank.binary, Answer.NONE)
+    return Runc(blank.root, blank.binary, Answer.NO, directory)
+
+
+def _from_state(blank: Runc, directory: bytes, state: RuncState) -> Runc:
+    return Runc(
+        blank.root,
+        blank.binary,
+        Answer.YES,
+        directory,
+        state.init_process_pid if documents.is_pid(state.init_process_pid) else None,
+        state.init_process_start or None,
+        tuple((state.cgroup_paths or {}).values()),
+        has_poststop_hooks=state.has_poststop_hooks,
+    )
+
+
+def _from_status(blank: Runc, directory: bytes, status: CrunStatus) -> Runc:
+    return Runc(
+        blank.root,
+        blank.binary,
+        Answer.YES,
+        directory,
+        status.pid if documents.is_pid(status.pid) else None,
+        status.start or None,
+        cgroup_path=status.cgroup_path,
+    )
+
+
+def _is_directory(path: bytes) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(path, follow_symlinks=False).st_mode)
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return False
+        raise
+
+
+def _read(base: bytes, directory: bytes, name: bytes) -> bytes | None:
+    """Read a state file; None if there is none, empty if it is no regular file of sane size.
+
+    Raises:
+        OSError: It could not be read.
+    """
+    path = directory + b"/" + name
+    try:
+        if not stat.S_ISREG(os.stat(path, follow_symlinks=False).st_mode):
+            return b""
+        try:
+            fd = kernel.openat2(kernel.AT_FDCWD, path, _READ, _NO_LINKS)
+        except OSError as error:
+            if error.errno != ELOOP:
+                raise
+            return _read_below(base, path[len(base) + 1 :])  # the root may be a symlink: /var/run
+        return _read_regular(fd)
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return None
+        raise
+
+
+def _read_below(base: bytes, relative: bytes) -> bytes:
+    base_fd = os.open(base, _HANDLE)
+    try:
+        return kernel.read_beneath(base_fd, relative, _LIMIT)
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return b""
+        raise
+    finally:
+        os.close(base_fd)
+
+
+def _read_regular(fd: int) -> bytes:
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _LIMIT:
+            return b""
+        data = more = os.read(fd, found.st_size + 1)
+        while more and len(data) <= _LIMIT:
+            more = os.read(fd, _LIMIT)
+            data += more
+        return data
+    finally:
+        os.close(fd)

@@ -1,0 +1,80 @@
+"""What a bundle's own files say it is: its pod, its labels, its runtime, its shim's addresses.
+
+Values in, values out; no disk. Whatever cannot be understood is as good as missing, and a missing
+label is never a guess: a rule that protects must be able to tell that it cannot know.
+"""
+
+from collections.abc import Collection
+from typing import Final
+
+from reconciler.model.evidence import NO_LABELS, Labels, Runtime, RuntimeState
+from reconciler.model.ids import BundleKey, is_identifier, show
+from reconciler.probe import documents
+from reconciler.probe.documents import Annotations, Spec
+from reconciler.probe.door import Address, parse_address
+from reconciler.probe.folder import Folder
+
+_RUNTIMES: Final = frozenset({b"containerd-shim-runc-v1", b"containerd-shim-runc-v2"})
+_NO_ANNOTATIONS: Final = Annotations()
+
+
+def spec_of(folder: Folder) -> Spec | None:
+    """Read config.json; None if it is missing, torn or hostile."""
+    data = folder.text("config.json")
+    return documents.parse_spec(data) if data else None
+
+
+def group_of(key: BundleKey, folder: Folder, spec: Spec | None) -> bytes | None:
+    """Tell for which id the bundle's shim was started: a pod's members share the sandbox's.
+
+    None if nothing says so: without config.json it may be anybody's member.
+    """
+    noted = (spec and spec.annotations) or _NO_ANNOTATIONS
+    named = (noted.runc_group or noted.sandbox_id).encode("utf-8", "replace")
+    named = named or (folder.text("sandbox") or b"").strip()
+    if named:
+        return named if is_identifier(named) else None
+    return key.id if spec is not None else None
+
+
+def labels_of(folder: Folder, spec: Spec | None, wanted: Collection[str]) -> Labels:
+    """Take from config.json what rules may match on; ``wanted`` are annotations by name."""
+    data = folder.text("config.json")
+    if spec is None or data is None:
+        return NO_LABELS
+    noted = spec.annotations or _NO_ANNOTATIONS
+    extra = documents.parse_annotations(data) if wanted else {}
+    if extra is None:
+        return NO_LABELS
+    return Labels(
+        known=True,
+        pod_namespace=noted.pod_namespace,
+        pod=noted.pod,
+        container=noted.container,
+        sandbox=noted.sandbox_id,
+        annotations=tuple(sorted((name, extra[name]) for name in wanted if name in extra)),
+    )
+
+
+def runtime_of(folder: Folder, peer: Folder | None) -> Runtime:
+    """Tell the runtime by its shim's name; a pod's member may leave that to its sandbox."""
+    path = folder.text("shim-binary-path")
+    if path is None and folder.is_barred("shim-binary-path"):
+        return Runtime(RuntimeState.NONE)
+    if path is None and folder.alien:
+        return Runtime(RuntimeState.ALIEN)
+    if path is None and peer is not None:
+        return runtime_of(peer, None)
+    name = (path or b"").strip().rpartition(b"/")[2]
+    if not name:
+        return Runtime(RuntimeState.UNNAMED)
+    state = RuntimeState.KNOWN if name in _RUNTIMES else RuntimeState.ALIEN
+    return Runtime(state, show(name))
+
+
+def addresses_of(folder: Folder) -> tuple[Address, ...]:
+    """Give the shim's addresses that files name, the newer file's first."""
+    bootstrap = folder.text("bootstrap.json")
+    texts = (documents.parse_bootstrap(bootstrap) if bootstrap else None, folder.text("address"))
+    found = (parse_address(text) for text in texts if text)
+    return tuple(address for address in found if address is not None)
