@@ -112,9 +112,9 @@ class SweepJob(msgspec.Struct, frozen=True, tag=True):
 
 
 class Deleted(msgspec.Struct, frozen=True, tag=True):
-    """What came of asking containerd; ``trouble`` is empty if it deleted the task."""
+    """What came of asking containerd: what went wrong, empty if nothing did, None if no answer."""
 
-    trouble: str = ""
+    trouble: str | None = ""
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True):

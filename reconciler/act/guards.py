@@ -1,0 +1,131 @@
+"""Guards: from which place acting is safe (design section 4). Each refusal says what to do.
+
+:func:`refusals` is pure: measured facts in, reasons out, and any question without an answer is a
+refusal. What is measured, and against whom (containerd, else a shim, else pid 1), comes from
+`reconciler.probe.namespaces`; the lock is our own. Guards never let anything happen, they only
+forbid.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from reconciler.model.evidence import Answer
+from reconciler.model.ids import show
+from reconciler.model.observations import Guard, Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where this process stands, as measured.
+
+    Attributes:
+        reference: With whose namespaces ours were compared, for people.
+        same_pids, same_time, same_mounts: Whether the namespace is the reference's.
+        shared_tree: Whether the state tree's mount is in one shared peer group with the
+            reference's; asked only if the mount namespaces differ.
+        tree: The state tree, for people.
+        fstype: Filesystem type of the state tree; empty if that could not be told, None if there is
+            no tree yet.
+        allow_disk: The operator allows a state tree that is not on a tmpfs.
+        openat2: The kernel lets us resolve names beneath a handle.
+        lacking: Privileges that are missing, by name.
+        other: Pid of another instance on this tree, 0 if it has not said which; None if there is
+            none.
+        lock_trouble: Why the lock could not be asked for, empty if it could.
+    """
+
+    reference: str
+    same_pids: Answer
+    same_time: Answer
+    same_mounts: Answer
+    shared_tree: Answer
+    tree: bytes
+    fstype: str | None
+    allow_disk: bool
+    openat2: bool
+    lacking: tuple[str, ...] = ()
+    other: int | None = None
+    lock_trouble: str = ""
+
+
+def refusals(standing: Standing) -> tuple[Refusal, ...]:
+    """Name every reason not to act; empty if there is none."""
+    return (
+        *_namespaces(standing),
+        *_state_root(standing),
+        *_kernel(standing),
+        *_instance(standing),
+    )
+
+
+def _namespaces(standing: Standing) -> Iterator[Refusal]:
+    who = standing.reference
+    if standing.same_pids is not Answer.YES:
+        yield Refusal(
+            Guard.PID_NAMESPACE,
+            f"{_state(standing.same_pids, 'pid', who)}: living processes would look dead; "
+            "run in the host's pid namespace (hostPID: true, --pid=host)",
+        )
+    if standing.same_time is not Answer.YES:
+        yield Refusal(
+            Guard.TIME_NAMESPACE,
+            f"{_state(standing.same_time, 'time', who)}: start times of processes would be "
+            "misread; run in the host's time namespace",
+        )
+    if Answer.YES not in (standing.same_mounts, standing.shared_tree):
+        yield Refusal(
+            Guard.MOUNT_NAMESPACE,
+            f"{_state(standing.same_mounts, 'mount', who)} and {show(standing.tree)} is not known "
+            "to be in a shared peer group with it: a busy mount would be lost instead of refused; "
+            "run in the host's mount namespace (no ProtectSystem=, PrivateTmp=, ... in the unit) "
+            "or mount the tree with mountPropagation: Bidirectional",
+        )
+
+
+def _state(answer: Answer, kind: str, who: str) -> str:
+    if answer is Answer.NO:
+        return f"own {kind} namespace is not that of {who}"
+    return f"cannot tell whether own {kind} namespace is that of {who}"
+
+
+def _state_root(standing: Standing) -> Iterator[Refusal]:
+    tree, fstype = show(standing.tree), standing.fstype
+    if fstype is None or fstype == "tmpfs" or (fstype and standing.allow_disk):
+        return
+    if not fstype:
+        reason = f"cannot tell on which filesystem {tree} is; check the path and permissions"
+    else:
+        reason = (
+            f"{tree} is on {fstype}, not on a tmpfs; check the path, "
+            "and set allow_disk = true if containerd's state really is on disk"
+        )
+    yield Refusal(Guard.STATE_ROOT, reason)
+
+
+def _kernel(standing: Standing) -> Iterator[Refusal]:
+    if not standing.openat2:
+        yield Refusal(
+            Guard.KERNEL,
+            "openat2 is not there or forbidden: nothing can be removed safely; "
+            "use Linux 5.8 or newer and let a seccomp profile allow openat2",
+        )
+    if standing.lacking:
+        yield Refusal(
+            Guard.PRIVILEGES,
+            f"lacking {', '.join(standing.lacking)}; run as root with these capabilities",
+        )
+
+
+def _instance(standing: Standing) -> Iterator[Refusal]:
+    if standing.lock_trouble:
+        yield Refusal(
+            Guard.INSTANCE,
+            f"cannot make sure to be the only instance: {standing.lock_trouble}; "
+            "make its directory writable",
+        )
+    elif standing.other is not None:
+        who = f"pid {standing.other}" if standing.other else "another process"
+        yield Refusal(
+            Guard.INSTANCE,
+            f"{who} already acts on {show(standing.tree)}; stop it, or only observe",
+        )

@@ -1,0 +1,84 @@
+"""Hooks: have runc delete what it knows of a dead container, so that its poststop hooks run.
+
+Somebody asked to be called when the container is gone (a network plugin frees its addresses there),
+and only runc can do that. Everything else runc would remove is removed by our own hands, so it is
+called for this alone; a process costs ten times as much as all of them. Hooks that did not run must
+not be lost silently: the bundle stays blocked (design section 3, step 2).
+
+runc is not ended with us: it drops its state first and runs the hooks then, so cutting it off would
+lose them. It ends by itself, or by the deadline here.
+"""
+
+import os
+import shutil
+import stat
+import subprocess
+from typing import Final
+
+from reconciler.act.blocked import Blocked
+from reconciler.act.record import Tally
+from reconciler.model.ids import show
+from reconciler.model.outcome import BlockReason
+
+_SAID: Final = 300  # characters of what runc said
+
+
+def pick_runc(named: str, configured: str) -> str:
+    """Choose the binary: the one the bundle names if only root can have put it there.
+
+    A name found in a file is not run as root just because it is there; k3s and others keep runc
+    where no PATH leads, so it is not ignored either.
+    """
+    if not named.startswith("/"):
+        return configured
+    try:
+        found = os.stat(named)
+    except OSError:
+        return configured
+    is_ours = found.st_uid == 0 and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return named if is_ours and stat.S_ISREG(found.st_mode) else configured
+
+
+def run_hooks(runc: str, root: bytes, id_: bytes, seconds: float, tally: Tally) -> str:
+    """Call ``runc --root ROOT delete --force ID`` and wait for it.
+
+    Args:
+        runc: The binary's name or path.
+        root: runc's root for the namespace, which holds the state directory of the id.
+        id_: The container.
+        seconds: How long it may take.
+        tally: Told that something was done.
+
+    Raises:
+        Blocked: It is not installed, failed, or has not ended in time.
+    """
+    binary = shutil.which(runc)
+    if binary is None:
+        raise Blocked(BlockReason.HOOKS, os.fsencode(runc), "not found; poststop hooks need it")
+    said = os.memfd_create("runc")
+    try:
+        code = _call(
+            [os.fsencode(binary), b"--root", root, b"delete", b"--force", id_], said, seconds
+        )
+        words = os.pread(said, _SAID, 0)
+    finally:
+        os.close(said)
+    if code is None:
+        raise Blocked(BlockReason.HOOKS, id_, f"runc delete has not ended after {seconds:g} s")
+    if code != 0:
+        reason = show(words.strip()) or f"exit code {code}"
+        raise Blocked(BlockReason.HOOKS, id_, f"runc delete failed: {reason}")
+    tally.others = True
+    return "runc ran the poststop hooks"
+
+
+def _call(command: list[bytes], said: int, seconds: float) -> int | None:
+    """Run a command to its end; None if it had to be ended."""
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd="/", start_new_session=True
+    ) as process:
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return None

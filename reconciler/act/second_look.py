@@ -1,0 +1,102 @@
+"""Second look: what a worker finds just before it acts must still allow it (principle 2).
+
+The same eyes and the same rules as the parent's, but its own look and its own pass over /proc; only
+containerd's word comes from the parent. Whatever differs from what was asked for ends the attempt
+before anything was touched. Reads only.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from reconciler.act.blocked import Blocked
+from reconciler.act.channel import CleanJob
+from reconciler.act.workplace import Workplace
+from reconciler.decide.decisions import Judgement, Verdict
+from reconciler.decide.verdicts import judge
+from reconciler.model.evidence import Containerd, Look, Mount, Node, weigh
+from reconciler.model.ids import BundleKey, is_identifier
+from reconciler.model.outcome import BlockReason
+from reconciler.probe.bundle import Resources, examine
+
+ROOTFS: Final = b"rootfs"
+VOLATILE: Final = frozenset({"tmpfs", "ramfs"})
+"""Filesystems whose content is gone once they are unmounted."""
+
+
+class NotLeftover(Exception):  # noqa: N818 -- an answer, not an error
+    """The second look disagrees.
+
+    Attributes:
+        look: What it found, None if there is no such bundle any more.
+    """
+
+    def __init__(self, why: str, look: Look | None) -> None:
+        super().__init__(why)
+        self.look = look
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A second look that agrees."""
+
+    look: Look
+    resources: Resources
+    judgement: Judgement
+
+
+def look_again(place: Workplace, job: CleanJob) -> Seen:
+    """Look at the bundle and judge it.
+
+    Raises:
+        NotLeftover: It is gone, another object, or anything but a leftover.
+        Blocked: Something is mounted below it that we may not unmount.
+    """
+    key = job.key
+    swept = place.sweep()
+    around = place.around(job.manner.layout, swept)
+    found = examine(around, key)
+    if found is None:
+        raise NotLeftover("it is gone", None)
+    look = found.look
+    if look.identity != job.identity:
+        raise NotLeftover("another object has its name", look)
+    if around.mounts is None:
+        raise Blocked(BlockReason.IO, key.id, "the mount table cannot be read")
+    tasks = frozenset({key}) if job.listed else frozenset[BundleKey]()
+    node = Node(swept, Containerd(job.containerd, tasks))
+    named = is_identifier(key.namespace) and is_identifier(key.id)
+    young = place.clock.wall() - look.newest_mtime < job.manner.settle
+    judgement = judge(weigh(key, named, look, node), young=young)
+    if judgement.verdict is not Verdict.LEFTOVER:
+        raise NotLeftover(f"{judgement.verdict.value}: {judgement.reason}", look)
+    refuse_foreign(look.mounts)
+    return Seen(look, found.resources, judgement)
+
+
+def refuse_foreign(mounts: tuple[Mount, ...]) -> None:
+    """Let only rootfs and its stack pass, and of those none whose content would be lost.
+
+    Raises:
+        Blocked: For the first other mount, by name.
+    """
+    for mount in mounts:
+        if mount.path != ROOTFS:
+            detail = f"a {mount.fstype} is mounted there; unmount it"
+            raise Blocked(BlockReason.FOREIGN_MOUNT, mount.path or b".", detail)
+        if mount.fstype in VOLATILE:
+            detail = f"it is a {mount.fstype}, whose content unmounting would destroy"
+            raise Blocked(BlockReason.FOREIGN_MOUNT, mount.path, detail)
+
+
+def refuse_mounts(place: Workplace, job: CleanJob) -> None:
+    """Make sure by a fresh mount table that nothing is mounted at or below the bundle.
+
+    Raises:
+        Blocked: Something is, or it cannot be told.
+    """
+    around = place.around(job.manner.layout, place.sweep())
+    if around.mounts is None:
+        raise Blocked(BlockReason.IO, job.key.id, "the mount table cannot be read")
+    for mount in around.mounts.of(job.key):
+        detail = f"a {mount.fstype} is still mounted there"
+        raise Blocked(BlockReason.FOREIGN_MOUNT, mount.path or b".", detail)

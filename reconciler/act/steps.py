@@ -1,0 +1,219 @@
+"""Steps: the order of a cleanup (design section 3), from the second look to the last rmdir.
+
+A job goes in, an Outcome comes out; the world's trouble is a value in it and never an exception.
+Everything named by the id goes while the bundle directory still stands, because that is the lock of
+the id; the directory goes last. Each step may find its work done already: an attempt that was
+killed anywhere is finished by the next one. What a failure means for the steps after it is not
+decided here but in `reconciler.act.record`.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from reconciler import kernel
+from reconciler.act.blocked import Blocked, blocked_by
+from reconciler.act.channel import CleanJob, FinishJob
+from reconciler.act.holders import holders
+from reconciler.act.hooks import pick_runc, run_hooks
+from reconciler.act.record import Kept, Record, Tally
+from reconciler.act.removal import hide, remove_mount_point, remove_tree
+from reconciler.act.residue import Residue
+from reconciler.act.second_look import ROOTFS, NotLeftover, Seen, look_again, refuse_mounts
+from reconciler.act.unmount import unmount_stack
+from reconciler.act.workplace import Workplace
+from reconciler.model.hidden import parse_hidden
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.layout import Layout
+from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
+
+_TREE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def clean(place: Workplace, job: CleanJob) -> Outcome:
+    """Judge the bundle once more and remove it if it is still the same and still leftover."""
+    attempt = _Cleanup(place, job)
+    try:
+        return _conclude(place, attempt.record, job, attempt.run, lambda: attempt.holders)
+    finally:
+        attempt.close()
+
+
+def finish(place: Workplace, job: FinishJob) -> Outcome:
+    """Finish a removal of ours that was cut short; the key's id is the hidden name."""
+    record = Record(place.clock, place.began, place.stop)
+
+    def remove(tally: Tally) -> str:
+        if parse_hidden(job.key.id) != job.identity.ino:
+            raise Blocked(BlockReason.CHANGED, job.key.id, "it was not hidden by us")
+        namespace = open_namespace(job.manner.layout, job.key)
+        try:
+            return _remove(namespace, job.key.id, job.identity, tally, place.stop)
+        finally:
+            os.close(namespace)
+
+    return _conclude(place, record, job, lambda: record.core("bundle", remove), tuple)
+
+
+def open_namespace(layout: Layout, key: BundleKey) -> int:
+    """Open the directory that holds the bundle, on the state tree's own mount.
+
+    Raises:
+        Blocked: It is a mount point or a symlink, or cannot be opened.
+        FileNotFoundError: It is gone.
+    """
+    try:
+        tree = os.open(layout.tasks, _TREE)
+        try:
+            return kernel.open_beneath(tree, key.namespace)
+        finally:
+            os.close(tree)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise blocked_by(error, key.namespace) from None
+
+
+def _conclude(
+    place: Workplace,
+    record: Record,
+    job: CleanJob | FinishJob,
+    work: Callable[[], None],
+    who: Callable[[], tuple[Holder, ...]],
+) -> Outcome:
+    """Do the work and say what came of it."""
+    begin = place.clock.monotonic()
+    outcome = Outcome(job.key, job.identity, Result.CLEANED)
+    try:
+        work()
+    except NotLeftover as other:
+        outcome = replace(outcome, result=Result.SKIPPED, detail=str(other), look=other.look)
+    except Blocked as blocked:
+        outcome = replace(
+            outcome,
+            result=Result.BLOCKED,
+            reason=blocked.reason,
+            detail=str(blocked),
+            holders=who(),
+        )
+    seconds = place.clock.monotonic() - begin
+    return replace(outcome, steps=tuple(record.steps), seconds=seconds)
+
+
+class _Cleanup:
+    """One attempt on one bundle."""
+
+    def __init__(self, place: Workplace, job: CleanJob) -> None:
+        self._place = place
+        self._job = job
+        self._bundle = -1
+        self._namespace = -1
+        self._seen: Seen | None = None
+        self.record = Record(place.clock, place.began, place.stop)
+        self.holders: tuple[Holder, ...] = ()
+
+    def close(self) -> None:
+        """Give the handles back."""
+        for handle in (self._bundle, self._namespace):
+            if handle >= 0:
+                os.close(handle)
+        self._bundle = self._namespace = -1
+
+    def run(self) -> None:
+        """Go through the steps, in this order."""
+        record = self.record
+        record.core("guards", self._look)
+        if self._now.judgement.claimed:
+            record.try_("containerd", self._ask_containerd)
+            try:
+                record.core("guards", self._look)
+            except NotLeftover as other:
+                if other.look is None:
+                    return  # it removed everything itself
+                raise
+        record.core("hooks", self._run_hooks)
+        record.core("unmount", self._unmount)
+        record.core("rootfs", self._remove_rootfs)
+        residue = Residue(self._place, self._job, self._now)
+        record.try_("cgroup", residue.remove_cgroups)
+        record.try_("runc-state", residue.remove_runc_state)
+        record.try_("shim-socket", residue.remove_socket)
+        record.try_("fifo", residue.remove_fifos)
+        record.try_("work-dir", residue.remove_work_dir)
+        record.core("bundle", self._remove_bundle)
+
+    @property
+    def _now(self) -> Seen:
+        if self._seen is None:
+            raise RuntimeError("nothing was judged")
+        return self._seen
+
+    def _look(self, _: Tally) -> str:
+        """Judge again, and hold on to the very object that was judged."""
+        job = self._job
+        self.close()
+        seen = self._seen = look_again(self._place, job)
+        try:
+            self._namespace = open_namespace(job.manner.layout, job.key)
+            self._bundle = kernel.open_beneath(self._namespace, job.key.id)
+        except FileNotFoundError:
+            raise NotLeftover("it is gone", None) from None
+        except OSError as error:
+            raise blocked_by(error, job.key.id) from None
+        found = kernel.statx_handle(self._bundle)
+        if Identity(found.dev, found.ino, found.mount_id) != job.identity:
+            raise NotLeftover("it was replaced while we looked", seen.look)
+        return seen.judgement.reason
+
+    def _ask_containerd(self, tally: Tally) -> str:
+        trouble = self._place.ask_delete()
+        if trouble is None:
+            raise Blocked(BlockReason.CONTAINERD, self._job.key.id, "asked to delete the task")
+        if trouble:
+            raise Kept(f"containerd did not delete the task: {trouble}")
+        tally.others = True
+        return "containerd deleted the task"
+
+    def _run_hooks(self, tally: Tally) -> str:
+        manner, resources = self._job.manner, self._now.resources
+        if not resources.has_poststop_hooks:
+            return ""
+        runc = pick_runc(resources.runc, manner.runc)
+        root, id_ = resources.runc_root, self._job.key.id
+        return run_hooks(runc, root, id_, manner.hook_seconds, tally)
+
+    def _unmount(self, tally: Tally) -> str:
+        judged = frozenset(mount.mount_id for mount in self._now.look.mounts)
+        lazy = self._job.manner.lazy_unmount
+        try:
+            done = unmount_stack(self._bundle, ROOTFS, judged, lazy=lazy)
+        except Blocked as blocked:
+            if blocked.reason is BlockReason.BUSY:
+                self.holders = holders(self._bundle, ROOTFS)
+            raise
+        tally.add(done.layers)
+        return f"{done.detached} detached while busy" if done.detached else ""
+
+    def _remove_rootfs(self, tally: Tally) -> str:
+        """Look at the mount table itself once more: what is left below must not be ours to lose."""
+        refuse_mounts(self._place, self._job)
+        tally.add(remove_mount_point(self._bundle, ROOTFS))
+        return ""
+
+    def _remove_bundle(self, tally: Tally) -> str:
+        job = self._job
+        hidden = hide(self._namespace, job.key.id, job.identity)
+        if hidden is None:
+            return ""
+        tally.add()
+        return _remove(self._namespace, hidden, job.identity, tally, self._place.stop)
+
+
+def _remove(
+    namespace: int, name: bytes, identity: Identity, tally: Tally, stop: Callable[[], bool]
+) -> str:
+    """Remove what has been hidden; a rootfs that has come back goes by rmdir alone."""
+    removed = remove_tree(namespace, name, identity, stop, frozenset({ROOTFS}))
+    tally.add(removed.entries)
+    return f"{removed.bytes} bytes freed" if removed.entries else ""

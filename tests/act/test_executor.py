@@ -1,0 +1,367 @@
+"""The executor: every job gets an outcome, whatever happens to the process that does it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import anyio
+import pytest
+
+from reconciler.act import crew
+from reconciler.act.channel import Manner
+from reconciler.act.crew import Limits
+from reconciler.act.executor import Executor
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.outcome import BlockReason, Outcome, Result
+from tests.support.bundles import DOWN, Bundle, Site, site
+from tests.support.mountns import private_mounts
+
+NOBODY = Identity(1, 2, 3)
+
+
+def processes_of(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(word) for word in text.split()]
+
+
+def is_gone(pid: int) -> bool:
+    """Ended; a zombie whose new parent does not reap has ended too."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state == "Z"
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that in time"
+        time.sleep(0.002)
+
+
+async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    with anyio.fail_after(seconds):
+        while not condition():  # noqa: ASYNC110 -- processes set no event
+            await anyio.sleep(0.002)
+
+
+async def handed_over(executor: Executor, bundle: Bundle) -> None:
+    """Wait until a worker has the job."""
+
+    def is_there() -> bool:
+        attempt = executor._under_way.get(bundle.key)
+        return attempt is not None and attempt.interrupt is not None
+
+    await eventually(is_there)
+
+
+def zygote_of(executor: Executor) -> int:
+    assert executor.zygote is not None
+    return executor.zygote
+
+
+async def first_worker(executor: Executor) -> int:
+    """Have a worker made, and give its pid; it is idle then."""
+    assert (await executor.sweep()).answered
+    (pid,) = processes_of(zygote_of(executor))
+    return pid
+
+
+def clean(executor: Executor, bundle: Bundle) -> Callable[[], Awaitable[Outcome]]:
+    return partial(executor.clean, bundle.key, bundle.identity, DOWN)
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Hold a process still; it may be gone at the end."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        if not is_gone(pid):
+            os.kill(pid, signal.SIGCONT)
+
+
+class Later:
+    """An outcome that will be there."""
+
+    def __init__(self) -> None:
+        self.outcome: Outcome | None = None
+
+    async def get(self, ask: Callable[[], Awaitable[Outcome]]) -> None:
+        self.outcome = await ask()
+
+
+def run(
+    main: Callable[[Site, Executor], Awaitable[None]],
+    base: Path,
+    *,
+    limits: Limits | None = None,
+    runc: str = "runc",
+    parallel: int = 8,
+) -> None:
+    async def whole() -> None:
+        with site(base) as made:
+            manner = Manner(made.layout, runc=runc)
+            async with Executor(manner, limits=limits, parallel=parallel) as executor:
+                await main(made, executor)
+
+    anyio.run(whole)
+
+
+@private_mounts
+def test_cleans_a_dead_bundle_whole(tmp_path: Path) -> None:
+    async def main(made: Site, executor: Executor) -> None:
+        bundle = made.bundle()
+        outcome = await executor.clean(bundle.key, bundle.identity, DOWN)
+        assert outcome.result is Result.CLEANED, outcome
+        assert bundle.left() == []
+        assert bundle.mounts() == []
+
+    run(main, tmp_path)
+
+
+@private_mounts
+def test_a_hung_worker_blocks_its_bundle_and_no_other(tmp_path: Path) -> None:
+    async def main(made: Site, executor: Executor) -> None:
+        hanging, other = made.bundle("c1"), made.bundle("c2")
+        worker = await first_worker(executor)
+        with stopped(worker):
+            later = Later()
+            async with anyio.create_task_group() as tasks:
+                begin = time.monotonic()
+                tasks.start_soon(later.get, clean(executor, hanging))
+                await handed_over(executor, hanging)
+                outcome = await clean(executor, other)()
+                assert outcome.result is Result.CLEANED, outcome
+                assert later.outcome is None
+            took = time.monotonic() - begin
+        assert later.outcome is not None
+        assert (later.outcome.result, later.outcome.reason) == (Result.BLOCKED, BlockReason.HUNG)
+        assert 0.8 < took < 2.0
+        wait_until(lambda: is_gone(worker))
+        outcome = await clean(executor, hanging)()
+        assert outcome.result is Result.CLEANED, outcome
+
+    run(main, tmp_path, limits=Limits(job=0.8))
+
+
+@private_mounts
+def test_a_killed_worker_is_a_failed_outcome_that_names_the_signal(tmp_path: Path) -> None:
+    async def main(made: Site, executor: Executor) -> None:
+        bundle = made.bundle()
+        worker = await first_worker(executor)
+        os.kill(worker, signal.SIGSTOP)
+        later = Later()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(later.get, clean(executor, bundle))
+            await handed_over(executor, bundle)
+            os.kill(worker, signal.SIGKILL)
+        assert later.outcome is not None
+        assert later.outcome.result is Result.FAILED
+        assert "SIGKILL" in later.outcome.detail
+        outcome = await clean(executor, bundle)()
+        assert outcome.result is Result.CLEANED, outcome
+
+    run(main, tmp_path)
+
+
+@private_mounts
+def test_a_worker_that_ended_while_idle_is_not_missed(tmp_path: Path) -> None:
+    async def main(made: Site, executor: Executor) -> None:
+        bundle = made.bundle()
+        worker = await first_worker(executor)
+        os.kill(worker, signal.SIGKILL)
+        await eventually(lambda: is_gone(worker))
+        outcome = await clean(executor, bundle)()
+        assert outcome.result is Result.CLEANED, outcome
+
+    run(main, tmp_path)
+
+
+@private_mounts
+def test_a_dead_zygote_fails_its_jobs_and_is_replaced(tmp_path: Path) -> None:
+    async def main(made: Site, executor: Executor) -> None:
+        bundle = made.bundle()
+        worker, zygote = await first_worker(executor), zygote_of(executor)
+        os.kill(worker, signal.SIGSTOP)
+        later = Later()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(later.get, clean(executor, bundle))
+            await handed_over(executor, bundle)
+            os.kill(zygote, signal.SIGKILL)
+        assert later.outcome is not None
+        assert later.outcome.result is Result.FAILED
+        assert "zygote" in later.outcome.detail
+        await eventually(lambda: is_gone(worker))
+        outcome = await clean(executor, bundle)()
+        assert outcome.result is Result.CLEANED, outcome
+        assert zygote_of(executor) != zygote
+
+    run(main, tmp_path)
+
+
+@private_mounts
+def test_a_zygote_that_hangs_is_replaced_once_a_job_ran_out_of_time(tmp_path: Path) -> None:
+    async def main(made: Site, executor: Executor) -> None:
+        bundle = made.bundle()
+        zygote = zygote_of(executor)
+        os.kill(zygote, signal.SIGSTOP)
+        outcome = await clean(executor, bundle)()
+        assert (outcome.result, outcome.reason) == (Result.BLOCKED, BlockReason.HUNG)
+        outcome = await clean(executor, bundle)()
+        assert outcome.result is Result.CLEANED, outcome
+        assert is_gone(zygote)
+
+    run(main, tmp_path, limits=Limits(job=0.8))
+
+
+@private_mounts
+def test_stop_ends_a_stuck_job_in_time_and_lets_nothing_begin(tmp_path: Path) -> None:
+    async def main(made: Site, executor: Executor) -> None:
+        stuck, other = made.bundle("c1"), made.bundle("c2")
+        worker = await first_worker(executor)
+        with stopped(worker):
+            later = Later()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(later.get, clean(executor, stuck))
+                await handed_over(executor, stuck)
+                begin = time.monotonic()
+                await executor.stop()
+            assert time.monotonic() - begin < 1.0
+        assert later.outcome is not None
+        assert (later.outcome.result, later.outcome.reason) == (Result.BLOCKED, BlockReason.STOPPED)
+        outcome = await clean(executor, other)()
+        assert (outcome.result, outcome.reason) == (Result.BLOCKED, BlockReason.STOPPED)
+        assert other.left()
+
+    run(main, tmp_path, limits=Limits(stop=0.3))
+
+
+@private_mounts
+def test_a_cancelled_call_ends_its_worker(tmp_path: Path) -> None:
+    async def main(made: Site, executor: Executor) -> None:
+        bundle = made.bundle()
+        worker = await first_worker(executor)
+        with stopped(worker):
+            with anyio.move_on_after(0.1) as scope:
+                await clean(executor, bundle)()
+            assert scope.cancelled_caught
+            await eventually(lambda: is_gone(worker))
+        assert bundle.left()
+
+    run(main, tmp_path)
+
+
+@private_mounts
+def test_as_many_at_a_time_as_told(tmp_path: Path) -> None:
+    """Eight hooks that take half a second each take half a second together, by twos four times."""
+    runc = tmp_path / "runc"
+    runc.write_text("#!/bin/sh\nsleep 0.5\n")
+    runc.chmod(0o755)
+
+    def took(parallel: int, base: Path) -> float:
+        seconds = 0.0
+
+        async def main(made: Site, executor: Executor) -> None:
+            nonlocal seconds
+            hook: list[dict[str, object]] = [{"path": "/bin/true"}]
+            bundles = [made.bundle(f"c{n}", hooks=hook, cgroups=False) for n in range(8)]
+            laters = [Later() for _ in bundles]
+            begin = time.monotonic()
+            async with anyio.create_task_group() as tasks:
+                for later, bundle in zip(laters, bundles, strict=True):
+                    tasks.start_soon(later.get, clean(executor, bundle))
+            seconds = time.monotonic() - begin
+            assert all(one.outcome and one.outcome.result is Result.CLEANED for one in laters)
+
+        base.mkdir()
+        run(main, base, runc=str(runc), parallel=parallel)
+        return seconds
+
+    assert 0.5 <= took(8, tmp_path / "eight") < 1.5
+    assert took(2, tmp_path / "two") >= 2.0
+
+
+@private_mounts
+def test_one_bundle_is_never_cleaned_twice_at_a_time(tmp_path: Path) -> None:
+    async def main(made: Site, executor: Executor) -> None:
+        bundle = made.bundle()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(clean(executor, bundle))
+            await handed_over(executor, bundle)
+            with pytest.raises(RuntimeError, match="already"):
+                await clean(executor, bundle)()
+
+    run(main, tmp_path)
+
+
+@private_mounts
+def test_a_sweep_that_hangs_is_no_answer(tmp_path: Path) -> None:
+    async def main(made: Site, executor: Executor) -> None:
+        worker = await first_worker(executor)
+        with stopped(worker):
+            assert not (await executor.sweep()).answered
+        assert (await executor.sweep()).answered
+
+    run(main, tmp_path, limits=Limits(sweep=0.5))
+
+
+@private_mounts
+def test_a_program_replaced_on_disk_fails_loudly(tmp_path: Path) -> None:
+    async def main(made: Site, executor: Executor) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(crew, "VERSION", "another")
+            outcome = await executor.clean(BundleKey(b"default", b"c1"), NOBODY, DOWN)
+        assert outcome.result is Result.FAILED
+        assert "restart" in outcome.detail
+
+    run(main, tmp_path)
+
+
+@private_mounts
+def test_nothing_is_left_running_at_the_end(tmp_path: Path) -> None:
+    pids: list[int] = []
+
+    async def main(made: Site, executor: Executor) -> None:
+        worker = await first_worker(executor)
+        pids.extend((zygote_of(executor), worker))
+
+    run(main, tmp_path)
+    assert len(pids) == 2
+    assert all(is_gone(pid) for pid in pids)
+
+
+PARENT = """
+import anyio, sys
+from reconciler.act.channel import Manner
+from reconciler.act.executor import Executor
+from reconciler.model.layout import Layout
+
+async def main():
+    async with Executor(Manner(Layout())) as executor:
+        assert (await executor.sweep()).answered
+        print(executor.zygote, flush=True)
+        await anyio.sleep_forever()
+
+anyio.run(main)
+"""
+
+
+def test_zygote_and_workers_end_with_a_parent_that_was_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
+        try:
+            assert parent.stdout is not None
+            zygote = int(parent.stdout.readline())
+            pids = [zygote, *processes_of(zygote)]
+            assert len(pids) == 2
+        finally:
+            parent.kill()
+    wait_until(lambda: all(is_gone(pid) for pid in pids))
