@@ -79,6 +79,11 @@ class DemoNode:
             role.init and not (init and init.alive)
         )
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether neither the tree nor a process is left."""
+        return not os.path.lexists(self.top) and not self._processes.living
+
     # ------------------------------------------------------------------ making
 
     def _build(self) -> None:

@@ -81,6 +81,11 @@ class Processes:
         for process in self._all:
             process.end()
 
+    @property
+    def living(self) -> list[Process]:
+        """Those that still run."""
+        return [process for process in self._all if process.alive]
+
     def init(self, name: str) -> Process:
         """Start something to be a container's init."""
         return self._started(Process([name]))

@@ -80,7 +80,8 @@ def _faults(node: DemoNode, role: Role, before: Picture, judged: set[Verdict]) -
     if after != before:
         yield "changed"
     if role.promise is Promise.KEPT:
-        others = judged - {role.verdict}
+        # Before every witness has spoken a bundle may be unknown, which harms nothing.
+        others = judged - {role.verdict, Verdict.UNKNOWN}
         if others:
             yield f"judged {', '.join(sorted(one.value for one in others))}"
         if not node.living(role):

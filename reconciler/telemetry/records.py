@@ -78,7 +78,9 @@ class Record:
     repeats: tuple[str, ...] | None = None
 
 
-_QUIET_DOUBTS = frozenset({DoubtKind.START, DoubtKind.TIMER, DoubtKind.ASKED})
+_QUIET_DOUBTS = frozenset(
+    {DoubtKind.START, DoubtKind.TIMER, DoubtKind.ASKED, DoubtKind.NAMESPACE}
+)
 _RETRIED = frozenset({Phase.DUE, Phase.CLEANING, Phase.BLOCKED, Phase.HELD})
 """Phases a leftover passes again at each attempt."""
 
@@ -102,16 +104,8 @@ def observed(observation: Observation) -> Iterator[Record]:
             yield Record("doubt", level, {"reason": kind.value, **_namespace(namespace)})
         case Listed():
             yield _listed(observation)
-        case NodeLooked(sweep=sweep, containerd=containerd):
-            if sweep is not None:
-                yield Record(
-                    "sweep",
-                    Level.DEBUG if sweep.answered else Level.WARNING,
-                    {"answered": sweep.answered, "shims": len(sweep.shims)},
-                    repeats=(str(sweep.answered),),
-                )
-            if containerd is not None:
-                yield _containerd(containerd)
+        case NodeLooked():
+            yield from _node(observation)
         case GuardsChecked(refused=refused):
             yield Record(
                 "guards",
@@ -218,7 +212,11 @@ def _outcome(outcome: Outcome) -> Iterator[Record]:
 
 
 def _step(key: BundleKey, step: Step) -> Record:
-    troubled = step.result in (StepResult.WARNING, StepResult.BLOCKED)
+    level = Level.INFO
+    if step.result in (StepResult.WARNING, StepResult.BLOCKED):
+        level = Level.WARNING
+    elif step.result is StepResult.NOTHING and not step.detail:
+        level = Level.DEBUG
     fields: dict[str, Field] = {
         **_named(key),
         "step": step.step,
@@ -229,7 +227,7 @@ def _step(key: BundleKey, step: Step) -> Record:
     }
     # A step that changed something is never withheld: the records must add up to what was done.
     repeats = None if step.mutations else (step.step, step.result.value, step.detail)
-    return Record("step", Level.WARNING if troubled else Level.INFO, fields, key, repeats)
+    return Record("step", level, fields, key, repeats)
 
 
 def _listed(listed: Listed) -> Record:
@@ -245,6 +243,16 @@ def _listed(listed: Listed) -> Record:
         "seconds": round(listed.seconds, 6),
     }
     return Record("relisted", Level.DEBUG, fields)
+
+
+def _node(heard: NodeLooked) -> Iterator[Record]:
+    if heard.sweep is not None:
+        answered = heard.sweep.answered
+        fields: dict[str, Field] = {"answered": answered, "shims": len(heard.sweep.shims)}
+        level = Level.DEBUG if answered else Level.WARNING
+        yield Record("sweep", level, fields, repeats=(str(answered),))
+    if heard.containerd is not None:
+        yield _containerd(heard.containerd)
 
 
 def _containerd(containerd: Containerd) -> Record:

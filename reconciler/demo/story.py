@@ -1,0 +1,96 @@
+"""The story of a demo: when the victims are killed, and what is remembered of it.
+
+A listener hears what each bundle is judged as; the story itself only waits and kills.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import anyio
+from typing_extensions import override
+
+from reconciler.decide.decisions import Decision, Judged, Vanished, Verdict
+from reconciler.demo.cast import CAST, Promise
+from reconciler.demo.node import DemoNode
+from reconciler.model.ids import BundleKey
+from reconciler.model.observations import Observation, Stamp
+from reconciler.model.outcome import Outcome, Result
+from reconciler.ports import Clock, Listener
+
+_HALF: Final = 0.4
+_PATIENCE: Final = 20.0
+"""How much longer than asked a slow machine may take to keep the promises, in seconds."""
+
+
+@dataclass(slots=True)
+class Witness(Listener):
+    """Remembers what the promises are about.
+
+    Attributes:
+        verdicts: What each bundle was judged as, at any time.
+        killed_at: When the victims were killed, on the monotonic clock.
+        noticed_at: When the first victim was judged a leftover.
+        cleaned: Bundles that were removed.
+        blocked: Bundles that were left where they are because something is in the way.
+    """
+
+    verdicts: dict[BundleKey, set[Verdict]] = field(default_factory=dict)
+    killed_at: float | None = None
+    noticed_at: float | None = None
+    cleaned: set[BundleKey] = field(default_factory=set)
+    blocked: set[BundleKey] = field(default_factory=set)
+
+    @override
+    def observed(self, stamp: Stamp, observation: Observation) -> None:
+        """Remember what came of cleanups."""
+        if isinstance(observation, Outcome) and observation.result is Result.BLOCKED:
+            self.blocked.add(observation.key)
+
+    @override
+    def decided(self, stamp: Stamp, decision: Decision) -> None:
+        """Remember verdicts."""
+        if isinstance(decision, Vanished) and decision.cleaned:
+            self.cleaned.add(decision.key)
+        if not isinstance(decision, Judged):
+            return
+        verdict = decision.judgement.verdict
+        self.verdicts.setdefault(decision.key, set()).add(verdict)
+        victim = self.killed_at is not None and decision.key in _VICTIMS
+        if victim and verdict is Verdict.LEFTOVER and self.noticed_at is None:
+            self.noticed_at = stamp.mono
+
+    @property
+    def is_over(self) -> bool:
+        """Whether everything that was to happen has happened."""
+        removed = {role.key for role in CAST if role.promise is Promise.CLEANED}
+        stuck = {role.key for role in CAST if role.promise is Promise.BLOCKED}
+        return removed <= self.cleaned and stuck <= self.blocked
+
+
+_VICTIMS: Final = frozenset(role.key for role in CAST if role.killed)
+
+
+async def tell(node: DemoNode, witness: Witness, clock: Clock, seconds: float | None) -> None:
+    """Kill the victims half way, and return when the time is over.
+
+    Args:
+        node: Where they live.
+        witness: Hears what happens.
+        clock: Times it.
+        seconds: How long it lasts; None for ever.
+    """
+    begun = clock.monotonic()
+    half = _HALF * (10.0 if seconds is None else seconds)
+    await _until(clock, begun + half)
+    witness.killed_at = clock.monotonic()
+    node.kill_victims()
+    if seconds is None:
+        await anyio.sleep_forever()
+        return
+    await _until(clock, begun + seconds)
+    while not witness.is_over and clock.monotonic() < begun + seconds + _PATIENCE:
+        await _until(clock, clock.monotonic() + 0.1)
+
+
+async def _until(clock: Clock, when: float) -> None:
+    await clock.wait(anyio.Event(), when)

@@ -1,0 +1,295 @@
+"""The JSON shapes of `scan`, `explain` and `clean` (design section 6). Stable: additions only.
+
+Values of the engine flow in, structs for msgspec flow out. Names are made printable here, so no
+byte of a hostile name reaches a terminal or breaks a parser.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import Final
+
+import msgspec
+
+from reconciler.decide.decisions import Verdict
+from reconciler.decide.views import BundleView
+from reconciler.model.debris import Debris
+from reconciler.model.evidence import Entries, Kind, Look
+from reconciler.model.ids import show
+from reconciler.model.layout import Layout
+from reconciler.model.observations import Refusal
+from reconciler.model.outcome import Outcome, Result
+
+_EXPECTED: Final[dict[str, Entries]] = {
+    "address": Entries.ADDRESS | Entries.BOOTSTRAP,
+    "config.json": Entries.CONFIG,
+    "init.pid": Entries.INIT_PID,
+    "log": Entries.LOG,
+    "log.json": Entries.LOG_JSON,
+    "options.json": Entries.OPTIONS,
+    "rootfs": Entries.ROOTFS,
+    "runtime": Entries.RUNTIME,
+    "shim-binary-path": Entries.SHIM_BINARY_PATH | Entries.SANDBOX,
+    "work": Entries.WORK,
+}
+"""What a healthy bundle holds; any of the entries will do (2.x writes bootstrap.json for address,
+and members of a 2.x pod have a `sandbox` file in place of `shim-binary-path`)."""
+
+
+class Init(msgspec.Struct, frozen=True):
+    """Evidence about the init process."""
+
+    pid: int | None
+    state: str
+    detail: str
+
+
+class Shim(msgspec.Struct, frozen=True):
+    """Evidence about the shim."""
+
+    socket: str | None
+    state: str
+    detail: str
+
+
+class Bundle(msgspec.Struct, frozen=True):
+    """One bundle of `scan -o json`."""
+
+    namespace: str
+    id: str
+    verdict: str
+    phase: str | None
+    reason: str
+    age_seconds: float
+    size_bytes: int
+    init: Init
+    shim: Shim
+    containerd: str
+    mounts: list[str]
+    missing: list[str]
+    rule: int
+    due_in_seconds: float | None
+    cause: str
+    cgroup: str
+    runtime: str
+    policy: str
+    path: str
+
+
+class DebrisShape(msgspec.Struct, frozen=True):
+    """One piece of debris of `scan -o json`."""
+
+    kind: str
+    path: str
+    namespace: str
+    id: str
+    age_seconds: float
+    reason: str
+    phase: str | None
+
+
+class ScanSummary(msgspec.Struct, frozen=True):
+    """Counts of a scan."""
+
+    bundles: int
+    verdicts: dict[str, int]
+    leftovers: int
+    debris: int
+    total_bytes: int
+    leftover_bytes: int
+    containerd: str
+    refused: list[str]
+    seconds: float
+
+
+class Scan(msgspec.Struct, frozen=True):
+    """The whole of `scan -o json`."""
+
+    bundles: list[Bundle]
+    debris: list[DebrisShape]
+    summary: ScanSummary
+
+
+class StepShape(msgspec.Struct, frozen=True):
+    """One step of `clean -o json`."""
+
+    step: str
+    result: str
+    detail: str
+    seconds: float
+    mutations: int
+
+
+class HolderShape(msgspec.Struct, frozen=True):
+    """A process that keeps a bundle busy."""
+
+    pid: int
+    name: str
+    how: str
+
+
+class ResultShape(msgspec.Struct, frozen=True):
+    """What came of one thing that `clean` was to remove."""
+
+    kind: str
+    namespace: str
+    id: str
+    path: str
+    result: str
+    reason: str
+    detail: str
+    holders: list[HolderShape]
+    seconds: float
+    steps: list[StepShape]
+
+
+class CleanSummary(msgspec.Struct, frozen=True):
+    """Counts of a clean; ``waiting`` are leftovers whose time has not come."""
+
+    results: dict[str, int]
+    mutations: int
+    waiting: int
+    dry_run: bool
+    seconds: float
+
+
+class Clean(msgspec.Struct, frozen=True):
+    """The whole of `clean -o json`."""
+
+    results: list[ResultShape]
+    summary: CleanSummary
+
+
+def encode(value: msgspec.Struct) -> str:
+    """Encode for people and machines: indented JSON with a final newline."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n"
+
+
+def missing(look: Look) -> list[str]:
+    """Name the files a healthy bundle holds and this one lacks."""
+    if look.kind is not Kind.DIRECTORY:
+        return []
+    return [name for name, entries in _EXPECTED.items() if not look.entries & entries]
+
+
+def bundle(view: BundleView, layout: Layout) -> Bundle:
+    """Shape one bundle."""
+    look = view.look
+    runtime = look.runtime.name or look.runtime.state.value
+    return Bundle(
+        namespace=show(view.key.namespace),
+        id=show(view.key.id),
+        verdict=view.judgement.verdict.value,
+        phase=view.phase.value or None,
+        reason=view.judgement.reason,
+        age_seconds=round(view.age_seconds, 3),
+        size_bytes=look.size_bytes,
+        init=Init(look.init.pid, look.init.state.value, look.init.detail),
+        shim=Shim(
+            None if look.shim.socket is None else show(look.shim.socket),
+            view.facts.shim.value,
+            look.shim.detail,
+        ),
+        containerd=view.facts.task.value,
+        mounts=[show(mount.path) for mount in look.mounts],
+        missing=missing(look),
+        rule=view.judgement.rule,
+        due_in_seconds=None if view.due_in_seconds is None else round(view.due_in_seconds, 3),
+        cause=view.cause,
+        cgroup=view.facts.cgroup.value,
+        runtime=show(runtime.encode("utf-8", "surrogateescape")),
+        policy=view.policy,
+        path=show(layout.bundle(view.key)),
+    )
+
+
+def debris(found: Debris, wall: float) -> DebrisShape:
+    """Shape one piece of debris; ``wall`` is now, in seconds since the epoch."""
+    return DebrisShape(
+        kind=found.kind.value,
+        path=show(found.path),
+        namespace=show(found.namespace),
+        id=show(found.id),
+        age_seconds=round(max(0.0, wall - found.mtime), 3),
+        reason=found.reason,
+        phase=None,
+    )
+
+
+def scan(
+    bundles: Sequence[Bundle],
+    left: Sequence[DebrisShape],
+    *,
+    containerd: str,
+    refused: Sequence[Refusal],
+    seconds: float,
+) -> Scan:
+    """Shape a whole scan."""
+    leftovers = [one for one in bundles if one.verdict == Verdict.LEFTOVER.value]
+    summary = ScanSummary(
+        bundles=len(bundles),
+        verdicts=_counts((one.verdict for one in bundles), Verdict),
+        leftovers=len(leftovers),
+        debris=len(left),
+        total_bytes=sum(one.size_bytes for one in bundles),
+        leftover_bytes=sum(one.size_bytes for one in leftovers),
+        containerd=containerd,
+        refused=[refusal.reason for refusal in refused],
+        seconds=round(seconds, 6),
+    )
+    return Scan(list(bundles), list(left), summary)
+
+
+def outcome(done: Outcome, layout: Layout) -> ResultShape:
+    """Shape what came of one bundle."""
+    return ResultShape(
+        kind="bundle",
+        namespace=show(done.key.namespace),
+        id=show(done.key.id),
+        path=show(layout.bundle(done.key)),
+        result=done.result.value,
+        reason="" if done.reason is None else done.reason.value,
+        detail=done.detail,
+        holders=[HolderShape(who.pid, who.name, who.how) for who in done.holders],
+        seconds=round(done.seconds, 6),
+        steps=[
+            StepShape(
+                step.step, step.result.value, step.detail, round(step.seconds, 6), step.mutations
+            )
+            for step in done.steps
+        ],
+    )
+
+
+def kept(view: BundleView, layout: Layout, result: Result, reason: str) -> ResultShape:
+    """Shape what was left alone on purpose: a brake, a protecting rule, a dry run."""
+    return ResultShape(
+        kind="bundle",
+        namespace=show(view.key.namespace),
+        id=show(view.key.id),
+        path=show(layout.bundle(view.key)),
+        result=result.value,
+        reason=reason,
+        detail=view.judgement.reason,
+        holders=[],
+        seconds=0.0,
+        steps=[],
+    )
+
+
+def clean(results: Sequence[ResultShape], *, waiting: int, dry_run: bool, seconds: float) -> Clean:
+    """Shape a whole clean."""
+    summary = CleanSummary(
+        results=_counts((one.result for one in results), Result),
+        mutations=sum(step.mutations for one in results for step in one.steps),
+        waiting=waiting,
+        dry_run=dry_run,
+        seconds=round(seconds, 6),
+    )
+    return Clean(list(results), summary)
+
+
+def _counts(values: Iterable[str], of: type[Enum]) -> dict[str, int]:
+    """Count values, every possible one named, so that a reader finds a 0 and not a hole."""
+    counted = Counter(values)
+    return {str(one.value): counted[str(one.value)] for one in of}

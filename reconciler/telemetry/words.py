@@ -1,0 +1,44 @@
+"""Ages, sizes, counts and times in a few characters for people. Pure."""
+
+from typing import Final
+
+_UNITS: Final = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+_FINE: Final = 10.0
+_STEP: Final = 1000
+
+
+def age(seconds: float) -> str:
+    """Write a time span with its two largest units: ``3d4h``, ``5m10s``, ``0.4s``."""
+    if seconds < _FINE:
+        return f"{seconds:.1f}s"
+    rest = int(seconds)
+    parts: list[str] = []
+    for unit, length in _UNITS:
+        count, rest = divmod(rest, length)
+        if count or parts:
+            parts.append(f"{count}{unit}" if count else "")
+    return "".join(parts[:2])
+
+
+def size(count: int) -> str:
+    """Write a number of bytes in decimal units: ``512B``, ``12.3kB``, ``4.0GB``."""
+    if count < _STEP:
+        return f"{count}B"
+    value = float(count)
+    for unit in ("kB", "MB", "GB", "TB"):
+        value /= _STEP
+        if value < _STEP:
+            return f"{value:.1f}{unit}"
+    return f"{value / _STEP:.1f}PB"
+
+
+def plural(count: int, noun: str) -> str:
+    """Write a count with its noun."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def due(seconds: float | None) -> str:
+    """Write when something is due."""
+    if seconds is None:
+        return "-"
+    return "now" if seconds <= 0 else f"in {age(seconds)}"
