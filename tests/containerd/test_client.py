@@ -244,18 +244,17 @@ async def test_a_subscription_that_breaks_says_so(tmp_path: Path) -> None:
 async def test_nothing_stays_open(tmp_path: Path) -> None:
     async with FakeContainerd(tmp_path) as fake:
         fake.tasks = {WEB}
-        client = client_of(fake, 0.1)
         before = open_handles()
-        await client.tell()
+        await client_of(fake).tell()
         fake.slow = 3600
-        await failure_of(client)  # a deadline in the middle of a call
+        await failure_of(client_of(fake, 0.1))  # a deadline in the middle of a call
         with anyio.move_on_after(0.05):
             await client_of(fake).tell()  # cancelled in the middle of a call
         fake.slow = 0
         with anyio.move_on_after(0.05):  # cancelled while it waits
             await client_of(fake).subscribe(lambda: None, lambda key: None)
         fake.drops = {VERSION}
-        await failure_of(client)
+        await failure_of(client_of(fake))
         with anyio.fail_after(5):
             while open_handles() != before:  # the server's ends close in the loop's next turns
                 await checkpoint()

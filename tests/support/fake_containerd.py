@@ -60,6 +60,7 @@ class FakeContainerd:
         version: What it calls itself.
         namespaces: Namespaces it lists, beside those of its tasks.
         tasks: Its tasks.
+        running: Those of them that it will not delete.
         slow: Seconds before each answer; infinite: it hangs.
         drops: Methods at which every connection breaks off.
         errors: Methods, or namespaces of `TASKS`, with what they answer instead.
@@ -76,6 +77,7 @@ class FakeContainerd:
         self.version = "1.6.20"
         self.namespaces: set[bytes] = set()
         self.tasks: set[BundleKey] = set()
+        self.running: set[BundleKey] = set()
         self.slow = 0.0
         self.drops: set[str] = set()
         self.errors: dict[str | bytes, GRPCError] = {}
@@ -138,6 +140,10 @@ class FakeContainerd:
         while len(self._subscribers) < count:
             await self._changed.wait()
 
+    async def listening(self) -> None:
+        """Wait until a subscription will be served."""
+        await self.subscribed()
+
     def publish(self, key: BundleKey, topic: str = "/tasks/exit") -> None:
         """Tell the subscribers about a task."""
         value = wire.Touched(id=key.id.decode()).SerializeToString()
@@ -146,6 +152,17 @@ class FakeContainerd:
         )
         for send in self._subscribers:
             send(envelope)
+
+    async def run(self, key: BundleKey) -> None:
+        """Run a container."""
+        self.tasks.add(key)
+        self.running.add(key)
+        self.publish(key, "/tasks/start")
+
+    async def end(self, key: BundleKey) -> None:
+        """Let a container's process end; the task stays."""
+        self.running.remove(key)
+        self.publish(key, "/tasks/exit")
 
     # ---------------------------------------------------------------- as a client sees it
 
@@ -185,7 +202,10 @@ class FakeContainerd:
         key = BundleKey(namespace, request.container_id.encode())
         if key not in self.tasks:
             raise GRPCError(Status.NOT_FOUND, f"task {key.id.decode()} not found")
+        if key in self.running:
+            raise GRPCError(Status.UNKNOWN, "cannot delete a running process")
         self.tasks.remove(key)
+        self.publish(key, "/tasks/delete")
         await stream.send_message(wire.Deleted(exit_status=137))
 
     async def _subscribe(self, stream: Stream[wire.Subscribe, wire.Envelope]) -> None:
