@@ -1,0 +1,66 @@
+"""One worker's hands without the process around them, and what to expect of an outcome."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from reconciler.act import steps
+from reconciler.act.channel import CleanJob, FinishJob, Manner
+from reconciler.act.workplace import Workplace
+from reconciler.clock import SystemClock
+from reconciler.model.evidence import ContainerdState
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.outcome import BlockReason, Outcome, Result, Step, StepResult
+from tests.support.bundles import Bundle, Site, site
+
+
+class Hand:
+    """One worker's hands, without the process around them."""
+
+    def __init__(self, made: Site) -> None:
+        self.manner = Manner(made.layout)
+        self.containerd = ContainerdState.DOWN
+        self.listed = False
+        self.stop = False
+        self.delete: Callable[[], str | None] = lambda: "not expected"
+        self.began: list[str] = []
+        self.place = Workplace(SystemClock(), self._begin, self._delete, lambda: self.stop)
+
+    def clean(self, bundle: Bundle) -> Outcome:
+        job = CleanJob(bundle.key, bundle.identity, self.containerd, self.listed, self.manner)
+        return steps.clean(self.place, job)
+
+    def finish(self, key: BundleKey, identity: Identity) -> Outcome:
+        return steps.finish(self.place, FinishJob(key, identity, self.manner))
+
+    def _begin(self, step: str, done: Step | None) -> None:
+        self.began.append(step)
+
+    def _delete(self) -> str | None:
+        return self.delete()
+
+
+@contextmanager
+def workshop(base: Path) -> Iterator[tuple[Site, Hand]]:
+    with site(base) as made:
+        yield made, Hand(made)
+
+
+def step(outcome: Outcome, name: str) -> Step:
+    return next(one for one in outcome.steps if one.step == name)
+
+
+def assert_cleaned(outcome: Outcome, bundle: Bundle) -> None:
+    assert outcome.result is Result.CLEANED, outcome
+    assert [one for one in outcome.steps if one.result is StepResult.WARNING] == []
+    assert bundle.left() == []
+    assert bundle.mounts() == []
+
+
+def assert_blocked(outcome: Outcome, reason: BlockReason) -> None:
+    assert (outcome.result, outcome.reason) == (Result.BLOCKED, reason), outcome
+
+
+def assert_untouched(outcome: Outcome, bundle: Bundle, left: list[Path]) -> None:
+    assert sum(one.mutations for one in outcome.steps) == 0
+    assert bundle.left() == left
