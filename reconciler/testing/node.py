@@ -92,6 +92,8 @@ class Bundle:
         runtime: What ``shim-binary-path`` names.
         creating: containerd has not finished (or given up) creating it.
         pod_namespace: Annotation of its pod.
+        slice: The component of its cgroup's path that is its own; mostly its id.
+        unheard: When it last changed (or began) without an event reaching us.
     """
 
     key: BundleKey
@@ -107,6 +109,8 @@ class Bundle:
     runtime: str = "runc"
     creating: bool = True
     pod_namespace: str = "default"
+    slice: bytes = b""
+    unheard: float = float("-inf")
 
 
 class Node:
@@ -121,6 +125,7 @@ class Node:
         tasks: What containerd would list.
         daemon: How containerd fares.
         hears: Whether events reach us.
+        reuses_inodes: A new directory may get the inode number of a removed one.
         hints: Events not fetched yet.
     """
 
@@ -133,9 +138,11 @@ class Node:
         self.tasks: set[BundleKey] = set()
         self.daemon = Daemon.UP
         self.hears = True
+        self.reuses_inodes = False
         self.hints: list[Observation] = []
         self._pid = 1000
         self._ino = 100
+        self._freed: list[int] = []
 
     @property
     def stamp(self) -> Stamp:
@@ -170,7 +177,14 @@ class Node:
 
     # ------------------------------------------------------------------ tasks, in order
 
-    def create(self, key: BundleKey, group: bytes | None = None) -> Bundle:
+    def create(
+        self,
+        key: BundleKey,
+        group: bytes | None = None,
+        *,
+        runtime: str = "runc",
+        slice_name: bytes | None = None,
+    ) -> Bundle:
         """Begin a creation: containerd makes the directory and starts the helper.
 
         Raises:
@@ -179,9 +193,17 @@ class Node:
         if key in self.bundles or self.daemon is not Daemon.UP:
             raise ValueError(f"{key} cannot be created now")
         self._tick()
-        self._ino += 1
-        bundle = Bundle(key, Identity(1, self._ino, 1), group or key.id, self.stamp.wall)
-        self.bundles[key] = bundle
+        if not (self.reuses_inodes and self._freed):
+            self._ino += 1
+            self._freed.append(self._ino)
+        bundle = self.bundles[key] = Bundle(
+            key,
+            Identity(1, self._freed.pop(), 1),
+            group or key.id,
+            self.stamp.wall,
+            runtime=runtime,
+            slice=slice_name or key.id,
+        )
         bundle.mounts.append(Mount(b"rootfs", 10_000 + self._ino, "overlay"))
         self._begin(Role.HELPER, key)
         self._hint(key)
@@ -217,7 +239,7 @@ class Node:
         """Let a container start another process."""
         self._tick()
         if self.members(self.bundles[key]):
-            self._begin(Role.MEMBER, key, cgroup=key.id)
+            self._begin(Role.MEMBER, key, cgroup=self.bundles[key].slice)
 
     def stop(self, key: BundleKey) -> None:
         """Let every process of a container end in order; the shim stays."""
@@ -332,7 +354,9 @@ class Node:
     def remove(self, key: BundleKey) -> None:
         """Take a bundle away, with all that is named by its id."""
         self._tick()
-        if self.bundles.pop(key, None) is not None:
+        bundle = self.bundles.pop(key, None)
+        if bundle is not None:
+            self._freed.append(bundle.identity.ino)
             self._hint(key)
 
     def set_daemon(self, daemon: Daemon, *, sweeps: bool = True) -> None:
@@ -364,7 +388,7 @@ class Node:
                 self.remove(bundle.key)
 
     def _make_init(self, bundle: Bundle) -> None:
-        init = self._begin(Role.INIT, bundle.key, cgroup=bundle.key.id)
+        init = self._begin(Role.INIT, bundle.key, cgroup=bundle.slice)
         bundle.files |= BY_RUNC
         bundle.init_pid, bundle.init_started = init.pid, init.started
         bundle.runc_state = bundle.cgroup = True
@@ -396,6 +420,8 @@ class Node:
     def _hint(self, key: BundleKey, kind: HintKind = HintKind.CHANGED) -> None:
         if self.hears:
             self.hints.append(Hint(key, kind))
+        elif key in self.bundles:
+            self.bundles[key].unheard = self.mono
 
     def _tick(self) -> None:
         self.mono += TICK

@@ -155,7 +155,7 @@ class Sight:
 
 def _whose(process: Process, bundle: Bundle) -> Init:
     """Tell whether the process a bundle names is its own: pids come back."""
-    if process.cgroup == bundle.key.id:
+    if process.cgroup == bundle.slice:
         return Init(InitState.ALIVE, process.pid)
     if bundle.runc_state and process.started != bundle.init_started:
         return Init(InitState.DEAD, process.pid, "start time differs from runc's state")

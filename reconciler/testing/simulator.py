@@ -106,6 +106,7 @@ class Simulation:
         self.said: list[tuple[Stamp, Decision]] = []
         self._late: list[tuple[float, Observation]] = []
         self._cleaning: list[tuple[float, Clean]] = []
+        self._looked_at: dict[BundleKey, float] = {}
         self._work: deque[LookAt | Relist] = deque()
         self._relist_at = self.node.mono + self.manners.relist
         self.observe(GuardsChecked())
@@ -190,6 +191,7 @@ class Simulation:
     def _do(self, work: LookAt | Relist) -> None:
         match work:
             case LookAt():
+                self._looked_at[work.key] = self.node.mono
                 self.observe(Looked(work.key, self.sight.look(work.key)))
             case Relist():
                 self.observe(self.sight.listed(work.namespace))
@@ -250,8 +252,14 @@ class Simulation:
     # ------------------------------------------------------------------ hands
 
     def _check(self, request: Clean) -> None:
+        """Compare a request with the truth, unless it changed without an event since the look.
+
+        That is what the second look is for; whatever is removed after it is compared always.
+        """
         bundle = self.node.bundles.get(request.key)
         if bundle is None or bundle.identity != request.identity:
+            return
+        if bundle.unheard > self._looked_at.get(request.key, 0.0):
             return
         if self.node.truth(request.key) is Truth.ALIVE:
             self.harm.append(f"at {self.node.mono - 1e5:.3f} s: cleanup of living {request.key}")

@@ -1,0 +1,358 @@
+"""Lines in, values out; the mirror of :mod:`reconciler.journal.encode`. No I/O.
+
+Whatever is wrong with a line is a :class:`BadLineError`, and nothing else is ever raised.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import assert_never
+
+import msgspec
+
+from reconciler.decide.decisions import (
+    AskNode,
+    Braked,
+    BudgetKind,
+    Clean,
+    Decision,
+    Died,
+    FinishRemoval,
+    Judged,
+    LookAt,
+    OverBudget,
+    Phase,
+    Relist,
+    Vanished,
+    Verdict,
+)
+from reconciler.decide.policy import Policies
+from reconciler.journal import wire
+from reconciler.journal.encode import WALL_STEP
+from reconciler.journal.tables import Entry, Tables, apply_difference
+from reconciler.journal.values import identity_in, look_in, policies_in, row_in
+from reconciler.model.evidence import Containerd, ContainerdState, ShimProcess, Sweep
+from reconciler.model.ids import BundleKey, unshow
+from reconciler.model.observations import (
+    Doubt,
+    DoubtKind,
+    Guard,
+    GuardsChecked,
+    Hidden,
+    Hint,
+    HintKind,
+    Listed,
+    Looked,
+    NodeLooked,
+    Observation,
+    Refusal,
+    Remembered,
+    Seen,
+    Stamp,
+)
+from reconciler.model.outcome import BlockReason, Holder, Outcome, Result, Step, StepResult
+
+
+class BadLineError(Exception):
+    """A line that is no line of a journal; says why."""
+
+
+class NewerSchemaError(BadLineError):
+    """A journal of a later version of the program."""
+
+
+class NoJournalError(BadLineError):
+    """A first line that is no header."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """So many records were lost here."""
+
+    lost: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One thing the engine was given, and what it concluded then.
+
+    Attributes:
+        stamp: When.
+        observation: What was observed; None if it was given the time alone, or policies.
+        policies: What was put into force, if that is what happened.
+        decisions: The conclusions, in order.
+    """
+
+    stamp: Stamp
+    observation: Observation | None
+    policies: Policies | None
+    decisions: tuple[Decision, ...]
+
+
+class _First(msgspec.Struct):
+    journal: str
+    schema: int
+
+
+def read_header(line: bytes) -> wire.Header:
+    """Read a first line.
+
+    Raises:
+        NewerSchemaError: A later version of the program wrote it.
+        NoJournalError: It is no header.
+    """
+    try:
+        first = msgspec.json.decode(line, type=_First)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise NoJournalError(f"no header: {error}") from error
+    if first.journal != wire.MAGIC:
+        raise NoJournalError(f"a journal of {first.journal[:40]!r}")
+    if first.schema > wire.SCHEMA:
+        message = f"schema {first.schema} is newer than {wire.SCHEMA}, the newest known here"
+        raise NewerSchemaError(message)
+    try:
+        header = msgspec.json.decode(line, type=wire.Header)
+        policies_in(header.policies)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise NoJournalError(f"damaged header: {error}") from error
+    return header
+
+
+class Decoder:
+    """Reads the lines of one file after its header."""
+
+    def __init__(self, header: wire.Header) -> None:
+        self._json = msgspec.json.Decoder(wire.Record)
+        self._tables = Tables()
+        self._offset = header.wall - header.mono
+
+    def record(self, line: bytes) -> Given | Gap:
+        """Read one line.
+
+        Raises:
+            BadLineError: It is damaged, or speaks of what no line before it named.
+        """
+        try:
+            record = self._json.decode(line)
+            if record.gap is not None:
+                self._tables = Tables()
+                return Gap(record.gap, record.y)
+            return self._given(record)
+        except (msgspec.MsgspecError, LookupError, ValueError, RecursionError) as error:
+            what = str(error) or type(error).__name__
+            if isinstance(error, LookupError):
+                what = f"speaks of number {what}, which no line before it named"
+            raise BadLineError(what) from error
+
+    def _given(self, record: wire.Record) -> Given:
+        tables = self._tables
+        for namespace, name in record.n:
+            tables.add(BundleKey(unshow(namespace), unshow(name)))
+        for row in record.j:
+            tables.add_row(row_in(row))
+        wall = record.W
+        if wall is None:
+            wall = record.t + self._offset + record.w * WALL_STEP
+        observation = None if record.o is None else self._observation(record.o)
+        decisions: tuple[Decision, ...] = ()
+        if record.d:
+            listed = observation if isinstance(observation, Listed) else None
+            decisions = tuple(self._decisions(record.d, listed))
+        policies = None if record.p is None else policies_in(record.p)
+        if tables.leaving:
+            tables.end_record()
+        return Given(Stamp(record.t, wall), observation, policies, decisions)
+
+    def _entry(self, number: int) -> Entry:
+        return self._tables.by_number[number]
+
+    def _key(self, number: int) -> BundleKey:
+        return self._tables.by_number[number].key
+
+    # ------------------------------------------------------------------ observations
+
+    def _observation(self, said: wire.Observation) -> Observation:  # noqa: C901, PLR0911 - one case each
+        match said:
+            case wire.Same():
+                entry = self._entry(said.b)
+                if entry.look is None:
+                    raise ValueError("the same look as one that is not there")
+                return Looked(entry.key, entry.look)
+            case wire.Looked():
+                entry = self._entry(said.b)
+                entry.look = look_in(said.l)
+                entry.identity = entry.look.identity
+                return Looked(entry.key, entry.look)
+            case wire.Gone():
+                self._tables.leaving.append(said.b)
+                return Looked(self._key(said.b), None)
+            case wire.Hint():
+                return Hint(self._key(said.b), HintKind(said.y))
+            case wire.Doubt():
+                return Doubt(DoubtKind(said.y), _scope_in(said.ns))
+            case wire.Listed():
+                return self._listed(said)
+            case wire.Node():
+                return self._node(said)
+            case wire.Guards():
+                return GuardsChecked(tuple(Refusal(Guard(g), reason) for g, reason in said.c))
+            case wire.Remembered():
+                identity = identity_in(said.i)
+                return Remembered(self._key(said.b), identity, said.alive, said.leftover)
+            case wire.Outcome():
+                return self._outcome(said)
+            case _:
+                assert_never(said)
+
+    def _listed(self, said: wire.Listed) -> Listed:
+        scope = _scope_in(said.ns)
+        if said.b is not None:
+            order = [self._seen(seen) for seen in said.b]
+        else:
+            before = self._tables.listings.get(scope, [])
+            added = [(place, self._seen(seen)) for place, seen in said.add]
+            order = apply_difference(before, said.x, added)
+        if said.a:
+            self._tables.remember_listing(scope, order)
+        return Listed(
+            answered=said.a,
+            present=said.present,
+            bundles=tuple(self._listed_one(number) for number in order),
+            hidden=tuple(
+                Hidden(BundleKey(unshow(ns), unshow(name)), identity_in(i), mtime, ours)
+                for ns, name, i, mtime, ours in said.hidden
+            ),
+            namespace=scope,
+            seconds=said.s,
+        )
+
+    def _seen(self, seen: wire.Seen) -> int:
+        if isinstance(seen, int):
+            return seen
+        number, identity = seen
+        self._entry(number).identity = identity_in(identity)
+        return number
+
+    def _listed_one(self, number: int) -> Seen:
+        entry = self._entry(number)
+        if entry.identity is None:
+            raise ValueError("a listing of something without identity")
+        return Seen(entry.key, entry.identity)
+
+    def _node(self, said: wire.Node) -> NodeLooked:
+        tables = self._tables
+        sweep = None if said.sweep is None else _sweep_in(tables.sweep, said.sweep)
+        heard = None
+        if said.containerd is not None:
+            heard = _containerd_in(tables.containerd, said.containerd)
+        tables.sweep = sweep or tables.sweep
+        tables.containerd = heard or tables.containerd
+        return NodeLooked(said.since, sweep, heard)
+
+    def _outcome(self, said: wire.Outcome) -> Outcome:
+        return Outcome(
+            key=self._key(said.b),
+            identity=identity_in(said.i),
+            result=Result(said.r),
+            reason=None if said.c is None else BlockReason(said.c),
+            detail=said.d,
+            holders=tuple(Holder(*holder) for holder in said.holders),
+            steps=tuple(
+                Step(step, StepResult(result), detail, seconds, mutations)
+                for step, result, detail, seconds, mutations in said.steps
+            ),
+            look=None if said.l is None else look_in(said.l),
+            seconds=said.s,
+        )
+
+    # ------------------------------------------------------------------ decisions
+
+    def _decisions(
+        self, said: tuple[wire.Decision, ...], listed: Listed | None
+    ) -> Iterator[Decision]:
+        for one in said:
+            if not isinstance(one, wire.Looks):
+                yield self._decision(one)
+                continue
+            why = HintKind(one.y)
+            if one.b is not None:
+                yield from (LookAt(self._key(number), why) for number in one.b)
+            elif listed is not None:
+                yield from (LookAt(seen.key, why) for seen in listed.bundles)
+            else:
+                raise ValueError("looks at a listing that is not there")
+
+    def _decision(  # noqa: PLR0911 - one case each
+        self,
+        said: wire.Judged
+        | wire.Vanished
+        | wire.Died
+        | wire.OverBudget
+        | wire.Braked
+        | wire.Relist
+        | wire.AskNode
+        | wire.Clean
+        | wire.Finish,
+    ) -> Decision:
+        match said:
+            case wire.Judged():
+                judgement, facts = self._tables.rows[said.j]
+                before = None if said.before is None else Verdict(said.before)
+                key, phase = self._key(said.b), Phase(said.p)
+                return Judged(key, judgement, phase, before, said.c, said.due, facts)
+            case wire.Vanished():
+                self._tables.leaving.append(said.b)
+                last = None if said.v is None else Verdict(said.v)
+                return Vanished(self._key(said.b), last, cleaned=said.cleaned)
+            case wire.Died():
+                return Died(self._key(said.b), said.c)
+            case wire.OverBudget():
+                return OverBudget(self._key(said.b), BudgetKind(said.c))
+            case wire.Braked():
+                return Braked(said.y, said.on, said.d)
+            case wire.Relist():
+                return Relist(DoubtKind(said.y), _scope_in(said.ns))
+            case wire.AskNode():
+                return AskNode(said.y)
+            case wire.Clean():
+                return Clean(self._key(said.b), identity_in(said.i), said.claimed, said.attempt)
+            case wire.Finish():
+                return FinishRemoval(self._key(said.b), identity_in(said.i))
+            case _:
+                assert_never(said)
+
+
+def _scope_in(namespace: str | None) -> bytes | None:
+    return None if namespace is None else unshow(namespace)
+
+
+def _keys(names: tuple[wire.Name, ...]) -> frozenset[BundleKey]:
+    return frozenset(BundleKey(unshow(ns), unshow(name)) for ns, name in names)
+
+
+def _sweep_in(before: Sweep, said: wire.Sweep) -> Sweep:
+    gone = set(_shims(said.no_shims))
+    kept = (shim for shim in before.shims if shim not in gone)
+    return Sweep(
+        answered=said.a,
+        helpers=before.helpers - _keys(said.no_helpers) | _keys(said.helpers),
+        shims=(*kept, *_shims(said.shims)),
+        cgroup_names=before.cgroup_names.difference(unshow(name) for name in said.no_cgroups).union(
+            unshow(name) for name in said.cgroups
+        ),
+    )
+
+
+def _shims(shims: tuple[tuple[str, str, int, str], ...]) -> Iterator[ShimProcess]:
+    for namespace, name, pid, address in shims:
+        yield ShimProcess(BundleKey(unshow(namespace), unshow(name)), pid, unshow(address))
+
+
+def _containerd_in(before: Containerd, said: wire.Containerd) -> Containerd:
+    return Containerd(
+        state=ContainerdState(said.s),
+        tasks=before.tasks - _keys(said.no_tasks) | _keys(said.tasks),
+        pid=said.pid,
+        version=said.version,
+        detail=said.d,
+    )
