@@ -112,6 +112,7 @@ class Loop:
         self._node = Node()
         self._node_since = float("-inf")
         self._stopped = False
+        self._turned = anyio.Event()
 
     # ------------------------------------------------------------------ from outside
 
@@ -124,6 +125,12 @@ class Loop:
         """End :meth:`run` on the next turn; whatever is under way is cancelled."""
         self._stopped = True
         self._bell.set()
+
+    async def ping(self) -> None:
+        """Return once the loop has turned; it does so at once unless something blocks it."""
+        turned = self._turned
+        self._bell.set()
+        await turned.wait()
 
     def configure(self, policies: Policies) -> None:
         """Put other policies into force at once."""
@@ -144,6 +151,8 @@ class Loop:
             self.emit(Doubt(DoubtKind.START))
             while not self._stopped:
                 await self._turn()
+                self._turned.set()
+                self._turned = anyio.Event()
                 if self._is_idle():
                     now = stages.clock.monotonic()
                     if until is not None and not self._errands and until(now):

@@ -19,6 +19,7 @@ from reconciler.decide.decisions import Clean, Decision, FinishRemoval, LookAt, 
 from reconciler.decide.hearsay import Hearsay
 from reconciler.decide.policy import Policies
 from reconciler.decide.summary import Summary, summarize
+from reconciler.decide.track import Track
 from reconciler.decide.views import BundleView
 from reconciler.model.evidence import Node
 from reconciler.model.ids import BundleKey
@@ -123,6 +124,11 @@ class Engine:
     def summary(self, now: float) -> Summary:
         """Count all bundles; one pass over them."""
         return summarize(self._bundles, now)
+
+    @property
+    def tracks(self) -> Iterator[Track]:
+        """Everything that is remembered, for the ledger."""
+        return iter(self._bundles)
 
     @property
     def hold(self) -> Hold | None:

@@ -1,0 +1,176 @@
+"""Status: what the daemon says of itself, as one JSON value for `status`, `/status` and the page.
+
+Gathered from the engine when asked. Living bundles are counted, not listed, so that the answer
+stays small on a large node; `scan` lists everything.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from reconciler.decide.decisions import Decision, Phase, Verdict
+from reconciler.decide.engine import Engine
+from reconciler.decide.views import BundleView
+from reconciler.model.ids import show
+from reconciler.model.layout import Layout
+from reconciler.model.observations import GuardsChecked, Observation, Refusal, Stamp
+from reconciler.model.outcome import Outcome
+from reconciler.telemetry import shapes
+
+MOST_BUNDLES: Final = 500
+MOST_RECENT: Final = 50
+_LISTED: Final = frozenset(Verdict) - {Verdict.RUNNING, Verdict.STOPPED}
+_ORDER: Final = {
+    phase: rank
+    for rank, phase in enumerate(
+        (Phase.CLEANING, Phase.BLOCKED, Phase.HELD, Phase.DUE, Phase.WAITING, Phase.PROTECTED)
+    )
+}
+
+
+class ContainerdStatus(msgspec.Struct, frozen=True):
+    """What is known of containerd itself."""
+
+    state: str
+    version: str
+    detail: str
+
+
+class RefusalStatus(msgspec.Struct, frozen=True):
+    """A guard that does not let us act."""
+
+    guard: str
+    reason: str
+
+
+class ConfigStatus(msgspec.Struct, frozen=True):
+    """Which configuration is in force, and how the last attempt to load one ended."""
+
+    files: list[str]
+    loaded_at: float
+    ok: bool
+    error: str
+
+
+class SummaryStatus(msgspec.Struct, frozen=True):
+    """All bundles in a few numbers."""
+
+    bundles: int
+    verdicts: dict[str, int]
+    phases: dict[str, int]
+    blocked: dict[str, int]
+    leftover_bytes: int
+    oldest_leftover_age_seconds: float
+    over_budget: dict[str, int]
+
+
+class Recent(msgspec.Struct, frozen=True):
+    """One attempt that ended lately; ``at`` in seconds since the epoch."""
+
+    at: float
+    result: shapes.ResultShape
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The whole answer. ``bundles`` are those that need attention, ``omitted`` how many more."""
+
+    version: str
+    mode: str
+    pid: int
+    state: str
+    backend: str
+    now: float
+    uptime_seconds: float
+    ready: bool
+    containerd: ContainerdStatus
+    refused: list[RefusalStatus]
+    brake: str
+    config: ConfigStatus
+    summary: SummaryStatus
+    bundles: list[shapes.Bundle]
+    omitted: int
+    recent: list[Recent]
+
+
+@dataclass(slots=True)
+class Attempts:
+    """Remembers what came of the last attempts and what the guards say. A listener."""
+
+    layout: Layout
+    refused: tuple[Refusal, ...] = ()
+    recent: deque[Recent] = field(default_factory=lambda: deque(maxlen=MOST_RECENT))
+
+    def observed(self, stamp: Stamp, observation: Observation) -> None:
+        """Take in what was learnt."""
+        match observation:
+            case Outcome():
+                self.recent.appendleft(Recent(stamp.wall, shapes.outcome(observation, self.layout)))
+            case GuardsChecked(refused=refused):
+                self.refused = refused
+            case _:
+                pass
+
+    def decided(self, stamp: Stamp, decision: Decision) -> None:
+        """Nothing to remember."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the status says beside the engine's part; see :class:`Status`."""
+
+    version: str
+    mode: str
+    pid: int
+    backend: str
+    uptime_seconds: float
+    ready: bool
+    config: ConfigStatus
+
+
+def gather(engine: Engine, attempts: Attempts, about: About, stamp: Stamp) -> Status:
+    """Put the status together; one pass over all bundles."""
+    summary = engine.summary(stamp.mono)
+    node, hold = engine.node.containerd, engine.hold
+    notable = sorted(_notable(engine.views(stamp.mono)), key=_urgency)
+    return Status(
+        version=about.version,
+        mode=about.mode,
+        pid=about.pid,
+        state=show(attempts.layout.state),
+        backend=about.backend,
+        now=stamp.wall,
+        uptime_seconds=round(about.uptime_seconds, 3),
+        ready=about.ready,
+        containerd=ContainerdStatus(node.state.value, node.version, node.detail),
+        refused=[RefusalStatus(one.guard.value, one.reason) for one in attempts.refused],
+        brake=f"{hold.brake}: {hold.detail}" if hold else "",
+        config=about.config,
+        summary=SummaryStatus(
+            bundles=summary.verdicts.total(),
+            verdicts={
+                verdict.value: sum(
+                    count for (_, one), count in summary.verdicts.items() if one is verdict
+                )
+                for verdict in Verdict
+            },
+            phases={phase.value: summary.phases[phase] for phase in _ORDER},
+            blocked=dict(summary.blocked),
+            leftover_bytes=summary.leftover_bytes,
+            oldest_leftover_age_seconds=round(summary.oldest_leftover_age, 3),
+            over_budget={kind.value: count for kind, count in summary.over_budget.items()},
+        ),
+        bundles=[shapes.bundle(view, attempts.layout) for view in notable[:MOST_BUNDLES]],
+        omitted=max(0, len(notable) - MOST_BUNDLES),
+        recent=list(attempts.recent),
+    )
+
+
+def _notable(views: Iterable[BundleView]) -> Iterable[BundleView]:
+    return (view for view in views if view.judgement.verdict in _LISTED)
+
+
+def _urgency(view: BundleView) -> tuple[int, float]:
+    return _ORDER.get(view.phase, len(_ORDER)), -view.age_seconds
