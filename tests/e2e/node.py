@@ -1,0 +1,259 @@
+"""A node: containerd in a place apart, its containers, and every way to break them.
+
+    with Node(tmp_path) as node:
+        web = node.run("web")
+        node.crash(web)
+
+All its processes are in its mount namespace or below its one cgroup, so that :meth:`Node.close`
+finds them by pid, whatever state a failed test left them in.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from tests.e2e import containerd as daemon
+from tests.e2e import image
+from tests.e2e.apart import Apart, Word
+from tests.e2e.containerd import ADDRESS, STATE, Containerd
+from tests.e2e.processes import Process, everyone, kill_all, until
+
+CGROUPS: Final = Path("/sys/fs/cgroup")
+BINARIES: Final = "RECONCILER_E2E_CONTAINERD"
+"""Names a directory with another containerd than the one in PATH."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task as it was when it was made.
+
+    Attributes:
+        namespace, id: Its name.
+        init: Its first process.
+        shim: Who looks after it; members of a pod share one.
+    """
+
+    namespace: str
+    id: str
+    init: Process
+    shim: Process
+
+    @property
+    def name(self) -> str:
+        """As people write it."""
+        return f"{self.namespace}/{self.id}"
+
+
+class Node:
+    """Owns a containerd and everything that ever came of it."""
+
+    def __init__(self, directory: Path, *, cri: bool = False) -> None:
+        self.namespace = f"e2e-{uuid.uuid4().hex[:8]}"
+        self.apart = Apart()
+        named = os.environ.get(BINARIES)
+        self._directory = directory / self.namespace
+        self._directory.mkdir()
+        binaries = Path(named) if named else None
+        self.containerd = Containerd(self.apart, self._directory, binaries, cri)
+        self._archive = self._directory / "image.tar"
+        self._helpers: list[subprocess.Popen[str]] = []
+        image.write(self._archive)
+
+    def __enter__(self) -> Self:
+        try:
+            self.containerd.start()
+            self.import_image(self.namespace)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -------------------------------------------------------------------------------- places
+
+    @property
+    def state(self) -> str:
+        """containerd's state directory, seen from the inside."""
+        return STATE
+
+    @property
+    def root(self) -> Path:
+        """containerd's root directory."""
+        return self.containerd.root
+
+    @property
+    def address(self) -> str:
+        """containerd's socket, seen from the inside."""
+        return ADDRESS
+
+    def bundle(self, name: str, namespace: str | None = None) -> Path:
+        """Where the bundle of a task lies, seen from the outside."""
+        return self.apart.path(daemon.bundle(namespace or self.namespace, name))
+
+    def cgroups(self) -> list[Path]:
+        """List the directories of this node's cgroup, one in each hierarchy."""
+        return sorted(CGROUPS.glob(f"*/{self.namespace}"))
+
+    def processes(self) -> list[Process]:
+        """List every living process of this node but the one that holds its mount namespace."""
+        return [one for one in everyone() if one.pid != self.apart.pid and self._is_mine(one.pid)]
+
+    # ----------------------------------------------------------------------------- containers
+
+    def import_image(self, namespace: str) -> None:
+        """Give a namespace the image."""
+        self.ctr("images", "import", self._archive, namespace=namespace)
+
+    def run(
+        self, name: str, *options: Word, command: Sequence[str] = image.FOR_EVER, pod: str = ""
+    ) -> Task:
+        """Run a container, in a pod if one is named: then its members share a shim."""
+        self.ctr(*_run_words(name, options, command, pod))
+        return self.task(name)
+
+    def stopped(self, name: str, *, pod: str = "") -> Task:
+        """Make a task whose init is dead while its shim lives on."""
+        task = self.run(name, pod=pod)
+        self.stop(task)
+        return task
+
+    def stop(self, task: Task) -> None:
+        """Kill a task's init and wait until containerd knows."""
+        task.init.kill()
+        until(lambda: self.status(task.id) == "STOPPED", f"{task.name} is stopped")
+
+    def orphan(self, name: str) -> Task:
+        """Make a task whose shim is dead while its init lives on. containerd is down afterwards.
+
+        A containerd that runs would see the shim go and end the init itself.
+        """
+        task = self.run(name)
+        self.containerd.kill()
+        task.shim.kill()
+        assert task.init.alive
+        return task
+
+    def task(self, name: str, namespace: str | None = None) -> Task:
+        """Learn who belongs to a running task."""
+        namespace = namespace or self.namespace
+        init = Process.at(int((self.bundle(name, namespace) / "init.pid").read_text()))
+        return Task(namespace, name, init, init.parent)
+
+    def status(self, name: str) -> str:
+        """Ask containerd for the status of a task; empty if it knows none."""
+        rows = self.ctr("tasks", "ls").splitlines()
+        return next((row.split()[2] for row in rows if row.split()[0] == name), "")
+
+    def ctr(self, *words: Word, namespace: str | None = None) -> str:
+        """Run `ctr` and give what it prints."""
+        command = daemon.ctr(namespace or self.namespace, *words)
+        return self.apart.run(*command, env=self.containerd.environment).stdout
+
+    @contextlib.contextmanager
+    def creating(self, name: str) -> Iterator[Process]:
+        """Hold the creation of a task half way: its bundle is there, its shim runs, its init not.
+
+        Gives the shim. At the end the creation goes on, and must succeed.
+        """
+        wrapper, gate = self._directory / f"{name}-runc", self._directory / f"{name}-gate"
+        reached = self._directory / f"{name}-reached"
+        os.mkfifo(gate)
+        runc = shutil.which("runc", path=self.containerd.environment["PATH"])
+        wait = f'case " $* " in *" create "*) : >{reached}; read -r _ <{gate};; esac'
+        wrapper.write_text(f'#!/bin/sh\n{wait}\nexec {runc} "$@"\n')
+        wrapper.chmod(0o755)
+        words = _run_words(name, ["--runc-binary", wrapper], image.FOR_EVER, "")
+        client = self._popen(daemon.ctr(self.namespace, *words))
+        until(reached.exists, f"runc is to create {name}")
+        yield self.shim(name)
+        with gate.open("w") as opened:  # somebody reads it, or this would wait for ever
+            opened.write("go\n")
+        assert client.wait(20) == 0, f"the creation of {name} failed: {client.communicate()}"
+
+    def shim(self, name: str) -> Process:
+        """Find the shim that was started for a task, by its command line."""
+        words = ["-namespace", self.namespace, "-id", name]
+        found = [one for one in self.processes() if one.cmdline[1:5] == words]
+        assert len(found) == 1, f"shims of {name}: {found}"
+        return found[0]
+
+    # --------------------------------------------------------------------------------- damage
+
+    def crash(self, *tasks: Task) -> None:
+        """Kill containerd, and the shims and inits of these tasks, all at once."""
+        self.containerd.kill()
+        kill_all({one for task in tasks for one in (task.shim, task.init)})
+
+    def lose(self, task: Task, *files: str) -> None:
+        """Remove files of a bundle, those that are there."""
+        for file in files:
+            (self.bundle(task.id) / file).unlink(missing_ok=True)
+
+    def occupy(self, task: Task) -> subprocess.Popen[str]:
+        """Start a process that keeps a rootfs busy; it ends with its standard input."""
+        rootfs = daemon.bundle(task.namespace, task.id) + "/rootfs"
+        words = ["sh", "-c", 'cd "$0" && echo here && exec cat', rootfs]
+        holder = self._popen(self.apart.command(words))
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "here\n"
+        return holder
+
+    # -------------------------------------------------------------------------------- the end
+
+    def close(self) -> None:
+        """End and remove all there ever was, by pid and by path, and check that it is gone."""
+        self.containerd.kill()
+        until(self._ended, f"all processes of {self.namespace} end")
+        for helper in self._helpers:
+            helper.communicate()
+        self.apart.close()
+        until(self._disbanded, f"the cgroups of {self.namespace} are empty")
+        shutil.rmtree(self._directory)
+
+    def _ended(self) -> bool:
+        kill_all(self.processes())
+        return not self.processes()
+
+    def _disbanded(self) -> bool:
+        for top in self.cgroups():
+            for directory, _, _ in os.walk(top, topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(directory)
+        return not self.cgroups()
+
+    def _is_mine(self, pid: int) -> bool:
+        if self.apart.holds(pid):
+            return True
+        try:
+            return f"/{self.namespace}/" in Path(f"/proc/{pid}/cgroup").read_text()
+        except OSError:
+            return False
+
+    def _popen(self, command: Sequence[Word]) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        environment = self.containerd.environment
+        inside = command if command[0] == "nsenter" else self.apart.command(command)
+        helper = subprocess.Popen(
+            inside, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment
+        )
+        self._helpers.append(helper)
+        return helper
+
+
+def _run_words(name: str, options: Sequence[Word], command: Sequence[str], pod: str) -> list[Word]:
+    named = ["--annotation", f"io.kubernetes.cri.sandbox-id={pod}"] if pod else []
+    return ["run", "-d", *named, *options, image.NAME, name, *command]

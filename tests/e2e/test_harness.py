@@ -1,0 +1,125 @@
+"""The harness proves itself: it makes what it says, sees what changes, and leaves nothing.
+
+What containerd does by itself is measured here too; the other tests rely on it.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import cri
+from tests.e2e.containerd import bundle
+from tests.e2e.node import CGROUPS, Node
+from tests.e2e.processes import everyone
+from tests.e2e.snapshot import Snapshot, remains
+
+pytestmark = pytest.mark.containerd
+
+
+def test_a_running_task_has_a_shim_an_init_a_mount_and_cgroups(node: Node) -> None:
+    task = node.run("web")
+    assert task.init.alive
+    assert task.shim == node.shim("web")
+    assert node.status("web") == "RUNNING"
+    found = remains(node, "web")
+    assert any("/rootfs #" in one for one in found)
+    assert sum(one.startswith(str(CGROUPS)) for one in found) == len(node.cgroups()) > 0
+    assert any("/runc/" in one for one in found)
+
+
+def test_a_stopped_task_keeps_its_shim(node: Node) -> None:
+    task = node.stopped("done")
+    assert not task.init.alive
+    assert task.shim.alive
+    assert node.bundle("done").is_dir()
+
+
+def test_members_of_a_pod_share_one_shim(node: Node) -> None:
+    first = node.run("pod", pod="pod")
+    second = node.run("member", pod="pod")
+    third = node.stopped("dead", pod="pod")
+    assert first.shim == second.shim == third.shim
+    assert first.shim.alive
+    assert not third.init.alive
+
+
+def test_an_orphan_runs_without_a_shim(node: Node) -> None:
+    task = node.orphan("lost")
+    assert task.init.alive
+    assert not task.shim.alive
+
+
+def test_a_creation_waits_half_way_and_then_succeeds(node: Node) -> None:
+    with node.creating("slow") as shim:
+        assert shim.alive
+        assert not (node.bundle("slow") / "init.pid").exists()
+        assert (node.bundle("slow") / "rootfs" / "bin").is_dir()
+    assert node.status("slow") == "RUNNING"
+
+
+def test_a_real_pod_survives_a_restart(kubernetes: Node) -> None:
+    sandbox, *members = cri.pod(kubernetes, "web")
+    assert all(member.shim == sandbox.shim for member in members)
+    before = Snapshot.take(kubernetes, [sandbox, *members])
+    kubernetes.containerd.kill()
+    kubernetes.containerd.start()
+    assert before.changes(Snapshot.take(kubernetes, [sandbox, *members])) == []
+
+
+def test_containerd_cleans_a_whole_bundle_and_leaves_one_without_runtime(node: Node) -> None:
+    if node.containerd.version >= (2, 1):
+        pytest.skip("fixed in containerd 2.1")
+    whole, torn = node.run("whole"), node.run("torn")
+    node.lose(torn, "runtime")
+    node.crash(whole, torn)
+    node.containerd.start()
+    assert remains(node, "whole") == []
+    left = remains(node, "torn")
+    assert str(node.bundle("torn")) in left
+    assert any("/rootfs #" in one for one in left)
+    assert any(one.startswith(str(CGROUPS)) for one in left)
+    assert any("/runc/" in one for one in left)
+
+
+def test_a_snapshot_sees_every_kind_of_change(node: Node) -> None:
+    task = node.run("web")
+
+    def seen() -> str:
+        return "\n".join(before.changes(Snapshot.take(node, [task])))
+
+    before = Snapshot.take(node, [task])
+    assert seen() == ""
+    (node.bundle("web") / "rootfs" / "data" / "new").touch()
+    assert "rootfs/data/new" in seen()
+    before = Snapshot.take(node, [task])
+    os.utime(node.bundle("web") / "config.json")
+    assert "config.json" in seen()
+    before = Snapshot.take(node, [task])
+    (node.cgroups()[0] / "web" / "inner").mkdir()
+    assert "/web/inner" in seen()
+    before = Snapshot.take(node, [task])
+    inside = bundle(node.namespace, "web")
+    node.apart.run("mount", "-t", "tmpfs", "none", f"{inside}/rootfs/data")
+    assert "mount" in seen()
+    before = Snapshot.take(node, [task])
+    task.init.kill()
+    assert "init of" in seen()
+
+
+def test_nothing_is_left_of_a_node_whatever_happened_on_it(tmp_path: Path) -> None:
+    with contextlib.suppress(ZeroDivisionError), Node(tmp_path, cri=True) as node:
+        cri.pod(node, "web")
+        node.stopped("done")
+        node.occupy(node.orphan("lost"))
+        node.containerd.start()
+        mine = node.processes()
+        assert len(mine) > 6
+        with node.creating("slow"):
+            raise ZeroDivisionError
+    assert not [one for one in mine if one.alive]
+    assert not [one for one in everyone() if node.namespace in " ".join(one.cmdline)]
+    assert not list(CGROUPS.glob(f"*/{node.namespace}"))
+    assert node.namespace not in Path("/proc/self/mountinfo").read_text()
+    assert list(tmp_path.iterdir()) == []
