@@ -5,15 +5,13 @@ so whatever one of them cannot do is a warning. All of them run while the bundle
 of the id, still stands.
 """
 
-import os
-
 from reconciler.act.channel import CleanJob
 from reconciler.act.fifos import remove_fifo_dir, shares_id
 from reconciler.act.groups import remove_group
 from reconciler.act.places import check_runc_state, remove_place
 from reconciler.act.record import Kept, Tally
 from reconciler.act.second_look import Seen
-from reconciler.act.sockets import remove_socket
+from reconciler.act.sockets import is_there, remove_socket
 from reconciler.act.workplace import Workplace
 from reconciler.model.ids import show
 
@@ -56,7 +54,7 @@ class Residue:
         """Remove its dead shim's socket, unless another bundle names it too."""
         kept = []
         for path in self._sockets():
-            if not os.path.lexists(path):
+            if not is_there(path):
                 continue
             other = self._place.users.others(self._layout.tasks, self._key, path)
             if other is not None:

@@ -15,6 +15,15 @@ from reconciler.act.record import Kept, Tally
 from reconciler.model.ids import show
 
 _DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_HIDDEN: Final = b".reconciler-"
+"""Put before the name of a socket taken out of use: always the same, so that the next run finds
+what one that was killed began."""
+
+
+def is_there(path: bytes) -> bool:
+    """Tell whether there is a socket to remove, or one whose removal was cut short."""
+    directory, _, name = path.rpartition(b"/")
+    return os.path.lexists(path) or os.path.lexists(directory + b"/" + _HIDDEN + name)
 
 
 def remove_socket(sockets: bytes, path: bytes, tally: Tally) -> bool:
@@ -46,7 +55,7 @@ def remove_socket(sockets: bytes, path: bytes, tally: Tally) -> bool:
 
 
 def _remove(parent: int, name: bytes, tally: Tally) -> bool:
-    hidden = b".reconciler-" + name  # always the same: a run that was killed here is gone on with
+    hidden = _HIDDEN + name
     finished = _finish(parent, hidden, name, tally)
     try:
         found = kernel.statx(parent, name)

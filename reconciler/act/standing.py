@@ -1,0 +1,151 @@
+"""Standing: measures where this process stands, for the guards to judge (design section 4).
+
+Compared with containerd if it answers, else with a living shim of this tree, else with pid 1. Reads
+only, except for taking our own instance lock, which an acting mode wants and an observing one must
+not. Nothing here decides.
+"""
+
+import os
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, NamedTuple
+
+from reconciler import kernel
+from reconciler.act.guards import Standing, refusals
+from reconciler.act.lock import InstanceLock
+from reconciler.model.evidence import Answer, ShimProcess, Sweep
+from reconciler.model.layout import Layout
+from reconciler.model.observations import Refusal
+from reconciler.probe.namespaces import (
+    Namespaces,
+    TreeMount,
+    lacking_capabilities,
+    namespaces_of,
+    peer_pid,
+    same,
+    shares_mount,
+    tree_mount,
+)
+
+INITIAL: Final = Namespaces("pid:[4026531836]", "mnt:[4026531832]", "time:[4026531834]")
+"""The machine's first namespaces; their numbers are fixed (linux/nsfs.h, mnt since 6.17)."""
+
+_CONNECT_SECONDS: Final = 0.1  # the loop waits for it
+
+
+class Reference(NamedTuple):
+    """The process whose namespaces are the right ones; pid 0 if it has none in ours."""
+
+    pid: int
+    name: str
+
+
+class Post:
+    """Implements `ports.Guards` for a real node.
+
+    Args:
+        layout: Where things are.
+        sweep: Passes over /proc; its shims are compared with where containerd is silent.
+        lock: Taken on each check; None for modes that only observe.
+        allow_disk: The operator allows a state tree that is not on a tmpfs.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        sweep: Callable[[], Awaitable[Sweep]],
+        lock: InstanceLock | None,
+        *,
+        allow_disk: bool = False,
+    ) -> None:
+        self._layout = layout
+        self._sweep = sweep
+        self._lock = lock
+        self._allow_disk = allow_disk
+
+    async def check(self) -> tuple[Refusal, ...]:
+        """Name every reason not to act; empty if there is none."""
+        swept = await self._sweep()
+        standing = measure(self._layout, swept.shims, self._lock, allow_disk=self._allow_disk)
+        return refusals(standing)
+
+
+def measure(
+    layout: Layout, shims: Iterable[ShimProcess], lock: InstanceLock | None, *, allow_disk: bool
+) -> Standing:
+    """Measure where we stand, and take the lock if there is one to take."""
+    reference = find_reference(layout, shims)
+    same_pids, same_time, same_mounts = _compare(reference, namespaces_of())
+    mount, fstype = _tree(layout.tasks)
+    other, lock_trouble = _try_lock(lock, layout.tasks)
+    lacking = lacking_capabilities()
+    return Standing(
+        reference=reference.name,
+        same_pids=same_pids,
+        same_time=same_time,
+        same_mounts=same_mounts,
+        shared_tree=_shared(mount, reference, same_mounts),
+        tree=layout.tasks,
+        fstype=fstype,
+        allow_disk=allow_disk,
+        openat2=kernel.has_openat2(),
+        lacking=("what cannot even be told",) if lacking is None else lacking,
+        other=other,
+        lock_trouble=lock_trouble,
+    )
+
+
+def find_reference(layout: Layout, shims: Iterable[ShimProcess]) -> Reference:
+    """Choose whom to compare with."""
+    pid = peer_pid(layout.address, _CONNECT_SECONDS)
+    if pid is not None:
+        return Reference(pid, f"containerd (pid {pid})" if pid else "containerd (not seen here)")
+    for shim in shims:
+        if shim.address in {b"", layout.address}:
+            return Reference(shim.pid, f"a shim (pid {shim.pid})")
+    return Reference(1, "pid 1")
+
+
+def _compare(reference: Reference, own: Namespaces) -> tuple[Answer, Answer, Answer]:
+    """Compare pid, time and mount namespace with the reference's."""
+    if reference.pid == 0:
+        return Answer.NO, Answer.NONE, Answer.NONE  # SO_PEERCRED: it has no pid in our namespace
+    theirs = namespaces_of(reference.pid)
+    if reference.pid != 1:
+        return same(own.pid, theirs.pid), same(own.time, theirs.time), same(own.mnt, theirs.mnt)
+    if own.pid != INITIAL.pid:
+        # Every pid namespace has a pid 1: this one proves nothing.
+        return Answer.NONE, Answer.NONE, Answer.NONE
+    # The machine's own pid 1 stands in its first namespaces, readable or not.
+    time = Answer.YES if own.time == INITIAL.time else same(own.time, theirs.time)
+    mnt = Answer.YES if own.mnt == INITIAL.mnt else same(own.mnt, theirs.mnt)
+    return Answer.YES, time, mnt
+
+
+def _shared(mount: TreeMount | None, reference: Reference, same_mounts: Answer) -> Answer:
+    if same_mounts is Answer.YES or mount is None or reference.pid == 0:
+        return Answer.NONE
+    return shares_mount(mount, reference.pid)
+
+
+def _tree(tree: bytes) -> tuple[TreeMount | None, str | None]:
+    try:
+        mount = tree_mount(tree)
+    except FileNotFoundError:
+        return None, None
+    return mount, mount.fstype if mount else ""
+
+
+def _try_lock(lock: InstanceLock | None, tree: bytes) -> tuple[int | None, str]:
+    if lock is None:
+        return None, ""
+    try:
+        found = kernel.statx(kernel.AT_FDCWD, tree)
+    except FileNotFoundError:
+        return None, ""  # nothing to act on yet
+    except OSError as error:
+        return None, f"{os.fsdecode(tree)}: {error.strerror}"
+    try:
+        taken = lock.take(found.dev, found.ino)
+    except OSError as error:
+        return None, f"{error.filename!r}: {error.strerror}"
+    return (taken.pid if taken else None), ""

@@ -1,0 +1,184 @@
+"""The worker process: a small start, no more than one job, and an end when nobody wants it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from reconciler.act import worker
+from reconciler.act.channel import (
+    VERSION,
+    Exited,
+    FromChild,
+    Hello,
+    Kill,
+    Link,
+    MessageError,
+    Spawn,
+    SweepJob,
+    Swept,
+    child_hears,
+    pack,
+    parent_hears_child,
+    parent_hears_zygote,
+)
+
+HEAVY = {"anyio", "asyncio", "grpclib", "google", "rich", "structlog", "click", "logging", "typer"}
+
+
+def test_loads_nothing_that_file_work_does_not_need() -> None:
+    script = "import sys, reconciler.act.worker; print('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert HEAVY.isdisjoint(done.stdout.decode().split())
+
+
+@contextmanager
+def zygote() -> Iterator[tuple[Link[Exited], "subprocess.Popen[bytes]"]]:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(10)
+    command = [sys.executable, "-m", "reconciler.act.worker", str(theirs.fileno())]
+    with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process, ours:
+        theirs.close()
+        yield Link(ours, parent_hears_zygote()), process
+        ours.close()
+        assert process.wait(10) == 0
+
+
+def spawn(control: Link[Exited], slot: int) -> Link[FromChild]:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(10)
+    with theirs:
+        socket.send_fds(control.socket, [pack(Spawn(slot))], [theirs.fileno()])
+    return Link(ours, parent_hears_child())
+
+
+def test_a_child_says_hello_serves_and_ends_with_its_socket() -> None:
+    with zygote() as (control, _):
+        child = spawn(control, 7)
+        with child.socket:
+            hello = child.receive()
+            assert isinstance(hello, Hello)
+            assert hello.version == VERSION
+            for _ in range(2):
+                child.send(SweepJob())
+                answer = child.receive()
+                assert isinstance(answer, Swept)
+                assert answer.sweep.answered
+        assert control.receive() == Exited(7, 0)
+
+
+def test_many_requests_at_once_are_told_apart() -> None:
+    with zygote() as (control, _):
+        children = [spawn(control, slot) for slot in range(5)]
+        pids = set()
+        for child in children:
+            hello = child.receive()
+            assert isinstance(hello, Hello)
+            pids.add(hello.pid)
+        assert len(pids) == 5
+        control.send(Kill(3))
+        assert control.receive() == Exited(3, -signal.SIGKILL)
+        assert children[3].receive() is None
+        for child in children:
+            child.socket.close()
+        slots = set()
+        for _ in range(4):
+            message = control.receive()
+            assert message is not None
+            slots.add(message.slot)
+        assert slots == {0, 1, 2, 4}
+
+
+def test_a_zygote_ends_its_children_with_itself() -> None:
+    with zygote() as (control, process):
+        child = spawn(control, 1)
+        hello = child.receive()
+        assert isinstance(hello, Hello)
+        os.kill(hello.pid, signal.SIGSTOP)  # it cannot notice anything by itself
+        control.socket.close()
+        assert process.wait(10) == 0
+        assert child.receive() is None
+        child.socket.close()
+
+
+def test_ctrl_c_and_termination_are_the_parents_to_hear() -> None:
+    with zygote() as (control, process):
+        child = spawn(control, 1)
+        hello = child.receive()
+        assert isinstance(hello, Hello)
+        for pid in (process.pid, hello.pid):
+            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)
+        child.send(SweepJob())
+        assert isinstance(child.receive(), Swept)
+        child.socket.close()
+
+
+def serve_in_a_fork(job: socket.socket, idle: float) -> int:
+    pid = os.fork()
+    if pid == 0:
+        worker.IDLE_SECONDS = idle  # type: ignore[misc]
+        worker.Server(job).run()
+        os._exit(0)
+    job.close()
+    return pid
+
+
+def test_a_child_without_a_job_ends_after_a_while_and_refuses_first() -> None:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(10)
+    pid = serve_in_a_fork(theirs, 0.05)
+    try:
+        link = Link(ours, parent_hears_child())
+        assert isinstance(link.receive(), Hello)
+        assert link.receive() is None
+        with pytest.raises(BrokenPipeError):
+            link.send(SweepJob())
+    finally:
+        ours.close()
+        _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_a_message_of_another_kind_is_refused() -> None:
+    unpacker = child_hears()
+    unpacker.feed(pack(Kill(1)))
+    with pytest.raises(MessageError):
+        unpacker.next()
+
+
+def test_messages_come_whole_however_the_bytes_come() -> None:
+    unpacker = child_hears()
+    data = pack(SweepJob()) * 3
+    got = []
+    for byte in data:
+        unpacker.feed(bytes([byte]))
+        while (message := unpacker.next()) is not None:
+            got.append(message)
+    assert got == [SweepJob()] * 3
+
+
+def test_an_absurd_length_is_refused_before_it_is_waited_for() -> None:
+    unpacker = child_hears()
+    unpacker.feed(b"\xff\xff\xff\xff")
+    with pytest.raises(MessageError):
+        unpacker.next()
+
+
+def test_starts_fast_enough_to_be_started_by_every_command() -> None:
+    """About 100 ms with the interpreter's own; the bound is for a loaded machine."""
+    best = 10.0
+    for _ in range(5):
+        begin = time.monotonic()
+        with zygote() as (control, _):
+            child = spawn(control, 1)
+            assert isinstance(child.receive(), Hello)
+            best = min(best, time.monotonic() - begin)
+            child.socket.close()
+    assert best < 0.5
