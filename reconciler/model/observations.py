@@ -55,6 +55,7 @@ class DoubtKind(Enum):
     OVERFLOW = "event queue overflow"
     WATCH_LOST = "watch lost"
     ROOT_CHANGED = "state root appeared, moved or went away"
+    NAMESPACE = "namespace appeared, moved or went away"
     BACKEND = "watch backend changed"
     CONTAINERD = "containerd started or stopped"
     ASKED = "asked"

@@ -1,0 +1,246 @@
+"""The inotify backend: one watch on the root, one per namespace, one per bundle, none below.
+
+Events become hints (look at this bundle) and doubts (list this again). The order is always: add
+the watch, then say that something is there; so what happens in between is seen by the look or is
+an event. Between events nothing here wakes up. No event is believed: it may be older than the
+tree, and what it names may be gone.
+"""
+
+from collections.abc import Callable, Collection
+
+import anyio
+import anyio.lowlevel
+
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.layout import Layout
+from reconciler.model.observations import Doubt, DoubtKind, Hint, Observation
+from reconciler.ports import Emit
+from reconciler.watch import handle
+from reconciler.watch.ancestors import SELF, Ancestors, identify
+from reconciler.watch.backend import BackendError
+from reconciler.watch.handle import Event, Handle, Inotify
+from reconciler.watch.mounts import hear_mounts
+from reconciler.watch.table import Place, WatchTable
+
+
+class InotifyBackend:
+    """Watches one state tree; implements `backend.Backend`.
+
+    Args:
+        layout: Where the tree is.
+        make: Makes the inotify instance.
+    """
+
+    name = "inotify"
+    relist_hint = None
+
+    def __init__(self, layout: Layout, make: Callable[[], Handle] = Inotify) -> None:
+        self._tasks = layout.tasks
+        self._make = make
+        self._inotify: Handle | None = None
+        self._table: WatchTable
+        self._ancestors: Ancestors
+        self._root: Identity | None = None
+        self._emit: Emit | None = None
+        self._outbox: list[Observation] = []
+        self._more = anyio.Event()
+        self._mounted = anyio.Event()
+        self._unsettled = False
+        self._suspect = False
+        self._lost = False
+        self._hints: dict[BundleKey, None] = {}
+        self._doubts: dict[Doubt, None] = {}
+
+    # ------------------------------------------------------------------ the backend's five
+
+    def open(self) -> None:
+        """Begin to watch the root, its namespaces and a first slice of their bundles."""
+        if self._inotify is not None:
+            return
+        self._inotify = self._make()
+        self._table = WatchTable(self._inotify, self._tasks)
+        self._ancestors = Ancestors(self._table, self._tasks)
+        try:
+            self._watch_anew()
+        except BackendError:
+            self.close()
+            raise
+
+    def follow(self, bundles: Collection[BundleKey]) -> None:
+        """Make watches fit a listing; what it did not list is hinted at."""
+        self._check_root()
+        for key in self._table.fit(bundles):
+            self._say(Hint(key))
+        self._table.add_pending()
+        if self._table.pending:
+            self._more.set()
+
+    async def run(self, emit: Emit) -> None:
+        """Emit until cancelled, and close."""
+        try:
+            self.open()
+            self._emit = emit
+            while self._outbox:
+                emit(self._outbox.pop(0))
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._add_in_slices)
+                try:
+                    await tasks.start(hear_mounts, self._ring)
+                except OSError as error:
+                    raise BackendError(f"cannot watch the mount table: {error}") from error
+                tasks.start_soon(self._check_after_mounts)
+                await self._read()
+        finally:
+            self._emit = None
+            self.close()
+
+    def close(self) -> None:
+        """End all watches."""
+        if self._inotify is not None:
+            self._inotify.close()
+        self._inotify = None
+
+    # ------------------------------------------------------------------ tasks
+
+    async def _read(self) -> None:
+        """Take one bounded chunk of events per turn of the loop."""
+        while self._inotify is not None:
+            await anyio.wait_readable(self._inotify.fileno())
+            self._digest(self._inotify)
+
+    async def _add_in_slices(self) -> None:
+        """Add the watches that were too many for one go; the look may have come before them."""
+        while True:
+            await self._more.wait()
+            self._more = anyio.Event()
+            while self._table.pending:
+                for key in self._table.add_pending():
+                    self._say(Hint(key))
+                await anyio.lowlevel.checkpoint()
+
+    async def _check_after_mounts(self) -> None:
+        while True:
+            self._check_root()
+            await self._mounted.wait()
+            self._mounted = anyio.Event()
+
+    def _ring(self) -> None:
+        self._mounted.set()
+
+    # ------------------------------------------------------------------ events
+
+    def _digest(self, inotify: Handle) -> None:
+        """Turn a chunk of events into at most one hint per bundle."""
+        overflowed = False
+        with self._table.entered():
+            for event in inotify.read():
+                overflowed |= bool(event.mask & handle.OVERFLOW)
+                self._take(event)
+        if overflowed:
+            self._table.forget(drop=False)
+            self._watch_anew()
+            self._doubts[Doubt(DoubtKind.OVERFLOW)] = None
+        if self._unsettled:
+            self._unsettled = False
+            self._ancestors.settle()
+        if self._suspect:
+            self._suspect = False
+            self._check_root()
+        self._deliver()
+
+    def _take(self, event: Event) -> None:
+        target = self._table.target(event.wd)
+        if isinstance(target, BundleKey):
+            self._hints[target] = None
+            if event.mask & handle.GONE:
+                self._end(event)
+        elif isinstance(target, bytes):
+            self._take_namespace(target, event)
+        elif target is Place.ROOT:
+            self._take_root(event)
+        elif target is Place.ANCESTOR:
+            self._take_ancestor(event)
+        elif event.mask & handle.IGNORED:
+            self._table.ended(event.wd)
+        elif event.wd >= 0:
+            self._table.stranger(event.wd)
+
+    def _take_namespace(self, namespace: bytes, event: Event) -> None:
+        """Something in a namespace directory, or the end of it."""
+        if event.mask & handle.GONE:
+            self._end(event)
+            self._table.drop(namespace)
+            self._doubts[Doubt(DoubtKind.WATCH_LOST, namespace)] = None
+        elif event.mask & handle.DELETE_SELF:
+            self._table.drop(namespace)
+            self._doubts[Doubt(DoubtKind.NAMESPACE, namespace)] = None
+        elif not event.name.startswith(b"."):
+            key = BundleKey(namespace, event.name)
+            self._hints[key] = None
+            if not event.mask & handle.CAME:
+                self._table.drop(key)
+            elif event.mask & handle.ISDIR:
+                self._table.add_bundle(key)
+
+    def _take_root(self, event: Event) -> None:
+        """A namespace came or went, or something befell the root itself."""
+        if event.mask & handle.GONE:
+            self._end(event)
+            self._lost = self._suspect = True
+        elif event.mask & SELF:
+            self._suspect = True
+        elif not event.name.startswith(b"."):
+            if not event.mask & handle.CAME:
+                self._table.drop(event.name)
+            elif event.mask & handle.ISDIR:
+                self._table.add_namespace(event.name)
+            self._doubts[Doubt(DoubtKind.NAMESPACE, event.name)] = None
+
+    def _take_ancestor(self, event: Event) -> None:
+        if event.mask & handle.GONE:
+            self._table.ended(event.wd)
+        self._unsettled |= bool(event.mask & (handle.GONE | SELF)) or self._root is None
+        self._suspect = True
+
+    def _end(self, event: Event) -> None:
+        """Note that a watch has ended; after an unmount the root may be another."""
+        self._table.ended(event.wd)
+        self._suspect |= bool(event.mask & handle.UNMOUNT)
+
+    # ------------------------------------------------------------------ the root
+
+    def _check_root(self) -> None:
+        """If the path of the tree means another directory than the one watched, start anew."""
+        if identify(self._tasks) == self._root and not self._lost:
+            return
+        self._lost = False
+        self._table.forget(drop=True)
+        self._watch_anew()
+        self._say(Doubt(DoubtKind.ROOT_CHANGED))
+
+    def _watch_anew(self) -> None:
+        """Watch whatever there is: outside in, and first watch, then list."""
+        self._ancestors.settle()
+        self._root = self._table.add_root()
+        self._table.add_tree()
+        self._table.add_pending()
+        if self._table.pending:
+            self._more.set()
+
+    # ------------------------------------------------------------------ out
+
+    def _deliver(self) -> None:
+        hints, self._hints = self._hints, {}
+        doubts, self._doubts = self._doubts, {}
+        for key in hints:
+            self._say(Hint(key))
+        for doubt in doubts:
+            self._say(doubt)
+        if self._table.pending:
+            self._more.set()
+
+    def _say(self, observation: Observation) -> None:
+        if self._emit is None:
+            self._outbox.append(observation)
+        else:
+            self._emit(observation)

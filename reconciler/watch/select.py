@@ -1,0 +1,194 @@
+"""The watcher: whichever backend works now, and the way between them.
+
+Down by itself, one rung at a time, when a backend has nothing left: inotify, then watchfiles
+polling, then none, which leaves listings alone. Up again, with patience, when the caller's own
+listings come by. Every step is a doubt, and its reason can be read.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Final, Literal
+
+import anyio
+
+from reconciler.model.ids import BundleKey
+from reconciler.model.layout import Layout
+from reconciler.model.observations import Doubt, DoubtKind
+from reconciler.ports import Emit
+from reconciler.watch.backend import Backend, BackendError
+from reconciler.watch.handle import Handle, Inotify
+from reconciler.watch.inotify import InotifyBackend
+from reconciler.watch.watchfiles import WatchfilesBackend
+
+Choice = Literal["auto", "inotify", "watchfiles", "poll", "none"]
+
+_LADDERS: Final[dict[Choice, tuple[str, ...]]] = {
+    "auto": ("inotify", "poll", "none"),
+    "inotify": ("inotify", "poll", "none"),
+    "watchfiles": ("watchfiles", "poll", "none"),
+    "poll": ("poll", "none"),
+    "none": ("none",),
+}
+
+_PATIENCE: Final = 2
+_MOST_PATIENCE: Final = 16
+"""Listings between two attempts to step up; doubled by every attempt."""
+
+
+class NoBackend:
+    """Watches nothing; listings find everything, later."""
+
+    name = "none"
+    relist_hint = 10.0
+
+    def open(self) -> None:
+        """Nothing to open."""
+
+    def follow(self, bundles: Collection[BundleKey]) -> None:
+        """Nothing to fit."""
+
+    async def run(self, emit: Emit) -> None:  # noqa: ARG002 - it has nothing to say
+        """Sleep until cancelled."""
+        await anyio.sleep_forever()
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class Watching:
+    """Watches one state tree; implements `ports.Watcher`.
+
+    Args:
+        layout: Where the tree is.
+        backend: What to begin with.
+        make_inotify: Makes inotify instances.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        backend: Choice = "auto",
+        *,
+        make_inotify: Callable[[], Handle] = Inotify,
+    ) -> None:
+        self._layout = layout
+        self._make_inotify = make_inotify
+        self._ladder = _LADDERS[backend]
+        self._rung = 0
+        self._reason = ""
+        self._current = self._make(0)
+        self._running = False
+        self._switched = anyio.Event()
+        self._patience = _PATIENCE
+        self._waited = 0
+
+    @property
+    def backend(self) -> str:
+        """Which backend works now: ``inotify``, ``watchfiles``, ``poll`` or ``none``."""
+        return self._current.name
+
+    @property
+    def reason(self) -> str:
+        """Why it is not the one we began with, in one line; empty if it is."""
+        return self._reason
+
+    @property
+    def relist_hint(self) -> float | None:
+        """Seconds between listings that make up for what it cannot see; None if it sees all."""
+        return self._current.relist_hint
+
+    # ------------------------------------------------------------------ the port
+
+    def follow(self, bundles: Collection[BundleKey]) -> None:
+        """Make watches fit a listing of the whole tree, and try to step up now and then."""
+        if not self._rung:
+            self._patience = max(_PATIENCE, self._patience - 1)
+        elif self._is_time_to_try():
+            self._try_up(bundles)
+        try:
+            self._current.open()
+            self._current.follow(bundles)
+        except BackendError as error:
+            self._step_down(error)
+
+    async def run(self, emit: Emit) -> None:
+        """Emit until cancelled, and close."""
+        self._running = True
+        if self._rung:
+            emit(Doubt(DoubtKind.BACKEND))  # it was left before there was anybody to tell
+        try:
+            while True:
+                self._switched = anyio.Event()
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._drive, self._current, emit)
+                    await self._switched.wait()
+                    tasks.cancel_scope.cancel()
+                emit(Doubt(DoubtKind.BACKEND))
+        finally:
+            self._running = False
+            self._current.close()
+
+    def close(self) -> None:
+        """Give everything back, where :meth:`run` has not."""
+        self._current.close()
+
+    # ------------------------------------------------------------------ up and down
+
+    async def _drive(self, backend: Backend, emit: Emit) -> None:
+        try:
+            backend.open()
+            await backend.run(emit)
+        except* BackendError as group:
+            if backend is self._current:
+                self._step_down(_first(group))
+
+    def _step_down(self, error: BackendError) -> None:
+        left = self._current
+        self._rung += 1
+        self._current = self._make(self._rung)
+        self._reason = f"{error}; {self._current.name} instead of {self._ladder[0]}"
+        self._leave(left)
+
+    def _try_up(self, bundles: Collection[BundleKey]) -> None:
+        for rung in range(self._rung):
+            better = self._make(rung)
+            try:
+                better.open()
+                better.follow(bundles)
+            except BackendError:
+                better.close()
+                continue
+            left, self._current, self._rung = self._current, better, rung
+            if not rung:
+                self._reason = ""
+            self._leave(left)
+            return
+
+    def _leave(self, left: Backend) -> None:
+        if self._running:
+            self._switched.set()  # it closes what it opened as it is cancelled
+        else:
+            left.close()
+
+    def _is_time_to_try(self) -> bool:
+        self._waited += 1
+        if self._waited < self._patience:
+            return False
+        self._waited = 0
+        self._patience = min(2 * self._patience, _MOST_PATIENCE)
+        return True
+
+    def _make(self, rung: int) -> Backend:
+        match self._ladder[rung]:
+            case "inotify":
+                return InotifyBackend(self._layout, self._make_inotify)
+            case "watchfiles":
+                return WatchfilesBackend(self._layout, polling=False)
+            case "poll":
+                return WatchfilesBackend(self._layout, polling=True)
+            case _:
+                return NoBackend()
+
+
+def _first(group: BaseExceptionGroup[BackendError]) -> BackendError:
+    found = group.exceptions[0]
+    return found if isinstance(found, BackendError) else _first(found)

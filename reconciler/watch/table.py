@@ -1,0 +1,299 @@
+"""The table of watches: which directory each watch descriptor stands for.
+
+Watches follow inodes while names move, events are older than the tree they tell of, and a watch
+may end by itself: the table keeps names and descriptors one to one through all of that. It emits
+nothing and keeps no directory handle between calls: one would keep mounts busy.
+
+A directory is entered beneath the root, never through a symlink or a mount, by an O_PATH handle
+that lives for one call. So a name that was swapped for a symlink is not followed, and what is
+mounted over a bundle, a dead FUSE for instance, is not asked anything.
+"""
+
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from typing import Final
+
+from reconciler import kernel
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.watch import handle
+from reconciler.watch.handle import Handle, exhausted
+
+SLICE: Final = 1000
+"""Watches added in one go: 15 ms of work."""
+
+ROOT_MASK: Final = handle.NAMES | handle.DELETE_SELF | handle.MOVE_SELF | handle.ONLYDIR
+NAMESPACE_MASK: Final = handle.NAMES | handle.DELETE_SELF | handle.ONLYDIR
+BUNDLE_MASK: Final = handle.NAMES | handle.CLOSE_WRITE | handle.EXCL_UNLINK | handle.ONLYDIR
+
+_PATH_HANDLE: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Place(Enum):
+    """A watched directory that is neither a namespace nor a bundle."""
+
+    ROOT = "root"
+    ANCESTOR = "ancestor"
+
+
+Target = BundleKey | bytes | Place
+"""What a watch stands for; bytes name a namespace."""
+
+
+class WatchTable:
+    """Adds and drops watches below one state tree.
+
+    Args:
+        inotify: The instance to use.
+        tasks: Path of the tree.
+    """
+
+    def __init__(self, inotify: Handle, tasks: bytes) -> None:
+        self._inotify = inotify
+        self._tasks = tasks
+        self._targets: dict[int, Target] = {}
+        self._wds: dict[Target, int] = {}
+        self._pending: dict[BundleKey, None] = {}
+        self._leaving: set[int] = set()
+        self._root_fd = -1
+
+    # ------------------------------------------------------------------ questions
+
+    def target(self, wd: int) -> Target | None:
+        """Tell what an event's descriptor stands for; None if nothing any more."""
+        return self._targets.get(wd)
+
+    @property
+    def pending(self) -> bool:
+        """There are bundles that wait for their watch."""
+        return bool(self._pending)
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    # ------------------------------------------------------------------ adding
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Hold the root open for a batch of additions, if there is one; re-entrant."""
+        if self._root_fd >= 0:
+            yield
+            return
+        try:
+            self._root_fd = os.open(self._tasks, _PATH_HANDLE)
+        except OSError as error:
+            failure = exhausted(error)
+            if failure:
+                raise failure from error
+        try:
+            yield
+        finally:
+            if self._root_fd >= 0:
+                os.close(self._root_fd)
+            self._root_fd = -1
+
+    def add_root(self) -> Identity | None:
+        """Watch the root; tell which object that is, None if there is none."""
+        with self.entered():
+            if self._root_fd < 0:
+                return None
+            wd = self._watch(self._root_fd, ROOT_MASK)
+            if wd is not None:
+                self._bind(wd, Place.ROOT)
+            found = kernel.statx_handle(self._root_fd)
+            return Identity(found.dev, found.ino, found.mount_id)
+
+    def add_tree(self) -> None:
+        """Watch every namespace, and put its bundles in line."""
+        with self.entered():
+            if self._root_fd >= 0:
+                for name in self._names(b"."):
+                    self.add_namespace(name)
+
+    def add_namespace(self, namespace: bytes) -> None:
+        """Watch a namespace first, then list it, and put its bundles in line."""
+        if self._add(namespace, namespace, NAMESPACE_MASK):
+            for name in self._names(namespace):
+                key = BundleKey(namespace, name)
+                if key not in self._wds:
+                    self._pending[key] = None
+
+    def add_bundle(self, key: BundleKey) -> None:
+        """Watch a bundle, if it is a directory."""
+        self._pending.pop(key, None)
+        self._add(key, key.namespace + b"/" + key.id, BUNDLE_MASK)
+
+    def add_pending(self) -> list[BundleKey]:
+        """Watch a slice of the bundles in line; tell which are out of it."""
+        done: list[BundleKey] = []
+        with self.entered():
+            while self._pending and len(done) < SLICE:
+                key = next(iter(self._pending))
+                self.add_bundle(key)
+                done.append(key)
+        return done
+
+    # ------------------------------------------------------------------ dropping
+
+    def drop(self, target: BundleKey | bytes) -> None:
+        """Stop watching a name that is gone: a bundle, or a namespace with its bundles."""
+        wd = self._wds.pop(target, None)
+        if wd is not None:
+            self._retire(wd)
+        if isinstance(target, BundleKey):
+            self._pending.pop(target, None)
+            return
+        for key in [key for key in self._wds if _is_in(key, target)]:
+            self._retire(self._wds.pop(key))
+        for key in [key for key in self._pending if key.namespace == target]:
+            del self._pending[key]
+
+    def ended(self, wd: int) -> None:
+        """Note that the kernel has ended a watch."""
+        self._leaving.discard(wd)
+        target = self._targets.pop(wd, None)
+        if target is not None and self._wds.get(target) == wd:
+            del self._wds[target]
+
+    def stranger(self, wd: int) -> None:
+        """Drop a watch that stands for nothing: its directory was moved away unseen."""
+        if wd not in self._leaving:
+            self._retire(wd)
+
+    def forget(self, *, drop: bool) -> None:
+        """Believe nothing any more.
+
+        Args:
+            drop: End the watches, too. Without it those whose directories are added again stay as
+                they are, and the others end when they speak (:meth:`stranger`).
+        """
+        wds = list(self._targets) if drop else []
+        self._targets.clear()
+        self._wds.clear()
+        self._pending.clear()
+        self._leaving.clear()
+        for wd in wds:
+            self._retire(wd)
+
+    def fit(self, listed: Collection[BundleKey]) -> list[BundleKey]:
+        """Put in line what was listed and is not watched; drop what is not there any more.
+
+        Returns:
+            Bundles that are there although they were not listed.
+        """
+        with self.entered():
+            for key in listed:
+                if key not in self._wds:
+                    if key.namespace not in self._wds:
+                        self.add_namespace(key.namespace)
+                    self._pending[key] = None
+        unlisted = {key for key in self._wds if isinstance(key, BundleKey)}.difference(listed)
+        there = []
+        for key in unlisted:
+            if self._is_there(key):
+                there.append(key)
+            else:
+                self.drop(key)
+        return there
+
+    # ------------------------------------------------------------------ ancestors
+
+    def add_ancestor(self, path: bytes, mask: int) -> int | None:
+        """Watch a directory above the tree, symlinks followed; None if there is none."""
+        try:
+            wd = self._inotify.add_watch(path, mask | handle.ONLYDIR)
+        except OSError as error:
+            failure = exhausted(error)
+            if failure:
+                raise failure from error
+            return None
+        self._targets.setdefault(wd, Place.ANCESTOR)
+        return wd
+
+    def drop_ancestor(self, wd: int) -> None:
+        """Stop watching it."""
+        if self._targets.get(wd) is Place.ANCESTOR:
+            self._retire(wd)
+
+    # ------------------------------------------------------------------ inside
+
+    def _is_there(self, key: BundleKey) -> bool:
+        try:
+            kernel.statx(kernel.AT_FDCWD, b"/".join((self._tasks, key.namespace, key.id)))
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # no answer is not a no
+        return True
+
+    def _add(self, target: BundleKey | bytes, path: bytes, mask: int) -> bool:
+        with self.entered():
+            if self._root_fd < 0:
+                return False
+            try:
+                fd = kernel.open_beneath(self._root_fd, path, directory=False)
+            except OSError as error:
+                failure = exhausted(error)
+                if failure:
+                    raise failure from error
+                return False  # gone, a symlink, a mount: nothing of ours to watch
+            try:
+                wd = self._watch(fd, mask)
+            finally:
+                os.close(fd)
+            if wd is None:
+                return False
+            self._bind(wd, target)
+            return True
+
+    def _watch(self, fd: int, mask: int) -> int | None:
+        try:
+            return self._inotify.add_watch(b"/proc/self/fd/%d" % fd, mask)
+        except OSError as error:
+            failure = exhausted(error)
+            if failure:
+                raise failure from error
+            return None  # not a directory, or not ours to read
+
+    def _bind(self, wd: int, target: Target) -> None:
+        before = self._targets.get(wd)
+        if before is not None and before != target and self._wds.get(before) == wd:
+            # The directory was renamed and the event is still to come: the old name has no watch.
+            del self._wds[before]
+            if isinstance(before, BundleKey):
+                self._pending[before] = None
+        old = self._wds.get(target)
+        if old is not None and old != wd:
+            self._retire(old)
+        self._targets[wd] = target
+        self._wds[target] = wd
+
+    def _retire(self, wd: int) -> None:
+        self._targets.pop(wd, None)
+        try:
+            self._inotify.rm_watch(wd)
+        except OSError:
+            return  # it has ended by itself
+        self._leaving.add(wd)  # until the kernel confirms: events already queued still name it
+
+    def _names(self, path: bytes) -> list[bytes]:
+        """List what is not hidden in the root (``.``) or in a namespace."""
+        try:
+            fd = kernel.open_beneath(self._root_fd, path)
+        except OSError as error:
+            failure = exhausted(error)
+            if failure:
+                raise failure from error
+            return []
+        try:
+            names = map(os.fsencode, os.listdir(fd))
+            return [name for name in names if not name.startswith(b".")]
+        except OSError:
+            return []  # gone meanwhile
+        finally:
+            os.close(fd)
+
+
+def _is_in(target: Target, namespace: bytes) -> bool:
+    return isinstance(target, BundleKey) and target.namespace == namespace

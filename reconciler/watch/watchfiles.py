@@ -1,0 +1,148 @@
+"""The watchfiles backend: for where inotify has nothing left, or the operator chose it.
+
+Non-recursive, on the root and its namespaces only, so it tells of bundles that come and go and,
+when polling, of files that come and go in them; the rest waits for a listing. It drops what
+overflows without a word, so listings must be more frequent (:attr:`WatchfilesBackend.relist_hint`).
+Its paths are fixed when it starts, so it starts again whenever a namespace comes or goes, and
+everything is doubted then. Events are gathered in a thread of its own.
+"""
+
+import os
+from collections.abc import Collection
+from contextlib import aclosing
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+from watchfiles import awatch
+
+from reconciler.model.ids import BundleKey, Identity, is_identifier
+from reconciler.model.layout import Layout
+from reconciler.model.observations import Doubt, DoubtKind, Hint
+from reconciler.ports import Emit
+from reconciler.watch.ancestors import identify
+from reconciler.watch.backend import BackendError
+
+STEP_MS: Final = 50
+"""How long changes are gathered: about half of it is the delay without polling."""
+
+POLL_MS: Final = 500
+"""How often it looks when polling; every look is one stat per bundle, in its thread."""
+
+ROOT_CHECK: Final = 1.0
+"""Seconds between checks that the root is still the same directory: one system call."""
+
+_REPLACEMENT: Final = "\ufffd"  # what watchfiles makes of bytes that are not UTF-8
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class WatchfilesBackend:
+    """Watches one state tree; implements `backend.Backend`.
+
+    Args:
+        layout: Where the tree is.
+        polling: Look at the disk again and again instead of asking the kernel.
+    """
+
+    relist_hint = 60.0
+
+    def __init__(self, layout: Layout, *, polling: bool) -> None:
+        self.name = "poll" if polling else "watchfiles"
+        self._tasks = layout.tasks
+        self._polling = polling
+        self._namespaces: dict[bytes, int] = {}
+
+    def open(self) -> None:
+        """Check that the path can be told to watchfiles; watching begins with :meth:`run`."""
+        try:
+            self._tasks.decode()
+        except UnicodeDecodeError as error:
+            raise BackendError("watchfiles needs a state directory named in UTF-8") from error
+
+    def follow(self, bundles: Collection[BundleKey]) -> None:
+        """Nothing to fit: no bundle is watched."""
+
+    def close(self) -> None:
+        """Nothing to close: :meth:`run` closes what it opens."""
+
+    async def run(self, emit: Emit) -> None:
+        """Emit until cancelled. Every start is a doubt: what changed before it was not seen."""
+        while True:
+            root = identify(self._tasks)
+            if root is None:
+                await anyio.sleep(ROOT_CHECK)
+            else:
+                await self._run_round(root, emit)
+            if identify(self._tasks) != root:
+                emit(Doubt(DoubtKind.ROOT_CHANGED))
+
+    async def _run_round(self, root: Identity, emit: Emit) -> None:
+        """Watch until there are other namespaces or another root."""
+        stop = anyio.Event()
+        self._namespaces = self._list_namespaces()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._watch, emit, stop)
+            try:
+                # It begins to watch in its first step, which comes before our next one.
+                await anyio.lowlevel.checkpoint()
+                emit(Doubt(DoubtKind.BACKEND))
+                while not stop.is_set() and identify(self._tasks) == root:
+                    with anyio.move_on_after(ROOT_CHECK):
+                        await stop.wait()
+            finally:
+                stop.set()  # its thread is deaf to cancellation
+
+    async def _watch(self, emit: Emit, stop: anyio.Event) -> None:
+        """Watch until told to stop; set ``stop`` when the namespaces are others."""
+        names = [name for name in self._namespaces if is_identifier(name)]
+        paths = [self._tasks, *(self._tasks + b"/" + name for name in names)]
+        changes = awatch(
+            *(os.fsdecode(path) for path in paths),
+            watch_filter=None,
+            step=STEP_MS,
+            rust_timeout=0,
+            stop_event=stop,
+            force_polling=self._polling,
+            poll_delay_ms=POLL_MS,
+            recursive=False,
+        )
+        try:
+            async with aclosing(changes):
+                async for batch in changes:
+                    self._digest({path for _, path in batch}, emit, stop)
+        except FileNotFoundError:
+            await anyio.sleep(ROOT_CHECK)  # gone since it was listed: begin anew, without haste
+        except (OSError, RuntimeError) as error:
+            raise BackendError(f"watchfiles: {error}") from error
+        stop.set()
+
+    def _digest(self, paths: set[str], emit: Emit, stop: anyio.Event) -> None:
+        """Emit one hint per bundle."""
+        for path in paths:
+            below = os.fsencode(path)[len(self._tasks) + 1 :]
+            namespace, slash, name = below.partition(b"/")
+            if not slash:
+                if self._list_namespaces() != self._namespaces:
+                    stop.set()
+            elif _REPLACEMENT in path:
+                emit(Doubt(DoubtKind.WATCH_LOST, namespace))
+            elif not name.startswith(b"."):
+                emit(Hint(BundleKey(namespace, name)))
+
+    def _list_namespaces(self) -> dict[bytes, int]:
+        """Find the namespaces and which directories they are."""
+        found: dict[bytes, int] = {}
+        try:
+            fd = os.open(self._tasks, _DIRECTORY)
+        except OSError:
+            return found
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                        found[os.fsencode(entry.name)] = entry.inode()
+        except OSError:
+            pass  # gone meanwhile; the root is checked
+        finally:
+            os.close(fd)
+        return found

@@ -1,0 +1,183 @@
+"""A small state tree, an ear for what a watcher says, and a mirror that believes it."""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+
+from reconciler.model.ids import BundleKey
+from reconciler.model.layout import TASKS, Layout
+from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind, Observation
+from reconciler.ports import Source, Watcher
+
+PATIENCE = 10.0
+
+
+class Tree:
+    """A state tree below a directory of the test's own."""
+
+    def __init__(self, state: Path, *, make: bool = True) -> None:
+        self.state = state
+        self.layout = Layout(state=os.fsencode(state))
+        self.root = state / TASKS.decode()
+        if make:
+            self.root.mkdir(parents=True)
+
+    def namespace(self, name: str = "ns") -> Path:
+        path = self.root / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def bundle(self, id_: str, namespace: str = "ns") -> Path:
+        path = self.root / namespace / id_
+        path.mkdir(parents=True)
+        return path
+
+    def keys(self) -> list[BundleKey]:
+        """List it as the loop would."""
+        return sorted(
+            BundleKey(os.fsencode(ns.name), os.fsencode(bundle.name))
+            for ns in self.root.iterdir()
+            if ns.is_dir() and not ns.is_symlink()
+            for bundle in ns.iterdir()
+            if not bundle.name.startswith(".")
+        )
+
+    def look(self, key: BundleKey) -> tuple[int, frozenset[str]] | None:
+        """Tell which object a bundle is and what is in it; None if there is none."""
+        path = self.root / os.fsdecode(key.namespace) / os.fsdecode(key.id)
+        try:
+            if path.parent.is_symlink():
+                return None
+            found = path.lstat()
+            names = path.iterdir() if path.is_dir() and not path.is_symlink() else ()
+            return found.st_ino, frozenset(name.name for name in names)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def truth(self) -> dict[BundleKey, tuple[int, frozenset[str]]]:
+        if not self.root.exists():
+            return {}
+        return {key: look for key in self.keys() if (look := self.look(key)) is not None}
+
+
+class Ear:
+    """Hears what is emitted, and lets a test wait until it has heard enough."""
+
+    def __init__(self) -> None:
+        self.heard: list[Observation] = []
+        self._more = anyio.Event()
+
+    def __call__(self, observation: Observation) -> None:
+        self.heard.append(observation)
+        self._more.set()
+
+    def hints(self, kind: HintKind = HintKind.CHANGED) -> list[BundleKey]:
+        return [o.key for o in self.heard if isinstance(o, Hint) and o.kind is kind]
+
+    def doubts(self) -> list[Doubt]:
+        return [o for o in self.heard if isinstance(o, Doubt)]
+
+    def kinds(self) -> list[DoubtKind]:
+        return [doubt.kind for doubt in self.doubts()]
+
+    def forget(self) -> None:
+        self.heard.clear()
+
+    async def until(self, heard: Callable[[], bool]) -> None:
+        """Wait until a condition on what was heard holds; fail after a while."""
+        with anyio.move_on_after(PATIENCE):
+            while not heard():
+                self._more = anyio.Event()
+                await self._more.wait()
+        assert heard(), f"never came; heard {self.heard[-20:]}"
+
+    async def hint(self, namespace: str, id_: str, kind: HintKind = HintKind.CHANGED) -> None:
+        key = BundleKey(os.fsencode(namespace), os.fsencode(id_))
+        await self.until(lambda: key in self.hints(kind))
+
+    async def doubt(self, kind: DoubtKind, namespace: bytes | None = None) -> None:
+        await self.until(lambda: Doubt(kind, namespace) in self.heard)
+
+
+@asynccontextmanager
+async def running(source: Source, ear: Ear) -> AsyncIterator[None]:
+    """Run a source beside the test."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(source.run, ear)
+        await anyio.wait_all_tasks_blocked()
+        try:
+            yield
+        finally:
+            tasks.cancel_scope.cancel()
+
+
+class Mirror:
+    """Believes about the tree only what it looked up when told to, as the engine does."""
+
+    def __init__(self, tree: Tree, watcher: Watcher) -> None:
+        self._tree = tree
+        self._watcher = watcher
+        self._inbox: list[Observation] = []
+        self._more = anyio.Event()
+        self.seen: dict[BundleKey, tuple[int, frozenset[str]]] = {}
+
+    def emit(self, observation: Observation) -> None:
+        self._inbox.append(observation)
+        self._more.set()
+
+    def relist(self, namespace: bytes | None = None) -> None:
+        keys = self._tree.keys() if self._tree.root.exists() else []
+        listed = [key for key in keys if namespace in {None, key.namespace}]
+        if namespace is None:
+            self._watcher.follow(listed)
+        known = [key for key in self.seen if namespace in {None, key.namespace}]
+        for key in {*listed, *known}:
+            self._look(key)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        with anyio.move_on_after(PATIENCE):
+            while True:
+                self._take_in()
+                if condition():
+                    return
+                self._more = anyio.Event()
+                await self._more.wait()
+        truth = self._tree.truth()
+        missing = {key for key in truth.keys() | self.seen if truth.get(key) != self.seen.get(key)}
+        raise AssertionError(f"the mirror differs from the tree: {missing}")
+
+    async def until_true(self) -> None:
+        """Wait until what is believed is the truth."""
+        await self.until(lambda: self.seen == self._tree.truth())
+
+    def _take_in(self) -> None:
+        inbox, self._inbox = self._inbox, []
+        for observation in inbox:
+            match observation:
+                case Hint(key=key):
+                    self._look(key)
+                case Doubt(namespace=namespace):
+                    self.relist(namespace)
+                case _:
+                    raise AssertionError(observation)
+
+    def _look(self, key: BundleKey) -> None:
+        look = self._tree.look(key)
+        if look is None:
+            self.seen.pop(key, None)
+        else:
+            self.seen[key] = look
+
+
+def open_files() -> set[str]:
+    """List what this process has open, by target."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
+        except FileNotFoundError:
+            continue  # the handle of this listing
+    return found

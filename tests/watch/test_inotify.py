@@ -1,0 +1,400 @@
+"""The inotify backend tells of everything that happens at a name, and of nothing below."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from reconciler.model.ids import BundleKey
+from reconciler.model.observations import Doubt, DoubtKind, Hint
+from reconciler.watch.handle import Event, Inotify
+from reconciler.watch.inotify import InotifyBackend
+from reconciler.watch.table import SLICE
+from tests.watch.support import Ear, Tree, open_files, running
+
+pytestmark = pytest.mark.kernel
+
+NAMESPACE = DoubtKind.NAMESPACE
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    tree = Tree(tmp_path / "run" / "containerd")
+    tree.namespace()
+    return tree
+
+
+@pytest.fixture
+def ear() -> Ear:
+    return Ear()
+
+
+class Counting(Inotify):
+    """The real thing, with its system calls counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.added = 0
+        self.removed = 0
+
+    def add_watch(self, path: bytes, mask: int) -> int:
+        self.added += 1
+        return super().add_watch(path, mask)
+
+    def rm_watch(self, wd: int) -> None:
+        self.removed += 1
+        super().rm_watch(wd)
+
+
+async def test_a_bundle_and_every_file_in_it_is_hinted_at(tree: Tree, ear: Ear) -> None:
+    async with running(InotifyBackend(tree.layout), ear):
+        bundle = tree.bundle("c1")
+        await ear.hint("ns", "c1")
+        for change in (
+            lambda: (bundle / "init.pid").touch(),
+            lambda: (bundle / "init.pid").write_text("12"),
+            lambda: (bundle / "init.pid").rename(bundle / "other"),
+            lambda: (bundle / "other").unlink(),
+            lambda: (bundle / "rootfs").mkdir(),
+            lambda: (bundle / "rootfs").rmdir(),
+            bundle.rmdir,
+        ):
+            ear.forget()
+            change()
+            await ear.hint("ns", "c1")
+
+
+async def test_nothing_below_a_bundle_is_watched(tree: Tree, ear: Ear) -> None:
+    (tree.bundle("c1") / "rootfs" / "deep").mkdir(parents=True)
+    async with running(InotifyBackend(tree.layout), ear):
+        (tree.root / "ns" / "c1" / "rootfs" / "deep" / "file").touch()
+        (tree.root / "ns" / "c1" / "rootfs" / "file").touch()
+        tree.bundle("last")
+        await ear.hint("ns", "last")
+    assert set(ear.hints()) == {BundleKey(b"ns", b"last")}
+
+
+async def test_directories_made_all_at_once_are_all_watched(tree: Tree, ear: Ear) -> None:
+    async with running(InotifyBackend(tree.layout), ear):
+        os.makedirs(tree.root / "new" / "c1" / "rootfs")  # one event: the first of them
+        await ear.doubt(NAMESPACE, b"new")
+        (tree.root / "new" / "c1" / "init.pid").touch()
+        await ear.hint("new", "c1")
+
+
+async def test_a_renamed_bundle_is_told_by_both_names(tree: Tree, ear: Ear) -> None:
+    bundle = tree.bundle("old")
+    async with running(InotifyBackend(tree.layout), ear):
+        moved = bundle.rename(bundle.with_name("new"))
+        await ear.hint("ns", "old")
+        await ear.hint("ns", "new")
+        ear.forget()
+        (moved / "file").touch()
+        await ear.hint("ns", "new")
+        assert set(ear.hints()) == {BundleKey(b"ns", b"new")}
+
+
+async def test_a_bundle_renamed_to_a_hidden_name_is_gone(tree: Tree, ear: Ear) -> None:
+    bundle = tree.bundle("c1")
+    async with running(InotifyBackend(tree.layout), ear):
+        hidden = bundle.rename(bundle.with_name(".c1"))
+        await ear.hint("ns", "c1")
+        ear.forget()
+        (hidden / "file").touch()
+        shutil.rmtree(hidden)
+        tree.bundle("last")
+        await ear.hint("ns", "last")
+        assert set(ear.hints()) == {BundleKey(b"ns", b"last")}
+
+
+async def test_a_renamed_namespace_takes_its_bundles_along(tree: Tree, ear: Ear) -> None:
+    tree.bundle("c1")
+    async with running(InotifyBackend(tree.layout), ear):
+        (tree.root / "ns").rename(tree.root / "other")
+        await ear.doubt(NAMESPACE, b"ns")
+        await ear.doubt(NAMESPACE, b"other")
+        ear.forget()
+        (tree.root / "other" / "c1" / "file").touch()
+        await ear.hint("other", "c1")
+        assert set(ear.hints()) == {BundleKey(b"other", b"c1")}
+
+
+async def test_a_deleted_namespace_is_one_doubt(tree: Tree, ear: Ear) -> None:
+    async with running(InotifyBackend(tree.layout), ear):
+        (tree.root / "ns").rmdir()
+        await ear.doubt(NAMESPACE, b"ns")
+        tree.bundle("c1")
+        (tree.root / "ns" / "c1" / "file").touch()
+        await ear.hint("ns", "c1")
+    assert set(ear.doubts()) == {Doubt(NAMESPACE, b"ns")}
+
+
+async def test_an_id_used_again_is_watched_again(tree: Tree, ear: Ear) -> None:
+    async with running(InotifyBackend(tree.layout), ear):
+        for _ in range(50):
+            tree.bundle("c1").rmdir()
+        bundle = tree.bundle("c1")
+        tree.bundle("mark")
+        await ear.hint("ns", "mark")
+        ear.forget()
+        (bundle / "file").touch()
+        await ear.hint("ns", "c1")
+
+
+async def test_names_are_bytes(tree: Tree, ear: Ear) -> None:
+    names = [b"new\nline", b"\xff\xfe", b"-rf", b"x" * 255, b"\\\"'"]
+    root = os.fsencode(tree.root)
+    async with running(InotifyBackend(tree.layout), ear):
+        for name in names:
+            os.makedirs(b"/".join((root, name, name)))
+        for name in names:
+            await ear.doubt(NAMESPACE, name)
+            with open(b"/".join((root, name, name, b"file")), "w"):
+                pass
+            await ear.hint(os.fsdecode(name), os.fsdecode(name))
+
+
+async def test_symlinks_are_not_followed(tree: Tree, ear: Ear, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "c1").mkdir(parents=True)
+    (tree.root / "ns" / "link").symlink_to(elsewhere)
+    (tree.root / "linked").symlink_to(elsewhere)
+    backend = InotifyBackend(tree.layout)
+    async with running(backend, ear):
+        backend.follow([BundleKey(b"ns", b"link"), BundleKey(b"linked", b"c1")])
+        (elsewhere / "c2").mkdir()
+        (elsewhere / "c1" / "file").touch()
+        tree.bundle("last")
+        await ear.hint("ns", "last")
+    touched = {key.id for key in ear.hints()}
+    assert touched <= {b"last", b"link"}
+
+
+async def test_a_burst_is_one_hint(tree: Tree, ear: Ear) -> None:
+    bundle = tree.bundle("c1")
+    async with running(InotifyBackend(tree.layout), ear):
+        for number in range(300):  # the loop does not turn meanwhile
+            (bundle / f"file-{number}").touch()
+        await ear.hint("ns", "c1")
+        tree.bundle("last")
+        await ear.hint("ns", "last")
+    assert ear.hints().count(BundleKey(b"ns", b"c1")) == 1
+
+
+async def test_what_appears_between_listing_and_watching_is_hinted_at(tree: Tree, ear: Ear) -> None:
+    backend = InotifyBackend(tree.layout)
+    tree.bundle("early")
+    listed = tree.keys()
+    tree.bundle("late")
+    backend.open()
+    backend.follow(listed)  # as the loop does before it runs its sources
+    async with running(backend, ear):
+        await ear.hint("ns", "late")
+    assert ear.hints() == [BundleKey(b"ns", b"late")]
+
+
+async def test_following_the_same_listing_costs_no_system_call(tree: Tree, ear: Ear) -> None:
+    made: list[Counting] = []
+
+    def make() -> Counting:
+        made.append(Counting())
+        return made[-1]
+
+    backend = InotifyBackend(tree.layout, make)
+    for number in range(20):
+        tree.bundle(f"c{number}")
+    async with running(backend, ear):
+        backend.follow(tree.keys())
+        before = made[0].added, made[0].removed
+        backend.follow(tree.keys())
+        assert (made[0].added, made[0].removed) == before
+        tree.bundle("one-more")
+        backend.follow(tree.keys())
+        assert (made[0].added, made[0].removed) == (before[0] + 1, before[1])
+
+
+async def test_more_bundles_than_one_slice_are_all_watched(tree: Tree, ear: Ear) -> None:
+    count = 2 * SLICE + 10
+    for number in range(count):
+        tree.bundle(f"c{number}")
+    backend = InotifyBackend(tree.layout)
+    backend.open()
+    backend.follow(tree.keys())
+    async with running(backend, ear):
+        await ear.until(lambda: len(set(ear.hints())) >= count - 2 * SLICE)
+        ear.forget()
+        for number in range(count):
+            (tree.root / "ns" / f"c{number}" / "file").touch()
+        await ear.until(lambda: len(set(ear.hints())) == count)
+
+
+async def test_a_root_that_appears_is_noticed(tmp_path: Path, ear: Ear) -> None:
+    tree = Tree(tmp_path / "run" / "containerd", make=False)
+    async with running(InotifyBackend(tree.layout), ear):
+        os.makedirs(tree.root / "ns" / "c1")
+        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        ear.forget()
+        (tree.root / "ns" / "c1" / "file").touch()
+        await ear.hint("ns", "c1")
+
+
+async def test_a_root_that_appears_step_by_step_is_noticed(tmp_path: Path, ear: Ear) -> None:
+    tree = Tree(tmp_path / "a" / "b" / "c", make=False)
+    async with running(InotifyBackend(tree.layout), ear):
+        for path in (tmp_path / "a", tmp_path / "a" / "b", tree.state, tree.root):
+            path.mkdir()
+            await anyio.wait_all_tasks_blocked()
+        await ear.doubt(DoubtKind.ROOT_CHANGED)
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["free", "held open"])
+@pytest.mark.parametrize("levels", [1, 2, 3])
+async def test_a_root_deleted_with_its_parents_and_made_again_is_noticed(
+    tree: Tree, ear: Ear, levels: int, held: bool, tmp_path: Path
+) -> None:
+    top = [tree.root, tree.state, tree.state.parent][levels - 1]
+    handle = os.open(top, os.O_PATH) if held else -1
+    try:
+        async with running(InotifyBackend(tree.layout), ear):
+            shutil.rmtree(top)
+            await ear.doubt(DoubtKind.ROOT_CHANGED)
+            ear.forget()
+            os.makedirs(tree.root / "ns" / "c1")
+            await ear.doubt(DoubtKind.ROOT_CHANGED)
+            (tree.root / "ns" / "c1" / "file").touch()
+            await ear.hint("ns", "c1")
+    finally:
+        if held:
+            os.close(handle)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+async def test_a_root_renamed_and_replaced_is_noticed(tree: Tree, ear: Ear, levels: int) -> None:
+    tree.bundle("old")
+    top = [tree.root, tree.state, tree.state.parent][levels - 1]
+    async with running(InotifyBackend(tree.layout), ear):
+        away = top.rename(top.with_name("away"))
+        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        os.makedirs(tree.root / "ns" / "new")
+        await ear.until(lambda: ear.kinds().count(DoubtKind.ROOT_CHANGED) > 1)
+        ear.forget()
+        next(away.rglob("old")).joinpath("file").touch()
+        (tree.root / "ns" / "new" / "file").touch()
+        await ear.hint("ns", "new")
+        assert set(ear.hints()) == {BundleKey(b"ns", b"new")}
+
+
+async def test_a_root_renamed_back_is_watched_again(tree: Tree, ear: Ear) -> None:
+    tree.bundle("c1")
+    async with running(InotifyBackend(tree.layout), ear):
+        away = tree.root.rename(tree.root.with_name("away"))
+        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        ear.forget()
+        away.rename(tree.root)
+        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        (tree.root / "ns" / "c1" / "file").touch()
+        await ear.hint("ns", "c1")
+
+
+async def test_an_overflow_is_one_doubt_and_nothing_is_lost(tree: Tree, ear: Ear) -> None:
+    kept = tree.bundle("kept")
+    moved = tree.bundle("moved")
+    backend = InotifyBackend(tree.layout)
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    async with running(backend, ear):
+        for number in range(limit // 2 + 2000):  # two events each, and the loop does not turn
+            (kept / "a").touch()
+            (kept / "a").unlink()
+            if number == limit // 2 + 1000:  # lost for certain
+                moved.rename(moved.with_name("moved-away"))
+                tree.bundle("moved")
+                os.makedirs(tree.root / "unheard" / "c1")
+        await ear.doubt(DoubtKind.OVERFLOW)
+        assert ear.kinds().count(DoubtKind.OVERFLOW) == 1
+        backend.follow(tree.keys())
+        ear.forget()
+        for key in tree.keys():
+            (tree.root / key.namespace.decode() / key.id.decode() / "file").touch()
+        await ear.until(lambda: set(ear.hints()) == set(tree.keys()))
+
+
+async def test_an_unknown_watch_is_dropped_when_it_speaks(tree: Tree, ear: Ear) -> None:
+    """What an overflow hid: a directory moved out of the tree keeps its watch."""
+
+    class Deaf(Inotify):
+        deaf = True
+
+        def read(self) -> Iterator[Event]:
+            events = list(super().read())
+            if self.deaf and events:
+                self.deaf = False
+                events = [Event(-1, 0x4000, b"")]
+            yield from events
+
+    bundle = tree.bundle("c1")
+    backend = InotifyBackend(tree.layout, Deaf)
+    async with running(backend, ear):
+        away = bundle.rename(tree.state / "away")
+        await ear.doubt(DoubtKind.OVERFLOW)
+        backend.follow(tree.keys())
+        (away / "file").touch()
+        tree.bundle("last")
+        await ear.hint("ns", "last")
+        ear.forget()
+        (away / "another").touch()
+        tree.bundle("very-last")
+        await ear.hint("ns", "very-last")
+        assert set(ear.hints()) == {BundleKey(b"ns", b"very-last")}
+
+
+async def test_no_directory_is_held_open_and_nothing_leaks(tree: Tree, ear: Ear) -> None:
+    tree.bundle("c1")
+    before = open_files()
+    backend = InotifyBackend(tree.layout)
+    async with running(backend, ear):
+        tree.bundle("c2")
+        await ear.hint("ns", "c2")
+        backend.follow(tree.keys())
+        added = " ".join(open_files() - before)
+        assert str(tree.state) not in added
+    assert open_files() == before
+
+
+async def test_nothing_wakes_up_between_events(tree: Tree, ear: Ear) -> None:
+    tree.bundle("c1")
+    backend = InotifyBackend(tree.layout)
+    selector = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
+    select, turns = selector.select, 0
+
+    def counted(timeout: float | None = None) -> list[object]:
+        nonlocal turns
+        turns += 1
+        return select(timeout)
+
+    async with running(backend, ear):
+        backend.follow(tree.keys())
+        await anyio.wait_all_tasks_blocked()
+        selector.select = counted
+        with anyio.move_on_after(0.5):
+            await anyio.sleep_forever()
+        selector.select = select
+    assert turns <= 2  # the wait itself, and its deadline
+    assert ear.heard == []
+
+
+async def test_a_hint_comes_after_the_watch(tree: Tree) -> None:
+    """Whoever looks when hinted at misses nothing that comes later."""
+    backend = InotifyBackend(tree.layout)
+    ear = Ear()
+    async with running(backend, ear):
+        for number in range(100):
+            bundle = tree.bundle(f"c{number}")
+            await ear.hint("ns", bundle.name)
+            ear.forget()
+            (bundle / "file").touch()
+            await ear.hint("ns", bundle.name)
+            assert ear.heard == [Hint(BundleKey(b"ns", bundle.name.encode()))] * len(ear.heard)
