@@ -116,12 +116,14 @@ class Track:
         File times are wall-clock times. They are placed on the monotonic clock, never later than
         now (a future mtime is no promise), never before the boot on a volatile tree (a wall clock
         that was wrong at boot), and never earlier than a sign of life already known (a wall clock
-        that jumped).
+        that jumped). A time that stands in the future is a sign of life once, when it is first
+        seen, and not with every look until the wall clock has caught up.
         """
-        life = stamp.mono - max(0.0, stamp.wall - look.newest_mtime)
-        if volatile:
-            life = max(life, 0.0)
-        self.life = life if self.life is None else max(self.life, life)
+        if self.look is None or self.life is None or look.newest_mtime != self.look.newest_mtime:
+            life = stamp.mono - max(0.0, stamp.wall - look.newest_mtime)
+            if volatile:
+                life = max(life, 0.0)
+            self.life = life if self.life is None else max(self.life, life)
         self.look = look
         self.looked_at = stamp.mono
         if look.labels.known and look.labels != self.labels:

@@ -66,10 +66,11 @@ class NoJournalError(BadLineError):
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """So many records were lost here."""
+    """So many records were lost here; ``policies`` are in force after it, if that is known."""
 
     lost: int
     why: str
+    policies: Policies | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,8 @@ class Decoder:
             record = self._json.decode(line)
             if record.gap is not None:
                 self._tables = Tables()
-                return Gap(record.gap, record.y)
+                policies = None if record.p is None else policies_in(record.p)
+                return Gap(record.gap, record.y, policies)
             return self._given(record)
         except (msgspec.MsgspecError, LookupError, ValueError, RecursionError) as error:
             what = str(error) or type(error).__name__

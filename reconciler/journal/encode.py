@@ -60,10 +60,11 @@ class Encoder:
         self._offset = header.wall - header.mono
         return self._json.encode(header) + b"\n"
 
-    def gap(self, lost: int, why: str) -> bytes:
-        """Say that records were lost; all numbering begins anew."""
+    def gap(self, lost: int, why: str, policies: Policies) -> bytes:
+        """Say that records were lost, and what is in force; all numbering begins anew."""
         self._tables = Tables()
-        return self._json.encode(wire.Record(gap=lost, y=why)) + b"\n"
+        record = wire.Record(gap=lost, y=why, p=policies_out(policies))
+        return self._json.encode(record) + b"\n"
 
     @property
     def is_full(self) -> bool:

@@ -356,7 +356,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
         p: Policies that were put into force.
         d: What was decided, in order.
         n, j: Names and rows that appear for the first time.
-        gap: So many records were lost here, why in ``y``. Nothing else is in such a record.
+        gap: So many records were lost here, why in ``y``; ``p`` is in force after it. Nothing
+            else is in such a record.
     """
 
     t: float = 0.0

@@ -395,6 +395,17 @@ def test_a_file_from_the_future_is_young():
     assert world.cleans() == ["ns/a"]
 
 
+def test_a_file_from_the_future_does_not_stay_young_with_every_look():
+    """Found by the node machine: a clock set back a day kept a dead creation `starting`."""
+    world = World()
+    world.listed(a=1)
+    for _ in range(20):
+        world.look(replace(newborn(), newest_mtime=EPOCH + DAY))
+        world.node()
+        world.wait(20)
+    assert world.cleans() == ["ns/a"]
+
+
 # ---------------------------------------------------------------------------- budgets
 
 

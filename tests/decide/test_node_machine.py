@@ -260,12 +260,18 @@ class NodeMachine(RuleBasedStateMachine):
                 assert verdict not in (None, Verdict.LEFTOVER), f"{key}: {verdict}"
                 named = bundle.files & (Entries.CONFIG | Entries.ADDRESS)
                 assert named or verdict is not Verdict.UNKNOWN
-            elif not self.has_a_living_namesake(key):
+            elif not (self.has_a_living_namesake(key) or self.looks_new_to_the_worker(key)):
                 assert self.node.truth(key) is not Truth.DEAD, f"{key} is dead and stays: {verdict}"
 
     def has_a_living_namesake(self, key: BundleKey) -> bool:
         """Processes in a cgroup of this name count for the id, whatever its namespace."""
         return any(process.cgroup == key.id for process in self.node.processes.values())
+
+    def looks_new_to_the_worker(self, key: BundleKey) -> bool:
+        """A worker has only the wall clock to tell the age of a creation that never ended."""
+        bundle = self.node.bundles[key]
+        age = self.node.stamp.wall - bundle.mtime
+        return age < POLICIES.settle and not (bundle.runc_state or bundle.files & Entries.INIT_PID)
 
     def heal(self) -> None:
         """Take every fault away; the world itself stays as it is."""

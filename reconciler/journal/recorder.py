@@ -1,0 +1,278 @@
+"""The recorder: hands the scribe's lines to the writer process, and never waits for it.
+
+Nothing here may delay the loop: a line goes into a bounded buffer, a task sends what the writer
+takes, and what does not fit is dropped and counted; a gap in the journal says how much. A thread
+would not do: one that is stuck in the kernel on a dead disk keeps the whole process from ending.
+A writer that hangs is left behind.
+"""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import anyio
+from typing_extensions import override
+
+from reconciler.decide.decisions import Decision
+from reconciler.decide.policy import Policies
+from reconciler.journal import writer
+from reconciler.journal.redact import Redactor
+from reconciler.journal.scribe import Origin, Scribe
+from reconciler.journal.writer import ROTATE
+from reconciler.model.observations import Observation, Stamp
+from reconciler.ports import Clock, Recorder
+
+_BUFFER: Final = 8 << 20
+"""Bytes kept for a slow writer: a relist of 100,000 bundles, or seconds of a storm."""
+
+_PATIENCE: Final = 2.0
+"""Seconds the end of a run waits for the disk."""
+
+_FAREWELL: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Where and how to record.
+
+    Attributes:
+        path: The file; an earlier journal there is kept as ``FILE.1`` and so on.
+        max_size: Bytes after which a new file is begun; None for no limit.
+        keep: How many earlier files are kept.
+        compress: Whether earlier files are compressed.
+        redact: Whether names are replaced.
+    """
+
+    path: Path
+    max_size: int | None = 64 * 1000**2
+    keep: int = 4
+    compress: bool = True
+    redact: bool = False
+
+
+class FileRecorder(Recorder):
+    """Records a run into a file. Use as an asynchronous context manager around the loop.
+
+    Attributes:
+        trouble: Why the last lines could not be written; empty if all is well.
+    """
+
+    def __init__(self, options: Options, clock: Clock, policies: Policies) -> None:
+        self._options = options
+        self._clock = clock
+        self._buffer = deque[bytes]()
+        self._buffered = 0
+        self._dropped = 0
+        self._begin_anew = False
+        self._part_size = 0
+        self._bell = anyio.Event()
+        self._broken = self._ending = False
+        self._heard_all = anyio.Event()
+        self._writer: subprocess.Popen[bytes] | None = None
+        self.trouble = ""
+        origin = Origin(
+            host=os.uname().nodename,
+            boot=_boot_id(),
+            run=secrets.token_hex(8),
+            stamp=self._now(),
+            policies=policies,
+        )
+        redactor = Redactor() if options.redact else None
+        self._scribe = Scribe(origin, self._take, redactor)
+
+    @property
+    def lost(self) -> int:
+        """How many records are missing in the journal."""
+        return self._scribe.lost + self._dropped
+
+    def _now(self) -> Stamp:
+        return Stamp(self._clock.monotonic(), self._clock.wall())
+
+    # ------------------------------------------------------------------ what is heard
+
+    @override
+    def observed(self, stamp: Stamp, observation: Observation) -> None:
+        self._scribe.observed(stamp, observation)
+        self._bell.set()
+
+    @override
+    def decided(self, stamp: Stamp, decision: Decision) -> None:
+        self._scribe.decided(stamp, decision)
+
+    @override
+    def advanced(self, stamp: Stamp) -> None:
+        self._scribe.advanced(stamp)
+        self._bell.set()
+
+    @override
+    def configured(self, stamp: Stamp, policies: Policies) -> None:
+        self._scribe.configured(stamp, policies)
+        self._bell.set()
+
+    # ------------------------------------------------------------------ the buffer
+
+    def _take(self, line: bytes) -> None:
+        """Keep a line for the writer; called by the scribe."""
+        if self._buffered + len(line) > _BUFFER or self._broken:
+            self._drop(1, "the disk did not keep up")
+            return
+        if self._dropped or self._begin_anew:
+            # This line leans on lines that were lost: it is lost too, and all begins anew.
+            lost, self._dropped, self._begin_anew = self._dropped + 1, 0, False
+            line = self._scribe.gap(lost, self.trouble or "the writer lost lines")
+        limit = self._options.max_size
+        if limit is not None and self._part_size > limit:
+            self._part_size = 0
+            self._push(line)
+            line = ROTATE + self._scribe.header(self._now())
+        self._push(line)
+
+    def _push(self, line: bytes) -> None:
+        self._buffer.append(line)
+        self._buffered += len(line)
+        self._part_size += len(line)
+
+    def _drop(self, lost: int, why: str) -> None:
+        self._dropped += lost
+        self.trouble = why
+
+    # ------------------------------------------------------------------ the writer
+
+    async def __aenter__(self) -> Self:
+        """Start the writer."""
+        self._start_writer()
+        self._tasks = await anyio.create_task_group().__aenter__()
+        if not self._broken:
+            self._tasks.start_soon(self._send)
+            self._tasks.start_soon(self._hear)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        """Write what is left, for a moment; a writer that hangs is left behind."""
+        with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(_PATIENCE):
+                await self._drain()
+            self._tasks.cancel_scope.cancel()
+            ended = await self._tasks.__aexit__(kind, error, trace)
+            self._link.close()
+            await self._bury()
+        return ended
+
+    def _start_writer(self) -> None:
+        self._link, theirs = socket.socketpair()
+        self._link.setblocking(False)  # noqa: FBT003 - the standard library's
+        options = self._options
+        words = [os.fsdecode(options.path), str(options.keep), "1" if options.compress else "0"]
+        with theirs:
+            try:
+                self._writer = subprocess.Popen(
+                    [sys.executable, "-I", "-S", writer.__file__, *words],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+            except OSError as error:
+                self._break(f"no writer: {error.strerror}")
+
+    async def _drain(self) -> None:
+        """Send all, close our end, and wait until the writer has closed its own."""
+        self._ending = True
+        self._bell.set()
+        if not self._broken:
+            await self._heard_all.wait()
+
+    async def _bury(self) -> None:
+        """Take the writer's exit status; one that is stuck in the kernel is left to init."""
+        if self._writer is None or self._writer.poll() is not None:
+            return
+        handle = os.pidfd_open(self._writer.pid)
+        try:
+            with anyio.move_on_after(_FAREWELL):
+                await anyio.wait_readable(handle)
+                self._writer.poll()
+                return
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            with anyio.move_on_after(_FAREWELL):
+                await anyio.wait_readable(handle)
+            if self._writer.poll() is None:
+                self._writer.returncode = -signal.SIGKILL
+        finally:
+            os.close(handle)
+
+    async def _send(self) -> None:
+        """Send what the writer takes; sleeps while there is nothing."""
+        while not self._broken:
+            await self._bell.wait()
+            self._bell = anyio.Event()
+            self._scribe.flush()
+            await self._empty_buffer()
+            if self._ending and not self._broken:
+                self._link.shutdown(socket.SHUT_WR)
+                return
+
+    async def _empty_buffer(self) -> None:
+        while self._buffer:
+            line = self._buffer[0]
+            try:
+                sent = self._link.send(line)
+            except BlockingIOError:
+                await anyio.wait_writable(self._link)
+                continue
+            except OSError as error:
+                self._break(error.strerror or "the writer is gone")
+                return
+            self._buffered -= sent
+            if sent < len(line):
+                self._buffer[0] = line[sent:]
+            else:
+                self._buffer.popleft()
+
+    def _break(self, why: str) -> None:
+        """Give up: the writer is gone. The run goes on without a journal, and counts."""
+        self._broken = True
+        self._drop(len(self._buffer), why)
+        self._buffer.clear()
+        self._buffered = 0
+
+    async def _hear(self) -> None:
+        """Hear what the writer says about its file, until it is gone."""
+        rest = b""
+        while True:
+            await anyio.wait_readable(self._link)
+            try:
+                said = self._link.recv(4096)
+            except BlockingIOError:
+                continue
+            except OSError:
+                said = b""
+            if not said:
+                if not self._ending:
+                    self._break("the writer is gone")
+                self._heard_all.set()
+                return
+            *lines, rest = (rest + said).split(b"\n")
+            for line in lines:
+                if line.startswith(b"why "):
+                    self.trouble = line[4:].decode("utf-8", "replace")
+                elif line == b"lost":
+                    self._begin_anew = True
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except (OSError, ValueError):
+        return ""

@@ -1,0 +1,275 @@
+"""Redaction: names replaced consistently, so that a journal can leave the house and still replays.
+
+Every name (namespace, id, pod, container, sandbox, path, host, free text) becomes a keyed hash of
+itself; the key is random and forgotten with the run. Equal names stay equal, so the engine sees
+the same bundles. Rules match by globs, which a hash would defeat: a name that a glob of the
+policies matches carries that glob's number, and the glob is replaced by one that looks for it.
+What stays: times, sizes, pids, verdicts, states, mount types, runtime names, the shape of things.
+"""
+
+import hashlib
+import secrets
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Final, assert_never
+
+from reconciler.decide.decisions import (
+    AskNode,
+    Braked,
+    Clean,
+    Decision,
+    Died,
+    FinishRemoval,
+    Judged,
+    LookAt,
+    OverBudget,
+    Relist,
+    Vanished,
+)
+from reconciler.decide.policy import Match, Policies, Policy, Rule
+from reconciler.model.evidence import Containerd, Labels, Look, Sweep
+from reconciler.model.hidden import hidden_name, parse_hidden
+from reconciler.model.ids import BundleKey, is_identifier, show
+from reconciler.model.observations import (
+    Doubt,
+    GuardsChecked,
+    Hint,
+    Listed,
+    Looked,
+    NodeLooked,
+    Observation,
+    Remembered,
+)
+from reconciler.model.outcome import Outcome
+
+_REMEMBERED: Final = 1 << 16
+_MOST_GLOBS: Final = 12
+"""A name that more globs match would be longer than containerd allows."""
+
+
+class Redactor:
+    """Replaces names. One per run.
+
+    Args:
+        key: Secret of the run; random if not given.
+    """
+
+    def __init__(self, key: bytes | None = None) -> None:
+        self._key = key or secrets.token_bytes(16)
+        self._globs: dict[str, str] = {}
+        self._names: dict[bytes, bytes] = {}
+        self._policies: dict[str, str] = {"cleanup": "cleanup"}
+        self._refused = "", ""
+
+    # ------------------------------------------------------------------ names
+
+    def name(self, name: bytes) -> bytes:
+        """Replace a namespace, an id, a cgroup: valid names stay valid, hidden ones hidden."""
+        known = self._names.get(name)
+        if known is None:
+            if len(self._names) >= _REMEMBERED:
+                self._names.clear()
+            known = self._names[name] = self._new_name(name)
+        return known
+
+    def _new_name(self, name: bytes) -> bytes:
+        if not name:
+            return b""
+        ino = parse_hidden(name)
+        if ino is not None:
+            return hidden_name(ino, self._hash(name)[:8])
+        marks = "".join(mark for glob, mark in self._globs.items() if _fits(glob, name))
+        hidden = b"." if name.startswith(b".") else b"" if is_identifier(name) else b"!"
+        return hidden + b"r" + self._hash(name).hex()[:12].encode() + marks.encode()
+
+    def _hash(self, name: bytes) -> bytes:
+        return hashlib.blake2b(name, key=self._key, digest_size=16).digest()
+
+    def _text(self, text: str) -> str:
+        return self.name(text.encode("utf-8", "surrogatepass")).decode()
+
+    def _key_of(self, key: BundleKey) -> BundleKey:
+        return BundleKey(self.name(key.namespace), self.name(key.id))
+
+    def _path(self, path: bytes | None) -> bytes | None:
+        if path is None:
+            return None
+        return b"/".join(self.name(part) for part in path.split(b"/"))
+
+    # ------------------------------------------------------------------ policies
+
+    def policies(self, policies: Policies) -> Policies:
+        """Replace the globs of rules by such that match the replaced names alike."""
+        for rule in policies.rules:
+            for glob in _globs(rule.match):
+                if glob not in self._globs and len(self._globs) < _MOST_GLOBS:
+                    self._globs[glob] = f".g{len(self._globs):02d}"
+                    self._names.clear()
+        return replace(
+            policies,
+            default=self._policy(policies.default),
+            rules=tuple(Rule(self._match(r.match), self._policy(r.policy)) for r in policies.rules),
+        )
+
+    def _policy(self, policy: Policy) -> Policy:
+        return replace(policy, name=self._policy_name(policy.name))
+
+    def _policy_name(self, name: str) -> str:
+        return self._policies.setdefault(name, f"rule {len(self._policies)}")
+
+    def _glob(self, glob: str | None) -> str | None:
+        if glob is None:
+            return None
+        mark = self._globs.get(glob)
+        return "(redacted)" if mark is None else f"*{mark}*"
+
+    def _match(self, match: Match) -> Match:
+        return Match(
+            namespace=self._glob(match.namespace),
+            id=self._glob(match.id),
+            pod_namespace=self._glob(match.pod_namespace),
+            pod=self._glob(match.pod),
+            container=self._glob(match.container),
+            annotations=tuple(
+                (self._text(name), self._glob(glob) or "") for name, glob in match.annotations
+            ),
+        )
+
+    # ------------------------------------------------------------------ observations
+
+    def observation(self, observation: Observation) -> Observation:  # noqa: PLR0911 - one case each
+        """Replace the names in an observation."""
+        match observation:
+            case Hint() | Remembered():
+                return replace(observation, key=self._key_of(observation.key))
+            case Looked():
+                return Looked(self._key_of(observation.key), self._look(observation.look))
+            case Doubt():
+                return replace(observation, namespace=self._scope(observation.namespace))
+            case Listed():
+                return self._listed(observation)
+            case NodeLooked():
+                return replace(
+                    observation,
+                    sweep=self._sweep(observation.sweep),
+                    containerd=self._containerd(observation.containerd),
+                )
+            case GuardsChecked():
+                return self._guards(observation)
+            case Outcome():
+                return self._outcome(observation)
+            case _:
+                assert_never(observation)
+
+    def _scope(self, namespace: bytes | None) -> bytes | None:
+        return None if namespace is None else self.name(namespace)
+
+    def _listed(self, listed: Listed) -> Listed:
+        return replace(
+            listed,
+            bundles=tuple(replace(seen, key=self._key_of(seen.key)) for seen in listed.bundles),
+            hidden=tuple(replace(h, key=self._key_of(h.key)) for h in listed.hidden),
+            namespace=self._scope(listed.namespace),
+        )
+
+    def _look(self, look: Look | None) -> Look | None:
+        if look is None:
+            return None
+        shim = look.shim
+        return replace(
+            look,
+            init=replace(look.init, detail=self._text(look.init.detail)),
+            shim=replace(
+                shim,
+                socket=self._path(shim.socket),
+                group=None if shim.group is None else self.name(shim.group),
+                detail=self._text(shim.detail),
+            ),
+            mounts=tuple(replace(mount, path=self._mount(mount.path)) for mount in look.mounts),
+            labels=self._labels(look.labels),
+        )
+
+    def _mount(self, path: bytes) -> bytes:
+        """Replace a mount's path; rootfs is no secret, and what is below it must stay below."""
+        parts = path.split(b"/")
+        return b"/".join(part if part == b"rootfs" else self.name(part) for part in parts)
+
+    def _labels(self, labels: Labels) -> Labels:
+        return replace(
+            labels,
+            pod_namespace=self._text(labels.pod_namespace),
+            pod=self._text(labels.pod),
+            container=self._text(labels.container),
+            sandbox=self._text(labels.sandbox),
+            annotations=tuple((self._text(k), self._text(v)) for k, v in labels.annotations),
+        )
+
+    def _sweep(self, sweep: Sweep | None) -> Sweep | None:
+        if sweep is None:
+            return None
+        return replace(
+            sweep,
+            helpers=frozenset(self._key_of(key) for key in sweep.helpers),
+            shims=tuple(
+                replace(p, key=self._key_of(p.key), address=self._path(p.address) or b"")
+                for p in sweep.shims
+            ),
+            cgroup_names=frozenset(self.name(name) for name in sweep.cgroup_names),
+        )
+
+    def _containerd(self, containerd: Containerd | None) -> Containerd | None:
+        if containerd is None:
+            return None
+        tasks = frozenset(self._key_of(key) for key in containerd.tasks)
+        return replace(containerd, tasks=tasks, detail=self._text(containerd.detail))
+
+    def _guards(self, checked: GuardsChecked) -> GuardsChecked:
+        refused = tuple(replace(r, reason=self._text(r.reason)) for r in checked.refused)
+        # The brake's detail quotes the reasons; it must say what a replay will say.
+        self._refused = _join(checked), _join(GuardsChecked(refused))
+        return GuardsChecked(refused)
+
+    def _outcome(self, outcome: Outcome) -> Outcome:
+        return replace(
+            outcome,
+            key=self._key_of(outcome.key),
+            detail=self._text(outcome.detail),
+            holders=tuple(replace(h, name=self._text(h.name)) for h in outcome.holders),
+            steps=tuple(replace(step, detail=self._text(step.detail)) for step in outcome.steps),
+            look=self._look(outcome.look),
+        )
+
+    # ------------------------------------------------------------------ decisions
+
+    def decision(self, decision: Decision) -> Decision:
+        """Replace the names in a decision."""
+        match decision:
+            case Judged():
+                cause = decision.cause
+                if cause in self._policies:
+                    cause = self._policies[cause]
+                return replace(decision, key=self._key_of(decision.key), cause=cause)
+            case Vanished() | Died() | OverBudget() | LookAt() | Clean() | FinishRemoval():
+                return replace(decision, key=self._key_of(decision.key))
+            case Relist():
+                return replace(decision, namespace=self._scope(decision.namespace))
+            case Braked():
+                was, is_ = self._refused
+                return replace(decision, detail=is_) if was and decision.detail == was else decision
+            case AskNode():
+                return decision
+            case _:
+                assert_never(decision)
+
+
+def _fits(glob: str, name: bytes) -> bool:
+    return fnmatchcase(show(name), glob) or fnmatchcase(name.decode("utf-8", "replace"), glob)
+
+
+def _globs(match: Match) -> list[str]:
+    named = (match.namespace, match.id, match.pod_namespace, match.pod, match.container)
+    return [glob for glob in (*named, *(glob for _, glob in match.annotations)) if glob is not None]
+
+
+def _join(checked: GuardsChecked) -> str:
+    return "; ".join(str(refusal) for refusal in checked.refused)
