@@ -8,32 +8,27 @@ for what a bundle is: missing, torn and hostile files are evidence.
 import os
 import stat
 from collections.abc import Collection
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from errno import ELOOP, ENOENT, ENOTDIR, EXDEV
-from typing import Final
+from typing import Final, NamedTuple
 
 from reconciler import kernel
 from reconciler.model.evidence import (
     Answer,
-    CgroupState,
     Entries,
-    Init,
-    InitState,
     Kind,
+    Labels,
     Look,
     Mount,
     Shim,
-    ShimState,
 )
 from reconciler.model.ids import BundleKey, Identity
-from reconciler.probe import cgroups, documents, process, runc, shim, testimony
+from reconciler.probe import testimony
 from reconciler.probe.cgroups import CgroupDir, Cgroups
-from reconciler.probe.documents import Spec
 from reconciler.probe.folder import BLOCK, Folder, blocks_of_tree, read_files, read_folder
+from reconciler.probe.gather import Own, ask_cgroups, ask_init, ask_runtime, ask_shim
 from reconciler.probe.runc import Runc
 from reconciler.probe.surroundings import Surroundings
-from reconciler.probe.sweep import parse_command
 
 _TREE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _NO_BUNDLE: Final = frozenset({ENOENT, ENOTDIR, ELOOP, EXDEV})
@@ -71,67 +66,96 @@ class Examination:
     resources: Resources = Resources()
 
 
-UNSEEN: Final = Examination(Look(Identity(0, 0, 0), Kind.DIRECTORY))
+UNSEEN: Final = Look(Identity(0, 0, 0), Kind.DIRECTORY)
 """There may be a bundle, and it cannot be looked at: no answer to anything."""
 
 
 def examine(
     around: Surroundings, key: BundleKey, annotation_keys: Collection[str] = ()
 ) -> Examination | None:
-    """Look at one bundle; None if there is no such name.
+    """Look at one bundle and at what belongs to it; None if there is no such name.
 
     Args:
         around: The node, refreshed not long ago.
         key: The bundle.
         annotation_keys: Annotations that rules match on.
     """
+    seen = _see(around, key, annotation_keys)
+    if seen is None or isinstance(seen, Look):
+        return None if seen is None else Examination(seen)
+    return Examination(seen.look, _resources(around, key, seen))
+
+
+def look_at(
+    around: Surroundings, key: BundleKey, annotation_keys: Collection[str] = ()
+) -> Look | None:
+    """Look at one bundle, as :func:`examine` does, where nobody asks for its resources."""
+    seen = _see(around, key, annotation_keys)
+    return seen.look if isinstance(seen, _Seen) else seen
+
+
+class _Seen(NamedTuple):
+    """A look, and what it came by."""
+
+    look: Look
+    remembered: Runc
+    cgroups: Cgroups
+    has_work: bool
+
+
+def _see(
+    around: Surroundings, key: BundleKey, annotation_keys: Collection[str]
+) -> _Seen | Look | None:
+    """Look at a bundle; a bare look if it cannot be entered, None if it is not there."""
     if not all(_is_name(part) for part in key):
         return None
+    mounts = around.mounts.of(key) if around.mounts else ()
     try:
         tree_fd = os.open(around.layout.tasks, _TREE)
     except OSError as error:
         return None if error.errno == ENOENT else UNSEEN
     try:
-        return _examine_beneath(tree_fd, around, key, annotation_keys)
+        entered = _enter(tree_fd, key, around, mounts)
+        if not isinstance(entered, _Entered):
+            return entered
+        folder = entered.folder
+        spec = testimony.spec_of(folder)
+        group = testimony.group_of(key, folder, spec)
+        own = Own(key, folder, spec, group, _read_peer(tree_fd, key, group, folder))
     finally:
         os.close(tree_fd)
+    labels = testimony.labels_of(folder, spec, annotation_keys)
+    return _weigh(around, own, entered.identity, mounts, labels)
 
 
-def _examine_beneath(
-    tree_fd: int, around: Surroundings, key: BundleKey, annotation_keys: Collection[str]
-) -> Examination | None:
-    mounts = around.mounts.of(key) if around.mounts else ()
+class _Entered(NamedTuple):
+    """A bundle that could be entered and read."""
+
+    identity: Identity
+    folder: Folder
+
+
+def _enter(
+    tree_fd: int, key: BundleKey, around: Surroundings, mounts: tuple[Mount, ...]
+) -> _Entered | Look | None:
     try:
         fd = kernel.open_beneath(tree_fd, b"/".join(key))
     except OSError as error:
         return None if error.errno == ENOENT else _from_outside(tree_fd, key, mounts)
     try:
         seen = kernel.statx_handle(fd)
-        folder = read_folder(fd, frozenset(mount.path.split(b"/", 1)[0] for mount in mounts))
+        mounted = frozenset(mount.path.split(b"/", 1)[0] for mount in mounts)
+        folder = read_folder(fd, mounted, sizes_tell=around.on_tmpfs)
     except OSError:
         return _from_outside(tree_fd, key, mounts)
     finally:
         os.close(fd)
     folder.newest = max(folder.newest, seen.mtime)
     folder.blocks += seen.blocks
-    spec = testimony.spec_of(folder)
-    group = testimony.group_of(key, folder, spec)
-    peer = _read_peer(tree_fd, key, group, folder)
-    own = _Own(key, folder, spec, group, peer, around)
-    bare = Look(
-        Identity(seen.dev, seen.ino, seen.mount_id),
-        Kind.DIRECTORY,
-        mounts=mounts,
-        labels=testimony.labels_of(folder, spec, annotation_keys),
-    )
-    return _weigh(own, bare)
+    return _Entered(Identity(seen.dev, seen.ino, seen.mount_id), folder)
 
 
-def _is_name(name: bytes) -> bool:
-    return bool(name) and name not in {b".", b".."} and b"/" not in name and b"\0" not in name
-
-
-def _from_outside(tree_fd: int, key: BundleKey, mounts: tuple[Mount, ...]) -> Examination | None:
+def _from_outside(tree_fd: int, key: BundleKey, mounts: tuple[Mount, ...]) -> Look | None:
     """Say what can be said of what cannot be entered: a mount, a symlink, a file."""
     try:
         namespace_fd = kernel.open_beneath(tree_fd, key.namespace)
@@ -146,54 +170,11 @@ def _from_outside(tree_fd: int, key: BundleKey, mounts: tuple[Mount, ...]) -> Ex
     kind = Kind.DIRECTORY if stat.S_ISDIR(seen.mode) else Kind.OTHER
     kind = Kind.SYMLINK if stat.S_ISLNK(seen.mode) else kind
     identity = Identity(seen.dev, seen.ino, seen.mount_id)
-    return Examination(Look(identity, kind, newest_mtime=seen.mtime, mounts=mounts))
+    return Look(identity, kind, newest_mtime=seen.mtime, mounts=mounts)
 
 
-@dataclass(frozen=True, slots=True)
-class _Own:
-    """What the bundle itself says, and where it stands."""
-
-    key: BundleKey
-    folder: Folder
-    spec: Spec | None
-    group: bytes | None
-    peer: Folder | None
-    around: Surroundings
-
-
-def _weigh(own: _Own, bare: Look) -> Examination:
-    """Put the evidence together, in the order in which one piece needs another."""
-    key, folder, around = own.key, own.folder, own.around
-    options, barred = folder.text("options.json"), folder.is_barred("options.json")
-    remembered = runc.look(around.layout, key, options, barred=barred)
-    groups = _cgroups(own, remembered)
-    init = _init(own, remembered, groups)
-    asked = _shim(own)
-    if init.state is InitState.ALIVE and init.pid is not None:
-        asked = replace(asked, pid=_shim_of(init.pid, key.namespace))
-    work = around.layout.work + b"/" + b"/".join(key)
-    work_blocks = blocks_of_tree(work)
-    look = replace(
-        bare,
-        entries=folder.entries,
-        newest_mtime=folder.newest,
-        size_bytes=(folder.blocks + (work_blocks or 0)) * BLOCK,
-        created=Answer.YES if Entries.INIT_PID in folder.entries else remembered.exists,
-        runtime=testimony.runtime_of(folder, own.peer),
-        init=init,
-        shim=asked,
-        cgroup=groups.state,
-    )
-    resources = Resources(
-        remembered.binary,
-        remembered.root,
-        remembered.directory,
-        remembered.has_poststop_hooks,
-        groups.dirs,
-        _socket(around, key, asked),
-        None if work_blocks is None else work,
-    )
-    return Examination(look, resources)
+def _is_name(name: bytes) -> bool:
+    return bool(name) and name not in {b".", b".."} and b"/" not in name and b"\0" not in name
 
 
 def _read_peer(tree_fd: int, key: BundleKey, group: bytes | None, folder: Folder) -> Folder | None:
@@ -212,57 +193,47 @@ def _read_peer(tree_fd: int, key: BundleKey, group: bytes | None, folder: Folder
         os.close(fd)
 
 
-def _cgroups(own: _Own, remembered: Runc) -> Cgroups:
-    hierarchies, spec = own.around.hierarchies, own.spec
-    if hierarchies is None:
-        return Cgroups(CgroupState.NONE)
-    path = spec.linux.cgroups_path if spec and spec.linux else ""
-    inner = (*cgroups.resolve(path), *cgroups.resolve(remembered.cgroup_path))
-    found = cgroups.look(hierarchies, own.key, remembered.cgroup_dirs, inner)
-    if found.state is CgroupState.UNNAMED and (
-        own.folder.is_barred("config.json") or remembered.exists is Answer.NONE
-    ):
-        return replace(found, state=CgroupState.NONE)
-    return found
-
-
-def _init(own: _Own, remembered: Runc, groups: Cgroups) -> Init:
+def _weigh(
+    around: Surroundings, own: Own, identity: Identity, mounts: tuple[Mount, ...], labels: Labels
+) -> _Seen:
+    """Ask the witnesses, in the order in which one needs another."""
     folder = own.folder
-    written = folder.text("init.pid")
-    pid = documents.parse_pid(written) if written else None
-    found = process.candidates(pid, folder.pid_written, remembered.pid, remembered.start)
-    init = process.judge(found, process.Cradle(own.key.id, groups.names))
-    if init.state is InitState.ALIVE:
-        return init
-    if folder.is_barred("init.pid") or remembered.exists is Answer.NONE:
-        return Init(InitState.NONE, init.pid, "a file that would name it could not be read")
-    if init.state is InitState.ABSENT and Entries.INIT_PID in folder.entries:
-        return replace(init, detail="init.pid holds no pid")
-    return init
+    remembered = ask_runtime(own, around)
+    cgroups = ask_cgroups(own, around, remembered)
+    init = ask_init(own, remembered, cgroups)
+    work = blocks_of_tree(_work(around, own.key))
+    look = Look(
+        identity,
+        Kind.DIRECTORY,
+        folder.entries,
+        folder.newest,
+        (folder.blocks + (work or 0)) * BLOCK,
+        Answer.YES if Entries.INIT_PID in folder.entries else remembered.exists,
+        testimony.runtime_of(folder, own.peer),
+        init,
+        ask_shim(own, around, init),
+        cgroups.state,
+        mounts,
+        labels,
+    )
+    return _Seen(look, remembered, cgroups, work is not None)
 
 
-def _shim(own: _Own) -> Shim:
-    folder, around = own.folder, own.around
-    named = testimony.addresses_of(folder)
-    if not named and own.peer is not None:
-        named = testimony.addresses_of(own.peer)
-    names = shim.Names(own.key.namespace, own.group, own.key.id, named)
-    found = shim.ask(names, around.layout, around.door, around.addresses)
-    barred = folder.is_barred("bootstrap.json") or folder.is_barred("address")
-    if barred and found.state is not ShimState.ALIVE:
-        return replace(found, state=ShimState.NONE, detail="its address could not be read")
-    return found
+def _work(around: Surroundings, key: BundleKey) -> bytes:
+    return b"/".join((around.layout.work, *key))
 
 
-def _shim_of(init: int, namespace: bytes) -> int | None:
-    """Give the pid of a living init's parent if that is a shim of this namespace."""
-    with suppress(OSError):
-        stat_line = process.read_stat(init)
-        if stat_line is not None and stat_line.ppid > 0:
-            command = parse_command(list(process.read_command(stat_line.ppid)))
-            if command is not None and command.key.namespace == namespace:
-                return stat_line.ppid
-    return None
+def _resources(around: Surroundings, key: BundleKey, seen: _Seen) -> Resources:
+    remembered = seen.remembered
+    return Resources(
+        remembered.binary,
+        remembered.root,
+        remembered.directory,
+        remembered.has_poststop_hooks,
+        seen.cgroups.dirs,
+        _socket(around, key, seen.look.shim),
+        _work(around, key) if seen.has_work else None,
+    )
 
 
 def _socket(around: Surroundings, key: BundleKey, asked: Shim) -> bytes | None:
@@ -272,6 +243,6 @@ def _socket(around: Surroundings, key: BundleKey, asked: Shim) -> bytes | None:
         path = around.layout.shim_socket(key.namespace, asked.group or key.id)
     try:
         is_socket = stat.S_ISSOCK(os.stat(path, follow_symlinks=False).st_mode)
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # an abstract name holds a NUL
         return None
     return path if is_socket else None

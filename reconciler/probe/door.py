@@ -6,9 +6,8 @@ backlog, is life. Only a refusal or a missing name is death; everything else is 
 
 import os
 import socket
-from dataclasses import dataclass
 from errno import EAGAIN, ECONNREFUSED, EIO, ENAMETOOLONG, ENOENT
-from typing import Final
+from typing import Final, NamedTuple
 
 from reconciler.model.evidence import ShimState
 from reconciler.probe import documents
@@ -18,8 +17,7 @@ _LONGEST: Final = 4096
 _HANDLE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     r"""Where a shim listens.
 
     Attributes:

@@ -8,6 +8,7 @@ for a directory that cannot be read at all.
 import os
 import stat
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from errno import EISDIR, ELOOP, ENXIO, EXDEV
@@ -32,8 +33,12 @@ LIMITS: Final[Mapping[str, int]] = {
 """The files that are read, and the size from which on they are none of containerd's making."""
 
 _ALIEN: Final = frozenset({"shim.pid"})  # kata, gVisor
-_KNOWN: Final = {os.fsdecode(name): flag for name, flag in ENTRY_NAMES.items()}
+_KNOWN: Final = {os.fsdecode(name): flag.value for name, flag in ENTRY_NAMES.items()}
+_OTHER: Final = Entries.OTHER.value
+_EMPTY_TMPFS: Final = 40  # st_size of an empty directory: mm/shmem.c counts 20 for each name
 _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_NO_LINKS: Final = kernel.RESOLVE_NO_SYMLINKS | kernel.RESOLVE_NO_MAGICLINKS
 _MOST_ENTRIES: Final = 10_000  # of a listing and, apart, of everything below it
 _DEEPEST: Final = 40  # directories below each other
 
@@ -76,33 +81,39 @@ class Folder:
         return self.files.get(name) is Unread.BARRED
 
 
-def read_folder(fd: int, mounted: frozenset[bytes]) -> Folder:
+def read_folder(fd: int, mounted: frozenset[bytes], *, sizes_tell: bool = False) -> Folder:
     """List a directory and read its small files.
 
     Args:
         fd: Handle on it.
         mounted: Names directly in it at or below which something is mounted.
+        sizes_tell: It is on a tmpfs, where the size of a directory tells an empty one.
 
     Raises:
         OSError: It cannot be listed.
     """
     folder = Folder()
     budget = _Budget(_MOST_ENTRIES)
+    found = 0  # as a number: to join flags costs more than to read a file
+    smallest = _EMPTY_TMPFS if sizes_tell else -1
     with os.scandir(fd) as listing:
         for entry in listing:
             flag = _KNOWN.get(entry.name)
             if flag is None:
-                folder.entries |= Entries.OTHER
+                found |= _OTHER
                 folder.alien |= entry.name in _ALIEN
                 if not budget.take():
                     continue
             else:
-                folder.entries |= flag
+                found |= flag
             if mounted and os.fsencode(entry.name) in mounted:
                 if entry.name in LIMITS:
                     folder.files[entry.name] = Unread.UNUSABLE
                 continue
-            _take_in(folder, fd, entry, budget)
+            seen = _take_in(folder, fd, entry)
+            if seen is not None and stat.S_ISDIR(seen.st_mode) and seen.st_size != smallest:
+                folder.blocks += _blocks_below(fd, os.fsencode(entry.name), budget)
+    folder.entries = Entries(found)
     return folder
 
 
@@ -120,9 +131,9 @@ def read_files(fd: int, names: Iterable[str]) -> Folder:
     return folder
 
 
-def _take_in(folder: Folder, fd: int, entry: os.DirEntry[str], budget: "_Budget") -> None:
+def _take_in(folder: Folder, fd: int, entry: os.DirEntry[str]) -> os.stat_result | None:
+    limit = LIMITS.get(entry.name)
     try:
-        limit = LIMITS.get(entry.name)
         if limit is not None and entry.is_file(follow_symlinks=False):
             found = _read(folder, fd, entry.name, limit)
         else:
@@ -130,15 +141,14 @@ def _take_in(folder: Folder, fd: int, entry: os.DirEntry[str], budget: "_Budget"
             if limit is not None:
                 folder.files[entry.name] = Unread.UNUSABLE
     except FileNotFoundError:
-        return
+        return None
     except OSError:
-        if entry.name in LIMITS:
+        if limit is not None:
             folder.files[entry.name] = Unread.BARRED
-        return
+        return None
     folder.newest = max(folder.newest, found.st_mtime)
     folder.blocks += found.st_blocks
-    if stat.S_ISDIR(found.st_mode):
-        folder.blocks += _blocks_below(fd, os.fsencode(entry.name), budget)
+    return found
 
 
 def _read(folder: Folder, fd: int, name: str, limit: int) -> os.stat_result:
@@ -181,20 +191,23 @@ class _Budget:
 
 def _blocks_below(parent_fd: int, name: bytes, budget: _Budget, depth: int = 0) -> int:
     """Count the blocks below a directory, without crossing into a mount; what is barred is 0."""
-    blocks = 0
     try:
         fd = kernel.open_beneath(parent_fd, name)
     except OSError:
         return 0
     try:
+        return _blocks_in(fd, budget, depth)
+    finally:
+        os.close(fd)
+
+
+def _blocks_in(fd: int, budget: _Budget, depth: int) -> int:
+    blocks = 0
+    with suppress(OSError):  # what could be counted counts
         for child in os.listdir(fd):
             if not budget.take():
                 break
             blocks += _blocks_of(fd, os.fsencode(child), budget, depth)
-    except OSError:
-        pass  # what could be counted counts
-    finally:
-        os.close(fd)
     return blocks
 
 
@@ -212,17 +225,22 @@ def _blocks_of(fd: int, child: bytes, budget: _Budget, depth: int) -> int:
 
 def blocks_of_tree(path: bytes) -> int | None:
     """Count the blocks of a directory and all below it; None if there is none."""
-    parent, _, name = path.rpartition(b"/")
     try:
-        fd = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = _open_directory(path)
     except OSError:
         return None
     try:
-        found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        if not stat.S_ISDIR(found.st_mode):
-            return None
-        return found.st_blocks + _blocks_below(fd, name, _Budget(_MOST_ENTRIES))
-    except OSError:
-        return None
+        blocks = os.fstat(fd).st_blocks
+        return blocks + _blocks_in(fd, _Budget(_MOST_ENTRIES), 0)
     finally:
         os.close(fd)
+
+
+def _open_directory(path: bytes) -> int:
+    """Open what is a directory by itself, while the way to it may hold symlinks."""
+    try:
+        return kernel.openat2(kernel.AT_FDCWD, path, _DIRECTORY, _NO_LINKS)
+    except OSError as error:
+        if error.errno != ELOOP:
+            raise
+        return os.open(path, _DIRECTORY)

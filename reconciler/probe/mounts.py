@@ -58,6 +58,15 @@ def parse(data: bytes) -> Iterator[MountEntry]:
             yield entry
 
 
+def of_type(data: bytes, prefix: bytes) -> Iterator[MountEntry]:
+    """Read only the lines of filesystems whose type begins like this."""
+    needle = b" - " + prefix
+    for line in data.split(b"\n"):
+        entry = _parse_line(line) if needle in line else None
+        if entry is not None and entry.fstype.startswith(prefix):
+            yield entry
+
+
 def _parse_line(line: bytes) -> MountEntry | None:
     left, _, right = line.partition(b" - ")  # spaces in names are escaped, so this is the first
     head, tail = left.split(b" "), right.split(b" ", _RIGHT - 1)

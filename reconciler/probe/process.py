@@ -8,9 +8,8 @@ that cannot be shown to be ours, nor somebody else's, is no answer. Never signal
 import os
 import select
 from collections.abc import Iterable
-from dataclasses import dataclass
 from errno import EINVAL, ENOENT, ESRCH
-from typing import Final
+from typing import Final, NamedTuple
 
 from reconciler.model.evidence import Init, InitState
 
@@ -24,8 +23,7 @@ _ALIVENESS: Final = (InitState.ALIVE, InitState.NONE, InitState.DEAD, InitState.
 _STAT_FIELDS: Final = 20  # of those behind the command's name
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A pid that a file names.
 
     Attributes:
@@ -39,8 +37,7 @@ class Candidate:
     written: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Stat:
+class Stat(NamedTuple):
     """What /proc/PID/stat says (proc_pid_stat(5)); ``start`` in ticks since boot."""
 
     state: bytes
@@ -48,8 +45,7 @@ class Stat:
     start: int
 
 
-@dataclass(frozen=True, slots=True)
-class Cradle:
+class Cradle(NamedTuple):
     """How a process of this container is told from another.
 
     Attributes:
@@ -205,7 +201,7 @@ def read_stat(pid: int, proc: bytes = PROC) -> Stat | None:
     Raises:
         OSError: It cannot be read.
     """
-    return parse_stat(_read(b"%s/%d/stat" % (proc, pid)))
+    return parse_stat(read_whole(b"%s/%d/stat" % (proc, pid)))
 
 
 def parse_stat(data: bytes) -> Stat | None:
@@ -222,7 +218,7 @@ def read_cgroups(pid: int, proc: bytes = PROC) -> tuple[bytes, ...]:
     Raises:
         OSError: They cannot be read.
     """
-    return parse_cgroups(_read(b"%s/%d/cgroup" % (proc, pid)))
+    return parse_cgroups(read_whole(b"%s/%d/cgroup" % (proc, pid)))
 
 
 def parse_cgroups(data: bytes) -> tuple[bytes, ...]:
@@ -237,14 +233,14 @@ def read_command(pid: int, proc: bytes = PROC) -> tuple[bytes, ...]:
     Raises:
         OSError: It cannot be read.
     """
-    data = _read(b"%s/%d/cmdline" % (proc, pid))
+    data = read_whole(b"%s/%d/cmdline" % (proc, pid))
     return tuple(data.rstrip(b"\0").split(b"\0")) if data else ()
 
 
 def read_boot_time(proc: bytes = PROC) -> float | None:
     """Read when the machine was started, seconds since the epoch; None if it cannot be told."""
     try:
-        data = _read(proc + b"/stat")
+        data = read_whole(proc + b"/stat")
     except OSError:
         return None
     _, _, rest = data.partition(b"\nbtime ")
@@ -254,15 +250,20 @@ def read_boot_time(proc: bytes = PROC) -> float | None:
 
 def _is_thread(pid: int, proc: bytes) -> bool:
     try:
-        data = _read(b"%s/%d/status" % (proc, pid))
+        data = read_whole(b"%s/%d/status" % (proc, pid))
     except OSError:
         return False
     _, found, rest = data.partition(b"\nTgid:\t")
     return bool(found) and rest.split(b"\n", 1)[0] != b"%d" % pid
 
 
-def _read(path: bytes) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def read_whole(path: bytes | str, dir_fd: int | None = None) -> bytes:
+    """Read a file of /proc to its end.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
         data = more = os.read(fd, _MOST)
         while more:

@@ -6,9 +6,8 @@ directory without following symlinks. A missing or torn file is evidence, never 
 
 import os
 import stat
-from dataclasses import dataclass
 from errno import EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EXDEV
-from typing import Final
+from typing import Final, NamedTuple
 
 from reconciler import kernel
 from reconciler.model.evidence import Answer
@@ -25,8 +24,7 @@ _NOT_THERE: Final = frozenset({ENOENT, ENOTDIR})
 _NO_FILE: Final = frozenset({ELOOP, EISDIR, ENXIO, EXDEV})  # something else has its name
 
 
-@dataclass(frozen=True, slots=True)
-class Runc:
+class Runc(NamedTuple):
     """What the runtime remembers.
 
     Attributes:

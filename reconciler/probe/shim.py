@@ -5,15 +5,14 @@ is dead, the sockets that a shim would derive are tried. The most alive answer w
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from reconciler.model.evidence import Shim, ShimState
 from reconciler.model.layout import Layout
 from reconciler.probe.door import Address, Door
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(NamedTuple):
     """What is known about a shim before it is asked.
 
     Attributes:

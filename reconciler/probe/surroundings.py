@@ -5,8 +5,10 @@ Holds no handle on the state tree, which would keep it from being unmounted. One
 
 import os
 
+from reconciler import kernel
 from reconciler.model.layout import Layout
-from reconciler.probe import cgroups, mounts
+from reconciler.probe import mounts
+from reconciler.probe.cgroups import CgroupMounts, Hierarchy, hierarchies
 from reconciler.probe.door import Door
 
 
@@ -17,7 +19,8 @@ class Surroundings:
         layout: Where things are.
         tree: The state tree's real path, as the mount table has it.
         mounts: Mounts at or below bundles; None if the mount table could not be read.
-        hierarchies: Mounted cgroup hierarchies; None likewise.
+        cgroups: Mounted cgroup hierarchies; None likewise.
+        on_tmpfs: The state tree is on a tmpfs.
         door: Knocks at sockets.
         addresses: containerd addresses that shims may have been started with.
     """
@@ -28,7 +31,9 @@ class Surroundings:
         self.door = Door()
         self.tree = b""
         self.mounts: mounts.TreeMounts | None = None
-        self.hierarchies: tuple[cgroups.Hierarchy, ...] | None = None
+        self.cgroups: CgroupMounts | None = None
+        self.on_tmpfs = False
+        self._hierarchies: tuple[Hierarchy, ...] = ()
         self._table = mounts.MountTable()
         self._seen: bytes | None = None
         self.refresh()
@@ -39,15 +44,38 @@ class Surroundings:
         try:
             data = self._table.read()
         except OSError:
-            self._seen = self.mounts = self.hierarchies = None
+            self._seen = self.mounts = None
+            self._set_hierarchies(None)
             return
-        if data is self._seen and tree == self.tree:
-            return
-        self._seen, self.tree = data, tree
-        self.mounts = mounts.index(data, tree)
-        self.hierarchies = cgroups.hierarchies(mounts.parse(data))
+        if data is not self._seen or tree != self.tree or self.cgroups is None:
+            self._seen, self.tree = data, tree
+            self.mounts = mounts.index(data, tree)
+            self._set_hierarchies(hierarchies(mounts.of_type(data, b"cgroup")))
+            self.on_tmpfs = _is_tmpfs(tree)
 
     def close(self) -> None:
-        """Give handles back; the next use opens them again."""
+        """Give handles back; :meth:`refresh` opens them again."""
         self._table.close()
         self.door.close()
+        self._set_hierarchies(None)
+
+    def _set_hierarchies(self, found: tuple[Hierarchy, ...] | None) -> None:
+        if self.cgroups is not None and found == self._hierarchies:
+            return
+        if self.cgroups is not None:
+            self.cgroups.close()
+        self.cgroups = None if found is None else CgroupMounts(found)
+        self._hierarchies = found or ()
+
+
+def _is_tmpfs(path: bytes) -> bool:
+    try:
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return kernel.fs_type(fd) == kernel.TMPFS_MAGIC
+    except OSError:
+        return False
+    finally:
+        os.close(fd)

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from reconciler.model.evidence import ShimProcess, Sweep
 from reconciler.model.ids import BundleKey
 from reconciler.probe import mounts
-from reconciler.probe.process import PROC, names_in, parse_cgroups
+from reconciler.probe.process import PROC, names_in, parse_cgroups, read_whole
 
 _SHIM: Final = b"containerd-shim"
 _HELPERS: Final = frozenset({b"start", b"delete"})
@@ -20,8 +20,6 @@ _FLAGS: Final = frozenset(
     {b"namespace", b"id", b"address", b"publish-binary", b"bundle", b"socket", b"debug-socket"}
 )
 _CAP_SYS_PTRACE: Final = 1 << 19
-_MOST: Final = 1 << 16
-_READ: Final = os.O_RDONLY | os.O_CLOEXEC
 _GONE: Final = frozenset({ENOENT, ESRCH})
 _FLAG_BITS: Final = 6  # fields of /proc/PID/stat, counted behind the command's name
 _THREADS: Final = 17
@@ -92,7 +90,7 @@ def hides_processes(proc: bytes = PROC) -> bool:
             return True
     except (OSError, ValueError):
         pass  # a tree made up for a test
-    table = _read(proc + b"/self/mountinfo")
+    table = read_whole(proc + b"/self/mountinfo")
     options = [entry.options for entry in mounts.parse(table) if entry.point == proc]
     hidden = any(
         option.startswith(b"hidepid=") and option not in {b"hidepid=0", b"hidepid=off"}
@@ -102,7 +100,7 @@ def hides_processes(proc: bytes = PROC) -> bool:
 
 
 def _may_ptrace(proc: bytes) -> bool:
-    for line in _read(proc + b"/self/status").splitlines():
+    for line in read_whole(proc + b"/self/status").splitlines():
         if line.startswith(b"CapEff:"):
             return bool(int(line[7:], 16) & _CAP_SYS_PTRACE)
     return False
@@ -132,16 +130,16 @@ class _Pass:
         return Sweep(True, frozenset(self._helpers), tuple(self._shims), names)  # noqa: FBT003
 
     def _look_at(self, pid: str) -> None:
-        command = _read(f"{pid}/cmdline", self._proc_fd)
+        command = read_whole(f"{pid}/cmdline", self._proc_fd)
         if not command and self._is_nobody(pid):
             return
-        self._cgroup_files.add(_read(f"{pid}/cgroup", self._proc_fd))
+        self._cgroup_files.add(read_whole(f"{pid}/cgroup", self._proc_fd))
         if _SHIM in command:
             self._note_shim(int(pid), command)
 
     def _is_nobody(self, pid: str) -> bool:
         """Tell kernel threads and the dead from those who only hide their command line."""
-        data = _read(f"{pid}/stat", self._proc_fd)
+        data = read_whole(f"{pid}/stat", self._proc_fd)
         fields = data[data.rfind(b")") + 1 :].split()
         if len(fields) <= _THREADS:
             return False
@@ -157,15 +155,3 @@ class _Pass:
             self._helpers.add(found.key)
         else:
             self._shims.append(ShimProcess(found.key, pid, found.address))
-
-
-def _read(path: str | bytes, dir_fd: int | None = None) -> bytes:
-    fd = os.open(path, _READ, dir_fd=dir_fd)
-    try:
-        data = more = os.read(fd, _MOST)
-        while more:
-            more = os.read(fd, _MOST)
-            data += more
-        return data
-    finally:
-        os.close(fd)

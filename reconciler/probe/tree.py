@@ -17,7 +17,7 @@ from reconciler.model.ids import BundleKey, Identity, parse_hidden
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Hidden, Listed, Seen
 from reconciler.ports import Clock
-from reconciler.probe.bundle import Examination, examine
+from reconciler.probe.bundle import Examination, examine, look_at
 from reconciler.probe.surroundings import Surroundings
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -57,8 +57,7 @@ class TreeEyes:
 
     def look(self, key: BundleKey) -> Look | None:
         """Look at one bundle; None if there is no such name."""
-        found = self.examine(key)
-        return found.look if found else None
+        return look_at(self._around, key, self.annotation_keys)
 
     def examine(self, key: BundleKey) -> Examination | None:
         """Look at one bundle and at what belongs to it; None if there is no such name."""

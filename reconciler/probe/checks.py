@@ -1,0 +1,115 @@
+"""Is this containerd's state directory at all? Asked once, before anything else, for the operator.
+
+A tree that is missing, somebody else's, or dangerous ends a command with one line that says what is
+wrong and what to do. Reads only.
+"""
+
+import os
+import stat
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from reconciler.model.ids import show
+from reconciler.model.layout import TASKS, Layout
+
+_LEAST_DEPTH: Final = 2  # directories from the root to a state directory
+_TOO_BROAD: Final = frozenset(
+    {b"/var/run", b"/var/lib", b"/var/tmp", b"/run/user", b"/run/lock", b"/dev/shm"}
+)
+_SIGNS: Final = frozenset(
+    {b"containerd.sock", b"containerd.sock.ttrpc", b"debug.sock", b"runc", b"fifo", b"s"}
+)
+_PLUGIN: Final = b"io.containerd."
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class ProblemKind(Enum):
+    """What is wrong with the state directory."""
+
+    DANGEROUS = "dangerous"
+    MISSING = "missing"
+    NOT_A_DIRECTORY = "not a directory"
+    NOT_CONTAINERD = "not containerd's"
+    NO_PERMISSION = "no permission"
+    SYMLINK = "symlink"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why there is nothing to look at.
+
+    Attributes:
+        kind: See :class:`ProblemKind`.
+        what: What is wrong, in one line, without a full stop.
+        hint: What to do about it.
+    """
+
+    kind: ProblemKind
+    what: str
+    hint: str
+
+
+def check_tree(layout: Layout) -> Problem | None:
+    """Say why the state tree cannot be worked on; None if it can.
+
+    A containerd that has not run a task since the boot has no tree yet, which is no problem.
+    """
+    state = show(layout.state)
+    if _is_dangerous(layout.state) or _is_dangerous(os.path.realpath(layout.state)):
+        what = f"{state} is too broad to be containerd's state directory"
+        return Problem(ProblemKind.DANGEROUS, what, "give containerd's own, e.g. /run/containerd")
+    for path in (layout.state, layout.tasks):
+        problem = _check_directory(path)
+        if problem is not None:
+            is_young = path == layout.tasks and problem.kind is ProblemKind.MISSING
+            return _check_signs(layout.state) if is_young else problem
+    return None
+
+
+def _is_dangerous(path: bytes) -> bool:
+    parts = [part for part in path.split(b"/") if part not in {b"", b"."}]
+    if not path.startswith(b"/") or b"\0" in path or b".." in parts:
+        return True
+    return len(parts) < _LEAST_DEPTH or b"/" + b"/".join(parts) in _TOO_BROAD
+
+
+def _check_directory(path: bytes) -> Problem | None:
+    name = show(path)
+    try:
+        mode = os.stat(path, follow_symlinks=False).st_mode
+        if stat.S_ISLNK(mode):
+            hint = f"give the directory itself: {show(os.path.realpath(path))}"
+            return Problem(ProblemKind.SYMLINK, f"{name} is a symlink", hint)
+        if not stat.S_ISDIR(mode):
+            hint = "give containerd's state directory with --state"
+            return Problem(ProblemKind.NOT_A_DIRECTORY, f"{name} is not a directory", hint)
+        fd = os.open(path, _DIRECTORY)
+        try:
+            os.listdir(fd)
+        finally:
+            os.close(fd)
+    except (FileNotFoundError, NotADirectoryError):
+        hint = "is containerd installed, and is this its `state`? give it with --state"
+        return Problem(ProblemKind.MISSING, f"{name} does not exist", hint)
+    except PermissionError:
+        return Problem(ProblemKind.NO_PERMISSION, f"no permission to read {name}", "run as root")
+    except OSError as error:
+        what = f"{name} cannot be read: {os.strerror(error.errno or 0)}"
+        return Problem(ProblemKind.UNREADABLE, what, "see the kernel's log")
+    return None
+
+
+def _check_signs(state: bytes) -> Problem | None:
+    """Tell an unused state directory of containerd from a directory that is none."""
+    try:
+        names = os.listdir(state)
+    except OSError as error:
+        what = f"{show(state)} cannot be read: {os.strerror(error.errno or 0)}"
+        return Problem(ProblemKind.UNREADABLE, what, "see the kernel's log")
+    if any(name in _SIGNS or name.startswith(_PLUGIN) for name in names):
+        return None
+    what = f"{show(state)} is not a containerd state directory: it has no {show(TASKS)}"
+    hint = "give the `state` of containerd's configuration with --state"
+    return Problem(ProblemKind.NOT_CONTAINERD, what, hint)

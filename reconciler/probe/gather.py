@@ -1,0 +1,111 @@
+"""Asks each witness of one bundle with what the bundle's own files say.
+
+Joins the files to the modules that know how to ask: cgroups, processes, sockets. A file that is
+there and could not be read keeps its witness from saying "no": that is no answer.
+"""
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import NamedTuple
+
+from reconciler.model.evidence import (
+    Answer,
+    CgroupState,
+    Entries,
+    Init,
+    InitState,
+    Shim,
+    ShimState,
+)
+from reconciler.model.ids import BundleKey
+from reconciler.probe import documents, process, runc, shim, testimony
+from reconciler.probe.cgroups import Cgroups, resolve
+from reconciler.probe.documents import Spec
+from reconciler.probe.folder import Folder
+from reconciler.probe.runc import Runc
+from reconciler.probe.surroundings import Surroundings
+from reconciler.probe.sweep import parse_command
+
+
+class Own(NamedTuple):
+    """What a bundle says of itself.
+
+    Attributes:
+        key: Its name.
+        folder: Its files.
+        spec: config.json, None if it cannot be understood.
+        group: Id its shim was started for, None if that cannot be told.
+        peer: Files of the sandbox's bundle that a member may lack.
+    """
+
+    key: BundleKey
+    folder: Folder
+    spec: Spec | None
+    group: bytes | None
+    peer: Folder | None = None
+
+
+def ask_runtime(own: Own, around: Surroundings) -> Runc:
+    """Ask what the runtime remembers."""
+    folder = own.folder
+    options, barred = folder.text("options.json"), folder.is_barred("options.json")
+    return runc.look(around.layout, own.key, options, barred=barred)
+
+
+def ask_cgroups(own: Own, around: Surroundings, remembered: Runc) -> Cgroups:
+    """Ask the container's cgroups."""
+    if around.cgroups is None:
+        return Cgroups(CgroupState.NONE)
+    linux = own.spec.linux if own.spec else None
+    inner = resolve(linux.cgroups_path) if linux else ()
+    if remembered.cgroup_path:
+        inner += resolve(remembered.cgroup_path)
+    found = around.cgroups.look(own.key, remembered.cgroup_dirs, inner)
+    if found.state is CgroupState.UNNAMED and (
+        own.folder.is_barred("config.json") or remembered.exists is Answer.NONE
+    ):
+        return Cgroups(CgroupState.NONE)
+    return found
+
+
+def ask_init(own: Own, remembered: Runc, cgroups: Cgroups) -> Init:
+    """Ask whether the container's first process lives."""
+    folder = own.folder
+    written = folder.text("init.pid")
+    pid = documents.parse_pid(written) if written else None
+    found = process.candidates(pid, folder.pid_written, remembered.pid, remembered.start)
+    init = process.judge(found, process.Cradle(own.key.id, cgroups.names))
+    if init.state is InitState.ALIVE:
+        return init
+    if folder.is_barred("init.pid") or remembered.exists is Answer.NONE:
+        return Init(InitState.NONE, init.pid, "a file that would name it could not be read")
+    if init.state is InitState.ABSENT and Entries.INIT_PID in folder.entries:
+        return replace(init, detail="init.pid holds no pid")
+    return init
+
+
+def ask_shim(own: Own, around: Surroundings, init: Init) -> Shim:
+    """Ask whether the shim lives, and who it is if its container tells."""
+    folder = own.folder
+    named = testimony.addresses_of(folder)
+    if not named and own.peer is not None:
+        named = testimony.addresses_of(own.peer)
+    names = shim.Names(own.key.namespace, own.group, own.key.id, named)
+    found = shim.ask(names, around.layout, around.door, around.addresses)
+    if init.state is InitState.ALIVE and init.pid is not None:
+        return replace(found, pid=_shim_of(init.pid, own.key.namespace))
+    barred = folder.is_barred("bootstrap.json") or folder.is_barred("address")
+    if barred and found.state is not ShimState.ALIVE:
+        return replace(found, state=ShimState.NONE, detail="its address could not be read")
+    return found
+
+
+def _shim_of(init: int, namespace: bytes) -> int | None:
+    """Give the pid of a living init's parent if that is a shim of this namespace."""
+    with suppress(OSError):
+        seen = process.read_stat(init)
+        if seen is not None and seen.ppid > 0:
+            command = parse_command(list(process.read_command(seen.ppid)))
+            if command is not None and command.key.namespace == namespace:
+                return seen.ppid
+    return None

@@ -1,0 +1,149 @@
+"""Where this process stands: namespaces, the state tree's mount, privileges. Facts for the guards.
+
+Measured and handed on as values; what they allow is decided elsewhere. A question that /proc does
+not answer stays unanswered. Reads only; containerd's socket is connected to and hung up.
+"""
+
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from errno import ENOENT
+from typing import Final
+
+from reconciler import kernel
+from reconciler.model.evidence import Answer
+from reconciler.probe.mounts import MountEntry, parse
+from reconciler.probe.process import PROC, read_whole
+
+_UCRED: Final = struct.Struct("3i")
+_NO_SUCH_KIND: Final = ""
+
+NEEDED: Final = {
+    "CAP_DAC_OVERRIDE": 1,
+    "CAP_FOWNER": 3,
+    "CAP_SYS_PTRACE": 19,
+    "CAP_SYS_ADMIN": 21,
+}
+"""Capabilities without which a cleanup would fail half way, by their numbers (capabilities(7))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Namespaces:
+    """A process's namespaces as the kernel names them (``pid:[4026531836]``).
+
+    None: no answer. Empty: this kernel has no namespaces of that kind.
+    """
+
+    pid: str | None = None
+    mnt: str | None = None
+    time: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TreeMount:
+    """The mount that the state tree is on.
+
+    Attributes:
+        mount_id: As statx and mountinfo number it.
+        fstype: Filesystem type.
+        peer: Its peer group, None if it is not shared.
+        master: The peer group it is a slave of, else None.
+    """
+
+    mount_id: int
+    fstype: str
+    peer: int | None
+    master: int | None
+
+
+def namespaces_of(pid: int | None = None, proc: bytes = PROC) -> Namespaces:
+    """Tell the namespaces of a process, or our own."""
+    who = b"self" if pid is None else b"%d" % pid
+    return Namespaces(*(_namespace(proc + b"/" + who, kind) for kind in (b"pid", b"mnt", b"time")))
+
+
+def _namespace(process: bytes, kind: bytes) -> str | None:
+    try:
+        return os.fsdecode(os.readlink(process + b"/ns/" + kind))
+    except OSError as error:
+        gone = not os.path.isdir(process + b"/ns")
+        return None if gone or error.errno != ENOENT else _NO_SUCH_KIND
+
+
+def same(own: str | None, other: str | None) -> Answer:
+    """Compare one kind of namespace of two processes."""
+    if own is None or other is None:
+        return Answer.NONE
+    return Answer.YES if own == other else Answer.NO
+
+
+def peer_pid(path: bytes, timeout: float = 1.0) -> int | None:
+    """Tell who listens at a unix socket, as our pid namespace numbers it (``SO_PEERCRED``).
+
+    Args:
+        path: containerd's socket. A shim's tells only the helper that made it.
+        timeout: Seconds to wait for a full backlog.
+
+    Returns:
+        The pid, 0 if the listener has none in our pid namespace, None if nobody listens.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(timeout)
+        try:
+            probe.connect(path)
+            said = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        except OSError:
+            return None
+    pid: int = _UCRED.unpack(said)[0]
+    return pid
+
+
+def tree_mount(tree: bytes, proc: bytes = PROC) -> TreeMount | None:
+    """Find the mount that the state tree is on; None if there is no answer.
+
+    Raises:
+        FileNotFoundError: There is no state tree.
+    """
+    try:
+        mount_id = kernel.statx(kernel.AT_FDCWD, tree, kernel.AT_PASSIVE).mount_id
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return None
+    for entry in _mounts(b"self", proc):
+        if entry.mount_id == mount_id:
+            fstype = entry.fstype.decode("ascii", "backslashreplace")
+            return TreeMount(mount_id, fstype, entry.peer, entry.master)
+    return None
+
+
+def shares_mount(own: TreeMount, pid: int, proc: bytes = PROC) -> Answer:
+    """Tell whether another process sees our state tree's mount through the same peer group.
+
+    Peer groups are numbered for the whole machine. In one peer group whatever we unmount is
+    unmounted there, too, and busy there is busy here; a slave has neither.
+    """
+    if own.peer is None:
+        return Answer.NO
+    theirs = _mounts(b"%d" % pid, proc)
+    if not theirs:
+        return Answer.NONE
+    return Answer.YES if any(entry.peer == own.peer for entry in theirs) else Answer.NO
+
+
+def _mounts(who: bytes, proc: bytes) -> tuple[MountEntry, ...]:
+    try:
+        return tuple(parse(read_whole(proc + b"/" + who + b"/mountinfo")))
+    except OSError:
+        return ()
+
+
+def lacking_capabilities(proc: bytes = PROC) -> tuple[str, ...] | None:
+    """Name the needed capabilities that are not in effect; None if that cannot be told."""
+    try:
+        lines = read_whole(proc + b"/self/status").splitlines()
+        effective = next(int(line[7:], 16) for line in lines if line.startswith(b"CapEff:"))
+    except (OSError, StopIteration, ValueError):
+        return None
+    return tuple(name for name, bit in NEEDED.items() if not effective >> bit & 1)
