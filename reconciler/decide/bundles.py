@@ -25,7 +25,7 @@ from reconciler.decide.dues import Dues, exceeded
 from reconciler.decide.hearsay import Hearsay, NodeChange
 from reconciler.decide.policy import Policies, Policy
 from reconciler.decide.track import LIVING, SERVED, Deaths, Track
-from reconciler.decide.verdicts import INIT_GONE, judge
+from reconciler.decide.verdicts import judge
 from reconciler.decide.views import BundleView, view_of
 from reconciler.model.evidence import (
     Answer,
@@ -187,7 +187,8 @@ class Bundles:
         if (track.verdict, track.phase, track.cause) != (previous, phase, cause):
             self._out.append(self._judged(track, previous))
         self._agenda.set(track.key, min(self._reasons_to_return(track, facts, now), default=None))
-        if facts.shim is not ShimState.ALIVE and facts.init in INIT_GONE:
+        if track.look.shim.state is not ShimState.ALIVE:
+            # By its socket, that is: an older sweep may still show a shim that has just died.
             self._asking.want("death", track.looked_at)
 
     def _judge(self, track: Track, look: Look, now: float) -> Facts:
@@ -217,7 +218,10 @@ class Bundles:
             self._cleanups.mass.revived(track.key)
         else:
             self._living.discard(track.key)
-        (self._open.discard if verdict in SERVED else self._open.add)(track.key)
+        # Served by word of a sweep alone, it is judged again when a sweep says otherwise.
+        answers = track.look is not None and track.look.shim.state is ShimState.ALIVE
+        is_closed = verdict in SERVED and answers
+        (self._open.discard if is_closed else self._open.add)(track.key)
         if track.deaths is not None:
             track.deaths.update(facts, now)
         if previous in LIVING and verdict != previous:
