@@ -3,6 +3,7 @@
 Values flow in, names and contents flow out. Nothing is written here.
 """
 
+import os
 from dataclasses import dataclass
 
 import msgspec
@@ -22,6 +23,7 @@ class Task:
         start_ticks: When that process started, field 22 of /proc/PID/stat.
         socket: Its shim's socket.
         group: The id its shim was started for, where a sandbox's shim serves it.
+        runc_root: Where runc keeps its state.
     """
 
     key: BundleKey
@@ -29,6 +31,7 @@ class Task:
     start_ticks: int
     socket: bytes
     group: bytes | None
+    runc_root: bytes
 
 
 def contents(task: Task) -> dict[bytes, bytes]:
@@ -38,7 +41,7 @@ def contents(task: Task) -> dict[bytes, bytes]:
         b"config.json": msgspec.json.encode(_config(task)),
         b"init.pid": str(task.pid).encode(),
         b"log.json": b"",
-        b"options.json": b'{"binary_name":"","systemd_cgroup":false}',
+        b"options.json": msgspec.json.encode({"root": os.fsdecode(task.runc_root)}),
         b"runtime": b"",
         b"shim-binary-path": b"/usr/bin/containerd-shim-runc-v2",
     }

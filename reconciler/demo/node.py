@@ -101,7 +101,8 @@ class DemoNode:
                 show(key.namespace), show(group), os.fsdecode(self.layout.address), socket
             )
         init = self._processes.init(f"demo-{show(key.id)}")
-        task = Task(key, init.pid, init.start_ticks, socket, role.group)
+        root = self.layout.runc_root
+        task = Task(key, init.pid, init.start_ticks, socket, role.group, root)
         if role.init:
             self._inits[key] = init
         else:

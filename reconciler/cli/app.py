@@ -1,0 +1,51 @@
+"""The commands by name. Each is imported only when it is called."""
+
+from importlib import import_module
+from typing import Final
+
+import click
+from typing_extensions import override
+
+from reconciler.cli.options import global_options, merge
+
+COMMANDS: Final = {
+    "run": "Watch, decide, show; remove what is due with --enforce.",
+    "scan": "Look once: every bundle with its verdict and the reason.",
+    "explain": "Show all evidence about one bundle and what follows from it.",
+    "clean": "Remove what is due, once.",
+    "demo": "Show all of it on a throw-away tree; no containerd, no root needed.",
+}
+
+
+class App(click.Group):
+    """Finds the commands lazily, so that `--help` and `--version` need none of them."""
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(f"reconciler.cli.commands.{cmd_name}"), cmd_name)
+        return command if isinstance(command, click.Command) else None
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    @override
+    def invoke(self, ctx: click.Context) -> object:
+        ctx.obj = merge(ctx)
+        return super().invoke(ctx)
+
+
+app = App(
+    name="containerd-reconciler",
+    params=global_options(),
+    help="Finds what containerd leaves behind, proves it dead, and removes it completely.",
+    epilog="Options may stand before or after the command. Nothing is removed unless you say so.",
+    no_args_is_help=True,
+)

@@ -1,0 +1,172 @@
+"""`clean`, and `containerd-cleanup`: removes what is due, once."""
+
+from collections.abc import Iterator
+
+import click
+
+from reconciler.cli import render
+from reconciler.cli.options import Command, Form, Globals, without_containerd
+from reconciler.cli.output import Output
+from reconciler.cli.preflight import check_listing, check_state
+from reconciler.cli.setup import Changes, Setup, make_setup
+from reconciler.cli.values import duration
+from reconciler.cli.work import Found
+from reconciler.decide.decisions import Phase
+from reconciler.errors import ExitCode, NoContainerdError, RefusedError
+from reconciler.model.evidence import ContainerdState
+from reconciler.model.outcome import Result
+from reconciler.telemetry import shapes, words
+
+_GRACE = 5.0
+
+
+@click.command(cls=Command, name="clean")
+@click.option(
+    "--threshold", callback=duration, metavar="DURATION", help="Only what is dead for longer."
+)
+@click.option(
+    "--grace",
+    callback=duration,
+    metavar="DURATION",
+    help="Time between the two looks.  [5s; 0s with --rescue]",
+)
+@click.option(
+    "--settle", callback=duration, metavar="DURATION", help="Younger ones may be in creation."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be removed; touch nothing.")
+@click.option("--rescue", is_flag=True, help="Before containerd starts: refuse if it runs.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask, also on a terminal.")
+@without_containerd
+@click.pass_obj
+def clean(  # noqa: PLR0913 - the options
+    said: Globals,
+    *,
+    threshold: float | None,
+    grace: float | None,
+    settle: float | None,
+    dry_run: bool,
+    rescue: bool,
+    yes: bool,
+    without_containerd: bool,
+) -> int:
+    """Remove what is due, once.
+
+    A bundle is due if it is a leftover on two looks, --grace apart, and for longer than
+    --threshold. On a terminal the plan is shown first, and nothing is removed without a yes.
+    """
+    from reconciler.cli import session
+
+    if grace is None:
+        grace = 0.0 if rescue else _GRACE
+    changes = Changes(enforce=True, grace=grace, threshold=threshold, settle=settle, once=True)
+    setup = make_setup(said, changes, without_containerd=without_containerd)
+    check_state(setup.layout, may_be_missing=rescue)
+    output = Output(quiet=said.quiet)
+    asks = not yes and output.can_ask
+    if dry_run or rescue or asks:
+        plan = session.look(setup, output)
+        check_listing(plan.listed, setup.layout)
+        if rescue:
+            _check_down(plan)
+        if dry_run:
+            return _report(planned(plan, setup), said.form, output, plan)
+        if asks and not _agreed(plan, setup, output):
+            return ExitCode.DONE
+    done = session.clean(setup, output)
+    check_listing(done.listed, setup.layout)
+    if done.refused:
+        raise RefusedError("; ".join(refusal.reason for refusal in done.refused))
+    return _report(cleaned(done, setup), said.form, output, done)
+
+
+def planned(found: Found, setup: Setup) -> shapes.Clean:
+    """Say what would be removed, without having touched anything."""
+    results: list[shapes.ResultShape] = []
+    waiting = 0
+    for view in found.views:
+        policy = setup.policies.applied(view.key, view.look.labels)
+        due = view.due_in_seconds
+        if view.phase is Phase.PROTECTED or (view.phase is Phase.WAITING and not policy.enforce):
+            cause = view.cause or f"rule {policy.name} only observes"
+            results.append(shapes.kept(view, setup.layout, Result.PROTECTED, cause))
+        elif view.phase is Phase.BLOCKED:
+            results.append(shapes.kept(view, setup.layout, Result.BLOCKED, view.cause))
+        elif view.phase is not Phase.NONE and due is not None and due <= policy.grace:
+            results.append(shapes.kept(view, setup.layout, Result.SKIPPED, "dry run"))
+        elif view.phase is Phase.WAITING:
+            waiting += 1
+    return shapes.clean(results, waiting=waiting, dry_run=True, seconds=found.seconds)
+
+
+def cleaned(found: Found, setup: Setup) -> shapes.Clean:
+    """Give what came of it its promised shape."""
+    results = [shapes.outcome(outcome, setup.layout) for outcome in found.outcomes]
+    results += _kept(found, setup)
+    waiting = sum(view.phase is Phase.WAITING for view in found.views)
+    return shapes.clean(results, waiting=waiting, dry_run=False, seconds=found.seconds)
+
+
+def exit_code(done: shapes.Clean, found: Found) -> ExitCode:
+    """Say by one number how it ended; the worst first."""
+    results = {one.result for one in done.results}
+    if Result.FAILED.value in results:
+        return ExitCode.ERROR
+    if found.containerd_missing:
+        return ExitCode.NO_CONTAINERD
+    if results & {Result.BLOCKED.value, Result.HELD.value}:
+        return ExitCode.BLOCKED
+    return ExitCode.DONE
+
+
+def _kept(found: Found, setup: Setup) -> Iterator[shapes.ResultShape]:
+    tried = {outcome.key for outcome in found.outcomes}
+    results = {Phase.PROTECTED: Result.PROTECTED, Phase.HELD: Result.HELD}
+    for view in found.views:
+        result = results.get(view.phase)
+        if result is not None and view.key not in tried:
+            yield shapes.kept(view, setup.layout, result, view.cause)
+
+
+def _check_down(found: Found) -> None:
+    said = found.node.containerd
+    if said.state is ContainerdState.UP:
+        raise RefusedError("containerd runs", "--rescue is for before it starts; leave it out")
+    if found.containerd_missing:
+        raise NoContainerdError(
+            f"cannot tell whether containerd runs: {said.detail}", "is --root right?"
+        )
+
+
+def _agreed(plan: Found, setup: Setup, output: Output) -> bool:
+    """Show the plan and ask; True also if there is nothing to ask about."""
+    told = planned(plan, setup)
+    if plan.refused:
+        raise RefusedError("; ".join(refusal.reason for refusal in plan.refused))
+    count = told.summary.results[Result.SKIPPED.value]
+    if not count:
+        return True
+    output.table(render.results(told.results), to_messages=True)
+    if output.ask(f"Remove {words.plural(count, 'bundle')}?"):
+        return True
+    output.say("nothing was touched")
+    return False
+
+
+def _report(done: shapes.Clean, form: Form, output: Output, found: Found) -> int:
+    match form:
+        case Form.JSON:
+            output.data(shapes.encode(done))
+        case Form.NAME:
+            output.data(render.names(done.results))
+        case Form.TABLE | Form.WIDE:
+            if done.results:
+                output.table(render.results(done.results))
+    for line in render.failures(done):
+        output.say(line)
+    if found.containerd_missing:
+        output.complain(
+            f"containerd gives no answer ({found.node.containerd.detail}); start it, "
+            "check --address and --root, or say --without-containerd"
+        )
+    output.say(render.clean_summary(done.summary))
+    return exit_code(done, found)

@@ -1,0 +1,100 @@
+"""`demo`: the reconciler at work on a throw-away tree of real processes and files."""
+
+import click
+
+from reconciler.cli.options import Command, Globals
+from reconciler.cli.output import Output
+from reconciler.cli.setup import Setup
+from reconciler.cli.table import Cell, Column, Table
+from reconciler.cli.values import duration
+from reconciler.clock import SystemClock
+from reconciler.decide.policy import Policies, Policy
+from reconciler.demo.node import DemoNode
+from reconciler.demo.promises import Kept, compare, pictures
+from reconciler.demo.story import Witness, tell
+from reconciler.errors import ExitCode, UsageError
+from reconciler.loop import Loop
+from reconciler.model.ids import show
+from reconciler.telemetry import words
+
+_GRACE = 2.0
+_LEAST = 2.0
+_SETTLE = 3600.0
+
+
+@click.command(cls=Command, name="demo")
+@click.option(
+    "--seconds",
+    callback=duration,
+    metavar="DURATION",
+    default="10s",
+    show_default=True,
+    help="How long it lasts.",
+)
+@click.option("--hold", is_flag=True, help="Go on until Ctrl-C.")
+@click.pass_obj
+def demo(said: Globals, *, seconds: float, hold: bool) -> int:
+    """Show all of it on a throw-away tree; no containerd, no root needed.
+
+    Live, stopped, orphaned and dead tasks are made of real processes and files in a temporary
+    directory, and the reconciler is let loose on them. Half way a living task is killed. At the
+    end nothing is left of it all, and what was promised of each bundle is checked.
+    """
+    if seconds < _LEAST:
+        raise UsageError(f"--seconds {seconds:g}s is too short", f"use {_LEAST:g}s or more")
+    clock, witness, output = SystemClock(), Witness(), Output(quiet=said.quiet)
+    with DemoNode(clock.wall()) as node:
+        output.say(f"a tree of its own, without mounts and cgroups: {show(node.top)}")
+        before = pictures(node.layout)
+        code = _watch(said, node, witness, None if hold else seconds, output)
+        if code not in (ExitCode.DONE, ExitCode.BLOCKED):
+            return code
+        kept = list(compare(node, before, witness.verdicts))
+    gone = node.is_gone
+    _report(kept, witness, output, gone=gone)
+    return ExitCode.DONE if gone and not any(one.broken for one in kept) else ExitCode.ERROR
+
+
+def _watch(
+    said: Globals, node: DemoNode, witness: Witness, seconds: float | None, output: Output
+) -> int:
+    from reconciler.cli.session import Foreground, watch
+
+    policy = Policy(name="demo", enforce=True, grace=_GRACE, max_age=None, max_size=None)
+    setup = Setup(
+        layout=node.layout,
+        policies=Policies(default=policy, settle=_SETTLE, node_max_size=None),
+        waived=True,
+        allow_disk=True,
+        own_tree=True,
+        locks=node.top + b"/locks",
+    )
+
+    async def story(_loop: Loop) -> None:
+        await tell(node, witness, SystemClock(), seconds)
+
+    how = Foreground(
+        title="containerd-reconciler demo",
+        verbose=said.verbose,
+        story=story,
+        listeners=(witness,),
+    )
+    return watch(setup, output, how)
+
+
+def _report(kept: list[Kept], witness: Witness, output: Output, *, gone: bool) -> None:
+    table = Table((Column("BUNDLE"), Column("WHAT IT IS"), Column("PROMISED"), Column("KEPT")))
+    for one in kept:
+        fault = Cell(f"no: {one.broken}", "bold red") if one.broken else Cell("yes", "green")
+        role = one.role
+        table.rows.append([Cell(str(role.key)), Cell(role.story), Cell(role.promise.value), fault])
+    output.table(table)
+    if witness.killed_at is not None and witness.noticed_at is not None:
+        milliseconds = (witness.noticed_at - witness.killed_at) * 1000
+        output.say(f"the victim's death was noticed after {milliseconds:.0f} ms")
+    broken = sum(bool(one.broken) for one in kept)
+    verdict = (
+        "every promise was kept" if not broken else f"{words.plural(broken, 'promise')} broken"
+    )
+    left = "the tree and its processes are gone" if gone else "SOMETHING IS LEFT"
+    output.say(f"{verdict}; {left}")

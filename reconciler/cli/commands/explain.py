@@ -1,0 +1,85 @@
+"""`explain`: every piece of evidence about one bundle, the rule that fired, what happens when."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+import click
+
+from reconciler.cli import grounds
+from reconciler.cli.options import Command, Form, Globals, without_containerd
+from reconciler.cli.output import Output
+from reconciler.cli.preflight import check_listing, check_state
+from reconciler.cli.setup import make_setup
+from reconciler.cli.values import bundle_key
+from reconciler.errors import ExitCode, ReconcilerError
+from reconciler.model.ids import BundleKey
+from reconciler.model.observations import Listed
+from reconciler.telemetry import shapes
+
+
+@click.command(cls=Command, name="explain")
+@click.argument("bundle", metavar="NAMESPACE/ID")
+@without_containerd
+@click.pass_obj
+def explain(said: Globals, *, bundle: str, without_containerd: bool) -> int:
+    """Show all evidence about one bundle and what follows from it.
+
+    The beginning of an ID will do where only one bundle has it.
+    """
+    from reconciler.cli.session import look_at
+
+    setup = make_setup(said, without_containerd=without_containerd)
+    asked = bundle_key(bundle, said.namespace)
+    check_state(setup.layout)
+
+    def choose(listed: Listed) -> BundleKey:
+        check_listing(listed, setup.layout)
+        return find(asked, (seen.key for seen in listed.bundles))
+
+    key, found = look_at(setup, choose)
+    view = next((view for view in found.views if view.key == key), None)
+    if view is None:
+        raise ReconcilerError(f"{key} went away while it was looked at")
+    told = grounds.grounds(
+        view,
+        setup.layout,
+        young=view.age_seconds < setup.policies.settle,
+        enforce=setup.policies.applied(key, view.look.labels).enforce,
+    )
+    _show(told, said.form, Output(quiet=said.quiet))
+    return ExitCode.DONE
+
+
+def find(asked: BundleKey, known: Iterable[BundleKey]) -> BundleKey:
+    """Find the bundle that is meant: the name itself, or the only one that begins like it."""
+    keys = list(known)
+    if asked in keys:
+        return asked
+    alike = [k for k in keys if k.namespace == asked.namespace and k.id.startswith(asked.id)]
+    if len(alike) == 1:
+        return alike[0]
+    if alike:
+        first, second, *_ = sorted(alike)
+        raise ReconcilerError(f"{asked} may be {first} or {second}", "write more of the id")
+    near = get_close_matches(str(asked), [str(key) for key in keys], n=1)
+    hint = (
+        f"did you mean {near[0]}?" if near else "`containerd-reconciler scan` lists what there is"
+    )
+    raise ReconcilerError(f"there is no bundle {asked}", hint)
+
+
+def _show(told: grounds.Grounds, form: Form, output: Output) -> None:
+    one = told.bundle
+    match form:
+        case Form.JSON:
+            output.data(shapes.encode(told))
+        case Form.NAME:
+            output.data(f"{one.namespace}/{one.id}\n")
+        case Form.TABLE | Form.WIDE:
+            output.data(
+                f"{one.namespace}/{one.id}: {one.verdict}, by rule {one.rule}: {one.reason}\n"
+            )
+            output.data(f"next: {told.next}\n\n")
+            output.table(grounds.evidence_table(told))
+            output.data("\n")
+            output.table(grounds.rules_table(told))

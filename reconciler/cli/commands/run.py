@@ -1,0 +1,57 @@
+"""`run`: watches in the foreground; shows a live view on a terminal, log lines elsewhere."""
+
+from typing import get_args
+
+import click
+
+from reconciler.cli.options import Command, Globals, without_containerd
+from reconciler.cli.output import Output
+from reconciler.cli.preflight import check_state
+from reconciler.cli.setup import Backend, Changes, make_setup
+from reconciler.cli.values import duration
+
+
+@click.command(cls=Command, name="run")
+@click.option("--enforce", is_flag=True, help="Remove what is due.  [observe only]")
+@click.option("--once", is_flag=True, help="End when waiting would change nothing more.")
+@click.option(
+    "--grace", callback=duration, metavar="DURATION", help="How long it must stay a leftover."
+)
+@click.option(
+    "--threshold", callback=duration, metavar="DURATION", help="Only what is dead for longer."
+)
+@click.option(
+    "--settle", callback=duration, metavar="DURATION", help="Younger ones may be in creation."
+)
+@click.option(
+    "--backend",
+    type=click.Choice(get_args(Backend)),
+    help="How to watch.  [auto]",
+)
+@without_containerd
+@click.pass_obj
+def run(  # noqa: PLR0913 - the options
+    said: Globals,
+    *,
+    enforce: bool,
+    once: bool,
+    grace: float | None,
+    threshold: float | None,
+    settle: float | None,
+    backend: Backend | None,
+    without_containerd: bool,
+) -> int:
+    """Watch, decide and show; remove what is due with --enforce. Ctrl-C ends it."""
+    from reconciler.cli.session import Foreground, watch
+
+    changes = Changes(
+        enforce=enforce or None,
+        grace=grace,
+        threshold=threshold,
+        settle=settle,
+        backend=backend,
+        once=once,
+    )
+    setup = make_setup(said, changes, without_containerd=without_containerd)
+    check_state(setup.layout, may_be_missing=not once)
+    return watch(setup, Output(quiet=said.quiet), Foreground(once=once, verbose=said.verbose))

@@ -1,0 +1,72 @@
+"""`scan`: one look at everything. Read only."""
+
+import click
+
+from reconciler.cli import render
+from reconciler.cli.options import Command, Form, Globals, without_containerd
+from reconciler.cli.output import Output
+from reconciler.cli.preflight import check_listing, check_state
+from reconciler.cli.setup import Setup, make_setup
+from reconciler.cli.work import Found
+from reconciler.errors import ExitCode
+from reconciler.model.debris import Debris, DebrisKind
+from reconciler.telemetry import shapes
+
+
+@click.command(cls=Command, name="scan")
+@click.option("--exit-code", is_flag=True, help="Exit with 10 if there are leftovers.")
+@without_containerd
+@click.pass_obj
+def scan(said: Globals, *, exit_code: bool, without_containerd: bool) -> int:
+    """Look once: every bundle with its verdict and the reason. Removes nothing."""
+    from reconciler.cli.session import look
+
+    setup = make_setup(said, without_containerd=without_containerd)
+    check_state(setup.layout)
+    output = Output(quiet=said.quiet)
+    found = look(setup, output)
+    check_listing(found.listed, setup.layout)
+    told = shape(found, setup)
+    show(told, said.form, output)
+    return ExitCode.LEFTOVERS if exit_code and told.summary.leftovers else ExitCode.DONE
+
+
+def shape(found: Found, setup: Setup) -> shapes.Scan:
+    """Give what was found its promised shape."""
+    return shapes.scan(
+        [shapes.bundle(view, setup.layout) for view in found.views],
+        [shapes.debris(one, found.stamp.wall) for one in _debris(found, setup)],
+        containerd=found.node.containerd.state.value,
+        refused=found.refused,
+        seconds=found.seconds,
+    )
+
+
+def show(told: shapes.Scan, form: Form, output: Output) -> None:
+    """Print a scan."""
+    match form:
+        case Form.JSON:
+            output.data(shapes.encode(told))
+        case Form.NAME:
+            output.data(render.names(told.bundles))
+        case Form.TABLE | Form.WIDE:
+            if told.bundles:
+                output.table(render.bundles(told.bundles, wide=form is Form.WIDE))
+            if told.debris:
+                output.data("\n" if told.bundles else "")
+                output.table(render.debris(told.debris))
+    output.say(render.scan_summary(told))
+
+
+def _debris(found: Found, setup: Setup) -> list[Debris]:
+    return [
+        Debris(
+            kind=DebrisKind.HIDDEN_BUNDLE,
+            path=setup.layout.bundle(one.key),
+            namespace=one.key.namespace,
+            id=one.key.id,
+            mtime=one.mtime,
+            reason="a removal of ours was cut short" if one.ours else "a removal was cut short",
+        )
+        for one in found.hidden
+    ]

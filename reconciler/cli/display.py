@@ -1,0 +1,87 @@
+"""What a foreground run shows: a live view on a terminal, log lines elsewhere.
+
+Chooses and wires listeners; draws nothing itself. Log lines go to standard error also beside a
+live view, unless both would share one terminal.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+from typing_extensions import override
+
+from reconciler.cli.output import Output
+from reconciler.ports import Clock, Emit, Listener, Source
+
+if TYPE_CHECKING:
+    from reconciler.cli.live import Heading, LiveView
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the loop is to feed."""
+
+    listeners: tuple[Listener, ...] = ()
+    sources: tuple[Source, ...] = ()
+
+
+@contextmanager
+def foreground(
+    output: Output,
+    heading: "Heading",
+    clock: Clock,
+    backend: Callable[[], str],
+    *,
+    verbose: int = 0,
+) -> Iterator[Shown]:
+    """Show a run for as long as the context is open.
+
+    Args:
+        output: Where to.
+        heading: What the view says at the top.
+        clock: Times the countdowns.
+        backend: Names the watch backend in use.
+        verbose: How much more to log.
+    """
+    logged = () if output.shares_terminal else (_log(output, verbose),)
+    if not output.on_terminal or output.quiet:
+        yield Shown(listeners=logged or (_log(output, verbose),))
+        return
+    from reconciler.cli.live import LiveView
+    from reconciler.cli.picture import Picture
+
+    picture = Picture()
+    with LiveView(picture, heading, output.console()) as view:
+        yield Shown((picture, *logged), (_Drawing(view, clock, backend),))
+        view.update(backend(), clock.monotonic())
+
+
+class _Drawing(Source):
+    """Draws a few times a second; emits nothing."""
+
+    def __init__(self, view: "LiveView", clock: Clock, backend: Callable[[], str]) -> None:
+        self._view = view
+        self._clock = clock
+        self._backend = backend
+
+    @override
+    async def run(self, emit: Emit) -> None:
+        from reconciler.cli.live import INTERVAL
+
+        while True:
+            self._view.update(self._backend(), self._clock.monotonic())
+            await anyio.sleep(INTERVAL)
+
+
+def _log(output: Output, verbose: int) -> Listener:
+    from reconciler.telemetry.logs import LogListener, make_logger, stderr_sink
+    from reconciler.telemetry.records import Level
+
+    level = Level.WARNING if output.quiet else Level.DEBUG if verbose else Level.INFO
+    people = output.messages_on_terminal
+    logger = make_logger(
+        as_json=not people, colour=people and output.colour, level=level.number, sink=stderr_sink()
+    )
+    return LogListener(logger)

@@ -1,0 +1,87 @@
+"""How a command ends: one line and the right code for every fault that is not our own.
+
+An exception that is our own fault passes through with its traceback: it is to be reported.
+"""
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from reconciler.errors import ExitCode, ReconcilerError
+
+_NO_PERMISSION = (errno.EACCES, errno.EPERM)
+_PIPE_CLOSED = 141
+"""As a shell reports a program that SIGPIPE ended; scripts with ``pipefail`` know it."""
+
+
+def run(command: click.Command, args: Sequence[str], program: str) -> int:
+    """Run a command and return its exit code.
+
+    Args:
+        command: What to run.
+        args: The command line without the program's name.
+        program: The program's name, for ``--help`` and ``--version``.
+    """
+    try:
+        # Not `command.main`: it ends the process itself where a pipe is closed.
+        with command.make_context(program, list(args)) as ctx:
+            code = command.invoke(ctx)
+        sys.stdout.flush()
+    except (click.ClickException, click.exceptions.Exit, click.Abort) as end:
+        return _click(end, program)
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except ReconcilerError as error:
+        _complain(str(error))
+        return error.code
+    except BrokenPipeError:
+        _give_up_stdout()
+        return _PIPE_CLOSED
+    except OSError as error:
+        return _world(error)
+    return code if isinstance(code, int) else ExitCode.DONE
+
+
+def _click(end: click.ClickException | click.exceptions.Exit | click.Abort, program: str) -> int:
+    match end:
+        case click.exceptions.Exit():
+            return end.exit_code
+        case click.Abort():
+            return ExitCode.INTERRUPTED
+        case click.UsageError():
+            where = program if end.ctx is None else end.ctx.command_path
+            _complain(f"{_one_line(end.format_message())}; try `{where} --help`")
+            return ExitCode.USAGE
+        case _:
+            _complain(_one_line(end.format_message()))
+            return ExitCode.ERROR
+
+
+def _world(error: OSError) -> int:
+    what = os.strerror(error.errno) if error.errno is not None else str(error)
+    where = "" if error.filename is None else f"{os.fsdecode(error.filename)!r}: "
+    if error.errno in _NO_PERMISSION:
+        _complain(f"{where}{what}; run as root")
+        return ExitCode.REFUSED
+    _complain(f"{where}{what}")
+    return ExitCode.ERROR
+
+
+def _complain(line: str) -> None:
+    with contextlib.suppress(OSError):
+        click.echo(f"containerd-reconciler: {line}", err=True)
+
+
+def _one_line(text: str) -> str:
+    joined = " ".join(text.split()).removesuffix(".")
+    return joined[:1].lower() + joined[1:]
+
+
+def _give_up_stdout() -> None:
+    """Keep the interpreter from complaining at exit that it cannot flush what nobody reads."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

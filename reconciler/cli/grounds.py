@@ -1,0 +1,160 @@
+"""Grounds: every piece of evidence about one bundle, the rules tried on it, and what follows. Pure.
+
+For `explain`: a :class:`~reconciler.decide.views.BundleView` flows in, shapes and tables flow out.
+The rules are asked here exactly as the engine asks them, so that what is shown is what decides.
+"""
+
+import os
+from collections.abc import Iterator
+
+import msgspec
+
+from reconciler.cli import styles
+from reconciler.cli.table import Cell, Column, Table
+from reconciler.decide.decisions import Phase
+from reconciler.decide.verdicts import RULES
+from reconciler.decide.views import BundleView
+from reconciler.model.evidence import ENTRY_NAMES, Entries, Look
+from reconciler.model.ids import show
+from reconciler.model.layout import Layout
+from reconciler.telemetry import shapes, words
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """One piece of evidence."""
+
+    evidence: str
+    value: str
+    detail: str
+
+
+class RuleTried(msgspec.Struct, frozen=True):
+    """One row of the verdict table; ``fits`` is None for rows after the one that fired."""
+
+    rule: int
+    verdict: str
+    fits: bool | None
+
+
+class Grounds(msgspec.Struct, frozen=True):
+    """The whole of `explain -o json`."""
+
+    bundle: shapes.Bundle
+    evidence: list[Piece]
+    rules: list[RuleTried]
+    next: str
+    due_in_seconds: float | None
+
+
+def grounds(view: BundleView, layout: Layout, *, young: bool, enforce: bool) -> Grounds:
+    """Gather everything about one bundle.
+
+    Args:
+        view: What the engine believes.
+        layout: Where it lies.
+        young: Whether its age is below ``settle``.
+        enforce: Whether leftovers are being removed.
+    """
+    due = view.due_in_seconds
+    return Grounds(
+        bundle=shapes.bundle(view, layout),
+        evidence=list(_evidence(view)),
+        rules=list(_rules(view, young=young)),
+        next=next_step(view, enforce=enforce),
+        due_in_seconds=None if due is None else round(due, 3),
+    )
+
+
+def next_step(view: BundleView, *, enforce: bool) -> str:
+    """Say what will happen, and when."""
+    due, cause = view.due_in_seconds, view.cause
+    removed = "is removed" if enforce else "would be removed if enforcing"
+    when = "when its time has come" if due is None else f"in {words.age(due)}"
+    again = "" if due is None else f"; tried again in {words.age(due)} or as soon as that is gone"
+    sentences = {
+        Phase.NONE: "nothing: only leftovers are ever removed",
+        Phase.WAITING: f"{removed} {when}, if it is still a leftover then",
+        Phase.DUE: f"{removed} now, if one more look agrees",
+        Phase.CLEANING: "is being removed",
+        Phase.CLEANED: "has been removed",
+        Phase.BLOCKED: f"stays: {cause}{again}",
+        Phase.PROTECTED: f"nothing: {cause or 'a rule protects it'}",
+        Phase.HELD: f"nothing until the brake is released: {cause}",
+    }
+    return sentences[view.phase]
+
+
+def evidence_table(told: Grounds) -> Table:
+    """One row for each piece of evidence."""
+    table = Table((Column("EVIDENCE"), Column("VALUE"), Column("DETAIL", gives_way=True)))
+    table.rows += [[Cell(p.evidence), Cell(p.value), Cell(p.detail)] for p in told.evidence]
+    return table
+
+
+def rules_table(told: Grounds) -> Table:
+    """One row for each rule."""
+    fits = {True: "fits", False: "no", None: "not reached"}
+    table = Table((Column("RULE", right=True), Column("VERDICT"), Column("FITS")))
+    for tried in told.rules:
+        style = styles.VERDICT_STYLES.get(tried.verdict, "") if tried.fits else "dim"
+        texts = (str(tried.rule), tried.verdict, fits[tried.fits])
+        table.rows.append([Cell(text, style) for text in texts])
+    return table
+
+
+def _evidence(view: BundleView) -> Iterator[Piece]:
+    look, facts = view.look, view.facts
+    shim = f"pid {look.shim.pid}" if look.shim.pid is not None else ""
+    socket = "" if look.shim.socket is None else show(look.shim.socket)
+    group = "" if look.shim.group is None else f"started for {show(look.shim.group)}"
+    init = "" if look.init.pid is None else f"pid {look.init.pid}"
+    yield _piece("object", look.kind.value, _object(look))
+    yield _piece("name", "identifier" if facts.identifier else "not containerd's")
+    yield _piece("shim helper", facts.helper.value)
+    yield _piece("shim", facts.shim.value, look.shim.detail, shim, socket, group)
+    yield _piece("init", facts.init.value, init, look.init.detail)
+    yield _piece("cgroup", facts.cgroup.value)
+    yield _piece("runtime", facts.runtime.value, look.runtime.name)
+    yield _piece("creation ended", facts.created.value)
+    yield _piece("containerd", facts.task.value)
+    yield _piece("files", _entries(look))
+    yield _piece("missing", ", ".join(shapes.missing(look)) or "-")
+    mounts = (f"{show(mount.path) or '.'} ({mount.fstype})" for mount in look.mounts)
+    yield _piece("mounts", ", ".join(mounts) or "-")
+    yield _piece("age", words.age(view.age_seconds), "since its last sign of life")
+    yield _piece("size", words.size(look.size_bytes), f"{look.size_bytes} bytes")
+    labels = look.labels
+    pod = f"{labels.pod_namespace}/{labels.pod}" if labels.pod else ""
+    yield _piece("labels", "read" if labels.known else "no answer", pod, labels.container)
+    yield _piece("policy", view.policy)
+    tried = f"{view.attempts} failed" if view.attempts else "-"
+    yield _piece("attempts", tried, view.cause)
+
+
+def _piece(evidence: str, value: str, *details: str) -> Piece:
+    return Piece(evidence, value, ", ".join(_line(text) for text in details if text))
+
+
+def _line(text: str) -> str:
+    """Keep what a file said on one printable line."""
+    return text if text.isprintable() else show(text.encode("utf-8", "surrogateescape"))
+
+
+def _object(look: Look) -> str:
+    which = look.identity
+    device = f"{os.major(which.dev)}:{os.minor(which.dev)}"
+    return f"device {device} inode {which.ino} mount {which.mount_id}"
+
+
+def _entries(look: Look) -> str:
+    names = [show(name) for name, entry in ENTRY_NAMES.items() if entry in look.entries]
+    names += ["others"] if Entries.OTHER in look.entries else []
+    return ", ".join(names) or "-"
+
+
+def _rules(view: BundleView, *, young: bool) -> Iterator[RuleTried]:
+    fired = False
+    for rule in RULES:
+        fits = None if fired else rule.fits(view.facts, young)
+        fired = fired or bool(fits)
+        yield RuleTried(rule.number, rule.verdict.value, fits)

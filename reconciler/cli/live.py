@@ -1,0 +1,177 @@
+"""The live view of `run` on a terminal: counts, leftovers with a countdown, what is in the way.
+
+A :class:`~reconciler.cli.picture.Picture` flows in, lines on the terminal flow out, at most four
+times a second. A terminal that was stopped (Ctrl-S) is not written to, so it cannot stop the loop.
+"""
+
+import select
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from reconciler.cli import styles
+from reconciler.cli.picture import Picture, Told
+from reconciler.decide.decisions import Judged, Phase, Verdict
+from reconciler.model.evidence import ContainerdState
+from reconciler.telemetry import words
+from reconciler.telemetry.logs import iso
+from reconciler.telemetry.records import Level, Record
+
+INTERVAL: Final = 0.25
+"""Least seconds between two drawings."""
+
+_ROWS: Final = 12
+_LEVEL_STYLES: Final = {
+    Level.DEBUG: "dim",
+    Level.INFO: "",
+    Level.WARNING: "yellow",
+    Level.ERROR: "bold red",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What does not change during a run.
+
+    Attributes:
+        title: The program's name or what is being shown.
+        tree: The state directory.
+        enforce: Whether leftovers are removed.
+        hint: The last line: how to end it.
+    """
+
+    title: str
+    tree: str
+    enforce: bool
+    hint: str = "Ctrl-C ends"
+
+
+def draw(picture: Picture, heading: Heading, backend: str, now: float) -> RenderableType:
+    """Draw the picture as of ``now`` (monotonic seconds)."""
+    parts: list[RenderableType] = [_status(picture, heading, backend), _counts(picture)]
+    parts += [Text(f"guard: {reason}", "bold red") for reason in picture.refused]
+    parts += [Text(f"brake: {name}: {why}", "magenta") for name, why in picture.brakes.items()]
+    parts += _leftovers(picture, now)
+    parts += _blocked(picture)
+    if picture.recent:
+        parts += [Text(), Text("recent", "bold"), *(_recent(told) for told in picture.recent)]
+    return Group(*parts, Text(), Text(heading.hint, "dim"))
+
+
+class LiveView:
+    """Draws on the terminal while it is open as a context manager."""
+
+    def __init__(self, picture: Picture, heading: Heading, console: Console) -> None:
+        self._picture = picture
+        self._heading = heading
+        self._live = Live(console=console, auto_refresh=False, redirect_stderr=False)
+        self._poll = select.poll()
+        self._poll.register(sys.stdout.fileno(), select.POLLOUT)
+
+    def __enter__(self) -> "LiveView":
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def update(self, backend: str, now: float) -> None:
+        """Draw if the terminal takes it and anything can have changed."""
+        if not self._picture.changed and not self._picture.leftovers:
+            return
+        if not any(event & select.POLLOUT for _, event in self._poll.poll(0)):
+            return
+        self._picture.changed = False
+        self._live.update(draw(self._picture, self._heading, backend, now), refresh=True)
+
+
+def _status(picture: Picture, heading: Heading, backend: str) -> Text:
+    containerd = picture.containerd
+    said = {
+        ContainerdState.UP: f"containerd {containerd.version or 'up'}",
+        ContainerdState.DOWN: "containerd is down",
+        ContainerdState.WAIVED: "without containerd",
+        ContainerdState.NONE: "containerd gives no answer",
+    }[containerd.state]
+    mode = ("enforcing", "bold red") if heading.enforce else ("observing", "bold green")
+    return Text.assemble(
+        (heading.title, "bold"),
+        "  ",
+        mode,
+        f" {heading.tree}",
+        ("  " + said, "dim"),
+        (f"  watch {backend}", "dim"),
+    )
+
+
+def _counts(picture: Picture) -> Text:
+    line = Text()
+    for verdict in Verdict:
+        count = picture.counts[verdict]
+        style = styles.VERDICT_STYLES[verdict.value] if count else "dim"
+        line.append(f"{count} {verdict.value}   ", style)
+    for result, count in picture.tally.items():
+        line.append(f"{count} {result.value}   ", styles.RESULT_STYLES[result.value])
+    return line
+
+
+def _leftovers(picture: Picture, now: float) -> list[RenderableType]:
+    if not picture.leftovers:
+        return []
+    table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("leftover", "phase", "due"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("reason", overflow="ellipsis", no_wrap=True)
+    for one in picture.urgent(_ROWS):
+        table.add_row(
+            str(one.key),
+            Text(one.phase.value or "-", styles.PHASE_STYLES[one.phase.value]),
+            _countdown(one, now),
+            one.cause or one.judgement.reason,
+        )
+    more = len(picture.leftovers) - _ROWS
+    rest = [Text(f"and {more:,} more", "dim")] if more > 0 else []
+    return [Text(), table, *rest]
+
+
+def _countdown(one: Judged, now: float) -> str:
+    if one.phase is not Phase.WAITING or one.due_at is None:
+        return ""
+    return words.due(one.due_at - now)
+
+
+def _blocked(picture: Picture) -> Iterator[Text]:
+    for outcome in list(picture.blocked.values())[:_ROWS]:
+        who = ", ".join(f"pid {held.pid} {held.name} ({held.how})" for held in outcome.holders)
+        by = f", held by {who}" if who else ""
+        reason = outcome.detail or (outcome.reason.value if outcome.reason else "")
+        yield Text(f"blocked {outcome.key}: {reason}{by}", "bold red")
+
+
+def _recent(told: Told) -> Text:
+    record = told.record
+    when = iso(told.stamp.wall)[11:-1]
+    who = "" if record.key is None else f" {record.key}"
+    return Text.assemble(
+        (when + " ", "dim"),
+        (f"{record.event}{who} ", _LEVEL_STYLES[record.level]),
+        _what(record),
+        no_wrap=True,
+        overflow="ellipsis",
+    )
+
+
+def _what(record: Record) -> str:
+    fields = record.fields
+    if record.event == "verdict":
+        before = f"{fields['previous']} -> " if fields["previous"] not in (None, "leftover") else ""
+        after = [str(fields[name]) for name in ("verdict", "phase", "cause") if fields[name]]
+        return f"{before}{', '.join(after)}: {fields['reason']}"
+    shown = ("cause", "budget", "reason", "detail", "state")
+    return ", ".join(str(fields[name]) for name in shown if fields.get(name))

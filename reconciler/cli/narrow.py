@@ -1,0 +1,44 @@
+"""Eyes that see only some bundles, for ``--namespace`` and `explain`: unseen means untouched."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from typing_extensions import override
+
+from reconciler.model.evidence import Look
+from reconciler.model.ids import BundleKey
+from reconciler.model.observations import Listed
+from reconciler.ports import Eyes
+
+
+@dataclass(frozen=True, slots=True)
+class NarrowEyes(Eyes):
+    """Other eyes with blinkers on.
+
+    Attributes:
+        eyes: The eyes that look.
+        wanted: Which bundles may be seen.
+    """
+
+    eyes: Eyes
+    wanted: Callable[[BundleKey], bool]
+
+    @override
+    def list(self, namespace: bytes | None = None) -> Listed:
+        """List what may be seen."""
+        listed = self.eyes.list(namespace)
+        return replace(
+            listed,
+            bundles=tuple(seen for seen in listed.bundles if self.wanted(seen.key)),
+            hidden=tuple(one for one in listed.hidden if self.wanted(one.key)),
+        )
+
+    @override
+    def look(self, key: BundleKey) -> Look | None:
+        """Look at a bundle if it may be seen."""
+        return self.eyes.look(key) if self.wanted(key) else None
+
+    @override
+    def refresh(self) -> None:
+        """Read again what many looks share."""
+        self.eyes.refresh()

@@ -1,0 +1,123 @@
+"""The options of every command, accepted before or after its name, and the types of their values.
+
+Words flow in, :class:`Globals` flows out to the command. Nothing is looked up here; what was not
+said stays None, so that configuration and defaults can fill it.
+"""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+import click
+from click.core import ParameterSource
+from typing_extensions import override
+
+
+class Form(Enum):
+    """Form of the output."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    NAME = "name"
+
+
+@dataclass(frozen=True, slots=True)
+class Globals:
+    """What was said for all commands; None and empty mean not said."""
+
+    config: str | None = None
+    state: str | None = None
+    root: str | None = None
+    address: str | None = None
+    namespace: tuple[str, ...] = ()
+    output: str | None = None
+    quiet: bool = False
+    verbose: int = 0
+
+    @property
+    def form(self) -> Form:
+        """The form of the output."""
+        return Form.TABLE if self.output is None else Form(self.output)
+
+
+def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's
+    if value and not ctx.resilient_parsing:
+        from reconciler import __version__
+
+        click.echo(f"{ctx.find_root().info_name} {__version__}")
+        ctx.exit()
+
+
+def global_options() -> list[click.Parameter]:
+    """Make the options anew; a click parameter belongs to one command."""
+    return [
+        click.Option(["--config"], metavar="FILE", help="Configuration file (TOML)."),
+        click.Option(
+            ["--state"], metavar="DIR", help="containerd's state directory.  [/run/containerd]"
+        ),
+        click.Option(
+            ["--root"], metavar="DIR", help="containerd's root directory.  [/var/lib/containerd]"
+        ),
+        click.Option(
+            ["--address"],
+            metavar="SOCKET",
+            help="containerd's socket.  [env CONTAINERD_ADDRESS; /run/containerd/containerd.sock]",
+        ),
+        click.Option(
+            ["-n", "--namespace"], multiple=True, help="Only this namespace; may be repeated."
+        ),
+        click.Option(
+            ["-o", "--output"], type=click.Choice([form.value for form in Form]), help="Form."
+        ),
+        click.Option(["-q", "--quiet"], is_flag=True, help="No messages but errors."),
+        click.Option(["-v", "--verbose"], count=True, help="More messages; may be repeated."),
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_version,
+            help="Show the version and exit.",
+        ),
+    ]
+
+
+NAMES: Final = frozenset(Globals.__dataclass_fields__)
+
+
+class Command(click.Command):
+    """A command that takes the options of every command too, and hands on all that was said."""
+
+    @override
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        own = super().get_params(ctx)
+        if not any(param.name == "state" for param in self.params):
+            self.params = [*self.params, *global_options()]
+            own = super().get_params(ctx)
+        return own
+
+    @override
+    def invoke(self, ctx: click.Context) -> object:
+        ctx.obj = merge(ctx)
+        return super().invoke(ctx)
+
+
+def merge(ctx: click.Context) -> Globals:
+    """Take the global options out of the parameters; what is said last, after the command, wins."""
+    known = ctx.obj if isinstance(ctx.obj, Globals) else Globals()
+    said = {
+        name: ctx.params.pop(name)
+        for name in NAMES
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    for name in NAMES - said.keys():
+        ctx.params.pop(name, None)
+    return replace(known, **said)
+
+
+without_containerd: Final = click.option(
+    "--without-containerd",
+    is_flag=True,
+    help="There is no containerd: do not wait for its word. Only if that is true.",
+)

@@ -1,0 +1,89 @@
+"""Where output goes: data to standard output, messages to standard error, and in which dress.
+
+Colour, fitting to the window and progress are for terminals only; ``NO_COLOR`` is honoured (by
+rich). A pipe gets plain text with nothing cut off.
+"""
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from reconciler.cli.table import Table
+
+
+class Output:
+    """The two streams of a command."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+
+    @property
+    def on_terminal(self) -> bool:
+        """Whether data is read by a person now."""
+        return sys.stdout.isatty()
+
+    @property
+    def messages_on_terminal(self) -> bool:
+        """Whether messages are read by a person now."""
+        return sys.stderr.isatty()
+
+    @property
+    def shares_terminal(self) -> bool:
+        """Whether messages would be written into a view drawn on standard output."""
+        return self.on_terminal and self.messages_on_terminal
+
+    @property
+    def colour(self) -> bool:
+        """Whether the operator has nothing against colour."""
+        return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether somebody is there to answer a question."""
+        return sys.stdin.isatty() and sys.stderr.isatty()
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether progress is shown, on standard error."""
+        return self.messages_on_terminal and not self.quiet
+
+    def data(self, text: str) -> None:
+        """Write data as it is."""
+        sys.stdout.write(text)
+
+    def table(self, table: "Table", *, to_messages: bool = False) -> None:
+        """Write a table."""
+        terminal = self.messages_on_terminal if to_messages else self.on_terminal
+        stream = sys.stderr if to_messages else sys.stdout
+        if terminal:
+            self.console(to_messages=to_messages).print(table.rich())
+        else:
+            stream.write(table.plain())
+
+    def say(self, line: str) -> None:
+        """Write a message, unless told to be quiet."""
+        if not self.quiet:
+            click.echo(line, err=True)
+
+    def complain(self, line: str) -> None:
+        """Write what is wrong, also if told to be quiet."""
+        click.echo(f"containerd-reconciler: {line}", err=True)
+
+    def ask(self, question: str) -> bool:
+        """Ask for a yes; anything else is a no."""
+        return click.confirm(question, default=False, err=True)
+
+    def console(self, *, to_messages: bool = False) -> "Console":
+        """Make a rich console on one of the streams."""
+        from rich.console import Console
+
+        return Console(stderr=to_messages, highlight=False, emoji=False, markup=False)
+
+    def rich(self, renderable: "RenderableType") -> None:
+        """Write something rich as data."""
+        self.console().print(renderable)

@@ -1,0 +1,140 @@
+"""The picture the live view shows, kept up to date from what goes through the loop.
+
+A listener: observations and decisions flow in; the view reads. Cost is per change, whatever the
+number of bundles. No drawing here.
+"""
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from heapq import nsmallest
+from typing import Final
+
+from typing_extensions import override
+
+from reconciler.decide.decisions import Braked, Decision, Judged, Phase, Vanished, Verdict
+from reconciler.model.evidence import Containerd
+from reconciler.model.ids import BundleKey
+from reconciler.model.observations import GuardsChecked, NodeLooked, Observation, Refusal, Stamp
+from reconciler.model.outcome import Outcome, Result
+from reconciler.ports import Listener
+from reconciler.telemetry import records
+from reconciler.telemetry.records import Level, Record
+from reconciler.telemetry.repeats import Repeats
+
+RECENT: Final = 8
+_SHOWN_ELSEWHERE: Final = frozenset({"step", "brake", "guards"})
+_STILL_BLOCKED: Final = frozenset({Phase.BLOCKED, Phase.DUE, Phase.CLEANING, Phase.HELD})
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Something that happened lately."""
+
+    stamp: Stamp
+    record: Record
+
+
+@dataclass(slots=True)
+class Picture(Listener):
+    """What there is to see.
+
+    Attributes:
+        counts: Bundles by verdict.
+        leftovers: The leftovers, by name, as last judged.
+        blocked: The last outcome of each leftover that stays.
+        tally: Cleanups by result so far.
+        recent: The last few events.
+        brakes: Brakes that are on, with the reason.
+        refused: Reasons of guards that do not let us act.
+        changed: Set with each change; whoever draws clears it.
+    """
+
+    counts: Counter[Verdict] = field(default_factory=Counter)
+    leftovers: dict[BundleKey, Judged] = field(default_factory=dict)
+    blocked: dict[BundleKey, Outcome] = field(default_factory=dict)
+    tally: Counter[Result] = field(default_factory=Counter)
+    recent: deque[Told] = field(default_factory=lambda: deque(maxlen=RECENT))
+    brakes: dict[str, str] = field(default_factory=dict)
+    refused: tuple[Refusal, ...] = ()
+    containerd: Containerd = field(default_factory=Containerd)
+    changed: bool = True
+    _verdicts: dict[BundleKey, Verdict] = field(default_factory=dict)
+    _repeats: Repeats = field(default_factory=Repeats)
+
+    @override
+    def observed(self, stamp: Stamp, observation: Observation) -> None:
+        """Take in what was learnt."""
+        match observation:
+            case NodeLooked(containerd=containerd) if containerd is not None:
+                self.containerd = containerd
+            case GuardsChecked(refused=refused):
+                self.refused = refused
+            case Outcome():
+                self._ended(observation)
+            case _:
+                pass
+        self._remember(stamp, list(records.observed(observation)))
+
+    @override
+    def decided(self, stamp: Stamp, decision: Decision) -> None:
+        """Take in what was concluded."""
+        match decision:
+            case Judged():
+                self._judged(decision)
+            case Vanished(key=key):
+                self._forget(key)
+                self.blocked.pop(key, None)
+            case Braked(brake=brake, on=on, detail=detail):
+                self.brakes.pop(brake, None)
+                if on:
+                    self.brakes[brake] = detail
+            case _:
+                pass
+        self._remember(stamp, list(records.decided(stamp, decision)))
+
+    @property
+    def total(self) -> int:
+        """How many bundles there are."""
+        return len(self._verdicts)
+
+    def urgent(self, most: int) -> Sequence[Judged]:
+        """The leftovers to show first: what is worked on, then what is stuck, then by time."""
+        order = [Phase.CLEANING, Phase.BLOCKED, Phase.DUE, Phase.HELD, Phase.WAITING]
+        rank = {phase: place for place, phase in enumerate(order)}
+        last = len(order)
+        return nsmallest(
+            most,
+            self.leftovers.values(),
+            key=lambda one: (rank.get(one.phase, last), one.due_at or 0.0, one.key),
+        )
+
+    def _judged(self, judged: Judged) -> None:
+        self._forget(judged.key)
+        verdict = judged.judgement.verdict
+        self._verdicts[judged.key] = verdict
+        self.counts[verdict] += 1
+        if verdict is Verdict.LEFTOVER:
+            self.leftovers[judged.key] = judged
+        if judged.phase not in _STILL_BLOCKED:
+            self.blocked.pop(judged.key, None)
+
+    def _forget(self, key: BundleKey) -> None:
+        before = self._verdicts.pop(key, None)
+        if before is not None:
+            self.counts[before] -= 1
+        self.leftovers.pop(key, None)
+
+    def _ended(self, outcome: Outcome) -> None:
+        self.tally[outcome.result] += 1
+        if outcome.result in (Result.BLOCKED, Result.FAILED):
+            self.blocked[outcome.key] = outcome
+        else:
+            self.blocked.pop(outcome.key, None)
+
+    def _remember(self, stamp: Stamp, told: Sequence[Record]) -> None:
+        for record in told:
+            self.changed = True
+            loud = record.level is not Level.DEBUG and record.event not in _SHOWN_ELSEWHERE
+            if loud and self._repeats.admit(stamp.mono, record) is not None:
+                self.recent.append(Told(stamp, record))

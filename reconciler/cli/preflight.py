@@ -1,0 +1,37 @@
+"""Before anything is done: is this a containerd state directory, and may we read it?
+
+What :func:`reconciler.probe.checks.check_tree` found wrong becomes one line with a hint, and the
+exit code that fits. Nothing is touched.
+"""
+
+from reconciler.errors import ReconcilerError, RefusedError
+from reconciler.model.ids import show
+from reconciler.model.layout import Layout
+from reconciler.model.observations import Listed
+from reconciler.probe.checks import ProblemKind, check_tree
+
+
+def check_state(layout: Layout, *, may_be_missing: bool = False) -> None:
+    """Raise unless the state directory is one and can be read.
+
+    Args:
+        layout: Where it should be.
+        may_be_missing: Whether containerd may not have run since the boot, so that its directory,
+            if missing, is only not there yet.
+    """
+    problem = check_tree(layout)
+    if problem is None:
+        return
+    match problem.kind:
+        case ProblemKind.MISSING if may_be_missing:
+            return
+        case ProblemKind.NO_PERMISSION | ProblemKind.DANGEROUS:
+            raise RefusedError(problem.what, problem.hint)
+        case _:
+            raise ReconcilerError(problem.what, problem.hint)
+
+
+def check_listing(listed: Listed, layout: Layout) -> None:
+    """Raise if the state tree could not be listed after all."""
+    if not listed.answered:
+        raise RefusedError(f"cannot list {show(layout.tasks)}", "run as root")

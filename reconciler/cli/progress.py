@@ -1,0 +1,97 @@
+"""Progress of long work, on a terminal only: how many bundles are looked at, how many cleaned.
+
+A listener and a source: what goes through the loop flows in, a line on standard error flows out a
+few times a second. It emits nothing.
+"""
+
+import select
+import sys
+from types import TracebackType
+from typing import Self
+
+import anyio
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from typing_extensions import override
+
+from reconciler.decide.decisions import Clean, Decision, Judged, Phase
+from reconciler.model.observations import Listed, Looked, Observation, Stamp
+from reconciler.model.outcome import Outcome
+from reconciler.ports import Emit, Listener, Source
+
+_INTERVAL = 0.25
+_MANY = 200
+
+
+class ProgressLine(Listener, Source):
+    """A bar for looking and one for cleaning; a context manager that clears them at the end."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console
+        )
+        self._live = Live(self._bars, console=console, transient=True, auto_refresh=False)
+        self._looking = self._bars.add_task("looking", total=None, visible=False)
+        self._cleaning = self._bars.add_task("cleaning", total=0, visible=False)
+        self._begun = 0
+        self._drawn = 0.0
+        self._poll = select.poll()
+        self._poll.register(sys.stderr.fileno(), select.POLLOUT)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    @override
+    def observed(self, stamp: Stamp, observation: Observation) -> None:
+        """Count what was looked at and what was cleaned."""
+        match observation:
+            case Listed(namespace=None, bundles=bundles):
+                many = len(bundles) >= _MANY
+                self._bars.update(self._looking, total=len(bundles), completed=0, visible=many)
+            case Looked():
+                self._bars.advance(self._looking)
+            case Outcome():
+                self._bars.advance(self._cleaning)
+            case _:
+                return
+        self._draw(stamp.mono)
+
+    @override
+    def decided(self, stamp: Stamp, decision: Decision) -> None:
+        """Say what is waited for, and count what is to be cleaned."""
+        match decision:
+            case Judged(phase=Phase.WAITING) if not self._begun:
+                what = "waiting for the second look"
+                self._bars.update(self._cleaning, description=what, total=None, visible=True)
+            case Clean(attempt=1):
+                self._begun += 1
+                what = "cleaning"
+                self._bars.update(self._cleaning, description=what, total=self._begun, visible=True)
+            case _:
+                return
+
+    @override
+    async def run(self, emit: Emit) -> None:
+        """Draw now and then while nothing happens."""
+        while True:
+            await anyio.sleep(_INTERVAL)
+            self._refresh()
+
+    def _draw(self, mono: float) -> None:
+        if mono - self._drawn >= _INTERVAL:
+            self._drawn = mono
+            self._refresh()
+
+    def _refresh(self) -> None:
+        if any(event & select.POLLOUT for _, event in self._poll.poll(0)):
+            self._live.refresh()

@@ -1,0 +1,161 @@
+"""Tables and sentences of `scan`, `explain` and `clean`. Pure: shapes flow in, tables flow out."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from reconciler.cli import styles
+from reconciler.cli.table import Cell, Column, Table
+from reconciler.model.outcome import Result
+from reconciler.telemetry import words
+from reconciler.telemetry.shapes import Bundle, Clean, CleanSummary, DebrisShape, ResultShape, Scan
+
+_BUNDLE: Final = (
+    Column("NAMESPACE"),
+    Column("ID"),
+    Column("VERDICT"),
+    Column("PHASE"),
+    Column("DUE", right=True),
+    Column("AGE", right=True),
+    Column("SIZE", right=True),
+    Column("REASON", gives_way=True),
+)
+_BUNDLE_WIDE: Final = (
+    Column("RULE", right=True),
+    Column("POLICY"),
+    Column("INIT"),
+    Column("SHIM"),
+    Column("CGROUP"),
+    Column("CONTAINERD"),
+    Column("MOUNTS", gives_way=True),
+    Column("MISSING", gives_way=True),
+)
+_DEBRIS: Final = (
+    Column("KIND"),
+    Column("NAMESPACE"),
+    Column("ID"),
+    Column("AGE", right=True),
+    Column("PATH"),
+    Column("REASON", gives_way=True),
+)
+_RESULT: Final = (
+    Column("NAMESPACE"),
+    Column("ID"),
+    Column("RESULT"),
+    Column("TOOK", right=True),
+    Column("STEPS", right=True),
+    Column("DETAIL", gives_way=True),
+)
+
+
+def bundles(shown: Sequence[Bundle], *, wide: bool) -> Table:
+    """One row for each bundle."""
+    columns = (*_BUNDLE, *_BUNDLE_WIDE) if wide else _BUNDLE
+    table = Table(columns)
+    for one in shown:
+        cells = [
+            Cell(one.namespace),
+            Cell(one.id),
+            Cell(one.verdict, styles.VERDICT_STYLES.get(one.verdict, "")),
+            Cell(one.phase or "-", styles.PHASE_STYLES.get(one.phase or "", "")),
+            Cell(words.due(one.due_in_seconds)),
+            Cell(words.age(one.age_seconds)),
+            Cell(words.size(one.size_bytes)),
+            Cell(with_cause(one.reason, one.cause)),
+        ]
+        table.rows.append([*cells, *_wide(one)] if wide else cells)
+    return table
+
+
+def debris(left: Sequence[DebrisShape]) -> Table:
+    """One row for each piece of debris."""
+    table = Table(_DEBRIS)
+    for one in left:
+        texts = (one.kind, one.namespace, one.id, words.age(one.age_seconds), one.path, one.reason)
+        table.rows.append([Cell(text) for text in texts])
+    return table
+
+
+def results(shown: Sequence[ResultShape]) -> Table:
+    """One row for each thing `clean` dealt with."""
+    table = Table(_RESULT)
+    for one in shown:
+        table.rows.append(
+            [
+                Cell(one.namespace),
+                Cell(one.id),
+                Cell(one.result, styles.RESULT_STYLES.get(one.result, "")),
+                Cell(f"{one.seconds * 1000:.1f}ms"),
+                Cell(str(len(one.steps))),
+                Cell(blocked_by(one)),
+            ]
+        )
+    return table
+
+
+def scan_summary(scan: Scan) -> str:
+    """Say in one line what a scan found."""
+    summary = scan.summary
+    parts = [f"{count} {verdict}" for verdict, count in summary.verdicts.items() if count]
+    counts = f": {', '.join(parts)}" if parts else ""
+    left = f"; {words.size(summary.leftover_bytes)} in leftovers" if summary.leftovers else ""
+    also = f"; {words.plural(summary.debris, 'piece')} of debris" if summary.debris else ""
+    return f"{words.plural(summary.bundles, 'bundle')}{counts}{left}{also}; {took(summary.seconds)}"
+
+
+def clean_summary(summary: CleanSummary) -> str:
+    """Say in one line what a clean did."""
+    parts = [f"{count} {result}" for result, count in summary.results.items() if count]
+    if summary.dry_run:
+        count = summary.results[Result.SKIPPED.value]
+        parts = [f"dry run: {words.plural(count, 'bundle')} would be removed, nothing was touched"]
+    elif not parts:
+        parts = ["nothing to do"]
+    else:
+        parts = [", ".join(parts), words.plural(summary.mutations, "change")]
+    parts += [f"{words.plural(summary.waiting, 'leftover')} not due yet"] if summary.waiting else []
+    return "; ".join([*parts, took(summary.seconds)])
+
+
+def names(shown: Sequence[Bundle | ResultShape]) -> str:
+    """One ``NS/ID`` a line, as `explain` takes it."""
+    return "".join(f"{one.namespace}/{one.id}\n" for one in shown)
+
+
+def failures(done: Clean) -> list[str]:
+    """Say for each thing that stayed what is in the way and who holds it."""
+    troubled = (Result.BLOCKED.value, Result.FAILED.value)
+    return [
+        f"{one.namespace}/{one.id} {one.result}: {blocked_by(one)}"
+        for one in done.results
+        if one.result in troubled
+    ]
+
+
+def blocked_by(one: ResultShape) -> str:
+    """Say what is in the way, and who."""
+    who = ", ".join(f"pid {held.pid} {held.name} ({held.how})" for held in one.holders)
+    return "; ".join(part for part in (one.reason, one.detail, who and f"held by {who}") if part)
+
+
+def with_cause(reason: str, cause: str) -> str:
+    """Join a verdict's reason with its phase's cause."""
+    return f"{reason}; {cause}" if cause else reason
+
+
+def took(seconds: float) -> str:
+    """Say how long it took."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def _wide(one: Bundle) -> list[Cell]:
+    init = f"{one.init.pid} {one.init.state}" if one.init.pid is not None else one.init.state
+    return [
+        Cell(str(one.rule)),
+        Cell(one.policy),
+        Cell(init),
+        Cell(one.shim.state),
+        Cell(one.cgroup),
+        Cell(one.containerd),
+        Cell(",".join(one.mounts) or "-"),
+        Cell(",".join(one.missing) or "-"),
+    ]

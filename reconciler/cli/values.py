@@ -1,0 +1,31 @@
+"""Values of options: durations as Go writes them, names as they are shown. Words to values."""
+
+import click
+
+from reconciler.model.ids import BundleKey, unshow
+
+
+def duration(_ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Turn ``10s``, ``1h30m`` or ``7d`` into seconds; an option's callback."""
+    from reconciler.settings.units import parse_duration
+
+    if value is None:
+        return None
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param=param) from None
+
+
+def bundle_key(text: str, namespaces: tuple[str, ...]) -> BundleKey:
+    """Turn ``NS/ID``, or ``ID`` where one namespace was named, into a key.
+
+    Raises:
+        click.BadParameter: It is neither.
+    """
+    namespace, slash, name = text.partition("/")
+    if not slash and len(namespaces) == 1:
+        namespace, name = namespaces[0], text
+    if not namespace or not name or "/" in name:
+        raise click.BadParameter(f"{text!r} is not NAMESPACE/ID", param_hint="bundle")
+    return BundleKey(unshow(namespace), unshow(name))

@@ -1,0 +1,141 @@
+"""`run` and `demo`: the loop in the foreground until it is told to end, and how it ended.
+
+Stages flow in, an exit code flows out. Written against the ports; what is shown is a listener.
+"""
+
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import anyio
+from anyio.abc import TaskStatus
+from typing_extensions import override
+
+from reconciler.cli.work import Pass
+from reconciler.decide.decisions import Decision, Phase
+from reconciler.decide.engine import Engine
+from reconciler.decide.policy import Policies
+from reconciler.errors import ExitCode
+from reconciler.loop import Loop, Stages
+from reconciler.model.observations import GuardsChecked, Observation, Refusal, Stamp
+from reconciler.ports import Listener
+
+Story = Callable[[Loop], Awaitable[None]]
+"""Something that goes on beside the loop; the loop ends when it returns."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to watch.
+
+    Attributes:
+        policies: What may be removed, and when.
+        relist: Seconds between two listings of the whole tree; None for none.
+        once: End when waiting would change nothing more.
+        story: What goes on beside the loop.
+        stop_hands: Lets the hands stop at an entry boundary before the loop ends.
+    """
+
+    policies: Policies
+    relist: float | None = None
+    once: bool = False
+    story: Story | None = None
+    stop_hands: Callable[[], Awaitable[None]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How it ended.
+
+    Attributes:
+        signal: The signal that ended it, if one did.
+        refused: Reasons of guards that did not let it enforce.
+        stayed: Leftovers that are blocked at the end.
+        unread: Whether the tree could not be read.
+    """
+
+    signal: int | None = None
+    refused: tuple[Refusal, ...] = ()
+    stayed: int = 0
+    unread: bool = False
+
+    @property
+    def code(self) -> int:
+        """The exit code: as a shell reports a signal, else as the table of codes says."""
+        if self.signal is not None:
+            return 128 + self.signal
+        if self.refused or self.unread:
+            return ExitCode.REFUSED
+        return ExitCode.BLOCKED if self.stayed else ExitCode.DONE
+
+
+@dataclass(slots=True)
+class _Gate(Listener):
+    """Ends the loop if a guard refuses at the first check of a run that was to enforce."""
+
+    enforce: bool
+    stop: Callable[[], None] = lambda: None
+    refused: tuple[Refusal, ...] = ()
+    checked: bool = field(default=False)
+
+    @override
+    def observed(self, stamp: Stamp, observation: Observation) -> None:
+        if isinstance(observation, GuardsChecked) and not self.checked:
+            self.checked = True
+            if self.enforce and observation.refused:
+                self.refused = observation.refused
+                self.stop()
+
+    @override
+    def decided(self, stamp: Stamp, decision: Decision) -> None:
+        pass
+
+
+async def watch(stages: Stages, plan: Plan, listeners: Sequence[Listener]) -> Ended:
+    """Run the loop until a signal, the end of the story, or once nothing is left to wait for."""
+    seen, gate = Pass(), _Gate(plan.policies.default.enforce)
+    engine = Engine(plan.policies)
+    heard = (*stages.listeners, *listeners, seen, gate)
+    loop = Loop(engine, replace(stages, listeners=heard), relist=plan.relist)
+    gate.stop = loop.stop
+    caught: list[int] = []
+
+    def is_over(now: float) -> bool:
+        return plan.once and seen.complete and (not gate.enforce or engine.is_settled(now))
+
+    async with anyio.create_task_group() as tasks:
+        # Before the first turn: from then on an end in order is worth having.
+        await tasks.start(partial(_end_on_signal, loop, plan, caught))
+        if plan.story is not None:
+            tasks.start_soon(_tell, plan.story, loop)
+        await loop.run(is_over)
+        tasks.cancel_scope.cancel()
+    now = stages.clock.monotonic()
+    return Ended(
+        signal=caught[0] if caught else None,
+        refused=gate.refused,
+        stayed=sum(view.phase in (Phase.BLOCKED, Phase.HELD) for view in engine.views(now)),
+        unread=plan.once and seen.listed is not None and not seen.listed.answered,
+    )
+
+
+async def _end_on_signal(
+    loop: Loop, plan: Plan, caught: list[int], *, task_status: TaskStatus[None]
+) -> None:
+    """End in order at the first signal; a second one finds the defaults restored."""
+    with anyio.open_signal_receiver(*_SIGNALS) as signals:
+        task_status.started()
+        async for caught_signal in signals:
+            caught.append(int(caught_signal))
+            break
+    if plan.stop_hands is not None:
+        await plan.stop_hands()
+    loop.stop()
+
+
+async def _tell(story: Story, loop: Loop) -> None:
+    await story(loop)
+    loop.stop()

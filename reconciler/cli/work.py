@@ -1,0 +1,164 @@
+"""What `scan`, `explain` and `clean` do with the loop: one pass of looking, or one of cleaning.
+
+Stages and policies flow in, what was found and what came of it flows out. Written against the
+ports alone, so the same code runs on doubles. Nothing is printed here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from typing_extensions import override
+
+from reconciler.decide.decisions import Decision, Verdict
+from reconciler.decide.engine import Engine
+from reconciler.decide.policy import Policies
+from reconciler.decide.views import BundleView
+from reconciler.loop import Loop, Stages
+from reconciler.model.evidence import Node, TaskState, weigh
+from reconciler.model.ids import BundleKey
+from reconciler.model.observations import (
+    GuardsChecked,
+    Hidden,
+    Listed,
+    NodeLooked,
+    Observation,
+    Refusal,
+    Stamp,
+)
+from reconciler.model.outcome import Outcome, Result
+from reconciler.ports import Listener
+
+
+@dataclass(slots=True)
+class Pass(Listener):
+    """Knows when the first pass over everything is complete, and what came of cleanups.
+
+    Attributes:
+        listed: The first listing of the whole tree.
+        heard: Whether the node's witnesses were asked since.
+        refused: Reasons of the guards; None before they were checked.
+        outcomes: The last outcome for each bundle, in the order in which they came first.
+    """
+
+    listed: Listed | None = None
+    heard: bool = False
+    refused: tuple[Refusal, ...] | None = None
+    outcomes: dict[BundleKey, Outcome] = field(default_factory=dict)
+
+    @override
+    def observed(self, stamp: Stamp, observation: Observation) -> None:
+        """Take in what was learnt."""
+        match observation:
+            case Listed(namespace=None) if self.listed is None or not self.listed.answered:
+                self.listed = observation
+            case NodeLooked():
+                self.heard = self.listed is not None
+            case GuardsChecked(refused=refused):
+                self.refused = refused
+            case Outcome(key=key):
+                self.outcomes[key] = observation
+            case _:
+                pass
+
+    @override
+    def decided(self, stamp: Stamp, decision: Decision) -> None:
+        """Nothing to remember."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything was looked at and everybody was asked once."""
+        if self.listed is not None and not self.listed.answered:
+            return True
+        return self.listed is not None and self.heard and self.refused is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a pass found, and what came of it.
+
+    Attributes:
+        views: Every bundle, in order of name.
+        hidden: Directories left by removals that were cut short.
+        node: What the node's witnesses said.
+        listed: The listing; ``answered`` is false if the tree could not be read.
+        refused: Reasons of the guards.
+        outcomes: What came of cleanups, none after a pass of looking.
+        stamp: When it ended.
+        seconds: How long it took.
+    """
+
+    views: tuple[BundleView, ...]
+    hidden: tuple[Hidden, ...]
+    node: Node
+    listed: Listed
+    refused: tuple[Refusal, ...]
+    outcomes: tuple[Outcome, ...]
+    stamp: Stamp
+    seconds: float
+
+    @property
+    def containerd_missing(self) -> bool:
+        """Whether anything cannot be judged because containerd gives no answer."""
+        return any(
+            view.judgement.verdict is Verdict.UNKNOWN and view.facts.task is TaskState.NONE
+            for view in self.views
+        )
+
+    @property
+    def results(self) -> frozenset[Result]:
+        """The results there were."""
+        return frozenset(outcome.result for outcome in self.outcomes)
+
+
+async def look_once(stages: Stages, policies: Policies) -> Found:
+    """Look at everything once and ask everybody once. Nothing is removed, whatever the policies."""
+    observing = replace(
+        policies,
+        default=replace(policies.default, enforce=False),
+        rules=tuple(
+            replace(rule, policy=replace(rule.policy, enforce=False)) for rule in policies.rules
+        ),
+    )
+    return await _pass(stages, observing, lambda _engine, _now: True)
+
+
+async def clean_once(stages: Stages, policies: Policies) -> Found:
+    """Look, wait out the grace, clean what is due. Ends when waiting would change nothing more.
+
+    A guard that refuses, or a tree that cannot be read, ends it at once.
+    """
+    return await _pass(stages, policies, lambda engine, now: engine.is_settled(now))
+
+
+async def _pass(
+    stages: Stages, policies: Policies, is_over: Callable[[Engine, float], bool]
+) -> Found:
+    seen = Pass()
+    engine = Engine(policies)
+    loop = Loop(engine, replace(stages, listeners=(*stages.listeners, seen)))
+    began = stages.clock.monotonic()
+
+    def until(now: float) -> bool:
+        return seen.complete and (bool(seen.refused) or is_over(engine, now))
+
+    await loop.run(until)
+    stamp = Stamp(stages.clock.monotonic(), stages.clock.wall())
+    return Found(
+        views=tuple(_with_all_words(view, engine.node) for view in engine.views(stamp.mono)),
+        hidden=engine.hidden,
+        node=engine.node,
+        listed=seen.listed or Listed(answered=False, present=False),
+        refused=seen.refused or (),
+        outcomes=tuple(seen.outcomes.values()),
+        stamp=stamp,
+        seconds=stamp.mono - began,
+    )
+
+
+def _with_all_words(view: BundleView, node: Node) -> BundleView:
+    """Show what every witness said last, also where the verdict did not need it.
+
+    The engine does not think again about a running task when containerd answers.
+    """
+    facts = weigh(view.key, view.facts.identifier, view.look, node)
+    return replace(view, facts=facts)

@@ -1,0 +1,42 @@
+"""A node in a dictionary for the commands' code."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from reconciler.loop import Stages
+from reconciler.model.observations import Refusal
+from tests.support.clock import VirtualClock
+from tests.support.fakes import FakeExits, FakeEyes, FakeGuards, FakeHands, FakeWitnesses, Memory
+
+
+@dataclass
+class FakeNode:
+    clock: VirtualClock = field(default_factory=VirtualClock)
+    eyes: FakeEyes = field(default_factory=FakeEyes)
+    guards: FakeGuards = field(default_factory=FakeGuards)
+    memory: Memory = field(default_factory=Memory)
+
+    def __post_init__(self) -> None:
+        self.hands = FakeHands(self.clock, self.eyes)
+        self.witnesses = FakeWitnesses(self.clock)
+
+    @property
+    def stages(self) -> Stages:
+        return Stages(
+            clock=self.clock,
+            eyes=self.eyes,
+            witnesses=self.witnesses,
+            hands=self.hands,
+            guards=self.guards,
+            exits=FakeExits(),
+            listeners=(self.memory,),
+        )
+
+    def refuse(self, *refused: Refusal) -> None:
+        self.guards.refused = refused
+
+
+@pytest.fixture
+def node() -> FakeNode:
+    return FakeNode()

@@ -1,0 +1,178 @@
+"""Options: before or after the command, what is said last wins, durations as Go writes them."""
+
+import click
+import pytest
+
+from reconciler.cli.app import COMMANDS, App, app
+from reconciler.cli.ending import run
+from reconciler.cli.options import NAMES, Command, Form, Globals, global_options
+from reconciler.cli.setup import Changes, Setup, make_setup
+from reconciler.cli.values import bundle_key
+from reconciler.errors import UsageError
+from reconciler.model.ids import BundleKey
+from reconciler.model.layout import Layout
+
+
+class Probe:
+    """An app with one command that remembers what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[Globals] = []
+
+        @click.command(cls=Command)
+        @click.pass_obj
+        def probe(said: Globals) -> None:
+            self.said.append(said)
+
+        class ProbeApp(App):
+            def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+                return probe
+
+        self.app = ProbeApp(params=global_options())
+
+    def __call__(self, *args: str) -> Globals:
+        assert run(self.app, args, "prog") == 0
+        return self.said.pop()
+
+
+@pytest.fixture
+def probe() -> Probe:
+    return Probe()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--state", "/s"], Globals(state="/s")),
+        (["--root=/r"], Globals(root="/r")),
+        (["--address", "/a"], Globals(address="/a")),
+        (["--config", "c"], Globals(config="c")),
+        (["-n", "a", "--namespace", "b"], Globals(namespace=("a", "b"))),
+        (["-o", "json"], Globals(output="json")),
+        (["-q"], Globals(quiet=True)),
+        (["-vv"], Globals(verbose=2)),
+    ],
+)
+def test_an_option_means_the_same_before_and_after_the_command(
+    probe: Probe, options: list[str], said: Globals
+) -> None:
+    assert probe(*options, "probe") == said
+    assert probe("probe", *options) == said
+
+
+def test_what_is_said_last_wins_and_the_rest_stays(probe: Probe) -> None:
+    assert probe("--state", "/a", "-o", "wide", "probe", "--state", "/b") == Globals(
+        state="/b", output="wide"
+    )
+
+
+def test_a_second_command_remembers_nothing_of_the_first(probe: Probe) -> None:
+    assert probe("-q", "probe").quiet
+    assert not probe("probe").quiet
+
+
+def test_every_global_option_has_a_place() -> None:
+    names = {option.name for option in global_options()} - {"version"}
+    assert names == NAMES
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_the_global_options(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(app, [command, "--help"], "prog") == 0
+    text = capsys.readouterr().out
+    for option in ("--config", "--state", "--root", "--address", "--namespace", "--output"):
+        assert option in text
+
+
+@pytest.mark.parametrize("args", [["--version"], ["scan", "--version"]])
+def test_the_version_is_one_line(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(app, args, "containerd-reconciler") == 0
+    assert capsys.readouterr().out == "containerd-reconciler 0.1.0\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["scna"], "no such command 'scna'"),
+        (["scan", "--nope"], "no such option '--nope'"),
+        (["scan", "-o", "xml"], "'xml' is not one of 'table', 'wide', 'json', 'name'"),
+        (["clean", "--grace", "soon"], "soon"),
+        (["clean", "--grace", "-5s"], "-5s"),
+        (["explain"], "missing argument"),
+        (["explain", "abc"], "'abc' is not NAMESPACE/ID"),
+        (["run", "--backend", "magic"], "'magic' is not one of"),
+        (["scan", "--state", ""], "--state is empty"),
+    ],
+)
+def test_a_mistyped_command_line_is_one_line_and_2(
+    args: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(app, args, "containerd-reconciler") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("containerd-reconciler: ")
+    assert line in err
+
+
+def test_defaults_are_containerds() -> None:
+    assert make_setup(Globals(), environ={}) == Setup(layout=Layout())
+
+
+def test_the_environment_names_the_socket_unless_an_option_does() -> None:
+    environ = {"CONTAINERD_ADDRESS": "unix:///run/k3s/containerd/containerd.sock"}
+    setup = make_setup(Globals(), environ=environ)
+    assert setup.layout.address == b"/run/k3s/containerd/containerd.sock"
+    setup = make_setup(Globals(address="/x.sock"), environ=environ)
+    assert setup.layout.address == b"/x.sock"
+
+
+def test_another_state_directory_brings_its_own_socket() -> None:
+    setup = make_setup(Globals(state="/run/k3s/containerd/"), environ={})
+    assert setup.layout.state == b"/run/k3s/containerd"
+    assert setup.layout.address == b"/run/k3s/containerd/containerd.sock"
+
+
+def test_changes_reach_the_policies() -> None:
+    changes = Changes(enforce=True, grace=1.0, threshold=2.0, settle=3.0, backend="poll", once=True)
+    setup = make_setup(Globals(namespace=("a",)), changes, without_containerd=True, environ={})
+    policies = setup.policies
+    assert (policies.default.enforce, policies.default.grace) == (True, 1.0)
+    assert (policies.default.threshold, policies.settle) == (2.0, 3.0)
+    assert policies.brakes.max_per_minute is None
+    assert (setup.backend, setup.waived, setup.namespaces) == ("poll", True, {b"a"})
+
+
+def test_nothing_is_enforced_unless_said() -> None:
+    assert not make_setup(Globals(), environ={}).policies.default.enforce
+
+
+def test_an_empty_path_is_refused() -> None:
+    with pytest.raises(UsageError):
+        make_setup(Globals(root=""), environ={})
+
+
+@pytest.mark.parametrize(
+    ("text", "namespaces", "found"),
+    [
+        ("ns/id", (), BundleKey(b"ns", b"id")),
+        ("id", ("ns",), BundleKey(b"ns", b"id")),
+        ("ns/a\\xff\\x0a", (), BundleKey(b"ns", b"a\xff\n")),
+    ],
+)
+def test_a_bundle_is_named_as_it_is_shown(
+    text: str, namespaces: tuple[str, ...], found: BundleKey
+) -> None:
+    assert bundle_key(text, namespaces) == found
+
+
+@pytest.mark.parametrize("text", ["id", "/id", "ns/", "a/b/c", ""])
+def test_what_is_no_name_of_a_bundle_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        bundle_key(text, ())
+
+
+def test_the_default_form_is_a_table() -> None:
+    assert Globals().form is Form.TABLE

@@ -1,0 +1,154 @@
+"""Tables: aligned, uncut in a pipe, nothing taken as markup, no escapes without a terminal."""
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from reconciler.cli import grounds, render
+from reconciler.cli.table import Cell, Column, Table
+from reconciler.decide.decisions import Judgement, Phase, Verdict
+from reconciler.decide.verdicts import RULES
+from reconciler.model.evidence import InitState, Look, ShimState
+from reconciler.model.ids import BundleKey
+from reconciler.telemetry import shapes, words
+from tests.telemetry.test_shapes import LAYOUT, LOOK, OUTCOME, VIEW
+
+BUNDLE = shapes.bundle(VIEW, LAYOUT)
+
+
+def test_columns_line_up_and_end_without_blanks() -> None:
+    table = Table((Column("NAME"), Column("SIZE", right=True), Column("WHY")))
+    table.rows = [[Cell("a"), Cell("1"), Cell("")], [Cell("longer"), Cell("10000"), Cell("x y")]]
+    assert table.plain() == (
+        "NAME      SIZE   WHY\n"
+        "a            1\n"
+        "longer   10000   x y\n"
+    )  # fmt: skip
+
+
+def test_nothing_is_cut_off_in_a_pipe() -> None:
+    long = shapes.bundle(replace(VIEW, key=BundleKey(b"k8s.io", b"x" * 64)), LAYOUT)
+    assert "x" * 64 in render.bundles([long], wide=True).plain()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_name_is_never_markup(terminal: bool) -> None:
+    odd = shapes.bundle(replace(VIEW, key=BundleKey(b"[red]ns", b"[/bold]:smile:")), LAYOUT)
+    out = io.StringIO()
+    console = Console(file=out, width=200, force_terminal=terminal, color_system=None)
+    console.print(render.bundles([odd], wide=False).rich())
+    assert "[red]ns" in out.getvalue()
+    assert "[/bold]:smile:" in out.getvalue()
+
+
+def test_wide_adds_columns_and_takes_none_away() -> None:
+    narrow, wide = (render.bundles([BUNDLE], wide=flag).columns for flag in (False, True))
+    assert [column.name for column in wide[: len(narrow)]] == [column.name for column in narrow]
+    assert {"RULE", "INIT", "SHIM", "MOUNTS", "MISSING"} <= {column.name for column in wide}
+    for table in (render.bundles([BUNDLE], wide=True), render.results([result()])):
+        assert all(len(row) == len(table.columns) for row in table.rows)
+
+
+def result() -> shapes.ResultShape:
+    return shapes.outcome(OUTCOME, LAYOUT)
+
+
+def test_blocked_says_what_is_in_the_way_and_who() -> None:
+    done = shapes.clean([result()], waiting=0, dry_run=False, seconds=0.1)
+    assert render.failures(done) == [
+        "k8s.io/web blocked: busy; rootfs is busy; held by pid 17 sleep (cwd)"
+    ]
+
+
+def test_names_can_be_typed_again() -> None:
+    assert render.names([BUNDLE]) == "k8s.io/web\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "0.0s"),
+        (9.96, "10.0s"),
+        (59.9, "59s"),
+        (60, "1m"),
+        (75, "1m15s"),
+        (3600, "1h"),
+        (3660, "1h1m"),
+        (86400 * 3 + 3600 * 4 + 59, "3d4h"),
+        (86400 + 59, "1d"),
+    ],
+)
+def test_an_age_has_its_two_largest_units(seconds: float, shown: str) -> None:
+    assert words.age(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(0, "0B"), (999, "999B"), (1000, "1.0kB"), (12_345_678, "12.3MB"), (10**16, "10.0PB")],
+)
+def test_a_size_is_short(count: int, shown: str) -> None:
+    assert words.size(count) == shown
+
+
+def test_explain_shows_the_rules_up_to_the_one_that_fired() -> None:
+    told = grounds.grounds(VIEW, LAYOUT, young=False, enforce=False)
+    fits = [tried.fits for tried in told.rules]
+    assert len(fits) == len(RULES)
+    assert fits.count(True) == 1
+    fired = told.rules[fits.index(True)]
+    assert (fired.rule, fired.verdict) == (VIEW.judgement.rule, VIEW.judgement.verdict.value)
+
+    running = VIEW.facts._replace(shim=ShimState.ALIVE, init=InitState.ALIVE)
+    told = grounds.grounds(replace(VIEW, facts=running), LAYOUT, young=False, enforce=False)
+    assert [tried.fits for tried in told.rules] == [False, False, True, *[None] * 6]
+
+
+def test_explain_shows_every_piece_of_evidence() -> None:
+    told = grounds.grounds(VIEW, LAYOUT, young=False, enforce=False)
+    table = grounds.evidence_table(told).plain()
+    for piece in (
+        "device 0:46 inode 1234 mount 77",
+        "/run/containerd/s/ab",
+        "pid 4242",
+        "no such process",
+        "io.containerd.runc.v2",
+        "rootfs (overlay)",
+        "init.pid, runtime",
+        "8192 bytes",
+        "cleanup",
+    ):
+        assert piece in table
+    facts = {piece.value for piece in told.evidence}
+    assert {str(getattr(fact, "value", "identifier")) for fact in VIEW.facts} <= facts
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_explain_says_what_happens_next_in_every_phase(phase: Phase) -> None:
+    view = replace(VIEW, phase=phase, cause="busy" if phase is Phase.BLOCKED else "")
+    told = grounds.next_step(view, enforce=True)
+    assert told
+    if phase is Phase.WAITING:
+        assert "is removed in 9m59s" in told
+        assert "would be removed" in grounds.next_step(view, enforce=False)
+    if phase is Phase.BLOCKED:
+        assert "busy" in told
+
+
+def test_what_a_file_said_stays_on_one_line() -> None:
+    hostile = replace(LOOK, init=replace(LOOK.init, detail="bad\n\x1b[2Jpid"))
+    told = grounds.grounds(replace(VIEW, look=hostile), LAYOUT, young=False, enforce=False)
+    assert all(line.isprintable() for line in grounds.evidence_table(told).plain().splitlines())
+
+
+def summary(verdict: Verdict, look: Look = LOOK) -> str:
+    view = replace(VIEW, judgement=Judgement(verdict, 1, "why"), look=look)
+    bundles = [shapes.bundle(view, LAYOUT)]
+    scan = shapes.scan(bundles, [], containerd="up", refused=[], seconds=0.01)
+    return render.scan_summary(scan)
+
+
+def test_the_summary_counts_in_words() -> None:
+    assert summary(Verdict.LEFTOVER) == "1 bundle: 1 leftover; 8.2kB in leftovers; 10 ms"
+    assert summary(Verdict.RUNNING) == "1 bundle: 1 running; 10 ms"

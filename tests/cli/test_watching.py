@@ -1,0 +1,162 @@
+"""`run` ends as it is told to, and the live view shows what went through the loop."""
+
+import io
+import os
+import signal
+from dataclasses import replace
+
+import anyio
+import anyio.lowlevel
+import pytest
+from rich.console import Console
+
+from reconciler.cli.live import Heading, draw
+from reconciler.cli.picture import RECENT, Picture
+from reconciler.cli.watching import Plan, watch
+from reconciler.decide.decisions import Phase, Verdict
+from reconciler.decide.policy import Policies, Policy
+from reconciler.errors import ExitCode
+from reconciler.loop import Loop
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.observations import Guard, Refusal
+from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
+from tests.cli.conftest import FakeNode
+from tests.decide.world import dead, key, running
+
+OBSERVE = Policies(default=Policy(grace=5.0, max_age=None, max_size=None))
+ENFORCE = replace(OBSERVE, default=replace(OBSERVE.default, enforce=True))
+
+
+@pytest.fixture
+def node(node: FakeNode) -> FakeNode:
+    node.eyes.tree = {key("ns/dead"): dead(1), key("ns/live"): running(2)}
+    return node
+
+
+def busy(who: BundleKey, identity: Identity) -> Outcome:
+    holder = Holder(7, "sh", "cwd")
+    return Outcome(who, identity, Result.BLOCKED, BlockReason.BUSY, "rootfs is busy", (holder,))
+
+
+async def test_once_observing_looks_and_ends(node: FakeNode) -> None:
+    begun = node.clock.now
+    ended = await watch(node.stages, Plan(OBSERVE, once=True), ())
+    assert ended.code == ExitCode.DONE
+    assert node.clock.now - begun < 1
+    assert node.hands.cleaned == []
+
+
+async def test_once_enforcing_waits_out_the_grace_and_cleans(node: FakeNode) -> None:
+    ended = await watch(node.stages, Plan(ENFORCE, once=True), ())
+    assert ended.code == ExitCode.DONE
+    assert [who for _, who in node.hands.cleaned] == [key("ns/dead")]
+
+
+async def test_once_says_that_something_stayed(node: FakeNode) -> None:
+    node.hands.answer = busy
+    ended = await watch(node.stages, Plan(ENFORCE, once=True), ())
+    assert ended.code == ExitCode.BLOCKED
+
+
+async def test_a_guard_ends_an_enforcing_run_and_not_an_observing_one(node: FakeNode) -> None:
+    refusal = Refusal(Guard.PID_NAMESPACE, "foreign pid namespace")
+    node.refuse(refusal)
+    ended = await watch(node.stages, Plan(ENFORCE, relist=300.0), ())
+    assert ended.code == ExitCode.REFUSED
+    assert ended.refused == (refusal,)
+    ended = await watch(node.stages, Plan(OBSERVE, relist=300.0, once=True), ())
+    assert ended.code == ExitCode.DONE
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_stops_the_hands_first_and_names_itself(
+    node: FakeNode, number: signal.Signals
+) -> None:
+    stopped: list[str] = []
+
+    async def stop_hands() -> None:
+        stopped.append("hands")
+
+    async def interrupted(loop: Loop) -> None:
+        await anyio.lowlevel.checkpoint()
+        os.kill(os.getpid(), number)
+        await anyio.sleep_forever()
+
+    plan = Plan(OBSERVE, relist=300.0, story=interrupted, stop_hands=stop_hands)
+    with anyio.fail_after(10):
+        ended = await watch(node.stages, plan, ())
+    assert ended.code == 128 + number
+    assert stopped == ["hands"]
+
+
+async def test_the_end_of_the_story_is_the_end(node: FakeNode) -> None:
+    async def short(loop: Loop) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    with anyio.fail_after(10):
+        ended = await watch(node.stages, Plan(OBSERVE, relist=300.0, story=short), ())
+    assert ended.code == ExitCode.DONE
+
+
+async def test_the_picture_counts_what_the_engine_believes(node: FakeNode) -> None:
+    picture = Picture()
+    for number in range(30):
+        node.eyes.tree[key(f"ns/d{number}")] = dead(100 + number)
+    await watch(node.stages, Plan(OBSERVE, once=True), (picture,))
+    assert picture.counts[Verdict.LEFTOVER] == 31
+    assert picture.counts[Verdict.RUNNING] == 1
+    assert picture.total == 32
+    assert len(picture.urgent(12)) == 12
+    shown = drawn(picture, node.clock.now)
+    assert "and 19 more" in shown
+    assert "observing" in shown
+
+
+async def test_the_picture_forgets_what_was_cleaned(node: FakeNode) -> None:
+    picture = Picture()
+    await watch(node.stages, Plan(ENFORCE, once=True), (picture,))
+    assert picture.counts[Verdict.LEFTOVER] == 0
+    assert picture.leftovers == {}
+    assert picture.tally[Result.CLEANED] == 1
+    assert "1 cleaned" in drawn(picture, node.clock.now)
+
+
+async def test_the_picture_names_who_blocks(node: FakeNode) -> None:
+    node.hands.answer = busy
+    picture = Picture()
+    await watch(node.stages, Plan(ENFORCE, once=True), (picture,))
+    assert picture.urgent(1)[0].phase is Phase.BLOCKED
+    assert "rootfs is busy, held by pid 7 sh (cwd)" in drawn(picture, node.clock.now)
+
+
+async def test_the_picture_is_bounded(node: FakeNode) -> None:
+    picture = Picture()
+    await watch(node.stages, Plan(OBSERVE, once=True), (picture,))
+    assert len(picture.recent) <= RECENT
+
+
+async def test_a_countdown_runs(node: FakeNode) -> None:
+    picture = Picture()
+    await watch(node.stages, Plan(OBSERVE, once=True), (picture,))
+    now = node.clock.now
+    assert "in 4." in drawn(picture, now) or "in 5." in drawn(picture, now)
+    assert "in 1." in drawn(picture, now + 3.5)
+    assert "now" in drawn(picture, now + 60)
+
+
+@pytest.mark.parametrize("width", [20, 80, 200])
+async def test_a_hostile_name_is_drawn_as_it_is_escaped(node: FakeNode, width: int) -> None:
+    node.eyes.tree = {BundleKey(b"n\n", b"\x1b[2J[red]"): dead(5)}
+    picture = Picture()
+    await watch(node.stages, Plan(OBSERVE, once=True), (picture,))
+    shown = drawn(picture, node.clock.now, width)
+    assert "\x1b" not in shown
+    if width == 200:
+        assert "n\\x0a/\\x1b[2J[red]" in shown
+
+
+def drawn(picture: Picture, now: float, width: int = 160) -> str:
+    out = io.StringIO()
+    console = Console(file=out, width=width, color_system=None, force_terminal=False, markup=False)
+    console.print(draw(picture, Heading("demo", "/run/x", enforce=False), "inotify", now))
+    return out.getvalue()

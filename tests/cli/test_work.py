@@ -1,0 +1,220 @@
+"""One pass of looking, one of cleaning, on doubles and in virtual time."""
+
+from dataclasses import replace
+
+import pytest
+
+from reconciler.cli.commands import clean as cleaning
+from reconciler.cli.commands.explain import find
+from reconciler.cli.commands.scan import shape
+from reconciler.cli.narrow import NarrowEyes
+from reconciler.cli.preflight import check_listing
+from reconciler.cli.setup import Setup
+from reconciler.cli.work import clean_once, look_once
+from reconciler.decide.decisions import Verdict
+from reconciler.decide.policy import Match, Policies, Policy, Rule
+from reconciler.errors import ExitCode, NoContainerdError, ReconcilerError, RefusedError
+from reconciler.model.evidence import Containerd, ContainerdState, Node, Sweep
+from reconciler.model.ids import BundleKey
+from reconciler.model.observations import Guard, Hidden, Listed, Refusal
+from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
+from tests.cli.conftest import FakeNode
+from tests.decide.world import dead, key, running
+from tests.support.fakes import FakeEyes
+
+ENFORCE = Policies(default=Policy(enforce=True, grace=5.0, max_age=None, max_size=None))
+
+
+@pytest.fixture
+def node(node: FakeNode) -> FakeNode:
+    node.eyes.tree = {key("ns/dead"): dead(1), key("ns/live"): running(2)}
+    return node
+
+
+async def test_looking_removes_nothing_whatever_the_policies(node: FakeNode) -> None:
+    rule = Rule(Match(), replace(ENFORCE.default, name="all", grace=0.0))
+    found = await look_once(node.stages, replace(ENFORCE, rules=(rule,)))
+    assert node.hands.cleaned == []
+    assert {str(view.key): view.judgement.verdict for view in found.views} == {
+        "ns/dead": Verdict.LEFTOVER,
+        "ns/live": Verdict.RUNNING,
+    }
+    assert found.seconds < 1
+
+
+async def test_looking_asks_every_witness_once(node: FakeNode) -> None:
+    await look_once(node.stages, ENFORCE)
+    assert node.witnesses.asked == 1
+    assert node.eyes.listings == 1
+    assert sorted(node.eyes.looked) == sorted(node.eyes.tree)
+
+
+async def test_looking_goes_on_where_a_guard_refuses(node: FakeNode) -> None:
+    node.refuse(Refusal(Guard.PID_NAMESPACE, "foreign pid namespace"))
+    found = await look_once(node.stages, ENFORCE)
+    assert len(found.views) == 2
+    told = shape(found, Setup())
+    assert told.summary.refused == ["foreign pid namespace"]
+
+
+async def test_a_tree_that_cannot_be_read_ends_it_at_once(node: FakeNode) -> None:
+    class Blind(FakeEyes):
+        def list(self, namespace: bytes | None = None) -> Listed:
+            return Listed(answered=False, present=True)
+
+    stages = replace(node.stages, eyes=Blind())
+    for work in (look_once, clean_once):
+        found = await work(stages, ENFORCE)
+        with pytest.raises(RefusedError):
+            check_listing(found.listed, Setup().layout)
+
+
+async def test_cleaning_waits_the_grace_between_two_looks(node: FakeNode) -> None:
+    found = await clean_once(node.stages, ENFORCE)
+    ((_, cleaned),) = node.hands.cleaned
+    assert cleaned == key("ns/dead")
+    assert found.seconds == pytest.approx(5.0, abs=0.5)
+    told = cleaning.cleaned(found, Setup(policies=ENFORCE))
+    assert [(one.id, one.result) for one in told.results] == [("dead", "cleaned")]
+    assert cleaning.exit_code(told, found) is ExitCode.DONE
+
+
+async def test_a_second_run_has_nothing_to_do(node: FakeNode) -> None:
+    await clean_once(node.stages, ENFORCE)
+    found = await clean_once(node.stages, ENFORCE)
+    assert found.outcomes == ()
+    assert found.seconds < 1
+
+
+async def test_a_guard_that_refuses_ends_it_before_anything(node: FakeNode) -> None:
+    node.refuse(Refusal(Guard.MOUNT_NAMESPACE, "slave mount namespace"))
+    found = await clean_once(node.stages, ENFORCE)
+    assert [refusal.reason for refusal in found.refused] == ["slave mount namespace"]
+    assert node.hands.cleaned == []
+    assert found.seconds < 1
+
+
+async def test_what_is_blocked_is_not_waited_for_and_says_so(node: FakeNode) -> None:
+    def busy(who: BundleKey, identity: object) -> Outcome:
+        return Outcome(
+            who,
+            identity,  # type: ignore[arg-type]
+            Result.BLOCKED,
+            BlockReason.BUSY,
+            "rootfs is busy",
+            (Holder(7, "sh", "cwd"),),
+        )
+
+    node.hands.answer = busy
+    found = await clean_once(node.stages, ENFORCE)
+    told = cleaning.cleaned(found, Setup(policies=ENFORCE))
+    assert [one.result for one in told.results] == ["blocked"]
+    assert cleaning.exit_code(told, found) is ExitCode.BLOCKED
+    assert found.seconds < 10
+
+
+async def test_what_we_broke_is_an_error(node: FakeNode) -> None:
+    node.hands.answer = lambda who, identity: Outcome(who, identity, Result.FAILED)
+    found = await clean_once(node.stages, ENFORCE)
+    told = cleaning.cleaned(found, Setup(policies=ENFORCE))
+    assert cleaning.exit_code(told, found) is ExitCode.ERROR
+
+
+async def test_a_silent_containerd_removes_nothing_and_says_69(node: FakeNode) -> None:
+    node.witnesses.node = Node(Sweep(answered=True), Containerd(detail="it hangs"))
+    found = await clean_once(node.stages, ENFORCE)
+    assert node.hands.cleaned == []
+    told = cleaning.cleaned(found, Setup(policies=ENFORCE))
+    assert told.results == []
+    assert cleaning.exit_code(told, found) is ExitCode.NO_CONTAINERD
+
+
+async def test_what_is_not_old_enough_waits(node: FakeNode) -> None:
+    old = replace(ENFORCE, default=replace(ENFORCE.default, threshold=86400.0))
+    node.eyes.tree[key("ns/dead")] = replace(dead(1), newest_mtime=node.clock.wall() - 60)
+    found = await clean_once(node.stages, old)
+    told = cleaning.cleaned(found, Setup(policies=old))
+    assert told.results == []
+    assert told.summary.waiting == 1
+    assert cleaning.exit_code(told, found) is ExitCode.DONE
+
+
+async def test_what_a_rule_protects_is_told_and_kept(node: FakeNode) -> None:
+    rule = Rule(Match(id="dead"), replace(ENFORCE.default, name="keep it", protect=True))
+    policies = replace(ENFORCE, rules=(rule,))
+    found = await clean_once(node.stages, policies)
+    told = cleaning.cleaned(found, Setup(policies=policies))
+    assert [one.result for one in told.results] == ["protected"]
+    assert cleaning.exit_code(told, found) is ExitCode.DONE
+    assert key("ns/dead") in node.eyes.tree
+
+
+async def test_a_dry_run_names_what_would_go_and_touches_nothing(node: FakeNode) -> None:
+    setup = Setup(policies=ENFORCE)
+    found = await look_once(node.stages, ENFORCE)
+    told = cleaning.planned(found, setup)
+    assert [(one.id, one.result, one.reason) for one in told.results] == [
+        ("dead", "skipped", "dry run")
+    ]
+    assert told.summary.dry_run
+    assert node.hands.cleaned == []
+
+
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [
+        (ContainerdState.UP, RefusedError),
+        (ContainerdState.NONE, NoContainerdError),
+        (ContainerdState.DOWN, None),
+        (ContainerdState.WAIVED, None),
+    ],
+)
+async def test_rescue_works_only_where_containerd_is_down(
+    node: FakeNode, state: ContainerdState, error: type[ReconcilerError] | None
+) -> None:
+    node.witnesses.node = Node(Sweep(answered=True), Containerd(state))
+    found = await look_once(node.stages, ENFORCE)
+    if error is None:
+        cleaning._check_down(found)
+    else:
+        with pytest.raises(error):
+            cleaning._check_down(found)
+
+
+async def test_other_namespaces_are_neither_seen_nor_touched(node: FakeNode) -> None:
+    node.eyes.tree[key("other/dead")] = dead(3)
+    eyes = NarrowEyes(node.eyes, lambda who: who.namespace == b"ns")
+    found = await clean_once(replace(node.stages, eyes=eyes), ENFORCE)
+    assert key("other/dead") in node.eyes.tree
+    assert key("other/dead") not in node.eyes.looked
+    assert {view.key.namespace for view in found.views} == {b"ns"}
+
+
+async def test_a_removal_cut_short_is_shown_as_debris(node: FakeNode) -> None:
+    class Littered(FakeEyes):
+        def list(self, namespace: bytes | None = None) -> Listed:
+            hidden = Hidden(BundleKey(b"ns", b".x"), dead(9).identity, 0.0, ours=False)
+            return replace(super().list(namespace), hidden=(hidden,))
+
+    found = await look_once(replace(node.stages, eyes=Littered()), ENFORCE)
+    (debris,) = shape(found, Setup()).debris
+    assert (debris.kind, debris.namespace, debris.id) == ("hidden-bundle", "ns", ".x")
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"), [("ns/abc", "ns/abc"), ("ns/abcd", "ns/abcd"), ("ns/x", "ns/xyz")]
+)
+def test_the_beginning_of_an_id_will_do_where_it_is_clear(asked: str, found: str) -> None:
+    known = [key("ns/abc"), key("ns/abcd"), key("ns/xyz"), key("other/x")]
+    assert find(key(asked), known) == key(found)
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [("ns/ab", "write more"), ("ns/xzy", "did you mean ns/xyz?"), ("q/q", "scan")],
+)
+def test_a_name_nobody_has_gets_a_hint(asked: str, hint: str) -> None:
+    known = [key("ns/abc"), key("ns/abcd"), key("ns/xyz")]
+    with pytest.raises(ReconcilerError) as caught:
+        find(key(asked), known)
+    assert hint in str(caught.value)
