@@ -34,6 +34,12 @@ MS_PRIVATE: Final = 1 << 18
 MNT_DETACH: Final = 2
 UMOUNT_NOFOLLOW: Final = 8
 
+_SYS_OPEN_TREE: Final = 428
+_SYS_MOVE_MOUNT: Final = 429
+_AT_FDCWD: Final = -100
+_OPEN_TREE_CLONE: Final = 1
+_MOVE_MOUNT_F_EMPTY_PATH: Final = 4
+_MOVE_MOUNT_T_EMPTY_PATH: Final = 0x40
 _DEFAULT_SECONDS: Final = 50.0  # less than pytest's own timeout, so that the reason is told
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -123,6 +129,21 @@ def umount(target: AnyPath, flags: int = UMOUNT_NOFOLLOW) -> None:
     """Call umount2(2)."""
     if _libc.umount2(_bytes(target), flags) != 0:
         _raise(target)
+
+
+def clone_tree(source: AnyPath) -> int:
+    """Make a bind mount that is mounted nowhere yet; give its handle (open_tree(2))."""
+    fd = _libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, _bytes(source), _OPEN_TREE_CLONE | os.O_CLOEXEC)
+    if fd < 0:
+        _raise(source)
+    return int(fd)
+
+
+def attach(tree: int, target: int) -> None:
+    """Mount what :func:`clone_tree` gave on the object behind a handle (move_mount(2))."""
+    flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH
+    if _libc.syscall(_SYS_MOVE_MOUNT, tree, b"", target, b"", flags) != 0:
+        _raise(f"/proc/self/fd/{target}")
 
 
 def _bytes(value: AnyPath | None) -> bytes | None:

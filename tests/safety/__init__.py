@@ -1,0 +1,1 @@
+"""What must never happen, under attack; and proof that these tests would notice."""

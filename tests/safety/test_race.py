@@ -1,0 +1,72 @@
+"""Removal under attack loses nothing; and the same race catches every remover that would.
+
+RECONCILER_RACE_MOUNTS and RECONCILER_RACE_SECONDS make it longer; as a command it has no end:
+`python -m tests.safety.race --mounts 0`.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.safety.race import EVERY_ATTACK, Report, race
+from tests.safety.removers import REMOVERS
+from tests.support.mountns import in_private_mounts
+
+pytestmark = [pytest.mark.safety, pytest.mark.kernel]
+
+AT_LEAST = 20_000
+MOUNTS = int(os.environ.get("RECONCILER_RACE_MOUNTS", "100000"))
+SECONDS = float(os.environ.get("RECONCILER_RACE_SECONDS", "45"))
+
+
+def run(
+    top: Path,
+    remover: str,
+    *,
+    attacks: frozenset[str] = EVERY_ATTACK,
+    mounts: int = 1 << 40,
+    seconds: float = 45,
+) -> Report:
+    report = in_private_mounts(
+        lambda: race(top, REMOVERS[remover], mounts=mounts, seconds=seconds, attacks=attacks),
+        timeout=seconds + 30,
+    )
+    sys.stdout.write(f"{remover}: {report}\n")  # shown by -rP, and where the test fails
+    return report
+
+
+@pytest.mark.timeout(SECONDS + 60)
+def test_nothing_is_lost_to_mounts_symlinks_and_exchanges_at_any_moment(tmp_path: Path) -> None:
+    report = run(tmp_path, "ours", mounts=MOUNTS, seconds=SECONDS)
+    assert report.lost == []
+    assert report.mounts >= AT_LEAST, "too slow to prove anything"
+    assert report.removed > 100, "the attackers let nothing be removed, so nothing was raced"
+    assert report.swaps > 0
+    assert report.exchanges > 0
+    assert report.blocked["foreign mount"] > 0
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("remover", "attacks"),
+    [
+        ("rmtree", {"mount"}),
+        ("detach-first", {"mount"}),
+        ("device-check", {"mount"}),
+        ("any-object", {"exchange"}),
+    ],
+)
+def test_the_race_catches_a_remover_that_loses(
+    tmp_path: Path, remover: str, attacks: set[str]
+) -> None:
+    report = run(tmp_path, remover, attacks=frozenset(attacks))
+    assert report.lost, f"{remover} lost nothing: this race proves nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_race_catches_even_a_look_before_the_open(tmp_path: Path) -> None:
+    report = run(tmp_path, "look-then-open", seconds=300)
+    assert report.lost
