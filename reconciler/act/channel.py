@@ -5,11 +5,13 @@ children. A message is one MessagePack struct after its length; names travel as 
 child may do is a struct on this page, so the page is the whole privileged interface. Nothing here
 does I/O except :class:`Link`, the blocking end that the zygote and its children hold.
 
-    control   parent -> zygote: Spawn (with a socket), Interrupt, Kill     zygote -> parent: Exited
+    control   parent -> zygote: Spawn (with two handles), Interrupt, Kill  zygote -> parent: Exited
     job       parent -> child:  CleanJob, FinishJob, SweepJob, Deleted
-              child -> parent:  Hello, Began, AskDelete, Done, Swept
+              child -> parent:  Hello, AskDelete, Done, Swept
+    slate     child writes, parent reads if it must: Progress
 """
 
+import os
 import socket
 import struct
 from dataclasses import dataclass
@@ -54,7 +56,7 @@ class Manner:
 
 
 class Spawn(msgspec.Struct, frozen=True, tag=True):
-    """Make a child for ``slot``; the job socket comes along as a descriptor."""
+    """Make a child for ``slot``; its job socket and its slate come along as descriptors."""
 
     slot: int
 
@@ -124,18 +126,20 @@ class Hello(msgspec.Struct, frozen=True, tag=True):
     pid: int
 
 
-class Began(msgspec.Struct, frozen=True, tag=True):
-    """A step begins now; ``done`` is the one before it.
-
-    If the child is lost the parent still knows what was done and where it stood.
-    """
-
-    step: str
-    done: Step | None = None
-
-
 class AskDelete(msgspec.Struct, frozen=True, tag=True):
     """The bundle is judged leftover and claimed: containerd is to delete its task now."""
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a job is. Not sent but written where the parent can read it, should it have to.
+
+    Attributes:
+        began: The step that runs now.
+        steps: The steps that are over.
+    """
+
+    began: str = ""
+    steps: tuple[Step, ...] = ()
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -153,19 +157,20 @@ class Swept(msgspec.Struct, frozen=True, tag=True):
 ToZygote = Spawn | Interrupt | Kill
 Job = CleanJob | FinishJob | SweepJob
 ToChild = Job | Deleted
-FromChild = Hello | Began | AskDelete | Done | Swept
+FromChild = Hello | AskDelete | Done | Swept
 Message = ToZygote | Exited | ToChild | FromChild
 
 In = TypeVar("In")
 
 _encoder: Final = msgspec.msgpack.Encoder()
+_progress: Final = msgspec.msgpack.Decoder(Progress)
 
 
 class MessageError(Exception):
     """The other side said what this side does not understand: a bug, or a mixed installation."""
 
 
-def pack(message: Message) -> bytes:
+def pack(message: Message | Progress) -> bytes:
     """Give a message its frame."""
     payload = _encoder.encode(message)
     return _LENGTH.pack(len(payload)) + payload
@@ -222,6 +227,37 @@ def parent_hears_zygote() -> Unpacker[Exited]:
 def parent_hears_child() -> Unpacker[FromChild]:
     """Unpack what a child says."""
     return Unpacker(msgspec.msgpack.Decoder(FromChild))
+
+
+class Slate:
+    """A small file in memory that a child writes its progress on. Nobody is woken by that.
+
+    The parent wipes it before each job and reads it only if the child was lost.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def write(self, progress: Progress) -> None:
+        """Replace what is on it; one call, so that it is there whole or not at all."""
+        os.pwrite(self.fd, pack(progress), 0)
+
+    def wipe(self) -> None:
+        """Take everything off it."""
+        os.ftruncate(self.fd, 0)
+
+    def read(self) -> Progress:
+        """Give what is on it; nothing if that makes no sense."""
+        data = os.pread(self.fd, _CHUNK, 0)
+        length = _LENGTH.unpack_from(data)[0] if len(data) > _LENGTH.size else 0
+        try:
+            return _progress.decode(data[_LENGTH.size : _LENGTH.size + length])
+        except msgspec.MsgspecError:
+            return Progress()
+
+    def close(self) -> None:
+        """Give the handle back."""
+        os.close(self.fd)
 
 
 class Link(Generic[In]):

@@ -15,7 +15,6 @@ import anyio
 from reconciler.act.channel import (
     VERSION,
     AskDelete,
-    Began,
     CleanJob,
     Deleted,
     Done,
@@ -23,11 +22,11 @@ from reconciler.act.channel import (
     Hello,
     Job,
     MessageError,
+    Progress,
     Swept,
 )
 from reconciler.act.nursery import Child, LostError, Nursery
 from reconciler.model.ids import BundleKey
-from reconciler.model.outcome import Step
 
 Delete = Callable[[BundleKey], Awaitable[str | None]]
 """Asks containerd to delete a task. Gives what went wrong, empty if nothing did; None if there was
@@ -62,16 +61,14 @@ class Attempt:
 
     Attributes:
         job: What is to be done.
-        began: The step that runs now.
-        steps: The steps that are over.
+        progress: How far it had come when it was given up.
         interrupt: Asks its child to stop at the next entry boundary, once it has one.
         scope: Cancel it and the job is not waited for any longer.
         stopped: It was told to stop.
     """
 
     job: Job
-    began: str = ""
-    steps: list[Step] = field(default_factory=list)
+    progress: Progress = field(default_factory=Progress)
     interrupt: Callable[[], None] | None = None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     stopped: bool = False
@@ -129,6 +126,7 @@ class Crew:
                 answer = await self._converse(nursery, child, attempt)
         finally:  # also when we are cancelled: nobody would hear what it does from now on
             if answer is None:
+                attempt.progress = child.slate.read()
                 nursery.kill(child)
             else:
                 self._idle.append((nursery, child))
@@ -141,6 +139,7 @@ class Crew:
         while self._idle:
             nursery, child = self._idle.pop()
             try:
+                child.slate.wipe()
                 child.send(job)
             except LostError:
                 nursery.forget(child)  # idle for so long that it ended
@@ -193,10 +192,6 @@ class Crew:
                 child.pid = pid
                 if version != VERSION:
                     raise DiedError("the program was replaced on disk while it ran; restart it")
-            case Began(step=step, done=done):
-                attempt.began = step
-                if done is not None:
-                    attempt.steps.append(done)
             case AskDelete():
                 child.send(Deleted(await self._ask_containerd(attempt.job)))
             case Done() | Swept():

@@ -146,18 +146,19 @@ class Executor:
 
 def _failed(blank: Outcome, attempt: Attempt, why: str, seconds: float) -> Outcome:
     """A worker died under the job: loud, retried."""
-    where = f" during {attempt.began}" if attempt.began else ""
+    began = attempt.progress.began
+    where = f" during {began}" if began else ""
     detail = f"the worker ended before its job{where}: {why}"
-    return replace(blank, detail=detail, steps=tuple(attempt.steps), seconds=seconds)
+    return replace(blank, detail=detail, steps=attempt.progress.steps, seconds=seconds)
 
 
 def _cut_short(blank: Outcome, attempt: Attempt, seconds: float) -> Outcome:
     """A job was not waited for any longer: it hung, or we were told to stop."""
     reason = BlockReason.STOPPED if attempt.stopped else BlockReason.HUNG
-    where = attempt.began or "the start of the worker"
+    began, done = attempt.progress.began, attempt.progress.steps
+    where = began or "the start of the job"
     detail = f"{where} had not ended after {seconds:.1f} s and the worker was killed"
-    cut = Step(where, StepResult.BLOCKED, reason.value) if attempt.began else None
-    steps = (*attempt.steps, cut) if cut else tuple(attempt.steps)
+    steps = (*done, Step(began, StepResult.BLOCKED, reason.value)) if began else done
     return replace(
         blank, result=Result.BLOCKED, reason=reason, detail=detail, steps=steps, seconds=seconds
     )

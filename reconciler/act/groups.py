@@ -6,8 +6,9 @@ container's id. No process is ever moved or signalled here (design section 3, st
 """
 
 import os
-import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import EBUSY
 from typing import Final
 
 from reconciler import kernel
@@ -18,7 +19,7 @@ from reconciler.model.outcome import BlockReason
 
 _MOUNT: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _LIMIT: Final = 1 << 16
-_DEPTH: Final = 64  # the kernel's own default limit is unlimited; nothing real is this deep
+_DEPTH: Final = 64  # no real container nests its groups this deep
 
 
 def remove_group(mount: bytes, path: bytes, id_: bytes, tally: Tally) -> bool:
@@ -46,7 +47,7 @@ def remove_group(mount: bytes, path: bytes, id_: bytes, tally: Tally) -> bool:
     except FileNotFoundError:
         return False
     try:
-        return _remove(parent, parts[-1], tally, _DEPTH)
+        return _remove(parent, parts[-1], tally)
     finally:
         os.close(parent)
 
@@ -67,39 +68,65 @@ def _open_parent(mount: bytes, path: bytes) -> int:
         os.close(top)
 
 
-def _remove(parent: int, name: bytes, tally: Tally, depth: int) -> bool:
-    try:
-        group = kernel.open_beneath(parent, name)
-    except FileNotFoundError:
-        return False
-    try:
-        if depth == 0:
-            raise Kept(f"cgroups too deep below {show(name)}")
-        if _is_populated(group):
-            raise Blocked(BlockReason.CGROUP, name, "a process has appeared in it")
-        for below in _subgroups(group):
-            _remove(group, below, tally, depth - 1)
-    finally:
-        os.close(group)
+def _remove(parent: int, name: bytes, tally: Tally) -> bool:
+    """Try rmdir first: the kernel refuses it for a group with processes or groups in it."""
     try:
         os.rmdir(name, dir_fd=parent)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        if error.errno != EBUSY:
+            raise
+        _remove_below(parent, name, tally)
+        os.rmdir(name, dir_fd=parent)
     tally.add()
     return True
 
 
-def _subgroups(group: int) -> Iterator[bytes]:
-    for entry in os.listdir(group):
-        name = os.fsencode(entry)
-        if stat.S_ISDIR(os.stat(name, dir_fd=group, follow_symlinks=False).st_mode):
-            yield name
-
-
-def _is_populated(group: int) -> bool:
-    """Ask version 2's events, which speak for the groups below too, else version 1's tasks."""
+def _remove_below(parent: int, name: bytes, tally: Tally) -> None:
+    """Make sure that nothing lives in or below a group, then remove what is below it."""
+    group = kernel.open_beneath(parent, name)
     try:
-        events = kernel.read_beneath(group, b"cgroup.events", _LIMIT)
+        paths = list(_below(group, b"", _DEPTH))
+        for path in (b"", *paths):
+            if _is_populated(group, path):
+                where = b"/".join((name, path)).rstrip(b"/")
+                raise Blocked(BlockReason.CGROUP, where, "a process has appeared in it")
+        for path in paths:
+            os.rmdir(path, dir_fd=group)
+            tally.add()
+    finally:
+        os.close(group)
+
+
+def _below(group: int, path: bytes, depth: int) -> Iterator[bytes]:
+    """Give the groups below, leaf first, relative to ``group``."""
+    if depth == 0:
+        raise Kept("cgroups too deep to be a container's")
+    with _opened(group, path or b".") as here, os.scandir(here) as listing:
+        names = [
+            os.fsencode(entry.name) for entry in listing if entry.is_dir(follow_symlinks=False)
+        ]
+    for name in names:
+        below = path + b"/" + name if path else name
+        yield from _below(group, below, depth - 1)
+        yield below
+
+
+def _is_populated(group: int, path: bytes) -> bool:
+    """Ask version 2's events, which speak for the groups below too, else version 1's tasks."""
+    prefix = path + b"/" if path else b""
+    try:
+        events = kernel.read_beneath(group, prefix + b"cgroup.events", _LIMIT)
     except FileNotFoundError:
-        return bool(kernel.read_beneath(group, b"tasks", _LIMIT).strip())
+        return bool(kernel.read_beneath(group, prefix + b"tasks", _LIMIT).strip())
     return b"populated 0" not in events.splitlines()
+
+
+@contextmanager
+def _opened(group: int, path: bytes) -> Iterator[int]:
+    handle = kernel.open_beneath(group, path)
+    try:
+        yield handle
+    finally:
+        os.close(handle)

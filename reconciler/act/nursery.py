@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ from reconciler.act.channel import (
     Interrupt,
     Kill,
     Message,
+    Slate,
     Spawn,
     ToChild,
     Unpacker,
@@ -43,10 +45,12 @@ class Child:
     Attributes:
         slot: Its number, never used twice.
         pid: Known once it has said hello.
+        slate: Where it notes its progress.
     """
 
-    def __init__(self, slot: int, sock: socket.socket) -> None:
+    def __init__(self, slot: int, sock: socket.socket, slate: Slate) -> None:
         self.slot = slot
+        self.slate = slate
         self.pid: int | None = None
         self._socket = sock
         self._unpacker: Unpacker[FromChild] = parent_hears_child()
@@ -70,6 +74,7 @@ class Child:
     def close(self) -> None:
         """Let it go: it ends when it next waits for a job."""
         self._socket.close()
+        self.slate.close()
 
 
 class Nursery:
@@ -102,16 +107,22 @@ class Nursery:
             LostError: The zygote is gone.
             OSError: No more descriptors are allowed.
         """
-        ours, theirs = _socketpair()
+        slate = Slate(os.memfd_create("slate"))
         self._slots += 1
+        try:
+            ours, theirs = _socketpair()
+        except OSError:
+            slate.close()
+            raise
+        child = Child(self._slots, ours, slate)
         with theirs:
             try:
-                self._tell(Spawn(self._slots), theirs.fileno())
+                self._tell(Spawn(child.slot), [theirs.fileno(), slate.fd])
             except LostError:
-                ours.close()
+                child.close()
                 raise
-        self._known.add(self._slots)
-        return Child(self._slots, ours)
+        self._known.add(child.slot)
+        return child
 
     def interrupt(self, child: Child) -> None:
         """Ask a child to stop at the next entry boundary."""
@@ -175,9 +186,9 @@ class Nursery:
         self._process.poll()
         os.close(self._pidfd)
 
-    def _tell(self, message: Spawn | Interrupt | Kill, fd: int | None = None) -> None:
+    def _tell(self, message: Spawn | Interrupt | Kill, fds: Sequence[int] = ()) -> None:
         try:
-            _send(self._control, message, fd)
+            _send(self._control, message, fds)
         except LostError:
             self.lost = True
             raise
@@ -214,12 +225,11 @@ def _launch(theirs: socket.socket) -> "subprocess.Popen[bytes]":
     )
 
 
-def _send(sock: socket.socket, message: Message, fd: int | None = None) -> None:
+def _send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
     """Send a small message whole or not at all: whoever does not read it is lost."""
     data = pack(message)
-    fds = [] if fd is None else [fd]
     try:
-        sent = socket.send_fds(sock, [data], fds) if fds else sock.send(data)
+        sent = socket.send_fds(sock, [data], list(fds)) if fds else sock.send(data)
     except (BlockingIOError, BrokenPipeError, ConnectionResetError) as error:
         raise LostError(str(error)) from error
     if sent != len(data):

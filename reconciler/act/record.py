@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from reconciler.act.blocked import Blocked, blocked_by
+from reconciler.act.channel import Progress
 from reconciler.clock import SystemClock
 from reconciler.model.outcome import BlockReason, Step, StepResult
 
@@ -41,8 +42,8 @@ class Kept(Exception):  # noqa: N818 -- not an error: safety outranks tidiness
     """Something stays, on purpose; the message says what and why."""
 
 
-Began = Callable[[str, Step | None], None]
-"""Hears the name of the step that begins and the record of the one before it."""
+Note = Callable[[Progress], None]
+"""Takes down how far the job is, for whoever waits for it and may have to give up."""
 
 
 class Record:
@@ -50,13 +51,13 @@ class Record:
 
     Args:
         clock: For how long each took.
-        began: Hears each beginning, so that whoever waits knows where a hang is.
+        note: Takes down each beginning, so that a hang has a name.
         stop: Asked before each step.
     """
 
-    def __init__(self, clock: SystemClock, began: Began, stop: Callable[[], bool]) -> None:
+    def __init__(self, clock: SystemClock, note: Note, stop: Callable[[], bool]) -> None:
         self._clock = clock
-        self._began = began
+        self._note = note
         self._stop = stop
         self.steps: list[Step] = []
 
@@ -79,7 +80,7 @@ class Record:
     def _do(self, name: str, action: Callable[[Tally], str], *, core: bool) -> None:
         if self._stop():
             raise Blocked(BlockReason.STOPPED, name.encode(), "told to stop")
-        self._began(name, self.steps[-1] if self.steps else None)
+        self._note(Progress(name, tuple(self.steps)))
         start = self._clock.monotonic()
         tally = Tally()
         result, detail, blocked = _judge(action, tally, core=core)

@@ -5,18 +5,20 @@ containerd's word comes from the parent. Whatever differs from what was asked fo
 before anything was touched. Reads only.
 """
 
+import os
 from dataclasses import dataclass
 from typing import Final
 
-from reconciler.act.blocked import Blocked
+from reconciler.act.blocked import Blocked, blocked_by
 from reconciler.act.channel import CleanJob
 from reconciler.act.workplace import Workplace
 from reconciler.decide.decisions import Judgement, Verdict
 from reconciler.decide.verdicts import judge
 from reconciler.model.evidence import Containerd, Look, Mount, Node, weigh
-from reconciler.model.ids import BundleKey, is_identifier
+from reconciler.model.ids import BundleKey, is_identifier, show
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.bundle import Resources, examine
+from reconciler.probe.mounts import MOUNTINFO, parse
 
 ROOTFS: Final = b"rootfs"
 VOLATILE: Final = frozenset({"tmpfs", "ramfs"})
@@ -53,7 +55,7 @@ def look_again(place: Workplace, job: CleanJob) -> Seen:
     """
     key = job.key
     swept = place.sweep()
-    around = place.around(job.manner.layout, swept)
+    around = place.around(job.manner.layout, swept, key)
     found = examine(around, key)
     if found is None:
         raise NotLeftover("it is gone", None)
@@ -88,15 +90,25 @@ def refuse_foreign(mounts: tuple[Mount, ...]) -> None:
             raise Blocked(BlockReason.FOREIGN_MOUNT, mount.path, detail)
 
 
-def refuse_mounts(place: Workplace, job: CleanJob) -> None:
-    """Make sure by a fresh mount table that nothing is mounted at or below the bundle.
+def refuse_mounts(bundle: int, key: BundleKey) -> None:
+    """Make sure by the mount table itself that nothing is mounted at or below the bundle.
+
+    Args:
+        bundle: Handle on it; the kernel's own path of it is what the table shows.
+        key: Its name, for people.
 
     Raises:
         Blocked: Something is, or it cannot be told.
     """
-    around = place.around(job.manner.layout, place.sweep())
-    if around.mounts is None:
-        raise Blocked(BlockReason.IO, job.key.id, "the mount table cannot be read")
-    for mount in around.mounts.of(job.key):
-        detail = f"a {mount.fstype} is still mounted there"
-        raise Blocked(BlockReason.FOREIGN_MOUNT, mount.path or b".", detail)
+    try:
+        path = os.readlink(b"/proc/self/fd/%d" % bundle)
+        with open(MOUNTINFO, "rb") as table:
+            data = table.read()
+    except OSError as error:
+        raise blocked_by(error, key.id) from None
+    # A name of 76 plain characters needs no escaping, and a line that only contains it is parsed.
+    lines = b"\n".join(line for line in data.split(b"\n") if key.id in line)
+    for entry in parse(lines):
+        if entry.point == path or entry.point.startswith(path + b"/"):
+            detail = f"a {show(entry.fstype)} is still mounted there"
+            raise Blocked(BlockReason.FOREIGN_MOUNT, entry.point[len(path) + 1 :] or b".", detail)

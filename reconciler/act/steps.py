@@ -42,7 +42,7 @@ def clean(place: Workplace, job: CleanJob) -> Outcome:
 
 def finish(place: Workplace, job: FinishJob) -> Outcome:
     """Finish a removal of ours that was cut short; the key's id is the hidden name."""
-    record = Record(place.clock, place.began, place.stop)
+    record = Record(place.clock, place.note, place.stop)
 
     def remove(tally: Tally) -> str:
         if parse_hidden(job.key.id) != job.identity.ino:
@@ -110,7 +110,7 @@ class _Cleanup:
         self._bundle = -1
         self._namespace = -1
         self._seen: Seen | None = None
-        self.record = Record(place.clock, place.began, place.stop)
+        self.record = Record(place.clock, place.note, place.stop)
         self.holders: tuple[Holder, ...] = ()
 
     def close(self) -> None:
@@ -197,7 +197,7 @@ class _Cleanup:
 
     def _remove_rootfs(self, tally: Tally) -> str:
         """Look at the mount table itself once more: what is left below must not be ours to lose."""
-        refuse_mounts(self._place, self._job)
+        refuse_mounts(self._bundle, self._job.key)
         tally.add(remove_mount_point(self._bundle, ROOTFS))
         return ""
 

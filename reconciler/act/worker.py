@@ -20,15 +20,14 @@ from reconciler import kernel
 from reconciler.act.channel import (
     VERSION,
     AskDelete,
-    Began,
     CleanJob,
     Deleted,
     Done,
     FinishJob,
     Hello,
-    Job,
     Link,
     MessageError,
+    Slate,
     SweepJob,
     Swept,
     ToChild,
@@ -36,9 +35,8 @@ from reconciler.act.channel import (
 )
 from reconciler.act.steps import clean, finish
 from reconciler.act.workplace import Workplace
-from reconciler.act.zygote import Zygote
+from reconciler.act.zygote import Job, Zygote
 from reconciler.clock import SystemClock
-from reconciler.model.outcome import Step
 
 IDLE_SECONDS: Final = 20.0
 """A child without a job ends after this long; the zygote stays."""
@@ -66,11 +64,11 @@ class Flag:
 class Server:
     """One child: serves jobs from its socket."""
 
-    def __init__(self, job: socket.socket) -> None:
+    def __init__(self, job: socket.socket, slate: Slate) -> None:
         self._socket = job
         self._link: Link[ToChild] = Link(job, child_hears())
         self._stop = Flag()
-        self._place = Workplace(SystemClock(), self._began, self._ask_delete, self._stop)
+        self._place = Workplace(SystemClock(), slate.write, self._ask_delete, self._stop)
 
     def run(self) -> None:
         """Serve until nobody wants anything any more."""
@@ -92,7 +90,7 @@ class Server:
             self._socket.shutdown(socket.SHUT_RD)
         return self._link.receive()
 
-    def _serve(self, job: Job) -> None:
+    def _serve(self, job: CleanJob | FinishJob | SweepJob) -> None:
         match job:
             case CleanJob():
                 self._link.send(Done(clean(self._place, job)))
@@ -102,9 +100,6 @@ class Server:
                 self._link.send(Swept(self._place.sweep(anew=True)))
             case _:
                 assert_never(job)
-
-    def _began(self, step: str, done: Step | None) -> None:
-        self._link.send(Began(step, done))
 
     def _ask_delete(self) -> str | None:
         self._link.send(AskDelete())
@@ -117,12 +112,12 @@ class Server:
                 raise MessageError(f"no answer but {type(other).__name__}")
 
 
-def _serve_child(job: socket.socket, zygote: int) -> None:
+def _serve_child(job: Job, zygote: int) -> None:
     kernel.die_with_parent(signal.SIGKILL)
     if os.getppid() != zygote:
         return  # it was gone before the kernel was told
     try:
-        Server(job).run()
+        Server(job.socket, job.slate).run()
     except (BrokenPipeError, ConnectionResetError):
         return  # nobody listens any more: stop where we are, the next run goes on
 

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 from reconciler.act.fifos import FifoDirs, open_fifos
-from reconciler.act.record import Began
+from reconciler.act.record import Note
 from reconciler.act.users import SocketUsers
 from reconciler.clock import SystemClock
 from reconciler.model.evidence import Sweep
+from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
+from reconciler.probe.mounts import MOUNTINFO, TreeMounts, index
 from reconciler.probe.surroundings import Surroundings
 from reconciler.probe.sweep import sweep
 
@@ -26,7 +28,7 @@ class Workplace:
 
     Args:
         clock: The only source of time.
-        began: Tells the parent which step begins.
+        note: Takes down how far the job is.
         ask_delete: Has the parent ask containerd to delete the task of the bundle at hand; gives
             what went wrong, empty if nothing did, None if there was no answer.
         stop: Whether we were told to stop.
@@ -35,38 +37,74 @@ class Workplace:
     def __init__(
         self,
         clock: SystemClock,
-        began: Began,
+        note: Note,
         ask_delete: Callable[[], str | None],
         stop: Callable[[], bool],
     ) -> None:
         self.clock = clock
-        self.began = began
+        self.note = note
         self.ask_delete = ask_delete
         self.stop = stop
         self.users = SocketUsers(clock)
         self.fifo_dirs = FifoDirs()
         self._sweep = Fresh(clock, sweep)
         self._open_fifos = Fresh(clock, open_fifos)
-        self._around: Surroundings | None = None
+        self._node = _Node(clock)
 
     def sweep(self, *, anew: bool = False) -> Sweep:
         """Give a pass over /proc, a second old at most."""
         return self._sweep.get(anew=anew)
 
-    def around(self, layout: Layout, swept: Sweep) -> Surroundings:
-        """Give the node as it is now, with every containerd address a shim was started with."""
-        addresses = tuple(sorted({shim.address for shim in swept.shims if shim.address}))
-        around = self._around
-        if around is None or (around.layout, around.addresses) != (layout, addresses):
-            if around is not None:
-                around.close()
-            around = self._around = Surroundings(layout, addresses)
-        around.refresh()
+    def around(self, layout: Layout, swept: Sweep, key: BundleKey) -> Surroundings:
+        """Give the node as a look at one bundle needs it: of the mount table only its own lines.
+
+        A worker unmounts all the time, so the table is never the same twice; taking in all of it
+        for each bundle would make a pile of them cost its square.
+        """
+        around = self._node.get(layout, swept)
+        around.mounts = own_mounts(around.tree, key)
         return around
 
     def open_fifos(self) -> frozenset[bytes]:
         """Give the names of the stream FIFOs that somebody has open."""
         return self._open_fifos.get()
+
+
+def own_mounts(tree: bytes, key: BundleKey) -> TreeMounts | None:
+    """Read the mount table anew, for one bundle and its namespace; None if it cannot be read."""
+    try:
+        with open(MOUNTINFO, "rb") as table:
+            data = table.read()
+    except OSError:
+        return None
+    # A bundle that is judged by them has a plain name, which the table shows as it is.
+    namespace = b"/" + key.namespace + b" "
+    lines = (line for line in data.split(b"\n") if key.id in line or namespace in line)
+    return index(b"\n".join(lines), tree)
+
+
+class _Node:
+    """The surroundings, a second old at most, with every address a shim was started with."""
+
+    def __init__(self, clock: SystemClock) -> None:
+        self._clock = clock
+        self._around: Surroundings | None = None
+        self._until = 0.0
+
+    def get(self, layout: Layout, swept: Sweep) -> Surroundings:
+        addresses = tuple(sorted({shim.address for shim in swept.shims if shim.address}))
+        now = self._clock.monotonic()
+        around = self._around
+        if around is None or (around.layout, around.addresses) != (layout, addresses):
+            if around is not None:
+                around.close()
+            around = self._around = Surroundings(layout, addresses)
+        elif now >= self._until:
+            around.refresh()
+        else:
+            return around
+        self._until = now + FRESH_SECONDS
+        return around
 
 
 class Fresh(Generic[T]):

@@ -14,7 +14,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, assert_never
 
-from reconciler.act.channel import Exited, Interrupt, Kill, Link, Spawn, ToZygote, zygote_hears
+from reconciler.act.channel import (
+    Exited,
+    Interrupt,
+    Kill,
+    Link,
+    Slate,
+    Spawn,
+    ToZygote,
+    zygote_hears,
+)
 
 _REAP_SECONDS: Final = 1.0
 """How long the end waits for killed children; one in D state dies when the kernel lets it."""
@@ -27,6 +36,14 @@ class _Child:
     pidfd: int
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a child is given: where jobs come from, and where it notes its progress."""
+
+    socket: socket.socket
+    slate: Slate
+
+
 class Zygote:
     """The zygote's loop. It ends when the control socket does."""
 
@@ -36,11 +53,11 @@ class Zygote:
         self._poll.register(control, select.POLLIN)
         self._children: dict[int, _Child] = {}  # by pidfd
 
-    def run(self) -> socket.socket | None:
+    def run(self) -> Job | None:
         """Serve until the parent is gone.
 
         Returns:
-            None at the end; in a child, which returns from here at once, its job socket.
+            None at the end; in a child, which returns from here at once, what it was given.
         """
         while True:
             for fd, _ in self._poll.poll():
@@ -58,10 +75,10 @@ class Zygote:
         while (message := self._link.pending()) is not None:
             yield message
 
-    def _obey(self, message: ToZygote) -> socket.socket | None:
+    def _obey(self, message: ToZygote) -> Job | None:
         match message:
             case Spawn(slot=slot):
-                return self._spawn(slot, self._link.fds.pop(0))
+                return self._spawn(slot, self._link.fds.pop(0), self._link.fds.pop(0))
             case Interrupt(slot=slot):
                 self._signal(slot, signal.SIGTERM)
             case Kill(slot=slot):
@@ -70,22 +87,22 @@ class Zygote:
                 assert_never(message)
         return None
 
-    def _spawn(self, slot: int, job: int) -> socket.socket | None:
-        """Fork a child; only the child gets its job socket back."""
+    def _spawn(self, slot: int, job: int, slate: int) -> Job | None:
+        """Fork a child; only the child gets something back."""
         try:
-            os.close(os.dup(job))  # one thread: so a descriptor is free for the pidfd
             pid = os.fork()
-        except OSError as error:  # no more processes or descriptors are allowed
-            os.close(job)
+        except OSError as error:  # no more processes are allowed
             self._say(Exited(slot, 0, f"cannot make a worker: {error.strerror}"))
-            return None
+            pid = -1
         if pid == 0:
             self._forget_everything()
-            return socket.socket(fileno=job)
-        os.close(job)
-        child = _Child(slot, pid, os.pidfd_open(pid))
-        self._children[child.pidfd] = child
-        self._poll.register(child.pidfd, select.POLLIN)
+            return Job(socket.socket(fileno=job), Slate(slate))
+        os.close(job)  # before the next call, which needs a descriptor
+        os.close(slate)
+        if pid > 0:
+            child = _Child(slot, pid, os.pidfd_open(pid))
+            self._children[child.pidfd] = child
+            self._poll.register(child.pidfd, select.POLLIN)
         return None
 
     def _forget_everything(self) -> None:

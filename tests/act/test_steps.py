@@ -233,7 +233,7 @@ def test_a_process_that_appears_in_a_cgroup_meanwhile_ends_the_attempt(tmp_path:
             if name == "cgroup":
                 started.append(occupy_cgroup(made, bundle))
 
-        hand.place.began = lambda name, done: occupy(name)
+        hand.place.note = lambda progress: occupy(progress.began)
         try:
             outcome = hand.clean(bundle)
         finally:
@@ -295,11 +295,11 @@ def test_told_to_stop_it_stops_before_the_next_step(tmp_path: Path) -> None:
         def stop_at_cgroup(name: str) -> None:
             hand.stop = name == "cgroup"
 
-        hand.place.began = lambda name, done: stop_at_cgroup(name)
+        hand.place.note = lambda progress: stop_at_cgroup(progress.began)
         outcome = hand.clean(bundle)
         assert_blocked(outcome, BlockReason.STOPPED)
         assert outcome.steps[-1].step == "cgroup"
         assert bundle.runc_state.exists()
-        hand.place.began = lambda name, done: None
+        hand.place.note = lambda progress: None
         hand.stop = False
         assert_cleaned(hand.clean(bundle), bundle)

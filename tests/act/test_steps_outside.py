@@ -28,7 +28,7 @@ from tests.support.hand import (
 from tests.support.mountns import private_mounts
 
 HOOK: list[dict[str, object]] = [{"path": "/bin/true"}]
-POD = {"io.kubernetes.cri.sandbox-id": "pod"}
+SANDBOX = "io.kubernetes.cri.sandbox-id"
 
 
 def claim(hand: Hand) -> None:
@@ -42,7 +42,7 @@ def test_containerd_is_asked_first_and_its_refusal_is_a_warning(tmp_path: Path) 
         bundle = made.bundle()
         hand.delete = lambda: "the task is in a strange state"
         outcome = hand.clean(bundle)
-        assert outcome.result is Result.CLEANED
+        assert outcome.result is Result.CLEANED, outcome.detail
         assert bundle.left() == []
         asked = step(outcome, "containerd")
         assert asked.result is StepResult.WARNING
@@ -62,7 +62,7 @@ def test_what_containerd_removed_when_asked_is_cleaned(tmp_path: Path) -> None:
 
         hand.delete = delete
         outcome = hand.clean(bundle)
-        assert outcome.result is Result.CLEANED
+        assert outcome.result is Result.CLEANED, outcome.detail
         assert step(outcome, "containerd").result is StepResult.DONE
 
 
@@ -106,7 +106,7 @@ def test_poststop_hooks_are_left_to_runc(tmp_path: Path) -> None:
         hand.manner = Manner(made.layout, runc=str(runc))
         assert_cleaned(hand.clean(bundle), bundle)
         root = bundle.runc_state.parent
-        assert said.read_text() == f"--root {root} delete --force c1\n"
+        assert said.read_text() == f"--root {root} delete --force {bundle.path.name}\n"
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_binary_named_by_a_bundle_is_run_only_if_root_alone_can_change_it(
 
 def join_pod(made: Site, id_: str, sandbox: Bundle) -> Bundle:
     """Make a member of a pod: its files name the sandbox's socket, it has none of its own."""
-    member = made.bundle(id_, annotations=POD, cgroups=False)
+    member = made.bundle(id_, annotations={SANDBOX: sandbox.path.name}, cgroups=False)
     member.socket.unlink()
     (member.path / "address").write_text(f"unix://{sandbox.socket}")
     return member
@@ -151,11 +151,12 @@ def join_pod(made: Site, id_: str, sandbox: Bundle) -> Bundle:
 @private_mounts
 def test_a_shared_socket_goes_with_the_last_of_the_pod(tmp_path: Path) -> None:
     with workshop(tmp_path) as (made, hand):
-        sandbox = made.bundle("pod", annotations=POD, cgroups=False)
+        annotations = {SANDBOX: made.unique("pod")}
+        sandbox = made.bundle("pod", annotations=annotations, cgroups=False)
         members = [join_pod(made, f"m{number}", sandbox) for number in range(2)]
         for bundle in (members[0], sandbox):
             outcome = hand.clean(bundle)
-            assert outcome.result is Result.CLEANED
+            assert outcome.result is Result.CLEANED, outcome.detail
             assert step(outcome, "shim-socket").result is StepResult.WARNING
             assert sandbox.socket.exists()
         assert_cleaned(hand.clean(members[1]), members[1])
@@ -219,10 +220,10 @@ def test_a_cgroup_that_does_not_carry_the_id_is_kept(tmp_path: Path) -> None:
         shared = made.bundle("c2")
         for name in ("config.json", "state.json"):
             ours = bundle.path if name == "config.json" else bundle.runc_state
-            text = (ours / name).read_text().replace("/default/c1", "/default/c2")
+            text = (ours / name).read_text().replace(bundle.path.name, shared.path.name)
             (ours / name).write_text(text)
         outcome = hand.clean(bundle)
-        assert outcome.result is Result.CLEANED
+        assert outcome.result is Result.CLEANED, outcome.detail
         assert step(outcome, "cgroup").result is StepResult.WARNING
         assert all(group.exists() for group in shared.cgroups)
 
@@ -234,12 +235,12 @@ def test_a_runc_root_named_by_a_file_is_removed_only_if_it_looks_like_runcs(
     with workshop(tmp_path) as (made, hand):
         bundle = made.bundle()
         elsewhere = tmp_path / "elsewhere"
-        place = elsewhere / "default" / "c1"
+        place = elsewhere / "default" / bundle.path.name
         place.mkdir(parents=True)
         (place / "precious").write_text("precious")
         (bundle.path / "options.json").write_text(f'{{"root": "{elsewhere}"}}')
         outcome = hand.clean(bundle)
-        assert outcome.result is Result.CLEANED
+        assert outcome.result is Result.CLEANED, outcome.detail
         assert step(outcome, "runc-state").result is StepResult.WARNING
         assert (place / "precious").read_text() == "precious"
 

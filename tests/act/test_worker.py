@@ -20,6 +20,7 @@ from reconciler.act.channel import (
     Kill,
     Link,
     MessageError,
+    Slate,
     Spawn,
     SweepJob,
     Swept,
@@ -53,8 +54,10 @@ def zygote() -> Iterator[tuple[Link[Exited], "subprocess.Popen[bytes]"]]:
 def spawn(control: Link[Exited], slot: int) -> Link[FromChild]:
     ours, theirs = socket.socketpair()
     ours.settimeout(10)
+    slate = os.memfd_create("slate")
     with theirs:
-        socket.send_fds(control.socket, [pack(Spawn(slot))], [theirs.fileno()])
+        socket.send_fds(control.socket, [pack(Spawn(slot))], [theirs.fileno(), slate])
+    os.close(slate)
     return Link(ours, parent_hears_child())
 
 
@@ -124,7 +127,7 @@ def serve_in_a_fork(job: socket.socket, idle: float) -> int:
     pid = os.fork()
     if pid == 0:
         worker.IDLE_SECONDS = idle  # type: ignore[misc]
-        worker.Server(job).run()
+        worker.Server(job, Slate(-1)).run()
         os._exit(0)
     job.close()
     return pid

@@ -112,10 +112,11 @@ class Site:
         annotations: dict[str, str] | None = None,
         hooks: list[dict[str, object]] | None = None,
     ) -> Bundle:
-        """Make a complete dead bundle, as it was left an hour ago.
+        """Make a complete dead bundle, as it was left an hour ago; see :meth:`unique`.
 
         FIFOs of its streams only if asked for: who has one open cannot be told everywhere.
         """
+        id_ = self.unique(id_)
         made = self._paths(id_, namespace, cgroups=cgroups)
         for path in (made.rootfs, made.work, made.runc_state):
             path.mkdir(parents=True)
@@ -133,6 +134,10 @@ class Site:
         if mounted:
             self.mount_rootfs(made)
         return self._looked_at(made)
+
+    def unique(self, id_: str) -> str:
+        """Make an id that no other container on this machine has: cgroups are the machine's."""
+        return f"{id_}-{self.cgroup.rpartition('-')[2]}"
 
     def mount_rootfs(self, bundle: Bundle) -> None:
         """Mount an overlay with a few files on its rootfs."""

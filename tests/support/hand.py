@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from reconciler.act import steps
-from reconciler.act.channel import CleanJob, FinishJob, Manner
+from reconciler.act.channel import CleanJob, FinishJob, Manner, Progress
 from reconciler.act.workplace import Workplace
 from reconciler.clock import SystemClock
 from reconciler.model.evidence import ContainerdState
@@ -33,8 +33,8 @@ class Hand:
     def finish(self, key: BundleKey, identity: Identity) -> Outcome:
         return steps.finish(self.place, FinishJob(key, identity, self.manner))
 
-    def _begin(self, step: str, done: Step | None) -> None:
-        self.began.append(step)
+    def _begin(self, progress: Progress) -> None:
+        self.began.append(progress.began)
 
     def _delete(self) -> str | None:
         return self.delete()
