@@ -1,4 +1,4 @@
-"""Canary: data that must survive, with a hash to prove that it did."""
+"""Canary: data that must survive, and proof that it did or did not."""
 
 import hashlib
 import os
@@ -6,16 +6,28 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+Entry = tuple[int, int, str]  # mode, inode, hash of the content
+
 
 @dataclass(frozen=True)
 class Canary:
     """A small tree somewhere, and what it was when it was planted."""
 
     root: Path
-    fingerprint: str
+    planted: dict[Path, Entry]
 
     def intact(self) -> bool:
-        return fingerprint(self.root) == self.fingerprint
+        """Exactly what was planted is there: same names, types, inodes, content."""
+        return snapshot(self.root) == self.planted
+
+    def lost(self) -> list[Path]:
+        """Name what was planted and is gone or different; what was added does not matter."""
+        now = snapshot(self.root)
+        return [path for path, entry in self.planted.items() if now.get(path) != entry]
+
+    def missing(self) -> list[Path]:
+        """Name what is gone, without reading what is there: cheap enough for every turn."""
+        return [path for path in self.planted if not os.path.lexists(path)]
 
 
 def plant(root: Path, *, files: int = 3) -> Canary:
@@ -26,18 +38,21 @@ def plant(root: Path, *, files: int = 3) -> Canary:
         (root / "deep" / f"data-{number}").write_bytes(os.urandom(64))
     (root / "deep" / "er" / "last").write_bytes(os.urandom(64))
     (root / "link").symlink_to("deep/er/last")
-    return Canary(root, fingerprint(root))
+    return Canary(root, snapshot(root))
 
 
-def fingerprint(root: Path) -> str:
-    """Hash names, types, inodes and content of everything at and below ``root``."""
-    digest = hashlib.sha256()
-    for path in sorted([root, *root.rglob("*")], key=os.fsencode):
-        found = path.lstat()
-        name = os.fsencode(path.relative_to(root))
-        digest.update(b"%d:%s:%o:%d;" % (len(name), name, found.st_mode, found.st_ino))
-        if stat.S_ISREG(found.st_mode):
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-        elif stat.S_ISLNK(found.st_mode):
-            digest.update(os.fsencode(path.readlink()))
-    return digest.hexdigest()
+def snapshot(root: Path) -> dict[Path, Entry]:
+    """Describe everything at and below ``root``; nothing, if it is not there."""
+    found: dict[Path, Entry] = {}
+    if not root.exists():
+        return found
+    for path in [root, *root.rglob("*")]:
+        status = path.lstat()
+        content = b""
+        if stat.S_ISREG(status.st_mode):
+            content = path.read_bytes()
+        elif stat.S_ISLNK(status.st_mode):
+            content = os.fsencode(path.readlink())
+        digest = hashlib.sha256(content).hexdigest()
+        found[path] = (status.st_mode, status.st_ino, digest)
+    return found
