@@ -223,7 +223,7 @@ class Bundles:
         is_closed = verdict in SERVED and answers
         (self._open.discard if is_closed else self._open.add)(track.key)
         if track.deaths is not None:
-            track.deaths.update(facts, now)
+            track.deaths.update(facts, now, answers=answers)
         if previous in LIVING and verdict != previous:
             track.life = now
         fell = verdict is Verdict.LEFTOVER and previous is not verdict

@@ -31,11 +31,15 @@ class Deaths:
     since: float | None = None
     orphaned: bool = False
 
-    def update(self, facts: Facts, now: float) -> None:
-        """Take in new facts about init and shim."""
+    def update(self, facts: Facts, now: float, *, answers: bool) -> None:
+        """Take in new facts about init and shim.
+
+        ``answers``: the shim's own socket does. One that only an older pass over /proc still
+        shows may have died together with its init.
+        """
         if facts.shim is ShimState.ALIVE:
             self.alive.add("shim")
-            if facts.init in GONE:
+            if facts.init in GONE and answers:
                 self.alive.discard("init")
         if facts.init is InitState.ALIVE:
             self.alive.add("init")

@@ -628,6 +628,20 @@ def test_the_two_deaths_of_a_bundle_are_counted_one_after_the_other():
     assert deaths(world) == ["shim", "init"]
 
 
+def test_a_shim_that_only_an_older_sweep_shows_did_not_outlive_its_init():
+    world = World()
+    world.listed(a=1)
+    old = Sweep(answered=True, shims=(ShimProcess(key(), 7),))
+    world.node(sweep=old)
+    world.look(running())
+    world.look(dead())
+    world.node(sweep=old)
+    world.wait(1)
+    world.node()
+    world.wait(60)
+    assert deaths(world) == ["both"]
+
+
 def test_a_cleanup_counts_the_deaths_it_ends():
     world = World(Policies(default=replace(ENFORCE, grace=0.0)))
     world.listed(a=1)
