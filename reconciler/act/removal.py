@@ -10,7 +10,6 @@ removed before that stays removed; running it again goes on.
 """
 
 import os
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -99,7 +98,7 @@ def hide(parent_fd: int, name: bytes, expected: Identity) -> bytes | None:
         Blocked: It is not the object that was judged; that one keeps, or has got back, its name.
     """
     _refuse_path(name)
-    hidden = hidden_name(expected.ino, secrets.token_bytes(8))
+    hidden = hidden_name(expected.ino, os.urandom(8))
     try:
         check_identity(kernel.statx(parent_fd, name), expected, name)
         kernel.renameat2(parent_fd, name, parent_fd, hidden)

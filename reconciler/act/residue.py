@@ -13,6 +13,7 @@ from reconciler.act.record import Kept, Tally
 from reconciler.act.second_look import Seen
 from reconciler.act.sockets import is_there, remove_socket
 from reconciler.act.workplace import Workplace
+from reconciler.model.evidence import Entries
 from reconciler.model.ids import show
 
 
@@ -56,7 +57,7 @@ class Residue:
         for path in self._sockets():
             if not is_there(path):
                 continue
-            other = self._place.users.others(self._layout.tasks, self._key, path)
+            other = self._other_user(path)
             if other is not None:
                 kept.append(f"{show(other)} names the same socket")
                 continue
@@ -67,6 +68,19 @@ class Residue:
         if kept:
             raise Kept("; ".join(kept))
         return ""
+
+    def _other_user(self, path: bytes) -> bytes | None:
+        """Give another bundle that names the socket; a container that is in no pod shares none."""
+        look = self._look
+        is_alone = (
+            look.labels.known
+            and not look.labels.sandbox
+            and Entries.SANDBOX not in look.entries
+            and look.shim.group in {None, self._key.id}
+        )
+        if is_alone:
+            return None
+        return self._place.users.others(self._layout.tasks, self._key, path)
 
     def _sockets(self) -> tuple[bytes, ...]:
         """Give the sockets of its shim: the one it names, and those a shim would have derived.
