@@ -5,7 +5,7 @@ Whatever is wrong with a line is a :class:`BadLineError`, and nothing else is ev
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Final, assert_never
 
 import msgspec
 
@@ -50,6 +50,9 @@ from reconciler.model.observations import (
     Stamp,
 )
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result, Step, StepResult
+
+_HINTS: Final = {kind.value: kind for kind in HintKind}
+"""A look-up in a dictionary takes a third of the time of one in the enumeration."""
 
 
 class BadLineError(Exception):
@@ -124,8 +127,12 @@ class Decoder:
 
     def __init__(self, header: wire.Header) -> None:
         self._json = msgspec.json.Decoder(wire.Record)
-        self._tables = Tables()
         self._offset = header.wall - header.mono
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._tables = Tables()
+        self._entries = self._tables.by_number
 
     def record(self, line: bytes) -> Given | Gap:
         """Read one line.
@@ -136,7 +143,7 @@ class Decoder:
         try:
             record = self._json.decode(line)
             if record.gap is not None:
-                self._tables = Tables()
+                self._begin_anew()
                 policies = None if record.p is None else policies_in(record.p)
                 return Gap(record.gap, record.y, policies)
             return self._given(record)
@@ -166,30 +173,30 @@ class Decoder:
         return Given(Stamp(record.t, wall), observation, policies, decisions)
 
     def _entry(self, number: int) -> Entry:
-        return self._tables.by_number[number]
+        return self._entries[number]
 
     def _key(self, number: int) -> BundleKey:
-        return self._tables.by_number[number].key
+        return self._entries[number].key
 
     # ------------------------------------------------------------------ observations
 
     def _observation(self, said: wire.Observation) -> Observation:  # noqa: C901, PLR0911 - one case each
-        match said:
+        match said:  # the most frequent first
             case wire.Same():
-                entry = self._entry(said.b)
+                entry = self._entries[said.b]
                 if entry.look is None:
                     raise ValueError("the same look as one that is not there")
                 return Looked(entry.key, entry.look)
+            case wire.Hint():
+                return Hint(self._entries[said.b].key, _HINTS[said.y])
             case wire.Looked():
-                entry = self._entry(said.b)
+                entry = self._entries[said.b]
                 entry.look = look_in(said.l)
                 entry.identity = entry.look.identity
                 return Looked(entry.key, entry.look)
             case wire.Gone():
                 self._tables.leaving.append(said.b)
                 return Looked(self._key(said.b), None)
-            case wire.Hint():
-                return Hint(self._key(said.b), HintKind(said.y))
             case wire.Doubt():
                 return Doubt(DoubtKind(said.y), _scope_in(said.ns))
             case wire.Listed():
@@ -276,9 +283,10 @@ class Decoder:
             if not isinstance(one, wire.Looks):
                 yield self._decision(one)
                 continue
-            why = HintKind(one.y)
+            why = _HINTS[one.y]
             if one.b is not None:
-                yield from (LookAt(self._key(number), why) for number in one.b)
+                for number in one.b:
+                    yield LookAt(self._entries[number].key, why)
             elif listed is not None:
                 yield from (LookAt(seen.key, why) for seen in listed.bundles)
             else:

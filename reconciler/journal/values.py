@@ -4,6 +4,8 @@ The conversion is explicit, so that a change of the model does not silently chan
 property test sends every value there and back. Nothing here does I/O.
 """
 
+from typing import Final
+
 from reconciler.decide import policy as decide
 from reconciler.decide.decisions import Judgement, Verdict
 from reconciler.journal import wire
@@ -20,6 +22,14 @@ from reconciler.model.evidence import (
     TaskState,
 )
 from reconciler.model.ids import Identity, show, unshow
+
+# A look-up in a dictionary takes a third of the time of one in the enumeration.
+_KINDS: Final = {kind.value: kind for kind in Kind}
+_ANSWERS: Final = {answer.value: answer for answer in Answer}
+_RUNTIMES: Final = {state.value: state for state in RuntimeState}
+_INITS: Final = {state.value: state for state in InitState}
+_SHIMS: Final = {state.value: state for state in ShimState}
+_CGROUPS: Final = {state.value: state for state in CgroupState}
 
 # ------------------------------------------------------------------------------- small values
 
@@ -70,17 +80,17 @@ def look_in(look: wire.Look) -> evidence.Look:
     shim_state, socket, group, shim_pid, shim_detail = look.shim
     return evidence.Look(
         identity=Identity(*look.i),
-        kind=Kind(look.k),
+        kind=_KINDS[look.k],
         entries=Entries(look.e),
         newest_mtime=look.m,
         size_bytes=look.z,
-        created=Answer(look.created),
-        runtime=evidence.Runtime(RuntimeState(look.runtime[0]), look.runtime[1]),
-        init=evidence.Init(InitState(init_state), pid, init_detail),
+        created=_ANSWERS[look.created],
+        runtime=evidence.Runtime(_RUNTIMES[look.runtime[0]], look.runtime[1]),
+        init=evidence.Init(_INITS[init_state], pid, init_detail),
         shim=evidence.Shim(
-            ShimState(shim_state), _unshow(socket), _unshow(group), shim_pid, shim_detail
+            _SHIMS[shim_state], _unshow(socket), _unshow(group), shim_pid, shim_detail
         ),
-        cgroup=CgroupState(look.cgroup),
+        cgroup=_CGROUPS[look.cgroup],
         mounts=tuple(evidence.Mount(unshow(path), n, kind) for path, n, kind in look.mounts),
         labels=evidence.NO_LABELS if look.labels is None else labels_in(look.labels),
     )

@@ -130,7 +130,8 @@ def test_a_gap_begins_all_numbering_anew(seen: list[Observation]):
     encoder.header(HEADER)
     for observation in seen:
         decoder.record(encoder.step(START, observation, None, ()))
-    assert decoder.record(encoder.gap(7, "disk full")) == Gap(7, "disk full")
+    gap = Gap(7, "disk full", Policies(settle=3.0))
+    assert decoder.record(encoder.gap(gap.lost, gap.why, Policies(settle=3.0))) == gap
     fresh = Decoder(HEADER)
     for observation in seen:
         line = encoder.step(START, observation, None, ())
