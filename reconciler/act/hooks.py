@@ -13,11 +13,14 @@ import os
 import stat
 from typing import Final
 
+from reconciler import kernel
 from reconciler.act.blocked import Blocked
 from reconciler.act.record import Tally
 from reconciler.model.ids import show
 from reconciler.model.outcome import BlockReason
+from reconciler.probe.documents import parse_state
 
+_STATE_LIMIT: Final = 8 << 20
 _SAID: Final = 300  # characters of what runc said
 
 
@@ -35,6 +38,26 @@ def pick_runc(named: str, configured: str) -> str:
         return configured
     is_ours = found.st_uid == 0 and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     return named if is_ours and stat.S_ISREG(found.st_mode) else configured
+
+
+def is_torn(runc_state: bytes) -> bool:
+    """Tell whether runc's state of the container is there and cannot be read.
+
+    Then nobody knows whether it had hooks, and runc could not run them either.
+    """
+    try:
+        directory = os.open(runc_state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        data = kernel.read_beneath(directory, b"state.json", _STATE_LIMIT)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(directory)
+    return parse_state(data) is None
 
 
 def run_hooks(runc: str, root: bytes, id_: bytes, seconds: float, tally: Tally) -> str:

@@ -16,7 +16,7 @@ from reconciler import kernel
 from reconciler.act.blocked import Blocked, blocked_by
 from reconciler.act.channel import CleanJob, FinishJob
 from reconciler.act.holders import holders
-from reconciler.act.hooks import pick_runc, run_hooks
+from reconciler.act.hooks import is_torn, pick_runc, run_hooks
 from reconciler.act.record import Kept, Record, Tally
 from reconciler.act.removal import hide, remove_mount_point, remove_tree
 from reconciler.act.residue import Residue
@@ -178,6 +178,8 @@ class _Cleanup:
     def _run_hooks(self, tally: Tally) -> str:
         manner, resources = self._job.manner, self._now.resources
         if not resources.has_poststop_hooks:
+            if resources.runc_state is not None and is_torn(resources.runc_state):
+                raise Kept("runc's state is torn: poststop hooks, if it had any, do not run")
             return ""
         runc = pick_runc(resources.runc, manner.runc)
         root, id_ = resources.runc_root, self._job.key.id

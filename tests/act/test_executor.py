@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from reconciler.act.crew import Limits
 from reconciler.act.executor import Executor
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result
-from tests.support.bundles import DOWN, Bundle, Site, site
+from tests.support.bundles import DOWN, Bundle, Site, identify, site
 from tests.support.mountns import private_mounts
 
 NOBODY = Identity(1, 2, 3)
@@ -243,6 +244,34 @@ def test_stop_ends_a_stuck_job_in_time_and_lets_nothing_begin(tmp_path: Path) ->
         assert other.left()
 
     run(main, tmp_path, limits=Limits(stop=0.3))
+
+
+@private_mounts
+def test_stop_ends_a_long_removal_at_an_entry_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    async def main(made: Site, executor: Executor) -> None:
+        bundle = made.bundle()
+        for number in range(40_000):
+            os.mknod(bundle.path / f"{number}")
+        bundle = replace(bundle, identity=identify(bundle.path))
+        later = Later()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(later.get, clean(executor, bundle))
+            await eventually(lambda: not bundle.path.exists())  # it has its hidden name
+            await executor.stop()
+        assert later.outcome is not None
+        assert (later.outcome.result, later.outcome.reason) == (Result.BLOCKED, BlockReason.STOPPED)
+        last = later.outcome.steps[-1]
+        assert last.step == "bundle"
+        assert last.mutations > 0  # it said so itself: it was not killed
+        (hidden,) = bundle.path.parent.iterdir()
+        assert last.mutations + len(list(hidden.iterdir())) > 40_000
+        async with Executor(Manner(made.layout)) as another:
+            key = BundleKey(b"default", os.fsencode(hidden.name))
+            outcome = await another.finish(key, bundle.identity)
+        assert outcome.result is Result.CLEANED, outcome
+        assert not hidden.exists()
+
+    run(main, tmp_path)
 
 
 @private_mounts

@@ -129,6 +129,17 @@ def test_hooks_that_did_not_run_keep_the_bundle(
         assert bundle.mounts() == [str(bundle.rootfs)]
 
 
+@private_mounts
+def test_hooks_lost_with_a_torn_state_are_a_warning(tmp_path: Path) -> None:
+    with workshop(tmp_path) as (made, hand):
+        bundle = made.bundle(hooks=HOOK)
+        (bundle.runc_state / "state.json").write_text('{"id": "c1", "config": {"Hooks": {"pos')
+        outcome = hand.clean(bundle)
+        assert outcome.result is Result.CLEANED, outcome.detail
+        assert step(outcome, "hooks").result is StepResult.WARNING
+        assert bundle.left() == []
+
+
 def test_a_binary_named_by_a_bundle_is_run_only_if_root_alone_can_change_it(
     tmp_path: Path,
 ) -> None:
