@@ -1,174 +1,28 @@
-"""Sessions: puts the real stages together for one command, runs it, and takes all apart again.
+"""Sessions: runs the real stages for one command, and shows what goes on.
 
 Thin on purpose: what the commands do is in :mod:`reconciler.cli.work` and
-:mod:`reconciler.cli.watching`, against the ports. Imported only by commands that do something, for
-it draws in most of the program.
+:mod:`reconciler.cli.watching`, against the ports; the stages come from :mod:`reconciler.assembly`.
 """
 
-import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Final
 
 import anyio
-from typing_extensions import override
 
-from reconciler.act.channel import Manner
-from reconciler.act.executor import Executor
-from reconciler.act.lock import InstanceLock, directory
-from reconciler.act.standing import Post
+from reconciler.assembly import Setup, acts, opened
 from reconciler.cli.display import Shown, foreground
 from reconciler.cli.live import Heading
-from reconciler.cli.narrow import NarrowEyes
 from reconciler.cli.output import Output
-from reconciler.cli.setup import Setup
 from reconciler.cli.watching import Ended, Plan, Story
 from reconciler.cli.watching import watch as watch_stages
 from reconciler.cli.work import Found, clean_once, look_once
-from reconciler.clock import SystemClock
-from reconciler.containerd import witness
-from reconciler.containerd.client import ContainerdClient
-from reconciler.containerd.events import Events
-from reconciler.decide.policy import Policies
 from reconciler.errors import RefusedError
 from reconciler.loop import Stages
-from reconciler.model.evidence import Containerd, Sweep
 from reconciler.model.ids import BundleKey, show
-from reconciler.model.observations import Guard, Listed, Refusal
-from reconciler.ports import Emit, Exits, Eyes, Guards, Listener, Source, Watcher, Witnesses
-from reconciler.probe.mounts import MountTable, index
-from reconciler.probe.tree import TreeEyes
-from reconciler.watch.exits import ExitWatch
-from reconciler.watch.mounts import MountWatch
-from reconciler.watch.select import Watching
-
-
-class NodeWitnesses(Witnesses):
-    """The two witnesses that speak about the whole node."""
-
-    def __init__(self, setup: Setup, executor: Executor) -> None:
-        self._setup = setup
-        self._executor = executor
-
-    @override
-    async def sweep(self) -> Sweep:
-        """Pass over /proc in a worker, which can be killed should it hang."""
-        return await self._executor.sweep()
-
-    @override
-    async def containerd(self) -> Containerd:
-        """Ask containerd, unless the operator says that there is none."""
-        return await witness.ask(self._setup.layout, waived=self._setup.waived)
-
-
-class OwnTreeGuards(Guards):
-    """Guards for a tree of our own making, where an ordinary user needs no privileges."""
-
-    def __init__(self, guards: Guards) -> None:
-        self._guards = guards
-
-    @override
-    async def check(self) -> tuple[Refusal, ...]:
-        """Name every reason but missing privileges."""
-        refused = await self._guards.check()
-        return tuple(one for one in refused if one.guard is not Guard.PRIVILEGES)
-
-
-class NoExits(Exits):
-    """For one-shot commands: they end before it matters when a process ends."""
-
-    @override
-    async def run(self, emit: Emit) -> None:
-        """Do nothing."""
-
-    @override
-    def expect(self, key: BundleKey, *, init: int | None, shim: int | None) -> None:
-        """Do nothing."""
-
-    @override
-    def expect_holders(self, key: BundleKey, pids: Collection[int]) -> None:
-        """Do nothing."""
-
-    @override
-    def expect_containerd(self, pid: int | None) -> None:
-        """Do nothing."""
-
-    @override
-    def forget(self, key: BundleKey) -> None:
-        """Do nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The stages of a session, and the executor among them."""
-
-    stages: Stages
-    executor: Executor
-
-
-@asynccontextmanager
-async def opened(
-    setup: Setup, *, acting: bool = False, watching: bool = False
-) -> AsyncIterator[Opened]:
-    """Put the stages together; all processes and handles are gone when it closes.
-
-    Args:
-        setup: What the operator said.
-        acting: Something may be removed: be the only one on this tree that may.
-        watching: For a run that lasts: hear of changes, not only look once.
-    """
-    policies, layout = setup.policies, setup.layout
-    clock = SystemClock()
-    client = ContainerdClient(layout.address)
-    manner = Manner(layout, settle=policies.settle, lazy_unmount=setup.lazy_unmount)
-    executor = Executor(manner, parallel=policies.parallel, delete=client.delete)
-    lock = InstanceLock(setup.locks or directory(os.environ)) if acting else None
-    guards: Guards = Post(layout, executor.sweep, lock, allow_disk=setup.allow_disk)
-    with ExitStack() as cleanup:
-        eyes = TreeEyes(layout, annotation_keys=policies.annotation_keys, clock=clock)
-        cleanup.callback(eyes.close)
-        if lock is not None:
-            cleanup.callback(lock.release)
-        exits, watcher, sources = _watchers(setup, cleanup, client) if watching else _NONE
-        async with executor:
-            stages = Stages(
-                clock=clock,
-                eyes=_narrowed(eyes, setup.namespaces),
-                witnesses=NodeWitnesses(setup, executor),
-                hands=executor,
-                guards=OwnTreeGuards(guards) if setup.own_tree else guards,
-                exits=exits,
-                watcher=watcher,
-                sources=sources,
-            )
-            yield Opened(stages, executor)
-
-
-_Watchers = tuple[Exits, Watcher | None, tuple[Source, ...]]
-_NONE: Final[_Watchers] = (NoExits(), None, ())
-
-
-def _watchers(setup: Setup, cleanup: ExitStack, client: ContainerdClient) -> _Watchers:
-    layout = setup.layout
-    exits, watcher = ExitWatch(), Watching(layout, setup.backend)
-    table = MountTable()
-    for closes in (exits, watcher, table):
-        cleanup.callback(closes.close)
-    mounts = MountWatch(lambda: index(table.read(), os.path.realpath(layout.tasks)))
-    events = () if setup.waived else (Events(client, SystemClock()),)
-    return exits, watcher, (mounts, *events)
-
-
-def _acts(policies: Policies) -> bool:
-    return policies.default.enforce or any(rule.policy.enforce for rule in policies.rules)
-
-
-def _narrowed(eyes: Eyes, namespaces: frozenset[bytes]) -> Eyes:
-    if not namespaces:
-        return eyes
-    return NarrowEyes(eyes, lambda key: key.namespace in namespaces)
-
+from reconciler.model.observations import Listed
+from reconciler.ports import Listener
+from reconciler.probe.narrow import NarrowEyes
 
 # ---------------------------------------------------------------------- one-shot commands
 
@@ -235,7 +89,7 @@ def watch(setup: Setup, output: Output, how: Foreground) -> int:
     heading = Heading(how.title, show(setup.layout.state), setup.policies.default.enforce)
 
     async def work() -> Ended:
-        async with opened(setup, acting=_acts(setup.policies), watching=not how.once) as session:
+        async with opened(setup, acting=acts(setup.policies), watching=not how.once) as session:
             stages, executor = session.stages, session.executor
             watcher = stages.watcher
             plan = Plan(

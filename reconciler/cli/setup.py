@@ -6,18 +6,16 @@ wins over ``CONTAINERD_ADDRESS``, which wins over the defaults.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from dataclasses import dataclass, replace
+from typing import Final
 
+from reconciler.assembly import Backend, Setup
 from reconciler.cli.options import Globals
 from reconciler.decide.policy import Policies
 from reconciler.errors import ConfigError, UsageError
 from reconciler.model.ids import unshow
 from reconciler.model.layout import DEFAULT_ADDRESS, DEFAULT_ROOT, DEFAULT_STATE, Layout
 
-Backend = Literal["auto", "inotify", "watchfiles", "poll"]
-
-_RELIST: Final = 300.0
 _UNIX: Final = "unix://"
 
 
@@ -38,35 +36,6 @@ class Changes:
     settle: float | None = None
     backend: Backend | None = None
     once: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """Everything a session needs to know.
-
-    Attributes:
-        layout: Where things are.
-        policies: What may be removed, and when.
-        backend: How to watch: ``auto``, ``inotify``, ``watchfiles`` or ``poll``.
-        relist: Seconds between two listings of the whole tree.
-        waived: There is no containerd, the operator says.
-        allow_disk: The state directory may be on a disk.
-        lazy_unmount: Detach a busy rootfs instead of leaving it.
-        namespaces: Only these; empty for all.
-        locks: Where the lock of the acting instance lies; None for the usual place.
-        own_tree: The tree is of our own making (`demo`), so no privileges are needed.
-    """
-
-    layout: Layout = field(default_factory=Layout)
-    policies: Policies = field(default_factory=Policies)
-    backend: Backend = "auto"
-    relist: float = _RELIST
-    waived: bool = False
-    allow_disk: bool = False
-    lazy_unmount: bool = False
-    namespaces: frozenset[bytes] = frozenset()
-    locks: bytes | None = None
-    own_tree: bool = False
 
 
 def make_setup(

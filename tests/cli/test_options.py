@@ -3,10 +3,11 @@
 import click
 import pytest
 
+from reconciler.assembly import Setup
 from reconciler.cli.app import COMMANDS, App, app
 from reconciler.cli.ending import run
 from reconciler.cli.options import NAMES, Command, Form, Globals, global_options
-from reconciler.cli.setup import Changes, Setup, make_setup
+from reconciler.cli.setup import Changes, make_setup
 from reconciler.cli.values import bundle_key
 from reconciler.errors import UsageError
 from reconciler.model.ids import BundleKey

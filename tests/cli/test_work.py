@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from reconciler.assembly import Setup
 from reconciler.cli.commands import clean as cleaning
 from reconciler.cli.commands.explain import find
 from reconciler.cli.commands.scan import shape
-from reconciler.cli.narrow import NarrowEyes
 from reconciler.cli.preflight import check_listing
-from reconciler.cli.setup import Setup
 from reconciler.cli.work import clean_once, look_once
 from reconciler.decide.decisions import Verdict
 from reconciler.decide.policy import Match, Policies, Policy, Rule
@@ -18,6 +17,7 @@ from reconciler.model.evidence import Containerd, ContainerdState, Node, Sweep
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Guard, Hidden, Listed, Refusal
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
+from reconciler.probe.narrow import NarrowEyes
 from tests.cli.conftest import FakeNode
 from tests.decide.world import dead, key, running
 from tests.support.fakes import FakeEyes

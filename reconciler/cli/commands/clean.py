@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 import click
 
+from reconciler.assembly import Setup
 from reconciler.cli import render
 from reconciler.cli.options import Command, Form, Globals, without_containerd
 from reconciler.cli.output import Output
 from reconciler.cli.preflight import check_listing, check_state
-from reconciler.cli.setup import Changes, Setup, make_setup
+from reconciler.cli.setup import Changes, make_setup
 from reconciler.cli.values import duration
 from reconciler.cli.work import Found
 from reconciler.decide.decisions import Phase

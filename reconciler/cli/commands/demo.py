@@ -2,9 +2,9 @@
 
 import click
 
+from reconciler.assembly import Setup
 from reconciler.cli.options import Command, Globals
 from reconciler.cli.output import Output
-from reconciler.cli.setup import Setup
 from reconciler.cli.table import Cell, Column, Table
 from reconciler.cli.values import duration
 from reconciler.clock import SystemClock

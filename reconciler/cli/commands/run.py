@@ -4,10 +4,11 @@ from typing import get_args
 
 import click
 
+from reconciler.assembly import Backend
 from reconciler.cli.options import Command, Globals, without_containerd
 from reconciler.cli.output import Output
 from reconciler.cli.preflight import check_state
-from reconciler.cli.setup import Backend, Changes, make_setup
+from reconciler.cli.setup import Changes, make_setup
 from reconciler.cli.values import duration
 
 

@@ -2,11 +2,12 @@
 
 import click
 
+from reconciler.assembly import Setup
 from reconciler.cli import render
 from reconciler.cli.options import Command, Form, Globals, without_containerd
 from reconciler.cli.output import Output
 from reconciler.cli.preflight import check_listing, check_state
-from reconciler.cli.setup import Setup, make_setup
+from reconciler.cli.setup import make_setup
 from reconciler.cli.work import Found
 from reconciler.errors import ExitCode
 from reconciler.model.debris import Debris, DebrisKind

@@ -1,0 +1,195 @@
+"""Assembly: puts the real stages of one state tree together, and takes all apart again.
+
+The only place that knows which adapter stands behind which port. Imported only by commands that do
+something, for it draws in most of the program.
+"""
+
+import os
+from collections.abc import AsyncIterator, Collection
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from typing_extensions import override
+
+from reconciler.act.channel import Manner
+from reconciler.act.executor import Executor
+from reconciler.act.lock import InstanceLock, directory
+from reconciler.act.standing import Post
+from reconciler.clock import SystemClock
+from reconciler.containerd import witness
+from reconciler.containerd.client import ContainerdClient
+from reconciler.containerd.events import Events
+from reconciler.decide.policy import Policies
+from reconciler.loop import Stages
+from reconciler.model.evidence import Containerd, Sweep
+from reconciler.model.ids import BundleKey
+from reconciler.model.layout import Layout
+from reconciler.model.observations import Guard, Refusal
+from reconciler.ports import Emit, Exits, Eyes, Guards, Source, Watcher, Witnesses
+from reconciler.probe.mounts import MountTable, index
+from reconciler.probe.narrow import NarrowEyes
+from reconciler.probe.tree import TreeEyes
+from reconciler.watch.exits import ExitWatch
+from reconciler.watch.mounts import MountWatch
+from reconciler.watch.select import Watching
+
+Backend = Literal["auto", "inotify", "watchfiles", "poll"]
+
+_RELIST: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Everything a session needs to know.
+
+    Attributes:
+        layout: Where things are.
+        policies: What may be removed, and when.
+        backend: How to watch: ``auto``, ``inotify``, ``watchfiles`` or ``poll``.
+        relist: Seconds between two listings of the whole tree.
+        waived: There is no containerd, the operator says.
+        allow_disk: The state directory may be on a disk.
+        lazy_unmount: Detach a busy rootfs instead of leaving it.
+        namespaces: Only these; empty for all.
+        locks: Where the lock of the acting instance lies; None for the usual place.
+        own_tree: The tree is of our own making (`demo`), so no privileges are needed.
+    """
+
+    layout: Layout = field(default_factory=Layout)
+    policies: Policies = field(default_factory=Policies)
+    backend: Backend = "auto"
+    relist: float = _RELIST
+    waived: bool = False
+    allow_disk: bool = False
+    lazy_unmount: bool = False
+    namespaces: frozenset[bytes] = frozenset()
+    locks: bytes | None = None
+    own_tree: bool = False
+
+
+class NodeWitnesses(Witnesses):
+    """The two witnesses that speak about the whole node."""
+
+    def __init__(self, setup: Setup, executor: Executor) -> None:
+        self._setup = setup
+        self._executor = executor
+
+    @override
+    async def sweep(self) -> Sweep:
+        """Pass over /proc in a worker, which can be killed should it hang."""
+        return await self._executor.sweep()
+
+    @override
+    async def containerd(self) -> Containerd:
+        """Ask containerd, unless the operator says that there is none."""
+        return await witness.ask(self._setup.layout, waived=self._setup.waived)
+
+
+class OwnTreeGuards(Guards):
+    """Guards for a tree of our own making, where an ordinary user needs no privileges."""
+
+    def __init__(self, guards: Guards) -> None:
+        self._guards = guards
+
+    @override
+    async def check(self) -> tuple[Refusal, ...]:
+        """Name every reason but missing privileges."""
+        refused = await self._guards.check()
+        return tuple(one for one in refused if one.guard is not Guard.PRIVILEGES)
+
+
+class NoExits(Exits):
+    """For one-shot commands: they end before it matters when a process ends."""
+
+    @override
+    async def run(self, emit: Emit) -> None:
+        """Do nothing."""
+
+    @override
+    def expect(self, key: BundleKey, *, init: int | None, shim: int | None) -> None:
+        """Do nothing."""
+
+    @override
+    def expect_holders(self, key: BundleKey, pids: Collection[int]) -> None:
+        """Do nothing."""
+
+    @override
+    def expect_containerd(self, pid: int | None) -> None:
+        """Do nothing."""
+
+    @override
+    def forget(self, key: BundleKey) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The stages of a session, and the executor among them."""
+
+    stages: Stages
+    executor: Executor
+
+
+@asynccontextmanager
+async def opened(
+    setup: Setup, *, acting: bool = False, watching: bool = False
+) -> AsyncIterator[Opened]:
+    """Put the stages together; all processes and handles are gone when it closes.
+
+    Args:
+        setup: What the operator said.
+        acting: Something may be removed: be the only one on this tree that may.
+        watching: For a run that lasts: hear of changes, not only look once.
+    """
+    policies, layout = setup.policies, setup.layout
+    clock = SystemClock()
+    client = ContainerdClient(layout.address)
+    manner = Manner(layout, settle=policies.settle, lazy_unmount=setup.lazy_unmount)
+    executor = Executor(manner, parallel=policies.parallel, delete=client.delete)
+    lock = InstanceLock(setup.locks or directory(os.environ)) if acting else None
+    guards: Guards = Post(layout, executor.sweep, lock, allow_disk=setup.allow_disk)
+    with ExitStack() as cleanup:
+        eyes = TreeEyes(layout, annotation_keys=policies.annotation_keys, clock=clock)
+        cleanup.callback(eyes.close)
+        if lock is not None:
+            cleanup.callback(lock.release)
+        exits, watcher, sources = _watchers(setup, cleanup, client) if watching else _NONE
+        async with executor:
+            stages = Stages(
+                clock=clock,
+                eyes=_narrowed(eyes, setup.namespaces),
+                witnesses=NodeWitnesses(setup, executor),
+                hands=executor,
+                guards=OwnTreeGuards(guards) if setup.own_tree else guards,
+                exits=exits,
+                watcher=watcher,
+                sources=sources,
+            )
+            yield Opened(stages, executor)
+
+
+_Watchers = tuple[Exits, Watcher | None, tuple[Source, ...]]
+_NONE: Final[_Watchers] = (NoExits(), None, ())
+
+
+def _watchers(setup: Setup, cleanup: ExitStack, client: ContainerdClient) -> _Watchers:
+    layout = setup.layout
+    exits, watcher = ExitWatch(), Watching(layout, setup.backend)
+    table = MountTable()
+    for closes in (exits, watcher, table):
+        cleanup.callback(closes.close)
+    mounts = MountWatch(lambda: index(table.read(), os.path.realpath(layout.tasks)))
+    events = () if setup.waived else (Events(client, SystemClock()),)
+    return exits, watcher, (mounts, *events)
+
+
+def acts(policies: Policies) -> bool:
+    """Tell whether any policy lets something be removed."""
+    return policies.default.enforce or any(rule.policy.enforce for rule in policies.rules)
+
+
+def _narrowed(eyes: Eyes, namespaces: frozenset[bytes]) -> Eyes:
+    if not namespaces:
+        return eyes
+    return NarrowEyes(eyes, lambda key: key.namespace in namespaces)
