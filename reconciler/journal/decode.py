@@ -217,16 +217,18 @@ class Decoder:
         scope = _scope_in(said.ns)
         if said.b is not None:
             order = [self._seen(seen) for seen in said.b]
+            found = tuple(Seen(self._key(b), identity_in(i)) for b, i in said.b)
         else:
             before = self._tables.listings.get(scope, [])
             added = [(place, self._seen(seen)) for place, seen in said.add]
             order = apply_difference(before, said.x, added)
+            found = tuple(self._listed_one(number) for number in order)
         if said.a:
             self._tables.remember_listing(scope, order)
         return Listed(
             answered=said.a,
             present=said.present,
-            bundles=tuple(self._listed_one(number) for number in order),
+            bundles=found,
             hidden=tuple(
                 Hidden(BundleKey(unshow(ns), unshow(name)), identity_in(i), mtime, ours)
                 for ns, name, i, mtime, ours in said.hidden

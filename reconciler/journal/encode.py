@@ -173,7 +173,7 @@ class Encoder:
         added: tuple[tuple[int, wire.Seen], ...] = ()
         if change is None or any(e.identity not in (None, identity) for e, identity in entries):
             change = ((), [])
-            all_of_them = tuple(_seen_out(entry, identity) for entry, identity in entries)
+            all_of_them = tuple((e.number, identity_out(identity)) for e, identity in entries)
         else:
             added = tuple((place, _seen_out(*entries[place])) for place, _ in change[1])
         for entry, identity in entries:

@@ -184,7 +184,7 @@ class Listed(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="k", tag
     present: bool = True
     ns: str | None = None
     s: float = 0.0
-    b: tuple[Seen, ...] | None = None
+    b: tuple[tuple[int, Identity], ...] | None = None
     x: tuple[int, ...] = ()
     add: tuple[tuple[int, Seen], ...] = ()
     hidden: tuple[tuple[str, str, Identity, float, bool], ...] = ()
