@@ -3,7 +3,7 @@
 The parent decides and asks, a child judges again and does, the zygote only makes and ends
 children. A message is one MessagePack struct after its length; names travel as bytes. Everything a
 child may do is a struct on this page, so the page is the whole privileged interface. Nothing here
-does I/O except :class:`Link`, the blocking end that the zygote and its children hold.
+does I/O except :class:`Link`, the blocking end of the zygote and its children, and :class:`Slate`.
 
     control   parent -> zygote: Spawn (with two handles), Interrupt, Kill  zygote -> parent: Exited
     job       parent -> child:  CleanJob, FinishJob, SweepJob, Deleted
