@@ -75,6 +75,24 @@ def test_any_text_is_a_value_or_a_short_complaint(parse: Callable[[str], float],
     assert complaint.isprintable()
 
 
+_UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_PREFIXES = {"B": 1, "kB": 1000, "KiB": 1024, "MB": 1000**2, "GiB": 1024**3, "TB": 1000**4}
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 999_999), st.sampled_from([*_UNITS])), min_size=1, max_size=6)
+)
+def test_a_duration_is_the_sum_of_its_parts(parts: list[tuple[int, str]]) -> None:
+    text = "".join(f"{number}{unit}" for number, unit in parts)
+    expected = sum(number * _UNITS[unit] for number, unit in parts)
+    assert parse_duration(text) == pytest.approx(expected)
+
+
+@given(st.integers(0, 1 << 70), st.sampled_from([*_PREFIXES]))
+def test_a_size_is_exact(number: int, unit: str) -> None:
+    assert parse_size(f"{number}{unit}") == number * _PREFIXES[unit]
+
+
 def test_a_long_text_costs_nothing() -> None:
     with pytest.raises(ValueError, match="write it like"):
         parse_duration("1h" * 1_000_000)

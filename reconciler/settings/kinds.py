@@ -1,0 +1,194 @@
+"""Kinds of text in a configuration: what each may look like, and what is wrong if it does not.
+
+Text flows in, a value flows out or a ValueError whose message ends the sentence "KEY: ...". Nothing
+here looks at a disk: whether a directory exists is a question for whoever opens it.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Annotated, Final
+
+import msgspec
+
+from reconciler.settings.units import parse_duration, parse_size
+
+NONE: Final = "none"
+"""How a budget is switched off. Zero is refused: some mean "no limit" by it, some "nothing"."""
+
+_UNIX: Final = "unix://"
+
+_SHARED: Final = frozenset(
+    {
+        *(
+            f"/var/{name}"
+            for name in ("cache", "lib", "lock", "log", "mail", "opt", "run", "spool", "tmp")
+        ),
+        *(f"/run/{name}" for name in ("docker", "k3s", "lock", "systemd", "user")),
+        *(f"/var/run/{name}" for name in ("docker", "k3s", "lock", "systemd", "user")),
+        *(f"/var/lib/{name}" for name in ("containers", "docker", "kubelet", "rancher")),
+    }
+)
+"""Directories that never belong to containerd alone, beside all at the top."""
+
+_FOREIGN: Final = ("/boot/", "/dev/", "/etc/", "/proc/", "/sys/", "/usr/")
+_LAST_PORT: Final = 65535
+_LONGEST_PATH: Final = 4095
+_LONGEST_SOCKET: Final = 107
+_LONGEST_SHOWN: Final = 64
+_CENTURY: Final = 36525 * 86400
+_LARGEST_SIZE: Final = (1 << 63) - 1
+
+
+def path(text: str) -> str:
+    """Accept an absolute path without surprises; gives it without a final slash."""
+    if not text:
+        raise ValueError("is empty; name an absolute path")
+    if "\0" in text:
+        raise ValueError("holds a NUL")
+    if len(text) > _LONGEST_PATH:
+        raise ValueError(f"is longer than {_LONGEST_PATH} characters")
+    if not text.startswith("/"):
+        raise ValueError(f"{_cut(text)} is not an absolute path")
+    if ".." in text.split("/"):
+        raise ValueError(f"{_cut(text)} goes back by '..'; write where it leads")
+    return "/" + os.path.normpath(text).lstrip("/")
+
+
+def tree(text: str) -> str:
+    """Accept a directory that may be containerd's own."""
+    where = path(text)
+    if where.rfind("/") == 0 or where in _SHARED or where.startswith(_FOREIGN):
+        raise ValueError(f"{_cut(where)} is not containerd's alone; name the directory that is")
+    return where
+
+
+def socket(text: str) -> str:
+    """Accept the path of a unix socket, also as ``unix:///path``."""
+    if text.startswith(("tcp:", "vsock:")):
+        raise ValueError(f"{_cut(text)} is not a unix socket")
+    where = path(text.removeprefix(_UNIX))
+    if len(os.fsencode(where)) > _LONGEST_SOCKET:
+        raise ValueError(f"is longer than the {_LONGEST_SOCKET} bytes of a socket's path")
+    return where
+
+
+def optional_socket(text: str) -> str:
+    """Accept the path of a unix socket, or nothing to switch it off."""
+    return socket(text) if text else ""
+
+
+def optional_path(text: str) -> str:
+    """Accept an absolute path, or nothing to switch it off."""
+    return path(text) if text else ""
+
+
+def listen(text: str) -> str:
+    """Accept ``host:port``, ``[v6]:port``, or nothing to switch it off."""
+    if not text:
+        return ""
+    host, colon, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not bare or (":" in bare and bare == host):
+        raise ValueError(f"{_cut(text)} is not host:port, like 127.0.0.1:9618")
+    if not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) <= _LAST_PORT:
+        raise ValueError(f"{_cut(text)} names no port between 1 and 65535")
+    return text
+
+
+def duration(text: str) -> float:
+    """Accept a duration that can be waited for."""
+    seconds = parse_duration(text)
+    if seconds > _CENTURY:
+        raise ValueError(f"{_cut(text)} is longer than a hundred years")
+    return seconds
+
+
+def interval(text: str) -> float:
+    """Accept a duration of at least a second."""
+    seconds = duration(text)
+    if seconds < 1:
+        raise ValueError(f"{_cut(text)} is too often; a second is the least")
+    return seconds
+
+
+def max_age(text: str) -> float | None:
+    """Accept an age budget, in seconds; None for none."""
+    if text == NONE:
+        return None
+    seconds = duration(text)
+    if seconds <= 0:
+        raise ValueError(
+            f'{_cut(text)} would make every leftover due at once; "none" means no budget'
+        )
+    return seconds
+
+
+def max_size(text: str) -> int | None:
+    """Accept a size budget, in bytes; None for none."""
+    if text == NONE:
+        return None
+    count = parse_size(text)
+    if count <= 0:
+        raise ValueError(
+            f'{_cut(text)} would make every leftover due at once; "none" means no budget'
+        )
+    return count
+
+
+def glob(text: str) -> str:
+    """Accept a glob (fnmatch)."""
+    if not text:
+        raise ValueError('is empty and matches nothing; "*" matches everything')
+    return text
+
+
+def name(text: str) -> str:
+    """Accept a name for people; short, so that it can be shown whole wherever it is."""
+    if not text:
+        raise ValueError("is empty")
+    if len(text) > _LONGEST_SHOWN:
+        raise ValueError(f"is longer than {_LONGEST_SHOWN} characters")
+    return text
+
+
+def size(text: str) -> int:
+    """Accept a size in bytes, not zero."""
+    count = _bytes(text)
+    if count <= 0:
+        raise ValueError(f"{_cut(text)} is no room at all")
+    return count
+
+
+def _bytes(text: str) -> int:
+    count = parse_size(text)
+    if count > _LARGEST_SIZE:
+        raise ValueError(f"{_cut(text)} is larger than any file can be")
+    return count
+
+
+def _cut(text: str) -> str:
+    return repr(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "...")
+
+
+def _kind(parse: Callable[[str], object], what: str, *examples: str) -> msgspec.Meta:
+    return msgspec.Meta(
+        description=what, examples=list(examples), extra={"parse": parse, "what": what}
+    )
+
+
+Duration = Annotated[str, _kind(duration, "a duration", "10s", "1h30m", "7d")]
+Interval = Annotated[str, _kind(interval, "a duration", "5m")]
+Size = Annotated[str, _kind(size, "a size", "10GB", "512MiB")]
+MaxAge = Annotated[str, _kind(max_age, 'a duration or "none"', "168h", "none")]
+MaxSize = Annotated[str, _kind(max_size, 'a size or "none"', "10GB", "none")]
+Tree = Annotated[str, _kind(tree, "an absolute path", "/run/containerd")]
+Socket = Annotated[str, _kind(socket, "the path of a socket", "/run/containerd/containerd.sock")]
+OptionalSocket = Annotated[
+    str, _kind(optional_socket, "the path of a socket", "/run/containerd-reconciler/http.sock")
+]
+OptionalPath = Annotated[str, _kind(optional_path, "an absolute path", "/var/log/journal.jsonl")]
+Listen = Annotated[str, _kind(listen, "host:port", "127.0.0.1:9618")]
+Glob = Annotated[str, _kind(glob, "a glob", "kube-*")]
+Name = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=64, extra={"parse": name, "what": "text"})
+]

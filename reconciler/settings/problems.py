@@ -1,0 +1,76 @@
+"""Problems: what is wrong with a configuration, where, and what was probably meant."""
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Final
+
+from typing_extensions import override
+
+from reconciler.errors import ConfigError
+from reconciler.model.ids import show
+
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+LONGEST: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        where: The file, ``environment``, or ``command line``.
+        key: The key in dotted form, or the option or variable; empty for the whole.
+        reason: What is wrong, in a sentence without its subject.
+        hint: What to do about it; may be empty.
+    """
+
+    where: str
+    key: str
+    reason: str
+    hint: str = ""
+
+    @property
+    def what(self) -> str:
+        """The problem without the hint, on one line."""
+        return ": ".join(part for part in (self.where, self.key, self.reason) if part)
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.what}; {self.hint}" if self.hint else self.what
+
+
+class SettingsError(ConfigError):
+    """A configuration that cannot be used.
+
+    Attributes:
+        problems: All that is wrong with it; the first one is the message.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        first, more = self.problems[0], len(self.problems) - 1
+        others = f" (and {more} more)" if more else ""
+        super().__init__(first.what + others, first.hint)
+
+
+def below(key: str, name: str) -> str:
+    """Give the dotted key of a name in a table, quoted where TOML needs quotes."""
+    part = name
+    if not _BARE.fullmatch(name):
+        short = name if len(name) <= LONGEST else name[:LONGEST] + "..."
+        part = f'"{show(short.encode("utf-8", "surrogateescape"))}"'
+    return f"{key}.{part}" if key else part
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Find the known name most like one; empty if none is like it."""
+    close = get_close_matches(name[:LONGEST], known, 1)
+    return close[0] if close else ""
+
+
+def meant(name: str, known: Collection[str]) -> str:
+    """Ask for the known name that was probably meant, as a hint; empty if none is like it."""
+    close = nearest(name, known)
+    return f'did you mean "{close}"?' if close else ""

@@ -1,0 +1,91 @@
+"""Products: settings as the values the other parts work with. Right settings in, values out."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from reconciler.decide.policy import Brakes, Match, Policies, Policy, Rule
+from reconciler.settings import kinds, schema
+from reconciler.settings.problems import below
+from reconciler.settings.units import parse_duration
+
+_BESIDE_PROTECT: Final = (
+    "grace",
+    "threshold",
+    "max_runtime_dir_age",
+    "max_runtime_dir_size",
+    "orphans",
+    "mode",
+)
+
+
+def policies(settings: schema.Settings, *, volatile: bool = True) -> Policies:
+    """Make what the engine needs to know.
+
+    Args:
+        settings: Checked settings.
+        volatile: Whether the state tree is on a filesystem that a reboot empties.
+    """
+    cleanup = settings.cleanup
+    default = Policy(
+        enforce=settings.mode is schema.Mode.ENFORCE,
+        grace=parse_duration(cleanup.grace),
+        threshold=parse_duration(cleanup.threshold),
+        max_age=kinds.max_age(cleanup.max_runtime_dir_age),
+        max_size=kinds.max_size(cleanup.max_runtime_dir_size),
+        orphans=cleanup.orphans,
+    )
+    return Policies(
+        default=default,
+        rules=tuple(Rule(_match(rule.match), _policy(rule, default)) for rule in settings.rule),
+        brakes=Brakes(
+            max_per_minute=settings.brake.max_per_minute,
+            hold=parse_duration(settings.brake.hold),
+            mass_deaths=settings.brake.mass_deaths,
+        ),
+        settle=parse_duration(cleanup.settle),
+        parallel=cleanup.parallel,
+        node_max_size=default.max_size,
+        volatile=volatile,
+    )
+
+
+def contradictions(settings: schema.Settings) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """Find values that are right alone and cannot be meant together.
+
+    Yields:
+        The keys that say so, what is wrong with the first of them, and a hint.
+    """
+    said = settings.containerd
+    if kinds.tree(said.state) == kinds.tree(said.root):
+        keys = ("containerd.state", "containerd.root")
+        yield keys, f"is containerd.root too: {said.root}", "containerd refuses that itself"
+    for rule in settings.rule:
+        beside = [name for name in _BESIDE_PROTECT if getattr(rule, name) is not None]
+        if rule.protect and beside:
+            reason = f"protects, and says {beside[0]}, which then means nothing"
+            yield (below("rule", rule.name),), reason, "leave one of them out"
+
+
+def _policy(rule: schema.Rule, default: Policy) -> Policy:
+    age, size = rule.max_runtime_dir_age, rule.max_runtime_dir_size
+    return Policy(
+        name=rule.name,
+        enforce=default.enforce if rule.mode is None else rule.mode is schema.Mode.ENFORCE,
+        protect=rule.protect,
+        grace=default.grace if rule.grace is None else parse_duration(rule.grace),
+        threshold=default.threshold if rule.threshold is None else parse_duration(rule.threshold),
+        max_age=default.max_age if age is None else kinds.max_age(age),
+        max_size=default.max_size if size is None else kinds.max_size(size),
+        orphans=default.orphans if rule.orphans is None else rule.orphans,
+    )
+
+
+def _match(match: schema.Match) -> Match:
+    return Match(
+        namespace=match.namespace,
+        id=match.id,
+        pod_namespace=match.pod_namespace,
+        pod=match.pod,
+        container=match.container,
+        annotations=tuple(match.annotation.items()),
+    )

@@ -1,0 +1,196 @@
+"""Schema: every key of the configuration, its type and its default. The one place of defaults.
+
+Values are kept as they were written (``10m``, ``10GB``), so that what is shown is what was said;
+:mod:`reconciler.settings.kinds` says what each may be, and properties give seconds and bytes.
+"""
+
+from enum import Enum
+from typing import Annotated
+
+import msgspec
+
+from reconciler.decide.policy import Orphans
+from reconciler.settings import kinds
+from reconciler.settings.units import parse_duration
+
+
+class Mode(Enum):
+    """Whether leftovers are removed."""
+
+    OBSERVE = "observe"
+    ENFORCE = "enforce"
+
+
+class Backend(Enum):
+    """How to watch."""
+
+    AUTO = "auto"
+    INOTIFY = "inotify"
+    WATCHFILES = "watchfiles"
+    POLL = "poll"
+
+
+class DebrisAction(Enum):
+    """What to do with what lies outside a bundle."""
+
+    CLEAN = "clean"
+    REPORT = "report"
+
+
+class LogFormat(Enum):
+    """Form of the log."""
+
+    AUTO = "auto"
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class LogLevel(Enum):
+    """Least important record that is written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of the configuration."""
+
+
+class Containerd(Section, frozen=True):
+    """Where containerd keeps its things."""
+
+    state: kinds.Tree = "/run/containerd"
+    root: kinds.Tree = "/var/lib/containerd"
+    address: kinds.Socket = "/run/containerd/containerd.sock"
+    allow_disk: bool = False
+
+
+class Watch(Section, frozen=True):
+    """How changes are noticed."""
+
+    backend: Backend = Backend.AUTO
+    relist: kinds.Interval = "5m"
+
+    @property
+    def relist_seconds(self) -> float:
+        """Seconds between two listings of the whole tree."""
+        return parse_duration(self.relist)
+
+
+class Cleanup(Section, frozen=True):
+    """When leftovers are due, where no rule says otherwise."""
+
+    grace: kinds.Duration = "10m"
+    threshold: kinds.Duration = "0s"
+    settle: kinds.Duration = "2m"
+    max_runtime_dir_age: kinds.MaxAge = "168h"
+    max_runtime_dir_size: kinds.MaxSize = "10GB"
+    orphans: Orphans = Orphans.REPORT
+    lazy_unmount: bool = False
+    parallel: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8
+
+
+class DebrisRule(Section, frozen=True):
+    """What to do with one kind of debris, and how old it must be."""
+
+    action: DebrisAction = DebrisAction.REPORT
+    age: kinds.Duration = "1h"
+
+    @property
+    def seconds(self) -> float:
+        """Least age in seconds."""
+        return parse_duration(self.age)
+
+
+class Debris(Section, frozen=True, rename="kebab"):
+    """What to do with what lies outside bundles; the keys are `model.debris.DebrisKind`."""
+
+    hidden_bundle: DebrisRule = DebrisRule()
+    shim_socket: DebrisRule = DebrisRule()
+    fifo_dir: DebrisRule = DebrisRule()
+    runc_state: DebrisRule = DebrisRule()
+    cgroup: DebrisRule = DebrisRule()
+    work_dir: DebrisRule = DebrisRule()
+    mount: DebrisRule = DebrisRule()
+
+
+class Brake(Section, frozen=True):
+    """Rules that may only take actions away."""
+
+    max_per_minute: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 120
+    hold: kinds.Duration = "10m"
+    mass_deaths: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 10
+
+
+class Match(Section, frozen=True):
+    """Globs a rule matches on; what is left out matches everything."""
+
+    namespace: kinds.Glob | None = None
+    id: kinds.Glob | None = None
+    pod_namespace: kinds.Glob | None = None
+    pod: kinds.Glob | None = None
+    container: kinds.Glob | None = None
+    annotation: dict[str, kinds.Glob] = {}
+
+
+class Rule(Section, frozen=True):
+    """A ``[[rule]]``; what is left out is as in ``[cleanup]`` and ``mode``."""
+
+    name: kinds.Name
+    match: Match
+    protect: bool = False
+    mode: Mode | None = None
+    grace: kinds.Duration | None = None
+    threshold: kinds.Duration | None = None
+    max_runtime_dir_age: kinds.MaxAge | None = None
+    max_runtime_dir_size: kinds.MaxSize | None = None
+    orphans: Orphans | None = None
+
+
+class Journal(Section, frozen=True):
+    """The recording of a run; an empty path records nothing."""
+
+    path: kinds.OptionalPath = ""
+    max_size: kinds.Size = "64MiB"
+    keep: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 4
+
+    @property
+    def max_bytes(self) -> int:
+        """Bytes after which a new file is begun."""
+        return kinds.size(self.max_size)
+
+
+class Http(Section, frozen=True):
+    """Endpoints; an empty one is switched off."""
+
+    listen: kinds.Listen = "127.0.0.1:9618"
+    socket: kinds.OptionalSocket = "/run/containerd-reconciler/http.sock"
+
+
+class Log(Section, frozen=True):
+    """The log on standard error."""
+
+    format: LogFormat = LogFormat.AUTO
+    level: LogLevel = LogLevel.INFO
+
+
+class Settings(Section, frozen=True):
+    """The whole configuration."""
+
+    mode: Mode = Mode.OBSERVE
+    containerd: Containerd = Containerd()
+    watch: Watch = Watch()
+    cleanup: Cleanup = Cleanup()
+    debris: Debris = Debris()
+    brake: Brake = Brake()
+    rule: tuple[Rule, ...] = ()
+    journal: Journal = Journal()
+    http: Http = Http()
+    log: Log = Log()
+
+
+def json_schema() -> bytes:
+    """Give the JSON Schema of a configuration file (TOML maps onto JSON here)."""
+    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Settings)), indent=2)

@@ -1,0 +1,82 @@
+"""Show: a configuration in force as TOML, line by line with its origin; what a reload changed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from reconciler.settings.check import known_keys
+from reconciler.settings.load import Loaded
+from reconciler.settings.problems import below
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One value in force.
+
+    Attributes:
+        key: Dotted key; for a rule ``rule."its name"``.
+        value: As TOML writes it.
+        origin: The file, variable or option it comes from, or ``default``.
+    """
+
+    key: str
+    value: str
+    origin: str
+
+
+def shown(loaded: Loaded) -> list[Shown]:
+    """List every value in force, and every rule in the order in which they are tried."""
+    plain = msgspec.to_builtins(loaded.settings)
+    lines = [Shown(key, toml(_find(plain, key)), loaded.origins[key]) for key in known_keys()]
+    for rule in loaded.settings.rule:
+        key = below("rule", rule.name)
+        said = {
+            name: value for name, value in msgspec.to_builtins(rule).items() if value is not None
+        }
+        del said["name"]
+        lines.append(Shown(key, toml(said), loaded.origins[key]))
+    return lines
+
+
+def changed(before: Loaded, after: Loaded) -> list[str]:
+    """Say what differs, one line a value: ``cleanup.grace: "10m" -> "5m"``."""
+    old = {line.key: line.value for line in shown(before)}
+    new = {line.key: line.value for line in shown(after)}
+    lines = [
+        f"{key}: {old.get(key, 'none')} -> {new.get(key, 'none')}"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key)
+    ]
+    common = old.keys() & new.keys()
+    order = [[key for key in side if key in common] for side in (old, new)]
+    if order[0] != order[1]:
+        lines.append("the rules are tried in another order")
+    return lines
+
+
+def toml(value: object) -> str:
+    """Write a value in TOML, on one line."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case dict():
+            return f"{{ {', '.join(_pairs(value))} }}" if value else "{}"
+        case _:
+            return msgspec.json.encode(value).decode()  # TOML's basic strings hold JSON's
+
+
+def _pairs(table: dict[str, object]) -> Iterator[str]:
+    for name, value in table.items():
+        if value is not None and value != {}:
+            yield f"{below('', name)} = {toml(value)}"
+
+
+def _find(table: object, key: str) -> object:
+    for part in key.split("."):
+        if not isinstance(table, dict):
+            raise KeyError(key)
+        table = table[part]
+    return table
