@@ -5,7 +5,7 @@ The rules are asked here exactly as the engine asks them, so that what is shown 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -68,13 +68,13 @@ def grounds(view: BundleView, layout: Layout, *, young: bool, enforce: bool) -> 
 def next_step(view: BundleView, *, enforce: bool) -> str:
     """Say what will happen, and when."""
     due, cause = view.due_in_seconds, view.cause
-    removed = "is removed" if enforce else "would be removed if enforcing"
-    when = "when its time has come" if due is None else f"in {words.age(due)}"
+    when = "" if due is None else f" in {words.age(due)}"
+    removed = f"is removed{when}" if enforce else f"would be removed{when} by a run that enforces"
     again = "" if due is None else f"; tried again in {words.age(due)} or as soon as that is gone"
     sentences = {
         Phase.NONE: "nothing: only leftovers are ever removed",
-        Phase.WAITING: f"{removed} {when}, if it is still a leftover then",
-        Phase.DUE: f"{removed} now, if one more look agrees",
+        Phase.WAITING: f"{removed}, if it is still a leftover then",
+        Phase.DUE: f"{removed}, if one more look agrees",
         Phase.CLEANING: "is being removed",
         Phase.CLEANED: "has been removed",
         Phase.BLOCKED: f"stays: {cause}{again}",
@@ -117,10 +117,10 @@ def _evidence(view: BundleView) -> Iterator[Piece]:
     yield _piece("runtime", facts.runtime.value, look.runtime.name)
     yield _piece("creation ended", facts.created.value)
     yield _piece("containerd", facts.task.value)
-    yield _piece("files", _entries(look))
-    yield _piece("missing", ", ".join(shapes.missing(look)) or "-")
-    mounts = (f"{show(mount.path) or '.'} ({mount.fstype})" for mount in look.mounts)
-    yield _piece("mounts", ", ".join(mounts) or "-")
+    yield _list("files", _entries(look))
+    yield _list("missing", shapes.missing(look))
+    mounts = [f"{show(mount.path) or '.'} ({mount.fstype})" for mount in look.mounts]
+    yield _list("mounts", mounts)
     yield _piece("age", words.age(view.age_seconds), "since its last sign of life")
     yield _piece("size", words.size(look.size_bytes), f"{look.size_bytes} bytes")
     labels = look.labels
@@ -135,6 +135,10 @@ def _piece(evidence: str, value: str, *details: str) -> Piece:
     return Piece(evidence, value, ", ".join(_line(text) for text in details if text))
 
 
+def _list(evidence: str, names: Sequence[str]) -> Piece:
+    return _piece(evidence, str(len(names)), *names)
+
+
 def _line(text: str) -> str:
     """Keep what a file said on one printable line."""
     return text if text.isprintable() else show(text.encode("utf-8", "surrogateescape"))
@@ -146,10 +150,9 @@ def _object(look: Look) -> str:
     return f"device {device} inode {which.ino} mount {which.mount_id}"
 
 
-def _entries(look: Look) -> str:
+def _entries(look: Look) -> list[str]:
     names = [show(name) for name, entry in ENTRY_NAMES.items() if entry in look.entries]
-    names += ["others"] if Entries.OTHER in look.entries else []
-    return ", ".join(names) or "-"
+    return [*names, "others"] if Entries.OTHER in look.entries else names
 
 
 def _rules(view: BundleView, *, young: bool) -> Iterator[RuleTried]:

@@ -133,8 +133,9 @@ def failures(done: Clean) -> list[str]:
 
 def blocked_by(one: ResultShape) -> str:
     """Say what is in the way, and who."""
+    reason = "" if one.detail.startswith(one.reason) else one.reason
     who = ", ".join(f"pid {held.pid} {held.name} ({held.how})" for held in one.holders)
-    return "; ".join(part for part in (one.reason, one.detail, who and f"held by {who}") if part)
+    return "; ".join(part for part in (reason, one.detail, who and f"held by {who}") if part)
 
 
 def with_cause(reason: str, cause: str) -> str:

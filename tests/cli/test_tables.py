@@ -131,7 +131,7 @@ def test_explain_says_what_happens_next_in_every_phase(phase: Phase) -> None:
     assert told
     if phase is Phase.WAITING:
         assert "is removed in 9m59s" in told
-        assert "would be removed" in grounds.next_step(view, enforce=False)
+        assert "would be removed in 9m59s by a run" in grounds.next_step(view, enforce=False)
     if phase is Phase.BLOCKED:
         assert "busy" in told
 
