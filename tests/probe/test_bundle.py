@@ -1,0 +1,560 @@
+"""One close look: what every piece of evidence says for bundles whole, broken and hostile."""
+
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from reconciler.model.evidence import (
+    Answer,
+    CgroupState,
+    Entries,
+    InitState,
+    Kind,
+    RuntimeState,
+    ShimState,
+)
+from reconciler.model.ids import BundleKey
+from reconciler.model.layout import Layout
+from reconciler.probe.bundle import examine
+from reconciler.probe.surroundings import Surroundings
+from tests.probe.world import FILES, KEY, World, end, start_of
+
+HOSTILE = [
+    b"",
+    b"\0",
+    b"{",
+    b"[[[[" * 20_000,
+    b"\xff\xfe",
+    b'{"a":' * 5000,
+    b"null",
+    b"[]",
+    b"1e999",
+]
+
+
+def test_a_complete_dead_bundle_is_dead_in_every_respect(world: World) -> None:
+    here = world.bundle()
+    look = world.look()
+    assert look.kind is Kind.DIRECTORY
+    assert look.identity.ino == here.stat().st_ino
+    assert look.init.state is InitState.DEAD
+    assert look.shim.state is ShimState.DEAD
+    assert look.cgroup is CgroupState.GONE
+    assert look.runtime.state is RuntimeState.KNOWN
+    assert look.created is Answer.YES
+    assert look.mounts == ()
+    assert Entries.OTHER not in look.entries
+    assert look.newest_mtime == max(p.lstat().st_mtime for p in [here, *here.iterdir()])
+
+
+def test_a_complete_living_bundle_is_alive_in_every_respect(world: World) -> None:
+    pid = world.child()
+    world.bundle(pid=pid, start=start_of(pid))
+    world.listen(world.socket_of())
+    look = world.look()
+    assert (look.init.state, look.init.pid) == (InitState.ALIVE, pid)
+    assert look.shim.state is ShimState.ALIVE
+    assert look.shim.socket == os.fsencode(world.socket_of())
+
+
+def test_no_such_bundle_is_none(world: World) -> None:
+    world.bundle()
+    eyes = world.eyes()
+    assert eyes.look(BundleKey(b"default", b"c2")) is None
+    assert eyes.look(BundleKey(b"elsewhere", b"c1")) is None
+
+
+@pytest.mark.parametrize("name", [b"", b".", b"..", b"a/b", b"a\0b", b"../default/c1"])
+def test_what_is_no_name_is_no_bundle(world: World, name: bytes) -> None:
+    world.bundle()
+    eyes = world.eyes()
+    assert eyes.look(BundleKey(b"default", name)) is None
+    assert eyes.look(BundleKey(name, b"c1")) is None
+
+
+@pytest.mark.parametrize("missing", FILES)
+def test_any_missing_file_is_evidence(world: World, missing: str) -> None:
+    (world.bundle() / missing).unlink()
+    look = world.look()
+    assert look.init.state is InitState.DEAD  # two files name it
+    assert look.shim.state in {ShimState.DEAD, ShimState.UNNAMED}
+    assert look.cgroup in {CgroupState.GONE, CgroupState.UNNAMED}
+    assert look.runtime.state in {RuntimeState.KNOWN, RuntimeState.UNNAMED}
+    assert look.created is Answer.YES
+
+
+@pytest.mark.parametrize("missing", list(itertools.combinations(FILES, 2)))
+def test_any_two_missing_files_are_evidence(world: World, missing: tuple[str, str]) -> None:
+    here = world.bundle()
+    for name in missing:
+        (here / name).unlink()
+    look = world.look()
+    assert look.init.state is InitState.DEAD
+    assert ShimState.NONE is not look.shim.state
+
+
+def test_an_empty_bundle_without_runc_state_was_never_created(world: World) -> None:
+    here = world.bundle()
+    shutil.rmtree(here)
+    shutil.rmtree(world.state_dir())
+    here.mkdir()
+    look = world.look()
+    assert look.entries == Entries(0)
+    assert look.created is Answer.NO
+    assert look.init.state is InitState.ABSENT
+    assert look.shim.state is ShimState.UNNAMED
+    assert look.shim.group is None
+    assert look.cgroup is CgroupState.UNNAMED
+    assert look.runtime.state is RuntimeState.UNNAMED
+    assert not look.labels.known
+
+
+def test_runc_state_alone_tells_that_creation_finished(world: World) -> None:
+    (world.bundle() / "init.pid").unlink()
+    assert world.look().created is Answer.YES
+
+
+def test_an_empty_bundle_still_finds_init_by_runc_state(world: World) -> None:
+    pid = world.child()
+    here = world.bundle(pid=pid, start=start_of(pid))
+    shutil.rmtree(here)
+    here.mkdir()
+    assert world.look().init.state is InitState.ALIVE
+
+
+# ---------------------------------------------------------------------- init.pid
+
+
+PID_FILES: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_bytes(b"not a pid\n"),
+    "negative": lambda path: path.write_bytes(b"-1"),
+    "zero": lambda path: path.write_bytes(b"0"),
+    "beyond any pid": lambda path: path.write_bytes(b"4194305"),
+    "beyond any number": lambda path: path.write_bytes(b"9" * 32),
+    "two numbers": lambda path: path.write_bytes(b"12 13"),
+    "10 MB": lambda path: path.write_bytes(b"1" * 10_000_000),
+    "directory": lambda path: path.mkdir(),
+    "symlink": lambda path: path.symlink_to("/proc/self/stat"),
+    "dangling symlink": lambda path: path.symlink_to("nowhere"),
+    "FIFO": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("kind", PID_FILES)
+def test_an_init_pid_without_a_pid_names_nobody(world: World, kind: str) -> None:
+    here = world.bundle()
+    shutil.rmtree(world.state_dir())
+    (here / "init.pid").unlink()
+    PID_FILES[kind](here / "init.pid")
+    look = world.look()
+    assert look.init.state is InitState.ABSENT
+    assert look.init.detail == "init.pid holds no pid"
+    assert look.created is Answer.YES
+    assert Entries.INIT_PID in look.entries
+
+
+@pytest.mark.parametrize("kind", PID_FILES)
+def test_a_useless_init_pid_does_not_hide_a_living_init(world: World, kind: str) -> None:
+    pid = world.child()
+    here = world.bundle(pid=pid, start=start_of(pid))
+    (here / "init.pid").unlink()
+    PID_FILES[kind](here / "init.pid")
+    assert world.look().init.state is InitState.ALIVE
+
+
+def test_a_pid_reused_by_another_process_is_dead(world: World) -> None:
+    pid = world.child()
+    world.bundle(pid=pid, start=start_of(pid) + 1)
+    init = world.look().init
+    assert (init.state, init.pid) == (InitState.DEAD, pid)
+    assert "reused" in init.detail
+
+
+def test_a_living_pid_that_nothing_confirms_is_no_answer(world: World) -> None:
+    here = world.bundle(pid=world.child())
+    shutil.rmtree(world.state_dir())
+    (here / "config.json").unlink()
+    assert world.look().init.state is InitState.NONE
+
+
+def test_death_is_seen_by_the_next_look(world: World) -> None:
+    pid = world.child()
+    world.bundle(pid=pid, start=start_of(pid))
+    eyes = world.eyes()
+    before = eyes.look(KEY)
+    end(pid)
+    after = eyes.look(KEY)
+    assert before is not None
+    assert after is not None
+    assert (before.init.state, after.init.state) == (InitState.ALIVE, InitState.DEAD)
+
+
+# ---------------------------------------------------------------------- runc's state
+
+
+@pytest.mark.parametrize("cut", [0, 1, 20, 60, 90])
+def test_a_torn_state_leaves_init_pid_to_speak(world: World, cut: int) -> None:
+    world.bundle()
+    state = world.state_dir() / "state.json"
+    state.write_bytes(state.read_bytes()[:cut])
+    look = world.look()
+    assert look.init.state is InitState.DEAD
+    assert look.created is Answer.YES
+
+
+def test_a_torn_state_still_tells_pid_and_start(world: World) -> None:
+    pid = world.child()
+    here = world.bundle(pid=pid, start=start_of(pid))
+    (here / "init.pid").unlink()
+    state = world.state_dir() / "state.json"
+    state.write_bytes(state.read_bytes()[:-30])
+    assert world.look().init.state is InitState.ALIVE
+
+
+def test_options_name_another_runc_root(world: World) -> None:
+    pid = world.child()
+    here = world.bundle()
+    elsewhere = world.base / "elsewhere"
+    (elsewhere / "default").mkdir(parents=True)
+    world.write_state(init_process_pid=pid, init_process_start=start_of(pid))
+    world.state_dir().rename(elsewhere / "default" / "c1")
+    (here / "options.json").write_text(json.dumps({"root": str(elsewhere), "binary_name": "crun"}))
+    found = world.eyes().examine(KEY)
+    assert found is not None
+    assert found.look.init.state is InitState.ALIVE
+    assert found.resources.runc == "crun"
+    assert found.resources.runc_root == os.fsencode(elsewhere / "default")
+    assert found.resources.runc_state == os.fsencode(elsewhere / "default" / "c1")
+
+
+def test_a_runc_root_may_be_a_symlink_but_nothing_below_it(world: World) -> None:
+    pid = world.child()
+    here = world.bundle(pid=pid, start=start_of(pid))
+    (here / "init.pid").unlink()
+    (world.base / "var-run").symlink_to(world.base / "run")
+    (here / "options.json").write_text(json.dumps({"root": str(world.base / "var-run" / "runc")}))
+    assert world.look().init.state is InitState.ALIVE
+    world.state_dir().rename(world.base / "moved")
+    world.state_dir().symlink_to(world.base / "moved")
+    assert world.look().init.state is InitState.ABSENT
+
+
+def test_crun_keeps_a_status_instead(world: World) -> None:
+    pid = world.child()
+    here = world.bundle()
+    (here / "init.pid").unlink()
+    (world.state_dir() / "state.json").unlink()
+    status = {"pid": pid, "process-start-time": start_of(pid), "cgroup-path": world.nowhere}
+    (world.state_dir() / "status").write_text(json.dumps(status))
+    look = world.look()
+    assert look.init.state is InitState.ALIVE
+    assert look.created is Answer.YES
+
+
+def test_poststop_hooks_are_noticed(world: World) -> None:
+    world.bundle()
+    state = {"config": {"Hooks": {"poststop": [{"path": "/bin/true", "args": ["true"]}]}}}
+    (world.state_dir() / "state.json").write_text(json.dumps(state))
+    found = world.eyes().examine(KEY)
+    assert found is not None
+    assert found.resources.has_poststop_hooks
+
+
+# ---------------------------------------------------------------------- shim and group
+
+
+def test_a_member_is_served_by_its_sandbox(world: World) -> None:
+    annotations = {"io.kubernetes.cri.sandbox-id": "pod1"}
+    here = world.bundle("c1", annotations=annotations)
+    world.bundle("pod1", annotations=annotations)
+    world.listen(world.socket_of("pod1"))
+    for name in ("address", "shim-binary-path"):
+        (here / name).unlink()
+    look = world.look()
+    assert look.shim.state is ShimState.ALIVE
+    assert look.shim.group == b"pod1"
+    assert look.runtime.state is RuntimeState.KNOWN
+    assert look.labels.sandbox == "pod1"
+
+
+def test_a_member_is_served_at_the_address_its_sandbox_names(world: World) -> None:
+    here = world.bundle("c1", annotations={"io.containerd.runc.v2.group": "pod1"})
+    pod = world.bundle("pod1")
+    odd = world.base / "odd.sock"
+    world.listen(odd)
+    (here / "address").unlink()
+    (pod / "address").unlink()
+    (pod / "bootstrap.json").write_text(json.dumps({"version": 3, "address": f"unix://{odd}"}))
+    assert world.look().shim.state is ShimState.ALIVE
+
+
+def test_without_config_the_sandbox_file_tells_the_group(world: World) -> None:
+    here = world.bundle()
+    (here / "config.json").unlink()
+    (here / "address").unlink()
+    (here / "sandbox").write_text("pod1")
+    world.listen(world.socket_of("pod1"))
+    look = world.look()
+    assert look.shim.state is ShimState.ALIVE
+    assert look.shim.group == b"pod1"
+    assert not look.labels.known
+
+
+@pytest.mark.parametrize("sandbox", ["../../etc", "a/b", "", "x" * 5000, "\n"])
+def test_a_group_that_is_no_id_leads_nowhere(world: World, sandbox: str) -> None:
+    world.bundle(annotations={"io.kubernetes.cri.sandbox-id": sandbox})
+    look = world.look()
+    assert look.shim.group in {None, b"c1"}
+    assert look.shim.state is ShimState.DEAD
+
+
+def test_bootstrap_json_names_the_socket(world: World) -> None:
+    here = world.bundle()
+    odd = world.base / "odd.sock"
+    world.listen(odd)
+    said = {"version": 3, "address": f"unix://{odd}", "protocol": "ttrpc"}
+    (here / "bootstrap.json").write_text(json.dumps(said))
+    look = world.look()
+    assert (look.shim.state, look.shim.socket) == (ShimState.ALIVE, os.fsencode(odd))
+
+
+def test_a_dead_address_does_not_hide_the_living_derived_socket(world: World) -> None:
+    here = world.bundle()
+    world.listen(world.socket_of())
+    (here / "address").write_text(f"unix://{world.base}/gone.sock")
+    assert world.look().shim.state is ShimState.ALIVE
+
+
+# ---------------------------------------------------------------------- runtime
+
+
+@pytest.mark.parametrize(
+    ("path", "state"),
+    [
+        (b"/usr/bin/containerd-shim-runc-v2", RuntimeState.KNOWN),
+        (b"/usr/local/bin/containerd-shim-runc-v1\n", RuntimeState.KNOWN),
+        (b"/opt/kata/bin/containerd-shim-kata-v2", RuntimeState.ALIEN),
+        (b"containerd-shim-runsc-v1", RuntimeState.ALIEN),
+        (b"\xff\xfe", RuntimeState.ALIEN),
+        (b"", RuntimeState.UNNAMED),
+    ],
+)
+def test_the_shims_name_tells_the_runtime(world: World, path: bytes, state: RuntimeState) -> None:
+    (world.bundle() / "shim-binary-path").write_bytes(path)
+    assert world.look().runtime.state is state
+
+
+def test_a_shim_pid_file_without_a_name_is_alien(world: World) -> None:
+    here = world.bundle()
+    (here / "shim-binary-path").unlink()
+    (here / "shim.pid").write_text("1")
+    assert world.look().runtime.state is RuntimeState.ALIEN
+
+
+# ---------------------------------------------------------------------- labels, sizes
+
+
+def test_labels_come_from_annotations(world: World) -> None:
+    kubernetes = "io.kubernetes.cri."
+    world.bundle(
+        annotations={
+            f"{kubernetes}sandbox-id": "pod1",
+            f"{kubernetes}sandbox-name": "dns",
+            f"{kubernetes}sandbox-namespace": "kube-system",
+            f"{kubernetes}container-name": "resolver",
+            "team": "net",
+            "other": "x",
+        }
+    )
+    labels = world.look(KEY, "team", "absent").labels
+    assert (labels.known, labels.pod_namespace, labels.pod) == (True, "kube-system", "dns")
+    assert (labels.container, labels.sandbox) == ("resolver", "pod1")
+    assert labels.annotations == (("team", "net"),)
+
+
+def test_a_spec_of_unexpected_types_is_not_known(world: World) -> None:
+    (world.bundle() / "config.json").write_text('{"annotations": {"team": 1}}')
+    assert not world.look(KEY, "team").labels.known
+    (world.path() / "config.json").write_text(
+        '{"annotations": {"io.kubernetes.cri.sandbox-id": 1}}'
+    )
+    assert not world.look().labels.known
+
+
+def test_size_counts_the_bundle_and_its_work_dir(world: World) -> None:
+    here = world.bundle()
+    before = world.look().size_bytes
+    (here / "big").write_bytes(b"x" * 100_000)
+    (here / "rootfs" / "deep").mkdir()
+    (here / "rootfs" / "deep" / "file").write_bytes(b"x" * 200_000)
+    (world.work_dir() / "file").write_bytes(b"x" * 400_000)
+    assert 700_000 <= world.look().size_bytes - before < 800_000
+
+
+def test_size_does_not_follow_symlinks(world: World) -> None:
+    here = world.bundle()
+    (world.base / "data").mkdir()
+    (world.base / "data" / "file").write_bytes(b"x" * 1_000_000)
+    (here / "rootfs" / "link").symlink_to(world.base / "data")
+    assert world.look().size_bytes < 500_000
+
+
+def test_many_entries_hide_no_known_file(world: World) -> None:
+    here = world.bundle()
+    (here / "init.pid").unlink()
+    for number in range(10_050):
+        os.mknod(here / f"x{number}")
+    (here / "init.pid").write_text(str(world.dead()))
+    look = world.look()
+    assert Entries.INIT_PID in look.entries
+    assert look.init.state is InitState.DEAD
+
+
+# ---------------------------------------------------------------------- what is no directory
+
+
+def test_a_symlink_is_seen_and_not_followed(world: World) -> None:
+    world.bundle()
+    link = world.path("link")
+    link.symlink_to(world.path())
+    look = world.look(BundleKey(b"default", b"link"))
+    assert look.kind is Kind.SYMLINK
+    assert look.identity.ino == link.lstat().st_ino
+    assert look.entries == Entries(0)
+    assert look.init.state is InitState.NONE
+
+
+def test_a_namespace_that_is_a_symlink_holds_no_bundles(world: World) -> None:
+    world.bundle()
+    (world.tree / "alias").symlink_to(world.tree / "default")
+    assert world.eyes().look(BundleKey(b"alias", b"c1")) is None
+
+
+def test_a_file_in_place_of_a_bundle_is_other(world: World) -> None:
+    world.bundle()
+    world.path("file").touch()
+    os.mkfifo(world.path("fifo"))
+    assert world.look(BundleKey(b"default", b"file")).kind is Kind.OTHER
+    assert world.look(BundleKey(b"default", b"fifo")).kind is Kind.OTHER
+
+
+@pytest.mark.parametrize("name", [b"new\nline", b"\xff\xfe", b"-rf", b" ", b"tab\t\\", b"n" * 255])
+def test_names_are_bytes(world: World, name: bytes) -> None:
+    here = os.fsencode(world.tree) + b"/default/" + name
+    os.makedirs(here)
+    with open(here + b"/init.pid", "w") as file:
+        file.write(str(world.dead()))
+    look = world.look(BundleKey(b"default", name))
+    assert look.identity.ino == os.stat(here).st_ino
+    assert look.init.state is InitState.DEAD
+
+
+# ---------------------------------------------------------------------- hostile content
+
+
+@pytest.mark.parametrize("content", HOSTILE, ids=lambda content: repr(content[:8]))
+@pytest.mark.parametrize("name", FILES)
+def test_hostile_content_is_evidence(world: World, name: str, content: bytes) -> None:
+    path = world.bundle() / name
+    path.unlink()
+    path.write_bytes(content)
+    look = world.look(KEY, "team")
+    assert look.init.state in {InitState.DEAD, InitState.ABSENT}
+    assert look.shim.state in {ShimState.DEAD, ShimState.UNNAMED}
+
+
+@pytest.mark.parametrize("content", HOSTILE, ids=lambda content: repr(content[:8]))
+def test_hostile_runc_state_is_evidence(world: World, content: bytes) -> None:
+    world.bundle()
+    (world.state_dir() / "state.json").write_bytes(content)
+    assert world.look().init.state is InitState.DEAD
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=12,
+)
+json_texts = json_values.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=200)
+SPECS = st.fixed_dictionaries(
+    {},
+    optional={
+        "annotations": st.dictionaries(
+            st.sampled_from(["io.kubernetes.cri.sandbox-id", "io.containerd.runc.v2.group", "x"]),
+            st.text() | json_values,
+        ),
+        "linux": st.fixed_dictionaries({}, optional={"cgroupsPath": st.text() | json_values}),
+    },
+).map(lambda value: json.dumps(value).encode())
+STATES = st.fixed_dictionaries(
+    {},
+    optional={
+        "init_process_pid": st.integers() | json_values,
+        "init_process_start": st.integers() | json_values,
+        "cgroup_paths": st.dictionaries(st.text(max_size=5), st.text()) | json_values,
+        "config": st.fixed_dictionaries({}, optional={"Hooks": json_values}) | json_values,
+    },
+).map(lambda value: json.dumps(value).encode())
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "root": st.text() | st.just("/proc/self/root"),
+        "binary_name": st.text() | json_values,
+        "type_url": st.text(),
+        "value": st.text() | st.just("OgEvOgEv"),
+    },
+).map(lambda value: json.dumps(value).encode())
+ADDRESSES = st.binary(max_size=200) | st.text(max_size=80).map(lambda t: b"unix://" + t.encode())
+
+
+NAMED = ADDRESSES.map(lambda said: json.dumps({"address": said.decode("latin1")}).encode())
+CONTENTS = st.fixed_dictionaries(
+    {
+        "config.json": SPECS | json_texts,
+        "options.json": OPTIONS | json_texts,
+        "address": ADDRESSES,
+        "bootstrap.json": NAMED | json_texts,
+        "init.pid": st.binary(max_size=40) | st.integers().map(lambda n: str(n).encode()),
+        "sandbox": ADDRESSES,
+        "shim-binary-path": ADDRESSES,
+    }
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@given(contents=CONTENTS, state=STATES | json_texts)
+def test_no_content_raises(world: World, contents: dict[str, bytes], state: bytes) -> None:
+    if not world.path().exists():
+        world.bundle()
+        world.eyes()
+    for name, content in contents.items():
+        (world.path() / name).write_bytes(content)
+    (world.state_dir() / "state.json").write_bytes(state)
+    found = world._eyes[0].examine(KEY)
+    assert found is not None
+    assert found.look.kind is Kind.DIRECTORY
+
+
+def test_a_tree_that_is_not_there_has_no_bundles(tmp_path: Path) -> None:
+    around = Surroundings(Layout(state=os.fsencode(tmp_path / "absent")))
+    assert examine(around, KEY) is None
+    around.close()
+
+
+def test_a_tree_that_is_a_file_gives_no_answer(tmp_path: Path) -> None:
+    layout = Layout(state=os.fsencode(tmp_path))
+    (tmp_path / os.fsdecode(os.path.basename(layout.tasks))).touch()
+    around = Surroundings(layout)
+    found = examine(around, KEY)
+    around.close()
+    assert found is not None
+    assert found.look.init.state is InitState.NONE
+    assert found.look.shim.state is ShimState.NONE
