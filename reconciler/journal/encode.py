@@ -169,7 +169,7 @@ class Encoder:
         order = [entry.number for entry, _ in entries]
         scope = listed.namespace
         change = ordered_difference(self._tables.listings.get(scope, []), order)
-        all_of_them: tuple[wire.Seen, ...] | None = None
+        all_of_them: tuple[tuple[int, wire.Identity], ...] | None = None
         added: tuple[tuple[int, wire.Seen], ...] = ()
         if change is None or any(e.identity not in (None, identity) for e, identity in entries):
             change = ((), [])
