@@ -1,40 +1,45 @@
-"""From words to a setup: options over environment over defaults, as one value for the session.
+"""From words to a setup: all layers of the configuration and the options as one value.
 
-Pure but for reading the environment. The order is the promise: what is said on the command line
-wins over ``CONTAINERD_ADDRESS``, which wins over the defaults.
+The order is the promise: what is said on the command line wins over the environment, which wins
+over the files, which win over the defaults (:mod:`reconciler.settings.load`).
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from reconciler.assembly import Backend, Setup
+import click
+
+from reconciler.assembly import Setup
 from reconciler.cli.options import Globals
-from reconciler.decide.policy import Policies
-from reconciler.errors import ConfigError, UsageError
+from reconciler.errors import UsageError
 from reconciler.model.ids import unshow
-from reconciler.model.layout import DEFAULT_ADDRESS, DEFAULT_ROOT, DEFAULT_STATE, Layout
+from reconciler.model.layout import Layout
+from reconciler.probe.namespaces import tree_mount
+from reconciler.settings.load import COMMAND_LINE, Flag, load
+from reconciler.settings.problems import SettingsError
+from reconciler.settings.schema import Mode
 
 _UNIX: Final = "unix://"
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What one command changes of the policies; None leaves it as it is.
+    """What one command's own options say; None leaves it to the configuration.
 
     Attributes:
         enforce: Whether leftovers are removed.
-        grace, threshold, settle: In seconds.
+        grace, threshold, settle: Durations as they were typed.
         backend: How to watch.
         once: A single pass: then the brake on the rate would only leave work undone.
     """
 
     enforce: bool | None = None
-    grace: float | None = None
-    threshold: float | None = None
-    settle: float | None = None
-    backend: Backend | None = None
+    grace: str | None = None
+    threshold: str | None = None
+    settle: str | None = None
+    backend: str | None = None
     once: bool = False
 
 
@@ -45,53 +50,65 @@ def make_setup(
     without_containerd: bool = False,
     environ: Mapping[str, str] = os.environ,
 ) -> Setup:
-    """Join options, environment and defaults.
+    """Join options, environment, files and defaults.
 
     Raises:
-        UsageError: A path that cannot be meant.
+        UsageError: An option's value that cannot be meant.
+        SettingsError: The same of a file or the environment.
     """
-    if said.config is not None:
-        raise ConfigError("configuration files are not read yet", "leave --config out")
-    state = _directory("--state", said.state, DEFAULT_STATE)
-    layout = Layout(
-        state=state,
-        root=_directory("--root", said.root, DEFAULT_ROOT),
-        address=_address(said.address or environ.get("CONTAINERD_ADDRESS"), state),
-    )
+    try:
+        loaded = load(said.config, environ=environ, flags=_flags(said, changes))
+    except SettingsError as error:
+        first = error.problems[0]
+        if first.where == COMMAND_LINE:
+            raise UsageError(f"{first.key}: {first.reason}", first.hint) from None
+        raise
+    if not said.quiet:
+        for hint in loaded.hints:
+            click.echo(f"containerd-reconciler: {hint}", err=True)
+    settings = loaded.settings
+    policies = loaded.policies(volatile=_is_volatile(loaded.layout))
+    if changes.once:
+        policies = replace(policies, brakes=replace(policies.brakes, max_per_minute=None))
     return Setup(
-        layout=layout,
-        policies=_policies(Policies(), changes),
-        backend=changes.backend or "auto",
+        layout=loaded.layout,
+        policies=policies,
+        backend=settings.watch.backend.value,
+        relist=settings.watch.relist_seconds,
         waived=without_containerd,
+        allow_disk=settings.containerd.allow_disk,
+        lazy_unmount=settings.cleanup.lazy_unmount,
         namespaces=frozenset(unshow(name) for name in said.namespace),
     )
 
 
-def _policies(policies: Policies, changes: Changes) -> Policies:
-    said = {
-        name: value
-        for name, value in (
-            ("enforce", changes.enforce),
-            ("grace", changes.grace),
-            ("threshold", changes.threshold),
-        )
-        if value is not None
-    }
-    settle = policies.settle if changes.settle is None else changes.settle
-    brakes = replace(policies.brakes, max_per_minute=None) if changes.once else policies.brakes
-    default = replace(policies.default, **said)  # type: ignore[arg-type]
-    return replace(policies, default=default, settle=settle, brakes=brakes)
+def _flags(said: Globals, changes: Changes) -> Iterator[Flag]:
+    """Name the key of every option; a path may be relative, as paths on command lines are."""
+    options = (
+        ("--state", "containerd.state", _absolute(said.state)),
+        ("--root", "containerd.root", _absolute(said.root)),
+        ("--address", "containerd.address", _absolute(said.address)),
+        ("--enforce", "mode", Mode.ENFORCE.value if changes.enforce else None),
+        ("--grace", "cleanup.grace", changes.grace),
+        ("--threshold", "cleanup.threshold", changes.threshold),
+        ("--settle", "cleanup.settle", changes.settle),
+        ("--backend", "watch.backend", changes.backend),
+    )
+    for option, key, value in options:
+        if value is not None:
+            yield Flag(option, key, value)
 
 
-def _directory(option: str, said: str | None, default: bytes) -> bytes:
-    if said is None:
-        return default
-    if not said:
-        raise UsageError(f"{option} is empty", "name a directory or leave it out")
-    return os.path.abspath(os.fsencode(said))
+def _absolute(path: str | None) -> str | None:
+    if not path:
+        return path
+    return os.path.abspath(path.removeprefix(_UNIX))
 
 
-def _address(said: str | None, state: bytes) -> bytes:
-    if not said:
-        return DEFAULT_ADDRESS if state == DEFAULT_STATE else state + b"/containerd.sock"
-    return os.path.abspath(os.fsencode(said.removeprefix(_UNIX)))
+def _is_volatile(layout: Layout) -> bool:
+    """Tell whether a boot empties the tree; unless it is known to last, no file is that old."""
+    try:
+        mount = tree_mount(layout.tasks)
+    except FileNotFoundError:
+        return True
+    return mount is None or mount.fstype in {"tmpfs", "ramfs"}

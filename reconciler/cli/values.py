@@ -5,16 +5,16 @@ import click
 from reconciler.model.ids import BundleKey, unshow
 
 
-def duration(_ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Turn ``10s``, ``1h30m`` or ``7d`` into seconds; an option's callback."""
+def duration(_ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Check a duration like ``10s``, ``1h30m`` or ``7d``; an option's callback."""
     from reconciler.settings.units import parse_duration
 
-    if value is None:
-        return None
-    try:
-        return parse_duration(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param=param) from None
+    if value is not None:
+        try:
+            parse_duration(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param=param) from None
+    return value
 
 
 def bundle_key(text: str, namespaces: tuple[str, ...]) -> BundleKey:

@@ -1,15 +1,16 @@
 """Options: before or after the command, what is said last wins, durations as Go writes them."""
 
+from pathlib import Path
+
 import click
 import pytest
 
-from reconciler.assembly import Setup
 from reconciler.cli.app import COMMANDS, App, app
 from reconciler.cli.ending import run
 from reconciler.cli.options import NAMES, Command, Form, Globals, global_options
 from reconciler.cli.setup import Changes, make_setup
 from reconciler.cli.values import bundle_key
-from reconciler.errors import UsageError
+from reconciler.errors import ConfigError, UsageError
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 
@@ -104,7 +105,7 @@ def test_the_version_is_one_line(args: list[str], capsys: pytest.CaptureFixture[
         (["explain"], "missing argument"),
         (["explain", "abc"], "'abc' is not NAMESPACE/ID"),
         (["run", "--backend", "magic"], "'magic' is not one of"),
-        (["scan", "--state", ""], "--state is empty"),
+        (["scan", "--state", ""], "--state: is empty"),
     ],
 )
 def test_a_mistyped_command_line_is_one_line_and_2(
@@ -119,7 +120,15 @@ def test_a_mistyped_command_line_is_one_line_and_2(
 
 
 def test_defaults_are_containerds() -> None:
-    assert make_setup(Globals(), environ={}) == Setup(layout=Layout())
+    setup = make_setup(Globals(), environ={})
+    assert setup.layout == Layout()
+    assert not setup.policies.default.enforce
+    assert (setup.backend, setup.relist, setup.waived, setup.allow_disk) == (
+        "auto",
+        300.0,
+        False,
+        False,
+    )
 
 
 def test_the_environment_names_the_socket_unless_an_option_does() -> None:
@@ -136,8 +145,28 @@ def test_another_state_directory_brings_its_own_socket() -> None:
     assert setup.layout.address == b"/run/k3s/containerd/containerd.sock"
 
 
+def test_a_path_may_be_relative(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    setup = make_setup(Globals(state="run/containerd"), environ={})
+    assert setup.layout.state == bytes(tmp_path / "run/containerd")
+
+
+def test_options_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text('[cleanup]\ngrace = "1m"\nthreshold = "1m"\nsettle = "1m"\n')
+    environ = {
+        "CONTAINERD_RECONCILER_CLEANUP_GRACE": "2m",
+        "CONTAINERD_RECONCILER_CLEANUP_THRESHOLD": "2m",
+    }
+    setup = make_setup(Globals(config=str(file)), Changes(grace="3m"), environ=environ)
+    default = setup.policies.default
+    assert (default.grace, default.threshold, setup.policies.settle) == (180.0, 120.0, 60.0)
+
+
 def test_changes_reach_the_policies() -> None:
-    changes = Changes(enforce=True, grace=1.0, threshold=2.0, settle=3.0, backend="poll", once=True)
+    changes = Changes(
+        enforce=True, grace="1s", threshold="2s", settle="3s", backend="poll", once=True
+    )
     setup = make_setup(Globals(namespace=("a",)), changes, without_containerd=True, environ={})
     policies = setup.policies
     assert (policies.default.enforce, policies.default.grace) == (True, 1.0)
@@ -146,13 +175,20 @@ def test_changes_reach_the_policies() -> None:
     assert (setup.backend, setup.waived, setup.namespaces) == ("poll", True, {b"a"})
 
 
-def test_nothing_is_enforced_unless_said() -> None:
-    assert not make_setup(Globals(), environ={}).policies.default.enforce
+@pytest.mark.parametrize("option", ["state", "root", "address"])
+def test_an_empty_path_is_refused(option: str) -> None:
+    with pytest.raises(UsageError, match=f"--{option}"):
+        make_setup(Globals(**{option: ""}), environ={})  # type: ignore[arg-type]
 
 
-def test_an_empty_path_is_refused() -> None:
-    with pytest.raises(UsageError):
-        make_setup(Globals(root=""), environ={})
+def test_a_broken_file_is_a_configuration_error(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("[cleanup]\ngarce = '1m'\n")
+    with pytest.raises(ConfigError) as caught:
+        make_setup(Globals(config=str(file)), environ={})
+    assert str(file) in str(caught.value)
+    assert "grace" in str(caught.value)
+    assert caught.value.code == 78
 
 
 @pytest.mark.parametrize(

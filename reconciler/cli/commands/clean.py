@@ -18,7 +18,7 @@ from reconciler.model.evidence import ContainerdState
 from reconciler.model.outcome import Result
 from reconciler.telemetry import shapes, words
 
-_GRACE = 5.0
+_GRACE = "5s"
 
 
 @click.command(cls=Command, name="clean")
@@ -42,9 +42,9 @@ _GRACE = 5.0
 def clean(  # noqa: PLR0913 - the options
     said: Globals,
     *,
-    threshold: float | None,
-    grace: float | None,
-    settle: float | None,
+    threshold: str | None,
+    grace: str | None,
+    settle: str | None,
     dry_run: bool,
     rescue: bool,
     yes: bool,
@@ -58,7 +58,7 @@ def clean(  # noqa: PLR0913 - the options
     from reconciler.cli import session
 
     if grace is None:
-        grace = 0.0 if rescue else _GRACE
+        grace = "0s" if rescue else _GRACE
     changes = Changes(enforce=True, grace=grace, threshold=threshold, settle=settle, once=True)
     setup = make_setup(said, changes, without_containerd=without_containerd)
     check_state(setup.layout, may_be_missing=rescue)

@@ -15,6 +15,7 @@ from reconciler.demo.story import Witness, tell
 from reconciler.errors import ExitCode, UsageError
 from reconciler.loop import Loop
 from reconciler.model.ids import show
+from reconciler.settings.units import parse_duration
 from reconciler.telemetry import words
 
 _GRACE = 2.0
@@ -33,20 +34,21 @@ _SETTLE = 3600.0
 )
 @click.option("--hold", is_flag=True, help="Go on until Ctrl-C.")
 @click.pass_obj
-def demo(said: Globals, *, seconds: float, hold: bool) -> int:
+def demo(said: Globals, *, seconds: str, hold: bool) -> int:
     """Show all of it on a throw-away tree; no containerd, no root needed.
 
     Live, stopped, orphaned and dead tasks are made of real processes and files in a temporary
     directory, and the reconciler is let loose on them. Half way a living task is killed. At the
     end nothing is left of it all, and what was promised of each bundle is checked.
     """
-    if seconds < _LEAST:
-        raise UsageError(f"--seconds {seconds:g}s is too short", f"use {_LEAST:g}s or more")
+    lasts = parse_duration(seconds)
+    if lasts < _LEAST:
+        raise UsageError(f"--seconds {seconds} is too short", f"use {_LEAST:g}s or more")
     clock, witness, output = SystemClock(), Witness(), Output(quiet=said.quiet)
     with DemoNode(clock.wall()) as node:
         output.say(f"a tree of its own, without mounts and cgroups: {show(node.top)}")
         before = pictures(node.layout)
-        code = _watch(said, node, witness, None if hold else seconds, output)
+        code = _watch(said, node, witness, None if hold else lasts, output)
         if code not in (ExitCode.DONE, ExitCode.BLOCKED):
             return code
         kept = list(compare(node, before, witness.verdicts))

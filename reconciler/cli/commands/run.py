@@ -36,10 +36,10 @@ def run(  # noqa: PLR0913 - the options
     *,
     enforce: bool,
     once: bool,
-    grace: float | None,
-    threshold: float | None,
-    settle: float | None,
-    backend: Backend | None,
+    grace: str | None,
+    threshold: str | None,
+    settle: str | None,
+    backend: str | None,
     without_containerd: bool,
 ) -> int:
     """Watch, decide and show; remove what is due with --enforce. Ctrl-C ends it."""
