@@ -30,6 +30,7 @@ from reconciler.ports import Emit, Exits, Eyes, Guards, Source, Watcher, Witness
 from reconciler.probe.mounts import MountTable, index
 from reconciler.probe.narrow import NarrowEyes
 from reconciler.probe.tree import TreeEyes
+from reconciler.settings.load import Loaded
 from reconciler.watch.exits import ExitWatch
 from reconciler.watch.mounts import MountWatch
 from reconciler.watch.select import Watching
@@ -193,3 +194,16 @@ def _narrowed(eyes: Eyes, namespaces: frozenset[bytes]) -> Eyes:
     if not namespaces:
         return eyes
     return NarrowEyes(eyes, lambda key: key.namespace in namespaces)
+
+
+def setup_from(loaded: Loaded) -> Setup:
+    """Make a setup from a configuration."""
+    settings = loaded.settings
+    return Setup(
+        layout=loaded.layout,
+        policies=loaded.policies(volatile=not settings.containerd.allow_disk),
+        backend=settings.watch.backend.value,
+        relist=settings.watch.relist_seconds,
+        allow_disk=settings.containerd.allow_disk,
+        lazy_unmount=settings.cleanup.lazy_unmount,
+    )

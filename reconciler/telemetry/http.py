@@ -12,7 +12,7 @@ from typing import Final
 
 import anyio
 import h11
-from anyio.abc import ByteStream, SocketListener
+from anyio.abc import ByteStream, Listener, SocketStream
 
 MAX_HEADER: Final = 16 * 1024
 MAX_CONNECTIONS: Final = 128
@@ -87,7 +87,7 @@ class Server:
         self._routes = routes
         self._connections = _Connections()
 
-    async def serve(self, listener: SocketListener) -> None:
+    async def serve(self, listener: Listener[SocketStream]) -> None:
         """Serve until cancelled; the listener is closed then."""
         async with listener:
             await listener.serve(self._talk)

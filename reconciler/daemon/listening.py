@@ -1,0 +1,78 @@
+"""Sockets the daemon listens on: one TCP address, and one unix socket that only root may open.
+
+A stale unix socket, left by a daemon that was killed, is removed first; a living one is refused.
+What is removed is a socket in our own directory, by name beneath a handle.
+"""
+
+import os
+import socket
+import stat
+from collections.abc import Sequence
+from errno import ECONNREFUSED, ENOENT
+from typing import Final
+
+import anyio
+from anyio.abc import Listener, SocketListener, SocketStream
+
+from reconciler.errors import ReconcilerError
+
+_BACKLOG: Final = 128
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+async def listen_tcp(address: str) -> Sequence[Listener[SocketStream]]:
+    """Listen on ``host:port`` (an IPv6 host in brackets).
+
+    Raises:
+        ReconcilerError: The address is taken or is none of ours.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        multi = await anyio.create_tcp_listener(
+            local_host=host or None, local_port=int(port), backlog=_BACKLOG, reuse_port=False
+        )
+    except OSError as error:
+        raise ReconcilerError(
+            f"cannot listen on {address}: {error.strerror or error}", "set http.listen, or empty it"
+        ) from None
+    return multi.listeners
+
+
+async def listen_unix(path: str) -> SocketListener:
+    """Listen on a unix socket of mode 0600, in a directory that is made if missing.
+
+    Raises:
+        ReconcilerError: Another process listens there, or it cannot be made.
+    """
+    try:
+        directory, name = os.path.split(path)
+        os.makedirs(directory, mode=0o755, exist_ok=True)
+        _clear(directory, name, path)
+        return await anyio.create_unix_listener(path, mode=0o600, backlog=_BACKLOG)
+    except OSError as error:
+        raise ReconcilerError(
+            f"cannot listen on {path}: {error.strerror or error}", "set http.socket, or empty it"
+        ) from None
+
+
+def _clear(directory: str, name: str, path: str) -> None:
+    """Remove a dead socket of that name; leave everything else where it is."""
+    handle = os.open(directory, _DIRECTORY)
+    try:
+        found = os.stat(name, dir_fd=handle, follow_symlinks=False)
+        if not stat.S_ISSOCK(found.st_mode):
+            raise ReconcilerError(f"{path} exists and is no socket", "set http.socket elsewhere")
+        if _answers(path):
+            raise ReconcilerError(f"another daemon listens on {path}", "stop it first")
+        os.unlink(name, dir_fd=handle)
+    except FileNotFoundError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        error = probe.connect_ex(path)
+    return error not in {ECONNREFUSED, ENOENT}

@@ -1,0 +1,81 @@
+"""Readiness: whether the first listing is done and the guards let us act. A listener."""
+
+from collections.abc import Callable
+
+from reconciler.daemon.endpoints import Check
+from reconciler.decide.decisions import Decision
+from reconciler.model.observations import (
+    GuardsChecked,
+    Listed,
+    Observation,
+    Refusal,
+    Stamp,
+)
+
+
+class Readiness:
+    """Hears the run and knows when it is ready to be relied on.
+
+    A daemon that is to enforce and that a guard refuses at the start is stopped: a unit that looks
+    healthy and removes nothing would be worse.
+
+    Args:
+        enforce: Whether anything is to be removed.
+        became_ready: Called once, when all is in order for the first time.
+    """
+
+    def __init__(self, *, enforce: bool, became_ready: Callable[[], None]) -> None:
+        self.stop: Callable[[], None] = lambda: None
+        self.refused_at_start: tuple[Refusal, ...] = ()
+        self._enforce = enforce
+        self._became_ready = became_ready
+        self._told = False
+        self._listed = False
+        self._answered = False
+        self._refused: tuple[Refusal, ...] | None = None
+
+    def observed(self, stamp: Stamp, observation: Observation) -> None:
+        """Take in what was learnt."""
+        del stamp
+        match observation:
+            case Listed(namespace=None, answered=answered):
+                self._listed = True
+                self._answered = answered
+            case GuardsChecked(refused=refused):
+                if self._refused is None and refused and self._enforce:
+                    self.refused_at_start = refused
+                    self.stop()
+                self._refused = refused
+            case _:
+                return
+        if not self._told and not self.refused_at_start and self._is_ready:
+            self._told = True
+            self._became_ready()
+
+    def decided(self, stamp: Stamp, decision: Decision) -> None:
+        """Nothing to remember."""
+
+    def checks(self) -> tuple[Check, ...]:
+        """List the conditions of readiness.
+
+        A silent containerd does not make us unready: everything then waits, as it should.
+        """
+        return (
+            Check("listing", self._listed and self._answered, self._why_not_listed()),
+            Check("guards", not self._needs_guards(), self._why_refused()),
+        )
+
+    @property
+    def _is_ready(self) -> bool:
+        return all(check.ok for check in self.checks())
+
+    def _needs_guards(self) -> bool:
+        return self._enforce and (self._refused is None or bool(self._refused))
+
+    def _why_not_listed(self) -> str:
+        return "the state tree cannot be read" if self._listed else "not listed yet"
+
+    def _why_refused(self) -> str:
+        if self._refused is None:
+            return "not checked yet"
+        return "; ".join(refusal.reason for refusal in self._refused)
