@@ -62,11 +62,15 @@ _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O
 _PAGE: Final = 4096
 _CHUNK: Final = 1 << 16
 _NS: Final = 1_000_000_000
+_BLOCK: Final = 512  # the unit of statx, whatever the filesystem's own is
+_STATX_NLINK: Final = 0x4
+_STATX_BLOCKS: Final = 0x400
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _StatxBuffer = ctypes.c_char * 256
 _StatfsBuffer = ctypes.c_char * 256
 _STATX: Final = struct.Struct("=I4xQI8xHxxQQQ24xqI20xqI12xIIQ")
+_STATX_USE: Final = struct.Struct("=16xI28xQ")
 _OPEN_HOW: Final = struct.Struct("=QQQ")
 
 _libc.statx.argtypes = [
@@ -242,6 +246,16 @@ def statx(dir_fd: int, name: bytes, flags: int = AT_PASSIVE, mask: int = STATX_A
 def statx_handle(fd: int) -> Stat:
     """Look at what a handle (also an O_PATH one) is open on."""
     return statx(fd, b"", AT_PASSIVE | AT_EMPTY_PATH)
+
+
+def allocated(dir_fd: int, name: bytes) -> int:
+    """Tell how many bytes go with this name; none if the file has another. Half of a statx."""
+    _refuse_nul(name)
+    buffer = _StatxBuffer()
+    if _libc.statx(dir_fd, name, AT_PASSIVE, _STATX_NLINK | _STATX_BLOCKS, buffer) != 0:
+        raise _error(name)
+    nlink, blocks = _STATX_USE.unpack_from(buffer)
+    return int(blocks) * _BLOCK if nlink == 1 else 0
 
 
 def umount2(path: bytes, flags: int) -> None:

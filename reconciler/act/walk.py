@@ -25,7 +25,6 @@ _BATCH: Final = 4096  # names held at a time, however many a directory has
 _HANDLES: Final = 32  # directories held open at a time, however deep the tree is
 _SPARE: Final = 16  # listings beyond those its first size needs, before somebody is filling it
 _PATH_LIMIT: Final = 3800  # below PATH_MAX by more than one name
-_BLOCK: Final = 512
 
 
 def identity_of(seen: kernel.Stat) -> Identity:
@@ -155,15 +154,14 @@ class Walk:
 
     def _unlink(self, dir_fd: int, name: bytes) -> None:
         try:
-            seen = kernel.statx(dir_fd, name)
+            size = kernel.allocated(dir_fd, name)
             os.unlink(name, dir_fd=dir_fd)
         except (FileNotFoundError, IsADirectoryError):
             return  # gone, or a directory by now: the next listing shows it
         except OSError as error:
             raise blocked_at(dir_fd, name, error, self._path(name), self.entries) from None
         self.entries += 1
-        if seen.nlink == 1:
-            self.bytes += seen.blocks * _BLOCK
+        self.bytes += size
 
     # ---- up
 
