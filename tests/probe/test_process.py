@@ -71,7 +71,7 @@ def test_the_named_start_time_confirms(world: World) -> None:
 
 def test_another_start_time_refutes(world: World) -> None:
     pid = world.child()
-    assert judged(Candidate(pid, start_of(pid) - 1)).state is InitState.DEAD
+    assert judged(Candidate(pid, start_of(pid) - 1), UNKNOWN).state is InitState.DEAD
 
 
 def test_a_reaped_process_is_dead(world: World) -> None:
