@@ -99,7 +99,7 @@ class Walk:
         self._go_on(name)
         here = self._handle(len(self._frames) - 1)
         if len(self._frames) == 1 and name in self._mount_points:
-            self._rmdir(here, name, self._path(name))
+            self._rmdir(here, name, name)
         else:
             self._enter(here, name)
 
@@ -170,7 +170,7 @@ class Walk:
         above = self._handle(len(self._frames) - 2)
         try:
             if len(self._frames) > 1 or self._still_is(frame.name, expected):
-                self._rmdir(above, frame.name, self._path())
+                self._rmdir(above, frame.name, b"")
         except Blocked as blocked:
             if blocked.reason is not BlockReason.NOT_EMPTY:
                 raise
@@ -179,13 +179,13 @@ class Walk:
         self._frames.pop()
         os.close(frame.fd)
 
-    def _rmdir(self, dir_fd: int, name: bytes, path: bytes) -> None:
+    def _rmdir(self, dir_fd: int, name: bytes, below: bytes) -> None:
         try:
             os.rmdir(name, dir_fd=dir_fd)
         except FileNotFoundError:
             return
         except OSError as error:
-            raise blocked_at(dir_fd, name, error, path, self.entries) from None
+            raise blocked_at(dir_fd, name, error, self._path(below), self.entries) from None
         self.entries += 1
 
     def _still_is(self, name: bytes, expected: Identity) -> bool:
@@ -226,30 +226,32 @@ class Walk:
         """Give the handle of a directory on the way down; -1 means the one that holds the tree."""
         if index < 0:
             return self._parent_fd
-        frame = self._frames[index]
-        if frame.fd < 0:
-            frame.fd = self._reopen(index)
-        return frame.fd
+        if self._frames[index].fd < 0:
+            # Several at once, because the way from the top is long and each will be needed.
+            first = max(0, index - _HANDLES // 2)
+            names = [frame.name for frame in self._frames]
+            self._reopen(first, self._parent_fd, _paths(names[: first + 1]))
+            for each in range(first + 1, index + 1):
+                self._reopen(each, self._frames[each - 1].fd, iter(names[each : each + 1]))
+        return self._frames[index].fd
 
-    def _reopen(self, index: int) -> int:
-        """Open a directory again by its names, as many at a time as a path may hold."""
-        names = [frame.name for frame in self._frames[: index + 1]]
-        fd = os.dup(self._parent_fd)
+    def _reopen(self, index: int, start: int, paths: Iterator[bytes]) -> None:
+        """Open a directory again by paths from a handle; it must be what it was."""
+        fd = os.dup(start)
         try:
-            for part in _paths(names):
-                below = kernel.open_beneath(fd, part)
+            for path in paths:
+                below = kernel.open_beneath(fd, path)
                 os.close(fd)
                 fd = below
-            expected = self._frames[index].identity
-            seen = identity_of(kernel.statx_handle(fd))
+            seen = kernel.statx_handle(fd)
         except OSError as error:
             os.close(fd)
-            raise blocked_by(error, b"/".join(names), self.entries) from None
-        if seen != expected:
+            raise blocked_by(error, self._path(), self.entries) from None
+        if identity_of(seen) != self._frames[index].identity:
             os.close(fd)
-            detail = "moved while it was emptied"
-            raise Blocked(BlockReason.CHANGED, b"/".join(names), detail, self.entries)
-        return fd
+            detail = f"a directory {len(self._frames) - 1 - index} above was moved meanwhile"
+            raise Blocked(BlockReason.CHANGED, self._path(), detail, self.entries)
+        self._frames[index].fd = fd
 
 
 def check_identity(seen: kernel.Stat, expected: Identity, path: bytes) -> None:

@@ -2,46 +2,20 @@
 
 import errno
 import os
-import re
 import socket
 import stat
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from reconciler import kernel
-from reconciler.act import walk
 from reconciler.act.blocked import Blocked, blocked_by
 from reconciler.act.removal import Removed, hide, remove_mount_point, remove_tree
-from reconciler.model.hidden import hidden_name, parse_hidden
 from reconciler.model.ids import Identity
 from reconciler.model.outcome import BlockReason
+from tests.act.removing import identity, never, remove
 from tests.support.canary import plant
 
 ODD_NAMES = [b"new\nline", b"\xff\xfe", b"-rf", b" ", b"tab\tback\\slash", b"n" * 255, b"...", b"*"]
-
-
-def never() -> bool:
-    return False
-
-
-def identity(parent: int, name: bytes) -> Identity:
-    return walk.identity_of(kernel.statx(parent, name))
-
-
-@pytest.fixture
-def parent(tmp_path: Path) -> Iterator[int]:
-    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    before = len(os.listdir("/proc/self/fd"))
-    yield fd
-    assert len(os.listdir("/proc/self/fd")) == before, "a handle was left open"
-    os.close(fd)
-
-
-def remove(parent: int, name: bytes = b"victim", **more) -> Removed:
-    return remove_tree(parent, name, identity(parent, name), never, **more)
 
 
 def test_everything_goes_and_is_counted(tmp_path: Path, parent: int) -> None:
@@ -143,91 +117,6 @@ def test_fifos_sockets_and_devices_are_unlinked_unopened(tmp_path: Path, parent:
         assert remove(parent).entries == special + 1
         seen = {event.mask for event in watch.read(timeout=0)}
     assert not any(mask & (flags.OPEN | flags.ACCESS | flags.MODIFY) for mask in seen)
-
-
-def test_a_tree_3000_deep_needs_few_handles(tmp_path: Path, parent: int) -> None:
-    fd = os.dup(parent)
-    for name in [b"victim", *[b"d"] * 3000]:
-        os.mkdir(name, dir_fd=fd)
-        below = os.open(name, os.O_RDONLY, dir_fd=fd)
-        os.close(fd)
-        fd = below
-    os.close(fd)
-    most = asked = 0
-
-    def watch_handles() -> bool:
-        nonlocal most, asked
-        asked += 1
-        if asked % 20 == 0:
-            most = max(most, len(os.listdir("/proc/self/fd")))
-        return False
-
-    before = len(os.listdir("/proc/self/fd"))
-    removed = remove_tree(parent, b"victim", identity(parent, b"victim"), watch_handles)
-    assert removed.entries == 3001
-    assert walk._HANDLES <= most - before <= walk._HANDLES + 4
-    assert os.listdir(parent) == []
-
-
-def test_deep_trees_of_long_names_are_opened_again_in_pieces(tmp_path: Path, parent: int) -> None:
-    fd = os.dup(parent)
-    for name in [b"victim", *[b"n" * 255] * 100]:
-        os.mkdir(name, dir_fd=fd)
-        below = os.open(name, os.O_RDONLY, dir_fd=fd)
-        os.close(fd)
-        fd = below
-    os.close(fd)
-    assert remove(parent).entries == 101
-
-
-def test_a_directory_moved_away_from_under_a_deep_walk_is_noticed(
-    tmp_path: Path, parent: int
-) -> None:
-    """Its handle was given up; by its old name another directory is found."""
-    depth = walk._HANDLES + 10
-    top = tmp_path / "victim"
-    deep = top.joinpath(*["d"] * depth)
-    deep.mkdir(parents=True)
-    (deep / "last").touch()
-
-    def swap_at_the_bottom() -> bool:
-        if not deep.exists():
-            return False
-        if not (deep / "last").exists() and not (tmp_path / "elsewhere").exists():
-            (top / "d" / "d").rename(tmp_path / "elsewhere")
-            (top / "d" / "d" / "kept").mkdir(parents=True)
-        return False
-
-    (deep / "sub").mkdir()
-    with pytest.raises(Blocked) as caught:
-        remove_tree(parent, b"victim", identity(parent, b"victim"), swap_at_the_bottom)
-    assert caught.value.reason is BlockReason.CHANGED
-    assert (top / "d" / "d" / "kept").is_dir()
-
-
-def test_many_entries_go_in_batches(
-    tmp_path: Path, parent: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(walk, "_BATCH", 10)
-    victim = tmp_path / "victim"
-    victim.mkdir()
-    for number in range(95):
-        (victim / f"f{number}").touch()
-        if number % 5 == 0:
-            (victim / f"d{number}" / "sub").mkdir(parents=True)
-    assert remove(parent).entries == 1 + 95 + 2 * 19
-    assert os.listdir(parent) == []
-
-
-@pytest.mark.slow
-def test_100000_entries_in_one_directory(tmp_path: Path, parent: int) -> None:
-    victim = tmp_path / "victim"
-    victim.mkdir()
-    fd = os.open(victim, os.O_RDONLY)
-    for number in range(100_000):
-        os.close(os.open(b"f%d" % number, os.O_CREAT | os.O_WRONLY, dir_fd=fd))
-    os.close(fd)
-    assert remove(parent).entries == 100_001
 
 
 def test_told_to_stop_it_stops_at_an_entry_and_goes_on_later(tmp_path: Path, parent: int) -> None:
@@ -358,115 +247,6 @@ def test_remove_mount_point_keeps_what_is_in_it(tmp_path: Path, parent: int) -> 
     assert Path("/etc").is_dir()
 
 
-def test_hiding_frees_the_name_and_keeps_the_object(tmp_path: Path, parent: int) -> None:
-    (tmp_path / "victim").mkdir()
-    expected = identity(parent, b"victim")
-    hidden = hide(parent, b"victim", expected)
-    assert hidden is not None
-    assert os.listdir(parent) == [os.fsdecode(hidden)]
-    assert hidden != b".victim"
-    assert identity(parent, hidden) == expected
-    assert parse_hidden(hidden) == expected.ino
-    assert hide(parent, b"victim", expected) is None
-    remove_tree(parent, hidden, expected, never)
-    assert os.listdir(parent) == []
-
-
-def test_hiding_does_not_rename_another_object(tmp_path: Path, parent: int) -> None:
-    (tmp_path / "victim").mkdir()
-    (tmp_path / "other").mkdir()
-    before = identity(parent, b"victim")
-    with pytest.raises(Blocked) as caught:
-        hide(parent, b"victim", identity(parent, b"other"))
-    assert caught.value.reason is BlockReason.CHANGED
-    assert caught.value.mutations == 0
-    assert identity(parent, b"victim") == before
-
-
-def racing_rename(monkeypatch: pytest.MonkeyPatch, before, after=lambda: None) -> None:
-    """Do something in the instant before, and another thing after, the first rename."""
-    real, calls = kernel.renameat2, []
-
-    def rename(*args) -> None:
-        first = not calls
-        calls.append(args)
-        if first:
-            before()
-        real(*args)
-        if first:
-            after()
-
-    monkeypatch.setattr(kernel, "renameat2", rename)
-
-
-def test_an_id_created_again_at_the_last_instant_gets_its_name_back(
-    tmp_path: Path, parent: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    victim = tmp_path / "victim"
-    victim.mkdir()
-    expected = identity(parent, b"victim")
-
-    def recreate() -> None:
-        victim.rename(tmp_path / "old")  # keeps the inode, so that the new one differs
-        victim.mkdir()
-        (victim / "config.json").touch()
-
-    racing_rename(monkeypatch, recreate)
-    with pytest.raises(Blocked) as caught:
-        hide(parent, b"victim", expected)
-    assert caught.value.reason is BlockReason.CHANGED
-    assert caught.value.mutations == 2
-    assert (victim / "config.json").exists()
-    assert sorted(os.listdir(parent)) == ["old", "victim"]
-
-
-def test_where_the_name_cannot_be_given_back_nothing_is_overwritten_and_it_is_said(
-    tmp_path: Path, parent: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    victim = tmp_path / "victim"
-    victim.mkdir()
-    expected = identity(parent, b"victim")
-
-    def recreate() -> None:
-        victim.rename(tmp_path / "old")
-        victim.mkdir()
-        (victim / "second").touch()
-
-    def and_again() -> None:
-        victim.mkdir()
-        (victim / "third").touch()
-
-    racing_rename(monkeypatch, recreate, and_again)
-    with pytest.raises(Blocked, match=re.escape("it is now .reconciler-")) as caught:
-        hide(parent, b"victim", expected)
-    assert caught.value.mutations == 1
-    assert os.listdir(victim) == ["third"]
-    (hidden,) = tmp_path.glob(".reconciler-*")
-    assert os.listdir(hidden) == ["second"]
-    assert parse_hidden(os.fsencode(hidden.name)) != hidden.stat().st_ino  # nobody's leftover
-
-
-@pytest.mark.parametrize(
-    ("name", "ino"),
-    [
-        (hidden_name(0x2A, b"\0" * 8), 0x2A),
-        (hidden_name(2**64 - 1, b"\xff" * 8), 2**64 - 1),
-        (b".reconciler-2a-0000000000000000\n", None),
-        (b".reconciler-2a-000000000000000", None),
-        (b".reconciler-02a-0000000000000000", None),
-        (b".reconciler--0000000000000000", None),
-        (b".reconciler-2A-0000000000000000", None),
-        (b"x.reconciler-2a-0000000000000000", None),
-        (b".reconciler-" + b"f" * 17 + b"-0000000000000000", None),
-        (b".victim", None),
-        (b"", None),
-    ],
-    ids=str,
-)
-def test_only_our_own_hidden_names_are_known(name: bytes, ino: int | None) -> None:
-    assert parse_hidden(name) == ino
-
-
 @pytest.mark.parametrize(
     ("number", "reason"),
     [
@@ -487,14 +267,3 @@ def test_every_error_has_a_reason(number: int, reason: BlockReason) -> None:
     assert blocked.reason is reason
     assert blocked.mutations == 3
     assert str(blocked) == f"{reason.value}: a\\x0ab ({os.strerror(number)})"
-
-
-def test_removal_needs_no_recursion(tmp_path: Path, parent: int) -> None:
-    (tmp_path / "victim").joinpath(*["d"] * 300).mkdir(parents=True)
-    depth = len(__import__("inspect").stack())
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(depth + 60)
-    try:
-        assert remove(parent).entries == 301
-    finally:
-        sys.setrecursionlimit(limit)

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import kernel
-from reconciler.act import walk
 from reconciler.act.blocked import Blocked
 from reconciler.act.removal import hide, remove_mount_point, remove_tree
-from reconciler.model.ids import Identity
 from reconciler.model.outcome import BlockReason
+from tests.act.removing import identity, never
 from tests.support.canary import Canary, plant
 from tests.support.mountns import (
     MNT_DETACH,
@@ -28,14 +26,6 @@ from tests.support.mountns import (
 )
 
 pytestmark = pytest.mark.safety
-
-
-def never() -> bool:
-    return False
-
-
-def identity(parent: int, name: bytes = b"victim") -> Identity:
-    return walk.identity_of(kernel.statx(parent, name))
 
 
 def bundle(top: Path) -> Path:

@@ -1,0 +1,17 @@
+"""What tests in this folder share."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Iterator[int]:
+    """Give a handle on an empty directory, and see that no other is left open."""
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    before = len(os.listdir("/proc/self/fd"))
+    yield fd
+    assert len(os.listdir("/proc/self/fd")) == before, "a handle was left open"
+    os.close(fd)
