@@ -269,7 +269,9 @@ class Loop:
 
     async def _clean(self, request: Clean) -> None:
         await self._ask_node(self._stages.clock.monotonic() - FRESH)
-        outcome = await self._stages.hands.clean(request.key, request.identity, self._node)
+        hands = self._stages.hands
+        act = hands.kill if request.kill else hands.clean
+        outcome = await act(request.key, request.identity, self._node)
         if outcome.holders:
             pids = [holder.pid for holder in outcome.holders]
             self._stages.exits.expect_holders(request.key, pids)

@@ -126,6 +126,16 @@ class Hands(Protocol):
         """
         ...
 
+    async def kill(self, key: BundleKey, identity: Identity, node: Node) -> Outcome:
+        """Judge the bundle once more and end its processes if it is still the same and orphaned.
+
+        Args:
+            key: The bundle.
+            identity: The object that was judged.
+            node: What the node's witnesses said less than a moment ago.
+        """
+        ...
+
     async def finish(self, key: BundleKey, identity: Identity) -> Outcome:
         """Finish a removal of ours that was cut short.
 

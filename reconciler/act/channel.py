@@ -6,7 +6,7 @@ child may do is a struct on this page, so the page is the whole privileged inter
 does I/O except :class:`Link`, the blocking end of the zygote and its children, and :class:`Slate`.
 
     control   parent -> zygote: Spawn (with two handles), Interrupt, Kill  zygote -> parent: Exited
-    job       parent -> child:  CleanJob, FinishJob, SweepJob, Deleted
+    job       parent -> child:  CleanJob, KillJob, FinishJob, SweepJob, Deleted
               child -> parent:  Hello, AskDelete, Done, Swept
     slate     child writes, parent reads if it must: Progress
 """
@@ -101,6 +101,16 @@ class CleanJob(msgspec.Struct, frozen=True, tag=True):
     manner: Manner
 
 
+class KillJob(msgspec.Struct, frozen=True, tag=True):
+    """Judge this bundle again and end its processes if it is still that object and orphaned."""
+
+    key: BundleKey
+    identity: Identity
+    containerd: ContainerdState
+    listed: bool
+    manner: Manner
+
+
 class FinishJob(msgspec.Struct, frozen=True, tag=True):
     """Finish a removal of ours that was cut short; the key's id is the hidden name."""
 
@@ -155,7 +165,7 @@ class Swept(msgspec.Struct, frozen=True, tag=True):
 
 
 ToZygote = Spawn | Interrupt | Kill
-Job = CleanJob | FinishJob | SweepJob
+Job = CleanJob | KillJob | FinishJob | SweepJob
 ToChild = Job | Deleted
 FromChild = Hello | AskDelete | Done | Swept
 Message = ToZygote | Exited | ToChild | FromChild

@@ -11,7 +11,7 @@ from typing import Self
 
 import anyio
 
-from reconciler.act.channel import CleanJob, Done, FinishJob, Manner, SweepJob, Swept
+from reconciler.act.channel import CleanJob, Done, FinishJob, KillJob, Manner, SweepJob, Swept
 from reconciler.act.crew import Attempt, Crew, Delete, DiedError, Limits
 from reconciler.clock import SystemClock
 from reconciler.model.evidence import Node, Sweep
@@ -82,6 +82,16 @@ class Executor:
         job = CleanJob(key, identity, said.state, key in said.tasks, self._manner)
         return await self._act(job)
 
+    async def kill(self, key: BundleKey, identity: Identity, node: Node) -> Outcome:
+        """Judge the bundle once more and end its processes if it is still the same and orphaned.
+
+        Raises:
+            RuntimeError: Somebody is at it already: a bug in the caller.
+        """
+        said = node.containerd
+        job = KillJob(key, identity, said.state, key in said.tasks, self._manner)
+        return await self._act(job)
+
     async def finish(self, key: BundleKey, identity: Identity) -> Outcome:
         """Finish a removal of ours that was cut short; ``key`` holds the hidden name.
 
@@ -116,7 +126,7 @@ class Executor:
         for attempt in self._under_way.values():
             attempt.scope.cancel()
 
-    async def _act(self, job: CleanJob | FinishJob) -> Outcome:
+    async def _act(self, job: CleanJob | KillJob | FinishJob) -> Outcome:
         if job.key in self._under_way:
             raise RuntimeError(f"{job.key} is being cleaned already")
         attempt = Attempt(job)
@@ -130,7 +140,7 @@ class Executor:
                 self._all_done.set()
                 self._all_done = anyio.Event()
 
-    async def _attempt(self, job: CleanJob | FinishJob, attempt: Attempt) -> Outcome:
+    async def _attempt(self, job: CleanJob | KillJob | FinishJob, attempt: Attempt) -> Outcome:
         began = self._clock.monotonic()
         blank = Outcome(job.key, job.identity, Result.FAILED)
         if self._stopping:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from reconciler.act.blocked import Blocked, blocked_by
-from reconciler.act.channel import CleanJob
+from reconciler.act.channel import CleanJob, KillJob
 from reconciler.act.workplace import Workplace
 from reconciler.decide.decisions import Judgement, Verdict
 from reconciler.decide.verdicts import judge
@@ -46,11 +46,13 @@ class Seen:
     judgement: Judgement
 
 
-def look_again(place: Workplace, job: CleanJob) -> Seen:
+def look_again(
+    place: Workplace, job: CleanJob | KillJob, wanted: Verdict = Verdict.LEFTOVER
+) -> Seen:
     """Look at the bundle and judge it.
 
     Raises:
-        NotLeftover: It is gone, another object, or anything but a leftover.
+        NotLeftover: It is gone, another object, or of another verdict than the wanted one.
         Blocked: Something is mounted below it that we may not unmount.
     """
     key = job.key
@@ -69,9 +71,10 @@ def look_again(place: Workplace, job: CleanJob) -> Seen:
     named = is_identifier(key.namespace) and is_identifier(key.id)
     young = place.clock.wall() - look.newest_mtime < job.manner.settle
     judgement = judge(weigh(key, named, look, node), young=young)
-    if judgement.verdict is not Verdict.LEFTOVER:
+    if judgement.verdict is not wanted:
         raise NotLeftover(f"{judgement.verdict.value}: {judgement.reason}", look)
-    refuse_foreign(look.mounts)
+    if wanted is Verdict.LEFTOVER:
+        refuse_foreign(look.mounts)
     return Seen(look, found.resources, judgement)
 
 

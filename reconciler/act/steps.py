@@ -14,7 +14,7 @@ from typing import Final
 
 from reconciler import kernel
 from reconciler.act.blocked import Blocked, blocked_by
-from reconciler.act.channel import CleanJob, FinishJob
+from reconciler.act.channel import CleanJob, FinishJob, KillJob
 from reconciler.act.holders import holders
 from reconciler.act.hooks import is_torn, pick_runc, run_hooks
 from reconciler.act.record import Kept, Record, Tally
@@ -35,7 +35,7 @@ def clean(place: Workplace, job: CleanJob) -> Outcome:
     """Judge the bundle once more and remove it if it is still the same and still leftover."""
     attempt = _Cleanup(place, job)
     try:
-        return _conclude(place, attempt.record, job, attempt.run, lambda: attempt.holders)
+        return conclude(place, attempt.record, job, attempt.run, lambda: attempt.holders)
     finally:
         attempt.close()
 
@@ -53,7 +53,7 @@ def finish(place: Workplace, job: FinishJob) -> Outcome:
         finally:
             os.close(namespace)
 
-    return _conclude(place, record, job, lambda: record.core("bundle", remove), tuple)
+    return conclude(place, record, job, lambda: record.core("bundle", remove), tuple)
 
 
 def open_namespace(layout: Layout, key: BundleKey) -> int:
@@ -75,10 +75,10 @@ def open_namespace(layout: Layout, key: BundleKey) -> int:
         raise blocked_by(error, key.namespace) from None
 
 
-def _conclude(
+def conclude(
     place: Workplace,
     record: Record,
-    job: CleanJob | FinishJob,
+    job: CleanJob | KillJob | FinishJob,
     work: Callable[[], None],
     who: Callable[[], tuple[Holder, ...]],
 ) -> Outcome:

@@ -25,6 +25,7 @@ from reconciler.act.channel import (
     Done,
     FinishJob,
     Hello,
+    KillJob,
     Link,
     MessageError,
     Slate,
@@ -33,6 +34,7 @@ from reconciler.act.channel import (
     ToChild,
     child_hears,
 )
+from reconciler.act.orphans import end_orphan
 from reconciler.act.steps import clean, finish
 from reconciler.act.workplace import Workplace
 from reconciler.act.zygote import Job, Zygote
@@ -90,10 +92,12 @@ class Server:
             self._socket.shutdown(socket.SHUT_RD)
         return self._link.receive()
 
-    def _serve(self, job: CleanJob | FinishJob | SweepJob) -> None:
+    def _serve(self, job: CleanJob | KillJob | FinishJob | SweepJob) -> None:
         match job:
             case CleanJob():
                 self._link.send(Done(clean(self._place, job)))
+            case KillJob():
+                self._link.send(Done(end_orphan(self._place, job)))
             case FinishJob():
                 self._link.send(Done(finish(self._place, job)))
             case SweepJob():

@@ -23,7 +23,7 @@ from reconciler.decide.decisions import (
 )
 from reconciler.decide.dues import Dues, exceeded
 from reconciler.decide.hearsay import Hearsay, NodeChange
-from reconciler.decide.policy import Policies, Policy
+from reconciler.decide.policy import Orphans, Policies, Policy
 from reconciler.decide.track import LIVING, SERVED, Deaths, Track
 from reconciler.decide.verdicts import judge
 from reconciler.decide.views import BundleView, view_of
@@ -244,16 +244,22 @@ class Bundles:
 
     def _place(self, track: Track, now: float) -> None:
         policy = self._policy(track)
-        if track.verdict is not Verdict.LEFTOVER:
-            self._leave_leftover(track)
+        is_leftover = track.verdict is Verdict.LEFTOVER
+        if not is_leftover:
+            self._dues.leave(track)
             self._report_budgets(track, policy, now)
+        if not is_leftover and not _is_to_be_killed(track, policy):
+            self._leave_leftover(track)
             return
+        if track.waiting_as is not track.verdict:
+            track.waiting_as, track.leftover_since, track.committed = track.verdict, None, False
         if track.leftover_since is None:
             track.leftover_since = now if track.resumed is None else min(now, track.resumed)
             track.resumed = None
-        for key in self._dues.enter(track, policy, self._policies.node_max_size):
-            # To be thought about at once, but from the top: it may be another bundle.
-            self._agenda.set(key, now)
+        if is_leftover:
+            for key in self._dues.enter(track, policy, self._policies.node_max_size):
+                # To be thought about at once, but from the top: it may be another bundle.
+                self._agenda.set(key, now)
         if policy.protect:
             track.phase, track.cause = Phase.PROTECTED, policy.name
             self._cleanups.withdraw(track.key)
@@ -275,12 +281,11 @@ class Bundles:
 
     def _leave_leftover(self, track: Track) -> None:
         track.phase, track.cause = Phase.NONE, ""
-        track.leftover_since, track.committed = None, False
+        track.waiting_as, track.leftover_since, track.committed = None, None, False
         track.attempts, track.retry_at = 0, 0.0
         if track.verdict is not Verdict.UNKNOWN:
             track.resumed = None
         self._cleanups.withdraw(track.key)
-        self._dues.leave(track)
 
     def _report_budgets(self, track: Track, policy: Policy, now: float) -> None:
         """Say once that a running task is over a budget; it is never touched."""
@@ -351,6 +356,16 @@ class Bundles:
         waits = track.phase is Phase.WAITING
         due_at = self._dues.due_at(track, self._policy(track)) if waits else None
         return Judged(track.key, judgement, track.phase, previous, track.cause, due_at, track.facts)
+
+
+def _is_to_be_killed(track: Track, policy: Policy) -> bool:
+    """Tell whether an orphaned workload waits for its end; only where the operator said so."""
+    return (
+        track.verdict is Verdict.ORPHANED
+        and policy.orphans is Orphans.KILL
+        and policy.enforce
+        and not policy.protect
+    )
 
 
 def _may_look_otherwise(look: Look, verdict: Verdict | None) -> bool:

@@ -141,12 +141,17 @@ class AskNode:
 
 @dataclass(frozen=True, slots=True)
 class Clean:
-    """Ask for a cleanup. At most one per bundle is under way; an Outcome must follow."""
+    """Ask for a cleanup. At most one per bundle is under way; an Outcome must follow.
+
+    ``kill``: it is not a leftover but an orphaned workload that the operator wants ended; nothing
+    is removed by that.
+    """
 
     key: BundleKey
     identity: Identity
     claimed: bool
     attempt: int
+    kill: bool = False
 
 
 @dataclass(frozen=True, slots=True)

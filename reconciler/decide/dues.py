@@ -6,7 +6,7 @@ A budget never overrides a verdict: only leftovers come here, and two looks rema
 from typing import Final
 
 from reconciler.decide.budgets import Scope, SizeBudgets
-from reconciler.decide.decisions import BudgetKind
+from reconciler.decide.decisions import BudgetKind, Verdict
 from reconciler.decide.policy import Policy
 from reconciler.decide.track import Track
 from reconciler.model.ids import BundleKey
@@ -46,6 +46,8 @@ class Dues:
         if track.committed or self._is_marked(track):
             return since
         due = max(since + policy.grace, life + policy.threshold)
+        if track.verdict is Verdict.ORPHANED:
+            return due  # no budget is worth a living workload
         return due if policy.max_age is None else min(due, max(since, life + policy.max_age))
 
     def _is_marked(self, track: Track) -> bool:

@@ -15,7 +15,15 @@ from typing import Final, assert_never
 from reconciler.decide.asking import Asking
 from reconciler.decide.bundles import Bundles
 from reconciler.decide.cleanups import Cleanups, Hold
-from reconciler.decide.decisions import Clean, Decision, FinishRemoval, LookAt, Phase, Relist
+from reconciler.decide.decisions import (
+    Clean,
+    Decision,
+    FinishRemoval,
+    LookAt,
+    Phase,
+    Relist,
+    Verdict,
+)
 from reconciler.decide.hearsay import Hearsay
 from reconciler.decide.policy import Policies
 from reconciler.decide.summary import Summary, summarize
@@ -202,6 +210,9 @@ class Engine:
             case Result.BLOCKED | Result.FAILED | Result.HELD | Result.PROTECTED:
                 cause = outcome.reason.value if outcome.reason else outcome.result.value
                 self._bundles.set_back(track, now, cause)
+            case Result.KILLED:
+                # What is left becomes a leftover, with a grace of its own.
+                track.leftover_since, track.committed = None, False
             case Result.SKIPPED:
                 # Disagreement breaks the unbroken time under our eyes.
                 track.leftover_since, track.committed = now, False
@@ -225,7 +236,8 @@ class Engine:
                 continue
             self._bundles.begin(track)
             claimed = track.judgement is not None and track.judgement.claimed
-            self._out.append(Clean(key, track.identity, claimed, track.attempts + 1))
+            kill = track.verdict is Verdict.ORPHANED
+            self._out.append(Clean(key, track.identity, claimed, track.attempts + 1, kill))
         ask = self._asking.ask(now)
         if ask is not None:
             self._out.append(ask)

@@ -78,6 +78,7 @@ class Track:
         life: Last sign of life; negative for times before the boot.
         last_alive: When it was last judged alive under our eyes.
         leftover_since: Since when it has been leftover without a break.
+        waiting_as: The verdict under which it waits: a leftover, or an orphan that is to be ended.
         resumed: ``leftover_since`` as an earlier run wrote it down, until the first verdict.
         attempts: Failed attempts on this leftover.
         retry_at: Not before, after a failed attempt.
@@ -101,6 +102,7 @@ class Track:
     life: float | None = None
     last_alive: float | None = None
     leftover_since: float | None = None
+    waiting_as: Verdict | None = None
     resumed: float | None = None
     attempts: int = 0
     retry_at: float = 0.0

@@ -15,6 +15,7 @@ class Result(Enum):
     FAILED = "failed"  # we broke (a worker died, a bug): retried, and loud
     HELD = "held"  # a brake
     PROTECTED = "protected"
+    KILLED = "killed"  # an orphaned workload was ended; what is left of it waits as a leftover
     SKIPPED = "skipped"  # the second look disagreed, or the bundle went away by itself
 
 

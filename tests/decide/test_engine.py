@@ -17,7 +17,7 @@ from reconciler.decide.decisions import (
     Vanished,
     Verdict,
 )
-from reconciler.decide.policy import Brakes, Match, Policies, Policy, Rule
+from reconciler.decide.policy import Brakes, Match, Orphans, Policies, Policy, Rule
 from reconciler.model.evidence import (
     Answer,
     CgroupState,
@@ -755,3 +755,54 @@ def test_a_memory_of_another_object_is_worth_nothing():
     world.node()
     world.wait(9)
     assert world.cleans() == []
+
+
+# ---------------------------------------------------------------------------- orphans
+
+
+def orphan_world(**policy: object) -> World:
+    changes = {"orphans": Orphans.KILL, **policy}
+    world = World(Policies(default=replace(ENFORCE, **changes)))  # type: ignore[arg-type]
+    world.listed(a=1)
+    world.look(orphaned())
+    world.node()
+    return world
+
+
+def kills(world: World) -> list[bool]:
+    return [d.kill for d in world.said if isinstance(d, Clean)]
+
+
+def test_an_orphan_is_ended_only_where_the_operator_said_so_and_after_the_grace():
+    world = orphan_world()
+    world.wait(9.9)
+    assert kills(world) == []
+    world.wait(0.2)
+    assert kills(world) == [True]
+    for harmless in (
+        {"orphans": Orphans.REPORT},
+        {"enforce": False},
+        {"protect": True},
+        {"threshold": 2 * DAY, "max_age": None},
+    ):
+        world = orphan_world(**harmless)
+        world.wait(DAY)
+        assert kills(world) == []
+
+
+def test_what_is_left_of_an_ended_orphan_waits_a_grace_of_its_own():
+    world = orphan_world()
+    world.wait(11)
+    world.tell(outcome(Result.KILLED))
+    world.look(dead())
+    world.node()
+    world.wait(9)
+    assert kills(world) == [True]
+    world.wait(2)
+    assert kills(world) == [True, False]
+
+
+def test_a_budget_never_ends_a_workload():
+    world = orphan_world(grace=DAY, max_size=1, max_age=1.0)
+    world.wait(100)
+    assert kills(world) == []

@@ -71,6 +71,7 @@ class FakeHands:
     under_way: set[BundleKey] = field(default_factory=set)
     most_at_once: int = 0
     cleaned: list[tuple[float, BundleKey]] = field(default_factory=list)
+    killed: list[BundleKey] = field(default_factory=list)
 
     async def clean(self, key: BundleKey, identity: Identity, node: Node) -> Outcome:
         assert key not in self.under_way, "two hands on one bundle"
@@ -87,6 +88,10 @@ class FakeHands:
             return outcome
         finally:
             self.under_way.discard(key)
+
+    async def kill(self, key: BundleKey, identity: Identity, node: Node) -> Outcome:
+        self.killed.append(key)
+        return Outcome(key, identity, Result.KILLED)
 
     async def finish(self, key: BundleKey, identity: Identity) -> Outcome:
         return Outcome(key, identity, Result.CLEANED)

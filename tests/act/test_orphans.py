@@ -1,0 +1,103 @@
+"""Ending an orphaned workload: only its own processes, only after the grace, nothing removed."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from reconciler.act.channel import KillJob
+from reconciler.act.orphans import end_orphan
+from reconciler.model.outcome import Outcome, Result
+from tests.support.bundles import Bundle
+from tests.support.hand import Hand, workshop
+from tests.support.mountns import private_mounts
+
+
+@contextmanager
+def workload(*groups: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in cgroups; ended by pidfd whatever happens."""
+    child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    try:
+        for group in groups:
+            (group / "cgroup.procs").write_text(str(child.pid))
+        yield child
+    finally:
+        child.kill()
+        child.wait()
+
+
+def end(hand: Hand, bundle: Bundle) -> Outcome:
+    job = KillJob(bundle.key, bundle.identity, hand.containerd, hand.listed, hand.manner)
+    return end_orphan(hand.place, job)
+
+
+def name_init(bundle: Bundle, pid: int) -> None:
+    """Say in runc's state and in init.pid that this process is init."""
+    (bundle.path / "init.pid").write_text(str(pid))
+    state = json.loads((bundle.runc_state / "state.json").read_text())
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    state |= {"init_process_pid": pid, "init_process_start": int(fields[19])}
+    (bundle.runc_state / "state.json").write_text(json.dumps(state))
+
+
+def usable(bundle: Bundle) -> list[Path]:
+    """Its groups that a process can be put into (cpuset of version 1 must be set up first)."""
+    return [group for group in bundle.cgroups if "cpuset" not in group.parts]
+
+
+@private_mounts
+def test_init_and_everybody_in_its_cgroups_are_ended_and_nothing_is_removed(tmp_path):
+    with workshop(tmp_path) as (site, hand):
+        bundle = site.bundle()
+        groups = usable(bundle)
+        with workload(*groups) as init, workload(*groups) as other, workload() as stranger:
+            name_init(bundle, init.pid)
+            left = bundle.left()
+            outcome = end(hand, bundle)
+            assert outcome.result is Result.KILLED, outcome
+            assert init.wait(5) == other.wait(5) == -signal.SIGKILL
+            assert stranger.poll() is None
+            assert bundle.left() == left
+            assert bundle.mounts()
+
+
+@private_mounts
+def test_what_is_no_orphan_any_more_is_left_alone(tmp_path):
+    with workshop(tmp_path) as (site, hand):
+        bundle = site.bundle()
+        with workload() as stranger:
+            outcome = end(hand, bundle)
+            assert outcome.result is Result.SKIPPED
+            assert stranger.poll() is None
+
+
+@private_mounts
+def test_a_bundle_that_points_at_another_ones_cgroup_ends_nobody(tmp_path):
+    """config.json is not to be trusted with whom to kill."""
+    with workshop(tmp_path) as (site, hand):
+        bundle, victim = site.bundle("liar"), site.bundle("victim")
+        with workload(*usable(victim)) as innocent:
+            spec = json.loads((bundle.path / "config.json").read_text())
+            spec["linux"]["cgroupsPath"] = site._cgroup_path(victim)
+            (bundle.path / "config.json").write_text(json.dumps(spec))
+            state = json.loads((bundle.runc_state / "state.json").read_text())
+            state["cgroup_paths"] = {g.parts[4]: str(g) for g in victim.cgroups}
+            (bundle.runc_state / "state.json").write_text(json.dumps(state))
+            outcome = end(hand, bundle)
+            assert innocent.poll() is None
+            assert sum(step.mutations for step in outcome.steps) == 0
+
+
+@private_mounts
+def test_a_reused_pid_is_nobodys_init(tmp_path):
+    with workshop(tmp_path) as (site, hand):
+        bundle = site.bundle()
+        with workload() as stranger:
+            (bundle.path / "init.pid").write_text(str(stranger.pid))
+            outcome = end(hand, bundle)
+            assert outcome.result is Result.SKIPPED
+            assert stranger.poll() is None
+            assert os.path.exists(bundle.path)
