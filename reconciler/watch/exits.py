@@ -3,7 +3,7 @@
 One epoll holds them all and sleeps until one ends. A pidfd is a handle, so there is a budget: what
 does not fit is not watched, counted, and taken in as soon as another has ended; listings find its
 end meanwhile. Every end is told once, also that of a zombie nobody reaps, or a look that finds the
-zombie again would be told again, for ever.
+zombie again would be told again, for ever. A living process of the same number is another one.
 """
 
 import os
@@ -24,6 +24,7 @@ SHARE: Final = 2
 """One in so many of the handles we may have is for processes."""
 
 _BATCH: Final = 256  # ends told in one turn of the loop
+_MOST_TOLD: Final = 256  # remembered for one bundle; it may be busy for days, with ever new holders
 _MAX_PID: Final = (1 << 31) - 1
 _EXHAUSTED: Final = frozenset({EMFILE, ENFILE, ENOMEM})
 _NO_PIDS: Final[frozenset[int]] = frozenset()
@@ -139,7 +140,6 @@ class ExitWatch:
         if pids == before and pids.isdisjoint(self._unwatched):
             return
         expected.pids[kind] = pids
-        expected.told = {told for told in expected.told if told[0] is not kind or told[1] in pids}
         for pid in before - pids:
             self._release(pid, (subject, kind))
         for pid in pids:
@@ -187,6 +187,8 @@ class ExitWatch:
         if expected is not None and pid:
             # Gone from what is expected, so that another process of this number is watched anew.
             expected.pids[kind] = expected.pids.get(kind, _NO_PIDS) - {pid}
+            if len(expected.told) >= _MOST_TOLD:
+                expected.told.clear()
             expected.told.add((kind, pid))
         if self._emit is None:
             self._outbox.append(interest)

@@ -1,8 +1,9 @@
 """The watchfiles backend: for where inotify has nothing left, or the operator chose it.
 
 Non-recursive, on the root and its namespaces only, so it tells of bundles that come and go and,
-when polling, of files that come and go in them; the rest waits for a listing. It drops what
-overflows without a word, so listings must be more frequent (:attr:`WatchfilesBackend.relist_hint`).
+when polling, of files that come and go in them, unless within the second of the change before (it
+compares whole seconds); the rest waits for a listing. It drops what overflows without a word, so
+listings must be more frequent (:attr:`WatchfilesBackend.relist_hint`).
 Its paths are fixed when it starts, so it starts again whenever a namespace comes or goes, and
 everything is doubted then. Events are gathered in a thread of its own.
 """
@@ -32,7 +33,6 @@ POLL_MS: Final = 500
 ROOT_CHECK: Final = 1.0
 """Seconds between checks that the root is still the same directory: one system call."""
 
-_REPLACEMENT: Final = "\ufffd"  # what watchfiles makes of bytes that are not UTF-8
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -112,6 +112,10 @@ class WatchfilesBackend:
                     self._digest({path for _, path in batch}, emit, stop)
         except FileNotFoundError:
             await anyio.sleep(ROOT_CHECK)  # gone since it was listed: begin anew, without haste
+        except ExceptionGroup as group:
+            if not group.split(RuntimeError)[0]:
+                raise
+            await anyio.sleep(ROOT_CHECK)  # it stumbles over any name that is not UTF-8: likewise
         except (OSError, RuntimeError) as error:
             raise BackendError(f"watchfiles: {error}") from error
         stop.set()
@@ -124,8 +128,6 @@ class WatchfilesBackend:
             if not slash:
                 if self._list_namespaces() != self._namespaces:
                     stop.set()
-            elif _REPLACEMENT in path:
-                emit(Doubt(DoubtKind.WATCH_LOST, namespace))
             elif not name.startswith(b"."):
                 emit(Hint(BundleKey(namespace, name)))
 

@@ -123,6 +123,7 @@ class Mirror:
         self._inbox: list[Observation] = []
         self._more = anyio.Event()
         self.seen: dict[BundleKey, tuple[int, frozenset[str]]] = {}
+        self.doubts: list[DoubtKind] = []
 
     def emit(self, observation: Observation) -> None:
         self._inbox.append(observation)
@@ -159,7 +160,8 @@ class Mirror:
             match observation:
                 case Hint(key=key):
                     self._look(key)
-                case Doubt(namespace=namespace):
+                case Doubt(kind=kind, namespace=namespace):
+                    self.doubts.append(kind)
                     self.relist(namespace)
                 case _:
                     raise AssertionError(observation)
@@ -181,3 +183,11 @@ def open_files() -> set[str]:
         except FileNotFoundError:
             continue  # the handle of this listing
     return found
+
+
+async def only_open(before: set[str]) -> bool:
+    """Wait until no more is open than before; threads of libraries close in their own time."""
+    with anyio.move_on_after(PATIENCE):
+        while open_files() - before:
+            await anyio.sleep(0.01)
+    return not open_files() - before

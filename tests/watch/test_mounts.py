@@ -1,0 +1,230 @@
+"""Mounts give no inotify event: the mount table tells of them, bundle by bundle and for the root."""
+
+import os
+from collections.abc import Awaitable, Callable
+from functools import partial, wraps
+from pathlib import Path
+
+import anyio
+import pytest
+
+from reconciler.model.ids import BundleKey
+from reconciler.model.observations import Doubt, DoubtKind, HintKind
+from reconciler.probe.mounts import MountTable, TreeMounts, index
+from reconciler.watch.inotify import InotifyBackend
+from reconciler.watch.mounts import MountWatch, hear_mounts
+from tests.support.mountns import MNT_DETACH, bind, private_mounts, tmpfs, umount
+from tests.watch.support import Ear, Tree, open_files, running
+
+
+def mounting(test: Callable[[Tree], Awaitable[None]]) -> Callable[[Path], None]:
+    """Run an async test on a tree whose state directory is a tmpfs, in private mounts."""
+
+    @wraps(test)
+    def wrapper(tmp_path: Path) -> None:
+        state = tmp_path / "run"
+        state.mkdir()
+        tmpfs(state)
+        anyio.run(test, Tree(state))
+
+    del wrapper.__wrapped__  # type: ignore[attr-defined]  # pytest reads the arguments of that one
+    wrapper.__annotations__ = {"tmp_path": Path, "return": None}
+    return private_mounts(wrapper)
+
+
+def reader(tree: Tree) -> Callable[[], TreeMounts]:
+    table = MountTable()
+    return lambda: index(table.read(), tree.layout.tasks)
+
+
+@mounting
+async def test_a_mount_and_its_end_are_hinted_at(tree: Tree) -> None:
+    rootfs = tree.bundle("c1") / "rootfs"
+    tree.bundle("c2")
+    rootfs.mkdir()
+    ear = Ear()
+    async with running(MountWatch(reader(tree)), ear):
+        for change in (partial(tmpfs, rootfs), partial(tmpfs, rootfs), partial(umount, rootfs)):
+            ear.forget()
+            change()
+            await ear.hint("ns", "c1", HintKind.MOUNT)
+            assert ear.hints(HintKind.MOUNT) == [BundleKey(b"ns", b"c1")]
+
+
+@mounting
+async def test_mounts_elsewhere_are_not_hinted_at(tree: Tree) -> None:
+    elsewhere = tree.state / "elsewhere"
+    elsewhere.mkdir()
+    (tree.bundle("c1") / "rootfs").mkdir()
+    ear = Ear()
+    async with running(MountWatch(reader(tree)), ear):
+        tmpfs(elsewhere)
+        umount(elsewhere)
+        tmpfs(tree.root / "ns" / "c1" / "rootfs")
+        await ear.hint("ns", "c1", HintKind.MOUNT)
+    assert ear.heard == ear.heard[:1]
+
+
+@mounting
+async def test_a_mount_over_a_namespace_is_a_doubt_about_it(tree: Tree) -> None:
+    namespace = tree.namespace()
+    ear = Ear()
+    async with running(MountWatch(reader(tree)), ear):
+        tmpfs(namespace)
+        await ear.doubt(DoubtKind.NAMESPACE, b"ns")
+
+
+@mounting
+async def test_a_mount_made_before_it_runs_is_hinted_at(tree: Tree) -> None:
+    rootfs = tree.bundle("c1") / "rootfs"
+    rootfs.mkdir()
+    watch = MountWatch(reader(tree))
+    tmpfs(rootfs)
+    ear = Ear()
+    async with running(watch, ear):
+        await ear.hint("ns", "c1", HintKind.MOUNT)
+
+
+@mounting
+async def test_no_mount_is_swallowed_at_whatever_moment_it_happens(tree: Tree) -> None:
+    """Nested in the loop's epoll, the kernel's signal is lost if it comes just before a wait."""
+    rootfs = tree.bundle("c1") / "rootfs"
+    rootfs.mkdir()
+    ear = Ear()
+    read = reader(tree)
+    depth = 0
+
+    def read_and_mount() -> TreeMounts:
+        nonlocal depth
+        found = read()
+        if depth < 40:  # right after the table was read, and before the next wait
+            tmpfs(rootfs)
+            depth += 1
+        return found
+
+    async with running(MountWatch(read_and_mount), ear):
+        await ear.until(lambda: len(ear.hints(HintKind.MOUNT)) >= 40)
+    assert len(read().of(BundleKey(b"ns", b"c1"))) == 40
+
+
+@mounting
+async def test_the_listener_rings_for_every_change_it_waits_for(tree: Tree) -> None:
+    place = tree.state / "place"
+    place.mkdir()
+    rung = anyio.Event()
+
+    def ring() -> None:
+        rung.set()
+
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(hear_mounts, ring)
+        for _ in range(20):
+            for change in (partial(tmpfs, place), partial(umount, place)):
+                rung = anyio.Event()
+                change()
+                with anyio.fail_after(5):
+                    await rung.wait()
+        tasks.cancel_scope.cancel()
+
+
+@mounting
+async def test_nothing_is_left_open(tree: Tree) -> None:
+    watch = MountWatch(lambda: TreeMounts())
+    before = open_files()
+    async with running(watch, Ear()):
+        pass
+    assert open_files() == before
+
+
+async def test_an_unreadable_table_is_a_doubt_and_not_a_crash(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("reconciler.watch.mounts.MOUNTINFO", b"/proc/self/no-such-table")
+    ear = Ear()
+    with anyio.fail_after(5):
+        await MountWatch(lambda: TreeMounts()).run(ear)
+    assert ear.heard == [Doubt(DoubtKind.WATCH_LOST)]
+
+
+# ---------------------------------------------------------------------- the root, for inotify
+
+
+@mounting
+async def test_watching_does_not_hinder_unmounting(tree: Tree) -> None:
+    tree.bundle("c1")
+    ear = Ear()
+    backend = InotifyBackend(tree.layout)
+    async with running(backend, ear):
+        backend.follow(tree.keys())
+        umount(tree.state)  # EBUSY if anything were held open
+        await ear.doubt(DoubtKind.ROOT_CHANGED)
+
+
+@mounting
+async def test_a_root_unmounted_and_mounted_again_is_watched(tree: Tree) -> None:
+    tree.bundle("c1")
+    ear = Ear()
+    async with running(InotifyBackend(tree.layout), ear):
+        umount(tree.state)
+        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        ear.forget()
+        tmpfs(tree.state)
+        os.makedirs(tree.root / "ns" / "c2")
+        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        (tree.root / "ns" / "c2" / "file").touch()
+        await ear.hint("ns", "c2")
+        assert BundleKey(b"ns", b"c1") not in ear.hints()
+
+
+@mounting
+async def test_a_root_mounted_over_and_bared_again_is_noticed(tree: Tree) -> None:
+    bundle = tree.bundle("below")
+    ear = Ear()
+    async with running(InotifyBackend(tree.layout), ear):
+        tmpfs(tree.root)
+        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        ear.forget()
+        above = tree.bundle("above")
+        (above / "file").touch()
+        await ear.hint("ns", "above")
+        ear.forget()
+        umount(tree.root)
+        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        (bundle / "file").touch()
+        await ear.hint("ns", "below")
+
+
+@mounting
+async def test_a_tree_bound_over_an_ancestor_is_noticed(tree: Tree) -> None:
+    other = Tree(tree.state.parent / "other")
+    other.bundle("c2")
+    ear = Ear()
+    async with running(InotifyBackend(tree.layout), ear):
+        bind(other.state, tree.state)
+        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        (tree.root / "ns" / "c2" / "file").touch()
+        await ear.hint("ns", "c2")
+
+
+@mounting
+async def test_a_root_detached_while_busy_is_noticed(tree: Tree) -> None:
+    held = os.open(tree.root, os.O_PATH)
+    ear = Ear()
+    async with running(InotifyBackend(tree.layout), ear):
+        umount(tree.state, MNT_DETACH)
+        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        os.close(held)
+
+
+@mounting
+async def test_what_is_mounted_over_a_bundle_is_not_watched(tree: Tree) -> None:
+    bundle = tree.bundle("c1")
+    tmpfs(bundle)
+    ear = Ear()
+    backend = InotifyBackend(tree.layout)
+    async with running(backend, ear):
+        backend.follow(tree.keys())
+        (bundle / "file").touch()
+        tree.bundle("last")
+        await ear.hint("ns", "last")
+        assert BundleKey(b"ns", b"c1") not in ear.hints()
