@@ -4,6 +4,8 @@ What :func:`reconciler.probe.checks.check_tree` found wrong becomes one line wit
 exit code that fits. Nothing is touched.
 """
 
+import os
+
 from reconciler.errors import ReconcilerError, RefusedError
 from reconciler.model.ids import show
 from reconciler.model.layout import Layout
@@ -16,14 +18,16 @@ def check_state(layout: Layout, *, may_be_missing: bool = False) -> None:
 
     Args:
         layout: Where it should be.
-        may_be_missing: Whether containerd may not have run since the boot, so that its directory,
-            if missing, is only not there yet.
+        may_be_missing: Whether containerd may not have run since the boot, so that a directory
+            that is missing or empty is only not there yet.
     """
     problem = check_tree(layout)
     if problem is None:
         return
     match problem.kind:
         case ProblemKind.MISSING if may_be_missing:
+            return
+        case ProblemKind.NOT_CONTAINERD if may_be_missing and not os.listdir(layout.state):
             return
         case ProblemKind.NO_PERMISSION | ProblemKind.DANGEROUS:
             raise RefusedError(problem.what, problem.hint)

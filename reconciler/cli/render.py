@@ -84,8 +84,8 @@ def results(shown: Sequence[ResultShape]) -> Table:
                 Cell(one.namespace),
                 Cell(one.id),
                 Cell(one.result, styles.RESULT_STYLES.get(one.result, "")),
-                Cell(f"{one.seconds * 1000:.1f}ms"),
-                Cell(str(len(one.steps))),
+                Cell(f"{one.seconds * 1000:.1f}ms" if one.steps else "-"),
+                Cell(str(len(one.steps) or "-")),
                 Cell(blocked_by(one)),
             ]
         )

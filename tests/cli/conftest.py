@@ -1,9 +1,13 @@
-"""A node in a dictionary for the commands' code."""
+"""Nodes for the commands: one in a dictionary, and one of real processes and files."""
 
+import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
 
+from reconciler.demo.node import DemoNode
 from reconciler.loop import Stages
 from reconciler.model.observations import Refusal
 from tests.support.clock import VirtualClock
@@ -40,3 +44,13 @@ class FakeNode:
 @pytest.fixture
 def node() -> FakeNode:
     return FakeNode()
+
+
+@pytest.fixture
+def demo(monkeypatch: pytest.MonkeyPatch) -> Iterator[DemoNode]:
+    """A throw-away tree of real processes and files."""
+    # Not in /dev, which no configuration may name; and short, for the sockets' sake.
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="t") as place:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", place)
+        with DemoNode(time.time()) as node:
+            yield node
