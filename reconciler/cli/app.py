@@ -13,6 +13,8 @@ COMMANDS: Final = {
     "scan": "Look once: every bundle with its verdict and the reason.",
     "explain": "Show all evidence about one bundle and what follows from it.",
     "clean": "Remove what is due, once.",
+    "record": "Watch and write a journal of all that was seen and decided.",
+    "replay": "Decide again what a journal recorded, by the same policy or another.",
     "demo": "Show all of it on a throw-away tree; no containerd, no root needed.",
 }
 

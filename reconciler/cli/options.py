@@ -12,6 +12,8 @@ import click
 from click.core import ParameterSource
 from typing_extensions import override
 
+from reconciler.errors import UsageError
+
 
 class Form(Enum):
     """Form of the output."""
@@ -20,6 +22,9 @@ class Form(Enum):
     WIDE = "wide"
     JSON = "json"
     NAME = "name"
+
+
+JOURNAL: Final = "journal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,14 @@ class Globals:
     @property
     def form(self) -> Form:
         """The form of the output."""
+        if self.output == JOURNAL:
+            raise UsageError(f"-o {JOURNAL} is for `scan`", "use -o json")
         return Form.TABLE if self.output is None else Form(self.output)
+
+    @property
+    def wants_journal(self) -> bool:
+        """Whether the evidence itself is wanted, to be decided on elsewhere."""
+        return self.output == JOURNAL
 
 
 def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's
@@ -68,7 +80,9 @@ def global_options() -> list[click.Parameter]:
             ["-n", "--namespace"], multiple=True, help="Only this namespace; may be repeated."
         ),
         click.Option(
-            ["-o", "--output"], type=click.Choice([form.value for form in Form]), help="Form."
+            ["-o", "--output"],
+            type=click.Choice([*(form.value for form in Form), JOURNAL]),
+            help="Form; journal for `scan` alone.",
         ),
         click.Option(["-q", "--quiet"], is_flag=True, help="No messages but errors."),
         click.Option(["-v", "--verbose"], count=True, help="More messages; may be repeated."),

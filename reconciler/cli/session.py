@@ -7,6 +7,7 @@ Thin on purpose: what the commands do is in :mod:`reconciler.cli.work` and
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import IO
 
 import anyio
 
@@ -16,24 +17,37 @@ from reconciler.cli.live import Heading
 from reconciler.cli.output import Output
 from reconciler.cli.watching import Ended, Plan, Story
 from reconciler.cli.watching import watch as watch_stages
-from reconciler.cli.work import Found, clean_once, look_once
+from reconciler.cli.work import Found, clean_once, look_once, observing
+from reconciler.decide.policy import Policies
 from reconciler.errors import RefusedError
+from reconciler.journal.recorder import Options, recording
+from reconciler.journal.snapshot import Snapshot
 from reconciler.loop import Stages
 from reconciler.model.ids import BundleKey, show
-from reconciler.model.observations import Listed
-from reconciler.ports import Listener
+from reconciler.model.observations import Listed, Stamp
+from reconciler.ports import Clock, Listener, Recorder
 from reconciler.probe.narrow import NarrowEyes
 
 # ---------------------------------------------------------------------- one-shot commands
 
 
-def look(setup: Setup, output: Output) -> Found:
+@dataclass(frozen=True, slots=True)
+class Journalled:
+    """Where a look is written as a journal, and whether its names are replaced."""
+
+    stream: IO[bytes]
+    redact: bool
+
+
+def look(setup: Setup, output: Output, journal: Journalled | None = None) -> Found:
     """Look at everything once."""
 
     async def work() -> Found:
         with _progress(output) as shown:
             async with opened(setup) as session:
-                return await look_once(_shown(session.stages, shown), setup.policies)
+                with _snapshot(journal, session.stages.clock, setup.policies) as recorders:
+                    stages = replace(_shown(session.stages, shown), recorders=recorders)
+                    return await look_once(stages, setup.policies)
 
     return anyio.run(work)
 
@@ -75,6 +89,7 @@ class Foreground:
         verbose: How much more to log.
         story: What goes on beside the loop; its end is the end.
         listeners: Who else hears.
+        record: Write a journal of it.
     """
 
     title: str = "containerd-reconciler"
@@ -82,6 +97,7 @@ class Foreground:
     verbose: int = 0
     story: Story | None = None
     listeners: Sequence[Listener] = ()
+    record: Options | None = None
 
 
 def watch(setup: Setup, output: Output, how: Foreground) -> int:
@@ -89,8 +105,11 @@ def watch(setup: Setup, output: Output, how: Foreground) -> int:
     heading = Heading(how.title, show(setup.layout.state), setup.policies.default.enforce)
 
     async def work() -> Ended:
-        async with opened(setup, acting=acts(setup.policies), watching=not how.once) as session:
-            stages, executor = session.stages, session.executor
+        async with (
+            opened(setup, acting=acts(setup.policies), watching=not how.once) as session,
+            recording(how.record, session.stages.clock, setup.policies) as recorders,
+        ):
+            stages, executor = replace(session.stages, recorders=recorders), session.executor
             watcher = stages.watcher
             plan = Plan(
                 setup.policies,
@@ -104,7 +123,11 @@ def watch(setup: Setup, output: Output, how: Foreground) -> int:
                 return "nothing" if watcher is None else watcher.backend
 
             with foreground(output, heading, stages.clock, backend, verbose=how.verbose) as shown:
-                return await watch_stages(_shown(stages, shown), plan, how.listeners)
+                ended = await watch_stages(_shown(stages, shown), plan, how.listeners)
+        for recorder in recorders:
+            if recorder.lost:
+                output.complain(f"{recorder.lost} records are missing: {recorder.trouble}")
+        return ended
 
     ended = anyio.run(work)
     if ended.refused:
@@ -118,6 +141,18 @@ def _shown(stages: Stages, shown: Shown) -> Stages:
         listeners=(*stages.listeners, *shown.listeners),
         sources=(*stages.sources, *shown.sources),
     )
+
+
+@contextmanager
+def _snapshot(
+    journal: Journalled | None, clock: Clock, policies: Policies
+) -> Iterator[tuple[Recorder, ...]]:
+    if journal is None:
+        yield ()
+        return
+    stamp = Stamp(clock.monotonic(), clock.wall())
+    with Snapshot(journal.stream, stamp, observing(policies), redact=journal.redact) as recorder:
+        yield (recorder,)
 
 
 @contextmanager

@@ -17,6 +17,18 @@ def duration(_ctx: click.Context, param: click.Parameter, value: str | None) -> 
     return value
 
 
+def size(_ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """Turn ``64MiB`` or ``10GB`` into bytes; an option's callback."""
+    from reconciler.settings.units import parse_size
+
+    if value is None:
+        return None
+    try:
+        return parse_size(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param=param) from None
+
+
 def bundle_key(text: str, namespaces: tuple[str, ...]) -> BundleKey:
     """Turn ``NS/ID``, or ``ID`` where one namespace was named, into a key.
 

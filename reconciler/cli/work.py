@@ -110,16 +110,20 @@ class Found:
         return frozenset(outcome.result for outcome in self.outcomes)
 
 
-async def look_once(stages: Stages, policies: Policies) -> Found:
-    """Look at everything once and ask everybody once. Nothing is removed, whatever the policies."""
-    observing = replace(
+def observing(policies: Policies) -> Policies:
+    """Give the same policies with nothing that may be removed."""
+    return replace(
         policies,
         default=replace(policies.default, enforce=False),
         rules=tuple(
             replace(rule, policy=replace(rule.policy, enforce=False)) for rule in policies.rules
         ),
     )
-    return await _pass(stages, observing, lambda _engine, _now: True)
+
+
+async def look_once(stages: Stages, policies: Policies) -> Found:
+    """Look at everything once and ask everybody once. Nothing is removed, whatever the policies."""
+    return await _pass(stages, observing(policies), lambda _engine, _now: True)
 
 
 async def clean_once(stages: Stages, policies: Policies) -> Found:

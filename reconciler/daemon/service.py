@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -28,6 +29,7 @@ from reconciler.daemon.notify import Notifier
 from reconciler.daemon.readiness import Readiness
 from reconciler.decide.engine import Engine
 from reconciler.errors import RefusedError
+from reconciler.journal.recorder import Options, recording
 from reconciler.loop import Loop, Stages
 from reconciler.model.observations import Doubt, DoubtKind, Stamp
 from reconciler.settings.load import Loaded
@@ -77,13 +79,25 @@ async def serve(start: Start) -> int:
         session = await closes.enter_async_context(
             opened(setup, acting=acts(setup.policies), watching=True)
         )
-        service = _Service(start, session.stages, session.executor)
+        recorders = await closes.enter_async_context(
+            recording(_journal(start.loaded), session.stages.clock, setup.policies)
+        )
+        stages = replace(session.stages, recorders=recorders)
+        service = _Service(start, stages, session.executor)
         await service.run(tasks)
         tasks.cancel_scope.cancel()
     if service.readiness.refused_at_start:
         reasons = "; ".join(one.reason for one in service.readiness.refused_at_start)
         raise RefusedError(reasons)
     return 0
+
+
+def _journal(loaded: Loaded) -> Options | None:
+    """Say how to record; a restart keeps the journal of the run before as an earlier file."""
+    journal = loaded.settings.journal
+    if not journal.path:
+        return None
+    return Options(Path(journal.path), max_size=journal.max_bytes, keep=journal.keep)
 
 
 class _Service:

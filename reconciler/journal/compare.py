@@ -113,7 +113,6 @@ class Fate:
     key: BundleKey
     recorded: float | None = None
     replayed: float | None = None
-    attempts: int = 0
 
     @property
     def change(self) -> str:
@@ -136,15 +135,17 @@ class Fates:
 
     def take(self, at: float, turn: Turn) -> None:
         """Take in a turn."""
-        for decision in turn.recorded:
-            if isinstance(decision, Clean) and concerns(decision, self.only):
-                fate = self._fate(decision)
-                fate.recorded = at if fate.recorded is None else fate.recorded
-        for decision in turn.replayed:
-            if isinstance(decision, Clean) and concerns(decision, self.only):
-                fate = self._fate(decision)
-                fate.replayed = at if fate.replayed is None else fate.replayed
-                fate.attempts = decision.attempt
+        for clean in self._cleanups(turn.recorded):
+            fate = self._fate(clean)
+            fate.recorded = at if fate.recorded is None else fate.recorded
+        for clean in self._cleanups(turn.replayed):
+            fate = self._fate(clean)
+            fate.replayed = at if fate.replayed is None else fate.replayed
+
+    def _cleanups(self, decisions: tuple[Decision, ...]) -> Iterator[Clean]:
+        for decision in decisions:
+            if isinstance(decision, Clean) and not decision.kill and concerns(decision, self.only):
+                yield decision
 
     def _fate(self, clean: Clean) -> Fate:
         return self._fates.setdefault((clean.key, clean.identity), Fate(clean.key))

@@ -327,7 +327,8 @@ class Decoder:
             case wire.AskNode():
                 return AskNode(said.y)
             case wire.Clean():
-                return Clean(self._key(said.b), identity_in(said.i), said.claimed, said.attempt)
+                key, identity = self._key(said.b), identity_in(said.i)
+                return Clean(key, identity, said.claimed, said.attempt, said.kill)
             case wire.Finish():
                 return FinishRemoval(self._key(said.b), identity_in(said.i))
             case _:

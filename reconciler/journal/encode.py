@@ -301,7 +301,7 @@ class Encoder:
         number, identity = self._entry(order.key).number, identity_out(order.identity)
         if isinstance(order, FinishRemoval):
             return wire.Finish(number, identity)
-        return wire.Clean(number, identity, order.claimed, order.attempt)
+        return wire.Clean(number, identity, order.claimed, order.attempt, order.kill)
 
 
 def _scope_out(namespace: bytes | None) -> str | None:

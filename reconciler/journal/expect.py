@@ -130,7 +130,7 @@ class Watch:
                     fate = self._fate(decision.key)
                     fate.verdict = decision.judgement.verdict.value
                     fate.phase = decision.phase.value
-                case Clean():
+                case Clean(kill=False):
                     self._fate(decision.key).cleaned.append(at)
                 case Vanished():
                     fate = self._fate(decision.key)

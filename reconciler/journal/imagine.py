@@ -162,6 +162,9 @@ class Imagination:
     def _clean(self, request: Clean) -> Outcome:
         look = self._ghosts.get(request.key) or self._looks.get(request.key)
         outcome = Outcome(request.key, request.identity, Result.CLEANED)
+        if request.kill:
+            # How a workload would have ended is not known: it lives on, as it was recorded.
+            return replace(outcome, result=Result.BLOCKED, reason=BlockReason.BUSY)
         if look is not None and any(mount.path != _ROOTFS for mount in look.mounts):
             return replace(outcome, result=Result.BLOCKED, reason=BlockReason.FOREIGN_MOUNT)
         self._ghosts.pop(request.key, None)

@@ -13,6 +13,8 @@ import socket
 import subprocess
 import sys
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +25,7 @@ from typing_extensions import override
 
 from reconciler.decide.decisions import Decision
 from reconciler.decide.policy import Policies
+from reconciler.errors import UsageError
 from reconciler.journal import writer
 from reconciler.journal.redact import Redactor
 from reconciler.journal.scribe import Origin, Scribe
@@ -79,8 +82,8 @@ class FileRecorder(Recorder):
         self._writer: subprocess.Popen[bytes] | None = None
         self.trouble = ""
         origin = Origin(
-            host=os.uname().nodename,
-            boot=_boot_id(),
+            host=host_name(),
+            boot=boot_id(),
             run=secrets.token_hex(8),
             stamp=self._now(),
             policies=policies,
@@ -162,14 +165,15 @@ class FileRecorder(Recorder):
         trace: TracebackType | None,
     ) -> bool | None:
         """Write what is left, for a moment; a writer that hangs is left behind."""
-        with anyio.CancelScope(shield=True):
-            with anyio.move_on_after(_PATIENCE):
-                await self._drain()
-            self._tasks.cancel_scope.cancel()
-            ended = await self._tasks.__aexit__(kind, error, trace)
+        with anyio.move_on_after(_PATIENCE, shield=True):
+            await self._drain()
+        self._tasks.cancel_scope.cancel()
+        try:
+            return await self._tasks.__aexit__(kind, error, trace)
+        finally:
             self._link.close()
-            await self._bury()
-        return ended
+            with anyio.CancelScope(shield=True):
+                await self._bury()
 
     def _start_writer(self) -> None:
         self._link, theirs = socket.socketpair()
@@ -271,7 +275,44 @@ class FileRecorder(Recorder):
                     self._begin_anew = True
 
 
-def _boot_id() -> str:
+@asynccontextmanager
+async def recording(
+    options: Options | None, clock: Clock, policies: Policies
+) -> AsyncIterator[tuple[FileRecorder, ...]]:
+    """Record for as long as it is open, if that is wanted; gives the recorders for the loop."""
+    if options is None:
+        yield ()
+        return
+    async with FileRecorder(options, clock, policies) as recorder:
+        yield (recorder,)
+
+
+def check_target(path: Path) -> None:
+    """Make sure that a journal may be written there, before a run begins.
+
+    Raises:
+        UsageError: Something that is no journal is in the way, or there is no directory.
+    """
+    try:
+        with path.open("rb") as file:
+            begin = file.read(len(writer.MAGIC))
+    except FileNotFoundError:
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"{path}: no such directory", "make it first") from None
+        return
+    except OSError as error:
+        raise UsageError(f"{path} cannot be a journal: {error.strerror or error}") from error
+    if begin and begin != writer.MAGIC:
+        raise UsageError(f"{path} is there and is no journal", "name another file")
+
+
+def host_name() -> str:
+    """The name a journal's header carries."""
+    return os.uname().nodename
+
+
+def boot_id() -> str:
+    """The kernel's boot id, empty if it cannot be read."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except (OSError, ValueError):

@@ -185,7 +185,8 @@ class Lanes:
                 words = f"running and over its {decision.kind.value} budget"
                 self._mark(now, decision.key, "budget", words)
             case Clean():
-                self._mark(now, decision.key, "clean", f"cleanup, attempt {decision.attempt}")
+                verb = "kill" if decision.kill else "cleanup"
+                self._mark(now, decision.key, "clean", f"{verb}, attempt {decision.attempt}")
             case Braked():
                 verb = "brake" if decision.on else "released"
                 self._node_mark(now, f"{verb}: {decision.brake}: {decision.detail}")
@@ -256,5 +257,5 @@ def write(lanes: Lanes, source: Path, target: Path) -> str:
     page = lanes.page(source.name)
     html = render(page)
     target.write_bytes(html)
-    size = f"{len(html) / 1e6:.1f} MB"
-    return f"{target}: {len(page.lanes):,} lanes over {span(page.end / 1000)}, {size}"
+    lanes_shown = f"{len(page.lanes):,} bundles over {span(page.end / 1000)}"
+    return f"{target}: {lanes_shown}, {len(html) // 1000:,} kB"

@@ -33,8 +33,8 @@ class Told(msgspec.Struct, frozen=True):
     Attributes:
         at_seconds: Seconds since the journal began.
         namespace, id: The bundle; empty where it concerns the node.
-        action: ``judge``, ``clean``, ``finish``, ``vanish``, ``die``, ``over-budget``, ``brake``,
-            ``release``, and where they differ ``look``, ``relist``, ``ask``.
+        action: ``judge``, ``clean``, ``kill``, ``finish``, ``vanish``, ``die``, ``over-budget``,
+            ``brake``, ``release``, and where they differ ``look``, ``relist``, ``ask``.
         reason: Why, in words.
     """
 
@@ -70,6 +70,8 @@ def _words(decision: Decision) -> tuple[str, str]:  # noqa: C901, PLR0911 - one 
     match decision:
         case Judged():
             return "judge", _judged(decision)
+        case Clean() if decision.kill:
+            return "kill", f"orphaned and due, attempt {decision.attempt}"
         case Clean():
             claimed = ", claimed by containerd" if decision.claimed else ""
             return "clean", f"leftover and due, attempt {decision.attempt}{claimed}"

@@ -330,6 +330,7 @@ class Clean(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="k", tag=
     i: Identity
     claimed: bool = False
     attempt: int = 1
+    kill: bool = False
 
 
 class Finish(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="k", tag="finish"):

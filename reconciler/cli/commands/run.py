@@ -1,5 +1,6 @@
 """`run`: watches in the foreground; shows a live view on a terminal, log lines elsewhere."""
 
+from pathlib import Path
 from typing import get_args
 
 import click
@@ -29,6 +30,12 @@ from reconciler.cli.values import duration
     type=click.Choice(get_args(Backend)),
     help="How to watch.  [auto]",
 )
+@click.option(
+    "--record",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write a journal of it, for `replay`.",
+)
 @without_containerd
 @click.pass_obj
 def run(  # noqa: PLR0913 - the options
@@ -40,9 +47,11 @@ def run(  # noqa: PLR0913 - the options
     threshold: str | None,
     settle: str | None,
     backend: str | None,
+    record: Path | None,
     without_containerd: bool,
 ) -> int:
     """Watch, decide and show; remove what is due with --enforce. Ctrl-C ends it."""
+    from reconciler.cli.recording import journal_options
     from reconciler.cli.session import Foreground, watch
 
     changes = Changes(
@@ -55,4 +64,5 @@ def run(  # noqa: PLR0913 - the options
     )
     setup = make_setup(said, changes, without_containerd=without_containerd)
     check_state(setup.layout, may_be_missing=not once)
-    return watch(setup, Output(quiet=said.quiet), Foreground(once=once, verbose=said.verbose))
+    how = Foreground(once=once, verbose=said.verbose, record=journal_options(record))
+    return watch(setup, Output(quiet=said.quiet), how)

@@ -1,5 +1,7 @@
 """`scan`: one look at everything. Read only."""
 
+import sys
+
 import click
 
 from reconciler.assembly import Setup
@@ -9,26 +11,35 @@ from reconciler.cli.output import Output
 from reconciler.cli.preflight import check_listing, check_state
 from reconciler.cli.setup import make_setup
 from reconciler.cli.work import Found
-from reconciler.errors import ExitCode
+from reconciler.errors import ExitCode, UsageError
 from reconciler.model.debris import Debris, DebrisKind
 from reconciler.telemetry import shapes
 
 
 @click.command(cls=Command, name="scan")
 @click.option("--exit-code", is_flag=True, help="Exit with 10 if there are leftovers.")
+@click.option("--redact", is_flag=True, help="With -o journal: replace all names consistently.")
 @without_containerd
 @click.pass_obj
-def scan(said: Globals, *, exit_code: bool, without_containerd: bool) -> int:
-    """Look once: every bundle with its verdict and the reason. Removes nothing."""
-    from reconciler.cli.session import look
+def scan(said: Globals, *, exit_code: bool, redact: bool, without_containerd: bool) -> int:
+    """Look once: every bundle with its verdict and the reason. Removes nothing.
+
+    With -o journal the evidence itself is printed, for `replay`: a report of a problem in one file.
+    """
+    from reconciler.cli.session import Journalled, look
 
     setup = make_setup(said, without_containerd=without_containerd)
     check_state(setup.layout)
     output = Output(quiet=said.quiet)
-    found = look(setup, output)
+    if redact and not said.wants_journal:
+        raise UsageError("--redact is for -o journal", "add -o journal")
+    found = look(
+        setup, output, Journalled(sys.stdout.buffer, redact) if said.wants_journal else None
+    )
     check_listing(found.listed, setup.layout)
     told = shape(found, setup)
-    show(told, said.form, output)
+    if not said.wants_journal:
+        show(told, said.form, output)
     return ExitCode.LEFTOVERS if exit_code and told.summary.leftovers else ExitCode.DONE
 
 

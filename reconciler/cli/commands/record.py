@@ -1,0 +1,53 @@
+"""`record`: watches and writes a journal; removes nothing."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from reconciler.assembly import Backend
+from reconciler.cli.options import Command, Globals, without_containerd
+from reconciler.cli.output import Output
+from reconciler.cli.preflight import check_state
+from reconciler.cli.setup import Changes, make_setup
+from reconciler.cli.values import size
+
+
+@click.command(cls=Command, name="record")
+@click.argument("journal", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--redact", is_flag=True, help="Replace all names, each consistently.")
+@click.option(
+    "--max-size",
+    callback=size,
+    metavar="SIZE",
+    help="Begin a new file after so much; earlier ones become FILE.1.gz ...  [no limit]",
+)
+@click.option("--keep", type=click.IntRange(0, 1000), default=4, help="Earlier files kept.  [4]")
+@click.option("--once", is_flag=True, help="End when waiting would change nothing more.")
+@click.option("--backend", type=click.Choice(get_args(Backend)), help="How to watch.  [auto]")
+@without_containerd
+@click.pass_obj
+def record(  # noqa: PLR0913 - the options
+    said: Globals,
+    *,
+    journal: Path,
+    redact: bool,
+    max_size: int | None,
+    keep: int,
+    once: bool,
+    backend: str | None,
+    without_containerd: bool,
+) -> int:
+    """Watch, and write what is seen and decided to FILE, until Ctrl-C. Removes nothing."""
+    from reconciler.cli.recording import journal_options
+    from reconciler.cli.session import Foreground, watch
+    from reconciler.cli.work import observing
+
+    changes = Changes(enforce=False, backend=backend, once=once)
+    setup = make_setup(said, changes, without_containerd=without_containerd)
+    check_state(setup.layout, may_be_missing=not once)
+    setup = replace(setup, policies=observing(setup.policies))
+    options = journal_options(journal, redact=redact, max_size=max_size, keep=keep)
+    how = Foreground("recording", once=once, verbose=said.verbose, record=options)
+    return watch(setup, Output(quiet=said.quiet), how)
