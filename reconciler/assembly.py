@@ -28,6 +28,7 @@ from reconciler.model.layout import Layout
 from reconciler.model.observations import Guard, Refusal
 from reconciler.ports import Emit, Exits, Eyes, Guards, Source, Watcher, Witnesses
 from reconciler.probe.mounts import MountTable, index
+from reconciler.probe.namespaces import tree_mount
 from reconciler.probe.narrow import NarrowEyes
 from reconciler.probe.tree import TreeEyes
 from reconciler.settings.load import Loaded
@@ -201,9 +202,18 @@ def setup_from(loaded: Loaded) -> Setup:
     settings = loaded.settings
     return Setup(
         layout=loaded.layout,
-        policies=loaded.policies(volatile=not settings.containerd.allow_disk),
+        policies=loaded.policies(volatile=_is_volatile(loaded.layout)),
         backend=settings.watch.backend.value,
         relist=settings.watch.relist_seconds,
         allow_disk=settings.containerd.allow_disk,
         lazy_unmount=settings.cleanup.lazy_unmount,
     )
+
+
+def _is_volatile(layout: Layout) -> bool:
+    """Tell whether a boot empties the tree; unless it is known to last, no file is that old."""
+    try:
+        mount = tree_mount(layout.tasks)
+    except FileNotFoundError:
+        return True
+    return mount is None or mount.fstype in {"tmpfs", "ramfs"}

@@ -11,13 +11,11 @@ from typing import Final
 
 import click
 
-from reconciler.assembly import Setup
+from reconciler.assembly import Setup, setup_from
 from reconciler.cli.options import Globals
 from reconciler.errors import UsageError
 from reconciler.model.ids import unshow
-from reconciler.model.layout import Layout
-from reconciler.probe.namespaces import tree_mount
-from reconciler.settings.load import COMMAND_LINE, Flag, load
+from reconciler.settings.load import COMMAND_LINE, Flag, Loaded, load
 from reconciler.settings.problems import SettingsError
 from reconciler.settings.schema import Mode
 
@@ -56,30 +54,34 @@ def make_setup(
         UsageError: An option's value that cannot be meant.
         SettingsError: The same of a file or the environment.
     """
+    loaded = load_layers(said, changes, environ=environ)
+    if not said.quiet:
+        for hint in loaded.hints:
+            click.echo(f"containerd-reconciler: {hint}", err=True)
+    setup = setup_from(loaded)
+    policies = setup.policies
+    if changes.once:
+        policies = replace(policies, brakes=replace(policies.brakes, max_per_minute=None))
+    namespaces = frozenset(unshow(name) for name in said.namespace)
+    return replace(setup, policies=policies, waived=without_containerd, namespaces=namespaces)
+
+
+def load_layers(
+    said: Globals, changes: Changes = Changes(), *, environ: Mapping[str, str] = os.environ
+) -> Loaded:
+    """Read all layers of the configuration, the options last.
+
+    Raises:
+        UsageError: An option's value that cannot be meant.
+        SettingsError: The same of a file or the environment.
+    """
     try:
-        loaded = load(said.config, environ=environ, flags=_flags(said, changes))
+        return load(said.config, environ=environ, flags=_flags(said, changes))
     except SettingsError as error:
         first = error.problems[0]
         if first.where == COMMAND_LINE:
             raise UsageError(f"{first.key}: {first.reason}", first.hint) from None
         raise
-    if not said.quiet:
-        for hint in loaded.hints:
-            click.echo(f"containerd-reconciler: {hint}", err=True)
-    settings = loaded.settings
-    policies = loaded.policies(volatile=_is_volatile(loaded.layout))
-    if changes.once:
-        policies = replace(policies, brakes=replace(policies.brakes, max_per_minute=None))
-    return Setup(
-        layout=loaded.layout,
-        policies=policies,
-        backend=settings.watch.backend.value,
-        relist=settings.watch.relist_seconds,
-        waived=without_containerd,
-        allow_disk=settings.containerd.allow_disk,
-        lazy_unmount=settings.cleanup.lazy_unmount,
-        namespaces=frozenset(unshow(name) for name in said.namespace),
-    )
 
 
 def _flags(said: Globals, changes: Changes) -> Iterator[Flag]:
@@ -103,12 +105,3 @@ def _absolute(path: str | None) -> str | None:
     if not path:
         return path
     return os.path.abspath(path.removeprefix(_UNIX))
-
-
-def _is_volatile(layout: Layout) -> bool:
-    """Tell whether a boot empties the tree; unless it is known to last, no file is that old."""
-    try:
-        mount = tree_mount(layout.tasks)
-    except FileNotFoundError:
-        return True
-    return mount is None or mount.fstype in {"tmpfs", "ramfs"}
