@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from reconciler.decide.decisions import Clean, Decision, Judged, Phase
+from reconciler.decide.decisions import Clean, Decision, Judged, Phase, Verdict
 from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies, Policy
 from reconciler.decide.views import BundleView
@@ -32,6 +32,7 @@ from reconciler.model.observations import (
     Seen,
     Stamp,
 )
+from reconciler.model.outcome import Outcome, Result
 
 EPOCH = 1_700_000_000.0
 BOOTED = 100_000.0
@@ -164,3 +165,17 @@ class World:
             if isinstance(d, Judged) and d.key == key(name)
         ]
         return [v for i, v in enumerate(told) if i == 0 or told[i - 1] != v]
+
+
+def outcome(result: Result, ino: int = 1, name: str = "ns/a", **more: object) -> Outcome:
+    return Outcome(key(name), Identity(1, ino, 1), result, **more)  # type: ignore[arg-type]
+
+
+def leftover(**policy: object) -> World:
+    """A world with one leftover at ns/a, just judged."""
+    world = World(Policies(default=replace(ENFORCE, **policy)))  # type: ignore[arg-type]
+    world.listed(a=1)
+    world.look(dead())
+    world.node()
+    assert world.view().judgement.verdict is Verdict.LEFTOVER
+    return world

@@ -1,0 +1,92 @@
+"""Brakes hold everything, and release it again."""
+
+from dataclasses import replace
+
+from reconciler.decide.decisions import (
+    Phase,
+)
+from reconciler.decide.policy import Brakes, Policies
+from reconciler.model.outcome import Result
+from tests.decide.world import (
+    ENFORCE,
+    SILENT,
+    World,
+    dead,
+    outcome,
+    running,
+)
+
+DAY = 86400.0
+
+
+def many(world: World, count: int, look=dead) -> None:
+    world.listed(**{f"b{n:04}": n + 1 for n in range(count)})
+    for n in range(count):
+        world.look(look(n + 1), f"ns/b{n:04}")
+    world.node()
+
+
+def test_no_more_cleanups_are_under_way_than_allowed():
+    world = World(Policies(default=replace(ENFORCE, grace=0.0), parallel=3))
+    many(world, 10)
+    assert len(world.cleans()) == 3
+    world.tell(outcome(Result.CLEANED, 1, "ns/b0000"))
+    assert len(world.cleans()) == 4
+
+
+def test_no_more_cleanups_begin_in_a_minute_than_allowed():
+    policies = Policies(
+        default=replace(ENFORCE, grace=0.0), parallel=1000, brakes=Brakes(max_per_minute=5)
+    )
+    world = World(policies)
+    many(world, 12)
+    assert len(world.cleans()) == 5
+    assert world.phase("ns/b0011") is Phase.HELD
+    world.wait(59)
+    assert len(world.cleans()) == 5
+    world.wait(2)
+    assert len(world.cleans()) == 10
+    world.wait(60)
+    assert len(world.cleans()) == 12
+
+
+def test_sudden_mass_death_is_held_and_believed_only_if_it_lasts():
+    world = World(Policies(default=replace(ENFORCE, grace=1.0), brakes=Brakes(None, hold=600.0)))
+    many(world, 20, running)
+    for n in range(20):
+        world.look(dead(n + 1), f"ns/b{n:04}")
+    world.wait(599)
+    assert world.cleans() == []
+    assert world.phase("ns/b0000") is Phase.HELD
+    world.wait(10)
+    assert len(world.cleans()) == 8
+
+
+def test_mass_death_is_not_believed_while_containerd_is_silent():
+    world = World(Policies(default=replace(ENFORCE, grace=1.0), brakes=Brakes(None, hold=600.0)))
+    many(world, 20, running)
+    for n in range(20):
+        world.look(dead(n + 1), f"ns/b{n:04}")
+    world.node(SILENT)
+    world.wait(DAY)
+    assert world.cleans() == []
+
+
+def test_mass_death_that_was_a_mistake_is_forgotten():
+    world = World(Policies(default=replace(ENFORCE, grace=1.0), brakes=Brakes(None, hold=600.0)))
+    many(world, 20, running)
+    for look in (dead, running):
+        for n in range(20):
+            world.look(look(n + 1), f"ns/b{n:04}")
+    world.wait(700)
+    assert world.cleans() == []
+    world.look(dead(1), "ns/b0000")
+    world.wait(2)
+    assert world.cleans() == ["ns/b0000"]
+
+
+def test_a_pile_found_dead_is_no_mass_death():
+    world = World(Policies(default=replace(ENFORCE, grace=1.0), parallel=100))
+    many(world, 50)
+    world.wait(2)
+    assert len(world.cleans()) == 50
