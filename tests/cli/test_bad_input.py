@@ -34,6 +34,7 @@ def test_a_wrong_state_directory_is_one_line_and_a_hint(
     assert "; " in done.stderr
 
 
+@acts
 @pytest.mark.parametrize("there", [False, True])
 def test_a_rescue_before_containerds_first_start_has_nothing_to_do(
     tmp_path: Path, there: bool
