@@ -125,7 +125,7 @@ class CgroupMounts:
     def __init__(self, mounted: Iterable[Hierarchy]) -> None:
         self._mounted = tuple(_Mounted(one, _open_mount(one.point)) for one in mounted)
         self._points = {os.fsdecode(one.hierarchy.point) for one in self._mounted}
-        self._is_root = os.geteuid() == 0
+        self._is_root = os.getuid() == os.geteuid() == 0
 
     def __del__(self) -> None:
         """Give the handles back, should nobody have."""
@@ -146,25 +146,24 @@ class CgroupMounts:
             named: Directories as runc's state has them.
             inner: Paths within every hierarchy, by :func:`resolve`.
         """
-        places = [(one, name[1:]) for name in inner for one in self._mounted]
+        names = set(inner)
+        places = [(one, name[1:]) for name in names for one in self._mounted]
+        # Nearly always runc's state and config.json agree, and that is cheap to find out.
+        spelt = [os.fsdecode(name) for name in names]
+        agreed = {point + name for name in spelt for point in self._points}
         for text in named:
-            if not self._is_covered(text, inner):
-                places += self._inside(documents.to_path(text) or b"/")
+            if text not in agreed:
+                extra = self._inside(documents.to_path(text) or b"/")
+                places += extra
+                names.update(b"/" + relative for _, relative in extra)
         if places:
             state, dirs = self._ask(places)
-            return Cgroups(state, dirs, frozenset(b"/" + relative for _, relative in places))
+            return Cgroups(state, dirs, frozenset(names))
         if named or inner:
             return Cgroups(CgroupState.NONE)  # named, but in no cgroup mount that we can see
         guess = b"/".join(key)
         state, dirs = self._ask((one, guess) for one in self._mounted)
         return Cgroups(CgroupState.UNNAMED if state is CgroupState.GONE else state, dirs)
-
-    def _is_covered(self, text: str, inner: Iterable[bytes]) -> bool:
-        """Tell whether runc's state and config.json agree on a directory; nearly always they do."""
-        for name in map(os.fsdecode, inner):
-            if text.endswith(name) and text.removesuffix(name) in self._points:
-                return True
-        return False
 
     def _inside(self, path: bytes) -> list[tuple[_Mounted, bytes]]:
         """Place a path within the innermost cgroup mount that holds it, if any does."""

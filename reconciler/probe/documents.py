@@ -188,6 +188,8 @@ def to_path(text: str | bytes) -> bytes | None:
         return None
     if not path.startswith(b"/") or b"\0" in path or len(path) >= _PATH_MAX:
         return None
+    if b"//" not in path and b"/." not in path and not path.endswith(b"/"):
+        return path
     parts = [part for part in path.split(b"/") if part not in {b"", b"."}]
     return None if b".." in parts else b"/" + b"/".join(parts)
 

@@ -33,8 +33,12 @@ LIMITS: Final[Mapping[str, int]] = {
 """The files that are read, and the size from which on they are none of containerd's making."""
 
 _ALIEN: Final = frozenset({"shim.pid"})  # kata, gVisor
-_KNOWN: Final = {os.fsdecode(name): flag.value for name, flag in ENTRY_NAMES.items()}
+_KNOWN: Final = {
+    os.fsdecode(name): (flag.value, LIMITS.get(os.fsdecode(name)))
+    for name, flag in ENTRY_NAMES.items()
+}
 _OTHER: Final = Entries.OTHER.value
+_STRANGER: Final = (_OTHER, None)
 _EMPTY_TMPFS: Final = 40  # st_size of an empty directory: mm/shmem.c counts 20 for each name
 _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -98,21 +102,20 @@ def read_folder(fd: int, mounted: frozenset[bytes], *, sizes_tell: bool = False)
     smallest = _EMPTY_TMPFS if sizes_tell else -1
     with os.scandir(fd) as listing:
         for entry in listing:
-            flag = _KNOWN.get(entry.name)
-            if flag is None:
-                found |= _OTHER
-                folder.alien |= entry.name in _ALIEN
+            name = entry.name
+            flag, limit = _KNOWN.get(name, _STRANGER)
+            found |= flag
+            if flag == _OTHER:
+                folder.alien |= name in _ALIEN
                 if not budget.take():
                     continue
-            else:
-                found |= flag
-            if mounted and os.fsencode(entry.name) in mounted:
-                if entry.name in LIMITS:
-                    folder.files[entry.name] = Unread.UNUSABLE
+            if mounted and os.fsencode(name) in mounted:
+                if limit is not None:
+                    folder.files[name] = Unread.UNUSABLE
                 continue
-            seen = _take_in(folder, fd, entry)
-            if seen is not None and stat.S_ISDIR(seen.st_mode) and seen.st_size != smallest:
-                folder.blocks += _blocks_below(fd, os.fsencode(entry.name), budget)
+            size = _take_in(folder, fd, entry, limit)
+            if size is not None and size != smallest:
+                folder.blocks += _blocks_below(fd, os.fsencode(name), budget)
     folder.entries = Entries(found)
     return folder
 
@@ -131,15 +134,18 @@ def read_files(fd: int, names: Iterable[str]) -> Folder:
     return folder
 
 
-def _take_in(folder: Folder, fd: int, entry: os.DirEntry[str]) -> os.stat_result | None:
-    limit = LIMITS.get(entry.name)
+def _take_in(folder: Folder, fd: int, entry: os.DirEntry[str], limit: int | None) -> int | None:
+    """Take in one entry; the size of a directory that may hold something, else None."""
     try:
         if limit is not None and entry.is_file(follow_symlinks=False):
             found = _read(folder, fd, entry.name, limit)
+        elif limit is not None:
+            folder.files[entry.name] = Unread.UNUSABLE
+            return None
+        elif entry.is_dir(follow_symlinks=False):
+            return _take_in_directory(folder, fd, entry.name)
         else:
             found = entry.stat(follow_symlinks=False)
-            if limit is not None:
-                folder.files[entry.name] = Unread.UNUSABLE
     except FileNotFoundError:
         return None
     except OSError:
@@ -148,7 +154,17 @@ def _take_in(folder: Folder, fd: int, entry: os.DirEntry[str]) -> os.stat_result
         return None
     folder.newest = max(folder.newest, found.st_mtime)
     folder.blocks += found.st_blocks
-    return found
+    return None
+
+
+def _take_in_directory(folder: Folder, fd: int, name: str) -> int | None:
+    """Look at a directory in the way that returns even if a dead filesystem was mounted on it."""
+    found = kernel.statx(fd, os.fsencode(name))
+    if found.is_mount_root:
+        return None  # newer than the mount table we have
+    folder.newest = max(folder.newest, found.mtime)
+    folder.blocks += found.blocks
+    return found.size
 
 
 def _read(folder: Folder, fd: int, name: str, limit: int) -> os.stat_result:
@@ -159,9 +175,8 @@ def _read(folder: Folder, fd: int, name: str, limit: int) -> os.stat_result:
     handle = os.open(name, _OPEN, dir_fd=fd)
     try:
         found = os.fstat(handle)
-        folder.files[name] = Unread.UNUSABLE
-        if stat.S_ISREG(found.st_mode) and found.st_size <= limit:
-            folder.files[name] = _read_whole(handle, found.st_size)
+        sane = stat.S_ISREG(found.st_mode) and found.st_size <= limit
+        folder.files[name] = _read_whole(handle, found.st_size) if sane else Unread.UNUSABLE
         if name == "init.pid":
             folder.pid_written = found.st_mtime
         return found

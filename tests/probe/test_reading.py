@@ -20,6 +20,7 @@ from reconciler.model.evidence import (
 )
 from reconciler.probe.folder import LIMITS, Unread, read_files, read_folder
 from tests.probe.world import KEY, World, nobody
+from tests.support.deadfuse import dead_fuse
 from tests.support.mountns import bind, private_mounts, tmpfs
 
 
@@ -280,4 +281,38 @@ def test_a_mount_below_a_tree_reached_through_a_symlink_is_named(tmp_path: Path)
     world = World(tmp_path / "link" / "w")
     tmpfs(world.bundle() / "rootfs")
     assert [mount.path for mount in world.look().mounts] == [b"rootfs"]
+    world.close()
+
+
+@pytest.mark.parametrize("refreshed", [True, False])
+@private_mounts
+def test_a_dead_filesystem_on_rootfs_holds_nobody_up(tmp_path: Path, refreshed: bool) -> None:
+    world = World(tmp_path)
+    here = world.bundle()
+    eyes = world.eyes()
+    server = dead_fuse(here / "rootfs")
+    try:
+        if refreshed:
+            eyes.refresh()
+        look = eyes.look(KEY)
+    finally:
+        os.close(server)
+    assert look is not None
+    assert look.init.state is InitState.DEAD
+    assert [mount.path for mount in look.mounts] == ([b"rootfs"] if refreshed else [])
+    world.close()
+
+
+@private_mounts
+def test_a_dead_filesystem_over_a_bundle_holds_nobody_up(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    here = world.bundle()
+    server = dead_fuse(here)
+    try:
+        look = world.look()
+        listed = world.eyes().list()
+    finally:
+        os.close(server)
+    assert look.init.state is InitState.NONE
+    assert [seen.key for seen in listed.bundles] == [KEY]
     world.close()

@@ -1,0 +1,97 @@
+"""Who serves a bundle: its own shim or its pod's, of which runtime, and at which socket."""
+
+import json
+import os
+
+import pytest
+
+from reconciler.model.evidence import RuntimeState, ShimState
+from tests.probe.world import World
+
+
+def test_a_member_is_served_by_its_sandbox(world: World) -> None:
+    annotations = {"io.kubernetes.cri.sandbox-id": "pod1"}
+    here = world.bundle("c1", annotations=annotations)
+    world.bundle("pod1", annotations=annotations)
+    world.listen(world.socket_of("pod1"))
+    for name in ("address", "shim-binary-path"):
+        (here / name).unlink()
+    look = world.look()
+    assert look.shim.state is ShimState.ALIVE
+    assert look.shim.group == b"pod1"
+    assert look.runtime.state is RuntimeState.KNOWN
+    assert look.labels.sandbox == "pod1"
+
+
+def test_a_member_is_served_at_the_address_its_sandbox_names(world: World) -> None:
+    here = world.bundle("c1", annotations={"io.containerd.runc.v2.group": "pod1"})
+    pod = world.bundle("pod1")
+    odd = world.base / "odd.sock"
+    world.listen(odd)
+    (here / "address").unlink()
+    (pod / "address").unlink()
+    (pod / "bootstrap.json").write_text(json.dumps({"version": 3, "address": f"unix://{odd}"}))
+    assert world.look().shim.state is ShimState.ALIVE
+
+
+def test_without_config_the_sandbox_file_tells_the_group(world: World) -> None:
+    here = world.bundle()
+    (here / "config.json").unlink()
+    (here / "address").unlink()
+    (here / "sandbox").write_text("pod1")
+    world.listen(world.socket_of("pod1"))
+    look = world.look()
+    assert look.shim.state is ShimState.ALIVE
+    assert look.shim.group == b"pod1"
+    assert not look.labels.known
+
+
+@pytest.mark.parametrize("sandbox", ["../../etc", "a/b", "", "x" * 5000, "\n"])
+def test_a_group_that_is_no_id_leads_nowhere(world: World, sandbox: str) -> None:
+    world.bundle(annotations={"io.kubernetes.cri.sandbox-id": sandbox})
+    look = world.look()
+    assert look.shim.group in {None, b"c1"}
+    assert look.shim.state is ShimState.DEAD
+
+
+def test_bootstrap_json_names_the_socket(world: World) -> None:
+    here = world.bundle()
+    odd = world.base / "odd.sock"
+    world.listen(odd)
+    said = {"version": 3, "address": f"unix://{odd}", "protocol": "ttrpc"}
+    (here / "bootstrap.json").write_text(json.dumps(said))
+    look = world.look()
+    assert (look.shim.state, look.shim.socket) == (ShimState.ALIVE, os.fsencode(odd))
+
+
+def test_a_dead_address_does_not_hide_the_living_derived_socket(world: World) -> None:
+    here = world.bundle()
+    world.listen(world.socket_of())
+    (here / "address").write_text(f"unix://{world.base}/gone.sock")
+    assert world.look().shim.state is ShimState.ALIVE
+
+
+# ---------------------------------------------------------------------- runtime
+
+
+@pytest.mark.parametrize(
+    ("path", "state"),
+    [
+        (b"/usr/bin/containerd-shim-runc-v2", RuntimeState.KNOWN),
+        (b"/usr/local/bin/containerd-shim-runc-v1\n", RuntimeState.KNOWN),
+        (b"/opt/kata/bin/containerd-shim-kata-v2", RuntimeState.ALIEN),
+        (b"containerd-shim-runsc-v1", RuntimeState.ALIEN),
+        (b"\xff\xfe", RuntimeState.ALIEN),
+        (b"", RuntimeState.UNNAMED),
+    ],
+)
+def test_the_shims_name_tells_the_runtime(world: World, path: bytes, state: RuntimeState) -> None:
+    (world.bundle() / "shim-binary-path").write_bytes(path)
+    assert world.look().runtime.state is state
+
+
+def test_a_shim_pid_file_without_a_name_is_alien(world: World) -> None:
+    here = world.bundle()
+    (here / "shim-binary-path").unlink()
+    (here / "shim.pid").write_text("1")
+    assert world.look().runtime.state is RuntimeState.ALIEN
