@@ -63,7 +63,9 @@ def test_sudden_mass_death_is_held_and_believed_only_if_it_lasts():
 
 
 def test_mass_death_is_not_believed_while_containerd_is_silent():
-    world = World(Policies(default=replace(ENFORCE, grace=1.0), brakes=Brakes(None, hold=600.0)))
+    world = World(
+        Policies(default=replace(ENFORCE, grace=1.0), brakes=Brakes(None, hold=600.0), recheck=60.0)
+    )
     many(world, 20, running)
     for n in range(20):
         world.look(dead(n + 1), f"ns/b{n:04}")

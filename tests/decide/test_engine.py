@@ -58,6 +58,8 @@ from tests.decide.world import (
 )
 
 DAY = 86400.0
+GREEDY = replace(ENFORCE, max_age=1.0, max_size=1)
+"""Every budget says that everything is due at once."""
 
 
 # ---------------------------------------------------------------------------- two looks, grace
@@ -149,7 +151,7 @@ def test_a_cleaned_bundle_is_forgotten_and_looked_for_once_more():
 
 @pytest.mark.parametrize("look", [running(), stopped(), orphaned()])
 def test_what_lives_is_never_cleaned_however_long_it_lives(look):
-    world = World(Policies(default=replace(ENFORCE, max_age=1.0, max_size=1), node_max_size=1))
+    world = World(Policies(GREEDY, node_max_size=1, recheck=300.0))
     world.listed(a=1)
     world.look(look)
     world.node(DOWN)
@@ -161,7 +163,7 @@ def test_what_lives_is_never_cleaned_however_long_it_lives(look):
 
 
 def test_unknown_never_becomes_leftover_by_waiting():
-    world = World(Policies(default=replace(ENFORCE, max_age=1.0, max_size=1), node_max_size=1))
+    world = World(Policies(GREEDY, node_max_size=1, recheck=300.0))
     world.listed(a=1)
     world.look(dead())
     world.node(SILENT)
