@@ -12,7 +12,7 @@ PYTHON ?= python3
 ARGS ?=
 
 # What the tests run besides Python; installed by `make test` when it runs as root on Debian.
-PACKAGES := containerd runc busybox-static strace util-linux fuse3 systemd prometheus
+PACKAGES := chromium containerd runc busybox-static strace util-linux fuse3 systemd prometheus
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -19,7 +19,7 @@ from reconciler.decide.policy import Policies
 from reconciler.journal import expect, report
 from reconciler.journal.compare import Fate, Fates, Likeness, concerns, describe
 from reconciler.journal.decode import Given
-from reconciler.journal.imagine import Imagination
+from reconciler.journal.imagine import Imagination, enforcing, removes
 from reconciler.journal.reader import Item, Journal
 from reconciler.journal.replay import Difference, Repeater, Turn
 from reconciler.journal.told import is_conclusion, key_of, span, tell
@@ -66,7 +66,7 @@ class Replaying:
         self._player: Repeater | Imagination = Repeater()
         if request.policies is not None:
             volatile = journal.header.policies.volatile  # of the tree, not of the configuration
-            policies = replace(_enforcing(request.policies), volatile=volatile)
+            policies = replace(enforcing(request.policies), volatile=volatile)
             self._player = Imagination(policies)
         self._likeness = Likeness(request.only, in_order=not redacted)
         self._fates = Fates(request.only)
@@ -181,7 +181,7 @@ class Replaying:
         if missing:
             names = ", ".join(sorted(missing))
             self._output.say(f"rules match on annotations that were not recorded: {names}")
-        if not _acts(policies):
+        if not removes(policies):
             self._output.say("the configuration only observes; shown as if it said enforce")
 
     def _warn_after(self) -> None:
@@ -242,20 +242,3 @@ class Replaying:
         if self._lanes is not None and self._request.report is not None:
             source = self._journal.parts[-1]
             self._output.say(report.write(self._lanes, source, self._request.report))
-
-
-def _acts(policies: Policies) -> bool:
-    return policies.default.enforce or any(rule.policy.enforce for rule in policies.rules)
-
-
-def _enforcing(policies: Policies) -> Policies:
-    """A configuration that removes nothing is asked what it would remove."""
-    if _acts(policies):
-        return policies
-    return replace(
-        policies,
-        default=replace(policies.default, enforce=True),
-        rules=tuple(
-            replace(rule, policy=replace(rule.policy, enforce=True)) for rule in policies.rules
-        ),
-    )

@@ -245,3 +245,21 @@ class Imagination:
 
 def _covers(listed: Listed, key: BundleKey) -> bool:
     return listed.namespace is None or key.namespace == listed.namespace
+
+
+def removes(policies: Policies) -> bool:
+    """Tell whether anything may be removed at all."""
+    return policies.default.enforce or any(rule.policy.enforce for rule in policies.rules)
+
+
+def enforcing(policies: Policies) -> Policies:
+    """Ask a configuration that only observes what it would remove; others are left as they are."""
+    if removes(policies):
+        return policies
+    return replace(
+        policies,
+        default=replace(policies.default, enforce=True),
+        rules=tuple(
+            replace(rule, policy=replace(rule.policy, enforce=True)) for rule in policies.rules
+        ),
+    )

@@ -1,0 +1,182 @@
+"""A builder of journals: say what happens to a node, get what the reconciler would have recorded.
+
+    with JournalBuilder(path, policies) as node:
+        node.start("default/web")
+        node.wait("10m")
+        node.crash("default/web")
+        node.wait("1h")
+
+Everything between the words is the real thing: the engine, the journal's format, and simulated
+eyes that see only what real ones could (:mod:`reconciler.testing.simulator`).
+"""
+
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from reconciler.decide.policy import Policies
+from reconciler.journal.snapshot import Snapshot
+from reconciler.model.evidence import ENTRY_NAMES, Entries
+from reconciler.model.ids import BundleKey, unshow
+from reconciler.model.observations import Doubt, DoubtKind
+from reconciler.settings.units import parse_duration
+from reconciler.testing.node import Daemon, Node
+from reconciler.testing.simulator import Manners, Simulation
+
+_DAEMON = {"up": Daemon.UP, "down": Daemon.DOWN, "hung": Daemon.HUNG}
+
+
+def key_of(name: str) -> BundleKey:
+    """Turn ``NAMESPACE/ID`` into a key."""
+    namespace, _, bundle = name.partition("/")
+    return BundleKey(unshow(namespace), unshow(bundle))
+
+
+class JournalBuilder:
+    """Writes the journal of a simulated run. Bundles go by ``NAMESPACE/ID``, times as ``12m``.
+
+    Args:
+        path: Where the journal is written.
+        policies: In force; the defaults, which only observe, if not given.
+        manners: How long looks and cleanups take.
+
+    Attributes:
+        simulation: The run itself, for whatever has no word here.
+    """
+
+    simulation: Simulation
+
+    def __init__(
+        self, path: Path, policies: Policies | None = None, manners: Manners | None = None
+    ) -> None:
+        self.path = path
+        self._policies = policies or Policies()
+        self._manners = manners or Manners()
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Begin the run: an empty node with containerd up."""
+        node = Node()
+        file = self._open.enter_context(self.path.open("wb"))
+        recorder = self._open.enter_context(Snapshot(file, node.stamp, self._policies))
+        self.simulation = Simulation(self._policies, node, self._manners, recorders=[recorder])
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the run."""
+        self._open.close()
+
+    # ------------------------------------------------------------------ what happens in order
+
+    def create(self, name: str, *, pod: str | None = None, runtime: str = "runc") -> None:
+        """Begin a creation; :meth:`proceed` takes it on."""
+        group = None if pod is None else unshow(pod)
+        self._node.create(key_of(name), group, runtime=runtime)
+        self._settle()
+
+    def proceed(self, name: str) -> None:
+        """Take a creation one step on: first the shim, then init."""
+        self._node.proceed(key_of(name))
+        self._settle()
+
+    def start(self, name: str, *, pod: str | None = None, runtime: str = "runc") -> None:
+        """Create a task and let it run; ``pod`` is the id of the sandbox whose shim serves it."""
+        self.create(name, pod=pod, runtime=runtime)
+        self.proceed(name)
+        self.proceed(name)
+
+    def stop(self, name: str) -> None:
+        """Let a task end in order; its shim and bundle stay until :meth:`delete`."""
+        self._node.stop(key_of(name))
+        self._settle()
+
+    def delete(self, name: str) -> None:
+        """Let containerd delete a stopped task."""
+        self._node.delete(key_of(name))
+        self._settle()
+
+    # ------------------------------------------------------------------ what goes wrong
+
+    def crash(self, *names: str) -> None:
+        """Kill shim and container of each, at once."""
+        for name in names:
+            self._node.crash(key_of(name))
+        self._settle()
+
+    def kill_shim(self, name: str) -> None:
+        """Kill the shim; the container lives on."""
+        self._node.kill_shim(key_of(name))
+        self._settle()
+
+    def kill_init(self, name: str) -> None:
+        """Kill the container; the shim lives on."""
+        self._node.kill_init(key_of(name))
+        self._settle()
+
+    def lose_files(self, name: str, *files: str) -> None:
+        """Remove files of a bundle by name (``init.pid``, ``runtime``, ``options.json``, ...)."""
+        entries = Entries(0)
+        for file in files:
+            entries |= ENTRY_NAMES[file.encode()]
+        self._node.lose_file(key_of(name), entries)
+        self._settle()
+
+    def lose_runc_state(self, name: str) -> None:
+        """Remove runc's state directory of a bundle."""
+        self._node.lose_runc_state(key_of(name))
+        self._settle()
+
+    def reuse_pid(self, name: str) -> None:
+        """Give the pid a dead bundle names to a stranger."""
+        self._node.reuse_pid(key_of(name))
+        self._settle()
+
+    def mount(self, name: str, path: str = "extra") -> None:
+        """Mount something of somebody else's inside a bundle."""
+        self._node.mount(key_of(name), path.encode())
+        self._settle()
+
+    def unmount(self, name: str) -> None:
+        """Take it away again."""
+        self._node.unmount(key_of(name))
+        self._settle()
+
+    def containerd(self, state: str, *, sweeps: bool = False) -> None:
+        """Let containerd be ``up``, ``down`` or ``hung``; ``sweeps`` at its start or not."""
+        self._node.set_daemon(_DAEMON[state], sweeps=sweeps)
+        self._settle()
+
+    # ------------------------------------------------------------------ what we miss
+
+    def lose_events(self) -> None:
+        """Hear nothing from now on: only relists tell what happens."""
+        self._node.hears = False
+
+    def hear_again(self, *, overflow: bool = False) -> None:
+        """Hear again; ``overflow`` says that something was missed, as inotify does."""
+        self._node.hears = True
+        if overflow:
+            self.simulation.observe(Doubt(DoubtKind.OVERFLOW))
+        self._settle()
+
+    def jump_clock(self, duration: str, *, back: bool = False) -> None:
+        """Set the wall clock on, or back."""
+        seconds = parse_duration(duration)
+        self._node.jump(-seconds if back else seconds)
+
+    def wait(self, duration: str) -> None:
+        """Let time pass."""
+        self.simulation.wait(parse_duration(duration))
+
+    @property
+    def _node(self) -> Node:
+        return self.simulation.node
+
+    def _settle(self) -> None:
+        self.simulation.settle()
