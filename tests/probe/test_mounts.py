@@ -116,6 +116,14 @@ def test_any_name_finds_its_way_through_the_escapes(
     assert found == {(namespace, id_): (Mount(b"/".join(inner), 7, "overlay"),)}
 
 
+@given(st.lists(st.sampled_from([TREE + b"/a/b", TREE + b"/a/b/c d", TREE, b"/x"]), max_size=6))
+def test_index_and_parse_tell_the_same(points: list[bytes]) -> None:
+    text = b"".join(line(escape(point), number) for number, point in enumerate(points, 1))
+    found = {mount.mount_id for mounts_ in keyed(text).values() for mount in mounts_}
+    below = {e.mount_id for e in mounts.parse(text) if e.point.startswith(TREE + b"/a/b")}
+    assert found == below
+
+
 def test_the_real_table_is_understood_line_by_line() -> None:
     data = Path("/proc/self/mountinfo").read_bytes()
     assert len(list(mounts.parse(data))) == data.count(b"\n")
