@@ -121,6 +121,12 @@ class Loop:
         self._inbox.append((self._now(), observation))
         self._bell.set()
 
+    async def deliver(self, observation: Observation) -> None:
+        """Hand in an observation and return once the engine has heard it."""
+        self.emit(observation)
+        while any(waiting is observation for _, waiting in self._inbox):
+            await self.ping()
+
     def stop(self) -> None:
         """End :meth:`run` on the next turn; whatever is under way is cancelled."""
         self._stopped = True
@@ -138,6 +144,12 @@ class Loop:
         for recorder in self._stages.recorders:
             recorder.configured(stamp, policies)
         self._carry_out(stamp, self.engine.configure(stamp, policies))
+        self._bell.set()
+
+    def relist_every(self, seconds: float) -> None:
+        """List the whole tree this often from now on."""
+        self._relist = seconds
+        self._relist_at = self._next_relist(self._stages.clock.monotonic())
         self._bell.set()
 
     async def run(self, until: Callable[[float], bool] | None = None) -> None:
@@ -225,6 +237,8 @@ class Loop:
         if stages.watcher is not None and listed.answered and namespace is None:
             # Watches first, looks after: what changes in between is then an event or seen.
             stages.watcher.follow([seen.key for seen in listed.bundles])
+            # The backend may have changed on this occasion, and with it what it needs.
+            self._relist_at = self._next_relist(stages.clock.monotonic())
         self._take(self._now(), listed)
 
     # ------------------------------------------------------------------ requests
@@ -299,7 +313,9 @@ class Loop:
         return [*watcher, stages.exits, *stages.sources]
 
     def _next_relist(self, now: float) -> float:
-        return float("inf") if self._relist is None else now + self._relist
+        watcher = self._stages.watcher
+        hint = None if watcher is None else watcher.relist_hint
+        return now + min((each for each in (self._relist, hint) if each), default=float("inf"))
 
     def _now(self) -> Stamp:
         clock = self._stages.clock

@@ -56,6 +56,11 @@ class Watcher(Source, Protocol):
         """Which backend works now: ``inotify``, ``watchfiles``, ``poll`` or ``none``."""
         ...
 
+    @property
+    def relist_hint(self) -> float | None:
+        """Seconds between listings that this backend needs, for it may lose events unseen."""
+        ...
+
 
 class Exits(Source, Protocol):
     """Reports the end of processes, each once, by pidfd."""

@@ -219,6 +219,12 @@ async def test_watches_are_set_before_the_looks_of_a_listing(rig):
     assert rig.watcher.followed == [key()]
 
 
+async def test_a_backend_that_may_lose_events_is_listed_more_often(rig):
+    rig.watcher.relist_hint = 10.0
+    await rig.run_for(1000)
+    assert rig.eyes.listings == pytest.approx(100, abs=2)
+
+
 async def test_stop_ends_the_run(rig):
     rig.eyes.tree[key()] = running()
     async with anyio.create_task_group() as tasks:

@@ -14,7 +14,7 @@ from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies
 from reconciler.decide.views import BundleView
 from reconciler.loop import Loop, Stages
-from reconciler.model.evidence import Node, TaskState, weigh
+from reconciler.model.evidence import Node, TaskState
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
     GuardsChecked,
@@ -148,7 +148,7 @@ async def _pass(
     await loop.run(until)
     stamp = Stamp(stages.clock.monotonic(), stages.clock.wall())
     return Found(
-        views=tuple(_with_all_words(view, engine.node) for view in engine.views(stamp.mono)),
+        views=tuple(engine.views(stamp.mono)),
         hidden=engine.hidden,
         node=engine.node,
         listed=seen.listed or Listed(answered=False, present=False),
@@ -157,12 +157,3 @@ async def _pass(
         stamp=stamp,
         seconds=stamp.mono - began,
     )
-
-
-def _with_all_words(view: BundleView, node: Node) -> BundleView:
-    """Show what every witness said last, also where the verdict did not need it.
-
-    The engine does not think again about a running task when containerd answers.
-    """
-    facts = weigh(view.key, view.facts.identifier, view.look, node)
-    return replace(view, facts=facts)

@@ -336,10 +336,14 @@ class Bundles:
     def view(self, key: BundleKey, now: float) -> BundleView | None:
         """Show one bundle; None if it is not known or not looked at yet."""
         track = self._tracks.get(key)
-        if track is None:
+        if track is None or track.look is None or track.facts is None:
             return None
+        # A living bundle is not judged anew at every word of containerd's; show the latest.
+        node = self._hearsay.about(track.first_seen)
+        facts = weigh(key, track.facts.identifier, track.look, node)
         policy = self._policy(track)
-        return view_of(track, policy, self._cleanups.hold, self._dues.due_at(track, policy), now)
+        due_at = self._dues.due_at(track, policy)
+        return view_of(track, facts, policy, self._cleanups.hold, due_at, now)
 
     def is_settled(self, track: Track, now: float) -> bool:
         """Tell whether waiting out the grace would change nothing for this bundle."""

@@ -34,6 +34,7 @@ class Cleanups:
         self._under_way: set[BundleKey] = set()
         self._refused: tuple[str, ...] = (_UNCHECKED,)
         self._hold: Hold | None = None
+        self._told: Hold | None = None
 
     @property
     def hold(self) -> Hold | None:
@@ -113,9 +114,11 @@ class Cleanups:
         return None
 
     def _change(self, hold: Hold | None) -> list[Braked]:
-        before, self._hold = self._hold, hold
-        was, is_ = (before.brake if before else None), (hold.brake if hold else None)
-        if was == is_:
+        self._hold = hold
+        if self._refused == (_UNCHECKED,):
+            return []  # every run begins so: no news
+        before, self._told = self._told, hold
+        if (before.brake if before else None) == (hold.brake if hold else None):
             return []
         changes = [Braked(before.brake, on=False, detail="released")] if before else []
         if hold:

@@ -35,11 +35,11 @@ class BundleView:
     attempts: int
 
 
-def view_of(
-    track: Track, policy: Policy, hold: Hold | None, due_at: float, now: float
+def view_of(  # noqa: PLR0913 - all that a view shows
+    track: Track, facts: Facts, policy: Policy, hold: Hold | None, due_at: float, now: float
 ) -> BundleView | None:
     """Show a track; None before its first look."""
-    if track.look is None or track.facts is None or track.judgement is None:
+    if track.look is None or track.judgement is None:
         return None
     phase, cause = track.phase, track.cause
     if phase is Phase.DUE and policy.enforce and hold is not None:
@@ -49,7 +49,7 @@ def view_of(
     return BundleView(
         key=track.key,
         look=track.look,
-        facts=track.facts,
+        facts=facts,
         judgement=track.judgement,
         phase=phase,
         cause=cause,

@@ -136,6 +136,7 @@ class FakeWatcher:
     """Implements `ports.Watcher`; emits only what a test tells it to."""
 
     backend: str = "fake"
+    relist_hint: float | None = None
     followed: list[BundleKey] = field(default_factory=list)
 
     async def run(self, emit: Emit) -> None:
