@@ -343,7 +343,8 @@ class Bundles:
         facts = weigh(key, track.facts.identifier, track.look, node)
         policy = self._policy(track)
         due_at = self._dues.due_at(track, policy)
-        return view_of(track, facts, policy, self._cleanups.hold, due_at, now)
+        hold = self._cleanups.hold
+        return view_of(track, facts, policy, hold=hold, due_at=due_at, now=now)
 
     def is_settled(self, track: Track, now: float) -> bool:
         """Tell whether waiting out the grace would change nothing for this bundle."""

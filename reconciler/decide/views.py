@@ -36,7 +36,7 @@ class BundleView:
 
 
 def view_of(  # noqa: PLR0913 - all that a view shows
-    track: Track, facts: Facts, policy: Policy, hold: Hold | None, due_at: float, now: float
+    track: Track, facts: Facts, policy: Policy, *, hold: Hold | None, due_at: float, now: float
 ) -> BundleView | None:
     """Show a track; None before its first look."""
     if track.look is None or track.judgement is None:
