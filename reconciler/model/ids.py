@@ -13,7 +13,6 @@ from typing_extensions import override
 MAX_IDENTIFIER: Final = 76
 """Longest name containerd accepts (containerd pkg/identifiers, also its 1.6 `identifiers`)."""
 
-_HIDDEN: Final = re.compile(rb"\.reconciler-([1-9a-f][0-9a-f]{0,15})-[0-9a-f]{16}\Z")
 _IDENTIFIER: Final = re.compile(rb"[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*\Z")
 
 
@@ -47,25 +46,6 @@ class Identity:
 def is_identifier(name: bytes) -> bool:
     """Tell whether containerd could have created a bundle or namespace of this name."""
     return len(name) <= MAX_IDENTIFIER and _IDENTIFIER.match(name) is not None
-
-
-def hidden_name(ino: int, token: bytes) -> bytes:
-    """Make the name a bundle gets while it is removed; never ``.<id>``, which containerd uses.
-
-    Args:
-        ino: Inode number of the bundle, so that a later run knows its own work.
-        token: Sixteen hexadecimal digits, so that the name is unique.
-    """
-    return b".reconciler-%x-%s" % (ino, token)
-
-
-def parse_hidden(name: bytes) -> int | None:
-    """Give the inode number that a hidden name of ours carries, None if it is none of ours.
-
-    It is ours only if the object behind the name has that inode number.
-    """
-    match = _HIDDEN.match(name)
-    return int(match[1], 16) if match else None
 
 
 def show(name: bytes) -> str:

@@ -13,7 +13,8 @@ from typing import Final
 from reconciler import kernel
 from reconciler.clock import SystemClock
 from reconciler.model.evidence import Look
-from reconciler.model.ids import BundleKey, Identity, parse_hidden
+from reconciler.model.hidden import parse_hidden
+from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Hidden, Listed, Seen
 from reconciler.ports import Clock

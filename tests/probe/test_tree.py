@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reconciler.model.ids import BundleKey, hidden_name, parse_hidden
+from reconciler.model.hidden import hidden_name, parse_hidden
+from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from reconciler.probe.checks import ProblemKind, check_tree
 from reconciler.probe.tree import TreeEyes
@@ -61,10 +62,10 @@ def test_what_is_no_namespace_is_not_walked(world: World, namespace: bytes) -> N
 def test_hidden_names_are_told_from_our_own(world: World) -> None:
     here = world.bundle()
     ino = here.stat().st_ino
-    ours = hidden_name(ino, b"0123456789abcdef")
+    ours = hidden_name(ino, b"8 bytes!")
     here.rename(os.fsdecode(os.fsencode(here.parent) + b"/" + ours))
     (here.parent / ".c2").mkdir()
-    stolen = hidden_name(ino + 1, b"0123456789abcdef")
+    stolen = hidden_name(ino + 1, b"8 bytes!")
     (here.parent / os.fsdecode(stolen)).mkdir()
     (world.tree / ".hidden" / "c3").mkdir(parents=True)
     listed = world.eyes().list()
@@ -77,7 +78,7 @@ def test_hidden_names_are_told_from_our_own(world: World) -> None:
 @pytest.mark.parametrize("name", [b".reconciler-", b".c1", b".reconciler-0-0123456789abcdef", b"x"])
 def test_other_names_are_not_ours(name: bytes) -> None:
     assert parse_hidden(name) is None
-    assert parse_hidden(hidden_name(255, b"0123456789abcdef")) == 255
+    assert parse_hidden(hidden_name(255, b"8 bytes!")) == 255
 
 
 def test_symlinks_are_listed_and_not_followed(world: World) -> None:
