@@ -156,6 +156,7 @@ class FileRecorder(Recorder):
         if not self._broken:
             self._tasks.start_soon(self._send)
             self._tasks.start_soon(self._hear)
+        self._bell.set()
         return self
 
     async def __aexit__(
@@ -163,13 +164,14 @@ class FileRecorder(Recorder):
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> bool | None:
+    ) -> None:
         """Write what is left, for a moment; a writer that hangs is left behind."""
         with anyio.move_on_after(_PATIENCE, shield=True):
             await self._drain()
         self._tasks.cancel_scope.cancel()
         try:
-            return await self._tasks.__aexit__(kind, error, trace)
+            # The run's own error is none of the tasks': it must come out as it is, in no group.
+            await self._tasks.__aexit__(None, None, None)
         finally:
             self._link.close()
             with anyio.CancelScope(shield=True):
@@ -193,6 +195,7 @@ class FileRecorder(Recorder):
 
     async def _drain(self) -> None:
         """Send all, close our end, and wait until the writer has closed its own."""
+        self._scribe.flush()
         self._ending = True
         self._bell.set()
         if not self._broken:

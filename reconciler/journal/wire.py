@@ -361,6 +361,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
             else is in such a record.
     """
 
+    gap: int | None = None  # first, so that the writer knows one without reading it
     t: float = 0.0
     w: int = 0
     W: float | None = None
@@ -369,5 +370,4 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     o: Observation | None = None
     p: Policies | None = None
     d: tuple[Decision, ...] = ()
-    gap: int | None = None
     y: str = ""

@@ -19,9 +19,11 @@ import signal
 import socket
 import stat
 import sys
+import time  # noqa: TID251 - a process of its own, that does not know the package
 
 ROTATE = b"\x1e\n"
 MAGIC = b'{"journal":"containerd-reconciler"'
+GAP = b'{"gap":'
 _CHUNK = 1 << 16
 _RETRY = 1.0
 
@@ -204,13 +206,15 @@ class Session:
         self._failing = False
         self._header_next = True
         self._header = b""
+        self._ask_at = 0.0
 
     def run(self) -> None:
         """Write until the recorder closes its end."""
         while True:
             ready, _, _ = select.select([self._link], [], [], _RETRY if self._failing else None)
-            if not ready:
+            if self._failing and time.monotonic() >= self._ask_at:
                 self._ask_for_a_new_beginning()
+            if not ready:
                 continue
             try:
                 data = self._link.recv(_CHUNK)
@@ -239,7 +243,7 @@ class Session:
             return
         if self._header_next and line.startswith(MAGIC):
             self._begin(line)
-        elif self._failing and line.startswith(b'{"gap":'):
+        elif self._failing and line.startswith(GAP):
             self._resume(line)
         elif self._failing:
             self._writer.lost += 1
@@ -291,6 +295,7 @@ class Session:
         self._failing = True
 
     def _ask_for_a_new_beginning(self) -> None:
+        self._ask_at = time.monotonic() + _RETRY
         self._say(b"lost\n")
 
     def _say(self, line: bytes) -> None:

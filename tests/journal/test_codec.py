@@ -24,6 +24,7 @@ from reconciler.journal.decode import (
 )
 from reconciler.journal.encode import Encoder
 from reconciler.journal.values import policies_out
+from reconciler.journal.writer import GAP
 from reconciler.model.evidence import Entries, Look, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Hint, Listed, Looked, NodeLooked, Observation, Seen, Stamp
@@ -131,6 +132,7 @@ def test_a_gap_begins_all_numbering_anew(seen: list[Observation]):
     for observation in seen:
         decoder.record(encoder.step(START, observation, None, ()))
     gap = Gap(7, "disk full", Policies(settle=3.0))
+    assert Encoder().gap(7, "disk full", Policies()).startswith(GAP)
     assert decoder.record(encoder.gap(gap.lost, gap.why, Policies(settle=3.0))) == gap
     fresh = Decoder(HEADER)
     for observation in seen:

@@ -1,0 +1,252 @@
+"""The recorder against real files and a real writer: nothing it meets delays or stops the run."""
+
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+import anyio
+import pytest
+
+from reconciler.clock import SystemClock
+from reconciler.decide.policy import Policies
+from reconciler.errors import UsageError
+from reconciler.journal import recorder as recorder_module
+from reconciler.journal.decode import Gap, Given
+from reconciler.journal.reader import Journal
+from reconciler.journal.recorder import FileRecorder, Options, check_target
+from reconciler.model.ids import BundleKey
+from reconciler.model.observations import Hint, Looked, Stamp
+from tests.decide.world import dead
+
+pytestmark = pytest.mark.anyio
+
+CLOCK = SystemClock()
+
+
+def stamp() -> Stamp:
+    return Stamp(CLOCK.monotonic(), CLOCK.wall())
+
+
+def name(n: int) -> BundleKey:
+    return BundleKey(b"ns", b"bundle-%06d" % n)
+
+
+def items(path: Path, warnings: list[str] | None = None) -> list[Given | Gap]:
+    said: list[str] = [] if warnings is None else warnings
+    return [i for i in Journal(path, said.append).items() if isinstance(i, Given | Gap)]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+async def until(condition, seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come"
+        await anyio.sleep(0.005)
+
+
+def starts(path: Path, **options: object) -> FileRecorder:
+    return FileRecorder(Options(path, **options), CLOCK, Policies())  # type: ignore[arg-type]
+
+
+async def test_what_was_heard_is_in_the_file_when_the_run_ends(tmp_path: Path):
+    path = tmp_path / "run.jsonl"
+    async with starts(path) as recorder:
+        for n in range(1000):
+            recorder.observed(stamp(), Looked(name(n), dead(n)))
+    read = items(path)
+    assert [item.observation for item in read] == [Looked(name(n), dead(n)) for n in range(1000)]
+    assert recorder.lost == 0
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_record_reaches_the_file_while_the_run_goes_on(tmp_path: Path):
+    path = tmp_path / "run.jsonl"
+    async with starts(path) as recorder:
+        recorder.observed(stamp(), Hint(name(1)))
+        await until(lambda: path.exists() and path.read_bytes().count(b"\n") == 2)
+
+
+async def test_files_are_rotated_compressed_and_read_as_one_run(tmp_path: Path):
+    path = tmp_path / "run.jsonl"
+    async with starts(path, max_size=20_000, keep=50) as recorder:
+        for n in range(2000):
+            recorder.observed(stamp(), Looked(name(n), dead(n)))
+            if n % 50 == 0:
+                await anyio.lowlevel.checkpoint()
+    await until(lambda: not any(file.endswith(".new") for file in names(tmp_path)))
+    assert len([file for file in names(tmp_path) if file.endswith(".gz")]) > 5
+    read = items(path)
+    assert [i.observation.key for i in read if isinstance(i, Given)] == [
+        name(n) for n in range(2000)
+    ]
+
+
+async def test_only_so_many_files_are_kept_and_the_rest_says_that_it_begins_late(tmp_path: Path):
+    path = tmp_path / "run.jsonl"
+    async with starts(path, max_size=20_000, keep=2, compress=False) as recorder:
+        for n in range(2000):
+            recorder.observed(stamp(), Looked(name(n), dead(n)))
+            if n % 50 == 0:
+                await anyio.lowlevel.checkpoint()
+    assert names(tmp_path) == ["run.jsonl", "run.jsonl.1", "run.jsonl.2"]
+    journal = Journal(path, pytest.fail)
+    assert not journal.is_whole
+    last = [i for i in journal.items() if isinstance(i, Given)][-1]
+    assert last.observation.key == name(1999)
+
+
+async def test_the_journal_of_an_earlier_run_is_kept_and_not_joined(tmp_path: Path):
+    path = tmp_path / "run.jsonl"
+    for run in range(2):
+        async with starts(path, compress=False) as recorder:
+            recorder.observed(stamp(), Hint(name(run)))
+    assert [i.observation for i in items(path)] == [Hint(name(1))]
+    assert [i.observation for i in items(tmp_path / "run.jsonl.1")] == [Hint(name(0))]
+
+
+@pytest.mark.parametrize("kind", ["text", "symlink", "directory", "fifo"])
+async def test_whatever_is_no_journal_is_never_moved_nor_written(tmp_path: Path, kind: str):
+    path, other = tmp_path / "thing", tmp_path / "other"
+    other.write_bytes(b"precious")
+    match kind:
+        case "text":
+            path.write_bytes(b"precious")
+        case "symlink":
+            path.symlink_to(other)
+        case "directory":
+            path.mkdir()
+        case "fifo":
+            os.mkfifo(path)
+    before = path.lstat()
+    async with starts(path) as recorder:
+        recorder.observed(stamp(), Hint(name(1)))
+        await until(lambda: recorder.trouble)
+    assert path.lstat().st_ino == before.st_ino
+    assert other.read_bytes() == b"precious"
+    if kind != "fifo":
+        with pytest.raises(UsageError):
+            check_target(path)
+
+
+async def test_a_full_disk_loses_records_says_how_many_and_recovers(tmp_path: Path):
+    path = tmp_path / "run.jsonl"
+    async with starts(path) as recorder:
+        recorder.observed(stamp(), Looked(name(0), dead(0)))
+        await until(lambda: path.exists() and path.stat().st_size > 500)
+        limit = path.stat().st_size + 5000
+        resource.prlimit(recorder._writer.pid, resource.RLIMIT_FSIZE, (limit, -1))
+        for n in range(1, 200):
+            recorder.observed(stamp(), Looked(name(n), dead(n)))
+        await until(lambda: recorder.trouble)
+        resource.prlimit(recorder._writer.pid, resource.RLIMIT_FSIZE, (-1, -1))
+        given = 200
+        end = time.monotonic() + 10
+        while b'"gap"' not in path.read_bytes():
+            assert time.monotonic() < end, recorder.trouble
+            recorder.observed(stamp(), Looked(name(given), dead(given)))
+            given += 1
+            await anyio.sleep(0.01)
+        for _ in range(50):
+            recorder.observed(stamp(), Looked(name(given), dead(given)))
+            given += 1
+    read = items(path)
+    gaps = [item for item in read if isinstance(item, Gap)]
+    found = [item.observation.key for item in read if isinstance(item, Given)]
+    assert sum(gap.lost for gap in gaps) + len(found) == given, "every record is there or counted"
+    assert found[-1] == name(given - 1)
+    assert any("large" in gap.why or "space" in gap.why for gap in gaps)
+    assert gaps[-1].policies == Policies()
+
+
+async def test_a_writer_that_hangs_delays_nothing_and_is_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(recorder_module, "_BUFFER", 200_000)
+    monkeypatch.setattr(recorder_module, "_PATIENCE", 0.3)
+    path = tmp_path / "run.jsonl"
+    slowest = 0.0
+    async with starts(path) as recorder:
+        await until(path.exists)
+        os.kill(recorder._writer.pid, signal.SIGSTOP)
+        for n in range(10_000):
+            began = time.perf_counter()
+            recorder.observed(stamp(), Looked(name(n), dead(n)))
+            slowest = max(slowest, time.perf_counter() - began)
+            if n % 100 == 0:
+                await anyio.lowlevel.checkpoint()
+        assert recorder._buffered <= 200_000
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    assert slowest < 0.25
+    assert recorder.lost > 1000
+    assert recorder._writer.poll() is not None
+
+
+async def test_a_slow_writer_that_catches_up_leaves_a_gap_and_all_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(recorder_module, "_BUFFER", 200_000)
+    path = tmp_path / "run.jsonl"
+    given = 0
+    async with starts(path) as recorder:
+        await until(path.exists)
+        os.kill(recorder._writer.pid, signal.SIGSTOP)
+        while recorder.lost < 100:
+            recorder.observed(stamp(), Looked(name(given), dead(given)))
+            given += 1
+            if given % 100 == 0:
+                await anyio.lowlevel.checkpoint()
+        os.kill(recorder._writer.pid, signal.SIGCONT)
+        await until(lambda: recorder._buffered == 0)
+        for _ in range(100):
+            recorder.observed(stamp(), Looked(name(given), dead(given)))
+            given += 1
+            await anyio.lowlevel.checkpoint()
+    read = items(path)
+    found = [item.observation.key for item in read if isinstance(item, Given)]
+    lost = sum(item.lost for item in read if isinstance(item, Gap))
+    assert lost + len(found) == given
+    assert found[-1] == name(given - 1)
+
+
+async def test_a_writer_that_dies_ends_the_journal_and_not_the_run(tmp_path: Path):
+    path = tmp_path / "run.jsonl"
+    async with starts(path) as recorder:
+        recorder.observed(stamp(), Hint(name(0)))
+        await until(lambda: path.exists() and path.read_bytes().count(b"\n") == 2)
+        os.kill(recorder._writer.pid, signal.SIGKILL)
+        await until(lambda: recorder.trouble)
+        for n in range(100):
+            recorder.observed(stamp(), Hint(name(n)))
+    assert recorder.lost >= 99
+    assert [i.observation for i in items(path)] == [Hint(name(0))]
+
+
+async def test_text_that_is_no_unicode_is_counted_and_not_raised(tmp_path: Path):
+    path = tmp_path / "run.jsonl"
+    bad = dead(1)
+    object.__setattr__(bad.runtime, "name", "\udc80")
+    async with starts(path) as recorder:
+        recorder.observed(stamp(), Looked(name(1), bad))
+        recorder.observed(stamp(), Looked(name(2), dead(2)))
+    read = items(path)
+    assert [type(item) for item in read] == [Gap, Given]
+    assert recorder.lost == 1
+
+
+async def test_the_journal_survives_when_the_run_is_killed(tmp_path: Path):
+    """Whatever reached the writer is written: it ends when its other end does, not before."""
+    path = tmp_path / "run.jsonl"
+    async with starts(path) as recorder:
+        recorder.observed(stamp(), Hint(name(0)))
+        await until(lambda: path.exists() and path.read_bytes().count(b"\n") == 2)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(recorder._writer.pid, number)
+        recorder.observed(stamp(), Hint(name(1)))
+        await until(lambda: path.read_bytes().count(b"\n") == 3)
+        assert recorder._writer.poll() is None
