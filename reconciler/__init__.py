@@ -5,7 +5,7 @@ Data flows one way: watch -> model -> decide -> act, and an outcome is one more 
     watch/, containerd/   what may have changed          probe/      one close look at it
     model/                PURE: what we believe          decide/     PURE: what should happen
     act/                  the only hands                 loop.py     joins the stages
-    ports.py              every side effect on one page  kernel.py   the only ctypes
+    ports.py              every side effect on one page  kernel/     the only ctypes
     journal/, telemetry/  listeners: memory of a run, logs and metrics
     cli/, daemon.py       what operators see             settings/   what they may say
 """

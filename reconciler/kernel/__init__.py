@@ -3,7 +3,8 @@
 For what the standard library cannot say: resolution that stays beneath a directory and on its
 mount (:func:`openat2`), mount ids (:func:`statx`), umount, rename without replacing, filesystem
 types. Where ``os`` can say it with ``dir_fd`` (unlink, rmdir, mkdir, readlink, and stat where no
-mount id is wanted) ``os`` is faster and should be used. pidfds are in ``os`` and ``signal``.
+mount id is wanted) ``os`` is faster and should be used. pidfds are in ``os`` and ``signal``. How a
+process gives up its powers is in `reconciler.kernel.confine`.
 
 Nothing here keeps state or decides anything. It must never take a name with a NUL in it, which C
 would cut short, and never hand out a handle that survives exec. Failures are ``OSError`` with errno
