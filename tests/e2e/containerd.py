@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from tests.e2e import image
-from tests.e2e.apart import Apart, Word
+from tests.e2e.apart import Apart
 from tests.e2e.processes import Process, until
 
-STATE: Final = "/run/node/containerd"
-ADDRESS: Final = f"{STATE}/containerd.sock"
 RUNTIME_DIR: Final = "/run/containerd"
 """Where shims and runc keep their things, whatever the configuration says."""
 
@@ -77,19 +75,21 @@ class Containerd:
     Attributes:
         apart: Where it runs.
         directory: Its files on disk.
+        state: Its state directory, seen from the inside.
         binaries: Directory of the containerd to use; None for the one in PATH.
         cri: Whether it serves Kubernetes too.
     """
 
     apart: Apart
     directory: Path
+    state: str
     binaries: Path | None = None
     cri: bool = False
     _running: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         (self.root / "cni").mkdir(parents=True)
-        self.apart.path(STATE).mkdir(parents=True)
+        self.apart.path(self.state).mkdir(parents=True)
         self._config.write_text(self._configuration())
 
     @property
@@ -98,16 +98,26 @@ class Containerd:
         return self.directory / "root"
 
     @property
+    def address(self) -> str:
+        """Its socket, seen from the inside."""
+        return f"{self.state}/containerd.sock"
+
+    @property
     def pid(self) -> int:
         """Its pid."""
         assert self._running is not None, "containerd is down"
         return self._running.pid
 
     @property
+    def running(self) -> bool:
+        """Whether it was started and not killed."""
+        return self._running is not None
+
+    @property
     def serving(self) -> bool:
         """Whether its socket accepts."""
         with socket.socket(socket.AF_UNIX) as knock:
-            return knock.connect_ex(os.fspath(self.apart.path(ADDRESS))) == 0
+            return knock.connect_ex(os.fspath(self.apart.path(self.address))) == 0
 
     @property
     def log(self) -> str:
@@ -182,16 +192,6 @@ class Containerd:
         else:
             head, tables = (_WITHOUT_CRI_1 if old else _WITHOUT_CRI_2), ""
         # Top-level keys come before any table.
-        base = _BASE.format(root=self.root, state=STATE, address=ADDRESS)
+        base = _BASE.format(root=self.root, state=self.state, address=self.address)
         top, _, rest = base.partition("[grpc]")
         return f"{head}{top}[grpc]{rest}{tables.format(root=self.root, image=image.NAME)}"
-
-
-def bundle(namespace: str, name: str) -> str:
-    """Where the bundle of a task lies, seen from the inside."""
-    return f"{STATE}/{TASKS}/{namespace}/{name}"
-
-
-def ctr(namespace: str, *words: Word) -> list[Word]:
-    """Make a `ctr` command."""
-    return ["ctr", "--address", ADDRESS, "--namespace", namespace, *words]

@@ -16,7 +16,6 @@ from grpc_tools import protoc  # type: ignore[import-untyped]
 from grpclib.client import Channel, UnaryUnaryMethod
 
 from tests.e2e import image
-from tests.e2e.containerd import ADDRESS
 from tests.e2e.node import Node, Task
 
 NAMESPACE: Final = "k8s.io"
@@ -35,7 +34,7 @@ def pod(node: Node, name: str, *, members: int = 2) -> list[Task]:
 
 
 async def _run_pod(node: Node, name: str, members: int) -> list[str]:
-    channel = Channel(path=os.fspath(node.apart.path(ADDRESS)))
+    channel = Channel(path=os.fspath(node.apart.path(node.address)))
     try:
         with anyio.fail_after(30):
             sandbox = _sandbox(node.namespace, name)

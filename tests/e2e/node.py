@@ -19,11 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from tests.e2e import containerd as daemon
 from tests.e2e import image
 from tests.e2e.apart import Apart, Word
-from tests.e2e.containerd import ADDRESS, STATE, Containerd
-from tests.e2e.processes import Process, everyone, kill_all, until
+from tests.e2e.containerd import TASKS, Containerd
+from tests.e2e.processes import PATIENCE, Process, everyone, kill_all, until
 
 CGROUPS: Final = Path("/sys/fs/cgroup")
 BINARIES: Final = "RECONCILER_E2E_CONTAINERD"
@@ -54,14 +53,15 @@ class Task:
 class Node:
     """Owns a containerd and everything that ever came of it."""
 
-    def __init__(self, directory: Path, *, cri: bool = False) -> None:
+    def __init__(self, directory: Path, *, cri: bool = False, state: str | None = None) -> None:
         self.namespace = f"e2e-{uuid.uuid4().hex[:8]}"
         self.apart = Apart()
         named = os.environ.get(BINARIES)
         self._directory = directory / self.namespace
         self._directory.mkdir()
         binaries = Path(named) if named else None
-        self.containerd = Containerd(self.apart, self._directory, binaries, cri)
+        state = state or f"/run/{self.namespace}/containerd"
+        self.containerd = Containerd(self.apart, self._directory, state, binaries, cri)
         self._archive = self._directory / "image.tar"
         self._helpers: list[subprocess.Popen[str]] = []
         image.write(self._archive)
@@ -88,7 +88,7 @@ class Node:
     @property
     def state(self) -> str:
         """containerd's state directory, seen from the inside."""
-        return STATE
+        return self.containerd.state
 
     @property
     def root(self) -> Path:
@@ -98,11 +98,15 @@ class Node:
     @property
     def address(self) -> str:
         """containerd's socket, seen from the inside."""
-        return ADDRESS
+        return self.containerd.address
+
+    def inside(self, name: str, namespace: str | None = None) -> str:
+        """Where the bundle of a task lies, seen from the inside."""
+        return f"{self.state}/{TASKS}/{namespace or self.namespace}/{name}"
 
     def bundle(self, name: str, namespace: str | None = None) -> Path:
         """Where the bundle of a task lies, seen from the outside."""
-        return self.apart.path(daemon.bundle(namespace or self.namespace, name))
+        return self.apart.path(self.inside(name, namespace))
 
     def cgroups(self) -> list[Path]:
         """List the directories of this node's cgroup, one in each hierarchy."""
@@ -153,22 +157,23 @@ class Node:
         init = Process.at(int((self.bundle(name, namespace) / "init.pid").read_text()))
         return Task(namespace, name, init, init.parent)
 
-    def status(self, name: str) -> str:
+    def status(self, name: str, namespace: str | None = None) -> str:
         """Ask containerd for the status of a task; empty if it knows none."""
-        rows = self.ctr("tasks", "ls").splitlines()
+        rows = self.ctr("tasks", "ls", namespace=namespace).splitlines()
         return next((row.split()[2] for row in rows if row.split()[0] == name), "")
 
     def ctr(self, *words: Word, namespace: str | None = None) -> str:
         """Run `ctr` and give what it prints."""
-        command = daemon.ctr(namespace or self.namespace, *words)
-        return self.apart.run(*command, env=self.containerd.environment).stdout
+        return self.apart.run(*self._ctr(namespace, words), env=self.containerd.environment).stdout
 
     @contextlib.contextmanager
     def creating(self, name: str) -> Iterator[Process]:
         """Hold the creation of a task half way: its bundle is there, its shim runs, its init not.
 
-        Gives the shim. At the end the creation goes on, and must succeed.
+        Gives the shim. At the end the creation goes on and must succeed. Where containerd was
+        killed meanwhile it stays a torso with a living shim.
         """
+        pid = self.containerd.pid
         wrapper, gate = self._directory / f"{name}-runc", self._directory / f"{name}-gate"
         reached = self._directory / f"{name}-reached"
         os.mkfifo(gate)
@@ -177,12 +182,15 @@ class Node:
         wrapper.write_text(f'#!/bin/sh\n{wait}\nexec {runc} "$@"\n')
         wrapper.chmod(0o755)
         words = _run_words(name, ["--runc-binary", wrapper], image.FOR_EVER, "")
-        client = self._popen(daemon.ctr(self.namespace, *words))
+        client = self._popen(self._ctr(None, words))
         until(reached.exists, f"runc is to create {name}")
         yield self.shim(name)
+        if not self.containerd.running or self.containerd.pid != pid:
+            return  # the shim gave the creation up when its caller was gone
         with gate.open("w") as opened:  # somebody reads it, or this would wait for ever
             opened.write("go\n")
-        assert client.wait(20) == 0, f"the creation of {name} failed: {client.communicate()}"
+        failed = client.wait(PATIENCE)
+        assert not failed, f"the creation of {name} failed: {client.communicate()}"
 
     def shim(self, name: str) -> Process:
         """Find the shim that was started for a task, by its command line."""
@@ -205,9 +213,9 @@ class Node:
 
     def occupy(self, task: Task) -> subprocess.Popen[str]:
         """Start a process that keeps a rootfs busy; it ends with its standard input."""
-        rootfs = daemon.bundle(task.namespace, task.id) + "/rootfs"
+        rootfs = f"{self.inside(task.id, task.namespace)}/rootfs"
         words = ["sh", "-c", 'cd "$0" && echo here && exec cat', rootfs]
-        holder = self._popen(self.apart.command(words))
+        holder = self._popen(words)
         assert holder.stdout is not None
         assert holder.stdout.readline() == "here\n"
         return holder
@@ -243,12 +251,19 @@ class Node:
         except OSError:
             return False
 
+    def _ctr(self, namespace: str | None, words: Sequence[Word]) -> list[Word]:
+        where = ["--address", self.address, "--namespace", namespace or self.namespace]
+        return ["ctr", *where, *words]
+
     def _popen(self, command: Sequence[Word]) -> subprocess.Popen[str]:
         pipe = subprocess.PIPE
-        environment = self.containerd.environment
-        inside = command if command[0] == "nsenter" else self.apart.command(command)
         helper = subprocess.Popen(
-            inside, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment
+            self.apart.command(command),
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            env=self.containerd.environment,
         )
         self._helpers.append(helper)
         return helper

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from tests.e2e.containerd import RUNTIME_DIR, TASKS, bundle
+from tests.e2e.containerd import RUNTIME_DIR, TASKS
 from tests.e2e.node import Node, Task
 
 _CHUNK: Final = 1 << 20
@@ -39,11 +39,11 @@ class Snapshot:
         for namespace, name in sorted(keys | {(node.namespace, name) for name in names}):
             places = _places(node, namespace, name)
             assert places[0].is_dir(), f"no bundle {namespace}/{name}"
-            for place in places:
+            for place in (*places, *_kubernetes(node, name)):
                 things |= dict(tree(place))
-            things |= _mounts(node, bundle(namespace, name))
+            things |= _mounts(node, node.inside(name, namespace))
             things |= _sockets(node, places[0])
-        things |= dict(tree(node.apart.path(f"{RUNTIME_DIR}/fifo")))
+            things |= _fifos(node, name)
         return cls(things)
 
     def changes(self, later: "Snapshot") -> list[str]:
@@ -72,7 +72,7 @@ def remains(node: Node, name: str, namespace: str | None = None) -> list[str]:
     """Name what is still there of a task that should be gone; its shim's socket not among them."""
     namespace = namespace or node.namespace
     found = [str(place) for place in _places(node, namespace, name) if os.path.lexists(place)]
-    return found + list(_mounts(node, bundle(namespace, name)))
+    return found + list(_mounts(node, node.inside(name, namespace)))
 
 
 def _places(node: Node, namespace: str, name: str) -> list[Path]:
@@ -83,6 +83,12 @@ def _places(node: Node, namespace: str, name: str) -> list[Path]:
         node.apart.path(f"{RUNTIME_DIR}/runc/{namespace}/{name}"),
         *(cgroup / name for cgroup in node.cgroups()),
     ]
+
+
+def _kubernetes(node: Node, name: str) -> list[Path]:
+    """List what Kubernetes' plugin keeps of a container, in either tree."""
+    tops = (node.apart.path(node.state), node.root)
+    return [place for top in tops for place in top.glob(f"io.containerd.grpc.v1.cri/*/{name}")]
 
 
 def _processes(task: Task) -> dict[str, str]:
@@ -104,6 +110,13 @@ def _sockets(node: Node, place: Path) -> dict[str, str]:
     except OSError:
         return {}
     return dict(tree(node.apart.path(address.removeprefix("unix://"))))
+
+
+def _fifos(node: Node, name: str) -> dict[str, str]:
+    """Describe the client's FIFOs of a task."""
+    directories = node.apart.path(f"{RUNTIME_DIR}/fifo").glob("*")
+    mine = [one for one in directories if any(one.glob(f"{name}-std*"))]
+    return {what: how for directory in mine for what, how in tree(directory)}
 
 
 def _entry(path: Path) -> tuple[str, str]:

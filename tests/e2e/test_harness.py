@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import cri
-from tests.e2e.containerd import bundle
 from tests.e2e.node import CGROUPS, Node
 from tests.e2e.processes import everyone
 from tests.e2e.snapshot import Snapshot, remains
@@ -27,6 +26,11 @@ def test_a_running_task_has_a_shim_an_init_a_mount_and_cgroups(node: Node) -> No
     assert any("/rootfs #" in one for one in found)
     assert sum(one.startswith(str(CGROUPS)) for one in found) == len(node.cgroups()) > 0
     assert any("/runc/" in one for one in found)
+
+
+def test_a_shim_stands_in_its_bundle(node: Node) -> None:
+    task = node.run("web")
+    assert Path(f"/proc/{task.shim.pid}/cwd").samefile(node.bundle("web"))
 
 
 def test_a_stopped_task_keeps_its_shim(node: Node) -> None:
@@ -62,10 +66,11 @@ def test_a_creation_waits_half_way_and_then_succeeds(node: Node) -> None:
 def test_a_real_pod_survives_a_restart(kubernetes: Node) -> None:
     sandbox, *members = cri.pod(kubernetes, "web")
     assert all(member.shim == sandbox.shim for member in members)
-    before = Snapshot.take(kubernetes, [sandbox, *members])
     kubernetes.containerd.kill()
     kubernetes.containerd.start()
-    assert before.changes(Snapshot.take(kubernetes, [sandbox, *members])) == []
+    for task in (sandbox, *members):
+        assert kubernetes.status(task.id, cri.NAMESPACE) == "RUNNING"
+        assert kubernetes.task(task.id, cri.NAMESPACE) == task
 
 
 def test_containerd_cleans_a_whole_bundle_and_leaves_one_without_runtime(node: Node) -> None:
@@ -100,7 +105,7 @@ def test_a_snapshot_sees_every_kind_of_change(node: Node) -> None:
     (node.cgroups()[0] / "web" / "inner").mkdir()
     assert "/web/inner" in seen()
     before = Snapshot.take(node, [task])
-    inside = bundle(node.namespace, "web")
+    inside = node.inside("web")
     node.apart.run("mount", "-t", "tmpfs", "none", f"{inside}/rootfs/data")
     assert "mount" in seen()
     before = Snapshot.take(node, [task])

@@ -1,0 +1,99 @@
+"""The scene of the crash matrix: many ways to be dead, beside every way to be alive."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from tests.e2e import cri
+from tests.e2e.node import Node, Task
+from tests.e2e.snapshot import Snapshot
+
+BARE: Final = "bare"
+"""Nothing in the bundle but the mounted rootfs."""
+
+EMPTIED: Final = "emptied"
+"""Nothing in the bundle at all."""
+
+DAMAGE: Final = {
+    "whole": (),
+    "no-init-pid": ("init.pid",),
+    "no-options": ("options.json",),
+    "no-config": ("config.json",),
+    "no-address": ("address", "bootstrap.json"),
+    "no-runtime": ("runtime",),
+    "no-shim-path": ("shim-binary-path",),
+    "no-log": ("log", "log.json"),
+    "no-work": ("work",),
+    # docker's "file exists" at the next start of the id
+    "half-made": ("init.pid", "options.json", "runtime", "log.json"),
+}
+"""Which files each dead bundle has lost."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Who is there.
+
+    Attributes:
+        node: Where.
+        dead: Tasks whose shim and init are gone.
+        living: Tasks of which nothing may change.
+        starting: Names of tasks in creation.
+    """
+
+    node: Node
+    dead: list[Task]
+    living: list[Task]
+    starting: list[str]
+
+    def living_part(self) -> Snapshot:
+        """Everything that must stay as it is."""
+        return Snapshot.take(self.node, self.living, self.starting)
+
+
+@contextlib.contextmanager
+def crashed(node: Node, *, also_lost: tuple[str, ...] = (), restart: bool) -> Iterator[Scene]:
+    """Crash a node with all of it on, and let containerd do what it can if it is restarted.
+
+    Args:
+        node: Where; its containerd serves Kubernetes.
+        also_lost: Files that every dead bundle has lost besides.
+        restart: Whether containerd is started again.
+    """
+    living = _living(node)
+    dead = [node.run(name) for name in (*DAMAGE, BARE, EMPTIED)]
+    with contextlib.ExitStack() as stack:
+        if not restart:
+            stack.enter_context(node.creating("slow"))
+        orphan = node.orphan("orphan")
+        # containerd before 2.1 leaves such a bundle alone; later ones would end the orphan
+        node.lose(orphan, "runtime")
+        node.crash(*dead)
+        for task in dead:
+            _damage(node, task)
+            node.lose(task, *also_lost)
+        if restart:
+            node.containerd.start()
+            stack.enter_context(node.creating("slow"))
+        if not restart or node.containerd.version < (2, 1):
+            living.append(orphan)
+        yield Scene(node, dead, living, ["slow"])
+
+
+def _living(node: Node) -> list[Task]:
+    pod = [node.run("pod", pod="pod"), node.run("member", pod="pod")]
+    ended = node.stopped("ended", pod="pod")
+    return [node.run("web"), node.stopped("stopped"), *pod, ended, *cri.pod(node, "real")]
+
+
+def _damage(node: Node, task: Task) -> None:
+    place = node.bundle(task.id)
+    if task.id in DAMAGE:
+        node.lose(task, *DAMAGE[task.id])
+        return
+    node.lose(task, *(one.name for one in place.iterdir() if one.name != "rootfs"))
+    if task.id == EMPTIED:
+        rootfs = f"{node.inside(task.id)}/rootfs"
+        node.apart.run("umount", rootfs)
+        (place / "rootfs").rmdir()

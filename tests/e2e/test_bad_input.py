@@ -1,0 +1,154 @@
+"""What cannot be done is said in one line, with the right code, and nothing is touched."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from tests.e2e import product
+from tests.e2e.apart import Word
+from tests.e2e.node import Node, Task
+from tests.e2e.snapshot import Snapshot, remains
+
+pytestmark = [pytest.mark.containerd, pytest.mark.safety]
+
+ERROR, NO_CONTAINERD, REFUSED = 1, 69, 77
+SLAVE = ("unshare", "-m", "--propagation", "slave")
+FOREIGN = {
+    "pid namespace": ("unshare", "-p", "-f", "--mount-proc"),
+    "pid namespace, /proc of the machine": ("unshare", "-p", "-f"),
+    "time namespace": ("unshare", "-T", "--boottime", "1000000", "-f"),
+    "mount namespace": ("unshare", "-m", "--propagation", "private"),
+    "slave mount namespace": SLAVE,
+}
+CLEAN = ("clean", *product.NOW)
+ENFORCE = ("run", "--enforce", "--once", "--grace", "0s", "--threshold", "0s")
+
+
+@pytest.fixture
+def dead(node: Node) -> Task:
+    """A leftover that `clean` would remove at once, beside a container that lives."""
+    node.run("keeper")
+    task = node.run("dead")
+    node.lose(task, "runtime")
+    node.crash(task)
+    node.containerd.start()
+    return task
+
+
+@pytest.mark.parametrize("command", [("scan",), CLEAN, ENFORCE], ids=["scan", "clean", "run"])
+@pytest.mark.parametrize("wrong", ["missing", "empty", "file", "another", "namespace"])
+def test_a_wrong_state_directory_is_refused(node: Node, command: Sequence[str], wrong: str) -> None:
+    place = f"/run/{wrong}"
+    if wrong in ("empty", "another"):
+        node.apart.path(place).mkdir()
+    if wrong == "another":
+        node.apart.path(f"{place}/dbus").mkdir()
+    if wrong == "file":
+        node.apart.path(place).write_text("")
+    if wrong == "namespace":
+        node.run("web")
+        place = node.inside("web")
+    ran = product.run(node, *product.words(node, *command, "--state", place))
+    assert ran.code == ERROR
+    assert place in ran.complaint()
+
+
+@pytest.mark.parametrize("command", [("scan",), CLEAN, ENFORCE], ids=["scan", "clean", "run"])
+def test_a_state_directory_that_cannot_be_read_is_refused(
+    node: Node, dead: Task, command: Sequence[str]
+) -> None:
+    node.apart.run("chown", "1:1", node.state)
+    node.apart.run("chmod", "0700", node.state)
+    before = Snapshot.take(node, [dead])
+    weak = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
+    ran = product.run(node, *product.words(node, *command), before=weak)
+    assert ran.code == REFUSED
+    assert "permission" in ran.complaint()
+    assert before.changes(Snapshot.take(node, [dead])) == []
+
+
+@pytest.mark.parametrize("weak", ["sys_admin", "sys_ptrace"])
+def test_missing_privileges_are_named(node: Node, dead: Task, weak: str) -> None:
+    before = Snapshot.take(node, [dead])
+    ran = product.run(
+        node,
+        *product.words(node, *CLEAN),
+        before=("setpriv", "--bounding-set", f"-{weak}"),
+    )
+    assert ran.code == REFUSED
+    assert f"CAP_{weak.upper()}" in ran.complaint()
+    assert before.changes(Snapshot.take(node, [dead])) == []
+
+
+def test_neither_containerd_nor_its_lock_is_no_proof(node: Node, dead: Task) -> None:
+    node.containerd.kill()
+    before = Snapshot.take(node, [dead])
+    ran = product.run(node, *product.words(node, *CLEAN, "-q", "--root", "/run/elsewhere"))
+    assert ran.code == NO_CONTAINERD
+    assert ran.complaint()
+    assert before.changes(Snapshot.take(node, [dead])) == []
+
+
+def test_a_containerd_that_hangs_is_waited_for_and_not_taken_for_dead(
+    node: Node, dead: Task
+) -> None:
+    before = Snapshot.take(node, [dead])
+    node.containerd.freeze()
+    ran = product.run(node, *product.words(node, *CLEAN, "-q"))
+    node.containerd.thaw()
+    assert ran.code == NO_CONTAINERD
+    assert ran.complaint()
+    assert before.changes(Snapshot.take(node, [dead])) == []
+
+
+@pytest.mark.parametrize("command", [CLEAN, ENFORCE], ids=["clean", "run"])
+@pytest.mark.parametrize("before", FOREIGN.values(), ids=FOREIGN)
+def test_nothing_is_removed_from_a_foreign_namespace(
+    node: Node, dead: Task, before: Sequence[Word], command: Sequence[str]
+) -> None:
+    if before == SLAVE:
+        node.apart.run("mount", "--make-rshared", "/run")
+    there = Snapshot.take(node, [dead])
+    ran = product.run(node, *product.words(node, *command, "-q"), before=before)
+    assert ran.code == REFUSED, ran
+    assert "namespace" in ran.complaint()
+    assert there.changes(Snapshot.take(node, [dead])) == []
+
+
+@pytest.mark.parametrize("before", FOREIGN.values(), ids=FOREIGN)
+def test_scan_works_from_a_foreign_namespace(
+    node: Node, dead: Task, before: Sequence[Word]
+) -> None:
+    ran = product.run(node, *product.words(node, "scan", "-o", "name"), before=before)
+    assert ran.code == 0, ran
+    assert dead.name in ran.out
+
+
+def test_a_shared_mount_namespace_is_as_good_as_the_same(node: Node, dead: Task) -> None:
+    node.apart.run("mount", "--make-rshared", "/run")
+    beside = ("unshare", "-m", "--propagation", "unchanged")
+    ran = product.run(node, *product.words(node, *CLEAN), before=beside)
+    assert ran.code == 0, ran
+    assert remains(node, "dead") == []
+
+
+def test_a_second_instance_is_refused(node: Node, dead: Task) -> None:
+    watch = ("--enforce", "--grace", "1h")
+    before = Snapshot.take(node, [dead])
+    with product.watching(node, *watch) as watching:
+        watching.wait_for("verdict", dead, verdict="leftover")
+        watching.wait_ready("up")
+        ran = product.run(node, *product.words(node, *CLEAN, "-q"))
+        assert ran.code == REFUSED
+        assert str(watching.process.pid) in ran.complaint()
+    assert before.changes(Snapshot.take(node, [dead])) == []
+    ran = product.run(node, *product.words(node, *CLEAN))
+    assert ran.code == 0, ran
+    assert remains(node, "dead") == []
+
+
+@pytest.mark.parametrize("words", [("clean", "--grace", "soon"), ("scan", "-o", "yaml"), ("tidy",)])
+def test_a_wrong_word_is_a_usage_error(node: Node, words: Sequence[str]) -> None:
+    ran = product.run(node, *product.words(node, *words))
+    assert ran.code == 2
+    assert ran.complaint()

@@ -1,0 +1,87 @@
+"""`run --enforce` on a node that breaks under its eyes: noticed at once, cleaned in its time."""
+
+import time
+
+import pytest
+
+from tests.e2e import product
+from tests.e2e.node import Node
+from tests.e2e.processes import kill_all
+from tests.e2e.snapshot import Snapshot, remains
+
+pytestmark = pytest.mark.containerd
+
+GRACE = 1.0
+QUIET = 1.0
+ENFORCE = ("--enforce", "--grace", "1s", "--threshold", "0s")
+INTERRUPTED = 130
+
+
+def test_a_death_is_noticed_within_100_ms_and_cleaned_after_the_grace(node: Node) -> None:
+    keeper = node.run("keeper")  # whoever lives says in which namespaces this node is
+    victims = [node.run(f"victim-{number}") for number in range(3)]
+    node.containerd.kill()
+    before = Snapshot.take(node, [keeper])
+    with product.watching(node, *ENFORCE) as watching:
+        for task in (keeper, *victims):
+            watching.wait_for("verdict", task, verdict="running")
+        watching.wait_ready("down")
+        for task in victims:
+            watching.wait_quiet(QUIET)
+            killed = time.monotonic()
+            kill_all([task.shim, task.init])
+            noticed = product.mono(watching.wait_for("verdict", task, verdict="leftover"))
+            assert noticed - killed < 0.1
+            cleaned = product.mono(watching.wait_for("cleaned", task))
+            assert GRACE <= cleaned - noticed < GRACE + 1
+            assert remains(node, task.id) == []
+        assert watching.stop() == INTERRUPTED
+    assert before.changes(Snapshot.take(node, [keeper])) == []
+
+
+@pytest.mark.parametrize("backend", ["inotify", "watchfiles", "poll"])
+def test_every_backend_comes_to_the_same_end(node: Node, backend: str) -> None:
+    keeper, early = node.run("keeper"), node.run("early")
+    before = Snapshot.take(node, [keeper])
+    with product.watching(node, *ENFORCE, "--backend", backend) as watching:
+        watching.wait_for("verdict", early, verdict="running")
+        late = node.run("late")
+        watching.wait_for("verdict", late, verdict="running")
+        node.crash(early, late)
+        for task in (early, late):
+            watching.wait_for("cleaned", task)
+            assert remains(node, task.id) == []
+        assert watching.stop() == INTERRUPTED
+    assert before.changes(Snapshot.take(node, [keeper])) == []
+
+
+def test_a_busy_rootfs_is_blocked_by_name_and_cleaned_when_its_holder_ends(node: Node) -> None:
+    keeper, busy = node.run("keeper"), node.run("busy")
+    before = Snapshot.take(node, [keeper])
+    with product.watching(node, *ENFORCE) as watching:
+        watching.wait_for("verdict", busy, verdict="running")
+        node.crash(busy)
+        holder = node.occupy(busy)
+        line = watching.wait_for("blocked", busy)
+        named = line["holders"]
+        assert isinstance(named, list)
+        assert [str(who).split()[0] for who in named] == [str(holder.pid)]
+        assert any("/rootfs #" in one for one in remains(node, "busy"))
+        holder.communicate()
+        watching.wait_for("cleaned", busy)
+        assert remains(node, "busy") == []
+        assert watching.stop() == INTERRUPTED
+    assert before.changes(Snapshot.take(node, [keeper])) == []
+
+
+def test_nothing_is_removed_unless_told_to(node: Node) -> None:
+    keeper, dead = node.run("keeper"), node.run("dead")
+    node.crash(dead)
+    before = Snapshot.take(node, [dead])
+    with product.watching(node, "--grace", "0s", "--threshold", "0s") as watching:
+        watching.wait_for("verdict", dead, verdict="leftover")
+        kill_all([keeper.shim, keeper.init])
+        watching.wait_for("verdict", keeper, verdict="leftover")
+        assert watching.stop() == INTERRUPTED
+    assert before.changes(Snapshot.take(node, [dead])) == []
+    assert node.bundle("keeper").is_dir()
