@@ -259,10 +259,7 @@ class WatchTable:
     def _bind(self, wd: int, target: Target) -> None:
         before = self._targets.get(wd)
         if before is not None and before != target and self._wds.get(before) == wd:
-            # The directory was renamed and the event is still to come: the old name has no watch.
-            del self._wds[before]
-            if isinstance(before, BundleKey):
-                self._pending[before] = None
+            del self._wds[before]  # renamed; the event that tells what is there now is to come
         old = self._wds.get(target)
         if old is not None and old != wd:
             self._retire(old)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import TASKS, Layout
@@ -35,7 +36,7 @@ class Tree:
         path.mkdir(parents=True)
         return path
 
-    def keys(self) -> list[BundleKey]:
+    def listed(self) -> list[BundleKey]:
         """List it as the loop would."""
         return sorted(
             BundleKey(os.fsencode(ns.name), os.fsencode(bundle.name))
@@ -60,7 +61,7 @@ class Tree:
     def truth(self) -> dict[BundleKey, tuple[int, frozenset[str]]]:
         if not self.root.exists():
             return {}
-        return {key: look for key in self.keys() if (look := self.look(key)) is not None}
+        return {key: look for key in self.listed() if (look := self.look(key)) is not None}
 
 
 class Ear:
@@ -114,6 +115,12 @@ async def running(source: Source, ear: Ear) -> AsyncIterator[None]:
             tasks.cancel_scope.cancel()
 
 
+async def turn() -> None:
+    """Let the event loop turn, so that what has happened so far is heard."""
+    for _ in range(5):
+        await anyio.lowlevel.checkpoint()
+
+
 class Mirror:
     """Believes about the tree only what it looked up when told to, as the engine does."""
 
@@ -130,7 +137,7 @@ class Mirror:
         self._more.set()
 
     def relist(self, namespace: bytes | None = None) -> None:
-        keys = self._tree.keys() if self._tree.root.exists() else []
+        keys = self._tree.listed() if self._tree.root.exists() else []
         listed = [key for key in keys if namespace in {None, key.namespace}]
         if namespace is None:
             self._watcher.follow(listed)
@@ -185,9 +192,20 @@ def open_files() -> set[str]:
     return found
 
 
+def watches() -> int:
+    """Count the inotify watches this process has, as the kernel tells."""
+    count = 0
+    for name in os.listdir("/proc/self/fdinfo"):
+        try:
+            count += Path(f"/proc/self/fdinfo/{name}").read_text().count("inotify wd:")
+        except FileNotFoundError:
+            continue
+    return count
+
+
 async def only_open(before: set[str]) -> bool:
     """Wait until no more is open than before; threads of libraries close in their own time."""
     with anyio.move_on_after(PATIENCE):
-        while open_files() - before:
+        while open_files() - before:  # noqa: ASYNC110 -- they ring no bell
             await anyio.sleep(0.01)
     return not open_files() - before

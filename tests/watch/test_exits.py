@@ -17,7 +17,7 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind
 from reconciler.watch.exits import ExitWatch
 from tests.support.mountns import in_private_mounts
-from tests.watch.support import Ear, open_files, running
+from tests.watch.support import Ear, open_files, running, turn
 
 pytestmark = pytest.mark.kernel
 
@@ -42,6 +42,10 @@ def processes() -> Iterator[Start]:
         for process in started:
             process.kill()
             process.wait()
+
+
+def set_next_pid(pid: int) -> None:
+    Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1))
 
 
 @pytest.fixture
@@ -116,7 +120,7 @@ async def test_a_zombie_is_told_once_and_does_not_spin(start: Start) -> None:
         for _ in range(5):
             watch.expect(KEY, init=None, shim=None)
             watch.expect(KEY, init=zombie.pid, shim=None)
-            await anyio.wait_all_tasks_blocked()
+            await turn()
         assert len(watch) == 0
     assert ear.heard == [Hint(KEY, HintKind.INIT_EXIT)]
 
@@ -130,7 +134,7 @@ async def test_a_zombie_looked_at_again_and_again_is_told_once(start: Start) -> 
         await ear.hint("ns", "c1", HintKind.SHIM_EXIT)
         for _ in range(20):
             watch.expect(KEY, init=None, shim=zombie.pid)
-            await anyio.wait_all_tasks_blocked()
+            await turn()
     assert ear.heard == [Hint(KEY, HintKind.SHIM_EXIT)]
 
 
@@ -253,7 +257,7 @@ def test_another_process_of_the_same_number_is_told_anew() -> None:
                 watch.expect(KEY, init=first.pid, shim=None)
                 end(first)
                 await ear.hint("ns", "c1", HintKind.INIT_EXIT)
-                Path("/proc/sys/kernel/ns_last_pid").write_text(str(first.pid - 1))
+                set_next_pid(first.pid)
                 second = start()
                 assert second.pid == first.pid
                 watch.expect(KEY, init=None, shim=None)
@@ -303,11 +307,11 @@ async def test_a_forked_child_keeps_no_end_alive(start: Start) -> None:
         try:
             end(process)
             await ear.hint("ns", "c1", HintKind.INIT_EXIT)
-            await anyio.wait_all_tasks_blocked()
+            await turn()
             assert ear.heard == [Hint(KEY, HintKind.INIT_EXIT)]
         finally:
             os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            os.waitpid(child, 0)  # noqa: ASYNC222 -- it was just killed
 
 
 async def test_nothing_wakes_up_between_ends(start: Start) -> None:
@@ -323,7 +327,7 @@ async def test_nothing_wakes_up_between_ends(start: Start) -> None:
 
     async with running(watch, ear):
         watch.expect(KEY, init=process.pid, shim=None)
-        await anyio.wait_all_tasks_blocked()
+        await turn()
         selector.select = counted
         with anyio.move_on_after(0.3):
             await anyio.sleep_forever()

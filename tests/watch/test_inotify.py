@@ -13,8 +13,8 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Doubt, DoubtKind, Hint
 from reconciler.watch.handle import Event, Inotify
 from reconciler.watch.inotify import InotifyBackend
-from reconciler.watch.table import SLICE
-from tests.watch.support import Ear, Tree, open_files, running
+from reconciler.watch.table import SLICE, WatchTable
+from tests.watch.support import Ear, Tree, open_files, running, turn, watches
 
 pytestmark = pytest.mark.kernel
 
@@ -191,7 +191,7 @@ async def test_a_burst_is_one_hint(tree: Tree, ear: Ear) -> None:
 async def test_what_appears_between_listing_and_watching_is_hinted_at(tree: Tree, ear: Ear) -> None:
     backend = InotifyBackend(tree.layout)
     tree.bundle("early")
-    listed = tree.keys()
+    listed = tree.listed()
     tree.bundle("late")
     backend.open()
     backend.follow(listed)  # as the loop does before it runs its sources
@@ -211,12 +211,12 @@ async def test_following_the_same_listing_costs_no_system_call(tree: Tree, ear: 
     for number in range(20):
         tree.bundle(f"c{number}")
     async with running(backend, ear):
-        backend.follow(tree.keys())
+        backend.follow(tree.listed())
         before = made[0].added, made[0].removed
-        backend.follow(tree.keys())
+        backend.follow(tree.listed())
         assert (made[0].added, made[0].removed) == before
         tree.bundle("one-more")
-        backend.follow(tree.keys())
+        backend.follow(tree.listed())
         assert (made[0].added, made[0].removed) == (before[0] + 1, before[1])
 
 
@@ -226,7 +226,7 @@ async def test_more_bundles_than_one_slice_are_all_watched(tree: Tree, ear: Ear)
         tree.bundle(f"c{number}")
     backend = InotifyBackend(tree.layout)
     backend.open()
-    backend.follow(tree.keys())
+    backend.follow(tree.listed())
     async with running(backend, ear):
         await ear.until(lambda: len(set(ear.hints())) >= count - 2 * SLICE)
         ear.forget()
@@ -250,7 +250,7 @@ async def test_a_root_that_appears_step_by_step_is_noticed(tmp_path: Path, ear: 
     async with running(InotifyBackend(tree.layout), ear):
         for path in (tmp_path / "a", tmp_path / "a" / "b", tree.state, tree.root):
             path.mkdir()
-            await anyio.wait_all_tasks_blocked()
+            await turn()
         await ear.doubt(DoubtKind.ROOT_CHANGED)
 
 
@@ -291,6 +291,19 @@ async def test_a_root_renamed_and_replaced_is_noticed(tree: Tree, ear: Ear, leve
         assert set(ear.hints()) == {BundleKey(b"ns", b"new")}
 
 
+async def test_a_root_made_again_at_once_is_noticed(tree: Tree, ear: Ear) -> None:
+    """It may even get the same inode number."""
+    tree.bundle("old")
+    async with running(InotifyBackend(tree.layout), ear):
+        shutil.rmtree(tree.root)
+        bundle = tree.bundle("new")
+        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        await turn()
+        ear.forget()
+        (bundle / "file").touch()
+        await ear.hint("ns", "new")
+
+
 async def test_a_root_renamed_back_is_watched_again(tree: Tree, ear: Ear) -> None:
     tree.bundle("c1")
     async with running(InotifyBackend(tree.layout), ear):
@@ -306,6 +319,8 @@ async def test_a_root_renamed_back_is_watched_again(tree: Tree, ear: Ear) -> Non
 async def test_an_overflow_is_one_doubt_and_nothing_is_lost(tree: Tree, ear: Ear) -> None:
     kept = tree.bundle("kept")
     moved = tree.bundle("moved")
+    again = tree.bundle("again")
+    tree.bundle("c1", "other")
     backend = InotifyBackend(tree.layout)
     limit = queue_limit()
     async with running(backend, ear):
@@ -316,13 +331,21 @@ async def test_an_overflow_is_one_doubt_and_nothing_is_lost(tree: Tree, ear: Ear
                 moved.rename(moved.with_name("moved-away"))
                 tree.bundle("moved")
                 os.makedirs(tree.root / "unheard" / "c1")
+                again.rmdir()
+                again.mkdir()
+                shutil.rmtree(tree.root / "other")
+                tree.bundle("c1", "other")
         await ear.doubt(DoubtKind.OVERFLOW)
         assert ear.kinds().count(DoubtKind.OVERFLOW) == 1
-        backend.follow(tree.keys())
+        backend.follow(tree.listed())
         ear.forget()
-        for key in set(tree.keys()):
+        for key in set(tree.listed()):
             (tree.root / key.namespace.decode() / key.id.decode() / "file").touch()
-        await ear.until(lambda: set(ear.hints()) == set(tree.keys()))
+        await ear.until(lambda: set(ear.hints()) == set(tree.listed()))
+        ear.forget()
+        for name in ("ns", "other", "unheard"):
+            tree.bundle("brand-new", name)
+            await ear.hint(name, "brand-new")
 
 
 async def test_an_unknown_watch_is_dropped_when_it_speaks(tree: Tree, ear: Ear) -> None:
@@ -343,15 +366,48 @@ async def test_an_unknown_watch_is_dropped_when_it_speaks(tree: Tree, ear: Ear) 
     async with running(backend, ear):
         away = bundle.rename(tree.state / "away")
         await ear.doubt(DoubtKind.OVERFLOW)
-        backend.follow(tree.keys())
+        backend.follow(tree.listed())
+        before = watches()
         (away / "file").touch()
+        (away / "another").touch()
         tree.bundle("last")
         await ear.hint("ns", "last")
-        ear.forget()
-        (away / "another").touch()
-        tree.bundle("very-last")
-        await ear.hint("ns", "very-last")
-        assert set(ear.hints()) == {BundleKey(b"ns", b"very-last")}
+        assert watches() == before  # one more for the new bundle, one less for what went away
+        assert set(ear.hints()) == {BundleKey(b"ns", b"last")}
+
+
+async def test_churn_leaves_no_watch_behind(tree: Tree, ear: Ear) -> None:
+    async with running(InotifyBackend(tree.layout), ear):
+        before = watches()
+        for number in range(300):
+            bundle = tree.bundle(f"c{number}")
+            if number % 3:
+                bundle = bundle.rename(bundle.with_name(f".c{number}"))
+            if number % 2:
+                await turn()
+            bundle.rmdir()
+        (tree.root / "ns").rename(tree.root / "other")
+        (tree.root / "other").rename(tree.root / "ns")
+        await ear.doubt(NAMESPACE, b"other")
+        tree.bundle("last").rmdir()
+        await ear.hint("ns", "last")
+        await turn()
+        assert watches() == before
+
+
+def test_a_listing_drops_what_is_gone(tree: Tree) -> None:
+    inotify = Inotify()
+    table = WatchTable(inotify, tree.layout.tasks)
+    gone, kept = BundleKey(b"ns", b"gone"), BundleKey(b"ns", b"kept")
+    for key in (gone, kept):
+        tree.bundle(key.id.decode())
+    assert table.fit([gone, kept]) == []
+    assert set(table.add_pending()) == {gone, kept}
+    (tree.root / "ns" / "gone").rename(tree.root / "ns" / ".gone")
+    assert watches() == len(table) == 3
+    assert table.fit([]) == [kept]  # it is there, whatever the listing says
+    assert watches() == len(table) == 2
+    inotify.close()
 
 
 async def test_no_directory_is_held_open_and_nothing_leaks(tree: Tree, ear: Ear) -> None:
@@ -361,7 +417,7 @@ async def test_no_directory_is_held_open_and_nothing_leaks(tree: Tree, ear: Ear)
     async with running(backend, ear):
         tree.bundle("c2")
         await ear.hint("ns", "c2")
-        backend.follow(tree.keys())
+        backend.follow(tree.listed())
         added = " ".join(open_files() - before)
         assert str(tree.state) not in added
     assert open_files() == before
@@ -379,7 +435,7 @@ async def test_nothing_wakes_up_between_events(tree: Tree, ear: Ear) -> None:
         return select(timeout)
 
     async with running(backend, ear):
-        backend.follow(tree.keys())
+        backend.follow(tree.listed())
         await anyio.wait_all_tasks_blocked()
         selector.select = counted
         with anyio.move_on_after(0.5):

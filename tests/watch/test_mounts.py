@@ -1,4 +1,4 @@
-"""Mounts give no inotify event: the mount table tells of them, bundle by bundle and for the root."""
+"""Mounts give no inotify event; the mount table tells of them, for bundles and for the root."""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -108,6 +108,27 @@ async def test_no_mount_is_swallowed_at_whatever_moment_it_happens(tree: Tree) -
 
 
 @mounting
+async def test_a_table_that_does_not_change_is_not_read(tree: Tree) -> None:
+    rootfs = tree.bundle("c1") / "rootfs"
+    rootfs.mkdir()
+    read, reads = reader(tree), 0
+
+    def counted() -> TreeMounts:
+        nonlocal reads
+        reads += 1
+        return read()
+
+    ear = Ear()
+    async with running(MountWatch(counted), ear):
+        tmpfs(rootfs)
+        await ear.hint("ns", "c1", HintKind.MOUNT)
+        before = reads
+        with anyio.move_on_after(0.3):
+            await anyio.sleep_forever()
+        assert reads == before
+
+
+@mounting
 async def test_the_listener_rings_for_every_change_it_waits_for(tree: Tree) -> None:
     place = tree.state / "place"
     place.mkdir()
@@ -129,7 +150,7 @@ async def test_the_listener_rings_for_every_change_it_waits_for(tree: Tree) -> N
 
 @mounting
 async def test_nothing_is_left_open(tree: Tree) -> None:
-    watch = MountWatch(lambda: TreeMounts())
+    watch = MountWatch(TreeMounts)
     before = open_files()
     async with running(watch, Ear()):
         pass
@@ -142,7 +163,7 @@ async def test_an_unreadable_table_is_a_doubt_and_not_a_crash(
     monkeypatch.setattr("reconciler.watch.mounts.MOUNTINFO", b"/proc/self/no-such-table")
     ear = Ear()
     with anyio.fail_after(5):
-        await MountWatch(lambda: TreeMounts()).run(ear)
+        await MountWatch(TreeMounts).run(ear)
     assert ear.heard == [Doubt(DoubtKind.WATCH_LOST)]
 
 
@@ -155,7 +176,7 @@ async def test_watching_does_not_hinder_unmounting(tree: Tree) -> None:
     ear = Ear()
     backend = InotifyBackend(tree.layout)
     async with running(backend, ear):
-        backend.follow(tree.keys())
+        backend.follow(tree.listed())
         umount(tree.state)  # EBUSY if anything were held open
         await ear.doubt(DoubtKind.ROOT_CHANGED)
 
@@ -223,7 +244,7 @@ async def test_what_is_mounted_over_a_bundle_is_not_watched(tree: Tree) -> None:
     ear = Ear()
     backend = InotifyBackend(tree.layout)
     async with running(backend, ear):
-        backend.follow(tree.keys())
+        backend.follow(tree.listed())
         (bundle / "file").touch()
         tree.bundle("last")
         await ear.hint("ns", "last")

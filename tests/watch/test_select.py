@@ -14,7 +14,7 @@ from reconciler.watch.backend import BackendError
 from reconciler.watch.handle import Inotify
 from reconciler.watch.select import Choice, Watching
 from tests.support.mountns import in_private_mounts
-from tests.watch.support import Ear, Tree, only_open, open_files, running
+from tests.watch.support import Ear, Tree, only_open, open_files, running, turn
 
 pytestmark = pytest.mark.kernel
 
@@ -88,13 +88,13 @@ async def test_it_steps_up_again_when_listings_come_by(tree: Tree) -> None:
     before = open_files()
     async with running(watching, ear):
         await ear.doubt(BACKEND)
-        watching.follow(tree.keys())
-        watching.follow(tree.keys())
+        watching.follow(tree.listed())
+        watching.follow(tree.listed())
         assert watching.backend == "poll"
         scarce.instances = True
         ear.forget()
         for _ in range(4):
-            watching.follow(tree.keys())
+            watching.follow(tree.listed())
         assert (watching.backend, watching.reason) == ("inotify", "")
         await ear.doubt(BACKEND)
         tree.bundle("c1")
@@ -113,7 +113,7 @@ async def test_attempts_to_step_up_become_rare(tree: Tree) -> None:
     watching = Watching(tree.layout, make_inotify=none)
     async with running(watching, Ear()):
         for _ in range(100):
-            watching.follow(tree.keys())
+            watching.follow(tree.listed())
     assert 2 < attempts < 12
 
 
@@ -134,10 +134,10 @@ async def test_watches_that_run_out_in_a_listing_make_it_step_down(tree: Tree) -
     for number in range(50):
         tree.bundle(f"c{number}")
     scarce.watches = 30
-    watching.follow(tree.keys())  # before it runs, as the loop does
+    watching.follow(tree.listed())  # before it runs, as the loop does
     assert watching.backend == "poll"
     async with running(watching, ear):
-        await ear.doubt(BACKEND)
+        await ear.until(lambda: ear.kinds() == [BACKEND, BACKEND])  # the step, and the new start
 
 
 async def test_stepping_up_too_early_changes_nothing(tree: Tree) -> None:
@@ -150,8 +150,8 @@ async def test_stepping_up_too_early_changes_nothing(tree: Tree) -> None:
         await ear.until(lambda: ear.kinds().count(BACKEND) == 2)
         ear.forget()
         for _ in range(20):
-            watching.follow(tree.keys())
-            await anyio.wait_all_tasks_blocked()
+            watching.follow(tree.listed())
+            await turn()
         assert watching.backend == "poll"
         assert ear.heard == []
 
@@ -187,7 +187,7 @@ async def test_cancelling_leaves_nothing_open(tree: Tree, backend: Choice) -> No
 async def test_a_watcher_that_never_ran_can_be_closed(tree: Tree) -> None:
     before = open_files()
     watching = Watching(tree.layout)
-    watching.follow(tree.keys())
+    watching.follow(tree.listed())
     watching.close()
     assert open_files() == before
 
@@ -220,7 +220,7 @@ def test_no_instance_left_in_the_kernel(tree: Tree) -> None:
             assert watching.backend == "poll"
             taken.pop().close()
             for _ in range(4):
-                watching.follow(tree.keys())
+                watching.follow(tree.listed())
             assert watching.backend == "inotify"
             tree.bundle("c1")
             await ear.hint("ns", "c1")
