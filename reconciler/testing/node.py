@@ -122,6 +122,7 @@ class Node:
         bundles: What the state tree holds.
         hidden: Hidden directories: what containerd (or we) left half removed, and whether ours.
         processes: What runs, by pid.
+        shims: Those of them that are shims, by namespace and group.
         tasks: What containerd would list.
         daemon: How containerd fares.
         hears: Whether events reach us.
@@ -135,6 +136,8 @@ class Node:
         self.bundles: dict[BundleKey, Bundle] = {}
         self.hidden: dict[BundleKey, tuple[Identity, float, bool]] = {}
         self.processes: dict[int, Process] = {}
+        self.shims: dict[tuple[bytes, bytes], Process] = {}
+        self._pids: dict[BundleKey, list[int]] = {}
         self.tasks: set[BundleKey] = set()
         self.daemon = Daemon.UP
         self.hears = True
@@ -163,17 +166,18 @@ class Node:
 
     def members(self, bundle: Bundle) -> list[Process]:
         """The living processes of a bundle's container."""
-        roles = (Role.INIT, Role.MEMBER)
-        return [p for p in self.processes.values() if p.key == bundle.key and p.role in roles]
+        return [p for p in self._of(bundle.key) if p.role in (Role.INIT, Role.MEMBER)]
 
     def shim_of(self, bundle: Bundle) -> Process | None:
         """The living shim that serves a bundle."""
-        shims = (p for p in self.processes.values() if p.role is Role.SHIM)
-        return next((p for p in shims if _serves(p, bundle)), None)
+        return self.shims.get((bundle.key.namespace, bundle.group))
 
     def helpers_of(self, key: BundleKey) -> list[Process]:
         """The helpers at work on a bundle."""
-        return [p for p in self.processes.values() if p.role is Role.HELPER and p.key == key]
+        return [p for p in self._of(key) if p.role is Role.HELPER]
+
+    def _of(self, key: BundleKey) -> list[Process]:
+        return [self.processes[pid] for pid in self._pids.get(key, ())]
 
     # ------------------------------------------------------------------ tasks, in order
 
@@ -402,13 +406,18 @@ class Node:
             self._pid += 1
         process = Process(self._pid, role, key, self.mono, cgroup, group)
         self.processes[process.pid] = process
+        self._pids.setdefault(key, []).append(process.pid)
+        if role is Role.SHIM:
+            self.shims[key.namespace, group] = process
         return process
 
     def _end(self, process: Process) -> None:
         del self.processes[process.pid]
+        self._pids[process.key].remove(process.pid)
         if process.role is Role.INIT:
             self._hint(process.key, HintKind.INIT_EXIT)
         elif process.role is Role.SHIM:
+            del self.shims[process.key.namespace, process.group]
             for bundle in self.bundles.values():
                 if _serves(process, bundle):
                     self._hint(bundle.key, HintKind.SHIM_EXIT)

@@ -142,8 +142,7 @@ class Sight:
         return Shim(state, socket, group)
 
     def _answers(self, namespace: bytes, group: bytes) -> bool:
-        shims = (p for p in self.node.processes.values() if p.role is Role.SHIM)
-        return any(p.key.namespace == namespace and p.group == group for p in shims)
+        return (namespace, group) in self.node.shims
 
     def _cgroup(self, bundle: Bundle) -> CgroupState:
         if not (bundle.files & Entries.CONFIG or bundle.runc_state):
