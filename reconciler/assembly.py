@@ -7,14 +7,14 @@ something, for it draws in most of the program.
 import os
 from collections.abc import AsyncIterator, Collection
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from typing_extensions import override
 
 from reconciler.act.channel import Manner
 from reconciler.act.executor import Executor
-from reconciler.act.lock import InstanceLock, directory
+from reconciler.act.lock import InstanceLock, Taken, directory
 from reconciler.act.standing import Post
 from reconciler.clock import SystemClock
 from reconciler.containerd import witness
@@ -125,12 +125,50 @@ class NoExits(Exits):
         """Do nothing."""
 
 
+class ActingLock(InstanceLock):
+    """The lock of whoever may remove something; one who only observes leaves it to others.
+
+    Attributes:
+        acting: Whether it is to be held from the next check of the guards on.
+    """
+
+    def __init__(self, where: bytes, *, acting: bool) -> None:
+        super().__init__(where)
+        self.acting = acting
+
+    @override
+    def take(self, dev: int, ino: int) -> Taken | None:
+        """Take the lock or keep it, if anything may be removed; else let it go."""
+        if self.acting:
+            return super().take(dev, ino)
+        self.release()
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The stages of a session, and the executor among them."""
+    """The stages of a session, and those among them that can be told something new.
 
+    Attributes:
+        setup: What it was opened with; where things are does not change while it is open.
+        stages: The stages.
+        executor: The hands.
+        eyes: The eyes.
+        lock: Held by whoever may remove something.
+    """
+
+    setup: Setup
     stages: Stages
     executor: Executor
+    eyes: TreeEyes
+    lock: ActingLock
+
+    def configure(self, setup: Setup) -> None:
+        """Let another setup hold from the next look, job and check of the guards on."""
+        self.eyes.annotation_keys = setup.policies.annotation_keys
+        self.lock.acting = acts(setup.policies)
+        manner = _manner(replace(setup, layout=self.setup.layout))
+        self.executor.configure(manner, parallel=setup.policies.parallel)
 
 
 @asynccontextmanager
@@ -147,15 +185,13 @@ async def opened(
     policies, layout = setup.policies, setup.layout
     clock = SystemClock()
     client = ContainerdClient(layout.address)
-    manner = Manner(layout, settle=policies.settle, lazy_unmount=setup.lazy_unmount)
-    executor = Executor(manner, parallel=policies.parallel, delete=client.delete)
-    lock = InstanceLock(setup.locks or directory(os.environ)) if acting else None
+    executor = Executor(_manner(setup), parallel=policies.parallel, delete=client.delete)
+    lock = ActingLock(setup.locks or directory(os.environ), acting=acting)
     guards: Guards = Post(layout, executor.sweep, lock, allow_disk=setup.allow_disk)
     with ExitStack() as cleanup:
         eyes = TreeEyes(layout, annotation_keys=policies.annotation_keys, clock=clock)
-        cleanup.callback(eyes.close)
-        if lock is not None:
-            cleanup.callback(lock.release)
+        for closes in (eyes.close, lock.release):
+            cleanup.callback(closes)
         exits, watcher, sources = _watchers(setup, cleanup, client) if watching else _NONE
         async with executor:
             stages = Stages(
@@ -168,7 +204,11 @@ async def opened(
                 watcher=watcher,
                 sources=sources,
             )
-            yield Opened(stages, executor)
+            yield Opened(setup, stages, executor, eyes, lock)
+
+
+def _manner(setup: Setup) -> Manner:
+    return Manner(setup.layout, settle=setup.policies.settle, lazy_unmount=setup.lazy_unmount)
 
 
 _Watchers = tuple[Exits, Watcher | None, tuple[Source, ...]]

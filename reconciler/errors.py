@@ -90,3 +90,9 @@ class NoContainerdError(ReconcilerError):
     """containerd is needed and cannot be reached."""
 
     code = ExitCode.NO_CONTAINERD
+
+
+class NoDaemonError(ReconcilerError):
+    """No daemon answers."""
+
+    code = ExitCode.NO_DAEMON

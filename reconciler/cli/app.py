@@ -10,11 +10,14 @@ from reconciler.cli.options import global_options, merge
 
 COMMANDS: Final = {
     "run": "Watch, decide, show; remove what is due with --enforce.",
+    "daemon": "The same as a service: configuration, endpoints, metrics, reload.",
     "scan": "Look once: every bundle with its verdict and the reason.",
     "explain": "Show all evidence about one bundle and what follows from it.",
     "clean": "Remove what is due, once.",
     "record": "Watch and write a journal of all that was seen and decided.",
     "replay": "Decide again what a journal recorded, by the same policy or another.",
+    "config": "Check, show and describe the configuration.",
+    "status": "Ask the running daemon what it sees and does.",
     "demo": "Show all of it on a throw-away tree; no containerd, no root needed.",
 }
 

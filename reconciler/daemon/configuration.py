@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from reconciler.settings.load import Loaded
-from reconciler.settings.problems import SettingsError
 from reconciler.settings.show import changed
 from reconciler.telemetry.status import ConfigStatus
 
-FIXED: Final = ("containerd.", "watch.", "cleanup.lazy_unmount", "journal.", "http.", "log.")
+FIXED: Final = ("containerd.", "watch.backend:", "journal.", "http.", "log.")
 """Keys that take effect only at a start: they say what is opened, not what is decided."""
 
 
@@ -45,15 +44,22 @@ class Configuration:
         self.loaded = loaded
         self.status = ConfigStatus(list(loaded.files), wall, ok=True, error="")
 
-    def reload(self, wall: float) -> Reload:
-        """Load anew. What is wrong leaves everything as it is."""
-        try:
-            fresh = self._load()
-        except SettingsError as error:
-            trouble = tuple(str(problem) for problem in error.problems)
-            old = self.status
-            self.status = ConfigStatus(old.files, old.loaded_at, ok=False, error=trouble[0])
-            return Reload(trouble=trouble)
+    def read(self) -> Loaded:
+        """Read all layers anew; nothing changes yet.
+
+        Raises:
+            SettingsError: Anything is wrong with them.
+        """
+        return self._load()
+
+    def refuse(self, trouble: tuple[str, ...]) -> Reload:
+        """Keep what is in force, and remember why nothing else is."""
+        old = self.status
+        self.status = ConfigStatus(old.files, old.loaded_at, ok=False, error=trouble[0])
+        return Reload(trouble=trouble)
+
+    def accept(self, fresh: Loaded, wall: float) -> Reload:
+        """Put another configuration into force."""
         changes = tuple(changed(self.loaded, fresh))
         later = tuple(line for line in changes if line.startswith(FIXED))
         self.loaded = fresh

@@ -1,71 +1,136 @@
 """Configuration files that change: editors rename over them, Kubernetes swaps a symlink above them.
 
 Watched are the directories in which a name on the way to a file stands, so that a change of the
-file, of a link to it, or of a directory of drop-ins is seen. What changed is read again whole.
+file, of a link to it, or of a directory of drop-ins is seen. An event is only a hint: now and then,
+and whenever other directories are to be watched, the files are compared with what they were.
 """
 
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+import anyio
 import watchfiles
+import watchfiles.main
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
-from reconciler.daemon.configuration import Configuration
 from reconciler.settings.files import USUAL
+
+_QUIET: Final = 1000
+"""Milliseconds without a change before it is read: half a file could lack its protecting rules.
+The watching thread wakes up this often, and an end in order may have to wait for it."""
 
 _DEBOUNCE: Final = 5000
 """Milliseconds after which a file that never comes to rest is read all the same."""
 
-_QUIET: Final = 500
-"""Milliseconds without a change before it is read: half a file could lack its protecting rules."""
+_COMPARE: Final = 300_000
+"""Milliseconds between two comparisons: an event may be lost, or never come from a network."""
 
 _MOST_LINKS: Final = 40
 
+Looks = tuple[tuple[str, tuple[int, ...]], ...]
+"""What each file looked like: device, inode, size, modification; empty if it was not there."""
 
-async def changes_of(configuration: Configuration) -> AsyncIterator[str]:
-    """Say which file changed, each time one does; ends only when cancelled."""
+
+async def changes_of(
+    files: Callable[[], Iterable[str]], trouble: Callable[[str], None]
+) -> AsyncIterator[str]:
+    """Say which file changed, each time one does; ends only when cancelled.
+
+    Args:
+        files: Names the files that count now, and those that would if they were there.
+        trouble: Hears why they cannot be watched; they are compared every few minutes even then.
+    """
+    before = looks(files())
     while True:
-        watched = directories(configuration.loaded.files)
-        if not watched:
-            return
-        async for changes in watchfiles.awatch(
-            *watched, recursive=False, debounce=_DEBOUNCE, step=_QUIET, raise_interrupt=False
-        ):
-            named = sorted(path for _, path in changes if _matters(path, configuration))
-            if named:
-                yield named[0]
-            if directories(configuration.loaded.files) != watched:
-                break
+        ways = names_on_the_way(files())
+        if (now := looks(files())) != before:
+            changed, before = _first_difference(before, now), now
+            yield changed
+            continue
+        try:
+            async for events in _events(directories(ways)):
+                hit = sorted(path for _, path in events if path in ways)
+                if hit:
+                    before = looks(files())
+                    yield hit[0]
+                if looks(files()) != before or names_on_the_way(files()) != ways:
+                    break
+        except (OSError, WatchfilesRustInternalError) as error:
+            # No inotify instance is left, or a directory went away this very moment.
+            trouble(str(error))
+            await anyio.sleep(_COMPARE / 1000)
 
 
-def directories(files: Iterable[str]) -> tuple[str, ...]:
-    """List the directories to watch: of every name that is passed on the way to a file."""
-    found = {where for name in (*files, *_places()) for where in _on_the_way(name)}
-    return tuple(sorted(where for where in found if os.path.isdir(where)))
+def _events(watched: Iterable[str]) -> AsyncIterator[set[watchfiles.main.FileChange]]:
+    return watchfiles.awatch(
+        *watched,
+        watch_filter=None,
+        recursive=False,
+        debounce=_DEBOUNCE,
+        step=_QUIET,
+        rust_timeout=_COMPARE,
+        yield_on_timeout=True,
+    )
 
 
-def _places() -> tuple[str, ...]:
-    return (USUAL.main, os.path.join(USUAL.directory, "any.toml"))
+def usual_files() -> tuple[str, ...]:
+    """Name the files at the usual places, whether or not they are there."""
+    drop_ins: list[str] = []
+    if os.path.isdir(USUAL.directory):
+        drop_ins = sorted(os.listdir(USUAL.directory))
+    return (
+        USUAL.vendor,
+        USUAL.main,
+        USUAL.directory,
+        *(os.path.join(USUAL.directory, name) for name in drop_ins if name.endswith(".toml")),
+    )
 
 
-def _on_the_way(name: str) -> Iterable[str]:
-    """Yield the directories of a file and of each link it is reached through."""
-    path = Path(name)
+def names_on_the_way(files: Iterable[str]) -> frozenset[str]:
+    """Name every file, every link it is reached through, and what of them is missing."""
+    return frozenset(name for file in files for name in _way(Path(os.path.abspath(file))))
+
+
+def directories(names: Iterable[str]) -> tuple[str, ...]:
+    """List the directories in which these names stand, those that are there."""
+    return tuple(sorted({d for name in names if os.path.isdir(d := os.path.dirname(name))}))
+
+
+def looks(files: Iterable[str]) -> Looks:
+    """Say what each file looks like now."""
+    return tuple((name, _look(name)) for name in files)
+
+
+def _look(name: str) -> tuple[int, ...]:
+    try:
+        found = os.stat(name)
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _first_difference(before: Looks, now: Looks) -> str:
+    return min(name for name, _ in set(before) ^ set(now))
+
+
+def _way(path: Path) -> Iterator[str]:
+    """Yield a file, its missing directories, and each link on the way to it with its target."""
     for _ in range(_MOST_LINKS):
-        yield str(path.parent)
-        parent = path.parent
-        if parent.is_symlink():
-            yield str(parent.parent)
-            path = parent.parent / os.readlink(parent) / path.name
-        elif path.is_symlink():
-            path = parent / os.readlink(path)
+        yield str(path)
+        for parent in path.parents:
+            if parent.is_symlink():
+                yield str(parent)
+                path = _target(parent) / path.relative_to(parent)
+                break
+            if not parent.exists():
+                yield str(parent)
         else:
-            return
+            if not path.is_symlink():
+                return
+            path = _target(path)
 
 
-def _matters(path: str, configuration: Configuration) -> bool:
-    """Tell whether a change may concern the configuration, and not a neighbour in /etc."""
-    names = {os.path.basename(file) for file in configuration.loaded.files}
-    name = os.path.basename(path)
-    return name in names or name.endswith(".toml") or name.startswith("..")
+def _target(link: Path) -> Path:
+    return Path(os.path.normpath(link.parent / os.readlink(link)))

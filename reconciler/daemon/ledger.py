@@ -7,8 +7,9 @@ it. A missing, torn or hostile ledger is an empty one.
 """
 
 import contextlib
+import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -16,9 +17,11 @@ import msgspec
 
 from reconciler.decide.track import Track
 from reconciler.model.ids import BundleKey, Identity, show, unshow
+from reconciler.model.layout import Layout
 from reconciler.model.observations import Remembered
 
 VERSION: Final = 1
+DIRECTORY: Final = "/run/containerd-reconciler"
 MAX_BYTES: Final = 64 * 1024 * 1024
 FRESH: Final = 120.0
 """A grace goes on over a restart only if the ledger is no older than this, in seconds."""
@@ -43,6 +46,12 @@ class Page(msgspec.Struct, frozen=True):
     boot_id: str
     written: float
     entries: list[Entry]
+
+
+def place(environ: Mapping[str, str], layout: Layout) -> str:
+    """Say where the ledger of a state tree is kept: in the service manager's runtime directory."""
+    directory = environ.get("RUNTIME_DIRECTORY", "").split(":", 1)[0] or DIRECTORY
+    return os.path.join(directory, f"ledger-{hashlib.sha256(layout.tasks).hexdigest()[:12]}.json")
 
 
 def boot_id() -> str:
@@ -76,6 +85,7 @@ def write(path: str, boot: str, now: float, tracks: Iterable[Track]) -> None:
         if track.last_alive is not None or track.leftover_since is not None
     ]
     data = msgspec.json.encode(Page(VERSION, boot, now, entries))
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     fresh = f"{path}.new"
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as file:

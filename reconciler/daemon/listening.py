@@ -7,20 +7,19 @@ What is removed is a socket in our own directory, by name beneath a handle.
 import os
 import socket
 import stat
-from collections.abc import Sequence
 from errno import ECONNREFUSED, ENOENT
 from typing import Final
 
 import anyio
-from anyio.abc import Listener, SocketListener, SocketStream
+from anyio.abc import SocketListener
 
-from reconciler.errors import ReconcilerError
+from reconciler.errors import ReconcilerError, RefusedError
 
 _BACKLOG: Final = 128
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-async def listen_tcp(address: str) -> Sequence[Listener[SocketStream]]:
+async def listen_tcp(address: str) -> tuple[SocketListener, ...]:
     """Listen on ``host:port`` (an IPv6 host in brackets).
 
     Raises:
@@ -36,7 +35,7 @@ async def listen_tcp(address: str) -> Sequence[Listener[SocketStream]]:
         raise ReconcilerError(
             f"cannot listen on {address}: {error.strerror or error}", "set http.listen, or empty it"
         ) from None
-    return multi.listeners
+    return tuple(one for one in multi.listeners if isinstance(one, SocketListener))
 
 
 async def listen_unix(path: str) -> SocketListener:
@@ -64,7 +63,7 @@ def _clear(directory: str, name: str, path: str) -> None:
         if not stat.S_ISSOCK(found.st_mode):
             raise ReconcilerError(f"{path} exists and is no socket", "set http.socket elsewhere")
         if _answers(path):
-            raise ReconcilerError(f"another daemon listens on {path}", "stop it first")
+            raise RefusedError(f"another daemon listens on {path}", "stop it first")
         os.unlink(name, dir_fd=handle)
     except FileNotFoundError:
         pass

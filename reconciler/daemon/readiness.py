@@ -22,12 +22,17 @@ class Readiness:
     Args:
         enforce: Whether anything is to be removed.
         became_ready: Called once, when all is in order for the first time.
+
+    Attributes:
+        enforce: The same; a reload may change it.
+        stop: Ends the run.
+        refused_at_start: Why it is not to run at all.
     """
 
     def __init__(self, *, enforce: bool, became_ready: Callable[[], None]) -> None:
         self.stop: Callable[[], None] = lambda: None
         self.refused_at_start: tuple[Refusal, ...] = ()
-        self._enforce = enforce
+        self.enforce = enforce
         self._became_ready = became_ready
         self._told = False
         self._listed = False
@@ -42,7 +47,7 @@ class Readiness:
                 self._listed = True
                 self._answered = answered
             case GuardsChecked(refused=refused):
-                if self._refused is None and refused and self._enforce:
+                if self._refused is None and refused and self.enforce:
                     self.refused_at_start = refused
                     self.stop()
                 self._refused = refused
@@ -70,7 +75,7 @@ class Readiness:
         return all(check.ok for check in self.checks())
 
     def _needs_guards(self) -> bool:
-        return self._enforce and (self._refused is None or bool(self._refused))
+        return self.enforce and (self._refused is None or bool(self._refused))
 
     def _why_not_listed(self) -> str:
         return "the state tree cannot be read" if self._listed else "not listed yet"

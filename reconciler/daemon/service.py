@@ -7,42 +7,48 @@ and loads anew on SIGHUP, on an order over the unix socket and when a configurat
 
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import anyio
-from anyio.abc import TaskGroup
+from anyio.abc import SocketListener, TaskGroup
 from structlog.typing import FilteringBoundLogger
 
 from reconciler import __version__
-from reconciler.act.executor import Executor
-from reconciler.assembly import acts, opened, setup_from
+from reconciler.assembly import Opened, acts, opened, setup_from
 from reconciler.daemon import endpoints, ledger
-from reconciler.daemon.configuration import Configuration, Reload
+from reconciler.daemon.configuration import Configuration
 from reconciler.daemon.endpoints import Desk
-from reconciler.daemon.files import changes_of
+from reconciler.daemon.files import changes_of, usual_files
 from reconciler.daemon.listening import listen_tcp, listen_unix
 from reconciler.daemon.notify import Notifier
 from reconciler.daemon.readiness import Readiness
+from reconciler.daemon.reloading import Reached, Reloader
+from reconciler.daemon.telling import Teller
 from reconciler.decide.engine import Engine
 from reconciler.errors import RefusedError
-from reconciler.journal.recorder import Options, recording
-from reconciler.loop import Loop, Stages
-from reconciler.model.observations import Doubt, DoubtKind, Stamp
+from reconciler.journal.recorder import FileRecorder, Options, recording
+from reconciler.loop import Loop
+from reconciler.model.observations import Stamp
 from reconciler.settings.load import Loaded
+from reconciler.settings.schema import Http
 from reconciler.telemetry.http import Server
-from reconciler.telemetry.logs import LogListener, iso
+from reconciler.telemetry.logs import LogListener
 from reconciler.telemetry.metrics import Metrics
-from reconciler.telemetry.status import About, Attempts, Status, gather
+from reconciler.telemetry.status import About, Attempts, JournalStatus, Status, gather
 
 if TYPE_CHECKING:
     from reconciler.ports import Listener
 
 STOP_WITHIN: Final = 10.0
 """Seconds an end in order may take; hands stop at an entry boundary long before."""
+
+LEDGER_EVERY: Final = 60.0
+"""Most seconds between two writings of the ledger."""
 
 _BEATS: Final = 3  # times the watchdog is fed before it would bite
 
@@ -54,42 +60,64 @@ class Start:
     Attributes:
         load: Reads all layers of the configuration anew.
         loaded: What it gave just now.
+        config: The only file to read, None for the usual places.
         environ: The environment, for the service manager and our own places.
         logger: Where records go.
+        namespaces: Only these; empty for all.
     """
 
     load: Callable[[], Loaded]
     loaded: Loaded
+    config: str | None
     environ: Mapping[str, str]
     logger: FilteringBoundLogger
+    namespaces: frozenset[bytes] = frozenset()
 
 
-async def serve(start: Start) -> int:
+async def serve(start: Start) -> None:
     """Run until told to end.
 
-    Returns:
-        The exit code.
-
     Raises:
-        RefusedError: It is to enforce and a guard refuses.
+        RefusedError: It is to enforce and a guard refuses, or another daemon runs already.
         ReconcilerError: An address is taken.
     """
-    setup = setup_from(start.loaded)
-    async with AsyncExitStack() as closes, anyio.create_task_group() as tasks:
-        session = await closes.enter_async_context(
-            opened(setup, acting=acts(setup.policies), watching=True)
-        )
-        recorders = await closes.enter_async_context(
-            recording(_journal(start.loaded), session.stages.clock, setup.policies)
-        )
-        stages = replace(session.stages, recorders=recorders)
-        service = _Service(start, stages, session.executor)
-        await service.run(tasks)
-        tasks.cancel_scope.cancel()
-    if service.readiness.refused_at_start:
-        reasons = "; ".join(one.reason for one in service.readiness.refused_at_start)
-        raise RefusedError(reasons)
-    return 0
+    setup = replace(setup_from(start.loaded), namespaces=start.namespaces)
+    # Signals first of all: none must end it in the middle of what comes next.
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async with AsyncExitStack() as closes:
+            doors = await _open_doors(start.loaded.settings.http, closes)
+            session = await closes.enter_async_context(
+                opened(setup, acting=acts(setup.policies), watching=True)
+            )
+            recorders = await closes.enter_async_context(
+                recording(_journal(start.loaded), session.stages.clock, setup.policies)
+            )
+            service = _Service(start, session, recorders)
+            async with anyio.create_task_group() as tasks:
+                await service.run(tasks, doors, signals)
+                tasks.cancel_scope.cancel()
+            refused = service.readiness.refused_at_start
+    if refused:
+        raise RefusedError("; ".join(one.reason for one in refused))
+
+
+@dataclass(frozen=True, slots=True)
+class _Doors:
+    """Where requests come in: at ``ours`` also orders."""
+
+    ours: tuple[SocketListener, ...] = ()
+    public: tuple[SocketListener, ...] = ()
+
+
+async def _open_doors(http: Http, closes: AsyncExitStack) -> _Doors:
+    """Listen. The unix socket first: if another daemon runs, that is what is to be told."""
+    ours = (await listen_unix(http.socket),) if http.socket else ()
+    for listener in ours:
+        closes.push_async_callback(listener.aclose)
+    public = await listen_tcp(http.listen) if http.listen else ()
+    for listener in public:
+        closes.push_async_callback(listener.aclose)
+    return _Doors(ours, public)
 
 
 def _journal(loaded: Loaded) -> Options | None:
@@ -103,16 +131,19 @@ def _journal(loaded: Loaded) -> Options | None:
 class _Service:
     """One running daemon: the loop, and whoever is asked or told about it."""
 
-    def __init__(self, start: Start, stages: Stages, executor: Executor) -> None:
+    def __init__(self, start: Start, session: Opened, recorders: tuple[FileRecorder, ...]) -> None:
+        stages, setup = session.stages, session.setup
         self._start = start
+        self._session = session
+        self._recorders = recorders
         self._clock = stages.clock
-        self._executor = executor
+        self._watcher = stages.watcher
         self._began = stages.clock.monotonic()
         self._boot = ledger.boot_id()
+        self._ledger = ledger.place(start.environ, setup.layout)
         self._notifier = Notifier(start.environ)
-        setup = setup_from(start.loaded)
+        self._teller = Teller(start.logger, stages.clock)
         self._engine = Engine(setup.policies)
-        self._watcher = stages.watcher
         self._configuration = Configuration(start.load, start.loaded, stages.clock.wall())
         self._metrics = Metrics(self._engine, stages.clock, stages.watcher)
         self._attempts = Attempts(setup.layout)
@@ -123,53 +154,61 @@ class _Service:
             self._attempts,
             self.readiness,
         )
-        heard = replace(stages, listeners=(*stages.listeners, *listeners))
+        heard = replace(stages, listeners=(*stages.listeners, *listeners), recorders=(*recorders,))
         self._loop = Loop(self._engine, heard, relist=setup.relist)
         self.readiness.stop = self._loop.stop
-        self._reloading = anyio.Lock()
+        reached = Reached(
+            session=session,
+            loop=self._loop,
+            readiness=self.readiness,
+            metrics=self._metrics,
+            notifier=self._notifier,
+            teller=self._teller,
+            status_line=self._status_line,
+        )
+        self._reloader = Reloader(self._configuration, reached)
 
-    async def run(self, tasks: TaskGroup) -> None:
+    async def run(
+        self, tasks: TaskGroup, doors: _Doors, signals: AsyncIterator[signal.Signals]
+    ) -> None:
         """Serve, watch and turn until told to end."""
-        self._tell("starting", version=__version__, mode=self._mode, files=self._files)
-        for hint in self._start.loaded.hints:
-            self._tell("configuration hint", hint=hint)
-        await self._open_endpoints(tasks)
+        loaded = self._start.loaded
+        self._teller.tell(
+            "starting", version=__version__, mode=self._mode, files=list(loaded.files)
+        )
+        for hint in loaded.hints:
+            self._teller.tell("configuration hint", hint=hint)
         for memory in ledger.read(self._ledger, self._boot, self._clock.monotonic()):
             self._loop.emit(memory)
-        tasks.start_soon(self._heed_signals)
-        tasks.start_soon(self._feed_watchdog)
-        tasks.start_soon(self._watch_files)
-        tasks.start_soon(self._keep_ledger)
+        tasks.start_soon(self._heed, signals, tasks)
+        self._serve(doors, tasks)
+        for work in (self._feed_watchdog, self._watch_files, self._keep_house):
+            tasks.start_soon(work)
         await self._loop.run()
-        self._write_ledger()
-        self._tell("stopped")
+        self._keep_ledger()
+        self._teller.tell("stopped")
         self._notifier.close()
 
     # ------------------------------------------------------------------ what goes on beside
 
-    async def _open_endpoints(self, tasks: TaskGroup) -> None:
-        http = self._start.loaded.settings.http
-        desk = Desk(
-            self._loop.ping, self.readiness.checks, self._status, self._metrics, self._order
-        )
-        if http.listen:
-            open_to_all = Server(endpoints.routes(desk, orders=False))
-            for listener in await listen_tcp(http.listen):
-                tasks.start_soon(open_to_all.serve, listener)
-        if http.socket:
-            ours = Server(endpoints.routes(desk, orders=True))
-            tasks.start_soon(ours.serve, await listen_unix(http.socket))
+    def _serve(self, doors: _Doors, tasks: TaskGroup) -> None:
+        order = self._reloader.order
+        desk = Desk(self._loop.ping, self.readiness.checks, self._status, self._metrics, order)
+        for listeners, orders in ((doors.ours, True), (doors.public, False)):
+            server = Server(endpoints.routes(desk, orders=orders))
+            for listener in listeners:
+                tasks.start_soon(server.serve, listener)
 
-    async def _heed_signals(self) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            async for caught in signals:
-                if caught is signal.SIGHUP:
-                    await self._reload("SIGHUP")
-                    continue
-                self._tell("stopping", signal=signal.Signals(caught).name)
-                self._notifier.stopping("finishing what is under way", within=STOP_WITHIN)
-                await self._executor.stop()
-                self._loop.stop()
+    async def _heed(self, signals: AsyncIterator[signal.Signals], tasks: TaskGroup) -> None:
+        async for caught in signals:
+            if caught is signal.SIGHUP:
+                # Beside, because it may have to wait, and the next signal may be the last.
+                tasks.start_soon(partial(self._reloader.reload, "SIGHUP", is_order=True))
+                continue
+            self._teller.tell("stopping", signal=signal.Signals(caught).name)
+            self._notifier.stopping("finishing what is under way", within=STOP_WITHIN)
+            await self._session.executor.stop()
+            self._loop.stop()
 
     async def _feed_watchdog(self) -> None:
         """Feed it only while the loop turns: that is what it watches."""
@@ -180,49 +219,43 @@ class _Service:
             await self._clock.wait(anyio.Event(), self._clock.monotonic() + within / _BEATS)
 
     async def _watch_files(self) -> None:
-        async for changed in changes_of(self._configuration):
-            await self._reload(changed)
+        def trouble(problem: str) -> None:
+            self._teller.warn("configuration not watched", problem=problem)
 
-    async def _keep_ledger(self) -> None:
+        async for changed in changes_of(self._files, trouble):
+            await self._reloader.reload(changed)
+
+    def _files(self) -> tuple[str, ...]:
+        config = self._start.config
+        return usual_files() if config is None else (config,)
+
+    async def _keep_house(self) -> None:
+        """Write the ledger now and then, and say if the journal has holes."""
+        told = 0
         while True:
-            relist = self._start.loaded.settings.watch.relist_seconds
-            await self._clock.wait(anyio.Event(), self._clock.monotonic() + min(relist, 60.0))
-            self._write_ledger()
+            relist = self._configuration.loaded.settings.watch.relist_seconds
+            pause = min(relist, LEDGER_EVERY)
+            await self._clock.wait(anyio.Event(), self._clock.monotonic() + pause)
+            self._keep_ledger()
+            for recorder in self._recorders:
+                if recorder.lost > told:
+                    told = recorder.lost
+                    self._teller.warn("journal has holes", lost=told, problem=recorder.trouble)
 
-    # ------------------------------------------------------------------ configuration
-
-    async def _order(self) -> str:
-        return "; ".join((await self._reload("order")).trouble)
-
-    async def _reload(self, why: str) -> Reload:
-        """Load the configuration anew; what is under way goes on under the old one."""
-        async with self._reloading:
-            self._notifier.reloading(self._clock.monotonic())
-            done = self._configuration.reload(self._clock.wall())
-            self._metrics.reloaded(ok=not done.trouble)
-            if done.trouble:
-                for line in done.trouble:
-                    self._warn("configuration refused", why=why, problem=line)
-            elif done.changes:
-                self._loop.configure(setup_from(self._configuration.loaded).policies)
-                self._loop.emit(Doubt(DoubtKind.ASKED))
-                self._tell(
-                    "configuration loaded",
-                    why=why,
-                    changes=list(done.changes),
-                    after_restart=list(done.later),
-                )
-            self._notifier.ready(self._status_line())
-            return done
+    def _keep_ledger(self) -> None:
+        try:
+            ledger.write(self._ledger, self._boot, self._clock.monotonic(), self._engine.tracks)
+        except OSError as error:
+            self._teller.warn("ledger not written", path=self._ledger, problem=error.strerror)
 
     # ------------------------------------------------------------------ what is said
 
     def _ready(self) -> None:
         self._notifier.ready(self._status_line())
-        self._tell("ready", seconds=round(self._clock.monotonic() - self._began, 3))
+        self._teller.tell("ready", seconds=round(self._clock.monotonic() - self._began, 3))
 
     def _status(self) -> Status:
-        stamp = self._now()
+        stamp = Stamp(self._clock.monotonic(), self._clock.wall())
         about = About(
             version=__version__,
             mode=self._mode,
@@ -231,8 +264,15 @@ class _Service:
             uptime_seconds=stamp.mono - self._began,
             ready=all(check.ok for check in self.readiness.checks()),
             config=self._configuration.status,
+            journal=self._journal_status(),
         )
         return gather(self._engine, self._attempts, about, stamp)
+
+    def _journal_status(self) -> JournalStatus | None:
+        path = self._start.loaded.settings.journal.path
+        for recorder in self._recorders:
+            return JournalStatus(path, recorder.lost, recorder.trouble)
+        return None
 
     def _status_line(self) -> str:
         summary = self._engine.summary(self._clock.monotonic())
@@ -242,27 +282,3 @@ class _Service:
     @property
     def _mode(self) -> str:
         return self._configuration.loaded.settings.mode.value
-
-    @property
-    def _files(self) -> list[str]:
-        return list(self._configuration.loaded.files)
-
-    @property
-    def _ledger(self) -> str:
-        directory = self._start.environ.get("RUNTIME_DIRECTORY", "/run/containerd-reconciler")
-        return os.path.join(directory.split(":", 1)[0], "ledger.json")
-
-    def _write_ledger(self) -> None:
-        try:
-            ledger.write(self._ledger, self._boot, self._clock.monotonic(), self._engine.tracks)
-        except OSError as error:
-            self._warn("ledger not written", path=self._ledger, problem=str(error.strerror))
-
-    def _now(self) -> Stamp:
-        return Stamp(self._clock.monotonic(), self._clock.wall())
-
-    def _tell(self, event: str, **fields: object) -> None:
-        self._start.logger.info(event, **fields, timestamp=iso(self._clock.wall()))
-
-    def _warn(self, event: str, **fields: object) -> None:
-        self._start.logger.warning(event, **fields, timestamp=iso(self._clock.wall()))

@@ -8,17 +8,22 @@ whole request makes room, so slow clients cannot shut out a health check.
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from errno import ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Final
 
 import anyio
 import h11
-from anyio.abc import ByteStream, Listener, SocketStream
+from anyio.abc import ByteStream, SocketListener
 
 MAX_HEADER: Final = 16 * 1024
 MAX_CONNECTIONS: Final = 128
 READ_TIMEOUT: Final = 5.0
 """Seconds a client may take for one request, counted from its connection or its last answer."""
 WRITE_TIMEOUT: Final = 10.0
+
+_WAIT_FOR: Final = frozenset({EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED})
+"""What accept(2) says where nothing is wrong with the listener: there is no handle left for now."""
+_PAUSE: Final = 0.2
 
 _HEADERS: Final = (
     ("x-content-type-options", "nosniff"),
@@ -87,10 +92,18 @@ class Server:
         self._routes = routes
         self._connections = _Connections()
 
-    async def serve(self, listener: Listener[SocketStream]) -> None:
+    async def serve(self, listener: SocketListener) -> None:
         """Serve until cancelled; the listener is closed then."""
-        async with listener:
-            await listener.serve(self._talk)
+        async with listener, anyio.create_task_group() as tasks:
+            while True:
+                try:
+                    stream = await listener.accept()
+                except OSError as error:
+                    if error.errno not in _WAIT_FOR:
+                        raise
+                    await anyio.sleep(_PAUSE)
+                else:
+                    tasks.start_soon(self._talk, stream)
 
     async def _talk(self, stream: ByteStream) -> None:
         number = self._connections.enter()

@@ -55,6 +55,14 @@ class ConfigStatus(msgspec.Struct, frozen=True):
     error: str
 
 
+class JournalStatus(msgspec.Struct, frozen=True):
+    """Where the run is recorded, how many records are missing, and why the last of them is."""
+
+    path: str
+    lost: int
+    trouble: str
+
+
 class SummaryStatus(msgspec.Struct, frozen=True):
     """All bundles in a few numbers."""
 
@@ -89,6 +97,7 @@ class Status(msgspec.Struct, frozen=True):
     refused: list[RefusalStatus]
     brake: str
     config: ConfigStatus
+    journal: JournalStatus | None
     summary: SummaryStatus
     bundles: list[shapes.Bundle]
     omitted: int
@@ -128,6 +137,7 @@ class About:
     uptime_seconds: float
     ready: bool
     config: ConfigStatus
+    journal: JournalStatus | None = None
 
 
 def gather(engine: Engine, attempts: Attempts, about: About, stamp: Stamp) -> Status:
@@ -148,6 +158,7 @@ def gather(engine: Engine, attempts: Attempts, about: About, stamp: Stamp) -> St
         refused=[RefusalStatus(one.guard.value, one.reason) for one in attempts.refused],
         brake=f"{hold.brake}: {hold.detail}" if hold else "",
         config=about.config,
+        journal=about.journal,
         summary=SummaryStatus(
             bundles=summary.verdicts.total(),
             verdicts={

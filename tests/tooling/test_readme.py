@@ -46,7 +46,9 @@ def code(cell: str) -> list[str]:
 
 
 def options(command: click.Command) -> set[str]:
-    """Name a command's own options, all spellings."""
+    """Name a command's own options, all spellings, and those of its subcommands."""
+    if isinstance(command, click.Group):
+        return set().union(*(options(one) for one in command.commands.values()))
     shared = {spelling for option in global_options() for spelling in option.opts}
     own = {s for param in command.params if isinstance(param, click.Option) for s in param.opts}
     return own - shared

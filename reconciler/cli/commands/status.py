@@ -1,0 +1,101 @@
+"""`status`: asks the running daemon over its unix socket."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from reconciler.cli.options import Command, Form, Globals
+from reconciler.cli.output import Output
+from reconciler.errors import ExitCode, NoDaemonError, UsageError
+
+if TYPE_CHECKING:
+    from reconciler.cli.asking import Daemon
+
+_INTERVAL = 1.0
+
+
+@click.command(cls=Command, name="status")
+@click.option("--watch", is_flag=True, help="Show it live until Ctrl-C; on a terminal only.")
+@click.option("--reload", is_flag=True, help="Let it load its configuration anew, and wait.")
+@click.option("--socket", metavar="PATH", help="The daemon's socket.  [http.socket]")
+@click.pass_obj
+def status(said: Globals, *, watch: bool, reload: bool, socket: str | None) -> int:
+    """Show what the running daemon sees and does. Exits with 3 where none runs."""
+    from reconciler.cli.asking import Daemon
+
+    output = Output(quiet=said.quiet)
+    if watch and reload:
+        raise UsageError("--watch and --reload do not go together", "use one of them")
+    if watch and not output.on_terminal:
+        raise UsageError("--watch needs a terminal", "leave it out")
+    daemon = Daemon(_socket(said) if socket is None else socket)
+    if reload:
+        return _reload(daemon, output)
+    if watch:
+        return _watch(daemon, output)
+    return _show(daemon, said.form, output)
+
+
+def _socket(said: Globals) -> str:
+    """Find the daemon's socket: a configuration that is wrong must not hide a running daemon."""
+    from reconciler.cli.setup import load_layers
+    from reconciler.settings.problems import SettingsError
+    from reconciler.settings.schema import Http
+
+    try:
+        path = load_layers(said).settings.http.socket
+    except SettingsError:
+        return Http().socket
+    if not path:
+        raise NoDaemonError("http.socket is empty, so no daemon can be asked", "set it")
+    return path
+
+
+def _reload(daemon: "Daemon", output: Output) -> int:
+    refused = daemon.reload()
+    if refused:
+        output.complain(f"refused, the old configuration stays in force: {refused}")
+        return ExitCode.CONFIG
+    output.say("the configuration was loaded")
+    return ExitCode.DONE
+
+
+def _show(daemon: "Daemon", form: Form, output: Output) -> int:
+    from reconciler.cli import render, status_words
+
+    told, raw = daemon.status()
+    match form:
+        case Form.JSON:
+            import msgspec
+
+            output.data(msgspec.json.format(raw, indent=2).decode() + "\n")
+        case Form.NAME:
+            output.data(render.names(told.bundles))
+        case Form.TABLE | Form.WIDE:
+            output.data("".join(f"{line}\n" for line in status_words.lines(told)))
+            for table in status_words.tables(told, wide=form is Form.WIDE):
+                output.data("\n")
+                output.table(table)
+    return ExitCode.DONE
+
+
+def _watch(daemon: "Daemon", output: Output) -> int:
+    from threading import Event
+
+    from rich.live import Live
+
+    from reconciler.cli import status_words
+
+    pause = Event()
+    told, _ = daemon.status()
+    try:
+        with Live(status_words.picture(told), console=output.console(), auto_refresh=False) as live:
+            while not pause.wait(_INTERVAL):
+                try:
+                    told, _ = daemon.status()
+                    live.update(status_words.picture(told), refresh=True)
+                except NoDaemonError as error:
+                    live.update(status_words.picture(told, str(error)), refresh=True)
+    except KeyboardInterrupt:
+        pass
+    return ExitCode.DONE

@@ -1,0 +1,153 @@
+"""Reloading: puts another configuration into force while everything goes on, or nothing of it.
+
+What is under way goes on under the old one. Nothing may be removed by the new one before every
+bundle was looked at with the eyes it needs and the guards have said that this place is safe.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import anyio
+
+from reconciler.assembly import Opened, Setup, acts, setup_from
+from reconciler.daemon.configuration import Configuration, Reload
+from reconciler.daemon.notify import Notifier
+from reconciler.daemon.readiness import Readiness
+from reconciler.daemon.telling import Teller
+from reconciler.decide.decisions import Phase
+from reconciler.loop import SLICE, Loop
+from reconciler.model.observations import Doubt, DoubtKind, GuardsChecked
+from reconciler.settings.load import Loaded
+from reconciler.settings.problems import SettingsError
+from reconciler.telemetry.metrics import Metrics
+
+LOOK_WITHIN: Final = 30.0
+"""Seconds within which every bundle can be looked at once; 100,000 take a fifth of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """Whom a new configuration must reach, and who hears how it went.
+
+    Attributes:
+        session: The stages.
+        loop: What turns on them.
+        readiness: Whether the guards are needed.
+        metrics: Told of success and failure.
+        notifier: The service manager, told of begin and end.
+        teller: The log.
+        status_line: What the service manager shows.
+    """
+
+    session: Opened
+    loop: Loop
+    readiness: Readiness
+    metrics: Metrics
+    notifier: Notifier
+    teller: Teller
+    status_line: Callable[[], str]
+
+
+class Reloader:
+    """Loads the configuration anew, one request at a time."""
+
+    def __init__(self, configuration: Configuration, reached: Reached) -> None:
+        self._configuration = configuration
+        self._to = reached
+        self._clock = reached.session.stages.clock
+        self._turn = anyio.Lock()
+        self._relist = reached.session.setup.relist
+
+    async def order(self) -> str:
+        """Load on an order; gives what is wrong, empty if nothing is."""
+        return "; ".join((await self.reload("order", is_order=True)).trouble)
+
+    async def reload(self, why: str, *, is_order: bool = False) -> Reload:
+        """Load for a reason.
+
+        Args:
+            why: The signal or the file, for the log.
+            is_order: Somebody asked, and is told also if nothing is different.
+        """
+        to = self._to
+        async with self._turn:
+            to.notifier.reloading(self._clock.monotonic())
+            done = await self._load()
+            to.metrics.reloaded(ok=not done.trouble)
+            for line in done.trouble:
+                to.teller.warn("configuration refused", why=why, problem=line)
+            if done.changes:
+                to.teller.tell(
+                    "configuration loaded",
+                    why=why,
+                    changes=list(done.changes),
+                    after_restart=list(done.later),
+                )
+            elif is_order and not done.trouble:
+                to.teller.tell("configuration unchanged", why=why)
+            to.notifier.ready(to.status_line())
+            return done
+
+    async def _load(self) -> Reload:
+        configuration = self._configuration
+        try:
+            fresh = configuration.read()
+        except SettingsError as error:
+            return configuration.refuse(tuple(str(problem) for problem in error.problems))
+        setup = self.setup(fresh)
+        trouble = await self._look_with(setup) or await self._guard(setup)
+        if trouble:
+            return configuration.refuse((trouble,))
+        self._apply(setup)
+        return configuration.accept(fresh, self._clock.wall())
+
+    def setup(self, loaded: Loaded) -> Setup:
+        """Make a setup of it; where things are is not changed by a reload."""
+        opened = self._to.session.setup
+        fresh = setup_from(replace(loaded, layout=opened.layout))
+        return replace(fresh, namespaces=opened.namespaces)
+
+    async def _look_with(self, setup: Setup) -> str:
+        """Look at everything anew if rules match on annotations that no look has kept yet.
+
+        Until then such a rule would not protect what it is meant for.
+        """
+        eyes, wanted = self._to.session.eyes, setup.policies.annotation_keys
+        if wanted <= eyes.annotation_keys:
+            return ""
+        eyes.annotation_keys |= wanted
+        since = self._clock.monotonic()
+        self._to.loop.emit(Doubt(DoubtKind.ASKED))
+        while not self._has_looked(since):
+            if self._clock.monotonic() > since + LOOK_WITHIN:
+                return "rule: the bundles' annotations cannot be read; look at the state tree"
+            await self._clock.wait(anyio.Event(), self._clock.monotonic() + SLICE)
+        return ""
+
+    def _has_looked(self, since: float) -> bool:
+        tracks = self._to.loop.engine.tracks
+        return all(t.looked_at >= since or t.phase is Phase.CLEANING for t in tracks)
+
+    async def _guard(self, setup: Setup) -> str:
+        """Ask the guards, and take the lock, before an observer begins to act."""
+        session = self._to.session
+        if not acts(setup.policies) or session.lock.acting:
+            return ""
+        session.lock.acting = True
+        refused = await session.stages.guards.check()
+        if refused:
+            session.lock.acting = False
+            session.lock.release()
+            return f"mode: cannot enforce: {'; '.join(one.reason for one in refused)}"
+        await self._to.loop.deliver(GuardsChecked(refused))
+        return ""
+
+    def _apply(self, setup: Setup) -> None:
+        to = self._to
+        to.session.configure(setup)
+        to.readiness.enforce = acts(setup.policies)
+        to.loop.configure(setup.policies)
+        if setup.relist != self._relist:
+            self._relist = setup.relist
+            to.loop.relist_every(setup.relist)
