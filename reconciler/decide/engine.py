@@ -15,19 +15,12 @@ from typing import Final, assert_never
 from reconciler.decide.asking import Asking
 from reconciler.decide.bundles import Bundles
 from reconciler.decide.cleanups import Cleanups, Hold
-from reconciler.decide.decisions import (
-    Clean,
-    Decision,
-    FinishRemoval,
-    LookAt,
-    Phase,
-    Relist,
-    Verdict,
-)
+from reconciler.decide.decisions import Clean, Decision, LookAt, Phase, Relist, Verdict
 from reconciler.decide.hearsay import Hearsay
 from reconciler.decide.policy import Policies
 from reconciler.decide.summary import Summary, summarize
 from reconciler.decide.track import Track
+from reconciler.decide.unfinished import Unfinished
 from reconciler.decide.views import BundleView
 from reconciler.model.evidence import Node
 from reconciler.model.ids import BundleKey
@@ -63,7 +56,7 @@ class Engine:
         self._asking = Asking()
         self._cleanups = Cleanups()
         self._bundles = Bundles(policies, self._hearsay, self._asking, self._cleanups, self._out)
-        self._hidden: dict[BundleKey, Hidden] = {}
+        self._unfinished = Unfinished()
 
     # ------------------------------------------------------------------ in and out
 
@@ -117,7 +110,7 @@ class Engine:
         For one-shot commands: false while something is cleaned, asked, not yet looked at, or
         kept back by its grace alone. Looks at every bundle.
         """
-        if self._cleanups.busy or self._asking.pending:
+        if self._cleanups.busy or self._unfinished.busy or self._asking.pending:
             return False
         return all(self._bundles.is_settled(track, now) for track in self._bundles)
 
@@ -146,7 +139,7 @@ class Engine:
     @property
     def hidden(self) -> tuple[Hidden, ...]:
         """Hidden directories found by the last listing."""
-        return tuple(self._hidden[key] for key in sorted(self._hidden))
+        return self._unfinished.hidden
 
     @property
     def node(self) -> Node:
@@ -173,12 +166,8 @@ class Engine:
         for key, identity in found.items():
             self._bundles.meet(key, identity, now)
             self._out.append(LookAt(key, HintKind.CHANGED))
-        for key in [key for key in self._hidden if _covers(listed, key)]:
-            del self._hidden[key]
-        for hidden in listed.hidden:
-            self._hidden[hidden.key] = hidden
-            if hidden.ours and self._policies.default.enforce and not self._cleanups.refused:
-                self._out.append(FinishRemoval(hidden.key, hidden.identity))
+        under_way = (t.identity for t in self._bundles if self._cleanups.is_under_way(t.key))
+        self._unfinished.listed(listed, frozenset(under_way))
         self._asking.want("listing", now)
 
     def _take_look(self, looked: Looked, stamp: Stamp) -> None:
@@ -199,6 +188,7 @@ class Engine:
     def _take_outcome(self, outcome: Outcome, stamp: Stamp) -> None:
         now = stamp.mono
         self._cleanups.ended(outcome.key)
+        self._unfinished.ended(outcome)
         # Looks were ignored while hands were on it: whatever happened, look again.
         self._out.append(LookAt(outcome.key, HintKind.CHANGED))
         track = self._bundles.get(outcome.key)
@@ -225,6 +215,8 @@ class Engine:
     # ------------------------------------------------------------------ conclusions
 
     def _conclude(self, now: float) -> list[Decision]:
+        if self._policies.default.enforce and not self._cleanups.refused:
+            self._out.extend(self._unfinished.begin())
         begun, braked = self._cleanups.begin(
             now, self._policies, self._bundles.living, self._hearsay.node.containerd.state
         )
