@@ -85,21 +85,26 @@ class Site:
     dead_pid: int = field(default_factory=dead_pid)
 
     def __post_init__(self) -> None:
-        for name in ("run", "lib"):
-            (self.base / name).mkdir()
-            mountns.tmpfs(self.base / name)
+        for place in (self.run, self.base / "lib"):
+            place.mkdir()
+            mountns.tmpfs(place)
         for directory in (self.layout.tasks, self.layout.work, self.layout.sockets):
             os.makedirs(directory)
 
     @property
+    def run(self) -> Path:
+        """containerd's state directory."""
+        return self.base / "run"
+
+    @property
     def layout(self) -> Layout:
-        base = os.fsencode(self.base)
-        state = base + b"/run"
-        return Layout(state, base + b"/lib", state + b"/containerd.sock", state)
+        state = os.fsencode(self.run)
+        root = os.fsencode(self.base / "lib")
+        return Layout(state, root, state + b"/containerd.sock", state)
 
     @property
     def tree(self) -> Path:
-        return self.base / "run" / TASKS.decode()
+        return self.run / TASKS.decode()
 
     def bundle(
         self,
@@ -157,7 +162,7 @@ class Site:
                 os.rmdir(parent)
 
     def _paths(self, id_: str, namespace: str, *, cgroups: bool) -> Bundle:
-        run = self.base / "run"
+        run = self.run
         group = self.layout.shim_socket(namespace.encode(), id_.encode())
         hierarchies = sorted(CGROUPS.iterdir()) if cgroups else []
         number = hashlib.sha256(f"{namespace}/{id_}".encode()).digest()
@@ -183,7 +188,7 @@ class Site:
             "config.json": json.dumps(spec),
             "address": f"unix://{made.socket}",
             "shim-binary-path": "/usr/bin/containerd-shim-runc-v2",
-            "options.json": json.dumps({"root": str(self.base / "run" / "runc")}),
+            "options.json": json.dumps({"root": str(self.run / "runc")}),
             "runtime": "",
             "log.json": "",
             "init.pid": str(self.dead_pid),

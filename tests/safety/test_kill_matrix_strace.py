@@ -1,0 +1,39 @@
+"""SIGKILL at the n-th of every system call that changes or opens something: one run more converges.
+
+Nothing of a dead bundle is left, live tasks and canaries are as they were. `make soak` adds every
+other call there is, and workers that are killed again and again at the same place.
+"""
+
+import sys
+from typing import Any
+
+import pytest
+
+from tests.safety.working import in_shards
+
+pytestmark = [pytest.mark.safety, pytest.mark.kernel]
+
+
+def killed(*options: str) -> int:
+    """Kill everywhere; give how many were killed."""
+    reports: list[dict[str, Any]] = in_shards("tests.safety.killing", *options)
+    places = [sum(sum(kind.values()) for kind in one["calls"].values()) for one in reports]
+    attempts = sum(one["attempts"] for one in reports)
+    kills = sum(one["killed"] for one in reports)
+    sys.stdout.write(f"{kills} killed at {attempts} places\n")  # shown by -rP
+    assert [one["lost"] for one in reports] == [[], []]
+    assert [one["left"] for one in reports] == [[], []]
+    assert attempts >= min(places) - len(reports)  # each shard learns the calls for itself
+    assert kills >= attempts * 0.97  # a few calls depend on what else goes on
+    return kills
+
+
+@pytest.mark.timeout(180)
+def test_killed_at_every_call_that_changes_or_opens_something_the_next_run_converges() -> None:
+    assert killed() > 200
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_five_times_at_every_call_whatsoever_the_next_run_converges() -> None:
+    assert killed("--every", "--times", "5") > 3000

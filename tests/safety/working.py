@@ -1,0 +1,140 @@
+"""A worker of the program at the work that a test puts trouble into: which job, on which bundle.
+
+The executor, its zygote and its workers are the program's own. What a test does to the worker's
+system calls it does by `tests.safety.straced`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from reconciler.act.channel import Manner
+from reconciler.act.executor import Executor
+from reconciler.model.hidden import parse_hidden
+from reconciler.model.ids import BundleKey
+from reconciler.model.outcome import Outcome, Result
+from tests.safety import straced
+from tests.safety.ground import REPOSITORY, Ground
+from tests.support.bundles import DOWN, Bundle, identify
+
+Kind = Literal["whole", "hooks", "hidden"]
+"""A complete dead bundle, one with poststop hooks, or what a removal cut short has left of one."""
+
+KINDS: tuple[Kind, ...] = ("whole", "hooks", "hidden")
+
+
+@dataclass
+class Work:
+    """An executor on a ground, and the kind of bundles it gets."""
+
+    on: Ground
+    kind: Kind
+    executor: Executor
+    hide_at: tuple[str, int] = ("", 0)
+
+    async def worker(self) -> int:
+        """Have a worker that waits for a job and has just passed over /proc; give its pid."""
+        assert (await self.executor.sweep()).answered
+        _, child = self.executor._crew._idle[-1]
+        assert child.pid is not None
+        return child.pid
+
+    async def bundle(self, id_: str) -> Bundle:
+        """Make a bundle of this kind."""
+        made = self.on.dead(id_.replace("_", "-"), hooks=self.kind == "hooks")
+        if self.kind == "hidden":
+            await self._hide(made)
+        return made
+
+    async def do(self, bundle: Bundle) -> Outcome:
+        """Have a worker remove it, under whichever name it has now."""
+        hidden = hidden_of(bundle)
+        if hidden is None:
+            return await self.executor.clean(bundle.key, bundle.identity, DOWN)
+        key = BundleKey(bundle.key.namespace, os.fsencode(hidden.name))
+        return await self.executor.finish(key, bundle.identity)
+
+    async def trace(self, bundle: Bundle, to: Path) -> list[straced.Call]:
+        """Remove one without any trouble and give the worker's calls."""
+        with straced.attached(await self.worker(), to=to):
+            outcome = await self.do(bundle)
+        assert outcome.result is Result.CLEANED, outcome
+        return straced.read(to)
+
+    async def _hide(self, bundle: Bundle) -> None:
+        """Kill a worker right after it has hidden a bundle."""
+        if not self.hide_at[0]:
+            whole = Work(self.on, "whole", self.executor)
+            to = self.on.site.base / "hiding"
+            calls = await whole.trace(self.on.dead("hiding"), to)
+            last = max(at for at, call in enumerate(calls) if call.name == "renameat2") + 1
+            name = calls[last].name
+            self.hide_at = name, straced.counted(calls[: last + 1])[name]
+        name, number = self.hide_at
+        inject = f"inject={name}:signal=KILL:when={number}"
+        with straced.attached(await self.worker(), "-e", f"trace={name}", "-e", inject):
+            outcome = await self.executor.clean(bundle.key, bundle.identity, DOWN)
+        assert outcome.result is Result.FAILED, outcome
+        assert hidden_of(bundle) is not None
+
+
+def hidden_of(bundle: Bundle) -> Path | None:
+    """Find a bundle by the hidden name it has got, None if it has none."""
+    if bundle.path.exists():
+        return None
+    for path in bundle.path.parent.iterdir():
+        if parse_hidden(os.fsencode(path.name)) == bundle.identity.ino:
+            return path if identify(path) == bundle.identity else None
+    return None
+
+
+@asynccontextmanager
+async def working(on: Ground, kind: Kind) -> AsyncIterator[Work]:
+    """Have an executor on a ground."""
+    manner = Manner(on.site.layout, runc=str(on.programs / "runc"))
+    async with Executor(manner) as executor:
+        yield Work(on, kind, executor)
+
+
+def left_of(on: Ground, bundles: list[Bundle]) -> list[str]:
+    """Name everything that is left of dead bundles, wherever it is."""
+    left = [str(path) for bundle in bundles for path in bundle.left()]
+    left += [point for bundle in bundles for point in bundle.mounts()]
+    left += [str(path) for path in (on.site.tree / "default").iterdir()]
+    live = {one.bundle.socket for one in on.live}
+    sockets = Path(os.fsdecode(on.site.layout.sockets))
+    return left + [str(path) for path in sockets.iterdir() if path not in live]
+
+
+def in_shards(module: str, *options: str, of: int = 2) -> list[dict[str, Any]]:
+    """Run a module's work as one process for each processor, and give their reports.
+
+    They start afresh, so that nothing of a test run is inherited by the workers.
+    """
+    straced.needed()
+    if os.geteuid() != 0:
+        pytest.skip("needs root to make a mount namespace")
+    commands = [[sys.executable, "-m", module, "--shard", f"{n}/{of}", *options] for n in range(of)]
+    running = [
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY
+        )
+        for command in commands
+    ]
+    try:
+        said = [one.communicate() for one in running]
+    finally:
+        for one in running:
+            one.kill()
+            one.wait()
+    for (out, err), one in zip(said, running, strict=True):
+        assert out, f"{one.args!r} said nothing:\n{err}"
+    return [json.loads(out) for out, _ in said]
