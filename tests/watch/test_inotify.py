@@ -251,7 +251,7 @@ async def test_a_root_that_appears_step_by_step_is_noticed(tmp_path: Path, ear: 
         for path in (tmp_path / "a", tmp_path / "a" / "b", tree.state, tree.root):
             path.mkdir()
             await turn()
-        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        assert DoubtKind.ROOT_CHANGED in ear.kinds()  # at once: any mount on the machine would help
 
 
 @pytest.mark.parametrize("held", [False, True], ids=["free", "held open"])
