@@ -1,0 +1,60 @@
+"""``python -m tests.bench``: prints a row as soon as it is measured, then the table."""
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+
+from tests.bench.figure import Plan, Row, table
+
+FIGURES = ("clean", "scan")
+"""Each is measured by the module ``bench_<name>``."""
+
+
+def main() -> int:
+    """Measure what was asked for."""
+    options = _options()
+    plan = Plan(options.rounds, options.pile, options.large)
+    before = os.getloadavg()[0]
+    rows: list[Row] = []
+    for name in dict.fromkeys(_names(options.figures)):
+        module = import_module(f"tests.bench.bench_{name}")
+        for row in module.measure(plan):
+            print(f"{name}: {row.work}: {row.ours}  {row.peer}  {row.ratio}", file=sys.stderr)
+            rows.append(row)
+    print(table(rows))
+    print()
+    for note in (note for row in rows for note in row.notes):
+        print(f"- {note}")
+    print(f"- {_machine()}; load {before:.1f} before, {os.getloadavg()[0]:.1f} after")
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tests.bench", description=__doc__)
+    parser.add_argument("figures", nargs="*", choices=(*FIGURES, "all"), default="all")
+    parser.add_argument("--rounds", type=int, default=3, help="measure so often, tell the median")
+    parser.add_argument("--pile", type=int, default=40, help="bundles of the real pile")
+    parser.add_argument("--large", action="store_true", help="100,000 bundles too: minutes, 8 GB")
+    return parser.parse_args()
+
+
+def _names(asked: str | list[str]) -> Iterator[str]:
+    for name in [asked] if isinstance(asked, str) else asked:
+        yield from FIGURES if name == "all" else (name,)
+
+
+def _machine() -> str:
+    said = subprocess.run(["containerd", "--version"], capture_output=True, text=True, check=False)
+    version = said.stdout.split()[2] if said.returncode == 0 else "none"
+    return (
+        f"Linux {platform.release()}, {os.cpu_count()} processors, Python "
+        f"{platform.python_version()}, containerd {version}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

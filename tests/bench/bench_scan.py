@@ -1,0 +1,51 @@
+"""A cold scan of complete dead bundles, beside the `find` that operators use."""
+
+import json
+import os
+from collections.abc import Iterator
+from functools import partial
+
+from tests.bench.figure import US, Cost, Plan, Row, middle, several, spend, times
+from tests.bench.pile import Pile, with_pile
+
+_SIZES = (1_000, 10_000)
+_LARGE = 100_000
+
+
+def measure(plan: Plan) -> Iterator[Row]:
+    """One row for each size, one for how flat the cost of a bundle is."""
+    each: dict[int, Cost] = {}
+    for size in (*_SIZES, _LARGE) if plan.large else _SIZES:
+        rounds = plan.rounds if size < _LARGE else 1
+        empty, ours, peer = with_pile(partial(_compare, size=size, rounds=rounds))
+        each[size] = ours.less(empty, size)
+        yield Row(
+            f"cold scan of {size:,} dead bundles, all evidence, per bundle",
+            f"{_say(ours.each(size))}; {each[size].cpu * US:.0f} us without the start",
+            f"`find -mtime +7 -ls`: {_say(peer.each(size))}",
+            f"{times(peer.cpu, ours.cpu)} (CPU)",
+            "1" if size == _SIZES[1] else "",
+        )
+    first, last = min(each), max(each)
+    flat = each[last].cpu / each[first].cpu
+    yield Row(f"cost of a bundle at {last:,} over that at {first:,}", f"{flat:.2f}", design="1")
+
+
+def _say(cost: Cost) -> str:
+    return f"{cost.cpu * US:.0f} us CPU, {cost.wall * US:.0f} us wall"
+
+
+def _compare(pile: Pile, size: int, rounds: int) -> tuple[Cost, Cost, Cost]:
+    scan = pile.words("scan", "-o", "json", "-q")
+    empty = middle(several(rounds, lambda: spend(scan)[0]))
+    pile.heap(size)
+    find = ["find", os.fspath(pile.tree), "-name", "*.json", "-mtime", "+7", "-ls"]
+    ours, peer = [], []
+    for _ in range(rounds):
+        cost, said = spend(find)
+        assert said.count(b"\n") == 3 * size, "find saw something else"
+        peer.append(cost)
+        cost, said = spend(scan)
+        assert json.loads(said)["summary"]["leftovers"] == size, "scan saw something else"
+        ours.append(cost)
+    return empty, middle(ours), middle(peer)
