@@ -4,10 +4,10 @@ Thin on purpose: what the commands do is in :mod:`reconciler.cli.work` and
 :mod:`reconciler.cli.watching`, against the ports; the stages come from :mod:`reconciler.assembly`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import IO
+from typing import IO, TypeVar
 
 import anyio
 
@@ -27,6 +27,8 @@ from reconciler.model.ids import BundleKey, show
 from reconciler.model.observations import Listed, Stamp
 from reconciler.ports import Clock, Listener, Recorder
 from reconciler.probe.narrow import NarrowEyes
+
+T = TypeVar("T")
 
 # ---------------------------------------------------------------------- one-shot commands
 
@@ -49,7 +51,7 @@ def look(setup: Setup, output: Output, journal: Journalled | None = None) -> Fou
                     stages = replace(_shown(session.stages, shown), recorders=recorders)
                     return await look_once(stages, setup.policies)
 
-    return anyio.run(work)
+    return _run(work)
 
 
 def look_at(setup: Setup, choose: Callable[[Listed], BundleKey]) -> tuple[BundleKey, Found]:
@@ -62,7 +64,7 @@ def look_at(setup: Setup, choose: Callable[[Listed], BundleKey]) -> tuple[Bundle
             stages = replace(session.stages, eyes=NarrowEyes(eyes, lambda one: one == key))
             return key, await look_once(stages, setup.policies)
 
-    return anyio.run(work)
+    return _run(work)
 
 
 def clean(setup: Setup, output: Output) -> Found:
@@ -73,7 +75,7 @@ def clean(setup: Setup, output: Output) -> Found:
             async with opened(setup, acting=True) as session:
                 return await clean_once(_shown(session.stages, shown), setup.policies)
 
-    return anyio.run(work)
+    return _run(work)
 
 
 # ---------------------------------------------------------------------- in the foreground
@@ -129,10 +131,25 @@ def watch(setup: Setup, output: Output, how: Foreground) -> int:
                 output.complain(f"{recorder.lost} records are missing: {recorder.trouble}")
         return ended
 
-    ended = anyio.run(work)
+    ended = _run(work)
     if ended.refused:
         raise RefusedError("; ".join(refusal.reason for refusal in ended.refused))
     return ended.code
+
+
+def _run(work: Callable[[], Awaitable[T]]) -> T:
+    """Run it in a loop of its own and give what it returns.
+
+    Not as the result of the loop's own task: putting the signal handlers back, Python describes
+    that task with its whole result in words, only to throw them away: 60 us for each bundle.
+    """
+    kept: list[T] = []
+
+    async def keep() -> None:
+        kept.append(await work())
+
+    anyio.run(keep)
+    return kept[0]
 
 
 def _shown(stages: Stages, shown: Shown) -> Stages:
