@@ -62,6 +62,10 @@ def crashed(node: Node, *, also_lost: tuple[str, ...] = (), restart: bool) -> It
         restart: Whether containerd is started again.
     """
     living = _living(node)
+    # containerd since 1.7 deletes stopped tasks when it restarts: there they come after it
+    late = restart and node.containerd.version >= (1, 7)
+    if not late:
+        living += _stopped(node)
     dead = [node.run(name) for name in (*DAMAGE, BARE, EMPTIED)]
     with contextlib.ExitStack() as stack:
         if not restart:
@@ -75,6 +79,8 @@ def crashed(node: Node, *, also_lost: tuple[str, ...] = (), restart: bool) -> It
             node.lose(task, *also_lost)
         if restart:
             node.containerd.start()
+            if late:
+                living += _stopped(node)
             stack.enter_context(node.creating("slow"))
         if not restart or node.containerd.version < (2, 1):
             living.append(orphan)
@@ -83,8 +89,11 @@ def crashed(node: Node, *, also_lost: tuple[str, ...] = (), restart: bool) -> It
 
 def _living(node: Node) -> list[Task]:
     pod = [node.run("pod", pod="pod"), node.run("member", pod="pod")]
-    ended = node.stopped("ended", pod="pod")
-    return [node.run("web"), node.stopped("stopped"), *pod, ended, *cri.pod(node, "real")]
+    return [node.run("web"), *pod, *cri.pod(node, "real")]
+
+
+def _stopped(node: Node) -> list[Task]:
+    return [node.stopped("stopped"), node.stopped("ended", pod="pod")]
 
 
 def _damage(node: Node, task: Task) -> None:

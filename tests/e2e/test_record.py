@@ -6,8 +6,6 @@ where those in tests/replay/journals come from.
 
 import json
 import os
-import re
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from reconciler.testing.replayed import Replayed, replay
 from tests.e2e import product
 from tests.e2e.node import Node, Task
 from tests.e2e.processes import kill_all, until
+from tests.replay.tidy import tidy
 
 pytestmark = [pytest.mark.containerd, pytest.mark.timeout(900)]
 
@@ -24,14 +23,11 @@ ENFORCE = ("--enforce", "--grace", "1s", "--threshold", "0s")
 INTERRUPTED = 130
 KEEP = os.environ.get("RECONCILER_KEEP_JOURNALS")
 
-Recorded = Callable[..., Path]
 
-
-def kept(journal: Path, name: str) -> None:
-    """Keep a journal for the regressions, without the name of this machine."""
+def kept(node: Node, journal: Path, name: str) -> None:
+    """Keep a journal for the regressions, without whatever else this machine does."""
     if KEEP:
-        text = re.sub(rb'"host":"[^"]*"', b'"host":"node"', journal.read_bytes(), count=1)
-        Path(KEEP, f"{name}.jsonl").write_bytes(text)
+        tidy(journal, Path(KEEP, f"{name}.jsonl"), node.namespace.encode())
 
 
 def alike(journal: Path, times: int = 1) -> Replayed:
@@ -84,7 +80,7 @@ def test_a_long_session_replays_alike_ten_times_of_ten(
     assert {f"{node.namespace}/task-{n}" for n in range(0, 201, 3)} <= result.cleaned.keys()
     told = {told.action for told in result.told}
     assert {"judge", "clean", "vanish", "die"} <= told
-    kept(journal, f"session-{backend}")
+    kept(node, journal, f"session-{backend}")
 
 
 # ------------------------------------------------------------------------------ small cases
@@ -104,7 +100,7 @@ def test_the_seed_case_is_recorded_and_replays(node: Node, tmp_path: Path) -> No
     result = alike(journal)
     assert list(result.cleaned) == [seed.name]
     assert result.verdicts[keeper.name].value == "running"
-    kept(journal, "containerd-seed")
+    kept(node, journal, "containerd-seed")
 
 
 def test_what_moby_50040_left_is_recorded_and_replays(node: Node, tmp_path: Path) -> None:
@@ -119,7 +115,7 @@ def test_what_moby_50040_left_is_recorded_and_replays(node: Node, tmp_path: Path
     result = alike(journal)
     assert list(result.cleaned) == [half.name]
     assert result.verdicts[keeper.name].value == "running"
-    kept(journal, "containerd-moby-50040")
+    kept(node, journal, "containerd-moby-50040")
 
 
 def test_a_pod_with_one_shim_is_recorded_and_replays(node: Node, tmp_path: Path) -> None:
@@ -139,7 +135,7 @@ def test_a_pod_with_one_shim_is_recorded_and_replays(node: Node, tmp_path: Path)
     result = alike(journal)
     assert result.cleaned.keys() == {pod.name, member.name, ended.name}
     assert result.verdicts[keeper.name].value == "running"
-    kept(journal, "containerd-shared-shim")
+    kept(node, journal, "containerd-shared-shim")
 
 
 def test_mass_death_is_held_recorded_and_replays(node: Node, tmp_path: Path) -> None:
@@ -158,7 +154,7 @@ def test_mass_death_is_held_recorded_and_replays(node: Node, tmp_path: Path) -> 
     result = alike(journal)
     assert result.cleaned == {}, "most of what lived is dead at once: held"
     assert [told.reason for told in result.told if told.action == "brake"][-1].startswith("mass")
-    kept(journal, "containerd-mass-death")
+    kept(node, journal, "containerd-mass-death")
 
 
 def test_a_snapshot_is_one_file_and_says_what_scan_says(node: Node, tmp_path: Path) -> None:
