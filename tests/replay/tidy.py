@@ -1,0 +1,48 @@
+"""Takes out of a recorded journal what belongs to other things on the machine it was made on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from reconciler.journal.decode import Given
+from reconciler.journal.reader import Journal
+from reconciler.journal.scribe import Origin, Scribe
+from reconciler.journal.values import policies_in
+from reconciler.model.evidence import Sweep
+from reconciler.model.observations import NodeLooked, Observation, Stamp
+
+
+def tidy(source: Path, target: Path, namespace: bytes) -> None:
+    """Write a journal again, with only this namespace in the sweeps and no name of the machine."""
+    journal = Journal(source, print)
+    header = journal.header
+    given = [item for item in journal.items() if isinstance(item, Given)]
+    ids = {s.key.id for g in given for s in getattr(g.observation, "bundles", ())}
+    policies = policies_in(header.policies)
+    begin = Stamp(header.mono, header.wall)
+    with target.open("wb") as file:
+        scribe = Scribe(Origin("node", "boot", header.run, begin, policies), file.write)
+        for one in given:
+            if one.observation is not None:
+                scribe.observed(one.stamp, _only(one.observation, namespace, ids))
+            elif one.policies is not None:
+                scribe.configured(one.stamp, one.policies)
+            else:
+                scribe.advanced(one.stamp)
+            for decision in one.decisions:
+                scribe.decided(one.stamp, decision)
+        scribe.flush()
+
+
+def _only(observation: Observation, namespace: bytes, ids: set[bytes]) -> Observation:
+    match observation:
+        case NodeLooked(sweep=Sweep() as sweep):
+            ours = replace(
+                sweep,
+                helpers=frozenset(key for key in sweep.helpers if key.namespace == namespace),
+                shims=tuple(p for p in sweep.shims if p.key.namespace == namespace),
+                cgroup_names=sweep.cgroup_names & ids,
+            )
+            said = observation.containerd
+            told = None if said is None else replace(said, detail="")  # it names our directory
+            return replace(observation, sweep=ours, containerd=told)
+    return observation
