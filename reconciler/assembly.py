@@ -187,7 +187,7 @@ async def opened(
     client = ContainerdClient(layout.address)
     executor = Executor(_manner(setup), parallel=policies.parallel, delete=client.delete)
     lock = ActingLock(setup.locks or directory(os.environ), acting=acting)
-    guards: Guards = Post(layout, executor.sweep, lock, allow_disk=setup.allow_disk)
+    guards: Guards = Post(layout, executor.stand, lock, allow_disk=setup.allow_disk)
     with ExitStack() as cleanup:
         eyes = TreeEyes(layout, annotation_keys=policies.annotation_keys, clock=clock)
         for closes in (eyes.close, lock.release):

@@ -5,9 +5,10 @@ children. A message is one MessagePack struct after its length; names travel as 
 child may do is a struct on this page, so the page is the whole privileged interface. Nothing here
 does I/O except :class:`Link`, the blocking end of the zygote and its children, and :class:`Slate`.
 
-    control   parent -> zygote: Spawn (with two handles), Interrupt, Kill  zygote -> parent: Exited
-    job       parent -> child:  CleanJob, KillJob, FinishJob, SweepJob, Deleted
-              child -> parent:  Hello, AskDelete, Done, Swept
+    control   parent -> zygote: Bounds, once; then Spawn (with two handles), Interrupt, Kill
+              zygote -> parent: Exited
+    job       parent -> child:  CleanJob, KillJob, FinishJob, SweepJob, StandJob, Deleted
+              child -> parent:  Hello, AskDelete, Done, Swept, Stood
     slate     child writes, parent reads if it must: Progress
 """
 
@@ -20,12 +21,12 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from reconciler import __version__
-from reconciler.model.evidence import ContainerdState, Sweep
+from reconciler.model.evidence import Answer, ContainerdState, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import Layout
 from reconciler.model.outcome import Outcome, Step
 
-VERSION: Final = f"{__version__}/1"
+VERSION: Final = f"{__version__}/2"
 """Said first by every child. It differs if the program was replaced on disk while it ran."""
 
 MAX_MESSAGE: Final = 1 << 26
@@ -53,6 +54,21 @@ class Manner:
     lazy_unmount: bool = False
     runc: str = "runc"
     hook_seconds: float = 30.0
+
+
+class Bounds(msgspec.Struct, frozen=True, tag=True):
+    """Where the children may work, and what they may execute. Said first, and only once.
+
+    The parent says so before it has heard anything from outside. Whoever takes it over later can
+    send no child to another tree, nor have it execute another program.
+    """
+
+    layout: Layout
+    runc: str
+
+    def hold(self, manner: Manner) -> bool:
+        """Tell whether a job's manner keeps within them."""
+        return (manner.layout, manner.runc) == (self.layout, self.runc)
 
 
 class Spawn(msgspec.Struct, frozen=True, tag=True):
@@ -123,6 +139,12 @@ class SweepJob(msgspec.Struct, frozen=True, tag=True):
     """Pass over /proc once."""
 
 
+class StandJob(msgspec.Struct, frozen=True, tag=True):
+    """Measure whether acting is safe from where the child stands."""
+
+    manner: Manner
+
+
 class Deleted(msgspec.Struct, frozen=True, tag=True):
     """What came of asking containerd: what went wrong, empty if nothing did, None if no answer."""
 
@@ -164,10 +186,35 @@ class Swept(msgspec.Struct, frozen=True, tag=True):
     sweep: Sweep
 
 
-ToZygote = Spawn | Interrupt | Kill
-Job = CleanJob | KillJob | FinishJob | SweepJob
+class Stood(msgspec.Struct, frozen=True, tag=True):
+    """Answer to :class:`StandJob`: where the child stands, as measured there.
+
+    Attributes:
+        reference: With whose namespaces its own were compared, for people.
+        same_pids, same_time, same_mounts: Whether the namespace is the reference's.
+        shared_tree: Whether the state tree's mount is in one shared peer group with the
+            reference's; asked only if the mount namespaces differ.
+        fstype: Filesystem type of the state tree; empty if that could not be told, None if there is
+            no tree yet.
+        openat2: The kernel lets it resolve names beneath a handle.
+        lacking: Privileges that are missing, by name.
+    """
+
+    reference: str
+    same_pids: Answer
+    same_time: Answer
+    same_mounts: Answer
+    shared_tree: Answer
+    fstype: str | None
+    openat2: bool
+    lacking: tuple[str, ...] = ()
+
+
+ToZygote = Bounds | Spawn | Interrupt | Kill
+Job = CleanJob | KillJob | FinishJob | SweepJob | StandJob
 ToChild = Job | Deleted
-FromChild = Hello | AskDelete | Done | Swept
+Answered = Done | Swept | Stood
+FromChild = Hello | AskDelete | Answered
 Message = ToZygote | Exited | ToChild | FromChild
 
 In = TypeVar("In")

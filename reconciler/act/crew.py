@@ -14,7 +14,9 @@ import anyio
 
 from reconciler.act.channel import (
     VERSION,
+    Answered,
     AskDelete,
+    Bounds,
     CleanJob,
     Deleted,
     Done,
@@ -23,6 +25,7 @@ from reconciler.act.channel import (
     Job,
     MessageError,
     Progress,
+    Stood,
     Swept,
 )
 from reconciler.act.nursery import Child, LostError, Nursery
@@ -82,19 +85,25 @@ class Crew:
     """Worker processes: the idle ones, and a nursery to make more.
 
     Args:
+        bounds: Where the workers may work.
         limits: Deadlines, and how many may hang.
         delete: Asks containerd to delete a task.
+
+    Attributes:
+        irreplaceable: A zygote made now would lack what the first one has: make no other.
     """
 
-    def __init__(self, limits: Limits, delete: Delete | None) -> None:
+    def __init__(self, bounds: Bounds, limits: Limits, delete: Delete | None) -> None:
+        self._bounds = bounds
         self._limits = limits
         self._delete = delete
+        self.irreplaceable = False
         self._nursery: Nursery | None = None
         self._idle: list[tuple[Nursery, Child]] = []
 
     def start(self) -> None:
         """Start the zygote; the children come with the jobs."""
-        self._nursery = Nursery()
+        self._nursery = Nursery(self._bounds)
 
     @property
     def zygote(self) -> int | None:
@@ -109,7 +118,7 @@ class Crew:
         if self._nursery is not None:
             await self._nursery.close()
 
-    async def run(self, attempt: Attempt, seconds: float) -> Done | Swept | None:
+    async def run(self, attempt: Attempt, seconds: float) -> Answered | None:
         """Give a job to a child and wait for its end; None if it is not waited for any longer.
 
         Raises:
@@ -120,7 +129,7 @@ class Crew:
         if attempt.stopped:  # while it was being sent
             attempt.interrupt()
         attempt.scope.deadline = anyio.current_time() + seconds
-        answer: Done | Swept | None = None
+        answer: Answered | None = None
         try:
             with attempt.scope:
                 answer = await self._converse(nursery, child, attempt)
@@ -165,15 +174,17 @@ class Crew:
             nursery.refresh()
             if not nursery.lost:
                 return nursery
+        if self.irreplaceable:
+            raise DiedError("the zygote died, and one made now could not do its work")
         try:
-            self._nursery = living = Nursery()
+            self._nursery = living = Nursery(self._bounds)
         except OSError as error:
             raise DiedError(f"cannot make a zygote: {error.strerror}") from error
         if nursery is not None:
             await nursery.close()
         return living
 
-    async def _converse(self, nursery: Nursery, child: Child, attempt: Attempt) -> Done | Swept:
+    async def _converse(self, nursery: Nursery, child: Child, attempt: Attempt) -> Answered:
         """Hear a child out, and ask containerd where it wants that."""
         try:
             while (message := await child.receive()) is not None:
@@ -184,9 +195,7 @@ class Crew:
             raise DiedError(str(error)) from error
         raise DiedError(await nursery.why_ended(child, _WHY_SECONDS))
 
-    async def _hear(
-        self, message: FromChild, child: Child, attempt: Attempt
-    ) -> Done | Swept | None:
+    async def _hear(self, message: FromChild, child: Child, attempt: Attempt) -> Answered | None:
         match message:
             case Hello(version=version, pid=pid):
                 child.pid = pid
@@ -194,7 +203,7 @@ class Crew:
                     raise DiedError("the program was replaced on disk while it ran; restart it")
             case AskDelete():
                 child.send(Deleted(await self._ask_containerd(attempt.job)))
-            case Done() | Swept():
+            case Done() | Swept() | Stood():
                 return message
             case _:
                 assert_never(message)

@@ -11,7 +11,18 @@ from typing import Self
 
 import anyio
 
-from reconciler.act.channel import CleanJob, Done, FinishJob, KillJob, Manner, SweepJob, Swept
+from reconciler.act.channel import (
+    Bounds,
+    CleanJob,
+    Done,
+    FinishJob,
+    KillJob,
+    Manner,
+    StandJob,
+    Stood,
+    SweepJob,
+    Swept,
+)
 from reconciler.act.crew import Attempt, Crew, Delete, DiedError, Limits
 from reconciler.clock import SystemClock
 from reconciler.model.evidence import Node, Sweep
@@ -20,10 +31,12 @@ from reconciler.model.outcome import BlockReason, Outcome, Result, Step, StepRes
 
 
 class Executor:
-    """Implements `ports.Hands`, and ``sweep`` for `ports.Witnesses`. An async context manager.
+    """Implements `ports.Hands`, and ``sweep`` and ``stand`` for the witnesses and the guards.
+
+    An async context manager.
 
     Args:
-        manner: How to clean.
+        manner: How to clean. Layout and runc hold for good: the workers are bound to them.
         parallel: How many bundles at a time.
         limits: Deadlines.
         delete: Asks containerd to delete a task that it still lists.
@@ -39,7 +52,7 @@ class Executor:
     ) -> None:
         self._manner = manner
         self._limits = limits or Limits()
-        self._crew = Crew(self._limits, delete)
+        self._crew = Crew(Bounds(manner.layout, manner.runc), self._limits, delete)
         self._slots = anyio.CapacityLimiter(parallel)
         self._witness = anyio.CapacityLimiter(1)  # evidence does not queue behind cleanups
         self._clock = SystemClock()
@@ -109,6 +122,20 @@ class Executor:
             except DiedError:
                 return Sweep()
         return answer.sweep if isinstance(answer, Swept) else Sweep()
+
+    async def stand(self) -> Stood | None:
+        """Have a worker measure whether acting is safe from where it stands; None if it cannot."""
+        async with self._witness:
+            attempt = Attempt(StandJob(self._manner))
+            try:
+                answer = await self._crew.run(attempt, self._limits.sweep)
+            except DiedError:
+                return None
+        return answer if isinstance(answer, Stood) else None
+
+    def keep_zygote(self) -> None:
+        """Make no other zygote from now on: we are about to give up what it needs."""
+        self._crew.irreplaceable = True
 
     async def stop(self) -> None:
         """Stop at entry boundaries: nothing new begins, what is under way ends soon or is ended.

@@ -2,13 +2,14 @@
 
 :func:`refusals` is pure: measured facts in, reasons out, and any question without an answer is a
 refusal. What is measured, and against whom (containerd, else a shim, else pid 1), comes from
-`reconciler.probe.namespaces`; the lock is our own. Guards never let anything happen, they only
+`reconciler.act.standing`; the lock is our own. Guards never let anything happen, they only
 forbid.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from reconciler.act.channel import Stood
 from reconciler.model.evidence import Answer
 from reconciler.model.ids import show
 from reconciler.model.observations import Guard, Refusal
@@ -16,36 +17,33 @@ from reconciler.model.observations import Guard, Refusal
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where this process stands, as measured.
+    """Where we stand, as measured.
 
     Attributes:
-        reference: With whose namespaces ours were compared, for people.
-        same_pids, same_time, same_mounts: Whether the namespace is the reference's.
-        shared_tree: Whether the state tree's mount is in one shared peer group with the
-            reference's; asked only if the mount namespaces differ.
+        stood: What a worker measured of itself.
         tree: The state tree, for people.
-        fstype: Filesystem type of the state tree; empty if that could not be told, None if there is
-            no tree yet.
         allow_disk: The operator allows a state tree that is not on a tmpfs.
-        openat2: The kernel lets us resolve names beneath a handle.
-        lacking: Privileges that are missing, by name.
         other: Pid of another instance on this tree, 0 if it has not said which; None if there is
             none.
         lock_trouble: Why the lock could not be asked for, empty if it could.
     """
 
-    reference: str
-    same_pids: Answer
-    same_time: Answer
-    same_mounts: Answer
-    shared_tree: Answer
+    stood: Stood
     tree: bytes
-    fstype: str | None
     allow_disk: bool
-    openat2: bool
-    lacking: tuple[str, ...] = ()
     other: int | None = None
     lock_trouble: str = ""
+
+
+def unmeasured() -> tuple[Refusal, ...]:
+    """Refuse because nobody could say where we stand."""
+    return (
+        Refusal(
+            Guard.WORKER,
+            "no worker could say where it stands, so nothing is known to be safe; "
+            "look above for why it ended, and at the limits on processes and memory",
+        ),
+    )
 
 
 def refusals(standing: Standing) -> tuple[Refusal, ...]:
@@ -59,23 +57,23 @@ def refusals(standing: Standing) -> tuple[Refusal, ...]:
 
 
 def _namespaces(standing: Standing) -> Iterator[Refusal]:
-    who = standing.reference
-    if standing.same_pids is not Answer.YES:
+    stood, who = standing.stood, standing.stood.reference
+    if stood.same_pids is not Answer.YES:
         yield Refusal(
             Guard.PID_NAMESPACE,
-            f"{_state(standing.same_pids, 'pid', who)}: living processes would look dead; "
+            f"{_state(stood.same_pids, 'pid', who)}: living processes would look dead; "
             "run in the host's pid namespace (hostPID: true, --pid=host)",
         )
-    if standing.same_time is not Answer.YES:
+    if stood.same_time is not Answer.YES:
         yield Refusal(
             Guard.TIME_NAMESPACE,
-            f"{_state(standing.same_time, 'time', who)}: start times of processes would be "
+            f"{_state(stood.same_time, 'time', who)}: start times of processes would be "
             "misread; run in the host's time namespace",
         )
-    if Answer.YES not in (standing.same_mounts, standing.shared_tree):
+    if Answer.YES not in (stood.same_mounts, stood.shared_tree):
         yield Refusal(
             Guard.MOUNT_NAMESPACE,
-            f"{_state(standing.same_mounts, 'mount', who)} and {show(standing.tree)} is not known "
+            f"{_state(stood.same_mounts, 'mount', who)} and {show(standing.tree)} is not known "
             "to be in a shared peer group with it: a busy mount would be lost instead of refused; "
             "run in the host's mount namespace (no ProtectSystem=, PrivateTmp=, ... in the unit) "
             "or mount the tree with mountPropagation: Bidirectional",
@@ -89,7 +87,7 @@ def _state(answer: Answer, kind: str, who: str) -> str:
 
 
 def _state_root(standing: Standing) -> Iterator[Refusal]:
-    tree, fstype = show(standing.tree), standing.fstype
+    tree, fstype = show(standing.tree), standing.stood.fstype
     if fstype is None or fstype == "tmpfs" or (fstype and standing.allow_disk):
         return
     if not fstype:
@@ -103,16 +101,17 @@ def _state_root(standing: Standing) -> Iterator[Refusal]:
 
 
 def _kernel(standing: Standing) -> Iterator[Refusal]:
-    if not standing.openat2:
+    stood = standing.stood
+    if not stood.openat2:
         yield Refusal(
             Guard.KERNEL,
             "openat2 is not there or forbidden: nothing can be removed safely; "
             "use Linux 5.8 or newer and let a seccomp profile allow openat2",
         )
-    if standing.lacking:
+    if stood.lacking:
         yield Refusal(
             Guard.PRIVILEGES,
-            f"lacking {', '.join(standing.lacking)}; run as root with these capabilities",
+            f"lacking {', '.join(stood.lacking)}; run as root with these capabilities",
         )
 
 

@@ -17,6 +17,7 @@ import anyio
 
 import reconciler
 from reconciler.act.channel import (
+    Bounds,
     Exited,
     FromChild,
     Interrupt,
@@ -25,6 +26,7 @@ from reconciler.act.channel import (
     Slate,
     Spawn,
     ToChild,
+    ToZygote,
     Unpacker,
     pack,
     parent_hears_child,
@@ -80,6 +82,9 @@ class Child:
 class Nursery:
     """The zygote and what it said about its children.
 
+    Args:
+        bounds: Where its children may work.
+
     Attributes:
         pid: The zygote's pid.
         lost: The zygote is gone; make another nursery.
@@ -87,7 +92,7 @@ class Nursery:
             stays here until its system call returns.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: Bounds) -> None:
         self._control, theirs = _socketpair()
         with theirs:
             self._process = _launch(theirs)
@@ -99,6 +104,7 @@ class Nursery:
         self.pid = self._process.pid
         self.lost = False
         self.dying: set[int] = set()
+        self._tell_if_there(bounds)
 
     def spawn(self) -> Child:
         """Have a child made. It can be talked to at once.
@@ -186,14 +192,14 @@ class Nursery:
         self._process.poll()
         os.close(self._pidfd)
 
-    def _tell(self, message: Spawn | Interrupt | Kill, fds: Sequence[int] = ()) -> None:
+    def _tell(self, message: ToZygote, fds: Sequence[int] = ()) -> None:
         try:
             _send(self._control, message, fds)
         except LostError:
             self.lost = True
             raise
 
-    def _tell_if_there(self, message: Interrupt | Kill) -> None:
+    def _tell_if_there(self, message: Bounds | Interrupt | Kill) -> None:
         try:
             self._tell(message)
         except LostError:

@@ -1,8 +1,10 @@
-"""Standing: measures where this process stands, for the guards to judge (design section 4).
+"""Standing: measures where we stand, for the guards to judge (design section 4).
 
-Compared with containerd if it answers, else with a living shim of this tree, else with pid 1. Reads
-only, except for taking our own instance lock, which an acting mode wants and an observing one must
-not. Nothing here decides.
+Compared with containerd if it answers, else with a living shim of this tree, else with pid 1.
+:func:`measure` runs in a worker, which is what will act, and because the parent of a daemon may not
+look at other processes' namespaces any more. The instance lock alone is the parent's: it has to
+last, and an acting mode wants it while an observing one must not take it. Reads only, but for that.
+Nothing here decides.
 """
 
 import os
@@ -10,9 +12,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, NamedTuple
 
 from reconciler import kernel
-from reconciler.act.guards import Standing, refusals
+from reconciler.act.channel import Stood
+from reconciler.act.guards import Standing, refusals, unmeasured
 from reconciler.act.lock import InstanceLock
-from reconciler.model.evidence import Answer, ShimProcess, Sweep
+from reconciler.model.evidence import Answer, ShimProcess
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Refusal
 from reconciler.probe.namespaces import (
@@ -29,7 +32,7 @@ from reconciler.probe.namespaces import (
 INITIAL: Final = Namespaces("pid:[4026531836]", "mnt:[4026531832]", "time:[4026531834]")
 """The machine's first namespaces; their numbers are fixed (linux/nsfs.h, mnt since 6.17)."""
 
-_CONNECT_SECONDS: Final = 0.1  # the loop waits for it
+_CONNECT_SECONDS: Final = 0.1
 
 
 class Reference(NamedTuple):
@@ -44,7 +47,7 @@ class Post:
 
     Args:
         layout: Where things are.
-        sweep: Passes over /proc; its shims are compared with where containerd is silent.
+        stand: Has a worker measure; None if it gave no answer, which is a refusal.
         lock: Taken on each check; None for modes that only observe.
         allow_disk: The operator allows a state tree that is not on a tmpfs.
     """
@@ -52,45 +55,47 @@ class Post:
     def __init__(
         self,
         layout: Layout,
-        sweep: Callable[[], Awaitable[Sweep]],
+        stand: Callable[[], Awaitable[Stood | None]],
         lock: InstanceLock | None,
         *,
         allow_disk: bool = False,
     ) -> None:
         self._layout = layout
-        self._sweep = sweep
+        self._stand = stand
         self._lock = lock
         self._allow_disk = allow_disk
 
     async def check(self) -> tuple[Refusal, ...]:
         """Name every reason not to act; empty if there is none."""
-        swept = await self._sweep()
-        standing = measure(self._layout, swept.shims, self._lock, allow_disk=self._allow_disk)
+        stood = await self._stand()
+        if stood is None:
+            return unmeasured()
+        tree = self._layout.tasks
+        other, lock_trouble = _try_lock(self._lock, tree)
+        standing = Standing(stood, tree, self._allow_disk, other, lock_trouble)
         return refusals(standing)
 
 
-def measure(
-    layout: Layout, shims: Iterable[ShimProcess], lock: InstanceLock | None, *, allow_disk: bool
-) -> Standing:
-    """Measure where we stand, and take the lock if there is one to take."""
+def measure(layout: Layout, shims: Iterable[ShimProcess]) -> Stood:
+    """Measure where this process stands.
+
+    Args:
+        layout: Where things are.
+        shims: The living ones, to compare with where containerd is silent.
+    """
     reference = find_reference(layout, shims)
     same_pids, same_time, same_mounts = _compare(reference, namespaces_of())
     mount, fstype = _tree(layout.tasks)
-    other, lock_trouble = _try_lock(lock, layout.tasks)
     lacking = lacking_capabilities()
-    return Standing(
+    return Stood(
         reference=reference.name,
         same_pids=same_pids,
         same_time=same_time,
         same_mounts=same_mounts,
         shared_tree=_shared(mount, reference, same_mounts),
-        tree=layout.tasks,
         fstype=fstype,
-        allow_disk=allow_disk,
         openat2=kernel.has_openat2(),
         lacking=("what cannot even be told",) if lacking is None else lacking,
-        other=other,
-        lock_trouble=lock_trouble,
     )
 
 

@@ -2,7 +2,12 @@
 
 The module's process is the zygote; what it forks serves jobs, one at a time, until its socket
 closes or it has been idle for a while. It decides nothing by itself: it judges again what the
-parent judged, by the same rules, and does less than it was asked for, never more.
+parent judged, by the same rules, and does less than it was asked for, never more. It works in the
+tree it was bound to at the start, and runs no other runc, whatever it is told later.
+
+It gives up every capability that no cleanup needs. The bounding set stays what the service manager
+made it, because poststop hooks run below it and may need more: a unit that grants that
+(contrib/systemd/poststop-hooks.conf) grants it to runc and its hooks, not to the worker's calls.
 
 It imports only what file work needs (no event loop, no logging, no gRPC), because a daemon and a
 test pay its start; the parent is never imported from here.
@@ -20,25 +25,32 @@ from reconciler import kernel
 from reconciler.act.channel import (
     VERSION,
     AskDelete,
+    Bounds,
     CleanJob,
     Deleted,
     Done,
     FinishJob,
     Hello,
+    Job,
     KillJob,
     Link,
+    Manner,
     MessageError,
     Slate,
+    StandJob,
     SweepJob,
     Swept,
     ToChild,
     child_hears,
 )
 from reconciler.act.orphans import end_orphan
+from reconciler.act.standing import measure
 from reconciler.act.steps import clean, finish
 from reconciler.act.workplace import Workplace
-from reconciler.act.zygote import Job, Zygote
+from reconciler.act.zygote import Given, Zygote
 from reconciler.clock import SystemClock
+from reconciler.kernel import confine
+from reconciler.probe.privileges import WORKER, numbers
 
 IDLE_SECONDS: Final = 20.0
 """A child without a job ends after this long; the zygote stays."""
@@ -64,11 +76,18 @@ class Flag:
 
 
 class Server:
-    """One child: serves jobs from its socket."""
+    """One child: serves jobs from its socket.
 
-    def __init__(self, job: socket.socket, slate: Slate) -> None:
+    Args:
+        job: The socket.
+        slate: Where progress is noted.
+        bounds: Where it may work; None lets it do nothing but sweep.
+    """
+
+    def __init__(self, job: socket.socket, slate: Slate, bounds: Bounds | None) -> None:
         self._socket = job
         self._link: Link[ToChild] = Link(job, child_hears())
+        self._bounds = bounds
         self._stop = Flag()
         self._place = Workplace(SystemClock(), slate.write, self._ask_delete, self._stop)
 
@@ -92,7 +111,9 @@ class Server:
             self._socket.shutdown(socket.SHUT_RD)
         return self._link.receive()
 
-    def _serve(self, job: CleanJob | KillJob | FinishJob | SweepJob) -> None:
+    def _serve(self, job: Job) -> None:
+        if not isinstance(job, SweepJob):
+            self._check(job.manner)
         match job:
             case CleanJob():
                 self._link.send(Done(clean(self._place, job)))
@@ -102,8 +123,16 @@ class Server:
                 self._link.send(Done(finish(self._place, job)))
             case SweepJob():
                 self._link.send(Swept(self._place.sweep(anew=True)))
+            case StandJob():
+                layout, swept = job.manner.layout, self._place.sweep(anew=True)
+                self._link.send(measure(layout, swept.shims))
             case _:
                 assert_never(job)
+
+    def _check(self, manner: Manner) -> None:
+        """Work nowhere but where the parent said when it had heard nothing from outside yet."""
+        if self._bounds is None or not self._bounds.hold(manner):
+            raise MessageError("a job out of bounds")
 
     def _ask_delete(self) -> str | None:
         self._link.send(AskDelete())
@@ -116,12 +145,12 @@ class Server:
                 raise MessageError(f"no answer but {type(other).__name__}")
 
 
-def _serve_child(job: Job, zygote: int) -> None:
+def _serve_child(given: Given, zygote: int) -> None:
     kernel.die_with_parent(signal.SIGKILL)
     if os.getppid() != zygote:
         return  # it was gone before the kernel was told
     try:
-        Server(job.socket, job.slate).run()
+        Server(given.socket, given.slate, given.bounds).run()
     except (BrokenPipeError, ConnectionResetError):
         return  # nobody listens any more: stop where we are, the next run goes on
 
@@ -129,14 +158,15 @@ def _serve_child(job: Job, zygote: int) -> None:
 def main() -> None:
     """Be the zygote; return when the parent is gone or, in a child, when its jobs are done."""
     control = socket.socket(fileno=int(sys.argv[1]))
+    confine.drop_capabilities(numbers(WORKER), bounding=False)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent hears them, and closes our sockets
     gc.collect()
     gc.freeze()  # what is loaded stays shared with every child
     zygote = os.getpid()
-    job = Zygote(control).run()
-    if job is not None:
-        _serve_child(job, zygote)
+    given = Zygote(control).run()
+    if given is not None:
+        _serve_child(given, zygote)
 
 
 if __name__ == "__main__":

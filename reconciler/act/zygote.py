@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from reconciler.act.channel import (
+    Bounds,
     Exited,
     Interrupt,
     Kill,
     Link,
+    MessageError,
     Slate,
     Spawn,
     ToZygote,
@@ -37,11 +39,12 @@ class _Child:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What a child is given: where jobs come from, and where it notes its progress."""
+class Given:
+    """What a child is given: where jobs come from, where it notes its progress, and its bounds."""
 
     socket: socket.socket
     slate: Slate
+    bounds: Bounds | None
 
 
 class Zygote:
@@ -52,8 +55,9 @@ class Zygote:
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
         self._children: dict[int, _Child] = {}  # by pidfd
+        self._bounds: Bounds | None = None
 
-    def run(self) -> Job | None:
+    def run(self) -> Given | None:
         """Serve until the parent is gone.
 
         Returns:
@@ -75,8 +79,10 @@ class Zygote:
         while (message := self._link.pending()) is not None:
             yield message
 
-    def _obey(self, message: ToZygote) -> Job | None:
+    def _obey(self, message: ToZygote) -> Given | None:
         match message:
+            case Bounds():
+                self._bind(message)
             case Spawn(slot=slot):
                 return self._spawn(slot, self._link.fds.pop(0), self._link.fds.pop(0))
             case Interrupt(slot=slot):
@@ -87,7 +93,13 @@ class Zygote:
                 assert_never(message)
         return None
 
-    def _spawn(self, slot: int, job: int, slate: int) -> Job | None:
+    def _bind(self, bounds: Bounds) -> None:
+        """Take the bounds of all children to come; there is no other word on that later."""
+        if self._bounds is not None:
+            raise MessageError("told a second time where to work")
+        self._bounds = bounds
+
+    def _spawn(self, slot: int, job: int, slate: int) -> Given | None:
         """Fork a child; only the child gets something back."""
         try:
             pid = os.fork()
@@ -96,7 +108,7 @@ class Zygote:
             pid = -1
         if pid == 0:
             self._forget_everything()
-            return Job(socket.socket(fileno=job), Slate(slate))
+            return Given(socket.socket(fileno=job), Slate(slate), self._bounds)
         os.close(job)  # before the next call, which needs a descriptor
         os.close(slate)
         if pid > 0:

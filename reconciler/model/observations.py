@@ -142,6 +142,7 @@ class Guard(Enum):
     KERNEL = "kernel"
     PRIVILEGES = "privileges"
     INSTANCE = "instance"
+    WORKER = "worker"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,17 +14,13 @@ from typing import Final
 from reconciler import kernel
 from reconciler.model.evidence import Answer
 from reconciler.probe.mounts import MountEntry, parse
+from reconciler.probe.privileges import WORKER
 from reconciler.probe.process import PROC, read_whole
 
 _UCRED: Final = struct.Struct("3i")
 _NO_SUCH_KIND: Final = ""
 
-NEEDED: Final = {
-    "CAP_DAC_OVERRIDE": 1,
-    "CAP_FOWNER": 3,
-    "CAP_SYS_PTRACE": 19,
-    "CAP_SYS_ADMIN": 21,
-}
+NEEDED: Final = {one.name: one.number for one in WORKER if one.needed}
 """Capabilities without which a cleanup would fail half way, by their numbers (capabilities(7))."""
 
 

@@ -1,18 +1,23 @@
 """The guards: pure rules as a table, and what is measured from right and wrong places."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from reconciler.act.guards import Standing, refusals
+from reconciler.act.channel import Manner, Stood
+from reconciler.act.crew import Limits
+from reconciler.act.executor import Executor
+from reconciler.act.guards import Standing, refusals, unmeasured
 from reconciler.act.lock import DIRECTORY, InstanceLock, Taken, directory
 from reconciler.act.standing import Post, find_reference, measure
-from reconciler.model.evidence import Answer, ShimProcess, Sweep
+from reconciler.model.evidence import Answer, ShimProcess
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import TASKS, Layout
 from reconciler.model.observations import Guard
@@ -21,17 +26,23 @@ from tests.support.mountns import private_mounts
 
 YES, NO, NONE = Answer.YES, Answer.NO, Answer.NONE
 
-GOOD = Standing(
+HERE = Stood(
     reference="containerd (pid 7)",
     same_pids=YES,
     same_time=YES,
     same_mounts=YES,
     shared_tree=NONE,
-    tree=b"/run/containerd/io.containerd.runtime.v2.task",
     fstype="tmpfs",
-    allow_disk=False,
     openat2=True,
 )
+GOOD = Standing(HERE, tree=b"/run/containerd/io.containerd.runtime.v2.task", allow_disk=False)
+
+
+def at(
+    *, allow_disk: bool = False, **other: Answer | str | bool | tuple[str, ...] | None
+) -> Standing:
+    """Stand as well as can be, but for this."""
+    return replace(GOOD, stood=msgspec.structs.replace(HERE, **other), allow_disk=allow_disk)
 
 
 def test_a_good_place_is_not_refused() -> None:
@@ -41,10 +52,10 @@ def test_a_good_place_is_not_refused() -> None:
 @pytest.mark.parametrize(
     "fine",
     [
-        replace(GOOD, same_mounts=NO, shared_tree=YES),
-        replace(GOOD, same_mounts=NONE, shared_tree=YES),
-        replace(GOOD, fstype="ext4", allow_disk=True),
-        replace(GOOD, fstype=None),
+        at(same_mounts=NO, shared_tree=YES),
+        at(same_mounts=NONE, shared_tree=YES),
+        at(fstype="ext4", allow_disk=True),
+        at(fstype=None),
     ],
 )
 def test_what_is_as_safe_is_not_refused_either(fine: Standing) -> None:
@@ -54,18 +65,18 @@ def test_what_is_as_safe_is_not_refused_either(fine: Standing) -> None:
 @pytest.mark.parametrize(
     ("bad", "guard", "says"),
     [
-        (replace(GOOD, same_pids=NO), Guard.PID_NAMESPACE, "hostPID"),
-        (replace(GOOD, same_pids=NONE), Guard.PID_NAMESPACE, "cannot tell"),
-        (replace(GOOD, same_time=NO), Guard.TIME_NAMESPACE, "time namespace"),
-        (replace(GOOD, same_time=NONE), Guard.TIME_NAMESPACE, "cannot tell"),
-        (replace(GOOD, same_mounts=NO), Guard.MOUNT_NAMESPACE, "PrivateTmp"),
-        (replace(GOOD, same_mounts=NONE), Guard.MOUNT_NAMESPACE, "cannot tell"),
-        (replace(GOOD, same_mounts=NO, shared_tree=NO), Guard.MOUNT_NAMESPACE, "Bidirectional"),
-        (replace(GOOD, fstype="ext4"), Guard.STATE_ROOT, "allow_disk"),
-        (replace(GOOD, fstype=""), Guard.STATE_ROOT, "cannot tell"),
-        (replace(GOOD, fstype="", allow_disk=True), Guard.STATE_ROOT, "cannot tell"),
-        (replace(GOOD, openat2=False), Guard.KERNEL, "openat2"),
-        (replace(GOOD, lacking=("CAP_SYS_ADMIN",)), Guard.PRIVILEGES, "CAP_SYS_ADMIN"),
+        (at(same_pids=NO), Guard.PID_NAMESPACE, "hostPID"),
+        (at(same_pids=NONE), Guard.PID_NAMESPACE, "cannot tell"),
+        (at(same_time=NO), Guard.TIME_NAMESPACE, "time namespace"),
+        (at(same_time=NONE), Guard.TIME_NAMESPACE, "cannot tell"),
+        (at(same_mounts=NO), Guard.MOUNT_NAMESPACE, "PrivateTmp"),
+        (at(same_mounts=NONE), Guard.MOUNT_NAMESPACE, "cannot tell"),
+        (at(same_mounts=NO, shared_tree=NO), Guard.MOUNT_NAMESPACE, "Bidirectional"),
+        (at(fstype="ext4"), Guard.STATE_ROOT, "allow_disk"),
+        (at(fstype=""), Guard.STATE_ROOT, "cannot tell"),
+        (at(fstype="", allow_disk=True), Guard.STATE_ROOT, "cannot tell"),
+        (at(openat2=False), Guard.KERNEL, "openat2"),
+        (at(lacking=("CAP_SYS_ADMIN",)), Guard.PRIVILEGES, "CAP_SYS_ADMIN"),
         (replace(GOOD, other=42), Guard.INSTANCE, "pid 42"),
         (replace(GOOD, other=0), Guard.INSTANCE, "another process"),
         (replace(GOOD, lock_trouble="read-only"), Guard.INSTANCE, "read-only"),
@@ -94,11 +105,6 @@ def listen(base: Path) -> socket.socket:
     return listener
 
 
-def look(layout: Layout, lock: InstanceLock | None = None, *, allow_disk: bool = True) -> set[str]:
-    standing = measure(layout, (), lock, allow_disk=allow_disk)
-    return {refusal.guard.value for refusal in refusals(standing)}
-
-
 def test_containerd_is_compared_with_first_then_a_shim_then_pid_1(tmp_path: Path) -> None:
     layout = layout_at(tmp_path)
     key = BundleKey(b"default", b"c1")
@@ -114,8 +120,9 @@ def test_an_own_mount_namespace_is_refused_unless_the_tree_is_shared(tmp_path: P
     """We have left the namespace of the process that made us and that stands for containerd."""
     layout = layout_at(tmp_path)
     shim = ShimProcess(BundleKey(b"default", b"c1"), os.getppid())
-    standing = measure(layout, (shim,), None, allow_disk=True)
-    assert standing.reference.startswith("a shim")
+    stood = measure(layout, (shim,))
+    assert stood.reference.startswith("a shim")
+    standing = Standing(stood, layout.tasks, allow_disk=True)
     assert [one.guard for one in refusals(standing)] == [Guard.MOUNT_NAMESPACE]
 
 
@@ -124,22 +131,30 @@ def test_a_tree_on_disk_is_refused_unless_allowed(tmp_path: Path) -> None:
     (tmp_path / "mem").mkdir()
     mountns.tmpfs(tmp_path / "mem")
     on_disk, in_memory = layout_at(tmp_path / "disk"), layout_at(tmp_path / "mem")
-    assert measure(in_memory, (), None, allow_disk=False).fstype == "tmpfs"
-    standing = measure(on_disk, (), None, allow_disk=False)
-    if standing.fstype == "tmpfs":
+    assert measure(in_memory, ()).fstype == "tmpfs"
+    stood = measure(on_disk, ())
+    if stood.fstype == "tmpfs":
         pytest.skip("temporary files are on a tmpfs here")
+    standing = Standing(stood, on_disk.tasks, allow_disk=False)
     assert Guard.STATE_ROOT in {one.guard for one in refusals(standing)}
 
 
 CHECK = """
 import sys
-from reconciler.act.guards import refusals
-from reconciler.act.standing import measure
+import anyio
+from reconciler.act.channel import Manner
+from reconciler.act.executor import Executor
+from reconciler.act.standing import Post
 from reconciler.model.layout import Layout
-base = sys.argv[1].encode()
-layout = Layout(base, base, base + b"/c.sock", base)
-for one in refusals(measure(layout, (), None, allow_disk=True)):
-    print(one.guard.value)
+
+async def main():
+    base = sys.argv[1].encode()
+    layout = Layout(base, base, base + b"/c.sock", base)
+    async with Executor(Manner(layout)) as executor:
+        for one in await Post(layout, executor.stand, None, allow_disk=True).check():
+            print(one.guard.value)
+
+anyio.run(main)
 """
 
 
@@ -214,19 +229,62 @@ def test_the_lock_directory_can_be_named() -> None:
 
 
 async def test_a_second_instance_is_refused_and_an_observer_is_not(tmp_path: Path) -> None:
-    async def sweep() -> Sweep:
-        return Sweep(answered=True)
+    async def stand() -> Stood:
+        return HERE
 
     layout = layout_at(tmp_path)
     locks = os.fsencode(tmp_path / "locks")
     first, second = InstanceLock(locks), InstanceLock(locks)
     try:
-        before = await Post(layout, sweep, first, allow_disk=True).check()
-        assert Guard.INSTANCE not in {one.guard for one in before}
-        after = await Post(layout, sweep, second, allow_disk=True).check()
-        assert Guard.INSTANCE in {one.guard for one in after}
-        observing = await Post(layout, sweep, None, allow_disk=True).check()
-        assert Guard.INSTANCE not in {one.guard for one in observing}
+        assert await Post(layout, stand, first).check() == ()
+        (refusal,) = await Post(layout, stand, second).check()
+        assert refusal.guard is Guard.INSTANCE
+        assert await Post(layout, stand, None).check() == ()
     finally:
         first.release()
         second.release()
+
+
+async def test_no_answer_from_the_worker_is_a_refusal_and_takes_no_lock(tmp_path: Path) -> None:
+    async def stand() -> None:
+        return None
+
+    async def stand_well() -> Stood:
+        return HERE
+
+    layout = layout_at(tmp_path)
+    locks = os.fsencode(tmp_path / "locks")
+    first, second = InstanceLock(locks), InstanceLock(locks)
+    try:
+        assert await Post(layout, stand, first).check() == unmeasured()
+        assert await Post(layout, stand_well, second).check() == ()
+    finally:
+        first.release()
+        second.release()
+
+
+async def test_a_worker_measures_where_it_stands_itself(tmp_path: Path) -> None:
+    layout = layout_at(tmp_path)
+    with listen(tmp_path):
+        async with Executor(Manner(layout)) as executor:
+            stood = await executor.stand()
+    assert stood is not None
+    assert stood.reference == f"containerd (pid {os.getpid()})"
+    assert (stood.same_pids, stood.same_time, stood.same_mounts) == (YES, YES, YES)
+    assert stood.openat2
+
+
+def child_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
+
+
+async def test_a_worker_that_hangs_or_died_is_no_answer(tmp_path: Path) -> None:
+    layout = layout_at(tmp_path)
+    async with Executor(Manner(layout), limits=Limits(sweep=2.0)) as executor:
+        assert await executor.stand() is not None
+        assert executor.zygote is not None
+        executor.keep_zygote()
+        os.kill(child_of(executor.zygote), signal.SIGSTOP)
+        assert await executor.stand() is None
+        os.kill(executor.zygote, signal.SIGKILL)
+        assert await executor.stand() is None

@@ -14,14 +14,23 @@ import pytest
 from reconciler.act import worker
 from reconciler.act.channel import (
     VERSION,
+    Bounds,
+    CleanJob,
+    Done,
     Exited,
+    FinishJob,
     FromChild,
     Hello,
+    Job,
     Kill,
+    KillJob,
     Link,
+    Manner,
     MessageError,
     Slate,
     Spawn,
+    StandJob,
+    Stood,
     SweepJob,
     Swept,
     child_hears,
@@ -29,6 +38,11 @@ from reconciler.act.channel import (
     parent_hears_child,
     parent_hears_zygote,
 )
+from reconciler.model.evidence import ContainerdState
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.layout import Layout
+from reconciler.probe.privileges import WORKER, numbers
+from tests.support.forked import mask, status_of
 
 HEAVY = {"anyio", "asyncio", "grpclib", "google", "rich", "structlog", "click", "logging", "typer"}
 
@@ -123,11 +137,93 @@ def test_ctrl_c_and_termination_are_the_parents_to_hear() -> None:
         child.socket.close()
 
 
+KEY, OBJECT = BundleKey(b"default", b"c1"), Identity(1, 2, 3)
+BOUNDS = Bounds(Layout(b"/s", b"/r", b"/s/c.sock", b"/s"), "runc")
+WITHIN = Manner(BOUNDS.layout, settle=1.0, lazy_unmount=True)
+
+
+def jobs(manner: Manner) -> list[Job]:
+    said = (ContainerdState.DOWN, False, manner)
+    return [
+        CleanJob(KEY, OBJECT, *said),
+        KillJob(KEY, OBJECT, *said),
+        FinishJob(KEY, OBJECT, manner),
+        StandJob(manner),
+    ]
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        None,
+        Bounds(Layout(b"/s", b"/elsewhere", b"/s/c.sock", b"/s"), "runc"),
+        Bounds(BOUNDS.layout, "/x"),
+    ],
+    ids=["none were told", "another tree", "another program"],
+)
+@pytest.mark.parametrize("job", jobs(WITHIN), ids=lambda job: type(job).__name__)
+def test_a_child_works_only_within_the_bounds_told_first(bounds: Bounds | None, job: Job) -> None:
+    with zygote() as (control, _):
+        if bounds is not None:
+            control.send(bounds)
+        child = spawn(control, 1)
+        with child.socket:
+            assert isinstance(child.receive(), Hello)
+            child.send(job)
+            assert child.receive() is None
+        assert control.receive() == Exited(1, 1)
+
+
+@pytest.mark.parametrize("job", jobs(WITHIN), ids=lambda job: type(job).__name__)
+def test_within_them_it_works(job: Job) -> None:
+    with zygote() as (control, _):
+        control.send(BOUNDS)
+        child = spawn(control, 1)
+        with child.socket:
+            assert isinstance(child.receive(), Hello)
+            child.send(job)
+            assert isinstance(child.receive(), Done | Stood)
+
+
+def test_bounds_cannot_be_told_again() -> None:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(10)
+    command = [sys.executable, "-m", "reconciler.act.worker", str(theirs.fileno())]
+    with (
+        ours,
+        subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE) as process,
+    ):
+        theirs.close()
+        control = Link(ours, parent_hears_zygote())
+        control.send(BOUNDS)
+        control.send(Bounds(Layout(), "/bin/sh"))
+        assert control.receive() is None
+        assert process.wait(10) == 1
+        assert process.stderr is not None
+        assert b"a second time" in process.stderr.read()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to have capabilities")
+def test_zygote_and_child_hold_what_a_cleanup_needs_and_hooks_get_what_the_unit_grants() -> None:
+    bounding = status_of()["CapBnd"]
+    held = mask(numbers(WORKER)) & bounding
+    with zygote() as (control, process):
+        child = spawn(control, 1)
+        with child.socket:
+            hello = child.receive()
+            assert isinstance(hello, Hello)
+            for pid in (process.pid, hello.pid):
+                found = status_of(pid)
+                assert (found["CapPrm"], found["CapEff"]) == (held, held)
+                assert (found["CapInh"], found["CapAmb"]) == (0, 0)
+                assert found["CapBnd"] == bounding
+
+
 def serve_in_a_fork(job: socket.socket, idle: float) -> int:
     pid = os.fork()
     if pid == 0:
         worker.IDLE_SECONDS = idle  # type: ignore[misc]
-        worker.Server(job, Slate(-1)).run()
+        worker.Server(job, Slate(-1), None).run()
         os._exit(0)
     job.close()
     return pid
