@@ -21,7 +21,8 @@ from reconciler.model.evidence import ENTRY_NAMES, Entries
 from reconciler.model.ids import BundleKey, unshow
 from reconciler.model.observations import Doubt, DoubtKind
 from reconciler.settings.units import parse_duration
-from reconciler.testing.node import Daemon, Node
+from reconciler.testing.node import Node
+from reconciler.testing.parts import Daemon
 from reconciler.testing.simulator import Manners, Simulation
 
 _DAEMON = {"up": Daemon.UP, "down": Daemon.DOWN, "hung": Daemon.HUNG}

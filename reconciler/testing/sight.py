@@ -27,7 +27,8 @@ from reconciler.model.evidence import (
 )
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Hidden, Listed, Seen
-from reconciler.testing.node import Bundle, Daemon, Node, Process, Role
+from reconciler.testing.node import Node
+from reconciler.testing.parts import Bundle, Daemon, Process, Role
 
 _PID_FILES = Entries.INIT_PID
 _SOCKET_FILES = Entries.ADDRESS | Entries.BOOTSTRAP

@@ -44,7 +44,8 @@ from reconciler.model.observations import (
 )
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.ports import Recorder
-from reconciler.testing.node import Daemon, Node, Truth
+from reconciler.testing.node import Node
+from reconciler.testing.parts import Daemon, Truth
 from reconciler.testing.sight import Sight
 
 MOST_TURNS: Final = 2_000_000

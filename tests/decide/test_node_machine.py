@@ -19,7 +19,8 @@ from reconciler.decide.policy import Brakes, Policies, Policy
 from reconciler.model.evidence import Entries
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Doubt, DoubtKind
-from reconciler.testing.node import Daemon, Node, Truth
+from reconciler.testing.node import Node
+from reconciler.testing.parts import Daemon, Truth
 from reconciler.testing.simulator import Manners, Simulation
 
 DAY = 86400.0

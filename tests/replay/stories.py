@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from reconciler.decide.policy import Policies, Policy
 from reconciler.testing.builder import JournalBuilder, key_of
-from reconciler.testing.node import Daemon
+from reconciler.testing.parts import Daemon
 
 ENFORCE = Policies(default=Policy(enforce=True, grace=60.0, max_age=None, max_size=None))
 OBSERVE = Policies(default=Policy(enforce=False, grace=60.0, max_age=None, max_size=None))

@@ -1,0 +1,99 @@
+"""What a simulated node is made of: processes, bundles, and what they may truly be."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from reconciler.model.evidence import Entries, Mount
+from reconciler.model.ids import BundleKey, Identity
+
+BOOTED: Final = 100_000.0
+EPOCH: Final = 1_700_000_000.0
+TICK: Final = 0.001
+"""Seconds every change takes, so that no two carry the same stamp."""
+
+AT_CREATION: Final = Entries.ROOTFS | Entries.WORK | Entries.CONFIG | Entries.LOG
+BY_SHIM: Final = Entries.ADDRESS | Entries.SHIM_BINARY_PATH
+BY_RUNC: Final = Entries.OPTIONS | Entries.RUNTIME | Entries.LOG_JSON | Entries.INIT_PID
+
+
+class Role(Enum):
+    """What a process is to the reconciler."""
+
+    INIT = "init"
+    MEMBER = "member"  # another process in a container's cgroup
+    SHIM = "shim"
+    HELPER = "helper"  # `shim start` or `shim delete`
+    STRANGER = "stranger"
+
+
+class Daemon(Enum):
+    """How containerd fares."""
+
+    UP = "up"
+    HUNG = "hung"  # it runs, or sweeps at its start: its lock is held and nobody answers
+    DOWN = "down"
+
+
+class Truth(Enum):
+    """What a bundle really is."""
+
+    ALIVE = "alive"  # removing it would harm somebody
+    DEAD = "dead"  # nobody would miss it
+    NEITHER = "neither"  # nothing lives, but somebody is at work on it or serves it
+
+
+@dataclass(slots=True)
+class Process:
+    """One living process.
+
+    Attributes:
+        pid, role, started: See their names.
+        key: Whose it is; a shim's is the bundle it was started for.
+        cgroup: A component of its cgroup's path.
+        group: What a shim's socket is named after: the bundle, or the sandbox of its pod.
+    """
+
+    pid: int
+    role: Role
+    key: BundleKey
+    started: float
+    cgroup: bytes | None = None
+    group: bytes = b""
+
+
+@dataclass(slots=True)
+class Bundle:
+    """One bundle directory.
+
+    Attributes:
+        key, identity: Its name and the object behind it.
+        group: What its shim's socket is named after: its own id, or that of its pod's sandbox.
+        files: The known files it holds.
+        mtime: Newest modification time, wall clock.
+        init_pid, init_started: What ``init.pid`` and runc's state say, 0 before that.
+        runc_state: Whether runc's state directory exists.
+        cgroup: Whether the cgroup directory exists.
+        mounts: Mounts at or below it.
+        runtime: What ``shim-binary-path`` names.
+        creating: containerd has not finished (or given up) creating it.
+        pod_namespace: Annotation of its pod.
+        slice: The component of its cgroup's path that is its own; mostly its id.
+        unheard: When it last changed (or began) without an event reaching us.
+    """
+
+    key: BundleKey
+    identity: Identity
+    group: bytes
+    mtime: float
+    files: Entries = AT_CREATION
+    init_pid: int = 0
+    init_started: float = 0.0
+    runc_state: bool = False
+    cgroup: bool = False
+    mounts: list[Mount] = field(default_factory=list)
+    runtime: str = "runc"
+    creating: bool = True
+    pod_namespace: str = "default"
+    slice: bytes = b""
+    unheard: float = float("-inf")
