@@ -3,6 +3,9 @@
 Watched are the directories in which a name on the way to a file stands, so that a change of the
 file, of a link to it, or of a directory of drop-ins is seen. An event is only a hint: now and then,
 and whenever other directories are to be watched, the files are compared with what they were.
+
+The watcher is asked every two seconds and not waited for in a thread: such a thread cannot be
+interrupted, and would hold up the end of the daemon.
 """
 
 import os
@@ -11,22 +14,24 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-import watchfiles
-import watchfiles.main
-from watchfiles._rust_notify import WatchfilesRustInternalError
+from watchfiles._rust_notify import RustNotify, WatchfilesRustInternalError
 
 from reconciler.settings.files import USUAL
 
-_QUIET: Final = 1000
-"""Milliseconds without a change before it is read: half a file could lack its protecting rules.
-The watching thread wakes up this often, and an end in order may have to wait for it."""
+QUIET: Final = 2.0
+"""Seconds between two questions, and without a change before a file is read: half a file could lack
+its protecting rules."""
 
-_DEBOUNCE: Final = 5000
-"""Milliseconds after which a file that never comes to rest is read all the same."""
+_RESTLESS: Final = 5
+"""Questions after which a file that never comes to rest is read all the same."""
 
-_COMPARE: Final = 300_000
-"""Milliseconds between two comparisons: an event may be lost, or never come from a network."""
+_COMPARE: Final = 150
+"""Questions between two comparisons: an event may be lost, or never come from a network."""
 
+_PLAIN: Final = (False, False, 0, False, False)
+"""No debugging, no polling and its pause, no subdirectories, no mercy on missing permissions."""
+
+_MILLISECOND: Final = 1
 _MOST_LINKS: Final = 40
 
 Looks = tuple[tuple[str, tuple[int, ...]], ...]
@@ -44,35 +49,35 @@ async def changes_of(
     """
     before = looks(files())
     while True:
-        ways = names_on_the_way(files())
-        if (now := looks(files())) != before:
-            changed, before = _first_difference(before, now), now
-            yield changed
-            continue
+        ways, hit = names_on_the_way(files()), ""
         try:
-            async for events in _events(directories(ways)):
-                hit = sorted(path for _, path in events if path in ways)
-                if hit:
-                    before = looks(files())
-                    yield hit[0]
-                if looks(files()) != before or names_on_the_way(files()) != ways:
-                    break
+            with RustNotify(list(directories(ways)), *_PLAIN) as watcher:
+                if looks(files()) == before:
+                    hit = await _hit(watcher, ways)
         except (OSError, WatchfilesRustInternalError) as error:
             # No inotify instance is left, or a directory went away this very moment.
             trouble(str(error))
-            await anyio.sleep(_COMPARE / 1000)
+            await anyio.sleep(QUIET * _COMPARE)
+        now = looks(files())
+        if hit or now != before:
+            hit = hit or _first_difference(before, now)
+            before = now
+            yield hit
 
 
-def _events(watched: Iterable[str]) -> AsyncIterator[set[watchfiles.main.FileChange]]:
-    return watchfiles.awatch(
-        *watched,
-        watch_filter=None,
-        recursive=False,
-        debounce=_DEBOUNCE,
-        step=_QUIET,
-        rust_timeout=_COMPARE,
-        yield_on_timeout=True,
-    )
+async def _hit(watcher: RustNotify, ways: frozenset[str]) -> str:
+    """Wait for a change on these ways and then for quiet; empty: it is time to compare."""
+    hit, quiet_after = "", _RESTLESS
+    for _ in range(_COMPARE):
+        await anyio.sleep(QUIET)
+        found = watcher.watch(_MILLISECOND, _MILLISECOND, _MILLISECOND, None)
+        paths = sorted(path for _, path in found if path in ways) if isinstance(found, set) else []
+        if hit and (not paths or quiet_after <= 0):
+            return hit
+        if paths:
+            hit = hit or paths[0]
+            quiet_after -= 1
+    return hit
 
 
 def usual_files() -> tuple[str, ...]:

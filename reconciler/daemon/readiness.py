@@ -26,6 +26,7 @@ class Readiness:
     Attributes:
         enforce: The same; a reload may change it.
         stop: Ends the run.
+        was_ready: Whether all has been in order once.
         refused_at_start: Why it is not to run at all.
     """
 
@@ -34,7 +35,7 @@ class Readiness:
         self.refused_at_start: tuple[Refusal, ...] = ()
         self.enforce = enforce
         self._became_ready = became_ready
-        self._told = False
+        self.was_ready = False
         self._listed = False
         self._answered = False
         self._refused: tuple[Refusal, ...] | None = None
@@ -53,8 +54,8 @@ class Readiness:
                 self._refused = refused
             case _:
                 return
-        if not self._told and not self.refused_at_start and self._is_ready:
-            self._told = True
+        if not self.was_ready and not self.refused_at_start and self._is_ready:
+            self.was_ready = True
             self._became_ready()
 
     def decided(self, stamp: Stamp, decision: Decision) -> None:

@@ -72,7 +72,9 @@ class Reloader:
         """
         to = self._to
         async with self._turn:
-            to.notifier.reloading(self._clock.monotonic())
+            was_ready = to.readiness.was_ready
+            if was_ready:  # before, the service manager waits for the start to end
+                to.notifier.reloading(self._clock.monotonic())
             done = await self._load()
             to.metrics.reloaded(ok=not done.trouble)
             for line in done.trouble:
@@ -86,7 +88,8 @@ class Reloader:
                 )
             elif is_order and not done.trouble:
                 to.teller.tell("configuration unchanged", why=why)
-            to.notifier.ready(to.status_line())
+            if was_ready:
+                to.notifier.ready(to.status_line())
             return done
 
     async def _load(self) -> Reload:

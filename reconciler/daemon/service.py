@@ -30,8 +30,8 @@ from reconciler.daemon.readiness import Readiness
 from reconciler.daemon.reloading import Reached, Reloader
 from reconciler.daemon.telling import Teller
 from reconciler.decide.engine import Engine
-from reconciler.errors import RefusedError
-from reconciler.journal.recorder import FileRecorder, Options, recording
+from reconciler.errors import ConfigError, RefusedError, UsageError
+from reconciler.journal.recorder import FileRecorder, Options, check_target, recording
 from reconciler.loop import Loop
 from reconciler.model.observations import Stamp
 from reconciler.settings.load import Loaded
@@ -79,18 +79,20 @@ async def serve(start: Start) -> None:
 
     Raises:
         RefusedError: It is to enforce and a guard refuses, or another daemon runs already.
+        ConfigError: The journal cannot be written where it is to be.
         ReconcilerError: An address is taken.
     """
     setup = replace(setup_from(start.loaded), namespaces=start.namespaces)
     # Signals first of all: none must end it in the middle of what comes next.
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with AsyncExitStack() as closes:
+            journal = _journal(start.loaded)
             doors = await _open_doors(start.loaded.settings.http, closes)
             session = await closes.enter_async_context(
                 opened(setup, acting=acts(setup.policies), watching=True)
             )
             recorders = await closes.enter_async_context(
-                recording(_journal(start.loaded), session.stages.clock, setup.policies)
+                recording(journal, session.stages.clock, setup.policies)
             )
             service = _Service(start, session, recorders)
             async with anyio.create_task_group() as tasks:
@@ -121,10 +123,18 @@ async def _open_doors(http: Http, closes: AsyncExitStack) -> _Doors:
 
 
 def _journal(loaded: Loaded) -> Options | None:
-    """Say how to record; a restart keeps the journal of the run before as an earlier file."""
+    """Say how to record; a restart keeps the journal of the run before as an earlier file.
+
+    Raises:
+        ConfigError: No journal can be written there.
+    """
     journal = loaded.settings.journal
     if not journal.path:
         return None
+    try:
+        check_target(Path(journal.path))
+    except UsageError as error:
+        raise ConfigError(f"journal.path: {error.what}", error.hint) from None
     return Options(Path(journal.path), max_size=journal.max_bytes, keep=journal.keep)
 
 
