@@ -1,0 +1,242 @@
+"""The report in a real browser: what it shows, that filters filter, that 10,000 lanes are drawn."""
+
+import base64
+import gzip
+import html
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from reconciler.decide.decisions import Judged, Judgement, Phase, Vanished, Verdict
+from reconciler.decide.policy import Policies
+from reconciler.journal import report, wire
+from reconciler.journal.reader import Journal
+from reconciler.journal.replay import Repeater, Turn
+from reconciler.journal.values import policies_out
+from reconciler.model.ids import BundleKey
+from reconciler.model.observations import Stamp
+from reconciler.testing.builder import JournalBuilder
+from tests.replay.stories import ENFORCE
+
+CHROMIUM = shutil.which("chromium")
+browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--disable-dev-shm-usage", "--hide-scrollbars", "--virtual-time-budget=8000"),
+)
+NASTY = "</script><img src=x onerror=document.title=1>"
+
+
+@dataclass
+class Browser:
+    """A chromium with a profile of its own for each page it opens."""
+
+    directory: Path
+    opened: int = 0
+
+    def _run(self, page: str, *options: str) -> bytes:
+        assert CHROMIUM is not None
+        self.opened += 1
+        profile = self.directory / f"profile-{self.opened}"
+        process = subprocess.Popen(
+            [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *options, page],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "HOME": os.fspath(self.directory)},
+            process_group=0,
+        )
+        try:
+            out, err = process.communicate(timeout=50)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # not reaped yet, so the group is its own
+            process.communicate()
+            raise
+        assert process.returncode == 0, err.decode()
+        return out
+
+    def dom(self, page: Path, place: str = "") -> str:
+        return self._run(f"file://{page}{place}", "--dump-dom").decode()
+
+    def picture(self, page: Path, place: str = "", *options: str) -> bytes:
+        target = self.directory / "picture.png"
+        self._run(f"file://{page}{place}", f"--screenshot={target}", *options)
+        return target.read_bytes()
+
+
+@pytest.fixture
+def chromium(tmp_path: Path) -> Browser:
+    directory = tmp_path / "browser"
+    directory.mkdir()
+    return Browser(directory)
+
+
+def page_of(journal: Path, target: Path) -> Path:
+    read = Journal(journal, pytest.fail)
+    lanes = report.Lanes(read.header)
+    for turn in Repeater().play(read.items()):
+        lanes.take(turn.stamp.mono - read.header.mono, turn)
+    report.write(lanes, journal, target)
+    return target
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A day of ten bundles in three namespaces."""
+    directory = tmp_path_factory.mktemp("report")
+    journal = directory / "run.jsonl"
+    with JournalBuilder(journal, ENFORCE) as node:
+        for number in range(4):
+            node.start(f"default/web-{number}")
+        node.start("k8s.io/pod", pod="pod")
+        node.start("k8s.io/member", pod="pod")
+        node.start("kube-system/dns")
+        node.start(f"evil/{NASTY.replace('/', '|')}")
+        node.wait("1h")
+        node.crash("default/web-0")
+        node.wait("1h")
+        node.kill_init("default/web-1")
+        node.containerd("down")
+        node.kill_shim("default/web-2")
+        node.wait("20m")
+        node.containerd("up")
+        node.start("default/late")
+        node.mount("default/web-3", "extra")
+        node.crash("default/web-3")
+        node.wait("20h")
+    return page_of(journal, directory / "report.html")
+
+
+def data_of(page: Path) -> dict[str, object]:
+    packed = page.read_bytes().split(b'type="text/plain">')[1].split(b"<")[0]
+    told: dict[str, object] = json.loads(gzip.decompress(base64.b64decode(packed)))
+    return told
+
+
+def text(dom: str, element: str) -> str:
+    found = re.search(rf'id="{element}"[^>]*>(.*?)</(?:span|p|h1|div)>', dom, re.DOTALL)
+    assert found, f"no {element}"
+    return html.unescape(re.sub("<[^>]+>", " ", found[1])).strip()
+
+
+def test_a_page_holds_everything_itself(small: Path):
+    source = small.read_text()
+    assert not re.search(r"(?:src|href)=|@import|url\(|https?://", source)
+    assert "default-src 'none'" in source
+    assert NASTY not in source
+    lanes = data_of(small)["lanes"]
+    assert isinstance(lanes, list)
+    assert len(lanes) == 9
+
+
+@browser
+@pytest.mark.kernel
+def test_every_bundle_is_shown_and_nothing_in_a_name_is_run(small: Path, chromium: Browser):
+    dom = chromium.dom(small)
+    assert 'data-ready="yes"' in dom
+    assert text(dom, "shown") == "9 of 9 bundles"
+    assert text(dom, "title") == "run.jsonl"
+    assert "<title>run.jsonl: replay</title>" in dom
+    chips = dict(re.findall(r"<span>([a-z]+)</span><b>(\d+)</b>", dom))
+    assert chips["blocked"] == "1"
+    assert chips["orphaned"] == "1"
+    assert int(chips["running"]) >= 7
+
+
+@browser
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("place", "shown"),
+    [
+        ("#ns=default", "5 of 9"),
+        ("#ns=k8s.io", "2 of 9"),
+        ("#only=blocked", "1 of 9"),
+        ("#only=orphaned,blocked", "2 of 9"),
+        ("#only=foreign", "1 of 9"),
+        ("#name=web", "4 of 9"),
+        ("#name=default/late&ns=k8s.io", "0 of 9"),
+        ("#ns=nowhere&from=x&to=-3&order=?", "9 of 9"),
+    ],
+)
+def test_namespace_verdict_and_name_filter(small: Path, chromium: Browser, place: str, shown: str):
+    assert text(chromium.dom(small, place), "shown") == f"{shown} bundles"
+
+
+@browser
+@pytest.mark.kernel
+def test_hovering_shows_the_evidence(small: Path, chromium: Browser):
+    dom = chromium.dom(small, "#only=blocked&at=0,20000")
+    tip = text(dom, "tip").split("</div>")[0]
+    told = html.unescape(re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", dom.split('id="tip"')[1])))
+    assert "default/web-3" in tip
+    assert "leftover, blocked: foreign mount" in told
+    assert "(rule 8)" in told
+    assert re.search(r"shim\s+dead", told)
+    assert re.search(r"containerd\s+not listed", told)
+
+
+@browser
+@pytest.mark.kernel
+def test_light_and_dark_are_both_drawn(small: Path, chromium: Browser):
+    light = chromium.picture(small, "", "--blink-settings=preferredColorScheme=1")
+    dark = chromium.picture(small, "", "--blink-settings=preferredColorScheme=0")
+    assert light.startswith(b"\x89PNG")
+    assert len(light) > 20_000
+    assert light != dark
+
+
+# ------------------------------------------------------------------------------- many bundles
+
+
+def many(directory: Path, bundles: int) -> Path:
+    """A day of so many bundles, each crashing and going at some time."""
+    header = wire.Header(
+        journal=wire.MAGIC,
+        schema=wire.SCHEMA,
+        program="0",
+        host="node",
+        boot="",
+        mono=0.0,
+        wall=1_700_000_000.0,
+        run="",
+        part=0,
+        config="",
+        policies=policies_out(Policies()),
+    )
+    lanes = report.Lanes(header)
+    day = 86400.0
+    running = Judgement(Verdict.RUNNING, 3, "shim and init live")
+    dead = Judgement(Verdict.LEFTOVER, 8, "shim dead, init dead")
+    turns: list[tuple[float, Judged | Vanished]] = []
+    for number in range(bundles):
+        key = BundleKey(b"k8s.io", b"%064x" % (number * 2654435761 % 2**256))
+        begin = day * (number % 977) / 1200
+        turns.append((begin, Judged(key, running, Phase.NONE, None)))
+        if number % 3:
+            end = min(day, begin + 3600 + number % 20_000)
+            turns.append((end, Judged(key, dead, Phase.WAITING, Verdict.RUNNING, "", end + 600)))
+            turns.append((end + 600, Judged(key, dead, Phase.CLEANING, Verdict.LEFTOVER)))
+            turns.append((end + 601, Vanished(key, Verdict.LEFTOVER, cleaned=True)))
+    for at, decision in sorted(turns, key=lambda turn: turn[0]):
+        lanes.take(at, Turn(Stamp(at, at), None, (), (decision,)))
+    target = directory / "many.html"
+    report.write(lanes, directory / "many.jsonl", target)
+    return target
+
+
+@browser
+@pytest.mark.kernel
+def test_ten_thousand_bundles_of_a_day_are_small_and_drawn(tmp_path: Path, chromium: Browser):
+    page = many(tmp_path, 10_000)
+    assert page.stat().st_size < 2_000_000
+    dom = chromium.dom(page)
+    assert text(dom, "shown") == "10,000 of 10,000 bundles"
+    assert len(dom) < page.stat().st_size + 200_000, "rows are drawn, not made into elements"
+    assert len(chromium.picture(page)) > 20_000
