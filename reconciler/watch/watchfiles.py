@@ -27,6 +27,9 @@ from reconciler.watch.backend import BackendError
 STEP_MS: Final = 50
 """How long changes are gathered: about half of it is the delay without polling."""
 
+MOST_MS: Final = 200
+"""How long changes are gathered at most while they keep coming."""
+
 POLL_MS: Final = 500
 """How often it looks when polling; every look is one stat per bundle, in its thread."""
 
@@ -99,6 +102,7 @@ class WatchfilesBackend:
         changes = awatch(
             *(os.fsdecode(path) for path in paths),
             watch_filter=None,
+            debounce=MOST_MS,
             step=STEP_MS,
             rust_timeout=0,
             stop_event=stop,

@@ -203,9 +203,14 @@ def watches() -> int:
     return count
 
 
+async def eventually(condition: Callable[[], bool]) -> bool:
+    """Wait until something holds that rings no bell; tell whether it came to hold."""
+    with anyio.move_on_after(PATIENCE):
+        while not condition():  # noqa: ASYNC110 -- nobody would set the event
+            await anyio.sleep(0.002)
+    return condition()
+
+
 async def only_open(before: set[str]) -> bool:
     """Wait until no more is open than before; threads of libraries close in their own time."""
-    with anyio.move_on_after(PATIENCE):
-        while open_files() - before:  # noqa: ASYNC110 -- they ring no bell
-            await anyio.sleep(0.01)
-    return not open_files() - before
+    return await eventually(lambda: open_files() <= before)

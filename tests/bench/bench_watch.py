@@ -1,0 +1,210 @@
+"""Watching: how soon an event or a death is told, and what it costs, beside watchfiles.
+
+The other side is a process of its own. The names it makes carry the time at which it made them, so
+what is measured ends where the loop is told.
+"""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from reconciler.model.ids import BundleKey
+from reconciler.model.observations import DoubtKind
+from reconciler.watch.exits import ExitWatch
+from reconciler.watch.select import Choice, Watching
+from tests.bench.figure import MS, US, Plan, Row, percentile, times
+from tests.watch.support import Ear, Tree, running
+
+_EVENTS = 2_000
+_PER_SECOND = 1_000
+_SECONDS = 3
+_DEATHS = 300
+_BUNDLES = 10_000
+_BURST = 10_000
+_IDLE = 3.0
+
+# Makes directories named by the time, evenly spread, and removes each again if asked to.
+_MAKER = """
+import os, sys, time
+top, count, gap, again = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4] == "1"
+begin = time.monotonic()
+for number in range(count):
+    wait = begin + number * gap - time.monotonic()
+    if wait > 0:
+        time.sleep(wait)
+    path = f"{top}/{time.monotonic_ns()}"
+    os.mkdir(path)
+    if again:
+        os.rmdir(path)
+print(time.monotonic() - begin)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a watcher told of a stream of bundles, and what it spent."""
+
+    delays: list[float]
+    lost: int
+    cpu: float
+
+
+def measure(plan: Plan) -> Iterator[Row]:
+    """One row for each figure."""
+    yield from _latency()
+    yield from _churn()
+    yield from _deaths()
+    yield from _bulk(plan)
+
+
+def _latency() -> Iterator[Row]:
+    ours, peer = (_hear_stream(name, _EVENTS, 0.002, again=False) for name in _BOTH)
+    yield Row(
+        "event to the loop",
+        _say(ours.delays),
+        f"watchfiles: {_say(peer.delays)}",
+        f"{times(percentile(peer.delays, 0.5), percentile(ours.delays, 0.5))} (p50)",
+        "p50 1 ms, p99 5 ms",
+    )
+
+
+def _churn() -> Iterator[Row]:
+    count = _PER_SECOND * _SECONDS
+    ours, peer = (_hear_stream(name, count, 1 / _PER_SECOND, again=True) for name in _BOTH)
+    each, peer_each = (told.cpu / (2 * count) * US for told in (ours, peer))
+    yield Row(
+        f"{_PER_SECOND:,} creations and deletions a second, CPU per event",
+        f"{each:.0f} us, {ours.lost} lost",
+        f"watchfiles: {peer_each:.0f} us, {peer.lost} lost",
+        times(peer_each, each),
+        "60 us, nothing lost",
+        ("churn: our share of an event up to the loop's inbox; the looks are not in it",),
+    )
+
+
+def _deaths() -> Iterator[Row]:
+    delays = anyio.run(_hear_deaths)
+    yield Row("process death to the loop", _say(delays), design="part of p99 10 ms")
+
+
+def _bulk(plan: Plan) -> Iterator[Row]:
+    runs = [anyio.run(_hear_burst) for _ in range(plan.rounds)]
+    adding, burst, idle = (sorted(values)[len(values) // 2] for values in zip(*runs, strict=True))
+    yield Row(f"watching {_BUNDLES:,} listed bundles, each", f"{adding / _BUNDLES * US:.1f} us")
+    yield Row(f"draining {_BURST:,} queued events", f"{burst * MS:.0f} ms")
+    yield Row(f"wake-ups in {_IDLE:.0f} s without an event", f"{idle:.0f}", design="0")
+
+
+_BOTH: tuple[Choice, Choice] = ("inotify", "watchfiles")
+
+
+def _hear_stream(backend: Choice, count: int, gap: float, *, again: bool) -> Told:
+    return anyio.run(_hear_stream_of, backend, count, gap, again)
+
+
+async def _hear_stream_of(backend: Choice, count: int, gap: float, again: bool) -> Told:
+    with _tree() as tree:
+        top = tree.namespace()
+        watching, ear = Watching(tree.layout, backend), _Timed()
+        async with running(watching, ear):
+            if backend != "inotify":
+                await ear.doubt(DoubtKind.BACKEND)
+            words = [sys.executable, "-c", _MAKER, top, str(count), str(gap), str(int(again))]
+            before = time.process_time()
+            await anyio.run_process(words, stderr=None)
+            with anyio.move_on_after(2):
+                while len(ear.first) < count:  # noqa: ASYNC110 -- an event each would cost CPU
+                    await anyio.sleep(0.05)
+            cpu = time.process_time() - before
+    delays = [at - int(key.id) / 1e9 for key, at in ear.first.items()]
+    return Told(delays, count - len(delays), cpu)
+
+
+async def _hear_deaths() -> list[float]:
+    delays = []
+    watch, ear = ExitWatch(), Ear()
+    key = BundleKey(b"ns", b"c1")
+    async with running(watch, ear):
+        for _ in range(_DEATHS):
+            with subprocess.Popen(["sleep", "60"]) as process:  # noqa: ASYNC220
+                watch.expect(key, init=process.pid, shim=None)
+                ear.forget()
+                began = time.monotonic()
+                process.kill()
+                await ear.until(lambda: bool(ear.heard))
+                delays.append(time.monotonic() - began)
+    return delays
+
+
+async def _hear_burst() -> tuple[float, float, float]:
+    """Give the seconds to add watches and to drain a burst, and the wake-ups of an idle while."""
+    with _tree() as tree:
+        for number in range(_BUNDLES):
+            tree.bundle(f"c{number}")
+        watching, ear = Watching(tree.layout), Ear()
+        listed = tree.listed()
+        began = time.process_time()
+        async with running(watching, ear):
+            watching.follow(listed)
+            await ear.until(lambda: len(set(ear.hints())) >= _BUNDLES - 2_000)
+            await anyio.wait_all_tasks_blocked()
+            adding = time.process_time() - began
+            ear.forget()
+            for key in listed[:_BURST]:
+                os.mkdir(tree.root / "ns" / key.id.decode() / "rootfs")
+            began = time.process_time()
+            await ear.until(lambda: len(ear.heard) >= _BURST)
+            burst = time.process_time() - began
+            await anyio.wait_all_tasks_blocked()
+            return adding, burst, await _switches()
+
+
+async def _switches() -> float:
+    """Count how often this process wakes up by itself; waiting for the deadline is one."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+    with anyio.move_on_after(_IDLE):
+        await anyio.sleep_forever()
+    return max(0, resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before - 1)
+
+
+class _Timed(Ear):
+    """Notes when each bundle was first told of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: dict[BundleKey, float] = {}
+
+    def __call__(self, observation: object) -> None:
+        key = getattr(observation, "key", None)
+        if isinstance(key, BundleKey):
+            self.first.setdefault(key, time.monotonic())
+        else:
+            super().__call__(observation)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _tree() -> Iterator[Tree]:
+    """A state tree in memory, as containerd's is."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    top = Path(tempfile.mkdtemp(prefix="reconciler-bench-", dir=memory))
+    try:
+        tree = Tree(top)
+        tree.namespace()
+        yield tree
+    finally:
+        shutil.rmtree(top)
+
+
+def _say(delays: list[float]) -> str:
+    half, most = (percentile(delays, share) * MS for share in (0.5, 0.99))
+    return f"p50 {half:.2f} ms, p99 {most:.2f} ms"
