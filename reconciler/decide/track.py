@@ -72,6 +72,7 @@ class Track:
         key, identity: The name and the object it means.
         first_seen: When this object was first heard of.
         look, looked_at, facts, judgement: The latest; None before the first look.
+        judged_since: Since when it has this verdict.
         policy: The one that applies; None until it has been (or must be) looked up.
         labels: The last readable labels of this object: config.json may vanish later.
         phase, cause: Where a leftover stands, and why.
@@ -95,6 +96,7 @@ class Track:
     looked_at: float = 0.0
     facts: Facts | None = None
     judgement: Judgement | None = None
+    judged_since: float = 0.0
     policy: Policy | None = None
     labels: Labels = NO_LABELS
     phase: Phase = Phase.NONE

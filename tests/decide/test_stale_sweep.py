@@ -1,10 +1,13 @@
-"""A sweep older than a death must not hide it until the next listing."""
+"""Evidence older than a death must not hide it until the next listing."""
+
+from dataclasses import replace
 
 import pytest
 
-from reconciler.decide.decisions import AskNode, Verdict
-from reconciler.model.evidence import Look, ShimProcess, Sweep
-from tests.decide.world import World, dead, key, orphaned, running
+from reconciler.decide.decisions import AskNode, LookAt, Verdict
+from reconciler.decide.policy import Policies
+from reconciler.model.evidence import CgroupState, Look, ShimProcess, Sweep
+from tests.decide.world import ENFORCE, World, dead, key, orphaned, running
 
 
 @pytest.mark.parametrize(
@@ -36,3 +39,20 @@ def test_a_shim_that_every_sweep_shows_is_not_asked_for_for_ever() -> None:
     before = len(world.said)
     world.wait(3600)
     assert not any(isinstance(said, AskNode) for said in world.said[before:])
+
+
+def test_what_is_dying_is_looked_at_again_soon_and_then_ever_more_rarely() -> None:
+    world = World(Policies(ENFORCE, recheck=10.0))
+    world.listed(a=1)
+    world.look(running())
+    world.node()
+    world.wait(60)
+    began = world.now
+    world.look(replace(dead(), cgroup=CgroupState.POPULATED))
+    assert world.view().judgement.verdict is Verdict.ORPHANED
+    looks = []
+    for _ in range(400):
+        looks += [world.now - began for d in world.wait(0.25) if isinstance(d, LookAt)]
+    assert looks[0] <= 0.5
+    assert looks[2] <= 1.5
+    assert 12 <= len(looks) <= 20
