@@ -162,6 +162,7 @@ def test_every_bundle_is_shown_and_nothing_in_a_name_is_run(small: Path, chromiu
         ("#only=foreign", "1 of 9"),
         ("#name=web", "4 of 9"),
         ("#name=default/late&ns=k8s.io", "0 of 9"),
+        ("#from=7800&to=80000&name=web", "3 of 9"),
         ("#ns=nowhere&from=x&to=-3&order=?", "9 of 9"),
     ],
 )
@@ -240,3 +241,5 @@ def test_ten_thousand_bundles_of_a_day_are_small_and_drawn(tmp_path: Path, chrom
     assert text(dom, "shown") == "10,000 of 10,000 bundles"
     assert len(dom) < page.stat().st_size + 200_000, "rows are drawn, not made into elements"
     assert len(chromium.picture(page)) > 20_000
+    far = chromium.dom(page, "#order=begin&at=9000,80000")
+    assert '<div id="tip" style' in far, "what is pointed at by the address is shown, far down too"
