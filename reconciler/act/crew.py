@@ -110,6 +110,11 @@ class Crew:
         """The zygote's pid, None if it was never started."""
         return None if self._nursery is None else self._nursery.pid
 
+    async def zygote_ended(self) -> None:
+        """Wait until the present zygote, if there is one, has ended."""
+        if self._nursery is not None:
+            await self._nursery.ended()
+
     async def close(self) -> None:
         """End every process that was started."""
         for nursery, child in self._idle:

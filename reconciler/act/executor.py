@@ -137,6 +137,10 @@ class Executor:
         """Make no other zygote from now on: we are about to give up what it needs."""
         self._crew.irreplaceable = True
 
+    async def zygote_ended(self) -> None:
+        """Wait until the zygote has ended, however; without one nothing can be done."""
+        await self._crew.zygote_ended()
+
     async def stop(self) -> None:
         """Stop at entry boundaries: nothing new begins, what is under way ends soon or is ended.
 

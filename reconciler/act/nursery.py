@@ -178,6 +178,14 @@ class Nursery:
         self.lost = True
         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)  # ours and not reaped: it is there
 
+    async def ended(self) -> None:
+        """Wait until the zygote has ended."""
+        handle = os.dup(self._pidfd)  # another may wait for the first one
+        try:
+            await anyio.wait_readable(handle)
+        finally:
+            os.close(handle)
+
     async def close(self) -> None:
         """End the zygote and with it every child; waits a moment for that."""
         self.lost = True

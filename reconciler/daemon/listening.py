@@ -2,15 +2,18 @@
 
 A stale unix socket, left by a daemon that was killed, is removed first; a living one is refused.
 What is removed is a socket in our own directory, by name beneath a handle.
+
+All of it is done in this thread, names looked up as well: the daemon confines itself next, and a
+thread that is there by then, as the usual helpers leave one, would not be confined.
 """
 
 import os
 import socket
 import stat
+from contextlib import ExitStack
 from errno import ECONNREFUSED, ENOENT
 from typing import Final
 
-import anyio
 from anyio.abc import SocketListener
 
 from reconciler.errors import ReconcilerError, RefusedError
@@ -28,14 +31,18 @@ async def listen_tcp(address: str) -> tuple[SocketListener, ...]:
     host, _, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     try:
-        multi = await anyio.create_tcp_listener(
-            local_host=host or None, local_port=int(port), backlog=_BACKLOG, reuse_port=False
-        )
+        with ExitStack() as undo:
+            found = socket.getaddrinfo(
+                host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            bound = [undo.enter_context(_bound(family, to)) for family, _, _, _, to in found]
+            listeners = [await SocketListener.from_socket(one) for one in bound]
+            undo.pop_all()
+            return tuple(listeners)
     except OSError as error:
         raise ReconcilerError(
             f"cannot listen on {address}: {error.strerror or error}", "set http.listen, or empty it"
         ) from None
-    return tuple(one for one in multi.listeners if isinstance(one, SocketListener))
 
 
 async def listen_unix(path: str) -> SocketListener:
@@ -48,11 +55,32 @@ async def listen_unix(path: str) -> SocketListener:
         directory, name = os.path.split(path)
         os.makedirs(directory, mode=0o755, exist_ok=True)
         _clear(directory, name, path)
-        return await anyio.create_unix_listener(path, mode=0o600, backlog=_BACKLOG)
+        before = os.umask(0o177)  # it is never there with another mode; nobody else is here yet
+        try:
+            bound = _bound(socket.AF_UNIX, path)
+        finally:
+            os.umask(before)
+        return await SocketListener.from_socket(bound)
     except OSError as error:
         raise ReconcilerError(
             f"cannot listen on {path}: {error.strerror or error}", "set http.socket, or empty it"
         ) from None
+
+
+def _bound(family: int, address: str | tuple[str | int | bytes, ...]) -> socket.socket:
+    """Listen on one address."""
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        if family != socket.AF_UNIX:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:  # 0.0.0.0 and :: are two addresses
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _clear(directory: str, name: str, path: str) -> None:

@@ -22,7 +22,8 @@ from reconciler import __version__
 from reconciler.assembly import Opened, acts, opened, setup_from
 from reconciler.daemon import endpoints, ledger
 from reconciler.daemon.configuration import Configuration
-from reconciler.daemon.endpoints import Desk
+from reconciler.daemon.confinement import Confinement, confine
+from reconciler.daemon.endpoints import Check, Desk
 from reconciler.daemon.files import changes_of, usual_files
 from reconciler.daemon.listening import listen_tcp, listen_unix
 from reconciler.daemon.notify import Notifier
@@ -30,7 +31,7 @@ from reconciler.daemon.readiness import Readiness
 from reconciler.daemon.reloading import Reached, Reloader
 from reconciler.daemon.telling import Teller
 from reconciler.decide.engine import Engine
-from reconciler.errors import ConfigError, RefusedError, UsageError
+from reconciler.errors import ConfigError, ReconcilerError, RefusedError, UsageError
 from reconciler.journal.recorder import FileRecorder, Options, check_target, recording
 from reconciler.loop import Loop
 from reconciler.model.observations import Stamp
@@ -91,16 +92,28 @@ async def serve(start: Start) -> None:
             session = await closes.enter_async_context(
                 opened(setup, acting=acts(setup.policies), watching=True)
             )
+            confined = confine(
+                session.executor,
+                setup.layout,
+                start.loaded.settings.journal.path,
+                start.environ,
+            )
             recorders = await closes.enter_async_context(
                 recording(journal, session.stages.clock, setup.policies)
             )
-            service = _Service(start, session, recorders)
+            confined.narrow()
+            service = _Service(start, session, recorders, confined)
             async with anyio.create_task_group() as tasks:
                 await service.run(tasks, doors, signals)
                 tasks.cancel_scope.cancel()
             refused = service.readiness.refused_at_start
     if refused:
         raise RefusedError("; ".join(one.reason for one in refused))
+    if service.crippled:
+        raise ReconcilerError(
+            "the process that makes the workers has ended, and no other can be made",
+            "have the service manager start the daemon again",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +154,19 @@ def _journal(loaded: Loaded) -> Options | None:
 class _Service:
     """One running daemon: the loop, and whoever is asked or told about it."""
 
-    def __init__(self, start: Start, session: Opened, recorders: tuple[FileRecorder, ...]) -> None:
+    def __init__(
+        self,
+        start: Start,
+        session: Opened,
+        recorders: tuple[FileRecorder, ...],
+        confined: Confinement,
+    ) -> None:
         stages, setup = session.stages, session.setup
         self._start = start
         self._session = session
         self._recorders = recorders
+        self._confined = confined
+        self.crippled = False
         self._clock = stages.clock
         self._watcher = stages.watcher
         self._began = stages.clock.monotonic()
@@ -186,13 +207,15 @@ class _Service:
         self._teller.tell(
             "starting", version=__version__, mode=self._mode, files=list(loaded.files)
         )
+        confined = self._confined
+        self._teller.tell("confined", places=list(confined.places), trouble=confined.trouble)
         for hint in loaded.hints:
             self._teller.tell("configuration hint", hint=hint)
         for memory in ledger.read(self._ledger, self._boot, self._clock.monotonic()):
             self._loop.emit(memory)
         tasks.start_soon(self._heed, signals, tasks)
         self._serve(doors, tasks)
-        for work in (self._feed_watchdog, self._watch_files, self._keep_house):
+        for work in (self._feed_watchdog, self._watch_files, self._keep_house, self._mind_zygote):
             tasks.start_soon(work)
         await self._loop.run()
         self._keep_ledger()
@@ -203,7 +226,7 @@ class _Service:
 
     def _serve(self, doors: _Doors, tasks: TaskGroup) -> None:
         order = self._reloader.order
-        desk = Desk(self._loop.ping, self.readiness.checks, self._status, self._metrics, order)
+        desk = Desk(self._loop.ping, self._checks, self._status, self._metrics, order)
         for listeners, orders in ((doors.ours, True), (doors.public, False)):
             server = Server(endpoints.routes(desk, orders=orders))
             for listener in listeners:
@@ -219,6 +242,12 @@ class _Service:
             self._notifier.stopping("finishing what is under way", within=STOP_WITHIN)
             await self._session.executor.stop()
             self._loop.stop()
+
+    async def _mind_zygote(self) -> None:
+        """End with it: what it could do was given up here, so another could do nothing."""
+        await self._session.executor.zygote_ended()
+        self.crippled = True
+        self._loop.stop()
 
     async def _feed_watchdog(self) -> None:
         """Feed it only while the loop turns: that is what it watches."""
@@ -263,6 +292,9 @@ class _Service:
     def _ready(self) -> None:
         self._notifier.ready(self._status_line())
         self._teller.tell("ready", seconds=round(self._clock.monotonic() - self._began, 3))
+
+    def _checks(self) -> tuple[Check, ...]:
+        return (*self.readiness.checks(), self._confined.check())
 
     def _status(self) -> Status:
         stamp = Stamp(self._clock.monotonic(), self._clock.wall())

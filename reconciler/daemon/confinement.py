@@ -1,0 +1,116 @@
+"""Confinement: the daemon's parent gives up what only its workers need, before it hears anybody.
+
+It parses configuration, answers HTTP and talks to containerd for months, so it is the part that may
+be taken over one day. From then on it can neither unmount nor remove anything, nor write anywhere
+but in a directory of our own; its workers can, who judge again what they are told to do and are
+bound to one tree (`reconciler.act.channel`). The capabilities are in `reconciler.probe.privileges`.
+Where the kernel has no Landlock, capabilities are dropped all the same, and status and log say so:
+then CAP_DAC_OVERRIDE still lets it remove files.
+
+The foreground commands (`run`, `scan`, `clean`, `record`) are not confined: they end after seconds
+or under somebody's eyes, hear nothing from the network, and belong to a root shell that could do
+all of it anyway; `run` and `record` write where they are told to. Their workers are bound as ever.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from reconciler.act.executor import Executor
+from reconciler.act.lock import directory as lock_directory
+from reconciler.daemon import ledger
+from reconciler.daemon.endpoints import Check
+from reconciler.errors import ConfigError
+from reconciler.kernel import confine as giving_up
+from reconciler.model.layout import Layout
+from reconciler.probe.privileges import PARENT, numbers
+
+_HANDLE: Final = os.O_PATH | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """What holds from now on.
+
+    Attributes:
+        places: Where this process may still change something.
+        trouble: Why it may do so everywhere; empty if it may not.
+    """
+
+    places: tuple[str, ...]
+    trouble: str = ""
+
+    def check(self) -> Check:
+        """Tell it as a condition of readiness, one that is always met."""
+        how = f"by capabilities alone: {self.trouble}" if self.trouble else "by Landlock"
+        return Check(f"confined {how}", ok=True)
+
+    def narrow(self) -> None:
+        """Leave the journal to its writer, which has begun by now and keeps what it has."""
+        if not self.trouble:
+            _forbid(self.places)
+
+
+def confine(
+    executor: Executor, layout: Layout, journal: str, environ: Mapping[str, str]
+) -> Confinement:
+    """Give up, for good, what only workers need.
+
+    Call it when the zygote was started, and before there is a second thread: it would keep all.
+    The journal's writer is to be started afterwards, and :meth:`Confinement.narrow` called then.
+
+    Args:
+        executor: Whose zygote keeps what is given up here; it makes no other.
+        layout: Where things are that are not ours.
+        journal: Path of the journal, empty if there is none.
+        environ: The environment, for our own directories.
+
+    Raises:
+        ConfigError: A directory of ours holds containerd's, or the other way round.
+    """
+    places = tuple(_own_directories(layout, environ))
+    executor.keep_zygote()
+    giving_up.no_new_privileges()
+    trouble = ""
+    try:
+        _forbid([*places, *([str(Path(journal).absolute().parent)] if journal else [])])
+    except OSError as error:
+        trouble = f"Landlock: {error.strerror}"
+    giving_up.drop_capabilities(numbers(PARENT))
+    return Confinement(places, trouble)
+
+
+def _own_directories(layout: Layout, environ: Mapping[str, str]) -> Iterable[str]:
+    """Make sure that the directories of ledger and lock are there, and ours alone."""
+    names = {os.path.dirname(ledger.place(environ, layout)), os.fsdecode(lock_directory(environ))}
+    for name in sorted(names):
+        os.makedirs(name, mode=0o755, exist_ok=True)
+        for theirs in (layout.state, layout.root, layout.runtime_dir):
+            if _overlap(os.fsencode(name), theirs):
+                raise ConfigError(
+                    f"{name} is to be the daemon's own directory, and overlaps "
+                    f"containerd's {os.fsdecode(theirs)}",
+                    "set RUNTIME_DIRECTORY and RECONCILER_LOCK_DIR elsewhere, or leave them out",
+                )
+        yield name
+
+
+def _overlap(one: bytes, other: bytes) -> bool:
+    paths = [os.path.realpath(path) for path in (one, other)]
+    return os.path.commonpath(paths) in paths
+
+
+def _forbid(places: Iterable[str]) -> None:
+    """Forbid changes everywhere else. /dev/null is nowhere."""
+    if giving_up.threads() != 1:
+        raise RuntimeError("a second thread would keep what this one gives up")
+    with ExitStack() as handles:
+        opened: list[int] = []
+        for place in (*places, os.devnull):
+            handle = os.open(place, _HANDLE)
+            handles.callback(os.close, handle)
+            opened.append(handle)
+        giving_up.forbid_changes(opened)
