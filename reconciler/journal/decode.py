@@ -5,7 +5,7 @@ Whatever is wrong with a line is a :class:`BadLineError`, and nothing else is ev
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, assert_never
+from typing import Final, NamedTuple, assert_never
 
 import msgspec
 
@@ -76,8 +76,7 @@ class Gap:
     policies: Policies | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(NamedTuple):
     """One thing the engine was given, and what it concluded then.
 
     Attributes:

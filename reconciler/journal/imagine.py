@@ -125,7 +125,7 @@ class Imagination:
         self._stamp = given.stamp
         turns = self._turns(given.stamp, observation, replayed)
         first = next(turns)
-        yield replace(first, recorded=given.decisions)
+        yield first._replace(recorded=given.decisions)
         yield from turns
 
     def _turns(

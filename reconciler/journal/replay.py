@@ -9,7 +9,7 @@ journal.
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from reconciler.decide.decisions import Decision
 from reconciler.decide.engine import Engine
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from reconciler.decide.policy import Policies
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """One thing the engine was given, what it concluded when recorded, and what it does now.
 
     Attributes:

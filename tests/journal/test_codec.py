@@ -113,7 +113,7 @@ def order_of_shims_forgotten(thing: Given) -> Given:
         case NodeLooked(sweep=Sweep() as sweep):
             shims = tuple(sorted(set(sweep.shims), key=repr))
             said = replace(thing.observation, sweep=replace(sweep, shims=shims))
-            return replace(thing, observation=said)
+            return thing._replace(observation=said)
     return thing
 
 
