@@ -38,36 +38,54 @@ Looks = tuple[tuple[str, tuple[int, ...]], ...]
 """What each file looked like: device, inode, size, modification; empty if it was not there."""
 
 
-async def changes_of(
-    files: Callable[[], Iterable[str]], trouble: Callable[[str], None]
-) -> AsyncIterator[str]:
-    """Say which file changed, each time one does; ends only when cancelled.
+class ConfigFiles:
+    """The files of the configuration, and what they look like.
+
+    To be made before they are read, so that a change in between is noticed.
 
     Args:
-        files: Names the files that count now, and those that would if they were there.
-        trouble: Hears why they cannot be watched; they are compared every few minutes even then.
+        config: The only file to read, None for the usual places.
     """
-    before = looks(files())
-    while True:
-        ways, hit = names_on_the_way(files()), ""
-        try:
-            with RustNotify(list(directories(ways)), *_PLAIN) as watcher:
-                if looks(files()) == before:
-                    hit = await _hit(watcher, ways)
-        except (OSError, WatchfilesRustInternalError) as error:
-            # No inotify instance is left, or a directory went away this very moment.
-            trouble(str(error))
-            await anyio.sleep(QUIET * _COMPARE)
-        now = looks(files())
-        if hit or now != before:
-            hit = hit or _first_difference(before, now)
-            before = now
-            yield hit
+
+    def __init__(self, config: str | None) -> None:
+        self._config = config
+        self._before = looks(self.names())
+
+    def names(self) -> tuple[str, ...]:
+        """Name the files that count now, and those that would if they were there."""
+        return usual_files() if self._config is None else (self._config,)
+
+    async def changes(self, trouble: Callable[[str], None]) -> AsyncIterator[str]:
+        """Say which file changed, each time one does; ends only when cancelled.
+
+        Args:
+            trouble: Hears why they cannot be watched; even then they are compared now and then.
+        """
+        while True:
+            ways, hit = names_on_the_way(self.names()), ""
+            try:
+                with RustNotify(list(directories(ways)), *_PLAIN) as watcher:
+                    hit = await _hit(watcher, ways, self._difference(looks(self.names())))
+            except (OSError, WatchfilesRustInternalError) as error:
+                # No inotify instance is left, or a directory went away this very moment.
+                trouble(str(error))
+                await anyio.sleep(QUIET * _COMPARE)
+            now = looks(self.names())
+            hit = hit or self._difference(now)
+            self._before = now
+            if hit:
+                yield hit
+
+    def _difference(self, now: Looks) -> str:
+        return min((name for name, _ in set(self._before) ^ set(now)), default="")
 
 
-async def _hit(watcher: RustNotify, ways: frozenset[str]) -> str:
-    """Wait for a change on these ways and then for quiet; empty: it is time to compare."""
-    hit, quiet_after = "", _RESTLESS
+async def _hit(watcher: RustNotify, ways: frozenset[str], hit: str) -> str:
+    """Wait for a change on these ways, if there was none yet, and then for quiet.
+
+    Empty: there was none in a long time.
+    """
+    quiet_after = _RESTLESS
     for _ in range(_COMPARE):
         await anyio.sleep(QUIET)
         found = watcher.watch(_MILLISECOND, _MILLISECOND, _MILLISECOND, None)
@@ -114,10 +132,6 @@ def _look(name: str) -> tuple[int, ...]:
     except OSError:
         return ()
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _first_difference(before: Looks, now: Looks) -> str:
-    return min(name for name, _ in set(before) ^ set(now))
 
 
 def _way(path: Path) -> Iterator[str]:

@@ -24,7 +24,7 @@ from reconciler.daemon import endpoints, ledger
 from reconciler.daemon.configuration import Configuration
 from reconciler.daemon.confinement import Confinement, confine
 from reconciler.daemon.endpoints import Check, Desk
-from reconciler.daemon.files import changes_of, usual_files
+from reconciler.daemon.files import ConfigFiles
 from reconciler.daemon.listening import listen_tcp, listen_unix
 from reconciler.daemon.notify import Notifier
 from reconciler.daemon.readiness import Readiness
@@ -61,7 +61,7 @@ class Start:
     Attributes:
         load: Reads all layers of the configuration anew.
         loaded: What it gave just now.
-        config: The only file to read, None for the usual places.
+        files: The files it reads; made before it did.
         environ: The environment, for the service manager and our own places.
         logger: Where records go.
         namespaces: Only these; empty for all.
@@ -69,7 +69,7 @@ class Start:
 
     load: Callable[[], Loaded]
     loaded: Loaded
-    config: str | None
+    files: ConfigFiles
     environ: Mapping[str, str]
     logger: FilteringBoundLogger
     namespaces: frozenset[bytes] = frozenset()
@@ -261,12 +261,8 @@ class _Service:
         def trouble(problem: str) -> None:
             self._teller.warn("configuration not watched", problem=problem)
 
-        async for changed in changes_of(self._files, trouble):
+        async for changed in self._start.files.changes(trouble):
             await self._reloader.reload(changed)
-
-    def _files(self) -> tuple[str, ...]:
-        config = self._start.config
-        return usual_files() if config is None else (config,)
 
     async def _keep_house(self) -> None:
         """Write the ledger now and then, and say if the journal has holes."""

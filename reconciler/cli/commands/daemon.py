@@ -24,11 +24,13 @@ def daemon(said: Globals) -> int:
     from reconciler.cli.preflight import check_state
     from reconciler.cli.problems import complain_of_all
     from reconciler.cli.setup import load_layers
+    from reconciler.daemon.files import ConfigFiles
     from reconciler.daemon.service import Start, serve
     from reconciler.model.ids import unshow
     from reconciler.settings.problems import SettingsError
 
     output = Output(quiet=said.quiet)
+    files = ConfigFiles(None if said.config is None else os.path.abspath(said.config))
     try:
         loaded = load_layers(said)
     except SettingsError as error:
@@ -38,7 +40,7 @@ def daemon(said: Globals) -> int:
     start = Start(
         load=lambda: load_layers(said),
         loaded=loaded,
-        config=None if said.config is None else os.path.abspath(said.config),
+        files=files,
         environ=os.environ,
         logger=_logger(loaded.settings.log, said, output),
         namespaces=frozenset(unshow(name) for name in said.namespace),
