@@ -13,8 +13,8 @@ all of it anyway; `run` and `record` write where they are told to. Their workers
 """
 
 import os
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -45,13 +45,12 @@ class Confinement:
 
     def check(self) -> Check:
         """Tell it as a condition of readiness, one that is always met."""
-        how = f"by capabilities alone: {self.trouble}" if self.trouble else "by Landlock"
+        how = f"by capabilities alone ({self.trouble})" if self.trouble else "by Landlock"
         return Check(f"confined {how}", ok=True)
 
     def narrow(self) -> None:
         """Leave the journal to its writer, which has begun by now and keeps what it has."""
-        if not self.trouble:
-            _forbid(self.places)
+        _forbid(self.places)
 
 
 def confine(
@@ -74,20 +73,18 @@ def confine(
     places = tuple(_own_directories(layout, environ))
     executor.keep_zygote()
     giving_up.no_new_privileges()
-    trouble = ""
-    try:
-        _forbid([*places, *([str(Path(journal).absolute().parent)] if journal else [])])
-    except OSError as error:
-        trouble = f"Landlock: {error.strerror}"
+    folder = (str(Path(journal).absolute().parent),) if journal else ()
+    trouble = _forbid((*places, *folder))
     giving_up.drop_capabilities(numbers(PARENT))
     return Confinement(places, trouble)
 
 
-def _own_directories(layout: Layout, environ: Mapping[str, str]) -> Iterable[str]:
-    """Make sure that the directories of ledger and lock are there, and ours alone."""
+def _own_directories(layout: Layout, environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield the directories of ledger and lock; made if missing, left out if that cannot be."""
     names = {os.path.dirname(ledger.place(environ, layout)), os.fsdecode(lock_directory(environ))}
     for name in sorted(names):
-        os.makedirs(name, mode=0o755, exist_ok=True)
+        with suppress(OSError):  # whoever wants to write there will say so
+            os.makedirs(name, mode=0o755, exist_ok=True)
         for theirs in (layout.state, layout.root, layout.runtime_dir):
             if _overlap(os.fsencode(name), theirs):
                 raise ConfigError(
@@ -95,7 +92,8 @@ def _own_directories(layout: Layout, environ: Mapping[str, str]) -> Iterable[str
                     f"containerd's {os.fsdecode(theirs)}",
                     "set RUNTIME_DIRECTORY and RECONCILER_LOCK_DIR elsewhere, or leave them out",
                 )
-        yield name
+        if os.path.isdir(name):
+            yield name
 
 
 def _overlap(one: bytes, other: bytes) -> bool:
@@ -103,14 +101,17 @@ def _overlap(one: bytes, other: bytes) -> bool:
     return os.path.commonpath(paths) in paths
 
 
-def _forbid(places: Iterable[str]) -> None:
-    """Forbid changes everywhere else. /dev/null is nowhere."""
+def _forbid(places: Iterable[str]) -> str:
+    """Forbid changes everywhere else but in /dev/null; say why that is not possible, if so."""
     if giving_up.threads() != 1:
         raise RuntimeError("a second thread would keep what this one gives up")
     with ExitStack() as handles:
         opened: list[int] = []
         for place in (*places, os.devnull):
-            handle = os.open(place, _HANDLE)
-            handles.callback(os.close, handle)
-            opened.append(handle)
-        giving_up.forbid_changes(opened)
+            opened.append(os.open(place, _HANDLE))
+            handles.callback(os.close, opened[-1])
+        try:
+            giving_up.forbid_changes(opened)
+        except OSError as error:
+            return f"no Landlock: {error.strerror}"
+    return ""

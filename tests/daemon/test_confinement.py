@@ -1,0 +1,468 @@
+"""What the parent of a daemon can do once confined, and that it and its workers still work."""
+
+import errno
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from reconciler import kernel
+from reconciler.act.channel import Manner
+from reconciler.act.executor import Executor
+from reconciler.act.guards import Standing, refusals
+from reconciler.daemon.confinement import Confinement, confine
+from reconciler.errors import ConfigError
+from reconciler.kernel import confine as giving_up
+from reconciler.model.evidence import InitState, Look
+from reconciler.model.layout import Layout
+from reconciler.model.observations import Guard
+from reconciler.model.outcome import Result
+from reconciler.probe.privileges import PARENT, WORKER, numbers
+from reconciler.probe.tree import TreeEyes
+from tests.act.test_orphans import name_init, workload
+from tests.daemon.running import Daemon, Site, containerd, running, until
+from tests.support import bundles, mountns
+from tests.support.bundles import DOWN, Bundle, identify
+from tests.support.fake_containerd import FakeContainerd
+from tests.support.forked import in_a_child, mask, status_of
+from tests.support.mountns import private_mounts
+
+REFUSED = {errno.EACCES, errno.EPERM}
+MAPPED = 100_000
+"""The root of a container with a user namespace, as the machine sees it."""
+
+with_landlock = pytest.mark.skipif(
+    not giving_up.landlock_abi(), reason="this kernel has no Landlock, or does not let us use it"
+)
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to have capabilities")
+
+
+def outcome(call: Callable[[], object]) -> int:
+    """Give 0, or why it failed."""
+    try:
+        call()
+    except OSError as error:
+        return error.errno or -1
+    return 0
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def own(base: Path) -> dict[str, str]:
+    """The environment that names our own directory."""
+    return {"RUNTIME_DIRECTORY": str(base / "own"), "RECONCILER_LOCK_DIR": str(base / "own")}
+
+
+def confined(made: bundles.Site, executor: Executor, journal: str = "") -> Confinement:
+    return confine(executor, made.layout, journal, own(made.base))
+
+
+def run(main: Callable[[bundles.Site, Executor], Awaitable[None]], base: Path) -> None:
+    """Run it in a child, which may confine itself: we still have to remove the cgroups."""
+    with bundles.site(base) as made:
+
+        async def whole() -> None:
+            async with Executor(Manner(made.layout)) as executor:
+                await main(made, executor)
+
+        in_a_child(lambda: anyio.run(whole))
+
+
+def give_to(bundle: Bundle, uid: int) -> Bundle:
+    """Have it belong to a user of its own, as a container with a user namespace does."""
+    for path in (bundle.path, *bundle.path.rglob("*"), bundle.socket):
+        if bundle.rootfs not in path.parents:
+            os.chown(path, uid, uid, follow_symlinks=False)
+    bundle.path.chmod(0o700)
+    bundle.socket.chmod(0o600)
+    return bundle
+
+
+# ---------------------------------------------------------------------- what it cannot do any more
+
+
+def attempts(made: bundles.Site, bundle: Bundle) -> dict[str, int]:
+    """Try what a daemon that somebody has taken over might try on a bundle."""
+    path, tree = bundle.path, bundle.path.parent
+    return {
+        "umount": outcome(lambda: kernel.umount2(bytes(bundle.rootfs), kernel.UMOUNT_NOFOLLOW)),
+        "detach": outcome(lambda: kernel.umount2(bytes(bundle.rootfs), kernel.MNT_DETACH)),
+        "mount": outcome(lambda: mountns.tmpfs(made.base / "lib")),
+        "truncate": outcome(lambda: os.truncate(path / "config.json", 0)),
+        "write": outcome(lambda: os.close(os.open(path / "address", os.O_WRONLY))),
+        "mkdir": outcome(lambda: os.mkdir(tree / "made")),
+        "create": outcome(lambda: os.mknod(tree / "created")),
+        "unlink": outcome(lambda: os.unlink(path / "init.pid")),
+        "rmdir": outcome(lambda: os.rmdir(bundle.runc_state.parent / "empty")),
+        "cgroup": outcome(lambda: os.rmdir(bundle.cgroups[0])),
+        "rename": outcome(lambda: os.rename(path, tree / ".renamed")),
+    }
+
+
+@contextmanager
+def prey(made: bundles.Site) -> Iterator[Bundle]:
+    bundle = made.bundle()
+    (bundle.runc_state.parent / "empty").mkdir()
+    yield bundle
+
+
+@with_landlock
+@private_mounts
+def test_the_parent_changes_nothing_any_more_and_a_worker_still_cleans(tmp_path: Path) -> None:
+    async def main(made: bundles.Site, executor: Executor) -> None:
+        with prey(made) as bundle:
+            assert not confined(made, executor).trouble
+            tried = attempts(made, bundle)
+            assert set(tried.values()) <= REFUSED, tried
+            assert len(bundle.left()) == len((*bundle.cgroups, 1, 2, 3, 4))
+            assert bundle.mounts()
+            done = await executor.clean(bundle.key, bundle.identity, DOWN)
+            assert done.result is Result.CLEANED, done
+            assert (bundle.left(), bundle.mounts()) == ([], [])
+
+    run(main, tmp_path)
+
+
+@private_mounts
+def test_without_confinement_the_parent_can_do_all_of_it(tmp_path: Path) -> None:
+    async def main(made: bundles.Site, executor: Executor) -> None:
+        with prey(made) as bundle:
+            tried = attempts(made, bundle)
+            # After the first unmount there is nothing left to detach.
+            assert tried.pop("detach") == errno.EINVAL
+            assert set(tried.values()) == {0}, tried
+
+    run(main, tmp_path)
+
+
+@contextmanager
+def waiting(script: str) -> Iterator[Callable[[], object]]:
+    """Run a script from the moment it is told to; give what tells it."""
+    with subprocess.Popen(
+        ["sh", "-c", f"read go; {script}"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        yield lambda: process.communicate(b"go\n")
+
+
+@with_landlock
+@private_mounts
+def test_it_writes_in_its_own_directory_and_leaves_the_journal_to_its_writer(
+    tmp_path: Path,
+) -> None:
+    journal = tmp_path / "journal"
+    journal.mkdir()
+
+    async def main(made: bundles.Site, executor: Executor) -> None:
+        holds = confined(made, executor, str(journal / "run.jsonl"))
+        with waiting(f"echo line > {journal}/written; rm {journal}/old {tmp_path}/file") as go:
+            (journal / "old").write_text("")
+            holds.narrow()
+            assert outcome(lambda: os.unlink(journal / "old")) in REFUSED
+            go()
+        assert os.listdir(journal) == ["written"]
+        assert (tmp_path / "file").exists()
+        (tmp_path / "own" / "ledger.new").write_text("ledger")
+        os.replace(tmp_path / "own" / "ledger.new", tmp_path / "own" / "ledger.json")
+        os.unlink(tmp_path / "own" / "ledger.json")
+
+    (tmp_path / "file").write_text("precious")
+    run(main, tmp_path)
+
+
+@private_mounts
+def test_every_process_holds_what_is_listed_and_nothing_else(tmp_path: Path) -> None:
+    async def main(made: bundles.Site, executor: Executor) -> None:
+        assert (await executor.sweep()).answered
+        confined(made, executor)
+        found = status_of()
+        kept = mask(numbers(PARENT))
+        assert (found["CapPrm"], found["CapEff"], found["CapBnd"]) == (kept, kept, kept)
+        assert (found["CapInh"], found["CapAmb"], found["NoNewPrivs"]) == (0, 0, 1)
+        assert executor.zygote is not None
+        held = mask(numbers(WORKER))
+        (child,) = children(executor.zygote)
+        for pid in (executor.zygote, child):
+            found = status_of(pid)
+            assert (found["CapPrm"], found["CapEff"]) == (held, held)
+            assert (found["CapInh"], found["CapAmb"]) == (0, 0)
+
+    run(main, tmp_path)
+
+
+# ---------------------------------------------------------------------- what it still can
+
+
+@private_mounts
+def test_it_sees_what_it_saw_before(tmp_path: Path) -> None:
+    """Of a running bundle, a dead one, and both of a container with users of its own."""
+
+    async def main(made: bundles.Site, executor: Executor) -> None:
+        dead, running_ = made.bundle("dead"), made.bundle("running")
+        mapped, lives = give_to(made.bundle("mapped"), MAPPED), made.bundle("lives")
+        with (
+            workload(*running_.cgroups[:0]) as init,
+            workload() as another,
+            listening(running_.socket),
+            listening(lives.socket),
+        ):
+            name_init(running_, init.pid)
+            name_init(lives, another.pid)
+            give_to(lives, MAPPED)
+            eyes = TreeEyes(made.layout)
+            keys = [one.key for one in (dead, running_, mapped, lives)]
+
+            def looks() -> list[Look | None]:
+                eyes.refresh()
+                return [eyes.look(key) for key in keys]
+
+            before, listed, swept = looks(), eyes.list(), await executor.sweep()
+            confined(made, executor)
+            assert looks() == before
+            assert eyes.list().bundles == listed.bundles
+            assert await executor.sweep() == swept
+            fresh = TreeEyes(made.layout)
+            assert [fresh.look(key) for key in keys] == before
+            inits = [look.init.state for look in before if look is not None]
+            assert len(inits) == 4
+            assert inits[0] is inits[2] is InitState.DEAD
+            for look in before:
+                assert look is not None
+                assert look.mounts
+                assert look.labels.known
+            for closes in (eyes, fresh):
+                closes.close()
+
+    run(main, tmp_path)
+
+
+@contextmanager
+def listening(path: Path) -> Iterator[None]:
+    path.unlink()
+    listener = bundles.listen(path)
+    try:
+        yield
+    finally:
+        listener.close()
+
+
+@private_mounts
+def test_without_its_two_capabilities_it_would_be_blind(tmp_path: Path) -> None:
+    async def main(made: bundles.Site, executor: Executor) -> None:
+        mapped = give_to(made.bundle("mapped"), MAPPED)
+        eyes = TreeEyes(made.layout)
+        before = eyes.look(mapped.key)
+        confined(made, executor)
+        giving_up.drop_capabilities(())
+        assert before is not None
+        assert before.labels.known
+        blind = eyes.look(mapped.key)
+        assert blind is None or not blind.labels.known
+        eyes.close()
+
+    run(main, tmp_path)
+
+
+@private_mounts
+def test_the_guards_still_measure_right(tmp_path: Path) -> None:
+    """The listener is in our own namespaces; then another one stands elsewhere."""
+
+    async def main(made: bundles.Site, executor: Executor) -> None:
+        address = os.fsdecode(made.layout.address)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(address)
+            listener.listen()
+            confined(made, executor)
+            assert await refused(made, executor) == []
+
+    run(main, tmp_path)
+
+
+async def refused(made: bundles.Site, executor: Executor) -> list[Guard]:
+    stood = await executor.stand()
+    assert stood is not None
+    return [one.guard for one in refusals(Standing(stood, made.layout.tasks, allow_disk=True))]
+
+
+@private_mounts
+def test_a_foreign_mount_namespace_is_still_refused(tmp_path: Path) -> None:
+    """A containerd that listens from a mount namespace of its own."""
+
+    async def main(made: bundles.Site, executor: Executor) -> None:
+        address = os.fsdecode(made.layout.address)
+        with elsewhere(address):
+            confined(made, executor)
+            assert await refused(made, executor) == [Guard.MOUNT_NAMESPACE]
+
+    run(main, tmp_path)
+
+
+@contextmanager
+def elsewhere(address: str) -> Iterator[None]:
+    """Listen from another mount namespace, until the end."""
+    ready, told = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            mountns.enter_private_mounts()
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(address)
+                listener.listen()
+                os.write(told, b"x")
+                signal.pause()
+        finally:
+            os._exit(1)
+    try:
+        assert os.read(ready, 1) == b"x"
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(ready)
+        os.close(told)
+
+
+# ---------------------------------------------------------------------- how it is entered
+
+
+def layout_in(base: Path) -> Layout:
+    top = os.fsencode(base)
+    for name in ("state", "root", "run"):
+        (base / name).mkdir(exist_ok=True)
+    return Layout(top + b"/state", top + b"/root", top + b"/c.sock", top + b"/run")
+
+
+@pytest.mark.parametrize("where", ["", "state", "state/sub", "root", "run/x"])
+def test_an_own_directory_that_is_containerds_is_refused(tmp_path: Path, where: str) -> None:
+    layout = layout_in(tmp_path)
+    environ = own(tmp_path) | {"RUNTIME_DIRECTORY": str(tmp_path / where)}
+    with pytest.raises(ConfigError, match="overlaps containerd's"):
+        confine(Executor(Manner(layout)), layout, "", environ)
+    assert status_of()["NoNewPrivs"] == 0
+
+
+@private_mounts
+def test_a_second_thread_is_a_bug_and_not_overlooked(tmp_path: Path) -> None:
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    layout = layout_in(tmp_path)
+    try:
+        with pytest.raises(RuntimeError, match="second thread"):
+            confine(Executor(Manner(layout)), layout, "", own(tmp_path))
+    finally:
+        end.set()
+        thread.join()
+
+
+@private_mounts
+def test_without_landlock_capabilities_are_dropped_all_the_same_and_it_is_told(
+    tmp_path: Path,
+) -> None:
+    def missing(_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    async def main(made: bundles.Site, executor: Executor) -> None:
+        bundle = made.bundle()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(giving_up, "forbid_changes", missing)
+            holds = confined(made, executor)
+            holds.narrow()
+        assert holds.trouble == "no Landlock: Function not implemented"
+        assert holds.check().name == (
+            "confined by capabilities alone (no Landlock: Function not implemented)"
+        )
+        assert holds.check().ok
+        assert status_of()["CapEff"] == mask(numbers(PARENT))
+        tried = attempts(made, bundle)
+        assert {tried[name] for name in ("umount", "detach", "mount")} == {errno.EPERM}
+
+    run(main, tmp_path)
+
+
+# ---------------------------------------------------------------------- the daemon as a process
+
+
+def zygote_of(daemon: Daemon) -> int:
+    def is_zygote(pid: int) -> bool:
+        return b"reconciler.act.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+    (zygote,) = filter(is_zygote, children(daemon.process.pid))
+    return zygote
+
+
+@as_root
+@pytest.mark.kernel
+def test_every_thread_of_the_daemon_is_confined_and_says_so(
+    site: Site, answering: FakeContainerd
+) -> None:
+    """Also those that watch files, and that a name server would be asked in."""
+    bounding = status_of()["CapBnd"]
+    journal = site.base / "journals"
+    journal.mkdir()
+    site.write(journal__path=str(journal / "run.jsonl"), http__listen=f"localhost:{site.port}")
+    site.make("a")
+    with running(site) as daemon:
+        daemon.wait_for("verdict", id="a")
+        daemon.wait_for("sweep", answered=True)  # a worker has been at work
+        line = daemon.wait_for("confined")
+        assert line["places"] == [str(site.base / "own")]
+        pid, zygote = daemon.process.pid, zygote_of(daemon)
+        others = [child for child in children(pid) if child != zygote]
+        assert len(others) == 1, "the journal's writer"
+        until(lambda: len(os.listdir(f"/proc/{pid}/task")) > 1, "files are watched in a thread")
+        threads = [f"{pid}/task/{name}" for name in os.listdir(f"/proc/{pid}/task")]
+        for who in (*threads, str(others[0])):
+            found = status_of(who)
+            assert found["CapPrm"] == found["CapEff"] == mask(numbers(PARENT)) & bounding
+            assert found["NoNewPrivs"] == 1
+        assert status_of(zygote)["CapEff"] == mask(numbers(WORKER)) & bounding
+        told = daemon.ask("/readyz?verbose")[1]
+        how = "by Landlock" if giving_up.landlock_abi() else r"by capabilities alone \(.*\)"
+        assert re.search(rf"^\[\+\]confined {how} ok$", told, re.MULTILINE), told
+        assert daemon.end()[0] == 0
+    assert (journal / "run.jsonl").stat().st_size > 0
+
+
+@as_root
+@pytest.mark.kernel
+def test_a_zygote_that_dies_ends_the_daemon_with_1(site: Site, answering: FakeContainerd) -> None:
+    site.write(mode="enforce")
+    with running(site) as daemon:
+        os.kill(zygote_of(daemon), signal.SIGKILL)
+        assert daemon.process.wait(10) == 1
+        daemon._reader.join()
+        assert len(daemon.strange) == 1
+        assert daemon.strange[0].startswith(
+            "containerd-reconciler: the process that makes the workers has ended"
+        )
+
+
+@as_root
+@private_mounts
+def test_a_confined_daemon_unmounts_and_removes_through_its_workers(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    rootfs = site.make("a") / "rootfs"
+    layers = {name: tmp_path / "layers" / name for name in ("lower", "upper", "work")}
+    mountns_base = tmp_path / "layers"
+    mountns_base.mkdir()
+    mountns.tmpfs(mountns_base)
+    for path in layers.values():
+        path.mkdir()
+    mountns.overlay(*layers.values(), rootfs)
+    site.write(mode="enforce", cleanup__grace="0s")
+    with containerd(site), running(site) as daemon:
+        daemon.wait_for("cleaned", id="a")
+        assert daemon.end()[0] == 0
+    assert site.left() == set()
+    assert not os.path.ismount(rootfs)
+    assert identify(layers["upper"])
