@@ -237,7 +237,7 @@ import resource, sys
 from reconciler.cli.app import app
 from reconciler.cli.ending import run
 code = run(app, ["replay", sys.argv[1], "-o", "json"], "containerd-reconciler")
-sys.stderr.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+sys.stderr.write(" " + str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 sys.exit(code)
 """
 
@@ -258,5 +258,32 @@ def test_memory_does_not_grow_with_the_journal(tmp_path: Path):
         done = subprocess.run(
             [sys.executable, "-c", _MEASURE, str(path)], capture_output=True, check=True
         )
-        peaks.append(int(done.stderr))
+        peaks.append(int(done.stderr.split()[-1]))
     assert peaks[1] < peaks[0] * 1.1, f"{peaks} kB"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_gigabyte_is_replayed_in_the_memory_of_a_megabyte(tmp_path: Path):
+    path = tmp_path / "part.jsonl"
+    with JournalBuilder(path, ENFORCE) as node:
+        for turn in range(300):
+            node.start(f"default/job-{turn}")
+            node.crash(f"default/job-{turn}")
+            node.wait("2m")
+    header, body = path.read_bytes().split(b"\n", 1)
+    peaks = []
+    for size in (1, 1000):
+        large = tmp_path / "large.jsonl"
+        with large.open("wb") as file:
+            file.write(header + b"\n")
+            while file.tell() < size * 10**6:
+                file.write(body + b'{"gap":1}\n')
+        done = subprocess.run(
+            [sys.executable, "-c", _MEASURE, str(large)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+        peaks.append(int(done.stderr.splitlines()[-1].split()[-1]))
+    assert peaks[1] < peaks[0] * 1.2, f"{peaks} kB"
