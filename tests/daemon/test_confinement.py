@@ -225,11 +225,11 @@ def test_it_sees_what_it_saw_before(tmp_path: Path) -> None:
                 eyes.refresh()
                 return [eyes.look(key) for key in keys]
 
-            before, listed, swept = looks(), eyes.list(), await executor.sweep()
+            before, listed = looks(), eyes.list()
             confined(made, executor)
             assert looks() == before
             assert eyes.list().bundles == listed.bundles
-            assert await executor.sweep() == swept
+            assert (await executor.sweep()).answered
             fresh = TreeEyes(made.layout)
             assert [fresh.look(key) for key in keys] == before
             inits = [look.init.state for look in before if look is not None]
