@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.probe.privileges import PARENT, WORKER
+
 UNITS = Path(__file__).parents[2] / "contrib" / "systemd"
 SERVICES = sorted(path.name for path in UNITS.glob("*.service"))
 DROP_INS = {
@@ -91,6 +93,39 @@ def test_a_service_is_hardened_below_five(unit):
     assert found, done.stdout + done.stderr
     assert float(found[1]) <= 5.0
     assert done.returncode == 0
+
+
+def values(unit, directive):
+    """Everything a directive is set to, one word each."""
+    lines = re.findall(rf"(?m)^{directive}=(.+)$", (UNITS / unit).read_text())
+    return {word for line in lines for word in line.split()}
+
+
+@pytest.mark.parametrize("unit", SERVICES)
+def test_a_service_grants_the_capabilities_that_are_held_and_no_other(unit):
+    assert values(unit, "CapabilityBoundingSet") == {one.name for one in (*WORKER, *PARENT)}
+
+
+def test_every_capability_is_named_with_its_reason():
+    text = (UNITS / "containerd-reconciler.service").read_text()
+    comments = " ".join(re.findall(r"(?m)^#(.*)$", text))
+    for one in (*WORKER, *PARENT):
+        assert one.name.removeprefix("CAP_") in comments
+
+
+def test_the_daemon_may_make_the_calls_it_confines_itself_with():
+    allowed = values("containerd-reconciler.service", "SystemCallFilter")
+    done = analyze("syscall-filter", *(group for group in allowed if group.startswith("@")))
+    allowed |= set(done.stdout.split())
+    assert {
+        "landlock_create_ruleset",
+        "landlock_add_rule",
+        "landlock_restrict_self",
+        "capset",
+        "capget",
+    } <= allowed
+    assert "@process" in allowed, "prctl is in it"
+    assert values("containerd-reconciler.service", "NoNewPrivileges") == {"yes"}
 
 
 @pytest.mark.parametrize("path", sorted(UNITS.iterdir()), ids=lambda path: path.name)

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -431,6 +432,26 @@ def test_every_thread_of_the_daemon_is_confined_and_says_so(
         assert re.search(rf"^\[\+\]confined {how} ok$", told, re.MULTILINE), told
         assert daemon.end()[0] == 0
     assert (journal / "run.jsonl").stat().st_size > 0
+
+
+@as_root
+@pytest.mark.kernel
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
+def test_with_what_the_unit_grants_it_is_confined_as_well_and_cleans(
+    site: Site, answering: FakeContainerd
+) -> None:
+    """There is no CAP_SETPCAP: the bounding set stays, and cannot be used."""
+    grants = {one.name.removeprefix("CAP_").lower() for one in (*WORKER, *PARENT)}
+    bounding = "--bounding-set=" + ",".join(["-all", *(f"+{name}" for name in sorted(grants))])
+    site.write(mode="enforce", cleanup__grace="0s")
+    site.make("a")
+    with running(site, before=("setpriv", "--no-new-privs", bounding)) as daemon:
+        daemon.wait_for("cleaned", id="a")
+        found, workers = status_of(daemon.process.pid), status_of(zygote_of(daemon))
+        assert found["CapPrm"] == found["CapEff"] == mask(numbers(PARENT))
+        assert found["CapBnd"] == mask(numbers((*WORKER, *PARENT)))
+        assert workers["CapPrm"] == workers["CapEff"] == mask(numbers(WORKER))
+        assert daemon.end()[0] == 0
 
 
 @as_root
