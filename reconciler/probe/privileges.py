@@ -27,11 +27,7 @@ WORKER: Final = (
     Privilege("CAP_SYS_ADMIN", 21, "unmount a rootfs"),
     Privilege("CAP_DAC_OVERRIDE", 1, "read and remove what others own"),
     Privilege("CAP_FOWNER", 3, "remove what others own from sticky directories"),
-    Privilege(
-        "CAP_SYS_PTRACE",
-        19,
-        "compare namespaces with containerd's, and tell who keeps a mount busy",
-    ),
+    Privilege("CAP_SYS_PTRACE", 19, "see others' namespaces, and who keeps a mount busy"),
     Privilege("CAP_KILL", 5, "end orphaned workloads of other users, where told to", needed=False),
 )
 """What the zygote and its children hold: a cleanup needs all of it, and nothing else."""

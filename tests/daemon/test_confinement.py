@@ -2,8 +2,6 @@
 
 import errno
 import os
-import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -29,30 +27,17 @@ from reconciler.model.outcome import Result
 from reconciler.probe.privileges import PARENT, WORKER, numbers
 from reconciler.probe.tree import TreeEyes
 from tests.act.test_orphans import name_init, workload
-from tests.daemon.running import Daemon, Site, containerd, running, until
 from tests.support import bundles, mountns
-from tests.support.bundles import DOWN, Bundle, identify
-from tests.support.fake_containerd import FakeContainerd
-from tests.support.forked import in_a_child, mask, status_of
+from tests.support.bundles import DOWN, Bundle
+from tests.support.forked import REFUSED, in_a_child, mask, outcome, status_of
 from tests.support.mountns import private_mounts
 
-REFUSED = {errno.EACCES, errno.EPERM}
 MAPPED = 100_000
 """The root of a container with a user namespace, as the machine sees it."""
 
 with_landlock = pytest.mark.skipif(
     not giving_up.landlock_abi(), reason="this kernel has no Landlock, or does not let us use it"
 )
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to have capabilities")
-
-
-def outcome(call: Callable[[], object]) -> int:
-    """Give 0, or why it failed."""
-    try:
-        call()
-    except OSError as error:
-        return error.errno or -1
-    return 0
 
 
 def children(pid: int) -> list[int]:
@@ -110,26 +95,26 @@ def attempts(made: bundles.Site, bundle: Bundle) -> dict[str, int]:
     }
 
 
-@contextmanager
-def prey(made: bundles.Site) -> Iterator[Bundle]:
+def prey(made: bundles.Site) -> Bundle:
     bundle = made.bundle()
     (bundle.runc_state.parent / "empty").mkdir()
-    yield bundle
+    return bundle
 
 
 @with_landlock
 @private_mounts
 def test_the_parent_changes_nothing_any_more_and_a_worker_still_cleans(tmp_path: Path) -> None:
     async def main(made: bundles.Site, executor: Executor) -> None:
-        with prey(made) as bundle:
-            assert not confined(made, executor).trouble
-            tried = attempts(made, bundle)
-            assert set(tried.values()) <= REFUSED, tried
-            assert len(bundle.left()) == len((*bundle.cgroups, 1, 2, 3, 4))
-            assert bundle.mounts()
-            done = await executor.clean(bundle.key, bundle.identity, DOWN)
-            assert done.result is Result.CLEANED, done
-            assert (bundle.left(), bundle.mounts()) == ([], [])
+        bundle = prey(made)
+        assert not confined(made, executor).trouble
+        left = bundle.left()
+        tried = attempts(made, bundle)
+        assert set(tried.values()) <= REFUSED, tried
+        assert bundle.left() == left
+        assert bundle.mounts()
+        done = await executor.clean(bundle.key, bundle.identity, DOWN)
+        assert done.result is Result.CLEANED, done
+        assert (bundle.left(), bundle.mounts()) == ([], [])
 
     run(main, tmp_path)
 
@@ -137,11 +122,11 @@ def test_the_parent_changes_nothing_any_more_and_a_worker_still_cleans(tmp_path:
 @private_mounts
 def test_without_confinement_the_parent_can_do_all_of_it(tmp_path: Path) -> None:
     async def main(made: bundles.Site, executor: Executor) -> None:
-        with prey(made) as bundle:
-            tried = attempts(made, bundle)
-            # After the first unmount there is nothing left to detach.
-            assert tried.pop("detach") == errno.EINVAL
-            assert set(tried.values()) == {0}, tried
+        bundle = prey(made)
+        tried = attempts(made, bundle)
+        # After the first unmount there is nothing left to detach.
+        assert tried.pop("detach") == errno.EINVAL
+        assert set(tried.values()) == {0}, tried
 
     run(main, tmp_path)
 
@@ -274,6 +259,27 @@ def test_without_its_two_capabilities_it_would_be_blind(tmp_path: Path) -> None:
 
 
 @private_mounts
+@pytest.mark.parametrize("options", ["hidepid=2,gid=4321", "hidepid=4"])
+def test_a_process_that_is_hidden_from_it_is_no_answer(tmp_path: Path, options: str) -> None:
+    async def main(made: bundles.Site, executor: Executor) -> None:
+        bundle = made.bundle()
+        with workload() as init:
+            name_init(bundle, init.pid)
+            mountns.mount("proc", "/proc", "proc", 0, options)
+            eyes = TreeEyes(made.layout)
+            before = eyes.look(bundle.key)
+            confined(made, executor)
+            after = eyes.look(bundle.key)
+            eyes.close()
+        assert before is not None
+        assert after is not None
+        assert before.init.state is not InitState.DEAD
+        assert after.init.state is InitState.NONE
+
+    run(main, tmp_path)
+
+
+@private_mounts
 def test_the_guards_still_measure_right(tmp_path: Path) -> None:
     """The listener is in our own namespaces; then another one stands elsewhere."""
 
@@ -388,102 +394,3 @@ def test_without_landlock_capabilities_are_dropped_all_the_same_and_it_is_told(
         assert {tried[name] for name in ("umount", "detach", "mount")} == {errno.EPERM}
 
     run(main, tmp_path)
-
-
-# ---------------------------------------------------------------------- the daemon as a process
-
-
-def zygote_of(daemon: Daemon) -> int:
-    def is_zygote(pid: int) -> bool:
-        return b"reconciler.act.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-
-    (zygote,) = filter(is_zygote, children(daemon.process.pid))
-    return zygote
-
-
-@as_root
-@pytest.mark.kernel
-def test_every_thread_of_the_daemon_is_confined_and_says_so(
-    site: Site, answering: FakeContainerd
-) -> None:
-    """Also those that watch files, and that a name server would be asked in."""
-    bounding = status_of()["CapBnd"]
-    journal = site.base / "journals"
-    journal.mkdir()
-    site.write(journal__path=str(journal / "run.jsonl"), http__listen=f"localhost:{site.port}")
-    site.make("a")
-    with running(site) as daemon:
-        daemon.wait_for("verdict", id="a")
-        daemon.wait_for("sweep", answered=True)  # a worker has been at work
-        line = daemon.wait_for("confined")
-        assert line["places"] == [str(site.base / "own")]
-        pid, zygote = daemon.process.pid, zygote_of(daemon)
-        others = [child for child in children(pid) if child != zygote]
-        assert len(others) == 1, "the journal's writer"
-        until(lambda: len(os.listdir(f"/proc/{pid}/task")) > 1, "files are watched in a thread")
-        threads = [f"{pid}/task/{name}" for name in os.listdir(f"/proc/{pid}/task")]
-        for who in (*threads, str(others[0])):
-            found = status_of(who)
-            assert found["CapPrm"] == found["CapEff"] == mask(numbers(PARENT)) & bounding
-            assert found["NoNewPrivs"] == 1
-        assert status_of(zygote)["CapEff"] == mask(numbers(WORKER)) & bounding
-        told = daemon.ask("/readyz?verbose")[1]
-        how = "by Landlock" if giving_up.landlock_abi() else r"by capabilities alone \(.*\)"
-        assert re.search(rf"^\[\+\]confined {how} ok$", told, re.MULTILINE), told
-        assert daemon.end()[0] == 0
-    assert (journal / "run.jsonl").stat().st_size > 0
-
-
-@as_root
-@pytest.mark.kernel
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
-def test_with_what_the_unit_grants_it_is_confined_as_well_and_cleans(
-    site: Site, answering: FakeContainerd
-) -> None:
-    """There is no CAP_SETPCAP: the bounding set stays, and cannot be used."""
-    grants = {one.name.removeprefix("CAP_").lower() for one in (*WORKER, *PARENT)}
-    bounding = "--bounding-set=" + ",".join(["-all", *(f"+{name}" for name in sorted(grants))])
-    site.write(mode="enforce", cleanup__grace="0s")
-    site.make("a")
-    with running(site, before=("setpriv", "--no-new-privs", bounding)) as daemon:
-        daemon.wait_for("cleaned", id="a")
-        found, workers = status_of(daemon.process.pid), status_of(zygote_of(daemon))
-        assert found["CapPrm"] == found["CapEff"] == mask(numbers(PARENT))
-        assert found["CapBnd"] == mask(numbers((*WORKER, *PARENT)))
-        assert workers["CapPrm"] == workers["CapEff"] == mask(numbers(WORKER))
-        assert daemon.end()[0] == 0
-
-
-@as_root
-@pytest.mark.kernel
-def test_a_zygote_that_dies_ends_the_daemon_with_1(site: Site, answering: FakeContainerd) -> None:
-    site.write(mode="enforce")
-    with running(site) as daemon:
-        os.kill(zygote_of(daemon), signal.SIGKILL)
-        assert daemon.process.wait(10) == 1
-        daemon._reader.join()
-        assert len(daemon.strange) == 1
-        assert daemon.strange[0].startswith(
-            "containerd-reconciler: the process that makes the workers has ended"
-        )
-
-
-@as_root
-@private_mounts
-def test_a_confined_daemon_unmounts_and_removes_through_its_workers(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    rootfs = site.make("a") / "rootfs"
-    layers = {name: tmp_path / "layers" / name for name in ("lower", "upper", "work")}
-    mountns_base = tmp_path / "layers"
-    mountns_base.mkdir()
-    mountns.tmpfs(mountns_base)
-    for path in layers.values():
-        path.mkdir()
-    mountns.overlay(*layers.values(), rootfs)
-    site.write(mode="enforce", cleanup__grace="0s")
-    with containerd(site), running(site) as daemon:
-        daemon.wait_for("cleaned", id="a")
-        assert daemon.end()[0] == 0
-    assert site.left() == set()
-    assert not os.path.ismount(rootfs)
-    assert identify(layers["upper"])

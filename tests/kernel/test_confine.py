@@ -14,11 +14,10 @@ import pytest
 from reconciler import kernel
 from reconciler.kernel import confine
 from tests.support import mountns
-from tests.support.forked import in_a_child, mask, status_of
+from tests.support.forked import REFUSED, in_a_child, mask, outcome, status_of
 from tests.support.mountns import private_mounts
 
 CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, SETPCAP, SYS_ADMIN = 0, 1, 2, 8, 21
-REFUSED = {errno.EACCES, errno.EPERM}
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to have capabilities")
 with_landlock = pytest.mark.skipif(
@@ -32,15 +31,6 @@ def forbid(*allowed: Path) -> None:
     confine.forbid_changes(handles)
     for handle in handles:
         os.close(handle)
-
-
-def outcome(call: Callable[[], object]) -> int:
-    """Give 0, or why it failed."""
-    try:
-        call()
-    except OSError as error:
-        return error.errno or -1
-    return 0
 
 
 @as_root

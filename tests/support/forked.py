@@ -6,6 +6,7 @@ Unlike `tests.support.mountns` it stays in the machine's namespaces. The result 
 failure or a skip in the child is one here.
 """
 
+import errno
 import os
 import pickle
 import traceback
@@ -16,6 +17,8 @@ from typing import TypeVar
 import pytest
 
 T = TypeVar("T")
+
+REFUSED = {errno.EACCES, errno.EPERM}
 
 
 def in_a_child(body: Callable[[], T]) -> T:
@@ -37,6 +40,15 @@ def in_a_child(body: Callable[[], T]) -> T:
     if verdict == "fail":
         pytest.fail(f"in the child:\n{value}", pytrace=False)
     return value
+
+
+def outcome(call: Callable[[], object]) -> int:
+    """Make a call; give 0, or the number of its error."""
+    try:
+        call()
+    except OSError as error:
+        return error.errno or -1
+    return 0
 
 
 def status_of(pid: int | str = "self") -> dict[str, int]:

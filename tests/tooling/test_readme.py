@@ -11,6 +11,7 @@ from reconciler.cli.options import global_options
 from reconciler.decide.verdicts import RULES
 from reconciler.demo.cast import CAST
 from reconciler.errors import ExitCode
+from reconciler.probe.privileges import PARENT, WORKER
 from reconciler.settings import schema
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
@@ -75,6 +76,12 @@ def test_every_rule_is_there_with_its_verdict() -> None:
         (int(number), code(verdict)) for number, verdict, _ in table("rule", "verdict", "fits if")
     ]
     assert rows == [(rule.number, [rule.verdict.value]) for rule in RULES]
+
+
+def test_every_capability_is_there_with_its_reason() -> None:
+    rows = [(who, code(name), why) for who, name, why in table("process", "holds", "to")]
+    holders = {"worker": WORKER, "daemon": PARENT}
+    assert rows == [(who, [one.name], one.reason) for who, all_ in holders.items() for one in all_]
 
 
 def test_every_command_is_there() -> None:
