@@ -21,9 +21,21 @@ what one that was killed began."""
 
 
 def is_there(path: bytes) -> bool:
-    """Tell whether there is a socket to remove, or one whose removal was cut short."""
+    """Tell whether there is a socket to remove, or one whose removal was cut short.
+
+    Raises:
+        OSError: That cannot be told.
+    """
     directory, _, name = path.rpartition(b"/")
-    return os.path.lexists(path) or os.path.lexists(directory + b"/" + _HIDDEN + name)
+    return _is_name(path) or _is_name(directory + b"/" + _HIDDEN + name)
+
+
+def _is_name(path: bytes) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def remove_socket(sockets: bytes, path: bytes, tally: Tally) -> bool:

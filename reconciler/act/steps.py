@@ -22,6 +22,7 @@ from reconciler.act.removal import hide, remove_mount_point, remove_tree
 from reconciler.act.residue import Residue
 from reconciler.act.second_look import ROOTFS, NotLeftover, Seen, look_again, refuse_mounts
 from reconciler.act.unmount import unmount_stack
+from reconciler.act.walk import check_identity
 from reconciler.act.workplace import Workplace
 from reconciler.model.hidden import parse_hidden
 from reconciler.model.ids import BundleKey, Identity
@@ -132,15 +133,20 @@ class _Cleanup:
                 if other.look is None:
                     return  # it removed everything itself
                 raise
+        self._keep_lock()
         record.core("hooks", self._run_hooks)
         record.core("unmount", self._unmount)
         record.core("rootfs", self._remove_rootfs)
         residue = Residue(self._place, self._job, self._now)
-        record.try_("cgroup", residue.remove_cgroups)
-        record.try_("runc-state", residue.remove_runc_state)
-        record.try_("shim-socket", residue.remove_socket)
-        record.try_("fifo", residue.remove_fifos)
-        record.try_("work-dir", residue.remove_work_dir)
+        for name, remove in (
+            ("cgroup", residue.remove_cgroups),
+            ("runc-state", residue.remove_runc_state),
+            ("shim-socket", residue.remove_socket),
+            ("fifo", residue.remove_fifos),
+            ("work-dir", residue.remove_work_dir),
+        ):
+            self._keep_lock()
+            record.try_(name, remove)
         record.core("bundle", self._remove_bundle)
 
     @property
@@ -165,6 +171,23 @@ class _Cleanup:
         if Identity(found.dev, found.ino, found.mount_id) != job.identity:
             raise NotLeftover("it was replaced while we looked", seen.look)
         return seen.judgement.reason
+
+    def _keep_lock(self) -> None:
+        """Make sure that the id is still locked: its name must mean the bundle that was judged.
+
+        Somebody else may have removed it meanwhile, and the id may be a new task's by now.
+
+        Raises:
+            NotLeftover: It is gone.
+            Blocked: It is another object, or that cannot be told.
+        """
+        key = self._job.key
+        try:
+            check_identity(kernel.statx(self._namespace, key.id), self._job.identity, key.id)
+        except FileNotFoundError:
+            raise NotLeftover("it went away while it was cleaned", None) from None
+        except OSError as error:
+            raise blocked_by(error, key.id) from None
 
     def _ask_containerd(self, tally: Tally) -> str:
         trouble = self._place.ask_delete()

@@ -109,7 +109,12 @@ class Door:
     def _try(self, path: bytes) -> int:
         if self._socket is None or self._owner != os.getpid():
             self.close()
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            try:
+                self._socket = socket.socket(
+                    socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+                )
+            except OSError as error:
+                return error.errno or EIO  # no descriptor is left, perhaps
             self._owner = os.getpid()
         errno = self._socket.connect_ex(path)
         if errno not in {ENOENT, ECONNREFUSED}:

@@ -245,8 +245,7 @@ def blocks_of_tree(path: bytes) -> int | None:
     except OSError:
         return None
     try:
-        blocks = os.fstat(fd).st_blocks
-        return blocks + _blocks_in(fd, _Budget(_MOST_ENTRIES), 0)
+        return _blocks_of_handle(fd) + _blocks_in(fd, _Budget(_MOST_ENTRIES), 0)
     finally:
         os.close(fd)
 
@@ -259,3 +258,10 @@ def _open_directory(path: bytes) -> int:
         if error.errno != ELOOP:
             raise
         return os.open(path, _DIRECTORY)
+
+
+def _blocks_of_handle(fd: int) -> int:
+    try:
+        return os.fstat(fd).st_blocks
+    except OSError:
+        return 0  # its disk is dying

@@ -189,10 +189,13 @@ def _is_late(written: float, start: int, proc: bytes) -> bool:
 
 
 def has_ended(pidfd: int) -> bool:
-    """Tell whether every thread of a process has ended."""
+    """Tell whether every thread of a process has ended; not if that cannot be told."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
+    try:
+        return bool(poll.poll(0))
+    except OSError:
+        return False
 
 
 def read_stat(pid: int, proc: bytes = PROC) -> Stat | None:
