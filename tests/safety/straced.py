@@ -118,3 +118,8 @@ def _wait_for_tracer(pid: int, strace: "subprocess.Popen[bytes]") -> None:
             raise AssertionError(f"strace ended: {said}")
         assert time.monotonic() < deadline, "strace does not attach"
         select.select([], [], [], 0.001)
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether a tracer holds a process just now."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "t"

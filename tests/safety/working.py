@@ -137,4 +137,5 @@ def in_shards(module: str, *options: str, of: int = 2) -> list[dict[str, Any]]:
             one.wait()
     for (out, err), one in zip(said, running, strict=True):
         assert out, f"{one.args!r} said nothing:\n{err}"
+        assert "Traceback" not in err, err
     return [json.loads(out) for out, _ in said]
