@@ -1,33 +1,47 @@
 """A place apart: a mount namespace with a /run of its own, held open by one small process.
 
 Everything a node runs enters it through :meth:`Apart.command`; everything a test reads there goes
-through :meth:`Apart.path`. It ends with the process that made it, also if that one is killed.
+through :meth:`Apart.path`. It ends with the process that made it, also if that one is killed, and
+then takes along whatever is inside (`tests.e2e.warden`).
 """
 
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-_MAKE: Final = "mount -t tmpfs -o size=256m,mode=755 tmpfs /run && echo made && exec cat"
-"""`cat` ends with the pipe it reads, and so does the namespace once nobody else is in it."""
+from tests.e2e.belongings import Belongings
+
+REPOSITORY: Final = Path(__file__).resolve().parents[2]
 
 Word = str | bytes | Path
 
 
 class Apart:
-    """Holds a private mount namespace."""
+    """Holds a private mount namespace.
 
-    def __init__(self) -> None:
-        command = ["unshare", "-m", "--propagation", "private", "sh", "-c", _MAKE]
-        self._holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    Args:
+        name: Names what belongs to it, and ends with it should this process be killed.
+    """
+
+    def __init__(self, name: str) -> None:
+        command = ["unshare", "-m", "--propagation", "private"]
+        self._holder = subprocess.Popen(
+            [*command, sys.executable, "-m", "tests.e2e.warden", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.fspath(REPOSITORY)},
+            start_new_session=True,  # Ctrl-C is for the tests
+        )
         assert self._holder.stdout is not None
         if self._holder.stdout.readline() != b"made\n":
             self.close()
             raise AssertionError("no mount namespace with its own /run could be made")
-        self._name = os.readlink(f"/proc/{self.pid}/ns/mnt")
+        namespace = os.readlink(f"/proc/{self.pid}/ns/mnt")
+        self.belongings = Belongings(name, namespace, self.pid)
 
     def __enter__(self) -> Self:
         return self
@@ -49,13 +63,6 @@ class Apart:
         """Let go; the mounts end with the last process inside."""
         self._holder.kill()
         self._holder.communicate()
-
-    def holds(self, pid: int) -> bool:
-        """Whether a process lives in here; containers have mount namespaces of their own."""
-        try:
-            return os.readlink(f"/proc/{pid}/ns/mnt") == self._name
-        except OSError:
-            return False
 
     def path(self, inside: Word) -> Path:
         """Say under which name a path of the inside is seen from the outside."""

@@ -16,7 +16,8 @@ from grpc_tools import protoc  # type: ignore[import-untyped]
 from grpclib.client import Channel, UnaryUnaryMethod
 
 from tests.e2e import image
-from tests.e2e.node import Node, Task
+from tests.e2e.node import Node
+from tests.e2e.task import Task
 
 NAMESPACE: Final = "k8s.io"
 """Where the plugin keeps its containers."""

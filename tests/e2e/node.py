@@ -13,8 +13,7 @@ import os
 import shutil
 import subprocess
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -22,32 +21,11 @@ from typing import Final, Self
 from tests.e2e import image
 from tests.e2e.apart import Apart, Word
 from tests.e2e.containerd import TASKS, Containerd
-from tests.e2e.processes import PATIENCE, Process, everyone, kill_all, until
+from tests.e2e.processes import PATIENCE, Process, kill_all, until
+from tests.e2e.task import Task, run_words
 
-CGROUPS: Final = Path("/sys/fs/cgroup")
 BINARIES: Final = "RECONCILER_E2E_CONTAINERD"
 """Names a directory with another containerd than the one in PATH."""
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A task as it was when it was made.
-
-    Attributes:
-        namespace, id: Its name.
-        init: Its first process.
-        shim: Who looks after it; members of a pod share one.
-    """
-
-    namespace: str
-    id: str
-    init: Process
-    shim: Process
-
-    @property
-    def name(self) -> str:
-        """As people write it."""
-        return f"{self.namespace}/{self.id}"
 
 
 class Node:
@@ -55,7 +33,7 @@ class Node:
 
     def __init__(self, directory: Path, *, cri: bool = False, state: str | None = None) -> None:
         self.namespace = f"e2e-{uuid.uuid4().hex[:8]}"
-        self.apart = Apart()
+        self.apart = Apart(self.namespace)
         named = os.environ.get(BINARIES)
         self._directory = directory / self.namespace
         self._directory.mkdir()
@@ -110,11 +88,11 @@ class Node:
 
     def cgroups(self) -> list[Path]:
         """List the directories of this node's cgroup, one in each hierarchy."""
-        return sorted(CGROUPS.glob(f"*/{self.namespace}"))
+        return self.apart.belongings.cgroups()
 
     def processes(self) -> list[Process]:
         """List every living process of this node but the one that holds its mount namespace."""
-        return [one for one in everyone() if one.pid != self.apart.pid and self._is_mine(one.pid)]
+        return self.apart.belongings.processes()
 
     # ----------------------------------------------------------------------------- containers
 
@@ -126,7 +104,7 @@ class Node:
         self, name: str, *options: Word, command: Sequence[str] = image.FOR_EVER, pod: str = ""
     ) -> Task:
         """Run a container, in a pod if one is named: then its members share a shim."""
-        self.ctr(*_run_words(name, options, command, pod))
+        self.ctr(*run_words(name, options, command, pod))
         return self.task(name)
 
     def stopped(self, name: str, *, pod: str = "") -> Task:
@@ -181,7 +159,7 @@ class Node:
         wait = f'case " $* " in *" create "*) : >{reached}; read -r _ <{gate};; esac'
         wrapper.write_text(f'#!/bin/sh\n{wait}\nexec {runc} "$@"\n')
         wrapper.chmod(0o755)
-        words = _run_words(name, ["--runc-binary", wrapper], image.FOR_EVER, "")
+        words = run_words(name, ["--runc-binary", wrapper], image.FOR_EVER, "")
         client = self._popen(self._ctr(None, words))
         until(reached.exists, f"runc is to create {name}")
         yield self.shim(name)
@@ -206,6 +184,21 @@ class Node:
         self.containerd.kill()
         kill_all({one for task in tasks for one in (task.shim, task.init)})
 
+    def restart(self, *, unseen: Iterable[Task] = ()) -> None:
+        """Start containerd again; some bundles are out of its sight meanwhile, and so stay.
+
+        Versions differ in what they clean when they start. This way any of them leaves anything.
+        """
+        aside = self.apart.path(f"{self.state}-aside")
+        aside.mkdir(exist_ok=True)
+        moved = [(self.bundle(task.id), aside / task.id) for task in unseen]
+        for bundle, place in moved:
+            bundle.rename(place)
+        self.containerd.start()
+        for bundle, place in moved:
+            bundle.parent.mkdir(exist_ok=True)
+            place.rename(bundle)
+
     def lose(self, task: Task, *files: str) -> None:
         """Remove files of a bundle, those that are there."""
         for file in files:
@@ -225,31 +218,12 @@ class Node:
     def close(self) -> None:
         """End and remove all there ever was, by pid and by path, and check that it is gone."""
         self.containerd.kill()
-        until(self._ended, f"all processes of {self.namespace} end")
+        self.apart.belongings.end()
         for helper in self._helpers:
             helper.communicate()
         self.apart.close()
-        until(self._disbanded, f"the cgroups of {self.namespace} are empty")
+        self.apart.belongings.disband()
         shutil.rmtree(self._directory)
-
-    def _ended(self) -> bool:
-        kill_all(self.processes())
-        return not self.processes()
-
-    def _disbanded(self) -> bool:
-        for top in self.cgroups():
-            for directory, _, _ in os.walk(top, topdown=False):
-                with contextlib.suppress(OSError):
-                    os.rmdir(directory)
-        return not self.cgroups()
-
-    def _is_mine(self, pid: int) -> bool:
-        if self.apart.holds(pid):
-            return True
-        try:
-            return f"/{self.namespace}/" in Path(f"/proc/{pid}/cgroup").read_text()
-        except OSError:
-            return False
 
     def _ctr(self, namespace: str | None, words: Sequence[Word]) -> list[Word]:
         where = ["--address", self.address, "--namespace", namespace or self.namespace]
@@ -267,8 +241,3 @@ class Node:
         )
         self._helpers.append(helper)
         return helper
-
-
-def _run_words(name: str, options: Sequence[Word], command: Sequence[str], pod: str) -> list[Word]:
-    named = ["--annotation", f"io.kubernetes.cri.sandbox-id={pod}"] if pod else []
-    return ["run", "-d", *named, *options, image.NAME, name, *command]

@@ -14,15 +14,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypedDict
 
-from tests.e2e.apart import Word
-from tests.e2e.node import Node, Task
+from tests.e2e.apart import REPOSITORY, Word
+from tests.e2e.node import Node
 from tests.e2e.processes import PATIENCE, until
+from tests.e2e.task import Task
 
-REPOSITORY: Final = Path(__file__).resolve().parents[2]
 NOW: Final = ("--grace", "0s", "--threshold", "0s", "--yes")
 """Options of a `clean` that waits for nothing."""
 

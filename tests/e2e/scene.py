@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.e2e import cri
-from tests.e2e.node import Node, Task
+from tests.e2e.node import Node
 from tests.e2e.snapshot import Snapshot
+from tests.e2e.task import Task
 
 BARE: Final = "bare"
 """Nothing in the bundle but the mounted rootfs."""
@@ -71,20 +72,19 @@ def crashed(node: Node, *, also_lost: tuple[str, ...] = (), restart: bool) -> It
         if not restart:
             stack.enter_context(node.creating("slow"))
         orphan = node.orphan("orphan")
-        # containerd before 2.1 leaves such a bundle alone; later ones would end the orphan
         node.lose(orphan, "runtime")
         node.crash(*dead)
         for task in dead:
             _damage(node, task)
             node.lose(task, *also_lost)
         if restart:
-            node.containerd.start()
+            # containerd before 2.1 gives up on whatever lacks `runtime`; later ones must not see it
+            given_up = [orphan, *(dead if "runtime" in also_lost else [])]
+            node.restart(unseen=given_up if node.containerd.version >= (2, 1) else [])
             if late:
                 living += _stopped(node)
             stack.enter_context(node.creating("slow"))
-        if not restart or node.containerd.version < (2, 1):
-            living.append(orphan)
-        yield Scene(node, dead, living, ["slow"])
+        yield Scene(node, dead, [*living, orphan], ["slow"])
 
 
 def _living(node: Node) -> list[Task]:

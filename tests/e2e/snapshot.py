@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from tests.e2e.containerd import RUNTIME_DIR, TASKS
-from tests.e2e.node import Node, Task
+from tests.e2e.node import Node
+from tests.e2e.task import Task
 
 _CHUNK: Final = 1 << 20
 

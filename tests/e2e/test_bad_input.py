@@ -6,8 +6,9 @@ import pytest
 
 from tests.e2e import product
 from tests.e2e.apart import Word
-from tests.e2e.node import Node, Task
+from tests.e2e.node import Node
 from tests.e2e.snapshot import Snapshot, remains
+from tests.e2e.task import Task
 
 pytestmark = [pytest.mark.containerd, pytest.mark.safety]
 
@@ -29,9 +30,8 @@ def dead(node: Node) -> Task:
     """A leftover that `clean` would remove at once, beside a container that lives."""
     node.run("keeper")
     task = node.run("dead")
-    node.lose(task, "runtime")
     node.crash(task)
-    node.containerd.start()
+    node.restart(unseen=[task])
     return task
 
 

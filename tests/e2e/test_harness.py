@@ -5,13 +5,17 @@ What containerd does by itself is measured here too; the other tests rely on it.
 
 import contextlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.e2e import cri
-from tests.e2e.node import CGROUPS, Node
-from tests.e2e.processes import everyone
+from tests.e2e.apart import REPOSITORY
+from tests.e2e.belongings import CGROUPS, Belongings
+from tests.e2e.node import Node
+from tests.e2e.processes import Process, everyone, until
 from tests.e2e.snapshot import Snapshot, remains
 
 pytestmark = pytest.mark.containerd
@@ -111,6 +115,32 @@ def test_a_snapshot_sees_every_kind_of_change(node: Node) -> None:
     before = Snapshot.take(node, [task])
     task.init.kill()
     assert "init of" in seen()
+
+
+def test_a_node_ends_with_its_test_run_however_that_ends(tmp_path: Path) -> None:
+    make = (
+        "import pathlib, sys, tests.e2e.node as n\n"
+        "node = n.Node(pathlib.Path(sys.argv[1])).__enter__()\n"
+        "node.run('web'), node.stopped('done')\n"
+        "print(node.namespace, node.apart.pid, flush=True)\n"
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", make, tmp_path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.fspath(REPOSITORY)},
+    ) as doomed:
+        assert doomed.stdout is not None
+        name, pid = doomed.stdout.readline().split()
+        warden = Process.at(int(pid))
+        orphaned = Belongings(name, os.readlink(f"/proc/{pid}/ns/mnt"), warden.pid)
+        assert len(orphaned.processes()) == 4  # containerd, two shims, an init
+        doomed.kill()
+    until(lambda: not warden.alive, "the warden has done its work")
+    assert orphaned.processes() == []
+    assert orphaned.cgroups() == []
 
 
 def test_nothing_is_left_of_a_node_whatever_happened_on_it(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from reconciler.testing.replayed import Replayed, replay
 from tests.e2e import product
-from tests.e2e.node import Node, Task
+from tests.e2e.node import Node
 from tests.e2e.processes import kill_all, until
+from tests.e2e.task import Task
 from tests.replay.tidy import tidy
 
 pytestmark = [pytest.mark.containerd, pytest.mark.timeout(900)]
