@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.bench.figure import MS, Cost, Plan, Row, middle, several, spend, times
 from tests.bench.pile import Pile, with_pile
 from tests.e2e import product
-from tests.e2e.node import Node, Task
+from tests.e2e.node import Node
 
 _MADE_UP = 300
 
@@ -57,7 +57,7 @@ def _real(plan: Plan) -> Row:
 
 
 def _crash(node: Node, count: int, name: str) -> None:
-    tasks: list[Task] = [node.run(f"{name}-{number}") for number in range(count)]
+    tasks = [node.run(f"{name}-{number}") for number in range(count)]
     node.crash(*tasks)
 
 

@@ -1,0 +1,155 @@
+"""The daemon with its endpoints: what it holds, when it is ready, and how often it wakes."""
+
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tests.bench.figure import Plan, Row, environment
+from tests.bench.pile import STATE, Pile, with_pile
+
+_SIZES: Final = (0, 1_000, 10_000)
+_IDLE_SECONDS: Final = 30.0
+_PATIENCE: Final = 120.0
+_MIB: Final = 1 << 20
+_KIB: Final = 1 << 10
+
+
+class _Held(NamedTuple):
+    ready: float
+    known: float
+    rss: float
+    pss: float
+    parent_wakes: float
+    all_wakes: float
+
+
+def measure(plan: Plan) -> Iterator[Row]:
+    """At each size: start, memory after scrapes, and wake-ups while nothing changes."""
+    held = {size: with_pile(partial(_hold, size=size, rounds=plan.rounds)) for size in _SIZES}
+    for size, one in held.items():
+        yield Row(
+            f"`daemon` at {size:,} bundles: start to ready, to all judged",
+            f"{one.ready:.2f} s, {one.known:.2f} s",
+            design="0.6 s" if size == _SIZES[1] else "",
+        )
+        yield Row(
+            f"`daemon` at {size:,} bundles: memory with endpoints, scraped",
+            f"{one.rss / _MIB:.1f} MiB RSS, {one.pss / _MIB:.1f} MiB PSS with its zygote",
+            design="45 MiB" if size == _SIZES[1] else "",
+        )
+        yield Row(
+            f"`daemon` at {size:,} bundles: wake-ups a minute while nothing changes",
+            f"{one.parent_wakes:.0f} ({one.all_wakes:.0f} with its workers)",
+            design="0",
+        )
+    few, many = _SIZES[1:]
+    each = (held[many].rss - held[few].rss) / (many - few)
+    yield Row("`daemon`: memory of each further bundle", f"{each / _KIB:.2f} KiB", design="1.5 KiB")
+
+
+def _hold(pile: Pile, size: int, rounds: int) -> _Held:
+    pile.heap(size)
+    found = [_once(pile, size) for _ in range(rounds)]
+    return _Held(*(statistics.median(values) for values in zip(*found, strict=True)))
+
+
+def _once(pile: Pile, size: int) -> _Held:
+    own = pile.base / "own"
+    own.mkdir(exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = own / "config.toml"
+    config.write_text(
+        f'containerd = {{ state = "{STATE}", root = "{pile.base / "lib"}" }}\n'
+        f'http = {{ listen = "127.0.0.1:{port}", socket = "{own / "http.sock"}" }}\n'
+    )
+    env = {**environment(), "RUNTIME_DIRECTORY": str(own), "RECONCILER_LOCK_DIR": str(own)}
+    log = own / "log"
+    began = time.monotonic()
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "reconciler", "daemon", "--config", str(config)],
+            stdin=subprocess.DEVNULL,
+            stderr=file,
+            env=env,
+        )
+    try:
+        _until(lambda: b'"ready"' in log.read_bytes())
+        ready = time.monotonic() - began
+        _until(lambda: _leftovers(port) == size)
+        known = time.monotonic() - began
+        for _ in range(5):
+            for path in ("/metrics", "/status", "/", "/readyz?verbose"):
+                _get(port, path)
+        _until(lambda: len(_family(process.pid)) <= 2)
+        wakes = _wakes(process.pid)
+        time.sleep(_IDLE_SECONDS)
+        more = {pid: count - wakes.get(pid, 0) for pid, count in _wakes(process.pid).items()}
+        minute = 60.0 / _IDLE_SECONDS
+        pss = sum(_rollup(pid, "Pss") for pid in _family(process.pid))
+        rss = _rollup(process.pid, "Rss")
+        parent = more[process.pid] * minute
+        return _Held(ready, known, rss, pss, parent, sum(more.values()) * minute)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(_PATIENCE)
+
+
+def _until(found: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def _get(port: int, path: str) -> bytes:
+    connection = HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read()
+    finally:
+        connection.close()
+
+
+def _leftovers(port: int) -> int:
+    count: int = json.loads(_get(port, "/status"))["summary"]["verdicts"]["leftover"]
+    time.sleep(0.02)
+    return count
+
+
+def _family(pid: int) -> list[int]:
+    found = [pid]
+    for one in found:
+        children = Path(f"/proc/{one}/task/{one}/children")
+        if children.exists():
+            found += map(int, children.read_text().split())
+    return found
+
+
+def _wakes(pid: int) -> dict[int, int]:
+    """Count voluntary context switches by process, all threads together."""
+    found: dict[int, int] = {}
+    for one in _family(pid):
+        for task in os.listdir(f"/proc/{one}/task"):
+            for line in Path(f"/proc/{one}/task/{task}/status").read_text().splitlines():
+                if line.startswith("voluntary_ctxt_switches:"):
+                    found[one] = found.get(one, 0) + int(line.split()[1])
+    return found
+
+
+def _rollup(pid: int, what: str) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith(f"{what}:"):
+            return int(line.split()[1]) << 10
+    raise AssertionError(what)

@@ -1,0 +1,51 @@
+"""Memory of a `run` that watches piles of several sizes, and how often it wakes for nothing."""
+
+import statistics
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+from tests.bench.figure import Plan, Row
+from tests.bench.pile import Pile, with_pile
+from tests.bench.running import running
+
+_SIZES = (0, 1_000, 10_000)
+_IDLE_SECONDS = 20.0
+_MIB = 1 << 20
+_KIB = 1 << 10
+
+
+class _Held(NamedTuple):
+    rss: float
+    pss: float
+    wake_ups: float
+
+
+def measure(plan: Plan) -> Iterator[Row]:
+    """What it holds at each size, what a further bundle adds, and how quiet it is."""
+    held = {size: with_pile(partial(_hold, size=size, rounds=plan.rounds)) for size in _SIZES}
+    for size, one in held.items():
+        yield Row(
+            f"memory of `run` at {size:,} bundles",
+            f"{one.rss / _MIB:.1f} MiB RSS, {one.pss / _MIB:.1f} MiB PSS with its zygote",
+            design="45 MiB with endpoints" if size == _SIZES[1] else "",
+        )
+    few, many = _SIZES[1:]
+    each = (held[many].rss - held[few].rss) / (many - few)
+    yield Row("memory of each further bundle", f"{each / _KIB:.2f} KiB", design="1.5 KiB")
+    yield Row(
+        f"wake-ups a minute at {many:,} bundles while nothing changes",
+        f"{held[many].wake_ups:.0f}",
+        design="0",
+    )
+
+
+def _hold(pile: Pile, size: int, rounds: int) -> _Held:
+    pile.heap(size)
+    found: list[_Held] = []
+    for _ in range(rounds):
+        with running(pile, size) as one:
+            one.wait_alone()
+            wakes = one.wake_ups(_IDLE_SECONDS) * 60.0 / _IDLE_SECONDS
+            found.append(_Held(one.rss, one.pss, wakes))
+    return _Held(*(statistics.median(values) for values in zip(*found, strict=True)))
