@@ -32,11 +32,13 @@ from reconciler.decide.decisions import (
 )
 from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies
-from reconciler.model.evidence import InitState, Node
+from reconciler.model.evidence import InitState, Look, Node, ShimState, Sweep
+from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
     Doubt,
     DoubtKind,
     GuardsChecked,
+    Hint,
     HintKind,
     Looked,
     NodeLooked,
@@ -58,8 +60,6 @@ from reconciler.ports import (
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
-
-    from reconciler.model.ids import BundleKey
 
 SLICE: Final = 0.02
 """Longest time spent on close looks before the loop turns, in seconds."""
@@ -111,6 +111,8 @@ class Loop:
         self._asking = anyio.Lock()
         self._node = Node()
         self._node_since = float("-inf")
+        self._known_shims: dict[BundleKey, int] = {}
+        self._swept_shims: dict[BundleKey, int] = {}
         self._stopped = False
         self._turned = anyio.Event()
 
@@ -223,11 +225,26 @@ class Loop:
             del self._looks[key]
             look = stages.eyes.look(key)
             if look is not None:
-                lives = look.init.state is InitState.ALIVE
-                stages.exits.expect(key, init=look.init.pid if lives else None, shim=look.shim.pid)
+                self._expect_exits(key, look)
             self._take(self._now(), Looked(key, look))
             if stages.clock.monotonic() >= end:
                 return
+
+    def _expect_exits(self, key: BundleKey, look: Look) -> None:
+        """Watch the processes of a bundle.
+
+        Only a living init leads a look to its shim. Once init has ended the shim is the one last
+        known, or the one a sweep has shown: its death must not wait for the next listing.
+        """
+        shim = look.shim.pid
+        if shim is None and look.shim.state is ShimState.ALIVE:
+            group = BundleKey(key.namespace, look.shim.group or key.id)
+            swept = self._swept_shims
+            shim = self._known_shims.get(key) or swept.get(key) or swept.get(group)
+        if shim is not None:
+            self._known_shims[key] = shim
+        lives = look.init.state is InitState.ALIVE
+        self._stages.exits.expect(key, init=look.init.pid if lives else None, shim=shim)
 
     def _list(self, namespace: bytes | None, why: DoubtKind) -> None:
         stages = self._stages
@@ -259,6 +276,7 @@ class Loop:
                 case FinishRemoval():
                     self._errand(partial(self._finish, decision))
                 case Vanished():
+                    self._known_shims.pop(decision.key, None)
                     self._stages.exits.forget(decision.key)
                 case Judged() | Died() | OverBudget() | Braked():
                     pass
@@ -276,7 +294,15 @@ class Loop:
             sweep = await witnesses.sweep()
             self._stages.exits.expect_containerd(containerd.pid)
             self._node, self._node_since = Node(sweep, containerd), since
+            self._note_shims(sweep)
             self.emit(NodeLooked(since, sweep, containerd))
+
+    def _note_shims(self, sweep: Sweep) -> None:
+        """Look once at every bundle whose shim is seen for the first time, to watch its end."""
+        before, now = self._swept_shims, {shim.key: shim.pid for shim in sweep.shims}
+        self._swept_shims = now
+        for key in now.keys() - before.keys() - self._known_shims.keys():
+            self.emit(Hint(key))
 
     async def _check_guards(self) -> None:
         self.emit(GuardsChecked(await self._stages.guards.check()))

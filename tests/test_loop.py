@@ -10,10 +10,10 @@ from reconciler.decide.decisions import Judged, Verdict
 from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies
 from reconciler.loop import Loop, Stages
-from reconciler.model.evidence import Containerd, ContainerdState, Node, Sweep
+from reconciler.model.evidence import Containerd, ContainerdState, Node, ShimProcess, Sweep
 from reconciler.model.observations import Doubt, DoubtKind, Guard, Hint, NodeLooked, Refusal
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
-from tests.decide.world import ENFORCE, dead, key, running
+from tests.decide.world import ENFORCE, dead, key, running, stopped
 from tests.support.clock import VirtualClock
 from tests.support.fakes import (
     FakeExits,
@@ -211,6 +211,24 @@ async def test_init_and_shim_of_what_lives_are_watched_and_forgotten_when_gone(r
     rig.loop.emit(Hint(key()))
     await rig.run_for(1)
     assert rig.exits.expected == {}
+
+
+async def test_the_shim_of_a_stopped_task_stays_watched(rig):
+    look = running()
+    rig.eyes.tree[key()] = replace(look, shim=replace(look.shim, pid=99))
+    await rig.run_for(1)
+    rig.eyes.tree[key()] = stopped()
+    rig.loop.emit(Hint(key()))
+    await rig.run_for(1)
+    assert rig.exits.expected[key()] == (None, 99)
+
+
+async def test_the_shim_of_a_task_found_stopped_is_known_from_the_process_table(rig):
+    sweep = Sweep(answered=True, shims=(ShimProcess(key(), 77),))
+    rig.witnesses.node = Node(sweep, Containerd(ContainerdState.UP))
+    rig.eyes.tree[key()] = stopped()
+    await rig.run_for(1)
+    assert rig.exits.expected[key()] == (None, 77)
 
 
 async def test_watches_are_set_before_the_looks_of_a_listing(rig):
