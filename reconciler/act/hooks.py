@@ -33,11 +33,24 @@ def pick_runc(named: str, configured: str) -> str:
     if not named.startswith("/"):
         return configured
     try:
-        found = os.stat(named)
+        is_file = stat.S_ISREG(os.stat(named).st_mode)
     except OSError:
         return configured
-    is_ours = found.st_uid == 0 and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return named if is_ours and stat.S_ISREG(found.st_mode) else configured
+    return named if is_file and belongs_to(os.fsencode(named), 0) else configured
+
+
+def belongs_to(path: bytes, *owners: int) -> bool:
+    """Tell whether nobody but these users can change what is at a path or put another there."""
+    try:
+        parts = os.path.realpath(path, strict=True).split(b"/")
+        for number in range(1, len(parts) + 1):
+            found = os.stat(b"/".join(parts[:number]) or b"/")
+            others = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+            if found.st_uid not in owners or (others and not found.st_mode & stat.S_ISVTX):
+                return False
+    except OSError:
+        return False
+    return True
 
 
 def is_torn(runc_state: bytes) -> bool:
@@ -71,8 +84,12 @@ def run_hooks(runc: str, root: bytes, id_: bytes, seconds: float, tally: Tally) 
         tally: Told that something was done.
 
     Raises:
-        Blocked: It is not installed, failed, or has not ended in time.
+        Blocked: It is not installed, failed, or has not ended in time; or others than root could
+            have written the state, and with it the hooks that would run as root.
     """
+    if not belongs_to(b"/".join((root, id_, b"state.json")), 0, os.geteuid()):
+        detail = f"others than root can write {show(root)}/{show(id_)}; its hooks are not run"
+        raise Blocked(BlockReason.HOOKS, id_, detail)
     binary = _find(runc)
     if binary is None:
         raise Blocked(BlockReason.HOOKS, os.fsencode(runc), "not found; poststop hooks need it")
