@@ -10,6 +10,7 @@ on it as its users run it: :meth:`Ground.run`.
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,13 @@ from tests.support.canary import Canary, plant, snapshot
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOW = ("--grace", "0s", "--threshold", "0s", "--yes", "-o", "json")
 """Options of a `clean` that waits for nothing."""
+
+_RUNC = r"""#!/bin/sh
+state=$2/$5/state.json
+hook=$(sed -n 's/.*"poststop": \[{"path": "\([^"]*\)".*/\1/p' "$state")
+rm -f "$state"
+exec "${hook:-/bin/true}"
+"""
 
 Command = Sequence[str | os.PathLike[str]]
 
@@ -106,6 +114,12 @@ class Ground:
     live: list[Live]
     canaries: list[Canary]
     before: list[object] = field(default_factory=list)
+    open_sockets: list[socket.socket] = field(default_factory=list)
+
+    @property
+    def mark(self) -> Path:
+        """What a program that must not run would leave."""
+        return self.site.run / "mark"
 
     @property
     def programs(self) -> Path:
@@ -119,6 +133,8 @@ class Ground:
     def harm(self) -> list[str]:
         """Name what is lost or different; nothing, if all is well."""
         lost = [str(path) for canary in self.canaries for path in canary.lost()]
+        if self.mark.exists():
+            lost.append("a program ran that must not")
         for one, before in zip(self.live, self.before, strict=True):
             now = one.state()
             if now != before:
@@ -140,7 +156,7 @@ class Ground:
         """
         wanted: list[dict[str, object]] = [{"path": "/bin/true"}] if hooks else []
         if hooks:
-            self._have_runc()
+            self.have_runc()
         made = self.site.bundle(id_, namespace, mounted=mounted, cgroups=cgroups, hooks=wanted)
         layers = self.site.base / "lib" / "layers"
         upper = layers / f"{made.path.parent.name}-{made.path.name}" / "upper"
@@ -148,12 +164,12 @@ class Ground:
             self.canaries.append(Canary(upper, snapshot(upper)))
         return made
 
-    def _have_runc(self) -> None:
-        """Have a runc that does of `runc --root R delete --force ID` what matters here."""
+    def have_runc(self) -> None:
+        """Have a runc that does what matters of `runc --root R delete --force ID`: run the hook."""
         runc = self.programs / "runc"
         if not runc.exists():
             self.programs.mkdir(parents=True)
-            runc.write_text('#!/bin/sh\nrm -f "$2/$5/state.json"\n')
+            runc.write_text(_RUNC)
             runc.chmod(0o755)
 
     def words(self, command: str, *said: str) -> list[str]:
@@ -200,6 +216,7 @@ def ground(base: Path) -> Iterator[Ground]:
     lock = Path(os.fsdecode(site.layout.metadata_lock))
     lock.parent.mkdir(parents=True)
     lock.touch()  # and nobody holds it: containerd is proven down
+    made: Ground | None = None
     with Processes() as processes:
         try:
             live = [
@@ -215,6 +232,8 @@ def ground(base: Path) -> Iterator[Ground]:
             made.remember()
             yield made
         finally:
+            for listener in made.open_sockets if made else ():
+                listener.close()
             for process in processes.living:
                 process.end()
             site.close()
