@@ -274,10 +274,21 @@ class Containerd:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """The witnesses that speak about the whole node, as last heard."""
+    """The witnesses that speak about the whole node, as last heard.
+
+    Attributes:
+        sweep: What runs.
+        containerd: What containerd says.
+        served: The names living shims were started for, found at once however many there are.
+    """
 
     sweep: Sweep = field(default_factory=Sweep)
     containerd: Containerd = field(default_factory=Containerd)
+    served: frozenset[BundleKey] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Index the shims once, not for each bundle that is weighed."""
+        object.__setattr__(self, "served", frozenset(shim.key for shim in self.sweep.shims))
 
 
 class Facts(NamedTuple):
@@ -308,7 +319,7 @@ def weigh(key: BundleKey, identifier: bool, look: Look, node: Node) -> Facts:  #
         kind=look.kind,
         identifier=identifier,
         helper=_helper(key, node.sweep),
-        shim=_shim(key, look.shim, node.sweep, task),
+        shim=_shim(key, look.shim, node, task),
         init=look.init.state,
         cgroup=_cgroup(key, look.cgroup, node.sweep),
         runtime=look.runtime.state,
@@ -335,21 +346,21 @@ def _helper(key: BundleKey, sweep: Sweep) -> Answer:
     return Answer.YES if key in sweep.helpers else Answer.NO
 
 
-def _shim(key: BundleKey, shim: Shim, sweep: Sweep, task: TaskState) -> ShimState:
+def _shim(key: BundleKey, shim: Shim, node: Node, task: TaskState) -> ShimState:
     """Resolve the shim: its socket speaks first, the process table may only contradict death."""
     if shim.state in (ShimState.ALIVE, ShimState.NONE):
         return shim.state
-    if not sweep.answered:
+    if not node.sweep.answered:
         return ShimState.NONE
-    names = {key.id, shim.group} if shim.group is not None else {key.id}
-    if any(p.key.namespace == key.namespace and p.key.id in names for p in sweep.shims):
+    group = key.id if shim.group is None else shim.group
+    if key in node.served or BundleKey(key.namespace, group) in node.served:
         return ShimState.ALIVE
     if shim.state is ShimState.DEAD or shim.group is not None:
         return ShimState.DEAD
     # No file names a socket and none tells the group: any shim of the namespace might serve it.
     # Only containerd, answering and not listing the task, can then say that none does.
     if task is TaskState.NOT_LISTED or not any(
-        p.key.namespace == key.namespace for p in sweep.shims
+        served.namespace == key.namespace for served in node.served
     ):
         return ShimState.DEAD
     return ShimState.NONE
