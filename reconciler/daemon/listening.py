@@ -10,16 +10,45 @@ thread that is there by then, as the usual helpers leave one, would not be confi
 import os
 import socket
 import stat
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import dataclass
 from errno import ECONNREFUSED, ENOENT
 from typing import Final
 
 from anyio.abc import SocketListener
 
 from reconciler.errors import ReconcilerError, RefusedError
+from reconciler.settings.schema import Http
 
 _BACKLOG: Final = 128
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """Where requests come in: at ``ours`` also orders."""
+
+    ours: tuple[SocketListener, ...] = ()
+    public: tuple[SocketListener, ...] = ()
+
+
+@asynccontextmanager
+async def open_doors(http: Http) -> AsyncIterator[Doors]:
+    """Listen as the configuration says. The unix socket first: a daemon that runs is told by it.
+
+    Raises:
+        RefusedError: Another daemon runs.
+        ReconcilerError: An address is taken.
+    """
+    async with AsyncExitStack() as closes:
+        ours = (await listen_unix(http.socket),) if http.socket else ()
+        for listener in ours:
+            closes.push_async_callback(listener.aclose)
+        public = await listen_tcp(http.listen) if http.listen else ()
+        for listener in public:
+            closes.push_async_callback(listener.aclose)
+        yield Doors(ours, public)
 
 
 async def listen_tcp(address: str) -> tuple[SocketListener, ...]:

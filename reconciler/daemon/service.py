@@ -11,12 +11,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import anyio
-from anyio.abc import SocketListener, TaskGroup
-from structlog.typing import FilteringBoundLogger
+from anyio.abc import TaskGroup
 
 from reconciler import __version__
 from reconciler.assembly import Opened, acts, opened, setup_from
@@ -25,24 +23,25 @@ from reconciler.daemon.configuration import Configuration
 from reconciler.daemon.confinement import Confinement, confine
 from reconciler.daemon.endpoints import Check, Desk
 from reconciler.daemon.files import ConfigFiles
-from reconciler.daemon.listening import listen_tcp, listen_unix
+from reconciler.daemon.journalling import recording
+from reconciler.daemon.listening import Doors, open_doors
 from reconciler.daemon.notify import Notifier
 from reconciler.daemon.readiness import Readiness
 from reconciler.daemon.reloading import Reached, Reloader
 from reconciler.daemon.telling import Teller
 from reconciler.decide.engine import Engine
-from reconciler.errors import ConfigError, ReconcilerError, RefusedError, UsageError
-from reconciler.journal.recorder import FileRecorder, Options, check_target, recording
+from reconciler.errors import ReconcilerError, RefusedError
 from reconciler.loop import Loop
 from reconciler.model.observations import Stamp
 from reconciler.settings.load import Loaded
-from reconciler.settings.schema import Http
 from reconciler.telemetry.http import Server
+from reconciler.telemetry.lean import FilteringBoundLogger
 from reconciler.telemetry.logs import LogListener
 from reconciler.telemetry.metrics import Metrics
 from reconciler.telemetry.status import About, Attempts, JournalStatus, Status, gather
 
 if TYPE_CHECKING:
+    from reconciler.journal.recorder import FileRecorder
     from reconciler.ports import Listener
 
 STOP_WITHIN: Final = 10.0
@@ -87,17 +86,12 @@ async def serve(start: Start) -> None:
     # Signals first of all: none must end it in the middle of what comes next.
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with AsyncExitStack() as closes:
-            journal = _journal(start.loaded)
-            doors = await _open_doors(start.loaded.settings.http, closes)
+            journal = start.loaded.settings.journal
+            doors = await closes.enter_async_context(open_doors(start.loaded.settings.http))
             session = await closes.enter_async_context(
                 opened(setup, acting=acts(setup.policies), watching=True)
             )
-            confined = confine(
-                session.executor,
-                setup.layout,
-                start.loaded.settings.journal.path,
-                start.environ,
-            )
+            confined = confine(session.executor, setup.layout, journal.path, start.environ)
             recorders = await closes.enter_async_context(
                 recording(journal, session.stages.clock, setup.policies)
             )
@@ -116,41 +110,6 @@ async def serve(start: Start) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Doors:
-    """Where requests come in: at ``ours`` also orders."""
-
-    ours: tuple[SocketListener, ...] = ()
-    public: tuple[SocketListener, ...] = ()
-
-
-async def _open_doors(http: Http, closes: AsyncExitStack) -> _Doors:
-    """Listen. The unix socket first: if another daemon runs, that is what is to be told."""
-    ours = (await listen_unix(http.socket),) if http.socket else ()
-    for listener in ours:
-        closes.push_async_callback(listener.aclose)
-    public = await listen_tcp(http.listen) if http.listen else ()
-    for listener in public:
-        closes.push_async_callback(listener.aclose)
-    return _Doors(ours, public)
-
-
-def _journal(loaded: Loaded) -> Options | None:
-    """Say how to record; a restart keeps the journal of the run before as an earlier file.
-
-    Raises:
-        ConfigError: No journal can be written there.
-    """
-    journal = loaded.settings.journal
-    if not journal.path:
-        return None
-    try:
-        check_target(Path(journal.path))
-    except UsageError as error:
-        raise ConfigError(f"journal.path: {error.what}", error.hint) from None
-    return Options(Path(journal.path), max_size=journal.max_bytes, keep=journal.keep)
-
-
 class _Service:
     """One running daemon: the loop, and whoever is asked or told about it."""
 
@@ -158,7 +117,7 @@ class _Service:
         self,
         start: Start,
         session: Opened,
-        recorders: tuple[FileRecorder, ...],
+        recorders: "tuple[FileRecorder, ...]",
         confined: Confinement,
     ) -> None:
         stages, setup = session.stages, session.setup
@@ -200,7 +159,7 @@ class _Service:
         self._reloader = Reloader(self._configuration, reached)
 
     async def run(
-        self, tasks: TaskGroup, doors: _Doors, signals: AsyncIterator[signal.Signals]
+        self, tasks: TaskGroup, doors: Doors, signals: AsyncIterator[signal.Signals]
     ) -> None:
         """Serve, watch and turn until told to end."""
         loaded = self._start.loaded
@@ -224,7 +183,7 @@ class _Service:
 
     # ------------------------------------------------------------------ what goes on beside
 
-    def _serve(self, doors: _Doors, tasks: TaskGroup) -> None:
+    def _serve(self, doors: Doors, tasks: TaskGroup) -> None:
         order = self._reloader.order
         desk = Desk(self._loop.ping, self._checks, self._status, self._metrics, order)
         for listeners, orders in ((doors.ours, True), (doors.public, False)):

@@ -1,8 +1,7 @@
 """Telling: the daemon's own lines in the log, beside those about bundles."""
 
-from structlog.typing import FilteringBoundLogger
-
 from reconciler.ports import Clock
+from reconciler.telemetry.lean import FilteringBoundLogger
 from reconciler.telemetry.logs import iso
 
 

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Final
 
 from typing_extensions import override
@@ -66,6 +65,8 @@ def below(key: str, name: str) -> str:
 
 def nearest(name: str, known: Collection[str]) -> str:
     """Find the known name most like one; empty if none is like it."""
+    from difflib import get_close_matches  # only who made a mistake pays for it
+
     close = get_close_matches(name[:LONGEST], known, 1)
     return close[0] if close else ""
 

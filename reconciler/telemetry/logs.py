@@ -9,14 +9,19 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import msgspec
-import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 from typing_extensions import override
 
 from reconciler.decide.decisions import Decision
 from reconciler.model.observations import Observation, Stamp
 from reconciler.ports import Listener
 from reconciler.telemetry import records
+from reconciler.telemetry.lean import (
+    EventDict,
+    FilteringBoundLogger,
+    Processor,
+    WrappedLogger,
+    structlog,
+)
 from reconciler.telemetry.records import Record
 from reconciler.telemetry.repeats import Repeats
 from reconciler.telemetry.sink import DescriptorSink, Sink

@@ -10,9 +10,8 @@ from reconciler.cli.output import Output
 from reconciler.errors import ExitCode
 
 if TYPE_CHECKING:
-    from structlog.typing import FilteringBoundLogger
-
     from reconciler.settings.schema import Log
+    from reconciler.telemetry.lean import FilteringBoundLogger
 
 
 @click.command(cls=Command, name="daemon")
