@@ -2,8 +2,9 @@
 
 A signal goes only through a pidfd, and only after it was shown that the process behind it is the
 container's (I15): the pidfd is opened first, the evidence is taken then, and the pidfd is asked
-again whether its process lives. A cgroup's members count only if its name carries the id, so that
-no file of a bundle can point at somebody else's. What is left afterwards is a leftover like any
+again whether its process lives. A cgroup's members count only if its name carries the id and no
+other bundle may mean it (`reconciler.act.neighbours`), so that no file can point at somebody
+else's. What is left afterwards is a leftover like any
 other, with a grace of its own.
 """
 
@@ -18,6 +19,7 @@ from typing import Final
 from reconciler.act.blocked import Blocked
 from reconciler.act.channel import KillJob
 from reconciler.act.groups import carries
+from reconciler.act.neighbours import Neighbours
 from reconciler.act.record import Record, Tally
 from reconciler.act.second_look import NotLeftover, Seen, look_again
 from reconciler.act.steps import conclude
@@ -70,6 +72,7 @@ class _Ending:
             with ExitStack() as handles:
                 pinned = self._pin(handles)
                 if not pinned:
+                    self._make_sure(tally)
                     return f"{tally.mutations} processes killed"
                 ours = self._prove(pinned)
                 for pidfd in ours:
@@ -77,6 +80,13 @@ class _Ending:
                     tally.add()
                 _wait(ours)
         raise Blocked(BlockReason.CGROUP, self._job.key.id, "its processes do not end")
+
+    def _make_sure(self, tally: Tally) -> None:
+        """Raise if nobody was ended and somebody is there all the same."""
+        if not tally.mutations:
+            self.look(tally)
+            detail = "processes that cannot be shown to be its"
+            raise Blocked(BlockReason.CGROUP, self._job.key.id, detail)
 
     def _pin(self, handles: ExitStack) -> dict[int, int]:
         """Open a pidfd for whoever may be of this container; gives pid and pidfd."""
@@ -96,7 +106,7 @@ class _Ending:
         if seen is None:
             return set()
         init = seen.look.init
-        found = {pid for group in _own_groups(seen, self._job.key.id) for pid in _members(group)}
+        found = {pid for group in self._own_groups(seen) for pid in _members(group)}
         if init.state is InitState.ALIVE and init.pid is not None:
             found.add(init.pid)
         return found
@@ -114,7 +124,7 @@ class _Ending:
             if other.look is None or other.look.identity != self._job.identity:
                 raise
             return []  # the last one ended by itself meanwhile
-        paths = frozenset(b"/" + group.relative for group in _own_groups(seen, key.id))
+        paths = frozenset(b"/" + group.relative for group in self._own_groups(seen))
         cradle = Cradle(key.id, paths)
         init = seen.look.init
         ours = [
@@ -124,19 +134,36 @@ class _Ending:
                 (pid == init.pid and init.state is InitState.ALIVE)
                 or process.judge_one(Candidate(pid), cradle).state is InitState.ALIVE
             )
+            and not self._is_anothers(pid)
             and not process.has_ended(pidfd)
         ]
         if not ours and any(not process.has_ended(pidfd) for pidfd in pinned.values()):
             raise Blocked(BlockReason.CGROUP, key.id, "processes that cannot be shown to be its")
         return ours
 
+    def _own_groups(self, seen: Seen) -> list[CgroupDir]:
+        """Give the groups that carry the id and are no other bundle's."""
+        neighbours = self._neighbours()
+        return [
+            group
+            for group in seen.resources.cgroups
+            if carries(group.relative.rsplit(b"/", 1)[-1], self._job.key.id)
+            and neighbours.owner(b"/" + group.relative) is None
+        ]
 
-def _own_groups(seen: Seen, id_: bytes) -> list[CgroupDir]:
-    return [
-        group
-        for group in seen.resources.cgroups
-        if carries(group.relative.rsplit(b"/", 1)[-1], id_)
-    ]
+    def _is_anothers(self, pid: int) -> bool:
+        """Tell whether a process may be another bundle's, whatever files say; so if unsure."""
+        neighbours = self._neighbours()
+        try:
+            paths = process.read_cgroups(pid)
+            return any(neighbours.owner(path) is not None for path in paths)
+        except OSError:
+            return True
+
+    def _neighbours(self) -> Neighbours:
+        """Look at the others anew: they may have come meanwhile."""
+        place, job = self._place, self._job
+        return Neighbours(place.around(job.manner.layout, place.sweep(), job.key), job.key)
 
 
 def _members(group: CgroupDir) -> Iterator[int]:

@@ -8,6 +8,7 @@ of the id, still stands.
 from reconciler.act.channel import CleanJob
 from reconciler.act.fifos import remove_fifo_dir, shares_id
 from reconciler.act.groups import remove_group
+from reconciler.act.neighbours import Neighbours
 from reconciler.act.places import check_runc_state, remove_place
 from reconciler.act.record import Kept, Tally
 from reconciler.act.second_look import Seen
@@ -30,8 +31,11 @@ class Residue:
     def remove_cgroups(self, tally: Tally) -> str:
         """Remove its groups in every hierarchy; what one hierarchy refuses does not keep others."""
         kept = []
+        around = self._place.around(self._layout, self._place.sweep(), self._key)
+        neighbours = Neighbours(around, self._key)
         for group in self._resources.cgroups:
             try:
+                neighbours.refuse(b"/" + group.relative)
                 remove_group(group.mount, group.relative, self._key.id, tally)
             except Kept as reason:
                 kept.append(str(reason))

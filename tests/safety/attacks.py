@@ -171,7 +171,7 @@ def options_are_relative(on: Ground, bundle: Bundle) -> None:
 # ------------------------------------------------------------------------------------ cgroups
 
 
-def _name_cgroups(bundle: Bundle, path: str, paths: dict[str, str]) -> None:
+def name_cgroups(bundle: Bundle, path: str, paths: dict[str, str]) -> None:
     _rewrite(bundle.path / "config.json", linux={"cgroupsPath": path})
     _rewrite(bundle.runc_state / "state.json", cgroup_paths=paths)
 
@@ -185,18 +185,18 @@ def cgroup_paths_climb_out(on: Ground, bundle: Bundle) -> None:
     _remove_own_cgroups(bundle)
     behind = _canary(on, bundle.path.name)
     climbing = f"/sys/fs/cgroup/pids/../../../..{behind}"
-    _name_cgroups(bundle, f"/../../../..{behind}", {"pids": climbing})
+    name_cgroups(bundle, f"/../../../..{behind}", {"pids": climbing})
 
 
 def cgroup_paths_are_no_cgroups(on: Ground, bundle: Bundle) -> None:
     _remove_own_cgroups(bundle)
     behind = _canary(on, bundle.path.name)
-    _name_cgroups(bundle, f"/{on.site.cgroup}/nowhere", {"pids": str(behind)})
+    name_cgroups(bundle, f"/{on.site.cgroup}/nowhere", {"pids": str(behind)})
 
 
 def cgroup_paths_name_the_root(on: Ground, bundle: Bundle) -> None:
     _remove_own_cgroups(bundle)
-    _name_cgroups(bundle, "/", {group.parts[4]: f"/sys/fs/cgroup/{group.parts[4]}" for group in
+    name_cgroups(bundle, "/", {group.parts[4]: f"/sys/fs/cgroup/{group.parts[4]}" for group in
                                 bundle.cgroups})  # fmt: skip
 
 
@@ -204,14 +204,14 @@ def cgroup_paths_name_a_live_task(on: Ground, bundle: Bundle) -> None:
     _remove_own_cgroups(bundle)
     live = on.live[0].bundle
     path = "/" + "/".join(live.cgroups[0].parts[5:])
-    _name_cgroups(bundle, path, {group.parts[4]: str(group) for group in live.cgroups})
+    name_cgroups(bundle, path, {group.parts[4]: str(group) for group in live.cgroups})
 
 
 def cgroup_paths_name_a_stopped_task(on: Ground, bundle: Bundle) -> None:
     _remove_own_cgroups(bundle)
     live = on.live[1].bundle
     path = "/" + "/".join(live.cgroups[0].parts[5:])
-    _name_cgroups(bundle, path, {group.parts[4]: str(group) for group in live.cgroups})
+    name_cgroups(bundle, path, {group.parts[4]: str(group) for group in live.cgroups})
 
 
 # ------------------------------------------------------------------------------------ sockets

@@ -250,10 +250,7 @@ def _live(site: Node, processes: Processes, id_: str, *, lives: bool) -> Live:
     address = os.fsdecode(site.layout.address)
     shim = processes.shim(namespace, name, address, os.fsencode(bundle.socket))
     init = processes.init(name)
-    (bundle.path / "init.pid").write_text(str(init.pid))
-    state = json.loads((bundle.runc_state / "state.json").read_text())
-    state |= {"init_process_pid": init.pid, "init_process_start": init.start_ticks}
-    (bundle.runc_state / "state.json").write_text(json.dumps(state))
+    name_init(bundle, init)
     if lives:
         for group in bundle.cgroups:
             if "cpuset" not in group.parts:  # of version 1, which must be set up first
@@ -261,3 +258,11 @@ def _live(site: Node, processes: Processes, id_: str, *, lives: bool) -> Live:
     else:
         init.end()
     return Live(bundle, shim, init)
+
+
+def name_init(bundle: Bundle, init: Process) -> None:
+    """Say in init.pid and in runc's state that this process is init."""
+    (bundle.path / "init.pid").write_text(str(init.pid))
+    state = json.loads((bundle.runc_state / "state.json").read_text())
+    state |= {"init_process_pid": init.pid, "init_process_start": init.start_ticks}
+    (bundle.runc_state / "state.json").write_text(json.dumps(state))

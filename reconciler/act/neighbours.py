@@ -1,0 +1,85 @@
+"""Neighbours: whether a cgroup that a bundle names is really another bundle's.
+
+Files name cgroups, and a file may be wrong or lie: two namespaces may have the same id, and a
+systemd scope ``cri-containerd-x-c1.scope`` ends in ``-c1`` though it is that of ``x-c1``. So before
+anything is done to a cgroup or to who is in it, every other bundle of the tree that it could stand
+for is looked at; one that names it too, or cannot be asked, owns it. Reads only.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Final
+
+from reconciler import kernel
+from reconciler.act.record import Kept
+from reconciler.model.evidence import CgroupState
+from reconciler.model.ids import BundleKey, show
+from reconciler.probe.bundle import examine
+from reconciler.probe.process import names_in
+from reconciler.probe.surroundings import Surroundings
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class Neighbours:
+    """The other bundles of a tree, as seen from one of them.
+
+    Args:
+        around: The node.
+        key: The bundle at hand.
+    """
+
+    def __init__(self, around: Surroundings, key: BundleKey) -> None:
+        self._around = around
+        self._key = key
+        self._owners: dict[bytes, BundleKey | None] = {}
+
+    def owner(self, path: bytes) -> BundleKey | None:
+        """Name another bundle that a cgroup may belong to, or one above it; None if there is none.
+
+        Args:
+            path: Within a hierarchy, from its root.
+
+        Raises:
+            OSError: The tree cannot be read.
+        """
+        if path not in self._owners:
+            claims = (other for other in self._candidates(path) if self._claims(other, path))
+            self._owners[path] = next(claims, None)
+        return self._owners[path]
+
+    def refuse(self, path: bytes) -> None:
+        """Raise Kept if a cgroup may be another bundle's."""
+        other = self.owner(path)
+        if other is not None:
+            raise Kept(f"cgroup {show(path)} may be that of {other}")
+
+    def _candidates(self, path: bytes) -> Iterator[BundleKey]:
+        """Give the bundles that are there and whose id a part of the path may stand for."""
+        ids = dict.fromkeys(id_ for part in path.split(b"/") if part for id_ in names_in(part))
+        tree = os.open(self._around.layout.tasks, _DIRECTORY)
+        try:
+            for namespace in map(os.fsencode, os.listdir(tree)):
+                for id_ in ids:
+                    other = BundleKey(namespace, id_)
+                    if other != self._key and _is_there(tree, other):
+                        yield other
+        finally:
+            os.close(tree)
+
+    def _claims(self, other: BundleKey, path: bytes) -> bool:
+        found = examine(self._around, other)
+        if found is None:
+            return False
+        if found.look.cgroup is CgroupState.NONE:
+            return True
+        own = (b"/" + group.relative + b"/" for group in found.resources.cgroups)
+        return any((path + b"/").startswith(one) for one in own)
+
+
+def _is_there(tree: int, key: BundleKey) -> bool:
+    try:
+        kernel.statx(tree, b"/".join(key))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
