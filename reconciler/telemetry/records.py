@@ -78,9 +78,7 @@ class Record:
     repeats: tuple[str, ...] | None = None
 
 
-_QUIET_DOUBTS = frozenset(
-    {DoubtKind.START, DoubtKind.TIMER, DoubtKind.ASKED, DoubtKind.NAMESPACE}
-)
+_QUIET_DOUBTS = frozenset({DoubtKind.START, DoubtKind.TIMER, DoubtKind.ASKED, DoubtKind.NAMESPACE})
 _RETRIED = frozenset({Phase.DUE, Phase.CLEANING, Phase.BLOCKED, Phase.HELD})
 """Phases a leftover passes again at each attempt."""
 
