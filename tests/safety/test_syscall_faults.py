@@ -13,19 +13,21 @@ from typing import Any
 import anyio
 import pytest
 
+from reconciler import kernel
 from reconciler.demo.processes import Process
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from tests.safety import straced
 from tests.safety.faulting import REASONS
 from tests.safety.ground import Ground, ground
-from tests.safety.working import Work, in_shards, working
+from tests.safety.working import Work, hidden_of, in_shards, working
 from tests.support.bundles import Bundle
 from tests.support.canary import plant
 from tests.support.mountns import private_mounts
 
 pytestmark = [pytest.mark.safety, pytest.mark.kernel]
 
-SLOW = 1_000_000  # microseconds
+RENAME_EXCHANGE = 2
+SLOW = 400_000  # microseconds
 
 
 def failed(*options: str) -> int:
@@ -126,7 +128,7 @@ async def meanwhile(work: Work, bundle: Bundle, call: str, change: Callable[[], 
         await attached.wait()
         with anyio.fail_after(10):
             held = 0
-            while held < 20:  # other stops of the tracee take microseconds
+            while held < 10:  # other stops of the tracee take microseconds
                 held = held + 1 if straced.is_stopped(pid) else 0
                 await anyio.sleep(0.005)
         change()
@@ -160,6 +162,48 @@ def test_an_id_created_again_before_the_rename_gets_its_name_back(tmp_path: Path
         assert "renamed back" in outcome.detail
 
     on_ground(tmp_path, main)
+
+
+@pytest.mark.parametrize("level", ["bundle", "namespace"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "umount2:when=1",  # of rootfs
+        "unlinkat:when=1",  # the rmdir of rootfs
+        "unlinkat:when=2",  # of the first cgroup
+        "renameat2:when=2",  # of the bundle
+        "getdents64:when=9",  # in the removal
+    ],
+)
+@private_mounts
+def test_exchanged_for_a_live_one_between_look_and_act(
+    tmp_path: Path, call: str, level: str
+) -> None:
+    """The live one is in the dead one's place while the worker goes on, and back after that."""
+
+    async def main(work: Work) -> None:
+        bundle = await work.bundle("exchanged")
+        live = work.on.live[0].bundle.path
+        pairs: list[tuple[Path, Path]] = []
+
+        def exchange() -> None:
+            dead = hidden_of(bundle) or bundle.path
+            pair = (dead, live) if level == "bundle" else (dead.parent, live.parent)
+            pairs.append(pair)
+            swap(*pair)
+
+        outcome = await meanwhile(work, bundle, call, exchange)
+        swap(*pairs[0])
+        assert outcome.result in {Result.BLOCKED, Result.CLEANED, Result.SKIPPED}, outcome
+
+    on_ground(tmp_path, main)
+
+
+def swap(one: Path, other: Path) -> None:
+    """Exchange two directories; one that is gone by now is made again for that."""
+    one.mkdir(exist_ok=True)
+    here = kernel.AT_FDCWD
+    kernel.renameat2(here, os.fsencode(one), here, os.fsencode(other), RENAME_EXCHANGE)
 
 
 @private_mounts
