@@ -7,6 +7,7 @@ stays small on a large node; `scan` lists everything.
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from typing import Final
 
 import msgspec
@@ -144,7 +145,9 @@ def gather(engine: Engine, attempts: Attempts, about: About, stamp: Stamp) -> St
     """Put the status together; one pass over all bundles."""
     summary = engine.summary(stamp.mono)
     node, hold = engine.node.containerd, engine.hold
-    notable = sorted(_notable(engine.views(stamp.mono)), key=_urgency)
+    # Never all views at once: on a large node they are many megabytes.
+    urgent = nsmallest(MOST_BUNDLES, _notable(engine.views(stamp.mono)), key=_urgency)
+    notable = sum(n for (_, verdict), n in summary.verdicts.items() if verdict in _LISTED)
     return Status(
         version=about.version,
         mode=about.mode,
@@ -173,8 +176,8 @@ def gather(engine: Engine, attempts: Attempts, about: About, stamp: Stamp) -> St
             oldest_leftover_age_seconds=round(summary.oldest_leftover_age, 3),
             over_budget={kind.value: count for kind, count in summary.over_budget.items()},
         ),
-        bundles=[shapes.bundle(view, attempts.layout) for view in notable[:MOST_BUNDLES]],
-        omitted=max(0, len(notable) - MOST_BUNDLES),
+        bundles=[shapes.bundle(view, attempts.layout) for view in urgent],
+        omitted=max(0, notable - len(urgent)),
         recent=list(attempts.recent),
     )
 
