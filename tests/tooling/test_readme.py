@@ -4,15 +4,21 @@ import re
 from pathlib import Path
 
 import click
-import pytest
+import msgspec
 
 from reconciler.cli.app import COMMANDS, app
 from reconciler.cli.options import global_options
+from reconciler.decide.engine import Engine
+from reconciler.decide.policy import Policies
 from reconciler.decide.verdicts import RULES
 from reconciler.demo.cast import CAST
 from reconciler.errors import ExitCode
 from reconciler.probe.privileges import PARENT, WORKER
 from reconciler.settings import schema
+from reconciler.settings.check import known_keys
+from reconciler.telemetry.metrics import Metrics
+from tests.daemon.test_endpoints import PROMISED
+from tests.support.clock import VirtualClock
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 
@@ -101,23 +107,31 @@ def test_every_option_of_a_command_is_there_and_no_other() -> None:
     assert told == {name: options(command) for name, command in commands().items()}
 
 
-def keys(section: str) -> dict[str, object]:
-    fields = getattr(schema, section.capitalize()).__struct_fields__
-    default = getattr(schema.Settings(), section)
-    return {f"{section}.{name}": getattr(default, name) for name in fields}
-
-
-@pytest.mark.parametrize("section", ["containerd", "watch", "cleanup", "brake"])
-def test_every_key_is_there_with_its_default(section: str) -> None:
+def test_every_key_is_there_with_its_default() -> None:
     rows = {
-        code(key)[0]: code(default)[0] for key, default, _ in table("key", "default", "meaning")
+        code(key)[0]: "".join(code(value)) for key, value, _ in table("key", "default", "meaning")
     }
-    expected = {
-        key: str(getattr(value, "value", value)).replace("True", "true").replace("False", "false")
-        for key, value in keys(section).items()
+    plain = msgspec.to_builtins(schema.Settings())
+    for key in known_keys():
+        found: object = plain
+        for part in key.split("."):
+            assert isinstance(found, dict)
+            found = found[part]
+        name = re.sub(r"^debris\.[^.]+", "debris.KIND", key)
+        assert rows[name] == (str(found).lower() if isinstance(found, bool) else str(found)), key
+    known = {re.sub(r"^debris\.[^.]+", "debris.KIND", key) for key in known_keys()}
+    assert rows.keys() == known
+
+
+def test_every_metric_is_there_with_its_labels() -> None:
+    text = Metrics(Engine(Policies()), VirtualClock()).render().decode()
+    names = set(re.findall(r"^# TYPE containerd_reconciler_(\S+) ", text, re.MULTILINE))
+    rows = {
+        code(name)[0]: set(code(labels)) for name, labels, _ in table("metric", "labels", "meaning")
     }
-    assert {key: rows[key] for key in rows if key.startswith(f"{section}.")} == expected
-    assert rows["mode"] == schema.Settings().mode.value
+    assert rows.keys() == {name for name in names if not name.endswith("_created")}
+    for name, labels in PROMISED.items():
+        assert rows[name.removesuffix("_count")] == labels, name
 
 
 def test_the_output_of_the_demo_is_that_of_the_demo() -> None:
