@@ -18,7 +18,7 @@ from reconciler.model.evidence import Containerd, Look, Mount, Node, weigh
 from reconciler.model.ids import BundleKey, is_identifier, show
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.bundle import Resources, examine
-from reconciler.probe.mounts import MOUNTINFO, parse
+from reconciler.probe.points import MountPoints
 
 ROOTFS: Final = b"rootfs"
 VOLATILE: Final = frozenset({"tmpfs", "ramfs"})
@@ -93,10 +93,11 @@ def refuse_foreign(mounts: tuple[Mount, ...]) -> None:
             raise Blocked(BlockReason.FOREIGN_MOUNT, mount.path, detail)
 
 
-def refuse_mounts(bundle: int, key: BundleKey) -> None:
+def refuse_mounts(points: MountPoints, bundle: int, key: BundleKey) -> None:
     """Make sure by the mount table itself that nothing is mounted at or below the bundle.
 
     Args:
+        points: Asks the mount table.
         bundle: Handle on it; the kernel's own path of it is what the table shows.
         key: Its name, for people.
 
@@ -105,13 +106,9 @@ def refuse_mounts(bundle: int, key: BundleKey) -> None:
     """
     try:
         path = os.readlink(b"/proc/self/fd/%d" % bundle)
-        with open(MOUNTINFO, "rb") as table:
-            data = table.read()
+        found = points.below(path)
     except OSError as error:
         raise blocked_by(error, key.id) from None
-    # A name of 76 plain characters needs no escaping, and a line that only contains it is parsed.
-    lines = b"\n".join(line for line in data.split(b"\n") if key.id in line)
-    for entry in parse(lines):
-        if entry.point == path or entry.point.startswith(path + b"/"):
-            detail = f"a {show(entry.fstype)} is still mounted there"
-            raise Blocked(BlockReason.FOREIGN_MOUNT, entry.point[len(path) + 1 :] or b".", detail)
+    for one in found:
+        detail = f"a {show(one.fstype)} is still mounted there"
+        raise Blocked(BlockReason.FOREIGN_MOUNT, one.point[len(path) + 1 :] or b".", detail)

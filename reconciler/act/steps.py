@@ -222,7 +222,7 @@ class _Cleanup:
 
     def _remove_rootfs(self, tally: Tally) -> str:
         """Look at the mount table itself once more: what is left below must not be ours to lose."""
-        refuse_mounts(self._bundle, self._job.key)
+        refuse_mounts(self._place.points, self._bundle, self._job.key)
         tally.add(remove_mount_point(self._bundle, ROOTFS))
         return ""
 

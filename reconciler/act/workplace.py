@@ -11,10 +11,11 @@ from reconciler.act.fifos import FifoDirs, open_fifos
 from reconciler.act.record import Note
 from reconciler.act.users import SocketUsers
 from reconciler.clock import SystemClock
-from reconciler.model.evidence import Sweep
+from reconciler.model.evidence import Mount, Sweep
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
-from reconciler.probe.mounts import MOUNTINFO, TreeMounts, index
+from reconciler.probe.mounts import TreeMounts
+from reconciler.probe.points import MountPoints
 from reconciler.probe.surroundings import Surroundings
 from reconciler.probe.sweep import sweep
 
@@ -47,6 +48,7 @@ class Workplace:
         self.stop = stop
         self.users = SocketUsers(clock)
         self.fifo_dirs = FifoDirs()
+        self.points = MountPoints(clock)
         self._sweep = Fresh(clock, sweep)
         self._open_fifos = Fresh(clock, open_fifos)
         self._node = _Node(clock)
@@ -62,25 +64,28 @@ class Workplace:
         for each bundle would make a pile of them cost its square.
         """
         around = self._node.get(layout, swept)
-        around.mounts = own_mounts(around.tree, key)
+        around.mounts = self._own_mounts(around.tree, key)
         return around
 
     def open_fifos(self) -> frozenset[bytes]:
         """Give the names of the stream FIFOs that somebody has open."""
         return self._open_fifos.get()
 
-
-def own_mounts(tree: bytes, key: BundleKey) -> TreeMounts | None:
-    """Read the mount table anew, for one bundle and its namespace; None if it cannot be read."""
-    try:
-        with open(MOUNTINFO, "rb") as table:
-            data = table.read()
-    except OSError:
-        return None
-    # A bundle that is judged by them has a plain name, which the table shows as it is.
-    namespace = b"/" + key.namespace + b" "
-    lines = (line for line in data.split(b"\n") if key.id in line or namespace in line)
-    return index(b"\n".join(lines), tree)
+    def _own_mounts(self, tree: bytes, key: BundleKey) -> TreeMounts | None:
+        """Ask for the mounts of one bundle anew; None if that cannot be told."""
+        if not tree:
+            return None
+        path = b"/".join((tree, *key))
+        try:
+            found = self.points.below(path)
+        except OSError:
+            return None
+        cut = len(path) + 1
+        own = (
+            Mount(m.point[cut:], m.mount_id, m.fstype.decode("ascii", "backslashreplace"))
+            for m in found
+        )
+        return TreeMounts({key: tuple(own)})
 
 
 class _Node:

@@ -67,6 +67,14 @@ def of_type(data: bytes, prefix: bytes) -> Iterator[MountEntry]:
             yield entry
 
 
+def entries_at(data: bytes, path: bytes) -> list[MountEntry]:
+    """Read only the lines of mounts at or below a real path."""
+    needle = b" " + _escape(path)
+    lines = b"\n".join(line for line in data.split(b"\n") if needle in line)
+    inside = path + b"/"
+    return [one for one in parse(lines) if one.point == path or one.point.startswith(inside)]
+
+
 def _parse_line(line: bytes) -> MountEntry | None:
     left, _, right = line.partition(b" - ")  # spaces in names are escaped, so this is the first
     head, tail = left.split(b" "), right.split(b" ", _RIGHT - 1)

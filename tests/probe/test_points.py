@@ -1,0 +1,93 @@
+"""Mount points below one directory: what the kernel lists is what its table says."""
+
+from pathlib import Path
+
+import pytest
+
+from reconciler.clock import SystemClock
+from reconciler.kernel.mounts import Mounted, list_mounts, stat_mount
+from reconciler.probe import mounts, points
+from reconciler.probe.points import MountPoints
+from tests.support.clock import VirtualClock
+from tests.support.mountns import MNT_DETACH, mount, private_mounts, tmpfs, umount
+
+MS_MOVE = 8192
+
+
+def lists() -> bool:
+    try:
+        list_mounts()
+    except OSError:
+        return False
+    return True
+
+
+def by_text(path: Path) -> list[Mounted]:
+    asked = MountPoints(SystemClock())
+    asked._lists = False
+    return asked.below(bytes(path))
+
+
+def both_ways(path: Path, asked: MountPoints) -> list[bytes]:
+    found = asked.below(bytes(path))
+    assert found == by_text(path)
+    cut = len(bytes(path))
+    return [one.point[cut:] for one in found]
+
+
+@private_mounts
+def test_the_kernels_list_is_its_table(tmp_path: Path) -> None:
+    if not lists():
+        pytest.skip("the kernel has no listmount (before 6.8)")
+    odd = tmp_path / "a b\nc\\d\udcff"
+    odd.mkdir()
+    tmpfs(odd)
+    told = [stat_mount(number) for number in list_mounts()]
+    table = mounts.parse(Path("/proc/self/mountinfo").read_bytes())
+    assert told == [Mounted(one.mount_id, one.point, one.fstype) for one in table]
+    assert told[-1].point == bytes(odd)
+
+
+@private_mounts
+def test_what_is_at_or_below_is_found_and_nothing_beside_it(tmp_path: Path) -> None:
+    asked = MountPoints(SystemClock())
+    bundle, beside = tmp_path / "c1", tmp_path / "c10"
+    for place in (bundle / "rootfs", beside / "rootfs"):
+        place.mkdir(parents=True)
+        tmpfs(place)
+    (bundle / "rootfs" / "proc").mkdir()
+    tmpfs(bundle / "rootfs" / "proc")
+    assert both_ways(bundle, asked) == [b"/rootfs", b"/rootfs/proc"]
+    tmpfs(bundle / "rootfs")
+    assert both_ways(bundle, asked) == [b"/rootfs", b"/rootfs/proc", b"/rootfs"]
+    tmpfs(bundle)
+    assert both_ways(bundle, asked)[-1] == b""
+
+
+@private_mounts
+def test_what_came_or_went_is_known_at_once(tmp_path: Path) -> None:
+    asked = MountPoints(VirtualClock())  # time stands still: nothing is forgotten
+    assert both_ways(tmp_path, asked) == []
+    place = tmp_path / "extra"
+    place.mkdir()
+    for _ in range(3):
+        tmpfs(place)
+        assert both_ways(tmp_path, asked) == [b"/extra"]
+        umount(place)
+        assert both_ways(tmp_path, asked) == []
+
+
+@private_mounts
+def test_what_was_moved_is_known_a_moment_later(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    asked = MountPoints(clock)
+    old, new = tmp_path / "old", tmp_path / "new"
+    for place in (old, new):
+        place.mkdir()
+    tmpfs(old)
+    assert both_ways(old, asked) == [b""]
+    mount(old, new, None, MS_MOVE)
+    clock.now += points.FRESH_SECONDS
+    assert both_ways(new, asked) == [b""]
+    assert both_ways(old, asked) == []
+    umount(new, MNT_DETACH)
