@@ -9,36 +9,58 @@ asked who has it open; no answer there means somebody has (design section 3, ste
 import os
 import stat
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from reconciler import kernel
 from reconciler.act.record import Kept, Tally
 from reconciler.model.ids import BundleKey, show
 
+if TYPE_CHECKING:
+    from reconciler.ports import Clock
+
+FRESH_SECONDS: Final = 1.0
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _ENDS: Final = (b"stdin", b"stdout", b"stderr")
 _PROC: Final = b"/proc"
 
 
 class FifoDirs:
-    """Remembers which numbered directories hold FIFOs of which id; each is read once."""
+    """Remembers which numbered directories hold FIFOs of which id.
 
-    def __init__(self) -> None:
+    Each is read once; the list of them is a moment old at most. A client makes them before the
+    bundle, so none comes for a bundle that is dead.
+
+    Args:
+        clock: Says how old the list is.
+    """
+
+    def __init__(self, clock: "Clock") -> None:
+        self._clock = clock
+        self._until = 0.0
         self._fifos = b""
         self._ids: dict[bytes, frozenset[bytes]] = {}
+        self._numbers: dict[bytes, list[bytes]] = {}
 
     def of(self, fifos: bytes, id_: bytes) -> list[bytes]:
-        """Give the directories below ``fifos`` that hold FIFOs of an id.
+        """Give the directories below ``fifos`` that hold, or held a moment ago, FIFOs of an id.
 
         Raises:
             OSError: ``fifos`` cannot be read.
         """
+        now = self._clock.monotonic()
+        if fifos != self._fifos or now >= self._until:
+            self._list(fifos)
+            self._until = now + FRESH_SECONDS
+        return self._numbers.get(id_, [])
+
+    def _list(self, fifos: bytes) -> None:
         if fifos != self._fifos:
             self._fifos, self._ids = fifos, {}
+        self._numbers = {}
         try:
             top = os.open(fifos, _DIRECTORY)
         except FileNotFoundError:
-            return []
+            return
         try:
             numbers = {name for name in _names(top) if name.isdigit()}
             for gone in self._ids.keys() - numbers:
@@ -49,7 +71,9 @@ class FifoDirs:
                     self._ids[number] = ids
         finally:
             os.close(top)
-        return sorted(number for number, ids in self._ids.items() if id_ in ids)
+        for number in sorted(self._ids):
+            for id_ in self._ids[number]:
+                self._numbers.setdefault(id_, []).append(number)
 
 
 def shares_id(tree: bytes, key: BundleKey) -> bool:
@@ -103,6 +127,8 @@ def remove_fifo_dir(
         directory = kernel.open_beneath(top, number)
         try:
             names = [name for name in _names(directory) if _is_fifo_of(directory, name, id_)]
+            if not names:
+                return  # by now it is another's, who may be about to fill it
             if not is_open.isdisjoint(names):
                 raise Kept(f"somebody has a FIFO in {show(number)} open")
             for name in names:
@@ -112,6 +138,8 @@ def remove_fifo_dir(
             os.close(directory)
         os.rmdir(number, dir_fd=top)
         tally.add()
+    except FileNotFoundError:
+        return  # gone since it was listed
     finally:
         os.close(top)
 

@@ -31,7 +31,7 @@ class Residue:
     def remove_cgroups(self, tally: Tally) -> str:
         """Remove its groups in every hierarchy; what one hierarchy refuses does not keep others."""
         kept = []
-        around = self._place.around(self._layout, self._place.sweep(), self._key)
+        around = self._place.node(self._layout, self._place.sweep())
         neighbours = Neighbours(around, self._key)
         for group in self._resources.cgroups:
             try:

@@ -47,7 +47,7 @@ class Workplace:
         self.ask_delete = ask_delete
         self.stop = stop
         self.users = SocketUsers(clock)
-        self.fifo_dirs = FifoDirs()
+        self.fifo_dirs = FifoDirs(clock)
         self.points = MountPoints(clock)
         self._sweep = Fresh(clock, sweep)
         self._open_fifos = Fresh(clock, open_fifos)
@@ -66,6 +66,10 @@ class Workplace:
         around = self._node.get(layout, swept)
         around.mounts = self._own_mounts(around.tree, key)
         return around
+
+    def node(self, layout: Layout, swept: Sweep) -> Surroundings:
+        """Give the node without anybody's mounts asked anew."""
+        return self._node.get(layout, swept)
 
     def open_fifos(self) -> frozenset[bytes]:
         """Give the names of the stream FIFOs that somebody has open."""

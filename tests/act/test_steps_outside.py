@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.act.channel import Manner
-from reconciler.act.fifos import open_fifos, remove_fifo_dir
+from reconciler.act.fifos import FRESH_SECONDS, FifoDirs, open_fifos, remove_fifo_dir
 from reconciler.act.groups import carries
 from reconciler.act.hooks import pick_runc
 from reconciler.act.record import Kept, Tally
@@ -17,6 +17,7 @@ from reconciler.model.hidden import hidden_name
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import BlockReason, Result, StepResult
 from tests.support.bundles import Bundle, Site, identify, listen
+from tests.support.clock import VirtualClock
 from tests.support.hand import (
     Hand,
     assert_blocked,
@@ -275,6 +276,25 @@ def test_streams_that_somebody_has_open_are_kept(tmp_path: Path) -> None:
     with pytest.raises(Kept):
         remove_fifo_dir(os.fsencode(tmp_path), b"1", b"c1", frozenset({b"c1-stdin"}), Tally())
     assert len(list(directory.iterdir())) == 3
+
+
+def test_a_directory_of_streams_that_is_anothers_by_now_stays(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()  # about to be filled
+    streams(tmp_path / "2", "c2")
+    for number in (b"1", b"2", b"3"):
+        remove_fifo_dir(os.fsencode(tmp_path), number, b"c1", frozenset(), tally := Tally())
+        assert tally.mutations == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_directories_of_streams_are_listed_once_a_moment(tmp_path: Path) -> None:
+    clock, fifos = VirtualClock(), os.fsencode(tmp_path)
+    dirs = FifoDirs(clock)
+    streams(tmp_path / "1", "c1")
+    assert (dirs.of(fifos, b"c1"), dirs.of(fifos, b"c2")) == ([b"1"], [])
+    streams(tmp_path / "2", "c2")
+    clock.now += FRESH_SECONDS
+    assert (dirs.of(fifos, b"c1"), dirs.of(fifos, b"c2")) == ([b"1"], [b"2"])
 
 
 def test_openers_of_streams_are_seen_or_the_question_stays_open(tmp_path: Path) -> None:
