@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -42,6 +43,17 @@ NAMESPACE: Final = "shop"
 LONG_AGO: Final = 3 * 3600
 
 enforces = pytest.mark.skipif(os.geteuid() != 0, reason="a guard refuses to act without privileges")
+
+
+def _is_tmpfs(path: str) -> bool:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    above = [line for line in lines if f"{path}/".startswith(line.split(" ")[4].rstrip("/") + "/")]
+    return " - tmpfs " in max(above, key=lambda line: len(line.split(" ")[4]))
+
+
+on_disk = pytest.mark.skipif(
+    _is_tmpfs(tempfile.gettempdir()), reason="temporary directories are on a tmpfs, as containerd's"
+)
 
 Line = dict[str, object]
 

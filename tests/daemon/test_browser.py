@@ -1,4 +1,4 @@
-"""The page in a real browser: what a person sees, without a script in it, and that it renews itself."""
+"""The page in a real browser: what a person sees; no script is in it, and it renews itself."""
 
 import os
 import re

@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import socket
+import statistics
 import subprocess
 import time
 from collections import Counter
@@ -26,7 +27,6 @@ def test_slow_clients_and_a_huge_header_delay_no_cleanup(
     """A thousand connections that never finish a request, and a header of a megabyte."""
     site.write(mode="enforce", cleanup__grace="0s")
     with running(site) as daemon:
-        site.make("quiet")
         quiet = _seconds_to_clean(site, "before")
         with contextlib.ExitStack() as stack:
             for number in range(SLOW):
@@ -39,7 +39,7 @@ def test_slow_clients_and_a_huge_header_delay_no_cleanup(
             abused = _seconds_to_clean(site, "meanwhile")
             assert daemon.ask("/livez")[0] == 200
             assert daemon.ask("/livez", order=True)[0] == 200
-        assert abused < quiet + 1.0, f"{quiet} s, then {abused} s"
+        assert abused < quiet + 0.5, f"{quiet} s, then {abused} s"
         assert daemon.end()[0] == 0
 
 
@@ -47,11 +47,15 @@ def _connect(site: Site, seconds: float) -> socket.socket:
     return socket.create_connection(("127.0.0.1", site.port), timeout=seconds)
 
 
-def _seconds_to_clean(site: Site, id_: str) -> float:
-    begun = time.monotonic()
-    path = site.make(id_)
-    until(lambda: not path.exists(), f"{id_} is removed")
-    return time.monotonic() - begun
+def _seconds_to_clean(site: Site, name: str) -> float:
+    """Give the median of a few: others work on this machine, too."""
+    took: list[float] = []
+    for number in range(5):
+        begun = time.monotonic()
+        path = site.make(f"{name}{number}")
+        until(lambda gone=path: not gone.exists(), f"{path} is removed")
+        took.append(time.monotonic() - begun)
+    return statistics.median(took)
 
 
 def test_a_huge_header_is_refused_and_not_kept(site: Site) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.running import Site, containerd, enforces, program, running, until
+from tests.daemon.running import Site, containerd, enforces, on_disk, program, running, until
 from tests.support.fake_containerd import FakeContainerd
 from tests.support.mountns import private_mounts, tmpfs
 
@@ -77,10 +77,9 @@ def test_a_state_directory_that_is_not_there_yet_is_waited_for(
 
 
 @enforces
+@on_disk
 def test_a_guard_that_refuses_is_77_with_the_reason(site: Site) -> None:
     site.write(mode="enforce", containerd__allow_disk=False)
-    if os.statvfs(site.base).f_blocks and _is_tmpfs(site.base):
-        pytest.skip("the temporary directory is a tmpfs")
     done = program(site, "daemon", "--config", str(site.config))
     assert done.returncode == 77
     last = done.stderr.splitlines()[-1]
@@ -258,12 +257,6 @@ def test_it_lives_with_few_handles(site: Site, answering: FakeContainerd) -> Non
 def _answers(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(str(path)) == 0
-
-
-def _is_tmpfs(path: Path) -> bool:
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    found = [line for line in lines if str(path).startswith(line.split(" ")[4])]
-    return " - tmpfs " in max(found, key=lambda line: len(line.split(" ")[4]))
 
 
 def test_signals_at_any_moment_end_it(site: Site) -> None:
