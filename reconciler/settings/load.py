@@ -156,7 +156,13 @@ def _joined(layers: list[_Layer], hints: tuple[str, ...], files: tuple[str, ...]
         problems.append(Problem(where, keys[0], reason, hint))
     if problems:
         raise SettingsError(problems)
-    return Loaded(settings, _layout(settings, layers), origins, hints, files)
+    layout = _layout(settings, layers)
+    said, address = settings.containerd, os.fsdecode(layout.address)
+    if kinds.socket(said.address) != address:  # so that what is shown is what is in force
+        origins["containerd.address"] = f"follows containerd.state, {origins['containerd.state']}"
+        said = msgspec.structs.replace(said, address=address)
+        settings = msgspec.structs.replace(settings, containerd=said)
+    return Loaded(settings, layout, origins, hints, files)
 
 
 def _layout(settings: Settings, layers: list[_Layer]) -> Layout:

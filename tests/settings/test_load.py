@@ -335,3 +335,11 @@ def test_a_reload_says_what_changed(tree: Tree) -> None:
         'rule."c d": none -> { match = { id = "x\\"y" }, protect = true }',
         "the rules are tried in another order",
     ]
+
+
+def test_an_address_that_follows_the_state_is_shown_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('containerd.state = "/run/k3s/containerd"\n')
+    lines = {line.key: line for line in shown(load(str(path), environ={}))}
+    assert lines["containerd.address"].value == '"/run/k3s/containerd/containerd.sock"'
+    assert lines["containerd.address"].origin == f"follows containerd.state, {path}"
