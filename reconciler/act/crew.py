@@ -53,7 +53,7 @@ class Limits:
 
     job: float = 60.0
     sweep: float = 10.0
-    stop: float = 4.0
+    stop: float = 3.0
     delete: float = 10.0
     dying: int = 32
 

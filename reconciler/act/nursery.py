@@ -34,7 +34,7 @@ from reconciler.act.channel import (
 )
 
 _CHUNK: Final = 1 << 16
-_END_SECONDS: Final = 3.0
+_END_SECONDS: Final = 0.8  # twice at most: with the time for a stop, less than five seconds
 
 
 class LostError(Exception):

@@ -27,7 +27,7 @@ from reconciler.act.channel import (
     zygote_hears,
 )
 
-_REAP_SECONDS: Final = 1.0
+_REAP_SECONDS: Final = 0.5
 """How long the end waits for killed children; one in D state dies when the kernel lets it."""
 
 

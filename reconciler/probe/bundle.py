@@ -201,7 +201,7 @@ def _weigh(
     remembered = ask_runtime(own, around)
     cgroups = ask_cgroups(own, around, remembered)
     init = ask_init(own, remembered, cgroups)
-    work = blocks_of_tree(_work(around, own.key))
+    work = blocks_of_tree(around.layout.work, b"/".join(own.key))
     look = Look(
         identity,
         Kind.DIRECTORY,

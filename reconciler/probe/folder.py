@@ -41,8 +41,6 @@ _OTHER: Final = Entries.OTHER.value
 _STRANGER: Final = (_OTHER, None)
 _EMPTY_TMPFS: Final = 40  # st_size of an empty directory: mm/shmem.c counts 20 for each name
 _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-_NO_LINKS: Final = kernel.RESOLVE_NO_SYMLINKS | kernel.RESOLVE_NO_MAGICLINKS
 _MOST_ENTRIES: Final = 10_000  # of a listing and, apart, of everything below it
 _DEEPEST: Final = 40  # directories below each other
 
@@ -238,26 +236,27 @@ def _blocks_of(fd: int, child: bytes, budget: _Budget, depth: int) -> int:
     return found.blocks
 
 
-def blocks_of_tree(path: bytes) -> int | None:
-    """Count the blocks of a directory and all below it; None if there is none."""
+def blocks_of_tree(root: bytes, relative: bytes) -> int | None:
+    """Count the blocks of a directory and all below it; None if there is none.
+
+    Args:
+        root: May be reached through symlinks and mounts.
+        relative: Below it nothing is followed and no mount is entered: it may be a dead one.
+    """
     try:
-        fd = _open_directory(path)
+        top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return None
+    try:
+        fd = kernel.open_beneath(top, relative)
+    except OSError as error:
+        return 0 if error.errno == EXDEV else None
+    finally:
+        os.close(top)
     try:
         return _blocks_of_handle(fd) + _blocks_in(fd, _Budget(_MOST_ENTRIES), 0)
     finally:
         os.close(fd)
-
-
-def _open_directory(path: bytes) -> int:
-    """Open what is a directory by itself, while the way to it may hold symlinks."""
-    try:
-        return kernel.openat2(kernel.AT_FDCWD, path, _DIRECTORY, _NO_LINKS)
-    except OSError as error:
-        if error.errno != ELOOP:
-            raise
-        return os.open(path, _DIRECTORY)
 
 
 def _blocks_of_handle(fd: int) -> int:

@@ -5,7 +5,6 @@ directory without following symlinks. A missing or torn file is evidence, never 
 """
 
 import os
-import stat
 from errno import EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EXDEV
 from typing import Final, NamedTuple
 
@@ -17,8 +16,6 @@ from reconciler.probe import documents
 from reconciler.probe.documents import CrunStatus, Options, RuncState
 
 _LIMIT: Final = 8 << 20
-_READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-_NO_LINKS: Final = kernel.RESOLVE_NO_SYMLINKS | kernel.RESOLVE_NO_MAGICLINKS
 _HANDLE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _NOT_THERE: Final = frozenset({ENOENT, ENOTDIR})
 _NO_FILE: Final = frozenset({ELOOP, EISDIR, ENXIO, EXDEV})  # something else has its name
@@ -71,17 +68,38 @@ def look(layout: Layout, key: BundleKey, options_file: bytes | None, *, barred: 
 def _look_below(base: bytes, key: BundleKey, blank: Runc) -> Runc:
     directory = blank.root + b"/" + key.id
     try:
-        data = _read(base, directory, b"state.json")
-        if data is not None:
-            state = documents.parse_state(data) or documents.salvage_state(data)
-            return _from_state(blank, directory, state)
-        if not _is_directory(directory):
+        handle = _open(base, key)
+    except OSError as error:
+        if error.errno in _NOT_THERE:
             return blank
-        data = _read(base, directory, b"status")
-        if data is not None:
-            return _from_status(blank, directory, documents.parse_status(data) or CrunStatus())
+        if error.errno == ELOOP:  # a symlink has its name: something is there, and tells nothing
+            return _from_state(blank, directory, RuncState())
+        return Runc(blank.root, blank.binary, Answer.NONE)
+    try:
+        return _look_into(handle, directory, blank)
     except OSError:
         return Runc(blank.root, blank.binary, Answer.NONE)
+    finally:
+        os.close(handle)
+
+
+def _open(base: bytes, key: BundleKey) -> int:
+    """Open the container's directory; nothing below the root is followed, and no mount entered."""
+    base_fd = os.open(base, _HANDLE)
+    try:
+        return kernel.openat2(base_fd, b"/".join(key), _HANDLE, kernel.RESOLVE_STRICT)
+    finally:
+        os.close(base_fd)
+
+
+def _look_into(handle: int, directory: bytes, blank: Runc) -> Runc:
+    data = _read(handle, b"state.json")
+    if data is not None:
+        state = documents.parse_state(data) or documents.salvage_state(data)
+        return _from_state(blank, directory, state)
+    data = _read(handle, b"status")
+    if data is not None:
+        return _from_status(blank, directory, documents.parse_status(data) or CrunStatus())
     return Runc(blank.root, blank.binary, Answer.NO, directory)
 
 
@@ -110,59 +128,18 @@ def _from_status(blank: Runc, directory: bytes, status: CrunStatus) -> Runc:
     )
 
 
-def _is_directory(path: bytes) -> bool:
-    try:
-        return stat.S_ISDIR(os.stat(path, follow_symlinks=False).st_mode)
-    except OSError as error:
-        if error.errno in _NOT_THERE:
-            return False
-        raise
-
-
-def _read(base: bytes, directory: bytes, name: bytes) -> bytes | None:
+def _read(handle: int, name: bytes) -> bytes | None:
     """Read a state file; None if there is none, empty if it is no regular file of sane size.
 
     Raises:
         OSError: It could not be read.
     """
-    path = directory + b"/" + name
     try:
-        if not stat.S_ISREG(os.stat(path, follow_symlinks=False).st_mode):
-            return b""
-        try:
-            fd = kernel.openat2(kernel.AT_FDCWD, path, _READ, _NO_LINKS)
-        except OSError as error:
-            if error.errno != ELOOP:
-                raise
-            return _read_below(base, path[len(base) + 1 :])  # the root may be a symlink: /var/run
-        return _read_regular(fd)
+        data = kernel.read_beneath(handle, name, _LIMIT + 1)
     except OSError as error:
         if error.errno in _NOT_THERE:
             return None
-        raise
-
-
-def _read_below(base: bytes, relative: bytes) -> bytes:
-    base_fd = os.open(base, _HANDLE)
-    try:
-        return kernel.read_beneath(base_fd, relative, _LIMIT)
-    except OSError as error:
         if error.errno in _NO_FILE:
             return b""
         raise
-    finally:
-        os.close(base_fd)
-
-
-def _read_regular(fd: int) -> bytes:
-    try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _LIMIT:
-            return b""
-        data = more = os.read(fd, found.st_size + 1)
-        while more and len(data) <= _LIMIT:
-            more = os.read(fd, _LIMIT)
-            data += more
-        return data
-    finally:
-        os.close(fd)
+    return data if len(data) <= _LIMIT else b""
