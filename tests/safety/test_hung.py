@@ -1,0 +1,362 @@
+"""Filesystems that hang, crawl or are frozen: the loop turns, others go on, an end is an end.
+
+The lag of the loop is that of a task that ticks beside it. What is measured is the whole program in
+this process, and in the end as a command.
+"""
+
+import fcntl
+import os
+import select
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import pytest
+from typing_extensions import override
+
+from reconciler.assembly import Opened, Setup, opened
+from reconciler.cli.watching import Ended, Plan, watch
+from reconciler.decide.decisions import Decision
+from reconciler.decide.policy import Policies, Policy
+from reconciler.loop import Loop
+from reconciler.model.observations import Observation, Stamp
+from reconciler.model.outcome import Outcome, Result
+from reconciler.ports import Listener
+from tests.safety import straced
+from tests.safety.ground import Ground, environment, ground
+from tests.safety.working import hidden_of
+from tests.support.bundles import Bundle
+from tests.support.deadfuse import dead_fuse
+from tests.support.mountns import in_private_mounts, mount, private_mounts, umount
+
+pytestmark = pytest.mark.safety
+
+LAG = 0.25
+TICK = 0.01
+STOP = 5.0
+PATIENCE = 30.0
+NOW = Policy(enforce=True, grace=0.2, threshold=0.0, max_age=None, max_size=None)
+FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
+
+
+@dataclass
+class Watched(Listener):
+    """A run in this process: what came of each bundle, and by how much the loop was ever late."""
+
+    done: dict[str, list[Outcome]] = field(default_factory=dict)
+    lag: float = 0.0
+    ended: Ended | None = None
+
+    @override
+    def observed(self, stamp: Stamp, observation: Observation) -> None:
+        if isinstance(observation, Outcome):
+            self.done.setdefault(observation.key.id.decode(), []).append(observation)
+
+    @override
+    def decided(self, stamp: Stamp, decision: Decision) -> None:
+        pass
+
+    def cleaned(self, *bundles: Bundle) -> bool:
+        """Whether all of these are gone."""
+        return all(
+            any(one.result is Result.CLEANED for one in self.done.get(bundle.path.name, ()))
+            for bundle in bundles
+        )
+
+
+def run(
+    on: Ground,
+    until: Callable[[Watched], bool],
+    *,
+    before: Callable[[Opened], None] = lambda _: None,
+) -> Watched:
+    """Run the program until something holds, and measure its lag all the while."""
+    watched = Watched()
+
+    async def story(_: Loop) -> None:
+        deadline = anyio.current_time() + PATIENCE
+        while not until(watched):
+            asked = anyio.current_time()
+            await anyio.sleep(TICK)
+            watched.lag = max(watched.lag, anyio.current_time() - asked - TICK)
+            assert asked < deadline, watched.done
+
+    async def main() -> None:
+        setup = Setup(on.site.layout, Policies(default=NOW), locks=os.fsencode(on.site.base))
+        async with opened(setup, acting=True, watching=True) as session:
+            before(session)
+            plan = Plan(setup.policies, relist=0.5, story=story, stop_hands=session.executor.stop)
+            watched.ended = await watch(session.stages, plan, [watched])
+
+    anyio.run(main)
+    assert watched.ended is not None
+    assert watched.ended.refused == ()
+    return watched
+
+
+@pytest.mark.parametrize("place", ["rootfs", "extra", "work", "runc_state", "config.json"])
+@private_mounts
+def test_a_dead_filesystem_holds_nobody_up(tmp_path: Path, place: str) -> None:
+    with ground(tmp_path) as on:
+        others = [on.dead(f"other-{number}") for number in range(3)]
+        stuck = on.dead("stuck")
+        target = {"work": stuck.work, "runc_state": stuck.runc_state}.get(place, stuck.path / place)
+        if place == "rootfs":
+            umount(target)
+        if place == "extra":
+            target.mkdir()
+        server = dead_fuse(target)
+        try:
+            watched = run(on, lambda one: one.cleaned(*others))
+        finally:
+            os.close(server)
+        assert watched.lag < LAG
+        assert on.harm() == []
+
+
+@private_mounts
+def test_a_filesystem_that_crawls_holds_nobody_up(tmp_path: Path) -> None:
+    """Every call of every worker takes a thousand times as long as it should."""
+    straced.needed()
+
+    with ground(tmp_path) as on:
+        bundles = [on.dead(f"many-{number}") for number in range(8)]
+        calls = "openat2,unlinkat,umount2,renameat2,statx,getdents64"
+
+        def until(watched: Watched) -> bool:
+            return watched.cleaned(*bundles)
+
+        with slowed(calls, 20_000) as slow:
+            watched = run(on, until, before=slow)
+        assert watched.lag < LAG
+        assert on.harm() == []
+
+
+@contextmanager
+def slowed(calls: str, microseconds: int) -> Iterator[Callable[[Opened], None]]:
+    """Give a function that makes the calls of a session's first worker slow."""
+    straces: list[subprocess.Popen[bytes]] = []
+
+    def slow(session: Opened) -> None:
+        zygote = session.executor.zygote
+        command = ["strace", "-qq", "-f", "-p", str(zygote), "-o", "/dev/null", "-e"]
+        inject = f"inject={calls}:delay_enter={microseconds}"
+        straces.append(subprocess.Popen([*command, inject], stderr=subprocess.DEVNULL))
+        wait_for(lambda: f"TracerPid:\t{straces[0].pid}\n" in status_of(zygote))
+
+    try:
+        yield slow
+    finally:
+        for strace in straces:
+            strace.terminate()
+            strace.wait()
+
+
+def status_of(pid: int | None) -> str:
+    return Path(f"/proc/{pid}/status").read_text()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that in time"
+        select.select([], [], [], 0.005)
+
+
+# ------------------------------------------------------------------------------ frozen, stuck
+
+
+@contextmanager
+def frozen_disk(at: Path, fill: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """Mount an ext4, fill and freeze it; gives what thaws it. Skips where that cannot be done."""
+    for program in ("mkfs.ext4", "losetup"):
+        if shutil.which(program) is None:
+            pytest.skip(f"needs {program}")
+    image = at.parent / "disk.img"
+    with image.open("wb") as disk:
+        disk.truncate(16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True, capture_output=True)
+    found = subprocess.run(["losetup", "-f", "--show", image], capture_output=True, check=False)
+    if found.returncode != 0:
+        pytest.skip(f"no loop device: {found.stderr.decode()}")
+    device = found.stdout.decode().strip()
+    with ExitStack() as cleanup:
+        cleanup.callback(subprocess.run, ["losetup", "-d", device], check=False)
+        mount(device, at, "ext4")
+        cleanup.callback(umount, at, 2)
+        fill()
+        thaw = _freeze(at)
+        cleanup.callback(thaw)
+        yield thaw
+
+
+def _freeze(at: Path) -> Callable[[], None]:
+    """Freeze a filesystem; gives what thaws it, which happens as well when this process ends."""
+    top = os.open(at, os.O_RDONLY | os.O_DIRECTORY)
+    until_closed, held = os.pipe()
+    guardian = os.fork()
+    if guardian == 0:
+        os.setsid()
+        os.close(held)
+        os.read(until_closed, 1)
+        fcntl.ioctl(top, FITHAW, 0)
+        os._exit(0)
+    os.close(until_closed)
+    try:
+        fcntl.ioctl(top, FIFREEZE, 0)
+    except OSError as error:
+        os.kill(guardian, signal.SIGKILL)
+        os.waitpid(guardian, 0)
+        pytest.skip(f"this kernel does not freeze: {error}")
+    finally:
+        os.close(top)
+    left = [held]
+
+    def thaw() -> None:
+        for fd in left:
+            os.close(fd)
+            os.waitpid(guardian, 0)
+        left.clear()
+
+    return thaw
+
+
+@dataclass
+class Command:
+    """`run --enforce` under way."""
+
+    child: "subprocess.Popen[bytes]"
+    log: Path
+
+    def workers(self) -> list[int]:
+        """The processes below its zygote."""
+        return [pid for zygote in children_of(self.child.pid) for pid in children_of(zygote)]
+
+    def end(self) -> float:
+        """Send SIGTERM and give the seconds until its end."""
+        begin = time.monotonic()
+        self.child.send_signal(signal.SIGTERM)
+        code = self.child.wait(STOP * 3)
+        took = time.monotonic() - begin
+        assert code == 128 + signal.SIGTERM
+        assert "Traceback" not in self.log.read_text()
+        return took
+
+
+@contextmanager
+def command(on: Ground) -> Iterator[Command]:
+    """Have `run --enforce` under way; it is killed in the end if it has not ended."""
+    words = on.words("run", "--enforce", "--grace", "0s", "--threshold", "0s", "-v")
+    log = on.site.base / "log"
+    with log.open("wb") as stderr:  # not a pipe: a worker that cannot die would keep it open
+        child = subprocess.Popen(
+            words,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
+    try:
+        yield Command(child, log)
+    finally:
+        child.kill()
+        child.wait()
+
+
+def children_of(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(word) for word in text.split()]
+
+
+def has_ended(pid: int) -> bool:
+    """Ended; a zombie whose new parent does not reap has ended too."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_a_frozen_filesystem_under_the_work_directory_holds_nobody_up(tmp_path: Path) -> None:
+    in_private_mounts(lambda: _frozen(tmp_path))
+
+
+def _frozen(base: Path) -> None:
+    with ground(base) as on:
+        stuck, others = on.dead("stuck"), [on.dead(f"other-{number}") for number in range(3)]
+        _on_frozen_disk(on, stuck, others)
+        assert on.harm() == []
+
+
+def _on_frozen_disk(on: Ground, stuck: Bundle, others: list[Bundle]) -> None:
+    namespace = stuck.work.parent
+
+    def fill() -> None:
+        for bundle in (stuck, *others):
+            bundle.work.mkdir(parents=True, exist_ok=True)
+        (stuck.work / "data").write_text("x" * 10_000)
+
+    # The mount is above the namespace, where a disk would be: all work directories are frozen.
+    top = namespace.parent
+    alive = top / "alive"
+    kept = sorted(alive.rglob("*"))
+    with frozen_disk(top, fill) as thaw:
+        watched = run(on, lambda one: all(work_dir_began(b) for b in (stuck, *others)))
+        assert watched.lag < LAG
+        thaw()
+        done = run(on, lambda one: not any(b.path.exists() for b in (stuck, *others)))
+        assert done.lag < LAG
+        assert not stuck.work.exists()
+    assert sorted(alive.rglob("*")) == kept
+
+
+def work_dir_began(bundle: Bundle) -> bool:
+    """Everything before the work directory is gone."""
+    return not bundle.socket.exists() and not bundle.runc_state.exists()
+
+
+@private_mounts
+def test_sigterm_ends_a_run_in_time_though_a_worker_is_stuck(tmp_path: Path) -> None:
+    with ground(tmp_path) as on:
+        large = on.dead("large", mounted=False)
+        for number in range(60_000):
+            os.mknod(large.path / f"{number}")
+        with command(on) as running:
+            wait_for(lambda: not large.path.exists())  # it has its hidden name
+            stuck = running.workers()
+            for pid in stuck:
+                os.kill(pid, signal.SIGSTOP)
+            assert hidden_of(large) is not None, "it was too fast to be stuck"
+            assert running.end() < STOP
+            wait_for(lambda: all(has_ended(pid) for pid in stuck))
+        assert on.run("clean", "--grace", "0s", "--yes").code == 0
+        assert hidden_of(large) is None
+        assert on.harm() == []
+
+
+def test_sigterm_ends_a_run_in_time_though_a_disk_is_frozen(tmp_path: Path) -> None:
+    in_private_mounts(lambda: _frozen_end(tmp_path))
+
+
+def _frozen_end(base: Path) -> None:
+    with ground(base) as on:
+        stuck = on.dead("stuck")
+        top = stuck.work.parent.parent
+
+        def fill() -> None:
+            stuck.work.mkdir(parents=True, exist_ok=True)
+            (stuck.work / "data").write_text("x" * 10_000)
+
+        with frozen_disk(top, fill) as thaw, command(on) as running:
+            wait_for(lambda: work_dir_began(stuck))
+            assert running.end() < STOP
+            assert stuck.path.exists(), "the bundle goes last"
+            thaw()
+            assert on.run("clean", "--grace", "0s", "--yes").code == 0
+            assert not stuck.path.exists()
+        assert on.harm() == []
