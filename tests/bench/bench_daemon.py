@@ -124,7 +124,7 @@ def _get(port: int, path: str) -> bytes:
 
 def _leftovers(port: int) -> int:
     count: int = json.loads(_get(port, "/status"))["summary"]["verdicts"]["leftover"]
-    time.sleep(0.02)
+    time.sleep(0.25)  # asking costs the daemon a look at all it knows
     return count
 
 
