@@ -1,7 +1,7 @@
 """Filesystems that hang, crawl or are frozen: the loop turns, others go on, an end is an end.
 
-The lag of the loop is that of a task that ticks beside it. What is measured is the whole program in
-this process, and in the end as a command.
+The lag of the loop is that of a task that ticks beside it, without the time that others had the
+processor. What is measured is the whole program in this process, and in the end as a command.
 """
 
 import fcntl
@@ -70,21 +70,28 @@ class Watched(Listener):
         )
 
 
+def waited_for_a_processor() -> float:
+    """Seconds this thread could have run while others did: that is the machine's lag."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+
+
 def run(
     on: Ground,
     until: Callable[[Watched], bool],
     *,
     before: Callable[[Opened], None] = lambda _: None,
+    watched: Watched | None = None,
 ) -> Watched:
     """Run the program until something holds, and measure its lag all the while."""
-    watched = Watched()
+    watched = watched or Watched()
 
     async def story(_: Loop) -> None:
         deadline = anyio.current_time() + PATIENCE
         while not until(watched):
-            asked = anyio.current_time()
+            asked, waited = anyio.current_time(), waited_for_a_processor()
             await anyio.sleep(TICK)
-            watched.lag = max(watched.lag, anyio.current_time() - asked - TICK)
+            late = anyio.current_time() - asked - TICK
+            watched.lag = max(watched.lag, late - (waited_for_a_processor() - waited))
             assert asked < deadline, watched.done
 
     async def main() -> None:
@@ -98,6 +105,23 @@ def run(
     assert watched.ended is not None
     assert watched.ended.refused == ()
     return watched
+
+
+class Blocking(Watched):
+    """Holds the loop up itself, once for each outcome."""
+
+    @override
+    def observed(self, stamp: Stamp, observation: Observation) -> None:
+        super().observed(stamp, observation)
+        if isinstance(observation, Outcome):
+            select.select([], [], [], LAG * 1.5)
+
+
+@private_mounts
+def test_a_loop_that_is_held_up_is_noticed(tmp_path: Path) -> None:
+    with ground(tmp_path) as on:
+        dead = on.dead("dead")
+        assert run(on, lambda one: one.cleaned(dead), watched=Blocking()).lag > LAG
 
 
 @pytest.mark.parametrize("place", ["rootfs", "extra", "work", "runc_state", "config.json"])
