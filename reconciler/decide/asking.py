@@ -4,6 +4,9 @@ from typing import Final
 
 from reconciler.decide.decisions import AskNode
 
+RECHECK: Final = "recheck"
+"""A wish without an occasion, repeated as long as something is unsure: nobody waits for it."""
+
 PAUSE: Final = 0.5
 """Seconds between an answer and the next question: a sweep costs milliseconds on a large node."""
 
@@ -15,13 +18,14 @@ class Asking:
         self._wanted_at: float | None = None
         self._why = ""
         self._under_way = False
+        self._urgent = False
         self._heard = float("-inf")
         self._not_before = float("-inf")
 
     @property
     def pending(self) -> bool:
-        """Whether a question is under way or still to be asked."""
-        return self._under_way or self._wanted_at is not None
+        """Whether a question that something waits for is under way or still to be asked."""
+        return self._urgent and (self._under_way or self._wanted_at is not None)
 
     @property
     def wake(self) -> float | None:
@@ -32,6 +36,7 @@ class Asking:
         """Wish for an answer asked for no earlier than ``at`` (monotonic seconds)."""
         if at > self._heard and (self._wanted_at is None or at > self._wanted_at):
             self._wanted_at, self._why = at, why
+            self._urgent = self._urgent or why != RECHECK
 
     def ask(self, now: float) -> AskNode | None:
         """Ask now if there is a wish and the time has come."""
@@ -47,3 +52,4 @@ class Asking:
         self._not_before = now + PAUSE
         if self._wanted_at is not None and self._wanted_at <= since:
             self._wanted_at = None
+            self._urgent = False

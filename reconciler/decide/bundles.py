@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from reconciler.decide.agenda import Agenda
-from reconciler.decide.asking import Asking
+from reconciler.decide.asking import RECHECK, Asking
 from reconciler.decide.cleanups import Cleanups
 from reconciler.decide.decisions import (
     Decision,
@@ -332,7 +332,7 @@ class Bundles:
         if since is not None and now >= since + self._policies.confirm_death:
             self._count_death(track)
         if track.verdict in _UNSURE:
-            self._asking.want("recheck", now)
+            self._asking.want(RECHECK, now)
             if track.look is not None and _may_look_otherwise(track.look, track.verdict):
                 self._out.append(LookAt(track.key, HintKind.CHANGED))
         self.reconsider(track, now)

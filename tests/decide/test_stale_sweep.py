@@ -56,3 +56,14 @@ def test_what_is_dying_is_looked_at_again_soon_and_then_ever_more_rarely() -> No
     assert looks[0] <= 0.5
     assert looks[2] <= 1.5
     assert 12 <= len(looks) <= 20
+
+
+def test_a_one_shot_command_does_not_wait_for_rechecks() -> None:
+    world = World()
+    world.listed(a=1)
+    world.look(orphaned())
+    world.node()
+    assert world.engine.is_settled(world.stamp.mono)
+    world.wait(0.3)
+    assert any(isinstance(said, LookAt) for said in world.said[-3:])
+    assert world.engine.is_settled(world.stamp.mono)
