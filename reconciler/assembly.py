@@ -32,9 +32,6 @@ from reconciler.probe.namespaces import tree_mount
 from reconciler.probe.narrow import NarrowEyes
 from reconciler.probe.tree import TreeEyes
 from reconciler.settings.load import Loaded
-from reconciler.watch.exits import ExitWatch
-from reconciler.watch.mounts import MountWatch
-from reconciler.watch.select import Watching
 
 Backend = Literal["auto", "inotify", "watchfiles", "poll"]
 
@@ -216,6 +213,11 @@ _NONE: Final[_Watchers] = (NoExits(), None, ())
 
 
 def _watchers(setup: Setup, cleanup: ExitStack, client: ContainerdClient) -> _Watchers:
+    # Here, because commands that look once start without them a tenth sooner.
+    from reconciler.watch.exits import ExitWatch
+    from reconciler.watch.mounts import MountWatch
+    from reconciler.watch.select import Watching
+
     layout = setup.layout
     exits, watcher = ExitWatch(), Watching(layout, setup.backend)
     table = MountTable()

@@ -16,7 +16,24 @@ from reconciler.cli.output import Output
 from reconciler.ports import Clock, Emit, Listener, Source
 
 if TYPE_CHECKING:
-    from reconciler.cli.live import Heading, LiveView
+    from reconciler.cli.live import LiveView
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What does not change during a run.
+
+    Attributes:
+        title: The program's name or what is being shown.
+        tree: The state directory.
+        enforce: Whether leftovers are removed.
+        hint: The last line: how to end it.
+    """
+
+    title: str
+    tree: str
+    enforce: bool
+    hint: str = "Ctrl-C ends"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +47,7 @@ class Shown:
 @contextmanager
 def foreground(
     output: Output,
-    heading: "Heading",
+    heading: Heading,
     clock: Clock,
     backend: Callable[[], str],
     *,

@@ -7,7 +7,6 @@ times a second. A terminal that was stopped (Ctrl-S) is not written to, so it ca
 import select
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from rich.console import Console, Group, RenderableType
@@ -16,6 +15,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from reconciler.cli import styles
+from reconciler.cli.display import Heading
 from reconciler.cli.picture import Picture, Told
 from reconciler.decide.decisions import Judged, Phase, Verdict
 from reconciler.model.evidence import ContainerdState
@@ -33,23 +33,6 @@ _LEVEL_STYLES: Final = {
     Level.WARNING: "yellow",
     Level.ERROR: "bold red",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Heading:
-    """What does not change during a run.
-
-    Attributes:
-        title: The program's name or what is being shown.
-        tree: The state directory.
-        enforce: Whether leftovers are removed.
-        hint: The last line: how to end it.
-    """
-
-    title: str
-    tree: str
-    enforce: bool
-    hint: str = "Ctrl-C ends"
 
 
 def draw(picture: Picture, heading: Heading, backend: str, now: float) -> RenderableType:

@@ -12,8 +12,7 @@ from typing import IO, TypeVar
 import anyio
 
 from reconciler.assembly import Setup, acts, opened
-from reconciler.cli.display import Shown, foreground
-from reconciler.cli.live import Heading
+from reconciler.cli.display import Heading, Shown, foreground
 from reconciler.cli.output import Output
 from reconciler.cli.watching import Ended, Plan, Story
 from reconciler.cli.watching import watch as watch_stages
