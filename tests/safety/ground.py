@@ -10,10 +10,12 @@ on it as its users run it: :meth:`Ground.run`.
 
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -266,3 +268,11 @@ def name_init(bundle: Bundle, init: Process) -> None:
     state = json.loads((bundle.runc_state / "state.json").read_text())
     state |= {"init_process_pid": init.pid, "init_process_start": init.start_ticks}
     (bundle.runc_state / "state.json").write_text(json.dumps(state))
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that in time"
+        select.select([], [], [], 0.005)

@@ -45,7 +45,8 @@ FILES = frozenset(
 )  # fmt: skip
 """Calls that change something in the world: a file, a mount, a process."""
 
-_LINE = re.compile(r"^(?:\[pid\s+)?(\d+)?\]?\s*(?:<\.\.\. )?([a-z_0-9]+)(\(| resumed>)(.*)$")
+_LINE = re.compile(r"^(\d+\s+)?(?:<\.\.\. )?([a-z_0-9]+)(?:\(| resumed>)(.*)$")
+_UNFINISHED = " <unfinished ...>"
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,18 @@ def needed() -> None:
 
 
 def read(trace: Path) -> list[Call]:
-    """Read a trace; a call that was interrupted by another thread's is one call."""
+    """Read a trace; a call that another process interrupted is put together again."""
     calls = []
+    begun: dict[str, str] = {}
     for line in trace.read_text(errors="replace").splitlines():
         match = _LINE.match(line)
-        if match and not line.endswith("<unfinished ...>"):
-            calls.append(Call(match[2], match[4]))
+        if match is None:
+            continue
+        pid, name, words = match[1] or "", match[2], match[3]
+        if words.endswith(_UNFINISHED):
+            begun[pid] = words.removesuffix(_UNFINISHED)
+        else:
+            calls.append(Call(name, begun.pop(pid, "") + words))
     return calls
 
 

@@ -29,7 +29,7 @@ from reconciler.model.observations import Observation, Stamp
 from reconciler.model.outcome import Outcome, Result
 from reconciler.ports import Listener
 from tests.safety import straced
-from tests.safety.ground import Ground, environment, ground
+from tests.safety.ground import Ground, environment, ground, wait_for
 from tests.safety.working import hidden_of
 from tests.support.bundles import Bundle
 from tests.support.deadfuse import dead_fuse
@@ -184,13 +184,6 @@ def slowed(calls: str, microseconds: int) -> Iterator[Callable[[Opened], None]]:
 
 def status_of(pid: int | None) -> str:
     return Path(f"/proc/{pid}/status").read_text()
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that in time"
-        select.select([], [], [], 0.005)
 
 
 # ------------------------------------------------------------------------------ frozen, stuck
