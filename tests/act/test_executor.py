@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -81,13 +81,15 @@ def clean(executor: Executor, bundle: Bundle) -> Callable[[], Awaitable[Outcome]
 
 @contextmanager
 def stopped(pid: int) -> Iterator[None]:
-    """Hold a process still; it may be gone at the end."""
-    os.kill(pid, signal.SIGSTOP)
+    """Hold a process still; it may be gone at the end, or be going this very moment."""
+    handle = os.pidfd_open(pid)
     try:
+        signal.pidfd_send_signal(handle, signal.SIGSTOP)
         yield
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, signal.SIGCONT)
     finally:
-        if not is_gone(pid):
-            os.kill(pid, signal.SIGCONT)
+        os.close(handle)
 
 
 class Later:

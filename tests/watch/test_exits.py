@@ -224,9 +224,10 @@ def test_without_a_handle_left_it_counts_and_does_not_fail(start: Start) -> None
             import resource
 
             watch = ExitWatch()
-            used = len(os.listdir("/proc/self/fd"))
-            resource.setrlimit(resource.RLIMIT_NOFILE, (used, used))
-            spare = [os.dup(0) for _ in range(used) if _can_dup()]
+            # Room for two above whatever is open, also where the numbers below have no gap.
+            limit = 3 + max(int(number) for number in os.listdir("/proc/self/fd"))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+            spare = [os.dup(0) for _ in range(limit) if _can_dup()]
             watch.expect(KEY, init=process.pid, shim=None)
             assert (len(watch), watch.unwatched) == (0, 1)
             os.close(spare.pop()), os.close(spare.pop())
