@@ -15,6 +15,7 @@ from reconciler import kernel
 from reconciler.act.channel import Stood
 from reconciler.act.guards import Standing, refusals, unmeasured
 from reconciler.act.lock import InstanceLock
+from reconciler.act.reference import Reference, references
 from reconciler.model.evidence import Answer, ShimProcess
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Refusal
@@ -23,23 +24,14 @@ from reconciler.probe.namespaces import (
     TreeMount,
     lacking_capabilities,
     namespaces_of,
-    peer_pid,
     same,
     shares_mount,
     tree_mount,
 )
+from reconciler.probe.process import has_ended
 
 INITIAL: Final = Namespaces("pid:[4026531836]", "mnt:[4026531832]", "time:[4026531834]")
 """The machine's first namespaces; their numbers are fixed (linux/nsfs.h, mnt since 6.17)."""
-
-_CONNECT_SECONDS: Final = 0.1
-
-
-class Reference(NamedTuple):
-    """The process whose namespaces are the right ones; pid 0 if it has none in ours."""
-
-    pid: int
-    name: str
 
 
 class Post:
@@ -83,37 +75,61 @@ def measure(layout: Layout, shims: Iterable[ShimProcess]) -> Stood:
         layout: Where things are.
         shims: The living ones, to compare with where containerd is silent.
     """
-    reference = find_reference(layout, shims)
-    same_pids, same_time, same_mounts = _compare(reference, namespaces_of())
     mount, fstype = _tree(layout.tasks)
     lacking = lacking_capabilities()
+    reference, alike = _compare_with_first_there(references(layout, shims), mount)
     return Stood(
         reference=reference.name,
-        same_pids=same_pids,
-        same_time=same_time,
-        same_mounts=same_mounts,
-        shared_tree=_shared(mount, reference, same_mounts),
+        same_pids=alike.pids,
+        same_time=alike.time,
+        same_mounts=alike.mounts,
+        shared_tree=alike.tree,
         fstype=fstype,
         openat2=kernel.has_openat2(),
         lacking=("what cannot even be told",) if lacking is None else lacking,
     )
 
 
-def find_reference(layout: Layout, shims: Iterable[ShimProcess]) -> Reference:
-    """Choose whom to compare with."""
-    pid = peer_pid(layout.address, _CONNECT_SECONDS)
-    if pid is not None:
-        return Reference(pid, f"containerd (pid {pid})" if pid else "containerd (not seen here)")
-    for shim in shims:
-        if shim.address in {b"", layout.address}:
-            return Reference(shim.pid, f"a shim (pid {shim.pid})")
-    return Reference(1, "pid 1")
+class _Alike(NamedTuple):
+    """In what we are like the reference, and whether it sees our tree's mount as we do."""
+
+    pids: Answer
+    time: Answer
+    mounts: Answer
+    tree: Answer
 
 
-def _compare(reference: Reference, own: Namespaces) -> tuple[Answer, Answer, Answer]:
-    """Compare pid, time and mount namespace with the reference's."""
+def _compare_with_first_there(
+    candidates: Iterable[Reference], mount: TreeMount | None
+) -> tuple[Reference, _Alike]:
+    """Compare with the first that does not end meanwhile: the dead have no namespaces."""
+    for reference in candidates:
+        alike = _compare(reference, mount)
+        if alike is not None:
+            return reference, alike
+    raise RuntimeError("pid 1 has ended")
+
+
+def _compare(reference: Reference, mount: TreeMount | None) -> _Alike | None:
+    """Compare with a process; None if it has ended meanwhile."""
     if reference.pid == 0:
-        return Answer.NO, Answer.NONE, Answer.NONE  # SO_PEERCRED: it has no pid in our namespace
+        return _Alike(Answer.NO, Answer.NONE, Answer.NONE, Answer.NONE)  # none in our namespace
+    try:
+        pidfd = os.pidfd_open(reference.pid)
+    except ProcessLookupError:
+        return None
+    try:
+        pids, time, mounts = _compare_namespaces(reference, namespaces_of())
+        tree = Answer.NONE
+        if mounts is not Answer.YES and mount is not None:
+            tree = shares_mount(mount, reference.pid)
+        return None if has_ended(pidfd) else _Alike(pids, time, mounts, tree)
+    finally:
+        os.close(pidfd)
+
+
+def _compare_namespaces(reference: Reference, own: Namespaces) -> tuple[Answer, Answer, Answer]:
+    """Compare pid, time and mount namespace with the reference's."""
     theirs = namespaces_of(reference.pid)
     if reference.pid != 1:
         return same(own.pid, theirs.pid), same(own.time, theirs.time), same(own.mnt, theirs.mnt)
@@ -124,12 +140,6 @@ def _compare(reference: Reference, own: Namespaces) -> tuple[Answer, Answer, Ans
     time = Answer.YES if own.time == INITIAL.time else same(own.time, theirs.time)
     mnt = Answer.YES if own.mnt == INITIAL.mnt else same(own.mnt, theirs.mnt)
     return Answer.YES, time, mnt
-
-
-def _shared(mount: TreeMount | None, reference: Reference, same_mounts: Answer) -> Answer:
-    if same_mounts is Answer.YES or mount is None or reference.pid == 0:
-        return Answer.NONE
-    return shares_mount(mount, reference.pid)
 
 
 def _tree(tree: bytes) -> tuple[TreeMount | None, str | None]:

@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from reconciler.act.crew import Limits
 from reconciler.act.executor import Executor
 from reconciler.act.guards import Standing, refusals, unmeasured
 from reconciler.act.lock import DIRECTORY, InstanceLock, Taken, directory
-from reconciler.act.standing import Post, find_reference, measure
+from reconciler.act.reference import references
+from reconciler.act.standing import Post, measure
 from reconciler.model.evidence import Answer, ShimProcess
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import TASKS, Layout
@@ -105,14 +108,72 @@ def listen(base: Path) -> socket.socket:
     return listener
 
 
+@contextmanager
+def sleeping_in(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Have a process work in a directory, as a shim does in its bundle."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with subprocess.Popen(["sleep", "60"], cwd=directory) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+KEY = BundleKey(b"default", b"c1")
+BUNDLE = f"{TASKS.decode()}/default/c1"
+
+
+def compared_with(layout: Layout, *shims: ShimProcess) -> list[int]:
+    return [one.pid for one in references(layout, shims)]
+
+
 def test_containerd_is_compared_with_first_then_a_shim_then_pid_1(tmp_path: Path) -> None:
     layout = layout_at(tmp_path)
-    key = BundleKey(b"default", b"c1")
-    shims = (ShimProcess(key, 77, b"/another.sock"), ShimProcess(key, 78, layout.address))
-    assert find_reference(layout, ()).pid == 1
-    assert find_reference(layout, shims).pid == 78
-    with listen(tmp_path):
-        assert find_reference(layout, shims).pid == os.getpid()
+    with sleeping_in(tmp_path / BUNDLE) as shim:
+        ours = ShimProcess(KEY, shim.pid, layout.address)
+        assert compared_with(layout) == [1]
+        assert compared_with(layout, ours) == [shim.pid, 1]
+        with listen(tmp_path):
+            assert compared_with(layout, ours) == [os.getpid(), shim.pid, 1]
+
+
+def test_a_shim_is_known_by_the_bundle_it_works_in_and_not_by_its_address(tmp_path: Path) -> None:
+    """A node in a container has containerd's usual paths, and its shims are seen from here."""
+    layout = layout_at(tmp_path / "ours")
+    with (
+        sleeping_in(tmp_path / "ours" / BUNDLE) as ours,
+        sleeping_in(tmp_path / "theirs" / BUNDLE) as theirs,
+        sleeping_in(tmp_path) as somewhere,
+    ):
+        same = layout.address
+        assert compared_with(layout, ShimProcess(KEY, theirs.pid, same)) == [1]
+        shims = (
+            ShimProcess(KEY, somewhere.pid, same),
+            ShimProcess(KEY, somewhere.pid, b"/another.sock"),
+            ShimProcess(KEY, theirs.pid, same),
+            ShimProcess(KEY, ours.pid, b"/another.sock"),
+        )
+        assert compared_with(layout, *shims) == [ours.pid, somewhere.pid, 1]
+
+
+def test_a_shim_whose_bundle_was_removed_under_it_may_still_be_ours(tmp_path: Path) -> None:
+    layout = layout_at(tmp_path)
+    with sleeping_in(tmp_path / BUNDLE) as shim:
+        (tmp_path / BUNDLE).rmdir()
+        assert compared_with(layout, ShimProcess(KEY, shim.pid, layout.address)) == [shim.pid, 1]
+
+
+def test_a_shim_that_has_just_ended_says_nothing(tmp_path: Path) -> None:
+    """One killed between the pass over /proc and the question, whether or not it was reaped."""
+    layout = layout_at(tmp_path)
+    with sleeping_in(tmp_path / BUNDLE) as shim:
+        swept = ShimProcess(KEY, shim.pid, layout.address)
+        assert measure(layout, (swept,)).reference == f"a shim (pid {shim.pid})"
+        shim.kill()
+        os.waitid(os.P_PID, shim.pid, os.WEXITED | os.WNOWAIT)
+        assert measure(layout, (swept,)).reference == "pid 1"
+        shim.wait()
+        assert measure(layout, (swept,)).reference == "pid 1"
 
 
 @private_mounts

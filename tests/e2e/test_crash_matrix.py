@@ -112,9 +112,6 @@ def test_a_removal_of_containerds_that_was_cut_short_is_found(node: Node) -> Non
     assert [Path(one["path"]).name for one in found] == [".cut"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a shim of any containerd with the same address is taken for ours"
-)
 def test_a_node_of_the_same_name_elsewhere_is_another_node(tmp_path: Path) -> None:
     """Nodes in containers have containerd's usual paths, and this machine sees their processes."""
     state = "/run/twin/containerd"
