@@ -8,7 +8,12 @@ RECHECK: Final = "recheck"
 """A wish without an occasion, repeated as long as something is unsure: nobody waits for it."""
 
 PAUSE: Final = 0.5
-"""Seconds between an answer and the next question: a sweep costs milliseconds on a large node."""
+"""Seconds from an answer to the next question, on average: a sweep costs milliseconds on a large
+node."""
+
+BURST: Final = 4
+"""Questions that something waits for may follow each other at once, so many; then they pause. A
+task that dies raises two: its shim and its init are seen to go one after the other."""
 
 
 class Asking:
@@ -20,7 +25,7 @@ class Asking:
         self._under_way = False
         self._urgent = False
         self._heard = float("-inf")
-        self._not_before = float("-inf")
+        self._rested_at = float("-inf")
 
     @property
     def pending(self) -> bool:
@@ -30,7 +35,12 @@ class Asking:
     @property
     def wake(self) -> float | None:
         """When a waiting question may be asked."""
-        return None if self._under_way or self._wanted_at is None else self._not_before
+        return None if self._under_way or self._wanted_at is None else self._may_ask_at
+
+    @property
+    def _may_ask_at(self) -> float:
+        """Each answer costs a pause; what is urgent may run up a debt of them."""
+        return self._rested_at - (BURST * PAUSE if self._urgent else 0.0)
 
     def want(self, why: str, at: float) -> None:
         """Wish for an answer asked for no earlier than ``at`` (monotonic seconds)."""
@@ -40,7 +50,7 @@ class Asking:
 
     def ask(self, now: float) -> AskNode | None:
         """Ask now if there is a wish and the time has come."""
-        if self._under_way or self._wanted_at is None or now < self._not_before:
+        if self._under_way or self._wanted_at is None or now < self._may_ask_at:
             return None
         self._under_way = True
         return AskNode(self._why)
@@ -49,7 +59,8 @@ class Asking:
         """Hear the answer to a question asked at ``since``."""
         self._under_way = False
         self._heard = max(self._heard, since)
-        self._not_before = now + PAUSE
+        debt = min(max(self._rested_at, now) - now, BURST * PAUSE)
+        self._rested_at = now + debt + PAUSE
         if self._wanted_at is not None and self._wanted_at <= since:
             self._wanted_at = None
             self._urgent = False

@@ -286,42 +286,6 @@ def test_an_interrupted_removal_of_ours_is_finished_but_not_while_observing():
 # ---------------------------------------------------------------------------- asking and waiting
 
 
-def test_the_witnesses_are_asked_one_question_at_a_time_and_not_too_often():
-    world = World()
-    world.listed(a=1)
-    assert sum(isinstance(d, AskNode) for d in world.said) == 1
-    for _ in range(50):
-        world.look(dead())
-    assert sum(isinstance(d, AskNode) for d in world.said) == 1
-    world.node()
-    for _ in range(50):
-        world.now += 0.001
-        world.look(dead())
-    assert sum(isinstance(d, AskNode) for d in world.said) == 1
-    world.wait(1)
-    assert sum(isinstance(d, AskNode) for d in world.said) == 2
-
-
-def test_a_living_node_asks_for_nothing_between_listings():
-    world = World()
-    world.listed(a=1, b=2)
-    world.look(running(1))
-    world.look(stopped(2), "ns/b")
-    world.node()
-    assert world.engine.deadline is None or world.engine.deadline > BOOTED + 3600
-    assert world.wait(3600) == []
-
-
-def test_a_silent_node_is_asked_again_without_new_looks():
-    world = World()
-    world.listed(a=1)
-    world.look(dead())
-    world.node(SILENT)
-    said = world.wait(10.5)
-    assert any(isinstance(d, AskNode) for d in said)
-    assert not any(isinstance(d, LookAt) for d in said)
-
-
 def test_one_shot_commands_end_when_only_time_could_help():
     world = World(Policies(default=replace(ENFORCE, grace=5.0, threshold=DAY)))
     world.listed(a=1, b=2)

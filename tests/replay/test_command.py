@@ -68,7 +68,7 @@ def test_a_difference_is_one_and_shows_both_sides_and_the_evidence(command: Run,
     journal.write_bytes(journal.read_bytes().replace(b'"grace":60', b'"grace":90', 1))
     code, out, err = command(journal)
     assert code == 1
-    assert out.startswith("first difference at 0.5s: default/web\n")
+    assert out.startswith("first difference at 0.0s: default/web\n")
     assert "recorded" in out
     assert "replayed" in out
     assert "shim         dead" in out
@@ -94,8 +94,8 @@ def test_another_policy_shows_what_it_would_clean_and_what_changes(
     assert out.splitlines()[0].split() == ["BUNDLE", "RECORDED", "NOW", "CHANGE"]
     rows = [line.split() for line in out.splitlines()[1:]]
     assert rows == [
-        ["default/web", "1m00.5s", "5m00.5s", "4m00.0s", "later"],
-        ["default/db", "11m00.5s", "-", "not", "now"],
+        ["default/web", "1m00.0s", "5m00.0s", "4m00.0s", "later"],
+        ["default/db", "11m00.0s", "-", "not", "now"],
     ]
     assert "1 bundle cleaned by this configuration, 2 when recorded" in err
     code, out, _ = command(journal, "--config", other, "-o", "json")
@@ -137,7 +137,7 @@ def test_beyond_the_end_of_a_snapshot_the_world_stands_still(command: Run, tmp_p
     _, out, _ = command(path, "--config", other, "-o", "name")
     assert out == ""
     _, out, _ = command(path, "--config", other, "--until", "1h")
-    assert out.splitlines()[1].split() == ["default/web", "-", "10m00.5s", "only", "now"]
+    assert out.splitlines()[1].split() == ["default/web", "-", "10m00.0s", "only", "now"]
 
 
 def test_until_ends_early_and_only_tells_about_one(command: Run, journal: Path):

@@ -1,0 +1,77 @@
+"""Asking the node's witnesses: at once where something waits for it, and not too often."""
+
+from reconciler.decide.asking import BURST, PAUSE
+from reconciler.decide.decisions import AskNode, LookAt
+from tests.decide.world import BOOTED, SILENT, World, dead, running, stopped
+
+
+def asked(world: World) -> int:
+    return sum(isinstance(decision, AskNode) for decision in world.said)
+
+
+def test_the_witnesses_are_asked_one_question_at_a_time():
+    world = World()
+    world.listed(a=1)
+    assert asked(world) == 1
+    for _ in range(50):
+        world.now += 0.1
+        world.look(dead())
+    assert asked(world) == 1
+
+
+def test_a_death_is_asked_about_at_once_also_right_after_another():
+    """A shim and its init are seen to go one after the other: that is two questions."""
+    world = World()
+    world.listed(a=1)
+    for number in range(2, 5):
+        world.node()
+        world.now += 0.001
+        world.look(dead())
+        assert asked(world) == number
+
+
+def test_deaths_without_end_are_asked_about_twice_a_second():
+    world = World()
+    world.listed(a=1)
+    world.node()
+    for _ in range(10_000):
+        world.now += 0.001
+        before = asked(world)
+        world.look(dead())
+        if asked(world) > before:
+            world.node()
+    assert 20 <= asked(world) <= 20 + BURST + 2
+
+
+def test_answers_nobody_asked_for_put_no_death_off_by_more_than_a_pause():
+    """Hands are sent only after a fresh word: while many are cleaned, answers come anyway."""
+    world = World()
+    world.listed(a=1)
+    for _ in range(100):
+        world.now += 0.1
+        world.node()
+    before = asked(world)
+    world.now += 0.001
+    world.look(dead())
+    world.wait(PAUSE)
+    assert asked(world) == before + 1
+
+
+def test_a_living_node_asks_for_nothing_between_listings():
+    world = World()
+    world.listed(a=1, b=2)
+    world.look(running(1))
+    world.look(stopped(2), "ns/b")
+    world.node()
+    assert world.engine.deadline is None or world.engine.deadline > BOOTED + 3600
+    assert world.wait(3600) == []
+
+
+def test_a_silent_node_is_asked_again_without_new_looks():
+    world = World()
+    world.listed(a=1)
+    world.look(dead())
+    world.node(SILENT)
+    said = world.wait(10.5)
+    assert any(isinstance(d, AskNode) for d in said)
+    assert not any(isinstance(d, LookAt) for d in said)
