@@ -149,9 +149,12 @@ def _refutation(
         return "the runtime's state names another pid"
     if cradle.cgroups:
         return "pid reused: the process is not in the container's cgroup"
-    if candidate.written is not None and _is_late(candidate.written, stat.start, proc):
-        return "pid reused: it started after the pid file was written"
-    return ""
+    if candidate.written is None or not _is_late(candidate.written, stat.start, proc):
+        return ""
+    # A wall clock that was set since shifts that comparison. What runs among the machine's own
+    # mounts is in no container; anything else might be the one meant.
+    is_at_home = _shares_mounts_with_pid_1(candidate.pid, proc)
+    return "pid reused: it started after the pid file was written" if is_at_home else ""
 
 
 def _is_ours(path: bytes, cradle: Cradle) -> bool:
@@ -186,6 +189,15 @@ def _is_late(written: float, start: int, proc: bytes) -> bool:
     if boot is None or written < boot:
         return False
     return boot + start / os.sysconf("SC_CLK_TCK") > written + LATE
+
+
+def _shares_mounts_with_pid_1(pid: int, proc: bytes) -> bool:
+    """Tell whether a process is in pid 1's mount namespace; not if that cannot be told."""
+    try:
+        theirs, first = (os.readlink(b"%s/%d/ns/mnt" % (proc, one)) for one in (pid, 1))
+    except OSError:
+        return False
+    return theirs == first
 
 
 def has_ended(pidfd: int) -> bool:

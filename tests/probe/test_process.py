@@ -36,6 +36,8 @@ class FakeProc:
         self.here.mkdir()
         self.stat()
         self.cgroup("/")
+        self.mounts(root / "1", "mnt:[1]")
+        self.mounts(self.here, "mnt:[1]")
         (root / "stat").write_text(f"cpu 1 2\nbtime {int(NOW) - 1000}\nprocesses 5\n")
 
     def stat(self, state: str = "S", start: int = 5000) -> None:
@@ -44,6 +46,12 @@ class FakeProc:
 
     def cgroup(self, path: str) -> None:
         (self.here / "cgroup").write_text(f"4:cpu,cpuacct:{path}\n0::/\n")
+
+    def mounts(self, where: Path, namespace: str) -> None:
+        link = where / "ns/mnt"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(namespace)
 
     def judge(self, candidate: Candidate, cradle: Cradle = UNKNOWN) -> Init:
         return judge([candidate], cradle, self.root)
@@ -158,6 +166,21 @@ def test_a_process_younger_than_its_pid_file_is_refuted(
     written = int(NOW) - 500
     fake.stat(start=ticks(500 + age))
     assert fake.judge(Candidate(fake.pid, None, written)).state is state
+
+
+@pytest.mark.parametrize("namespace", ["mnt:[2]", None])
+def test_a_container_seems_younger_than_its_pid_file_once_the_clock_was_set(
+    fake: FakeProc, namespace: str | None
+) -> None:
+    """Wall-clock times may lie; a process that may be in a container is no stranger by them."""
+    fake.stat(start=ticks(900))
+    late = Candidate(fake.pid, None, int(NOW) - 500)
+    assert fake.judge(late).state is InitState.DEAD
+    if namespace is None:
+        (fake.here / "ns/mnt").unlink()
+    else:
+        fake.mounts(fake.here, namespace)
+    assert fake.judge(late).state is InitState.NONE
 
 
 def test_a_pid_file_older_than_the_boot_proves_nothing(fake: FakeProc) -> None:
