@@ -218,17 +218,17 @@ class Loop:
         if not self._looks:
             return
         stages = self._stages
-        stages.eyes.refresh()
-        end = stages.clock.monotonic() + SLICE
-        while self._looks:
-            key = next(iter(self._looks))
-            del self._looks[key]
-            look = stages.eyes.look(key)
-            if look is not None:
-                self._expect_exits(key, look)
-            self._take(self._now(), Looked(key, look))
-            if stages.clock.monotonic() >= end:
-                return
+        with stages.eyes.moment():
+            end = stages.clock.monotonic() + SLICE
+            while self._looks:
+                key = next(iter(self._looks))
+                del self._looks[key]
+                look = stages.eyes.look(key)
+                if look is not None:
+                    self._expect_exits(key, look)
+                self._take(self._now(), Looked(key, look))
+                if stages.clock.monotonic() >= end:
+                    return
 
     def _expect_exits(self, key: BundleKey, look: Look) -> None:
         """Watch the processes of a bundle.

@@ -5,6 +5,7 @@ this page. Nothing here touches anything.
 """
 
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from reconciler.clock import Bell
@@ -93,8 +94,11 @@ class Eyes(Protocol):
         """Look at one bundle; None if there is no such name."""
         ...
 
-    def refresh(self) -> None:
-        """Read again what many looks share (the mount table); call before a batch of looks."""
+    def moment(self) -> AbstractContextManager[object]:
+        """Make looks within this moment: what they share (the mount table) is read again now.
+
+        Directories at which all of them begin may stay open until it ends, and no longer.
+        """
         ...
 
 

@@ -73,6 +73,9 @@ _StatfsBuffer = ctypes.c_char * 256
 _STATX: Final = struct.Struct("=I4xQI8xHxxQQQ24xqI20xqI12xIIQ")
 _STATX_USE: Final = struct.Struct("=16xI28xQ")
 _OPEN_HOW: Final = struct.Struct("=QQQ")
+_HOW_SIZE: Final = _OPEN_HOW.size
+_HOW_DIRECTORY: Final = _OPEN_HOW.pack(_DIRECTORY, 0, RESOLVE_STRICT)
+_HOW_PATH_HANDLE: Final = _OPEN_HOW.pack(_PATH_HANDLE, 0, RESOLVE_STRICT)
 
 _libc.statx.argtypes = [
     ctypes.c_int,
@@ -154,10 +157,14 @@ def openat2(dir_fd: int, name: bytes, flags: int, resolve: int, mode: int = 0) -
         OSError: EXDEV if it would cross a mount or leave the directory, ELOOP if a symlink is in
             the way, EAGAIN if the kernel could not be sure for longer than is reasonable.
     """
-    _refuse_nul(name)
-    how = _OPEN_HOW.pack(flags, mode, resolve)
+    return _open(dir_fd, name, _OPEN_HOW.pack(flags, mode, resolve))
+
+
+def _open(dir_fd: int, name: bytes, how: bytes) -> int:
+    if b"\0" in name:
+        raise _nul(name)
     for _ in range(_RETRIES):
-        fd: int = _libc.syscall(_SYS_OPENAT2, dir_fd, name, how, _OPEN_HOW.size)
+        fd: int = _libc.syscall(_SYS_OPENAT2, dir_fd, name, how, _HOW_SIZE)
         if fd >= 0:
             return fd
         if ctypes.get_errno() not in {EAGAIN, EINTR}:
@@ -171,7 +178,7 @@ def open_beneath(dir_fd: int, name: bytes, *, directory: bool = True) -> int:
     A directory can be listed and worked in; anything else is ENOTDIR. With ``directory=False`` the
     handle is an O_PATH one of whatever the name is, a symlink itself, too; that opens no FIFO.
     """
-    return openat2(dir_fd, name, _DIRECTORY if directory else _PATH_HANDLE, RESOLVE_STRICT)
+    return _open(dir_fd, name, _HOW_DIRECTORY if directory else _HOW_PATH_HANDLE)
 
 
 def read_beneath(dir_fd: int, name: bytes, limit: int) -> bytes:
@@ -216,7 +223,8 @@ def statx(dir_fd: int, name: bytes, flags: int = AT_PASSIVE, mask: int = STATX_A
     Raises:
         OSError: ENOSYS if a mount id was asked for and the kernel has none (before 5.8).
     """
-    _refuse_nul(name)
+    if b"\0" in name:
+        raise _nul(name)
     buffer = _StatxBuffer()
     if _libc.statx(dir_fd, name, flags, mask, buffer) != 0:
         raise _error(name)
@@ -238,10 +246,18 @@ def statx(dir_fd: int, name: bytes, flags: int = AT_PASSIVE, mask: int = STATX_A
     ) = _STATX.unpack_from(buffer)
     if mask & ~got & STATX_MNT_ID:
         raise OSError(ENOSYS, "this kernel tells no mount ids", name)
-    mtime_ns = mod * _NS + mod_ns
-    btime_ns = born * _NS + born_ns
-    dev = os.makedev(major, minor)
-    return Stat(mode, ino, dev, mnt, size, blocks, nlink, mtime_ns, btime_ns, attributes)
+    return Stat(
+        mode,
+        ino,
+        os.makedev(major, minor),
+        mnt,
+        size,
+        blocks,
+        nlink,
+        mod * _NS + mod_ns,
+        born * _NS + born_ns,
+        attributes,
+    )
 
 
 def statx_handle(fd: int) -> Stat:
@@ -251,7 +267,8 @@ def statx_handle(fd: int) -> Stat:
 
 def allocated(dir_fd: int, name: bytes) -> int:
     """Tell how many bytes go with this name; none if the file has another. Half of a statx."""
-    _refuse_nul(name)
+    if b"\0" in name:
+        raise _nul(name)
     buffer = _StatxBuffer()
     if _libc.statx(dir_fd, name, AT_PASSIVE, _STATX_NLINK | _STATX_BLOCKS, buffer) != 0:
         raise _error(name)
@@ -261,7 +278,8 @@ def allocated(dir_fd: int, name: bytes) -> int:
 
 def umount2(path: bytes, flags: int) -> None:
     """Unmount what is topmost at ``path`` (umount2(2)); EINVAL if nothing is mounted there."""
-    _refuse_nul(path)
+    if b"\0" in path:
+        raise _nul(path)
     if _libc.umount2(path, flags) != 0:
         raise _error(path)
 
@@ -270,8 +288,9 @@ def renameat2(
     old_dir_fd: int, old: bytes, new_dir_fd: int, new: bytes, flags: int = RENAME_NOREPLACE
 ) -> None:
     """Rename relative to handles (renameat2(2)); by default EEXIST if ``new`` is there."""
-    _refuse_nul(old)
-    _refuse_nul(new)
+    for name in (old, new):
+        if b"\0" in name:
+            raise _nul(name)
     if _libc.renameat2(old_dir_fd, old, new_dir_fd, new, flags) != 0:
         raise _error(old)
 
@@ -327,9 +346,8 @@ def _read_and_close(fd: int, size: int, limit: int) -> bytes:
         os.close(fd)
 
 
-def _refuse_nul(name: bytes) -> None:
-    if b"\0" in name:
-        raise OSError(EINVAL, "a name cannot contain NUL", name)
+def _nul(name: bytes) -> OSError:
+    return OSError(EINVAL, "a name cannot contain NUL", name)
 
 
 def _error(name: bytes | None) -> OSError:

@@ -15,7 +15,6 @@ from typing import Final, NamedTuple
 from reconciler import kernel
 from reconciler.model.evidence import (
     Answer,
-    Entries,
     Kind,
     Labels,
     Look,
@@ -30,7 +29,7 @@ from reconciler.probe.gather import Own, ask_cgroups, ask_init, ask_runtime, ask
 from reconciler.probe.runc import Runc
 from reconciler.probe.surroundings import Surroundings
 
-_TREE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_NONE: Final = frozenset[bytes]()
 _NO_BUNDLE: Final = frozenset({ENOENT, ENOTDIR, ELOOP, EXDEV})
 _SHARED: Final = ("shim-binary-path", "bootstrap.json", "address")
 
@@ -107,14 +106,14 @@ def _see(
     around: Surroundings, key: BundleKey, annotation_keys: Collection[str]
 ) -> _Seen | Look | None:
     """Look at a bundle; a bare look if it cannot be entered, None if it is not there."""
-    if not all(_is_name(part) for part in key):
+    if not (_is_name(key.namespace) and _is_name(key.id)):
         return None
     mounts = around.mounts.of(key) if around.mounts else ()
-    try:
-        tree_fd = os.open(around.layout.tasks, _TREE)
-    except OSError as error:
-        return None if error.errno == ENOENT else UNSEEN
-    try:
+    with around.handles as handles:
+        try:
+            tree_fd = handles.get(around.layout.tasks, os.O_NOFOLLOW)
+        except OSError as error:
+            return None if error.errno == ENOENT else UNSEEN
         entered = _enter(tree_fd, key, around, mounts)
         if not isinstance(entered, _Entered):
             return entered
@@ -122,10 +121,8 @@ def _see(
         spec = testimony.spec_of(folder)
         group = testimony.group_of(key, folder, spec)
         own = Own(key, folder, spec, group, _read_peer(tree_fd, key, group, folder))
-    finally:
-        os.close(tree_fd)
-    labels = testimony.labels_of(folder, spec, annotation_keys)
-    return _weigh(around, own, entered.identity, mounts, labels)
+        labels = testimony.labels_of(folder, spec, annotation_keys)
+        return _weigh(around, own, entered.identity, mounts, labels)
 
 
 class _Entered(NamedTuple):
@@ -144,7 +141,9 @@ def _enter(
         return None if error.errno == ENOENT else _from_outside(tree_fd, key, mounts)
     try:
         seen = kernel.statx_handle(fd)
-        mounted = frozenset(mount.path.split(b"/", 1)[0] for mount in mounts)
+        mounted = _NONE
+        if mounts:
+            mounted = frozenset(mount.path.split(b"/", 1)[0] for mount in mounts)
         folder = read_folder(fd, mounted, sizes_tell=around.on_tmpfs)
     except OSError:
         return _from_outside(tree_fd, key, mounts)
@@ -201,14 +200,14 @@ def _weigh(
     remembered = ask_runtime(own, around)
     cgroups = ask_cgroups(own, around, remembered)
     init = ask_init(own, remembered, cgroups)
-    work = blocks_of_tree(around.layout.work, b"/".join(own.key))
+    work = _blocks_of_work(around, own.key)
     look = Look(
         identity,
         Kind.DIRECTORY,
         folder.entries,
         folder.newest,
         (folder.blocks + (work or 0)) * BLOCK,
-        Answer.YES if Entries.INIT_PID in folder.entries else remembered.exists,
+        Answer.YES if folder.has_pid else remembered.exists,
         testimony.runtime_of(folder, own.peer),
         init,
         ask_shim(own, around, init),
@@ -217,6 +216,14 @@ def _weigh(
         labels,
     )
     return _Seen(look, remembered, cgroups, work is not None)
+
+
+def _blocks_of_work(around: Surroundings, key: BundleKey) -> int | None:
+    try:
+        top = around.handles.get(around.layout.work)
+    except OSError:
+        return None
+    return blocks_of_tree(top, b"/".join(key))
 
 
 def _work(around: Surroundings, key: BundleKey) -> bytes:

@@ -148,14 +148,15 @@ class CgroupMounts:
         """
         names = set(inner)
         places = [(one, name[1:]) for name in names for one in self._mounted]
-        # Nearly always runc's state and config.json agree, and that is cheap to find out.
-        spelt = [os.fsdecode(name) for name in names]
-        agreed = {point + name for name in spelt for point in self._points}
-        for text in named:
-            if text not in agreed:
-                extra = self._inside(documents.to_path(text) or b"/")
-                places += extra
-                names.update(b"/" + relative for _, relative in extra)
+        if named:
+            # Nearly always runc's state and config.json agree, and that is cheap to find out.
+            spelt = [os.fsdecode(name) for name in names]
+            agreed = {point + name for name in spelt for point in self._points}
+            for text in named:
+                if text not in agreed:
+                    extra = self._inside(documents.to_path(text) or b"/")
+                    places += extra
+                    names.update(b"/" + relative for _, relative in extra)
         if places:
             state, dirs = self._ask(places)
             return Cgroups(state, dirs, frozenset(names))
@@ -176,7 +177,7 @@ class CgroupMounts:
     def _ask(
         self, places: Iterable[tuple[_Mounted, bytes]]
     ) -> tuple[CgroupState, tuple[CgroupDir, ...]]:
-        states = set()
+        states = []  # not a set: to hash a member of an enumeration costs more than to compare it
         dirs = []
         searchable = False
         for (hierarchy, fd), path in places:
@@ -188,7 +189,7 @@ class CgroupMounts:
             if state is CgroupState.GONE:
                 searchable = self._is_root
                 continue
-            states.add(state)
+            states.append(state)
             dirs.append(CgroupDir(hierarchy.point, path))
         for state in (CgroupState.POPULATED, CgroupState.NONE, CgroupState.EMPTY):
             if state in states:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from errno import EISDIR, ELOOP, ENXIO, EXDEV
+from functools import lru_cache
 from typing import Final
 
 from reconciler import kernel
@@ -38,6 +39,8 @@ _KNOWN: Final = {
     for name, flag in ENTRY_NAMES.items()
 }
 _OTHER: Final = Entries.OTHER.value
+_INIT_PID: Final = Entries.INIT_PID.value
+_entries: Final = lru_cache(256)(Entries)
 _STRANGER: Final = (_OTHER, None)
 _EMPTY_TMPFS: Final = 40  # st_size of an empty directory: mm/shmem.c counts 20 for each name
 _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
@@ -63,7 +66,8 @@ class Folder:
         alien: There is a file that only shims of other runtimes write.
         newest: Newest modification time, the directory's own included, seconds since the epoch.
         blocks: Blocks allocated, mounts excluded.
-        pid_written: When ``init.pid`` was written.
+        has_pid: There is an ``init.pid``, whatever it is.
+        pid_written: When that was written.
     """
 
     files: dict[str, bytes | Unread] = field(default_factory=dict)
@@ -71,6 +75,7 @@ class Folder:
     alien: bool = False
     newest: float = 0.0
     blocks: int = 0
+    has_pid: bool = False
     pid_written: float | None = None
 
     def text(self, name: str) -> bytes | None:
@@ -111,10 +116,14 @@ def read_folder(fd: int, mounted: frozenset[bytes], *, sizes_tell: bool = False)
                 if limit is not None:
                     folder.files[name] = Unread.UNUSABLE
                 continue
-            size = _take_in(folder, fd, entry, limit)
+            if limit is not None:
+                _take_in_file(folder, fd, entry, limit)
+                continue
+            size = _take_in(folder, fd, entry)
             if size is not None and size != smallest:
                 folder.blocks += _blocks_below(fd, os.fsencode(name), budget)
-    folder.entries = Entries(found)
+    folder.entries = _entries(found)
+    folder.has_pid = bool(found & _INIT_PID)
     return folder
 
 
@@ -132,23 +141,27 @@ def read_files(fd: int, names: Iterable[str]) -> Folder:
     return folder
 
 
-def _take_in(folder: Folder, fd: int, entry: os.DirEntry[str], limit: int | None) -> int | None:
-    """Take in one entry; the size of a directory that may hold something, else None."""
+def _take_in_file(folder: Folder, fd: int, entry: os.DirEntry[str], limit: int) -> None:
+    """Take in one of the files that are read."""
+    name = entry.name
     try:
-        if limit is not None and entry.is_file(follow_symlinks=False):
-            found = _read(folder, fd, entry.name, limit)
-        elif limit is not None:
-            folder.files[entry.name] = Unread.UNUSABLE
-            return None
-        elif entry.is_dir(follow_symlinks=False):
-            return _take_in_directory(folder, fd, entry.name)
+        if entry.is_file(follow_symlinks=False):
+            _read(folder, fd, name, limit)
         else:
-            found = entry.stat(follow_symlinks=False)
+            folder.files[name] = Unread.UNUSABLE
     except FileNotFoundError:
-        return None
+        return
     except OSError:
-        if limit is not None:
-            folder.files[entry.name] = Unread.BARRED
+        folder.files[name] = Unread.BARRED
+
+
+def _take_in(folder: Folder, fd: int, entry: os.DirEntry[str]) -> int | None:
+    """Take in anything else; the size of a directory that may hold something, else None."""
+    try:
+        if entry.is_dir(follow_symlinks=False):
+            return _take_in_directory(folder, fd, entry.name)
+        found = entry.stat(follow_symlinks=False)
+    except OSError:
         return None
     folder.newest = max(folder.newest, found.st_mtime)
     folder.blocks += found.st_blocks
@@ -165,7 +178,7 @@ def _take_in_directory(folder: Folder, fd: int, name: str) -> int | None:
     return found.size
 
 
-def _read(folder: Folder, fd: int, name: str, limit: int) -> os.stat_result:
+def _read(folder: Folder, fd: int, name: str, limit: int) -> None:
     """Read a file that was just listed as a regular one.
 
     Should it have become a FIFO since, it is opened without waiting and not read.
@@ -173,22 +186,21 @@ def _read(folder: Folder, fd: int, name: str, limit: int) -> os.stat_result:
     handle = os.open(name, _OPEN, dir_fd=fd)
     try:
         found = os.fstat(handle)
-        sane = stat.S_ISREG(found.st_mode) and found.st_size <= limit
-        folder.files[name] = _read_whole(handle, found.st_size) if sane else Unread.UNUSABLE
-        if name == "init.pid":
-            folder.pid_written = found.st_mtime
-        return found
+        size = found.st_size
+        data: bytes | Unread = b""
+        if not stat.S_ISREG(found.st_mode) or size > limit:
+            data = Unread.UNUSABLE
+        elif size:
+            data = os.read(handle, size)
+            while len(data) < size and (more := os.read(handle, size - len(data))):
+                data += more
     finally:
         os.close(handle)
-
-
-def _read_whole(handle: int, size: int) -> bytes:
-    if size == 0:
-        return b""
-    data = os.read(handle, size)
-    while len(data) < size and (more := os.read(handle, size - len(data))):
-        data += more
-    return data
+    folder.files[name] = data
+    folder.newest = max(folder.newest, found.st_mtime)
+    folder.blocks += found.st_blocks
+    if name == "init.pid":
+        folder.pid_written = found.st_mtime
 
 
 class _Budget:
@@ -236,23 +248,17 @@ def _blocks_of(fd: int, child: bytes, budget: _Budget, depth: int) -> int:
     return found.blocks
 
 
-def blocks_of_tree(root: bytes, relative: bytes) -> int | None:
+def blocks_of_tree(top: int, relative: bytes) -> int | None:
     """Count the blocks of a directory and all below it; None if there is none.
 
     Args:
-        root: May be reached through symlinks and mounts.
-        relative: Below it nothing is followed and no mount is entered: it may be a dead one.
+        top: Handle on a directory above it.
+        relative: Below that nothing is followed and no mount is entered: it may be a dead one.
     """
-    try:
-        top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return None
     try:
         fd = kernel.open_beneath(top, relative)
     except OSError as error:
         return 0 if error.errno == EXDEV else None
-    finally:
-        os.close(top)
     try:
         return _blocks_of_handle(fd) + _blocks_in(fd, _Budget(_MOST_ENTRIES), 0)
     finally:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from reconciler.model.evidence import (
     Answer,
     CgroupState,
-    Entries,
     Init,
     InitState,
     Shim,
@@ -49,7 +48,7 @@ def ask_runtime(own: Own, around: Surroundings) -> Runc:
     """Ask what the runtime remembers."""
     folder = own.folder
     options, barred = folder.text("options.json"), folder.is_barred("options.json")
-    return runc.look(around.layout, own.key, options, barred=barred)
+    return runc.look(around.handles, around.layout, own.key, options, barred=barred)
 
 
 def ask_cgroups(own: Own, around: Surroundings, remembered: Runc) -> Cgroups:
@@ -79,7 +78,7 @@ def ask_init(own: Own, remembered: Runc, cgroups: Cgroups) -> Init:
         return init
     if folder.is_barred("init.pid") or remembered.exists is Answer.NONE:
         return Init(InitState.NONE, init.pid, "a file that would name it could not be read")
-    if init.state is InitState.ABSENT and Entries.INIT_PID in folder.entries:
+    if init.state is InitState.ABSENT and folder.has_pid:
         return replace(init, detail="init.pid holds no pid")
     return init
 

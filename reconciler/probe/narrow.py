@@ -1,6 +1,7 @@
 """Eyes that see only some bundles, for ``--namespace`` and `explain`: unseen means untouched."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from typing_extensions import override
@@ -39,6 +40,6 @@ class NarrowEyes(Eyes):
         return self.eyes.look(key) if self.wanted(key) else None
 
     @override
-    def refresh(self) -> None:
-        """Read again what many looks share."""
-        self.eyes.refresh()
+    def moment(self) -> AbstractContextManager[object]:
+        """Begin a batch of looks."""
+        return self.eyes.moment()

@@ -5,6 +5,7 @@ directory without following symlinks. A missing or torn file is evidence, never 
 """
 
 import os
+from contextlib import suppress
 from errno import EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EXDEV
 from typing import Final, NamedTuple
 
@@ -14,9 +15,11 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from reconciler.probe import documents
 from reconciler.probe.documents import CrunStatus, Options, RuncState
+from reconciler.probe.handles import Handles
 
 _LIMIT: Final = 8 << 20
 _HANDLE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_NO_OPTIONS: Final = Options()
 _NOT_THERE: Final = frozenset({ENOENT, ENOTDIR})
 _NO_FILE: Final = frozenset({ELOOP, EISDIR, ENXIO, EXDEV})  # something else has its name
 
@@ -46,29 +49,39 @@ class Runc(NamedTuple):
     has_poststop_hooks: bool = False
 
 
-def look(layout: Layout, key: BundleKey, options_file: bytes | None, *, barred: bool) -> Runc:
+def look(
+    handles: Handles, layout: Layout, key: BundleKey, options_file: bytes | None, *, barred: bool
+) -> Runc:
     """Read what the runtime remembers of a container.
 
     Args:
+        handles: Opens runc's root.
         layout: Says where runc keeps its state by default.
         key: The bundle.
         options_file: options.json, if there is one; a torn one counts as missing: it is written
             before the container is made, and the cgroups bear witness on their own.
         barred: options.json is there and could not be read, so the root may be another.
     """
-    options = (documents.parse_options(options_file) if options_file else None) or Options()
+    options = (documents.parse_options(options_file) if options_file else None) or _NO_OPTIONS
     base = documents.to_path(options.root) or layout.runc_root
     root = base + b"/" + key.namespace
-    found = _look_below(base, key, Runc(root, options.binary_name))
+    found = _look_below(handles, base, key, Runc(root, options.binary_name))
     if barred and found.exists is Answer.NO:
         return Runc(root, exists=Answer.NONE)
     return found
 
 
-def _look_below(base: bytes, key: BundleKey, blank: Runc) -> Runc:
+def _look_below(handles: Handles, base: bytes, key: BundleKey, blank: Runc) -> Runc:
+    """Look for the container's directory; nothing below the root is followed, no mount entered."""
     directory = blank.root + b"/" + key.id
+    relative = b"/".join(key)
     try:
-        handle = _open(base, key)
+        base_fd = handles.get(base)
+        with suppress(OSError):  # nearly always there; anything else is looked at step by step
+            data = kernel.read_beneath(base_fd, relative + b"/state.json", _LIMIT)
+            if len(data) < _LIMIT and (state := documents.parse_state(data)) is not None:
+                return _from_state(blank, directory, state)
+        handle = kernel.openat2(base_fd, relative, _HANDLE, kernel.RESOLVE_STRICT)
     except OSError as error:
         if error.errno in _NOT_THERE:
             return blank
@@ -81,15 +94,6 @@ def _look_below(base: bytes, key: BundleKey, blank: Runc) -> Runc:
         return Runc(blank.root, blank.binary, Answer.NONE)
     finally:
         os.close(handle)
-
-
-def _open(base: bytes, key: BundleKey) -> int:
-    """Open the container's directory; nothing below the root is followed, and no mount entered."""
-    base_fd = os.open(base, _HANDLE)
-    try:
-        return kernel.openat2(base_fd, b"/".join(key), _HANDLE, kernel.RESOLVE_STRICT)
-    finally:
-        os.close(base_fd)
 
 
 def _look_into(handle: int, directory: bytes, blank: Runc) -> Runc:

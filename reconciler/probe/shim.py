@@ -38,16 +38,18 @@ def ask(names: Names, layout: Layout, door: "Door", addresses: Iterable[bytes] =
         addresses: Further containerd addresses a shim may have been started with.
     """
     asked: dict[bytes, tuple[ShimState, str]] = {}
+    silent: bytes | None = None
     for address in (*names.named, *map(Address, derived(names, layout, addresses))):
-        if address.path in asked:
+        path = address.path
+        if path in asked:
             continue
-        state, detail = door.knock(address)
+        state, detail = asked[path] = door.knock(address)
         if state is ShimState.ALIVE:
-            return Shim(state, address.path, names.group, None, detail)
-        asked[address.path] = state, detail
-    for path, (state, detail) in asked.items():
-        if state is ShimState.NONE:
-            return Shim(state, path or None, names.group, None, detail)
+            return Shim(state, path, names.group, None, detail)
+        if state is ShimState.NONE and silent is None:
+            silent = path
+    if silent is not None:
+        return Shim(ShimState.NONE, silent or None, names.group, None, asked[silent][1])
     if not names.named:
         return Shim(ShimState.UNNAMED, None, names.group, None, "no file names its socket")
     path = names.named[0].path
@@ -56,8 +58,12 @@ def ask(names: Names, layout: Layout, door: "Door", addresses: Iterable[bytes] =
 
 def derived(names: Names, layout: Layout, addresses: Iterable[bytes] = ()) -> tuple[bytes, ...]:
     """Give the sockets a shim of this bundle or of its group would derive."""
-    ids = dict.fromkeys((names.group or names.id, names.id))
-    found = dict.fromkeys((layout.address, *addresses))
+    group, id_ = names.group or names.id, names.id
+    ids = (group,) if group == id_ else (group, id_)
     return tuple(
-        layout.shim_socket(names.namespace, group, address) for address in found for group in ids
+        [
+            layout.shim_socket(names.namespace, one, address)
+            for address in dict.fromkeys((layout.address, *addresses))
+            for one in ids
+        ]
     )

@@ -10,6 +10,7 @@ from reconciler.model.layout import Layout
 from reconciler.probe import mounts
 from reconciler.probe.cgroups import CgroupMounts, Hierarchy, hierarchies
 from reconciler.probe.door import Door
+from reconciler.probe.handles import Handles
 
 
 class Surroundings:
@@ -22,6 +23,7 @@ class Surroundings:
         cgroups: Mounted cgroup hierarchies; None likewise.
         on_tmpfs: The state tree is on a tmpfs.
         door: Knocks at sockets.
+        handles: Opens the directories at which looks begin.
         addresses: containerd addresses that shims may have been started with.
     """
 
@@ -29,6 +31,7 @@ class Surroundings:
         self.layout = layout
         self.addresses = addresses
         self.door = Door()
+        self.handles = Handles()
         self.tree = b""
         self.mounts: mounts.TreeMounts | None = None
         self.cgroups: CgroupMounts | None = None

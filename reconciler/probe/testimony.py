@@ -14,7 +14,11 @@ from reconciler.probe.documents import Annotations, Spec
 from reconciler.probe.door import Address, parse_address
 from reconciler.probe.folder import Folder
 
-_RUNTIMES: Final = frozenset({b"containerd-shim-runc-v1", b"containerd-shim-runc-v2"})
+_RUNTIMES: Final = {
+    name: Runtime(RuntimeState.KNOWN, show(name))
+    for name in (b"containerd-shim-runc-v1", b"containerd-shim-runc-v2")
+}
+_PLAIN: Final = Labels(known=True)
 _NO_ANNOTATIONS: Final = Annotations()
 
 
@@ -43,16 +47,21 @@ def labels_of(folder: Folder, spec: Spec | None, wanted: Collection[str]) -> Lab
     if spec is None or data is None:
         return NO_LABELS
     noted = spec.annotations or _NO_ANNOTATIONS
-    extra = documents.parse_annotations(data) if wanted else {}
-    if extra is None:
-        return NO_LABELS
+    chosen: tuple[tuple[str, str], ...] = ()
+    if wanted:
+        extra = documents.parse_annotations(data)
+        if extra is None:
+            return NO_LABELS
+        chosen = tuple(sorted((name, extra[name]) for name in wanted if name in extra))
+    elif noted is _NO_ANNOTATIONS:
+        return _PLAIN
     return Labels(
         known=True,
         pod_namespace=noted.pod_namespace,
         pod=noted.pod,
         container=noted.container,
         sandbox=noted.sandbox_id,
-        annotations=tuple(sorted((name, extra[name]) for name in wanted if name in extra)),
+        annotations=chosen,
     )
 
 
@@ -68,13 +77,16 @@ def runtime_of(folder: Folder, peer: Folder | None) -> Runtime:
     name = (path or b"").strip().rpartition(b"/")[2]
     if not name:
         return Runtime(RuntimeState.UNNAMED)
-    state = RuntimeState.KNOWN if name in _RUNTIMES else RuntimeState.ALIEN
-    return Runtime(state, show(name))
+    return _RUNTIMES.get(name) or Runtime(RuntimeState.ALIEN, show(name))
 
 
 def addresses_of(folder: Folder) -> tuple[Address, ...]:
     """Give the shim's addresses that files name, the newer file's first."""
     bootstrap = folder.text("bootstrap.json")
-    texts = (documents.parse_bootstrap(bootstrap) if bootstrap else None, folder.text("address"))
-    found = (parse_address(text) for text in texts if text)
-    return tuple(address for address in found if address is not None)
+    newer = documents.parse_bootstrap(bootstrap) if bootstrap else None
+    found = []
+    for text in (newer, folder.text("address")):
+        address = parse_address(text) if text else None
+        if address is not None:
+            found.append(address)
+    return tuple(found)

@@ -7,6 +7,7 @@ answer for is said so, and never taken for emptiness.
 
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from errno import ELOOP, ENOENT, ENOTDIR, EXDEV
 from typing import Final
 
@@ -48,9 +49,10 @@ class TreeEyes:
         self._clock = clock or SystemClock()
         self._around = Surroundings(layout, addresses)
 
-    def refresh(self) -> None:
-        """Read the mount table again if it has changed."""
+    def moment(self) -> AbstractContextManager[object]:
+        """Begin a batch of looks: read the mount table again if it has changed."""
         self._around.refresh()
+        return self._around.handles
 
     def close(self) -> None:
         """Give handles back (none of them is on the tree)."""

@@ -208,8 +208,8 @@ def test_it_sees_what_it_saw_before(tmp_path: Path) -> None:
             keys = [one.key for one in (dead, running_, mapped, lives)]
 
             def looks() -> list[Look | None]:
-                eyes.refresh()
-                return [eyes.look(key) for key in keys]
+                with eyes.moment():
+                    return [eyes.look(key) for key in keys]
 
             before, listed = looks(), eyes.list()
             confined(made, executor)

@@ -3,7 +3,7 @@
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -147,9 +147,9 @@ def test_nothing_stays_open(world: World) -> None:
     eyes.look(KEY)
     before = sorted(os.listdir("/proc/self/fd"))
     for _ in range(3):
-        eyes.refresh()
-        eyes.list()
-        eyes.look(KEY)
+        with eyes.moment():
+            eyes.list()
+            eyes.look(KEY)
     assert sorted(os.listdir("/proc/self/fd")) == before
     tree = os.fsencode(world.base)
     links = [
@@ -217,9 +217,8 @@ def test_a_mount_over_a_bundle_hides_it(tmp_path: Path) -> None:
     tmpfs(here)
     (here / "init.pid").write_text(str(world.child()))
     for refreshed in (False, True):  # also by eyes whose mount table is older
-        if refreshed:
-            eyes.refresh()
-        look = eyes.look(KEY)
+        with eyes.moment() if refreshed else nullcontext():
+            look = eyes.look(KEY)
         assert look is not None
         assert look.kind is Kind.DIRECTORY
         assert look.identity != under.identity
@@ -292,9 +291,8 @@ def test_a_dead_filesystem_on_rootfs_holds_nobody_up(tmp_path: Path, refreshed: 
     eyes = world.eyes()
     server = dead_fuse(here / "rootfs")
     try:
-        if refreshed:
-            eyes.refresh()
-        look = eyes.look(KEY)
+        with eyes.moment() if refreshed else nullcontext():
+            look = eyes.look(KEY)
     finally:
         os.close(server)
     assert look is not None

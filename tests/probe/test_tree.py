@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def sees(eyes: "Eyes") -> bool:
-    eyes.refresh()
-    return eyes.list().present and eyes.look(KEY) is None
+    with eyes.moment():
+        return eyes.list().present and eyes.look(KEY) is None
 
 
 def test_the_eyes_are_what_the_loop_expects(world: World) -> None:

@@ -1,6 +1,7 @@
 """Doubles for every side effect, typed against `ports.py`: a node that lives in a dictionary."""
 
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import anyio
@@ -35,8 +36,8 @@ class FakeEyes:
         self.looked.append(key)
         return self.tree.get(key)
 
-    def refresh(self) -> None:
-        pass
+    def moment(self) -> AbstractContextManager[object]:
+        return nullcontext()
 
 
 @dataclass
