@@ -270,7 +270,8 @@ class Loop:
                 case Relist():
                     self._listings[decision.namespace] = decision.why
                 case AskNode():
-                    self._errand(partial(self._ask_node, stamp.mono))
+                    # No errand to be waited for: the engine knows which answers are.
+                    self._tasks.start_soon(self._ask_node, stamp.mono)
                 case Clean():
                     self._errand(partial(self._clean, decision))
                 case FinishRemoval():

@@ -104,7 +104,8 @@ async def watch(stages: Stages, plan: Plan, listeners: Sequence[Listener]) -> En
     caught: list[int] = []
 
     def is_over(now: float) -> bool:
-        return plan.once and seen.complete and (not gate.enforce or engine.is_settled(now))
+        is_done = engine.is_settled(now) if gate.enforce else engine.is_heard
+        return plan.once and seen.complete and is_done
 
     async with anyio.create_task_group() as tasks:
         # Before the first turn: from then on an end in order is worth having.

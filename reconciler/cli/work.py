@@ -123,7 +123,7 @@ def observing(policies: Policies) -> Policies:
 
 async def look_once(stages: Stages, policies: Policies) -> Found:
     """Look at everything once and ask everybody once. Nothing is removed, whatever the policies."""
-    return await _pass(stages, observing(policies), lambda _engine, _now: True)
+    return await _pass(stages, observing(policies), lambda engine, _now: engine.is_heard)
 
 
 async def clean_once(stages: Stages, policies: Policies) -> Found:

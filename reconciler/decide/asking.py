@@ -24,13 +24,14 @@ class Asking:
         self._why = ""
         self._under_way = False
         self._urgent = False
+        self._awaited_at = float("-inf")
         self._heard = float("-inf")
         self._rested_at = float("-inf")
 
     @property
     def pending(self) -> bool:
         """Whether a question that something waits for is under way or still to be asked."""
-        return self._urgent and (self._under_way or self._wanted_at is not None)
+        return self._awaited_at > self._heard
 
     @property
     def wake(self) -> float | None:
@@ -42,8 +43,13 @@ class Asking:
         """Each answer costs a pause; what is urgent may run up a debt of them."""
         return self._rested_at - (BURST * PAUSE if self._urgent else 0.0)
 
-    def want(self, why: str, at: float) -> None:
-        """Wish for an answer asked for no earlier than ``at`` (monotonic seconds)."""
+    def want(self, why: str, at: float, *, awaited: bool = True) -> None:
+        """Wish for an answer asked for no earlier than ``at`` (monotonic seconds).
+
+        ``awaited``: whether it can tell anything that an earlier answer could not.
+        """
+        if awaited and why != RECHECK:
+            self._awaited_at = max(self._awaited_at, at)
         if at > self._heard and (self._wanted_at is None or at > self._wanted_at):
             self._wanted_at, self._why = at, why
             self._urgent = self._urgent or why != RECHECK

@@ -192,7 +192,7 @@ class Bundles:
         self._agenda.set(track.key, min(self._reasons_to_return(track, facts, now), default=None))
         if track.look.shim.state is not ShimState.ALIVE:
             # By its socket, that is: an older sweep may still show a shim that has just died.
-            self._asking.want("death", track.looked_at)
+            self._asking.want("death", track.looked_at, awaited=track.is_news)
 
     def _judge(self, track: Track, look: Look, now: float) -> Facts:
         key = track.key

@@ -104,13 +104,18 @@ class Engine:
 
     # ------------------------------------------------------------------ for people
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether the witnesses have answered every question that something waits for."""
+        return not self._asking.pending
+
     def is_settled(self, now: float) -> bool:
         """Tell whether waiting out the grace periods would change nothing any more.
 
         For one-shot commands: false while something is cleaned, asked, not yet looked at, or
         kept back by its grace alone. Looks at every bundle.
         """
-        if self._cleanups.busy or self._unfinished.busy or self._asking.pending:
+        if self._cleanups.busy or self._unfinished.busy or not self.is_heard:
             return False
         return all(self._bundles.is_settled(track, now) for track in self._bundles)
 

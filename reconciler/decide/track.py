@@ -72,6 +72,7 @@ class Track:
         key, identity: The name and the object it means.
         first_seen: When this object was first heard of.
         look, looked_at, facts, judgement: The latest; None before the first look.
+        is_news: Whether the latest look told anything else than the one before.
         judged_since: Since when it has this verdict.
         policy: The one that applies; None until it has been (or must be) looked up.
         labels: The last readable labels of this object: config.json may vanish later.
@@ -94,6 +95,7 @@ class Track:
     first_seen: float
     look: Look | None = None
     looked_at: float = 0.0
+    is_news: bool = True
     facts: Facts | None = None
     judgement: Judgement | None = None
     judged_since: float = 0.0
@@ -132,6 +134,7 @@ class Track:
             if volatile:
                 life = max(life, 0.0)
             self.life = life if self.life is None else max(self.life, life)
+        self.is_news = look != self.look
         self.look = look
         self.looked_at = stamp.mono
         if look.labels.known and look.labels != self.labels:

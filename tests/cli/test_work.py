@@ -13,14 +13,14 @@ from reconciler.cli.work import clean_once, look_once
 from reconciler.decide.decisions import Verdict
 from reconciler.decide.policy import Match, Policies, Policy, Rule
 from reconciler.errors import ExitCode, NoContainerdError, ReconcilerError, RefusedError
-from reconciler.model.evidence import Containerd, ContainerdState, Node, Sweep
+from reconciler.model.evidence import Containerd, ContainerdState, Look, Node, Sweep
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Guard, Hidden, Listed, Refusal
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
 from reconciler.probe.narrow import NarrowEyes
 from tests.cli.conftest import FakeNode
-from tests.decide.world import dead, key, running
-from tests.support.fakes import FakeEyes
+from tests.decide.world import dead, key, orphaned, running
+from tests.support.fakes import FakeEyes, FakeWitnesses
 
 ENFORCE = Policies(default=Policy(enforce=True, grace=5.0, max_age=None, max_size=None))
 
@@ -218,3 +218,44 @@ def test_a_name_nobody_has_gets_a_hint(asked: str, hint: str) -> None:
     with pytest.raises(ReconcilerError) as caught:
         find(key(asked), known)
     assert hint in str(caught.value)
+
+
+async def test_cleaning_ends_also_where_containerd_takes_seconds_for_each_answer(
+    node: FakeNode,
+) -> None:
+    """As long as a task is being created it does, and what is unsure is asked about all the time.
+
+    One who cannot be removed is tried again meanwhile: that would go on for as long.
+    """
+    node.witnesses.takes = 2.0
+    node.eyes.tree |= {key(f"ns/lost{n}"): orphaned(10 + n) for n in range(5)}
+    node.hands.answer = lambda key, identity: Outcome(
+        key, identity, Result.BLOCKED, BlockReason.BUSY
+    )
+    found = await clean_once(node.stages, ENFORCE)
+    assert [outcome.result for outcome in found.outcomes] == [Result.BLOCKED]
+    assert found.seconds < 5.0 + 3 * 2.0
+
+
+async def test_looking_waits_for_the_answer_about_what_was_seen_after_the_question(
+    node: FakeNode,
+) -> None:
+    seen: list[float] = []
+    asked: list[float] = []
+
+    class SlowEyes(FakeEyes):
+        def look(self, key: BundleKey) -> Look | None:
+            node.clock.now += 0.01
+            seen.append(node.clock.now)
+            return super().look(key)
+
+    class Witnesses(FakeWitnesses):
+        async def containerd(self) -> Containerd:
+            asked.append(self.clock.now)
+            return await super().containerd()
+
+    eyes = SlowEyes({key(f"ns/dead{n}"): dead(n) for n in range(20)})
+    witnesses = Witnesses(node.clock, takes=2.0)
+    await look_once(replace(node.stages, eyes=eyes, witnesses=witnesses), ENFORCE)
+    assert len(seen) == 20
+    assert asked[-1] >= seen[-1]

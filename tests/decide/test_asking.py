@@ -2,7 +2,7 @@
 
 from reconciler.decide.asking import BURST, PAUSE
 from reconciler.decide.decisions import AskNode, LookAt
-from tests.decide.world import BOOTED, SILENT, World, dead, running, stopped
+from tests.decide.world import BOOTED, SILENT, World, dead, orphaned, running, stopped
 
 
 def asked(world: World) -> int:
@@ -75,3 +75,21 @@ def test_a_silent_node_is_asked_again_without_new_looks():
     said = world.wait(10.5)
     assert any(isinstance(d, AskNode) for d in said)
     assert not any(isinstance(d, LookAt) for d in said)
+
+
+def test_an_orphan_that_stays_one_keeps_no_command_from_ending():
+    """It is looked at again and again, while containerd may take seconds for each answer."""
+    world = World()
+    world.listed(a=1)
+    world.look(orphaned())
+    assert not world.engine.is_settled(world.stamp.mono)
+    asked_at = world.now
+    for _ in range(20):
+        world.now += 2.0
+        world.look(orphaned())
+        world.node(since=asked_at)
+        assert world.engine.is_settled(world.stamp.mono)
+        asked_at = world.now
+    world.now += 2.0
+    world.look(dead())
+    assert not world.engine.is_settled(world.stamp.mono)

@@ -125,8 +125,12 @@ class World:
     def look(self, look: Look | None, name: str = "ns/a") -> list[Decision]:
         return self.tell(Looked(key(name), look))
 
-    def node(self, containerd: Containerd = UP, sweep: Sweep = SWEEP) -> list[Decision]:
-        return self.tell(NodeLooked(BOOTED + self.now, sweep, containerd))
+    def node(
+        self, containerd: Containerd = UP, sweep: Sweep = SWEEP, since: float | None = None
+    ) -> list[Decision]:
+        """Hear the witnesses; ``since``: when they were asked, if not just now."""
+        asked_at = self.now if since is None else since
+        return self.tell(NodeLooked(BOOTED + asked_at, sweep, containerd))
 
     def wait(self, seconds: float) -> list[Decision]:
         """Let time pass, keeping every appointment on the way."""
