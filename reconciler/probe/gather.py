@@ -23,7 +23,6 @@ from reconciler.probe.documents import Spec
 from reconciler.probe.folder import Folder
 from reconciler.probe.runc import Runc
 from reconciler.probe.surroundings import Surroundings
-from reconciler.probe.sweep import parse_command
 
 
 class Own(NamedTuple):
@@ -92,19 +91,21 @@ def ask_shim(own: Own, around: Surroundings, init: Init) -> Shim:
     names = shim.Names(own.key.namespace, own.group, own.key.id, named)
     found = shim.ask(names, around.layout, around.door, around.addresses)
     if init.state is InitState.ALIVE and init.pid is not None:
-        return replace(found, pid=_shim_of(init.pid, own.key.namespace))
+        return found if found.state is ShimState.DEAD else replace(found, pid=_parent(init.pid))
     barred = folder.is_barred("bootstrap.json") or folder.is_barred("address")
     if barred and found.state is not ShimState.ALIVE:
         return replace(found, state=ShimState.NONE, detail="its address could not be read")
     return found
 
 
-def _shim_of(init: int, namespace: bytes) -> int | None:
-    """Give the pid of a living init's parent if that is a shim of this namespace."""
+def _parent(init: int) -> int | None:
+    """Give the pid of a living init's parent: its shim, unless that died and left it to another.
+
+    Not by its command line, whose reading waits for a lock that a stuck process may hold for ever.
+    The pid is only watched for its end, where a wrong one costs a look.
+    """
     with suppress(OSError):
         seen = process.read_stat(init)
-        if seen is not None and seen.ppid > 0:
-            command = parse_command(list(process.read_command(seen.ppid)))
-            if command is not None and command.key.namespace == namespace:
-                return seen.ppid
+        if seen is not None and seen.ppid > 1:
+            return seen.ppid
     return None

@@ -242,16 +242,6 @@ def parse_cgroups(data: bytes) -> tuple[bytes, ...]:
     return tuple(parts[2] for parts in fields if len(parts) > 2)  # noqa: PLR2004
 
 
-def read_command(pid: int, proc: bytes = PROC) -> tuple[bytes, ...]:
-    """Read a process's command line; empty for a kernel thread or a zombie.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    data = read_whole(b"%s/%d/cmdline" % (proc, pid))
-    return tuple(data.rstrip(b"\0").split(b"\0")) if data else ()
-
-
 def read_boot_time(proc: bytes = PROC) -> float | None:
     """Read when the machine was started, seconds since the epoch; None if it cannot be told."""
     try:
