@@ -15,12 +15,12 @@ from reconciler.decide.policy import Match, Policies, Policy, Rule
 from reconciler.errors import ExitCode, NoContainerdError, ReconcilerError, RefusedError
 from reconciler.model.evidence import Containerd, ContainerdState, Look, Node, Sweep
 from reconciler.model.ids import BundleKey
-from reconciler.model.observations import Guard, Hidden, Listed, Refusal
+from reconciler.model.observations import Guard, Hidden, Listed, NodeLooked, Refusal
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
 from reconciler.probe.narrow import NarrowEyes
 from tests.cli.conftest import FakeNode
 from tests.decide.world import dead, key, orphaned, running
-from tests.support.fakes import FakeEyes, FakeWitnesses
+from tests.support.fakes import FakeEyes
 
 ENFORCE = Policies(default=Policy(enforce=True, grace=5.0, max_age=None, max_size=None))
 
@@ -241,7 +241,6 @@ async def test_looking_waits_for_the_answer_about_what_was_seen_after_the_questi
     node: FakeNode,
 ) -> None:
     seen: list[float] = []
-    asked: list[float] = []
 
     class SlowEyes(FakeEyes):
         def look(self, key: BundleKey) -> Look | None:
@@ -249,13 +248,9 @@ async def test_looking_waits_for_the_answer_about_what_was_seen_after_the_questi
             seen.append(node.clock.now)
             return super().look(key)
 
-    class Witnesses(FakeWitnesses):
-        async def containerd(self) -> Containerd:
-            asked.append(self.clock.now)
-            return await super().containerd()
-
+    node.witnesses.takes = 2.0
     eyes = SlowEyes({key(f"ns/dead{n}"): dead(n) for n in range(20)})
-    witnesses = Witnesses(node.clock, takes=2.0)
-    await look_once(replace(node.stages, eyes=eyes, witnesses=witnesses), ENFORCE)
+    await look_once(replace(node.stages, eyes=eyes), ENFORCE)
+    heard = [said.since for _, said in node.memory.observations if isinstance(said, NodeLooked)]
     assert len(seen) == 20
-    assert asked[-1] >= seen[-1]
+    assert heard[-1] >= seen[-1]
