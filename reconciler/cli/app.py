@@ -32,6 +32,11 @@ class App(click.Group):
     @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
+            from difflib import get_close_matches
+
+            near = get_close_matches(cmd_name, COMMANDS, n=1)
+            if near:
+                ctx.fail(f"no such command {cmd_name!r}; did you mean {near[0]!r}?")
             return None
         command = getattr(import_module(f"reconciler.cli.commands.{cmd_name}"), cmd_name)
         return command if isinstance(command, click.Command) else None

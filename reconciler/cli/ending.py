@@ -7,7 +7,7 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import click
 
@@ -26,9 +26,11 @@ def run(command: click.Command, args: Sequence[str], program: str) -> int:
         args: The command line without the program's name.
         program: The program's name, for ``--help`` and ``--version``.
     """
+    _open_standard_streams()
     try:
         # Not `command.main`: it ends the process itself where a pipe is closed.
-        with command.make_context(program, list(args)) as ctx:
+        context = command.make_context(program, list(args), help_option_names=["-h", "--help"])
+        with _one_at_a_time(), context as ctx:
             code = command.invoke(ctx)
         sys.stdout.flush()
     except (click.ClickException, click.exceptions.Exit, click.Abort) as end:
@@ -46,12 +48,41 @@ def run(command: click.Command, args: Sequence[str], program: str) -> int:
     return code if isinstance(code, int) else ExitCode.DONE
 
 
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Take an error out of the groups in which task groups wrap it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        alone: BaseException = group
+        while isinstance(alone, BaseExceptionGroup) and len(alone.exceptions) == 1:
+            alone = alone.exceptions[0]
+        if isinstance(alone, (ReconcilerError, OSError)):
+            raise alone from None
+        raise
+
+
+def _open_standard_streams() -> None:
+    """Let nothing that is opened later take the place of a stream that was closed (``>&-``)."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 - for as long as we live
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
 def _click(end: click.ClickException | click.exceptions.Exit | click.Abort, program: str) -> int:
     match end:
         case click.exceptions.Exit():
             return end.exit_code
         case click.Abort():
             return ExitCode.INTERRUPTED
+        case click.exceptions.NoArgsIsHelpError():
+            click.echo(end.format_message(), err=True)
+            return ExitCode.USAGE
         case click.UsageError():
             where = program if end.ctx is None else end.ctx.command_path
             _complain(f"{_one_line(end.format_message())}; try `{where} --help`")
@@ -77,7 +108,7 @@ def _complain(line: str) -> None:
 
 
 def _one_line(text: str) -> str:
-    joined = " ".join(text.split()).removesuffix(".")
+    joined = " ".join(text.split()).removesuffix(".").replace(". Did you mean", "; did you mean")
     return joined[:1].lower() + joined[1:]
 
 

@@ -8,6 +8,7 @@ import sys
 import click
 import pytest
 
+from reconciler.cli.app import app
 from reconciler.cli.ending import run
 from reconciler.cli.options import Command, Globals
 from reconciler.errors import (
@@ -69,6 +70,60 @@ def test_ctrl_c_is_130_without_a_word(
 def test_a_fault_of_ours_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
         run(raising(ZeroDivisionError()), [], "prog")
+    with pytest.raises(ExceptionGroup):
+        run(raising(ExceptionGroup("tasks", [ZeroDivisionError()])), [], "prog")
+    with pytest.raises(ExceptionGroup):
+        run(raising(ExceptionGroup("tasks", [OSError(), ZeroDivisionError()])), [], "prog")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(OSError(errno.ENOSPC, "full"), 1), (RefusedError("no"), 77), (BrokenPipeError(), 141)],
+)
+def test_a_fault_of_theirs_is_the_same_out_of_a_group_of_tasks(
+    error: Exception, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reconciler.cli.ending._give_up_stdout", lambda: None)
+    inner = ExceptionGroup("inner", [error])
+    assert run(raising(ExceptionGroup("outer", [inner])), [], "prog") == code
+
+
+def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(app, [], "prog") == ExitCode.USAGE
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert len(shown.err.splitlines()) > 20
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("scna", "'scan'"), ("expalin", "'explain'")])
+def test_a_command_nobody_knows_gets_a_hint(
+    typed: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(app, [typed], "prog") == ExitCode.USAGE
+    assert f"did you mean {meant}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_is_nothing_to_stumble_over(closed: str) -> None:
+    """And nothing that is opened later must get its number: what is said would be written there."""
+    code = (
+        "import os, sys, click\n"
+        "from reconciler.cli.ending import run\n"
+        "from reconciler.cli.options import Command\n"
+        "@click.command(cls=Command)\n"
+        "@click.pass_obj\n"
+        "def command(said):\n"
+        "    print('data', sys.stdout.isatty())\n"
+        "    click.echo('message', err=True)\n"
+        "    sys.stdin.read()\n"
+        "    return 10 if os.open('/dev/null', os.O_RDONLY) > 2 else 1\n"
+        "sys.exit(run(command, [], 'prog'))\n"
+    )
+    shell = ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code]
+    done = subprocess.run(
+        shell, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=20, check=False
+    )
+    assert done.returncode == 10, done.stderr
 
 
 @pytest.mark.parametrize("code", list(ExitCode))

@@ -84,6 +84,8 @@ def test_every_command_has_help_and_the_global_options(
 ) -> None:
     assert run(app, [command, "--help"], "prog") == 0
     text = capsys.readouterr().out
+    assert run(app, [command, "-h"], "prog") == 0
+    assert capsys.readouterr().out == text
     for option in ("--config", "--state", "--root", "--address", "--namespace", "--output"):
         assert option in text
 
