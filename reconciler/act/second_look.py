@@ -7,22 +7,18 @@ before anything was touched. Reads only.
 
 import os
 from dataclasses import dataclass
-from typing import Final
 
 from reconciler.act.blocked import Blocked, blocked_by
 from reconciler.act.channel import CleanJob, KillJob
 from reconciler.act.workplace import Workplace
 from reconciler.decide.decisions import Judgement, Verdict
+from reconciler.decide.obstacles import foreign_mount
 from reconciler.decide.verdicts import judge
 from reconciler.model.evidence import Containerd, Look, Mount, Node, weigh
 from reconciler.model.ids import BundleKey, is_identifier, show
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.bundle import Resources, examine
 from reconciler.probe.points import MountPoints
-
-ROOTFS: Final = b"rootfs"
-VOLATILE: Final = frozenset({"tmpfs", "ramfs"})
-"""Filesystems whose content is gone once they are unmounted."""
 
 
 class NotLeftover(Exception):  # noqa: N818 -- an answer, not an error
@@ -84,13 +80,9 @@ def refuse_foreign(mounts: tuple[Mount, ...]) -> None:
     Raises:
         Blocked: For the first other mount, by name.
     """
-    for mount in mounts:
-        if mount.path != ROOTFS:
-            detail = f"a {mount.fstype} is mounted there; unmount it"
-            raise Blocked(BlockReason.FOREIGN_MOUNT, mount.path or b".", detail)
-        if mount.fstype in VOLATILE:
-            detail = f"it is a {mount.fstype}, whose content unmounting would destroy"
-            raise Blocked(BlockReason.FOREIGN_MOUNT, mount.path, detail)
+    found = foreign_mount(mounts)
+    if found is not None:
+        raise Blocked(BlockReason.FOREIGN_MOUNT, found.path, found.detail)
 
 
 def refuse_mounts(points: MountPoints, bundle: int, key: BundleKey) -> None:

@@ -20,10 +20,11 @@ from reconciler.act.hooks import is_torn, pick_runc, run_hooks
 from reconciler.act.record import Kept, Record, Tally
 from reconciler.act.removal import hide, remove_mount_point, remove_tree
 from reconciler.act.residue import Residue
-from reconciler.act.second_look import ROOTFS, NotLeftover, Seen, look_again, refuse_mounts
+from reconciler.act.second_look import NotLeftover, Seen, look_again, refuse_mounts
 from reconciler.act.unmount import unmount_stack
 from reconciler.act.walk import check_identity
 from reconciler.act.workplace import Workplace
+from reconciler.decide.obstacles import ROOTFS
 from reconciler.model.hidden import parse_hidden
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import Layout

@@ -11,7 +11,9 @@ import msgspec
 
 from reconciler.cli import styles
 from reconciler.cli.table import Cell, Column, Table
-from reconciler.decide.decisions import Phase
+from reconciler.decide.decisions import Phase, Verdict
+from reconciler.decide.obstacles import foreign_mount
+from reconciler.decide.policy import Orphans, Policy
 from reconciler.decide.verdicts import RULES
 from reconciler.decide.views import BundleView
 from reconciler.model.evidence import ENTRY_NAMES, Entries, Look
@@ -46,35 +48,37 @@ class Grounds(msgspec.Struct, frozen=True):
     due_in_seconds: float | None
 
 
-def grounds(view: BundleView, layout: Layout, *, young: bool, enforce: bool) -> Grounds:
+def grounds(view: BundleView, layout: Layout, policy: Policy, *, young: bool) -> Grounds:
     """Gather everything about one bundle.
 
     Args:
         view: What the engine believes.
         layout: Where it lies.
+        policy: What would apply to it in a run.
         young: Whether its age is below ``settle``.
-        enforce: Whether leftovers are being removed.
     """
     due = view.due_in_seconds
     return Grounds(
         bundle=shapes.bundle(view, layout),
         evidence=list(_evidence(view)),
         rules=list(_rules(view, young=young)),
-        next=next_step(view, enforce=enforce),
+        next=next_step(view, policy),
         due_in_seconds=None if due is None else round(due, 3),
     )
 
 
-def next_step(view: BundleView, *, enforce: bool) -> str:
+def next_step(view: BundleView, policy: Policy) -> str:
     """Say what will happen, and when."""
     due, cause = view.due_in_seconds, view.cause
     when = "" if due is None else f" in {words.age(due)}"
-    removed = f"is removed{when}" if enforce else f"would be removed{when} by a run that enforces"
+    removed = _done(policy, f"removed{when}")
     again = "" if due is None else f"; tried again in {words.age(due)} or as soon as that is gone"
+    mount = foreign_mount(view.look.mounts)
+    first = "" if mount is None else f"; not before this is gone: {mount}"
     sentences = {
-        Phase.NONE: "nothing: only leftovers are ever removed",
-        Phase.WAITING: f"{removed}, if it is still a leftover then",
-        Phase.DUE: f"{removed}, if one more look agrees",
+        Phase.NONE: _of_the_living(view, policy),
+        Phase.WAITING: f"{removed}, if it is still a leftover then{first}",
+        Phase.DUE: f"{removed}, if one more look agrees{first}",
         Phase.CLEANING: "is being removed",
         Phase.CLEANED: "has been removed",
         Phase.BLOCKED: f"stays: {cause}{again}",
@@ -82,6 +86,18 @@ def next_step(view: BundleView, *, enforce: bool) -> str:
         Phase.HELD: f"nothing until the brake is released: {cause}",
     }
     return sentences[view.phase]
+
+
+def _of_the_living(view: BundleView, policy: Policy) -> str:
+    is_orphan = view.judgement.verdict is Verdict.ORPHANED
+    if is_orphan and policy.orphans is Orphans.KILL and not policy.protect:
+        when = f" after {words.age(max(policy.grace, policy.threshold))} without a shim"
+        return f"what lives of it {_done(policy, f'ended{when}')}, if it lives still then"
+    return "nothing: only leftovers are ever removed"
+
+
+def _done(policy: Policy, what: str) -> str:
+    return f"is {what}" if policy.enforce else f"would be {what} by a run that enforces"
 
 
 def evidence_table(told: Grounds) -> Table:

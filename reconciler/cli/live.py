@@ -6,6 +6,7 @@ times a second. A terminal that was stopped (Ctrl-S) is not written to, so it ca
 
 import select
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -16,9 +17,10 @@ from rich.text import Text
 
 from reconciler.cli import styles
 from reconciler.cli.display import Heading
-from reconciler.cli.picture import Picture, Told
+from reconciler.cli.picture import STUCK, Picture, Told
 from reconciler.decide.decisions import Judged, Phase, Verdict
 from reconciler.model.evidence import ContainerdState
+from reconciler.model.outcome import Result
 from reconciler.telemetry import words
 from reconciler.telemetry.logs import iso
 from reconciler.telemetry.records import Level, Record
@@ -27,6 +29,7 @@ INTERVAL: Final = 0.25
 """Least seconds between two drawings."""
 
 _ROWS: Final = 12
+_SHOWN: Final = ("cause", "budget", "reason", "detail", "state")
 _LEVEL_STYLES: Final = {
     Level.DEBUG: "dim",
     Level.INFO: "",
@@ -99,8 +102,11 @@ def _counts(picture: Picture) -> Text:
         count = picture.counts[verdict]
         style = styles.VERDICT_STYLES[verdict.value] if count else "dim"
         line.append(f"{count} {verdict.value}   ", style)
-    for result, count in picture.tally.items():
-        line.append(f"{count} {result.value}   ", styles.RESULT_STYLES[result.value])
+    stuck = Counter(outcome.result for outcome in picture.blocked.values())
+    for result in Result:
+        count = (stuck if result in STUCK else picture.tally)[result]
+        if count:
+            line.append(f"{count} {result.value}   ", styles.RESULT_STYLES[result.value])
     return line
 
 
@@ -108,15 +114,15 @@ def _leftovers(picture: Picture, now: float) -> list[RenderableType]:
     if not picture.leftovers:
         return []
     table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("leftover", "phase", "due"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("reason", overflow="ellipsis", no_wrap=True)
+    for name in ("leftover", "phase", "due", "reason"):
+        # Names and reasons give way, each on its one line; a phase of two letters says nothing.
+        table.add_column(name, no_wrap=name in ("phase", "due"), overflow="ellipsis")
     for one in picture.urgent(_ROWS):
         table.add_row(
-            str(one.key),
+            Text(str(one.key), no_wrap=True),
             Text(one.phase.value or "-", styles.PHASE_STYLES[one.phase.value]),
             _countdown(one, now),
-            one.cause or one.judgement.reason,
+            Text(one.cause or one.judgement.reason, no_wrap=True),
         )
     more = len(picture.leftovers) - _ROWS
     rest = [Text(f"and {more:,} more", "dim")] if more > 0 else []
@@ -156,5 +162,7 @@ def _what(record: Record) -> str:
         before = f"{fields['previous']} -> " if fields["previous"] not in (None, "leftover") else ""
         after = [str(fields[name]) for name in ("verdict", "phase", "cause") if fields[name]]
         return f"{before}{', '.join(after)}: {fields['reason']}"
-    shown = ("cause", "budget", "reason", "detail", "state")
-    return ", ".join(str(fields[name]) for name in shown if fields.get(name))
+    shown = [str(fields[name]) for name in _SHOWN if fields.get(name)]
+    # A detail that begins with its reason needs none before it.
+    pairs = zip(shown, [*shown[1:], ""], strict=False)
+    return ", ".join(text for text, after in pairs if not after.startswith(text))

@@ -57,13 +57,14 @@ class Output:
         sys.stdout.write(text)
 
     def table(self, table: "Table", *, to_messages: bool = False) -> None:
-        """Write a table."""
+        """Write a table; as it is, for the terminal to fold, where the window is far too narrow."""
         terminal = self.messages_on_terminal if to_messages else self.on_terminal
-        stream = sys.stderr if to_messages else sys.stdout
         if terminal:
-            self.console(to_messages=to_messages).print(table.rich())
-        else:
-            stream.write(table.plain())
+            console = self.console(to_messages=to_messages)
+            if table.fits(console.width):
+                console.print(table.rich())
+                return
+        (sys.stderr if to_messages else sys.stdout).write(table.plain())
 
     def say(self, line: str) -> None:
         """Write a message, unless told to be quiet."""

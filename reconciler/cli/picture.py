@@ -24,6 +24,9 @@ from reconciler.telemetry.repeats import Repeats
 
 RECENT: Final = 8
 _SHOWN_ELSEWHERE: Final = frozenset({"step", "brake", "guards"})
+STUCK: Final = frozenset({Result.BLOCKED, Result.FAILED})
+"""Results after which a leftover stays, and is tried again."""
+
 _STILL_BLOCKED: Final = frozenset({Phase.BLOCKED, Phase.DUE, Phase.CLEANING, Phase.HELD})
 
 
@@ -43,7 +46,7 @@ class Picture(Listener):
         counts: Bundles by verdict.
         leftovers: The leftovers, by name, as last judged.
         blocked: The last outcome of each leftover that stays.
-        tally: Cleanups by result so far.
+        tally: Attempts by result so far.
         recent: The last few events.
         brakes: Brakes that are on, with the reason.
         refused: Reasons of guards that do not let us act.
@@ -127,7 +130,7 @@ class Picture(Listener):
 
     def _ended(self, outcome: Outcome) -> None:
         self.tally[outcome.result] += 1
-        if outcome.result in (Result.BLOCKED, Result.FAILED):
+        if outcome.result in STUCK:
             self.blocked[outcome.key] = outcome
         else:
             self.blocked.pop(outcome.key, None)

@@ -1,4 +1,4 @@
-"""Before anything is done: is this a containerd state directory, and may we read it?
+"""Is this a containerd state directory, may we read it, and could everything be learnt?
 
 What :func:`reconciler.probe.checks.check_tree` found wrong becomes one line with a hint, and the
 exit code that fits. Nothing is touched.
@@ -6,6 +6,8 @@ exit code that fits. Nothing is touched.
 
 import os
 
+from reconciler.cli.output import Output
+from reconciler.cli.work import Found
 from reconciler.errors import ReconcilerError, RefusedError
 from reconciler.model.ids import show
 from reconciler.model.layout import Layout
@@ -39,3 +41,21 @@ def check_listing(listed: Listed, layout: Layout) -> None:
     """Raise if the state tree could not be listed after all."""
     if not listed.answered:
         raise RefusedError(f"cannot list {show(layout.tasks)}", "run as root")
+
+
+def complain_of_silence(found: Found, output: Output) -> None:
+    """Say why bundles are unknown if that is because containerd gives no answer."""
+    if found.containerd_missing:
+        output.complain(
+            f"containerd gives no answer ({found.node.containerd.detail}); start it, "
+            "check --address and --root, or say --without-containerd"
+        )
+
+
+def complain_of_absence(asked: frozenset[bytes], found: Found, output: Output) -> None:
+    """Say which of the namespaces that were asked for hold nothing: it may be a typing error."""
+    there = {view.key.namespace for view in found.views} | {
+        one.key.namespace for one in found.hidden
+    }
+    for name in sorted(asked - there):
+        output.say(f"there is no bundle in namespace {show(name)}")

@@ -7,7 +7,7 @@ few times a second. It emits nothing.
 import select
 import sys
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import anyio
 from rich.console import Console
@@ -19,6 +19,9 @@ from reconciler.decide.decisions import Clean, Decision, Judged, Phase
 from reconciler.model.observations import Listed, Looked, Observation, Stamp
 from reconciler.model.outcome import Outcome
 from reconciler.ports import Emit, Listener, Source
+
+if TYPE_CHECKING:
+    from reconciler.model.ids import BundleKey
 
 _INTERVAL = 0.25
 _MANY = 200
@@ -35,6 +38,7 @@ class ProgressLine(Listener, Source):
         self._looking = self._bars.add_task("looking", total=None, visible=False)
         self._cleaning = self._bars.add_task("cleaning", total=0, visible=False)
         self._begun = 0
+        self._ended: set[BundleKey] = set()
         self._drawn = 0.0
         self._poll = select.poll()
         self._poll.register(sys.stderr.fileno(), select.POLLOUT)
@@ -60,8 +64,10 @@ class ProgressLine(Listener, Source):
                 self._bars.update(self._looking, total=len(bundles), completed=0, visible=many)
             case Looked():
                 self._bars.advance(self._looking)
-            case Outcome():
-                self._bars.advance(self._cleaning)
+            case Outcome(key=key):
+                # One that stays is tried again; that is no second one.
+                self._ended.add(key)
+                self._bars.update(self._cleaning, completed=len(self._ended))
             case _:
                 return
         self._draw(stamp.mono)

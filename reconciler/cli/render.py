@@ -11,7 +11,7 @@ from reconciler.telemetry.shapes import Bundle, Clean, CleanSummary, DebrisShape
 
 _BUNDLE: Final = (
     Column("NAMESPACE"),
-    Column("ID"),
+    Column("ID", shortens=True),
     Column("VERDICT"),
     Column("PHASE"),
     Column("DUE", right=True),
@@ -32,14 +32,21 @@ _BUNDLE_WIDE: Final = (
 _DEBRIS: Final = (
     Column("KIND"),
     Column("NAMESPACE"),
-    Column("ID"),
+    Column("ID", shortens=True),
     Column("AGE", right=True),
-    Column("PATH"),
+    Column("PATH", gives_way=True),
     Column("REASON", gives_way=True),
 )
+_PLAN: Final = (
+    Column("NAMESPACE"),
+    Column("ID", shortens=True),
+    Column("PLAN"),
+    Column("REASON", gives_way=True),
+)
+_PLANS: Final = {Result.SKIPPED.value: "remove"}
 _RESULT: Final = (
     Column("NAMESPACE"),
-    Column("ID"),
+    Column("ID", shortens=True),
     Column("RESULT"),
     Column("TOOK", right=True),
     Column("STEPS", right=True),
@@ -75,6 +82,17 @@ def debris(left: Sequence[DebrisShape]) -> Table:
     return table
 
 
+def plan(shown: Sequence[ResultShape]) -> Table:
+    """One row for each thing that `clean` would deal with."""
+    table = Table(_PLAN)
+    for one in shown:
+        style = styles.RESULT_STYLES.get(one.result, "")
+        what = Cell(_PLANS.get(one.result, one.result), style)
+        why = one.detail if one.result in _PLANS else blocked_by(one)
+        table.rows.append([Cell(one.namespace), Cell(one.id), what, Cell(why)])
+    return table
+
+
 def results(shown: Sequence[ResultShape]) -> Table:
     """One row for each thing `clean` dealt with."""
     table = Table(_RESULT)
@@ -107,7 +125,9 @@ def clean_summary(summary: CleanSummary) -> str:
     parts = [f"{count} {result}" for result, count in summary.results.items() if count]
     if summary.dry_run:
         count = summary.results[Result.SKIPPED.value]
-        parts = [f"dry run: {words.plural(count, 'bundle')} would be removed, nothing was touched"]
+        others = [f"{n} {what}" for what, n in summary.results.items() if n and what not in _PLANS]
+        would = [f"{words.plural(count, 'bundle')} would be removed", *others]
+        parts = [f"dry run: {', '.join(would)}, nothing was touched"]
     elif not parts:
         parts = ["nothing to do"]
     else:

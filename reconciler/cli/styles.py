@@ -33,5 +33,6 @@ RESULT_STYLES: Final[dict[str, str]] = {
     Result.FAILED.value: "bold red",
     Result.HELD.value: "magenta",
     Result.PROTECTED.value: "blue",
+    Result.KILLED.value: "magenta",
     Result.SKIPPED.value: "cyan",
 }

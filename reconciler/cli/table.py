@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 _GAP: Final = 3
+_LEAST: Final = 13
+"""What is left of a column that is folded or cut, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +31,14 @@ class Column:
     Attributes:
         name: Its heading.
         right: Align to the right (numbers).
-        gives_way: Is shortened first where the window is too narrow.
+        gives_way: Is folded where the window is too narrow.
+        shortens: Is cut there, with an ellipsis: where the beginning of a name will do.
     """
 
     name: str
     right: bool = False
     gives_way: bool = False
+    shortens: bool = False
 
 
 @dataclass(slots=True)
@@ -44,11 +48,17 @@ class Table:
     columns: Sequence[Column]
     rows: list[Sequence[Cell]] = field(default_factory=list)
 
+    def fits(self, width: int) -> bool:
+        """Tell whether a window can show it: numbers, verdicts and the like are never cut."""
+        widths = [
+            min(widest, _LEAST) if column.gives_way or column.shortens else widest
+            for column, widest in zip(self.columns, self._widths(), strict=True)
+        ]
+        return sum(widths) + _GAP * (len(widths) - 1) <= width
+
     def plain(self) -> str:
         """Lay out as text without colour; nothing is cut off."""
-        texts = [[column.name for column in self.columns]]
-        texts += [[cell.text for cell in row] for row in self.rows]
-        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+        texts, widths = self._texts(), self._widths()
         return "".join(
             (" " * _GAP)
             .join(
@@ -70,10 +80,21 @@ class Table:
             table.add_column(
                 column.name,
                 justify="right" if column.right else "left",
-                no_wrap=not column.gives_way,
-                overflow="fold",
-                min_width=min(len(column.name), 8),
+                no_wrap=not (column.gives_way or column.shortens),
+                overflow="ellipsis" if column.shortens else "fold",
             )
         for row in self.rows:
-            table.add_row(*(Text(cell.text, cell.style) for cell in row))
+            table.add_row(
+                *(
+                    Text(cell.text, cell.style, no_wrap=column.shortens or None)
+                    for cell, column in zip(row, self.columns, strict=True)
+                )
+            )
         return table
+
+    def _texts(self) -> list[list[str]]:
+        texts = [[column.name for column in self.columns]]
+        return texts + [[cell.text for cell in row] for row in self.rows]
+
+    def _widths(self) -> list[int]:
+        return [max(map(len, column)) for column in zip(*self._texts(), strict=True)]

@@ -103,7 +103,8 @@ def _is_leftover(facts: Facts, _young: bool) -> bool:  # noqa: FBT001
 
 def _why_foreign(facts: Facts) -> str:
     if facts.kind is not Kind.DIRECTORY:
-        return f"not a directory but a {facts.kind.value}"
+        what = "a symlink" if facts.kind is Kind.SYMLINK else "something else"
+        return f"not a directory but {what}"
     return "containerd could not have created this name"
 
 

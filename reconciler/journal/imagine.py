@@ -14,6 +14,7 @@ from typing import Final, assert_never
 
 from reconciler.decide.decisions import AskNode, Clean, Decision, LookAt
 from reconciler.decide.engine import Engine
+from reconciler.decide.obstacles import foreign_mount
 from reconciler.decide.policy import Policies
 from reconciler.journal.decode import Gap, Given
 from reconciler.journal.reader import Begun, Item
@@ -35,7 +36,6 @@ from reconciler.model.observations import (
 )
 from reconciler.model.outcome import BlockReason, Outcome, Result
 
-_ROOTFS: Final = b"rootfs"
 _RELIST: Final = 300.0
 _MOST_TURNS: Final = 1_000_000
 
@@ -165,7 +165,7 @@ class Imagination:
         if request.kill:
             # How a workload would have ended is not known: it lives on, as it was recorded.
             return replace(outcome, result=Result.BLOCKED, reason=BlockReason.BUSY)
-        if look is not None and any(mount.path != _ROOTFS for mount in look.mounts):
+        if look is not None and foreign_mount(look.mounts):
             return replace(outcome, result=Result.BLOCKED, reason=BlockReason.FOREIGN_MOUNT)
         self._ghosts.pop(request.key, None)
         self._removed[request.key] = request.identity

@@ -261,8 +261,13 @@ def outcome(done: Outcome, layout: Layout) -> ResultShape:
     )
 
 
-def kept(view: BundleView, layout: Layout, result: Result, reason: str) -> ResultShape:
-    """Shape what was left alone on purpose: a brake, a protecting rule, a dry run."""
+def kept(
+    view: BundleView, layout: Layout, result: Result, reason: str, detail: str = ""
+) -> ResultShape:
+    """Shape what was left alone on purpose: a brake, a protecting rule, a dry run.
+
+    ``detail``: what is to be said beside the reason, if not the verdict's own.
+    """
     return ResultShape(
         kind="bundle",
         namespace=show(view.key.namespace),
@@ -270,7 +275,7 @@ def kept(view: BundleView, layout: Layout, result: Result, reason: str) -> Resul
         path=show(layout.bundle(view.key)),
         result=result.value,
         reason=reason,
-        detail=view.judgement.reason,
+        detail=detail or view.judgement.reason,
         holders=[],
         seconds=0.0,
         steps=[],

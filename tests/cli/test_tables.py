@@ -4,18 +4,24 @@ import io
 from dataclasses import replace
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from reconciler.cli import grounds, render
+from reconciler.cli.output import Output
 from reconciler.cli.table import Cell, Column, Table
 from reconciler.decide.decisions import Judgement, Phase, Verdict
+from reconciler.decide.policy import Orphans, Policy
 from reconciler.decide.verdicts import RULES
-from reconciler.model.evidence import InitState, Look, ShimState
+from reconciler.model.evidence import InitState, Look, Mount, ShimState
 from reconciler.model.ids import BundleKey
+from reconciler.model.outcome import Result
 from reconciler.telemetry import shapes, words
 from tests.telemetry.test_shapes import LAYOUT, LOOK, OUTCOME, VIEW
 
 BUNDLE = shapes.bundle(VIEW, LAYOUT)
+OBSERVE = Policy()
+ENFORCE = Policy(enforce=True)
 
 
 def test_columns_line_up_and_end_without_blanks() -> None:
@@ -41,6 +47,35 @@ def test_a_name_is_never_markup(terminal: bool) -> None:
     console.print(render.bundles([odd], wide=False).rich())
     assert "[red]ns" in out.getvalue()
     assert "[/bold]:smile:" in out.getvalue()
+
+
+@pytest.mark.parametrize("width", [150, 120, 100, 95])
+def test_a_narrow_window_cuts_ids_and_nothing_else(width: int) -> None:
+    """On a Kubernetes node every id is 64 characters long."""
+    pod = shapes.bundle(replace(VIEW, key=BundleKey(b"k8s.io", b"1234567890abc" * 5)), LAYOUT)
+    table = render.bundles([pod, BUNDLE], wide=False)
+    assert table.fits(width)
+    out = io.StringIO()
+    Console(file=out, width=width, color_system=None).print(table.rich())
+    heading, first, *_ = out.getvalue().splitlines()
+    assert heading.split() == [column.name for column in table.columns]
+    words = first.split()
+    assert words[1].endswith("…")
+    assert len(words[1]) >= 13
+    for word in (pod.namespace, pod.verdict, pod.phase, "9m59s", "8.2kB"):
+        assert word in words
+    assert all(cell_len(line) <= width for line in out.getvalue().splitlines())
+    assert not table.fits(60)
+
+
+def test_a_window_that_is_far_too_narrow_gets_all_of_it_to_fold(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Output, "on_terminal", True)
+    monkeypatch.setenv("COLUMNS", "60")
+    table = render.bundles([BUNDLE], wide=False)
+    Output().table(table)
+    assert capsys.readouterr().out == table.plain()
 
 
 def test_wide_adds_columns_and_takes_none_away() -> None:
@@ -93,7 +128,7 @@ def test_a_size_is_short(count: int, shown: str) -> None:
 
 
 def test_explain_shows_the_rules_up_to_the_one_that_fired() -> None:
-    told = grounds.grounds(VIEW, LAYOUT, young=False, enforce=False)
+    told = grounds.grounds(VIEW, LAYOUT, OBSERVE, young=False)
     fits = [tried.fits for tried in told.rules]
     assert len(fits) == len(RULES)
     assert fits.count(True) == 1
@@ -101,12 +136,12 @@ def test_explain_shows_the_rules_up_to_the_one_that_fired() -> None:
     assert (fired.rule, fired.verdict) == (VIEW.judgement.rule, VIEW.judgement.verdict.value)
 
     running = VIEW.facts._replace(shim=ShimState.ALIVE, init=InitState.ALIVE)
-    told = grounds.grounds(replace(VIEW, facts=running), LAYOUT, young=False, enforce=False)
+    told = grounds.grounds(replace(VIEW, facts=running), LAYOUT, OBSERVE, young=False)
     assert [tried.fits for tried in told.rules] == [False, False, True, *[None] * 6]
 
 
 def test_explain_shows_every_piece_of_evidence() -> None:
-    told = grounds.grounds(VIEW, LAYOUT, young=False, enforce=False)
+    told = grounds.grounds(VIEW, LAYOUT, OBSERVE, young=False)
     table = grounds.evidence_table(told).plain()
     for piece in (
         "device 0:46 inode 1234 mount 77",
@@ -127,18 +162,48 @@ def test_explain_shows_every_piece_of_evidence() -> None:
 @pytest.mark.parametrize("phase", list(Phase))
 def test_explain_says_what_happens_next_in_every_phase(phase: Phase) -> None:
     view = replace(VIEW, phase=phase, cause="busy" if phase is Phase.BLOCKED else "")
-    told = grounds.next_step(view, enforce=True)
+    told = grounds.next_step(view, ENFORCE)
     assert told
     if phase is Phase.WAITING:
         assert "is removed in 9m59s" in told
-        assert "would be removed in 9m59s by a run" in grounds.next_step(view, enforce=False)
+        assert "would be removed in 9m59s by a run" in grounds.next_step(view, OBSERVE)
     if phase is Phase.BLOCKED:
         assert "busy" in told
 
 
+def test_explain_names_the_mount_that_is_in_the_way() -> None:
+    mounts = (*LOOK.mounts, Mount(b"extra", 9, "ext4"))
+    view = replace(VIEW, phase=Phase.WAITING, look=replace(LOOK, mounts=mounts))
+    told = grounds.next_step(view, ENFORCE)
+    assert told.endswith("not before this is gone: extra (ext4 is mounted there; unmount it)")
+
+
+def test_explain_says_that_an_orphan_is_ended_where_it_is() -> None:
+    orphaned = Judgement(Verdict.ORPHANED, 5, "why")
+    view = replace(VIEW, judgement=orphaned, phase=Phase.NONE)
+    killing = replace(ENFORCE, grace=600.0, orphans=Orphans.KILL)
+    assert "is ended after 10m" in grounds.next_step(view, killing)
+    assert "would be ended" in grounds.next_step(view, replace(killing, enforce=False))
+    assert grounds.next_step(view, replace(killing, protect=True)).startswith("nothing:")
+    assert grounds.next_step(view, ENFORCE).startswith("nothing:")
+
+
+def test_a_plan_says_what_would_be_done_and_not_what_was() -> None:
+    removed = shapes.kept(VIEW, LAYOUT, Result.SKIPPED, "dry run")
+    stays = shapes.kept(VIEW, LAYOUT, Result.BLOCKED, "foreign mount", "foreign mount: extra (x)")
+    rows = render.plan([removed, stays]).plain().splitlines()
+    assert rows[0].split() == ["NAMESPACE", "ID", "PLAN", "REASON"]
+    assert rows[1].split()[2:] == ["remove", *VIEW.judgement.reason.split()]
+    assert rows[2].split()[2:] == ["blocked", "foreign", "mount:", "extra", "(x)"]
+    done = shapes.clean([removed, stays], waiting=0, dry_run=True, seconds=0.01)
+    assert render.clean_summary(done.summary) == (
+        "dry run: 1 bundle would be removed, 1 blocked, nothing was touched; 10 ms"
+    )
+
+
 def test_what_a_file_said_stays_on_one_line() -> None:
     hostile = replace(LOOK, init=replace(LOOK.init, detail="bad\n\x1b[2Jpid"))
-    told = grounds.grounds(replace(VIEW, look=hostile), LAYOUT, young=False, enforce=False)
+    told = grounds.grounds(replace(VIEW, look=hostile), LAYOUT, OBSERVE, young=False)
     assert all(line.isprintable() for line in grounds.evidence_table(told).plain().splitlines())
 
 

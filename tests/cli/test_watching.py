@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+from collections import Counter
 from dataclasses import replace
 
 import anyio
@@ -11,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from reconciler.cli.live import Heading, draw
-from reconciler.cli.picture import RECENT, Picture
+from reconciler.cli.picture import RECENT, STUCK, Picture
+from reconciler.cli.styles import RESULT_STYLES
 from reconciler.cli.watching import Plan, watch
 from reconciler.decide.decisions import Phase, Verdict
 from reconciler.decide.policy import Policies, Policy
@@ -127,6 +129,40 @@ async def test_the_picture_names_who_blocks(node: FakeNode) -> None:
     await watch(node.stages, Plan(ENFORCE, once=True), (picture,))
     assert picture.urgent(1)[0].phase is Phase.BLOCKED
     assert "rootfs is busy, held by pid 7 sh (cwd)" in drawn(picture, node.clock.now)
+
+
+async def test_the_picture_counts_who_is_blocked_and_not_how_often_it_was_tried(
+    node: FakeNode,
+) -> None:
+    node.hands.answer = busy
+    picture = Picture()
+
+    async def an_hour(_: Loop) -> None:
+        await node.clock.take(3600)
+
+    await watch(node.stages, Plan(ENFORCE, story=an_hour), (picture,))
+    assert picture.tally[Result.BLOCKED] > 1
+    assert "1 blocked" in drawn(picture, node.clock.now)
+
+
+@pytest.mark.parametrize("result", list(Result))
+def test_the_picture_has_a_colour_for_every_result(result: Result) -> None:
+    picture = Picture(tally=Counter({result: 3}))
+    if result not in STUCK:
+        assert f"3 {result.value}" in drawn(picture, 0.0)
+    assert RESULT_STYLES[result.value]
+
+
+@pytest.mark.parametrize("width", [80, 60])
+async def test_a_narrow_window_shortens_names_and_reasons_alone(node: FakeNode, width: int) -> None:
+    node.eyes.tree = {BundleKey(b"k8s.io", b"1234567890abc" * 5): dead(5)}
+    picture = Picture()
+    await watch(node.stages, Plan(OBSERVE, once=True), (picture,))
+    shown = drawn(picture, node.clock.now, width)
+    row = next(line for line in shown.splitlines() if line.startswith("k8s.io/12345"))
+    assert "waiting" in row
+    assert "in 5.0s" in row or "in 4." in row
+    assert len(row) <= width
 
 
 async def test_the_picture_is_bounded(node: FakeNode) -> None:

@@ -8,12 +8,13 @@ from reconciler.assembly import Setup
 from reconciler.cli.commands import clean as cleaning
 from reconciler.cli.commands.explain import find
 from reconciler.cli.commands.scan import shape
-from reconciler.cli.preflight import check_listing
+from reconciler.cli.output import Output
+from reconciler.cli.preflight import check_listing, complain_of_absence, complain_of_silence
 from reconciler.cli.work import clean_once, look_once
 from reconciler.decide.decisions import Verdict
 from reconciler.decide.policy import Match, Policies, Policy, Rule
 from reconciler.errors import ExitCode, NoContainerdError, ReconcilerError, RefusedError
-from reconciler.model.evidence import Containerd, ContainerdState, Look, Node, Sweep
+from reconciler.model.evidence import Containerd, ContainerdState, Look, Mount, Node, Sweep
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Guard, Hidden, Listed, NodeLooked, Refusal
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
@@ -160,6 +161,17 @@ async def test_a_dry_run_names_what_would_go_and_touches_nothing(node: FakeNode)
     assert node.hands.cleaned == []
 
 
+async def test_a_dry_run_says_what_would_be_in_the_way(node: FakeNode) -> None:
+    mounts = (Mount(b"rootfs", 1, "overlay"), Mount(b"rootfs/data", 2, "ext4"))
+    node.eyes.tree[key("ns/dead")] = replace(dead(1), mounts=mounts)
+    found = await look_once(node.stages, ENFORCE)
+    told = cleaning.planned(found, Setup(policies=ENFORCE))
+    (one,) = told.results
+    assert (one.result, one.reason) == ("blocked", "foreign mount")
+    assert one.detail == "foreign mount: rootfs/data (ext4 is mounted there; unmount it)"
+    assert cleaning.exit_code(told, found) is ExitCode.BLOCKED
+
+
 @pytest.mark.parametrize(
     ("state", "error"),
     [
@@ -211,13 +223,35 @@ def test_the_beginning_of_an_id_will_do_where_it_is_clear(asked: str, found: str
 
 @pytest.mark.parametrize(
     ("asked", "hint"),
-    [("ns/ab", "write more"), ("ns/xzy", "did you mean ns/xyz?"), ("q/q", "scan")],
+    [
+        ("ns/ab", "write more"),
+        ("ns/xzy", "did you mean ns/xyz?"),
+        ("ns/0", "scan"),
+        ("sn/abc", "did you mean ns/abc?"),
+        ("q/q", "scan"),
+    ],
 )
 def test_a_name_nobody_has_gets_a_hint(asked: str, hint: str) -> None:
-    known = [key("ns/abc"), key("ns/abcd"), key("ns/xyz")]
+    known = [key("ns/abc"), key("ns/abcd"), key("ns/xyz"), key("other/qqqq")]
     with pytest.raises(ReconcilerError) as caught:
         find(key(asked), known)
     assert hint in str(caught.value)
+
+
+async def test_a_namespace_that_holds_nothing_is_named(
+    node: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = await look_once(node.stages, ENFORCE)
+    complain_of_absence(frozenset({b"ns", b"sn"}), found, Output())
+    assert capsys.readouterr().err == "there is no bundle in namespace sn\n"
+
+
+async def test_a_scan_says_why_containerd_gives_no_answer(
+    node: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node.witnesses.node = Node(Sweep(answered=True), Containerd(detail="it hangs"))
+    complain_of_silence(await look_once(node.stages, ENFORCE), Output(quiet=True))
+    assert "gives no answer (it hangs)" in capsys.readouterr().err
 
 
 async def test_cleaning_ends_also_where_containerd_takes_seconds_for_each_answer(

@@ -8,14 +8,16 @@ from reconciler.assembly import Setup
 from reconciler.cli import render
 from reconciler.cli.options import Command, Form, Globals, without_containerd
 from reconciler.cli.output import Output
-from reconciler.cli.preflight import check_listing, check_state
+from reconciler.cli.preflight import check_listing, check_state, complain_of_silence
 from reconciler.cli.setup import Changes, make_setup
 from reconciler.cli.values import duration
 from reconciler.cli.work import Found
 from reconciler.decide.decisions import Phase
+from reconciler.decide.obstacles import foreign_mount
+from reconciler.decide.views import BundleView
 from reconciler.errors import ExitCode, NoContainerdError, RefusedError
 from reconciler.model.evidence import ContainerdState
-from reconciler.model.outcome import Result
+from reconciler.model.outcome import BlockReason, Result
 from reconciler.telemetry import shapes, words
 
 _GRACE = "5s"
@@ -93,10 +95,19 @@ def planned(found: Found, setup: Setup) -> shapes.Clean:
         elif view.phase is Phase.BLOCKED:
             results.append(shapes.kept(view, setup.layout, Result.BLOCKED, view.cause))
         elif view.phase is not Phase.NONE and due is not None and due <= policy.grace:
-            results.append(shapes.kept(view, setup.layout, Result.SKIPPED, "dry run"))
+            results.append(_planned(view, setup))
         elif view.phase is Phase.WAITING:
             waiting += 1
     return shapes.clean(results, waiting=waiting, dry_run=True, seconds=found.seconds)
+
+
+def _planned(view: BundleView, setup: Setup) -> shapes.ResultShape:
+    """Say what would come of one that would be due, as far as it can be told beforehand."""
+    mount = foreign_mount(view.look.mounts)
+    if mount is None:
+        return shapes.kept(view, setup.layout, Result.SKIPPED, "dry run")
+    reason = BlockReason.FOREIGN_MOUNT.value
+    return shapes.kept(view, setup.layout, Result.BLOCKED, reason, f"{reason}: {mount}")
 
 
 def cleaned(found: Found, setup: Setup) -> shapes.Clean:
@@ -146,9 +157,13 @@ def _agreed(plan: Found, setup: Setup, output: Output) -> bool:
     count = told.summary.results[Result.SKIPPED.value]
     if not count:
         return True
-    output.table(render.results(told.results), to_messages=True)
-    if output.ask(f"Remove {words.plural(count, 'bundle')}?"):
-        return True
+    output.table(render.plan(told.results), to_messages=True)
+    try:
+        if output.ask(f"Remove {words.plural(count, 'bundle')}?"):
+            return True
+    except click.Abort:
+        output.say("\nnothing was touched")
+        raise
     output.say("nothing was touched")
     return False
 
@@ -161,13 +176,10 @@ def _report(done: shapes.Clean, form: Form, output: Output, found: Found) -> int
             output.data(render.names(done.results))
         case Form.TABLE | Form.WIDE:
             if done.results:
-                output.table(render.results(done.results))
+                laid_out = render.plan if done.summary.dry_run else render.results
+                output.table(laid_out(done.results))
     for line in render.failures(done):
         output.say(line)
-    if found.containerd_missing:
-        output.complain(
-            f"containerd gives no answer ({found.node.containerd.detail}); start it, "
-            "check --address and --root, or say --without-containerd"
-        )
+    complain_of_silence(found, output)
     output.say(render.clean_summary(done.summary))
     return exit_code(done, found)

@@ -1,6 +1,6 @@
 """`explain`: every piece of evidence about one bundle, the rule that fired, what happens when."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 import click
@@ -12,7 +12,7 @@ from reconciler.cli.preflight import check_listing, check_state
 from reconciler.cli.setup import make_setup
 from reconciler.cli.values import bundle_key
 from reconciler.errors import ExitCode, ReconcilerError
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, show
 from reconciler.model.observations import Listed
 from reconciler.telemetry import shapes
 
@@ -40,12 +40,9 @@ def explain(said: Globals, *, bundle: str, without_containerd: bool) -> int:
     view = next((view for view in found.views if view.key == key), None)
     if view is None:
         raise ReconcilerError(f"{key} went away while it was looked at")
-    told = grounds.grounds(
-        view,
-        setup.layout,
-        young=view.age_seconds < setup.policies.settle,
-        enforce=setup.policies.applied(key, view.look.labels).enforce,
-    )
+    policy = setup.policies.applied(key, view.look.labels)
+    young = view.age_seconds < setup.policies.settle
+    told = grounds.grounds(view, setup.layout, policy, young=young)
     _show(told, said.form, Output(quiet=said.quiet))
     return ExitCode.DONE
 
@@ -61,11 +58,17 @@ def find(asked: BundleKey, known: Iterable[BundleKey]) -> BundleKey:
     if alike:
         first, second, *_ = sorted(alike)
         raise ReconcilerError(f"{asked} may be {first} or {second}", "write more of the id")
-    near = get_close_matches(str(asked), [str(key) for key in keys], n=1)
-    hint = (
-        f"did you mean {near[0]}?" if near else "`containerd-reconciler scan` lists what there is"
-    )
+    near = _near(asked, keys)
+    hint = f"did you mean {near}?" if near else "`containerd-reconciler scan` lists what there is"
     raise ReconcilerError(f"there is no bundle {asked}", hint)
+
+
+def _near(asked: BundleKey, keys: Sequence[BundleKey]) -> BundleKey | None:
+    """Find what may be meant: another id of the namespace, or the same id in another one."""
+    ids = {show(key.id): key for key in keys if key.namespace == asked.namespace}
+    for name in get_close_matches(show(asked.id), ids, n=1):
+        return ids[name]
+    return next((key for key in keys if key.id == asked.id), None)
 
 
 def _show(told: grounds.Grounds, form: Form, output: Output) -> None:

@@ -8,7 +8,12 @@ from reconciler.assembly import Setup
 from reconciler.cli import render
 from reconciler.cli.options import Command, Form, Globals, without_containerd
 from reconciler.cli.output import Output
-from reconciler.cli.preflight import check_listing, check_state
+from reconciler.cli.preflight import (
+    check_listing,
+    check_state,
+    complain_of_absence,
+    complain_of_silence,
+)
 from reconciler.cli.setup import make_setup
 from reconciler.cli.work import Found
 from reconciler.errors import ExitCode, UsageError
@@ -40,6 +45,8 @@ def scan(said: Globals, *, exit_code: bool, redact: bool, without_containerd: bo
     told = shape(found, setup)
     if not said.wants_journal:
         show(told, said.form, output)
+        complain_of_silence(found, output)
+        complain_of_absence(setup.namespaces, found, output)
     return ExitCode.LEFTOVERS if exit_code and told.summary.leftovers else ExitCode.DONE
 
 

@@ -1,0 +1,42 @@
+"""Obstacles: what can be told beforehand to keep a leftover from being removed. Pure.
+
+The worker refuses by this rule before it touches anything; a dry run, `explain` and a replay say by
+the same rule that it will. Whatever shows only when it is tried (a busy rootfs) is not known here.
+"""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from typing_extensions import override
+
+from reconciler.model.evidence import Mount
+from reconciler.model.ids import show
+
+ROOTFS: Final = b"rootfs"
+VOLATILE: Final = frozenset({"tmpfs", "ramfs"})
+
+
+class ForeignMount(NamedTuple):
+    """A mount that is not ours to take away; ``detail`` says why, and what to do."""
+
+    path: bytes
+    detail: str
+
+    @override
+    def __str__(self) -> str:
+        return f"{show(self.path)} ({self.detail})"
+
+
+def foreign_mount(mounts: Iterable[Mount]) -> ForeignMount | None:
+    """Find the first mount in the way: any but rootfs and its stack, and of those what is volatile.
+
+    Unmounting a tmpfs would destroy its content.
+    """
+    for mount in mounts:
+        if mount.path != ROOTFS:
+            detail = f"{mount.fstype or 'something'} is mounted there; unmount it"
+            return ForeignMount(mount.path or b".", detail)
+        if mount.fstype in VOLATILE:
+            detail = f"it is a {mount.fstype}, whose content unmounting would destroy"
+            return ForeignMount(mount.path, detail)
+    return None
