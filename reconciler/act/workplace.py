@@ -51,7 +51,7 @@ class Workplace:
         self.points = MountPoints(clock)
         self._sweep = Fresh(clock, sweep)
         self._open_fifos = Fresh(clock, open_fifos)
-        self._node = _Node(clock)
+        self._node = _Node(clock, self.points)
 
     def sweep(self, *, anew: bool = False) -> Sweep:
         """Give a pass over /proc, a second old at most."""
@@ -95,8 +95,9 @@ class Workplace:
 class _Node:
     """The surroundings, a second old at most, with every address a shim was started with."""
 
-    def __init__(self, clock: SystemClock) -> None:
+    def __init__(self, clock: SystemClock, points: MountPoints) -> None:
         self._clock = clock
+        self._points = points
         self._around: Surroundings | None = None
         self._until = 0.0
 
@@ -107,7 +108,7 @@ class _Node:
         if around is None or (around.layout, around.addresses) != (layout, addresses):
             if around is not None:
                 around.close()
-            around = self._around = Surroundings(layout, addresses)
+            around = self._around = Surroundings(layout, addresses, self._points)
         elif now >= self._until:
             around.refresh()
         else:

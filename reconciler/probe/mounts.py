@@ -8,10 +8,11 @@ import os
 import re
 import select
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from reconciler.kernel.mounts import Mounted
 from reconciler.model.evidence import Mount
 from reconciler.model.ids import BundleKey
 
@@ -68,11 +69,10 @@ def of_type(data: bytes, prefix: bytes) -> Iterator[MountEntry]:
 
 
 def entries_at(data: bytes, path: bytes) -> list[MountEntry]:
-    """Read only the lines of mounts at or below a real path."""
-    needle = b" " + _escape(path)
+    """Read only the lines of what is mounted at a real path itself."""
+    needle = b" " + _escape(path) + b" "
     lines = b"\n".join(line for line in data.split(b"\n") if needle in line)
-    inside = path + b"/"
-    return [one for one in parse(lines) if one.point == path or one.point.startswith(inside)]
+    return [one for one in parse(lines) if one.point == path]
 
 
 def _parse_line(line: bytes) -> MountEntry | None:
@@ -120,37 +120,45 @@ class TreeMounts:
 def index(data: bytes, tree: bytes) -> TreeMounts:
     """Pick out the mounts below ``tree``: a real path, without symlinks or a final slash."""
     needle = b" " + _escape(tree) + b"/"
-    cut = len(tree) + 1
+    # Thousands of lines: most are told by this alone, the others need three of their fields.
+    found = (_find(line) for line in data.split(b"\n") if needle in line)
+    return gather((row for row in found if row is not None), tree)
+
+
+def gather(rows: Iterable[Mounted], tree: bytes) -> TreeMounts:
+    """Pick out the mounts below ``tree`` among all, as :func:`index` does."""
+    inside, cut = tree + b"/", len(tree) + 1
     bundles: defaultdict[BundleKey, list[Mount]] = defaultdict(list)
     namespaces = set()
-    for line in data.split(b"\n"):
-        # Thousands of lines: most are told by this alone, the others need three of their fields.
-        found = _find(line, needle) if needle in line else None
-        if found is None or found[0].endswith(_DELETED):
+    for mount_id, point, fstype in rows:
+        if not point.startswith(inside) or point.endswith(_DELETED):
             continue
-        point, mount_id, fstype = found
         parts = point[cut:].split(b"/", 2)
         if len(parts) == 1:
             namespaces.add(parts[0])
             continue
         path = parts[2] if len(parts) > 2 else b""  # noqa: PLR2004 - namespace, id, rest
-        key = BundleKey(parts[0], parts[1])
-        bundles[key].append(Mount(path, mount_id, fstype))
+        mount = Mount(path, mount_id, fstype.decode("ascii", "backslashreplace"))
+        bundles[BundleKey(parts[0], parts[1])].append(mount)
     return TreeMounts(
         {key: tuple(mounts) for key, mounts in bundles.items()}, frozenset(namespaces)
     )
 
 
-def _find(line: bytes, needle: bytes) -> tuple[bytes, int, str] | None:
-    """Read mount point, mount id and type of a line whose mount point begins like this."""
+def rows(data: bytes) -> tuple[Mounted, ...]:
+    """Read of every line what is asked most often."""
+    found = (_find(line) for line in data.split(b"\n"))
+    return tuple(row for row in found if row is not None)
+
+
+def _find(line: bytes) -> Mounted | None:
+    """Read mount id, mount point and type of a line; None if it is none."""
     left, _, right = line.partition(b" - ")
     head = left.split(b" ", _LEFT)
-    if len(head) < _LEFT or not head[0].isdigit() or not head[4].startswith(needle[1:]):
-        return None
     fstype, space, _ = right.partition(b" ")
-    if not space:
+    if len(head) < _LEFT or not head[0].isdigit() or not space:
         return None
-    return unescape(head[4]), int(head[0]), fstype.decode("ascii", "backslashreplace")
+    return Mounted(int(head[0]), unescape(head[4]), fstype)
 
 
 def _escape(path: bytes) -> bytes:

@@ -9,7 +9,7 @@ from errno import ENOENT, ENOSYS, EPERM
 from typing import TYPE_CHECKING, Final
 
 from reconciler.kernel.mounts import Mounted, list_mounts, stat_mount
-from reconciler.probe.mounts import MOUNTINFO, entries_at
+from reconciler.probe import mounts
 
 if TYPE_CHECKING:
     from reconciler.ports import Clock
@@ -23,7 +23,7 @@ _UNSUPPORTED: Final = frozenset({ENOSYS, EPERM})
 
 
 class MountPoints:
-    """Asks for mount points; remembers each for a moment.
+    """Asks for mount points; remembers each for a moment. :meth:`close` gives its handle back.
 
     Args:
         clock: Says how long ago that was.
@@ -31,9 +31,16 @@ class MountPoints:
 
     def __init__(self, clock: "Clock") -> None:
         self._clock = clock
-        self._known: dict[int, Mounted] = {}
+        self._numbers: list[int] = []
+        self._rows: tuple[Mounted, ...] = ()
         self._until = 0.0
         self._lists = True
+        self._table = mounts.MountTable()
+        self._text = b""
+
+    def close(self) -> None:
+        """Give the handle on the mount table back; the next question opens it again."""
+        self._table.close()
 
     def below(self, path: bytes) -> list[Mounted]:
         """Give the mounts at or below a directory, in the order in which they were mounted.
@@ -44,31 +51,49 @@ class MountPoints:
         Raises:
             OSError: The mount table cannot be read.
         """
+        inside = path + b"/"
+        return [one for one in self.all() if one.point.startswith(inside) or one.point == path]
+
+    def all(self) -> tuple[Mounted, ...]:
+        """Give all mounts, in that order; the same object as before if nothing has changed.
+
+        Raises:
+            OSError: The mount table cannot be read.
+        """
         if self._lists:
             try:
-                self._refresh()
+                return self._by_number()
             except OSError as error:
                 if error.errno not in _UNSUPPORTED:
                     raise
                 self._lists = False
-        if not self._lists:
-            return _read(path)
-        inside = path + b"/"
-        return [
-            one for one in self._known.values() if one.point.startswith(inside) or one.point == path
-        ]
+        return self._by_text()
 
-    def _refresh(self) -> None:
+    def _by_number(self) -> tuple[Mounted, ...]:
         now = self._clock.monotonic()
-        if now >= self._until:
-            self._known = {}
+        numbers = list_mounts()
+        is_fresh = now < self._until
+        if is_fresh and numbers == self._numbers:
+            return self._rows
+        known = dict(zip(self._numbers, self._rows, strict=True)) if is_fresh else {}
+        found = {number: known.get(number) or _stat(number) for number in numbers}
+        there = {number: one for number, one in found.items() if one is not None}
+        self._numbers = list(there)
+        self._keep(tuple(there.values()))
+        if not is_fresh:
             self._until = now + FRESH_SECONDS
-        known: dict[int, Mounted] = {}
-        for number in list_mounts():
-            one = self._known.get(number) or _stat(number)
-            if one is not None:
-                known[number] = one
-        self._known = known
+        return self._rows
+
+    def _by_text(self) -> tuple[Mounted, ...]:
+        text = self._table.read()
+        if text is not self._text:
+            self._text = text
+            self._keep(mounts.rows(text))
+        return self._rows
+
+    def _keep(self, rows: tuple[Mounted, ...]) -> None:
+        if rows != self._rows:
+            self._rows = rows
 
 
 def _stat(number: int) -> Mounted | None:
@@ -78,9 +103,3 @@ def _stat(number: int) -> Mounted | None:
         if error.errno == ENOENT:
             return None  # unmounted since it was listed
         raise
-
-
-def _read(path: bytes) -> list[Mounted]:
-    with open(MOUNTINFO, "rb") as table:
-        entries = entries_at(table.read(), path)
-    return [Mounted(entry.mount_id, entry.point, entry.fstype) for entry in entries]

@@ -4,13 +4,19 @@ Holds no handle on the state tree, which would keep it from being unmounted. One
 """
 
 import os
+from typing import Final
 
 from reconciler import kernel
+from reconciler.clock import SystemClock
+from reconciler.kernel.mounts import Mounted
 from reconciler.model.layout import Layout
 from reconciler.probe import mounts
 from reconciler.probe.cgroups import CgroupMounts, Hierarchy, hierarchies
 from reconciler.probe.door import Door
 from reconciler.probe.handles import Handles
+from reconciler.probe.points import MountPoints
+
+_CGROUP: Final = b"cgroup"
 
 
 class Surroundings:
@@ -25,9 +31,19 @@ class Surroundings:
         door: Knocks at sockets.
         handles: Opens the directories at which looks begin.
         addresses: containerd addresses that shims may have been started with.
+
+    Args:
+        layout: Where things are.
+        addresses: As above.
+        points: Asks for mounts; by default it has one of its own.
     """
 
-    def __init__(self, layout: Layout, addresses: tuple[bytes, ...] = ()) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        addresses: tuple[bytes, ...] = (),
+        points: MountPoints | None = None,
+    ) -> None:
         self.layout = layout
         self.addresses = addresses
         self.door = Door()
@@ -37,30 +53,38 @@ class Surroundings:
         self.cgroups: CgroupMounts | None = None
         self.on_tmpfs = False
         self._hierarchies: tuple[Hierarchy, ...] = ()
-        self._table = mounts.MountTable()
-        self._seen: bytes | None = None
+        self._points = points or MountPoints(SystemClock())
+        self._seen: tuple[Mounted, ...] | None = None
+        self._groups: list[Mounted] = []
         self.refresh()
 
     def refresh(self) -> None:
         """Read again what may have changed; cheap if nothing has."""
         tree = os.path.realpath(self.layout.tasks)
         try:
-            data = self._table.read()
+            rows = self._points.all()
+            if rows is not self._seen or tree != self.tree or self.cgroups is None:
+                self._take_in(rows, tree)
         except OSError:
             self._seen = self.mounts = None
             self._set_hierarchies(None)
-            return
-        if data is not self._seen or tree != self.tree or self.cgroups is None:
-            self._seen, self.tree = data, tree
-            self.mounts = mounts.index(data, tree)
-            self._set_hierarchies(hierarchies(mounts.of_type(data, b"cgroup")))
-            self.on_tmpfs = _is_tmpfs(tree)
 
     def close(self) -> None:
         """Give handles back; :meth:`refresh` opens them again."""
-        self._table.close()
+        self._points.close()
         self.door.close()
         self._set_hierarchies(None)
+
+    def _take_in(self, rows: tuple[Mounted, ...], tree: bytes) -> None:
+        self._seen, self.tree = rows, tree
+        self.mounts = mounts.gather(rows, tree)
+        self.on_tmpfs = _is_tmpfs(tree)
+        groups = [row for row in rows if row.fstype.startswith(_CGROUP)]
+        if groups != self._groups or self.cgroups is None:
+            with open(mounts.MOUNTINFO, "rb") as table:
+                found = mounts.of_type(table.read(), _CGROUP)
+            self._set_hierarchies(hierarchies(found))
+            self._groups = groups
 
     def _set_hierarchies(self, found: tuple[Hierarchy, ...] | None) -> None:
         if self.cgroups is not None and found == self._hierarchies:

@@ -91,7 +91,7 @@ def hides_processes(proc: bytes = PROC) -> bool:
     except (OSError, ValueError):
         pass  # a tree made up for a test
     table = read_whole(proc + b"/self/mountinfo")
-    options = [one.options for one in mounts.entries_at(table, proc) if one.point == proc]
+    options = [one.options for one in mounts.entries_at(table, proc)]
     hidden = any(
         option.startswith(b"hidepid=") and option not in {b"hidepid=0", b"hidepid=off"}
         for option in (options[-1] if options else b"").split(b",")

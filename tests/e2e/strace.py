@@ -24,6 +24,10 @@ _OWN: Final = re.compile(r'"/dev/(?:null|tty)"|^\d+</memfd:|/__pycache__[/"]')
 """What is nobody else's: memory, nothing, and the bytecode the interpreter keeps."""
 
 
+_READING: Final = frozenset({"syscall_0x1c9", "syscall_0x1ca"})
+"""statmount and listmount: an older strace knows their numbers only, and cannot leave them out."""
+
+
 def tracing(record: Path) -> list[Word]:
     """Make the command that traces what follows it, and all processes it starts."""
     calls = ",".join(f"?{name}" for name in (*_MUTATING.split(), *_OPENING))
@@ -46,7 +50,7 @@ def calls(record: Path) -> Iterator[str]:
 
 
 def _changes(name: str, rest: str, own: set[str]) -> bool:
-    if _OWN.search(rest):
+    if _OWN.search(rest) or name in _READING:
         return False
     if name in _OPENING:
         return bool(_WRITING.search(rest))

@@ -1,6 +1,10 @@
 """Mount points below one directory: what the kernel lists is what its table says."""
 
+import os
+from collections.abc import Callable
+from errno import ENOMEM, ENOSYS, EPERM
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -22,6 +26,13 @@ def lists() -> bool:
     return True
 
 
+def failing(errno: int) -> Callable[..., NoReturn]:
+    def fail(*_: object) -> NoReturn:
+        raise OSError(errno, os.strerror(errno))
+
+    return fail
+
+
 def by_text(path: Path) -> list[Mounted]:
     asked = MountPoints(SystemClock())
     asked._lists = False
@@ -31,6 +42,7 @@ def by_text(path: Path) -> list[Mounted]:
 def both_ways(path: Path, asked: MountPoints) -> list[bytes]:
     found = asked.below(bytes(path))
     assert found == by_text(path)
+    assert asked.all() is asked.all()
     cut = len(bytes(path))
     return [one.point[cut:] for one in found]
 
@@ -75,6 +87,27 @@ def test_what_came_or_went_is_known_at_once(tmp_path: Path) -> None:
         assert both_ways(tmp_path, asked) == [b"/extra"]
         umount(place)
         assert both_ways(tmp_path, asked) == []
+
+
+@pytest.mark.parametrize("call", ["list_mounts", "stat_mount"])
+@pytest.mark.parametrize("errno", [ENOSYS, EPERM])
+def test_a_kernel_without_these_calls_is_asked_for_the_table(
+    monkeypatch: pytest.MonkeyPatch, call: str, errno: int
+) -> None:
+    monkeypatch.setattr(points, call, failing(errno))
+    asked = MountPoints(SystemClock())
+    assert asked.below(b"/") == by_text(Path("/")) != []
+
+
+@pytest.mark.parametrize("call", ["list_mounts", "stat_mount"])
+def test_a_call_that_fails_is_no_answer(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    monkeypatch.setattr(points, call, failing(ENOMEM))
+    if not lists():
+        pytest.skip("the kernel has no listmount (before 6.8)")
+    asked = MountPoints(SystemClock())
+    for _ in range(2):
+        with pytest.raises(OSError, match=r".*"):
+            asked.below(b"/")
 
 
 @private_mounts

@@ -163,6 +163,8 @@ def _fail_looks(on: Ground, report: Report, shard: int, of: int, *, every: bool)
         places = [
             (name, number, fault)
             for name in sorted(calls.keys() - NOT_FOR_LOOKS)
+            # strace cannot let calls fail that are newer than itself; see tests/probe/test_points
+            if not name.startswith("syscall_")
             for number in range(1, calls[name] + 1)
             for fault in (REASONS if every else LOOKS_FAIL)
         ]
