@@ -1,10 +1,11 @@
-"""Mount points at or below one directory, as the kernel has them now; cheap among thousands.
+"""Mount points, as the kernel has them now; cheap among thousands.
 
 The mount table as text costs microseconds a line, and a cleanup wants to know about one bundle
 among thousands, twice. So its numbers are listed anew for each question, and only those not seen
 a moment ago are looked at. On an older kernel the text is read. Reads only; opens no mount.
 """
 
+from bisect import bisect_left, insort
 from errno import ENOENT, ENOSYS, EPERM
 from typing import TYPE_CHECKING, Final
 
@@ -31,12 +32,13 @@ class MountPoints:
 
     def __init__(self, clock: "Clock") -> None:
         self._clock = clock
-        self._numbers: list[int] = []
-        self._rows: tuple[Mounted, ...] = ()
-        self._until = 0.0
         self._lists = True
+        self._numbers: list[int] = []
+        self._until = 0.0
         self._table = mounts.MountTable()
         self._text = b""
+        self._known = _Known()
+        self._rows: tuple[Mounted, ...] = ()
 
     def close(self) -> None:
         """Give the handle on the mount table back; the next question opens it again."""
@@ -51,8 +53,8 @@ class MountPoints:
         Raises:
             OSError: The mount table cannot be read.
         """
-        inside = path + b"/"
-        return [one for one in self.all() if one.point.startswith(inside) or one.point == path]
+        self._refresh()
+        return self._known.below(path)
 
     def all(self) -> tuple[Mounted, ...]:
         """Give all mounts, in that order; the same object as before if nothing has changed.
@@ -60,40 +62,92 @@ class MountPoints:
         Raises:
             OSError: The mount table cannot be read.
         """
+        self._refresh()
+        rows = self._known.rows()
+        if rows != self._rows:
+            self._rows = rows
+        return self._rows
+
+    def _refresh(self) -> None:
         if self._lists:
             try:
-                return self._by_number()
+                self._by_number()
             except OSError as error:
                 if error.errno not in _UNSUPPORTED:
                     raise
                 self._lists = False
-        return self._by_text()
+        if not self._lists:
+            self._by_text()
 
-    def _by_number(self) -> tuple[Mounted, ...]:
+    def _by_number(self) -> None:
         now = self._clock.monotonic()
         numbers = list_mounts()
-        is_fresh = now < self._until
-        if is_fresh and numbers == self._numbers:
-            return self._rows
-        known = dict(zip(self._numbers, self._rows, strict=True)) if is_fresh else {}
-        found = {number: known.get(number) or _stat(number) for number in numbers}
-        there = {number: one for number, one in found.items() if one is not None}
-        self._numbers = list(there)
-        self._keep(tuple(there.values()))
-        if not is_fresh:
-            self._until = now + FRESH_SECONDS
-        return self._rows
+        known = self._known
+        if now >= self._until:
+            known = _Known()
+        elif numbers == self._numbers:
+            return
+        self._numbers = []  # until all of them are known
+        for number in known.lacks(numbers):
+            one = _stat(number)
+            if one is not None:
+                known.add(number, one)
+        self._numbers = numbers
+        if known is not self._known:
+            self._known, self._until = known, now + FRESH_SECONDS
 
-    def _by_text(self) -> tuple[Mounted, ...]:
+    def _by_text(self) -> None:
         text = self._table.read()
-        if text is not self._text:
-            self._text = text
-            self._keep(mounts.rows(text))
+        if text is self._text:
+            return
+        self._known = known = _Known()
+        for number, row in enumerate(mounts.rows(text)):
+            known.add(number, row)
+        self._text = text
+
+
+class _Known:
+    """Mounts by number, which grows with each that is mounted, and by where they are."""
+
+    def __init__(self) -> None:
+        self._by_number: dict[int, Mounted] = {}
+        self._by_point: list[tuple[bytes, int]] = []  # sorted: what is below lies together
+        self._rows: tuple[Mounted, ...] | None = ()
+
+    def rows(self) -> tuple[Mounted, ...]:
+        """Give all of them in the order in which they were mounted."""
+        if self._rows is None:
+            self._rows = tuple(self._by_number.values())
         return self._rows
 
-    def _keep(self, rows: tuple[Mounted, ...]) -> None:
-        if rows != self._rows:
-            self._rows = rows
+    def below(self, path: bytes) -> list[Mounted]:
+        """Give those at or below a path, in the same order."""
+        # No point holds a NUL, so the first range is the path itself; "0" follows "/".
+        ranges = ((path, path + b"\0"), (path + b"/", path + b"0"))
+        found = [
+            number
+            for low, high in ranges
+            for _, number in self._by_point[self._place(low) : self._place(high)]
+        ]
+        return [self._by_number[number] for number in sorted(found)]
+
+    def lacks(self, numbers: list[int]) -> list[int]:
+        """Forget whatever is not listed any more; give the numbers that are not known."""
+        by_number = self._by_number
+        for number in by_number.keys() - set(numbers):
+            place = by_number.pop(number).point, number
+            del self._by_point[bisect_left(self._by_point, place)]
+            self._rows = None
+        return [number for number in numbers if number not in by_number]
+
+    def add(self, number: int, one: Mounted) -> None:
+        """Take in one; those mounted earlier come first."""
+        self._by_number[number] = one
+        insort(self._by_point, (one.point, number))
+        self._rows = None
+
+    def _place(self, point: bytes) -> int:
+        return bisect_left(self._by_point, (point,))
 
 
 def _stat(number: int) -> Mounted | None:

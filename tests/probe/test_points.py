@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reconciler.clock import SystemClock
 from reconciler.kernel.mounts import Mounted, list_mounts, stat_mount
@@ -108,6 +110,45 @@ def test_a_call_that_fails_is_no_answer(monkeypatch: pytest.MonkeyPatch, call: s
     for _ in range(2):
         with pytest.raises(OSError, match=r".*"):
             asked.below(b"/")
+
+
+@private_mounts
+def test_what_could_not_be_told_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if not lists():
+        pytest.skip("the kernel has no listmount (before 6.8)")
+    asked = MountPoints(VirtualClock())
+    asked.below(bytes(tmp_path))
+    tmpfs(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(points, "stat_mount", failing(ENOMEM))
+        for _ in range(2):
+            with pytest.raises(OSError, match=r".*"):
+                asked.below(bytes(tmp_path))
+    assert both_ways(tmp_path, asked) == [b""]
+
+
+POINTS = st.lists(st.sampled_from([b"c1", b"c10", b"c1-x", b"c1\n", b"a", b"\xff"]), max_size=3)
+PATHS = POINTS.map(lambda parts: b"/" + b"/".join(parts))
+
+
+@given(mounted=st.lists(PATHS, max_size=30), gone=st.sets(st.integers(0, 29)), path=PATHS)
+def test_what_is_below_is_found_as_if_each_was_asked(
+    mounted: list[bytes], gone: set[int], path: bytes
+) -> None:
+    known = points._Known()
+    rows = {number: Mounted(number, point, b"tmpfs") for number, point in enumerate(mounted)}
+    for number, row in rows.items():
+        known.add(number, row)
+    assert known.rows() == tuple(rows.values())
+    there = [number for number in rows if number not in gone]
+    assert known.lacks([*there, 100]) == [100]
+    left = [rows[number] for number in there]
+    assert known.rows() == tuple(left)
+    inside = path + b"/"
+    wanted = [row for row in left if row.point == path or row.point.startswith(inside)]
+    assert known.below(path) == wanted
 
 
 @private_mounts
