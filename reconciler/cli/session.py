@@ -4,6 +4,7 @@ Thin on purpose: what the commands do is in :mod:`reconciler.cli.work` and
 :mod:`reconciler.cli.watching`, against the ports; the stages come from :mod:`reconciler.assembly`.
 """
 
+import gc
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -50,7 +51,11 @@ def look(setup: Setup, output: Output, journal: Journalled | None = None) -> Fou
                     stages = replace(_shown(session.stages, shown), recorders=recorders)
                     return await look_once(stages, setup.policies)
 
-    return _run(work)
+    gc.disable()  # all that is found is kept to the end: among it there is no garbage to find
+    try:
+        return _run(work)
+    finally:
+        gc.enable()
 
 
 def look_at(setup: Setup, choose: Callable[[Listed], BundleKey]) -> tuple[BundleKey, Found]:

@@ -143,39 +143,15 @@ def read_files(fd: int, names: Iterable[str]) -> Folder:
 
 def _take_in_file(folder: Folder, fd: int, entry: os.DirEntry[str], limit: int) -> None:
     """Take in one of the files that are read."""
-    name = entry.name
     try:
         if entry.is_file(follow_symlinks=False):
-            _read(folder, fd, name, limit)
+            _read(folder, fd, entry.name, limit)
         else:
-            folder.files[name] = Unread.UNUSABLE
+            folder.files[entry.name] = Unread.UNUSABLE
     except FileNotFoundError:
         return
     except OSError:
-        folder.files[name] = Unread.BARRED
-
-
-def _take_in(folder: Folder, fd: int, entry: os.DirEntry[str]) -> int | None:
-    """Take in anything else; the size of a directory that may hold something, else None."""
-    try:
-        if entry.is_dir(follow_symlinks=False):
-            return _take_in_directory(folder, fd, entry.name)
-        found = entry.stat(follow_symlinks=False)
-    except OSError:
-        return None
-    folder.newest = max(folder.newest, found.st_mtime)
-    folder.blocks += found.st_blocks
-    return None
-
-
-def _take_in_directory(folder: Folder, fd: int, name: str) -> int | None:
-    """Look at a directory in the way that returns even if a dead filesystem was mounted on it."""
-    found = kernel.statx(fd, os.fsencode(name))
-    if found.is_mount_root:
-        return None  # newer than the mount table we have
-    folder.newest = max(folder.newest, found.mtime)
-    folder.blocks += found.blocks
-    return found.size
+        folder.files[entry.name] = Unread.BARRED
 
 
 def _read(folder: Folder, fd: int, name: str, limit: int) -> None:
@@ -201,6 +177,29 @@ def _read(folder: Folder, fd: int, name: str, limit: int) -> None:
     folder.blocks += found.st_blocks
     if name == "init.pid":
         folder.pid_written = found.st_mtime
+
+
+def _take_in(folder: Folder, fd: int, entry: os.DirEntry[str]) -> int | None:
+    """Take in anything else; the size of a directory that may hold something, else None."""
+    try:
+        if entry.is_dir(follow_symlinks=False):
+            return _take_in_directory(folder, fd, entry.name)
+        found = entry.stat(follow_symlinks=False)
+    except OSError:
+        return None
+    folder.newest = max(folder.newest, found.st_mtime)
+    folder.blocks += found.st_blocks
+    return None
+
+
+def _take_in_directory(folder: Folder, fd: int, name: str) -> int | None:
+    """Look at a directory in the way that returns even if a dead filesystem was mounted on it."""
+    found = kernel.statx(fd, os.fsencode(name))
+    if found.is_mount_root:
+        return None  # newer than the mount table we have
+    folder.newest = max(folder.newest, found.mtime)
+    folder.blocks += found.blocks
+    return found.size
 
 
 class _Budget:

@@ -7,6 +7,7 @@ byte of a hostile name reaches a terminal or breaks a parser.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -169,7 +170,12 @@ def missing(look: Look) -> list[str]:
     """Name the files a healthy bundle holds and this one lacks."""
     if look.kind is not Kind.DIRECTORY:
         return []
-    return [name for name, entries in _EXPECTED.items() if not look.entries & entries]
+    return list(_missing(look.entries))
+
+
+@lru_cache(256)  # of thousands of dead bundles most lack the same
+def _missing(found: Entries) -> tuple[str, ...]:
+    return tuple([name for name, entries in _EXPECTED.items() if not found & entries])
 
 
 def bundle(view: BundleView, layout: Layout) -> Bundle:
