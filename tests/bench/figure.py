@@ -1,6 +1,10 @@
 """What a figure is made of: what it cost, a row of the table, and how much to measure."""
 
+import ast
+import contextlib
+import ctypes
 import os
+import resource
 import statistics
 import subprocess
 import tempfile
@@ -14,6 +18,7 @@ T = TypeVar("T")
 
 MS: Final = 1e3
 US: Final = 1e6
+_PR_SET_CHILD_SUBREAPER: Final = 36
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 
 
@@ -89,17 +94,41 @@ def environment() -> dict[str, str]:
 
 def spend(words: Sequence[str | bytes | Path]) -> tuple[Cost, bytes]:
     """Run a command to its end; give what it took and what it printed on standard output."""
-    env = environment()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        began = time.monotonic()
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=env)
-        _, status, used = os.wait4(process.pid, 0)
-        wall = time.monotonic() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
+        ours, theirs = os.pipe()
+        keeper = os.fork()
+        if keeper == 0:
+            with contextlib.suppress(OSError):
+                os.write(theirs, repr(_keep(words, out.fileno(), err.fileno())).encode())
+            os._exit(0)
+        os.close(theirs)
+        with os.fdopen(ours) as told:
+            said = told.read()
+        os.waitpid(keeper, 0)
+        code, wall, cpu, peak = ast.literal_eval(said)
         out.seek(0)
         err.seek(0)
-        assert process.returncode == 0, f"{words}: {process.returncode}\n{err.read()!r}"
-        return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss << 10), out.read()
+        assert code == 0, f"{words}: {code}\n{err.read()!r}"
+        return Cost(wall, cpu, peak << 10), out.read()
+
+
+def _keep(words: Sequence[str | bytes | Path], out: int, err: int) -> tuple[int, float, float, int]:
+    """Run a command, and take in the children it leaves behind, which have used processors, too.
+
+    In a process of its own, so that all it has ever waited for is this command's.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    began = time.monotonic()
+    process = subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment()
+    )
+    code = process.wait()
+    wall = time.monotonic() - began
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return code, wall, used.ru_utime + used.ru_stime, used.ru_maxrss
 
 
 def several(rounds: int, once: Callable[[], T]) -> list[T]:
