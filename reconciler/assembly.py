@@ -5,7 +5,7 @@ something, for it draws in most of the program.
 """
 
 import os
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
@@ -13,7 +13,7 @@ from typing import Final, Literal
 from typing_extensions import override
 
 from reconciler.act.channel import Manner
-from reconciler.act.executor import Executor
+from reconciler.act.executor import LOOKERS, Executor
 from reconciler.act.lock import InstanceLock, Taken, directory
 from reconciler.act.standing import Post
 from reconciler.clock import SystemClock
@@ -22,11 +22,11 @@ from reconciler.containerd.client import ContainerdClient
 from reconciler.containerd.events import Events
 from reconciler.decide.policy import Policies
 from reconciler.loop import Stages
-from reconciler.model.evidence import Containerd, Sweep
+from reconciler.model.evidence import Containerd, Look, Sweep
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Guard, Refusal
-from reconciler.ports import Emit, Exits, Eyes, Guards, Source, Watcher, Witnesses
+from reconciler.ports import Emit, Exits, Eyes, Guards, Lookers, Source, Watcher, Witnesses
 from reconciler.probe.mounts import MountTable, index
 from reconciler.probe.namespaces import tree_mount
 from reconciler.probe.narrow import NarrowEyes
@@ -83,6 +83,24 @@ class NodeWitnesses(Witnesses):
     async def containerd(self) -> Containerd:
         """Ask containerd, unless the operator says that there is none."""
         return await witness.ask(self._setup.layout, waived=self._setup.waived)
+
+
+class FarEyes(Lookers):
+    """Workers that look, as many as there are processors besides our own.
+
+    For one-shot commands: a look made elsewhere is heard of a moment after it was made, and a
+    daemon, which is told of what changes meanwhile, should never have to compare the two.
+    """
+
+    def __init__(self, executor: Executor, eyes: TreeEyes) -> None:
+        self.many = min(LOOKERS, len(os.sched_getaffinity(0)) - 1)
+        self._executor = executor
+        self._eyes = eyes
+
+    @override
+    async def look(self, keys: Sequence[BundleKey]) -> Sequence[Look | None] | None:
+        """Look in a worker, which can be killed should it hang."""
+        return await self._executor.look(keys, self._eyes.annotation_keys)
 
 
 class OwnTreeGuards(Guards):
@@ -200,6 +218,7 @@ async def opened(
                 exits=exits,
                 watcher=watcher,
                 sources=sources,
+                lookers=None if watching else FarEyes(executor, eyes),
             )
             yield Opened(setup, stages, executor, eyes, lock)
 

@@ -52,11 +52,13 @@ from reconciler.ports import (
     Guards,
     Hands,
     Listener,
+    Lookers,
     Recorder,
     Source,
     Watcher,
     Witnesses,
 )
+from reconciler.probe.piles import Helpers
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -72,7 +74,8 @@ FRESH: Final = 1.0
 class Stages:
     """Everything the loop joins to the engine.
 
-    ``watcher`` is None for one-shot commands; ``sources`` are further emitters of observations.
+    ``watcher`` is None for one-shot commands; ``sources`` are further emitters of observations;
+    ``lookers`` help with piles of looks.
     """
 
     clock: Clock
@@ -83,6 +86,7 @@ class Stages:
     exits: Exits
     watcher: Watcher | None = None
     sources: Sequence[Source] = ()
+    lookers: Lookers | None = None
     listeners: Sequence[Listener] = ()
     recorders: Sequence[Recorder] = ()
 
@@ -104,6 +108,7 @@ class Loop:
         self._relist_at = float("inf")
         self._inbox: deque[tuple[Stamp, Observation]] = deque()
         self._looks: dict[BundleKey, HintKind] = {}
+        self._helpers = Helpers(stages.lookers, self._looks, self._hear_of_look)
         self._listings: dict[bytes | None, DoubtKind] = {}
         self._errands = 0
         self._bell = anyio.Event()
@@ -184,6 +189,8 @@ class Loop:
             self._take(stamp, Doubt(DoubtKind.TIMER))
         while self._listings:
             self._list(*self._listings.popitem())
+        for _ in range(self._helpers.missing):
+            self._errand(self._helpers.help)
         self._look_for_a_slice()
         deadline = self.engine.deadline
         stamp = self._now()
@@ -223,12 +230,18 @@ class Loop:
             while self._looks:
                 key = next(iter(self._looks))
                 del self._looks[key]
+                self._helpers.overtake(key)
                 look = stages.eyes.look(key)
                 if look is not None:
                     self._expect_exits(key, look)
                 self._take(self._now(), Looked(key, look))
                 if stages.clock.monotonic() >= end:
                     return
+
+    def _hear_of_look(self, key: BundleKey, look: Look | None) -> None:
+        if look is not None:
+            self._expect_exits(key, look)
+        self.emit(Looked(key, look))
 
     def _expect_exits(self, key: BundleKey, look: Look) -> None:
         """Watch the processes of a bundle.

@@ -4,7 +4,7 @@ Adapters live in `watch`, `probe`, `containerd` and `act`; doubles in the tests 
 this page. Nothing here touches anything.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -99,6 +99,20 @@ class Eyes(Protocol):
 
         Directories at which all of them begin may stay open until it ends, and no longer.
         """
+        ...
+
+
+class Lookers(Protocol):
+    """Other processes that make the same looks as our own eyes, for when there is a pile of them.
+
+    Attributes:
+        many: How many of them are worth having.
+    """
+
+    many: int
+
+    async def look(self, keys: Sequence[BundleKey]) -> Sequence[Look | None] | None:
+        """Look at these bundles; None if there was no answer, which says nothing about any."""
         ...
 
 

@@ -1,6 +1,6 @@
 """The loop on doubles and in virtual time: nothing is lost, nothing is done twice."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import anyio
@@ -10,7 +10,8 @@ from reconciler.decide.decisions import Judged, Verdict
 from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies
 from reconciler.loop import Loop, Stages
-from reconciler.model.evidence import Containerd, ContainerdState, Node, ShimProcess, Sweep
+from reconciler.model.evidence import Containerd, ContainerdState, Look, Node, ShimProcess, Sweep
+from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Doubt, DoubtKind, Guard, Hint, NodeLooked, Refusal
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
 from tests.decide.world import ENFORCE, dead, key, running, stopped
@@ -92,6 +93,39 @@ async def test_a_pile_is_cleaned_several_at_a_time_and_each_once():
     await rig.run_until(lambda: not rig.eyes.tree)
     assert len(rig.hands.cleaned) == 100
     assert rig.hands.most_at_once == 8
+
+
+class Others:
+    """Eyes of other processes: they see the same tree."""
+
+    many = 2
+
+    def __init__(self, eyes: FakeEyes) -> None:
+        self.eyes = eyes
+        self.looked: list[BundleKey] = []
+
+    async def look(self, keys: Sequence[BundleKey]) -> Sequence[Look | None]:
+        self.looked += keys
+        await anyio.lowlevel.checkpoint()
+        return [self.eyes.tree.get(one) for one in keys]
+
+
+async def test_others_help_with_a_pile_and_everything_is_looked_at_once(rig):
+    class Slow(FakeEyes):
+        def look(self, key: BundleKey) -> Look | None:
+            rig.clock.now += 0.001
+            return super().look(key)
+
+    everything = {key(f"ns/b{n}"): dead(n + 1) for n in range(1500)}
+    rig.eyes = Slow(dict(everything))
+    others = Others(rig.eyes)
+    stages = replace(rig.loop._stages, eyes=rig.eyes, lookers=others)
+    rig.loop = Loop(rig.engine, stages)
+    await rig.run_until(lambda: len(list(rig.engine.views(rig.clock.now))) == len(everything))
+    assert rig.eyes.looked
+    assert others.looked
+    assert sorted([*rig.eyes.looked, *others.looked]) == sorted(everything)
+    assert {view.key: view.look for view in rig.engine.views(rig.clock.now)} == everything
 
 
 async def test_living_bundles_are_left_alone_for_a_day(rig):

@@ -7,8 +7,9 @@ does I/O except :class:`Link`, the blocking end of the zygote and its children, 
 
     control   parent -> zygote: Bounds, once; then Spawn (with two handles), Interrupt, Kill
               zygote -> parent: Exited
-    job       parent -> child:  CleanJob, KillJob, FinishJob, SweepJob, StandJob, Deleted
-              child -> parent:  Hello, AskDelete, Done, Swept, Stood
+    job       parent -> child:  CleanJob, KillJob, FinishJob, SweepJob, StandJob, LookJob,
+                                Deleted
+              child -> parent:  Hello, AskDelete, Done, Swept, Stood, Looks
     slate     child writes, parent reads if it must: Progress
 """
 
@@ -21,12 +22,12 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from reconciler import __version__
-from reconciler.model.evidence import Answer, ContainerdState, Sweep
+from reconciler.model.evidence import Answer, ContainerdState, Look, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import Layout
 from reconciler.model.outcome import Outcome, Step
 
-VERSION: Final = f"{__version__}/2"
+VERSION: Final = f"{__version__}/3"
 """Said first by every child. It differs if the program was replaced on disk while it ran."""
 
 MAX_MESSAGE: Final = 1 << 26
@@ -145,6 +146,14 @@ class StandJob(msgspec.Struct, frozen=True, tag=True):
     manner: Manner
 
 
+class LookJob(msgspec.Struct, frozen=True, tag=True):
+    """Look at these bundles and change nothing, as the parent's own eyes would."""
+
+    keys: tuple[BundleKey, ...]
+    annotation_keys: frozenset[str]
+    manner: Manner
+
+
 class Deleted(msgspec.Struct, frozen=True, tag=True):
     """What came of asking containerd: what went wrong, empty if nothing did, None if no answer."""
 
@@ -210,10 +219,16 @@ class Stood(msgspec.Struct, frozen=True, tag=True):
     lacking: tuple[str, ...] = ()
 
 
+class Looks(msgspec.Struct, frozen=True, tag=True):
+    """Answer to :class:`LookJob`: a look for each key in order, None where no such name is."""
+
+    looks: tuple[Look | None, ...]
+
+
 ToZygote = Bounds | Spawn | Interrupt | Kill
-Job = CleanJob | KillJob | FinishJob | SweepJob | StandJob
+Job = CleanJob | KillJob | FinishJob | SweepJob | StandJob | LookJob
 ToChild = Job | Deleted
-Answered = Done | Swept | Stood
+Answered = Done | Swept | Stood | Looks
 FromChild = Hello | AskDelete | Answered
 Message = ToZygote | Exited | ToChild | FromChild
 

@@ -5,9 +5,10 @@ outcome too. Nothing here touches a file. It must never work twice at a time on 
 never let one bundle that hangs hold up another.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import anyio
 
@@ -17,6 +18,8 @@ from reconciler.act.channel import (
     Done,
     FinishJob,
     KillJob,
+    LookJob,
+    Looks,
     Manner,
     StandJob,
     Stood,
@@ -25,9 +28,12 @@ from reconciler.act.channel import (
 )
 from reconciler.act.crew import Attempt, Crew, Delete, DiedError, Limits
 from reconciler.clock import SystemClock
-from reconciler.model.evidence import Node, Sweep
+from reconciler.model.evidence import Look, Node, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result, Step, StepResult
+
+LOOKERS: Final = 3
+"""How many workers look at a pile at the same time, at most."""
 
 
 class Executor:
@@ -55,6 +61,7 @@ class Executor:
         self._crew = Crew(Bounds(manner.layout, manner.runc), self._limits, delete)
         self._slots = anyio.CapacityLimiter(parallel)
         self._witness = anyio.CapacityLimiter(1)  # evidence does not queue behind cleanups
+        self._lookers = anyio.CapacityLimiter(LOOKERS)
         self._clock = SystemClock()
         self._under_way: dict[BundleKey, Attempt] = {}
         self._all_done = anyio.Event()
@@ -132,6 +139,18 @@ class Executor:
             except DiedError:
                 return None
         return answer if isinstance(answer, Stood) else None
+
+    async def look(
+        self, keys: Sequence[BundleKey], annotation_keys: frozenset[str]
+    ) -> Sequence[Look | None] | None:
+        """Have a worker look at bundles; None if it takes too long or dies."""
+        async with self._lookers:
+            attempt = Attempt(LookJob(tuple(keys), annotation_keys, self._manner))
+            try:
+                answer = await self._crew.run(attempt, self._limits.sweep)
+            except DiedError:
+                return None
+        return answer.looks if isinstance(answer, Looks) else None
 
     def keep_zygote(self) -> None:
         """Make no other zygote from now on: we are about to give up what it needs."""

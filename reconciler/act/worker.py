@@ -34,6 +34,8 @@ from reconciler.act.channel import (
     Job,
     KillJob,
     Link,
+    LookJob,
+    Looks,
     Manner,
     MessageError,
     Slate,
@@ -126,6 +128,8 @@ class Server:
             case StandJob():
                 layout, swept = job.manner.layout, self._place.sweep(anew=True)
                 self._link.send(measure(layout, swept.shims))
+            case LookJob():
+                self._link.send(Looks(self._place.look(job)))
             case _:
                 assert_never(job)
 

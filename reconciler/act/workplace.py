@@ -7,13 +7,15 @@ dead bundle does not come back to life, and its id cannot be used again while it
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
+from reconciler.act.channel import LookJob
 from reconciler.act.fifos import FifoDirs, open_fifos
 from reconciler.act.record import Note
 from reconciler.act.users import SocketUsers
 from reconciler.clock import SystemClock
-from reconciler.model.evidence import Mount, Sweep
+from reconciler.model.evidence import Look, Mount, Sweep
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
+from reconciler.probe.bundle import look_at
 from reconciler.probe.mounts import TreeMounts
 from reconciler.probe.points import MountPoints
 from reconciler.probe.surroundings import Surroundings
@@ -52,6 +54,7 @@ class Workplace:
         self._sweep = Fresh(clock, sweep)
         self._open_fifos = Fresh(clock, open_fifos)
         self._node = _Node(clock, self.points)
+        self._afar: Surroundings | None = None
 
     def sweep(self, *, anew: bool = False) -> Sweep:
         """Give a pass over /proc, a second old at most."""
@@ -70,6 +73,15 @@ class Workplace:
     def node(self, layout: Layout, swept: Sweep) -> Surroundings:
         """Give the node without anybody's mounts asked anew."""
         return self._node.get(layout, swept)
+
+    def look(self, job: LookJob) -> tuple[Look | None, ...]:
+        """Look at bundles as the parent would, now, with the parent's eyes' own surroundings."""
+        around = self._afar
+        if around is None or around.layout != job.manner.layout:
+            around = self._afar = Surroundings(job.manner.layout, (), self.points)
+        around.refresh()
+        with around.handles:
+            return tuple([look_at(around, key, job.annotation_keys) for key in job.keys])
 
     def open_fifos(self) -> frozenset[bytes]:
         """Give the names of the stream FIFOs that somebody has open."""

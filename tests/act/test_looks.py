@@ -1,0 +1,104 @@
+"""Looks made by workers are the looks that the parent's own eyes would have made."""
+
+import os
+from pathlib import Path
+
+import anyio
+
+from reconciler.act.channel import Manner
+from reconciler.act.crew import Limits
+from reconciler.act.executor import Executor
+from reconciler.model.evidence import InitState, ShimState
+from reconciler.model.ids import BundleKey
+from reconciler.model.layout import Layout
+from reconciler.probe.tree import TreeEyes
+from tests.act.test_executor import first_worker, stopped
+from tests.support.bundles import Site, listen, site
+from tests.support.mountns import private_mounts
+
+ABSENT = BundleKey(b"default", b"absent")
+
+
+def make(there: Site) -> list[BundleKey]:
+    """Make a dead bundle with mounts and cgroups, one that is served, one of a pod, a symlink."""
+    made = [
+        there.bundle("dead"),
+        there.bundle("served", mounted=False, cgroups=False),
+        there.bundle("member", mounted=False, annotations={"io.kubernetes.cri.sandbox-id": "pod"}),
+    ]
+    (there.tree / "default" / "alias").symlink_to(made[0].path)
+    return [*(one.key for one in made), BundleKey(b"default", b"alias"), ABSENT]
+
+
+@private_mounts
+def test_a_worker_sees_what_we_see(tmp_path: Path) -> None:
+    async def main(there: Site) -> None:
+        keys = make(there)
+        served = there.layout.shim_socket(*keys[1])
+        os.unlink(served)
+        with listen(Path(os.fsdecode(served))):
+            eyes = TreeEyes(there.layout, annotation_keys=frozenset({"team"}))
+            ours = [eyes.look(key) for key in keys]
+            async with Executor(Manner(there.layout)) as executor:
+                for _ in range(2):  # what it keeps makes no difference
+                    assert await executor.look(keys, frozenset({"team"})) == tuple(ours)
+            eyes.close()
+        assert ours[0] is not None
+        assert ours[1] is not None
+        assert (ours[0].init.state, ours[0].mounts[0].path) == (InitState.DEAD, b"rootfs")
+        assert ours[1].shim.state is ShimState.ALIVE
+        assert ours[-1] is None
+
+    with site(tmp_path) as there:
+        anyio.run(main, there)
+
+
+@private_mounts
+def test_a_worker_sees_what_has_come_alive_since_it_last_looked(tmp_path: Path) -> None:
+    async def main(there: Site) -> None:
+        bundle = there.bundle(mounted=False, cgroups=False)
+        async with Executor(Manner(there.layout)) as executor:
+            before = await executor.look([bundle.key], frozenset())
+            assert before is not None
+            assert before[0] is not None
+            assert before[0].shim.state is ShimState.DEAD
+            bundle.socket.unlink()
+            there.mount_rootfs(bundle)
+            with listen(bundle.socket):
+                after = await executor.look([bundle.key], frozenset())
+        assert after is not None
+        assert after[0] is not None
+        assert after[0].shim.state is ShimState.ALIVE
+        assert [mount.path for mount in after[0].mounts] == [b"rootfs"]
+
+    with site(tmp_path) as there:
+        anyio.run(main, there)
+
+
+@private_mounts
+def test_a_worker_that_hangs_gives_no_answer(tmp_path: Path) -> None:
+    async def main(there: Site) -> None:
+        bundle = there.bundle(mounted=False, cgroups=False)
+        async with Executor(Manner(there.layout), limits=Limits(sweep=5.0)) as executor:
+            worker = await first_worker(executor)
+            executor._limits = Limits(sweep=0.2)
+            with stopped(worker):
+                assert await executor.look([bundle.key], frozenset()) is None
+            executor._limits = Limits()
+            again = await executor.look([bundle.key], frozenset())
+            assert again is not None, "another worker looks"
+
+    with site(tmp_path) as there:
+        anyio.run(main, there)
+
+
+@private_mounts
+def test_a_worker_looks_at_no_tree_but_its_own(tmp_path: Path) -> None:
+    async def main(there: Site) -> None:
+        bundle = there.bundle(mounted=False, cgroups=False)
+        async with Executor(Manner(there.layout)) as executor:
+            executor._manner = Manner(Layout(state=b"/run/other"))
+            assert await executor.look([bundle.key], frozenset()) is None
+
+    with site(tmp_path) as there:
+        anyio.run(main, there)
