@@ -237,6 +237,7 @@ class Loop:
                 self._take(self._now(), Looked(key, look))
                 if stages.clock.monotonic() >= end:
                     return
+            self._looks = {}  # the emptied one is as large as the listing was
 
     def _hear_of_look(self, key: BundleKey, look: Look | None) -> None:
         if look is not None:
@@ -266,7 +267,7 @@ class Loop:
         listed = stages.eyes.list(namespace)
         if stages.watcher is not None and listed.answered and namespace is None:
             # Watches first, looks after: what changes in between is then an event or seen.
-            stages.watcher.follow([seen.key for seen in listed.bundles])
+            stages.watcher.follow([self.engine.kept(seen.key) for seen in listed.bundles])
             # The backend may have changed on this occasion, and with it what it needs.
             self._relist_at = self._next_relist(stages.clock.monotonic())
         self._take(self._now(), listed)

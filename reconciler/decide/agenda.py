@@ -19,14 +19,15 @@ class Agenda:
 
     def set(self, key: BundleKey, at: float | None) -> None:
         """Appoint ``key`` at ``at``, or cancel if None."""
-        if at is None:
-            self._at.pop(key, None)
-            return
         if self._at.get(key) == at:
             return
-        self._at[key] = at
-        heapq.heappush(self._heap, (at, key))
+        if at is None:
+            del self._at[key]
+        else:
+            self._at[key] = at
+            heapq.heappush(self._heap, (at, key))
         if len(self._heap) > 64 + 2 * len(self._at):
+            self._at = dict(self._at)  # one that has shrunk keeps its size
             self._heap = [(when, who) for who, when in self._at.items()]
             heapq.heapify(self._heap)
 

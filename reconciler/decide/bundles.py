@@ -25,7 +25,7 @@ from reconciler.decide.dues import Dues, exceeded
 from reconciler.decide.hearsay import Hearsay, NodeChange
 from reconciler.decide.policy import Orphans, Policies, Policy
 from reconciler.decide.track import LIVING, SERVED, Deaths, Track
-from reconciler.decide.verdicts import judge
+from reconciler.decide.verdicts import judge, shared
 from reconciler.decide.views import BundleView, view_of
 from reconciler.model.evidence import (
     Answer,
@@ -72,7 +72,7 @@ class Bundles:
         self._tracks: dict[BundleKey, Track] = {}
         self._memories: dict[BundleKey, Remembered] = {}
         self._agenda = Agenda()
-        self._dues = Dues()
+        self._dues = Dues(self._life_of)
         self._living: set[BundleKey] = set()
         self._open: set[BundleKey] = set()
 
@@ -98,9 +98,9 @@ class Bundles:
     def configure(self, policies: Policies, now: float) -> None:
         """Think about everything again, under other policies."""
         self._policies = policies
-        self._dues = Dues()
+        self._dues = Dues(self._life_of)
         for track in self._tracks.values():
-            track.policy = track.scope = None
+            track.policy = track.counted_as = None
             self.reconsider(track, now)
 
     def keep_appointments(self, now: float) -> None:
@@ -196,9 +196,8 @@ class Bundles:
 
     def _judge(self, track: Track, look: Look, now: float) -> Facts:
         key = track.key
-        is_name = is_identifier(key.namespace) and is_identifier(key.id)
-        facts = weigh(key, is_name, look, self._hearsay.about(track.first_seen))
-        track.facts = facts
+        node = self._hearsay.about(track.first_seen)
+        facts = track.facts = shared(weigh(key, all(map(is_identifier, key)), look, node))
         track.judgement = judge(facts, young=track.age(now) < self._policies.settle)
         if track.policy is None or not track.labels.known:
             track.policy = self._policies.applied(key, self._labels(track, look))
@@ -241,6 +240,9 @@ class Bundles:
             self._out.append(Died(track.key, cause))
 
     # ------------------------------------------------------------------ one bundle, placed
+
+    def _life_of(self, key: BundleKey) -> float:
+        return self._tracks[key].life or 0.0
 
     def _policy(self, track: Track) -> Policy:
         return track.policy or self._policies.default

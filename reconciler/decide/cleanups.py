@@ -64,6 +64,9 @@ class Cleanups:
         if key not in self._ready and key not in self._under_way:
             self._ready[key] = life
             heapq.heappush(self._heap, (life, key))
+            if len(self._heap) > 64 + 2 * len(self._ready):  # what was withdrawn is still in it
+                self._heap = [(oldest, waiting) for waiting, oldest in self._ready.items()]
+                heapq.heapify(self._heap)
 
     def withdraw(self, key: BundleKey) -> None:
         """Take a bundle out of the queue; nothing happens to one under way."""

@@ -3,6 +3,7 @@
 A budget never overrides a verdict: only leftovers come here, and two looks remain two looks.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from reconciler.decide.budgets import Scope, SizeBudgets
@@ -15,30 +16,33 @@ _NODE: Final[Scope] = ("node", b"")
 
 
 class Dues:
-    """Places leftovers in time, and keeps the running totals that size budgets need."""
+    """Places leftovers in time, and keeps the running totals that size budgets need.
 
-    def __init__(self) -> None:
-        self._sizes = SizeBudgets()
+    Args:
+        life_of: Tells a leftover's last sign of life.
+    """
+
+    def __init__(self, life_of: Callable[[BundleKey], float]) -> None:
+        self._sizes = SizeBudgets(life_of)
 
     def enter(self, track: Track, policy: Policy, node_limit: int | None) -> list[BundleKey]:
         """Count a leftover; return the bundles (maybe others) that are to go early now."""
-        scope = (policy.name, track.key.namespace)
-        if track.scope != scope:
+        if track.counted_as != policy.name:
             self.leave(track)
-            track.scope = scope
-        size, life = (track.look.size_bytes if track.look else 0), track.life or 0.0
+            track.counted_as = policy.name
+        size = track.look.size_bytes if track.look else 0
         marked: list[BundleKey] = []
-        for where, limit in ((scope, policy.max_size), (_NODE, node_limit)):
-            self._sizes.put(where, track.key, size, life, fixed=policy.protect)
+        for where, limit in ((_scope(track), policy.max_size), (_NODE, node_limit)):
+            self._sizes.put(where, track.key, size, fixed=policy.protect)
             marked += self._sizes.mark(where, limit)
         return marked
 
     def leave(self, track: Track) -> None:
         """Stop counting a bundle that is no leftover any more."""
-        if track.scope is not None:
-            self._sizes.drop(track.scope, track.key)
+        if track.counted_as is not None:
+            self._sizes.drop(_scope(track), track.key)
             self._sizes.drop(_NODE, track.key)
-            track.scope = None
+            track.counted_as = None
 
     def due_at(self, track: Track, policy: Policy) -> float:
         """Monotonic time at which a leftover is due; a time that has passed if it is."""
@@ -51,9 +55,14 @@ class Dues:
         return due if policy.max_age is None else min(due, max(since, life + policy.max_age))
 
     def _is_marked(self, track: Track) -> bool:
-        return track.scope is not None and (
-            self._sizes.is_marked(_NODE, track.key) or self._sizes.is_marked(track.scope, track.key)
+        return track.counted_as is not None and (
+            self._sizes.is_marked(_NODE, track.key)
+            or self._sizes.is_marked(_scope(track), track.key)
         )
+
+
+def _scope(track: Track) -> Scope:
+    return track.counted_as or "", track.key.namespace
 
 
 def exceeded(track: Track, policy: Policy, now: float) -> frozenset[BudgetKind]:

@@ -23,7 +23,7 @@ from reconciler.decide.track import Track
 from reconciler.decide.unfinished import Unfinished
 from reconciler.decide.views import BundleView
 from reconciler.model.evidence import Node
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import NOWHERE, BundleKey
 from reconciler.model.observations import (
     Doubt,
     GuardsChecked,
@@ -127,6 +127,11 @@ class Engine:
         """Show what is believed about one bundle; None if it is not known."""
         return self._bundles.view(key, now)
 
+    def kept(self, key: BundleKey) -> BundleKey:
+        """Give the equal key that is kept here; who keeps keys as well keeps the same object."""
+        track = self._bundles.get(key)
+        return key if track is None else track.key
+
     def summary(self, now: float) -> Summary:
         """Count all bundles; one pass over them."""
         return summarize(self._bundles, now)
@@ -169,8 +174,9 @@ class Engine:
         for key in gone:
             self._bundles.forget(key)
         for key, identity in found.items():
-            self._bundles.meet(key, identity, now)
-            self._out.append(LookAt(key, HintKind.CHANGED))
+            track = self._bundles.meet(key, identity, now)
+            # By the key that is kept: what a look finds may refer to it for long.
+            self._out.append(LookAt(track.key, HintKind.CHANGED))
         under_way = (t.identity for t in self._bundles if self._cleanups.is_under_way(t.key))
         self._unfinished.listed(listed, frozenset(under_way))
         self._asking.want("listing", now)
@@ -181,7 +187,10 @@ class Engine:
         if looked.look is None:
             self._bundles.forget(looked.key)
             return
-        track = self._bundles.meet(looked.key, looked.look.identity, stamp.mono)
+        track = self._bundles.get(looked.key)
+        if track is None or looked.look.identity != NOWHERE:
+            track = self._bundles.meet(looked.key, looked.look.identity, stamp.mono)
+        # A failed look answers nothing, also not whether it is another object.
         self._bundles.absorb(track, looked.look, stamp)
 
     def _take_node(self, heard: NodeLooked, now: float) -> None:

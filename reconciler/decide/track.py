@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Final
 
-from reconciler.decide.budgets import Scope
 from reconciler.decide.decisions import BudgetKind, Judgement, Phase, Verdict
 from reconciler.decide.policy import Policy
 from reconciler.model.evidence import NO_LABELS, Facts, InitState, Labels, Look, ShimState
@@ -86,7 +85,7 @@ class Track:
         retry_at: Not before, after a failed attempt.
         committed: It became due once; our own half-done work must not make it look young.
         deaths: Deaths not counted yet.
-        scope: Where its size is counted while it is a leftover.
+        counted_as: The policy under whose name its size is counted while it is a leftover.
         reported: Budgets already reported as exceeded by this running task.
     """
 
@@ -112,7 +111,7 @@ class Track:
     retry_at: float = 0.0
     committed: bool = False
     deaths: Deaths | None = None
-    scope: Scope | None = None
+    counted_as: str | None = None
     reported: frozenset[BudgetKind] = frozenset()
 
     @property
@@ -137,9 +136,12 @@ class Track:
         self.is_news = look != self.look
         self.look = look
         self.looked_at = stamp.mono
-        if look.labels.known and look.labels != self.labels:
+        if look.identity == self.identity:
+            self.identity = look.identity  # equal, and one object is enough for each bundle
+        if look.labels.known:
+            if look.labels != self.labels:
+                self.policy = None
             self.labels = look.labels
-            self.policy = None
 
     def age(self, now: float) -> float:
         """Seconds since the last sign of life."""

@@ -43,6 +43,10 @@ class Identity:
     mount_id: int
 
 
+NOWHERE: Final = Identity(0, 0, 0)
+"""Of what is there and could not be looked at: which object it is, nobody knows."""
+
+
 def is_identifier(name: bytes) -> bool:
     """Tell whether containerd could have created a bundle or namespace of this name."""
     return len(name) <= MAX_IDENTIFIER and _IDENTIFIER.match(name) is not None

@@ -21,7 +21,7 @@ from reconciler.model.evidence import (
     Mount,
     Shim,
 )
-from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.ids import NOWHERE, BundleKey, Identity
 from reconciler.probe import testimony
 from reconciler.probe.cgroups import CgroupDir, Cgroups
 from reconciler.probe.folder import BLOCK, Folder, blocks_of_tree, read_files, read_folder
@@ -65,7 +65,7 @@ class Examination:
     resources: Resources = Resources()
 
 
-UNSEEN: Final = Look(Identity(0, 0, 0), Kind.DIRECTORY)
+UNSEEN: Final = Look(NOWHERE, Kind.DIRECTORY)
 """There may be a bundle, and it cannot be looked at: no answer to anything."""
 
 

@@ -184,7 +184,11 @@ class WatchTable:
         """
         with self.entered():
             for key in listed:
-                if key not in self._wds:
+                wd = self._wds.pop(key, None)
+                if wd is not None:
+                    # By the key of the listing, which others keep as well: one object is enough.
+                    self._wds[key], self._targets[wd] = wd, key
+                else:
                     if key.namespace not in self._wds:
                         self.add_namespace(key.namespace)
                     self._pending[key] = None

@@ -1,0 +1,118 @@
+"""What is kept for each bundle: one object for equal values, and no index that only grows."""
+
+import random
+
+import pytest
+
+from reconciler.decide.agenda import Agenda
+from reconciler.decide.budgets import SizeBudgets
+from reconciler.decide.cleanups import Cleanups
+from reconciler.decide.decisions import LookAt, Verdict
+from reconciler.decide.policy import Policies
+from reconciler.model.evidence import Kind, Look
+from reconciler.model.ids import NOWHERE, BundleKey, Identity
+from tests.decide.world import ENFORCE, World, dead, key, leftover
+
+SCOPE = ("cleanup", b"ns")
+
+
+def test_key_and_identity_are_kept_once():
+    world = World()
+    world.listed(a=1)
+    world.look(dead())
+    asked = [d.key for d in world.listed(a=1) if isinstance(d, LookAt)]
+    world.look(dead())
+    (track,) = world.engine.tracks
+    assert track.look is not None
+    assert track.look.identity is track.identity
+    assert asked[0] is track.key
+    assert world.engine.kept(key()) is track.key
+    assert world.engine.kept(key("ns/other")) == key("ns/other")
+
+
+def test_equal_facts_are_one_object():
+    world = World()
+    world.listed(a=1, b=2)
+    for name, ino in (("ns/a", 1), ("ns/b", 2)):
+        world.look(dead(ino), name)
+    one, other = world.engine.tracks
+    assert one.facts is other.facts is not None
+
+
+def test_a_failed_look_answers_nothing_and_forgets_nothing():
+    world = leftover(grace=3600.0)
+    world.wait(60.0)
+    said = world.look(Look(NOWHERE, Kind.DIRECTORY))
+    assert world.view().judgement.verdict is Verdict.UNKNOWN
+    (track,) = world.engine.tracks
+    assert track.identity == Identity(1, 1, 1)
+    assert track.labels.known
+    assert track.leftover_since is None, "the unbroken time under our eyes is broken"
+    assert not [d for d in said if type(d).__name__ == "Vanished"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_size_budgets_mark_what_the_simplest_rule_would(seed):
+    """Oldest first until the rest fits; whatever was marked once stays marked."""
+    rng = random.Random(seed)  # noqa: S311 - a story, not a secret
+    lives: dict[BundleKey, float] = {}
+    budgets, limit = SizeBudgets(lives.__getitem__), 500
+    sizes: dict[BundleKey, int] = {}
+    marked: set[BundleKey] = set()
+    for _ in range(400):
+        name = BundleKey(b"ns", b"%d" % rng.randrange(30))
+        if rng.random() < 0.3:
+            budgets.drop(SCOPE, name)
+            sizes.pop(name, None)
+            marked.discard(name)
+        elif name not in sizes:
+            lives[name] = rng.random()
+            sizes[name] = rng.randrange(1, 100)
+            budgets.put(SCOPE, name, sizes[name], fixed=False)
+        fresh = set()
+        while sum(size for each, size in sizes.items() if each not in marked) > limit:
+            oldest = min(sizes.keys() - marked, key=lambda each: (lives[each], each))
+            marked.add(oldest)
+            fresh.add(oldest)
+        assert set(budgets.mark(SCOPE, limit)) == fresh
+        assert {each for each in sizes if budgets.is_marked(SCOPE, each)} == marked
+        assert budgets.total(SCOPE) == sum(sizes.values())
+
+
+def test_no_order_is_put_up_before_a_limit_is_exceeded():
+    def nobody_asks(_: BundleKey) -> float:
+        raise AssertionError
+
+    budgets = SizeBudgets(nobody_asks)
+    for number in range(100):
+        budgets.put(SCOPE, BundleKey(b"ns", b"%d" % number), 1, fixed=False)
+        assert budgets.mark(SCOPE, 100) == []
+
+
+def test_indexes_shrink_with_what_they_index():
+    agenda, cleanups = Agenda(), Cleanups()
+    budgets = SizeBudgets(lambda _: 0.0)
+    budgets.put(SCOPE, key("ns/large"), 10, fixed=False)
+    assert budgets.mark(SCOPE, 1) == [key("ns/large")]
+    for number in range(10_000):
+        name = BundleKey(b"ns", b"%d" % (number % 100))
+        agenda.set(name, float(number))
+        cleanups.queue(name, float(number))
+        budgets.put(SCOPE, name, number, fixed=False)
+        agenda.set(name, None)
+        cleanups.withdraw(name)
+        budgets.drop(SCOPE, name)
+    for kept in (agenda._heap, cleanups._heap, budgets._tallies[SCOPE].oldest):
+        assert kept is not None
+        assert len(kept) <= 100
+    assert agenda.next is None
+
+
+def test_what_is_due_comes_oldest_first_after_withdrawals():
+    world = World(Policies(default=ENFORCE, parallel=1))
+    world.listed(**{f"b{number}": number + 1 for number in range(3)})
+    for number, age in enumerate((100.0, 300.0, 200.0)):
+        world.look(dead(number + 1, age=age), f"ns/b{number}")
+    world.node()
+    world.wait(11.0)
+    assert world.cleans() == ["ns/b1"]
