@@ -4,29 +4,39 @@ Watched are the directories in which a name on the way to a file stands, so that
 file, of a link to it, or of a directory of drop-ins is seen. An event is only a hint: now and then,
 and whenever other directories are to be watched, the files are compared with what they were.
 
-The watcher is asked every two seconds and not waited for in a thread: such a thread cannot be
-interrupted, and would hold up the end of the daemon.
+watchfiles has no way to wait without asking again and again, so it is not asked while nothing
+happens: inotify wakes us, and then watchfiles tells when the files have come to rest.
 """
 
 import os
+import resource
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 import anyio
-from watchfiles._rust_notify import RustNotify, WatchfilesRustInternalError
 
 from reconciler.settings.files import USUAL
+from reconciler.watch import handle
+from reconciler.watch.backend import BackendError
+from reconciler.watch.handle import Inotify
 
 QUIET: Final = 2.0
-"""Seconds between two questions, and without a change before a file is read: half a file could lack
-its protecting rules."""
+"""Seconds without a change before a file is read: half a file could lack its protecting rules."""
 
 _RESTLESS: Final = 5
 """Questions after which a file that never comes to rest is read all the same."""
 
-_COMPARE: Final = 150
-"""Questions between two comparisons: an event may be lost, or never come from a network."""
+_COMPARE: Final = 300.0
+"""Seconds between two comparisons: an event may be lost, or never come from a network."""
+
+_HEARD: Final = handle.NAMES | handle.CLOSE_WRITE | handle.MOVE_SELF | handle.ONLYDIR
+_ELSEWHERE: Final = handle.GONE | handle.MOVE_SELF | handle.OVERFLOW
+"""What means that the directories must be found anew."""
+
+_SPARE: Final = 16
+"""Handles that are needed more urgently."""
 
 _PLAIN: Final = (False, False, 0, False, False)
 """No debugging, no polling and its pause, no subdirectories, no mercy on missing permissions."""
@@ -64,12 +74,21 @@ class ConfigFiles:
         while True:
             ways, hit = names_on_the_way(self.names()), ""
             try:
-                with RustNotify(list(directories(ways)), *_PLAIN) as watcher:
-                    hit = await _hit(watcher, ways, self._difference(looks(self.names())))
-            except (OSError, WatchfilesRustInternalError) as error:
+                with closing(Inotify()) as bell:
+                    _check_spare(bell)
+                    watched = {
+                        bell.add_watch(os.fsencode(name), _HEARD): name
+                        for name in directories(ways)
+                    }
+                    hit = self._difference(looks(self.names()))  # before they were watched
+                    with anyio.move_on_after(_COMPARE):
+                        hit = hit or await _heard(bell, watched, ways)
+                    if hit:
+                        await _come_to_rest(ways)
+            except (OSError, BackendError) as error:
                 # No inotify instance is left, or a directory went away this very moment.
                 trouble(str(error))
-                await anyio.sleep(QUIET * _COMPARE)
+                await anyio.sleep(_COMPARE)
             now = looks(self.names())
             hit = hit or self._difference(now)
             self._before = now
@@ -80,22 +99,43 @@ class ConfigFiles:
         return min((name for name, _ in set(self._before) ^ set(now)), default="")
 
 
-async def _hit(watcher: RustNotify, ways: frozenset[str], hit: str) -> str:
-    """Wait for a change on these ways, if there was none yet, and then for quiet.
+def _check_spare(bell: Inotify) -> None:
+    """Leave the last handles to looks, workers and clients.
 
-    Empty: there was none in a long time.
+    Raises:
+        BackendError: There are too few. The lowest free number is given out, so it tells.
     """
-    quiet_after = _RESTLESS
-    for _ in range(_COMPARE):
-        await anyio.sleep(QUIET)
-        found = watcher.watch(_MILLISECOND, _MILLISECOND, _MILLISECOND, None)
-        paths = sorted(path for _, path in found if path in ways) if isinstance(found, set) else []
-        if hit and (not paths or quiet_after <= 0):
-            return hit
-        if paths:
-            hit = hit or paths[0]
-            quiet_after -= 1
-    return hit
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and bell.fileno() + _SPARE > soft:
+        raise BackendError(f"only {soft} handles are allowed, which is too few to spare one")
+
+
+async def _heard(bell: Inotify, watched: dict[int, str], ways: frozenset[str]) -> str:
+    """Wait for a change on these ways; empty if they must be found anew."""
+    while True:
+        await anyio.wait_readable(bell.fileno())
+        for event in bell.read():
+            if event.mask & _ELSEWHERE:
+                return ""
+            name = os.path.join(watched[event.wd], os.fsdecode(event.name))
+            if name in ways:
+                return name
+
+
+async def _come_to_rest(ways: frozenset[str]) -> None:
+    """Wait until nothing has changed on these ways for a while."""
+    # Here, because it is a megabyte, and a thread while it lives, that idle daemons do not need.
+    from watchfiles._rust_notify import RustNotify, WatchfilesRustInternalError
+
+    try:
+        with RustNotify(list(directories(ways)), *_PLAIN) as watcher:
+            for _ in range(_RESTLESS):
+                await anyio.sleep(QUIET)
+                found = watcher.watch(_MILLISECOND, _MILLISECOND, _MILLISECOND, None)
+                if not isinstance(found, set) or ways.isdisjoint(path for _, path in found):
+                    return
+    except WatchfilesRustInternalError as error:
+        raise OSError(str(error)) from error
 
 
 def usual_files() -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from reconciler.daemon.confinement import Confinement, confine
 from reconciler.daemon.endpoints import Check, Desk
 from reconciler.daemon.files import ConfigFiles
 from reconciler.daemon.journalling import recording
+from reconciler.daemon.keeping import LEDGER_EVERY, Keeper
 from reconciler.daemon.listening import Doors, open_doors
 from reconciler.daemon.notify import Notifier
 from reconciler.daemon.readiness import Readiness
@@ -34,7 +35,7 @@ from reconciler.errors import ReconcilerError, RefusedError
 from reconciler.loop import Loop
 from reconciler.model.observations import Stamp
 from reconciler.settings.load import Loaded
-from reconciler.telemetry.http import Server
+from reconciler.telemetry.http import Server, Spare
 from reconciler.telemetry.lean import FilteringBoundLogger
 from reconciler.telemetry.logs import LogListener
 from reconciler.telemetry.metrics import Metrics
@@ -46,9 +47,6 @@ if TYPE_CHECKING:
 
 STOP_WITHIN: Final = 10.0
 """Seconds an end in order may take; hands stop at an entry boundary long before."""
-
-LEDGER_EVERY: Final = 60.0
-"""Most seconds between two writings of the ledger."""
 
 _BEATS: Final = 3  # times the watchdog is fed before it would bite
 
@@ -129,19 +127,27 @@ class _Service:
         self._clock = stages.clock
         self._watcher = stages.watcher
         self._began = stages.clock.monotonic()
-        self._boot = ledger.boot_id()
-        self._ledger = ledger.place(start.environ, setup.layout)
         self._notifier = Notifier(start.environ)
         self._teller = Teller(start.logger, stages.clock)
         self._engine = Engine(setup.policies)
         self._configuration = Configuration(start.load, start.loaded, stages.clock.wall())
         self._metrics = Metrics(self._engine, stages.clock, stages.watcher)
         self._attempts = Attempts(setup.layout)
+        self._ledger = ledger.place(start.environ, setup.layout)
+        self._keeper = Keeper(
+            self._ledger,
+            lambda: self._engine.tracks,
+            stages.clock,
+            self._teller,
+            pause=self._pause,
+            recorders=recorders,
+        )
         self.readiness = Readiness(enforce=acts(setup.policies), became_ready=self._ready)
         listeners: tuple[Listener, ...] = (
             LogListener(start.logger),
             self._metrics,
             self._attempts,
+            self._keeper,
             self.readiness,
         )
         heard = replace(stages, listeners=(*stages.listeners, *listeners), recorders=(*recorders,))
@@ -170,14 +176,14 @@ class _Service:
         self._teller.tell("confined", places=list(confined.places), trouble=confined.trouble)
         for hint in loaded.hints:
             self._teller.tell("configuration hint", hint=hint)
-        for memory in ledger.read(self._ledger, self._boot, self._clock.monotonic()):
+        for memory in ledger.read(self._ledger, ledger.boot_id(), self._clock.monotonic()):
             self._loop.emit(memory)
         tasks.start_soon(self._heed, signals, tasks)
         self._serve(doors, tasks)
-        for work in (self._feed_watchdog, self._watch_files, self._keep_house, self._mind_zygote):
+        for work in (self._feed_watchdog, self._watch_files, self._keeper.run, self._mind_zygote):
             tasks.start_soon(work)
         await self._loop.run()
-        self._keep_ledger()
+        self._keeper.write()
         self._teller.tell("stopped")
         self._notifier.close()
 
@@ -186,8 +192,9 @@ class _Service:
     def _serve(self, doors: Doors, tasks: TaskGroup) -> None:
         order = self._reloader.order
         desk = Desk(self._loop.ping, self._checks, self._status, self._metrics, order)
+        spare = Spare()
         for listeners, orders in ((doors.ours, True), (doors.public, False)):
-            server = Server(endpoints.routes(desk, orders=orders))
+            server = Server(endpoints.routes(desk, orders=orders), spare)
             for listener in listeners:
                 tasks.start_soon(server.serve, listener)
 
@@ -223,24 +230,8 @@ class _Service:
         async for changed in self._start.files.changes(trouble):
             await self._reloader.reload(changed)
 
-    async def _keep_house(self) -> None:
-        """Write the ledger now and then, and say if the journal has holes."""
-        told = 0
-        while True:
-            relist = self._configuration.loaded.settings.watch.relist_seconds
-            pause = min(relist, LEDGER_EVERY)
-            await self._clock.wait(anyio.Event(), self._clock.monotonic() + pause)
-            self._keep_ledger()
-            for recorder in self._recorders:
-                if recorder.lost > told:
-                    told = recorder.lost
-                    self._teller.warn("journal has holes", lost=told, problem=recorder.trouble)
-
-    def _keep_ledger(self) -> None:
-        try:
-            ledger.write(self._ledger, self._boot, self._clock.monotonic(), self._engine.tracks)
-        except OSError as error:
-            self._teller.warn("ledger not written", path=self._ledger, problem=error.strerror)
+    def _pause(self) -> float:
+        return min(self._configuration.loaded.settings.watch.relist_seconds, LEDGER_EVERY)
 
     # ------------------------------------------------------------------ what is said
 

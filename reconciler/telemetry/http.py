@@ -6,7 +6,9 @@ and write. When all places are taken, the connection that has waited longest wit
 whole request makes room, so slow clients cannot shut out a health check.
 """
 
+import os
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from errno import ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Final
@@ -81,15 +83,38 @@ class _Connections:
         self._reading.pop(number, None)
 
 
+class Spare:
+    """A file handle kept for the day on which there is no other: then one client is answered."""
+
+    def __init__(self) -> None:
+        self._fd: int | None = None
+        self.take()
+
+    def take(self) -> None:
+        """Keep one, if there is one to be had."""
+        if self._fd is None:
+            with suppress(OSError):
+                self._fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def give(self) -> bool:
+        """Let go of it; tell whether there was one."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
+        return fd is not None
+
+
 class Server:
     """Serves routes on any number of listeners.
 
     Args:
         routes: By method and path: ``("GET", "/metrics")``.
+        spare: A handle for when there is no other.
     """
 
-    def __init__(self, routes: Mapping[tuple[str, str], Route]) -> None:
+    def __init__(self, routes: Mapping[tuple[str, str], Route], spare: Spare) -> None:
         self._routes = routes
+        self._spare = spare
         self._connections = _Connections()
 
     async def serve(self, listener: SocketListener) -> None:
@@ -101,7 +126,9 @@ class Server:
                 except OSError as error:
                     if error.errno not in _WAIT_FOR:
                         raise
-                    await anyio.sleep(_PAUSE)
+                    if not self._spare.give():
+                        await anyio.sleep(_PAUSE)
+                        self._spare.take()
                 else:
                     tasks.start_soon(self._talk, stream)
 
@@ -116,6 +143,7 @@ class Server:
             pass  # the client went away, which is its right
         finally:
             self._connections.leave(number)
+            self._spare.take()
 
     async def _one_exchange(self, machine: h11.Connection, stream: ByteStream, number: int) -> bool:
         """Read one request and answer it; True if another may follow."""

@@ -36,7 +36,7 @@ def zygote_of(daemon: Daemon) -> int:
 def test_every_thread_of_the_daemon_is_confined_and_says_so(
     site: Site, answering: FakeContainerd
 ) -> None:
-    """Also those that watch files, and that a name server would be asked in."""
+    """Also the one that watches a file until it is quiet, and one to ask a name server in."""
     bounding = status_of()["CapBnd"]
     journal = site.base / "journals"
     journal.mkdir()
@@ -50,7 +50,9 @@ def test_every_thread_of_the_daemon_is_confined_and_says_so(
         pid, zygote = daemon.process.pid, zygote_of(daemon)
         others = [child for child in children(pid) if child != zygote]
         assert len(others) == 1, "the journal's writer"
-        until(lambda: len(os.listdir(f"/proc/{pid}/task")) > 1, "files are watched in a thread")
+        assert os.listdir(f"/proc/{pid}/task") == [str(pid)], "no thread while nothing changes"
+        site.write(http__listen=f"localhost:{site.port}")
+        until(lambda: len(os.listdir(f"/proc/{pid}/task")) > 1, "it is watched in a thread")
         threads = [f"{pid}/task/{name}" for name in os.listdir(f"/proc/{pid}/task")]
         for who in (*threads, str(others[0])):
             found = status_of(who)

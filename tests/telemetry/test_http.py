@@ -10,7 +10,7 @@ import pytest
 from anyio.abc import ByteStream
 
 from reconciler.telemetry import http
-from reconciler.telemetry.http import MAX_CONNECTIONS, Request, Response, Server
+from reconciler.telemetry.http import MAX_CONNECTIONS, Request, Response, Server, Spare
 
 
 async def hello(request: Request) -> Response:
@@ -19,7 +19,7 @@ async def hello(request: Request) -> Response:
 
 @asynccontextmanager
 async def serving() -> AsyncIterator[int]:
-    server = Server({("GET", "/hello"): hello, ("POST", "/do"): hello})
+    server = Server({("GET", "/hello"): hello, ("POST", "/do"): hello}, Spare())
     multi = await anyio.create_tcp_listener(local_host="127.0.0.1")
     listener = multi.listeners[0]
     port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - anyio, not Django

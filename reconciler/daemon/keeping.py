@@ -1,0 +1,98 @@
+"""Keeping the ledger up to date, and telling of holes in the journal. A listener.
+
+While nothing is learnt there is nothing to write, and nobody is woken; only where a grace runs must
+the ledger stay fresh, or a restart would begin it anew.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from reconciler.daemon import ledger
+from reconciler.daemon.telling import Teller
+from reconciler.decide.decisions import Decision
+from reconciler.decide.track import Track
+from reconciler.model.observations import Observation, Stamp
+from reconciler.ports import Clock
+
+if TYPE_CHECKING:
+    from reconciler.journal.recorder import FileRecorder
+
+LEDGER_EVERY: Final = 60.0
+"""Seconds between something learnt and its being written down, at most."""
+
+
+class Keeper:
+    """Keeps house beside the loop.
+
+    Args:
+        path: Where the ledger is kept.
+        tracks: What it is to remember.
+        clock: Times the writing.
+        teller: Hears what does not work.
+        pause: Seconds between something learnt and its being written down.
+        recorders: The journal, if there is one.
+    """
+
+    def __init__(  # noqa: PLR0913 - what it keeps, and whom it asks
+        self,
+        path: str,
+        tracks: Callable[[], Iterable[Track]],
+        clock: Clock,
+        teller: Teller,
+        *,
+        pause: Callable[[], float],
+        recorders: "tuple[FileRecorder, ...]" = (),
+    ) -> None:
+        self._path = path
+        self._boot = ledger.boot_id()
+        self._tracks = tracks
+        self._clock = clock
+        self._teller = teller
+        self._pause = pause
+        self._recorders = recorders
+        self._told = 0
+        self._news = anyio.Event()
+
+    def observed(self, stamp: Stamp, observation: Observation) -> None:
+        """Something may be different now."""
+        del stamp, observation
+        self._news.set()
+
+    def decided(self, stamp: Stamp, decision: Decision) -> None:
+        """Likewise: an appointment comes without an observation."""
+        del stamp, decision
+        self._news.set()
+
+    async def run(self) -> None:
+        """Keep house until cancelled."""
+        while True:
+            await self._news.wait()
+            self._news = anyio.Event()
+            await self._clock.wait(anyio.Event(), self._clock.monotonic() + self._pause())
+            self.write()
+            if self._is_grace_running():
+                self._news.set()
+            for recorder in self._recorders:
+                if recorder.lost > self._told:
+                    self._told = recorder.lost
+                    self._teller.warn(
+                        "journal has holes", lost=recorder.lost, problem=recorder.trouble
+                    )
+
+    def write(self) -> None:
+        """Write the ledger now."""
+        try:
+            ledger.write(self._path, self._boot, self._clock.monotonic(), self._tracks())
+        except OSError as error:
+            self._teller.warn("ledger not written", path=self._path, problem=error.strerror)
+
+    def _is_grace_running(self) -> bool:
+        now = self._clock.monotonic()
+        return any(
+            track.leftover_since is not None
+            and track.policy is not None
+            and now < track.leftover_since + track.policy.grace
+            for track in self._tracks()
+        )

@@ -1,0 +1,109 @@
+"""The files of the configuration: what wakes us, and that nothing else does."""
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from reconciler.daemon import files
+from reconciler.daemon.files import ConfigFiles
+
+pytestmark = pytest.mark.kernel
+
+
+@asynccontextmanager
+async def watching(config: str) -> AsyncIterator[tuple["Heard", list[str]]]:
+    """Watch a file; give what is heard of it, and the troubles."""
+    found = Heard()
+    troubles: list[str] = []
+
+    async def follow() -> None:
+        async for name in ConfigFiles(config).changes(troubles.append):
+            found.hear(name)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(follow)
+        await anyio.wait_all_tasks_blocked()
+        yield found, troubles
+        tasks.cancel_scope.cancel()
+
+
+class Heard:
+    """The files that were said to have changed, in order."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._more = anyio.Event()
+
+    def hear(self, name: str) -> None:
+        self.names.append(name)
+        self._more.set()
+        self._more = anyio.Event()
+
+    async def until(self, count: int) -> None:
+        with anyio.fail_after(40):
+            while len(self.names) < count:
+                await self._more.wait()
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "QUIET", 0.2)
+
+
+async def test_at_rest_there_is_no_thread_and_nothing_to_wake_for(tmp_path):
+    config = tmp_path / "config.toml"
+    config.write_text("")
+    before = threading.active_count(), len(os.listdir("/proc/self/task"))
+    async with watching(str(config)) as (found, _):
+        assert (threading.active_count(), len(os.listdir("/proc/self/task"))) == before
+        loop = asyncio.get_running_loop()
+        waits = [timer.when() - loop.time() for timer in loop._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
+        assert min(waits) > files._COMPARE - 10, "it compares now and then, and that is all"
+        config.write_text("a = 1")
+        await found.until(1)
+    assert found.names == [str(config)]
+
+
+async def test_an_unrelated_file_beside_it_is_no_change(tmp_path):
+    config = tmp_path / "config.toml"
+    config.write_text("")
+    async with watching(str(config)) as (found, _):
+        (tmp_path / "other.toml").write_text("x")
+        config.write_text("a = 1")
+        await found.until(1)
+        (tmp_path / "other.toml").unlink()
+        config.unlink()
+        await found.until(2)
+    assert found.names == [str(config)] * 2
+
+
+async def test_a_directory_that_comes_goes_and_comes_again_is_followed(tmp_path):
+    folder = tmp_path / "etc"
+    config = folder / "config.toml"
+    async with watching(str(config)) as (found, troubles):
+        folder.mkdir()
+        config.write_text("a = 1")
+        await found.until(1)
+        folder.rename(tmp_path / "old")
+        await found.until(2)
+        folder.mkdir()
+        config.write_text("a = 2")
+        await found.until(3)
+        config.write_text("a = 3")
+        await found.until(4)
+    assert troubles == []
+
+
+async def test_with_too_few_handles_it_says_so_and_keeps_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_SPARE", sys.maxsize)
+    before = len(os.listdir("/proc/self/fd"))
+    async with watching(str(tmp_path / "config.toml")) as (_, troubles):
+        assert len(os.listdir("/proc/self/fd")) == before
+    assert len(troubles) == 1
+    assert "too few to spare one" in troubles[0]

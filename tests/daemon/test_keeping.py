@@ -1,0 +1,91 @@
+"""Keeping the ledger: written when there is news, fresh while a grace runs, quiet otherwise."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+import structlog
+
+from reconciler.daemon import ledger
+from reconciler.daemon.keeping import Keeper
+from reconciler.daemon.telling import Teller
+from reconciler.decide.policy import Policy
+from reconciler.decide.track import Track
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.observations import Doubt, DoubtKind, Stamp
+from reconciler.ports import Clock
+
+PAUSE = 60.0
+
+
+class Steps(Clock):
+    """A clock that ends each wait at once, and keeps what it was asked to wait until."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.waits: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return self.now
+
+    async def wait(self, bell: object, until: float | None) -> None:
+        assert until is not None
+        self.waits.append(until)
+        self.now = until
+        await anyio.lowlevel.checkpoint()
+
+
+@pytest.fixture
+def clock() -> Steps:
+    return Steps()
+
+
+def keeper(path: Path, clock: Clock, *tracks: Track) -> Keeper:
+    teller = Teller(structlog.wrap_logger(None), clock)
+    return Keeper(str(path), lambda: tracks, clock, teller, pause=lambda: PAUSE)
+
+
+def track(since: float | None) -> Track:
+    made = Track(BundleKey(b"ns", b"a"), Identity(1, 2, 3), first_seen=0.0)
+    made.leftover_since = since
+    made.policy = replace(Policy(), grace=150.0)
+    return made
+
+
+async def settle() -> None:
+    for _ in range(50):
+        await anyio.lowlevel.checkpoint()
+
+
+async def run(kept: Keeper, *, news: bool) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(kept.run)
+        await settle()
+        if news:
+            kept.observed(Stamp(1000.0, 1000.0), Doubt(DoubtKind.TIMER))
+            await settle()
+        tasks.cancel_scope.cancel()
+
+
+async def test_nothing_is_written_and_nobody_woken_while_nothing_is_learnt(tmp_path, clock):
+    await run(keeper(tmp_path / "ledger", clock, track(None)), news=False)
+    assert clock.waits == []
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_news_are_written_down_once(tmp_path, clock):
+    await run(keeper(tmp_path / "ledger", clock, track(None)), news=True)
+    assert clock.waits == [1000.0 + PAUSE]
+    assert json.loads((tmp_path / "ledger").read_bytes())["written"] == 1000.0 + PAUSE
+
+
+async def test_while_a_grace_runs_it_stays_fresh_enough_to_go_on_with(tmp_path, clock):
+    await run(keeper(tmp_path / "ledger", clock, track(1000.0)), news=True)
+    assert clock.waits == [1060.0, 1120.0, 1180.0], "until the grace of 150 s is over"
+    assert max(b - a for a, b in zip(clock.waits, clock.waits[1:], strict=False)) < ledger.FRESH
