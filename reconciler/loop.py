@@ -177,6 +177,7 @@ class Loop:
                     if until is not None and not self._errands and until(now):
                         break
                     await self._wait()
+            self._hear_the_last()
             tasks.cancel_scope.cancel()
 
     # ------------------------------------------------------------------ one turn
@@ -220,6 +221,19 @@ class Loop:
         for listener in self._ears:
             listener.observed(stamp, observation)
         self._carry_out(stamp, self.engine.observe(stamp, observation))
+
+    def _hear_the_last(self) -> None:
+        """Let everybody hear what came in before the end; nothing of it is carried out any more.
+
+        Hands that were stopped have said what they had done: that must not go untold.
+        """
+        while self._inbox:
+            stamp, observation = self._inbox.popleft()
+            for listener in self._ears:
+                listener.observed(stamp, observation)
+            for decision in self.engine.observe(stamp, observation):
+                for listener in self._ears:
+                    listener.decided(stamp, decision)
 
     def _look_for_a_slice(self) -> None:
         if not self._looks:

@@ -285,6 +285,22 @@ async def test_stop_ends_the_run(rig):
     assert rig.hands.under_way == set()
 
 
+async def test_what_came_in_before_the_end_is_heard_and_no_more_is_begun(rig):
+    """Hands that were stopped say what they did; without it a removal would go untold."""
+    rig.eyes.tree[key()] = dead()
+    done = Outcome(key(), dead().identity, Result.CLEANED)
+
+    def end() -> bool:
+        rig.loop.emit(done)
+        rig.loop.emit(Doubt(DoubtKind.TIMER))
+        rig.loop.stop()
+        return False
+
+    await rig.run_until(end)
+    assert done in [said for _, said in rig.memory.observations]
+    assert rig.eyes.listings == 1
+
+
 async def test_a_one_shot_run_ends_when_all_is_done():
     rig = Rig(Policies(default=replace(ENFORCE, grace=5.0)), relist=None)
     rig.eyes.tree[key()] = dead()

@@ -48,7 +48,9 @@ class Grounds(msgspec.Struct, frozen=True):
     due_in_seconds: float | None
 
 
-def grounds(view: BundleView, layout: Layout, policy: Policy, *, young: bool) -> Grounds:
+def grounds(
+    view: BundleView, layout: Layout, policy: Policy, *, young: bool, containerd: str = ""
+) -> Grounds:
     """Gather everything about one bundle.
 
     Args:
@@ -56,11 +58,12 @@ def grounds(view: BundleView, layout: Layout, policy: Policy, *, young: bool) ->
         layout: Where it lies.
         policy: What would apply to it in a run.
         young: Whether its age is below ``settle``.
+        containerd: What came of asking it, if not an answer.
     """
     due = view.due_in_seconds
     return Grounds(
         bundle=shapes.bundle(view, layout),
-        evidence=list(_evidence(view)),
+        evidence=list(_evidence(view, containerd)),
         rules=list(_rules(view, young=young)),
         next=next_step(view, policy),
         due_in_seconds=None if due is None else round(due, 3),
@@ -82,7 +85,7 @@ def next_step(view: BundleView, policy: Policy) -> str:
         Phase.CLEANING: "is being removed",
         Phase.CLEANED: "has been removed",
         Phase.BLOCKED: f"stays: {cause}{again}",
-        Phase.PROTECTED: f"nothing: {cause or 'a rule protects it'}",
+        Phase.PROTECTED: f"nothing: rule {cause!r} protects it",
         Phase.HELD: f"nothing until the brake is released: {cause}",
     }
     return sentences[view.phase]
@@ -118,7 +121,7 @@ def rules_table(told: Grounds) -> Table:
     return table
 
 
-def _evidence(view: BundleView) -> Iterator[Piece]:
+def _evidence(view: BundleView, containerd: str) -> Iterator[Piece]:
     look, facts = view.look, view.facts
     shim = f"pid {look.shim.pid}" if look.shim.pid is not None else ""
     socket = "" if look.shim.socket is None else show(look.shim.socket)
@@ -132,7 +135,7 @@ def _evidence(view: BundleView) -> Iterator[Piece]:
     yield _piece("cgroup", facts.cgroup.value)
     yield _piece("runtime", facts.runtime.value, look.runtime.name)
     yield _piece("creation ended", facts.created.value)
-    yield _piece("containerd", facts.task.value)
+    yield _piece("containerd", facts.task.value, containerd)
     yield _list("files", _entries(look))
     yield _list("missing", shapes.missing(look))
     mounts = [f"{show(mount.path) or '.'} ({mount.fstype})" for mount in look.mounts]

@@ -120,8 +120,8 @@ def scan_summary(scan: Scan) -> str:
     return f"{words.plural(summary.bundles, 'bundle')}{counts}{left}{also}; {took(summary.seconds)}"
 
 
-def clean_summary(summary: CleanSummary) -> str:
-    """Say in one line what a clean did."""
+def clean_summary(summary: CleanSummary, *, unsure: bool = False) -> str:
+    """Say in one line what a clean did; ``unsure``: whether there may have been more to do."""
     parts = [f"{count} {result}" for result, count in summary.results.items() if count]
     if summary.dry_run:
         count = summary.results[Result.SKIPPED.value]
@@ -129,7 +129,7 @@ def clean_summary(summary: CleanSummary) -> str:
         would = [f"{words.plural(count, 'bundle')} would be removed", *others]
         parts = [f"dry run: {', '.join(would)}, nothing was touched"]
     elif not parts:
-        parts = ["nothing to do"]
+        parts = ["nothing was touched" if unsure else "nothing to do"]
     else:
         parts = [", ".join(parts), words.plural(summary.mutations, "change")]
     parts += [f"{words.plural(summary.waiting, 'leftover')} not due yet"] if summary.waiting else []

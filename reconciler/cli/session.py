@@ -77,7 +77,8 @@ def clean(setup: Setup, output: Output) -> Found:
     async def work() -> Found:
         with _progress(output) as shown:
             async with opened(setup, acting=True) as session:
-                return await clean_once(_shown(session.stages, shown), setup.policies)
+                stages = _shown(session.stages, shown)
+                return await clean_once(stages, setup.policies, session.executor.stop)
 
     return _run(work)
 

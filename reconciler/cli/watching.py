@@ -3,15 +3,13 @@
 Stages flow in, an exit code flows out. Written against the ports; what is shown is a listener.
 """
 
-import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import anyio
-from anyio.abc import TaskStatus
 from typing_extensions import override
 
+from reconciler.cli.signals import StopHands, ending_in_order
 from reconciler.cli.work import Pass
 from reconciler.decide.decisions import Decision, Phase
 from reconciler.decide.engine import Engine
@@ -23,8 +21,6 @@ from reconciler.ports import Listener
 
 Story = Callable[[Loop], Awaitable[None]]
 """Something that goes on beside the loop; the loop ends when it returns."""
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +39,7 @@ class Plan:
     relist: float | None = None
     once: bool = False
     story: Story | None = None
-    stop_hands: Callable[[], Awaitable[None]] | None = None
+    stop_hands: StopHands | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +97,15 @@ async def watch(stages: Stages, plan: Plan, listeners: Sequence[Listener]) -> En
     heard = (*stages.listeners, *listeners, seen, gate)
     loop = Loop(engine, replace(stages, listeners=heard), relist=plan.relist)
     gate.stop = loop.stop
-    caught: list[int] = []
 
     def is_over(now: float) -> bool:
         is_done = engine.is_settled(now) if gate.enforce else engine.is_heard
         return plan.once and seen.complete and is_done
 
-    async with anyio.create_task_group() as tasks:
-        # Before the first turn: from then on an end in order is worth having.
-        await tasks.start(partial(_end_on_signal, loop, plan, caught))
+    async with (
+        ending_in_order(loop, plan.stop_hands) as caught,
+        anyio.create_task_group() as tasks,
+    ):
         if plan.story is not None:
             tasks.start_soon(_tell, plan.story, loop)
         await loop.run(is_over)
@@ -121,20 +117,6 @@ async def watch(stages: Stages, plan: Plan, listeners: Sequence[Listener]) -> En
         stayed=sum(view.phase in (Phase.BLOCKED, Phase.HELD) for view in engine.views(now)),
         unread=plan.once and seen.listed is not None and not seen.listed.answered,
     )
-
-
-async def _end_on_signal(
-    loop: Loop, plan: Plan, caught: list[int], *, task_status: TaskStatus[None]
-) -> None:
-    """End in order at the first signal; a second one finds the defaults restored."""
-    with anyio.open_signal_receiver(*_SIGNALS) as signals:
-        task_status.started()
-        async for caught_signal in signals:
-            caught.append(int(caught_signal))
-            break
-    if plan.stop_hands is not None:
-        await plan.stop_hands()
-    loop.stop()
 
 
 async def _tell(story: Story, loop: Loop) -> None:

@@ -5,10 +5,12 @@ ports alone, so the same code runs on doubles. Nothing is printed here.
 """
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
 from typing_extensions import override
 
+from reconciler.cli.signals import StopHands, ending_in_order
 from reconciler.decide.decisions import Decision, Verdict
 from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies
@@ -85,6 +87,7 @@ class Found:
         outcomes: What came of cleanups, none after a pass of looking.
         stamp: When it ended.
         seconds: How long it took.
+        signal: The signal that ended it, if one did.
     """
 
     views: tuple[BundleView, ...]
@@ -95,6 +98,7 @@ class Found:
     outcomes: tuple[Outcome, ...]
     stamp: Stamp
     seconds: float
+    signal: int | None = None
 
     @property
     def containerd_missing(self) -> bool:
@@ -126,16 +130,24 @@ async def look_once(stages: Stages, policies: Policies) -> Found:
     return await _pass(stages, observing(policies), lambda engine, _now: engine.is_heard)
 
 
-async def clean_once(stages: Stages, policies: Policies) -> Found:
+async def clean_once(
+    stages: Stages, policies: Policies, stop_hands: StopHands | None = None
+) -> Found:
     """Look, wait out the grace, clean what is due. Ends when waiting would change nothing more.
 
-    A guard that refuses, or a tree that cannot be read, ends it at once.
+    A guard that refuses, or a tree that cannot be read, ends it at once; a signal ends it in order.
     """
-    return await _pass(stages, policies, lambda engine, now: engine.is_settled(now))
+    return await _pass(
+        stages, policies, lambda engine, now: engine.is_settled(now), stop_hands=stop_hands
+    )
 
 
 async def _pass(
-    stages: Stages, policies: Policies, is_over: Callable[[Engine, float], bool]
+    stages: Stages,
+    policies: Policies,
+    is_over: Callable[[Engine, float], bool],
+    *,
+    stop_hands: StopHands | None = None,
 ) -> Found:
     seen = Pass()
     engine = Engine(policies)
@@ -145,7 +157,11 @@ async def _pass(
     def until(now: float) -> bool:
         return seen.complete and (bool(seen.refused) or is_over(engine, now))
 
-    await loop.run(until)
+    caught: list[int] = []
+    async with AsyncExitStack() as stack:
+        if stop_hands is not None:
+            caught = await stack.enter_async_context(ending_in_order(loop, stop_hands))
+        await loop.run(until)
     stamp = Stamp(stages.clock.monotonic(), stages.clock.wall())
     return Found(
         views=tuple(engine.views(stamp.mono)),
@@ -156,4 +172,5 @@ async def _pass(
         outcomes=tuple(seen.outcomes.values()),
         stamp=stamp,
         seconds=stamp.mono - began,
+        signal=caught[0] if caught else None,
     )

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -86,6 +87,19 @@ def wait_for(child: subprocess.Popen[str], text: str) -> None:
         if text in line:
             return
     pytest.fail(f"ended without {text!r}:\n{''.join(seen)}")
+
+
+def wait_until_it_catches(child: subprocess.Popen[str], number: signal.Signals) -> None:
+    """Wait until a program has a handler for a signal, as the kernel tells."""
+    deadline = time.monotonic() + SECONDS
+    status = Path(f"/proc/{child.pid}/status")
+    while True:
+        caught = status.read_text().partition("SigCgt:")[2].split()[0]
+        if int(caught, 16) >> (number - 1) & 1:
+            return
+        assert child.poll() is None, "it has ended"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def on_terminal(

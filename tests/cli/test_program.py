@@ -12,7 +12,16 @@ import pytest
 from reconciler.demo.cast import CAST, Promise
 from reconciler.demo.node import DemoNode
 from reconciler.demo.promises import compare, picture, pictures
-from tests.cli.program import SECONDS, acts, environment, program, running, tree, wait_for
+from tests.cli.program import (
+    SECONDS,
+    acts,
+    environment,
+    program,
+    running,
+    tree,
+    wait_for,
+    wait_until_it_catches,
+)
 
 
 def test_scan_says_of_every_bundle_what_it_is(demo: DemoNode) -> None:
@@ -140,6 +149,21 @@ def test_clean_leaves_what_is_not_old_enough(demo: DemoNode) -> None:
     told = json.loads(done.stdout)
     assert told["results"] == []
     assert told["summary"]["waiting"] == sum(role.verdict.value == "leftover" for role in CAST)
+
+
+@acts
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_clean_that_is_interrupted_in_its_grace_says_so(
+    demo: DemoNode, number: int, code: int
+) -> None:
+    before = pictures(demo.layout)
+    with running(demo, "clean", "--grace", "1h", *tree(demo)) as child:
+        wait_until_it_catches(child, signal.SIGHUP)
+        child.send_signal(number)
+        assert child.stderr is not None
+        assert child.stderr.read() == "interrupted; nothing was touched\n"
+        assert child.wait(timeout=10) == code
+    assert pictures(demo.layout) == before
 
 
 def test_containerd_cleanup_is_clean(demo: DemoNode) -> None:

@@ -1,5 +1,6 @@
 """One pass of looking, one of cleaning, on doubles and in virtual time."""
 
+import signal
 from dataclasses import replace
 
 import pytest
@@ -236,6 +237,29 @@ def test_a_name_nobody_has_gets_a_hint(asked: str, hint: str) -> None:
     with pytest.raises(ReconcilerError) as caught:
         find(key(asked), known)
     assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_ends_a_clean_in_order_and_what_was_done_is_told(
+    node: FakeNode, number: signal.Signals
+) -> None:
+    node.eyes.tree |= {key(f"ns/dead{n}"): dead(10 + n) for n in range(20)}
+    policies = replace(ENFORCE, parallel=1)
+    stopped: list[float] = []
+
+    async def stop_hands() -> None:
+        stopped.append(node.clock.now)
+
+    def interrupt(who: BundleKey, identity: object) -> None:
+        if len(node.hands.cleaned) == 2:
+            signal.raise_signal(number)
+
+    node.hands.answer = interrupt  # type: ignore[assignment]  # None: removed as ever
+    found = await clean_once(node.stages, policies, stop_hands)
+    assert found.signal == number
+    assert len(stopped) == 1
+    assert 3 <= len(node.hands.cleaned) < 20
+    assert [outcome.key for outcome in found.outcomes] == [who for _, who in node.hands.cleaned]
 
 
 async def test_a_namespace_that_holds_nothing_is_named(

@@ -76,6 +76,8 @@ def clean(  # noqa: PLR0913 - the options
         if asks and not _agreed(plan, setup, output):
             return ExitCode.DONE
     done = session.clean(setup, output)
+    if done.signal is not None:
+        return _interrupted(done.signal, done, setup, said.form, output)
     check_listing(done.listed, setup.layout)
     if done.refused:
         raise RefusedError("; ".join(refusal.reason for refusal in done.refused))
@@ -168,6 +170,16 @@ def _agreed(plan: Found, setup: Setup, output: Output) -> bool:
     return False
 
 
+def _interrupted(number: int, found: Found, setup: Setup, form: Form, output: Output) -> int:
+    """Tell what had been done before a signal; the exit code is the one a shell reports."""
+    if found.outcomes:
+        _report(cleaned(found, setup), form, output, found)
+        output.say("interrupted before the end")
+    else:
+        output.say("interrupted; nothing was touched")
+    return 128 + number
+
+
 def _report(done: shapes.Clean, form: Form, output: Output, found: Found) -> int:
     match form:
         case Form.JSON:
@@ -181,5 +193,6 @@ def _report(done: shapes.Clean, form: Form, output: Output, found: Found) -> int
     for line in render.failures(done):
         output.say(line)
     complain_of_silence(found, output)
-    output.say(render.clean_summary(done.summary))
+    unsure = found.containerd_missing and not done.results
+    output.say(render.clean_summary(done.summary, unsure=unsure))
     return exit_code(done, found)

@@ -42,7 +42,8 @@ def explain(said: Globals, *, bundle: str, without_containerd: bool) -> int:
         raise ReconcilerError(f"{key} went away while it was looked at")
     policy = setup.policies.applied(key, view.look.labels)
     young = view.age_seconds < setup.policies.settle
-    told = grounds.grounds(view, setup.layout, policy, young=young)
+    why = found.node.containerd.detail
+    told = grounds.grounds(view, setup.layout, policy, young=young, containerd=why)
     _show(told, said.form, Output(quiet=said.quiet))
     return ExitCode.DONE
 
