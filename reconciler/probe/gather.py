@@ -6,7 +6,7 @@ there and could not be read keeps its witness from saying "no": that is no answe
 
 from contextlib import suppress
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from reconciler.model.evidence import (
     Answer,
@@ -23,6 +23,9 @@ from reconciler.probe.documents import Spec
 from reconciler.probe.folder import Folder
 from reconciler.probe.runc import Runc
 from reconciler.probe.surroundings import Surroundings
+
+_SHIM: Final = b"containerd-shim"
+"""What a shim is called in /proc/PID/comm, which holds 15 bytes."""
 
 
 class Own(NamedTuple):
@@ -91,21 +94,21 @@ def ask_shim(own: Own, around: Surroundings, init: Init) -> Shim:
     names = shim.Names(own.key.namespace, own.group, own.key.id, named)
     found = shim.ask(names, around.layout, around.door, around.addresses)
     if init.state is InitState.ALIVE and init.pid is not None:
-        return found if found.state is ShimState.DEAD else replace(found, pid=_parent(init.pid))
+        return replace(found, pid=_shim_of(init.pid))
     barred = folder.is_barred("bootstrap.json") or folder.is_barred("address")
     if barred and found.state is not ShimState.ALIVE:
         return replace(found, state=ShimState.NONE, detail="its address could not be read")
     return found
 
 
-def _parent(init: int) -> int | None:
-    """Give the pid of a living init's parent: its shim, unless that died and left it to another.
+def _shim_of(init: int) -> int | None:
+    """Give the pid of a living init's parent if that is a shim.
 
-    Not by its command line, whose reading waits for a lock that a stuck process may hold for ever.
-    The pid is only watched for its end, where a wrong one costs a look.
+    Told by its short name: reading its command line would wait for a lock that a process stuck in
+    the kernel may hold for ever.
     """
     with suppress(OSError):
         seen = process.read_stat(init)
-        if seen is not None and seen.ppid > 1:
+        if seen is not None and seen.ppid > 0 and process.read_name(seen.ppid) == _SHIM:
             return seen.ppid
     return None

@@ -242,6 +242,15 @@ def parse_cgroups(data: bytes) -> tuple[bytes, ...]:
     return tuple(parts[2] for parts in fields if len(parts) > 2)  # noqa: PLR2004
 
 
+def read_name(pid: int, proc: bytes = PROC) -> bytes:
+    """Read a process's short name (proc_pid_comm(5)).
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    return read_whole(b"%s/%d/comm" % (proc, pid)).removesuffix(b"\n")
+
+
 def read_boot_time(proc: bytes = PROC) -> float | None:
     """Read when the machine was started, seconds since the epoch; None if it cannot be told."""
     try:

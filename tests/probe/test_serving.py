@@ -2,11 +2,13 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
 from reconciler.model.evidence import RuntimeState, ShimState
-from tests.probe.world import World
+from reconciler.model.ids import BundleKey
+from tests.probe.world import World, start_of
 
 
 def test_a_member_is_served_by_its_sandbox(world: World) -> None:
@@ -95,3 +97,20 @@ def test_a_shim_pid_file_without_a_name_is_alien(world: World) -> None:
     (here / "shim-binary-path").unlink()
     (here / "shim.pid").write_text("1")
     assert world.look().runtime.state is RuntimeState.ALIEN
+
+
+def test_a_living_inits_parent_is_its_shim_only_if_it_is_one(world: World) -> None:
+    """Init may have been left to another: watching that one's end would miss the shim's."""
+    child = "exec 3<&0; cat <&3 >/dev/null & echo; wait"  # it ends with its input
+    pids = {}
+    for name in ("containerd-shim-runc-v2", "something-else"):
+        script = world.base / name
+        script.write_text(f"#!/bin/sh\n{child}\n")
+        script.chmod(0o755)
+        parent = world.start(str(script))
+        (init,) = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        world.bundle(name, pid=int(init), start=start_of(int(init)))
+        pids[name] = parent, world.look(BundleKey(b"default", name.encode())).shim.pid
+    shim, found = pids["containerd-shim-runc-v2"]
+    assert found == shim
+    assert pids["something-else"][1] is None
