@@ -71,8 +71,9 @@ def _title(status: Status) -> str:
 
 def _header(status: Status) -> str:
     containerd = f"containerd {status.containerd.version}".strip()
+    means = " (nothing is removed)" if status.mode == "observe" else ""
     facts = (
-        f"mode <b>{escape(status.mode)}</b>",
+        f"mode <b>{escape(status.mode)}</b>{means}",
         escape(status.state),
         f"{escape(containerd)} {escape(status.containerd.state)}",
         f"watching by {escape(status.backend)}",
@@ -96,7 +97,9 @@ def _alarms(status: Status) -> str:
 def _cards(status: Status) -> str:
     summary = status.summary
     cards = [
-        (verdict, str(count)) for verdict, count in summary.verdicts.items() if verdict != "foreign"
+        (verdict, str(count))
+        for verdict, count in summary.verdicts.items()
+        if count or verdict != "foreign"
     ]
     cards += [("leftover bytes", size(summary.leftover_bytes))]
     cards += [("oldest leftover", age(summary.oldest_leftover_age_seconds))]
@@ -111,7 +114,7 @@ def _leftovers(status: Status) -> str:
     rows = [_bundle_row(one, status.recent) for one in status.bundles]
     if not rows:
         return "<h2>Needs attention</h2><p>Nothing: everything here is alive or in order.</p>"
-    heads = ("Bundle", "Verdict", "Phase", "Why", "#Age", "#Size", "#Due")
+    heads = ("Bundle", "Verdict", "Phase", "Why", "#Age", "#Size", "#Next")
     more = f'<p class="soft">{status.omitted} more are not shown.</p>' if status.omitted else ""
     return f"<h2>Needs attention</h2>{_table(heads, rows)}{more}"
 
@@ -122,12 +125,13 @@ def _bundle_row(one: Bundle, recent: Sequence[Recent]) -> str:
     if one.cause:
         why += f"<br><b>{escape(one.cause)}</b>{_holders(one, recent)}"
     phase = one.phase or ""
+    what = {"waiting": "due ", "blocked": "retry "}.get(phase, "")
     return (
         f'<tr><td class="name">{escape(who)}</td>'
         f'<td class="{escape(one.verdict)}">{escape(one.verdict)}</td>'
         f'<td class="{escape(phase)}">{escape(phase) or "-"}</td><td>{why}</td>'
         f'<td class="num">{age(one.age_seconds)}</td><td class="num">{size(one.size_bytes)}</td>'
-        f'<td class="num">{due(one.due_in_seconds)}</td></tr>'
+        f'<td class="num">{what}{due(one.due_in_seconds)}</td></tr>'
     )
 
 

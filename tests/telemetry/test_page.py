@@ -67,6 +67,31 @@ def test_what_needs_attention_is_shown_with_its_reason_and_who_is_in_the_way(sta
     assert "default/web" not in html, "living bundles are counted, not listed"
 
 
+def test_it_says_what_comes_next_and_that_an_observer_removes_nothing(status):
+    html = page.render(status)
+    assert re.search(r">retry in [\d.]+s<", html), "the blocked one is tried again"
+    assert "nothing is removed" not in html
+    world = World(Policies(default=replace(ENFORCE, enforce=False, grace=60.0)))
+    world.listed(a=1)
+    world.look(dead())
+    world.node()
+    told = gather(world.engine, Attempts(Layout()), about(mode="observe"), world.stamp)
+    html = page.render(told)
+    assert "<b>observe</b> (nothing is removed)" in html
+    assert ">due in 1m<" in html
+
+
+def test_a_foreign_thing_is_counted_where_there_is_one():
+    world = World(Policies(default=ENFORCE))
+
+    def drawn() -> str:
+        return page.render(gather(world.engine, Attempts(Layout()), about(), world.stamp))
+
+    assert '<b class="foreign">' not in drawn()
+    world.tell(Looked(BundleKey(b"ns", HOSTILE), dead()))
+    assert '<b class="foreign">1</b>' in drawn()
+
+
 def test_what_was_cleaned_is_shown(status):
     assert [one.result.result for one in status.recent] == ["cleaned", "blocked"]
     assert "k8s.io/dead" in page.render(status)
