@@ -21,14 +21,20 @@ def measure(plan: Plan) -> Iterator[Row]:
         each[size] = ours.less(empty, size)
         yield Row(
             f"cold scan of {size:,} dead bundles, all evidence, per bundle",
-            f"{_say(ours.each(size))}; {each[size].cpu * US:.0f} us without the start",
+            f"{_say(ours.each(size))}; {each[size].cpu * US:.0f} us CPU without the start",
             f"`find -mtime +7 -ls`: {_say(peer.each(size))}",
-            f"{times(peer.cpu, ours.cpu)} (CPU)",
+            f"{times(peer.wall, ours.wall)} ({times(peer.cpu, ours.cpu)} CPU)",
             "1" if size == _SIZES[1] else "",
+            (
+                f"A scan of {size:,} bundles: {ours.wall:.2f} s, {ours.cpu:.2f} s CPU of all its "
+                f"processes, at most {ours.peak >> 20} MiB in one; start and end are "
+                f"{empty.wall:.2f} s, {empty.cpu:.2f} s CPU of it. `find`: {peer.wall:.2f} s, "
+                f"{peer.peak >> 20} MiB.",
+            ),
         )
     first, last = min(each), max(each)
     flat = each[last].cpu / each[first].cpu
-    yield Row(f"cost of a bundle at {last:,} over that at {first:,}", f"{flat:.2f}", design="1")
+    yield Row(f"CPU of a bundle at {last:,} over that at {first:,}", f"{flat:.2f}", design="1")
 
 
 def _say(cost: Cost) -> str:
