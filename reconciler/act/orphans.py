@@ -163,7 +163,7 @@ class _Ending:
     def _neighbours(self) -> Neighbours:
         """Look at the others anew: they may have come meanwhile."""
         place, job = self._place, self._job
-        return Neighbours(place.around(job.manner.layout, place.sweep(), job.key), job.key)
+        return Neighbours(place.around(job.manner.layout, place.sweep()), job.key)
 
 
 def _members(group: CgroupDir) -> Iterator[int]:

@@ -53,7 +53,7 @@ def look_again(
     """
     key = job.key
     swept = place.sweep()
-    around = place.around(job.manner.layout, swept, key)
+    around = place.around(job.manner.layout, swept)
     found = examine(around, key)
     if found is None:
         raise NotLeftover("it is gone", None)

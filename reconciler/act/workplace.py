@@ -12,12 +12,10 @@ from reconciler.act.fifos import FifoDirs, open_fifos
 from reconciler.act.record import Note
 from reconciler.act.users import SocketUsers
 from reconciler.clock import SystemClock
-from reconciler.model.evidence import Look, Mount, Sweep
-from reconciler.model.ids import BundleKey
+from reconciler.model.evidence import Look, Sweep
 from reconciler.model.layout import Layout
 from reconciler.probe.bundle import look_at
-from reconciler.probe.mounts import TreeMounts
-from reconciler.probe.points import MountPoints
+from reconciler.probe.points import BundleMounts, MountPoints
 from reconciler.probe.surroundings import Surroundings
 from reconciler.probe.sweep import sweep
 
@@ -60,14 +58,13 @@ class Workplace:
         """Give a pass over /proc, a second old at most."""
         return self._sweep.get(anew=anew)
 
-    def around(self, layout: Layout, swept: Sweep, key: BundleKey) -> Surroundings:
-        """Give the node as a look at one bundle needs it: of the mount table only its own lines.
-
-        A worker unmounts all the time, so the table is never the same twice; taking in all of it
-        for each bundle would make a pile of them cost its square.
-        """
+    def around(self, layout: Layout, swept: Sweep) -> Surroundings:
+        """Give the node as a look before an act needs it: with the mounts as they are now."""
         around = self._node.get(layout, swept)
-        around.mounts = self._own_mounts(around.tree, key)
+        try:
+            around.mounts = BundleMounts(self.points.now(), around.tree) if around.tree else None
+        except OSError:
+            around.mounts = None
         return around
 
     def node(self, layout: Layout, swept: Sweep) -> Surroundings:
@@ -86,22 +83,6 @@ class Workplace:
     def open_fifos(self) -> frozenset[bytes]:
         """Give the names of the stream FIFOs that somebody has open."""
         return self._open_fifos.get()
-
-    def _own_mounts(self, tree: bytes, key: BundleKey) -> TreeMounts | None:
-        """Ask for the mounts of one bundle anew; None if that cannot be told."""
-        if not tree:
-            return None
-        path = b"/".join((tree, *key))
-        try:
-            found = self.points.below(path)
-        except OSError:
-            return None
-        cut = len(path) + 1
-        own = (
-            Mount(m.point[cut:], m.mount_id, m.fstype.decode("ascii", "backslashreplace"))
-            for m in found
-        )
-        return TreeMounts({key: tuple(own)})
 
 
 class _Node:

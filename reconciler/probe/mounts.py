@@ -8,7 +8,7 @@ import os
 import re
 import select
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -21,7 +21,7 @@ MOUNTINFO: Final = b"/proc/self/mountinfo"
 _CHUNK: Final = 1 << 20
 _ROUNDS: Final = 3  # readings of a table that will not hold still
 _OCTAL: Final = re.compile(rb"\\([0-7]{3})")
-_DELETED: Final = b"//deleted"  # the mount point was unlinked; no path leads to it any more
+DELETED: Final = b"//deleted"  # the mount point was unlinked; no path leads to it any more
 _LEFT: Final = 6  # fields before the optional ones
 _RIGHT: Final = 3  # fields after the separator
 
@@ -122,27 +122,27 @@ def index(data: bytes, tree: bytes) -> TreeMounts:
     needle = b" " + _escape(tree) + b"/"
     # Thousands of lines: most are told by this alone, the others need three of their fields.
     found = (_find(line) for line in data.split(b"\n") if needle in line)
-    return gather((row for row in found if row is not None), tree)
-
-
-def gather(rows: Iterable[Mounted], tree: bytes) -> TreeMounts:
-    """Pick out the mounts below ``tree`` among all, as :func:`index` does."""
     inside, cut = tree + b"/", len(tree) + 1
     bundles: defaultdict[BundleKey, list[Mount]] = defaultdict(list)
     namespaces = set()
-    for mount_id, point, fstype in rows:
-        if not point.startswith(inside) or point.endswith(_DELETED):
+    for mount_id, point, fstype in (row for row in found if row is not None):
+        if not point.startswith(inside) or point.endswith(DELETED):
             continue
         parts = point[cut:].split(b"/", 2)
         if len(parts) == 1:
             namespaces.add(parts[0])
             continue
         path = parts[2] if len(parts) > 2 else b""  # noqa: PLR2004 - namespace, id, rest
-        mount = Mount(path, mount_id, fstype.decode("ascii", "backslashreplace"))
+        mount = Mount(path, mount_id, type_name(fstype))
         bundles[BundleKey(parts[0], parts[1])].append(mount)
     return TreeMounts(
         {key: tuple(mounts) for key, mounts in bundles.items()}, frozenset(namespaces)
     )
+
+
+def type_name(fstype: bytes) -> str:
+    """Make a filesystem's type printable."""
+    return fstype.decode("ascii", "backslashreplace")
 
 
 def rows(data: bytes) -> tuple[Mounted, ...]:

@@ -10,6 +10,8 @@ from errno import ENOENT, ENOSYS, EPERM
 from typing import TYPE_CHECKING, Final
 
 from reconciler.kernel.mounts import Mounted, list_mounts, stat_mount
+from reconciler.model.evidence import Mount
+from reconciler.model.ids import BundleKey
 from reconciler.probe import mounts
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ FRESH_SECONDS: Final = 1.0
 """How long a mount that is still listed is taken to be where it was: moving one keeps its number.
 Whatever was moved in the meantime is still refused by the kernel, which removes nothing through a
 mount and no mount point."""
+
+CGROUP: Final = b"cgroup"
+"""How the types of both versions' filesystems begin."""
 
 _UNSUPPORTED: Final = frozenset({ENOSYS, EPERM})
 
@@ -37,8 +42,7 @@ class MountPoints:
         self._until = 0.0
         self._table = mounts.MountTable()
         self._text = b""
-        self._known = _Known()
-        self._rows: tuple[Mounted, ...] = ()
+        self._known = Mounts()
 
     def close(self) -> None:
         """Give the handle on the mount table back; the next question opens it again."""
@@ -53,22 +57,14 @@ class MountPoints:
         Raises:
             OSError: The mount table cannot be read.
         """
-        self._refresh()
-        return self._known.below(path)
+        return self.now().below(path)
 
-    def all(self) -> tuple[Mounted, ...]:
-        """Give all mounts, in that order; the same object as before if nothing has changed.
+    def now(self) -> "Mounts":
+        """Give all mounts as they are now; what is given may, but need not, follow what changes.
 
         Raises:
             OSError: The mount table cannot be read.
         """
-        self._refresh()
-        rows = self._known.rows()
-        if rows != self._rows:
-            self._rows = rows
-        return self._rows
-
-    def _refresh(self) -> None:
         if self._lists:
             try:
                 self._by_number()
@@ -78,13 +74,14 @@ class MountPoints:
                 self._lists = False
         if not self._lists:
             self._by_text()
+        return self._known
 
     def _by_number(self) -> None:
         now = self._clock.monotonic()
         numbers = list_mounts()
         known = self._known
         if now >= self._until:
-            known = _Known()
+            known = Mounts()
         elif numbers == self._numbers:
             return
         self._numbers = []  # until all of them are known
@@ -100,25 +97,49 @@ class MountPoints:
         text = self._table.read()
         if text is self._text:
             return
-        self._known = known = _Known()
+        self._known = known = Mounts()
         for number, row in enumerate(mounts.rows(text)):
             known.add(number, row)
         self._text = text
 
 
-class _Known:
+class BundleMounts:
+    """The mounts at or below the bundles of one tree, found when somebody asks.
+
+    Args:
+        mounts: All mounts.
+        tree: The tree's real path.
+    """
+
+    def __init__(self, mounts: "Mounts", tree: bytes) -> None:
+        self._mounts = mounts
+        self._tree = tree
+
+    def of(self, key: BundleKey) -> tuple[Mount, ...]:
+        """Give the mounts at or below one bundle, in the order in which they were mounted."""
+        path = b"/".join((self._tree, *key))
+        cut = len(path) + 1
+        return tuple(
+            [
+                Mount(one.point[cut:], one.mount_id, mounts.type_name(one.fstype))
+                for one in self._mounts.below(path)
+                if not one.point.endswith(mounts.DELETED)
+            ]
+        )
+
+
+class Mounts:
     """Mounts by number, which grows with each that is mounted, and by where they are."""
 
     def __init__(self) -> None:
         self._by_number: dict[int, Mounted] = {}
         self._by_point: list[tuple[bytes, int]] = []  # sorted: what is below lies together
-        self._rows: tuple[Mounted, ...] | None = ()
+        self._groups: dict[int, Mounted] = {}
 
-    def rows(self) -> tuple[Mounted, ...]:
-        """Give all of them in the order in which they were mounted."""
-        if self._rows is None:
-            self._rows = tuple(self._by_number.values())
-        return self._rows
+    @property
+    def groups(self) -> list[Mounted]:
+        """Give the cgroup mounts, in the order in which they were mounted."""
+        return list(self._groups.values())
 
     def below(self, path: bytes) -> list[Mounted]:
         """Give those at or below a path, in the same order."""
@@ -137,14 +158,15 @@ class _Known:
         for number in by_number.keys() - set(numbers):
             place = by_number.pop(number).point, number
             del self._by_point[bisect_left(self._by_point, place)]
-            self._rows = None
+            self._groups.pop(number, None)
         return [number for number in numbers if number not in by_number]
 
     def add(self, number: int, one: Mounted) -> None:
         """Take in one; those mounted earlier come first."""
         self._by_number[number] = one
         insort(self._by_point, (one.point, number))
-        self._rows = None
+        if one.fstype.startswith(CGROUP):
+            self._groups[number] = one
 
     def _place(self, point: bytes) -> int:
         return bisect_left(self._by_point, (point,))

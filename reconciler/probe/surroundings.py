@@ -4,7 +4,6 @@ Holds no handle on the state tree, which would keep it from being unmounted. One
 """
 
 import os
-from typing import Final
 
 from reconciler import kernel
 from reconciler.clock import SystemClock
@@ -14,9 +13,7 @@ from reconciler.probe import mounts
 from reconciler.probe.cgroups import CgroupMounts, Hierarchy, hierarchies
 from reconciler.probe.door import Door
 from reconciler.probe.handles import Handles
-from reconciler.probe.points import MountPoints
-
-_CGROUP: Final = b"cgroup"
+from reconciler.probe.points import CGROUP, BundleMounts, MountPoints
 
 
 class Surroundings:
@@ -49,12 +46,11 @@ class Surroundings:
         self.door = Door()
         self.handles = Handles()
         self.tree = b""
-        self.mounts: mounts.TreeMounts | None = None
+        self.mounts: BundleMounts | None = None
         self.cgroups: CgroupMounts | None = None
         self.on_tmpfs = False
         self._hierarchies: tuple[Hierarchy, ...] = ()
         self._points = points or MountPoints(SystemClock())
-        self._seen: tuple[Mounted, ...] | None = None
         self._groups: list[Mounted] = []
         self.refresh()
 
@@ -62,11 +58,13 @@ class Surroundings:
         """Read again what may have changed; cheap if nothing has."""
         tree = os.path.realpath(self.layout.tasks)
         try:
-            rows = self._points.all()
-            if rows is not self._seen or tree != self.tree or self.cgroups is None:
-                self._take_in(rows, tree)
+            found = self._points.now()
+            if found.groups != self._groups or self.cgroups is None:
+                self._find_hierarchies(found.groups)
+            self.on_tmpfs = _is_tmpfs(tree)
+            self.tree, self.mounts = tree, BundleMounts(found, tree)
         except OSError:
-            self._seen = self.mounts = None
+            self.mounts = None
             self._set_hierarchies(None)
 
     def close(self) -> None:
@@ -75,16 +73,11 @@ class Surroundings:
         self.door.close()
         self._set_hierarchies(None)
 
-    def _take_in(self, rows: tuple[Mounted, ...], tree: bytes) -> None:
-        self._seen, self.tree = rows, tree
-        self.mounts = mounts.gather(rows, tree)
-        self.on_tmpfs = _is_tmpfs(tree)
-        groups = [row for row in rows if row.fstype.startswith(_CGROUP)]
-        if groups != self._groups or self.cgroups is None:
-            with open(mounts.MOUNTINFO, "rb") as table:
-                found = mounts.of_type(table.read(), _CGROUP)
-            self._set_hierarchies(hierarchies(found))
-            self._groups = groups
+    def _find_hierarchies(self, groups: list[Mounted]) -> None:
+        with open(mounts.MOUNTINFO, "rb") as table:
+            found = mounts.of_type(table.read(), CGROUP)
+        self._set_hierarchies(hierarchies(found))
+        self._groups = groups
 
     def _set_hierarchies(self, found: tuple[Hierarchy, ...] | None) -> None:
         if self.cgroups is not None and found == self._hierarchies:
