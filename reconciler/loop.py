@@ -250,7 +250,8 @@ class Loop:
                     self._expect_exits(key, look)
                 self._take(self._now(), Looked(key, look))
                 if stages.clock.monotonic() >= end:
-                    return
+                    break
+        if not self._looks:
             self._looks = {}  # the emptied one is as large as the listing was
 
     def _hear_of_look(self, key: BundleKey, look: Look | None) -> None:

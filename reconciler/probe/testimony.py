@@ -53,7 +53,7 @@ def labels_of(folder: Folder, spec: Spec | None, wanted: Collection[str]) -> Lab
         if extra is None:
             return NO_LABELS
         chosen = tuple(sorted((name, extra[name]) for name in wanted if name in extra))
-    elif noted is _NO_ANNOTATIONS:
+    elif noted == _NO_ANNOTATIONS:
         return _PLAIN
     return Labels(
         known=True,

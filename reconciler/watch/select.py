@@ -17,7 +17,6 @@ from reconciler.ports import Emit
 from reconciler.watch.backend import Backend, BackendError
 from reconciler.watch.handle import Handle, Inotify
 from reconciler.watch.inotify import InotifyBackend
-from reconciler.watch.watchfiles import WatchfilesBackend
 
 Choice = Literal["auto", "inotify", "watchfiles", "poll", "none"]
 
@@ -181,10 +180,11 @@ class Watching:
         match self._ladder[rung]:
             case "inotify":
                 return InotifyBackend(self._layout, self._make_inotify)
-            case "watchfiles":
-                return WatchfilesBackend(self._layout, polling=False)
-            case "poll":
-                return WatchfilesBackend(self._layout, polling=True)
+            case "watchfiles" | "poll" as name:
+                # Here, because it is a megabyte that is not needed where inotify works.
+                from reconciler.watch.watchfiles import WatchfilesBackend
+
+                return WatchfilesBackend(self._layout, polling=name == "poll")
             case _:
                 return NoBackend()
 

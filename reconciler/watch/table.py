@@ -132,6 +132,8 @@ class WatchTable:
                 key = next(iter(self._pending))
                 self.add_bundle(key)
                 done.append(key)
+        if not self._pending:
+            self._pending = {}  # the emptied one is as large as the line was
         return done
 
     # ------------------------------------------------------------------ dropping
