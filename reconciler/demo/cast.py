@@ -55,6 +55,7 @@ class Role:
 
 
 def _live(  # noqa: PLR0913 - a row of the table below
+    namespace: bytes,
     name: bytes,
     story: str,
     verdict: Verdict,
@@ -62,20 +63,16 @@ def _live(  # noqa: PLR0913 - a row of the table below
     shim: bool = True,
     init: bool = True,
     missing: tuple[bytes, ...] = (),
-    namespace: bytes = b"demo",
     group: bytes | None = None,
 ) -> Role:
     key = BundleKey(namespace, name)
     return Role(key, story, shim, init, verdict, Promise.KEPT, group=group, missing=missing)
 
 
-def _dead(name: bytes, story: str, *missing: bytes, data: bool = False) -> Role:
-    # A namespace of their own: where every file is gone only the absence of any shim in the
-    # namespace proves that none serves the bundle.
-    key = BundleKey(b"demo-crashed", name)
+def _dead(namespace: bytes, name: bytes, story: str, *missing: bytes, data: bool = False) -> Role:
     promise = Promise.BLOCKED if data else Promise.CLEANED
     return Role(
-        key,
+        BundleKey(namespace, name),
         story,
         shim=False,
         init=False,
@@ -88,33 +85,49 @@ def _dead(name: bytes, story: str, *missing: bytes, data: bool = False) -> Role:
 
 _UNBORN: Final = (b"init.pid", b"log.json", b"options.json", b"runtime", b"state.json")
 
-CAST: Final[tuple[Role, ...]] = (
-    _live(b"web", "running", Verdict.RUNNING),
-    _live(b"batch", "stopped: its init has ended, its shim lives", Verdict.STOPPED, init=False),
-    _live(b"lonely", "orphaned: shim killed, init alive", Verdict.ORPHANED, shim=False),
-    _live(b"newborn", "being created: no init yet", Verdict.STARTING, init=False, missing=_UNBORN),
-    _live(b"pod", "a pod's sandbox", Verdict.RUNNING, namespace=b"demo-pods", group=b"pod"),
-    _live(b"pod-app", "a pod's container", Verdict.RUNNING, namespace=b"demo-pods", group=b"pod"),
-    _live(
-        b"pod-job",
-        "a pod's container that has ended; the pod's shim lives",
-        Verdict.STOPPED,
-        init=False,
-        namespace=b"demo-pods",
-        group=b"pod",
-    ),
-    _dead(b"complete", "dead, nothing missing"),
-    _dead(b"no-runtime", "dead, `runtime` missing: containerd 1.x never cleans it", b"runtime"),
-    _dead(b"no-init-pid", "dead, `init.pid` missing", b"init.pid"),
-    _dead(b"emptied", "dead, every file missing", b"*"),
-    _dead(b"has-data", "dead, somebody's data in its rootfs directory", data=True),
-    Role(
-        BundleKey(b"demo", b"victim"),
-        "running; its shim and init are killed half way",
-        shim=True,
-        init=True,
-        verdict=Verdict.RUNNING,
-        promise=Promise.CLEANED,
-        killed=True,
-    ),
-)
+
+def cast(which: int = 1) -> tuple[Role, ...]:
+    """Give the roles of one demo.
+
+    Args:
+        which: Which one of those that run at a time, from 1. Each has names of its own: a living
+            shim of the same namespace and id contradicts a death, whoever it belongs to.
+    """
+    demo = b"demo" if which == 1 else b"demo%d" % which
+    # A namespace of their own: where every file is gone only the absence of any shim in the
+    # namespace proves that none serves the bundle.
+    pods, crashed = demo + b"-pods", demo + b"-crashed"
+    stopped = "stopped: its init has ended, its shim lives"
+    ended = "a pod's container that has ended; the pod's shim lives"
+    no_runtime = "dead, `runtime` missing: containerd 1.x never cleans it"
+    has_data = "dead, somebody's data in its rootfs directory"
+    return (
+        _live(demo, b"web", "running", Verdict.RUNNING),
+        _live(demo, b"batch", stopped, Verdict.STOPPED, init=False),
+        _live(demo, b"lonely", "orphaned: shim killed, init alive", Verdict.ORPHANED, shim=False),
+        _live(
+            demo,
+            b"newborn",
+            "being created: no init yet",
+            Verdict.STARTING,
+            init=False,
+            missing=_UNBORN,
+        ),
+        _live(pods, b"pod", "a pod's sandbox", Verdict.RUNNING, group=b"pod"),
+        _live(pods, b"pod-app", "a pod's container", Verdict.RUNNING, group=b"pod"),
+        _live(pods, b"pod-job", ended, Verdict.STOPPED, init=False, group=b"pod"),
+        _dead(crashed, b"complete", "dead, nothing missing"),
+        _dead(crashed, b"no-runtime", no_runtime, b"runtime"),
+        _dead(crashed, b"no-init-pid", "dead, `init.pid` missing", b"init.pid"),
+        _dead(crashed, b"emptied", "dead, every file missing", b"*"),
+        _dead(crashed, b"has-data", has_data, data=True),
+        Role(
+            BundleKey(demo, b"victim"),
+            "running; its shim and init are killed half way",
+            shim=True,
+            init=True,
+            verdict=Verdict.RUNNING,
+            promise=Promise.CLEANED,
+            killed=True,
+        ),
+    )

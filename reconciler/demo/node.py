@@ -12,9 +12,10 @@ from typing import Final, Self
 
 from reconciler import kernel
 from reconciler.act.removal import remove_tree
-from reconciler.demo.cast import CAST, Role
+from reconciler.demo.cast import Role, cast
 from reconciler.demo.files import Task, contents, runc_state
 from reconciler.demo.processes import Process, Processes
+from reconciler.demo.turn import Turn
 from reconciler.errors import ReconcilerError
 from reconciler.model.ids import BundleKey, Identity, show
 from reconciler.model.layout import Layout
@@ -27,7 +28,13 @@ _LONGEST: Final = 36
 
 
 class DemoNode:
-    """The demo's tree and processes; a context manager that leaves neither."""
+    """The demo's tree and processes; a context manager that leaves neither.
+
+    Attributes:
+        cast: Its bundles.
+        layout: Where they are.
+        top: The directory that holds all of it.
+    """
 
     def __init__(self, wall: float) -> None:
         """Make the tree.
@@ -36,6 +43,8 @@ class DemoNode:
             wall: Now, in seconds since the epoch; what is dead is made to look older.
         """
         self._wall = wall
+        self._turn = Turn()
+        self.cast = cast(self._turn.number)
         self.top = os.fsencode(tempfile.mkdtemp(prefix=_PREFIX, dir=_place()))
         self._processes = Processes()
         self.layout = Layout(
@@ -65,7 +74,7 @@ class DemoNode:
 
     def kill_victims(self) -> list[Role]:
         """Kill the shim and the init of those who are to die half way."""
-        victims = [role for role in CAST if role.killed]
+        victims = [role for role in self.cast if role.killed]
         for role in victims:
             self._shims[role.key.namespace, _group(role)].end()
             self._inits[role.key].end()
@@ -89,7 +98,7 @@ class DemoNode:
     def _build(self) -> None:
         for path in (self.layout.tasks, self.layout.work, self.layout.sockets):
             os.makedirs(path)
-        for role in CAST:
+        for role in self.cast:
             self._make(role)
 
     def _make(self, role: Role) -> None:
@@ -139,6 +148,7 @@ class DemoNode:
 
     def _close(self) -> None:
         self._processes.__exit__(None, None, None)
+        self._turn.close()
         parent, name = os.path.split(self.top)
         handle = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

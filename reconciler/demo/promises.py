@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.decide.decisions import Verdict
-from reconciler.demo.cast import CAST, Promise, Role
+from reconciler.demo.cast import Promise, Role
 from reconciler.demo.node import DemoNode
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
@@ -47,9 +47,9 @@ def picture(top: Path) -> Picture:
     return found
 
 
-def pictures(layout: Layout) -> dict[BundleKey, Picture]:
+def pictures(node: DemoNode) -> dict[BundleKey, Picture]:
     """Take a picture of every bundle of the cast."""
-    return {role.key: picture(_path(layout, role.key)) for role in CAST}
+    return {role.key: picture(_path(node.layout, role.key)) for role in node.cast}
 
 
 def compare(
@@ -62,7 +62,7 @@ def compare(
         before: The pictures from the beginning.
         verdicts: What each bundle was judged as, at any time.
     """
-    for role in CAST:
+    for role in node.cast:
         faults = list(_faults(node, role, before[role.key], verdicts.get(role.key, set())))
         yield Kept(role, ", ".join(faults))
 

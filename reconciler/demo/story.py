@@ -10,7 +10,7 @@ import anyio
 from typing_extensions import override
 
 from reconciler.decide.decisions import Decision, Judged, Vanished, Verdict
-from reconciler.demo.cast import CAST, Promise
+from reconciler.demo.cast import Promise, Role
 from reconciler.demo.node import DemoNode
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Observation, Stamp
@@ -27,6 +27,7 @@ class Witness(Listener):
     """Remembers what the promises are about.
 
     Attributes:
+        cast: Whom it watches.
         verdicts: What each bundle was judged as, at any time.
         killed_at: When the victims were killed, on the monotonic clock.
         noticed_at: When the first victim was judged a leftover.
@@ -34,6 +35,7 @@ class Witness(Listener):
         blocked: Bundles that were left where they are because something is in the way.
     """
 
+    cast: tuple[Role, ...]
     verdicts: dict[BundleKey, set[Verdict]] = field(default_factory=dict)
     killed_at: float | None = None
     noticed_at: float | None = None
@@ -55,19 +57,18 @@ class Witness(Listener):
             return
         verdict = decision.judgement.verdict
         self.verdicts.setdefault(decision.key, set()).add(verdict)
-        victim = self.killed_at is not None and decision.key in _VICTIMS
-        if victim and verdict is Verdict.LEFTOVER and self.noticed_at is None:
+        if verdict is not Verdict.LEFTOVER or self.killed_at is None:
+            return
+        victim = any(role.killed and role.key == decision.key for role in self.cast)
+        if victim and self.noticed_at is None:
             self.noticed_at = stamp.mono
 
     @property
     def is_over(self) -> bool:
         """Whether everything that was to happen has happened."""
-        removed = {role.key for role in CAST if role.promise is Promise.CLEANED}
-        stuck = {role.key for role in CAST if role.promise is Promise.BLOCKED}
+        removed = {role.key for role in self.cast if role.promise is Promise.CLEANED}
+        stuck = {role.key for role in self.cast if role.promise is Promise.BLOCKED}
         return removed <= self.cleaned and stuck <= self.blocked
-
-
-_VICTIMS: Final = frozenset(role.key for role in CAST if role.killed)
 
 
 async def tell(node: DemoNode, witness: Witness, clock: Clock, seconds: float | None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.demo.cast import CAST, Promise
+from reconciler.demo.cast import Promise
 from reconciler.demo.node import DemoNode
 from reconciler.demo.promises import compare, picture, pictures
 from tests.cli.program import (
@@ -24,12 +24,17 @@ from tests.cli.program import (
 )
 
 
+def named(demo: DemoNode, rest: str = "") -> str:
+    """Write a name of this demo: those that run at a time differ in the namespace."""
+    return demo.cast[0].key.namespace.decode() + rest
+
+
 def test_scan_says_of_every_bundle_what_it_is(demo: DemoNode) -> None:
     done = program(demo, "scan", "-o", "json", *tree(demo))
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     found = {(one["namespace"], one["id"]): one for one in told["bundles"]}
-    for role in CAST:
+    for role in demo.cast:
         one = found.pop((role.key.namespace.decode(), role.key.id.decode()))
         assert one["verdict"] == role.verdict.value, one
         assert one["containerd"] == "containerd waived"
@@ -37,7 +42,9 @@ def test_scan_says_of_every_bundle_what_it_is(demo: DemoNode) -> None:
             names = {name.decode() for name in role.missing} - {"state.json"}
             assert names <= set(one["missing"])
     assert found == {}
-    assert told["summary"]["leftovers"] == sum(role.verdict.value == "leftover" for role in CAST)
+    assert told["summary"]["leftovers"] == sum(
+        role.verdict.value == "leftover" for role in demo.cast
+    )
     assert "bundles" in done.stderr
 
 
@@ -53,7 +60,7 @@ def test_data_goes_to_stdout_and_messages_to_stderr(demo: DemoNode) -> None:
     assert done.stdout.splitlines()[0].split() == [
         *("NAMESPACE", "ID", "VERDICT", "PHASE", "DUE", "AGE", "SIZE", "REASON"),
     ]
-    assert len(done.stdout.splitlines()) == 1 + len(CAST)
+    assert len(done.stdout.splitlines()) == 1 + len(demo.cast)
     assert "\x1b" not in done.stdout + done.stderr
     quiet = program(demo, "scan", "-q", *tree(demo))
     assert quiet.stderr == ""
@@ -61,7 +68,7 @@ def test_data_goes_to_stdout_and_messages_to_stderr(demo: DemoNode) -> None:
 
 def test_names_are_what_explain_takes(demo: DemoNode) -> None:
     names = program(demo, "scan", "-o", "name", *tree(demo)).stdout.splitlines()
-    assert len(names) == len(CAST)
+    assert len(names) == len(demo.cast)
     done = program(demo, "explain", names[0], *tree(demo))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{names[0]}: ")
@@ -69,17 +76,17 @@ def test_names_are_what_explain_takes(demo: DemoNode) -> None:
 
 def test_scan_exits_10_where_there_are_leftovers_if_asked(demo: DemoNode) -> None:
     assert program(demo, "scan", "--exit-code", *tree(demo)).returncode == 10
-    only = ["-n", "demo-pods"]
+    only = ["-n", named(demo, "-pods")]
     assert program(demo, "scan", "--exit-code", *only, *tree(demo)).returncode == 0
 
 
 def test_scan_sees_only_the_namespace_it_is_asked_for(demo: DemoNode) -> None:
-    done = program(demo, "-n", "demo-pods", "scan", "-o", "name", *tree(demo))
-    assert {name.split("/")[0] for name in done.stdout.splitlines()} == {"demo-pods"}
+    done = program(demo, "-n", named(demo, "-pods"), "scan", "-o", "name", *tree(demo))
+    assert {name.split("/")[0] for name in done.stdout.splitlines()} == {named(demo, "-pods")}
 
 
 def test_explain_shows_the_evidence_and_what_happens_next(demo: DemoNode) -> None:
-    done = program(demo, "explain", "demo-crashed/no-run", "-o", "json", *tree(demo))
+    done = program(demo, "explain", named(demo, "-crashed/no-run"), "-o", "json", *tree(demo))
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["bundle"]["id"] == "no-runtime"
@@ -88,16 +95,17 @@ def test_explain_shows_the_evidence_and_what_happens_next(demo: DemoNode) -> Non
     pieces = {piece["evidence"]: piece["value"] for piece in told["evidence"]}
     assert pieces["shim"] == "dead"
     assert pieces["init"] == "dead"
-    done = program(demo, "explain", "demo/web", *tree(demo))
-    assert "demo/web: running, by rule 3" in done.stdout
+    done = program(demo, "explain", named(demo, "/web"), *tree(demo))
+    assert f"{named(demo, '/web')}: running, by rule 3" in done.stdout
     assert "nothing: only leftovers are ever removed" in done.stdout
 
 
 def test_explain_of_nothing_is_an_error_with_a_hint(demo: DemoNode) -> None:
-    done = program(demo, "explain", "demo/wbe", *tree(demo))
+    done = program(demo, "explain", named(demo, "/wbe"), *tree(demo))
     assert done.returncode == 1
     assert done.stderr == (
-        "containerd-reconciler: there is no bundle demo/wbe; did you mean demo/web?\n"
+        f"containerd-reconciler: there is no bundle {named(demo, '/wbe')}; "
+        f"did you mean {named(demo, '/web')}?\n"
     )
 
 
@@ -107,7 +115,7 @@ def test_a_dry_run_changes_nothing_and_says_what_would_go(demo: DemoNode) -> Non
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert {one["id"] for one in told["results"]} == {
-        role.key.id.decode() for role in CAST if role.verdict.value == "leftover"
+        role.key.id.decode() for role in demo.cast if role.verdict.value == "leftover"
     }
     assert {one["result"] for one in told["results"]} == {"skipped"}
     assert picture(Path(os.fsdecode(demo.top))) == before
@@ -115,12 +123,12 @@ def test_a_dry_run_changes_nothing_and_says_what_would_go(demo: DemoNode) -> Non
 
 @acts
 def test_clean_removes_the_dead_and_nothing_else(demo: DemoNode) -> None:
-    before = pictures(demo.layout)
-    verdicts = {role.key: {role.verdict} for role in CAST}
+    before = pictures(demo)
+    verdicts = {role.key: {role.verdict} for role in demo.cast}
     done = program(demo, "clean", "--grace", "0s", "-o", "json", *tree(demo))
     told = json.loads(done.stdout)
     results = {one["id"]: one for one in told["results"]}
-    dead = [role for role in CAST if role.verdict.value == "leftover"]
+    dead = [role for role in demo.cast if role.verdict.value == "leftover"]
     for role in dead:
         expected = "cleaned" if role.promise is Promise.CLEANED else "blocked"
         assert results[role.key.id.decode()]["result"] == expected, results
@@ -135,7 +143,8 @@ def test_clean_removes_the_dead_and_nothing_else(demo: DemoNode) -> None:
     assert steps[-1]["step"] == "bundle"
     assert all(set(step) >= {"step", "result", "detail", "seconds"} for step in steps)
 
-    (Path(os.fsdecode(demo.layout.tasks)) / "demo-crashed/has-data/rootfs/data").unlink()
+    has_data = Path(os.fsdecode(demo.layout.tasks), named(demo, "-crashed/has-data"))
+    (has_data / "rootfs/data").unlink()
     assert program(demo, "clean", "--grace", "0s", *tree(demo)).returncode == 0
     again = program(demo, "clean", "--grace", "0s", "-o", "json", *tree(demo))
     assert again.returncode == 0
@@ -148,7 +157,7 @@ def test_clean_leaves_what_is_not_old_enough(demo: DemoNode) -> None:
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["results"] == []
-    assert told["summary"]["waiting"] == sum(role.verdict.value == "leftover" for role in CAST)
+    assert told["summary"]["waiting"] == sum(role.verdict.value == "leftover" for role in demo.cast)
 
 
 @acts
@@ -156,14 +165,14 @@ def test_clean_leaves_what_is_not_old_enough(demo: DemoNode) -> None:
 def test_a_clean_that_is_interrupted_in_its_grace_says_so(
     demo: DemoNode, number: int, code: int
 ) -> None:
-    before = pictures(demo.layout)
+    before = pictures(demo)
     with running(demo, "clean", "--grace", "1h", *tree(demo)) as child:
         wait_until_it_catches(child, signal.SIGHUP)
         child.send_signal(number)
         assert child.stderr is not None
         assert child.stderr.read() == "interrupted; nothing was touched\n"
         assert child.wait(timeout=10) == code
-    assert pictures(demo.layout) == before
+    assert pictures(demo) == before
 
 
 def test_containerd_cleanup_is_clean(demo: DemoNode) -> None:
@@ -207,8 +216,8 @@ def test_a_run_enforcing_notices_a_death_and_cleans(demo: DemoNode) -> None:
     with running(demo, "run", "--enforce", "--grace", "1s", *tree(demo)) as child:
         wait_for(child, '"id":"web","verdict":"running"')
         demo.kill_victims()
-        wait_for(child, '"event":"cleaned","namespace":"demo","id":"victim"')
-    assert not os.path.lexists(demo.layout.bundle(next(r.key for r in CAST if r.killed)))
+        wait_for(child, f'"event":"cleaned","namespace":"{named(demo)}","id":"victim"')
+    assert not os.path.lexists(demo.layout.bundle(next(r.key for r in demo.cast if r.killed)))
 
 
 def test_run_once_observing_looks_and_ends(demo: DemoNode) -> None:
@@ -218,5 +227,5 @@ def test_run_once_observing_looks_and_ends(demo: DemoNode) -> None:
     assert done.stdout == ""
     records = [json.loads(line) for line in done.stderr.splitlines()]
     judged = {one["id"] for one in records if one["event"] == "verdict"}
-    assert judged == {role.key.id.decode() for role in CAST}
+    assert judged == {role.key.id.decode() for role in demo.cast}
     assert picture(Path(os.fsdecode(demo.top))) == before

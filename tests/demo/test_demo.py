@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from reconciler.demo.cast import CAST
+from reconciler.demo.cast import cast
 from reconciler.demo.node import _PREFIX
 
 PROGRAM = [sys.executable, "-m", "reconciler", "demo"]
@@ -68,11 +69,19 @@ def test_every_promise_is_kept_and_nothing_is_left(place: Path) -> None:
     done = run(place, "--seconds", "5s")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 1 + len(CAST)
+    assert len(lines) == 1 + len(cast())
     assert all(line.endswith("yes") for line in lines[1:])
     assert "every promise was kept; the tree and its processes are gone" in done.stderr
     assert list(place.iterdir()) == []
     assert children(str(place)) == set()
+
+
+def test_two_at_a_time_keep_all_their_promises(place: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        both = list(pool.map(lambda _: run(place, "--seconds", "5s"), range(2)))
+    for done in both:
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert list(place.iterdir()) == []
 
 
 @pytest.mark.parametrize("who", PEOPLE)

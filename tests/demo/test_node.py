@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from reconciler.demo.cast import CAST, Promise
+from reconciler.demo.cast import Promise
 from reconciler.demo.node import DemoNode
 from reconciler.demo.promises import compare, pictures
 from reconciler.model.evidence import ENTRY_NAMES
@@ -31,7 +31,7 @@ def test_nothing_outlives_the_demo() -> None:
         top = Path(os.fsdecode(node.top))
         pids = [process.pid for process in node._processes._all]
         assert top.is_dir()
-        assert len(pids) > len(CAST) / 2
+        assert len(pids) > len(node.cast) / 2
     assert not top.exists()
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
@@ -81,7 +81,7 @@ def test_every_process_ends_when_the_demo_is_killed() -> None:
 
 
 def test_every_shim_answers_and_every_dead_one_refuses(node: DemoNode) -> None:
-    for role in CAST:
+    for role in node.cast:
         group = role.key.id if role.group is None else role.group
         path = node.layout.shim_socket(role.key.namespace, group)
         with socket.socket(socket.AF_UNIX) as client:
@@ -93,7 +93,7 @@ def test_every_shim_answers_and_every_dead_one_refuses(node: DemoNode) -> None:
 
 
 def test_the_files_are_those_of_a_bundle(node: DemoNode) -> None:
-    for role in CAST:
+    for role in node.cast:
         bundle = node.layout.bundle(role.key)
         names = set(os.listdir(bundle))
         assert names <= set(ENTRY_NAMES)
@@ -107,29 +107,29 @@ def test_the_files_are_those_of_a_bundle(node: DemoNode) -> None:
 
 
 def test_a_promise_broken_is_noticed(node: DemoNode) -> None:
-    before = pictures(node.layout)
-    seen = {role.key: {role.verdict} for role in CAST}
+    before = pictures(node)
+    seen = {role.key: {role.verdict} for role in node.cast}
     kept = {one.role.key: one.broken for one in compare(node, before, seen)}
-    for role in CAST:  # nobody has cleaned: only what should be gone is at fault
+    for role in node.cast:  # nobody has cleaned: only what should be gone is at fault
         assert bool(kept[role.key]) == (role.promise is Promise.CLEANED), kept[role.key]
 
-    web = CAST[0]
+    web = node.cast[0]
     Path(os.fsdecode(node.layout.bundle(web.key)), "runtime").write_bytes(b"x")
     node.kill_victims()
-    seen[CAST[1].key] = set()
+    seen[node.cast[1].key] = set()
     kept = {one.role.key: one.broken for one in compare(node, before, seen)}
     assert kept[web.key] == "changed"
-    assert "never judged" in kept[CAST[1].key]
+    assert "never judged" in kept[node.cast[1].key]
 
 
 def test_a_killed_process_is_noticed(node: DemoNode) -> None:
-    before = pictures(node.layout)
-    node._inits[CAST[0].key].end()
+    before = pictures(node)
+    node._inits[node.cast[0].key].end()
     kept = {
         one.role.key: one.broken
-        for one in compare(node, before, {role.key: {role.verdict} for role in CAST})
+        for one in compare(node, before, {role.key: {role.verdict} for role in node.cast})
     }
-    assert kept[CAST[0].key] == "a process is gone"
+    assert kept[node.cast[0].key] == "a process is gone"
 
 
 def lives(pid: str) -> bool:
@@ -144,3 +144,11 @@ def until(condition: object, seconds: float = 5.0) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < end, "waited in vain"
         os.sched_yield()
+
+
+def test_demos_that_run_at_a_time_share_no_name() -> None:
+    with DemoNode(time.time()) as one, DemoNode(time.time()) as other:
+        names = {role.key for role in one.cast}
+        others = {role.key for role in other.cast}
+        assert not names & others
+        assert all(is_identifier(part) for key in names | others for part in key)

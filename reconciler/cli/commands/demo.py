@@ -44,10 +44,11 @@ def demo(said: Globals, *, seconds: str, hold: bool) -> int:
     lasts = parse_duration(seconds)
     if lasts < _LEAST:
         raise UsageError(f"--seconds {seconds} is too short", f"use {_LEAST:g}s or more")
-    clock, witness, output = SystemClock(), Witness(), Output(quiet=said.quiet)
-    with DemoNode(clock.wall()) as node:
+    output = Output(quiet=said.quiet)
+    with DemoNode(SystemClock().wall()) as node:
+        witness = Witness(node.cast)
         output.say(f"a tree of its own, without mounts and cgroups: {show(node.top)}")
-        before = pictures(node.layout)
+        before = pictures(node)
         code = _watch(said, node, witness, None if hold else lasts, output)
         if code not in (ExitCode.DONE, ExitCode.BLOCKED):
             return code
