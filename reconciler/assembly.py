@@ -208,6 +208,8 @@ async def opened(
         for closes in (eyes.close, lock.release):
             cleanup.callback(closes)
         exits, watcher, sources = _watchers(setup, cleanup, client) if watching else _NONE
+        if not watching:
+            eyes.others = FarEyes(executor, eyes)
         async with executor:
             stages = Stages(
                 clock=clock,
@@ -218,7 +220,6 @@ async def opened(
                 exits=exits,
                 watcher=watcher,
                 sources=sources,
-                lookers=None if watching else FarEyes(executor, eyes),
             )
             yield Opened(setup, stages, executor, eyes, lock)
 

@@ -52,7 +52,6 @@ from reconciler.ports import (
     Guards,
     Hands,
     Listener,
-    Lookers,
     Recorder,
     Source,
     Watcher,
@@ -74,8 +73,7 @@ FRESH: Final = 1.0
 class Stages:
     """Everything the loop joins to the engine.
 
-    ``watcher`` is None for one-shot commands; ``sources`` are further emitters of observations;
-    ``lookers`` help with piles of looks.
+    ``watcher`` is None for one-shot commands; ``sources`` are further emitters of observations.
     """
 
     clock: Clock
@@ -86,7 +84,6 @@ class Stages:
     exits: Exits
     watcher: Watcher | None = None
     sources: Sequence[Source] = ()
-    lookers: Lookers | None = None
     listeners: Sequence[Listener] = ()
     recorders: Sequence[Recorder] = ()
 
@@ -108,7 +105,7 @@ class Loop:
         self._relist_at = float("inf")
         self._inbox: deque[tuple[Stamp, Observation]] = deque()
         self._looks: dict[BundleKey, HintKind] = {}
-        self._helpers = Helpers(stages.lookers, self._looks, self._hear_of_look)
+        self._helpers = Helpers(stages.eyes.others, self._looks, self._hear_of_look)
         self._listings: dict[bytes | None, DoubtKind] = {}
         self._errands = 0
         self._bell = anyio.Event()

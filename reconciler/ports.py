@@ -83,8 +83,27 @@ class Exits(Source, Protocol):
         ...
 
 
+class Lookers(Protocol):
+    """Other processes that make the same looks as our own eyes, for when there is a pile of them.
+
+    Attributes:
+        many: How many of them are worth having.
+    """
+
+    many: int
+
+    async def look(self, keys: Sequence[BundleKey]) -> Sequence[Look | None] | None:
+        """Look at these bundles; None if there was no answer, which says nothing about any."""
+        ...
+
+
 class Eyes(Protocol):
     """Close looks at the tree. Read only; opens no FIFO, follows no symlink, crosses no mount."""
+
+    @property
+    def others(self) -> Lookers | None:
+        """Who may look in our place, and sees no more than we do; None if nobody."""
+        ...
 
     def list(self, namespace: bytes | None = None) -> Listed:
         """List the state tree or one namespace of it."""
@@ -99,20 +118,6 @@ class Eyes(Protocol):
 
         Directories at which all of them begin may stay open until it ends, and no longer.
         """
-        ...
-
-
-class Lookers(Protocol):
-    """Other processes that make the same looks as our own eyes, for when there is a pile of them.
-
-    Attributes:
-        many: How many of them are worth having.
-    """
-
-    many: int
-
-    async def look(self, keys: Sequence[BundleKey]) -> Sequence[Look | None] | None:
-        """Look at these bundles; None if there was no answer, which says nothing about any."""
         ...
 
 

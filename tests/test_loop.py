@@ -14,6 +14,7 @@ from reconciler.model.evidence import Containerd, ContainerdState, Look, Node, S
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Doubt, DoubtKind, Guard, Hint, NodeLooked, Refusal
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
+from reconciler.probe.narrow import NarrowEyes
 from tests.decide.world import ENFORCE, dead, key, running, stopped
 from tests.support.clock import VirtualClock
 from tests.support.fakes import (
@@ -110,6 +111,25 @@ class Others:
         return [self.eyes.tree.get(one) for one in keys]
 
 
+async def test_what_may_not_be_seen_is_not_seen_by_others_either(rig):
+    wanted, hidden = key("ns/b"), {key(f"other/b{n}"): dead(n + 2) for n in range(1500)}
+    rig.eyes.tree |= {wanted: dead(1), **hidden}
+    rig.eyes.others = others = Others(rig.eyes)
+
+    def may_see(one: BundleKey) -> bool:
+        rig.clock.now += 0.001  # or all of them are looked at before anybody can help
+        return one.namespace == b"ns"
+
+    narrow = NarrowEyes(rig.eyes, may_see)
+    rig.loop = Loop(rig.engine, replace(rig.loop._stages, eyes=narrow), relist=300.0)
+    for one in hidden:
+        rig.loop.emit(Hint(one))  # a shim of its lives, say
+    await rig.run_for(400)
+    assert others.looked == []
+    assert {one for _, one in rig.hands.cleaned} == {wanted}
+    assert rig.eyes.tree.keys() == hidden.keys()
+
+
 async def test_others_help_with_a_pile_and_everything_is_looked_at_once(rig):
     class Slow(FakeEyes):
         def look(self, key: BundleKey) -> Look | None:
@@ -118,9 +138,8 @@ async def test_others_help_with_a_pile_and_everything_is_looked_at_once(rig):
 
     everything = {key(f"ns/b{n}"): dead(n + 1) for n in range(1500)}
     rig.eyes = Slow(dict(everything))
-    others = Others(rig.eyes)
-    stages = replace(rig.loop._stages, eyes=rig.eyes, lookers=others)
-    rig.loop = Loop(rig.engine, stages)
+    rig.eyes.others = others = Others(rig.eyes)
+    rig.loop = Loop(rig.engine, replace(rig.loop._stages, eyes=rig.eyes))
     await rig.run_until(lambda: len(list(rig.engine.views(rig.clock.now))) == len(everything))
     assert rig.eyes.looked
     assert others.looked

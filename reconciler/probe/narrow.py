@@ -24,6 +24,12 @@ class NarrowEyes(Eyes):
     eyes: Eyes
     wanted: Callable[[BundleKey], bool]
 
+    @property
+    @override
+    def others(self) -> None:
+        """Let nobody look in our place: others wear no blinkers."""
+        return None
+
     @override
     def list(self, namespace: bytes | None = None) -> Listed:
         """List what may be seen."""

@@ -18,7 +18,7 @@ from reconciler.model.hidden import parse_hidden
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Hidden, Listed, Seen
-from reconciler.ports import Clock
+from reconciler.ports import Clock, Lookers
 from reconciler.probe.bundle import Examination, examine, look_at
 from reconciler.probe.surroundings import Surroundings
 
@@ -45,6 +45,7 @@ class TreeEyes:
         clock: Clock | None = None,
     ) -> None:
         self.annotation_keys = annotation_keys
+        self.others: Lookers | None = None
         self._layout = layout
         self._clock = clock or SystemClock()
         self._around = Surroundings(layout, addresses)

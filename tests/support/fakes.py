@@ -11,7 +11,7 @@ from reconciler.model.evidence import Containerd, ContainerdState, Look, Node, S
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Listed, Observation, Refusal, Seen, Stamp
 from reconciler.model.outcome import Outcome, Result
-from reconciler.ports import Emit
+from reconciler.ports import Emit, Lookers
 from tests.support.clock import VirtualClock
 
 
@@ -22,6 +22,7 @@ class FakeEyes:
     tree: dict[BundleKey, Look] = field(default_factory=dict)
     looked: list[BundleKey] = field(default_factory=list)
     listings: int = 0
+    others: Lookers | None = None
 
     def list(self, namespace: bytes | None = None) -> Listed:
         self.listings += 1
