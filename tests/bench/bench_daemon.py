@@ -94,7 +94,8 @@ def _once(pile: Pile, size: int) -> _Held:
     config = etc / "config.toml"
     config.write_text(
         'cleanup = { grace = "0s" }\n'
-        f'containerd = {{ state = "{STATE}", root = "{pile.base / "lib"}" }}\n'
+        f'containerd = {{ state = "{STATE}", root = "{pile.base / "lib"}", '
+        f'address = "{os.fsdecode(pile.layout.address)}" }}\n'
         f'http = {{ listen = "127.0.0.1:{port}", socket = "{own / "http.sock"}" }}\n'
     )
     env = {**environment(), "RUNTIME_DIRECTORY": str(own), "RECONCILER_LOCK_DIR": str(own)}

@@ -7,18 +7,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
 from typing_extensions import override
 
+from reconciler.model.layout import Layout
 from tests.support import mountns
 from tests.support.bundles import Bundle, Site
 
 T = TypeVar("T")
 
 STATE: Final = Path("/run/containerd")
-_ADDRESS: Final = STATE / "containerd.sock"
+_ADDRESS: Final = STATE / f"bench-{os.getpid()}.sock"
+"""Nobody else's, so that no other pile's shim, in its own mount namespace, is taken for ours."""
 PATIENCE: Final = 1800.0
 LONG_AGO: Final = time.time() - 9 * 86400.0
 """So old that `find -mtime +7` finds them."""
@@ -31,6 +34,11 @@ class Pile(Site):
     @override
     def run(self) -> Path:
         return STATE
+
+    @property
+    @override
+    def layout(self) -> Layout:
+        return replace(super().layout, address=os.fsencode(_ADDRESS))
 
     def heap(self, count: int, *, mounted: bool = False, cgroups: bool = False) -> list[Bundle]:
         """Make many dead bundles."""
