@@ -37,6 +37,7 @@ table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.35rem .
 border-top:1px solid var(--line);vertical-align:top}thead th{border-top:0;font-weight:600;
 color:var(--soft);background:var(--band);white-space:nowrap}
 td.name{font-family:ui-monospace,monospace;font-size:.92em;overflow-wrap:anywhere;min-width:12rem}
+td.why{min-width:16rem}
 td.num,th.num{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 .running,.stopped,.cleaned{color:var(--good)}.leftover,.waiting,.due{color:var(--warn)}
 .blocked,.failed{color:var(--bad);font-weight:600}.orphaned,.held{color:var(--note)}
@@ -129,7 +130,7 @@ def _bundle_row(one: Bundle, recent: Sequence[Recent]) -> str:
     return (
         f'<tr><td class="name">{escape(who)}</td>'
         f'<td class="{escape(one.verdict)}">{escape(one.verdict)}</td>'
-        f'<td class="{escape(phase)}">{escape(phase) or "-"}</td><td>{why}</td>'
+        f'<td class="{escape(phase)}">{escape(phase) or "-"}</td><td class="why">{why}</td>'
         f'<td class="num">{age(one.age_seconds)}</td><td class="num">{size(one.size_bytes)}</td>'
         f'<td class="num">{what}{due(one.due_in_seconds)}</td></tr>'
     )
@@ -149,7 +150,7 @@ def _recent(recent: Sequence[Recent], now: float) -> str:
         f'<tr><td class="num">{age(max(0.0, now - one.at))} ago</td>'
         f'<td class="name">{escape(one.result.namespace)}/{escape(one.result.id)}</td>'
         f'<td class="{escape(one.result.result)}">{escape(one.result.result)}</td>'
-        f"<td>{escape(one.result.detail or one.result.reason)}</td>"
+        f'<td class="why">{escape(one.result.detail or one.result.reason)}</td>'
         f'<td class="num">{one.result.seconds * 1000:.1f} ms</td></tr>'
         for one in recent
     ]
