@@ -76,10 +76,7 @@ class ConfigFiles:
             try:
                 with closing(Inotify()) as bell:
                     _check_spare(bell)
-                    watched = {
-                        bell.add_watch(os.fsencode(name), _HEARD): name
-                        for name in directories(ways)
-                    }
+                    watched = _watch(bell, directories(ways))
                     hit = self._difference(looks(self.names()))  # before they were watched
                     with anyio.move_on_after(_COMPARE):
                         hit = hit or await _heard(bell, watched, ways)
@@ -110,16 +107,25 @@ def _check_spare(bell: Inotify) -> None:
         raise BackendError(f"only {soft} handles are allowed, which is too few to spare one")
 
 
-async def _heard(bell: Inotify, watched: dict[int, str], ways: frozenset[str]) -> str:
+def _watch(bell: Inotify, names: Iterable[str]) -> dict[int, list[str]]:
+    """Watch directories; gives the names of each, for a link makes two of one."""
+    watched: dict[int, list[str]] = {}
+    for name in names:
+        watched.setdefault(bell.add_watch(os.fsencode(name), _HEARD), []).append(name)
+    return watched
+
+
+async def _heard(bell: Inotify, watched: dict[int, list[str]], ways: frozenset[str]) -> str:
     """Wait for a change on these ways; empty if they must be found anew."""
     while True:
         await anyio.wait_readable(bell.fileno())
         for event in bell.read():
             if event.mask & _ELSEWHERE:
                 return ""
-            name = os.path.join(watched[event.wd], os.fsdecode(event.name))
-            if name in ways:
-                return name
+            for directory in watched[event.wd]:
+                name = os.path.join(directory, os.fsdecode(event.name))
+                if name in ways:
+                    return name
 
 
 async def _come_to_rest(ways: frozenset[str]) -> None:

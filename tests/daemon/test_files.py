@@ -100,6 +100,18 @@ async def test_a_directory_that_comes_goes_and_comes_again_is_followed(tmp_path)
     assert troubles == []
 
 
+async def test_a_file_is_heard_of_by_whichever_name_its_directory_has(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "z").symlink_to("a")
+    config = tmp_path / "z" / "config.toml"
+    config.write_text("")
+    ways = files.names_on_the_way([str(config)])
+    assert len(files.directories(ways)) == 3, "two of them are one"
+    async with watching(str(config)) as (found, _):
+        (tmp_path / "a" / "config.toml").write_text("a = 1")
+        await found.until(1)
+
+
 async def test_with_too_few_handles_it_says_so_and_keeps_none(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "_SPARE", sys.maxsize)
     before = len(os.listdir("/proc/self/fd"))
