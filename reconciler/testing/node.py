@@ -330,6 +330,8 @@ class Node:
             del self.shims[process.key.namespace, process.group]
             for bundle in self.bundles.values():
                 if _serves(process, bundle):
+                    if not self.helpers_of(bundle.key):
+                        bundle.creating = False  # the call that was to make its task breaks
                     self._hint(bundle.key, HintKind.SHIM_EXIT)
 
     def _end_helpers(self, key: BundleKey) -> None:

@@ -1,0 +1,96 @@
+"""Play random histories of a simulated node, in virtual time; see `tests.safety.machine`.
+
+    python -m tests.safety.histories                        3,000, half of them in each shard
+    python -m tests.safety.histories --count 100000         more of them
+    python -m tests.safety.histories --seed 7 --shard 1/2   the second half of a run, again
+
+Its report is one line of JSON. What fails is made as small as possible and printed as a program.
+"""
+
+import argparse
+import json
+import os
+import random
+import sys
+import time
+import traceback
+from dataclasses import asdict, dataclass
+
+from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.safety.machine import NodeMachine
+
+COUNT = 3_000
+A_ROUND = 2_500
+"""Histories of one seed: Hypothesis remembers all it has played, and is the slower for it."""
+STEPS = 40
+
+
+@dataclass
+class Report:
+    """What was played.
+
+    Attributes:
+        histories: How many, each to its end.
+        steps: Steps after which the promises were compared with the truth.
+        seeds: One for each round; ``--seed`` with the first plays the same again.
+        lost: Promises that were broken.
+    """
+
+    histories: int
+    steps: int
+    seconds: float
+    seeds: list[int]
+    lost: list[str]
+
+
+def rules(count: int, *, shrink: bool = True) -> settings:
+    """Settings for so many histories."""
+    phases = (Phase.generate, *((Phase.shrink,) if shrink else ()))
+    return settings(
+        max_examples=count,
+        stateful_step_count=STEPS,
+        deadline=None,
+        database=None,
+        phases=phases,
+        print_blob=True,
+        verbosity=Verbosity.normal,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def play(count: int, first: int) -> Report:
+    """Play so many histories; each round has a seed of its own, counted from the first."""
+    began, seeds, lost = time.monotonic(), [], []
+    NodeMachine.played = NodeMachine.steps = 0
+    while NodeMachine.played < count and not lost:
+        seeds.append(first + len(seeds))
+        wanted = min(A_ROUND, count - NodeMachine.played)
+        sys.stderr.write(f"seed {seeds[-1]}: {wanted} histories after {NodeMachine.played}\n")
+        sys.stderr.flush()
+        try:
+            run_state_machine_as_test(seed(seeds[-1])(NodeMachine), settings=rules(wanted))
+        except AssertionError as error:
+            told = "".join(traceback.format_exception(error))
+            lost.append(f"seed {seeds[-1]}: {told}")
+    took = time.monotonic() - began
+    return Report(NodeMachine.played, NodeMachine.steps, took, seeds, lost)
+
+
+def main() -> int:
+    """Play one shard and write its report as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m tests.safety.histories", description=__doc__)
+    parser.add_argument("--count", type=int, default=COUNT)
+    parser.add_argument("--seed", type=int, help="of the first round; a random one if left out")
+    parser.add_argument("--shard", default="0/1", help="which part, of how many")
+    asked = parser.parse_args()
+    shard, of = (int(word) for word in asked.shard.split("/"))
+    base = random.randrange(1 << 30) if asked.seed is None else asked.seed  # noqa: S311
+    report = play(asked.count // of, base + shard * (asked.count // A_ROUND + 1))
+    sys.stdout.write(json.dumps(asdict(report)) + os.linesep)
+    return 1 if report.lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
