@@ -3,6 +3,7 @@
 # make lint    ruff, format, types, import contracts, shape of the tree
 # make bench   figures beside containerd and find
 # make soak    the slow tests
+# make faults  the tests that show faults, and from their report the README's table of faults
 # make wheel   dist/*.whl
 # make clean   remove what the targets above made
 #
@@ -19,7 +20,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet -c .ci/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench soak wheel packages clean
+.PHONY: help run test lint bench soak faults wheel packages clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -32,6 +33,11 @@ test: $(VENV)/.dev packages
 
 soak: $(VENV)/.dev packages
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+faults: $(VENV)/.dev packages
+	mkdir -p build
+	$(BIN)/python -m pytest -m 'fault and not bench and not slow' --junitxml=build/faults.xml $(ARGS)
+	$(BIN)/python -m tests.safety.table --write build/faults.xml $(HISTORIES)
 
 bench: $(VENV)/.dev packages
 	$(BIN)/python -m tests.bench $(ARGS)

@@ -36,7 +36,10 @@ def _why_no_containerd() -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a containerd where there is none, and say why."""
+    """Note which faults a test shows, for reports; skip what needs a containerd where none is."""
+    for item in items:
+        names = {name for mark in item.iter_markers("fault") for name in mark.args}
+        item.user_properties += [("fault", name) for name in sorted(names)]
     reason = _why_no_containerd()
     if reason is None:
         return

@@ -131,6 +131,7 @@ def test_cleans_a_dead_bundle_whole(tmp_path: Path) -> None:
     run(main, tmp_path)
 
 
+@pytest.mark.fault("I18")
 @private_mounts
 def test_a_hung_worker_blocks_its_bundle_and_no_other(tmp_path: Path) -> None:
     async def main(made: Site, executor: Executor) -> None:
@@ -226,6 +227,7 @@ def test_a_zygote_that_hangs_is_replaced_once_a_job_ran_out_of_time(tmp_path: Pa
     run(main, tmp_path, limits=Limits(job=0.8))
 
 
+@pytest.mark.fault("SIGTERM with a stuck worker")
 @private_mounts
 def test_stop_ends_a_stuck_job_in_time_and_lets_nothing_begin(tmp_path: Path) -> None:
     async def main(made: Site, executor: Executor) -> None:
@@ -248,6 +250,7 @@ def test_stop_ends_a_stuck_job_in_time_and_lets_nothing_begin(tmp_path: Path) ->
     run(main, tmp_path, limits=Limits(stop=0.3))
 
 
+@pytest.mark.fault("SIGTERM mid-removal")
 @private_mounts
 def test_stop_ends_a_long_removal_at_an_entry_and_the_next_run_goes_on(tmp_path: Path) -> None:
     async def main(made: Site, executor: Executor) -> None:

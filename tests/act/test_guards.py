@@ -65,6 +65,7 @@ def test_what_is_as_safe_is_not_refused_either(fine: Standing) -> None:
     assert refusals(fine) == ()
 
 
+@pytest.mark.fault("openat2 ENOSYS, EAGAIN")
 @pytest.mark.parametrize(
     ("bad", "guard", "says"),
     [
@@ -187,6 +188,7 @@ def test_an_own_mount_namespace_is_refused_unless_the_tree_is_shared(tmp_path: P
     assert [one.guard for one in refusals(standing)] == [Guard.MOUNT_NAMESPACE]
 
 
+@pytest.mark.fault("I3")
 @private_mounts
 def test_a_tree_on_disk_is_refused_unless_allowed(tmp_path: Path) -> None:
     (tmp_path / "mem").mkdir()
@@ -270,6 +272,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.fault("I20")
 def test_the_kernel_frees_the_lock_of_a_killed_instance(tmp_path: Path) -> None:
     mine = InstanceLock(os.fsencode(tmp_path))
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
@@ -289,6 +292,7 @@ def test_the_lock_directory_can_be_named() -> None:
     assert directory({"RECONCILER_LOCK_DIR": "/elsewhere"}) == b"/elsewhere"
 
 
+@pytest.mark.fault("I20", "second instance")
 async def test_a_second_instance_is_refused_and_an_observer_is_not(tmp_path: Path) -> None:
     async def stand() -> Stood:
         return HERE

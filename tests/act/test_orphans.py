@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from reconciler.act.channel import KillJob
 from reconciler.act.orphans import end_orphan
 from reconciler.model.outcome import Outcome, Result
@@ -74,6 +76,7 @@ def test_what_is_no_orphan_any_more_is_left_alone(tmp_path):
             assert stranger.poll() is None
 
 
+@pytest.mark.fault("I14", "I15")
 @private_mounts
 def test_a_bundle_that_points_at_another_ones_cgroup_ends_nobody(tmp_path):
     """config.json is not to be trusted with whom to kill."""
@@ -91,6 +94,7 @@ def test_a_bundle_that_points_at_another_ones_cgroup_ends_nobody(tmp_path):
             assert sum(step.mutations for step in outcome.steps) == 0
 
 
+@pytest.mark.fault("I15", "init.pid of a reused PID")
 @private_mounts
 def test_a_reused_pid_is_nobodys_init(tmp_path):
     with workshop(tmp_path) as (site, hand):

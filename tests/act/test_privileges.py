@@ -166,6 +166,7 @@ def test_without_one_of_them_it_does_not(tmp_path: Path, name: str) -> None:
         assert not is_done(outcome), outcome
 
 
+@pytest.mark.fault("missing CAP_SYS_PTRACE")
 @private_mounts
 @pytest.mark.parametrize("missing", WORKER, ids=lambda one: one.name)
 def test_a_guard_names_the_one_that_is_missing(tmp_path: Path, missing: Privilege) -> None:

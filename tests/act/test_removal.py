@@ -40,6 +40,7 @@ def test_what_is_gone_is_no_trouble(parent: int) -> None:
     assert remove_tree(parent, b"victim", Identity(1, 2, 3), never) == Removed()
 
 
+@pytest.mark.fault("I8")
 def test_another_object_of_the_name_is_left_alone(tmp_path: Path, parent: int) -> None:
     (tmp_path / "victim").mkdir()
     (tmp_path / "victim" / "file").touch()
@@ -55,6 +56,7 @@ def test_another_object_of_the_name_is_left_alone(tmp_path: Path, parent: int) -
     assert (tmp_path / "victim" / "file").exists()
 
 
+@pytest.mark.fault("I2")
 @pytest.mark.parametrize("name", [b"", b".", b"..", b"a/b", b"/", b"../x"])
 def test_a_path_is_refused(parent: int, name: bytes) -> None:
     for call in (
@@ -66,6 +68,7 @@ def test_a_path_is_refused(parent: int, name: bytes) -> None:
             call()
 
 
+@pytest.mark.fault("I23", "odd names")
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_names_are_bytes(tmp_path: Path, parent: int, name: bytes) -> None:
     top = os.fsencode(tmp_path)
@@ -75,6 +78,7 @@ def test_names_are_bytes(tmp_path: Path, parent: int, name: bytes) -> None:
     assert os.listdir(parent) == []
 
 
+@pytest.mark.fault("symlink inside")
 def test_symlinks_go_and_their_targets_stay(tmp_path: Path, parent: int) -> None:
     canary = plant(tmp_path / "canary")
     victim = tmp_path / "victim"
@@ -88,6 +92,7 @@ def test_symlinks_go_and_their_targets_stay(tmp_path: Path, parent: int) -> None
     assert canary.intact()
 
 
+@pytest.mark.fault("id or namespace replaced by a symlink")
 def test_an_id_that_is_a_symlink_is_not_entered(tmp_path: Path, parent: int) -> None:
     canary = plant(tmp_path / "canary")
     (tmp_path / "victim").symlink_to(canary.root)
@@ -99,6 +104,7 @@ def test_an_id_that_is_a_symlink_is_not_entered(tmp_path: Path, parent: int) -> 
     assert (tmp_path / "victim").is_symlink()
 
 
+@pytest.mark.fault("I25", "FIFO, socket, device")
 def test_fifos_sockets_and_devices_are_unlinked_unopened(tmp_path: Path, parent: int) -> None:
     from inotify_simple import INotify, flags
 
@@ -119,6 +125,7 @@ def test_fifos_sockets_and_devices_are_unlinked_unopened(tmp_path: Path, parent:
     assert not any(mask & (flags.OPEN | flags.ACCESS | flags.MODIFY) for mask in seen)
 
 
+@pytest.mark.fault("SIGTERM mid-removal")
 def test_told_to_stop_it_stops_at_an_entry_and_goes_on_later(tmp_path: Path, parent: int) -> None:
     victim = tmp_path / "victim"
     (victim / "sub").mkdir(parents=True)
@@ -185,6 +192,7 @@ def test_a_directory_that_is_filled_for_ever_is_given_up(tmp_path: Path, parent:
     assert os.listdir(parent) == []
 
 
+@pytest.mark.fault("mount or symlink appearing mid-walk")
 def test_a_listed_directory_that_became_a_symlink_is_unlinked(tmp_path: Path, parent: int) -> None:
     canary = plant(tmp_path / "canary")
     victim = tmp_path / "victim"

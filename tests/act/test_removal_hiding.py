@@ -55,6 +55,7 @@ def racing_rename(monkeypatch: pytest.MonkeyPatch, before, after=lambda: None) -
     monkeypatch.setattr(kernel, "renameat2", rename)
 
 
+@pytest.mark.fault("id created again between look and action")
 def test_an_id_created_again_at_the_last_instant_gets_its_name_back(
     tmp_path: Path, parent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +77,7 @@ def test_an_id_created_again_at_the_last_instant_gets_its_name_back(
     assert sorted(os.listdir(parent)) == ["old", "victim"]
 
 
+@pytest.mark.fault(".id existing when we rename")
 def test_where_the_name_cannot_be_given_back_nothing_is_overwritten_and_it_is_said(
     tmp_path: Path, parent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +104,7 @@ def test_where_the_name_cannot_be_given_back_nothing_is_overwritten_and_it_is_sa
     assert parse_hidden(os.fsencode(hidden.name)) != hidden.stat().st_ino  # nobody's leftover
 
 
+@pytest.mark.fault("hidden .id")
 @pytest.mark.parametrize(
     ("name", "ino"),
     [

@@ -26,6 +26,7 @@ def nest(parent: int, names: list[bytes]) -> None:
     os.close(fd)
 
 
+@pytest.mark.fault("depth 3,000")
 @private_mounts
 def test_a_tree_3000_deep_needs_few_handles(tmp_path: Path) -> None:
     tmpfs(tmp_path)
@@ -91,6 +92,7 @@ def test_many_entries_go_in_batches(
     assert os.listdir(parent) == []
 
 
+@pytest.mark.fault("100,000 entries")
 @private_mounts
 def test_100000_entries_in_one_directory(tmp_path: Path) -> None:
     tmpfs(tmp_path, "size=256m,nr_inodes=0")

@@ -78,6 +78,7 @@ MOUNTS = [same_filesystem, other_filesystem, a_tmpfs, an_overlay, a_stack]
 PLACES = ["extra", "rootfs", "rootfs/data"]
 
 
+@pytest.mark.fault("I1", "foreign mount", "same-filesystem bind")
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("make", MOUNTS, ids=lambda make: make.__name__)
 @private_mounts
@@ -104,6 +105,7 @@ def test_a_mount_below_blocks_and_keeps_its_data(
         assert canary.intact()
 
 
+@pytest.mark.fault("I1", "file bind over config.json")
 @pytest.mark.parametrize("place", ["config.json", "rootfs/data/file"])
 @private_mounts
 def test_a_file_mounted_over_a_file_blocks_and_is_kept(tmp_path: Path, place: str) -> None:
@@ -120,6 +122,7 @@ def test_a_file_mounted_over_a_file_blocks_and_is_kept(tmp_path: Path, place: st
     assert (victim / place).read_bytes() == (canary.root / "data-0").read_bytes()
 
 
+@pytest.mark.fault("I1", "I3")
 @private_mounts
 def test_a_bundle_that_is_a_mount_point_itself_is_not_entered(tmp_path: Path) -> None:
     victim = bundle(tmp_path)
@@ -148,6 +151,7 @@ def test_a_former_mount_point_that_is_still_one_is_kept(tmp_path: Path) -> None:
     assert canary.intact()
 
 
+@pytest.mark.fault("I1", "mount or symlink appearing mid-walk")
 @pytest.mark.parametrize("moment", range(1, 8))  # a bundle has seven entries
 @private_mounts
 def test_a_mount_that_appears_at_any_moment_of_the_walk_is_not_entered(
@@ -176,6 +180,7 @@ def test_a_mount_that_appears_at_any_moment_of_the_walk_is_not_entered(
     assert canary.intact()
 
 
+@pytest.mark.fault("read-only filesystem")
 @private_mounts
 def test_a_read_only_filesystem_blocks(tmp_path: Path) -> None:
     tmpfs(tmp_path)
@@ -194,6 +199,7 @@ def test_a_read_only_filesystem_blocks(tmp_path: Path) -> None:
     assert identity(parent) == expected
 
 
+@pytest.mark.fault("immutable file")
 @private_mounts
 def test_an_immutable_file_blocks_and_is_named_and_goes_once_it_may(tmp_path: Path) -> None:
     victim = bundle(tmp_path)
@@ -213,6 +219,7 @@ def test_an_immutable_file_blocks_and_is_named_and_goes_once_it_may(tmp_path: Pa
     assert not victim.exists()
 
 
+@pytest.mark.fault("FIFO, socket, device")
 @private_mounts
 def test_devices_are_unlinked(tmp_path: Path) -> None:
     victim = bundle(tmp_path)
@@ -223,6 +230,7 @@ def test_devices_are_unlinked(tmp_path: Path) -> None:
     assert not victim.exists()
 
 
+@pytest.mark.fault("state filesystem full (bytes, inodes)")
 @private_mounts
 def test_a_full_filesystem_does_not_hinder_removal(tmp_path: Path) -> None:
     tmpfs(tmp_path, "size=64k,nr_inodes=12")

@@ -16,6 +16,7 @@ from tests.support.hand import assert_blocked, assert_cleaned, assert_untouched,
 from tests.support.mountns import private_mounts
 
 
+@pytest.mark.fault("idle overlay")
 @private_mounts
 def test_takes_the_steps_in_the_order_that_keeps_the_id_locked(tmp_path: Path) -> None:
     with workshop(tmp_path) as (made, hand):
@@ -79,6 +80,7 @@ def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
         assert (again.look, again.steps) == (None, ())
 
 
+@pytest.mark.fault("busy rootfs")
 @private_mounts
 def test_a_busy_rootfs_blocks_names_its_holder_and_is_cleaned_once_free(tmp_path: Path) -> None:
     with workshop(tmp_path) as (made, hand):
@@ -110,6 +112,7 @@ def test_detaches_a_busy_rootfs_only_where_that_is_configured(tmp_path: Path) ->
         assert "detached" in step(outcome, "unmount").detail
 
 
+@pytest.mark.fault("I13", "foreign mount", "file bind over config.json")
 @pytest.mark.parametrize("where", ["extra", "rootfs/etc", "config.json"])
 @private_mounts
 def test_a_foreign_mount_blocks_before_anything_is_touched(tmp_path: Path, where: str) -> None:
@@ -145,6 +148,7 @@ def test_a_rootfs_that_lives_in_memory_is_not_unmounted(tmp_path: Path) -> None:
         assert precious.intact()
 
 
+@pytest.mark.fault("I12", "stacked mounts")
 @private_mounts
 def test_takes_off_a_whole_stack(tmp_path: Path) -> None:
     with workshop(tmp_path) as (made, hand):
@@ -170,6 +174,7 @@ def test_a_rootfs_with_files_of_its_own_is_kept(tmp_path: Path) -> None:
         assert precious.intact()
 
 
+@pytest.mark.fault("I8")
 @private_mounts
 def test_another_object_of_the_same_name_is_left_alone(tmp_path: Path) -> None:
     with workshop(tmp_path) as (made, hand):
@@ -184,6 +189,7 @@ def test_another_object_of_the_same_name_is_left_alone(tmp_path: Path) -> None:
         assert_untouched(outcome, bundle, left)
 
 
+@pytest.mark.fault("id or namespace replaced by a symlink")
 @private_mounts
 def test_a_bundle_replaced_by_a_symlink_is_left_alone(tmp_path: Path) -> None:
     with workshop(tmp_path) as (made, hand):
@@ -205,6 +211,7 @@ def occupy_cgroup(made: Site, bundle: Bundle) -> "subprocess.Popen[bytes]":
     return process
 
 
+@pytest.mark.fault("I14", "cgroup populated", "host-pid container whose init is gone")
 @private_mounts
 def test_a_bundle_whose_cgroup_holds_a_process_is_left_alone(tmp_path: Path) -> None:
     with workshop(tmp_path) as (made, hand):
@@ -221,6 +228,7 @@ def test_a_bundle_whose_cgroup_holds_a_process_is_left_alone(tmp_path: Path) -> 
         assert bundle.mounts() == [str(bundle.rootfs)]
 
 
+@pytest.mark.fault("I14", "cgroup populated")
 @private_mounts
 def test_a_process_that_appears_in_a_cgroup_meanwhile_ends_the_attempt(tmp_path: Path) -> None:
     with workshop(tmp_path) as (made, hand):
@@ -258,6 +266,7 @@ def test_a_bundle_with_a_living_shim_is_left_alone(tmp_path: Path) -> None:
         assert_untouched(outcome, bundle, [*left[:3], bundle.socket, *left[3:]])
 
 
+@pytest.mark.fault("I5")
 @private_mounts
 def test_silence_of_containerd_is_not_its_absence(tmp_path: Path) -> None:
     with workshop(tmp_path) as (made, hand):

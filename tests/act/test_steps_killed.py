@@ -73,6 +73,7 @@ def run_again(made: Site, hand: Hand, bundle: Bundle) -> None:
         assert outcome.result is Result.CLEANED, outcome
 
 
+@pytest.mark.fault("I9", "SIGKILL anywhere")
 @pytest.mark.safety
 @pytest.mark.parametrize("before", [True, False])
 @private_mounts
@@ -96,6 +97,7 @@ def test_killed_anywhere_the_next_run_converges(tmp_path: Path, before: bool) ->
         assert kills > 25
 
 
+@pytest.mark.fault("I22")
 @private_mounts
 def test_the_records_count_every_mutating_call(tmp_path: Path) -> None:
     with workshop(tmp_path) as (made, hand):

@@ -309,6 +309,7 @@ def test_openers_of_streams_are_seen_or_the_question_stays_open(tmp_path: Path) 
     assert b"canary-of-this-test-stdin" in found
 
 
+@pytest.mark.fault("hidden .id")
 @private_mounts
 def test_finishes_a_removal_of_ours_and_no_other(tmp_path: Path) -> None:
     with workshop(tmp_path) as (made, hand):

@@ -58,6 +58,7 @@ def process(*command: str | Path, **more) -> Iterator[subprocess.Popen[bytes]]:
             running.kill()
 
 
+@pytest.mark.fault("I12", "stacked mounts")
 @private_mounts
 def test_a_stack_of_five_goes(tmp_path: Path) -> None:
     fd = bundle(tmp_path, layers=5)
@@ -66,6 +67,7 @@ def test_a_stack_of_five_goes(tmp_path: Path) -> None:
     assert unmount_stack(fd, b"rootfs", frozenset()) == Unmounted()
 
 
+@pytest.mark.fault("I12", "stacked mounts")
 @private_mounts
 def test_a_stack_deeper_than_the_bound_blocks(tmp_path: Path) -> None:
     fd = bundle(tmp_path, layers=5)
@@ -103,6 +105,7 @@ def test_a_mount_nobody_judged_stays(tmp_path: Path) -> None:
     assert canary.intact()
 
 
+@pytest.mark.fault("I13", "foreign mount")
 @private_mounts
 def test_a_mount_below_is_named_and_stays_even_where_detaching_is_allowed(tmp_path: Path) -> None:
     fd = bundle(tmp_path, layers=2)
@@ -119,6 +122,7 @@ def test_a_mount_below_is_named_and_stays_even_where_detaching_is_allowed(tmp_pa
     assert canary.intact()
 
 
+@pytest.mark.fault("I12")
 @private_mounts
 def test_a_symlink_is_not_followed(tmp_path: Path) -> None:
     target = tmp_path / "target"
@@ -197,6 +201,7 @@ def holding(rootfs: Path, how: str) -> Iterator[int]:
         yield running.pid
 
 
+@pytest.mark.fault("busy rootfs")
 @pytest.mark.parametrize("how", ["cwd", "root", "exe", "fd"])
 @private_mounts
 def test_who_keeps_it_busy_is_named_and_once_it_ends_it_goes(tmp_path: Path, how: str) -> None:
@@ -259,6 +264,7 @@ def test_holders_of_nothing_are_none(tmp_path: Path) -> None:
     os.close(fd)
 
 
+@pytest.mark.fault("dead FUSE on rootfs")
 @private_mounts
 def test_a_mount_whose_server_is_dead_holds_nothing_up(tmp_path: Path) -> None:
     fd = bundle(tmp_path)

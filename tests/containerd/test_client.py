@@ -121,6 +121,7 @@ async def test_the_deadline_counts_for_all_namespaces_together(tmp_path: Path) -
             assert await failure_of(client_of(fake, 0.5)) is Failure.TIMEOUT
 
 
+@pytest.mark.fault("containerd SIGSTOPped")
 async def test_a_stopped_process_behind_the_socket_is_no_answer_in_time(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         path = os.fsencode(tmp_path / "s")

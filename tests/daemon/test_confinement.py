@@ -258,6 +258,7 @@ def test_without_its_two_capabilities_it_would_be_blind(tmp_path: Path) -> None:
     run(main, tmp_path)
 
 
+@pytest.mark.fault("hidepid /proc")
 @private_mounts
 @pytest.mark.parametrize("options", ["hidepid=2,gid=4321", "hidepid=4"])
 def test_a_process_that_is_hidden_from_it_is_no_answer(tmp_path: Path, options: str) -> None:

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.kernel
 SLOW = 1000
 
 
+@pytest.mark.fault("1,000 slow connections, a 1 MB header")
 @enforces
 def test_slow_clients_and_a_huge_header_delay_no_cleanup(
     site: Site, answering: FakeContainerd
@@ -139,6 +140,7 @@ def test_every_promised_metric_is_there_before_anything_happens(
     assert found["containerd_up"] == 1
 
 
+@pytest.mark.fault("I22")
 @enforces
 def test_metrics_are_records_are_system_calls(site: Site, answering: FakeContainerd) -> None:
     strace = needs("strace")

@@ -104,6 +104,7 @@ def test_one_that_may_not_act_never_says_ready(site: Site) -> None:
 
 
 @pytest.mark.parametrize("kind", ["stale", "full"])
+@pytest.mark.fault("NOTIFY_SOCKET missing, stale, full")
 def test_a_manager_that_does_not_hear_holds_nothing_up(site: Site, kind: str) -> None:
     with managing(site.base / "notify") as manager:
         if kind == "stale":

@@ -30,6 +30,7 @@ def test_a_signal_loads_anew_and_the_log_says_what_changed(
         assert daemon.metrics()["config_last_reload_successful"] == 1
 
 
+@pytest.mark.fault("I21", "bad configuration on reload")
 def test_a_bad_file_changes_nothing_and_shows_everywhere(
     site: Site, answering: FakeContainerd
 ) -> None:

@@ -49,6 +49,7 @@ def test_enforcing_removes_what_is_due(site: Site, answering: FakeContainerd) ->
     assert site.left() == set()
 
 
+@pytest.mark.fault("I21", "bad configuration at start")
 def test_a_bad_configuration_is_78_with_every_problem(site: Site) -> None:
     site.write(watch__backend="magic", cleanup__grce="1s")
     done = program(site, "daemon", "--config", str(site.config))
@@ -87,6 +88,7 @@ def test_a_guard_that_refuses_is_77_with_the_reason(site: Site) -> None:
     assert "not on a tmpfs" in last
 
 
+@pytest.mark.fault("I20", "second instance")
 @enforces
 def test_a_second_instance_on_the_tree_is_77(site: Site, answering: FakeContainerd) -> None:
     site.write(mode="enforce")
@@ -104,6 +106,7 @@ def test_a_second_instance_on_the_tree_is_77(site: Site, answering: FakeContaine
             assert next_one.end()[0] == 0
 
 
+@pytest.mark.fault("stale unix socket")
 def test_a_socket_left_by_a_killed_daemon_is_taken_over(site: Site) -> None:
     with running(site) as daemon:
         daemon.process.kill()
@@ -121,6 +124,7 @@ def test_what_is_no_socket_is_left_where_it_is(site: Site) -> None:
     assert site.socket.read_text() == "precious"
 
 
+@pytest.mark.fault("port in use")
 def test_a_port_in_use_is_one_line(site: Site) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -140,6 +144,7 @@ def test_only_root_may_give_orders(site: Site) -> None:
         assert daemon.reload() == (200, "ok\n")
 
 
+@pytest.mark.fault("SIGTERM mid-removal")
 @enforces
 def test_an_end_comes_at_an_entry_boundary(site: Site, answering: FakeContainerd) -> None:
     bundle = site.make("large")
@@ -181,6 +186,7 @@ def test_waiting_goes_on_after_a_restart(site: Site, answering: FakeContainerd) 
         assert float(str(line["due_in_seconds"])) > 3600 - 0.5
 
 
+@pytest.mark.fault("log pipe nobody reads")
 def test_a_log_nobody_reads_holds_nothing_up(site: Site, answering: FakeContainerd) -> None:
     for number in range(200):
         site.make(f"b{number}")
@@ -193,6 +199,7 @@ def test_a_log_nobody_reads_holds_nothing_up(site: Site, answering: FakeContaine
     os.close(readable)
 
 
+@pytest.mark.fault("disk full under the journal")
 @private_mounts
 def test_a_journal_on_a_full_disk_is_told_and_holds_nothing_up(site: Site) -> None:
     (site.base / "disk").mkdir()
@@ -237,6 +244,7 @@ def test_a_run_is_recorded_where_the_configuration_says(
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.fault("RLIMIT_NOFILE 32")
 def test_it_lives_with_few_handles(site: Site, answering: FakeContainerd) -> None:
     for number in range(40):
         site.make(f"b{number}")

@@ -162,6 +162,7 @@ def test_what_lives_is_never_cleaned_however_long_it_lives(look):
     assert world.cleans() == []
 
 
+@pytest.mark.fault("I7")
 def test_unknown_never_becomes_leftover_by_waiting():
     world = World(Policies(GREEDY, node_max_size=1, recheck=300.0))
     world.listed(a=1)

@@ -58,6 +58,7 @@ def truly_dead(facts: Facts) -> bool:
     )
 
 
+@pytest.mark.fault("I5")
 def test_leftover_needs_every_witness_and_nothing_else_is_leftover():
     in_creation = 0
     for facts, young in everything():
@@ -86,6 +87,7 @@ def test_what_lives_or_may_live_is_never_leftover():
             assert judge.__wrapped__(facts, young=young).verdict is not Verdict.LEFTOVER
 
 
+@pytest.mark.fault("I5")
 @pytest.mark.parametrize(
     "silent",
     [
@@ -114,6 +116,7 @@ def test_any_one_silent_witness_makes_it_unknown(silent):
     assert judgement.reason
 
 
+@pytest.mark.fault("I5")
 @pytest.mark.parametrize(
     "witness", ["helper", "shim", "init", "cgroup", "runtime", "task", "kind", "identifier"]
 )

@@ -31,6 +31,7 @@ DAY = 86400.0
 # ---------------------------------------------------------------------------- clocks
 
 
+@pytest.mark.fault("wall clock jumps")
 def test_a_wall_clock_that_jumps_ahead_makes_nothing_older():
     world = leftover(threshold=DAY)
     world.wall_offset = 365 * DAY
@@ -39,6 +40,7 @@ def test_a_wall_clock_that_jumps_ahead_makes_nothing_older():
     assert world.cleans() == []
 
 
+@pytest.mark.fault("wall clock jumps")
 def test_a_wall_clock_that_was_wrong_at_boot_makes_nothing_older_than_the_boot():
     world = World(Policies(default=replace(ENFORCE, threshold=BOOTED + 1000.0)))
     world.listed(a=1)
@@ -48,6 +50,7 @@ def test_a_wall_clock_that_was_wrong_at_boot_makes_nothing_older_than_the_boot()
     assert world.cleans() == []
 
 
+@pytest.mark.fault("mtime in the future")
 def test_a_file_from_the_future_is_young():
     world = World(Policies(default=replace(ENFORCE, threshold=60.0)))
     world.listed(a=1)
@@ -59,6 +62,7 @@ def test_a_file_from_the_future_is_young():
     assert world.cleans() == ["ns/a"]
 
 
+@pytest.mark.fault("mtime in the future")
 def test_a_file_from_the_future_does_not_stay_young_with_every_look():
     """Found by the node machine: a clock set back a day kept a dead creation `starting`."""
     world = World()

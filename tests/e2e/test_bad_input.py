@@ -89,6 +89,7 @@ def test_neither_containerd_nor_its_lock_is_no_proof(node: Node, dead: Task) -> 
     assert before.changes(Snapshot.take(node, [dead])) == []
 
 
+@pytest.mark.fault("containerd SIGSTOPped")
 def test_a_containerd_that_hangs_is_waited_for_and_not_taken_for_dead(
     node: Node, dead: Task
 ) -> None:

@@ -27,6 +27,7 @@ mass_deaths = 1000
 SOAK = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 30)]
 
 
+@pytest.mark.fault("I6", "live container", "stopped task")
 @pytest.mark.parametrize("seed", [0, 1, *SOAK])
 def test_chaos(node: Node, tmp_path: Path, seed: int) -> None:
     config = tmp_path / "config.toml"

@@ -14,6 +14,14 @@ pytestmark = [pytest.mark.containerd, pytest.mark.safety]
 BLOCKED = 75
 
 
+@pytest.mark.fault(
+    "I6",
+    "live container",
+    "stopped task",
+    "shared pod shim with a dead member",
+    "shim killed, init alive",
+    "bundle being created slowly",
+)
 @pytest.mark.parametrize("also_lost", [(), ("runtime",)], ids=["plainly", "at every bundle"])
 def test_what_containerds_restart_left_is_removed_and_the_living_untouched(
     kubernetes: Node, also_lost: tuple[str, ...]
@@ -31,6 +39,7 @@ def test_what_containerds_restart_left_is_removed_and_the_living_untouched(
         assert before.changes(scene.living_part()) == []
 
 
+@pytest.mark.fault("I6", "containerd stopped, containers live")
 def test_the_dead_are_removed_while_containerd_is_down(kubernetes: Node) -> None:
     node = kubernetes
     with crashed(node, restart=False) as scene:
@@ -70,6 +79,7 @@ def test_scan_tells_the_dead_from_every_kind_of_living(kubernetes: Node) -> None
     assert set(product.verdicts(told, "k8s.io").values()) == {"running"}
 
 
+@pytest.mark.fault("I13", "busy rootfs", "foreign mount")
 def test_what_is_in_the_way_is_left_alone_named_and_removed_later(node: Node) -> None:
     busy, foreign, free = (node.run(name) for name in ("busy", "foreign", "free"))
     canary = node.root / "canary"
@@ -101,6 +111,7 @@ def test_what_is_in_the_way_is_left_alone_named_and_removed_later(node: Node) ->
     assert dict(tree(canary)) == planted
 
 
+@pytest.mark.fault("hidden .id")
 def test_a_removal_of_containerds_that_was_cut_short_is_found(node: Node) -> None:
     task = node.run("cut")
     node.crash(task)

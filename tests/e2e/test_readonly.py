@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.containerd, pytest.mark.safety]
 NAME = "no-runtime"
 
 
+@pytest.mark.fault("I11")
 @pytest.mark.parametrize("restart", [True, False], ids=["containerd up", "containerd down"])
 def test_no_call_of_a_look_changes_anything(
     kubernetes: Node, tmp_path: Path, restart: bool

@@ -133,6 +133,7 @@ async def test_whatever_is_no_journal_is_never_moved_nor_written(tmp_path: Path,
             check_target(path)
 
 
+@pytest.mark.fault("disk full under the journal")
 async def test_a_full_disk_loses_records_says_how_many_and_recovers(tmp_path: Path):
     path = tmp_path / "run.jsonl"
     async with starts(path) as recorder:

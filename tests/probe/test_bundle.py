@@ -134,6 +134,7 @@ PID_FILES: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.fault("init.pid empty, text, negative, 10 MB, symlink, FIFO")
 @pytest.mark.parametrize("kind", PID_FILES)
 def test_an_init_pid_without_a_pid_names_nobody(world: World, kind: str) -> None:
     here = world.bundle()
@@ -147,6 +148,7 @@ def test_an_init_pid_without_a_pid_names_nobody(world: World, kind: str) -> None
     assert Entries.INIT_PID in look.entries
 
 
+@pytest.mark.fault("init.pid empty, text, negative, 10 MB, symlink, FIFO")
 @pytest.mark.parametrize("kind", PID_FILES)
 def test_a_useless_init_pid_does_not_hide_a_living_init(world: World, kind: str) -> None:
     pid = world.child()
@@ -156,6 +158,7 @@ def test_a_useless_init_pid_does_not_hide_a_living_init(world: World, kind: str)
     assert world.look().init.state is InitState.ALIVE
 
 
+@pytest.mark.fault("init.pid of a reused PID")
 def test_a_pid_reused_by_another_process_is_dead(world: World) -> None:
     pid = world.child()
     world.bundle(pid=pid, start=start_of(pid) + 1)
@@ -186,6 +189,7 @@ def test_death_is_seen_by_the_next_look(world: World) -> None:
 # ---------------------------------------------------------------------- runc's state
 
 
+@pytest.mark.fault("torn state.json")
 @pytest.mark.parametrize("cut", [0, 1, 20, 60, 90])
 def test_a_torn_state_leaves_init_pid_to_speak(world: World, cut: int) -> None:
     world.bundle()
@@ -196,6 +200,7 @@ def test_a_torn_state_leaves_init_pid_to_speak(world: World, cut: int) -> None:
     assert look.created is Answer.YES
 
 
+@pytest.mark.fault("torn state.json")
 def test_a_torn_state_still_tells_pid_and_start(world: World) -> None:
     pid = world.child()
     here = world.bundle(pid=pid, start=start_of(pid))

@@ -30,6 +30,7 @@ def test_a_listener_is_alive_and_sees_a_hang_up(world: World) -> None:
         assert accepted.recv(1) == b""
 
 
+@pytest.mark.fault("wedged shim")
 def test_a_full_backlog_is_alive(world: World) -> None:
     path = world.base / "s"
     world.listen(path, backlog=0)

@@ -38,6 +38,7 @@ def test_a_symlink_is_seen_and_not_followed(world: World) -> None:
     assert look.init.state is InitState.NONE
 
 
+@pytest.mark.fault("id or namespace replaced by a symlink")
 def test_a_namespace_that_is_a_symlink_holds_no_bundles(world: World) -> None:
     world.bundle()
     (world.tree / "alias").symlink_to(world.tree / "default")
@@ -52,6 +53,7 @@ def test_a_file_in_place_of_a_bundle_is_other(world: World) -> None:
     assert world.look(BundleKey(b"default", b"fifo")).kind is Kind.OTHER
 
 
+@pytest.mark.fault("I23")
 @pytest.mark.parametrize("name", [b"new\nline", b"\xff\xfe", b"-rf", b" ", b"tab\t\\", b"n" * 255])
 def test_names_are_bytes(world: World, name: bytes) -> None:
     here = os.fsencode(world.tree) + b"/default/" + name

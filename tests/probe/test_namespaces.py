@@ -101,6 +101,7 @@ def test_a_mount_table_that_is_gone_gives_no_answer(world: World) -> None:
     assert namespaces.shares_mount(TreeMount(1, "tmpfs", 5, None), world.dead()) is Answer.NONE
 
 
+@pytest.mark.fault("missing CAP_SYS_PTRACE")
 @pytest.mark.parametrize(
     ("effective", "lacking"),
     [

@@ -41,6 +41,7 @@ def test_the_collector_notices_an_open(tmp_path: Path) -> None:
     assert opened == ["fifo"]
 
 
+@pytest.mark.fault("I25")
 def test_no_fifo_is_opened_whatever_its_name(world: World) -> None:
     here = world.bundle()
     state = world.state_dir() / "state.json"
@@ -84,6 +85,7 @@ def test_no_symlink_is_followed(world: World) -> None:
     assert look.init.state is InitState.ABSENT
 
 
+@pytest.mark.fault("I25")
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a device")
 def test_no_device_is_opened(world: World) -> None:
     here = world.bundle()
@@ -228,6 +230,7 @@ def test_a_mount_over_a_bundle_hides_it(tmp_path: Path) -> None:
     world.close()
 
 
+@pytest.mark.fault("same-filesystem bind")
 @private_mounts
 def test_a_bind_of_the_same_directory_over_itself_is_a_mount(tmp_path: Path) -> None:
     world = World(tmp_path)
@@ -240,6 +243,7 @@ def test_a_bind_of_the_same_directory_over_itself_is_a_mount(tmp_path: Path) -> 
     world.close()
 
 
+@pytest.mark.fault("I3")
 @private_mounts
 def test_a_namespace_under_a_mount_holds_no_bundles(tmp_path: Path) -> None:
     world = World(tmp_path)
@@ -283,6 +287,7 @@ def test_a_mount_below_a_tree_reached_through_a_symlink_is_named(tmp_path: Path)
     world.close()
 
 
+@pytest.mark.fault("dead FUSE on rootfs")
 @pytest.mark.parametrize("refreshed", [True, False])
 @private_mounts
 def test_a_dead_filesystem_on_rootfs_holds_nobody_up(tmp_path: Path, refreshed: bool) -> None:

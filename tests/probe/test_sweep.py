@@ -141,6 +141,7 @@ def test_the_vanished_do_not_matter(fake: FakeProc) -> None:
     assert b"a" in found.cgroup_names
 
 
+@pytest.mark.fault("hidepid /proc")
 @pytest.mark.parametrize(
     "options", ["rw,hidepid=1", "rw,hidepid=2", "rw,hidepid=invisible", "rw,hidepid=4"]
 )

@@ -59,6 +59,7 @@ def test_what_is_no_namespace_is_not_walked(world: World, namespace: bytes) -> N
     assert world.eyes().list(namespace).bundles == ()
 
 
+@pytest.mark.fault("hidden .id")
 def test_hidden_names_are_told_from_our_own(world: World) -> None:
     here = world.bundle()
     ino = here.stat().st_ino
@@ -159,6 +160,7 @@ def test_a_state_directory_is_no_problem(world: World) -> None:
     assert problem_of(world.base / "run") is None
 
 
+@pytest.mark.fault("I21")
 @pytest.mark.parametrize(
     "path", ["/", "/run", "/run/", "//run/.", "/var/run", "/tmp", "/etc", "run", ""]
 )
@@ -182,6 +184,7 @@ def test_a_missing_directory_is_said_so(tmp_path: Path) -> None:
     assert problem_of(tmp_path / "file") is ProblemKind.NOT_A_DIRECTORY
 
 
+@pytest.mark.fault("I21")
 def test_a_symlink_is_refused(world: World) -> None:
     (world.base / "link").symlink_to(world.base / "run")
     assert problem_of(world.base / "link") is ProblemKind.SYMLINK
@@ -190,6 +193,7 @@ def test_a_symlink_is_refused(world: World) -> None:
     assert problem_of(world.base / "run") is ProblemKind.SYMLINK
 
 
+@pytest.mark.fault("I21")
 def test_another_directory_is_not_containerds(tmp_path: Path) -> None:
     (tmp_path / "home" / "documents").mkdir(parents=True)
     assert problem_of(tmp_path / "home") is ProblemKind.NOT_CONTAINERD

@@ -262,6 +262,7 @@ def test_memory_does_not_grow_with_the_journal(tmp_path: Path):
     assert peaks[1] < peaks[0] * 1.1, f"{peaks} kB"
 
 
+@pytest.mark.fault("journal of 1 GB")
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_gigabyte_is_replayed_in_the_memory_of_a_megabyte(tmp_path: Path):

@@ -308,13 +308,19 @@ class NodeMachine(RuleBasedStateMachine):
             elif self.node.truth(key) is Truth.ALIVE:
                 assert verdict not in (None, Verdict.LEFTOVER), f"{key}: {verdict}"
                 assert verdict is not Verdict.UNKNOWN or self.may_be_anothers(key)
+            elif verdict is Verdict.UNKNOWN and self.may_be_anothers(key):
+                continue
             elif not (self.has_a_living_namesake(key) or self.looks_new_to_the_worker(key)):
                 assert self.node.truth(key) is not Truth.DEAD, f"{key} is dead and stays: {verdict}"
 
     def may_be_anothers(self, key: BundleKey) -> bool:
-        """No file names its shim or its pod: any living shim of its namespace might serve it."""
+        """No file names its shim or its pod, and containerd lists it: who serves it is open."""
         named = self.node.bundles[key].files & (Entries.CONFIG | Entries.ADDRESS)
-        return not named and any(ns == key.namespace for ns, _ in self.node.shims)
+        return (
+            not named
+            and key in self.node.tasks
+            and any(namespace == key.namespace for namespace, _ in self.node.shims)
+        )
 
     def has_a_living_namesake(self, key: BundleKey) -> bool:
         """Processes in a cgroup of this name count for the id, whatever its namespace."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from tests.safety.attacks import ATTACKS, BLOCKED, CLEANED, KEPT, UNSEEN, Attack
 from tests.safety.ground import NOW, ground
@@ -52,7 +53,35 @@ def _attacked(base: Path) -> Told:
         return Told(ends, details, seen, ran.code, on.harm())
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda one: one.name.replace(" ", "-"))
+FAULTS = {
+    "rootfs is a symlink": ("I12", "symlink inside"),
+    "rootfs is a bind of data in memory": ("I1", "same-filesystem bind"),
+    "a directory is mounted beside rootfs": ("I13", "foreign mount"),
+    "a file is mounted over config json": ("file bind over config.json",),
+    "a directory is mounted over the bundle": ("I3",),
+    "links lead out of the bundle": ("symlink inside", "odd names"),
+    "special files lie in it": ("FIFO, socket, device",),
+    "the bundle is a symlink": ("id or namespace replaced by a symlink",),
+    "the namespace is a symlink": ("id or namespace replaced by a symlink",),
+    "the work directory is a mount": ("I1", "I3"),
+    "cgroup paths climb out": ("I14",),
+    "cgroup paths name the root": ("I14",),
+    "cgroup paths name a live task": ("I14",),
+    "init pid is somebody elses": ("init.pid of a reused PID",),
+}
+"""Which faults of the catalogue an attack shows besides I6."""
+
+
+def shown(attack: Attack) -> ParameterSet:
+    faults = pytest.mark.fault("I6", *FAULTS.get(attack.name, ()))
+    return pytest.param(attack, marks=faults, id=attack.name.replace(" ", "-"))
+
+
+def test_every_attack_that_shows_a_fault_is_there() -> None:
+    assert FAULTS.keys() <= {attack.name for attack in ATTACKS}
+
+
+@pytest.mark.parametrize("attack", [shown(attack) for attack in ATTACKS])
 def test_the_bundle_ends_as_it_should(attack: Attack) -> None:
     told = attacked()
     assert told.ends[attack.name] == attack.expected, (
@@ -61,6 +90,7 @@ def test_the_bundle_ends_as_it_should(attack: Attack) -> None:
     )
 
 
+@pytest.mark.fault("I6", "live container", "stopped task")
 def test_nothing_else_was_harmed() -> None:
     told = attacked()
     assert told.harm == []

@@ -82,6 +82,7 @@ class Churn:
         self.handles.append(len(os.listdir("/proc/self/fd")))
 
 
+@pytest.mark.fault("I19")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("bundles", [10_000, pytest.param(100_000, marks=pytest.mark.slow)])
 async def test_memory_handles_and_series_do_not_grow_with_what_came_and_went(bundles: int) -> None:
@@ -106,6 +107,7 @@ MAY_KILL_A_CHILD = {"act/hooks.py", "demo/processes.py"}
 """Through `Popen.kill`, whose child is not reaped before."""
 
 
+@pytest.mark.fault("I15")
 def test_a_signal_goes_through_a_pidfd_and_only_where_somebody_has_thought_about_it() -> None:
     """I15: no pid ever reaches a signal."""
     root = Path(reconciler.__file__).parent

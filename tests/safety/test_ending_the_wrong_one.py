@@ -6,10 +6,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from reconciler.demo.processes import Process
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from tests.safety.attacks import name_cgroups
 from tests.safety.ground import Ground, ground, name_init
+from tests.safety.populated import populate
 from tests.safety.working import working
 from tests.support.bundles import CGROUPS, DOWN, Bundle
 from tests.support.mountns import private_mounts
@@ -25,15 +25,6 @@ def end(on: Ground, bundle: Bundle) -> Outcome:
     return anyio.run(main)
 
 
-def populate(groups: tuple[Path, ...]) -> Process:
-    process = Process(["innocent"])
-    for group in groups:
-        group.mkdir(parents=True, exist_ok=True)
-        if "cpuset" not in group.parts:
-            (group / "cgroup.procs").write_text(str(process.pid))
-    return process
-
-
 def point_at(bundle: Bundle, groups: tuple[Path, ...]) -> None:
     for group in bundle.cgroups:
         group.rmdir()
@@ -41,6 +32,7 @@ def point_at(bundle: Bundle, groups: tuple[Path, ...]) -> None:
     name_cgroups(bundle, path, {group.parts[4]: str(group) for group in groups})
 
 
+@pytest.mark.fault("I14", "I15")
 @private_mounts
 def test_a_task_of_the_same_id_in_another_namespace_lives(tmp_path: Path) -> None:
     with ground(tmp_path) as on:
@@ -56,6 +48,7 @@ def test_a_task_of_the_same_id_in_another_namespace_lives(tmp_path: Path) -> Non
         assert on.harm() == []
 
 
+@pytest.mark.fault("I14", "I15")
 @private_mounts
 def test_a_task_whose_id_ends_in_this_one_lives(tmp_path: Path) -> None:
     """`cri-containerd-x-c1.scope` is that of `x-c1`, though it ends in `-c1`."""
@@ -78,6 +71,7 @@ def test_a_task_whose_id_ends_in_this_one_lives(tmp_path: Path) -> None:
         assert on.harm() == []
 
 
+@pytest.mark.fault("I15", "init.pid of a reused PID")
 @private_mounts
 def test_an_init_that_a_state_file_borrowed_lives(tmp_path: Path) -> None:
     """Pid and start time of a live task's init, and nothing else of it."""

@@ -1,110 +1,36 @@
 """Filesystems that hang, crawl or are frozen: the loop turns, others go on, an end is an end.
 
-The lag of the loop is that of a task that ticks beside it, without the time that others had the
-processor. What is measured is the whole program in this process, and in the end as a command.
+What is measured is the whole program in this process, and in the end as a command.
 """
 
-import fcntl
 import os
 import select
-import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import anyio
 import pytest
 from typing_extensions import override
 
-from reconciler.assembly import Opened, Setup, opened
-from reconciler.cli.watching import Ended, Plan, watch
-from reconciler.decide.decisions import Decision
-from reconciler.decide.policy import Policies, Policy
-from reconciler.loop import Loop
+from reconciler.assembly import Opened
 from reconciler.model.observations import Observation, Stamp
-from reconciler.model.outcome import Outcome, Result
-from reconciler.ports import Listener
+from reconciler.model.outcome import Outcome
 from tests.safety import straced
+from tests.safety.frozen import frozen_disk, work_dir_began
 from tests.safety.ground import Ground, environment, ground, wait_for
+from tests.safety.watched import LAG, Watched, run
 from tests.safety.working import hidden_of
 from tests.support.bundles import Bundle
 from tests.support.deadfuse import dead_fuse
-from tests.support.mountns import in_private_mounts, mount, private_mounts, umount
+from tests.support.mountns import in_private_mounts, private_mounts, umount
 
 pytestmark = pytest.mark.safety
 
-LAG = 0.25
-TICK = 0.01
 STOP = 5.0
-PATIENCE = 30.0
-NOW = Policy(enforce=True, grace=0.2, threshold=0.0, max_age=None, max_size=None)
-FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
-
-
-@dataclass
-class Watched(Listener):
-    """A run in this process: what came of each bundle, and by how much the loop was ever late."""
-
-    done: dict[str, list[Outcome]] = field(default_factory=dict)
-    lag: float = 0.0
-    ended: Ended | None = None
-
-    @override
-    def observed(self, stamp: Stamp, observation: Observation) -> None:
-        if isinstance(observation, Outcome):
-            self.done.setdefault(observation.key.id.decode(), []).append(observation)
-
-    @override
-    def decided(self, stamp: Stamp, decision: Decision) -> None:
-        pass
-
-    def cleaned(self, *bundles: Bundle) -> bool:
-        """Whether all of these are gone."""
-        return all(
-            any(one.result is Result.CLEANED for one in self.done.get(bundle.path.name, ()))
-            for bundle in bundles
-        )
-
-
-def waited_for_a_processor() -> float:
-    """Seconds this thread could have run while others did: that is the machine's lag."""
-    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
-
-
-def run(
-    on: Ground,
-    until: Callable[[Watched], bool],
-    *,
-    before: Callable[[Opened], None] = lambda _: None,
-    watched: Watched | None = None,
-) -> Watched:
-    """Run the program until something holds, and measure its lag all the while."""
-    watched = watched or Watched()
-
-    async def story(_: Loop) -> None:
-        deadline = anyio.current_time() + PATIENCE
-        while not until(watched):
-            asked, waited = anyio.current_time(), waited_for_a_processor()
-            await anyio.sleep(TICK)
-            late = anyio.current_time() - asked - TICK
-            watched.lag = max(watched.lag, late - (waited_for_a_processor() - waited))
-            assert asked < deadline, watched.done
-
-    async def main() -> None:
-        setup = Setup(on.site.layout, Policies(default=NOW), locks=os.fsencode(on.site.base))
-        async with opened(setup, acting=True, watching=True) as session:
-            before(session)
-            plan = Plan(setup.policies, relist=0.5, story=story, stop_hands=session.executor.stop)
-            watched.ended = await watch(session.stages, plan, [watched])
-
-    anyio.run(main)
-    assert watched.ended is not None
-    assert watched.ended.refused == ()
-    return watched
 
 
 class Blocking(Watched):
@@ -117,6 +43,7 @@ class Blocking(Watched):
             select.select([], [], [], LAG * 1.5)
 
 
+@pytest.mark.fault("control: a loop that is held up")
 @private_mounts
 def test_a_loop_that_is_held_up_is_noticed(tmp_path: Path) -> None:
     with ground(tmp_path) as on:
@@ -124,6 +51,7 @@ def test_a_loop_that_is_held_up_is_noticed(tmp_path: Path) -> None:
         assert run(on, lambda one: one.cleaned(dead), watched=Blocking()).lag > LAG
 
 
+@pytest.mark.fault("I18", "dead FUSE on rootfs")
 @pytest.mark.parametrize("place", ["rootfs", "extra", "work", "runc_state", "config.json"])
 @private_mounts
 def test_a_dead_filesystem_holds_nobody_up(tmp_path: Path, place: str) -> None:
@@ -144,6 +72,7 @@ def test_a_dead_filesystem_holds_nobody_up(tmp_path: Path, place: str) -> None:
         assert on.harm() == []
 
 
+@pytest.mark.fault("I18", "slow filesystem")
 @private_mounts
 def test_a_filesystem_that_crawls_holds_nobody_up(tmp_path: Path) -> None:
     """Every call of every worker takes a thousand times as long as it should."""
@@ -187,61 +116,6 @@ def status_of(pid: int | None) -> str:
 
 
 # ------------------------------------------------------------------------------ frozen, stuck
-
-
-@contextmanager
-def frozen_disk(at: Path, fill: Callable[[], None]) -> Iterator[Callable[[], None]]:
-    """Mount an ext4, fill and freeze it; gives what thaws it. Skips where that cannot be done."""
-    for program in ("mkfs.ext4", "losetup"):
-        if shutil.which(program) is None:
-            pytest.skip(f"needs {program}")
-    image = at.parent / "disk.img"
-    with image.open("wb") as disk:
-        disk.truncate(16 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True, capture_output=True)
-    found = subprocess.run(["losetup", "-f", "--show", image], capture_output=True, check=False)
-    if found.returncode != 0:
-        pytest.skip(f"no loop device: {found.stderr.decode()}")
-    device = found.stdout.decode().strip()
-    with ExitStack() as cleanup:
-        cleanup.callback(subprocess.run, ["losetup", "-d", device], check=False)
-        mount(device, at, "ext4")
-        cleanup.callback(umount, at, 2)
-        fill()
-        thaw = _freeze(at)
-        cleanup.callback(thaw)
-        yield thaw
-
-
-def _freeze(at: Path) -> Callable[[], None]:
-    """Freeze a filesystem; gives what thaws it, which happens as well when this process ends."""
-    top = os.open(at, os.O_RDONLY | os.O_DIRECTORY)
-    until_closed, held = os.pipe()
-    guardian = os.fork()
-    if guardian == 0:
-        os.setsid()
-        os.close(held)
-        os.read(until_closed, 1)
-        fcntl.ioctl(top, FITHAW, 0)
-        os._exit(0)
-    os.close(until_closed)
-    try:
-        fcntl.ioctl(top, FIFREEZE, 0)
-    except OSError as error:
-        os.kill(guardian, signal.SIGKILL)
-        os.waitpid(guardian, 0)
-        pytest.skip(f"this kernel does not freeze: {error}")
-    finally:
-        os.close(top)
-    left = [held]
-
-    def thaw() -> None:
-        for fd in left:
-            os.close(fd)
-            os.waitpid(guardian, 0)
-        left.clear()
-
-    return thaw
 
 
 @dataclass
@@ -299,6 +173,7 @@ def has_ended(pid: int) -> bool:
         return True
 
 
+@pytest.mark.fault("I18", "frozen filesystem under work")
 def test_a_frozen_filesystem_under_the_work_directory_holds_nobody_up(tmp_path: Path) -> None:
     in_private_mounts(lambda: _frozen(tmp_path))
 
@@ -332,11 +207,7 @@ def _on_frozen_disk(on: Ground, stuck: Bundle, others: list[Bundle]) -> None:
     assert sorted(alive.rglob("*")) == kept
 
 
-def work_dir_began(bundle: Bundle) -> bool:
-    """Everything before the work directory is gone."""
-    return not bundle.socket.exists() and not bundle.runc_state.exists()
-
-
+@pytest.mark.fault("I18", "SIGTERM with a stuck worker")
 @private_mounts
 def test_sigterm_ends_a_run_in_time_though_a_worker_is_stuck(tmp_path: Path) -> None:
     with ground(tmp_path) as on:
@@ -356,6 +227,7 @@ def test_sigterm_ends_a_run_in_time_though_a_worker_is_stuck(tmp_path: Path) -> 
         assert on.harm() == []
 
 
+@pytest.mark.fault("I18", "SIGTERM with a stuck worker", "frozen filesystem under work")
 def test_sigterm_ends_a_run_in_time_though_a_disk_is_frozen(tmp_path: Path) -> None:
     in_private_mounts(lambda: _frozen_end(tmp_path))
 

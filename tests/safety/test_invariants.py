@@ -20,7 +20,7 @@ from reconciler.model.outcome import Outcome, Result
 from reconciler.probe.tree import TreeEyes
 from reconciler.telemetry.metrics import Metrics
 from tests.safety import straced
-from tests.safety.ground import NOW, Ground, Ran, environment, ground, wait_for
+from tests.safety.ground import NOW, REPOSITORY, Ground, Ran, environment, ground, wait_for
 from tests.safety.straced import Call
 from tests.safety.working import working
 from tests.support.bundles import Bundle, listen
@@ -62,6 +62,7 @@ def written(calls: list[Call]) -> list[Call]:
     ]
 
 
+@pytest.mark.fault("I2", "I12", "I14")
 @private_mounts
 def test_whatever_is_removed_is_named_relative_to_a_handle(tmp_path: Path) -> None:
     """I2, I14: no path reaches a destructive call, and of cgroups nothing is but removed."""
@@ -91,6 +92,7 @@ def _is_below(call: Call) -> bool:
     return bool(re.match(r'\d+, "[^/"][^"]*", AT_REMOVEDIR', call.words))
 
 
+@pytest.mark.fault("I10")
 @private_mounts
 def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
     """I10."""
@@ -108,9 +110,11 @@ LOOKS = {
     "scan": ("scan", "-o", "json"),
     "dry-run": ("clean", "--dry-run", *NOW),
     "observe": ("run", "--once", "--grace", "0s", "--threshold", "0s"),
+    "replay": ("replay", str(REPOSITORY / "tests/replay/journals/seed.jsonl")),
 }
 
 
+@pytest.mark.fault("I11", "I25", "FIFO, socket, device")
 @pytest.mark.parametrize("look", LOOKS)
 @private_mounts
 def test_looking_changes_nothing_and_opens_nothing_that_notices(tmp_path: Path, look: str) -> None:
@@ -141,6 +145,7 @@ def test_looking_changes_nothing_and_opens_nothing_that_notices(tmp_path: Path, 
         assert on.harm() == []
 
 
+@pytest.mark.fault("I22")
 @private_mounts
 def test_calls_records_and_metrics_count_the_same(tmp_path: Path) -> None:
     """I22."""
@@ -176,6 +181,7 @@ def test_calls_records_and_metrics_count_the_same(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------ who may act
 
 
+@pytest.mark.fault("I20", "second instance")
 @private_mounts
 def test_one_instance_acts_on_a_tree_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
     """I20."""
@@ -204,6 +210,7 @@ def test_one_instance_acts_on_a_tree_and_a_killed_one_leaves_no_lock(tmp_path: P
         assert on.harm() == []
 
 
+@pytest.mark.fault("I24", "alien shim")
 @pytest.mark.parametrize(
     "shim", ["containerd-shim-kata-v2", "containerd-shim-runsc-v1", "containerd-shim-spin-v2"]
 )
@@ -235,6 +242,7 @@ NAMES = st.binary(min_size=1, max_size=255).filter(
 ODD = [b"new\nline", b"\xff", b"-rf", b"x" * 255, b"...", b" ", b"*", b"\\", b"a b", b"\x1b[31m"]
 
 
+@pytest.mark.fault("I23", "odd names")
 @private_mounts
 def test_names_are_bytes(tmp_path: Path) -> None:
     """I23: any name in a bundle goes with it; any name in the place of an id is only reported."""

@@ -5,6 +5,7 @@ other call there is, and workers that are killed again and again at the same pla
 """
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,13 +15,15 @@ from tests.safety.working import in_shards
 pytestmark = [pytest.mark.safety, pytest.mark.kernel]
 
 
-def killed(*options: str) -> int:
+def killed(record: Callable[[str, object], None], *options: str) -> int:
     """Kill everywhere; give how many were killed."""
     reports: list[dict[str, Any]] = in_shards("tests.safety.killing", *options)
     places = [sum(sum(kind.values()) for kind in one["calls"].values()) for one in reports]
     attempts = sum(one["attempts"] for one in reports)
     kills = sum(one["killed"] for one in reports)
     sys.stdout.write(f"{kills} killed at {attempts} places\n")  # shown by -rP
+    record("kills", kills)
+    record("losses", sum(len(one["lost"]) for one in reports))
     assert [one["lost"] for one in reports] == [[], []]
     assert [one["left"] for one in reports] == [[], []]
     assert attempts >= min(places) - len(reports)  # each shard learns the calls for itself
@@ -28,12 +31,18 @@ def killed(*options: str) -> int:
     return kills
 
 
+@pytest.mark.fault("I9", "I6", "SIGKILL anywhere")
 @pytest.mark.timeout(180)
-def test_killed_at_every_call_that_changes_or_opens_something_the_next_run_converges() -> None:
-    assert killed() > 200
+def test_killed_at_every_call_that_changes_or_opens_something_the_next_run_converges(
+    record_property: Callable[[str, object], None],
+) -> None:
+    assert killed(record_property) > 200
 
 
+@pytest.mark.fault("I9")
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_killed_five_times_at_every_call_whatsoever_the_next_run_converges() -> None:
-    assert killed("--every", "--times", "5") > 3000
+def test_killed_five_times_at_every_call_whatsoever_the_next_run_converges(
+    record_property: Callable[[str, object], None],
+) -> None:
+    assert killed(record_property, "--every", "--times", "5") > 3000

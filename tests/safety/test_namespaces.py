@@ -65,6 +65,7 @@ def refused(on: Ground, before: tuple[str, ...], guard: str, how: tuple[str, ...
     assert on.harm() == []
 
 
+@pytest.mark.fault("I4")
 @pytest.mark.parametrize("where", ELSEWHERE)
 @private_mounts
 def test_elsewhere_it_refuses_to_enforce_and_still_scans(tmp_path: Path, where: str) -> None:
@@ -73,6 +74,7 @@ def test_elsewhere_it_refuses_to_enforce_and_still_scans(tmp_path: Path, where: 
         refused(on, before, guard)
 
 
+@pytest.mark.fault("I4")
 @private_mounts
 def test_a_run_that_enforces_is_refused_as_well(tmp_path: Path) -> None:
     with ground(tmp_path) as on:
@@ -99,6 +101,7 @@ def containerd(on: Ground, *before: str) -> Iterator[int]:
         os.unlink(address)
 
 
+@pytest.mark.fault("I4")
 @pytest.mark.parametrize(
     ("before", "guard"),
     [
@@ -117,6 +120,7 @@ def test_a_containerd_in_a_namespace_of_its_own_is_the_one_that_counts(
         refused(on, (), guard, ("--without-containerd",))
 
 
+@pytest.mark.fault("I4")
 @private_mounts
 def test_a_containerd_whose_pid_is_not_ours_means_a_foreign_pid_namespace(tmp_path: Path) -> None:
     """Seen from a namespace below its own it has no pid at all (SO_PEERCRED says 0)."""
@@ -125,6 +129,7 @@ def test_a_containerd_whose_pid_is_not_ours_means_a_foreign_pid_namespace(tmp_pa
                 ("--without-containerd",))  # fmt: skip
 
 
+@pytest.mark.fault("I4", "busy rootfs")
 @private_mounts
 def test_in_a_shared_peer_group_it_is_allowed_and_busy_mounts_are_protected(tmp_path: Path) -> None:
     """Another mount namespace whose copy of the tree passes every unmount on, and every EBUSY."""
@@ -149,6 +154,7 @@ def test_in_a_shared_peer_group_it_is_allowed_and_busy_mounts_are_protected(tmp_
         assert on.harm() == []
 
 
+@pytest.mark.fault("I4")
 @private_mounts
 def test_a_copy_of_the_tree_that_is_only_a_slave_is_refused_though_the_rest_is_shared(
     tmp_path: Path,

@@ -6,9 +6,11 @@ RECONCILER_RACE_MOUNTS and RECONCILER_RACE_SECONDS make it longer; as a command 
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from tests.safety.race import EVERY_ATTACK, Report, race
 from tests.safety.removers import REMOVERS
@@ -37,9 +39,15 @@ def run(
     return report
 
 
+@pytest.mark.fault("I1", "I8", "mount or symlink appearing mid-walk")
 @pytest.mark.timeout(SECONDS + 60)
-def test_nothing_is_lost_to_mounts_symlinks_and_exchanges_at_any_moment(tmp_path: Path) -> None:
+def test_nothing_is_lost_to_mounts_symlinks_and_exchanges_at_any_moment(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     report = run(tmp_path, "ours", mounts=MOUNTS, seconds=SECONDS)
+    record_property("mounts", report.mounts)
+    record_property("swaps", report.swaps + report.exchanges)
+    record_property("losses", len(report.lost))
     assert report.lost == []
     assert report.mounts >= AT_LEAST, "too slow to prove anything"
     assert report.removed > 100, "the attackers let nothing be removed, so nothing was raced"
@@ -48,14 +56,18 @@ def test_nothing_is_lost_to_mounts_symlinks_and_exchanges_at_any_moment(tmp_path
     assert report.blocked["foreign mount"] > 0
 
 
+def control(remover: str, attacks: set[str], fault: str) -> ParameterSet:
+    return pytest.param(remover, attacks, marks=pytest.mark.fault(fault), id=remover)
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("remover", "attacks"),
     [
-        ("rmtree", {"mount"}),
-        ("detach-first", {"mount"}),
-        ("device-check", {"mount"}),
-        ("any-object", {"exchange"}),
+        control("rmtree", {"mount"}, "control: shutil.rmtree"),
+        control("detach-first", {"mount"}, "control: lazy detach first"),
+        control("device-check", {"mount"}, "control: st_dev only"),
+        control("any-object", {"exchange"}, "control: any object of that name"),
     ],
 )
 def test_the_race_catches_a_remover_that_loses(

@@ -30,7 +30,7 @@ RENAME_EXCHANGE = 2
 SLOW = 400_000  # microseconds
 
 
-def failed(*options: str) -> int:
+def failed(record: Callable[[str, object], None], *options: str) -> int:
     """Let everything fail; give how often something did."""
     reports: list[dict[str, Any]] = in_shards("tests.safety.faulting", *options)
     faults, looks = (sum(one[name] for one in reports) for name in ("faults", "looks"))
@@ -39,6 +39,8 @@ def failed(*options: str) -> int:
         for result, count in one["results"].items():
             ends[result] = ends.get(result, 0) + count
     sys.stdout.write(f"{faults} faults, {looks} of them in looks; ends: {ends}\n")  # for -rP
+    record("faults", faults)
+    record("losses", sum(len(one["lost"]) for one in reports))
     assert [one["lost"] for one in reports] == [[], []]
     assert [one["wrong"] for one in reports] == [[], []]
     assert [one["left"] for one in reports] == [[], []]
@@ -46,15 +48,20 @@ def failed(*options: str) -> int:
     return faults
 
 
+@pytest.mark.fault("I6", "EIO on one entry", "openat2 ENOSYS, EAGAIN", "read-only filesystem")
 @pytest.mark.timeout(240)
-def test_no_failing_call_breaks_or_harms_anything() -> None:
-    assert failed() > 800
+def test_no_failing_call_breaks_or_harms_anything(
+    record_property: Callable[[str, object], None],
+) -> None:
+    assert failed(record_property) > 800
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_no_failing_call_whatsoever_breaks_or_harms_anything() -> None:
-    assert failed("--every") > 4000
+def test_no_failing_call_whatsoever_breaks_or_harms_anything(
+    record_property: Callable[[str, object], None],
+) -> None:
+    assert failed(record_property, "--every") > 4000
 
 
 def on_ground(base: Path, test: Callable[[Work], Awaitable[None]]) -> None:
@@ -76,6 +83,7 @@ async def faulty(work: Work, bundle: Bundle, *inject: str) -> Outcome:
         return await work.do(bundle)
 
 
+@pytest.mark.fault("EBUSY twice, then success")
 @pytest.mark.parametrize(
     ("call", "when"),
     [
@@ -98,6 +106,7 @@ def test_busy_twice_and_then_not(tmp_path: Path, call: str, when: str) -> None:
     on_ground(tmp_path, main)
 
 
+@pytest.mark.fault("slow filesystem")
 @private_mounts
 def test_slow_calls_change_nothing_but_the_time(tmp_path: Path) -> None:
     async def main(work: Work) -> None:
@@ -146,6 +155,7 @@ def create_again(work: Work, bundle: Bundle) -> None:
     work.on.canaries.append(plant(bundle.path))
 
 
+@pytest.mark.fault("I8", "id created again between look and action")
 @private_mounts
 def test_an_id_created_again_before_the_rename_gets_its_name_back(tmp_path: Path) -> None:
     """Between the look and the rename: what has the name then is another object."""
@@ -164,6 +174,7 @@ def test_an_id_created_again_before_the_rename_gets_its_name_back(tmp_path: Path
     on_ground(tmp_path, main)
 
 
+@pytest.mark.fault("I8")
 @pytest.mark.parametrize("level", ["bundle", "namespace"])
 @pytest.mark.parametrize(
     "call",
@@ -206,6 +217,7 @@ def swap(one: Path, other: Path) -> None:
     kernel.renameat2(here, os.fsencode(one), here, os.fsencode(other), RENAME_EXCHANGE)
 
 
+@pytest.mark.fault("I8", "id created again between look and action")
 @private_mounts
 def test_what_a_new_task_of_the_same_id_owns_is_not_taken_for_the_old_ones(tmp_path: Path) -> None:
     """Once the bundle is another one nothing that goes by the id may be removed any more."""
@@ -223,6 +235,7 @@ def test_what_a_new_task_of_the_same_id_owns_is_not_taken_for_the_old_ones(tmp_p
     on_ground(tmp_path, main)
 
 
+@pytest.mark.fault("I14", "cgroup populated")
 @private_mounts
 def test_a_populated_cgroup_is_seen_though_every_cheap_question_fails(tmp_path: Path) -> None:
     async def main(work: Work) -> None:

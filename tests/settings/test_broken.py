@@ -201,6 +201,7 @@ def complaint(path: Path) -> str:
     return text.replace(str(path), "FILE")
 
 
+@pytest.mark.fault("I21", "bad configuration at start")
 @pytest.mark.parametrize(("text", "expected"), BROKEN)
 def test_it_says_what_is_wrong(tmp_path: Path, text: str, expected: str) -> None:
     path = tmp_path / "config.toml"
@@ -302,6 +303,7 @@ tables = st.recursive(
 )
 
 
+@pytest.mark.fault("I21")
 @given(tables)
 def test_any_table_gets_printable_problems_or_none(table: dict[str, object]) -> None:
     normal, hints = normalised(table)

@@ -181,6 +181,7 @@ async def test_watching_does_not_hinder_unmounting(tree: Tree) -> None:
         await ear.doubt(DoubtKind.ROOT_CHANGED)
 
 
+@pytest.mark.fault("I17", "root unmounted")
 @mounting
 async def test_a_root_unmounted_and_mounted_again_is_watched(tree: Tree) -> None:
     tree.bundle("c1")
@@ -197,6 +198,7 @@ async def test_a_root_unmounted_and_mounted_again_is_watched(tree: Tree) -> None
         assert BundleKey(b"ns", b"c1") not in ear.hints()
 
 
+@pytest.mark.fault("I17", "root over-mounted")
 @mounting
 async def test_a_root_mounted_over_and_bared_again_is_noticed(tree: Tree) -> None:
     bundle = tree.bundle("below")

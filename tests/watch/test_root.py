@@ -26,6 +26,7 @@ def ear() -> Ear:
     return Ear()
 
 
+@pytest.mark.fault("root absent, created later")
 async def test_a_root_that_appears_is_noticed(tmp_path: Path, ear: Ear) -> None:
     tree = Tree(tmp_path / "run" / "containerd", make=False)
     async with running(InotifyBackend(tree.layout), ear):
@@ -36,6 +37,7 @@ async def test_a_root_that_appears_is_noticed(tmp_path: Path, ear: Ear) -> None:
         await ear.hint("ns", "c1")
 
 
+@pytest.mark.fault("root absent, created later")
 async def test_a_root_that_appears_step_by_step_is_noticed(tmp_path: Path, ear: Ear) -> None:
     tree = Tree(tmp_path / "a" / "b" / "c", make=False)
     async with running(InotifyBackend(tree.layout), ear):
@@ -47,6 +49,7 @@ async def test_a_root_that_appears_step_by_step_is_noticed(tmp_path: Path, ear: 
         await ear.doubt(DoubtKind.ROOT_CHANGED)
 
 
+@pytest.mark.fault("I17", "root deleted")
 @pytest.mark.parametrize("held", [False, True], ids=["free", "held open"])
 @pytest.mark.parametrize("levels", [1, 2, 3])
 async def test_a_root_deleted_with_its_parents_and_made_again_is_noticed(
@@ -68,6 +71,7 @@ async def test_a_root_deleted_with_its_parents_and_made_again_is_noticed(
             os.close(handle)
 
 
+@pytest.mark.fault("I17", "root renamed")
 @pytest.mark.parametrize("levels", [1, 2, 3])
 async def test_a_root_renamed_and_replaced_is_noticed(tree: Tree, ear: Ear, levels: int) -> None:
     tree.bundle("old")
@@ -97,6 +101,7 @@ async def test_a_root_made_again_at_once_is_noticed(tree: Tree, ear: Ear) -> Non
         await ear.hint("ns", "new")
 
 
+@pytest.mark.fault("root renamed")
 async def test_a_root_renamed_back_is_watched_again(tree: Tree, ear: Ear) -> None:
     tree.bundle("c1")
     async with running(InotifyBackend(tree.layout), ear):

@@ -76,6 +76,7 @@ def replaced(tree: Tree) -> None:
     upheaval_in_new_tree.mkdir(parents=True)
 
 
+@pytest.mark.fault("I16")
 @pytest.mark.parametrize("change", [play, upheaval, replaced])
 @pytest.mark.parametrize("backend", BACKENDS)
 async def test_the_end_is_the_same(
@@ -100,6 +101,7 @@ async def test_the_end_is_the_same(
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.fault("I17", "overflow")
 async def test_changes_while_nobody_listens_are_found_by_the_relist(tmp_path: Path) -> None:
     """More than the kernel's queue holds, all in one breath of the loop."""
     tree = Tree(tmp_path / "run")
@@ -152,6 +154,7 @@ def change(tree: Tree, what: int, namespace: int, id_: int, number: int) -> None
         pass  # it cannot be done now
 
 
+@pytest.mark.fault("I16", "I17")
 @settings(
     max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )

@@ -209,6 +209,7 @@ def in_user_namespace(tree: Tree, limits: dict[str, int], body: Callable[[], Non
     in_private_mounts(limited)
 
 
+@pytest.mark.fault("no inotify instance left")
 def test_no_instance_left_in_the_kernel(tree: Tree) -> None:
     async def step_down_and_up() -> None:
         taken = [Inotify(), Inotify()]
@@ -229,6 +230,7 @@ def test_no_instance_left_in_the_kernel(tree: Tree) -> None:
     in_user_namespace(tree, {"instances": 2}, lambda: anyio.run(step_down_and_up))
 
 
+@pytest.mark.fault("no watch left")
 def test_no_watch_left_in_the_kernel(tree: Tree) -> None:
     async def step_down() -> None:
         watching, ear = Watching(tree.layout), Ear()

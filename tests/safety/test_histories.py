@@ -1,0 +1,103 @@
+"""Random histories of a node: nothing alive is ever cleaned; without a second look something is.
+
+`make soak` plays 100,000 of them; `python -m tests.safety.histories` any number, with its seeds.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from typing_extensions import override
+
+from reconciler.decide.decisions import Clean
+from reconciler.model.outcome import Outcome, Result
+from reconciler.testing.node import Node
+from reconciler.testing.parts import Truth
+from reconciler.testing.simulator import Manners, Simulation
+from tests.safety.histories import COUNT
+from tests.safety.machine import KEYS, POLICIES
+from tests.safety.working import in_shards
+
+pytestmark = pytest.mark.safety
+
+Record = Callable[[str, object], None]
+
+
+def played(count: int, record: Record) -> int:
+    """Play so many; give the steps after which everything was compared."""
+    reports: list[dict[str, Any]] = in_shards("tests.safety.histories", "--count", str(count))
+    histories, steps = (sum(one[name] for one in reports) for name in ("histories", "steps"))
+    lost = [told for one in reports for told in one["lost"]]
+    seeds = [number for one in reports for number in one["seeds"]]
+    sys.stdout.write(f"{histories} histories, {steps} steps, seeds {seeds}\n")  # for -rP
+    for name, value in (("histories", histories), ("steps", steps), ("losses", len(lost))):
+        record(name, value)
+    assert lost == [], lost[0]
+    assert histories >= count
+    return int(steps)
+
+
+@pytest.mark.fault("I6", "I7", "shim killed, init alive", "wall clock jumps", "overflow")
+@pytest.mark.fault("I16", "bundle being created slowly", "shared pod shim with a dead member")
+@pytest.mark.timeout(400)
+def test_nothing_alive_is_cleaned_whatever_happens(record_property: Record) -> None:
+    assert played(COUNT, record_property) > 10 * COUNT
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(6 * 3600)
+def test_nothing_alive_is_cleaned_in_a_hundred_thousand_histories(record_property: Record) -> None:
+    assert played(100_000, record_property) > 1_000_000
+
+
+# ------------------------------------------------------------------------------- the control
+
+
+class WithoutSecondLook(Simulation):
+    """One whose hands believe what they were told, so long as the object is the one that was meant.
+
+    It may have become another's: a directory made after one was removed may get its number.
+    """
+
+    @override
+    def _clean(self, request: Clean) -> Outcome:
+        bundle = self.node.bundles.get(request.key)
+        outcome = Outcome(request.key, request.identity, Result.SKIPPED)
+        if bundle is None or bundle.identity != request.identity:
+            return outcome
+        if self.node.truth(request.key) is Truth.ALIVE:
+            self.harm.append(f"removal of living {request.key}")
+        self.node.tasks.discard(request.key)
+        self.node.remove(request.key)
+        return replace(outcome, result=Result.CLEANED)
+
+
+def a_new_task_in_the_place_of_a_dead_one(kind: type[Simulation]) -> Simulation:
+    """Between the request to clean and the removal the id is created again, by the same number."""
+    node = Node()
+    node.reuses_inodes = True
+    simulation = kind(POLICIES, node, Manners(clean=40.0))
+    key = KEYS[0]
+    node.start(key)
+    node.crash(key)
+    simulation.relist()
+    simulation.wait(35.0)  # its grace of 30 seconds is over, hands are on their way
+    node.remove(key)
+    node.start(key)
+    simulation.wait(60.0)
+    return simulation
+
+
+@pytest.mark.fault("I8", "id created again between look and action")
+def test_a_new_task_of_the_same_number_is_seen_by_the_second_look() -> None:
+    simulation = a_new_task_in_the_place_of_a_dead_one(Simulation)
+    assert simulation.harm == simulation.cleaned == []
+    assert KEYS[0] in simulation.node.bundles
+
+
+@pytest.mark.fault("control: no second look, in histories")
+def test_without_a_second_look_the_history_reports_a_loss() -> None:
+    simulation = a_new_task_in_the_place_of_a_dead_one(WithoutSecondLook)
+    assert simulation.harm == [f"removal of living {KEYS[0]}"]
