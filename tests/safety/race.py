@@ -31,6 +31,8 @@ from tests.support.mountns import MNT_DETACH, in_private_mounts, umount
 
 EVERY_ATTACK = frozenset({"mount", "swap", "exchange"})
 _LOOK_EVERY = 8
+_AT_MOST = 4
+"""So many times as long a slow machine may take."""
 
 
 @dataclass
@@ -61,10 +63,13 @@ def race(
     *,
     mounts: int,
     seconds: float,
+    at_least: int = 0,
     attacks: frozenset[str] = EVERY_ATTACK,
     seed: int | None = None,
 ) -> Report:
     """Race until so many mounts were made or so much time has passed, or something is lost.
+
+    With ``at_least`` so many mounts it goes on for longer where the machine is slow.
 
     The caller must have left the machine's mount namespace.
     """
@@ -78,8 +83,9 @@ def race(
                 jobs[name] = arena.new_job(name)
             if number % _LOOK_EVERY == 0 and (
                 arena.missing()
-                or attackers.done(MOUNTS) >= mounts
-                or time.monotonic() - begin > seconds
+                or (made := attackers.done(MOUNTS)) >= mounts
+                or (time.monotonic() - begin > seconds and made >= at_least)
+                or time.monotonic() - begin > _AT_MOST * seconds
             ):
                 break
     report.seconds = time.monotonic() - begin
