@@ -21,23 +21,10 @@ from reconciler.act.executor import Executor
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from tests.support.bundles import DOWN, Bundle, Site, identify, site
+from tests.support.children import children_of, has_ended
 from tests.support.mountns import private_mounts
 
 NOBODY = Identity(1, 2, 3)
-
-
-def processes_of(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(word) for word in text.split()]
-
-
-def is_gone(pid: int) -> bool:
-    """Ended; a zombie whose new parent does not reap has ended too."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return state == "Z"
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -71,7 +58,7 @@ def zygote_of(executor: Executor) -> int:
 async def first_worker(executor: Executor) -> int:
     """Have a worker made, and give its pid; it is idle then."""
     assert (await executor.sweep()).answered
-    (pid,) = processes_of(zygote_of(executor))
+    (pid,) = children_of(zygote_of(executor))
     return pid
 
 
@@ -150,7 +137,7 @@ def test_a_hung_worker_blocks_its_bundle_and_no_other(tmp_path: Path) -> None:
         assert later.outcome is not None
         assert (later.outcome.result, later.outcome.reason) == (Result.BLOCKED, BlockReason.HUNG)
         assert 0.8 < took < 2.0
-        wait_until(lambda: is_gone(worker))
+        wait_until(lambda: has_ended(worker))
         outcome = await clean(executor, hanging)()
         assert outcome.result is Result.CLEANED, outcome
 
@@ -183,7 +170,7 @@ def test_a_worker_that_ended_while_idle_is_not_missed(tmp_path: Path) -> None:
         bundle = made.bundle()
         worker = await first_worker(executor)
         os.kill(worker, signal.SIGKILL)
-        await eventually(lambda: is_gone(worker))
+        await eventually(lambda: has_ended(worker))
         outcome = await clean(executor, bundle)()
         assert outcome.result is Result.CLEANED, outcome
 
@@ -204,7 +191,7 @@ def test_a_dead_zygote_fails_its_jobs_and_is_replaced(tmp_path: Path) -> None:
         assert later.outcome is not None
         assert later.outcome.result is Result.FAILED
         assert "zygote" in later.outcome.detail
-        await eventually(lambda: is_gone(worker))
+        await eventually(lambda: has_ended(worker))
         outcome = await clean(executor, bundle)()
         assert outcome.result is Result.CLEANED, outcome
         assert zygote_of(executor) != zygote
@@ -222,7 +209,7 @@ def test_a_zygote_that_hangs_is_replaced_once_a_job_ran_out_of_time(tmp_path: Pa
         assert (outcome.result, outcome.reason) == (Result.BLOCKED, BlockReason.HUNG)
         outcome = await clean(executor, bundle)()
         assert outcome.result is Result.CLEANED, outcome
-        assert is_gone(zygote)
+        assert has_ended(zygote)
 
     run(main, tmp_path, limits=Limits(job=0.8))
 
@@ -288,7 +275,7 @@ def test_a_cancelled_call_ends_its_worker(tmp_path: Path) -> None:
             with anyio.move_on_after(0.1) as scope:
                 await clean(executor, bundle)()
             assert scope.cancelled_caught
-            await eventually(lambda: is_gone(worker))
+            await eventually(lambda: has_ended(worker))
         assert bundle.left()
 
     run(main, tmp_path)
@@ -370,7 +357,7 @@ def test_nothing_is_left_running_at_the_end(tmp_path: Path) -> None:
 
     run(main, tmp_path)
     assert len(pids) == 2
-    assert all(is_gone(pid) for pid in pids)
+    assert all(has_ended(pid) for pid in pids)
 
 
 PARENT = """
@@ -394,8 +381,8 @@ def test_zygote_and_workers_end_with_a_parent_that_was_killed() -> None:
         try:
             assert parent.stdout is not None
             zygote = int(parent.stdout.readline())
-            pids = [zygote, *processes_of(zygote)]
+            pids = [zygote, *children_of(zygote)]
             assert len(pids) == 2
         finally:
             parent.kill()
-    wait_until(lambda: all(is_gone(pid) for pid in pids))
+    wait_until(lambda: all(has_ended(pid) for pid in pids))

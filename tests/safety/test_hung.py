@@ -25,6 +25,7 @@ from tests.safety.ground import Ground, environment, ground, wait_for
 from tests.safety.watched import LAG, Watched, run
 from tests.safety.working import hidden_of
 from tests.support.bundles import Bundle
+from tests.support.children import children_of, has_ended
 from tests.support.deadfuse import dead_fuse
 from tests.support.mountns import in_private_mounts, private_mounts, umount
 
@@ -160,20 +161,6 @@ def command(on: Ground) -> Iterator[Command]:
         child.wait()
 
 
-def children_of(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(word) for word in text.split()]
-
-
-def has_ended(pid: int) -> bool:
-    """Ended; a zombie whose new parent does not reap has ended too."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
-@pytest.mark.fault("I18", "frozen filesystem under work")
 def test_a_frozen_filesystem_under_the_work_directory_holds_nobody_up(tmp_path: Path) -> None:
     in_private_mounts(lambda: _frozen(tmp_path))
 
