@@ -48,8 +48,14 @@ class Grounds(msgspec.Struct, frozen=True):
     due_in_seconds: float | None
 
 
-def grounds(
-    view: BundleView, layout: Layout, policy: Policy, *, young: bool, containerd: str = ""
+def grounds(  # noqa: PLR0913 - all that is told
+    view: BundleView,
+    layout: Layout,
+    policy: Policy,
+    *,
+    young: bool,
+    containerd: str = "",
+    why_policy: str = "",
 ) -> Grounds:
     """Gather everything about one bundle.
 
@@ -59,11 +65,12 @@ def grounds(
         policy: What would apply to it in a run.
         young: Whether its age is below ``settle``.
         containerd: What came of asking it, if not an answer.
+        why_policy: Why that policy applies.
     """
     due = view.due_in_seconds
     return Grounds(
         bundle=shapes.bundle(view, layout),
-        evidence=list(_evidence(view, containerd)),
+        evidence=list(_evidence(view, containerd, why_policy)),
         rules=list(_rules(view, young=young)),
         next=next_step(view, policy),
         due_in_seconds=None if due is None else round(due, 3),
@@ -121,7 +128,7 @@ def rules_table(told: Grounds) -> Table:
     return table
 
 
-def _evidence(view: BundleView, containerd: str) -> Iterator[Piece]:
+def _evidence(view: BundleView, containerd: str, why_policy: str) -> Iterator[Piece]:
     look, facts = view.look, view.facts
     shim = f"pid {look.shim.pid}" if look.shim.pid is not None else ""
     socket = "" if look.shim.socket is None else show(look.shim.socket)
@@ -145,9 +152,9 @@ def _evidence(view: BundleView, containerd: str) -> Iterator[Piece]:
     labels = look.labels
     pod = f"{labels.pod_namespace}/{labels.pod}" if labels.pod else ""
     yield _piece("labels", "read" if labels.known else "no answer", pod, labels.container)
-    yield _piece("policy", view.policy)
+    yield _piece("policy", view.policy, why_policy)
     tried = f"{view.attempts} failed" if view.attempts else "-"
-    yield _piece("attempts", tried, view.cause)
+    yield _piece("attempts", tried, view.cause if view.attempts else "")
 
 
 def _piece(evidence: str, value: str, *details: str) -> Piece:

@@ -59,13 +59,16 @@ def look(setup: Setup, output: Output, journal: Journalled | None = None) -> Fou
 
 
 def look_at(setup: Setup, choose: Callable[[Listed], BundleKey]) -> tuple[BundleKey, Found]:
-    """Look at the one bundle that is chosen from a listing."""
+    """Look at the one bundle that is chosen from a listing, and at its pod's if it needs it."""
 
     async def work() -> tuple[BundleKey, Found]:
         async with opened(setup) as session:
             eyes = session.stages.eyes
             key = choose(eyes.list())
-            stages = replace(session.stages, eyes=NarrowEyes(eyes, lambda one: one == key))
+            seen = eyes.look(key)
+            sandbox = seen.labels.sandbox.encode() if seen is not None else b""
+            wanted = {key, BundleKey(key.namespace, sandbox)}
+            stages = replace(session.stages, eyes=NarrowEyes(eyes, wanted.__contains__))
             return key, await look_once(stages, setup.policies)
 
     return _run(work)

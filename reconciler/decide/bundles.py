@@ -200,16 +200,16 @@ class Bundles:
         facts = track.facts = shared(weigh(key, all(map(is_identifier, key)), look, node))
         track.judgement = judge(facts, young=track.age(now) < self._policies.settle)
         if track.policy is None or not track.labels.known:
-            track.policy = self._policies.applied(key, self._labels(track, look))
+            labels, inherited = self._labels(track, look)
+            track.policy = self._policies.applied(key, labels, inherited=inherited)
         return facts
 
-    def _labels(self, track: Track, look: Look) -> Labels:
-        """Labels of the bundle, else of its pod's sandbox, else what little is known."""
-        sandbox = track.labels.sandbox or look.labels.sandbox
-        if track.labels.known or not sandbox:
-            return track.labels
-        pod = self._tracks.get(BundleKey(track.key.namespace, sandbox.encode()))
-        return pod.labels if pod is not None else track.labels
+    def _labels(self, track: Track, look: Look) -> tuple[Labels, bool]:
+        """Labels of the bundle, else of its pod's sandbox, and then True."""
+        if track.labels.known or not look.labels.sandbox:
+            return track.labels, False
+        pod = self._tracks.get(BundleKey(track.key.namespace, look.labels.sandbox.encode()))
+        return (track.labels, False) if pod is None else (pod.labels, True)
 
     def _note_life(self, track: Track, facts: Facts, previous: Verdict | None, now: float) -> None:
         verdict = track.verdict

@@ -8,6 +8,8 @@ from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Final
 
+from typing_extensions import override
+
 from reconciler.model.evidence import Labels
 from reconciler.model.ids import BundleKey, show
 
@@ -69,16 +71,38 @@ class Match:
             glob is not None for glob in (self.pod_namespace, self.pod, self.container)
         )
 
+    @override
+    def __str__(self) -> str:
+        """Write it as a configuration does."""
+        said = {
+            "namespace": self.namespace,
+            "id": self.id,
+            "pod_namespace": self.pod_namespace,
+            "pod": self.pod,
+            "container": self.container,
+            **{f'annotation."{name}"': glob for name, glob in self.annotations},
+        }
+        globs = [f'{name} = "{glob}"' for name, glob in said.items() if glob is not None]
+        return f"{{ {', '.join(globs)} }}" if globs else "{}"
+
+    @property
+    def needs_own_labels(self) -> bool:
+        """Whether the labels of its pod's sandbox would not do."""
+        return bool(self.annotations) or self.container is not None
+
     def fits_names(self, key: BundleKey) -> bool:
         """Tell whether namespace and id fit."""
         return _fits(self.namespace, show(key.namespace)) and _fits(self.id, show(key.id))
+
+    def fits_pod(self, labels: Labels) -> bool:
+        """Tell whether what all containers of a pod have in common fits."""
+        return _fits(self.pod_namespace, labels.pod_namespace) and _fits(self.pod, labels.pod)
 
     def fits_labels(self, labels: Labels) -> bool:
         """Tell whether the labels fit."""
         annotations = dict(labels.annotations)
         return (
-            _fits(self.pod_namespace, labels.pod_namespace)
-            and _fits(self.pod, labels.pod)
+            self.fits_pod(labels)
             and _fits(self.container, labels.container)
             and all(
                 name in annotations and fnmatchcase(annotations[name], glob)
@@ -93,6 +117,23 @@ class Rule:
 
     match: Match
     policy: Policy
+
+    def applies(self, key: BundleKey, labels: Labels, *, inherited: bool) -> bool:
+        """Tell whether it applies to a bundle.
+
+        A rule that needs what is not known applies if it protects (it might match, and alive may
+        be assumed) and is passed over otherwise.
+        """
+        match, protect = self.match, self.policy.protect
+        if not match.fits_names(key):
+            return False
+        if not match.needs_labels:
+            return True
+        if not labels.known:
+            return protect
+        if inherited and match.needs_own_labels:
+            return protect and match.fits_pod(labels)
+        return match.fits_labels(labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,22 +190,34 @@ class Policies:
     node_max_size: int | None = 10 * 1000**3
     volatile: bool = True
 
-    def applied(self, key: BundleKey, labels: Labels) -> Policy:
-        """Find the policy for a bundle.
+    def applied(self, key: BundleKey, labels: Labels, *, inherited: bool = False) -> Policy:
+        """Find the policy for a bundle: the first rule that applies names it.
 
-        A rule that needs labels while config.json is missing applies if it protects (it might
-        match, and alive may be assumed) and is passed over otherwise.
+        Args:
+            key: The bundle.
+            labels: What is known of it.
+            inherited: They are its pod's sandbox's: config.json of its own is missing.
         """
-        for rule in self.rules:
-            if not rule.match.fits_names(key):
-                continue
-            if rule.match.needs_labels and not labels.known:
-                if rule.policy.protect:
-                    return rule.policy
-                continue
-            if rule.match.fits_labels(labels):
-                return rule.policy
-        return self.default
+        rules = (rule for rule in self.rules if rule.applies(key, labels, inherited=inherited))
+        return next((rule.policy for rule in rules), self.default)
+
+    def why(self, name: str, labels: Labels, *, inherited: bool = False) -> str:
+        """Say why the policy of this name applies, for people; arguments as in :meth:`applied`."""
+        match = next((rule.match for rule in self.rules if rule.policy.name == name), None)
+        if match is None:
+            return "no rule fits" if self.rules else "there is no rule"
+        if not match.needs_labels:
+            return f"{match} fits"
+        if not labels.known:
+            return f"{match} may fit: config.json cannot be read"
+        if not inherited:
+            return f"{match} fits"
+        which = "may fit" if match.needs_own_labels else "fits"
+        return f"{match} {which}: config.json cannot be read, its pod's is known"
+
+    def named(self, name: str) -> Policy:
+        """Find a policy by its name, which a view tells."""
+        return next((r.policy for r in self.rules if r.policy.name == name), self.default)
 
     @property
     def annotation_keys(self) -> frozenset[str]:

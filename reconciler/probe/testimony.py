@@ -42,16 +42,19 @@ def group_of(key: BundleKey, folder: Folder, spec: Spec | None) -> bytes | None:
 
 
 def labels_of(folder: Folder, spec: Spec | None, wanted: Collection[str]) -> Labels:
-    """Take from config.json what rules may match on; ``wanted`` are annotations by name."""
+    """Take from config.json what rules may match on; ``wanted`` are annotations by name.
+
+    Without it containerd's own note (2.x) may still name the pod's sandbox, which knows most of it.
+    """
     data = folder.text("config.json")
     if spec is None or data is None:
-        return NO_LABELS
+        return _unknown(folder)
     noted = spec.annotations or _NO_ANNOTATIONS
     chosen: tuple[tuple[str, str], ...] = ()
     if wanted:
         extra = documents.parse_annotations(data)
         if extra is None:
-            return NO_LABELS
+            return _unknown(folder)
         chosen = tuple(sorted((name, extra[name]) for name in wanted if name in extra))
     elif noted == _NO_ANNOTATIONS:
         return _PLAIN
@@ -63,6 +66,11 @@ def labels_of(folder: Folder, spec: Spec | None, wanted: Collection[str]) -> Lab
         sandbox=noted.sandbox_id,
         annotations=chosen,
     )
+
+
+def _unknown(folder: Folder) -> Labels:
+    sandbox = (folder.text("sandbox") or b"").strip()
+    return Labels(sandbox=sandbox.decode()) if is_identifier(sandbox) else NO_LABELS
 
 
 def runtime_of(folder: Folder, peer: Folder | None) -> Runtime:

@@ -155,6 +155,58 @@ def test_labels_are_inherited_from_the_sandbox_and_remembered():
     assert world.phase("ns/pod") is Phase.WAITING
 
 
+@pytest.mark.parametrize(
+    ("match", "phase"),
+    [
+        (Match(pod_namespace="shop"), Phase.PROTECTED),
+        (Match(pod_namespace="kube-*"), Phase.WAITING),
+        (Match(pod_namespace="shop", container="db"), Phase.PROTECTED),
+        (Match(pod_namespace="kube-*", container="db"), Phase.WAITING),
+        (Match(annotations=(("team", "x"),)), Phase.PROTECTED),
+    ],
+    ids=["pod fits", "pod does not", "container might", "not in that pod", "annotation might"],
+)
+def test_what_a_sandbox_does_not_tell_is_no_reason_to_remove(match, phase):
+    """The pod is known, the container is not: a rule that asks for it might match."""
+    rule = Rule(match, replace(ENFORCE, name="critical", protect=True))
+    world = World(Policies(default=ENFORCE, rules=(rule,)))
+    world.listed(pod=1, a=2)
+    world.look(dead(1, pod_ns="shop"), "ns/pod")
+    world.look(replace(dead(2), labels=Labels(sandbox="pod")), "ns/a")
+    world.node()
+    assert world.phase() is phase
+
+
+@pytest.mark.parametrize("sandbox", ["gone", "a"], ids=["not there", "itself"])
+def test_a_sandbox_that_tells_nothing_protects(sandbox):
+    world = World(Policies(default=ENFORCE, rules=(PROTECT,)))
+    world.listed(a=2)
+    world.look(replace(dead(2), labels=Labels(sandbox=sandbox)))
+    world.node()
+    assert world.phase() is Phase.PROTECTED
+
+
+def test_it_can_be_said_why_a_policy_applies():
+    rules = (
+        Rule(Match(), Policy(name="all")),
+        Rule(Match(namespace="k*", id="x"), Policy(name="names")),
+        Rule(Match(pod="p*"), Policy(name="pod")),
+        Rule(Match(container="c", annotations=(("a.b", "1"),)), Policy(name="own")),
+    )
+    policies, known = Policies(rules=rules), Labels(known=True)
+    assert Policies().why("cleanup", known) == "there is no rule"
+    assert policies.why("cleanup", known) == "no rule fits"
+    assert policies.why("all", Labels()) == "{} fits"
+    assert policies.why("names", Labels()) == '{ namespace = "k*", id = "x" } fits'
+    assert policies.why("pod", known) == '{ pod = "p*" } fits'
+    unread = "config.json cannot be read"
+    assert policies.why("pod", Labels()) == f'{{ pod = "p*" }} may fit: {unread}'
+    by_pod = f"{unread}, its pod's is known"
+    assert policies.why("pod", known, inherited=True) == f'{{ pod = "p*" }} fits: {by_pod}'
+    own = '{ container = "c", annotation."a.b" = "1" }'
+    assert policies.why("own", known, inherited=True) == f"{own} may fit: {by_pod}"
+
+
 def test_other_policies_take_hold_at_once():
     world = leftover(grace=DAY)
     stamp = world.stamp

@@ -15,6 +15,7 @@ from reconciler.model.evidence import (
     Entries,
     InitState,
     Kind,
+    Labels,
     RuntimeState,
     ShimState,
 )
@@ -278,6 +279,16 @@ def test_labels_come_from_annotations(world: World) -> None:
     assert (labels.known, labels.pod_namespace, labels.pod) == (True, "kube-system", "dns")
     assert (labels.container, labels.sandbox) == ("resolver", "pod1")
     assert labels.annotations == (("team", "net"),)
+
+
+def test_without_config_json_the_sandbox_is_all_that_is_known(world: World) -> None:
+    here = world.bundle()
+    (here / "config.json").unlink()
+    (here / "sandbox").write_text("pod1\n")
+    assert world.look().labels == Labels(known=False, sandbox="pod1")
+    for hostile in (b"", b"../x", b"a\0b", b"\xff", b"x" * 100):
+        (here / "sandbox").write_bytes(hostile)
+        assert world.look().labels == Labels()
 
 
 def test_a_spec_of_unexpected_types_is_not_known(world: World) -> None:

@@ -89,7 +89,7 @@ def planned(found: Found, setup: Setup) -> shapes.Clean:
     results: list[shapes.ResultShape] = []
     waiting = 0
     for view in found.views:
-        policy = setup.policies.applied(view.key, view.look.labels)
+        policy = setup.policies.named(view.policy)
         due = view.due_in_seconds
         if view.phase is Phase.PROTECTED or (view.phase is Phase.WAITING and not policy.enforce):
             cause = view.cause or f"rule {policy.name} only observes"

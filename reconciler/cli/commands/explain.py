@@ -11,6 +11,8 @@ from reconciler.cli.output import Output
 from reconciler.cli.preflight import check_listing, check_state
 from reconciler.cli.setup import make_setup
 from reconciler.cli.values import bundle_key
+from reconciler.decide.policy import Policies
+from reconciler.decide.views import BundleView
 from reconciler.errors import ExitCode, ReconcilerError
 from reconciler.model.ids import BundleKey, show
 from reconciler.model.observations import Listed
@@ -40,12 +42,25 @@ def explain(said: Globals, *, bundle: str, without_containerd: bool) -> int:
     view = next((view for view in found.views if view.key == key), None)
     if view is None:
         raise ReconcilerError(f"{key} went away while it was looked at")
-    policy = setup.policies.applied(key, view.look.labels)
-    young = view.age_seconds < setup.policies.settle
-    why = found.node.containerd.detail
-    told = grounds.grounds(view, setup.layout, policy, young=young, containerd=why)
+    told = grounds.grounds(
+        view,
+        setup.layout,
+        setup.policies.named(view.policy),
+        young=view.age_seconds < setup.policies.settle,
+        containerd=found.node.containerd.detail,
+        why_policy=_why_policy(view, found.views, setup.policies),
+    )
     _show(told, said.form, Output(quiet=said.quiet))
     return ExitCode.DONE
+
+
+def _why_policy(view: BundleView, views: Iterable[BundleView], policies: Policies) -> str:
+    own = view.look.labels
+    pod = BundleKey(view.key.namespace, own.sandbox.encode())
+    told = next((one.look.labels for one in views if one.key == pod), None)
+    if own.known or told is None:
+        return policies.why(view.policy, own)
+    return policies.why(view.policy, told, inherited=True)
 
 
 def find(asked: BundleKey, known: Iterable[BundleKey]) -> BundleKey:
