@@ -41,7 +41,6 @@ from reconciler.model.evidence import (
 from reconciler.model.ids import BundleKey, Identity, is_identifier
 from reconciler.model.observations import HintKind, Remembered, Stamp
 
-_SOON: Final = 0.25
 _UNSURE: Final = frozenset({Verdict.BUSY, Verdict.UNKNOWN, Verdict.ORPHANED, Verdict.STARTING})
 
 
@@ -307,7 +306,7 @@ class Bundles:
     def _reasons_to_return(self, track: Track, facts: Facts, now: float) -> Iterable[float]:
         policy, verdict, life = self._policy(track), track.verdict, track.life or 0.0
         if verdict in _UNSURE and facts.runtime is not RuntimeState.ALIEN:
-            yield now + self._recheck_after(track, now)
+            yield now + track.recheck_after(now, at_most=self._policies.recheck)
         if verdict is Verdict.STARTING and life + self._policies.settle > now:
             yield life + self._policies.settle
         if verdict is Verdict.RUNNING and policy.max_age and life + policy.max_age > now:
@@ -318,16 +317,6 @@ class Bundles:
             yield track.retry_at
         if track.deaths and track.deaths.since is not None:
             yield track.deaths.since + self._policies.confirm_death
-
-    def _recheck_after(self, track: Track, now: float) -> float:
-        """Seconds until an unsure verdict is looked into again: soon at first, then more rarely.
-
-        What dies takes a moment to leave its cgroup, and nothing tells us when it has. Creation
-        tells by events.
-        """
-        if track.verdict is Verdict.STARTING:
-            return self._policies.recheck
-        return min(self._policies.recheck, max(_SOON, now - track.judged_since))
 
     def _keep_appointment(self, track: Track, now: float) -> None:
         since = track.deaths.since if track.deaths else None

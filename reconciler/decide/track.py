@@ -17,6 +17,9 @@ LIVING: Final = SERVED | {Verdict.ORPHANED}
 
 GONE: Final = frozenset({InitState.DEAD, InitState.ABSENT})
 
+_SOON: Final = 0.25
+_LEAVING: Final = 0.02
+
 
 @dataclass(slots=True)
 class Deaths:
@@ -146,3 +149,14 @@ class Track:
     def age(self, now: float) -> float:
         """Seconds since the last sign of life."""
         return 0.0 if self.life is None else max(0.0, now - self.life)
+
+    def recheck_after(self, now: float, *, at_most: float) -> float:
+        """Seconds until an unsure verdict is looked into again: soon at first, then more rarely.
+
+        What dies takes a moment to leave its cgroup, and nothing tells us when it has: until then
+        it looks like a workload that lost its shim and its init. Creation tells by events.
+        """
+        if self.verdict is Verdict.STARTING:
+            return at_most
+        leaves = self.verdict is Verdict.ORPHANED and self.facts and self.facts.init in GONE
+        return min(at_most, max(_LEAVING if leaves else _SOON, now - self.judged_since))
