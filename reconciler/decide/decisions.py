@@ -1,14 +1,14 @@
 """Decisions: everything the engine ever concludes or asks for, as a closed union of values."""
 
 from dataclasses import dataclass
-from enum import Enum
 
 from reconciler.model.evidence import Facts
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import DoubtKind, HintKind
+from reconciler.model.words import Word
 
 
-class Verdict(Enum):
+class Verdict(Word):
     """What a bundle is (design section 3)."""
 
     RUNNING = "running"
@@ -21,7 +21,7 @@ class Verdict(Enum):
     FOREIGN = "foreign"
 
 
-class Phase(Enum):
+class Phase(Word):
     """Where a leftover stands; ``NONE`` for everything else."""
 
     NONE = ""
@@ -92,7 +92,7 @@ class Died:
     cause: str
 
 
-class BudgetKind(Enum):
+class BudgetKind(Word):
     """Which budget is exceeded."""
 
     AGE = "age"

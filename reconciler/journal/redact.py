@@ -211,7 +211,7 @@ class Redactor:
             sweep,
             helpers=frozenset(self._key_of(key) for key in sweep.helpers),
             shims=tuple(
-                replace(p, key=self._key_of(p.key), address=self._path(p.address) or b"")
+                p._replace(key=self._key_of(p.key), address=self._path(p.address) or b"")
                 for p in sweep.shims
             ),
             cgroup_names=frozenset(self.name(name) for name in sweep.cgroup_names),

@@ -7,13 +7,14 @@ made from. Nothing here decides, and nothing here may turn "no answer" into "no"
 """
 
 from dataclasses import dataclass, field
-from enum import Enum, IntFlag, auto
+from enum import IntFlag, auto
 from typing import Final, NamedTuple
 
 from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.words import Word
 
 
-class Answer(Enum):
+class Answer(Word):
     """A question's answer. ``NONE`` means nobody answered, which is not a no."""
 
     YES = "yes"
@@ -21,7 +22,7 @@ class Answer(Enum):
     NONE = "no answer"
 
 
-class Kind(Enum):
+class Kind(Word):
     """What the name in the state tree is (lstat)."""
 
     DIRECTORY = "directory"
@@ -63,7 +64,7 @@ ENTRY_NAMES: Final[dict[bytes, Entries]] = {
 }
 
 
-class InitState(Enum):
+class InitState(Word):
     """The container's first process."""
 
     ALIVE = "alive"
@@ -72,7 +73,7 @@ class InitState(Enum):
     NONE = "no answer"
 
 
-class ShimState(Enum):
+class ShimState(Word):
     """The shim that serves this bundle, judged by its socket."""
 
     ALIVE = "alive"
@@ -81,7 +82,7 @@ class ShimState(Enum):
     NONE = "no answer"
 
 
-class CgroupState(Enum):
+class CgroupState(Word):
     """The container's control groups, all hierarchies together."""
 
     POPULATED = "populated"
@@ -91,7 +92,7 @@ class CgroupState(Enum):
     NONE = "no answer"
 
 
-class RuntimeState(Enum):
+class RuntimeState(Word):
     """Whether the runtime's habits are known to us."""
 
     KNOWN = "known"
@@ -100,7 +101,7 @@ class RuntimeState(Enum):
     NONE = "no answer"
 
 
-class TaskState(Enum):
+class TaskState(Word):
     """What containerd says about the task."""
 
     LISTED = "listed"
@@ -216,8 +217,7 @@ class Look:
     labels: Labels = NO_LABELS
 
 
-@dataclass(frozen=True, slots=True)
-class ShimProcess:
+class ShimProcess(NamedTuple):
     """A living shim as its command line shows it (``-namespace N -id I -address A``)."""
 
     key: BundleKey
@@ -244,7 +244,7 @@ class Sweep:
     cgroup_names: frozenset[bytes] = frozenset()
 
 
-class ContainerdState(Enum):
+class ContainerdState(Word):
     """Whether containerd can be asked."""
 
     UP = "up"
@@ -288,7 +288,7 @@ class Node:
 
     def __post_init__(self) -> None:
         """Index the shims once, not for each bundle that is weighed."""
-        object.__setattr__(self, "served", frozenset(shim.key for shim in self.sweep.shims))
+        object.__setattr__(self, "served", frozenset([shim.key for shim in self.sweep.shims]))
 
 
 class Facts(NamedTuple):

@@ -6,13 +6,13 @@ change only latency. :class:`Listed` and :class:`Looked` carry what the filesyst
 """
 
 from dataclasses import dataclass
-from enum import Enum
 
 from typing_extensions import override
 
 from reconciler.model.evidence import Containerd, Look, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import Outcome
+from reconciler.model.words import Word
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Stamp:
     wall: float
 
 
-class HintKind(Enum):
+class HintKind(Word):
     """Why a bundle may have changed."""
 
     CHANGED = "changed"  # something in or about the directory
@@ -47,7 +47,7 @@ class Hint:
     kind: HintKind = HintKind.CHANGED
 
 
-class DoubtKind(Enum):
+class DoubtKind(Word):
     """Why the whole model may be wrong."""
 
     START = "start"
@@ -132,7 +132,7 @@ class NodeLooked:
     containerd: Containerd | None = None
 
 
-class Guard(Enum):
+class Guard(Word):
     """A condition without which nothing may be removed (design section 4)."""
 
     PID_NAMESPACE = "pid namespace"

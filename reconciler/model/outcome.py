@@ -1,13 +1,13 @@
 """Outcome: what came of an attempt to clean, step by step; an observation like any other."""
 
 from dataclasses import dataclass
-from enum import Enum
 
 from reconciler.model.evidence import Look
 from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.words import Word
 
 
-class Result(Enum):
+class Result(Word):
     """What an attempt came to (design section 6, ``clean -o json``)."""
 
     CLEANED = "cleaned"
@@ -19,7 +19,7 @@ class Result(Enum):
     SKIPPED = "skipped"  # the second look disagreed, or the bundle went away by itself
 
 
-class BlockReason(Enum):
+class BlockReason(Word):
     """Why something stayed. One word per cause: also a metric label."""
 
     BUSY = "busy"
@@ -38,7 +38,7 @@ class BlockReason(Enum):
     HOOKS = "poststop hooks failed"
 
 
-class StepResult(Enum):
+class StepResult(Word):
     """What one step came to."""
 
     DONE = "done"
