@@ -1,6 +1,6 @@
 """Brakes: rules that may only take actions away (design section 4). Pure."""
 
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Final
 
 from reconciler.decide.policy import Brakes
@@ -38,7 +38,7 @@ class MassDeathBrake:
     """
 
     def __init__(self) -> None:
-        self._died: dict[BundleKey, float] = {}
+        self._died = OrderedDict[BundleKey, float]()  # by time
         self._pulled_at: float | None = None
 
     @property
@@ -49,6 +49,7 @@ class MassDeathBrake:
     def died(self, key: BundleKey, now: float) -> None:
         """Hear that a bundle that was alive is a leftover now."""
         self._died[key] = now
+        self._died.move_to_end(key)
 
     def revived(self, key: BundleKey) -> None:
         """Hear that a bundle is alive after all, or that containerd took it away in order."""
@@ -70,12 +71,15 @@ class MassDeathBrake:
             self._pulled_at = None
             self._died.clear()
             return True
-        for key in [k for k, at in self._died.items() if at <= now - limits.hold]:
-            del self._died[key]
+        self._forget_until(now - limits.hold)
         if len(self._died) >= limits.mass_deaths and len(self._died) > alive:
             self._pulled_at = now
             return True
         return False
+
+    def _forget_until(self, then: float) -> None:
+        while self._died and next(iter(self._died.values())) <= then:
+            self._died.popitem(last=False)
 
     @property
     def deaths(self) -> int:
