@@ -24,6 +24,7 @@ from reconciler.decide.decisions import (
 from reconciler.decide.dues import Dues, exceeded
 from reconciler.decide.hearsay import Hearsay, NodeChange
 from reconciler.decide.policy import Orphans, Policies, Policy
+from reconciler.decide.touched import is_touched
 from reconciler.decide.track import LIVING, SERVED, Deaths, Track
 from reconciler.decide.verdicts import judge, shared
 from reconciler.decide.views import BundleView, view_of
@@ -109,11 +110,13 @@ class Bundles:
             if track is not None:
                 self._keep_appointment(track, now)
 
-    def touched_by(self, change: NodeChange) -> list[Track]:
+    def touched_by(self, change: NodeChange, now: float) -> list[Track]:
         """List the bundles to judge again after a new word of the witnesses, in order of name."""
         helped = {key for key in change.keys if key in self._tracks}
-        tracks = (self._tracks[key] for key in sorted(self._open | helped))
-        return [track for track in tracks if change.touches(track.key, track.first_seen)]
+        tracks = (self._tracks[key] for key in self._open | helped)
+        at = self._agenda.at
+        touched = [track for track in tracks if is_touched(track, change, at(track.key), now)]
+        return sorted(touched, key=lambda track: track.key)
 
     # ------------------------------------------------------------------ coming and going
 
@@ -184,9 +187,10 @@ class Bundles:
         facts = self._judge(track, track.look, now)
         self._note_life(track, facts, previous, now)
         self._place(track, now)
-        if track.verdict is not previous:
+        verdict = track.verdict
+        if verdict is not previous:
             track.judged_since = now
-        if (track.verdict, track.phase, track.cause) != (previous, phase, cause):
+        if verdict is not previous or track.phase is not phase or track.cause != cause:
             self._out.append(self._judged(track, previous))
         self._agenda.set(track.key, min(self._reasons_to_return(track, facts, now), default=None))
         if track.look.shim.state is not ShimState.ALIVE:
@@ -306,7 +310,7 @@ class Bundles:
     def _reasons_to_return(self, track: Track, facts: Facts, now: float) -> Iterable[float]:
         policy, verdict, life = self._policy(track), track.verdict, track.life or 0.0
         if verdict in _UNSURE and facts.runtime is not RuntimeState.ALIEN:
-            yield now + track.recheck_after(now, at_most=self._policies.recheck)
+            yield now + track.recheck_after(now, self._policies.recheck)
         if verdict is Verdict.STARTING and life + self._policies.settle > now:
             yield life + self._policies.settle
         if verdict is Verdict.RUNNING and policy.max_age and life + policy.max_age > now:

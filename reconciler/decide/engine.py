@@ -196,7 +196,7 @@ class Engine:
     def _take_node(self, heard: NodeLooked, now: float) -> None:
         change = self._hearsay.hear(heard)
         self._asking.answered(heard.since, now)
-        for track in self._bundles.touched_by(change):
+        for track in self._bundles.touched_by(change, now):
             self._bundles.reconsider(track, now)
 
     def _take_outcome(self, outcome: Outcome, stamp: Stamp) -> None:

@@ -1,12 +1,13 @@
 """What the node's witnesses said last, since when it counts, and whom a new word touches. Pure."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from reconciler.model.evidence import Node
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import NodeLooked
 
+_T = TypeVar("_T")
 _BLIND: Final = Node()
 
 
@@ -17,24 +18,30 @@ class NodeChange:
     Attributes:
         everybody: A witness fell silent, came back, or containerd went down or up.
         keys: Bundles whose task or helper came or went.
+        shims: Names for which a shim came or went.
         namespaces: Namespaces in which a shim came or went.
         names: Cgroup path components that came or went.
-        since: Bundles first seen later than this were not covered before.
+        since: Bundles first seen later than this were not covered before, or are not now.
     """
 
     everybody: bool
     keys: frozenset[BundleKey]
+    shims: frozenset[BundleKey]
     namespaces: frozenset[bytes]
     names: frozenset[bytes]
     since: float
 
     def touches(self, key: BundleKey, first_seen: float) -> bool:
         """Tell whether a bundle that is not plainly alive must be judged again."""
+        return key.namespace in self.namespaces or self.speaks_of(key, first_seen)
+
+    def speaks_of(self, key: BundleKey, first_seen: float) -> bool:
+        """Tell whether it is touched by more than a shim's coming or going in its namespace."""
         return (
             self.everybody
             or first_seen > self.since
             or key in self.keys
-            or key.namespace in self.namespaces
+            or key in self.shims
             or key.id in self.names
         )
 
@@ -56,12 +63,19 @@ class Hearsay:
         self.node = Node(heard.sweep or before.sweep, heard.containerd or before.containerd)
         self._since = heard.since
         old, new = before.sweep, self.node.sweep
+        shims = _changed(before.served, self.node.served)
         return NodeChange(
             everybody=before.containerd.state is not self.node.containerd.state
             or old.answered is not new.answered,
-            keys=(before.containerd.tasks ^ self.node.containerd.tasks)
-            | (old.helpers ^ new.helpers),
-            namespaces=frozenset(p.key.namespace for p in set(old.shims) ^ set(new.shims)),
-            names=old.cgroup_names ^ new.cgroup_names,
-            since=since,
+            keys=_changed(before.containerd.tasks, self.node.containerd.tasks)
+            | _changed(old.helpers, new.helpers),
+            shims=shims,
+            namespaces=frozenset(key.namespace for key in shims),
+            names=_changed(old.cgroup_names, new.cgroup_names),
+            since=min(since, heard.since),
         )
+
+
+def _changed(before: frozenset[_T], now: frozenset[_T]) -> frozenset[_T]:
+    """What is in one and not in the other; for large sets that are nearly alike."""
+    return (before - now) | (now - before)

@@ -1,0 +1,69 @@
+"""A word of the witnesses that cannot change a leftover does not have it judged again."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from reconciler.decide import bundles
+from reconciler.decide.hearsay import NodeChange
+from reconciler.decide.touched import is_touched
+from reconciler.decide.track import Track
+from reconciler.model.ids import BundleKey
+from reconciler.testing.builder import JournalBuilder
+from reconciler.testing.simulator import Manners
+from tests.replay.stories import ENFORCE, Act, stories
+
+OTHERS = 200
+
+
+def whoever_is_near(
+    track: Track, change: NodeChange, _appointed: float | None, _now: float
+) -> bool:
+    return change.touches(track.key, track.first_seen)
+
+
+def lines(path: Path, story: list[Act], ask: float) -> list[bytes]:
+    with JournalBuilder(path, ENFORCE, Manners(ask)) as node:
+        for act in story:
+            act.play(node)
+    return path.read_bytes().splitlines()[1:]
+
+
+@settings(max_examples=100, suppress_health_check=list(HealthCheck), deadline=None)
+@given(story=stories)
+@pytest.mark.parametrize("ask", [0.0, 0.3])
+def test_whoever_is_left_out_would_have_come_out_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, story: list[Act], ask: float
+):
+    directory = tmp_path_factory.mktemp("touched")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundles, "is_touched", whoever_is_near)
+        all_of_them = lines(directory / "all.jsonl", story, ask)
+    assert lines(directory / "few.jsonl", story, ask) == all_of_them
+
+
+def test_a_task_that_starts_does_not_have_hundreds_of_leftovers_judged_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = dict.fromkeys((True, False), 0)
+
+    def counted(track: Track, change: NodeChange, appointed: float | None, now: float) -> bool:
+        said = is_touched(track, change, appointed, now)
+        if change.touches(track.key, track.first_seen):
+            asked[said] += 1
+        return said
+
+    dead = [f"k8s.io/dead-{n}" for n in range(OTHERS)]
+    with JournalBuilder(tmp_path / "run.jsonl") as node:
+        for name in dead:
+            node.start(name)
+        node.crash(*dead)
+        node.wait("1m")
+        monkeypatch.setattr(bundles, "is_touched", counted)
+        node.start("k8s.io/new")
+        node.wait("1s")
+        verdicts = node.simulation.verdicts()
+    assert verdicts[BundleKey(b"k8s.io", b"new")].value == "running"
+    assert asked[False] >= OTHERS
+    assert asked[True] <= 10
