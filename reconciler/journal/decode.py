@@ -5,7 +5,7 @@ Whatever is wrong with a line is a :class:`BadLineError`, and nothing else is ev
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, NamedTuple, assert_never
+from typing import Final, NamedTuple, TypeVar, assert_never
 
 import msgspec
 
@@ -50,6 +50,8 @@ from reconciler.model.observations import (
     Stamp,
 )
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result, Step, StepResult
+
+_T = TypeVar("_T")
 
 _HINTS: Final = {kind.value: kind for kind in HintKind}
 """A look-up in a dictionary takes a third of the time of one in the enumeration."""
@@ -251,7 +253,7 @@ class Decoder:
 
     def _node(self, said: wire.Node) -> NodeLooked:
         tables = self._tables
-        sweep = None if said.sweep is None else _sweep_in(tables.sweep, said.sweep)
+        sweep = None if said.sweep is None else _sweep_in(tables, said.sweep)
         heard = None
         if said.containerd is not None:
             heard = _containerd_in(tables.containerd, said.containerd)
@@ -342,17 +344,29 @@ def _keys(names: tuple[wire.Name, ...]) -> frozenset[BundleKey]:
     return frozenset(BundleKey(unshow(ns), unshow(name)) for ns, name in names)
 
 
-def _sweep_in(before: Sweep, said: wire.Sweep) -> Sweep:
-    gone = set(_shims(said.no_shims))
-    kept = (shim for shim in before.shims if shim not in gone)
+def _sweep_in(tables: Tables, said: wire.Sweep) -> Sweep:
+    before, shims = tables.sweep, tables.shims
+    for shim in _shims(said.no_shims):
+        shims.pop(shim, None)
+    shims.update(dict.fromkeys(_shims(said.shims)))
+    same = not (said.no_shims or said.shims)
     return Sweep(
         answered=said.a,
-        helpers=before.helpers - _keys(said.no_helpers) | _keys(said.helpers),
-        shims=(*kept, *_shims(said.shims)),
-        cgroup_names=before.cgroup_names.difference(unshow(name) for name in said.no_cgroups).union(
-            unshow(name) for name in said.cgroups
+        helpers=_changed(before.helpers, _keys(said.no_helpers), _keys(said.helpers)),
+        shims=before.shims if same else tuple(shims),
+        cgroup_names=_changed(
+            before.cgroup_names,
+            frozenset(map(unshow, said.no_cgroups)),
+            frozenset(map(unshow, said.cgroups)),
         ),
     )
+
+
+def _changed(before: frozenset[_T], gone: frozenset[_T], come: frozenset[_T]) -> frozenset[_T]:
+    """Change a set that may be large; the same object where nothing changed."""
+    if gone:
+        before = before - gone
+    return before | come if come else before
 
 
 def _shims(shims: tuple[tuple[str, str, int, str], ...]) -> Iterator[ShimProcess]:
@@ -363,7 +377,7 @@ def _shims(shims: tuple[tuple[str, str, int, str], ...]) -> Iterator[ShimProcess
 def _containerd_in(before: Containerd, said: wire.Containerd) -> Containerd:
     return Containerd(
         state=ContainerdState(said.s),
-        tasks=before.tasks - _keys(said.no_tasks) | _keys(said.tasks),
+        tasks=_changed(before.tasks, _keys(said.no_tasks), _keys(said.tasks)),
         pid=said.pid,
         version=said.version,
         detail=said.d,

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from reconciler.decide.decisions import Judgement
-from reconciler.model.evidence import Containerd, Facts, Look, Sweep
+from reconciler.model.evidence import Containerd, Facts, Look, ShimProcess, Sweep
 from reconciler.model.ids import BundleKey, Identity
 
 Row = tuple[Judgement, Facts | None]
@@ -35,6 +35,7 @@ class Tables:
         rows: Judgement and facts by number.
         listings: Order of the last listing, by scope.
         sweep, containerd: The last words recorded.
+        shims: Those of the sweep, as the decoder changes them.
         leaving: Numbers that end with the record being handled.
     """
 
@@ -45,6 +46,7 @@ class Tables:
     row_numbers: dict[Row, int] = field(default_factory=dict)
     listings: dict[bytes | None, list[int]] = field(default_factory=dict)
     sweep: Sweep = field(default_factory=Sweep)
+    shims: dict[ShimProcess, None] = field(default_factory=dict)
     containerd: Containerd = field(default_factory=Containerd)
     leaving: list[int] = field(default_factory=list)
 

@@ -66,6 +66,8 @@ def show(name: bytes) -> str:
 def unshow(text: str) -> bytes:
     """Undo :func:`show`; text without escapes is taken as it is."""
     raw = text.encode("utf-8", "surrogateescape")
+    if b"\\" not in raw:
+        return raw
     return re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes([int(found[1], 16)]), raw)
 
 
