@@ -310,7 +310,7 @@ class Bundles:
     def _reasons_to_return(self, track: Track, facts: Facts, now: float) -> Iterable[float]:
         policy, verdict, life = self._policy(track), track.verdict, track.life or 0.0
         if verdict in _UNSURE and facts.runtime is not RuntimeState.ALIEN:
-            yield now + track.recheck_after(now, self._policies.recheck)
+            yield now + track.recheck_after(now, at_most=self._policies.recheck)
         if verdict is Verdict.STARTING and life + self._policies.settle > now:
             yield life + self._policies.settle
         if verdict is Verdict.RUNNING and policy.max_age and life + policy.max_age > now:

@@ -9,8 +9,6 @@ from reconciler.model.evidence import NO_LABELS, Facts, InitState, Labels, Look,
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Stamp
 
-_SOON: Final = 0.25
-
 SERVED: Final = frozenset({Verdict.RUNNING, Verdict.STOPPED})
 """Verdicts under which a living shim serves the bundle."""
 
@@ -18,6 +16,9 @@ LIVING: Final = SERVED | {Verdict.ORPHANED}
 """Verdicts under which something of the bundle lives."""
 
 GONE: Final = frozenset({InitState.DEAD, InitState.ABSENT})
+
+_SOON: Final = 0.25
+_LEAVING: Final = 0.02
 
 
 @dataclass(slots=True)
@@ -149,12 +150,13 @@ class Track:
         """Seconds since the last sign of life."""
         return 0.0 if self.life is None else max(0.0, now - self.life)
 
-    def recheck_after(self, now: float, most: float) -> float:
+    def recheck_after(self, now: float, *, at_most: float) -> float:
         """Seconds until an unsure verdict is looked into again: soon at first, then more rarely.
 
-        What dies takes a moment to leave its cgroup, and nothing tells us when it has. Creation
-        tells by events.
+        What dies takes a moment to leave its cgroup, and nothing tells us when it has: until then
+        it looks like a workload that lost its shim and its init. Creation tells by events.
         """
         if self.verdict is Verdict.STARTING:
-            return most
-        return min(most, max(_SOON, now - self.judged_since))
+            return at_most
+        leaves = self.verdict is Verdict.ORPHANED and self.facts and self.facts.init in GONE
+        return min(at_most, max(_LEAVING if leaves else _SOON, now - self.judged_since))

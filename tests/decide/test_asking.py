@@ -1,7 +1,10 @@
 """Asking the node's witnesses: at once where something waits for it, and not too often."""
 
+from dataclasses import replace
+
 from reconciler.decide.asking import BURST, PAUSE
-from reconciler.decide.decisions import AskNode, LookAt
+from reconciler.decide.decisions import AskNode, LookAt, Verdict
+from reconciler.model.evidence import CgroupState
 from tests.decide.world import BOOTED, SILENT, World, dead, orphaned, running, stopped
 
 
@@ -93,3 +96,30 @@ def test_an_orphan_that_stays_one_keeps_no_command_from_ending():
     world.now += 2.0
     world.look(dead())
     assert not world.engine.is_settled(world.stamp.mono)
+
+
+def test_what_has_not_left_its_cgroup_yet_is_looked_at_again_at_once():
+    """A death is to be noticed within 100 ms, and nothing tells when the last process is gone."""
+    world = World()
+    world.listed(a=1)
+    world.node()
+    world.look(running())
+    world.look(replace(dead(), cgroup=CgroupState.POPULATED))
+    assert world.view().judgement.verdict is Verdict.ORPHANED
+    assert any(isinstance(decision, LookAt) for decision in world.wait(0.03))
+    world.look(dead())
+    assert world.view().judgement.verdict is Verdict.LEFTOVER
+
+
+def test_what_stays_in_its_cgroup_is_looked_at_ever_more_rarely():
+    world = World()
+    world.listed(a=1)
+    world.node()
+    world.look(replace(dead(), cgroup=CgroupState.POPULATED))
+    looks = 0
+    for _ in range(6000):
+        for decision in world.wait(0.01):
+            if isinstance(decision, LookAt):
+                looks += 1
+                world.look(replace(dead(), cgroup=CgroupState.POPULATED))
+    assert looks <= 20, "in a minute"
