@@ -125,6 +125,16 @@ def test_scan_works_from_a_foreign_namespace(
     assert dead.name in ran.out
 
 
+def test_a_dry_run_says_that_it_would_be_refused(node: Node, dead: Task) -> None:
+    there = Snapshot.take(node, [dead])
+    before = FOREIGN["mount namespace"]
+    ran = product.run(node, *product.words(node, *CLEAN, "--dry-run", "-q"), before=before)
+    assert ran.code == 0, ran
+    assert "it would be refused: " in ran.complaint()
+    assert "mount namespace" in ran.complaint()
+    assert there.changes(Snapshot.take(node, [dead])) == []
+
+
 def test_a_shared_mount_namespace_is_as_good_as_the_same(node: Node, dead: Task) -> None:
     node.apart.run("mount", "--make-rshared", "/run")
     beside = ("unshare", "-m", "--propagation", "unchanged")

@@ -1,18 +1,21 @@
 """`run --enforce` on a node that breaks under its eyes: noticed at once, cleaned in its time."""
 
+import os
+import signal
 import time
 
 import pytest
 
 from tests.e2e import product
 from tests.e2e.node import Node
-from tests.e2e.processes import kill_all
+from tests.e2e.processes import kill_all, until
 from tests.e2e.snapshot import Snapshot, remains
 
 pytestmark = pytest.mark.containerd
 
 GRACE = 1.0
 QUIET = 1.0
+CHANGES = 20_000
 ENFORCE = ("--enforce", "--grace", "1s", "--threshold", "0s")
 INTERRUPTED = 130
 
@@ -39,7 +42,6 @@ def test_a_death_is_noticed_within_100_ms_and_cleaned_after_the_grace(node: Node
     assert before.changes(Snapshot.take(node, [keeper])) == []
 
 
-@pytest.mark.fault("I16")
 @pytest.mark.parametrize("backend", ["inotify", "watchfiles", "poll"])
 def test_every_backend_comes_to_the_same_end(node: Node, backend: str) -> None:
     keeper, early = node.run("keeper"), node.run("early")
@@ -56,7 +58,38 @@ def test_every_backend_comes_to_the_same_end(node: Node, backend: str) -> None:
     assert before.changes(Snapshot.take(node, [keeper])) == []
 
 
-@pytest.mark.fault("busy rootfs")
+@pytest.mark.parametrize("backend", ["inotify", "watchfiles", "poll"])
+def test_nothing_is_lost_of_what_happens_while_it_is_stopped(node: Node, backend: str) -> None:
+    """More than any queue of events holds."""
+    keeper, victim = node.run("keeper"), node.run("victim")
+    before = Snapshot.take(node, [keeper])
+    noise = node.bundle("noise", "noise")
+    with product.watching(node, *ENFORCE, "--backend", backend) as watching:
+        for task in (keeper, victim):
+            watching.wait_for("verdict", task, verdict="running")
+        watching.wait_ready("up")
+        watching.process.send_signal(signal.SIGSTOP)
+        node.crash(victim)
+        noise.mkdir(parents=True)
+        for number in range(CHANGES // 2):
+            file = noise / f"file-{number}"
+            file.touch()
+            file.unlink()
+        for number in range(20):
+            noise.with_name(f"late-{number}").mkdir()
+        for number in range(10):
+            noise.with_name(f"late-{number}").rmdir()
+        watching.process.send_signal(signal.SIGCONT)
+        watching.wait_for("cleaned", victim, seconds=60)
+        assert remains(node, victim.id) == []
+        # containerd is down and no shim serves that namespace: all of it is dead, and removed.
+        until(lambda: not os.listdir(noise.parent), "every late bundle is removed", seconds=60)
+        assert watching.stop() == INTERRUPTED
+        told = {line.get("id") for line in watching.lines if line["event"] == "cleaned"}
+        assert told == {"victim", "noise", *(f"late-{number}" for number in range(10, 20))}
+    assert before.changes(Snapshot.take(node, [keeper])) == []
+
+
 def test_a_busy_rootfs_is_blocked_by_name_and_cleaned_when_its_holder_ends(node: Node) -> None:
     keeper, busy = node.run("keeper"), node.run("busy")
     before = Snapshot.take(node, [keeper])

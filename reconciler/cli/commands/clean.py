@@ -72,6 +72,8 @@ def clean(  # noqa: PLR0913 - the options
         if rescue:
             _check_down(plan)
         if dry_run:
+            for refusal in plan.refused:
+                output.complain(f"without --dry-run it would be refused: {refusal.reason}")
             return _report(planned(plan, setup), said.form, output, plan)
         if asks and not _agreed(plan, setup, output):
             return ExitCode.DONE
