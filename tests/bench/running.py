@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,8 @@ from tests.bench.figure import Cost, environment
 from tests.bench.pile import Pile
 
 _PATIENCE: Final = 60.0
+_STEP: Final = 0.002
+_CHUNK: Final = 1 << 20
 _PARENT, _TIMES = 1, slice(11, 15)  # fields of /proc/PID/stat behind the name
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
@@ -30,25 +31,28 @@ class Running:
         self._leftovers: set[str] = set()
         self._guarded = self._asked = False
         self._count = count
-        self._known = threading.Event()
+        # A file and not a pipe: the program rather drops lines than wait for a reader.
+        self._log = os.memfd_create("log")
         began = time.monotonic()
         self._process = subprocess.Popen(
             pile.words("run", "-v"),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stderr=self._log,
             env=environment(),
         )
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-        assert self._known.wait(_PATIENCE), "it does not get ready"
+        try:
+            self._wait(began + _PATIENCE)
+        except BaseException:
+            self.close()
+            raise
         self.ready = Cost(time.monotonic() - began, sum(map(_cpu, self._family())))
 
     def close(self) -> None:
         """End it as Ctrl-C does."""
         self._process.send_signal(signal.SIGINT)
         self._process.wait(_PATIENCE)
-        self._reader.join()
+        os.close(self._log)
 
     @property
     def rss(self) -> int:
@@ -90,17 +94,28 @@ class Running:
                         found[int(task.name)] = int(line.split()[1])
         return found
 
-    def _read(self) -> None:
-        assert self._process.stderr is not None
-        for text in self._process.stderr:
-            line = json.loads(text)
-            if line["event"] == "verdict" and line["verdict"] == "leftover":
-                self._leftovers.add(line["id"])
-            self._guarded |= line["event"] == "guards"
-            self._asked |= line["event"] == "containerd"
-            asked = self._asked or not self._count  # nobody is asked about an empty tree
-            if self._guarded and asked and len(self._leftovers) >= self._count:
-                self._known.set()
+    def _wait(self, deadline: float) -> None:
+        """Read the log until it tells that the whole pile is known."""
+        at = 0
+        while not self._knows_all():
+            assert time.monotonic() < deadline, "it does not get ready"
+            text = os.pread(self._log, _CHUNK, at)
+            lines = text[: text.rfind(b"\n") + 1]
+            if not lines:
+                time.sleep(_STEP)
+            at += len(lines)
+            for line in lines.splitlines():
+                self._hear(json.loads(line))
+
+    def _hear(self, line: dict[str, object]) -> None:
+        if line["event"] == "verdict" and line["verdict"] == "leftover":
+            self._leftovers.add(str(line["id"]))
+        self._guarded |= line["event"] == "guards"
+        self._asked |= line["event"] == "containerd"
+
+    def _knows_all(self) -> bool:
+        asked = self._asked or not self._count  # nobody is asked about an empty tree
+        return self._guarded and asked and len(self._leftovers) >= self._count
 
 
 @contextlib.contextmanager
