@@ -54,6 +54,16 @@ def test_a_socket_that_is_switched_off_is_3(site: Site) -> None:
     assert "http.socket is empty" in done.stderr
 
 
+def test_a_configuration_that_cannot_be_read_is_named_before_the_daemon_is_missed(
+    site: Site,
+) -> None:
+    done = here(site, "status", "--config", "/nowhere/config.toml")
+    assert done.returncode == 3
+    wrong, missed = done.stderr.splitlines()
+    assert "/nowhere/config.toml: cannot be read" in wrong
+    assert "no daemon listens" in missed
+
+
 def test_it_shows_what_the_daemon_sees(site: Site, answering: FakeContainerd) -> None:
     site.make("a")
     with running(site) as daemon:

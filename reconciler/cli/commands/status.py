@@ -28,7 +28,7 @@ def status(said: Globals, *, watch: bool, reload: bool, socket: str | None) -> i
         raise UsageError("--watch and --reload do not go together", "use one of them")
     if watch and not output.on_terminal:
         raise UsageError("--watch needs a terminal", "leave it out")
-    daemon = Daemon(_socket(said) if socket is None else socket)
+    daemon = Daemon(_socket(said, output) if socket is None else socket)
     if reload:
         return _reload(daemon, output)
     if watch:
@@ -36,7 +36,7 @@ def status(said: Globals, *, watch: bool, reload: bool, socket: str | None) -> i
     return _show(daemon, said.form, output)
 
 
-def _socket(said: Globals) -> str:
+def _socket(said: Globals, output: Output) -> str:
     """Find the daemon's socket: a configuration that is wrong must not hide a running daemon."""
     from reconciler.cli.setup import load_layers
     from reconciler.settings.problems import SettingsError
@@ -44,8 +44,10 @@ def _socket(said: Globals) -> str:
 
     try:
         path = load_layers(said).settings.http.socket
-    except SettingsError:
-        return Http().socket
+    except SettingsError as error:
+        usual = Http().socket
+        output.complain(f"{error}; the daemon is looked for at {usual}")
+        return usual
     if not path:
         raise NoDaemonError("http.socket is empty, so no daemon can be asked", "set it")
     return path
