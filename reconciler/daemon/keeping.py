@@ -69,8 +69,8 @@ class Keeper:
         """Keep house until cancelled."""
         while True:
             await self._news.wait()
-            self._news = anyio.Event()
             await self._clock.wait(anyio.Event(), self._clock.monotonic() + self._pause())
+            self._news = anyio.Event()  # what has come meanwhile is written now
             self.write()
             if self._is_grace_running():
                 self._news.set()

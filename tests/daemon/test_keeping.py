@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
@@ -18,6 +19,9 @@ from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Doubt, DoubtKind, Stamp
 from reconciler.ports import Clock
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 PAUSE = 60.0
 
 
@@ -27,6 +31,7 @@ class Steps(Clock):
     def __init__(self) -> None:
         self.now = 1000.0
         self.waits: list[float] = []
+        self.meanwhile: Callable[[], None] = lambda: None
 
     def monotonic(self) -> float:
         return self.now
@@ -38,6 +43,7 @@ class Steps(Clock):
         assert until is not None
         self.waits.append(until)
         self.now = until
+        self.meanwhile()
         await anyio.lowlevel.checkpoint()
 
 
@@ -83,6 +89,17 @@ async def test_news_are_written_down_once(tmp_path, clock):
     await run(keeper(tmp_path / "ledger", clock, track(None)), news=True)
     assert clock.waits == [1000.0 + PAUSE]
     assert json.loads((tmp_path / "ledger").read_bytes())["written"] == 1000.0 + PAUSE
+
+
+async def test_what_comes_before_the_writing_is_no_reason_for_another(tmp_path, clock):
+    kept = keeper(tmp_path / "ledger", clock, track(None))
+
+    def more_news() -> None:
+        kept.observed(Stamp(1000.0, 1000.0), Doubt(DoubtKind.TIMER))
+
+    clock.meanwhile = more_news
+    await run(kept, news=True)
+    assert clock.waits == [1000.0 + PAUSE]
 
 
 async def test_while_a_grace_runs_it_stays_fresh_enough_to_go_on_with(tmp_path, clock):
