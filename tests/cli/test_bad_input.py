@@ -9,7 +9,17 @@ import pytest
 
 from reconciler.demo.node import DemoNode
 from reconciler.demo.promises import picture
-from tests.cli.program import SECONDS, acts, environment, on_terminal, program, timed, tree
+from tests.cli.program import (
+    SECONDS,
+    acts,
+    environment,
+    on_terminal,
+    program,
+    running,
+    timed,
+    tree,
+    wait_for,
+)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +113,18 @@ def test_on_a_terminal_clean_shows_the_plan_and_takes_no_for_an_answer(demo: Dem
     assert b"Remove 5 bundles?" in said
     assert b"nothing was touched" in said
     assert picture(Path(os.fsdecode(demo.layout.tasks))) == before
+
+
+@acts
+def test_where_nothing_is_due_nothing_is_asked_and_nothing_begun(demo: DemoNode) -> None:
+    """What fell due between the plan and the act would be removed without a yes."""
+    words = ["clean", "--grace", "0s", "--threshold", "24h", *tree(demo)]
+    with running(demo, "run", "--enforce", "--grace", "1h", *tree(demo)) as holder:
+        wait_for(holder, '"event":"verdict"')  # it holds the lock: beginning would be refused
+        code, said = on_terminal(demo, words, b"")
+    assert code == 0
+    assert b"nothing to do; 5 leftovers not due yet" in said
+    assert b"Remove" not in said
 
 
 def test_the_version_answers_at_once() -> None:

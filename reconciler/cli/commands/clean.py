@@ -75,18 +75,23 @@ def clean(  # noqa: PLR0913 - the options
             for refusal in plan.refused:
                 output.complain(f"without --dry-run it would be refused: {refusal.reason}")
             return _report(planned(plan, setup), said.form, output, plan)
-        if asks and not _agreed(plan, setup, output):
-            return ExitCode.DONE
+        if asks:
+            _check_guards(plan)
+            told = planned(plan, setup, dry_run=False)
+            if not told.summary.results[Result.SKIPPED.value]:
+                # Not tried all the same: what falls due meanwhile was never shown.
+                return _report(told, said.form, output, plan)
+            if not _agreed(told, output):
+                return ExitCode.DONE
     done = session.clean(setup, output)
     if done.signal is not None:
         return _interrupted(done.signal, done, setup, said.form, output)
     check_listing(done.listed, setup.layout)
-    if done.refused:
-        raise RefusedError("; ".join(refusal.reason for refusal in done.refused))
+    _check_guards(done)
     return _report(cleaned(done, setup), said.form, output, done)
 
 
-def planned(found: Found, setup: Setup) -> shapes.Clean:
+def planned(found: Found, setup: Setup, *, dry_run: bool = True) -> shapes.Clean:
     """Say what would be removed, without having touched anything."""
     results: list[shapes.ResultShape] = []
     waiting = 0
@@ -102,7 +107,7 @@ def planned(found: Found, setup: Setup) -> shapes.Clean:
             results.append(_planned(view, setup))
         elif view.phase is Phase.WAITING:
             waiting += 1
-    return shapes.clean(results, waiting=waiting, dry_run=True, seconds=found.seconds)
+    return shapes.clean(results, waiting=waiting, dry_run=dry_run, seconds=found.seconds)
 
 
 def _planned(view: BundleView, setup: Setup) -> shapes.ResultShape:
@@ -153,14 +158,14 @@ def _check_down(found: Found) -> None:
         )
 
 
-def _agreed(plan: Found, setup: Setup, output: Output) -> bool:
-    """Show the plan and ask; True also if there is nothing to ask about."""
-    told = planned(plan, setup)
-    if plan.refused:
-        raise RefusedError("; ".join(refusal.reason for refusal in plan.refused))
+def _check_guards(found: Found) -> None:
+    if found.refused:
+        raise RefusedError("; ".join(refusal.reason for refusal in found.refused))
+
+
+def _agreed(told: shapes.Clean, output: Output) -> bool:
+    """Show the plan and ask."""
     count = told.summary.results[Result.SKIPPED.value]
-    if not count:
-        return True
     output.table(render.plan(told.results), to_messages=True)
     try:
         if output.ask(f"Remove {words.plural(count, 'bundle')}?"):
