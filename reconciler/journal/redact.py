@@ -9,6 +9,7 @@ What stays: times, sizes, pids, verdicts, states, mount types, runtime names, th
 
 import hashlib
 import secrets
+import string
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Final, assert_never
@@ -43,8 +44,9 @@ from reconciler.model.observations import (
 from reconciler.model.outcome import Outcome
 
 _REMEMBERED: Final = 1 << 16
-_MOST_GLOBS: Final = 12
-"""A name that more globs match would be longer than containerd allows."""
+_MARKS: Final = string.ascii_uppercase + "ghijklmnopqstuvwxyz"
+"""A glob's mark is one letter that no hash and no prefix has. A name that all match still is no
+longer than containerd allows; globs beyond these match nothing."""
 
 
 class Redactor:
@@ -80,7 +82,8 @@ class Redactor:
             return hidden_name(ino, self._hash(name)[:8])
         marks = "".join(mark for glob, mark in self._globs.items() if _fits(glob, name))
         hidden = b"." if name.startswith(b".") else b"" if is_identifier(name) else b"!"
-        return hidden + b"r" + self._hash(name).hex()[:12].encode() + marks.encode()
+        tail = f".{marks}" if marks else ""
+        return hidden + b"r" + self._hash(name).hex()[:12].encode() + tail.encode()
 
     def _hash(self, name: bytes) -> bytes:
         return hashlib.blake2b(name, key=self._key, digest_size=16).digest()
@@ -102,8 +105,8 @@ class Redactor:
         """Replace the globs of rules by such that match the replaced names alike."""
         for rule in policies.rules:
             for glob in _globs(rule.match):
-                if glob not in self._globs and len(self._globs) < _MOST_GLOBS:
-                    self._globs[glob] = f".g{len(self._globs):02d}"
+                if glob not in self._globs and len(self._globs) < len(_MARKS):
+                    self._globs[glob] = _MARKS[len(self._globs)]
                     self._names.clear()
         return replace(
             policies,

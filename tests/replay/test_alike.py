@@ -14,7 +14,7 @@ from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Match, Policies, Policy, Rule
 from reconciler.journal.redact import Redactor
 from reconciler.journal.scribe import Origin, Scribe
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, is_identifier
 from reconciler.model.observations import (
     GuardsChecked,
     Hint,
@@ -115,6 +115,22 @@ def test_redacted_names_are_gone_and_the_rules_still_match(tmp_path: Path):
     assert len(times) == 2, "one name is none of containerd's, one is protected"
     assert times == [pytest.approx(60, abs=2), pytest.approx(600, abs=2)]
     assert len(result.verdicts) == 2
+
+
+def test_forty_five_globs_survive_redaction_and_their_marks_keep_names_valid():
+    globs = [f"*{number}*" for number in range(40)] + ["web-*", "?*", "w*", "*9", "[vw]*"]
+    rules = tuple(Rule(Match(id=glob), Policy(f"p{n}")) for n, glob in enumerate(globs))
+    redactor = Redactor(b"k" * 16)
+    redacted = redactor.policies(replace(ENFORCE, rules=rules))
+    marked = [rule.match for rule in redacted.rules]
+    for name in (b"web-39", b"web-" + b"-".join(b"%d" % n for n in range(24)), b"db", b"\xff9"):
+        new = redactor.name(name)
+        assert is_identifier(new) is is_identifier(name)
+        for glob, match in zip(globs, marked, strict=True):
+            fits = Match(id=glob).fits_names(BundleKey(b"ns", name))
+            assert match.fits_names(BundleKey(b"ns", new)) is fits, (glob, name, new)
+    more = replace(ENFORCE, rules=(*rules, Rule(Match(id="one more"), Policy("more"))))
+    assert redactor.policies(more).rules[-1].match.id == "(redacted)"
 
 
 @few
