@@ -11,7 +11,7 @@ import msgspec
 
 from reconciler.decide.decisions import Clean, Decision
 from reconciler.journal.replay import Difference, Turn, difference
-from reconciler.journal.told import Told, key_of, tell
+from reconciler.journal.told import Told, key_of, span, tell
 from reconciler.model.evidence import Facts
 from reconciler.model.ids import BundleKey, Identity, show
 
@@ -81,14 +81,36 @@ def describe(found: Difference, at: float, facts: Facts | None) -> Differing:
     """Put a difference into words, with the evidence."""
     one = found.recorded or found.replayed
     key = None if one is None else key_of(one)
+    was, now = (None if d is None else tell(at, d) for d in (found.recorded, found.replayed))
+    if was is not None and was == now:
+        begin = found.turn.stamp.mono - at
+        was, now = (
+            msgspec.structs.replace(told, reason=f"{told.reason}; {_apart(one, other, begin)}")
+            for told, one, other in (
+                (was, found.recorded, found.replayed),
+                (was, found.replayed, found.recorded),
+            )
+        )
     return Differing(
         at_seconds=round(at, 6),
         namespace="" if key is None else show(key.namespace),
         id="" if key is None else show(key.id),
-        recorded=None if found.recorded is None else tell(at, found.recorded),
-        replayed=None if found.replayed is None else tell(at, found.replayed),
+        recorded=was,
+        replayed=now,
         evidence={} if facts is None else evidence(facts),
     )
+
+
+def _apart(one: Decision | None, other: Decision | None, begin: float) -> str:
+    """Name what sets a decision apart from another that the same words tell."""
+    words = []
+    for name in ("due_at", "previous", "facts", "identity", "last", "cleaned", "why", "namespace"):
+        said = getattr(one, name, None)
+        if said != getattr(other, name, None):
+            if name == "due_at":
+                said = "never" if said is None else span(said - begin)
+            words.append(f"{name.replace('_', ' ')} {said}")
+    return ", ".join(words)
 
 
 def evidence(facts: Facts) -> dict[str, str]:
