@@ -242,6 +242,7 @@ sys.exit(code)
 """
 
 
+@pytest.mark.fault("journal of 1 GB")
 def test_memory_does_not_grow_with_the_journal(tmp_path: Path):
     """The same few bundles come and go: ten times the journal, the same memory."""
     peaks = []

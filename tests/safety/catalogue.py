@@ -50,7 +50,7 @@ MOUNTS: Final = {
     "mount or symlink appearing mid-walk": "not entered",
     "odd names": "bytes all the way",
     "dead FUSE on rootfs": "taken off without a wait; others go on",
-    "frozen filesystem under work": "blocked: hung; others go on; cleaned once thawed",
+    "frozen filesystem under work": "others go on; an end is an end; cleaned once thawed",
     "slow filesystem": "later, nothing else",
     "read-only filesystem": "blocked: read-only",
     "immutable file": "blocked, file named; cleaned once it may",
@@ -61,7 +61,7 @@ MOUNTS: Final = {
     "hidden .id": "reported; only our own is finished",
     ".id existing when we rename": "does not matter, and stays",
     "id created again between look and action": "the new task keeps its name and data",
-    "EIO on one entry": "blocked with the entry's name; cleaned by the next attempt",
+    "EIO on one entry": "blocked: i/o error; cleaned by the next attempt",
     "EBUSY twice, then success": "blocked, blocked, cleaned",
     "openat2 ENOSYS, EAGAIN": "guard refuses; blocked and tried again",
     "cgroup populated": "orphaned, left alone",
@@ -121,7 +121,7 @@ DAEMON: Final = {
     "mtime in the future": "is young, and no longer than that",
     "journal truncated": "the whole lines replay",
     "journal of a newer version": "refused (65), with what to do",
-    "journal of 1 GB": "replays in constant memory",
+    "journal of 1 GB": "replays in constant memory (at 1 GB: `make soak`)",
     "disk full under the journal": "records are dropped and counted, cleaning goes on",
 }
 

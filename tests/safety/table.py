@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -65,12 +66,16 @@ class Told:
     figures: Counter[str] = field(default_factory=Counter)
     fired: int = 0
 
-    def read(self, report: Path) -> None:
-        """Take a report in."""
-        if report.suffix == ".json":
-            self._read_histories(json.loads(report.read_text()))
-            return
-        for case in ET.parse(report).getroot().iter("testcase"):  # noqa: S314 -- our own
+    def read(self, reports: Sequence[Path]) -> None:
+        """Take reports in; of a case that is in several of them the last one counts."""
+        cases: dict[tuple[str | None, str | None], ET.Element] = {}
+        for report in reports:
+            if report.suffix == ".json":
+                self._read_histories(json.loads(report.read_text()))
+                continue
+            for case in ET.parse(report).getroot().iter("testcase"):  # noqa: S314 -- our own
+                cases[case.get("classname"), case.get("name")] = case
+        for case in cases.values():
             self._read_case(case)
 
     def result(self, name: str) -> str:
@@ -206,8 +211,7 @@ def main() -> int:
         sys.stdout.write("".join(f"{line}\n" for line in found))
         return 1 if found else 0
     told = Told()
-    for report in asked.write:
-        told.read(report)
+    told.read(asked.write)
     if told.failed:
         sys.stderr.write("not written, for this failed:\n" + "\n".join(told.failed) + "\n")
         return 1

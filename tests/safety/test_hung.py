@@ -161,6 +161,7 @@ def command(on: Ground) -> Iterator[Command]:
         child.wait()
 
 
+@pytest.mark.fault("I18", "frozen filesystem under work")
 def test_a_frozen_filesystem_under_the_work_directory_holds_nobody_up(tmp_path: Path) -> None:
     in_private_mounts(lambda: _frozen(tmp_path))
 
