@@ -42,6 +42,7 @@ def test_a_death_is_noticed_within_100_ms_and_cleaned_after_the_grace(node: Node
     assert before.changes(Snapshot.take(node, [keeper])) == []
 
 
+@pytest.mark.fault("I16")
 @pytest.mark.parametrize("backend", ["inotify", "watchfiles", "poll"])
 def test_every_backend_comes_to_the_same_end(node: Node, backend: str) -> None:
     keeper, early = node.run("keeper"), node.run("early")
@@ -58,6 +59,7 @@ def test_every_backend_comes_to_the_same_end(node: Node, backend: str) -> None:
     assert before.changes(Snapshot.take(node, [keeper])) == []
 
 
+@pytest.mark.fault("I17")
 @pytest.mark.parametrize("backend", ["inotify", "watchfiles", "poll"])
 def test_nothing_is_lost_of_what_happens_while_it_is_stopped(node: Node, backend: str) -> None:
     """More than any queue of events holds."""
@@ -90,6 +92,7 @@ def test_nothing_is_lost_of_what_happens_while_it_is_stopped(node: Node, backend
     assert before.changes(Snapshot.take(node, [keeper])) == []
 
 
+@pytest.mark.fault("busy rootfs")
 def test_a_busy_rootfs_is_blocked_by_name_and_cleaned_when_its_holder_ends(node: Node) -> None:
     keeper, busy = node.run("keeper"), node.run("busy")
     before = Snapshot.take(node, [keeper])
