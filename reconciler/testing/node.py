@@ -319,6 +319,9 @@ class Node:
         self._pids.setdefault(key, []).append(process.pid)
         if role is Role.SHIM:
             self.shims[key.namespace, group] = process
+            for bundle in self.bundles.values():
+                if bundle.key != key and _serves(process, bundle):
+                    bundle.unheard = self.mono  # nothing in its own directory tells of it
         return process
 
     def _end(self, process: Process) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from reconciler.decide.decisions import Clean
+from reconciler.decide.decisions import Clean, Verdict
 from reconciler.model.outcome import Outcome, Result
 from reconciler.testing.node import Node
 from reconciler.testing.parts import Truth
@@ -101,3 +101,19 @@ def test_a_new_task_of_the_same_number_is_seen_by_the_second_look() -> None:
 def test_without_a_second_look_the_history_reports_a_loss() -> None:
     simulation = a_new_task_in_the_place_of_a_dead_one(WithoutSecondLook)
     assert simulation.harm == [f"removal of living {KEYS[0]}"]
+
+
+@pytest.mark.fault("I6", "shared pod shim with a dead member")
+def test_a_dead_sandbox_whose_shim_is_started_again_for_a_member_is_not_removed() -> None:
+    """No event tells of it: what was dead is served again, and only the second look sees that."""
+    node = Node()
+    simulation = Simulation(POLICIES, node)
+    pod, member = KEYS[2], KEYS[0]
+    node.start(pod)
+    node.kill_shim(pod)
+    node.kill_init(pod)
+    simulation.relist()
+    node.start(member, pod.id)
+    simulation.wait(31.0)
+    assert simulation.harm == simulation.cleaned == []
+    assert simulation.verdicts()[pod] is Verdict.STOPPED
