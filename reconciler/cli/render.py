@@ -22,6 +22,7 @@ _BUNDLE: Final = (
 _BUNDLE_WIDE: Final = (
     Column("RULE", right=True),
     Column("POLICY"),
+    Column("POD", gives_way=True),
     Column("INIT"),
     Column("SHIM"),
     Column("CGROUP"),
@@ -169,11 +170,18 @@ def took(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
+def _pod(one: Bundle) -> str:
+    if one.pod is None:
+        return "-"
+    return "/".join(part for part in (one.pod.namespace, one.pod.name, one.pod.container) if part)
+
+
 def _wide(one: Bundle) -> list[Cell]:
     init = f"{one.init.pid} {one.init.state}" if one.init.pid is not None else one.init.state
     return [
         Cell(str(one.rule)),
         Cell(one.policy),
+        Cell(_pod(one)),
         Cell(init),
         Cell(one.shim.state),
         Cell(one.cgroup),

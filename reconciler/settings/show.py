@@ -16,33 +16,38 @@ class Shown:
 
     Attributes:
         key: Dotted key; for a rule ``rule."its name"``.
-        value: As TOML writes it.
+        value: As a configuration file has it.
         origin: The file, variable or option it comes from, or ``default``.
     """
 
     key: str
-    value: str
+    value: object
     origin: str
+
+    @property
+    def text(self) -> str:
+        """The value as TOML writes it, on one line."""
+        return toml(self.value)
 
 
 def shown(loaded: Loaded) -> list[Shown]:
     """List every value in force, and every rule in the order in which they are tried."""
     plain = msgspec.to_builtins(loaded.settings)
-    lines = [Shown(key, toml(_find(plain, key)), loaded.origins[key]) for key in known_keys()]
+    lines = [Shown(key, _find(plain, key), loaded.origins[key]) for key in known_keys()]
     for rule in loaded.settings.rule:
         key = below("rule", rule.name)
         said = {
             name: value for name, value in msgspec.to_builtins(rule).items() if value is not None
         }
         del said["name"]
-        lines.append(Shown(key, toml(said), loaded.origins[key]))
+        lines.append(Shown(key, said, loaded.origins[key]))
     return lines
 
 
 def changed(before: Loaded, after: Loaded) -> list[str]:
     """Say what differs, one line a value: ``cleanup.grace: "10m" -> "5m"``."""
-    old = {line.key: line.value for line in shown(before)}
-    new = {line.key: line.value for line in shown(after)}
+    old = {line.key: line.text for line in shown(before)}
+    new = {line.key: line.text for line in shown(after)}
     lines = [
         f"{key}: {old.get(key, 'none')} -> {new.get(key, 'none')}"
         for key in {**old, **new}

@@ -15,7 +15,7 @@ import msgspec
 from reconciler.decide.decisions import Verdict
 from reconciler.decide.views import BundleView
 from reconciler.model.debris import Debris
-from reconciler.model.evidence import Entries, Kind, Look
+from reconciler.model.evidence import Entries, Kind, Labels, Look
 from reconciler.model.ids import show
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Refusal
@@ -53,8 +53,16 @@ class Shim(msgspec.Struct, frozen=True):
     detail: str
 
 
+class Pod(msgspec.Struct, frozen=True):
+    """Whose container it is, on Kubernetes; the pod's sandbox itself has no ``container``."""
+
+    namespace: str
+    name: str
+    container: str | None
+
+
 class Bundle(msgspec.Struct, frozen=True):
-    """One bundle of `scan -o json`."""
+    """One bundle of `scan -o json`. ``pod`` is None where config.json names none or is missing."""
 
     namespace: str
     id: str
@@ -75,6 +83,7 @@ class Bundle(msgspec.Struct, frozen=True):
     runtime: str
     policy: str
     path: str
+    pod: Pod | None
 
 
 class DebrisShape(msgspec.Struct, frozen=True):
@@ -203,10 +212,22 @@ def bundle(view: BundleView, layout: Layout) -> Bundle:
         due_in_seconds=None if view.due_in_seconds is None else round(view.due_in_seconds, 3),
         cause=view.cause,
         cgroup=view.facts.cgroup.value,
-        runtime=show(runtime.encode("utf-8", "surrogateescape")),
+        runtime=_printable(runtime),
         policy=view.policy,
         path=show(layout.bundle(view.key)),
+        pod=_pod(look.labels),
     )
+
+
+def _pod(labels: Labels) -> Pod | None:
+    if not labels.pod:
+        return None
+    container = _printable(labels.container) if labels.container else None
+    return Pod(_printable(labels.pod_namespace), _printable(labels.pod), container)
+
+
+def _printable(text: str) -> str:
+    return show(text.encode("utf-8", "surrogateescape"))
 
 
 def debris(found: Debris, wall: float) -> DebrisShape:

@@ -177,6 +177,8 @@ def test_show_says_where_each_value_comes_from(site: Site) -> None:
     assert told["cleanup.threshold"] == "default"
     values = json.loads(here(site, "config", "show", *where, "-o", "json").stdout)
     assert {one["key"] for one in values} == told.keys()
+    plain = {one["key"]: one["value"] for one in values}
+    assert (plain["watch.relist"], plain["cleanup.parallel"]) == ("5m", 8)
 
 
 def test_what_is_shown_is_a_configuration(site: Site) -> None:

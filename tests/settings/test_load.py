@@ -341,5 +341,5 @@ def test_an_address_that_follows_the_state_is_shown_as_it_is(tmp_path: Path) -> 
     path = tmp_path / "config.toml"
     path.write_text('containerd.state = "/run/k3s/containerd"\n')
     lines = {line.key: line for line in shown(load(str(path), environ={}))}
-    assert lines["containerd.address"].value == '"/run/k3s/containerd/containerd.sock"'
+    assert lines["containerd.address"].value == "/run/k3s/containerd/containerd.sock"
     assert lines["containerd.address"].origin == f"follows containerd.state, {path}"

@@ -18,6 +18,7 @@ from reconciler.model.evidence import (
     Init,
     InitState,
     Kind,
+    Labels,
     Look,
     Mount,
     Runtime,
@@ -219,3 +220,23 @@ def test_a_hostile_name_survives_json_and_back(namespace: bytes, name: bytes) ->
     assert unshow(shown["namespace"]) == namespace
     assert unshow(shown["id"]) == name
     assert all(line.isprintable() for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("labels", "pod"),
+    [
+        (Labels(), None),
+        (Labels(known=True), None),
+        (
+            Labels(known=True, pod_namespace="shop", pod="web-0"),
+            {"namespace": "shop", "name": "web-0", "container": None},
+        ),
+        (
+            Labels(known=True, pod_namespace="shop", pod="web\n0", container="nginx"),
+            {"namespace": "shop", "name": "web\\x0a0", "container": "nginx"},
+        ),
+    ],
+)
+def test_a_bundle_names_its_pod(labels: Labels, pod: dict[str, str | None] | None) -> None:
+    view = replace(VIEW, look=replace(LOOK, labels=labels))
+    assert json.loads(shapes.encode(shapes.bundle(view, LAYOUT)))["pod"] == pod

@@ -51,9 +51,9 @@ def show(said: Globals, *, origin: bool) -> int:
 
         output.data(msgspec.json.format(msgspec.json.encode(values), indent=2).decode() + "\n")
         return ExitCode.DONE
-    width = max(len(f"{one.key} = {one.value}") for one in values)
+    width = max(len(f"{one.key} = {one.text}") for one in values)
     for one in values:
-        line = f"{one.key} = {one.value}"
+        line = f"{one.key} = {one.text}"
         output.data(f"{line.ljust(width)}  # {one.origin}\n" if origin else f"{line}\n")
     return ExitCode.DONE
 
