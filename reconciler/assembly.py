@@ -86,14 +86,16 @@ class NodeWitnesses(Witnesses):
 
 
 class FarEyes(Lookers):
-    """Workers that look, as many as there are processors besides our own.
+    """Workers that look, where there is a second processor.
+
+    Some more than there are processors: each waits for the loop's next turn between two handfuls.
 
     For one-shot commands: a look made elsewhere is heard of a moment after it was made, and a
     daemon, which is told of what changes meanwhile, should never have to compare the two.
     """
 
     def __init__(self, executor: Executor, eyes: TreeEyes) -> None:
-        self.many = min(LOOKERS, len(os.sched_getaffinity(0)) - 1)
+        self.many = LOOKERS if len(os.sched_getaffinity(0)) > 1 else 0
         self._executor = executor
         self._eyes = eyes
 

@@ -16,8 +16,8 @@ from reconciler.ports import Lookers
 PILE: Final = 1000
 """Looks that wait from which on others help: to start them takes as long as some hundred."""
 
-HANDFUL: Final = 100
-"""Looks a helper is given at a time: no more than the loop itself makes at a time."""
+HANDFUL: Final = 300
+"""Looks a helper is given at a time: enough to keep it busy for some turns of the loop."""
 
 Hear = Callable[[BundleKey, Look | None], None]
 
