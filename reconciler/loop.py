@@ -248,8 +248,9 @@ class Loop:
                 self._take(self._now(), Looked(key, look))
                 if stages.clock.monotonic() >= end:
                     break
-        if not self._looks:
-            self._looks = {}  # the emptied one is as large as the listing was
+        if not self._looks and self._helpers.resting:
+            # The emptied one is as large as the listing was.
+            self._looks = self._helpers.waiting = {}
 
     def _hear_of_look(self, key: BundleKey, look: Look | None) -> None:
         if look is not None:

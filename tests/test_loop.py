@@ -147,6 +147,34 @@ async def test_others_help_with_a_pile_and_everything_is_looked_at_once(rig):
     assert {view.key: view.look for view in rig.engine.views(rig.clock.now)} == everything
 
 
+class Silent(Others):
+    """Others who give no answer, and that only once nothing else waits to be looked at."""
+
+    async def look(self, keys: Sequence[BundleKey]) -> None:
+        self.looked += keys
+        while len(self.eyes.looked) + len(self.looked) < len(self.eyes.tree):
+            await anyio.lowlevel.checkpoint()
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_what_others_did_not_answer_at_the_end_of_a_pile_is_looked_at_by_ourselves():
+    rig = Rig(Policies())
+
+    class Slow(FakeEyes):
+        def look(self, key: BundleKey) -> Look | None:
+            rig.clock.now += 0.001
+            return super().look(key)
+
+    everything = {key(f"ns/b{n}"): dead(n + 1) for n in range(1500)}
+    rig.eyes = Slow(dict(everything))
+    rig.eyes.others = others = Silent(rig.eyes)
+    rig.loop = Loop(rig.engine, replace(rig.loop._stages, eyes=rig.eyes))
+    await rig.run_until(lambda: len(list(rig.engine.views(rig.clock.now))) == len(everything))
+    assert others.looked
+    assert sorted(rig.eyes.looked) == sorted(everything)
+
+
 async def test_living_bundles_are_left_alone_for_a_day(rig):
     rig.eyes.tree[key()] = running()
     await rig.run_for(80_000)

@@ -29,13 +29,17 @@ class Helpers:
         lookers: Who they are; None if there is nobody.
         waiting: The looks to be made, and why; we begin at its beginning, they at its end.
         hear: Told of every look that was made.
+
+    Attributes:
+        waiting: As above. To be replaced only while they are :attr:`resting`: whatever they took
+            and give no answer about comes back to it.
     """
 
     def __init__(
         self, lookers: Lookers | None, waiting: dict[BundleKey, HintKind], hear: Hear
     ) -> None:
         self._lookers = lookers
-        self._waiting = waiting
+        self.waiting = waiting
         self._hear = hear
         self._taken: dict[BundleKey, HintKind] = {}
         self._at_work = 0
@@ -43,9 +47,14 @@ class Helpers:
     @property
     def missing(self) -> int:
         """How many more should :meth:`help`."""
-        if self._lookers is None or len(self._waiting) < PILE:
+        if self._lookers is None or len(self.waiting) < PILE:
             return 0
         return self._lookers.many - self._at_work
+
+    @property
+    def resting(self) -> bool:
+        """Whether nobody is helping."""
+        return not self._at_work
 
     def overtake(self, key: BundleKey) -> None:
         """We are about to look at it ourselves: an earlier look that is under way is void."""
@@ -57,21 +66,21 @@ class Helpers:
             return
         self._at_work += 1
         try:
-            while len(self._waiting) > HANDFUL:
+            while len(self.waiting) > HANDFUL:
                 if not await self._take_handful(self._lookers):
                     break
         finally:
             self._at_work -= 1
 
     async def _take_handful(self, lookers: Lookers) -> bool:
-        taken = dict(self._waiting.popitem() for _ in range(HANDFUL))
+        taken = dict(self.waiting.popitem() for _ in range(HANDFUL))
         self._taken |= taken
         looks = await lookers.look(tuple(taken))
         if looks is None:
             self._lookers = None  # what hung once may hang again
             for key, why in taken.items():
                 if self._taken.pop(key, None) is not None:
-                    self._waiting.setdefault(key, why)
+                    self.waiting.setdefault(key, why)
             return False
         for key, look in zip(taken, looks, strict=True):
             if self._taken.pop(key, None) is not None:
