@@ -33,12 +33,14 @@ class Books:
         alive: Tasks with a living shim, each with all there is of it; nobody may touch them.
         orphans: Tasks whose shim is dead and whose init lives; containerd may end them, not we.
         dead: Names of those that must be gone in the end.
+        taken: Names of stopped tasks that containerd itself took away as it started.
         pods: Which pod a task belongs to.
     """
 
     alive: dict[str, tuple[Task, Snapshot]] = field(default_factory=dict)
     orphans: dict[str, tuple[Task, Snapshot]] = field(default_factory=dict)
     dead: dict[str, Task] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
     pods: dict[str, str] = field(default_factory=dict)
 
 
@@ -174,6 +176,11 @@ class Chaos:
         self.books.orphans.clear()
         for task, _ in list(self.books.alive.values()):
             was_alive = task.init.alive
+            if not was_alive and not self._node.bundle(task.id).exists():
+                # From 1.7 on it deletes stopped tasks then, and ends their shims.
+                del self.books.alive[task.id]
+                self.books.taken.add(task.id)
+                continue
             assert task.shim.alive, self.done
             self._count_alive(task)
             assert task.init.alive is was_alive, self.done

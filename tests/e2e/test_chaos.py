@@ -40,8 +40,9 @@ def test_chaos(node: Node, tmp_path: Path, seed: int) -> None:
         assert watching.stop() == INTERRUPTED
         told = [line for line in watching.lines if line["event"] == "cleaned"]
     cleaned = {line["id"] for line in told}
-    assert cleaned, "nothing was left to do for us"
-    assert cleaned <= chaos.books.dead.keys(), chaos.done
+    # containerd 2.1 cleans up by itself what 1.x cannot; it may leave nothing to us.
+    assert cleaned or node.containerd.version >= (2, 1), "nothing was left to do for us"
+    assert cleaned <= chaos.books.dead.keys(), chaos.done  # and so nothing that was only stopped
     assert product.verdicts(product.scan(node), node.namespace).keys() == chaos.books.alive.keys()
     for name in chaos.books.dead:
         assert [one for one in remains(node, name) if "/cgroup/" not in one] == [], chaos.done
