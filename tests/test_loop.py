@@ -130,21 +130,30 @@ async def test_what_may_not_be_seen_is_not_seen_by_others_either(rig):
     assert rig.eyes.tree.keys() == hidden.keys()
 
 
-async def test_others_help_with_a_pile_and_everything_is_looked_at_once(rig):
+PILE = {key(f"ns/b{n}"): dead(n + 1) for n in range(1500)}
+
+
+async def look_at_a_pile(rig: Rig, kind: type[Others]) -> Others:
+    """Run until all of a pile was looked at, so slowly that others can help."""
+
     class Slow(FakeEyes):
         def look(self, key: BundleKey) -> Look | None:
             rig.clock.now += 0.001
             return super().look(key)
 
-    everything = {key(f"ns/b{n}"): dead(n + 1) for n in range(1500)}
-    rig.eyes = Slow(dict(everything))
-    rig.eyes.others = others = Others(rig.eyes)
+    rig.eyes = Slow(dict(PILE))
+    rig.eyes.others = others = kind(rig.eyes)
     rig.loop = Loop(rig.engine, replace(rig.loop._stages, eyes=rig.eyes))
-    await rig.run_until(lambda: len(list(rig.engine.views(rig.clock.now))) == len(everything))
+    await rig.run_until(lambda: len(list(rig.engine.views(rig.clock.now))) == len(PILE))
+    return others
+
+
+async def test_others_help_with_a_pile_and_everything_is_looked_at_once(rig):
+    others = await look_at_a_pile(rig, Others)
     assert rig.eyes.looked
     assert others.looked
-    assert sorted([*rig.eyes.looked, *others.looked]) == sorted(everything)
-    assert {view.key: view.look for view in rig.engine.views(rig.clock.now)} == everything
+    assert sorted([*rig.eyes.looked, *others.looked]) == sorted(PILE)
+    assert {view.key: view.look for view in rig.engine.views(rig.clock.now)} == PILE
 
 
 class Silent(Others):
@@ -160,19 +169,9 @@ class Silent(Others):
 
 async def test_what_others_did_not_answer_at_the_end_of_a_pile_is_looked_at_by_ourselves():
     rig = Rig(Policies())
-
-    class Slow(FakeEyes):
-        def look(self, key: BundleKey) -> Look | None:
-            rig.clock.now += 0.001
-            return super().look(key)
-
-    everything = {key(f"ns/b{n}"): dead(n + 1) for n in range(1500)}
-    rig.eyes = Slow(dict(everything))
-    rig.eyes.others = others = Silent(rig.eyes)
-    rig.loop = Loop(rig.engine, replace(rig.loop._stages, eyes=rig.eyes))
-    await rig.run_until(lambda: len(list(rig.engine.views(rig.clock.now))) == len(everything))
+    others = await look_at_a_pile(rig, Silent)
     assert others.looked
-    assert sorted(rig.eyes.looked) == sorted(everything)
+    assert sorted(rig.eyes.looked) == sorted(PILE)
 
 
 async def test_living_bundles_are_left_alone_for_a_day(rig):
