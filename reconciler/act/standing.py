@@ -28,7 +28,7 @@ from reconciler.probe.namespaces import (
     shares_mount,
     tree_mount,
 )
-from reconciler.probe.process import has_ended
+from reconciler.probe.process import is_leaving
 
 INITIAL: Final = Namespaces("pid:[4026531836]", "mnt:[4026531832]", "time:[4026531834]")
 """The machine's first namespaces; their numbers are fixed (linux/nsfs.h, mnt since 6.17)."""
@@ -102,7 +102,7 @@ class _Alike(NamedTuple):
 def _compare_with_first_there(
     candidates: Iterable[Reference], mount: TreeMount | None
 ) -> tuple[Reference, _Alike]:
-    """Compare with the first that does not end meanwhile: the dead have no namespaces."""
+    """Compare with the first that does not end meanwhile: the dying have no namespaces."""
     for reference in candidates:
         alike = _compare(reference, mount)
         if alike is not None:
@@ -111,7 +111,7 @@ def _compare_with_first_there(
 
 
 def _compare(reference: Reference, mount: TreeMount | None) -> _Alike | None:
-    """Compare with a process; None if it has ended meanwhile."""
+    """Compare with a process; None if it has ended meanwhile or is about to."""
     if reference.pid == 0:
         return _Alike(Answer.NO, Answer.NONE, Answer.NONE, Answer.NONE)  # none in our namespace
     try:
@@ -123,7 +123,8 @@ def _compare(reference: Reference, mount: TreeMount | None) -> _Alike | None:
         tree = Answer.NONE
         if mounts is not Answer.YES and mount is not None:
             tree = shares_mount(mount, reference.pid)
-        return None if has_ended(pidfd) else _Alike(pids, time, mounts, tree)
+        # Asked last: what it had left by then may have been taken for something else.
+        return None if is_leaving(reference.pid, pidfd) else _Alike(pids, time, mounts, tree)
     finally:
         os.close(pidfd)
 

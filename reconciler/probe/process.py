@@ -21,6 +21,7 @@ LATE: Final = 2.0
 _MOST: Final = 1 << 16
 _ALIVENESS: Final = (InitState.ALIVE, InitState.NONE, InitState.DEAD, InitState.ABSENT)
 _STAT_FIELDS: Final = 20  # of those behind the command's name
+_PF_EXITING: Final = 0x4
 
 
 class Candidate(NamedTuple):
@@ -43,6 +44,7 @@ class Stat(NamedTuple):
     state: bytes
     ppid: int
     start: int
+    flags: int
 
 
 class Cradle(NamedTuple):
@@ -210,6 +212,19 @@ def has_ended(pidfd: int) -> bool:
         return False
 
 
+def is_leaving(pid: int, pidfd: int, proc: bytes = PROC) -> bool:
+    """Tell whether a process has ended or its first thread is on its way out.
+
+    Such a thread has left its namespaces some time before the pidfd can tell, and while others of
+    its process may still run (Linux ``do_exit``). Not if that cannot be told.
+    """
+    try:
+        stat = read_stat(pid, proc)
+    except OSError:
+        return has_ended(pidfd)
+    return has_ended(pidfd) or (stat is not None and bool(stat.flags & _PF_EXITING))
+
+
 def read_stat(pid: int, proc: bytes = PROC) -> Stat | None:
     """Read /proc/PID/stat; None if it is not what proc_pid_stat(5) says.
 
@@ -222,9 +237,9 @@ def read_stat(pid: int, proc: bytes = PROC) -> Stat | None:
 def parse_stat(data: bytes) -> Stat | None:
     """Read the line; the command's name may itself hold spaces and parentheses."""
     fields = data[data.rfind(b")") + 1 :].split()
-    if len(fields) < _STAT_FIELDS or not (fields[1].isdigit() and fields[19].isdigit()):
+    if len(fields) < _STAT_FIELDS or not all(fields[n].isdigit() for n in (1, 6, 19)):
         return None
-    return Stat(fields[0], int(fields[1]), int(fields[19]))
+    return Stat(fields[0], int(fields[1]), int(fields[19]), int(fields[6]))
 
 
 def read_cgroups(pid: int, proc: bytes = PROC) -> tuple[bytes, ...]:

@@ -25,6 +25,7 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.layout import TASKS, Layout
 from reconciler.model.observations import Guard
 from tests.support import mountns
+from tests.support.children import WITHOUT_FIRST_THREAD, wait_for_its_first_thread_to_end
 from tests.support.mountns import private_mounts
 
 YES, NO, NONE = Answer.YES, Answer.NO, Answer.NONE
@@ -110,10 +111,10 @@ def listen(base: Path) -> socket.socket:
 
 
 @contextmanager
-def sleeping_in(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+def sleeping_in(directory: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
     """Have a process work in a directory, as a shim does in its bundle."""
     directory.mkdir(parents=True, exist_ok=True)
-    with subprocess.Popen(["sleep", "60"], cwd=directory) as process:
+    with subprocess.Popen(command or ("sleep", "60"), cwd=directory) as process:
         try:
             yield process
         finally:
@@ -175,6 +176,16 @@ def test_a_shim_that_has_just_ended_says_nothing(tmp_path: Path) -> None:
         assert measure(layout, (swept,)).reference == "pid 1"
         shim.wait()
         assert measure(layout, (swept,)).reference == "pid 1"
+
+
+def test_a_process_that_has_left_its_namespaces_says_nothing(tmp_path: Path) -> None:
+    """One that is being ended has none from some time before its pidfd says that it ended."""
+    layout = layout_at(tmp_path)
+    with sleeping_in(tmp_path / BUNDLE, sys.executable, "-c", WITHOUT_FIRST_THREAD) as shim:
+        wait_for_its_first_thread_to_end(shim.pid)
+        stood = measure(layout, (ShimProcess(KEY, shim.pid, layout.address),))
+        assert stood.reference == "pid 1"
+        assert Answer.NO not in (stood.same_pids, stood.same_time, stood.same_mounts)
 
 
 @private_mounts

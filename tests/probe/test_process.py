@@ -13,6 +13,7 @@ from reconciler.model.evidence import Init, InitState
 from reconciler.probe import process
 from reconciler.probe.process import Candidate, Cradle, candidates, judge
 from tests.probe.world import World, start_of
+from tests.support.children import WITHOUT_FIRST_THREAD, wait_for_its_first_thread_to_end
 
 STRANGER = Cradle(b"c1", frozenset({b"/nowhere/c1"}))
 UNKNOWN = Cradle(b"c1")
@@ -93,16 +94,8 @@ def test_a_zombie_is_dead(world: World) -> None:
 
 
 def test_threads_outlive_their_first(world: World) -> None:
-    code = (
-        "import ctypes, threading, time\n"
-        "threading.Thread(target=time.sleep, args=(1000,)).start()\n"
-        "print(flush=True)\n"
-        "ctypes.CDLL(None).pthread_exit(None)\n"
-    )
-    pid = world.start(sys.executable, "-c", code)
-    deadline = time.monotonic() + 20
-    while (seen := process.read_stat(pid)) is None or seen.state != b"Z":
-        assert time.monotonic() < deadline, "its first thread never ended"
+    pid = world.start(sys.executable, "-c", WITHOUT_FIRST_THREAD)
+    wait_for_its_first_thread_to_end(pid)
     init = judged(Candidate(pid, start_of(pid)))
     assert (init.state, init.detail) == (InitState.ALIVE, "its first thread ended, others live")
 
@@ -226,8 +219,8 @@ def test_what_both_files_agree_on_is_one_candidate() -> None:
 
 
 def test_a_commands_name_may_look_like_fields() -> None:
-    seen = process.parse_stat(b"7 (x) R 1 (y) S 42 " + b"0 " * 17 + b"99 0")
-    assert seen == (b"S", 42, 99)
+    seen = process.parse_stat(b"7 (x) R 1 (y) S 42 " + b"0 " * 4 + b"4 " + b"0 " * 12 + b"99 0")
+    assert seen == (b"S", 42, 99, 4)
 
 
 @given(st.binary())

@@ -1,5 +1,6 @@
 """Processes of others: which children they have, and whether they have ended."""
 
+import time
 from pathlib import Path
 
 
@@ -15,3 +16,18 @@ def has_ended(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return True
     return state == "Z"
+
+
+WITHOUT_FIRST_THREAD = (
+    "import ctypes, threading, time\n"
+    "threading.Thread(target=time.sleep, args=(1000,)).start()\n"
+    "print(flush=True)\n"
+    "ctypes.CDLL(None).pthread_exit(None)\n"
+)
+"""A program for Python that goes on when its first thread has ended."""
+
+
+def wait_for_its_first_thread_to_end(pid: int) -> None:
+    deadline = time.monotonic() + 20
+    while not has_ended(pid):
+        assert time.monotonic() < deadline, "its first thread never ended"
