@@ -130,6 +130,7 @@ CONTROLS: Final = {
     "control: lazy detach first": "the race reports a loss",
     "control: st_dev only": "the race reports a loss",
     "control: any object of that name": "the race reports a loss",
+    "control: look for a mount, then open": "the race reports a loss",
     "control: no second look": "the harness reports a loss",
     "control: no second look, in histories": "the histories report a loss",
     "control: a loop that is held up": "the lag is measured",

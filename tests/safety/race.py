@@ -25,7 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reconciler.act.blocked import Blocked
-from tests.safety.arena import EXCHANGES, MOUNTS, SWAPS, VICTIMS, Arena, Attackers
+from tests.safety.arena import VICTIMS, Arena
+from tests.safety.attackers import EXCHANGES, MOUNTS, SWAPS, Attackers
 from tests.safety.removers import REMOVERS, Job, Remover
 from tests.support.mountns import MNT_DETACH, in_private_mounts, umount
 
