@@ -4,13 +4,16 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from reconciler import kernel
 from tests.support.mountns import MNT_DETACH, bind, private_mounts, tmpfs, umount
+from tests.support.opens import opened_of
+
+Read = Callable[[int, bytes, int], bytes]
 
 ODD_NAMES = [b"new\nline", b"\xff\xfe", b"-rf", b" ", b"tab\tback\\slash", b"n" * 255]
 
@@ -124,11 +127,12 @@ def test_open_beneath_stops_at_every_kind_of_mount(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other.json").write_text("canary")
     parent = os.open(tmp_path, os.O_RDONLY)
-    for cover, name in [
+    covers: list[tuple[Callable[[], None], bytes]] = [
         (lambda: tmpfs(tmp_path / "dir"), b"dir"),
         (lambda: bind(tmp_path / "other", tmp_path / "dir"), b"dir"),
         (lambda: bind(tmp_path / "other.json", tmp_path / "file"), b"file"),
-    ]:
+    ]
+    for cover, name in covers:
         cover()
         assert kernel.statx(parent, name).is_mount_root
         for directory in (True, False):
@@ -178,7 +182,9 @@ def test_rename_replaces_nothing(tmp_path: Path, here: int) -> None:
 
 @pytest.mark.parametrize("read", [kernel.read_beneath, kernel.read_listed])
 @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 200_000])
-def test_files_are_read_whole_or_to_the_limit(tmp_path: Path, here: int, read, size: int) -> None:
+def test_files_are_read_whole_or_to_the_limit(
+    tmp_path: Path, here: int, read: Read, size: int
+) -> None:
     content = os.urandom(size)
     (tmp_path / "file").write_bytes(content)
     before = open_handles()
@@ -189,7 +195,9 @@ def test_files_are_read_whole_or_to_the_limit(tmp_path: Path, here: int, read, s
 
 
 @pytest.mark.parametrize("read", [kernel.read_beneath, kernel.read_listed])
-def test_files_that_say_size_zero_are_read_all_the_same(read) -> None:
+def test_files_that_say_size_zero_are_read_all_the_same(
+    read: Read,
+) -> None:
     fd = os.open(f"/proc/{os.getpid()}", os.O_RDONLY)
     try:
         whole = Path("/proc/self/mountinfo").read_bytes()
@@ -200,7 +208,7 @@ def test_files_that_say_size_zero_are_read_all_the_same(read) -> None:
 
 
 @pytest.mark.parametrize("read", [kernel.read_beneath, kernel.read_listed])
-def test_only_regular_files_are_read(tmp_path: Path, here: int, read) -> None:
+def test_only_regular_files_are_read(tmp_path: Path, here: int, read: Read) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "dir").mkdir()
     (tmp_path / "link").symlink_to("/etc/passwd")
@@ -227,16 +235,12 @@ def test_a_fifo_is_not_opened_even_for_an_instant(tmp_path: Path, here: int) -> 
 
     Data waiting in the pipe of a reader that is there stays there, and inotify sees no open.
     """
-    from inotify_simple import INotify, flags
-
     os.mkfifo(tmp_path / "log")
-    with INotify() as watch:
-        watch.add_watch(tmp_path, flags.OPEN | flags.ACCESS)
-        with pytest.raises(OSError, match="No such device"):
-            kernel.read_beneath(here, b"log", 100)
-        assert watch.read(timeout=0) == []
-        with pytest.raises(OSError, match="No such device"):
-            os.open(tmp_path / "log", os.O_WRONLY | os.O_NONBLOCK)
+    with opened_of([tmp_path]) as opened, pytest.raises(OSError, match="No such device"):
+        kernel.read_beneath(here, b"log", 100)
+    assert opened == []
+    with pytest.raises(OSError, match="No such device"):
+        os.open(tmp_path / "log", os.O_WRONLY | os.O_NONBLOCK)
 
 
 def test_openat2_is_there_or_is_said_not_to_be(monkeypatch: pytest.MonkeyPatch) -> None:

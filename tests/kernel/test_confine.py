@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -321,7 +322,7 @@ def test_other_processes_cannot_be_reached_into(tmp_path: Path) -> None:
     def reach() -> list[int]:
         links = ("ns/mnt", "cwd", "root", "exe", f"fd/{handle}")
         return [
-            *(outcome(lambda link=link: os.readlink(f"/proc/{pid}/{link}")) for link in links),
+            *(outcome(partial(os.readlink, f"/proc/{pid}/{link}")) for link in links),
             outcome(lambda: os.listdir(f"/proc/{pid}/cwd/")),
             outcome(lambda: os.close(os.open(f"/proc/{pid}/mem", os.O_RDONLY))),
         ]

@@ -28,7 +28,7 @@ def lists() -> bool:
     return True
 
 
-def failing(errno: int) -> Callable[..., NoReturn]:
+def failing(errno: int) -> Callable[[], NoReturn]:
     def fail(*_: object) -> NoReturn:
         raise OSError(errno, os.strerror(errno))
 

@@ -2,12 +2,10 @@
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from inotify_simple import INotify, flags
 
 from reconciler.model.evidence import (
     Answer,
@@ -22,16 +20,7 @@ from reconciler.probe.folder import LIMITS, Unread, read_files, read_folder
 from tests.probe.world import KEY, World, nobody
 from tests.support.deadfuse import dead_fuse
 from tests.support.mountns import bind, private_mounts, tmpfs
-
-
-@contextmanager
-def opened_of(paths: list[Path]) -> Iterator[list[str]]:
-    """Collect which of these files were opened; needs no help of who opens them."""
-    found: list[str] = []
-    with INotify() as notify:
-        names = {notify.add_watch(path, flags.OPEN): path.name for path in paths}
-        yield found
-        found += [names[event.wd] for event in notify.read(timeout=0)]
+from tests.support.opens import opened_of
 
 
 def test_the_collector_notices_an_open(tmp_path: Path) -> None:

@@ -160,8 +160,11 @@ class World:
         (here / "work").symlink_to(work)
         os.mkfifo(here / "log")
         cgroup = f"{self.nowhere}/{id_}" if cgroup is None else cgroup
-        spec = {"ociVersion": "1.1", "annotations": annotations or {}}
-        spec["linux"] = {"cgroupsPath": cgroup}  # type: ignore[assignment]
+        spec = {
+            "ociVersion": "1.1",
+            "annotations": annotations or {},
+            "linux": {"cgroupsPath": cgroup},
+        }
         (here / "config.json").write_text(json.dumps(spec))
         (here / "address").write_text(f"unix://{self.socket_of(id_, namespace)}")
         (here / "shim-binary-path").write_text("/usr/bin/containerd-shim-runc-v2")

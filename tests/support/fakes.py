@@ -69,7 +69,7 @@ class FakeHands:
     clock: VirtualClock
     eyes: FakeEyes
     takes: float = 0.0
-    answer: Callable[[BundleKey, Identity], Outcome] | None = None
+    answer: Callable[[BundleKey, Identity], Outcome | None] | None = None
     under_way: set[BundleKey] = field(default_factory=set)
     most_at_once: int = 0
     cleaned: list[tuple[float, BundleKey]] = field(default_factory=list)

@@ -39,7 +39,8 @@ def in_a_child(body: Callable[[], T]) -> T:
         pytest.skip(value)
     if verdict == "fail":
         pytest.fail(f"in the child:\n{value}", pytrace=False)
-    return value
+    result: T = value
+    return result
 
 
 def outcome(call: Callable[[], object]) -> int:

@@ -86,7 +86,8 @@ def in_private_mounts(body: Callable[[], T], timeout: float = _DEFAULT_SECONDS) 
         pytest.skip(value)
     if verdict == "fail":
         pytest.fail(f"in the private mount namespace:\n{value}", pytrace=False)
-    return value
+    result: T = value
+    return result
 
 
 def enter_private_mounts() -> None:
