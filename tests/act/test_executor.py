@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -62,7 +62,7 @@ async def first_worker(executor: Executor) -> int:
     return pid
 
 
-def clean(executor: Executor, bundle: Bundle) -> Callable[[], Awaitable[Outcome]]:
+def clean(executor: Executor, bundle: Bundle) -> Callable[[], Coroutine[object, None, Outcome]]:
     return partial(executor.clean, bundle.key, bundle.identity, DOWN)
 
 

@@ -51,7 +51,7 @@ def usable(bundle: Bundle) -> list[Path]:
 
 
 @private_mounts
-def test_init_and_everybody_in_its_cgroups_are_ended_and_nothing_is_removed(tmp_path):
+def test_init_and_everybody_in_its_cgroups_are_ended_and_nothing_is_removed(tmp_path: Path) -> None:
     with workshop(tmp_path) as (site, hand):
         bundle = site.bundle()
         groups = usable(bundle)
@@ -67,7 +67,7 @@ def test_init_and_everybody_in_its_cgroups_are_ended_and_nothing_is_removed(tmp_
 
 
 @private_mounts
-def test_what_is_no_orphan_any_more_is_left_alone(tmp_path):
+def test_what_is_no_orphan_any_more_is_left_alone(tmp_path: Path) -> None:
     with workshop(tmp_path) as (site, hand):
         bundle = site.bundle()
         with workload() as stranger:
@@ -78,7 +78,7 @@ def test_what_is_no_orphan_any_more_is_left_alone(tmp_path):
 
 @pytest.mark.fault("I14", "I15")
 @private_mounts
-def test_a_bundle_that_points_at_another_ones_cgroup_ends_nobody(tmp_path):
+def test_a_bundle_that_points_at_another_ones_cgroup_ends_nobody(tmp_path: Path) -> None:
     """config.json is not to be trusted with whom to kill."""
     with workshop(tmp_path) as (site, hand):
         bundle, victim = site.bundle("liar"), site.bundle("victim")
@@ -96,7 +96,7 @@ def test_a_bundle_that_points_at_another_ones_cgroup_ends_nobody(tmp_path):
 
 @pytest.mark.fault("I15", "init.pid of a reused PID")
 @private_mounts
-def test_a_reused_pid_is_nobodys_init(tmp_path):
+def test_a_reused_pid_is_nobodys_init(tmp_path: Path) -> None:
     with workshop(tmp_path) as (site, hand):
         bundle = site.bundle()
         with workload() as stranger:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,17 +40,21 @@ def test_hiding_does_not_rename_another_object(tmp_path: Path, parent: int) -> N
     assert identity(parent, b"victim") == before
 
 
-def racing_rename(monkeypatch: pytest.MonkeyPatch, before, after=lambda: None) -> None:
+def racing_rename(
+    monkeypatch: pytest.MonkeyPatch,
+    before: Callable[[], object],
+    after: Callable[[], object] = lambda: None,
+) -> None:
     """Do something in the instant before, and another thing after, the first rename."""
-    real, calls = kernel.renameat2, []
+    real, first = kernel.renameat2, True
 
-    def rename(*args) -> None:
-        first = not calls
-        calls.append(args)
-        if first:
+    def rename(old_dir_fd: int, old: bytes, new_dir_fd: int, new: bytes) -> None:
+        nonlocal first
+        racing, first = first, False
+        if racing:
             before()
-        real(*args)
-        if first:
+        real(old_dir_fd, old, new_dir_fd, new)
+        if racing:
             after()
 
     monkeypatch.setattr(kernel, "renameat2", rename)

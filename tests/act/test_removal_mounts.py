@@ -237,8 +237,9 @@ def test_a_full_filesystem_does_not_hinder_removal(tmp_path: Path) -> None:
     bundle(tmp_path)
     with pytest.raises(OSError, match="No space"):
         (tmp_path / "victim" / "big").write_bytes(b"x" * 100_000)
-    with pytest.raises(OSError, match="No space"):
-        [(tmp_path / f"name-{number}").touch() for number in range(12)]
+    with pytest.raises(OSError, match="No space"):  # noqa: PT012 - which of them is the first
+        for number in range(12):
+            (tmp_path / f"name-{number}").touch()
     parent = os.open(tmp_path, os.O_RDONLY)
     expected = identity(parent)
     hidden = hide(parent, b"victim", expected)

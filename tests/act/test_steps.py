@@ -67,6 +67,10 @@ def test_cleans_what_is_left_if_something_outside_is_gone(tmp_path: Path, missin
                 bundle.socket.unlink()
             case "rootfs":
                 bundle.rootfs.rmdir()
+            case "cgroups":
+                pass  # they were never made
+            case _:
+                raise AssertionError(missing)
         assert_cleaned(hand.clean(bundle), bundle)
 
 

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ParamSpec
 
 import pytest
 
@@ -16,6 +17,8 @@ from tests.support import canary
 from tests.support.bundles import Bundle, Site, identify
 from tests.support.hand import Hand, assert_cleaned, workshop
 from tests.support.mountns import private_mounts
+
+P = ParamSpec("P")
 
 MUTATORS = ((os, "unlink"), (os, "rmdir"), (kernel, "renameat2"), (kernel, "umount2"))
 
@@ -36,8 +39,8 @@ class Counter:
                 patch.setattr(module, name, self._wrap(getattr(module, name)))
             yield
 
-    def _wrap(self, call: Callable[..., None]) -> Callable[..., None]:
-        def counted(*args: object, **kwargs: object) -> None:
+    def _wrap(self, call: Callable[P, None]) -> Callable[P, None]:
+        def counted(*args: P.args, **kwargs: P.kwargs) -> None:
             self._tries += 1
             if self._tries == self._end_at and self._before:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,10 +47,18 @@ def stack(fd: int, path: bytes = b"rootfs") -> frozenset[int]:
 
 
 @contextmanager
-def process(*command: str | Path, **more) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    *command: str | Path,
+    cwd: str | bytes | Path | None = None,
+    preexec_fn: Callable[[], None] | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run something that waits for the end of its input, and end it."""
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **more
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=cwd,
+        preexec_fn=preexec_fn,  # noqa: PLW1509 - there are no threads here
     ) as running:
         try:
             yield running

@@ -222,8 +222,9 @@ def test_zygote_and_child_hold_what_a_cleanup_needs_and_hooks_get_what_the_unit_
 def serve_in_a_fork(job: socket.socket, idle: float) -> int:
     pid = os.fork()
     if pid == 0:
-        worker.IDLE_SECONDS = idle  # type: ignore[misc]
-        worker.Server(job, Slate(-1), None).run()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(worker, "IDLE_SECONDS", idle)
+            worker.Server(job, Slate(-1), None).run()
         os._exit(0)
     job.close()
     return pid
