@@ -25,7 +25,7 @@ from reconciler.journal.decode import (
 from reconciler.journal.encode import Encoder
 from reconciler.journal.values import policies_out
 from reconciler.journal.writer import GAP
-from reconciler.model.evidence import Entries, Look, Sweep
+from reconciler.model.evidence import Entries, Look
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Hint, Listed, Looked, NodeLooked, Observation, Seen, Stamp
 from tests.decide.world import dead, key, running
@@ -48,7 +48,7 @@ HEADER = wire.Header(
 finite = st.floats(allow_nan=False, allow_infinity=False)
 text = st.text("aé/\\\n", max_size=3)
 few_names = st.sampled_from([b"a", b"b", b"\xff\n", b"a/b", b"\\x41", "é".encode()])
-SIMPLE = {
+SIMPLE: dict[object, st.SearchStrategy[object]] = {
     float: finite,
     str: text,
     bytes: few_names,
@@ -60,7 +60,7 @@ SIMPLE = {
 }
 
 
-def any_of(kind: object) -> st.SearchStrategy:  # noqa: PLR0911 - one case each
+def any_of(kind: object) -> st.SearchStrategy[object]:  # noqa: PLR0911 - one case each
     """Build values of a type, every field drawn: a field the journal forgets is found here."""
     if kind in SIMPLE:
         return SIMPLE[kind]
@@ -75,6 +75,7 @@ def any_of(kind: object) -> st.SearchStrategy:  # noqa: PLR0911 - one case each
         return st.tuples(*[any_of(part) for part in parts])
     if origin is frozenset:
         return st.frozensets(any_of(parts[0]), max_size=2)
+    assert isinstance(kind, type), kind
     fields = typing.get_type_hints(kind)
     return st.builds(kind, **{name: any_of(field) for name, field in fields.items()})
 
@@ -109,16 +110,15 @@ def there_and_back(*things: Given) -> list[Given | Gap]:
 
 def order_of_shims_forgotten(thing: Given) -> Given:
     """Shims are a set in all but type: their order carries nothing and is not kept."""
-    match thing.observation:
-        case NodeLooked(sweep=Sweep() as sweep):
-            shims = tuple(sorted(set(sweep.shims), key=repr))
-            said = replace(thing.observation, sweep=replace(sweep, shims=shims))
-            return thing._replace(observation=said)
-    return thing
+    said = thing.observation
+    if not isinstance(said, NodeLooked) or said.sweep is None:
+        return thing
+    shims = tuple(sorted(set(said.sweep.shims), key=repr))
+    return thing._replace(observation=replace(said, sweep=replace(said.sweep, shims=shims)))
 
 
 @given(st.lists(given_things, max_size=6))
-def test_every_value_comes_back_as_it_was(things: list[Given]):
+def test_every_value_comes_back_as_it_was(things: list[Given]) -> None:
     back = there_and_back(*things)
     assert [order_of_shims_forgotten(b) for b in back if isinstance(b, Given)] == [
         order_of_shims_forgotten(t) for t in things
@@ -126,7 +126,7 @@ def test_every_value_comes_back_as_it_was(things: list[Given]):
 
 
 @given(st.lists(observations, min_size=1, max_size=5))
-def test_a_gap_begins_all_numbering_anew(seen: list[Observation]):
+def test_a_gap_begins_all_numbering_anew(seen: list[Observation]) -> None:
     encoder, decoder = Encoder(), Decoder(HEADER)
     encoder.header(HEADER)
     for observation in seen:
@@ -140,7 +140,7 @@ def test_a_gap_begins_all_numbering_anew(seen: list[Observation]):
         assert fresh.record(line) == decoder.record(line)
 
 
-def test_an_unchanged_look_is_short():
+def test_an_unchanged_look_is_short() -> None:
     encoder = Encoder()
     encoder.header(HEADER)
     first = encoder.step(START, Looked(key(), dead()), None, ())
@@ -150,7 +150,7 @@ def test_an_unchanged_look_is_short():
     assert len(other) > 100
 
 
-def test_a_listing_is_told_as_a_difference():
+def test_a_listing_is_told_as_a_difference() -> None:
     names = [BundleKey(b"ns", b"%d" % n) for n in range(1000)]
     listing = Listed(True, True, tuple(seen(name) for name in names))
     fewer = replace(listing, bundles=listing.bundles[:500] + listing.bundles[501:])
@@ -161,16 +161,22 @@ def test_a_listing_is_told_as_a_difference():
     more = encoder.step(START, listing, None, ())
     turned = encoder.step(START, replace(listing, bundles=listing.bundles[::-1]), None, ())
     assert len(less) < 80 > len(more)
-    back = [decoder.record(line) for line in (whole, less, more, turned)]
-    assert [len(b.observation.bundles) for b in back] == [1000, 999, 1000, 1000]
-    assert back[2].observation == listing
+    back = [listing_of(decoder.record(line)) for line in (whole, less, more, turned)]
+    assert [len(listed.bundles) for listed in back] == [1000, 999, 1000, 1000]
+    assert back[2] == listing
+
+
+def listing_of(thing: Given | Gap) -> Listed:
+    assert isinstance(thing, Given), thing
+    assert isinstance(thing.observation, Listed), thing
+    return thing.observation
 
 
 def seen(name: BundleKey) -> Seen:
     return Seen(name, Identity(1, int(name.id) + 1, 1))
 
 
-def test_tables_keep_only_what_lives():
+def test_tables_keep_only_what_lives() -> None:
     encoder = Encoder()
     encoder.header(HEADER)
     for n in range(1000):
@@ -193,7 +199,9 @@ def test_tables_keep_only_what_lives():
         (b'{"journal":"containerd-reconciler","schema":2,"new":{"x":[]}}', NewerSchemaError),
     ],
 )
-def test_a_bad_first_line_is_refused_with_its_reason(line: bytes, error: type[BadLineError]):
+def test_a_bad_first_line_is_refused_with_its_reason(
+    line: bytes, error: type[BadLineError]
+) -> None:
     with pytest.raises(error):
         read_header(line)
 
@@ -217,12 +225,12 @@ def test_a_bad_first_line_is_refused_with_its_reason(line: bytes, error: type[Ba
         b'{"t":1,"x":' + b"[" * 100_000,
     ],
 )
-def test_a_bad_record_is_a_bad_line_and_nothing_else(line: bytes):
+def test_a_bad_record_is_a_bad_line_and_nothing_else(line: bytes) -> None:
     with pytest.raises(BadLineError):
         Decoder(HEADER).record(line)
 
 
-def test_fields_of_a_later_minor_version_are_ignored():
+def test_fields_of_a_later_minor_version_are_ignored() -> None:
     encoder = Encoder()
     encoder.header(HEADER)
     line = encoder.step(START, Hint(key()), None, ())
@@ -232,7 +240,7 @@ def test_fields_of_a_later_minor_version_are_ignored():
     assert read_header(header) == HEADER
 
 
-def test_the_schema_names_every_field_of_a_look():
+def test_the_schema_names_every_field_of_a_look() -> None:
     """A field that the model gains must not be lost in silence: bump or extend the format."""
     assert {f.name for f in msgspec.structs.fields(wire.Look)} == {
         *("i", "k", "e", "m", "z", "created", "runtime", "init"),

@@ -26,7 +26,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.mark.fault("journal truncated")
-def test_cut_at_every_byte_it_replays_what_is_whole(whole: bytes, tmp_path: Path):
+def test_cut_at_every_byte_it_replays_what_is_whole(whole: bytes, tmp_path: Path) -> None:
     path = tmp_path / "cut.jsonl"
     header = whole.index(b"\n")
     ends = {place for place, byte in enumerate(whole) if byte == 0x0A}
@@ -42,7 +42,9 @@ def test_cut_at_every_byte_it_replays_what_is_whole(whole: bytes, tmp_path: Path
         assert bool(result.warnings) is not at_an_end, f"cut at {cut}"
 
 
-def test_damage_in_any_line_but_the_last_is_refused_with_its_number(whole: bytes, tmp_path: Path):
+def test_damage_in_any_line_but_the_last_is_refused_with_its_number(
+    whole: bytes, tmp_path: Path
+) -> None:
     path = tmp_path / "damaged.jsonl"
     lines = whole.splitlines(keepends=True)
     for number in range(len(lines) - 1):
@@ -53,7 +55,7 @@ def test_damage_in_any_line_but_the_last_is_refused_with_its_number(whole: bytes
                 replay(path)
 
 
-def test_a_last_line_that_is_complete_and_wrong_is_damage(whole: bytes, tmp_path: Path):
+def test_a_last_line_that_is_complete_and_wrong_is_damage(whole: bytes, tmp_path: Path) -> None:
     path = tmp_path / "damaged.jsonl"
     path.write_bytes(whole + b'{"t":"now"}\n')
     last = len(whole.splitlines()) + 1
@@ -64,7 +66,7 @@ def test_a_last_line_that_is_complete_and_wrong_is_damage(whole: bytes, tmp_path
 @pytest.mark.parametrize("flip", range(0, 3000, 37))
 def test_any_changed_byte_is_refused_or_replayed_and_never_a_traceback(
     whole: bytes, tmp_path: Path, flip: int
-):
+) -> None:
     path = tmp_path / "flipped.jsonl"
     place = flip % len(whole)
     path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x11]) + whole[place + 1 :])
@@ -78,21 +80,21 @@ def test_any_changed_byte_is_refused_or_replayed_and_never_a_traceback(
 
 
 @pytest.mark.fault("journal of a newer version")
-def test_a_newer_schema_is_refused_with_what_to_do(whole: bytes, tmp_path: Path):
+def test_a_newer_schema_is_refused_with_what_to_do(whole: bytes, tmp_path: Path) -> None:
     path = tmp_path / "newer.jsonl"
     path.write_bytes(whole.replace(b'"schema":1', b'"schema":2', 1))
     with pytest.raises(BadJournalError, match=r"line 1: schema 2 is newer.*; read it with"):
         Journal(path, pytest.fail)
 
 
-def test_another_boot_replays_all_the_same(whole: bytes, tmp_path: Path):
+def test_another_boot_replays_all_the_same(whole: bytes, tmp_path: Path) -> None:
     path = tmp_path / "elsewhere.jsonl"
     boot = whole.split(b'"boot":"')[1].split(b'"')[0]
     path.write_bytes(whole.replace(boot, b"00000000-0000-0000-0000-000000000000", 1))
     assert replay(path).differences == []
 
 
-def test_a_part_of_another_run_is_not_joined(whole: bytes, tmp_path: Path):
+def test_a_part_of_another_run_is_not_joined(whole: bytes, tmp_path: Path) -> None:
     path, before = tmp_path / "run.jsonl", tmp_path / "run.jsonl.1"
     path.write_bytes(whole.replace(b'"part":0', b'"part":1', 1))
     before.write_bytes(whole.replace(b'"run":"', b'"run":"x', 1))
@@ -101,7 +103,7 @@ def test_a_part_of_another_run_is_not_joined(whole: bytes, tmp_path: Path):
     assert not journal.is_whole
 
 
-def test_packed_journals_are_read_and_cut_short_ones_are_torn(whole: bytes, tmp_path: Path):
+def test_packed_journals_are_read_and_cut_short_ones_are_torn(whole: bytes, tmp_path: Path) -> None:
     path = tmp_path / "packed.jsonl.gz"
     packed = gzip.compress(whole)
     path.write_bytes(packed)
@@ -114,14 +116,14 @@ def test_packed_journals_are_read_and_cut_short_ones_are_torn(whole: bytes, tmp_
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\0" * 100, b"{}\n", b"hello\n", b"\x1f\x8b"])
-def test_what_is_no_journal_is_refused(tmp_path: Path, content: bytes):
+def test_what_is_no_journal_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "thing"
     path.write_bytes(content)
     with pytest.raises(BadJournalError, match="line 1"):
         Journal(path, pytest.fail)
 
 
-def test_a_file_that_cannot_be_read_is_told_by_name(tmp_path: Path):
+def test_a_file_that_cannot_be_read_is_told_by_name(tmp_path: Path) -> None:
     with pytest.raises(NoFileError, match="gone"):
         Journal(tmp_path / "gone", pytest.fail)
     with pytest.raises(NoFileError):
