@@ -22,6 +22,7 @@ async def serving() -> AsyncIterator[int]:
     server = Server({("GET", "/hello"): hello, ("POST", "/do"): hello}, Spare())
     multi = await anyio.create_tcp_listener(local_host="127.0.0.1")
     listener = multi.listeners[0]
+    assert isinstance(listener, anyio.abc.SocketListener)
     port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - anyio, not Django
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve, listener)
@@ -64,19 +65,19 @@ def get(path: str, method: str = "GET") -> bytes:
     ],
     ids=["get", "head", "unknown", "wrong method", "post", "dots", "rubbish", "1 MB header"],
 )
-async def test_each_request_gets_its_status(request_, status):
+async def test_each_request_gets_its_status(request_: bytes, status: int) -> None:
     async with serving() as port:
         answer = await ask(port, request_)
     assert answer.startswith(f"HTTP/1.1 {status} ".encode()) or (status == 431 and not answer)
 
 
-async def test_a_head_has_no_body_and_a_get_has_one():
+async def test_a_head_has_no_body_and_a_get_has_one() -> None:
     async with serving() as port:
         assert (await ask(port, get("/hello?you"))).endswith(b"\r\n\r\nhello you\n")
         assert (await ask(port, get("/hello?you", "HEAD"))).endswith(b"\r\n\r\n")
 
 
-async def test_a_connection_is_kept_for_the_next_request():
+async def test_a_connection_is_kept_for_the_next_request() -> None:
     async with serving() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
         for _ in range(3):
             await stream.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -84,7 +85,7 @@ async def test_a_connection_is_kept_for_the_next_request():
                 assert (await stream.receive()).startswith(b"HTTP/1.1 200")
 
 
-async def test_a_thousand_slow_clients_do_not_shut_out_a_health_check():
+async def test_a_thousand_slow_clients_do_not_shut_out_a_health_check() -> None:
     async with serving() as port:
         slow = []
         try:
@@ -100,13 +101,13 @@ async def test_a_thousand_slow_clients_do_not_shut_out_a_health_check():
                 client.close()
 
 
-async def test_a_client_that_sends_nothing_is_let_go(monkeypatch):
+async def test_a_client_that_sends_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "READ_TIMEOUT", 0.05)
     async with serving() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
         assert await read_all(stream) == b""
 
 
-async def test_places_are_given_back():
+async def test_places_are_given_back() -> None:
     async with serving() as port:
         for _ in range(MAX_CONNECTIONS + 20):
             assert b"200" in await ask(port, get("/hello"))

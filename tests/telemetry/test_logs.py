@@ -5,6 +5,7 @@ import json
 import os
 import select
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -104,15 +105,15 @@ def at(mono: float) -> Stamp:
     return Stamp(mono=mono, wall=1_700_000_000.1239 + mono)
 
 
-def blocked(**changed: object) -> Outcome:
-    given = {
-        "result": Result.BLOCKED,
-        "reason": BlockReason.BUSY,
-        "detail": "rootfs is busy",
-        "holders": (Holder(17, "sleep", "cwd"),),
-        "steps": (Step("unmount", StepResult.BLOCKED, "busy"),),
-    }
-    return Outcome(KEY, WHO, **{**given, **changed})  # type: ignore[arg-type]
+BLOCKED = Outcome(
+    KEY,
+    WHO,
+    result=Result.BLOCKED,
+    reason=BlockReason.BUSY,
+    detail="rootfs is busy",
+    holders=(Holder(17, "sleep", "cwd"),),
+    steps=(Step("unmount", StepResult.BLOCKED, "busy"),),
+)
 
 
 def test_a_verdict_tells_what_was_decided_on_what_grounds(log: LogListener, lines: Lines) -> None:
@@ -165,7 +166,7 @@ def test_each_step_and_the_end_of_a_cleanup_is_a_record(log: LogListener, lines:
 
 
 def test_blocked_names_its_cause_and_the_holders(log: LogListener, lines: Lines) -> None:
-    log.observed(at(1), blocked())
+    log.observed(at(1), BLOCKED)
     last = lines.records[-1]
     assert last["event"] == "blocked"
     assert last["level"] == "warning"
@@ -177,25 +178,25 @@ def test_a_retry_that_ends_the_same_is_told_once_and_counted(
     log: LogListener, lines: Lines
 ) -> None:
     for mono in range(5):
-        log.observed(at(mono), blocked())
+        log.observed(at(mono), BLOCKED)
         for phase in (Phase.CLEANING, Phase.BLOCKED):
             log.decided(at(mono), Judged(KEY, LEFTOVER, phase, Verdict.LEFTOVER, "busy"))
     assert [line["event"] for line in lines.records] == ["step", "blocked", "verdict", "verdict"]
-    log.observed(at(WINDOW + 1), blocked())
+    log.observed(at(WINDOW + 1), BLOCKED)
     assert [line.get("repeated") for line in lines.records[4:]] == [4, 4]
 
 
 @pytest.mark.parametrize(
     "news",
     [
-        blocked(detail="another mount"),
-        blocked(reason=BlockReason.READ_ONLY),
-        blocked(result=Result.FAILED),
-        blocked(result=Result.SKIPPED),
+        replace(BLOCKED, detail="another mount"),
+        replace(BLOCKED, reason=BlockReason.READ_ONLY),
+        replace(BLOCKED, result=Result.FAILED),
+        replace(BLOCKED, result=Result.SKIPPED),
     ],
 )
 def test_another_cause_is_told_at_once(log: LogListener, lines: Lines, news: Outcome) -> None:
-    log.observed(at(0), blocked())
+    log.observed(at(0), BLOCKED)
     before = len(lines.records)
     log.observed(at(0.1), news)
     assert len(lines.records) > before
@@ -204,7 +205,7 @@ def test_another_cause_is_told_at_once(log: LogListener, lines: Lines, news: Out
 def test_a_step_that_changed_something_is_never_withheld(log: LogListener, lines: Lines) -> None:
     steps = (Step("unmount", StepResult.DONE, "rootfs", mutations=1),)
     for mono in range(10):
-        log.observed(at(mono), blocked(steps=steps))
+        log.observed(at(mono), replace(BLOCKED, steps=steps))
     assert sum(line["event"] == "step" for line in lines.records) == 10
 
 

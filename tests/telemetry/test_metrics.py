@@ -16,6 +16,7 @@ from reconciler.model.observations import (
     Hint,
     Listed,
     NodeLooked,
+    Observation,
     Refusal,
     Seen,
 )
@@ -33,7 +34,7 @@ class Scraped:
         self.clock = VirtualClock(BOOTED)
         self.metrics = Metrics(self.world.engine, self.clock)
 
-    def tell(self, observation) -> None:
+    def tell(self, observation: Observation) -> None:
         self.metrics.observed(self.world.stamp, observation)
         for decision in self.world.tell(observation):
             self.metrics.decided(self.world.stamp, decision)
@@ -60,7 +61,7 @@ def listed(*names: str) -> Listed:
     return Listed(answered=True, present=True, bundles=seen, seconds=0.02)
 
 
-def test_bundles_are_counted_by_namespace_and_verdict(scraped):
+def test_bundles_are_counted_by_namespace_and_verdict(scraped: Scraped) -> None:
     scraped.tell(listed("ns/a", "ns/b", "k8s.io/c"))
     scraped.world.look(running(1), "ns/a")
     scraped.world.look(orphaned(2), "ns/b")
@@ -74,7 +75,7 @@ def test_bundles_are_counted_by_namespace_and_verdict(scraped):
     assert scraped.value("oldest_leftover_age_seconds") == pytest.approx(3600, abs=1)
 
 
-def test_an_outcome_counts_once_with_age_duration_and_system_calls(scraped):
+def test_an_outcome_counts_once_with_age_duration_and_system_calls(scraped: Scraped) -> None:
     scraped.tell(listed("ns/a"))
     scraped.world.look(dead())
     scraped.world.node()
@@ -92,7 +93,7 @@ def test_an_outcome_counts_once_with_age_duration_and_system_calls(scraped):
     assert scraped.value("cleanup_duration_seconds_sum") == pytest.approx(0.004)
 
 
-def test_a_death_counts_once_with_its_cause(scraped):
+def test_a_death_counts_once_with_its_cause(scraped: Scraped) -> None:
     scraped.tell(listed("ns/a"))
     scraped.world.look(running())
     scraped.world.node()
@@ -102,7 +103,7 @@ def test_a_death_counts_once_with_its_cause(scraped):
     assert scraped.value("abnormal_terminations_total", namespace="ns", cause="init") == 0
 
 
-def test_watching_and_witnesses_are_shown(scraped):
+def test_watching_and_witnesses_are_shown(scraped: Scraped) -> None:
     scraped.tell(Hint(key()))
     scraped.tell(Doubt(DoubtKind.OVERFLOW))
     scraped.tell(listed())
@@ -114,7 +115,7 @@ def test_watching_and_witnesses_are_shown(scraped):
     assert scraped.value("containerd_up") == 1
 
 
-def test_each_guard_is_shown_by_name(scraped):
+def test_each_guard_is_shown_by_name(scraped: Scraped) -> None:
     scraped.tell(GuardsChecked((Refusal(Guard.PID_NAMESPACE, "foreign"),)))
     assert scraped.value("guard_ok", guard="pid namespace") == 0
     assert scraped.value("guard_ok", guard="kernel") == 1
@@ -122,7 +123,7 @@ def test_each_guard_is_shown_by_name(scraped):
     assert scraped.value("guard_ok", guard="pid namespace") == 1
 
 
-def test_ten_thousand_namespaces_are_fifty_series_and_one_for_the_rest(scraped):
+def test_ten_thousand_namespaces_are_fifty_series_and_one_for_the_rest(scraped: Scraped) -> None:
     scraped.tell(listed(*(f"ns{n}/a" for n in range(10_000))))
     text = scraped.metrics.render().decode()
     namespaces = {
@@ -134,7 +135,7 @@ def test_ten_thousand_namespaces_are_fifty_series_and_one_for_the_rest(scraped):
     assert len(namespaces) <= 51
 
 
-def test_no_id_and_no_path_is_a_label(scraped):
+def test_no_id_and_no_path_is_a_label(scraped: Scraped) -> None:
     scraped.tell(listed("ns/secret-id"))
     scraped.world.look(dead(), "ns/secret-id")
     scraped.world.node()

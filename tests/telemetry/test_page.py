@@ -19,10 +19,11 @@ from tests.decide.world import ENFORCE, World, dead, key, orphaned, running
 HOSTILE = b"<script>alert(1)</script>\n\"'&"
 
 
-def about(**changes) -> About:
-    config = ConfigStatus(["/etc/containerd-reconciler/config.toml"], 1.0, ok=True, error="")
-    plain = About("1.2.3", "enforce", 42, "inotify", 3600.0, ready=True, config=config)
-    return replace(plain, **changes)
+WELL = ConfigStatus(["/etc/containerd-reconciler/config.toml"], 1.0, ok=True, error="")
+
+
+def about(mode: str = "enforce", config: ConfigStatus = WELL) -> About:
+    return About("1.2.3", mode, 42, "inotify", 3600.0, ready=True, config=config)
 
 
 def busy_world() -> tuple[World, Attempts]:
@@ -58,7 +59,9 @@ def status() -> Status:
     return gather(world.engine, attempts, about(), world.stamp)
 
 
-def test_what_needs_attention_is_shown_with_its_reason_and_who_is_in_the_way(status):
+def test_what_needs_attention_is_shown_with_its_reason_and_who_is_in_the_way(
+    status: Status,
+) -> None:
     html = page.render(status)
     assert "k8s.io/busy" in html
     assert "tail (4711, cwd)" in html
@@ -67,7 +70,7 @@ def test_what_needs_attention_is_shown_with_its_reason_and_who_is_in_the_way(sta
     assert "default/web" not in html, "living bundles are counted, not listed"
 
 
-def test_it_says_what_comes_next_and_that_an_observer_removes_nothing(status):
+def test_it_says_what_comes_next_and_that_an_observer_removes_nothing(status: Status) -> None:
     html = page.render(status)
     assert re.search(r">retry in [\d.]+s<", html), "the blocked one is tried again"
     assert "nothing is removed" not in html
@@ -81,7 +84,7 @@ def test_it_says_what_comes_next_and_that_an_observer_removes_nothing(status):
     assert ">due in 1m<" in html
 
 
-def test_a_foreign_thing_is_counted_where_there_is_one():
+def test_a_foreign_thing_is_counted_where_there_is_one() -> None:
     world = World(Policies(default=ENFORCE))
 
     def drawn() -> str:
@@ -92,19 +95,19 @@ def test_a_foreign_thing_is_counted_where_there_is_one():
     assert '<b class="foreign">1</b>' in drawn()
 
 
-def test_what_was_cleaned_is_shown(status):
+def test_what_was_cleaned_is_shown(status: Status) -> None:
     assert [one.result.result for one in status.recent] == ["cleaned", "blocked"]
     assert "k8s.io/dead" in page.render(status)
 
 
-def test_counts_are_complete(status):
+def test_counts_are_complete(status: Status) -> None:
     assert status.summary.bundles == 4
     assert status.summary.verdicts["running"] == 2
     assert status.summary.phases["blocked"] == 1
     assert status.summary.blocked == {"busy": 1}
 
 
-def test_hostile_names_stay_text():
+def test_hostile_names_stay_text() -> None:
     world = World(Policies(default=ENFORCE))
     name = BundleKey(b"ns", HOSTILE)
     world.tell(Listed(answered=True, present=True, bundles=(Seen(name, Identity(1, 1, 1)),)))
@@ -115,7 +118,9 @@ def test_hostile_names_stay_text():
     assert "&lt;script&gt;" in html
 
 
-def test_nothing_comes_from_outside_and_the_policy_allows_only_its_own_style(status):
+def test_nothing_comes_from_outside_and_the_policy_allows_only_its_own_style(
+    status: Status,
+) -> None:
     html = page.render(status)
     assert not re.search(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//""", html)
     style = re.search(r"<style>(.*?)</style>", html, re.DOTALL)
@@ -126,7 +131,7 @@ def test_nothing_comes_from_outside_and_the_policy_allows_only_its_own_style(sta
     assert "unsafe" not in page.POLICY
 
 
-def test_trouble_is_said_at_the_top():
+def test_trouble_is_said_at_the_top() -> None:
     world, attempts = busy_world()
     attempts.observed(
         world.stamp, GuardsChecked((Refusal(Guard.MOUNT_NAMESPACE, "own mount namespace"),))
@@ -137,13 +142,13 @@ def test_trouble_is_said_at_the_top():
     assert "must be observe or enforce" in html
 
 
-def test_an_empty_node_says_so():
+def test_an_empty_node_says_so() -> None:
     world = World()
     html = page.render(gather(world.engine, Attempts(Layout()), about(), world.stamp))
     assert "Nothing: everything here is alive or in order." in html
 
 
-def test_a_node_with_thousands_of_leftovers_gives_a_small_page():
+def test_a_node_with_thousands_of_leftovers_gives_a_small_page() -> None:
     world = World(Policies(default=ENFORCE))
     world.listed(**{f"b{n}": n + 1 for n in range(3000)})
     for n in range(3000):
