@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 
 import anyio
 import pytest
+from typing_extensions import override
 
 from reconciler.decide.decisions import Judged, Verdict
 from reconciler.decide.engine import Engine
-from reconciler.decide.policy import Policies
+from reconciler.decide.policy import Brakes, Policies
 from reconciler.loop import Loop, Stages
 from reconciler.model.evidence import Containerd, ContainerdState, Look, Node, ShimProcess, Sweep
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Doubt, DoubtKind, Guard, Hint, NodeLooked, Refusal
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
 from reconciler.probe.narrow import NarrowEyes
@@ -78,7 +79,7 @@ def rig() -> Rig:
     return Rig(Policies(default=ENFORCE))
 
 
-async def test_a_dead_bundle_found_at_start_is_cleaned_after_its_grace(rig):
+async def test_a_dead_bundle_found_at_start_is_cleaned_after_its_grace(rig: Rig) -> None:
     rig.eyes.tree[key()] = dead()
     start = rig.clock.now
     await rig.run_until(lambda: bool(rig.hands.cleaned))
@@ -86,7 +87,7 @@ async def test_a_dead_bundle_found_at_start_is_cleaned_after_its_grace(rig):
     assert rig.eyes.tree == {}
 
 
-async def test_a_pile_is_cleaned_several_at_a_time_and_each_once():
+async def test_a_pile_is_cleaned_several_at_a_time_and_each_once() -> None:
     rig = Rig(Policies(default=replace(ENFORCE, grace=0.0), parallel=8, brakes=_no_brakes()))
     for n in range(100):
         rig.eyes.tree[key(f"ns/b{n}")] = dead(n + 1)
@@ -105,13 +106,13 @@ class Others:
         self.eyes = eyes
         self.looked: list[BundleKey] = []
 
-    async def look(self, keys: Sequence[BundleKey]) -> Sequence[Look | None]:
+    async def look(self, keys: Sequence[BundleKey]) -> Sequence[Look | None] | None:
         self.looked += keys
         await anyio.lowlevel.checkpoint()
         return [self.eyes.tree.get(one) for one in keys]
 
 
-async def test_what_may_not_be_seen_is_not_seen_by_others_either(rig):
+async def test_what_may_not_be_seen_is_not_seen_by_others_either(rig: Rig) -> None:
     wanted, hidden = key("ns/b"), {key(f"other/b{n}"): dead(n + 2) for n in range(1500)}
     rig.eyes.tree |= {wanted: dead(1), **hidden}
     rig.eyes.others = others = Others(rig.eyes)
@@ -137,6 +138,7 @@ async def look_at_a_pile(rig: Rig, kind: type[Others]) -> Others:
     """Run until all of a pile was looked at, so slowly that others can help."""
 
     class Slow(FakeEyes):
+        @override
         def look(self, key: BundleKey) -> Look | None:
             rig.clock.now += 0.001
             return super().look(key)
@@ -148,7 +150,7 @@ async def look_at_a_pile(rig: Rig, kind: type[Others]) -> Others:
     return others
 
 
-async def test_others_help_with_a_pile_and_everything_is_looked_at_once(rig):
+async def test_others_help_with_a_pile_and_everything_is_looked_at_once(rig: Rig) -> None:
     others = await look_at_a_pile(rig, Others)
     assert rig.eyes.looked
     assert others.looked
@@ -159,6 +161,7 @@ async def test_others_help_with_a_pile_and_everything_is_looked_at_once(rig):
 class Silent(Others):
     """Others who give no answer, and that only once nothing else waits to be looked at."""
 
+    @override
     async def look(self, keys: Sequence[BundleKey]) -> None:
         self.looked += keys
         while len(self.eyes.looked) + len(self.looked) < len(self.eyes.tree):
@@ -167,21 +170,21 @@ class Silent(Others):
             await anyio.lowlevel.checkpoint()
 
 
-async def test_what_others_did_not_answer_at_the_end_of_a_pile_is_looked_at_by_ourselves():
+async def test_what_others_did_not_answer_at_the_end_of_a_pile_is_looked_at_by_ourselves() -> None:
     rig = Rig(Policies())
     others = await look_at_a_pile(rig, Silent)
     assert others.looked
     assert sorted(rig.eyes.looked) == sorted(PILE)
 
 
-async def test_living_bundles_are_left_alone_for_a_day(rig):
+async def test_living_bundles_are_left_alone_for_a_day(rig: Rig) -> None:
     rig.eyes.tree[key()] = running()
     await rig.run_for(80_000)
     assert rig.hands.cleaned == []
     assert rig.eyes.listings == pytest.approx(80_000 / 300, abs=2)
 
 
-async def test_lost_events_cost_only_time_until_the_next_listing(rig):
+async def test_lost_events_cost_only_time_until_the_next_listing(rig: Rig) -> None:
     rig.eyes.tree[key()] = running()
 
     async def die_unheard() -> None:
@@ -195,7 +198,7 @@ async def test_lost_events_cost_only_time_until_the_next_listing(rig):
     assert rig.hands.cleaned[0][0] - start == pytest.approx(310, abs=1)
 
 
-async def test_an_event_leads_to_a_look_at_once(rig):
+async def test_an_event_leads_to_a_look_at_once(rig: Rig) -> None:
     await rig.run_for(1)
     rig.eyes.tree[key()] = running()
     rig.loop.emit(Hint(key()))
@@ -203,7 +206,7 @@ async def test_an_event_leads_to_a_look_at_once(rig):
     assert rig.engine.view(key(), rig.clock.now) is not None
 
 
-async def test_many_hints_of_one_bundle_are_one_look(rig):
+async def test_many_hints_of_one_bundle_are_one_look(rig: Rig) -> None:
     rig.eyes.tree[key()] = running()
     await rig.run_for(1)
     rig.eyes.looked.clear()
@@ -213,7 +216,7 @@ async def test_many_hints_of_one_bundle_are_one_look(rig):
     assert len(rig.eyes.looked) <= 2  # one for the hints, one for the listing at the start of run
 
 
-async def test_doubt_relists(rig):
+async def test_doubt_relists(rig: Rig) -> None:
     await rig.run_for(1)
     before = rig.eyes.listings
     rig.loop.emit(Doubt(DoubtKind.OVERFLOW))
@@ -221,21 +224,21 @@ async def test_doubt_relists(rig):
     assert rig.eyes.listings >= before + 1
 
 
-async def test_a_refusing_guard_holds_everything(rig):
+async def test_a_refusing_guard_holds_everything(rig: Rig) -> None:
     rig.guards.refused = (Refusal(Guard.PID_NAMESPACE, "foreign"),)
     rig.eyes.tree[key()] = dead()
     await rig.run_for(3600)
     assert rig.hands.cleaned == []
 
 
-async def test_the_witnesses_are_asked_again_just_before_hands_are_sent(rig):
+async def test_the_witnesses_are_asked_again_just_before_hands_are_sent(rig: Rig) -> None:
     rig.eyes.tree[key()] = dead()
     await rig.run_until(lambda: bool(rig.hands.cleaned))
     asked = [o.since for _, o in rig.memory.observations if isinstance(o, NodeLooked)]
     assert rig.hands.cleaned[0][0] - asked[-1] <= 1.0
 
 
-async def test_a_slow_containerd_delays_nobody_else(rig):
+async def test_a_slow_containerd_delays_nobody_else(rig: Rig) -> None:
     rig.witnesses.takes = 30.0
     rig.eyes.tree[key()] = running()
     start = rig.clock.now
@@ -254,7 +257,7 @@ async def test_a_slow_containerd_delays_nobody_else(rig):
     assert judged[0][1].judgement.verdict is Verdict.RUNNING
 
 
-async def test_silence_of_containerd_is_waited_out(rig):
+async def test_silence_of_containerd_is_waited_out(rig: Rig) -> None:
     rig.witnesses.node = Node(Sweep(answered=True), Containerd(ContainerdState.NONE))
     rig.eyes.tree[key()] = dead()
     await rig.run_for(7200)
@@ -263,11 +266,11 @@ async def test_silence_of_containerd_is_waited_out(rig):
     await rig.run_until(lambda: bool(rig.hands.cleaned))
 
 
-async def test_the_holders_of_a_blocked_bundle_are_watched_and_their_end_frees_it(rig):
+async def test_the_holders_of_a_blocked_bundle_are_watched_and_their_end_frees_it(rig: Rig) -> None:
     rig.eyes.tree[key()] = dead()
     held = True
 
-    def blocked(bundle, identity):
+    def blocked(bundle: BundleKey, identity: Identity) -> Outcome | None:
         if not held:
             return None
         holder = Holder(4711, "tail", "cwd")
@@ -282,7 +285,7 @@ async def test_the_holders_of_a_blocked_bundle_are_watched_and_their_end_frees_i
     await rig.run_until(lambda: bool(rig.hands.cleaned))
 
 
-async def test_init_and_shim_of_what_lives_are_watched_and_forgotten_when_gone(rig):
+async def test_init_and_shim_of_what_lives_are_watched_and_forgotten_when_gone(rig: Rig) -> None:
     look = running()
     rig.eyes.tree[key()] = replace(look, shim=replace(look.shim, pid=99))
     await rig.run_for(1)
@@ -293,7 +296,7 @@ async def test_init_and_shim_of_what_lives_are_watched_and_forgotten_when_gone(r
     assert rig.exits.expected == {}
 
 
-async def test_the_shim_of_a_stopped_task_stays_watched(rig):
+async def test_the_shim_of_a_stopped_task_stays_watched(rig: Rig) -> None:
     look = running()
     rig.eyes.tree[key()] = replace(look, shim=replace(look.shim, pid=99))
     await rig.run_for(1)
@@ -303,7 +306,7 @@ async def test_the_shim_of_a_stopped_task_stays_watched(rig):
     assert rig.exits.expected[key()] == (None, 99)
 
 
-async def test_the_shim_of_a_task_found_stopped_is_known_from_the_process_table(rig):
+async def test_the_shim_of_a_task_found_stopped_is_known_from_the_process_table(rig: Rig) -> None:
     sweep = Sweep(answered=True, shims=(ShimProcess(key(), 77),))
     rig.witnesses.node = Node(sweep, Containerd(ContainerdState.UP))
     rig.eyes.tree[key()] = stopped()
@@ -311,19 +314,19 @@ async def test_the_shim_of_a_task_found_stopped_is_known_from_the_process_table(
     assert rig.exits.expected[key()] == (None, 77)
 
 
-async def test_watches_are_set_before_the_looks_of_a_listing(rig):
+async def test_watches_are_set_before_the_looks_of_a_listing(rig: Rig) -> None:
     rig.eyes.tree[key()] = running()
     await rig.run_for(1)
     assert rig.watcher.followed == [key()]
 
 
-async def test_a_backend_that_may_lose_events_is_listed_more_often(rig):
+async def test_a_backend_that_may_lose_events_is_listed_more_often(rig: Rig) -> None:
     rig.watcher.relist_hint = 10.0
     await rig.run_for(1000)
     assert rig.eyes.listings == pytest.approx(100, abs=2)
 
 
-async def test_stop_ends_the_run(rig):
+async def test_stop_ends_the_run(rig: Rig) -> None:
     rig.eyes.tree[key()] = running()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(rig.loop.run)
@@ -331,7 +334,7 @@ async def test_stop_ends_the_run(rig):
     assert rig.hands.under_way == set()
 
 
-async def test_what_came_in_before_the_end_is_heard_and_no_more_is_begun(rig):
+async def test_what_came_in_before_the_end_is_heard_and_no_more_is_begun(rig: Rig) -> None:
     """Hands that were stopped say what they did; without it a removal would go untold."""
     rig.eyes.tree[key()] = dead()
     done = Outcome(key(), dead().identity, Result.CLEANED)
@@ -347,7 +350,7 @@ async def test_what_came_in_before_the_end_is_heard_and_no_more_is_begun(rig):
     assert rig.eyes.listings == 1
 
 
-async def test_a_one_shot_run_ends_when_all_is_done():
+async def test_a_one_shot_run_ends_when_all_is_done() -> None:
     rig = Rig(Policies(default=replace(ENFORCE, grace=5.0)), relist=None)
     rig.eyes.tree[key()] = dead()
     rig.eyes.tree[key("ns/b")] = running(2)
@@ -356,5 +359,5 @@ async def test_a_one_shot_run_ends_when_all_is_done():
     assert [k for _, k in rig.hands.cleaned] == [key()]
 
 
-def _no_brakes():
+def _no_brakes() -> Brakes:
     return replace(Policies().brakes, max_per_minute=None)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,9 @@ def test_a_case_that_ran_again_counts_once(tmp_path: Path) -> None:
         (lambda text: text.replace("| not shown: no immutable", "| no"), "no result"),
     ],
 )  # fmt: skip
-def test_a_table_that_says_something_else_is_noticed(tmp_path: Path, change, finding) -> None:
+def test_a_table_that_says_something_else_is_noticed(
+    tmp_path: Path, change: Callable[[str], str], finding: str | None
+) -> None:
     marked = Counter(dict.fromkeys(ROWS, 1))
     found = findings(change(block(told(tmp_path))), marked)
     assert found == [] if finding is None else any(finding in line for line in found)
