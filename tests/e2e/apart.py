@@ -1,8 +1,9 @@
 """A place apart: a mount namespace with a /run of its own, held open by one small process.
 
-Everything a node runs enters it through :meth:`Apart.command`; everything a test reads there goes
-through :meth:`Apart.path`. It ends with the process that made it, also if that one is killed, and
-then takes along whatever is inside (`tests.e2e.warden`).
+It may have cgroup version 2 alone (`tests.e2e.unified`). Everything a node runs enters it through
+:meth:`Apart.command`; everything a test reads there goes through :meth:`Apart.path`. It ends with
+the process that made it, also if that one is killed, and then takes along whatever is inside
+(`tests.e2e.warden`).
 """
 
 import os
@@ -14,6 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from tests.e2e.belongings import Belongings
+from tests.e2e.unified import HOST, place
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 
@@ -25,23 +27,35 @@ class Apart:
 
     Args:
         name: Names what belongs to it, and ends with it should this process be killed.
+        unified: Whether it has cgroup version 2 alone, whatever the machine has.
+
+    Attributes:
+        pid: Pid of the holder, which has no other business.
+        belongings: Who and what is inside.
     """
 
-    def __init__(self, name: str) -> None:
-        command = ["unshare", "-m", "--propagation", "private"]
-        self._holder = subprocess.Popen(
-            [*command, sys.executable, "-m", "tests.e2e.warden", name],
+    def __init__(self, name: str, *, unified: bool = False) -> None:
+        wanted = ["unified"] if unified else []
+        self._warden = subprocess.Popen(
+            [sys.executable, "-m", "tests.e2e.warden", name, *wanted],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.fspath(REPOSITORY)},
             start_new_session=True,  # Ctrl-C is for the tests
         )
-        assert self._holder.stdout is not None
-        if self._holder.stdout.readline() != b"made\n":
+        assert self._warden.stdout is not None
+        said = self._warden.stdout.readline()
+        if not said:
             self.close()
             raise AssertionError("no mount namespace with its own /run could be made")
+        self.pid = int(said)
         namespace = os.readlink(f"/proc/{self.pid}/ns/mnt")
         self.belongings = Belongings(name, namespace, self.pid)
+        self._entrance: list[Word] = ["nsenter", f"--mount=/proc/{self.pid}/ns/mnt"]
+        if unified:
+            procs = place(name) / HOST / "cgroup.procs"
+            join = ["sh", "-c", 'echo 0 >"$0" && exec "$@"', procs]
+            self._entrance = [*join, *self._entrance, f"--cgroup=/proc/{self.pid}/ns/cgroup"]
 
     def __enter__(self) -> Self:
         return self
@@ -55,14 +69,14 @@ class Apart:
         self.close()
 
     @property
-    def pid(self) -> int:
-        """Pid of the holder, which is in no cgroup of the node and has no other business."""
-        return self._holder.pid
+    def warden(self) -> int:
+        """Pid of whoever clears up if this process cannot."""
+        return self._warden.pid
 
     def close(self) -> None:
         """Let go; the mounts end with the last process inside."""
-        self._holder.kill()
-        self._holder.communicate()
+        self._warden.kill()
+        self._warden.communicate()  # until the holder has ended too
 
     def path(self, inside: Word) -> Path:
         """Say under which name a path of the inside is seen from the outside."""
@@ -74,8 +88,8 @@ class Apart:
         return [os.fsdecode(row) for row in table.splitlines()]
 
     def command(self, words: Sequence[Word]) -> list[Word]:
-        """Make a command run inside. `nsenter` replaces itself: the pid is the command's own."""
-        return ["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", "--", *words]
+        """Make a command run inside. All that leads there replaces itself: the pid is its own."""
+        return [*self._entrance, "--", *words]
 
     def run(
         self,

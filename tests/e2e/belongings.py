@@ -7,11 +7,9 @@ import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from tests.e2e.processes import Process, everyone, kill_all, until
-
-CGROUPS: Final = Path("/sys/fs/cgroup")
+from tests.e2e.unified import CGROUPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +28,7 @@ class Belongings:
 
     def cgroups(self) -> list[Path]:
         """List the directories of the node's cgroup, one in each hierarchy."""
-        return sorted(CGROUPS.glob(f"*/{self.name}"))
+        return sorted(one for at in ("", "*/") for one in CGROUPS.glob(f"{at}{self.name}"))
 
     def processes(self) -> list[Process]:
         """List every living process."""

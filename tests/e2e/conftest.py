@@ -1,4 +1,8 @@
-"""Nodes for the tests, each gone without a trace when its test ends."""
+"""Nodes for the tests, each gone without a trace when its test ends.
+
+A node has the machine's cgroups, or version 2 alone where its parameter is true
+(`tests.e2e.kinds.either`).
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,15 +12,19 @@ import pytest
 from tests.e2e.node import Node
 
 
+def _unified(request: pytest.FixtureRequest) -> bool:
+    return bool(getattr(request, "param", False))
+
+
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
+def node(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Node]:
     """A node with nothing on it."""
-    with Node(tmp_path) as made:
+    with Node(tmp_path, unified=_unified(request)) as made:
         yield made
 
 
 @pytest.fixture
-def kubernetes(tmp_path: Path) -> Iterator[Node]:
+def kubernetes(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Node]:
     """A node whose containerd serves Kubernetes too."""
-    with Node(tmp_path, cri=True) as made:
+    with Node(tmp_path, cri=True, unified=_unified(request)) as made:
         yield made

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -76,14 +77,14 @@ class Containerd:
         apart: Where it runs.
         directory: Its files on disk.
         state: Its state directory, seen from the inside.
-        binaries: Directory of the containerd to use; None for the one in PATH.
+        first: Directories of programs that come before those in PATH.
         cri: Whether it serves Kubernetes too.
     """
 
     apart: Apart
     directory: Path
     state: str
-    binaries: Path | None = None
+    first: Sequence[Path] = ()
     cri: bool = False
     _running: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
@@ -167,7 +168,7 @@ class Containerd:
     @property
     def environment(self) -> dict[str, str]:
         """The environment in which the wanted version and its own shim are found first."""
-        before = [os.fspath(self.binaries)] if self.binaries else []
+        before = [os.fspath(directory) for directory in self.first]
         path = os.pathsep.join([*before, os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
         return {**os.environ, "PATH": path}
 

@@ -23,23 +23,36 @@ from tests.e2e.apart import Apart, Word
 from tests.e2e.containerd import TASKS, Containerd
 from tests.e2e.processes import PATIENCE, Process, kill_all, until
 from tests.e2e.task import Task, run_words
+from tests.e2e.unified import without_shares
 
 BINARIES: Final = "RECONCILER_E2E_CONTAINERD"
 """Names a directory with another containerd than the one in PATH."""
 
 
 class Node:
-    """Owns a containerd and everything that ever came of it."""
+    """Owns a containerd and everything that ever came of it.
 
-    def __init__(self, directory: Path, *, cri: bool = False, state: str | None = None) -> None:
+    Args:
+        directory: For its files on disk.
+        cri: Whether its containerd serves Kubernetes too.
+        unified: Whether it has cgroup version 2 alone, whatever the machine has.
+        state: containerd's state directory, seen from the inside, if it is to be a certain one.
+    """
+
+    def __init__(
+        self, directory: Path, *, cri: bool = False, unified: bool = False, state: str | None = None
+    ) -> None:
         self.namespace = f"e2e-{uuid.uuid4().hex[:8]}"
-        self.apart = Apart(self.namespace)
+        self.apart = Apart(self.namespace, unified=unified)
+        self._unified = unified
         named = os.environ.get(BINARIES)
         self._directory = directory / self.namespace
         self._directory.mkdir()
-        binaries = Path(named) if named else None
+        first = [Path(named)] if named else []
+        if unified:
+            first = without_shares(self._directory / "bin", first)
         state = state or f"/run/{self.namespace}/containerd"
-        self.containerd = Containerd(self.apart, self._directory, state, binaries, cri)
+        self.containerd = Containerd(self.apart, self._directory, state, first, cri)
         self._archive = self._directory / "image.tar"
         self._helpers: list[subprocess.Popen[str]] = []
         image.write(self._archive)
@@ -87,8 +100,9 @@ class Node:
         return self.apart.path(self.inside(name, namespace))
 
     def cgroups(self) -> list[Path]:
-        """List the directories of this node's cgroup, one in each hierarchy."""
-        return self.apart.belongings.cgroups()
+        """List the directories its containers have theirs in, one in each hierarchy."""
+        tops = self.apart.belongings.cgroups()
+        return [top / self.namespace for top in tops] if self._unified else tops
 
     def processes(self) -> list[Process]:
         """List every living process of this node but the one that holds its mount namespace."""

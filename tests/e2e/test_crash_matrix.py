@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import product
+from tests.e2e.kinds import either
 from tests.e2e.node import Node
 from tests.e2e.scene import BARE, EMPTIED, crashed
 from tests.e2e.snapshot import Snapshot, remains, tree
@@ -22,7 +23,15 @@ BLOCKED = 75
     "shim killed, init alive",
     "bundle being created slowly",
 )
-@pytest.mark.parametrize("also_lost", [(), ("runtime",)], ids=["plainly", "at every bundle"])
+@pytest.mark.parametrize(
+    ("kubernetes", "also_lost"),
+    [
+        pytest.param(False, (), id="plainly"),
+        pytest.param(False, ("runtime",), id="at every bundle"),
+        pytest.param(True, ("runtime",), id="at every bundle, cgroup2 alone"),
+    ],
+    indirect=["kubernetes"],
+)
 def test_what_containerds_restart_left_is_removed_and_the_living_untouched(
     kubernetes: Node, also_lost: tuple[str, ...]
 ) -> None:
@@ -40,6 +49,7 @@ def test_what_containerds_restart_left_is_removed_and_the_living_untouched(
 
 
 @pytest.mark.fault("I6", "containerd stopped, containers live")
+@either("kubernetes")
 def test_the_dead_are_removed_while_containerd_is_down(kubernetes: Node) -> None:
     node = kubernetes
     with crashed(node, restart=False) as scene:

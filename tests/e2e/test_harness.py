@@ -13,14 +13,17 @@ import pytest
 
 from tests.e2e import cri
 from tests.e2e.apart import REPOSITORY
-from tests.e2e.belongings import CGROUPS, Belongings
+from tests.e2e.belongings import Belongings
+from tests.e2e.kinds import either
 from tests.e2e.node import Node
 from tests.e2e.processes import Process, everyone, until
 from tests.e2e.snapshot import Snapshot, remains
+from tests.e2e.unified import CGROUPS
 
 pytestmark = pytest.mark.containerd
 
 
+@either("node")
 def test_a_running_task_has_a_shim_an_init_a_mount_and_cgroups(node: Node) -> None:
     task = node.run("web")
     assert task.init.alive
@@ -122,7 +125,7 @@ def test_a_node_ends_with_its_test_run_however_that_ends(tmp_path: Path) -> None
         "import pathlib, sys, tests.e2e.node as n\n"
         "node = n.Node(pathlib.Path(sys.argv[1])).__enter__()\n"
         "node.run('web'), node.stopped('done')\n"
-        "print(node.namespace, node.apart.pid, flush=True)\n"
+        "print(node.namespace, node.apart.pid, node.apart.warden, flush=True)\n"
         "sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -133,9 +136,9 @@ def test_a_node_ends_with_its_test_run_however_that_ends(tmp_path: Path) -> None
         env={**os.environ, "PYTHONPATH": os.fspath(REPOSITORY)},
     ) as doomed:
         assert doomed.stdout is not None
-        name, pid = doomed.stdout.readline().split()
-        warden = Process.at(int(pid))
-        orphaned = Belongings(name, os.readlink(f"/proc/{pid}/ns/mnt"), warden.pid)
+        name, pid, warden_pid = doomed.stdout.readline().split()
+        warden = Process.at(int(warden_pid))
+        orphaned = Belongings(name, os.readlink(f"/proc/{pid}/ns/mnt"), int(pid))
         assert len(orphaned.processes()) == 4  # containerd, two shims, an init
         doomed.kill()
     until(lambda: not warden.alive, "the warden has done its work")
