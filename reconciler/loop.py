@@ -43,8 +43,10 @@ from reconciler.model.observations import (
     Looked,
     NodeLooked,
     Observation,
+    Refusal,
     Stamp,
 )
+from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.ports import (
     Clock,
     Exits,
@@ -113,6 +115,8 @@ class Loop:
         self._asking = anyio.Lock()
         self._node = Node()
         self._node_since = float("-inf")
+        self._refused: tuple[Refusal, ...] = ()
+        self._guarded_for: int | None = None
         self._known_shims: dict[BundleKey, int] = {}
         self._swept_shims: dict[BundleKey, int] = {}
         self._stopped = False
@@ -321,6 +325,10 @@ class Loop:
             containerd = await witnesses.containerd()
             sweep = await witnesses.sweep()
             self._stages.exits.expect_containerd(containerd.pid)
+            if containerd.pid is not None and containerd.pid != self._guarded_for:
+                # Another process, perhaps in other namespaces. Heard before its answer counts.
+                await self._check_guards()
+                self._guarded_for = containerd.pid
             self._node, self._node_since = Node(sweep, containerd), since
             self._note_shims(sweep)
             self.emit(NodeLooked(since, sweep, containerd))
@@ -333,10 +341,16 @@ class Loop:
             self.emit(Hint(key))
 
     async def _check_guards(self) -> None:
-        self.emit(GuardsChecked(await self._stages.guards.check()))
+        self._refused = await self._stages.guards.check()
+        self.emit(GuardsChecked(self._refused))
 
     async def _clean(self, request: Clean) -> None:
         await self._ask_node(self._stages.clock.monotonic() - FRESH)
+        if self._refused:  # since this was decided
+            why = "; ".join(refusal.reason for refusal in self._refused)
+            result, reason = Result.HELD, BlockReason.GUARD
+            self.emit(Outcome(request.key, request.identity, result, reason, why))
+            return
         hands = self._stages.hands
         act = hands.kill if request.kill else hands.clean
         outcome = await act(request.key, request.identity, self._node)

@@ -231,6 +231,38 @@ async def test_a_refusing_guard_holds_everything(rig: Rig) -> None:
     assert rig.hands.cleaned == []
 
 
+class Replaced(FakeWitnesses):
+    """containerd is started anew whenever it is asked for: each answer is another process's."""
+
+    @override
+    async def containerd(self) -> Containerd:
+        return replace(await super().containerd(), pid=self.asked)
+
+
+async def test_guards_are_checked_again_before_the_word_of_another_containerd_counts(
+    rig: Rig,
+) -> None:
+    """It may run in other namespaces than the one that was compared with."""
+    rig.witnesses = Replaced(rig.clock)
+    rig.guards.refused_from = 3  # with the answer that is asked for before hands are sent
+    rig.eyes.tree[key()] = dead()
+    stages = replace(rig.loop._stages, witnesses=rig.witnesses)
+    rig.loop = Loop(rig.engine, stages, relist=300.0)
+    await rig.run_for(120)
+    assert rig.hands.cleaned == []
+    (outcome,) = (told for _, told in rig.memory.observations if isinstance(told, Outcome))
+    assert (outcome.result, outcome.reason) == (Result.HELD, BlockReason.GUARD)
+    assert outcome.detail == "refused"
+
+
+async def test_guards_are_not_checked_at_each_answer_of_one_containerd(rig: Rig) -> None:
+    rig.witnesses.node = Node(Sweep(answered=True), Containerd(ContainerdState.UP, pid=7))
+    rig.eyes.tree[key()] = dead()
+    await rig.run_until(lambda: bool(rig.hands.cleaned))
+    assert rig.witnesses.asked > 1
+    assert rig.guards.checks == 2  # at the start, and for the first answer
+
+
 async def test_the_witnesses_are_asked_again_just_before_hands_are_sent(rig: Rig) -> None:
     rig.eyes.tree[key()] = dead()
     await rig.run_until(lambda: bool(rig.hands.cleaned))

@@ -9,7 +9,7 @@ import anyio
 from reconciler.decide.decisions import Decision
 from reconciler.model.evidence import Containerd, ContainerdState, Look, Node, Sweep
 from reconciler.model.ids import BundleKey, Identity
-from reconciler.model.observations import Listed, Observation, Refusal, Seen, Stamp
+from reconciler.model.observations import Guard, Listed, Observation, Refusal, Seen, Stamp
 from reconciler.model.outcome import Outcome, Result
 from reconciler.ports import Emit, Lookers
 from tests.support.clock import VirtualClock
@@ -104,8 +104,13 @@ class FakeGuards:
     """Implements `ports.Guards`."""
 
     refused: tuple[Refusal, ...] = ()
+    refused_from: float = float("inf")
+    checks: int = 0
 
     async def check(self) -> tuple[Refusal, ...]:
+        self.checks += 1
+        if self.checks >= self.refused_from:
+            return (Refusal(Guard.MOUNT_NAMESPACE, "refused"),)
         return self.refused
 
 
