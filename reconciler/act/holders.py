@@ -15,11 +15,11 @@ from typing import Final
 from reconciler import kernel
 from reconciler.model.outcome import Holder
 from reconciler.probe.mounts import parse
+from reconciler.probe.process import read_name, read_whole
 
 _FOUND: Final = 16  # holders to name
 _PROCESSES: Final = 65_536  # to look at
 _HANDLES: Final = 4_096  # of one process to look at
-_TABLE: Final = 8 << 20  # bytes of one mount table
 _LINKS: Final = ("cwd", "root", "exe")
 _NUMBER: Final = re.compile(rb"[0-9]+\Z")
 
@@ -97,8 +97,7 @@ def _copies(places: Iterable[bytes], mount_id: int) -> Iterator[Holder]:
 def _mounted(table: bytes) -> list[tuple[int, tuple[bytes, bytes]]]:
     """Give id, and filesystem with the directory of it, of each mount in a table."""
     try:
-        with open(table, "rb") as lines:
-            data = lines.read(_TABLE)
+        data = read_whole(table)
     except OSError:
         return []
     return [(entry.mount_id, (entry.device, entry.root)) for entry in parse(data)]
@@ -112,9 +111,9 @@ def _namespace(place: bytes) -> bytes | None:
 
 
 def _holder(place: bytes, how: str) -> Holder:
+    pid = int(place.rpartition(b"/")[2])
     try:
-        with open(place + b"/comm", "rb") as comm:
-            name = comm.read(64).rstrip(b"\n").decode("utf-8", "backslashreplace")
+        name = read_name(pid).decode("utf-8", "backslashreplace")
     except OSError:
         name = "?"
-    return Holder(int(place.rpartition(b"/")[2]), name, how)
+    return Holder(pid, name, how)

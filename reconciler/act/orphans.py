@@ -172,10 +172,10 @@ def _members(group: CgroupDir) -> Iterator[int]:
         if b"cgroup.procs" not in files:
             continue
         try:
-            with open(directory + b"/cgroup.procs", "rb") as procs:
-                yield from (int(line) for line in procs if line.strip().isdigit())
+            lines = process.read_whole(directory + b"/cgroup.procs").split(b"\n")
         except OSError:
             continue  # removed, or a threaded group whose members its parent lists
+        yield from (int(line) for line in lines if line.isdigit())
 
 
 def _wait(pidfds: list[int]) -> None:

@@ -16,6 +16,7 @@ from reconciler.act.blocked import Blocked, blocked_by
 from reconciler.model.ids import show
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.mounts import MOUNTINFO, parse
+from reconciler.probe.process import read_whole
 
 _BOUND: Final = 32
 
@@ -163,8 +164,7 @@ def _unmount(place: _Place, top: int, flags: int) -> bool:
 def _refuse_nested(place: _Place, top: int) -> None:
     """Raise if it is a mount below this one that keeps it busy."""
     try:
-        with open(MOUNTINFO, "rb") as table:
-            entries = list(parse(table.read()))
+        entries = list(parse(read_whole(MOUNTINFO)))
     except OSError as error:
         raise blocked_by(error, MOUNTINFO) from None
     point = next((entry.point for entry in entries if entry.mount_id == top), b"")

@@ -13,6 +13,7 @@ from typing import Final
 
 from reconciler.kernel import AT_FDCWD, Stat, statx
 from reconciler.model.ids import show
+from reconciler.probe.process import read_whole
 
 _INITIAL_PID_NAMESPACE: Final = b"pid:[4026531836]"
 """Name of the first pid namespace: PROC_PID_INIT_INO of include/linux/proc_ns.h."""
@@ -105,7 +106,7 @@ def _look_up(inode: int, devices: set[int], proc: bytes) -> Lock | None:
     Raises:
         ValueError: A line is not like that; the kernel has learnt to say something else.
     """
-    for line in _read(os.path.join(proc, b"locks")).splitlines():
+    for line in read_whole(os.path.join(proc, b"locks")).splitlines():
         _, kind, *rest = line.split()
         if kind == b"->":
             continue  # waits for a lock
@@ -122,15 +123,10 @@ def _filesystem(mount_id: int, proc: bytes) -> tuple[int, str]:
     Raises:
         ValueError: There is no such mount, or the line is damaged.
     """
-    for line in _read(os.path.join(proc, b"self/mountinfo")).splitlines():
+    for line in read_whole(os.path.join(proc, b"self/mountinfo")).splitlines():
         fields = line.split(b" ")
         if fields[0] == b"%d" % mount_id:
             major, minor = fields[2].split(b":")
             fstype = fields[fields.index(b"-") + 1]
             return os.makedev(int(major), int(minor)), fstype.decode("ascii", "replace")
     raise ValueError("the file's mount is not in mountinfo")
-
-
-def _read(path: bytes) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()

@@ -14,6 +14,7 @@ from reconciler.probe.cgroups import CgroupMounts, Hierarchy, hierarchies
 from reconciler.probe.door import Door
 from reconciler.probe.handles import Handles
 from reconciler.probe.points import CGROUP, BundleMounts, MountPoints
+from reconciler.probe.process import read_whole
 
 
 class Surroundings:
@@ -74,8 +75,7 @@ class Surroundings:
         self._set_hierarchies(None)
 
     def _find_hierarchies(self, groups: list[Mounted]) -> None:
-        with open(mounts.MOUNTINFO, "rb") as table:
-            found = mounts.of_type(table.read(), CGROUP)
+        found = mounts.of_type(read_whole(mounts.MOUNTINFO), CGROUP)
         self._set_hierarchies(hierarchies(found))
         self._groups = groups
 
