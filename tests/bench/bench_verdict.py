@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import anyio
+from typing_extensions import override
 
 from reconciler.assembly import Setup, opened
 from reconciler.decide.decisions import Decision, Judged, Verdict
@@ -56,9 +57,11 @@ class _Ear(Listener):
         self.at: dict[BundleKey, float] = {}
         self.verdicts: dict[BundleKey, Verdict] = {}
 
+    @override
     def observed(self, stamp: Stamp, observation: Observation) -> None:
         pass
 
+    @override
     def decided(self, stamp: Stamp, decision: Decision) -> None:
         if isinstance(decision, Judged):
             self.verdicts[decision.key] = decision.judgement.verdict
@@ -105,10 +108,11 @@ def _start(
     state = Path(os.fsdecode(layout.runc_root), *map(os.fsdecode, key))
     for directory in (os.path.dirname(socket), bundle / "rootfs", state):
         os.makedirs(directory, exist_ok=True)
-    shim = processes.shim(*map(os.fsdecode, (*key, layout.address)), socket)
+    namespace, name, address = map(os.fsdecode, (*key, layout.address))
+    shim = processes.shim(namespace, name, address, socket)
     init = processes.init("bench")
     task = Task(key, init.pid, init.start_ticks, socket, None, layout.runc_root)
-    for name, content in contents(task).items():
-        (bundle / os.fsdecode(name)).write_bytes(content)
+    for file, content in contents(task).items():
+        (bundle / os.fsdecode(file)).write_bytes(content)
     (state / "state.json").write_bytes(runc_state(task))
     return key, (shim, init)

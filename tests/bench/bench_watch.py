@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
+from typing_extensions import override
 
 from reconciler.model.ids import BundleKey
-from reconciler.model.observations import DoubtKind
+from reconciler.model.observations import DoubtKind, Hint, Observation
 from reconciler.watch.exits import ExitWatch
 from reconciler.watch.select import Choice, Watching
 from tests.bench.figure import MS, US, Plan, Row, percentile, times
@@ -119,7 +120,8 @@ async def _hear_stream_of(backend: Choice, count: int, gap: float, again: bool) 
         async with running(watching, ear):
             if backend != "inotify":
                 await ear.doubt(DoubtKind.BACKEND)
-            words = [sys.executable, "-c", _MAKER, top, str(count), str(gap), str(int(again))]
+            maker = [sys.executable, "-c", _MAKER, os.fspath(top)]
+            words = [*maker, str(count), str(gap), str(int(again))]
             before = time.process_time()
             await anyio.run_process(words, stderr=None)
             with anyio.move_on_after(2):
@@ -184,12 +186,12 @@ class _Timed(Ear):
         super().__init__()
         self.first: dict[BundleKey, float] = {}
 
-    def __call__(self, observation: object) -> None:
-        key = getattr(observation, "key", None)
-        if isinstance(key, BundleKey):
-            self.first.setdefault(key, time.monotonic())
+    @override
+    def __call__(self, observation: Observation) -> None:
+        if isinstance(observation, Hint):
+            self.first.setdefault(observation.key, time.monotonic())
         else:
-            super().__call__(observation)  # type: ignore[arg-type]
+            super().__call__(observation)
 
 
 @contextmanager

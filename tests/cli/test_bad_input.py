@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,9 @@ from tests.cli.program import (
 )
 @pytest.mark.parametrize("command", ["scan", "clean", "run --once", "explain a/b"])
 def test_a_wrong_state_directory_is_one_line_and_a_hint(
-    tmp_path: Path, make: object, code: int, said: str, command: str
+    tmp_path: Path, make: Callable[[Path], Path], code: int, said: str, command: str
 ) -> None:
-    state = make(tmp_path)  # type: ignore[operator]
-    done = program(None, *command.split(), "--state", str(state))
+    done = program(None, *command.split(), "--state", str(make(tmp_path)))
     assert done.returncode == code
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1

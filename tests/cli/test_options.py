@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 import pytest
+from typing_extensions import override
 
 from reconciler.cli.app import COMMANDS, App, app
 from reconciler.cli.ending import run
@@ -27,6 +28,7 @@ class Probe:
             self.said.append(said)
 
         class ProbeApp(App):
+            @override
             def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
                 return probe
 
@@ -174,13 +176,24 @@ def test_changes_reach_the_policies() -> None:
     assert (policies.default.enforce, policies.default.grace) == (True, 1.0)
     assert (policies.default.threshold, policies.settle) == (2.0, 3.0)
     assert policies.brakes.max_per_minute is None
-    assert (setup.backend, setup.waived, setup.namespaces) == ("poll", True, {b"a"})
+    assert (setup.backend, setup.waived, setup.namespaces) == (
+        "poll",
+        True,
+        frozenset({b"a"}),
+    )
 
 
-@pytest.mark.parametrize("option", ["state", "root", "address"])
-def test_an_empty_path_is_refused(option: str) -> None:
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("state", Globals(state="")),
+        ("root", Globals(root="")),
+        ("address", Globals(address="")),
+    ],
+)
+def test_an_empty_path_is_refused(option: str, said: Globals) -> None:
     with pytest.raises(UsageError, match=f"--{option}"):
-        make_setup(Globals(**{option: ""}), environ={})  # type: ignore[arg-type]
+        make_setup(said, environ={})
 
 
 def test_a_broken_file_is_a_configuration_error(tmp_path: Path) -> None:

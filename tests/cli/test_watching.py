@@ -11,7 +11,8 @@ import anyio.lowlevel
 import pytest
 from rich.console import Console
 
-from reconciler.cli.live import Heading, draw
+from reconciler.cli.display import Heading
+from reconciler.cli.live import draw
 from reconciler.cli.picture import RECENT, STUCK, Picture
 from reconciler.cli.styles import RESULT_STYLES
 from reconciler.cli.watching import Plan, watch

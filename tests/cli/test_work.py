@@ -4,6 +4,7 @@ import signal
 from dataclasses import replace
 
 import pytest
+from typing_extensions import override
 
 from reconciler.assembly import Setup
 from reconciler.cli.commands import clean as cleaning
@@ -16,7 +17,7 @@ from reconciler.decide.decisions import Verdict
 from reconciler.decide.policy import Match, Policies, Policy, Rule
 from reconciler.errors import ExitCode, NoContainerdError, ReconcilerError, RefusedError
 from reconciler.model.evidence import Containerd, ContainerdState, Look, Mount, Node, Sweep
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Guard, Hidden, Listed, NodeLooked, Refusal
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
 from reconciler.probe.narrow import NarrowEyes
@@ -61,6 +62,7 @@ async def test_looking_goes_on_where_a_guard_refuses(node: FakeNode) -> None:
 
 async def test_a_tree_that_cannot_be_read_ends_it_at_once(node: FakeNode) -> None:
     class Blind(FakeEyes):
+        @override
         def list(self, namespace: bytes | None = None) -> Listed:
             return Listed(answered=False, present=True)
 
@@ -97,10 +99,10 @@ async def test_a_guard_that_refuses_ends_it_before_anything(node: FakeNode) -> N
 
 
 async def test_what_is_blocked_is_not_waited_for_and_says_so(node: FakeNode) -> None:
-    def busy(who: BundleKey, identity: object) -> Outcome:
+    def busy(who: BundleKey, identity: Identity) -> Outcome:
         return Outcome(
             who,
-            identity,  # type: ignore[arg-type]
+            identity,
             Result.BLOCKED,
             BlockReason.BUSY,
             "rootfs is busy",
@@ -205,6 +207,7 @@ async def test_other_namespaces_are_neither_seen_nor_touched(node: FakeNode) -> 
 
 async def test_a_removal_cut_short_is_shown_as_debris(node: FakeNode) -> None:
     class Littered(FakeEyes):
+        @override
         def list(self, namespace: bytes | None = None) -> Listed:
             hidden = Hidden(BundleKey(b"ns", b".x"), dead(9).identity, 0.0, ours=False)
             return replace(super().list(namespace), hidden=(hidden,))
@@ -250,11 +253,11 @@ async def test_a_signal_ends_a_clean_in_order_and_what_was_done_is_told(
     async def stop_hands() -> None:
         stopped.append(node.clock.now)
 
-    def interrupt(who: BundleKey, identity: object) -> None:
+    def interrupt(who: BundleKey, identity: Identity) -> None:  # None: removed as ever
         if len(node.hands.cleaned) == 2:
             signal.raise_signal(number)
 
-    node.hands.answer = interrupt  # type: ignore[assignment]  # None: removed as ever
+    node.hands.answer = interrupt
     found = await clean_once(node.stages, policies, stop_hands)
     assert found.signal == number
     assert len(stopped) == 1
@@ -301,6 +304,7 @@ async def test_looking_waits_for_the_answer_about_what_was_seen_after_the_questi
     seen: list[float] = []
 
     class SlowEyes(FakeEyes):
+        @override
         def look(self, key: BundleKey) -> Look | None:
             node.clock.now += 0.01
             seen.append(node.clock.now)

@@ -7,13 +7,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from reconciler.demo.cast import Promise
+from reconciler.demo.cast import Promise, Role
 from reconciler.demo.node import DemoNode
 from reconciler.demo.promises import compare, pictures
 from reconciler.model.evidence import ENTRY_NAMES
@@ -41,10 +41,10 @@ def test_a_fault_while_it_is_made_leaves_nothing(monkeypatch: pytest.MonkeyPatch
     made = node._make
     left = iter([None, None, None])
 
-    def fail(role: object) -> None:
+    def fail(role: Role) -> None:
         if next(left, "over") == "over":
             raise OSError("no space left")
-        made(role)  # type: ignore[arg-type]
+        made(role)
 
     monkeypatch.setattr(node, "_make", fail)
     with pytest.raises(OSError, match="no space"):
@@ -139,9 +139,9 @@ def lives(pid: str) -> bool:
     return False
 
 
-def until(condition: object, seconds: float = 5.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
     end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < end, "waited in vain"
         os.sched_yield()
 
