@@ -1,12 +1,15 @@
 """A small state tree, an ear for what a watcher says, and a mirror that believes it."""
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+import selectors
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
+import pytest
 
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import TASKS, Layout
@@ -119,6 +122,25 @@ async def turn() -> None:
     """Let the event loop turn, so that what has happened so far is heard."""
     for _ in range(5):
         await anyio.lowlevel.checkpoint()
+
+
+async def wake_ups(seconds: float) -> int:
+    """Count the turns of the event loop while nobody here does anything."""
+    selector = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]  # not public
+    assert isinstance(selector, selectors.BaseSelector)
+    select, turns = selector.select, 0
+
+    def counted(timeout: float | None = None) -> Sequence[object]:
+        nonlocal turns
+        turns += 1
+        return select(timeout)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selector, "select", counted)
+        with anyio.move_on_after(seconds):
+            await anyio.sleep_forever()
+    assert turns, "nothing was counted"
+    return turns
 
 
 class Mirror:

@@ -1,6 +1,5 @@
 """The end of a process is told once, soon, and to everybody whom it concerns."""
 
-import asyncio
 import ctypes
 import os
 import signal
@@ -17,7 +16,7 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind
 from reconciler.watch.exits import ExitWatch
 from tests.support.mountns import in_private_mounts
-from tests.watch.support import Ear, open_files, running, turn
+from tests.watch.support import Ear, open_files, running, turn, wake_ups
 
 pytestmark = pytest.mark.kernel
 
@@ -230,7 +229,8 @@ def test_without_a_handle_left_it_counts_and_does_not_fail(start: Start) -> None
             spare = [os.dup(0) for _ in range(limit) if _can_dup()]
             watch.expect(KEY, init=process.pid, shim=None)
             assert (len(watch), watch.unwatched) == (0, 1)
-            os.close(spare.pop()), os.close(spare.pop())
+            for _ in range(2):
+                os.close(spare.pop())
             watch.expect(KEY, init=process.pid, shim=None)
             assert (len(watch), watch.unwatched) == (1, 0)
             code = 0
@@ -318,19 +318,8 @@ async def test_a_forked_child_keeps_no_end_alive(start: Start) -> None:
 async def test_nothing_wakes_up_between_ends(start: Start) -> None:
     process = start()
     watch, ear = ExitWatch(), Ear()
-    selector = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
-    select, turns = selector.select, 0
-
-    def counted(timeout: float | None = None) -> list[object]:
-        nonlocal turns
-        turns += 1
-        return select(timeout)
-
     async with running(watch, ear):
         watch.expect(KEY, init=process.pid, shim=None)
         await turn()
-        selector.select = counted
-        with anyio.move_on_after(0.3):
-            await anyio.sleep_forever()
-        selector.select = select
+        turns = await wake_ups(0.3)
     assert turns <= 2

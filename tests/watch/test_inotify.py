@@ -1,6 +1,5 @@
 """The inotify backend tells of everything that happens at a name, and of nothing below."""
 
-import asyncio
 import os
 import shutil
 from collections.abc import Iterator
@@ -8,13 +7,14 @@ from pathlib import Path
 
 import anyio
 import pytest
+from typing_extensions import override
 
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Doubt, DoubtKind, Hint
 from reconciler.watch.handle import Event, Inotify
 from reconciler.watch.inotify import InotifyBackend
 from reconciler.watch.table import SLICE, WatchTable
-from tests.watch.support import Ear, Tree, eventually, open_files, running, turn, watches
+from tests.watch.support import Ear, Tree, eventually, open_files, running, turn, wake_ups, watches
 
 pytestmark = pytest.mark.kernel
 
@@ -45,10 +45,12 @@ class Counting(Inotify):
         self.added = 0
         self.removed = 0
 
+    @override
     def add_watch(self, path: bytes, mask: int) -> int:
         self.added += 1
         return super().add_watch(path, mask)
 
+    @override
     def rm_watch(self, wd: int) -> None:
         self.removed += 1
         super().rm_watch(wd)
@@ -276,6 +278,7 @@ async def test_an_unknown_watch_is_dropped_when_it_speaks(tree: Tree, ear: Ear) 
     class Deaf(Inotify):
         deaf = True
 
+        @override
         def read(self) -> Iterator[Event]:
             events = list(super().read())
             if self.deaf and events:
@@ -348,21 +351,10 @@ async def test_no_directory_is_held_open_and_nothing_leaks(tree: Tree, ear: Ear)
 async def test_nothing_wakes_up_between_events(tree: Tree, ear: Ear) -> None:
     tree.bundle("c1")
     backend = InotifyBackend(tree.layout)
-    selector = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
-    select, turns = selector.select, 0
-
-    def counted(timeout: float | None = None) -> list[object]:
-        nonlocal turns
-        turns += 1
-        return select(timeout)
-
     async with running(backend, ear):
         backend.follow(tree.listed())
         await anyio.wait_all_tasks_blocked()
-        selector.select = counted
-        with anyio.move_on_after(0.5):
-            await anyio.sleep_forever()
-        selector.select = select
+        turns = await wake_ups(0.5)
     assert turns <= 2  # the wait itself, and its deadline
     assert ear.heard == []
 

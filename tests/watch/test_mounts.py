@@ -27,7 +27,7 @@ def mounting(test: Callable[[Tree], Awaitable[None]]) -> Callable[[Path], None]:
         tmpfs(state)
         anyio.run(test, Tree(state))
 
-    del wrapper.__wrapped__  # type: ignore[attr-defined]  # pytest reads the arguments of that one
+    del wrapper.__wrapped__  # pytest reads the arguments of that one
     wrapper.__annotations__ = {"tmp_path": Path, "return": None}
     return private_mounts(wrapper)
 

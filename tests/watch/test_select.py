@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from typing_extensions import override
 
 from reconciler.model.observations import Doubt, DoubtKind
 from reconciler.watch.backend import BackendError
@@ -47,6 +48,7 @@ class _Limited(Inotify):
         super().__init__()
         self._scarce = scarce
 
+    @override
     def add_watch(self, path: bytes, mask: int) -> int:
         wd = super().add_watch(path, mask)
         if wd > self._scarce.watches:
