@@ -234,8 +234,9 @@ def ground(base: Path) -> Iterator[Ground]:
             made.remember()
             yield made
         finally:
-            for listener in made.open_sockets if made else ():
-                listener.close()
+            if made is not None:
+                for listener in made.open_sockets:
+                    listener.close()
             for process in processes.living:
                 process.end()
             site.close()

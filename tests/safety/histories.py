@@ -62,7 +62,9 @@ def rules(count: int, *, shrink: bool = True) -> settings:
 
 def play(count: int, first: int) -> Report:
     """Play so many histories; each round has a seed of its own, counted from the first."""
-    began, seeds, lost = time.monotonic(), [], []
+    began = time.monotonic()
+    seeds: list[int] = []
+    lost: list[str] = []
     NodeMachine.played = NodeMachine.steps = 0
     while NodeMachine.played < count and not lost:
         seeds.append(first + len(seeds))

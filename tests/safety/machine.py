@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from typing_extensions import override
 
 from reconciler.decide.decisions import Verdict
 from reconciler.decide.policy import Brakes, Policies, Policy
@@ -292,6 +293,7 @@ class NodeMachine(RuleBasedStateMachine):
         NodeMachine.steps += 1
         assert self.sim.harm == []
 
+    @override
     def teardown(self) -> None:
         if not hasattr(self, "sim"):
             return

@@ -24,6 +24,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from typing_extensions import override
+
 from reconciler.act.blocked import Blocked
 from tests.safety.arena import VICTIMS, Arena
 from tests.safety.attackers import EXCHANGES, MOUNTS, SWAPS, Attackers
@@ -49,6 +51,7 @@ class Report:
     exchanges: int = 0
     lost: list[Path] = field(default_factory=list)
 
+    @override
     def __str__(self) -> str:
         reasons = ", ".join(f"{count} {why}" for why, count in sorted(self.blocked.items()))
         return (

@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -28,6 +28,8 @@ README: Final = REPOSITORY / "README.md"
 BEGIN: Final = "<!-- faults: written by `make faults` -->"
 END: Final = "<!-- end of faults -->"
 FAULT: Final = "fault"
+Rows = Mapping[str, tuple[str, str] | str]
+"""Faults, each with what is expected; an invariant has its words besides its number."""
 FIGURES: Final = {
     "faults injected into system calls": "faults",
     "kills survived": "kills",
@@ -39,7 +41,7 @@ FIGURES: Final = {
 }
 """What is shown, and the property a test records it by."""
 FIRED: Final = "negative controls that fired"
-HEADINGS: Final = {
+HEADINGS: Final[dict[str, Rows]] = {
     "Invariant": INVARIANTS,
     "Mounts and removal": MOUNTS,
     "Liveness": LIVENESS,
@@ -85,7 +87,7 @@ class Told:
         return "; ".join(said) or "not shown: no test ran"
 
     def _read_case(self, case: ET.Element) -> None:
-        properties = [(one.get("name"), one.get("value", "")) for one in case.iter("property")]
+        properties = [(one.get("name", ""), one.get("value", "")) for one in case.iter("property")]
         faults = [value for name, value in properties if name == FAULT]
         if case.find("failure") is not None or case.find("error") is not None:
             self.failed.append(f"{case.get('classname')}::{case.get('name')}")
@@ -129,7 +131,7 @@ def block(told: Told) -> str:
     return "\n".join([BEGIN, *lines, END])
 
 
-def _rows(rows: "dict[str, tuple[str, str]] | dict[str, str]") -> list[tuple[str, str, str]]:
+def _rows(rows: Rows) -> list[tuple[str, str, str]]:
     """Give name, fault and what is expected, as the table shows them."""
     shown = []
     for name, said in rows.items():

@@ -11,9 +11,8 @@ import pytest
 import structlog
 
 import reconciler
-from reconciler.decide.brakes import Brakes
 from reconciler.decide.engine import Engine
-from reconciler.decide.policy import Policies
+from reconciler.decide.policy import Brakes, Policies
 from reconciler.loop import Loop, Stages
 from reconciler.model.observations import Doubt, DoubtKind
 from reconciler.telemetry.logs import LogListener

@@ -54,7 +54,7 @@ def test_a_hidden_directory_of_the_id_is_neither_in_the_way_nor_touched(tmp_path
         on.canaries.append(plant(dead.path.parent / f".{dead.path.name}"))
         ran = on.run("clean", *NOW)
         assert ran.code == 0, ran
-        assert dead.left() == dead.mounts() == []
+        assert (dead.left(), dead.mounts()) == ([], [])
         assert "hidden-bundle" in on.run("scan", "-o", "json").out
         assert on.harm() == []
 

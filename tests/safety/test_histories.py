@@ -6,7 +6,6 @@
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from typing_extensions import override
@@ -16,7 +15,7 @@ from reconciler.model.outcome import Outcome, Result
 from reconciler.testing.node import Node
 from reconciler.testing.parts import Truth
 from reconciler.testing.simulator import Manners, Simulation
-from tests.safety.histories import COUNT
+from tests.safety.histories import COUNT, Report
 from tests.safety.machine import KEYS, POLICIES
 from tests.safety.working import in_shards
 
@@ -27,16 +26,16 @@ Record = Callable[[str, object], None]
 
 def played(count: int, record: Record) -> int:
     """Play so many; give the steps after which everything was compared."""
-    reports: list[dict[str, Any]] = in_shards("tests.safety.histories", "--count", str(count))
-    histories, steps = (sum(one[name] for one in reports) for name in ("histories", "steps"))
-    lost = [told for one in reports for told in one["lost"]]
-    seeds = [number for one in reports for number in one["seeds"]]
+    reports = in_shards(Report, "--count", str(count))
+    histories, steps = sum(one.histories for one in reports), sum(one.steps for one in reports)
+    lost = [told for one in reports for told in one.lost]
+    seeds = [number for one in reports for number in one.seeds]
     sys.stdout.write(f"{histories} histories, {steps} steps, seeds {seeds}\n")  # for -rP
     for name, value in (("histories", histories), ("steps", steps), ("losses", len(lost))):
         record(name, value)
     assert lost == [], lost[0]
     assert histories >= count
-    return int(steps)
+    return steps
 
 
 @pytest.mark.fault("I6", "I7", "shim killed, init alive", "wall clock jumps", "overflow")
@@ -93,7 +92,7 @@ def a_new_task_in_the_place_of_a_dead_one(kind: type[Simulation]) -> Simulation:
 @pytest.mark.fault("I8", "id created again between look and action")
 def test_a_new_task_of_the_same_number_is_seen_by_the_second_look() -> None:
     simulation = a_new_task_in_the_place_of_a_dead_one(Simulation)
-    assert simulation.harm == simulation.cleaned == []
+    assert (simulation.harm, simulation.cleaned) == ([], [])
     assert KEYS[0] in simulation.node.bundles
 
 
@@ -115,5 +114,5 @@ def test_a_dead_sandbox_whose_shim_is_started_again_for_a_member_is_not_removed(
     simulation.relist()
     node.start(member, pod.id)
     simulation.wait(31.0)
-    assert simulation.harm == simulation.cleaned == []
+    assert (simulation.harm, simulation.cleaned) == ([], [])
     assert simulation.verdicts()[pod] is Verdict.STOPPED

@@ -116,7 +116,7 @@ def daemon(on: Ground) -> Iterator[Daemon]:
 
 
 def gone(bundles: list[Bundle]) -> bool:
-    return all(bundle.left() == bundle.mounts() == [] for bundle in bundles)
+    return all((bundle.left(), bundle.mounts()) == ([], []) for bundle in bundles)
 
 
 def in_time(running: Daemon) -> None:

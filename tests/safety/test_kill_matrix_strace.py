@@ -6,10 +6,10 @@ other call there is, and workers that are killed again and again at the same pla
 
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
+from tests.safety.killing import Report
 from tests.safety.working import in_shards
 
 pytestmark = [pytest.mark.safety, pytest.mark.kernel]
@@ -17,15 +17,15 @@ pytestmark = [pytest.mark.safety, pytest.mark.kernel]
 
 def killed(record: Callable[[str, object], None], *options: str) -> int:
     """Kill everywhere; give how many were killed."""
-    reports: list[dict[str, Any]] = in_shards("tests.safety.killing", *options)
-    places = [sum(sum(kind.values()) for kind in one["calls"].values()) for one in reports]
-    attempts = sum(one["attempts"] for one in reports)
-    kills = sum(one["killed"] for one in reports)
+    reports = in_shards(Report, *options)
+    places = [sum(sum(kind.values()) for kind in one.calls.values()) for one in reports]
+    attempts = sum(one.attempts for one in reports)
+    kills = sum(one.killed for one in reports)
     sys.stdout.write(f"{kills} killed at {attempts} places\n")  # shown by -rP
     record("kills", kills)
-    record("losses", sum(len(one["lost"]) for one in reports))
-    assert [one["lost"] for one in reports] == [[], []]
-    assert [one["left"] for one in reports] == [[], []]
+    record("losses", sum(len(one.lost) for one in reports))
+    assert [one.lost for one in reports] == [[], []]
+    assert [one.left for one in reports] == [[], []]
     assert attempts >= min(places) - len(reports)  # each shard learns the calls for itself
     assert kills >= attempts * 0.97  # a few calls depend on what else goes on
     return kills

@@ -1,11 +1,12 @@
 """A thousand bundles come and a thousand go in a second: the daemon ends up with the truth."""
 
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.daemon.running import NAMESPACE, Site, containerd, running, until
+from tests.daemon.running import NAMESPACE, Daemon, Site, containerd, running, until
 
 pytestmark = [pytest.mark.safety, pytest.mark.kernel]
 
@@ -25,6 +26,10 @@ def come_and_go(site: Site, a_round: int) -> float:
     return EACH / (time.monotonic() - begun)
 
 
+def knows(daemon: Daemon, site: Site, count: int) -> bool:
+    return daemon.bundles() == count == len(site.left())
+
+
 @pytest.mark.fault("1,000 creations and deletions a second")
 def test_nothing_is_lost_at_a_thousand_creations_and_deletions_a_second(tmp_path: Path) -> None:
     """In rounds, until the machine has had the time for one at that pace; each must come right."""
@@ -36,7 +41,7 @@ def test_nothing_is_lost_at_a_thousand_creations_and_deletions_a_second(tmp_path
         for a_round in range(ROUNDS):
             pace = come_and_go(site, a_round)
             rest = 1 + AT_A_TIME * (a_round + 1)
-            until(lambda rest=rest: daemon.bundles() == rest == len(site.left()), "all is known")
+            until(partial(knows, daemon, site, rest), "all is known")
             if pace > 1_000:
                 break
         else:

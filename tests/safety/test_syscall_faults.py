@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -17,7 +16,7 @@ from reconciler import kernel
 from reconciler.demo.processes import Process
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from tests.safety import straced
-from tests.safety.faulting import REASONS
+from tests.safety.faulting import REASONS, Report
 from tests.safety.ground import Ground, ground
 from tests.safety.working import Work, hidden_of, in_shards, working
 from tests.support.bundles import Bundle
@@ -32,18 +31,18 @@ SLOW = 400_000  # microseconds
 
 def failed(record: Callable[[str, object], None], *options: str) -> int:
     """Let everything fail; give how often something did."""
-    reports: list[dict[str, Any]] = in_shards("tests.safety.faulting", *options)
-    faults, looks = (sum(one[name] for one in reports) for name in ("faults", "looks"))
+    reports = in_shards(Report, *options)
+    faults, looks = sum(one.faults for one in reports), sum(one.looks for one in reports)
     ends: dict[str, int] = {}
     for one in reports:
-        for result, count in one["results"].items():
+        for result, count in one.results.items():
             ends[result] = ends.get(result, 0) + count
     sys.stdout.write(f"{faults} faults, {looks} of them in looks; ends: {ends}\n")  # for -rP
     record("faults", faults)
-    record("losses", sum(len(one["lost"]) for one in reports))
-    assert [one["lost"] for one in reports] == [[], []]
-    assert [one["wrong"] for one in reports] == [[], []]
-    assert [one["left"] for one in reports] == [[], []]
+    record("losses", sum(len(one.lost) for one in reports))
+    assert [one.lost for one in reports] == [[], []]
+    assert [one.wrong for one in reports] == [[], []]
+    assert [one.left for one in reports] == [[], []]
     assert {reason.value for reason in REASONS.values()} <= ends.keys(), "too few were met"
     return faults
 
@@ -101,7 +100,7 @@ def test_busy_twice_and_then_not(tmp_path: Path, call: str, when: str) -> None:
             outcomes = [await work.do(bundle) for _ in range(3)]
         assert [one.result for one in outcomes] == [Result.BLOCKED, Result.BLOCKED, Result.CLEANED]
         assert {one.reason for one in outcomes[:2]} == {BlockReason.BUSY}
-        assert bundle.left() == bundle.mounts() == []
+        assert (bundle.left(), bundle.mounts()) == ([], [])
 
     on_ground(tmp_path, main)
 
@@ -115,7 +114,7 @@ def test_slow_calls_change_nothing_but_the_time(tmp_path: Path) -> None:
         outcome = await faulty(work, bundle, f"{calls}:delay_enter=2000:delay_exit=2000")
         assert outcome.result is Result.CLEANED, outcome
         assert outcome.seconds > 0.1
-        assert bundle.left() == bundle.mounts() == []
+        assert (bundle.left(), bundle.mounts()) == ([], [])
 
     on_ground(tmp_path, main)
 

@@ -4,7 +4,6 @@ The executor, its zygote and its workers are the program's own. What a test does
 system calls it does by `tests.safety.straced`.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -12,8 +11,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
+import msgspec
 import pytest
 
 from reconciler.act.channel import Manner
@@ -27,6 +27,8 @@ from tests.support.bundles import DOWN, Bundle, identify
 
 Kind = Literal["whole", "hooks", "hidden"]
 """A complete dead bundle, one with poststop hooks, or what a removal cut short has left of one."""
+
+Report = TypeVar("Report")
 
 KINDS: tuple[Kind, ...] = ("whole", "hooks", "hidden")
 
@@ -114,14 +116,15 @@ def left_of(on: Ground, bundles: list[Bundle]) -> list[str]:
     return left + [str(path) for path in sockets.iterdir() if path not in live]
 
 
-def in_shards(module: str, *options: str, of: int = 2) -> list[dict[str, Any]]:
-    """Run a module's work as one process for each processor, and give their reports.
+def in_shards(kind: type[Report], *options: str, of: int = 2) -> list[Report]:
+    """Run the work of a report's module as one process for each processor; give their reports.
 
     They start afresh, so that nothing of a test run is inherited by the workers.
     """
     straced.needed()
     if os.geteuid() != 0:
         pytest.skip("needs root to make a mount namespace")
+    module = kind.__module__
     commands = [[sys.executable, "-m", module, "--shard", f"{n}/{of}", *options] for n in range(of)]
     running = [
         subprocess.Popen(
@@ -138,4 +141,4 @@ def in_shards(module: str, *options: str, of: int = 2) -> list[dict[str, Any]]:
     for (out, err), one in zip(said, running, strict=True):
         assert out, f"{one.args!r} said nothing:\n{err}"
         assert "Traceback" not in err, err
-    return [json.loads(out) for out, _ in said]
+    return [msgspec.json.decode(out, type=kind) for out, _ in said]
