@@ -12,7 +12,7 @@ def asked(world: World) -> int:
     return sum(isinstance(decision, AskNode) for decision in world.said)
 
 
-def test_the_witnesses_are_asked_one_question_at_a_time():
+def test_the_witnesses_are_asked_one_question_at_a_time() -> None:
     world = World()
     world.listed(a=1)
     assert asked(world) == 1
@@ -22,7 +22,7 @@ def test_the_witnesses_are_asked_one_question_at_a_time():
     assert asked(world) == 1
 
 
-def test_a_death_is_asked_about_at_once_also_right_after_another():
+def test_a_death_is_asked_about_at_once_also_right_after_another() -> None:
     """A shim and its init are seen to go one after the other: that is two questions."""
     world = World()
     world.listed(a=1)
@@ -33,7 +33,7 @@ def test_a_death_is_asked_about_at_once_also_right_after_another():
         assert asked(world) == number
 
 
-def test_deaths_without_end_are_asked_about_twice_a_second():
+def test_deaths_without_end_are_asked_about_twice_a_second() -> None:
     world = World()
     world.listed(a=1)
     world.node()
@@ -46,7 +46,7 @@ def test_deaths_without_end_are_asked_about_twice_a_second():
     assert 20 <= asked(world) <= 20 + BURST + 2
 
 
-def test_answers_nobody_asked_for_put_no_death_off_by_more_than_a_pause():
+def test_answers_nobody_asked_for_put_no_death_off_by_more_than_a_pause() -> None:
     """Hands are sent only after a fresh word: while many are cleaned, answers come anyway."""
     world = World()
     world.listed(a=1)
@@ -60,7 +60,7 @@ def test_answers_nobody_asked_for_put_no_death_off_by_more_than_a_pause():
     assert asked(world) == before + 1
 
 
-def test_a_living_node_asks_for_nothing_between_listings():
+def test_a_living_node_asks_for_nothing_between_listings() -> None:
     world = World()
     world.listed(a=1, b=2)
     world.look(running(1))
@@ -70,7 +70,7 @@ def test_a_living_node_asks_for_nothing_between_listings():
     assert world.wait(3600) == []
 
 
-def test_a_silent_node_is_asked_again_without_new_looks():
+def test_a_silent_node_is_asked_again_without_new_looks() -> None:
     world = World()
     world.listed(a=1)
     world.look(dead())
@@ -80,7 +80,7 @@ def test_a_silent_node_is_asked_again_without_new_looks():
     assert not any(isinstance(d, LookAt) for d in said)
 
 
-def test_an_orphan_that_stays_one_keeps_no_command_from_ending():
+def test_an_orphan_that_stays_one_keeps_no_command_from_ending() -> None:
     """It is looked at again and again, while containerd may take seconds for each answer."""
     world = World()
     world.listed(a=1)
@@ -98,7 +98,7 @@ def test_an_orphan_that_stays_one_keeps_no_command_from_ending():
     assert not world.engine.is_settled(world.stamp.mono)
 
 
-def test_what_has_not_left_its_cgroup_yet_is_looked_at_again_at_once():
+def test_what_has_not_left_its_cgroup_yet_is_looked_at_again_at_once() -> None:
     """A death is to be noticed within 100 ms, and nothing tells when the last process is gone."""
     world = World()
     world.listed(a=1)
@@ -111,7 +111,7 @@ def test_what_has_not_left_its_cgroup_yet_is_looked_at_again_at_once():
     assert world.view().judgement.verdict is Verdict.LEFTOVER
 
 
-def test_what_stays_in_its_cgroup_is_looked_at_ever_more_rarely():
+def test_what_stays_in_its_cgroup_is_looked_at_ever_more_rarely() -> None:
     world = World()
     world.listed(a=1)
     world.node()

@@ -9,7 +9,7 @@ from reconciler.decide.decisions import (
     LookAt,
     Phase,
 )
-from reconciler.decide.policy import Orphans, Policies
+from reconciler.decide.policy import Orphans, Policies, Policy
 from reconciler.model.observations import (
     Hint,
     HintKind,
@@ -33,7 +33,7 @@ DAY = 86400.0
 # ---------------------------------------------------------------------------- blocked, skipped
 
 
-def test_blocked_is_tried_again_with_growing_pauses():
+def test_blocked_is_tried_again_with_growing_pauses() -> None:
     world = leftover()
     world.wait(11)
     world.tell(outcome(Result.BLOCKED, reason=BlockReason.BUSY))
@@ -50,7 +50,7 @@ def test_blocked_is_tried_again_with_growing_pauses():
 
 
 @pytest.mark.parametrize("kind", [HintKind.HOLDER_EXIT, HintKind.MOUNT])
-def test_blocked_is_tried_at_once_when_the_obstacle_went_away(kind):
+def test_blocked_is_tried_at_once_when_the_obstacle_went_away(kind: HintKind) -> None:
     world = leftover()
     world.wait(11)
     world.tell(outcome(Result.BLOCKED, reason=BlockReason.BUSY))
@@ -59,8 +59,8 @@ def test_blocked_is_tried_at_once_when_the_obstacle_went_away(kind):
     assert len(world.cleans()) == 2
 
 
-def test_our_own_half_done_work_does_not_make_it_look_young():
-    world = leftover(threshold=3000.0)
+def test_our_own_half_done_work_does_not_make_it_look_young() -> None:
+    world = leftover(replace(ENFORCE, threshold=3000.0))
     world.wait(11)
     world.tell(outcome(Result.BLOCKED, reason=BlockReason.IO))
     world.look(dead(age=-world.now))  # its newest mtime is now
@@ -68,7 +68,7 @@ def test_our_own_half_done_work_does_not_make_it_look_young():
     assert len(world.cleans()) == 2
 
 
-def test_a_second_look_that_disagrees_restarts_the_grace():
+def test_a_second_look_that_disagrees_restarts_the_grace() -> None:
     world = leftover()
     world.wait(11)
     world.tell(outcome(Result.SKIPPED, look=dead()))
@@ -78,8 +78,8 @@ def test_a_second_look_that_disagrees_restarts_the_grace():
     assert len(world.cleans()) == 2
 
 
-def test_disagreement_with_no_grace_does_not_spin():
-    world = leftover(grace=0.0)
+def test_disagreement_with_no_grace_does_not_spin() -> None:
+    world = leftover(replace(ENFORCE, grace=0.0))
     for attempt in range(5):
         assert len(world.cleans()) == attempt + 1
         world.tell(outcome(Result.SKIPPED, look=dead()))
@@ -87,7 +87,7 @@ def test_disagreement_with_no_grace_does_not_spin():
         world.wait(300)
 
 
-def test_looks_while_hands_are_on_it_change_nothing():
+def test_looks_while_hands_are_on_it_change_nothing() -> None:
     world = leftover()
     world.wait(11)
     world.look(running())
@@ -99,9 +99,11 @@ def test_looks_while_hands_are_on_it_change_nothing():
 # ---------------------------------------------------------------------------- orphans
 
 
-def orphan_world(**policy: object) -> World:
-    changes = {"orphans": Orphans.KILL, **policy}
-    world = World(Policies(default=replace(ENFORCE, **changes)))  # type: ignore[arg-type]
+KILLING = replace(ENFORCE, orphans=Orphans.KILL)
+
+
+def orphan_world(policy: Policy = KILLING) -> World:
+    world = World(Policies(default=policy))
     world.listed(a=1)
     world.look(orphaned())
     world.node()
@@ -112,24 +114,24 @@ def kills(world: World) -> list[bool]:
     return [d.kill for d in world.said if isinstance(d, Clean)]
 
 
-def test_an_orphan_is_ended_only_where_the_operator_said_so_and_after_the_grace():
+def test_an_orphan_is_ended_only_where_the_operator_said_so_and_after_the_grace() -> None:
     world = orphan_world()
     world.wait(9.9)
     assert kills(world) == []
     world.wait(0.2)
     assert kills(world) == [True]
     for harmless in (
-        {"orphans": Orphans.REPORT},
-        {"enforce": False},
-        {"protect": True},
-        {"threshold": 2 * DAY, "max_age": None},
+        replace(KILLING, orphans=Orphans.REPORT),
+        replace(KILLING, enforce=False),
+        replace(KILLING, protect=True),
+        replace(KILLING, threshold=2 * DAY, max_age=None),
     ):
-        world = orphan_world(**harmless)
+        world = orphan_world(harmless)
         world.wait(DAY)
         assert kills(world) == []
 
 
-def test_what_is_left_of_an_ended_orphan_waits_a_grace_of_its_own():
+def test_what_is_left_of_an_ended_orphan_waits_a_grace_of_its_own() -> None:
     world = orphan_world()
     world.wait(11)
     world.tell(outcome(Result.KILLED))
@@ -141,7 +143,7 @@ def test_what_is_left_of_an_ended_orphan_waits_a_grace_of_its_own():
     assert kills(world) == [True, False]
 
 
-def test_a_budget_never_ends_a_workload():
-    world = orphan_world(grace=DAY, max_size=1, max_age=1.0)
+def test_a_budget_never_ends_a_workload() -> None:
+    world = orphan_world(replace(KILLING, grace=DAY, max_size=1, max_age=1.0))
     world.wait(100)
     assert kills(world) == []

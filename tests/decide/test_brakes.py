@@ -1,11 +1,13 @@
 """Brakes hold everything, and release it again."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from reconciler.decide.decisions import (
     Phase,
 )
 from reconciler.decide.policy import Brakes, Policies
+from reconciler.model.evidence import Look
 from reconciler.model.outcome import Result
 from tests.decide.world import (
     ENFORCE,
@@ -19,14 +21,14 @@ from tests.decide.world import (
 DAY = 86400.0
 
 
-def many(world: World, count: int, look=dead) -> None:
+def many(world: World, count: int, look: Callable[[int], Look] = dead) -> None:
     world.listed(**{f"b{n:04}": n + 1 for n in range(count)})
     for n in range(count):
         world.look(look(n + 1), f"ns/b{n:04}")
     world.node()
 
 
-def test_no_more_cleanups_are_under_way_than_allowed():
+def test_no_more_cleanups_are_under_way_than_allowed() -> None:
     world = World(Policies(default=replace(ENFORCE, grace=0.0), parallel=3))
     many(world, 10)
     assert len(world.cleans()) == 3
@@ -34,7 +36,7 @@ def test_no_more_cleanups_are_under_way_than_allowed():
     assert len(world.cleans()) == 4
 
 
-def test_no_more_cleanups_begin_in_a_minute_than_allowed():
+def test_no_more_cleanups_begin_in_a_minute_than_allowed() -> None:
     policies = Policies(
         default=replace(ENFORCE, grace=0.0), parallel=1000, brakes=Brakes(max_per_minute=5)
     )
@@ -50,7 +52,7 @@ def test_no_more_cleanups_begin_in_a_minute_than_allowed():
     assert len(world.cleans()) == 12
 
 
-def test_sudden_mass_death_is_held_and_believed_only_if_it_lasts():
+def test_sudden_mass_death_is_held_and_believed_only_if_it_lasts() -> None:
     world = World(Policies(default=replace(ENFORCE, grace=1.0), brakes=Brakes(None, hold=600.0)))
     many(world, 20, running)
     for n in range(20):
@@ -62,7 +64,7 @@ def test_sudden_mass_death_is_held_and_believed_only_if_it_lasts():
     assert len(world.cleans()) == 8
 
 
-def test_mass_death_is_not_believed_while_containerd_is_silent():
+def test_mass_death_is_not_believed_while_containerd_is_silent() -> None:
     world = World(
         Policies(default=replace(ENFORCE, grace=1.0), brakes=Brakes(None, hold=600.0), recheck=60.0)
     )
@@ -74,7 +76,7 @@ def test_mass_death_is_not_believed_while_containerd_is_silent():
     assert world.cleans() == []
 
 
-def test_mass_death_that_was_a_mistake_is_forgotten():
+def test_mass_death_that_was_a_mistake_is_forgotten() -> None:
     world = World(Policies(default=replace(ENFORCE, grace=1.0), brakes=Brakes(None, hold=600.0)))
     many(world, 20, running)
     for look in (dead, running):
@@ -87,7 +89,7 @@ def test_mass_death_that_was_a_mistake_is_forgotten():
     assert world.cleans() == ["ns/b0000"]
 
 
-def test_a_pile_found_dead_is_no_mass_death():
+def test_a_pile_found_dead_is_no_mass_death() -> None:
     world = World(Policies(default=replace(ENFORCE, grace=1.0), parallel=100))
     many(world, 50)
     world.wait(2)

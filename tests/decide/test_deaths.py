@@ -9,6 +9,7 @@ from reconciler.decide.decisions import (
 )
 from reconciler.decide.policy import Policies
 from reconciler.model.evidence import (
+    Look,
     ShimProcess,
     Sweep,
 )
@@ -29,7 +30,7 @@ def deaths(world: World) -> list[str]:
     return [d.cause for d in world.said if isinstance(d, Died)]
 
 
-def test_an_orderly_exit_is_no_abnormal_termination():
+def test_an_orderly_exit_is_no_abnormal_termination() -> None:
     world = World()
     world.listed(a=1)
     for look in (running(), stopped(), dead(), None):
@@ -50,7 +51,9 @@ def test_an_orderly_exit_is_no_abnormal_termination():
     ],
     ids=["both", "shim", "shim, then swept by containerd", "shim of a stopped task", "found dead"],
 )
-def test_a_death_is_counted_once_with_its_cause(looks, causes):
+def test_a_death_is_counted_once_with_its_cause(
+    looks: list[Look | None], causes: list[str]
+) -> None:
     world = World()
     world.listed(a=1)
     world.node()
@@ -62,7 +65,7 @@ def test_a_death_is_counted_once_with_its_cause(looks, causes):
     assert deaths(world) == causes
 
 
-def test_the_two_deaths_of_a_bundle_are_counted_one_after_the_other():
+def test_the_two_deaths_of_a_bundle_are_counted_one_after_the_other() -> None:
     world = World()
     world.listed(a=1)
     world.node()
@@ -75,7 +78,7 @@ def test_the_two_deaths_of_a_bundle_are_counted_one_after_the_other():
     assert deaths(world) == ["shim", "init"]
 
 
-def test_a_shim_that_only_an_older_sweep_shows_did_not_outlive_its_init():
+def test_a_shim_that_only_an_older_sweep_shows_did_not_outlive_its_init() -> None:
     world = World()
     world.listed(a=1)
     old = Sweep(answered=True, shims=(ShimProcess(key(), 7),))
@@ -89,7 +92,7 @@ def test_a_shim_that_only_an_older_sweep_shows_did_not_outlive_its_init():
     assert deaths(world) == ["both"]
 
 
-def test_a_cleanup_counts_the_deaths_it_ends():
+def test_a_cleanup_counts_the_deaths_it_ends() -> None:
     world = World(Policies(default=replace(ENFORCE, grace=0.0)))
     world.listed(a=1)
     world.node()

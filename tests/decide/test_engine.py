@@ -20,6 +20,7 @@ from reconciler.model.evidence import (
     CgroupState,
     Containerd,
     ContainerdState,
+    Look,
     Runtime,
     RuntimeState,
     ShimProcess,
@@ -65,7 +66,7 @@ GREEDY = replace(ENFORCE, max_age=1.0, max_size=1)
 # ---------------------------------------------------------------------------- two looks, grace
 
 
-def test_a_leftover_is_cleaned_after_the_grace_and_not_before():
+def test_a_leftover_is_cleaned_after_the_grace_and_not_before() -> None:
     world = leftover()
     world.wait(9.9)
     assert world.cleans() == []
@@ -75,7 +76,7 @@ def test_a_leftover_is_cleaned_after_the_grace_and_not_before():
     assert world.phase() is Phase.CLEANING
 
 
-def test_a_sign_of_life_during_the_grace_starts_it_anew():
+def test_a_sign_of_life_during_the_grace_starts_it_anew() -> None:
     world = leftover()
     world.wait(9)
     world.look(running())
@@ -86,22 +87,22 @@ def test_a_sign_of_life_during_the_grace_starts_it_anew():
     assert world.cleans() == ["ns/a"]
 
 
-def test_the_threshold_counts_from_the_last_sign_of_life():
-    world = leftover(threshold=7200.0)
+def test_the_threshold_counts_from_the_last_sign_of_life() -> None:
+    world = leftover(replace(ENFORCE, threshold=7200.0))
     world.wait(3599)
     assert world.cleans() == []
     world.wait(2)
     assert world.cleans() == ["ns/a"]
 
 
-def test_observing_never_asks_for_a_cleanup():
-    world = leftover(enforce=False)
+def test_observing_never_asks_for_a_cleanup() -> None:
+    world = leftover(replace(ENFORCE, enforce=False))
     world.wait(30 * DAY)
     assert world.phase() is Phase.DUE
     assert world.cleans() == []
 
 
-def test_nothing_is_removed_before_the_guards_were_checked():
+def test_nothing_is_removed_before_the_guards_were_checked() -> None:
     world = World()
     world.tell(GuardsChecked((Refusal(Guard.PID_NAMESPACE, "foreign"),)))
     world.listed(a=1)
@@ -114,7 +115,7 @@ def test_nothing_is_removed_before_the_guards_were_checked():
     assert world.cleans() == ["ns/a"]
 
 
-def test_another_object_of_the_same_name_starts_from_the_beginning():
+def test_another_object_of_the_same_name_starts_from_the_beginning() -> None:
     world = leftover()
     world.wait(9)
     world.look(dead(ino=2))
@@ -125,7 +126,7 @@ def test_another_object_of_the_same_name_starts_from_the_beginning():
     assert world.cleans() == ["ns/a"]
 
 
-def test_only_one_cleanup_of_a_bundle_is_under_way():
+def test_only_one_cleanup_of_a_bundle_is_under_way() -> None:
     world = leftover()
     world.wait(11)
     for _ in range(3):
@@ -137,7 +138,7 @@ def test_only_one_cleanup_of_a_bundle_is_under_way():
     assert world.cleans() == ["ns/a"]
 
 
-def test_a_cleaned_bundle_is_forgotten_and_looked_for_once_more():
+def test_a_cleaned_bundle_is_forgotten_and_looked_for_once_more() -> None:
     world = leftover()
     world.wait(11)
     said = world.tell(outcome(Result.CLEANED))
@@ -150,7 +151,7 @@ def test_a_cleaned_bundle_is_forgotten_and_looked_for_once_more():
 
 
 @pytest.mark.parametrize("look", [running(), stopped(), orphaned()])
-def test_what_lives_is_never_cleaned_however_long_it_lives(look):
+def test_what_lives_is_never_cleaned_however_long_it_lives(look: Look) -> None:
     world = World(Policies(GREEDY, node_max_size=1, recheck=300.0))
     world.listed(a=1)
     world.look(look)
@@ -163,7 +164,7 @@ def test_what_lives_is_never_cleaned_however_long_it_lives(look):
 
 
 @pytest.mark.fault("I7")
-def test_unknown_never_becomes_leftover_by_waiting():
+def test_unknown_never_becomes_leftover_by_waiting() -> None:
     world = World(Policies(GREEDY, node_max_size=1, recheck=300.0))
     world.listed(a=1)
     world.look(dead())
@@ -175,7 +176,7 @@ def test_unknown_never_becomes_leftover_by_waiting():
     assert world.cleans() == []
 
 
-def test_an_unknown_runtime_is_only_observed():
+def test_an_unknown_runtime_is_only_observed() -> None:
     world = World()
     world.listed(a=1)
     world.look(replace(dead(), runtime=Runtime(RuntimeState.ALIEN, "containerd-shim-kata-v2")))
@@ -185,7 +186,7 @@ def test_an_unknown_runtime_is_only_observed():
     assert world.cleans() == []
 
 
-def test_creation_is_left_alone_until_it_settled():
+def test_creation_is_left_alone_until_it_settled() -> None:
     world = World(Policies(default=replace(ENFORCE, grace=1.0), settle=120.0))
     world.look(newborn())
     world.node()
@@ -197,7 +198,7 @@ def test_creation_is_left_alone_until_it_settled():
     assert world.cleans() == ["ns/a"]
 
 
-def test_an_answer_older_than_the_bundle_says_nothing_about_it():
+def test_an_answer_older_than_the_bundle_says_nothing_about_it() -> None:
     world = World()
     world.node(DOWN)
     world.wait(1)
@@ -206,7 +207,7 @@ def test_an_answer_older_than_the_bundle_says_nothing_about_it():
     assert any(isinstance(d, AskNode) for d in world.said)
 
 
-def test_a_running_helper_makes_it_busy_until_a_sweep_no_longer_sees_it():
+def test_a_running_helper_makes_it_busy_until_a_sweep_no_longer_sees_it() -> None:
     world = World()
     world.listed(a=1)
     world.look(dead())
@@ -218,7 +219,7 @@ def test_a_running_helper_makes_it_busy_until_a_sweep_no_longer_sees_it():
     assert world.cleans() == ["ns/a"]
 
 
-def test_a_living_process_in_a_cgroup_of_that_name_contradicts_death():
+def test_a_living_process_in_a_cgroup_of_that_name_contradicts_death() -> None:
     world = World()
     world.listed(a=1)
     world.look(dead())
@@ -226,7 +227,7 @@ def test_a_living_process_in_a_cgroup_of_that_name_contradicts_death():
     assert world.view().judgement.verdict is Verdict.ORPHANED
 
 
-def test_a_shim_in_the_process_table_contradicts_a_dead_socket():
+def test_a_shim_in_the_process_table_contradicts_a_dead_socket() -> None:
     world = World()
     world.listed(a=1)
     world.look(dead())
@@ -234,7 +235,7 @@ def test_a_shim_in_the_process_table_contradicts_a_dead_socket():
     assert world.view().judgement.verdict is Verdict.STOPPED
 
 
-def test_containerd_falling_silent_takes_the_verdict_back():
+def test_containerd_falling_silent_takes_the_verdict_back() -> None:
     world = leftover()
     world.node(SILENT)
     world.wait(100)
@@ -248,7 +249,7 @@ def test_containerd_falling_silent_takes_the_verdict_back():
 # ---------------------------------------------------------------------------- listings
 
 
-def test_a_listing_forgets_what_is_gone_and_asks_for_looks_at_the_rest():
+def test_a_listing_forgets_what_is_gone_and_asks_for_looks_at_the_rest() -> None:
     world = World()
     world.listed(a=1, b=2)
     world.look(running())
@@ -257,24 +258,24 @@ def test_a_listing_forgets_what_is_gone_and_asks_for_looks_at_the_rest():
     assert [d for d in said if isinstance(d, LookAt)] == [LookAt(key("ns/b"), HintKind.CHANGED)]
 
 
-def test_a_listing_that_failed_changes_nothing():
+def test_a_listing_that_failed_changes_nothing() -> None:
     world = leftover()
     assert world.tell(Listed(answered=False, present=False)) == []
     assert world.view().judgement.verdict is Verdict.LEFTOVER
 
 
-def test_a_listing_of_one_namespace_leaves_the_others_alone():
+def test_a_listing_of_one_namespace_leaves_the_others_alone() -> None:
     world = leftover()
     world.tell(Listed(answered=True, present=True, namespace=b"other"))
     assert world.view().judgement.verdict is Verdict.LEFTOVER
 
 
-def test_doubt_asks_for_a_listing():
+def test_doubt_asks_for_a_listing() -> None:
     world = World()
     assert world.tell(Doubt(DoubtKind.OVERFLOW)) == [Relist(DoubtKind.OVERFLOW)]
 
 
-def test_an_interrupted_removal_of_ours_is_finished_but_not_while_observing():
+def test_an_interrupted_removal_of_ours_is_finished_but_not_while_observing() -> None:
     hidden = Hidden(BundleKey(b"ns", b".reconciler-1-ab"), Identity(1, 9, 1), 0.0, ours=True)
     alien = Hidden(BundleKey(b"ns", b".a"), Identity(1, 8, 1), 0.0, ours=False)
     listed = Listed(answered=True, present=True, hidden=(hidden, alien))
@@ -287,7 +288,7 @@ def test_an_interrupted_removal_of_ours_is_finished_but_not_while_observing():
 # ---------------------------------------------------------------------------- asking and waiting
 
 
-def test_one_shot_commands_end_when_only_time_could_help():
+def test_one_shot_commands_end_when_only_time_could_help() -> None:
     world = World(Policies(default=replace(ENFORCE, grace=5.0, threshold=DAY)))
     world.listed(a=1, b=2)
     assert not world.engine.is_settled(world.stamp.mono)
@@ -304,7 +305,7 @@ def test_one_shot_commands_end_when_only_time_could_help():
     assert world.cleans() == ["ns/a"]
 
 
-def test_a_claimed_leftover_says_so():
+def test_a_claimed_leftover_says_so() -> None:
     world = World(Policies(default=replace(ENFORCE, grace=0.0)))
     world.listed(a=1)
     world.look(dead())
@@ -312,7 +313,7 @@ def test_a_claimed_leftover_says_so():
     assert [d.claimed for d in world.said if isinstance(d, Clean)] == [True]
 
 
-def test_evidence_without_a_cgroup_name_needs_the_sweep():
+def test_evidence_without_a_cgroup_name_needs_the_sweep() -> None:
     world = World()
     world.listed(a=1)
     world.look(replace(dead(), cgroup=CgroupState.UNNAMED, created=Answer.YES))
@@ -325,7 +326,7 @@ def test_evidence_without_a_cgroup_name_needs_the_sweep():
 # ---------------------------------------------------------------------------- memories
 
 
-def test_a_memory_of_life_delays_and_a_recent_one_keeps_the_grace_running():
+def test_a_memory_of_life_delays_and_a_recent_one_keeps_the_grace_running() -> None:
     world = World(Policies(default=replace(ENFORCE, threshold=1800.0)))
     world.tell(Remembered(key(), Identity(1, 1, 1), last_alive=BOOTED - 600.0))
     world.listed(a=1)
@@ -344,7 +345,7 @@ def test_a_memory_of_life_delays_and_a_recent_one_keeps_the_grace_running():
     assert world.cleans() == ["ns/a"]
 
 
-def test_a_memory_of_another_object_is_worth_nothing():
+def test_a_memory_of_another_object_is_worth_nothing() -> None:
     world = World()
     world.tell(Remembered(key(), Identity(1, 99, 1), leftover_since=BOOTED - 8.0))
     world.listed(a=1)

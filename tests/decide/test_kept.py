@@ -1,6 +1,7 @@
 """What is kept for each bundle: one object for equal values, and no index that only grows."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.decide.world import ENFORCE, World, dead, key, leftover
 SCOPE = ("cleanup", b"ns")
 
 
-def test_key_and_identity_are_kept_once():
+def test_key_and_identity_are_kept_once() -> None:
     world = World()
     world.listed(a=1)
     world.look(dead())
@@ -30,7 +31,7 @@ def test_key_and_identity_are_kept_once():
     assert world.engine.kept(key("ns/other")) == key("ns/other")
 
 
-def test_equal_facts_are_one_object():
+def test_equal_facts_are_one_object() -> None:
     world = World()
     world.listed(a=1, b=2)
     for name, ino in (("ns/a", 1), ("ns/b", 2)):
@@ -39,8 +40,8 @@ def test_equal_facts_are_one_object():
     assert one.facts is other.facts is not None
 
 
-def test_a_failed_look_answers_nothing_and_forgets_nothing():
-    world = leftover(grace=3600.0)
+def test_a_failed_look_answers_nothing_and_forgets_nothing() -> None:
+    world = leftover(replace(ENFORCE, grace=3600.0))
     world.wait(60.0)
     said = world.look(Look(NOWHERE, Kind.DIRECTORY))
     assert world.view().judgement.verdict is Verdict.UNKNOWN
@@ -52,7 +53,7 @@ def test_a_failed_look_answers_nothing_and_forgets_nothing():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_size_budgets_mark_what_the_simplest_rule_would(seed):
+def test_size_budgets_mark_what_the_simplest_rule_would(seed: int) -> None:
     """Oldest first until the rest fits; whatever was marked once stays marked."""
     rng = random.Random(seed)  # noqa: S311 - a story, not a secret
     lives: dict[BundleKey, float] = {}
@@ -79,7 +80,7 @@ def test_size_budgets_mark_what_the_simplest_rule_would(seed):
         assert budgets.total(SCOPE) == sum(sizes.values())
 
 
-def test_no_order_is_put_up_before_a_limit_is_exceeded():
+def test_no_order_is_put_up_before_a_limit_is_exceeded() -> None:
     def nobody_asks(_: BundleKey) -> float:
         raise AssertionError
 
@@ -89,7 +90,7 @@ def test_no_order_is_put_up_before_a_limit_is_exceeded():
         assert budgets.mark(SCOPE, 100) == []
 
 
-def test_indexes_shrink_with_what_they_index():
+def test_indexes_shrink_with_what_they_index() -> None:
     agenda, cleanups = Agenda(), Cleanups()
     budgets = SizeBudgets(lambda _: 0.0)
     budgets.put(SCOPE, key("ns/large"), 10, fixed=False)
@@ -108,7 +109,7 @@ def test_indexes_shrink_with_what_they_index():
     assert agenda.next is None
 
 
-def test_what_is_due_comes_oldest_first_after_withdrawals():
+def test_what_is_due_comes_oldest_first_after_withdrawals() -> None:
     world = World(Policies(default=ENFORCE, parallel=1))
     world.listed(**{f"b{number}": number + 1 for number in range(3)})
     for number, age in enumerate((100.0, 300.0, 200.0)):

@@ -35,7 +35,7 @@ def lines(path: Path, story: list[Act], ask: float) -> list[bytes]:
 @pytest.mark.parametrize("ask", [0.0, 0.3])
 def test_whoever_is_left_out_would_have_come_out_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, story: list[Act], ask: float
-):
+) -> None:
     directory = tmp_path_factory.mktemp("touched")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bundles, "is_touched", whoever_is_near)
@@ -45,7 +45,7 @@ def test_whoever_is_left_out_would_have_come_out_as_it_was(
 
 def test_a_task_that_starts_does_not_have_hundreds_of_leftovers_judged_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     asked = dict.fromkeys((True, False), 0)
 
     def counted(track: Track, change: NodeChange, appointed: float | None, now: float) -> bool:

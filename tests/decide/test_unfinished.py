@@ -25,27 +25,27 @@ def unchecked() -> World:
     return world
 
 
-def test_a_listing_that_comes_before_the_guards_is_not_forgotten():
+def test_a_listing_that_comes_before_the_guards_is_not_forgotten() -> None:
     world = unchecked()
     assert not asked(world, LISTED)
     assert asked(world, GuardsChecked())
 
 
-def test_a_refusing_guard_holds_it():
+def test_a_refusing_guard_holds_it() -> None:
     world = unchecked()
     assert not asked(world, GuardsChecked((Refusal(Guard.KERNEL, "no"),)))
     assert not asked(world, LISTED)
     assert asked(world, GuardsChecked())
 
 
-def test_it_is_never_asked_for_twice_at_a_time():
+def test_it_is_never_asked_for_twice_at_a_time() -> None:
     world = World()
     assert asked(world, LISTED)
     assert not asked(world, LISTED)
     assert not asked(world, GuardsChecked())
 
 
-def test_what_stayed_is_asked_for_again_at_the_next_listing_and_not_before():
+def test_what_stayed_is_asked_for_again_at_the_next_listing_and_not_before() -> None:
     world = World()
     world.tell(LISTED)
     blocked = Outcome(HIDDEN.key, HIDDEN.identity, Result.BLOCKED, BlockReason.IO)
@@ -54,7 +54,7 @@ def test_what_stayed_is_asked_for_again_at_the_next_listing_and_not_before():
     assert asked(world, LISTED)
 
 
-def test_what_our_own_hands_are_removing_right_now_is_left_to_them():
+def test_what_our_own_hands_are_removing_right_now_is_left_to_them() -> None:
     world = World(Policies(default=replace(ENFORCE, grace=0.0)))
     world.listed(a=9)
     world.look(dead(ino=9))
@@ -63,7 +63,7 @@ def test_what_our_own_hands_are_removing_right_now_is_left_to_them():
     assert not asked(world, replace(LISTED, bundles=()))
 
 
-def test_a_one_shot_run_waits_for_its_end():
+def test_a_one_shot_run_waits_for_its_end() -> None:
     world = World()
     world.tell(LISTED)
     world.node()
@@ -73,7 +73,7 @@ def test_a_one_shot_run_waits_for_its_end():
     assert world.engine.hidden == ()
 
 
-def test_a_listing_of_another_namespace_changes_nothing():
+def test_a_listing_of_another_namespace_changes_nothing() -> None:
     world = unchecked()
     world.tell(LISTED)
     world.tell(Listed(answered=True, present=True, namespace=b"other"))

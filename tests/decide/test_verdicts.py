@@ -1,7 +1,7 @@
 """The verdict table, over every combination of evidence there is."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -59,7 +59,7 @@ def truly_dead(facts: Facts) -> bool:
 
 
 @pytest.mark.fault("I5")
-def test_leftover_needs_every_witness_and_nothing_else_is_leftover():
+def test_leftover_needs_every_witness_and_nothing_else_is_leftover() -> None:
     in_creation = 0
     for facts, young in everything():
         verdict = judge.__wrapped__(facts, young=young).verdict
@@ -75,7 +75,7 @@ def test_leftover_needs_every_witness_and_nothing_else_is_leftover():
     assert in_creation, "no row is in creation: the table was not walked"
 
 
-def test_what_lives_or_may_live_is_never_leftover():
+def test_what_lives_or_may_live_is_never_leftover() -> None:
     for facts, young in everything():
         alive = (
             facts.shim is ShimState.ALIVE
@@ -108,7 +108,7 @@ def test_what_lives_or_may_live_is_never_leftover():
         if a is not b
     ),
 )
-def test_any_one_silent_witness_makes_it_unknown(silent):
+def test_any_one_silent_witness_makes_it_unknown(silent: Facts) -> None:
     assert judge(DEAD, young=False).verdict is Verdict.LEFTOVER
     judgement = judge(silent, young=False)
     assert judgement.verdict is Verdict.UNKNOWN
@@ -116,25 +116,25 @@ def test_any_one_silent_witness_makes_it_unknown(silent):
     assert judgement.reason
 
 
+FORGETFUL: dict[str, Callable[[Facts], Facts]] = {
+    "helper": lambda facts: facts._replace(helper=Answer.NO),
+    "shim": lambda facts: facts._replace(shim=ShimState.DEAD),
+    "init": lambda facts: facts._replace(init=InitState.DEAD),
+    "cgroup": lambda facts: facts._replace(cgroup=CgroupState.GONE),
+    "runtime": lambda facts: facts._replace(runtime=RuntimeState.KNOWN),
+    "task": lambda facts: facts._replace(task=TaskState.NOT_LISTED),
+    "kind": lambda facts: facts._replace(kind=Kind.DIRECTORY),
+    "identifier": lambda facts: facts._replace(identifier=True),
+}
+
+
 @pytest.mark.fault("I5")
-@pytest.mark.parametrize(
-    "witness", ["helper", "shim", "init", "cgroup", "runtime", "task", "kind", "identifier"]
-)
-def test_a_table_that_forgets_one_witness_is_caught(witness):
+@pytest.mark.parametrize("forget", FORGETFUL.values(), ids=FORGETFUL)
+def test_a_table_that_forgets_one_witness_is_caught(forget: Callable[[Facts], Facts]) -> None:
     """The mutation check: drop one witness from the product's table, and the proof must fail."""
-    blind = {
-        "helper": Answer.NO,
-        "shim": ShimState.DEAD,
-        "init": InitState.DEAD,
-        "cgroup": CgroupState.GONE,
-        "runtime": RuntimeState.KNOWN,
-        "task": TaskState.NOT_LISTED,
-        "kind": Kind.DIRECTORY,
-        "identifier": True,
-    }[witness]
 
     def forgetful(facts: Facts, *, young: bool) -> Verdict:
-        return judge.__wrapped__(facts._replace(**{witness: blind}), young=young).verdict
+        return judge.__wrapped__(forget(facts), young=young).verdict
 
     caught = [
         facts
@@ -170,24 +170,24 @@ def test_a_table_that_forgets_one_witness_is_caught(witness):
         (DEAD, True, Verdict.LEFTOVER, 8),
     ],
 )
-def test_each_row_of_the_table(facts, young, verdict, rule):
+def test_each_row_of_the_table(facts: Facts, young: bool, verdict: Verdict, rule: int) -> None:
     judgement = judge(facts, young=young)
     assert (judgement.verdict, judgement.rule) == (verdict, rule)
 
 
-def test_only_a_leftover_that_containerd_lists_is_claimed():
+def test_only_a_leftover_that_containerd_lists_is_claimed() -> None:
     assert judge(DEAD._replace(task=TaskState.LISTED), young=False).claimed
     assert not judge(DEAD, young=False).claimed
     alive = DEAD._replace(task=TaskState.LISTED, init=InitState.ALIVE)
     assert not judge(alive, young=False).claimed
 
 
-def test_every_verdict_has_a_rule_and_a_reason():
+def test_every_verdict_has_a_rule_and_a_reason() -> None:
     assert {rule.verdict for rule in RULES} == set(Verdict)
     for facts, young in everything():
         assert judge.__wrapped__(facts, young=young).reason
 
 
-def test_the_fallback_assumes_life(monkeypatch):
+def test_the_fallback_assumes_life(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verdicts, "RULES", ())
     assert judge.__wrapped__(DEAD, young=False).verdict is Verdict.UNKNOWN

@@ -12,6 +12,7 @@ from reconciler.decide.decisions import (
 from reconciler.decide.policy import Match, Policies, Policy, Rule
 from reconciler.model.evidence import (
     Labels,
+    Look,
 )
 from tests.decide.world import (
     BOOTED,
@@ -32,8 +33,8 @@ DAY = 86400.0
 
 
 @pytest.mark.fault("wall clock jumps")
-def test_a_wall_clock_that_jumps_ahead_makes_nothing_older():
-    world = leftover(threshold=DAY)
+def test_a_wall_clock_that_jumps_ahead_makes_nothing_older() -> None:
+    world = leftover(replace(ENFORCE, threshold=DAY))
     world.wall_offset = 365 * DAY
     world.look(dead())
     world.wait(60)
@@ -41,7 +42,7 @@ def test_a_wall_clock_that_jumps_ahead_makes_nothing_older():
 
 
 @pytest.mark.fault("wall clock jumps")
-def test_a_wall_clock_that_was_wrong_at_boot_makes_nothing_older_than_the_boot():
+def test_a_wall_clock_that_was_wrong_at_boot_makes_nothing_older_than_the_boot() -> None:
     world = World(Policies(default=replace(ENFORCE, threshold=BOOTED + 1000.0)))
     world.listed(a=1)
     world.look(dead(age=EPOCH))
@@ -51,7 +52,7 @@ def test_a_wall_clock_that_was_wrong_at_boot_makes_nothing_older_than_the_boot()
 
 
 @pytest.mark.fault("mtime in the future")
-def test_a_file_from_the_future_is_young():
+def test_a_file_from_the_future_is_young() -> None:
     world = World(Policies(default=replace(ENFORCE, threshold=60.0)))
     world.listed(a=1)
     world.look(dead(age=-10 * DAY))
@@ -63,7 +64,7 @@ def test_a_file_from_the_future_is_young():
 
 
 @pytest.mark.fault("mtime in the future")
-def test_a_file_from_the_future_does_not_stay_young_with_every_look():
+def test_a_file_from_the_future_does_not_stay_young_with_every_look() -> None:
     """Found by the node machine: a clock set back a day kept a dead creation `starting`."""
     world = World()
     world.listed(a=1)
@@ -77,7 +78,7 @@ def test_a_file_from_the_future_does_not_stay_young_with_every_look():
 # ---------------------------------------------------------------------------- budgets
 
 
-def test_an_age_budget_makes_a_leftover_due_at_once():
+def test_an_age_budget_makes_a_leftover_due_at_once() -> None:
     world = World(Policies(default=replace(ENFORCE, grace=DAY, max_age=3000.0)))
     world.listed(a=1)
     world.look(dead(age=3600.0))
@@ -85,7 +86,7 @@ def test_an_age_budget_makes_a_leftover_due_at_once():
     assert world.cleans() == ["ns/a"]
 
 
-def test_a_size_budget_takes_the_oldest_until_the_rest_fits():
+def test_a_size_budget_takes_the_oldest_until_the_rest_fits() -> None:
     policy = replace(ENFORCE, grace=DAY, max_size=10_000)
     world = World(Policies(default=policy, node_max_size=None))
     world.listed(a=1, b=2, c=3, d=4)
@@ -97,7 +98,7 @@ def test_a_size_budget_takes_the_oldest_until_the_rest_fits():
     assert world.cleans() == ["ns/b", "ns/c"]
 
 
-def test_a_node_budget_counts_all_namespaces_together():
+def test_a_node_budget_counts_all_namespaces_together() -> None:
     world = World(Policies(default=replace(ENFORCE, grace=DAY), node_max_size=5000))
     for ino, name in enumerate(["one/a", "two/b"], 1):
         world.look(dead(ino, age=100.0 * ino, size=4096), name)
@@ -107,7 +108,7 @@ def test_a_node_budget_counts_all_namespaces_together():
     assert world.cleans() == ["two/b"]
 
 
-def test_a_running_task_over_a_budget_is_reported_once_and_not_touched():
+def test_a_running_task_over_a_budget_is_reported_once_and_not_touched() -> None:
     world = World(Policies(default=replace(ENFORCE, max_age=7200.0, max_size=100)))
     world.listed(a=1)
     world.look(running())
@@ -136,7 +137,7 @@ PROTECT = Rule(
     ],
     ids=["matches", "does not match", "config.json missing"],
 )
-def test_a_protecting_rule_fails_safe(look, phase):
+def test_a_protecting_rule_fails_safe(look: Look, phase: Phase) -> None:
     world = World(Policies(default=ENFORCE, rules=(PROTECT,)))
     world.listed(a=1)
     world.look(look)
@@ -144,7 +145,7 @@ def test_a_protecting_rule_fails_safe(look, phase):
     assert world.phase() is phase
 
 
-def test_labels_are_inherited_from_the_sandbox_and_remembered():
+def test_labels_are_inherited_from_the_sandbox_and_remembered() -> None:
     world = World(Policies(default=ENFORCE, rules=(PROTECT,)))
     world.listed(pod=1, a=2)
     world.look(dead(1, pod_ns="shop"), "ns/pod")
@@ -166,7 +167,7 @@ def test_labels_are_inherited_from_the_sandbox_and_remembered():
     ],
     ids=["pod fits", "pod does not", "container might", "not in that pod", "annotation might"],
 )
-def test_what_a_sandbox_does_not_tell_is_no_reason_to_remove(match, phase):
+def test_what_a_sandbox_does_not_tell_is_no_reason_to_remove(match: Match, phase: Phase) -> None:
     """The pod is known, the container is not: a rule that asks for it might match."""
     rule = Rule(match, replace(ENFORCE, name="critical", protect=True))
     world = World(Policies(default=ENFORCE, rules=(rule,)))
@@ -178,7 +179,7 @@ def test_what_a_sandbox_does_not_tell_is_no_reason_to_remove(match, phase):
 
 
 @pytest.mark.parametrize("sandbox", ["gone", "a"], ids=["not there", "itself"])
-def test_a_sandbox_that_tells_nothing_protects(sandbox):
+def test_a_sandbox_that_tells_nothing_protects(sandbox: str) -> None:
     world = World(Policies(default=ENFORCE, rules=(PROTECT,)))
     world.listed(a=2)
     world.look(replace(dead(2), labels=Labels(sandbox=sandbox)))
@@ -186,7 +187,7 @@ def test_a_sandbox_that_tells_nothing_protects(sandbox):
     assert world.phase() is Phase.PROTECTED
 
 
-def test_it_can_be_said_why_a_policy_applies():
+def test_it_can_be_said_why_a_policy_applies() -> None:
     rules = (
         Rule(Match(), Policy(name="all")),
         Rule(Match(namespace="k*", id="x"), Policy(name="names")),
@@ -207,12 +208,12 @@ def test_it_can_be_said_why_a_policy_applies():
     assert policies.why("own", known, inherited=True) == f"{own} may fit: {by_pod}"
 
 
-def test_other_policies_take_hold_at_once():
-    world = leftover(grace=DAY)
+def test_other_policies_take_hold_at_once() -> None:
+    world = leftover(replace(ENFORCE, grace=DAY))
     stamp = world.stamp
     world.said += world.engine.configure(stamp, Policies(default=replace(ENFORCE, grace=0.0)))
     assert world.cleans() == ["ns/a"]
-    world = leftover(grace=0.0, enforce=False)
+    world = leftover(replace(ENFORCE, grace=0.0, enforce=False))
     assert world.phase() is Phase.DUE
     rule = Rule(Match(), Policy(name="all", protect=True))
     world.said += world.engine.configure(world.stamp, Policies(rules=(rule,)))

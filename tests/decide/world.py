@@ -32,7 +32,7 @@ from reconciler.model.observations import (
     Seen,
     Stamp,
 )
-from reconciler.model.outcome import Outcome, Result
+from reconciler.model.outcome import BlockReason, Outcome, Result
 
 EPOCH = 1_700_000_000.0
 BOOTED = 100_000.0
@@ -66,8 +66,8 @@ def dead(ino: int = 1, *, age: float = 3600.0, size: int = 4096, pod_ns: str = "
     )
 
 
-def running(ino: int = 1, **changes: float) -> Look:
-    look = dead(ino, **changes)  # type: ignore[arg-type]  # numbers only, by name
+def running(ino: int = 1) -> Look:
+    look = dead(ino)
     return replace(
         look,
         init=replace(look.init, state=InitState.ALIVE),
@@ -171,13 +171,20 @@ class World:
         return [v for i, v in enumerate(told) if i == 0 or told[i - 1] != v]
 
 
-def outcome(result: Result, ino: int = 1, name: str = "ns/a", **more: object) -> Outcome:
-    return Outcome(key(name), Identity(1, ino, 1), result, **more)  # type: ignore[arg-type]
+def outcome(
+    result: Result,
+    ino: int = 1,
+    name: str = "ns/a",
+    *,
+    reason: BlockReason | None = None,
+    look: Look | None = None,
+) -> Outcome:
+    return Outcome(key(name), Identity(1, ino, 1), result, reason, look=look)
 
 
-def leftover(**policy: object) -> World:
+def leftover(policy: Policy = ENFORCE) -> World:
     """A world with one leftover at ns/a, just judged."""
-    world = World(Policies(default=replace(ENFORCE, **policy)))  # type: ignore[arg-type]
+    world = World(Policies(default=policy))
     world.listed(a=1)
     world.look(dead())
     world.node()
