@@ -61,7 +61,7 @@ class Scribe(Recorder):
     """
 
     def __init__(
-        self, origin: Origin, sink: Callable[[bytes], None], redactor: Redactor | None = None
+        self, origin: Origin, sink: Callable[[bytes], object], redactor: Redactor | None = None
     ) -> None:
         self._origin = origin
         self._sink = sink

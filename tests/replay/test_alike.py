@@ -9,7 +9,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.decide.decisions import AskNode, Decision, LookAt
+from reconciler.decide.decisions import (
+    AskNode,
+    Braked,
+    Clean,
+    Decision,
+    Died,
+    FinishRemoval,
+    Judged,
+    LookAt,
+    OverBudget,
+    Relist,
+    Vanished,
+)
 from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Match, Policies, Policy, Rule
 from reconciler.journal.redact import Redactor
@@ -18,6 +30,7 @@ from reconciler.model.ids import BundleKey, is_identifier
 from reconciler.model.observations import (
     GuardsChecked,
     Hint,
+    HintKind,
     Listed,
     Looked,
     NodeLooked,
@@ -39,7 +52,7 @@ Trace = list[tuple[Stamp, Observation]]
 @given(story=stories, ask=st.sampled_from([0.0, 0.3]), clean=st.sampled_from([0.0, 5.0]))
 def test_any_story_replays_as_it_was_decided(
     tmp_path_factory: pytest.TempPathFactory, story: list[Act], ask: float, clean: float
-):
+) -> None:
     path = tmp_path_factory.mktemp("story") / "story.jsonl"
     with JournalBuilder(path, ENFORCE, Manners(ask, clean)) as node:
         for act in story:
@@ -51,7 +64,7 @@ def test_any_story_replays_as_it_was_decided(
     assert result.warnings == []
 
 
-def test_a_reload_in_the_middle_replays_too(tmp_path: Path):
+def test_a_reload_in_the_middle_replays_too(tmp_path: Path) -> None:
     path = tmp_path / "reload.jsonl"
     with JournalBuilder(path, OBSERVE) as node:
         node.start("default/a")
@@ -64,7 +77,7 @@ def test_a_reload_in_the_middle_replays_too(tmp_path: Path):
     assert result.cleaned["default/a"] == [pytest.approx(300, abs=1)]
 
 
-def test_a_difference_is_found_and_told_with_both_sides(tmp_path: Path):
+def test_a_difference_is_found_and_told_with_both_sides(tmp_path: Path) -> None:
     path = tmp_path / "other.jsonl"
     with JournalBuilder(path, ENFORCE) as node:
         node.start("default/a")
@@ -91,7 +104,7 @@ RULES = replace(
 )
 
 
-def test_redacted_names_are_gone_and_the_rules_still_match(tmp_path: Path):
+def test_redacted_names_are_gone_and_the_rules_still_match(tmp_path: Path) -> None:
     path = tmp_path / "redacted.jsonl"
     node = Node()
     with path.open("wb") as file:
@@ -117,7 +130,7 @@ def test_redacted_names_are_gone_and_the_rules_still_match(tmp_path: Path):
     assert len(result.verdicts) == 2
 
 
-def test_forty_five_globs_survive_redaction_and_their_marks_keep_names_valid():
+def test_forty_five_globs_survive_redaction_and_their_marks_keep_names_valid() -> None:
     globs = [f"*{number}*" for number in range(40)] + ["web-*", "?*", "w*", "*9", "[vw]*"]
     rules = tuple(Rule(Match(id=glob), Policy(f"p{n}")) for n, glob in enumerate(globs))
     redactor = Redactor(b"k" * 16)
@@ -135,7 +148,9 @@ def test_forty_five_globs_survive_redaction_and_their_marks_keep_names_valid():
 
 @few
 @given(story=stories)
-def test_any_story_replays_redacted(tmp_path_factory: pytest.TempPathFactory, story: list[Act]):
+def test_any_story_replays_redacted(
+    tmp_path_factory: pytest.TempPathFactory, story: list[Act]
+) -> None:
     path = tmp_path_factory.mktemp("story") / "redacted.jsonl"
     node = Node()
     with path.open("wb") as file, JournalBuilder(path.with_suffix(".plain"), ENFORCE) as builder:
@@ -163,7 +178,7 @@ def end_of(trace: Trace, sight: Sight) -> dict[str, tuple[str, str]]:
     begin = now = max(now, sight.node.mono)
     wall = sight.node.stamp.wall
     engine.observe(Stamp(now, wall), sight.listed())
-    work = list[Decision](LookAt(key, None) for key in sight.node.bundles)  # type: ignore[arg-type]
+    work: list[Decision] = [LookAt(key, HintKind.CHANGED) for key in sight.node.bundles]
     work.append(AskNode(""))
     while now < begin + 7200:
         stamp = Stamp(now, wall + now - begin)
@@ -174,6 +189,10 @@ def end_of(trace: Trace, sight: Sight) -> dict[str, tuple[str, str]]:
                 case AskNode():
                     word = NodeLooked(now, sight.sweep(), sight.containerd())
                     engine.observe(stamp, word)
+                case Clean() | FinishRemoval():
+                    raise AssertionError(f"asked for while observing: {decision}")
+                case Judged() | Vanished() | Died() | OverBudget() | Braked() | Relist():
+                    pass
         work = []
         deadline = engine.deadline
         now = max(now + 1.0, min(deadline or begin + 7200, begin + 7200))
@@ -234,7 +253,7 @@ WAYS = [split, repeated, reordered, without_hints, half_lost, nothing_at_all]
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_the_same_observations_in_another_way_come_to_the_same_end(
     tmp_path_factory: pytest.TempPathFactory, way: Callable[[Trace], Trace], story: list[Act]
-):
+) -> None:
     path = tmp_path_factory.mktemp("story") / "story.jsonl"
     with JournalBuilder(path, OBSERVE) as node:
         for act in story:

@@ -4,8 +4,8 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -14,7 +14,11 @@ from reconciler.cli.ending import run
 from reconciler.testing.builder import JournalBuilder
 from tests.replay.stories import ENFORCE, OBSERVE
 
-Run = Callable[..., tuple[int, str, str]]
+
+class Run(Protocol):
+    """Runs `replay` with these words; gives the code, stdout and stderr."""
+
+    def __call__(self, *args: str | Path) -> tuple[int, str, str]: ...
 
 
 @pytest.fixture
@@ -41,7 +45,7 @@ def journal(tmp_path: Path) -> Path:
     return path
 
 
-def test_alike_is_zero(command: Run, journal: Path):
+def test_alike_is_zero(command: Run, journal: Path) -> None:
     code, out, err = command(journal)
     assert code == 0
     assert re.fullmatch(
@@ -50,7 +54,7 @@ def test_alike_is_zero(command: Run, journal: Path):
     assert err == ""
 
 
-def test_json_has_the_promised_shape(command: Run, journal: Path):
+def test_json_has_the_promised_shape(command: Run, journal: Path) -> None:
     code, out, _ = command(journal, "-o", "json")
     told = json.loads(out)
     assert code == 0
@@ -64,7 +68,9 @@ def test_json_has_the_promised_shape(command: Run, journal: Path):
     assert cleaned[0]["at_seconds"] == pytest.approx(60, abs=1)
 
 
-def test_a_difference_is_one_and_shows_both_sides_and_the_evidence(command: Run, journal: Path):
+def test_a_difference_is_one_and_shows_both_sides_and_the_evidence(
+    command: Run, journal: Path
+) -> None:
     journal.write_bytes(journal.read_bytes().replace(b'"grace":60', b'"grace":90', 1))
     code, out, err = command(journal)
     assert code == 1
@@ -83,7 +89,7 @@ def test_a_difference_is_one_and_shows_both_sides_and_the_evidence(command: Run,
 
 def test_another_policy_shows_what_it_would_clean_and_what_changes(
     command: Run, journal: Path, tmp_path: Path
-):
+) -> None:
     other = tmp_path / "other.toml"
     other.write_text(
         'mode = "enforce"\n[cleanup]\ngrace = "5m"\n'
@@ -109,7 +115,9 @@ def test_another_policy_shows_what_it_would_clean_and_what_changes(
     ]
 
 
-def test_an_observing_run_tells_what_enforcing_would_have_removed(command: Run, tmp_path: Path):
+def test_an_observing_run_tells_what_enforcing_would_have_removed(
+    command: Run, tmp_path: Path
+) -> None:
     path, other = tmp_path / "run.jsonl", tmp_path / "other.toml"
     with JournalBuilder(path, OBSERVE) as node:
         node.start("default/web")
@@ -128,7 +136,7 @@ def test_an_observing_run_tells_what_enforcing_would_have_removed(command: Run, 
     assert gone == ["web"], "what somebody mounted into is not removed in a dream either"
 
 
-def test_beyond_the_end_of_a_snapshot_the_world_stands_still(command: Run, tmp_path: Path):
+def test_beyond_the_end_of_a_snapshot_the_world_stands_still(command: Run, tmp_path: Path) -> None:
     path, other = tmp_path / "snapshot.jsonl", tmp_path / "other.toml"
     with JournalBuilder(path, OBSERVE) as node:
         node.start("default/web")
@@ -140,14 +148,14 @@ def test_beyond_the_end_of_a_snapshot_the_world_stands_still(command: Run, tmp_p
     assert out.splitlines()[1].split() == ["default/web", "-", "10m00.0s", "only", "now"]
 
 
-def test_until_ends_early_and_only_tells_about_one(command: Run, journal: Path):
+def test_until_ends_early_and_only_tells_about_one(command: Run, journal: Path) -> None:
     _, out, _ = command(journal, "-o", "json", "--until", "5m")
     assert [d["id"] for d in json.loads(out)["replayed"] if d["action"] == "clean"] == ["web"]
     _, out, _ = command(journal, "-o", "json", "--only", "default/db")
     assert {d["id"] for d in json.loads(out)["replayed"]} == {"db"}
 
 
-def test_speed_plays_line_by_line(command: Run, journal: Path):
+def test_speed_plays_line_by_line(command: Run, journal: Path) -> None:
     code, out, _ = command(journal, "--speed", "100000")
     assert code == 0
     assert "default/web  clean  leftover and due, attempt 1\n" in out
@@ -176,7 +184,7 @@ def test_speed_plays_line_by_line(command: Run, journal: Path):
 )
 def test_expectations_are_met_or_told(
     command: Run, journal: Path, tmp_path: Path, expected: str, complaint: str | None
-):
+) -> None:
     file = tmp_path / "expect.toml"
     file.write_text(f"[[expect]]\n{expected}\n")
     code, _, err = command(journal, "--expect", file)
@@ -203,7 +211,7 @@ def test_expectations_are_met_or_told(
 )
 def test_a_bad_expectation_is_a_usage_error_with_its_reason(
     command: Run, journal: Path, tmp_path: Path, text: str, complaint: str
-):
+) -> None:
     file = tmp_path / "expect.toml"
     file.write_text(text)
     code, _, err = command(journal, "--expect", file)
@@ -215,7 +223,9 @@ def test_a_bad_expectation_is_a_usage_error_with_its_reason(
 # ------------------------------------------------------------------------------- bad journals
 
 
-def test_damage_is_65_with_the_line_and_a_torn_end_is_a_warning(command: Run, journal: Path):
+def test_damage_is_65_with_the_line_and_a_torn_end_is_a_warning(
+    command: Run, journal: Path
+) -> None:
     whole = journal.read_bytes()
     lines = whole.splitlines(keepends=True)
     journal.write_bytes(b"".join([*lines[:4], b"oops\n", *lines[5:]]))
@@ -243,7 +253,7 @@ sys.exit(code)
 
 
 @pytest.mark.fault("journal of 1 GB")
-def test_memory_does_not_grow_with_the_journal(tmp_path: Path):
+def test_memory_does_not_grow_with_the_journal(tmp_path: Path) -> None:
     """The same few bundles come and go: ten times the journal, the same memory."""
     peaks = []
     for times in (1, 10):
@@ -266,7 +276,7 @@ def test_memory_does_not_grow_with_the_journal(tmp_path: Path):
 @pytest.mark.fault("journal of 1 GB")
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_gigabyte_is_replayed_in_the_memory_of_a_megabyte(tmp_path: Path):
+def test_a_gigabyte_is_replayed_in_the_memory_of_a_megabyte(tmp_path: Path) -> None:
     path = tmp_path / "part.jsonl"
     with JournalBuilder(path, ENFORCE) as node:
         for turn in range(300):

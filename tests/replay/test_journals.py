@@ -13,7 +13,7 @@ from tests.replay.stories import ENFORCE
 NAMES = sorted(path.stem for path in JOURNALS.glob("*.jsonl"))
 
 
-def test_every_regression_is_here():
+def test_every_regression_is_here() -> None:
     recorded = {"seed", "moby-50040", "shared-shim", "mass-death"}
     assert set(NAMES) == STORIES.keys() | {f"containerd-{name}" for name in recorded}
     assert all((JOURNALS / f"{name}.expect.toml").exists() for name in NAMES)
@@ -22,14 +22,14 @@ def test_every_regression_is_here():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_regression_decides_as_it_did_and_as_is_expected(
     replay_journal: ReplayJournal, name: str
-):
+) -> None:
     result = replay_journal(f"journals/{name}.jsonl", expect=f"journals/{name}.expect.toml")
     assert result.differences == []
     assert result.warnings == []
 
 
 @pytest.mark.parametrize("name", STORIES)
-def test_a_story_is_told_today_as_it_was_then(name: str, tmp_path: Path):
+def test_a_story_is_told_today_as_it_was_then(name: str, tmp_path: Path) -> None:
     """The writer is part of the format: what it writes must not change by accident."""
     made = tmp_path / "made.jsonl"
     make(name, made)
@@ -39,7 +39,7 @@ def test_a_story_is_told_today_as_it_was_then(name: str, tmp_path: Path):
 
 def test_the_fixtures_build_and_replay(
     build_journal: BuildJournal, replay_journal: ReplayJournal, tmp_path: Path
-):
+) -> None:
     with build_journal(ENFORCE) as node:
         node.start("default/web")
         node.crash("default/web")
@@ -66,7 +66,7 @@ def test_web(build_journal, replay_journal):
 """
 
 
-def test_the_plugin_works_in_a_test_suite_that_is_not_ours(tmp_path: Path):
+def test_the_plugin_works_in_a_test_suite_that_is_not_ours(tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text(_USERS_TEST)
     words = [sys.executable, "-m", "pytest", "-q", "-p", "reconciler.testing.plugin", "-p"]
     done = subprocess.run(

@@ -126,7 +126,7 @@ def text(dom: str, element: str) -> str:
     return html.unescape(re.sub("<[^>]+>", " ", found[1])).strip()
 
 
-def test_a_page_holds_everything_itself(small: Path):
+def test_a_page_holds_everything_itself(small: Path) -> None:
     source = small.read_text()
     assert not re.search(r"(?:src|href)=|@import|url\(|https?://", source)
     assert "default-src 'none'" in source
@@ -138,7 +138,7 @@ def test_a_page_holds_everything_itself(small: Path):
 
 @browser
 @pytest.mark.kernel
-def test_every_bundle_is_shown_and_nothing_in_a_name_is_run(small: Path, chromium: Browser):
+def test_every_bundle_is_shown_and_nothing_in_a_name_is_run(small: Path, chromium: Browser) -> None:
     dom = chromium.dom(small)
     assert 'data-ready="yes"' in dom
     assert text(dom, "shown") == "9 of 9 bundles"
@@ -166,13 +166,15 @@ def test_every_bundle_is_shown_and_nothing_in_a_name_is_run(small: Path, chromiu
         ("#ns=nowhere&from=x&to=-3&order=?", "9 of 9"),
     ],
 )
-def test_namespace_verdict_and_name_filter(small: Path, chromium: Browser, place: str, shown: str):
+def test_namespace_verdict_and_name_filter(
+    small: Path, chromium: Browser, place: str, shown: str
+) -> None:
     assert text(chromium.dom(small, place), "shown") == f"{shown} bundles"
 
 
 @browser
 @pytest.mark.kernel
-def test_hovering_shows_the_evidence(small: Path, chromium: Browser):
+def test_hovering_shows_the_evidence(small: Path, chromium: Browser) -> None:
     dom = chromium.dom(small, "#only=blocked&at=0,20000")
     tip = text(dom, "tip").split("</div>")[0]
     told = html.unescape(re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", dom.split('id="tip"')[1])))
@@ -185,7 +187,7 @@ def test_hovering_shows_the_evidence(small: Path, chromium: Browser):
 
 @browser
 @pytest.mark.kernel
-def test_light_and_dark_are_both_drawn(small: Path, chromium: Browser):
+def test_light_and_dark_are_both_drawn(small: Path, chromium: Browser) -> None:
     light = chromium.picture(small, "", "--blink-settings=preferredColorScheme=1")
     dark = chromium.picture(small, "", "--blink-settings=preferredColorScheme=0")
     assert light.startswith(b"\x89PNG")
@@ -234,7 +236,9 @@ def many(directory: Path, bundles: int) -> Path:
 
 @browser
 @pytest.mark.kernel
-def test_ten_thousand_bundles_of_a_day_are_small_and_drawn(tmp_path: Path, chromium: Browser):
+def test_ten_thousand_bundles_of_a_day_are_small_and_drawn(
+    tmp_path: Path, chromium: Browser
+) -> None:
     page = many(tmp_path, 10_000)
     assert page.stat().st_size < 2_000_000
     dom = chromium.dom(page)

@@ -41,17 +41,19 @@ def policy(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_plain_replay_says_what_the_readme_shows(capfd: pytest.CaptureFixture[str]):
+def test_a_plain_replay_says_what_the_readme_shows(capfd: pytest.CaptureFixture[str]) -> None:
     assert said(capfd) == (0, shown("replay seed.jsonl"))
 
 
-def test_another_policy_says_what_the_readme_shows(capfd: pytest.CaptureFixture[str], policy: Path):
+def test_another_policy_says_what_the_readme_shows(
+    capfd: pytest.CaptureFixture[str], policy: Path
+) -> None:
     assert said(capfd, "--config", policy) == (0, shown("replay seed.jsonl --config policy.toml"))
 
 
 def test_the_expectations_shown_are_met_by_the_policy_and_not_by_what_was_recorded(
     capfd: pytest.CaptureFixture[str], policy: Path, tmp_path: Path
-):
+) -> None:
     texts = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
     expected = tmp_path / "expect.toml"
     expected.write_text(next(text for text in texts if "[[expect]]" in text))

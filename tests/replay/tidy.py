@@ -7,7 +7,6 @@ from reconciler.journal.decode import Given
 from reconciler.journal.reader import Journal
 from reconciler.journal.scribe import Origin, Scribe
 from reconciler.journal.values import policies_in
-from reconciler.model.evidence import Sweep
 from reconciler.model.observations import NodeLooked, Observation, Stamp
 
 
@@ -34,15 +33,15 @@ def tidy(source: Path, target: Path, namespace: bytes) -> None:
 
 
 def _only(observation: Observation, namespace: bytes, ids: set[bytes]) -> Observation:
-    match observation:
-        case NodeLooked(sweep=Sweep() as sweep):
-            ours = replace(
-                sweep,
-                helpers=frozenset(key for key in sweep.helpers if key.namespace == namespace),
-                shims=tuple(p for p in sweep.shims if p.key.namespace == namespace),
-                cgroup_names=sweep.cgroup_names & ids,
-            )
-            said = observation.containerd
-            told = None if said is None else replace(said, detail="")  # it names our directory
-            return replace(observation, sweep=ours, containerd=told)
-    return observation
+    if not isinstance(observation, NodeLooked) or observation.sweep is None:
+        return observation
+    sweep = observation.sweep
+    ours = replace(
+        sweep,
+        helpers=frozenset(key for key in sweep.helpers if key.namespace == namespace),
+        shims=tuple(p for p in sweep.shims if p.key.namespace == namespace),
+        cgroup_names=sweep.cgroup_names & ids,
+    )
+    said = observation.containerd
+    told = None if said is None else replace(said, detail="")  # it names our directory
+    return replace(observation, sweep=ours, containerd=told)
