@@ -76,18 +76,18 @@ def verify(path: Path) -> str:
 
 
 @pytest.mark.parametrize("unit", [*SERVICES, "containerd-cleanup.timer"])
-def test_systemd_has_nothing_to_say_about_a_unit(installed, unit):
+def test_systemd_has_nothing_to_say_about_a_unit(installed: Path, unit: str) -> None:
     assert verify(installed / unit) == ""
 
 
-def test_a_broken_unit_would_be_noticed(installed):
+def test_a_broken_unit_would_be_noticed(installed: Path) -> None:
     unit = installed / SERVICES[0]
     unit.write_text(unit.read_text().replace("UMask=0077", "UMask=often"))
     assert "Failed to parse mode value" in verify(unit)
 
 
 @pytest.mark.parametrize("unit", SERVICES)
-def test_a_service_is_hardened_below_five(unit):
+def test_a_service_is_hardened_below_five(unit: str) -> None:
     done = analyze("security", "--offline=true", "--threshold=50", str(UNITS / unit))
     found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
     assert found, done.stdout + done.stderr
@@ -95,25 +95,25 @@ def test_a_service_is_hardened_below_five(unit):
     assert done.returncode == 0
 
 
-def values(unit, directive):
+def values(unit: str, directive: str) -> set[str]:
     """Everything a directive is set to, one word each."""
     lines = re.findall(rf"(?m)^{directive}=(.+)$", (UNITS / unit).read_text())
     return {word for line in lines for word in line.split()}
 
 
 @pytest.mark.parametrize("unit", SERVICES)
-def test_a_service_grants_the_capabilities_that_are_held_and_no_other(unit):
+def test_a_service_grants_the_capabilities_that_are_held_and_no_other(unit: str) -> None:
     assert values(unit, "CapabilityBoundingSet") == {one.name for one in (*WORKER, *PARENT)}
 
 
-def test_every_capability_is_named_with_its_reason():
+def test_every_capability_is_named_with_its_reason() -> None:
     text = (UNITS / "containerd-reconciler.service").read_text()
     comments = " ".join(re.findall(r"(?m)^#(.*)$", text))
     for one in (*WORKER, *PARENT):
         assert one.name.removeprefix("CAP_") in comments
 
 
-def test_the_daemon_may_make_the_calls_it_confines_itself_with():
+def test_the_daemon_may_make_the_calls_it_confines_itself_with() -> None:
     allowed = values("containerd-reconciler.service", "SystemCallFilter")
     done = analyze("syscall-filter", *(group for group in allowed if group.startswith("@")))
     allowed |= set(done.stdout.split())
@@ -129,26 +129,26 @@ def test_the_daemon_may_make_the_calls_it_confines_itself_with():
 
 
 @pytest.mark.parametrize("path", sorted(UNITS.iterdir()), ids=lambda path: path.name)
-def test_no_directive_makes_a_mount_namespace(path):
+def test_no_directive_makes_a_mount_namespace(path: Path) -> None:
     set_here = re.findall(r"(?m)^(\w+)=", path.read_text())
     assert not set(set_here) & set(MOUNT_NAMESPACE)
 
 
-def test_every_directive_that_makes_one_is_named_with_the_reason():
+def test_every_directive_that_makes_one_is_named_with_the_reason() -> None:
     text = (UNITS / "containerd-reconciler.service").read_text()
     for directive in MOUNT_NAMESPACE[:16]:
         assert directive in text, f"{directive} is left out without a word"
 
 
 @pytest.mark.parametrize(("drop_in", "units"), DROP_INS.items(), ids=DROP_INS)
-def test_a_drop_in_names_only_directives_its_unit_has(drop_in, units):
+def test_a_drop_in_names_only_directives_its_unit_has(drop_in: str, units: list[str]) -> None:
     keys = re.findall(r"(?m)^(\w+)=", (UNITS / drop_in).read_text())
     for unit in units:
         known = re.findall(r"(?m)^(\w+)=", (UNITS / unit).read_text())
         assert set(keys) <= {*known, "IPAddressDeny"}, unit
 
 
-def test_the_units_start_the_commands_of_this_package():
+def test_the_units_start_the_commands_of_this_package() -> None:
     commands = {
         match
         for path in UNITS.glob("*.service")
