@@ -206,9 +206,7 @@ class Daemon:
             )
 
         with self._changed:
-            line = self._changed.wait_for(
-                lambda: found() or self.process.poll() is not None, seconds
-            )
+            self._changed.wait_for(lambda: found() or self.process.poll() is not None, seconds)
             line = found()
         assert line is not None, f"not said: {event} {said}\n{self.tail()}"
         return line

@@ -105,12 +105,12 @@ def test_a_zygote_that_dies_ends_the_daemon_with_1(site: Site, answering: FakeCo
 def test_a_confined_daemon_unmounts_and_removes_through_its_workers(tmp_path: Path) -> None:
     site = Site(tmp_path)
     rootfs = site.make("a") / "rootfs"
-    layers = {name: tmp_path / "layers" / name for name in ("lower", "upper", "work")}
+    lower, upper, work = (tmp_path / "layers" / name for name in ("lower", "upper", "work"))
     (tmp_path / "layers").mkdir()
     mountns.tmpfs(tmp_path / "layers")
-    for path in layers.values():
+    for path in (lower, upper, work):
         path.mkdir()
-    mountns.overlay(*layers.values(), rootfs)
+    mountns.overlay(lower, upper, work, rootfs)
     site.write(mode="enforce", cleanup__grace="0s")
     with containerd(site), running(site) as daemon:
         daemon.wait_for("cleaned", id="a")

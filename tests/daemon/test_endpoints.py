@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -48,13 +49,17 @@ def _connect(site: Site, seconds: float) -> socket.socket:
     return socket.create_connection(("127.0.0.1", site.port), timeout=seconds)
 
 
+def is_gone(path: Path) -> bool:
+    return not path.exists()
+
+
 def _seconds_to_clean(site: Site, name: str) -> float:
     """Give the median of a few: others work on this machine, too."""
     took: list[float] = []
     for number in range(5):
         begun = time.monotonic()
         path = site.make(f"{name}{number}")
-        until(lambda gone=path: not gone.exists(), f"{path} is removed")
+        until(partial(is_gone, path), f"{path} is removed")
         took.append(time.monotonic() - begun)
     return statistics.median(took)
 

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import pytest
@@ -56,21 +57,21 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "QUIET", 0.2)
 
 
-async def test_at_rest_there_is_no_thread_and_nothing_to_wake_for(tmp_path):
+async def test_at_rest_there_is_no_thread_and_nothing_to_wake_for(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text("")
     before = threading.active_count(), len(os.listdir("/proc/self/task"))
     async with watching(str(config)) as (found, _):
         assert (threading.active_count(), len(os.listdir("/proc/self/task"))) == before
         loop = asyncio.get_running_loop()
-        waits = [timer.when() - loop.time() for timer in loop._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
+        waits = [timer.when() - loop.time() for timer in loop._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]  # not public
         assert min(waits) > files._COMPARE - 10, "it compares now and then, and that is all"
         config.write_text("a = 1")
         await found.until(1)
     assert found.names == [str(config)]
 
 
-async def test_an_unrelated_file_beside_it_is_no_change(tmp_path):
+async def test_an_unrelated_file_beside_it_is_no_change(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text("")
     async with watching(str(config)) as (found, _):
@@ -83,7 +84,7 @@ async def test_an_unrelated_file_beside_it_is_no_change(tmp_path):
     assert found.names == [str(config)] * 2
 
 
-async def test_a_directory_that_comes_goes_and_comes_again_is_followed(tmp_path):
+async def test_a_directory_that_comes_goes_and_comes_again_is_followed(tmp_path: Path) -> None:
     folder = tmp_path / "etc"
     config = folder / "config.toml"
     async with watching(str(config)) as (found, troubles):
@@ -100,7 +101,7 @@ async def test_a_directory_that_comes_goes_and_comes_again_is_followed(tmp_path)
     assert troubles == []
 
 
-async def test_a_file_is_heard_of_by_whichever_name_its_directory_has(tmp_path):
+async def test_a_file_is_heard_of_by_whichever_name_its_directory_has(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "z").symlink_to("a")
     config = tmp_path / "z" / "config.toml"
@@ -112,7 +113,9 @@ async def test_a_file_is_heard_of_by_whichever_name_its_directory_has(tmp_path):
         await found.until(1)
 
 
-async def test_with_too_few_handles_it_says_so_and_keeps_none(tmp_path, monkeypatch):
+async def test_with_too_few_handles_it_says_so_and_keeps_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(files, "_SPARE", sys.maxsize)
     before = len(os.listdir("/proc/self/fd"))
     async with watching(str(tmp_path / "config.toml")) as (_, troubles):

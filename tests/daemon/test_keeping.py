@@ -1,6 +1,7 @@
 """Keeping the ledger: written when there is news, fresh while a grace runs, quiet otherwise."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 import structlog
+from typing_extensions import override
 
+from reconciler.clock import Bell
 from reconciler.daemon import ledger
 from reconciler.daemon.keeping import Keeper
 from reconciler.daemon.telling import Teller
@@ -33,13 +36,16 @@ class Steps(Clock):
         self.waits: list[float] = []
         self.meanwhile: Callable[[], None] = lambda: None
 
+    @override
     def monotonic(self) -> float:
         return self.now
 
+    @override
     def wall(self) -> float:
         return self.now
 
-    async def wait(self, bell: object, until: float | None) -> None:
+    @override
+    async def wait(self, bell: Bell, until: float | None) -> None:
         assert until is not None
         self.waits.append(until)
         self.now = until
@@ -79,19 +85,23 @@ async def run(kept: Keeper, *, news: bool) -> None:
         tasks.cancel_scope.cancel()
 
 
-async def test_nothing_is_written_and_nobody_woken_while_nothing_is_learnt(tmp_path, clock):
+async def test_nothing_is_written_and_nobody_woken_while_nothing_is_learnt(
+    tmp_path: Path, clock: Steps
+) -> None:
     await run(keeper(tmp_path / "ledger", clock, track(None)), news=False)
     assert clock.waits == []
-    assert list(tmp_path.iterdir()) == []
+    assert os.listdir(tmp_path) == []
 
 
-async def test_news_are_written_down_once(tmp_path, clock):
+async def test_news_are_written_down_once(tmp_path: Path, clock: Steps) -> None:
     await run(keeper(tmp_path / "ledger", clock, track(None)), news=True)
     assert clock.waits == [1000.0 + PAUSE]
     assert json.loads((tmp_path / "ledger").read_bytes())["written"] == 1000.0 + PAUSE
 
 
-async def test_what_comes_before_the_writing_is_no_reason_for_another(tmp_path, clock):
+async def test_what_comes_before_the_writing_is_no_reason_for_another(
+    tmp_path: Path, clock: Steps
+) -> None:
     kept = keeper(tmp_path / "ledger", clock, track(None))
 
     def more_news() -> None:
@@ -102,7 +112,9 @@ async def test_what_comes_before_the_writing_is_no_reason_for_another(tmp_path, 
     assert clock.waits == [1000.0 + PAUSE]
 
 
-async def test_while_a_grace_runs_it_stays_fresh_enough_to_go_on_with(tmp_path, clock):
+async def test_while_a_grace_runs_it_stays_fresh_enough_to_go_on_with(
+    tmp_path: Path, clock: Steps
+) -> None:
     await run(keeper(tmp_path / "ledger", clock, track(1000.0)), news=True)
     assert clock.waits == [1060.0, 1120.0, 1180.0], "until the grace of 150 s is over"
     assert max(b - a for a, b in zip(clock.waits, clock.waits[1:], strict=False)) < ledger.FRESH

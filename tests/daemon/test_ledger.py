@@ -1,6 +1,7 @@
 """The ledger: what it keeps, and everything it must not believe."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -19,11 +20,11 @@ def track(name: bytes = b"a", *, alive: float | None = None, since: float | None
 
 
 @pytest.fixture
-def path(tmp_path) -> str:
+def path(tmp_path: Path) -> str:
     return str(tmp_path / "ledger.json")
 
 
-def test_what_was_written_is_read_back(path):
+def test_what_was_written_is_read_back(path: str) -> None:
     ledger.write(path, BOOT, 100.0, [track(b"a\xff\n", alive=50.0), track(since=90.0), track(b"c")])
     assert ledger.read(path, BOOT, 110.0) == [
         Remembered(BundleKey(b"ns", b"a\xff\n"), Identity(1, 2, 3), last_alive=50.0),
@@ -32,18 +33,18 @@ def test_what_was_written_is_read_back(path):
     assert os.listdir(os.path.dirname(path)) == ["ledger.json"]
 
 
-def test_an_old_ledger_keeps_signs_of_life_but_no_grace(path):
+def test_an_old_ledger_keeps_signs_of_life_but_no_grace(path: str) -> None:
     ledger.write(path, BOOT, 100.0, [track(alive=50.0, since=90.0)])
     (memory,) = ledger.read(path, BOOT, 100.0 + ledger.FRESH + 1)
     assert (memory.last_alive, memory.leftover_since) == (50.0, None)
 
 
-def test_another_boot_is_forgotten(path):
+def test_another_boot_is_forgotten(path: str) -> None:
     ledger.write(path, BOOT, 100.0, [track(alive=50.0)])
     assert ledger.read(path, "another", 110.0) == []
 
 
-def test_a_ledger_from_the_future_is_not_believed(path):
+def test_a_ledger_from_the_future_is_not_believed(path: str) -> None:
     ledger.write(path, BOOT, 1000.0, [track(alive=50.0)])
     assert ledger.read(path, BOOT, 110.0) == []
 
@@ -53,13 +54,15 @@ def test_a_ledger_from_the_future_is_not_believed(path):
     [b"", b"{", b"null", b"[]", b'{"version": 99}', b"\xff" * 100, b'{"version":1,"entries":[[]]}'],
     ids=["empty", "torn", "null", "list", "newer", "bytes", "short entry"],
 )
-def test_a_damaged_ledger_is_an_empty_one(path, content):
+def test_a_damaged_ledger_is_an_empty_one(path: str, content: bytes) -> None:
     with open(path, "wb") as file:
         file.write(content)
     assert ledger.read(path, BOOT, 1e9) == []
 
 
-def test_a_ledger_that_is_a_symlink_a_fifo_or_missing_is_an_empty_one(path, tmp_path):
+def test_a_ledger_that_is_a_symlink_a_fifo_or_missing_is_an_empty_one(
+    path: str, tmp_path: Path
+) -> None:
     assert ledger.read(path, BOOT, 1e9) == []
     target = str(tmp_path / "target")
     ledger.write(target, BOOT, 100.0, [track(alive=50.0)])
@@ -70,7 +73,7 @@ def test_a_ledger_that_is_a_symlink_a_fifo_or_missing_is_an_empty_one(path, tmp_
     assert ledger.read(path, BOOT, 110.0) == []
 
 
-def test_every_cut_of_the_file_is_survived(path):
+def test_every_cut_of_the_file_is_survived(path: str) -> None:
     ledger.write(path, BOOT, 100.0, [track(alive=50.0)])
     with open(path, "rb") as file:
         whole = file.read()

@@ -79,8 +79,10 @@ def test_a_refused_reload_ends_with_ready_too(site: Site) -> None:
 
 def test_the_watchdog_is_fed_while_the_loop_turns(site: Site) -> None:
     address = site.base / "notify"
-    beat = {"NOTIFY_SOCKET": str(address), "WATCHDOG_USEC": "600000"}
-    with managing(address) as manager, running(site, **beat) as daemon:
+    with (
+        managing(address) as manager,
+        running(site, NOTIFY_SOCKET=str(address), WATCHDOG_USEC="600000") as daemon,
+    ):
         for _ in range(3):
             begun = time.monotonic()
             manager.hear("WATCHDOG")

@@ -2,14 +2,18 @@
 
 import os
 import socket
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from reconciler.daemon.notify import Notifier
 
+Manager = tuple[socket.socket, dict[str, str]]
+
 
 @pytest.fixture
-def manager(tmp_path):
+def manager(tmp_path: Path) -> Iterator[Manager]:
     """A service manager's socket, and the environment it would give us."""
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
@@ -18,7 +22,7 @@ def manager(tmp_path):
         yield sock, {"NOTIFY_SOCKET": address}
 
 
-def test_each_state_is_one_datagram(manager):
+def test_each_state_is_one_datagram(manager: Manager) -> None:
     sock, environment = manager
     notifier = Notifier(environment)
     notifier.ready("41 bundles\nfine")
@@ -33,7 +37,7 @@ def test_each_state_is_one_datagram(manager):
     notifier.alive()
 
 
-def test_an_abstract_address_is_understood():
+def test_an_abstract_address_is_understood() -> None:
     name = f"reconciler-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind("\0" + name)
@@ -46,14 +50,14 @@ def test_an_abstract_address_is_understood():
 
 @pytest.mark.fault("NOTIFY_SOCKET missing, stale, full")
 @pytest.mark.parametrize("address", ["", "/nonexistent/notify", "@nobody-listens-here"])
-def test_a_missing_manager_is_no_error(address):
+def test_a_missing_manager_is_no_error(address: str) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": address})
     notifier.ready("fine")
     notifier.close()
 
 
 @pytest.mark.fault("NOTIFY_SOCKET missing, stale, full")
-def test_a_full_queue_never_blocks(manager):
+def test_a_full_queue_never_blocks(manager: Manager) -> None:
     _, environment = manager
     notifier = Notifier(environment)
     for _ in range(10_000):
@@ -74,5 +78,7 @@ def test_a_full_queue_never_blocks(manager):
     ],
     ids=["none", "any", "ours", "another's", "zero", "text", "foreign digit"],
 )
-def test_the_watchdog_is_ours_or_nobodys(environment, seconds):
+def test_the_watchdog_is_ours_or_nobodys(
+    environment: dict[str, str], seconds: float | None
+) -> None:
     assert Notifier(environment).watchdog == seconds

@@ -24,7 +24,9 @@ def test_a_signal_loads_anew_and_the_log_says_what_changed(
         site.write(cleanup__grace="30m", http__listen="127.0.0.1:1")
         daemon.send(signal.SIGHUP)
         line = daemon.wait_for(LOADED, why="SIGHUP")
-        assert 'cleanup.grace: "1h" -> "30m"' in line["changes"]
+        changes = line["changes"]
+        assert isinstance(changes, list)
+        assert 'cleanup.grace: "1h" -> "30m"' in changes
         later = f'http.listen: "127.0.0.1:{site.port}" -> "127.0.0.1:1"'
         assert line["after_restart"] == [later]
         assert daemon.metrics()["config_last_reload_successful"] == 1
