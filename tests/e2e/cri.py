@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 import anyio
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import Message
-from grpc_tools import protoc  # type: ignore[import-untyped]
+from grpc_tools import protoc  # type: ignore[import-untyped]  # it comes without types
 from grpclib.client import Channel, UnaryUnaryMethod
 
 from tests.e2e import image
@@ -40,7 +40,7 @@ async def _run_pod(node: Node, name: str, members: int) -> list[str]:
         with anyio.fail_after(30):
             sandbox = _sandbox(node.namespace, name)
             made = await _call(channel, "RunPodSandbox", config=sandbox)
-            pod_id = str(made.pod_sandbox_id)  # type: ignore[attr-defined]
+            pod_id = str(made.pod_sandbox_id)  # type: ignore[attr-defined]  # made when it runs
             names = [f"{name}-{number}" for number in range(members)]
             return [pod_id, *[await _member(channel, pod_id, sandbox, one) for one in names]]
     finally:
@@ -64,7 +64,7 @@ async def _member(channel: Channel, pod_id: str, sandbox: Message, name: str) ->
     made = await _call(
         channel, "CreateContainer", pod_sandbox_id=pod_id, config=config, sandbox_config=sandbox
     )
-    container = str(made.container_id)  # type: ignore[attr-defined]
+    container = str(made.container_id)  # type: ignore[attr-defined]  # made when it runs
     await _call(channel, "StartContainer", container_id=container)
     return container
 
