@@ -54,7 +54,7 @@ class Apart:
         self._entrance: list[Word] = ["nsenter", f"--mount=/proc/{self.pid}/ns/mnt"]
         if unified:
             procs = place(name) / HOST / "cgroup.procs"
-            join = ["sh", "-c", 'echo 0 >"$0" && exec "$@"', procs]
+            join: list[Word] = ["sh", "-c", 'echo 0 >"$0" && exec "$@"', procs]
             self._entrance = [*join, *self._entrance, f"--cgroup=/proc/{self.pid}/ns/cgroup"]
 
     def __enter__(self) -> Self:

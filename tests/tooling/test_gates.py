@@ -24,11 +24,12 @@ BANNED = {
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """An empty package under the project's own settings."""
+    """An empty package, and no test yet, under the project's own settings."""
     (tmp_path / "pyproject.toml").write_bytes((TOP / "pyproject.toml").read_bytes())
     for package in ("", "model", "decide", "watch", "act"):
         write(tmp_path, f"reconciler/{package}/__init__.py".replace("//", "/"), '"""A part."""\n')
     write(tmp_path, "reconciler/ports.py", '"""A part."""\n')
+    write(tmp_path, "tests/__init__.py", "")
     return tmp_path
 
 
@@ -178,8 +179,52 @@ def test_a_library_is_welcome_in_its_home(project: Path) -> None:
     ],
     ids=["untyped", "any", "missing-case"],
 )
-def test_a_type_hole_is_refused(project: Path, source: str, error: str) -> None:
-    write(project, "reconciler/bad.py", source)
+@pytest.mark.parametrize("place", ["reconciler/bad.py", "tests/test_bad.py"])
+def test_a_type_hole_is_refused(project: Path, place: str, source: str, error: str) -> None:
+    write(project, place, source)
     code, said = run(project, "mypy", "--cache-dir=/dev/null")
     assert code == 1
+    assert f"{place}:" in said
     assert f"[{error}]" in said
+
+
+PORT = """
+from typing import Protocol
+
+
+class Guards(Protocol):
+    async def check(self) -> tuple[str, ...]: ...
+"""
+DOUBLE = """
+from reconciler.ports import Guards
+
+
+class FakeGuards:
+    async def check(self) -> tuple[str, ...]:
+        return ()
+
+
+def test_nothing() -> None:
+    guards: Guards = FakeGuards()
+    del guards
+"""
+
+
+@pytest.mark.parametrize(
+    "drifted",
+    [
+        DOUBLE.replace("def check(self)", "def check(self, what: str)"),
+        DOUBLE.replace("async def", "def"),
+        DOUBLE.replace("-> tuple[str, ...]", "-> tuple[int, ...]"),
+        DOUBLE.replace("check", "look"),
+    ],
+    ids=["asks for more", "does not wait", "gives something else", "lacks it"],
+)
+def test_a_double_that_has_drifted_from_its_port_is_refused(project: Path, drifted: str) -> None:
+    write(project, "reconciler/ports.py", f'"""A part."""\n{PORT}')
+    write(project, "tests/test_double.py", DOUBLE)
+    assert run(project, "mypy", "--cache-dir=/dev/null")[0] == 0
+    write(project, "tests/test_double.py", drifted)
+    code, said = run(project, "mypy", "--cache-dir=/dev/null")
+    assert code == 1
+    assert 'has type "Guards"' in said, said
