@@ -125,12 +125,17 @@ class Containerd:
         """What it has logged so far."""
         return (self.directory / "containerd.log").read_text(errors="replace")
 
-    def start(self, *, wait: bool = True) -> None:
-        """Start it; by default wait until it serves, so that its sweep is over."""
+    def start(self, *before: str, wait: bool = True) -> None:
+        """Start it; by default wait until it serves, so that its sweep is over.
+
+        Args:
+            before: Words of a command that is to start it, such as `unshare`.
+            wait: As above.
+        """
         assert self._running is None
         with (self.directory / "containerd.log").open("ab") as log:
             self._running = subprocess.Popen(
-                self.apart.command(["containerd", "--config", self._config]),
+                self.apart.command([*before, "containerd", "--config", self._config]),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -198,17 +198,18 @@ class Node:
         self.containerd.kill()
         kill_all({one for task in tasks for one in (task.shim, task.init)})
 
-    def restart(self, *, unseen: Iterable[Task] = ()) -> None:
+    def restart(self, *before: str, unseen: Iterable[Task] = ()) -> None:
         """Start containerd again; some bundles are out of its sight meanwhile, and so stay.
 
         Versions differ in what they clean when they start. This way any of them leaves anything.
+        ``before`` are words of a command that is to start it.
         """
         aside = self.apart.path(f"{self.state}-aside")
         aside.mkdir(exist_ok=True)
         moved = [(self.bundle(task.id), aside / task.id) for task in unseen]
         for bundle, place in moved:
             bundle.rename(place)
-        self.containerd.start()
+        self.containerd.start(*before)
         for bundle, place in moved:
             bundle.parent.mkdir(exist_ok=True)
             place.rename(bundle)

@@ -42,6 +42,28 @@ def test_a_death_is_noticed_within_100_ms_and_cleaned_after_the_grace(node: Node
     assert before.changes(Snapshot.take(node, [keeper])) == []
 
 
+@pytest.mark.fault("I4")
+def test_nothing_is_cleaned_under_a_containerd_that_comes_back_in_other_namespaces(
+    node: Node,
+) -> None:
+    keeper, victim = node.run("keeper"), node.run("victim")
+    before = Snapshot.take(node, [keeper])
+    with product.watching(node, "--enforce", "--grace", "3s", "--threshold", "0s") as watching:
+        watching.wait_ready("up")
+        watching.wait_for("verdict", victim, verdict="running")
+        node.crash(victim)
+        node.restart("unshare", "--mount", "--propagation", "private", unseen=[victim])
+        watching.wait_since(0.0, {"event": "guards", "ok": False})
+        watching.wait_quiet(4.0)  # longer than the grace
+        assert remains(node, victim.id) != []
+        node.containerd.kill()
+        node.restart(unseen=[victim])
+        watching.wait_for("cleaned", victim)
+        assert watching.stop() == INTERRUPTED
+    assert remains(node, victim.id) == []
+    assert before.changes(Snapshot.take(node, [keeper])) == []
+
+
 @pytest.mark.fault("I16")
 @pytest.mark.parametrize("backend", ["inotify", "watchfiles", "poll"])
 def test_every_backend_comes_to_the_same_end(node: Node, backend: str) -> None:

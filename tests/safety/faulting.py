@@ -91,7 +91,7 @@ async def _one(work: Work, report: Report, call: str, number: int, fault: str) -
     report.faults += 1
     told = outcome.reason.value if outcome.reason else outcome.result.value
     report.results[told] = report.results.get(told, 0) + 1
-    report.wrong += [f"{what}: {word}" for word in _wrong(outcome, REASONS[fault])]
+    report.wrong += [f"{what}: {word}" for word in _wrong(outcome, _reasons(call, fault))]
     kept = _kept(bundle, outcome)
     if outcome.result is not Result.CLEANED:
         again = await _again(work, bundle)
@@ -114,12 +114,18 @@ async def _again(work: Work, bundle: Bundle) -> Outcome:
     return outcome
 
 
-def _wrong(outcome: Outcome, reason: BlockReason) -> list[str]:
+def _reasons(call: str, fault: str) -> set[BlockReason]:
+    """What may be said where this keeps a bundle from going."""
+    # Without evidence nothing is done, whatever kept it from being read.
+    return {REASONS[fault], BlockReason.IO} if call in LOOKING else {REASONS[fault]}
+
+
+def _wrong(outcome: Outcome, reasons: set[BlockReason]) -> list[str]:
     """Say what is wrong with how it ended."""
     match outcome.result:
         case Result.CLEANED | Result.SKIPPED:
             return []
-        case Result.BLOCKED if outcome.reason is reason and outcome.detail:
+        case Result.BLOCKED if outcome.reason in reasons and outcome.detail:
             return []
         case _:
             return [str(outcome)]
@@ -163,8 +169,7 @@ def _fail_looks(on: Ground, report: Report, shard: int, of: int, *, every: bool)
         places = [
             (name, number, fault)
             for name in sorted(calls.keys() - NOT_FOR_LOOKS)
-            # strace cannot let calls fail that are newer than itself; see tests/probe/test_points
-            if not name.startswith("syscall_")
+            if straced.injectable(name)  # for the others see tests/probe/test_points
             for number in range(1, calls[name] + 1)
             for fault in (REASONS if every else LOOKS_FAIL)
         ]

@@ -91,7 +91,7 @@ async def _kill_everywhere(work: Work, report: Report, plan: Plan) -> list[Bundl
     counts = report.calls[work.kind] = {
         name: count
         for name, count in sorted(straced.counted(traced).items())
-        if plan.every or name in wanted
+        if straced.injectable(name) and (plan.every or name in wanted)
     }
     places = [(name, n) for name, count in counts.items() for n in range(1, count + 1)]
     bundles = []

@@ -92,6 +92,11 @@ def counted(calls: list[Call]) -> Counter[str]:
     return Counter(call.name for call in calls)
 
 
+def injectable(call: str) -> bool:
+    """Tell whether strace can let such calls fail; not if they are newer than itself."""
+    return not call.startswith("syscall_")
+
+
 @contextmanager
 def attached(pid: int, *options: str, to: Path = Path("/dev/null")) -> Iterator[None]:
     """Trace a process; in the end let go of it, if it is still there."""
