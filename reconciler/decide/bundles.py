@@ -4,7 +4,7 @@ The lower half of the engine: :mod:`reconciler.decide.engine` says what was lear
 says what it means for one bundle. It owns the indexes that keep the cost per change.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from reconciler.decide.agenda import Agenda
@@ -26,20 +26,10 @@ from reconciler.decide.hearsay import Hearsay, NodeChange
 from reconciler.decide.policy import Orphans, Policies, Policy
 from reconciler.decide.touched import is_touched
 from reconciler.decide.track import LIVING, SERVED, Deaths, Track
-from reconciler.decide.verdicts import judge, shared
+from reconciler.decide.verdicts import judge
 from reconciler.decide.views import BundleView, view_of
-from reconciler.model.evidence import (
-    Answer,
-    CgroupState,
-    Facts,
-    InitState,
-    Labels,
-    Look,
-    RuntimeState,
-    ShimState,
-    weigh,
-)
-from reconciler.model.ids import BundleKey, Identity, is_identifier
+from reconciler.model.evidence import Facts, Labels, Look, RuntimeState, ShimState, weigh
+from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import HintKind, Remembered, Stamp
 
 _UNSURE: Final = frozenset({Verdict.BUSY, Verdict.UNKNOWN, Verdict.ORPHANED, Verdict.STARTING})
@@ -75,6 +65,7 @@ class Bundles:
         self._dues = Dues(self._life_of)
         self._living: set[BundleKey] = set()
         self._open: set[BundleKey] = set()
+        self._newest = float("-inf")  # when the youngest was first seen
 
     # ------------------------------------------------------------------ all of them
 
@@ -112,6 +103,8 @@ class Bundles:
 
     def touched_by(self, change: NodeChange, now: float) -> list[Track]:
         """List the bundles to judge again after a new word of the witnesses, in order of name."""
+        if not change.is_news and self._newest <= change.since:
+            return []
         helped = {key for key in change.keys if key in self._tracks}
         tracks = (self._tracks[key] for key in self._open | helped)
         at = self._agenda.at
@@ -128,6 +121,7 @@ class Bundles:
         if track is not None:
             self.forget(key)
         track = self._tracks[key] = Track(key, identity, first_seen=now)
+        self._newest = max(self._newest, now)
         memory = self._memories.pop(key, None)
         if memory is not None and memory.identity == identity:
             track.last_alive = track.life = memory.last_alive
@@ -184,10 +178,15 @@ class Bundles:
         if track.look is None or self._cleanups.is_under_way(track.key):
             return
         previous, phase, cause = track.verdict, track.phase, track.cause
-        facts = self._judge(track, track.look, now)
-        self._note_life(track, facts, previous, now)
-        self._place(track, now)
-        verdict = track.verdict
+        before, facts = track.facts, self._hearsay.weigh(track, track.look)
+        judgement = track.judgement = judge(facts, young=track.age(now) < self._policies.settle)
+        verdict = judgement.verdict
+        policy = self._choose_policy(track, track.look)
+        if verdict in LIVING:
+            track.last_alive = now
+        if track.is_news or facts is not before or verdict is not previous:
+            self._note_life(track, facts, previous, now)
+        self._place(track, policy, verdict, now)
         if verdict is not previous:
             track.judged_since = now
         if verdict is not previous or track.phase is not phase or track.cause != cause:
@@ -197,15 +196,13 @@ class Bundles:
             # By its socket, that is: an older sweep may still show a shim that has just died.
             self._asking.want("death", track.looked_at, awaited=track.is_news)
 
-    def _judge(self, track: Track, look: Look, now: float) -> Facts:
-        key = track.key
-        node = self._hearsay.about(track.first_seen)
-        facts = track.facts = shared(weigh(key, all(map(is_identifier, key)), look, node))
-        track.judgement = judge(facts, young=track.age(now) < self._policies.settle)
-        if track.policy is None or not track.labels.known:
+    def _choose_policy(self, track: Track, look: Look) -> Policy:
+        policy = track.policy
+        if policy is None or not track.labels.known:
             labels, inherited = self._labels(track, look)
-            track.policy = self._policies.applied(key, labels, inherited=inherited)
-        return facts
+            policy = self._policies.applied(track.key, labels, inherited=inherited)
+            track.policy = policy
+        return policy
 
     def _labels(self, track: Track, look: Look) -> tuple[Labels, bool]:
         """Labels of the bundle, else of its pod's sandbox, and then True."""
@@ -218,7 +215,6 @@ class Bundles:
         verdict = track.verdict
         if verdict in LIVING:
             track.deaths = track.deaths or Deaths()
-            track.last_alive = now
             self._living.add(track.key)
             self._cleanups.mass.revived(track.key)
         else:
@@ -250,17 +246,16 @@ class Bundles:
     def _policy(self, track: Track) -> Policy:
         return track.policy or self._policies.default
 
-    def _place(self, track: Track, now: float) -> None:
-        policy = self._policy(track)
-        is_leftover = track.verdict is Verdict.LEFTOVER
+    def _place(self, track: Track, policy: Policy, verdict: Verdict, now: float) -> None:
+        is_leftover = verdict is Verdict.LEFTOVER
         if not is_leftover:
             self._dues.leave(track)
-            self._report_budgets(track, policy, now)
-        if not is_leftover and not _is_to_be_killed(track, policy):
-            self._leave_leftover(track)
-            return
-        if track.waiting_as is not track.verdict:
-            track.waiting_as, track.leftover_since, track.committed = track.verdict, None, False
+            self._report_budgets(track, policy, verdict, now)
+            if not _is_to_be_killed(verdict, policy):
+                self._leave_leftover(track, verdict)
+                return
+        if track.waiting_as is not verdict:
+            track.waiting_as, track.leftover_since, track.committed = verdict, None, False
         if track.leftover_since is None:
             track.leftover_since = now if track.resumed is None else min(now, track.resumed)
             track.resumed = None
@@ -287,40 +282,43 @@ class Bundles:
         else:
             self._cleanups.withdraw(track.key)
 
-    def _leave_leftover(self, track: Track) -> None:
+    def _leave_leftover(self, track: Track, verdict: Verdict) -> None:
         track.phase, track.cause = Phase.NONE, ""
         track.waiting_as, track.leftover_since, track.committed = None, None, False
         track.attempts, track.retry_at = 0, 0.0
-        if track.verdict is not Verdict.UNKNOWN:
+        if verdict is not Verdict.UNKNOWN:
             track.resumed = None
         self._cleanups.withdraw(track.key)
 
-    def _report_budgets(self, track: Track, policy: Policy, now: float) -> None:
+    def _report_budgets(self, track: Track, policy: Policy, verdict: Verdict, now: float) -> None:
         """Say once that a running task is over a budget; it is never touched."""
-        if track.verdict is not Verdict.RUNNING:
+        if verdict is not Verdict.RUNNING:
             track.reported = frozenset()
             return
         kinds = exceeded(track, policy, now)
-        for kind in sorted(kinds - track.reported, key=lambda kind: kind.value):
-            self._out.append(OverBudget(track.key, kind))
-        track.reported = kinds
+        if kinds != track.reported:
+            for kind in sorted(kinds - track.reported, key=lambda kind: kind.value):
+                self._out.append(OverBudget(track.key, kind))
+            track.reported = kinds
 
     # ------------------------------------------------------------------ appointments
 
-    def _reasons_to_return(self, track: Track, facts: Facts, now: float) -> Iterable[float]:
+    def _reasons_to_return(self, track: Track, facts: Facts, now: float) -> list[float]:
         policy, verdict, life = self._policy(track), track.verdict, track.life or 0.0
+        times: list[float] = []
         if verdict in _UNSURE and facts.runtime is not RuntimeState.ALIEN:
-            yield now + track.recheck_after(now, at_most=self._policies.recheck)
+            times.append(now + track.recheck_after(now, at_most=self._policies.recheck))
         if verdict is Verdict.STARTING and life + self._policies.settle > now:
-            yield life + self._policies.settle
+            times.append(life + self._policies.settle)
         if verdict is Verdict.RUNNING and policy.max_age and life + policy.max_age > now:
-            yield life + policy.max_age
+            times.append(life + policy.max_age)
         if track.phase is Phase.WAITING:
-            yield self._dues.due_at(track, policy)
+            times.append(self._dues.due_at(track, policy))
         if track.phase is Phase.BLOCKED:
-            yield track.retry_at
+            times.append(track.retry_at)
         if track.deaths and track.deaths.since is not None:
-            yield track.deaths.since + self._policies.confirm_death
+            times.append(track.deaths.since + self._policies.confirm_death)
+        return times
 
     def _keep_appointment(self, track: Track, now: float) -> None:
         since = track.deaths.since if track.deaths else None
@@ -328,7 +326,7 @@ class Bundles:
             self._count_death(track)
         if track.verdict in _UNSURE:
             self._asking.want(RECHECK, now)
-            if track.look is not None and _may_look_otherwise(track.look, track.verdict):
+            if track.may_look_otherwise:
                 self._out.append(LookAt(track.key, HintKind.CHANGED))
         self.reconsider(track, now)
 
@@ -371,23 +369,11 @@ class Bundles:
         return Judged(track.key, judgement, track.phase, previous, track.cause, due_at, track.facts)
 
 
-def _is_to_be_killed(track: Track, policy: Policy) -> bool:
+def _is_to_be_killed(verdict: Verdict, policy: Policy) -> bool:
     """Tell whether an orphaned workload waits for its end; only where the operator said so."""
     return (
-        track.verdict is Verdict.ORPHANED
+        verdict is Verdict.ORPHANED
         and policy.orphans is Orphans.KILL
         and policy.enforce
         and not policy.protect
-    )
-
-
-def _may_look_otherwise(look: Look, verdict: Verdict | None) -> bool:
-    """Tell whether another look could help: not if only the node's witnesses are silent."""
-    return (
-        verdict is not Verdict.UNKNOWN
-        or look.init.state is InitState.NONE
-        or look.shim.state is ShimState.NONE
-        or look.cgroup is CgroupState.NONE
-        or look.runtime.state is RuntimeState.NONE
-        or look.created is Answer.NONE
     )

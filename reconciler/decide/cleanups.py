@@ -11,8 +11,6 @@ from reconciler.model.evidence import ContainerdState
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Refusal
 
-_UNCHECKED: Final = "guards not checked yet"
-
 
 @dataclass(frozen=True, slots=True)
 class Hold:
@@ -21,6 +19,9 @@ class Hold:
     brake: str
     detail: str
     until: float | None
+
+
+_UNCHECKED: Final = Hold("guards", "guards not checked yet", None)
 
 
 class Cleanups:
@@ -32,7 +33,7 @@ class Cleanups:
         self._ready: dict[BundleKey, float] = {}
         self._heap: list[tuple[float, BundleKey]] = []
         self._under_way: set[BundleKey] = set()
-        self._refused: tuple[str, ...] = (_UNCHECKED,)
+        self._refusal: Hold | None = _UNCHECKED
         self._hold: Hold | None = None
         self._told: Hold | None = None
 
@@ -44,7 +45,7 @@ class Cleanups:
     @property
     def refused(self) -> bool:
         """Whether a guard refuses, or none was checked yet."""
-        return bool(self._refused)
+        return self._refusal is not None
 
     @property
     def busy(self) -> bool:
@@ -57,7 +58,8 @@ class Cleanups:
 
     def guard(self, refused: tuple[Refusal, ...]) -> None:
         """Hear what the guards say; any refusal holds everything."""
-        self._refused = tuple(refusal.reason for refusal in refused)
+        reasons = "; ".join(refusal.reason for refusal in refused)
+        self._refusal = Hold("guards", reasons, None) if refused else None
 
     def queue(self, key: BundleKey, life: float) -> None:
         """Put a due leftover into the queue; ``life`` orders it, oldest first."""
@@ -103,23 +105,25 @@ class Cleanups:
                 return key
 
     def _held(self, now: float, policies: Policies) -> Hold | None:
-        if self._refused:
-            return Hold("guards", "; ".join(self._refused), None)
+        if self._refusal is not None:
+            return self._refusal
         if self.mass.pulled:
             detail = f"{self.mass.deaths} bundles died at once"
             release_at = self.mass.release_at(policies.brakes) or now
             # While containerd stays silent past that time, ask again now and then.
             return Hold("mass death", detail, max(release_at, now + policies.recheck))
+        if not self._ready:
+            return None
         limit = policies.brakes.max_per_minute
         free_at = self._rate.free_at(now, limit)
-        if self._ready and free_at is not None:
-            return Hold("max_per_minute", f"{limit} cleanups in the last minute", free_at)
-        return None
+        if free_at is None:
+            return None
+        return Hold("max_per_minute", f"{limit} cleanups in the last minute", free_at)
 
     def _change(self, hold: Hold | None) -> list[Braked]:
         self._hold = hold
-        if self._refused == (_UNCHECKED,):
-            return []  # every run begins so: no news
+        if hold is _UNCHECKED or hold is self._told:
+            return []  # every run begins unchecked: no news
         before, self._told = self._told, hold
         if (before.brake if before else None) == (hold.brake if hold else None):
             return []

@@ -13,6 +13,12 @@ from reconciler.decide.track import Track
 from reconciler.model.ids import BundleKey
 
 _NODE: Final[Scope] = ("node", b"")
+_EXCEEDED: Final = {
+    (False, False): frozenset[BudgetKind](),
+    (True, False): frozenset({BudgetKind.AGE}),
+    (False, True): frozenset({BudgetKind.SIZE}),
+    (True, True): frozenset(BudgetKind),
+}
 
 
 class Dues:
@@ -67,9 +73,7 @@ def _scope(track: Track) -> Scope:
 
 def exceeded(track: Track, policy: Policy, now: float) -> frozenset[BudgetKind]:
     """Name the budgets a running task exceeds."""
-    kinds = set[BudgetKind]()
-    if policy.max_age is not None and track.age(now) >= policy.max_age:
-        kinds.add(BudgetKind.AGE)
-    if policy.max_size is not None and track.look and track.look.size_bytes > policy.max_size:
-        kinds.add(BudgetKind.SIZE)
-    return frozenset(kinds)
+    age, size = policy.max_age, policy.max_size
+    is_old = age is not None and track.age(now) >= age
+    is_large = size is not None and track.look is not None and track.look.size_bytes > size
+    return _EXCEEDED[is_old, is_large]

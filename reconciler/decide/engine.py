@@ -229,8 +229,9 @@ class Engine:
     # ------------------------------------------------------------------ conclusions
 
     def _conclude(self, now: float) -> list[Decision]:
-        if self._policies.default.enforce and not self._cleanups.refused:
-            self._out.extend(self._unfinished.begin())
+        unfinished = self._unfinished
+        if unfinished.wanted and self._policies.default.enforce and not self._cleanups.refused:
+            self._out.extend(unfinished.begin())
         begun, braked = self._cleanups.begin(
             now, self._policies, self._bundles.living, self._hearsay.node.containerd.state
         )

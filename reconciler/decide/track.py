@@ -5,7 +5,17 @@ from typing import Final
 
 from reconciler.decide.decisions import BudgetKind, Judgement, Phase, Verdict
 from reconciler.decide.policy import Policy
-from reconciler.model.evidence import NO_LABELS, Facts, InitState, Labels, Look, ShimState
+from reconciler.model.evidence import (
+    NO_LABELS,
+    Answer,
+    CgroupState,
+    Facts,
+    InitState,
+    Labels,
+    Look,
+    RuntimeState,
+    ShimState,
+)
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Stamp
 
@@ -75,6 +85,8 @@ class Track:
         first_seen: When this object was first heard of.
         look, looked_at, facts, judgement: The latest; None before the first look.
         is_news: Whether the latest look told anything else than the one before.
+        weighed_with: The number of the witnesses' word that ``look`` and ``facts`` agree with; None
+            if they were not weighed together yet.
         judged_since: Since when it has this verdict.
         policy: The one that applies; None until it has been (or must be) looked up.
         labels: The last readable labels of this object: config.json may vanish later.
@@ -98,6 +110,7 @@ class Track:
     look: Look | None = None
     looked_at: float = 0.0
     is_news: bool = True
+    weighed_with: int | None = None
     facts: Facts | None = None
     judgement: Judgement | None = None
     judged_since: float = 0.0
@@ -136,7 +149,9 @@ class Track:
             if volatile:
                 life = max(life, 0.0)
             self.life = life if self.life is None else max(self.life, life)
-        self.is_news = look != self.look
+        self.is_news = look is not self.look and look != self.look
+        if self.is_news:
+            self.weighed_with = None
         self.look = look
         self.looked_at = stamp.mono
         if look.identity == self.identity:
@@ -145,6 +160,19 @@ class Track:
             if look.labels != self.labels:
                 self.policy = None
             self.labels = look.labels
+
+    @property
+    def may_look_otherwise(self) -> bool:
+        """Whether another look could help: not if only the node's witnesses are silent."""
+        look = self.look
+        return look is not None and (
+            self.verdict is not Verdict.UNKNOWN
+            or look.init.state is InitState.NONE
+            or look.shim.state is ShimState.NONE
+            or look.cgroup is CgroupState.NONE
+            or look.runtime.state is RuntimeState.NONE
+            or look.created is Answer.NONE
+        )
 
     def age(self, now: float) -> float:
         """Seconds since the last sign of life."""

@@ -27,6 +27,11 @@ class Unfinished:
         return tuple(self._hidden[key] for key in sorted(self._hidden))
 
     @property
+    def wanted(self) -> bool:
+        """Whether an end is to be asked for."""
+        return bool(self._wanted)
+
+    @property
     def busy(self) -> bool:
         """Whether hands are on one of them."""
         return bool(self._under_way)

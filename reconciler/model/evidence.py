@@ -315,17 +315,11 @@ def weigh(key: BundleKey, identifier: bool, look: Look, node: Node) -> Facts:  #
         node: Sweep and containerd's word.
     """
     task = _task(key, node.containerd)
-    return Facts(
-        kind=look.kind,
-        identifier=identifier,
-        helper=_helper(key, node.sweep),
-        shim=_shim(key, look.shim, node, task),
-        init=look.init.state,
-        cgroup=_cgroup(key, look.cgroup, node.sweep),
-        runtime=look.runtime.state,
-        created=look.created,
-        task=task,
-    )
+    helper = _helper(key, node.sweep)
+    shim = _shim(key, look.shim, node, task)
+    cgroup = _cgroup(key, look.cgroup, node.sweep)
+    init, runtime = look.init.state, look.runtime.state
+    return Facts(look.kind, identifier, helper, shim, init, cgroup, runtime, look.created, task)
 
 
 def _task(key: BundleKey, containerd: Containerd) -> TaskState:
@@ -348,14 +342,15 @@ def _helper(key: BundleKey, sweep: Sweep) -> Answer:
 
 def _shim(key: BundleKey, shim: Shim, node: Node, task: TaskState) -> ShimState:
     """Resolve the shim: its socket speaks first, the process table may only contradict death."""
-    if shim.state in (ShimState.ALIVE, ShimState.NONE):
-        return shim.state
+    state = shim.state
+    if state is ShimState.ALIVE or state is ShimState.NONE:
+        return state
     if not node.sweep.answered:
         return ShimState.NONE
     group = key.id if shim.group is None else shim.group
     if key in node.served or BundleKey(key.namespace, group) in node.served:
         return ShimState.ALIVE
-    if shim.state is ShimState.DEAD or shim.group is not None:
+    if state is ShimState.DEAD or shim.group is not None:
         return ShimState.DEAD
     # No file names a socket and none tells the group: any shim of the namespace might serve it.
     # Only containerd, answering and not listing the task, can then say that none does.
@@ -371,7 +366,7 @@ def _cgroup(key: BundleKey, cgroup: CgroupState, sweep: Sweep) -> CgroupState:
 
     A path we resolved wrongly (nested cgroup mounts, odd drivers) must not look like death.
     """
-    if cgroup in (CgroupState.POPULATED, CgroupState.NONE):
+    if cgroup is CgroupState.POPULATED or cgroup is CgroupState.NONE:
         return cgroup
     if key.id in sweep.cgroup_names:
         return CgroupState.POPULATED
