@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from reconciler.model.evidence import Facts
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import DoubtKind, HintKind
@@ -34,8 +36,7 @@ class Phase(Word):
     HELD = "held"
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(msgspec.Struct, frozen=True, gc=False):
     """A bundle's verdict with the rule that fired and why, in words.
 
     Attributes:
@@ -72,8 +73,7 @@ class Judged:
     facts: Facts | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Vanished:
+class Vanished(msgspec.Struct, frozen=True, gc=False):
     """A bundle is no longer there. ``cleaned`` says whether it was our own doing."""
 
     key: BundleKey
@@ -81,8 +81,7 @@ class Vanished:
     cleaned: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Died:
+class Died(msgspec.Struct, frozen=True, gc=False):
     """A task ended abnormally: counted once per death (metric ``abnormal_terminations_total``).
 
     ``cause`` is ``init``, ``shim`` or ``both``.
@@ -99,16 +98,14 @@ class BudgetKind(Word):
     SIZE = "size"
 
 
-@dataclass(frozen=True, slots=True)
-class OverBudget:
+class OverBudget(msgspec.Struct, frozen=True, gc=False):
     """A *running* task exceeds a budget: reported, never touched."""
 
     key: BundleKey
     kind: BudgetKind
 
 
-@dataclass(frozen=True, slots=True)
-class Braked:
+class Braked(msgspec.Struct, frozen=True, gc=False):
     """A brake was pulled (``on``) or released."""
 
     brake: str
@@ -116,31 +113,27 @@ class Braked:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class LookAt:
+class LookAt(msgspec.Struct, frozen=True, gc=False):
     """Ask for a close look at a bundle."""
 
     key: BundleKey
     why: HintKind
 
 
-@dataclass(frozen=True, slots=True)
-class Relist:
+class Relist(msgspec.Struct, frozen=True, gc=False):
     """Ask for a listing of the tree or of one namespace."""
 
     why: DoubtKind
     namespace: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AskNode:
+class AskNode(msgspec.Struct, frozen=True, gc=False):
     """Ask the node's witnesses (sweep of /proc, containerd) anew."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Clean:
+class Clean(msgspec.Struct, frozen=True, gc=False):
     """Ask for a cleanup. At most one per bundle is under way; an Outcome must follow.
 
     ``kill``: it is not a leftover but an orphaned workload that the operator wants ended; nothing
@@ -154,8 +147,7 @@ class Clean:
     kill: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class FinishRemoval:
+class FinishRemoval(msgspec.Struct, frozen=True, gc=False):
     """Ask to finish a removal of ours that was cut short; the key's id is the hidden name."""
 
     key: BundleKey

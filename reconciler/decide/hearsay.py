@@ -1,7 +1,8 @@
 """What the node's witnesses said last, since when it counts, and whom a new word touches. Pure."""
 
-from dataclasses import dataclass
 from typing import Final, TypeVar
+
+import msgspec
 
 from reconciler.decide.track import Track
 from reconciler.decide.verdicts import shared
@@ -13,8 +14,7 @@ _T = TypeVar("_T")
 _BLIND: Final = Node()
 
 
-@dataclass(frozen=True, slots=True)
-class NodeChange:
+class NodeChange(msgspec.Struct, frozen=True, gc=False):
     """The difference between two words of the witnesses.
 
     Attributes:

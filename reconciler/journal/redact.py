@@ -14,6 +14,8 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Final, assert_never
 
+from msgspec import structs
+
 from reconciler.decide.decisions import (
     AskNode,
     Braked,
@@ -40,6 +42,7 @@ from reconciler.model.observations import (
     NodeLooked,
     Observation,
     Remembered,
+    Seen,
 )
 from reconciler.model.outcome import Outcome
 
@@ -143,12 +146,14 @@ class Redactor:
     def observation(self, observation: Observation) -> Observation:  # noqa: PLR0911 - one case each
         """Replace the names in an observation."""
         match observation:
-            case Hint() | Remembered():
+            case Hint():
+                return Hint(self._key_of(observation.key), observation.kind)
+            case Remembered():
                 return replace(observation, key=self._key_of(observation.key))
             case Looked():
                 return Looked(self._key_of(observation.key), self._look(observation.look))
             case Doubt():
-                return replace(observation, namespace=self._scope(observation.namespace))
+                return Doubt(observation.kind, self._scope(observation.namespace))
             case Listed():
                 return self._listed(observation)
             case NodeLooked():
@@ -170,7 +175,7 @@ class Redactor:
     def _listed(self, listed: Listed) -> Listed:
         return replace(
             listed,
-            bundles=tuple(replace(seen, key=self._key_of(seen.key)) for seen in listed.bundles),
+            bundles=tuple(Seen(self._key_of(seen.key), seen.identity) for seen in listed.bundles),
             hidden=tuple(replace(h, key=self._key_of(h.key)) for h in listed.hidden),
             namespace=self._scope(listed.namespace),
         )
@@ -253,12 +258,13 @@ class Redactor:
                     cause = self._policies[cause]
                 return replace(decision, key=self._key_of(decision.key), cause=cause)
             case Vanished() | Died() | OverBudget() | LookAt() | Clean() | FinishRemoval():
-                return replace(decision, key=self._key_of(decision.key))
+                return structs.replace(decision, key=self._key_of(decision.key))
             case Relist():
-                return replace(decision, namespace=self._scope(decision.namespace))
+                return Relist(decision.why, self._scope(decision.namespace))
             case Braked():
                 was, is_ = self._refused
-                return replace(decision, detail=is_) if was and decision.detail == was else decision
+                is_quoted = was and decision.detail == was
+                return structs.replace(decision, detail=is_) if is_quoted else decision
             case AskNode():
                 return decision
             case _:

@@ -5,9 +5,9 @@ Nothing here looks at a disk.
 """
 
 import re
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+import msgspec
 from typing_extensions import override
 
 MAX_IDENTIFIER: Final = 76
@@ -28,8 +28,7 @@ class BundleKey(NamedTuple):
         return f"{show(self.namespace)}/{show(self.id)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True, gc=False):
     """Which object a name meant when we looked.
 
     Attributes:

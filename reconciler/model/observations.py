@@ -7,6 +7,7 @@ change only latency. :class:`Listed` and :class:`Looked` carry what the filesyst
 
 from dataclasses import dataclass
 
+import msgspec
 from typing_extensions import override
 
 from reconciler.model.evidence import Containerd, Look, Sweep
@@ -15,8 +16,7 @@ from reconciler.model.outcome import Outcome
 from reconciler.model.words import Word
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(msgspec.Struct, frozen=True, gc=False):
     """When something was learnt.
 
     Attributes:
@@ -39,8 +39,7 @@ class HintKind(Word):
     CONTAINERD = "containerd event"
 
 
-@dataclass(frozen=True, slots=True)
-class Hint:
+class Hint(msgspec.Struct, frozen=True, gc=False):
     """Look at this bundle again."""
 
     key: BundleKey
@@ -61,16 +60,14 @@ class DoubtKind(Word):
     ASKED = "asked"
 
 
-@dataclass(frozen=True, slots=True)
-class Doubt:
+class Doubt(msgspec.Struct, frozen=True, gc=False):
     """Relist everything (``namespace`` None) or one namespace."""
 
     kind: DoubtKind
     namespace: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True, gc=False):
     """One name found by a listing."""
 
     key: BundleKey
@@ -111,8 +108,7 @@ class Listed:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Looked:
+class Looked(msgspec.Struct, frozen=True, gc=False):
     """A close look at one bundle; ``look`` is None if there is no such name any more."""
 
     key: BundleKey
