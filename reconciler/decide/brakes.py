@@ -71,8 +71,8 @@ class MassDeathBrake:
             self._pulled_at = None
             self._died.clear()
             return True
-        if not self._died:
-            return False
+        if len(self._died) < limits.mass_deaths:
+            return False  # also with those that are too long ago
         self._forget_until(now - limits.hold)
         if len(self._died) >= limits.mass_deaths and len(self._died) > alive:
             self._pulled_at = now

@@ -193,7 +193,7 @@ class Redactor:
                 group=None if shim.group is None else self.name(shim.group),
                 detail=self._text(shim.detail),
             ),
-            mounts=tuple(replace(mount, path=self._mount(mount.path)) for mount in look.mounts),
+            mounts=tuple(structs.replace(m, path=self._mount(m.path)) for m in look.mounts),
             labels=self._labels(look.labels),
         )
 
@@ -203,7 +203,7 @@ class Redactor:
         return b"/".join(part if part == b"rootfs" else self.name(part) for part in parts)
 
     def _labels(self, labels: Labels) -> Labels:
-        return replace(
+        return structs.replace(
             labels,
             pod_namespace=self._text(labels.pod_namespace),
             pod=self._text(labels.pod),

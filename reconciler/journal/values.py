@@ -4,6 +4,7 @@ The conversion is explicit, so that a change of the model does not silently chan
 property test sends every value there and back. Nothing here does I/O.
 """
 
+from functools import cache
 from typing import Final
 
 from reconciler.decide import policy as decide
@@ -30,6 +31,8 @@ _RUNTIMES: Final = {state.value: state for state in RuntimeState}
 _INITS: Final = {state.value: state for state in InitState}
 _SHIMS: Final = {state.value: state for state in ShimState}
 _CGROUPS: Final = {state.value: state for state in CgroupState}
+
+_entries: Final = cache(Entries)
 
 # ------------------------------------------------------------------------------- small values
 
@@ -76,23 +79,22 @@ def look_out(look: evidence.Look) -> wire.Look:
 
 def look_in(look: wire.Look) -> evidence.Look:
     """Read a look."""
-    init_state, pid, init_detail = look.init
-    shim_state, socket, group, shim_pid, shim_detail = look.shim
-    return evidence.Look(
-        identity=Identity(*look.i),
-        kind=_KINDS[look.k],
-        entries=Entries(look.e),
-        newest_mtime=look.m,
-        size_bytes=look.z,
-        created=_ANSWERS[look.created],
-        runtime=evidence.Runtime(_RUNTIMES[look.runtime[0]], look.runtime[1]),
-        init=evidence.Init(_INITS[init_state], pid, init_detail),
-        shim=evidence.Shim(
-            _SHIMS[shim_state], _unshow(socket), _unshow(group), shim_pid, shim_detail
-        ),
-        cgroup=_CGROUPS[look.cgroup],
-        mounts=tuple(evidence.Mount(unshow(path), n, kind) for path, n, kind in look.mounts),
-        labels=evidence.NO_LABELS if look.labels is None else labels_in(look.labels),
+    runtime, runtime_name = look.runtime
+    init, init_pid, init_detail = look.init
+    shim, socket, group, shim_pid, shim_detail = look.shim
+    return evidence.Look(  # by position: there are many of them
+        Identity(*look.i),
+        _KINDS[look.k],
+        _entries(look.e),
+        look.m,
+        look.z,
+        _ANSWERS[look.created],
+        evidence.Runtime(_RUNTIMES[runtime], runtime_name),
+        evidence.Init(_INITS[init], init_pid, init_detail),
+        evidence.Shim(_SHIMS[shim], _unshow(socket), _unshow(group), shim_pid, shim_detail),
+        _CGROUPS[look.cgroup],
+        tuple([evidence.Mount(unshow(path), n, kind) for path, n, kind in look.mounts]),
+        evidence.NO_LABELS if look.labels is None else labels_in(look.labels),
     )
 
 

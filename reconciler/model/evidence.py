@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import IntFlag, auto
 from typing import Final, NamedTuple
 
+import msgspec
+
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.words import Word
 
@@ -154,8 +156,7 @@ class Runtime:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(msgspec.Struct, frozen=True, gc=False):
     """One mount at or below a bundle.
 
     Attributes:
@@ -170,8 +171,7 @@ class Mount:
     fstype: str
 
 
-@dataclass(frozen=True, slots=True)
-class Labels:
+class Labels(msgspec.Struct, frozen=True, gc=False):
     """What policies may match on, from config.json's annotations.
 
     ``known`` is false if config.json could not be read: then protection rules assume a match.
