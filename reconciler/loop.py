@@ -32,7 +32,7 @@ from reconciler.decide.decisions import (
 )
 from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies
-from reconciler.model.evidence import InitState, Look, Node, ShimState, Sweep
+from reconciler.model.evidence import ContainerdState, InitState, Look, Node, ShimState, Sweep
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
     Doubt,
@@ -325,8 +325,9 @@ class Loop:
             containerd = await witnesses.containerd()
             sweep = await witnesses.sweep()
             self._stages.exits.expect_containerd(containerd.pid)
-            if containerd.pid is not None and containerd.pid != self._guarded_for:
-                # Another process, perhaps in other namespaces. Heard before its answer counts.
+            if containerd.state is ContainerdState.UP and containerd.pid != self._guarded_for:
+                # Another process, perhaps in other namespaces: heard before its answer counts.
+                # Not sooner, since one that is still starting cannot be found at its socket.
                 await self._check_guards()
                 self._guarded_for = containerd.pid
             self._node, self._node_since = Node(sweep, containerd), since

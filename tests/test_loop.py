@@ -255,6 +255,17 @@ async def test_guards_are_checked_again_before_the_word_of_another_containerd_co
     assert outcome.detail == "refused"
 
 
+async def test_a_containerd_that_is_starting_is_compared_with_once_it_serves(rig: Rig) -> None:
+    starting = Containerd(ContainerdState.NONE, pid=7, detail="it is starting")
+    rig.witnesses.node = Node(Sweep(answered=True), starting)
+    rig.eyes.tree[key()] = dead()
+    await rig.run_until(lambda: rig.witnesses.asked > 2)
+    checks = rig.guards.checks
+    rig.witnesses.node = Node(Sweep(answered=True), Containerd(ContainerdState.UP, pid=7))
+    await rig.run_until(lambda: bool(rig.hands.cleaned))
+    assert rig.guards.checks == checks + 2  # as that loop begins, and when containerd answers
+
+
 async def test_guards_are_not_checked_at_each_answer_of_one_containerd(rig: Rig) -> None:
     rig.witnesses.node = Node(Sweep(answered=True), Containerd(ContainerdState.UP, pid=7))
     rig.eyes.tree[key()] = dead()
