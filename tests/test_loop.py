@@ -1,77 +1,23 @@
 """The loop on doubles and in virtual time: nothing is lost, nothing is done twice."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import anyio
 import pytest
 from typing_extensions import override
 
 from reconciler.decide.decisions import Judged, Verdict
-from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Brakes, Policies
-from reconciler.loop import Loop, Stages
+from reconciler.loop import Loop
 from reconciler.model.evidence import Containerd, ContainerdState, Look, Node, ShimProcess, Sweep
 from reconciler.model.ids import BundleKey, Identity
-from reconciler.model.observations import Doubt, DoubtKind, Guard, Hint, NodeLooked, Refusal
+from reconciler.model.observations import Doubt, DoubtKind, Hint, NodeLooked
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
 from reconciler.probe.narrow import NarrowEyes
 from tests.decide.world import ENFORCE, dead, key, running, stopped
-from tests.support.clock import VirtualClock
-from tests.support.fakes import (
-    FakeExits,
-    FakeEyes,
-    FakeGuards,
-    FakeHands,
-    FakeWatcher,
-    FakeWitnesses,
-    Memory,
-)
-
-
-@dataclass
-class Rig:
-    """A loop and everything around it."""
-
-    policies: Policies
-    relist: float | None = 300.0
-
-    def __post_init__(self) -> None:
-        self.clock = VirtualClock()
-        self.eyes = FakeEyes()
-        self.hands = FakeHands(self.clock, self.eyes)
-        self.witnesses = FakeWitnesses(self.clock)
-        self.guards = FakeGuards()
-        self.exits = FakeExits()
-        self.watcher = FakeWatcher()
-        self.memory = Memory()
-        self.engine = Engine(self.policies)
-        stages = Stages(
-            clock=self.clock,
-            eyes=self.eyes,
-            witnesses=self.witnesses,
-            hands=self.hands,
-            guards=self.guards,
-            exits=self.exits,
-            watcher=self.watcher,
-            listeners=(self.memory,),
-        )
-        self.loop = Loop(self.engine, stages, relist=self.relist)
-
-    async def run_until(self, done: Callable[[], bool]) -> None:
-        """Turn until a condition holds; fail after a day of virtual time."""
-        end = self.clock.now + 86400
-
-        def check(now: float) -> bool:
-            assert now < end, "did not happen within a day"
-            return done()
-
-        with anyio.fail_after(20):
-            await self.loop.run(check)
-
-    async def run_for(self, seconds: float) -> None:
-        end = self.clock.now + seconds
-        await self.run_until(lambda: self.clock.now >= end)
+from tests.support.fakes import FakeEyes
+from tests.support.rig import Rig
 
 
 @pytest.fixture
@@ -222,56 +168,6 @@ async def test_doubt_relists(rig: Rig) -> None:
     rig.loop.emit(Doubt(DoubtKind.OVERFLOW))
     await rig.run_for(1)
     assert rig.eyes.listings >= before + 1
-
-
-async def test_a_refusing_guard_holds_everything(rig: Rig) -> None:
-    rig.guards.refused = (Refusal(Guard.PID_NAMESPACE, "foreign"),)
-    rig.eyes.tree[key()] = dead()
-    await rig.run_for(3600)
-    assert rig.hands.cleaned == []
-
-
-class Replaced(FakeWitnesses):
-    """containerd is started anew whenever it is asked for: each answer is another process's."""
-
-    @override
-    async def containerd(self) -> Containerd:
-        return replace(await super().containerd(), pid=self.asked)
-
-
-async def test_guards_are_checked_again_before_the_word_of_another_containerd_counts(
-    rig: Rig,
-) -> None:
-    """It may run in other namespaces than the one that was compared with."""
-    rig.witnesses = Replaced(rig.clock)
-    rig.guards.refused_from = 3  # with the answer that is asked for before hands are sent
-    rig.eyes.tree[key()] = dead()
-    stages = replace(rig.loop._stages, witnesses=rig.witnesses)
-    rig.loop = Loop(rig.engine, stages, relist=300.0)
-    await rig.run_for(120)
-    assert rig.hands.cleaned == []
-    (outcome,) = (told for _, told in rig.memory.observations if isinstance(told, Outcome))
-    assert (outcome.result, outcome.reason) == (Result.HELD, BlockReason.GUARD)
-    assert outcome.detail == "refused"
-
-
-async def test_a_containerd_that_is_starting_is_compared_with_once_it_serves(rig: Rig) -> None:
-    starting = Containerd(ContainerdState.NONE, pid=7, detail="it is starting")
-    rig.witnesses.node = Node(Sweep(answered=True), starting)
-    rig.eyes.tree[key()] = dead()
-    await rig.run_until(lambda: rig.witnesses.asked > 2)
-    checks = rig.guards.checks
-    rig.witnesses.node = Node(Sweep(answered=True), Containerd(ContainerdState.UP, pid=7))
-    await rig.run_until(lambda: bool(rig.hands.cleaned))
-    assert rig.guards.checks == checks + 2  # as that loop begins, and when containerd answers
-
-
-async def test_guards_are_not_checked_at_each_answer_of_one_containerd(rig: Rig) -> None:
-    rig.witnesses.node = Node(Sweep(answered=True), Containerd(ContainerdState.UP, pid=7))
-    rig.eyes.tree[key()] = dead()
-    await rig.run_until(lambda: bool(rig.hands.cleaned))
-    assert rig.witnesses.asked > 1
-    assert rig.guards.checks == 2  # at the start, and for the first answer
 
 
 async def test_the_witnesses_are_asked_again_just_before_hands_are_sent(rig: Rig) -> None:

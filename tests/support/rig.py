@@ -1,0 +1,65 @@
+"""A loop and everything around it, in virtual time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+
+from reconciler.decide.engine import Engine
+from reconciler.decide.policy import Policies
+from reconciler.loop import Loop, Stages
+from tests.support.clock import VirtualClock
+from tests.support.fakes import (
+    FakeExits,
+    FakeEyes,
+    FakeGuards,
+    FakeHands,
+    FakeWatcher,
+    FakeWitnesses,
+    Memory,
+)
+
+
+@dataclass
+class Rig:
+    """A loop and everything around it."""
+
+    policies: Policies
+    relist: float | None = 300.0
+
+    def __post_init__(self) -> None:
+        self.clock = VirtualClock()
+        self.eyes = FakeEyes()
+        self.hands = FakeHands(self.clock, self.eyes)
+        self.witnesses = FakeWitnesses(self.clock)
+        self.guards = FakeGuards()
+        self.exits = FakeExits()
+        self.watcher = FakeWatcher()
+        self.memory = Memory()
+        self.engine = Engine(self.policies)
+        stages = Stages(
+            clock=self.clock,
+            eyes=self.eyes,
+            witnesses=self.witnesses,
+            hands=self.hands,
+            guards=self.guards,
+            exits=self.exits,
+            watcher=self.watcher,
+            listeners=(self.memory,),
+        )
+        self.loop = Loop(self.engine, stages, relist=self.relist)
+
+    async def run_until(self, done: Callable[[], bool]) -> None:
+        """Turn until a condition holds; fail after a day of virtual time."""
+        end = self.clock.now + 86400
+
+        def check(now: float) -> bool:
+            assert now < end, "did not happen within a day"
+            return done()
+
+        with anyio.fail_after(20):
+            await self.loop.run(check)
+
+    async def run_for(self, seconds: float) -> None:
+        end = self.clock.now + seconds
+        await self.run_until(lambda: self.clock.now >= end)

@@ -1,0 +1,70 @@
+"""The guards hold whatever the loop is about to do, and are checked again when they must be."""
+
+from dataclasses import replace
+
+import pytest
+from typing_extensions import override
+
+from reconciler.decide.policy import Policies
+from reconciler.loop import Loop
+from reconciler.model.evidence import Containerd, ContainerdState, Node, Sweep
+from reconciler.model.observations import Guard, Refusal
+from reconciler.model.outcome import BlockReason, Outcome, Result
+from tests.decide.world import ENFORCE, dead, key
+from tests.support.fakes import FakeWitnesses
+from tests.support.rig import Rig
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig(Policies(default=ENFORCE))
+
+
+async def test_a_refusing_guard_holds_everything(rig: Rig) -> None:
+    rig.guards.refused = (Refusal(Guard.PID_NAMESPACE, "foreign"),)
+    rig.eyes.tree[key()] = dead()
+    await rig.run_for(3600)
+    assert rig.hands.cleaned == []
+
+
+class Replaced(FakeWitnesses):
+    """containerd is started anew whenever it is asked for: each answer is another process's."""
+
+    @override
+    async def containerd(self) -> Containerd:
+        return replace(await super().containerd(), pid=self.asked)
+
+
+async def test_guards_are_checked_again_before_the_word_of_another_containerd_counts(
+    rig: Rig,
+) -> None:
+    """It may run in other namespaces than the one that was compared with."""
+    rig.witnesses = Replaced(rig.clock)
+    rig.guards.refused_from = 3  # with the answer that is asked for before hands are sent
+    rig.eyes.tree[key()] = dead()
+    stages = replace(rig.loop._stages, witnesses=rig.witnesses)
+    rig.loop = Loop(rig.engine, stages, relist=300.0)
+    await rig.run_for(120)
+    assert rig.hands.cleaned == []
+    (outcome,) = (told for _, told in rig.memory.observations if isinstance(told, Outcome))
+    assert (outcome.result, outcome.reason) == (Result.HELD, BlockReason.GUARD)
+    assert outcome.detail == "refused"
+
+
+async def test_a_containerd_that_is_starting_is_compared_with_once_it_serves(rig: Rig) -> None:
+    starting = Containerd(ContainerdState.NONE, pid=7, detail="it is starting")
+    rig.witnesses.node = Node(Sweep(answered=True), starting)
+    rig.eyes.tree[key()] = dead()
+    await rig.run_until(lambda: rig.witnesses.asked > 2)
+    checks = rig.guards.checks
+    rig.witnesses.node = Node(Sweep(answered=True), Containerd(ContainerdState.UP, pid=7))
+    await rig.run_until(lambda: bool(rig.hands.cleaned))
+    assert rig.guards.checks == checks + 2  # as that loop begins, and when containerd answers
+
+
+async def test_guards_are_not_checked_at_each_answer_of_one_containerd(rig: Rig) -> None:
+    rig.witnesses.node = Node(Sweep(answered=True), Containerd(ContainerdState.UP, pid=7))
+    rig.eyes.tree[key()] = dead()
+    await rig.run_until(lambda: bool(rig.hands.cleaned))
+    assert rig.witnesses.asked > 1
+    assert rig.guards.checks == 2  # at the start, and for the first answer
