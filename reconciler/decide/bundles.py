@@ -306,15 +306,16 @@ class Bundles:
     def _reasons_to_return(self, track: Track, facts: Facts, now: float) -> list[float]:
         policy, verdict, life = self._policy(track), track.verdict, track.life or 0.0
         times: list[float] = []
-        if verdict in _UNSURE and facts.runtime is not RuntimeState.ALIEN:
-            times.append(now + track.recheck_after(now, at_most=self._policies.recheck))
-        if verdict is Verdict.STARTING and life + self._policies.settle > now:
-            times.append(life + self._policies.settle)
-        if verdict is Verdict.RUNNING and policy.max_age and life + policy.max_age > now:
+        if verdict in _UNSURE:
+            if facts.runtime is not RuntimeState.ALIEN:
+                times.append(now + track.recheck_after(now, at_most=self._policies.recheck))
+            if verdict is Verdict.STARTING and life + self._policies.settle > now:
+                times.append(life + self._policies.settle)
+        elif verdict is Verdict.RUNNING and policy.max_age and life + policy.max_age > now:
             times.append(life + policy.max_age)
         if track.phase is Phase.WAITING:
             times.append(self._dues.due_at(track, policy))
-        if track.phase is Phase.BLOCKED:
+        elif track.phase is Phase.BLOCKED:
             times.append(track.retry_at)
         if track.deaths and track.deaths.since is not None:
             times.append(track.deaths.since + self._policies.confirm_death)

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final, assert_never
 
+from msgspec import structs
+
 from reconciler.decide.decisions import AskNode, Clean, Decision, LookAt
 from reconciler.decide.engine import Engine
 from reconciler.decide.obstacles import foreign_mount
@@ -125,7 +127,7 @@ class Imagination:
         self._stamp = given.stamp
         turns = self._turns(given.stamp, observation, replayed)
         first = next(turns)
-        yield first._replace(recorded=given.decisions)
+        yield structs.replace(first, recorded=given.decisions)
         yield from turns
 
     def _turns(

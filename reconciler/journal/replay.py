@@ -9,7 +9,9 @@ journal.
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, assert_never
+from typing import TYPE_CHECKING, assert_never
+
+import msgspec
 
 from reconciler.decide.decisions import Decision
 from reconciler.decide.engine import Engine
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from reconciler.decide.policy import Policies
 
 
-class Turn(NamedTuple):
+class Turn(msgspec.Struct, frozen=True, gc=False):
     """One thing the engine was given, what it concluded when recorded, and what it does now.
 
     Attributes:
