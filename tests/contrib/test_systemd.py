@@ -134,6 +134,19 @@ def test_no_directive_makes_a_mount_namespace(path: Path) -> None:
     assert not set(set_here) & set(MOUNT_NAMESPACE)
 
 
+@pytest.mark.parametrize("path", sorted(UNITS.iterdir()), ids=lambda path: path.name)
+def test_no_directive_forbids_openat2(path: Path) -> None:
+    """Nothing is removed without it. The filter allows it, and RestrictSUIDSGID would win."""
+    assert "RestrictSUIDSGID" not in re.findall(r"(?m)^(\w+)=", path.read_text())
+
+
+def test_where_the_examples_write_is_made_by_the_unit() -> None:
+    for config in UNITS.parents[1].joinpath("config").glob("*.toml"):
+        for path in re.findall(r'(?m)^path = "(/.+)"', config.read_text()):
+            assert Path(path).parent == Path("/var/log/containerd-reconciler")
+    assert values("containerd-reconciler.service", "LogsDirectory") == {"containerd-reconciler"}
+
+
 def test_every_directive_that_makes_one_is_named_with_the_reason() -> None:
     text = (UNITS / "containerd-reconciler.service").read_text()
     for directive in MOUNT_NAMESPACE[:16]:
