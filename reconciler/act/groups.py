@@ -18,6 +18,11 @@ from reconciler.model.ids import show
 from reconciler.model.outcome import BlockReason
 
 _MOUNT: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_SCOPE: Final = b".scope"
+_PID_1: Final = b"/proc/1"
+_TRANSIENT: Final = b"/root/run/systemd/transient/"
+"""Where systemd keeps units that were made by a call, as runc's scopes are (systemd.unit(5))."""
+
 _LIMIT: Final = 1 << 16
 _DEPTH: Final = 64  # no real container nests its groups this deep
 
@@ -36,7 +41,7 @@ def remove_group(mount: bytes, path: bytes, id_: bytes, tally: Tally) -> bool:
 
     Raises:
         Kept: It does not carry the id, or ``mount`` is no cgroup hierarchy.
-        Blocked: It holds a process: somebody lives after all.
+        Blocked: It holds a process: somebody lives after all; or systemd still has it as a scope.
         OSError: The kernel refused.
     """
     parts = [part for part in path.split(b"/") if part]
@@ -47,6 +52,7 @@ def remove_group(mount: bytes, path: bytes, id_: bytes, tally: Tally) -> bool:
     except FileNotFoundError:
         return False
     try:
+        _leave_to_systemd(parent, parts[-1])
         return _remove(parent, parts[-1], tally)
     finally:
         os.close(parent)
@@ -54,7 +60,7 @@ def remove_group(mount: bytes, path: bytes, id_: bytes, tally: Tally) -> bool:
 
 def carries(name: bytes, id_: bytes) -> bool:
     """Tell whether a group's name is that of a container: the id, or systemd's scope of it."""
-    scope = name.removesuffix(b".scope")
+    scope = name.removesuffix(_SCOPE)
     return name == id_ or (scope != name and (scope == id_ or scope.endswith(b"-" + id_)))
 
 
@@ -66,6 +72,26 @@ def _open_parent(mount: bytes, path: bytes) -> int:
         return kernel.open_beneath(top, path)
     finally:
         os.close(top)
+
+
+def _leave_to_systemd(parent: int, name: bytes) -> None:
+    """Raise Blocked if a group is a scope that systemd has not taken away yet.
+
+    It does so as soon as the kernel tells it that the scope is empty, unless it is held up. A group
+    removed before that is never told of: the unit would stay for good, and runc, which is content
+    with a unit of that name, would leave the next container of it in containerd's own group.
+    """
+    if not name.endswith(_SCOPE):
+        return
+    with open(_PID_1 + b"/comm", "rb") as comm:
+        if comm.read() != b"systemd\n":
+            return
+    try:
+        os.stat(name, dir_fd=parent, follow_symlinks=False)
+        os.stat(_PID_1 + _TRANSIENT + name, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    raise Blocked(BlockReason.SCOPE, name, "if it stays: systemctl stop that scope")
 
 
 def _remove(parent: int, name: bytes, tally: Tally) -> bool:

@@ -16,7 +16,13 @@ from reconciler.clock import SystemClock
 from reconciler.model.outcome import BlockReason, Step, StepResult
 
 _ENDS: Final = frozenset(
-    {BlockReason.STOPPED, BlockReason.CGROUP, BlockReason.HOOKS, BlockReason.CONTAINERD}
+    {
+        BlockReason.STOPPED,
+        BlockReason.CGROUP,
+        BlockReason.SCOPE,
+        BlockReason.HOOKS,
+        BlockReason.CONTAINERD,
+    }
 )
 """Causes that end an attempt whichever step met them: nothing further may be removed."""
 

@@ -32,6 +32,7 @@ class BlockReason(Word):
     CHANGED = "object changed"
     HUNG = "hung"
     CGROUP = "cgroup populated"
+    SCOPE = "scope kept by systemd"
     STOPPED = "stopped"  # we were told to stop; the next run goes on
     GUARD = "guard"
     CONTAINERD = "containerd does not answer"
