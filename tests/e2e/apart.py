@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from tests.e2e.belongings import Belongings
+from tests.e2e.processes import Process
 from tests.e2e.unified import HOST, place
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
@@ -81,6 +82,10 @@ class Apart:
     def path(self, inside: Word) -> Path:
         """Say under which name a path of the inside is seen from the outside."""
         return Path(f"/proc/{self.pid}/root{os.fsdecode(inside)}")
+
+    def process(self, pid: int) -> Process:
+        """Find a process by the pid it has inside."""
+        return Process.at(pid)
 
     def mountinfo(self) -> list[str]:
         """List the mounts inside, one row each."""

@@ -43,7 +43,6 @@ class Node:
         self, directory: Path, *, cri: bool = False, unified: bool = False, state: str | None = None
     ) -> None:
         self.namespace = f"e2e-{uuid.uuid4().hex[:8]}"
-        self.apart = Apart(self.namespace, unified=unified)
         self._unified = unified
         named = os.environ.get(BINARIES)
         self._directory = directory / self.namespace
@@ -52,7 +51,9 @@ class Node:
         if unified:
             first = without_shares(self._directory / "bin", first)
         state = state or f"/run/{self.namespace}/containerd"
-        self.containerd = Containerd(self.apart, self._directory, state, first, cri)
+        self._cri = cri
+        self.apart = self._place()
+        self.containerd = self._service(state, first)
         self._archive = self._directory / "image.tar"
         self._helpers: list[subprocess.Popen[str]] = []
         image.write(self._archive)
@@ -75,6 +76,12 @@ class Node:
         self.close()
 
     # -------------------------------------------------------------------------------- places
+
+    def _place(self) -> Apart:
+        return Apart(self.namespace, unified=self._unified)
+
+    def _service(self, state: str, first: list[Path]) -> Containerd:
+        return Containerd(self.apart, self._directory, state, first, self._cri)
 
     @property
     def state(self) -> str:
@@ -146,7 +153,7 @@ class Node:
     def task(self, name: str, namespace: str | None = None) -> Task:
         """Learn who belongs to a running task."""
         namespace = namespace or self.namespace
-        init = Process.at(int((self.bundle(name, namespace) / "init.pid").read_text()))
+        init = self.apart.process(int((self.bundle(name, namespace) / "init.pid").read_text()))
         return Task(namespace, name, init, init.parent)
 
     def status(self, name: str, namespace: str | None = None) -> str:
