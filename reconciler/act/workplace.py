@@ -86,7 +86,10 @@ class Workplace:
 
 
 class _Node:
-    """The surroundings, a second old at most, with every address a shim was started with."""
+    """The surroundings, a second old at most, with every address a shim was started with.
+
+    Where they could not be read they are read again the next time: no answer is not kept.
+    """
 
     def __init__(self, clock: SystemClock, points: MountPoints) -> None:
         self._clock = clock
@@ -106,7 +109,7 @@ class _Node:
             around.refresh()
         else:
             return around
-        self._until = now + FRESH_SECONDS
+        self._until = now + FRESH_SECONDS if around.mounts is not None else now
         return around
 
 

@@ -1,15 +1,18 @@
 """The steps of a cleanup, in one process, against real mounts, cgroups, sockets and files."""
 
+import errno
 import os
 import subprocess
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from reconciler.act.channel import Manner
 from reconciler.model.evidence import ContainerdState
 from reconciler.model.outcome import BlockReason, Result
+from reconciler.probe.points import MountPoints
 from tests.support import canary, mountns
 from tests.support.bundles import Bundle, Site, identify, listen
 from tests.support.hand import assert_blocked, assert_cleaned, assert_untouched, step, workshop
@@ -281,6 +284,21 @@ def test_silence_of_containerd_is_not_its_absence(tmp_path: Path) -> None:
         assert outcome.result is Result.SKIPPED
         assert "unknown" in outcome.detail
         assert_untouched(outcome, bundle, left)
+
+
+@private_mounts
+def test_a_mount_table_that_could_not_be_read_is_read_again_for_the_next_attempt(
+    tmp_path: Path,
+) -> None:
+    unreadable = OSError(errno.EIO, os.strerror(errno.EIO))
+    with workshop(tmp_path) as (made, hand):
+        dead = made.bundle()
+        left = dead.left()
+        with mock.patch.object(MountPoints, "now", side_effect=unreadable):
+            outcome = hand.clean(dead)
+        assert_blocked(outcome, BlockReason.IO)
+        assert_untouched(outcome, dead, left)
+        assert_cleaned(hand.clean(dead), dead)
 
 
 @private_mounts
