@@ -138,6 +138,14 @@ class CgroupMounts:
             if fd >= 0:
                 os.close(fd)
 
+    def open_missing(self) -> None:
+        """Open again what could not be opened: handles may have been short for a moment."""
+        if any(one.fd < 0 for one in self._mounted):
+            self._mounted = tuple(
+                one if one.fd >= 0 else _Mounted(one.hierarchy, _open_mount(one.hierarchy.point))
+                for one in self._mounted
+            )
+
     def look(self, key: BundleKey, named: Collection[str], inner: Collection[bytes]) -> Cgroups:
         """Find a container's cgroups and what is in them.
 

@@ -62,6 +62,8 @@ class Surroundings:
             found = self._points.now()
             if found.groups != self._groups or self.cgroups is None:
                 self._find_hierarchies(found.groups)
+            else:
+                self.cgroups.open_missing()
             self.on_tmpfs = _is_tmpfs(tree)
             self.tree, self.mounts = tree, BundleMounts(found, tree)
         except OSError:

@@ -1,18 +1,23 @@
 """Control groups: how their names are resolved, and what real ones say."""
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler import kernel
 from reconciler.model.evidence import CgroupState
 from reconciler.model.ids import BundleKey
+from reconciler.model.layout import Layout
 from reconciler.probe import cgroups, mounts, process
 from reconciler.probe.cgroups import CgroupDir, CgroupMounts, Hierarchy
+from reconciler.probe.surroundings import Surroundings
 from tests.probe.world import World
 
 KEY = BundleKey(b"default", b"c1")
@@ -144,6 +149,22 @@ def test_cgroups_that_are_not_there_are_gone(real: Real) -> None:
     found = real.look()
     assert (found.state, found.dirs) == (CgroupState.GONE, ())
     assert found.names == {f"/{real.name}/c1".encode()}
+
+
+@pytest.mark.kernel
+def test_a_hierarchy_that_could_not_be_opened_gives_no_answer_until_it_can(
+    real: Real, tmp_path: Path
+) -> None:
+    """Handles may be short for a moment, and a daemon looks on for months."""
+    short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    wanted = [f"/{real.name}/c1".encode()]
+    with mock.patch.object(kernel, "fs_type", side_effect=short):
+        around = Surroundings(Layout(state=os.fsencode(tmp_path)))
+    assert around.cgroups is not None
+    assert around.cgroups.look(KEY, (), wanted).state is CgroupState.NONE
+    around.refresh()
+    assert around.cgroups.look(KEY, (), wanted).state is CgroupState.GONE
+    around.close()
 
 
 @pytest.mark.kernel
