@@ -44,13 +44,14 @@ class SizeBudgets:
 
     def put(self, scope: Scope, key: BundleKey, size: int, *, fixed: bool) -> None:
         """Count a leftover. ``fixed`` ones (protected) count but are never marked."""
-        tally = self._tallies.setdefault(scope, _Tally())
-        known = tally.sizes.get(key)
-        if known == size and (key in tally.fixed) == fixed:
-            return
-        if known is not None:
+        tally = self._tallies.get(scope)
+        if tally is not None and key in tally.sizes:
+            if tally.sizes[key] == size and (key in tally.fixed) == fixed:
+                return
             self.drop(scope, key)
-            tally = self._tallies.setdefault(scope, _Tally())
+            tally = self._tallies.get(scope)
+        if tally is None:
+            tally = self._tallies[scope] = _Tally()
         tally.sizes[key] = size
         tally.total += size
         if fixed:

@@ -186,12 +186,13 @@ class Bundles:
             track.last_alive = now
         if track.is_news or facts is not before or verdict is not previous:
             self._note_life(track, facts, previous, now)
-        self._place(track, policy, verdict, now)
+        due_at = self._place(track, policy, verdict, now)
         if verdict is not previous:
             track.judged_since = now
         if verdict is not previous or track.phase is not phase or track.cause != cause:
             self._out.append(self._judged(track, previous))
-        self._agenda.set(track.key, min(self._reasons_to_return(track, facts, now), default=None))
+        times = self._reasons_to_return(track, facts, due_at, now)
+        self._agenda.set(track.key, min(times, default=None))
         if track.look.shim.state is not ShimState.ALIVE:
             # By its socket, that is: an older sweep may still show a shim that has just died.
             self._asking.want("death", track.looked_at, awaited=track.is_news)
@@ -246,14 +247,15 @@ class Bundles:
     def _policy(self, track: Track) -> Policy:
         return track.policy or self._policies.default
 
-    def _place(self, track: Track, policy: Policy, verdict: Verdict, now: float) -> None:
+    def _place(self, track: Track, policy: Policy, verdict: Verdict, now: float) -> float | None:
+        """Give the track its phase; say when it is due if it waits for that."""
         is_leftover = verdict is Verdict.LEFTOVER
         if not is_leftover:
             self._dues.leave(track)
             self._report_budgets(track, policy, verdict, now)
             if not _is_to_be_killed(verdict, policy):
                 self._leave_leftover(track, verdict)
-                return
+                return None
         if track.waiting_as is not verdict:
             track.waiting_as, track.leftover_since, track.committed = verdict, None, False
         if track.leftover_since is None:
@@ -266,14 +268,18 @@ class Bundles:
         if policy.protect:
             track.phase, track.cause = Phase.PROTECTED, policy.name
             self._cleanups.withdraw(track.key)
-        elif now < self._dues.due_at(track, policy):
+            return None
+        due_at = self._dues.due_at(track, policy)
+        if now < due_at:
             track.phase, track.cause = Phase.WAITING, ""
             self._cleanups.withdraw(track.key)
-        elif track.attempts and now < track.retry_at:
+            return due_at
+        if track.attempts and now < track.retry_at:
             track.phase = Phase.BLOCKED
         else:
             track.phase, track.cause = Phase.DUE, ""
             self._queue(track, policy)
+        return None
 
     def _queue(self, track: Track, policy: Policy) -> None:
         if policy.enforce:
@@ -303,7 +309,9 @@ class Bundles:
 
     # ------------------------------------------------------------------ appointments
 
-    def _reasons_to_return(self, track: Track, facts: Facts, now: float) -> list[float]:
+    def _reasons_to_return(
+        self, track: Track, facts: Facts, due_at: float | None, now: float
+    ) -> list[float]:
         policy, verdict, life = self._policy(track), track.verdict, track.life or 0.0
         times: list[float] = []
         if verdict in _UNSURE:
@@ -313,8 +321,8 @@ class Bundles:
                 times.append(life + self._policies.settle)
         elif verdict is Verdict.RUNNING and policy.max_age and life + policy.max_age > now:
             times.append(life + policy.max_age)
-        if track.phase is Phase.WAITING:
-            times.append(self._dues.due_at(track, policy))
+        if due_at is not None:
+            times.append(due_at)
         elif track.phase is Phase.BLOCKED:
             times.append(track.retry_at)
         if track.deaths and track.deaths.since is not None:
