@@ -28,7 +28,8 @@ class Belongings:
 
     def cgroups(self) -> list[Path]:
         """List the directories of the node's cgroup, one in each hierarchy."""
-        return sorted(one for at in ("", "*/") for one in CGROUPS.glob(f"{at}{self.name}"))
+        alone = CGROUPS / self.name  # where the machine has version 2 and nothing else
+        return [alone] if alone.is_dir() else sorted(CGROUPS.glob(f"*/{self.name}"))
 
     def processes(self) -> list[Process]:
         """List every living process."""

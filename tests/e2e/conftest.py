@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.kinds import needs_version_2
 from tests.e2e.node import Node
 
 
 def _unified(request: pytest.FixtureRequest) -> bool:
-    return bool(getattr(request, "param", False))
+    wanted = bool(getattr(request, "param", False))
+    if wanted:
+        needs_version_2()
+    return wanted
 
 
 @pytest.fixture

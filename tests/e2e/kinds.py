@@ -4,7 +4,15 @@ from typing import Final
 
 import pytest
 
+from tests.e2e import unified
+
 _CHOICE: Final = (pytest.param(False, id="as the machine"), pytest.param(True, id="cgroup2 alone"))
+
+
+def needs_version_2() -> None:
+    """Skip where a node cannot have version 2."""
+    if unified.mounted() is None:
+        pytest.skip("no cgroup version 2 is mounted")
 
 
 def either(node: str) -> pytest.MarkDecorator:

@@ -23,7 +23,7 @@ from tests.e2e.apart import Apart, Word
 from tests.e2e.containerd import TASKS, Containerd
 from tests.e2e.processes import PATIENCE, Process, kill_all, until
 from tests.e2e.task import Task, run_words
-from tests.e2e.unified import without_shares
+from tests.e2e.unified import CGROUPS, mounted, without_shares
 
 BINARIES: Final = "RECONCILER_E2E_CONTAINERD"
 """Names a directory with another containerd than the one in PATH."""
@@ -43,12 +43,12 @@ class Node:
         self, directory: Path, *, cri: bool = False, unified: bool = False, state: str | None = None
     ) -> None:
         self.namespace = f"e2e-{uuid.uuid4().hex[:8]}"
-        self._unified = unified
+        self._unified = unified or mounted() == CGROUPS
         named = os.environ.get(BINARIES)
         self._directory = directory / self.namespace
         self._directory.mkdir()
         first = [Path(named)] if named else []
-        if unified:
+        if self._unified:
             first = without_shares(self._directory / "bin", first)
         state = state or f"/run/{self.namespace}/containerd"
         self._cri = cri

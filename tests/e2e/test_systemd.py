@@ -8,12 +8,14 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.e2e import product
 from tests.e2e.apart import REPOSITORY
-from tests.e2e.booted import UNITS
+from tests.e2e.booted import SYSTEMD, UNITS
+from tests.e2e.kinds import needs_version_2
 from tests.e2e.machine import CONFIG, CONTRIB, SERVICE, Machine
 from tests.e2e.processes import Process, kill_all, until
 from tests.e2e.snapshot import Snapshot, remains
@@ -36,6 +38,9 @@ RESCUE = "containerd-rescue.service"
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A machine that has booted, with the program installed and none of its units."""
+    needs_version_2()
+    if not Path(SYSTEMD).exists():
+        pytest.skip("not installed: systemd")
     with Machine(tmp_path_factory.mktemp("machine")) as made:
         made.install()
         yield made

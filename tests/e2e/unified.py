@@ -38,12 +38,17 @@ exec {runc} "$@"
 """
 
 
+def mounted() -> Path | None:
+    """Say where the machine has version 2 mounted, if anywhere."""
+    rows = [row.split() for row in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return next((Path(row[4]) for row in rows if row[row.index("-") + 1] == "cgroup2"), None)
+
+
 def place(name: str) -> Path:
     """Say where in the machine's version 2 a node of this name has its cgroup."""
-    rows = [row.split() for row in Path("/proc/self/mountinfo").read_text().splitlines()]
-    points = [Path(row[4]) for row in rows if row[row.index("-") + 1] == "cgroup2"]
-    assert points, "no cgroup version 2 is mounted on this machine"
-    return points[0] / name
+    point = mounted()
+    assert point is not None, "no cgroup version 2 is mounted on this machine"
+    return point / name
 
 
 def without_shares(directory: Path, first: Sequence[Path]) -> list[Path]:
@@ -53,7 +58,7 @@ def without_shares(directory: Path, first: Sequence[Path]) -> list[Path]:
         directory: To be made for it.
         first: Directories of programs that come before those in PATH.
     """
-    if "cpu" in (place(".") / "cgroup.controllers").read_text().split():
+    if "cpu" in place("cgroup.subtree_control").read_text().split():
         return list(first)
     search = os.pathsep.join([*map(os.fspath, first), os.environ.get("PATH", ""), "/usr/sbin"])
     directory.mkdir()
