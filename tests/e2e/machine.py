@@ -5,6 +5,7 @@ Everything is where it is by default: `/run/containerd`, `/var/lib/containerd`, 
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ _ROOT: Final = "/var/lib/containerd"
 _DROP_IN: Final = """
 [Service]
 ExecStart=
-ExecStart=containerd --config {config}
+ExecStart={program} --config {config}
 Environment=PATH={path}
 Restart=no
 """
@@ -50,7 +51,9 @@ class ContainerdService(Containerd):
         super().__post_init__()
         self.apart.path(_ROOT).mkdir(parents=True, exist_ok=True)
         self.apart.run("mount", "--bind", self.root, _ROOT)
-        text = _DROP_IN.format(config=self._config, path=self.environment["PATH"])
+        path = self.environment["PATH"]
+        program = shutil.which("containerd", path=path)  # systemd would look elsewhere
+        text = _DROP_IN.format(program=program, config=self._config, path=path)
         self._booted.install(f"{UNITS}/{_CONTAINERD}.d/e2e.conf", text)
         self._booted.systemctl("daemon-reload")
 

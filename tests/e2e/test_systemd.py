@@ -30,6 +30,8 @@ grace = "0s"
 threshold = "0s"
 """
 BLOCKED = 75
+DOWN = "--without-containerd"
+"""In a pid namespace that is not the first nothing else proves that containerd is down."""
 CLEANUP = "containerd-cleanup.service"
 TIMER = "containerd-cleanup.timer"
 RESCUE = "containerd-rescue.service"
@@ -109,21 +111,19 @@ def test_a_reload_is_over_when_it_is_in_force_and_fails_if_it_is_refused(
 @pytest.mark.fault("I6", "live container")
 def test_the_service_removes_the_dead_and_leaves_the_living(enforcing: Machine) -> None:
     node = enforcing
-    living = [node.run("keeper"), node.run_in_scope("keeper-in-scope"), node.stopped("stopped")]
+    living = [node.run("keeper"), node.run_in_scope("keeper-in-scope")]
+    if node.containerd.version < (1, 7):  # later ones take stopped tasks away as they start
+        living.append(node.stopped("stopped"))
     dead = [node.run("dead"), node.run_in_scope("dead-in-scope")]
-    for task in dead:
-        node.lose(task, "runtime")
     before = Snapshot.take(node, living)
     node.crash(*dead)
     # systemd takes an empty scope away by itself.
     until(lambda: not node.scope("dead-in-scope").exists(), "the dead one's scope is gone")
-    node.restart()
+    node.restart(unseen=dead)
     wait_until_gone(node, *dead)
     assert [one for task in dead for one in remains(node, task.id)] == []
     assert before.changes(Snapshot.take(node, living)) == []
     assert node.scope("keeper-in-scope").is_dir()
-    kill_all([one for task in living for one in (task.init, task.shim)])
-    wait_until_gone(node, *living)
 
 
 @pytest.mark.fault("I14", "cgroup populated")
@@ -134,8 +134,8 @@ def test_a_scope_in_which_somebody_lives_is_left_alone(enforcing: Machine) -> No
     inner.mkdir()
     with node.guest() as guest:
         (inner / "cgroup.procs").write_text(str(guest.pid))
-        node.lose(task, "runtime")
-        kill_all([task.shim, task.init])
+        node.crash(task)
+        node.restart(unseen=[task])
         orphaned = "shim is dead but its cgroup holds processes"
         until(lambda: orphaned in "\n".join(node.booted.journal(SERVICE)), "it is an orphan")
         assert node.bundle("left").is_dir()
@@ -175,15 +175,16 @@ def test_a_scope_that_systemd_has_not_taken_away_yet_is_left_to_it(machine: Mach
     """Or systemd would keep the unit, and the next container of that name have no cgroup."""
     machine.booted.systemctl("stop", SERVICE)
     task = machine.run_in_scope("slow")
-    machine.lose(task, "runtime")
+    machine.containerd.kill()
     with machine.frozen():
         kill_all([task.shim, task.init])
-        (told,) = product.clean(machine, code=BLOCKED)["results"]
+        (told,) = product.clean(machine, DOWN, code=BLOCKED)["results"]
         assert told["detail"].startswith("scope kept by systemd: cri-containerd-slow.scope")
         assert machine.scope("slow").is_dir()
         assert machine.bundle("slow").is_dir()
     until(lambda: not machine.scope("slow").exists(), "systemd has taken it away")
-    assert product.results(product.clean(machine)) == {"slow": "cleaned"}
+    assert product.results(product.clean(machine, DOWN)) == {"slow": "cleaned"}
+    machine.containerd.start()
     machine.ctr("containers", "rm", "slow")
     again = machine.run_in_scope("slow")
     assert str(again.init.pid) in (machine.scope("slow") / "cgroup.procs").read_text().split()
@@ -199,9 +200,8 @@ def test_the_timers_service_removes_what_has_been_dead_for_long(machine: Machine
     machine.booted.systemctl("enable", "--now", TIMER)
     assert machine.booted.show(TIMER, "NextElapseUSecRealtime")["NextElapseUSecRealtime"]
     keeper, old, young = (machine.run(name) for name in ("keeper2", "old", "young"))
-    for task in (old, young):
-        machine.lose(task, "runtime")
-        kill_all([task.shim, task.init])
+    machine.crash(old, young)
+    machine.restart(unseen=[old, young])
     age = ("-exec", "touch", "-hd", "40 seconds ago", "{}", "+")
     machine.booted.run("find", machine.inside("old"), "-xdev", *age)
     before = Snapshot.take(machine, [keeper, young])
@@ -213,8 +213,7 @@ def test_the_timers_service_removes_what_has_been_dead_for_long(machine: Machine
 
 
 def test_the_rescue_is_over_before_containerd_starts(machine: Machine) -> None:
-    # In a pid namespace of its own nothing proves that containerd is down.
-    start = "/usr/local/bin/containerd-reconciler clean --rescue --yes --without-containerd"
+    start = f"/usr/local/bin/containerd-reconciler clean --rescue --yes {DOWN}"
     machine.install_unit(RESCUE, ExecStart=start)
     machine.booted.systemctl("enable", RESCUE)
     keeper, dead = machine.run("keeper3"), machine.run("dead3")
