@@ -6,6 +6,7 @@
 import functools
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -34,11 +35,67 @@ def pod(node: Node, name: str, *, members: int = 2) -> list[Task]:
     return [node.task(one, NAMESPACE) for one in anyio.run(_run_pod, node, name, members)]
 
 
+def mount(path: Path, place: str, propagation: int = 0, *, readonly: bool = False) -> Message:
+    """Describe a mount of a directory of the node in a container; propagation as `cri.proto`."""
+    return _message(
+        "Mount",
+        container_path=place,
+        host_path=os.fspath(path),
+        propagation=propagation,
+        readonly=readonly,
+    )
+
+
+def single(
+    node: Node,
+    name: str,
+    *,
+    command: Sequence[str],
+    env: Mapping[str, str],
+    mounts: Sequence[Message],
+    host_pid: bool,
+    privileged: bool,
+    readonly: bool,
+) -> Task:
+    """Run a pod of one container, and log what it says to :func:`log_of` that."""
+    node.import_image(NAMESPACE)
+    logs = log_of(node, name).parent
+    logs.mkdir()
+    sandbox = _sandbox(node, name, host_pid=host_pid, privileged=privileged, logs=os.fspath(logs))
+    config = _container(
+        name,
+        command=command,
+        envs=[_message("KeyValue", key=key, value=value) for key, value in env.items()],
+        mounts=mounts,
+        log_path=log_of(node, name).name,
+        security_context=_security(
+            host_pid=host_pid, privileged=privileged, readonly_rootfs=readonly
+        ),
+    )
+    return node.task(anyio.run(_run_single, node, sandbox, config), NAMESPACE)
+
+
+def log_of(node: Node, name: str) -> Path:
+    """Say where the only container of a pod logs to."""
+    return node.root.parent / f"logs-{name}" / "0.log"
+
+
+async def _run_single(node: Node, sandbox: Message, config: Message) -> str:
+    channel = Channel(path=os.fspath(node.apart.path(node.address)))
+    try:
+        with anyio.fail_after(30):
+            made = await _call(channel, "RunPodSandbox", config=sandbox)
+            pod_id = str(made.pod_sandbox_id)  # type: ignore[attr-defined]  # made when it runs
+            return await _start(channel, pod_id, sandbox, config)
+    finally:
+        channel.close()
+
+
 async def _run_pod(node: Node, name: str, members: int) -> list[str]:
     channel = Channel(path=os.fspath(node.apart.path(node.address)))
     try:
         with anyio.fail_after(30):
-            sandbox = _sandbox(node.namespace, name)
+            sandbox = _sandbox(node, name)
             made = await _call(channel, "RunPodSandbox", config=sandbox)
             pod_id = str(made.pod_sandbox_id)  # type: ignore[attr-defined]  # made when it runs
             names = [f"{name}-{number}" for number in range(members)]
@@ -48,19 +105,31 @@ async def _run_pod(node: Node, name: str, members: int) -> list[str]:
 
 
 async def _member(channel: Channel, pod_id: str, sandbox: Message, name: str) -> str:
-    config = _message(
+    config = _container(name, command=image.FOR_EVER, security_context=_security())
+    return await _start(channel, pod_id, sandbox, config)
+
+
+def _container(name: str, *, security_context: Message, **fields: object) -> Message:
+    return _message(
         "ContainerConfig",
         metadata=_message("ContainerMetadata", name=name),
         image=_message("ImageSpec", image=image.NAME),
-        command=image.FOR_EVER,
-        linux=_message(
-            "LinuxContainerConfig",
-            security_context=_message(
-                "LinuxContainerSecurityContext",
-                namespace_options=_message("NamespaceOption", network=_NODE),
-            ),
-        ),
+        linux=_message("LinuxContainerConfig", security_context=security_context),
+        **fields,
     )
+
+
+def _security(*, host_pid: bool = False, **fields: object) -> Message:
+    return _message(
+        "LinuxContainerSecurityContext", namespace_options=_namespaces(host_pid=host_pid), **fields
+    )
+
+
+def _namespaces(*, host_pid: bool = False) -> Message:
+    return _message("NamespaceOption", network=_NODE, pid=_NODE if host_pid else 0)
+
+
+async def _start(channel: Channel, pod_id: str, sandbox: Message, config: Message) -> str:
     made = await _call(
         channel, "CreateContainer", pod_sandbox_id=pod_id, config=config, sandbox_config=sandbox
     )
@@ -69,16 +138,20 @@ async def _member(channel: Channel, pod_id: str, sandbox: Message, name: str) ->
     return container
 
 
-def _sandbox(cgroup: str, name: str) -> Message:
+def _sandbox(
+    node: Node, name: str, *, host_pid: bool = False, privileged: bool = False, logs: str = ""
+) -> Message:
     return _message(
         "PodSandboxConfig",
         metadata=_message("PodSandboxMetadata", name=name, uid=f"uid-{name}", namespace="default"),
+        log_directory=logs,
         linux=_message(
             "LinuxPodSandboxConfig",
-            cgroup_parent=f"/{cgroup}",
+            cgroup_parent=f"/{node.namespace}",
             security_context=_message(
                 "LinuxSandboxSecurityContext",
-                namespace_options=_message("NamespaceOption", network=_NODE),
+                namespace_options=_namespaces(host_pid=host_pid),
+                privileged=privileged,
             ),
         ),
     )

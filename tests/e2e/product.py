@@ -78,6 +78,21 @@ class Clean(TypedDict):
     summary: dict[str, object]
 
 
+class Summary(TypedDict):
+    """The numbers of `status -o json`."""
+
+    blocked: dict[str, int]
+
+
+class Status(TypedDict):
+    """What `status -o json` prints, as far as it is looked at here."""
+
+    mode: str
+    ready: bool
+    refused: list[dict[str, str]]
+    summary: Summary
+
+
 @dataclass(frozen=True, slots=True)
 class Ran:
     """How a command ended.
@@ -134,6 +149,14 @@ def clean(node: Node, *options: Word, code: int = 0) -> Clean:
     ran = run(node, *words(node, "clean", "-o", "json", *NOW, *options))
     assert ran.code == code, f"exit {ran.code}, not {code}\n{ran.out}\n{ran.err}"
     told: Clean = json.loads(ran.out)
+    return told
+
+
+def status(node: Node) -> Status:
+    """Ask a daemon that has its socket at the usual place."""
+    ran = run(node, *words(node, "status", "-o", "json"))
+    assert ran.code == 0, ran
+    told: Status = json.loads(ran.out)
     return told
 
 
