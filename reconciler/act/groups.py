@@ -16,6 +16,7 @@ from reconciler.act.blocked import Blocked
 from reconciler.act.record import Kept, Tally
 from reconciler.model.ids import show
 from reconciler.model.outcome import BlockReason
+from reconciler.probe.process import read_whole
 
 _MOUNT: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _SCOPE: Final = b".scope"
@@ -83,9 +84,8 @@ def _leave_to_systemd(parent: int, name: bytes) -> None:
     """
     if not name.endswith(_SCOPE):
         return
-    with open(_PID_1 + b"/comm", "rb") as comm:
-        if comm.read() != b"systemd\n":
-            return
+    if read_whole(_PID_1 + b"/comm") != b"systemd\n":
+        return
     try:
         os.stat(name, dir_fd=parent, follow_symlinks=False)
         os.stat(_PID_1 + _TRANSIENT + name, follow_symlinks=False)
