@@ -33,7 +33,7 @@ mount -t sysfs -o ro sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs -o mode=755 tmpfs dev
-mkdir dev/shm dev/pts dev/old
+mkdir dev/shm dev/pts
 for name in null zero full random urandom tty; do
     : >dev/$name
     mount --bind /dev/$name dev/$name
@@ -52,11 +52,9 @@ for wanted in lib/systemd/system/*.target.wants/*; do
     esac
 done
 
-pivot_root . dev/old
-umount -l /dev/old
-rmdir /dev/old
-mount --make-rshared /
-exec env -i container=e2e PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin \
+# pivot_root would want the root there is to be a mount point, and in a chroot it is none.
+mount --make-rshared .
+exec chroot . env -i container=e2e PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin \
     {SYSTEMD} --unit=multi-user.target --log-target=journal
 """
 """Shell: what pid 1 of the namespaces does before it is systemd."""
@@ -91,7 +89,7 @@ class Booted(Apart):
         until(lambda: bool(self._children(children)), "systemd's namespaces are made")
         self.pid = int(self._children(children).split()[0])
         until(self.path("/run/systemd/private").exists, "systemd listens")
-        self._entrance = ["nsenter", "-t", str(self.pid), "-m", "-p", "-u", "-i", "-n", "-C"]
+        self._entrance = ["nsenter", "-t", str(self.pid), "-m", "-r", "-p", "-u", "-i", "-n", "-C"]
         said = self.systemctl("is-system-running", "--wait", check=False)
         assert said == "running", self.systemctl("list-units", "--failed", check=False)
 
