@@ -30,7 +30,10 @@ state = "{state}"
 address = "{address}"
 [ttrpc]
 address = "{address}.ttrpc"
+[timeouts]
+"io.containerd.timeout.task.state" = "500ms"
 """
+# A task in creation does not tell its state, and every list of tasks waits that long for it (2 s).
 # Without these the machine would get an /opt/containerd and an /etc/cni/net.d.
 _WITHOUT_CRI_1: Final = """
 version = 2
