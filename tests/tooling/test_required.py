@@ -8,18 +8,31 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parents[2]
+PROGRAMS = ("containerd", "containerd-shim-runc-v2", "ctr", "runc")
 SKIPPED = "import pytest\n\n\n@pytest.mark.{marker}\ndef test_it():\n    pytest.skip('no luck')\n"
+WORKS = "import pytest\n\n\n@pytest.mark.containerd\ndef test_ok():\n    pass\n"
 
 
-def run_pytest(top: Path, *, required: bool, source: str) -> tuple[int, str]:
+def run_pytest(
+    top: Path, *, required: bool, source: str, uid: int = 0, programs: tuple[str, ...] = PROGRAMS
+) -> tuple[int, str]:
+    """Run a suite of one module, as this user, on a machine that has these programs."""
     (top / "tests").mkdir(exist_ok=True)
     for name in ("pyproject.toml", "tests/conftest.py"):
         (top / name).write_bytes((TOP / name).read_bytes())
     (top / "tests" / "test_it.py").write_text(source)
+    (top / "somebody.py").write_text(f"import os\n\nos.geteuid = lambda: {uid}\n")
+    (top / "bin").mkdir()
+    for name in programs:
+        (top / "bin" / name).touch(0o755)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "somebody"],
         cwd=top,
-        env={**os.environ, "RECONCILER_REQUIRE_E2E": "1" if required else "0"},
+        env={
+            **os.environ,
+            "PATH": str(top / "bin"),
+            "RECONCILER_REQUIRE_E2E": "1" if required else "0",
+        },
         capture_output=True,
         text=True,
         timeout=50,
@@ -38,13 +51,30 @@ def test_a_skip_is_a_skip_on_a_laptop(tmp_path: Path, marker: str) -> None:
 
 @pytest.mark.parametrize("marker", ["containerd", "kernel"])
 def test_a_skip_is_a_failure_where_it_must_run(tmp_path: Path, marker: str) -> None:
-    source = (
-        SKIPPED.format(marker=marker) + "\n\n@pytest.mark.containerd\ndef test_ok():\n    pass\n"
-    )
+    source = SKIPPED.format(marker=marker) + "\n\n" + WORKS.removeprefix("import pytest\n\n\n")
     code, said = run_pytest(tmp_path, required=True, source=source)
     assert code == 1
     assert "1 failed" in said
     assert "RECONCILER_REQUIRE_E2E is set, and this was skipped" in said
+
+
+@pytest.mark.parametrize(
+    ("uid", "programs", "why"),
+    [
+        (1000, PROGRAMS, "needs root to run a containerd of its own"),
+        (0, PROGRAMS[1:], "not installed: containerd"),
+    ],
+)
+def test_what_no_containerd_can_be_run_for_is_named_and_a_failure_where_it_must_run(
+    tmp_path: Path, uid: int, programs: tuple[str, ...], why: str
+) -> None:
+    for required, expected, told in ((False, 0, "1 skipped"), (True, 1, "1 error")):
+        top = tmp_path / str(expected)
+        top.mkdir()
+        code, said = run_pytest(top, required=required, source=WORKS, uid=uid, programs=programs)
+        assert code == expected, said
+        assert told in said
+        assert why in said
 
 
 def test_a_module_that_skips_itself_is_a_failure_where_it_must_run(tmp_path: Path) -> None:
@@ -52,8 +82,7 @@ def test_a_module_that_skips_itself_is_a_failure_where_it_must_run(tmp_path: Pat
     (tmp_path / "tests" / "more" / "test_skips_itself.py").write_text(
         "import pytest\n\npytest.skip('no luck', allow_module_level=True)\n"
     )
-    source = "import pytest\n\n\n@pytest.mark.containerd\ndef test_ok():\n    pass\n"
-    code, said = run_pytest(tmp_path, required=True, source=source)
+    code, said = run_pytest(tmp_path, required=True, source=WORKS)
     assert code == pytest.ExitCode.INTERRUPTED, said
     assert "RECONCILER_REQUIRE_E2E is set, and this was skipped" in said
 
