@@ -1,4 +1,4 @@
-"""What every test shares: one event loop, and a say in which tests may be skipped.
+"""What every test shares: one event loop, no taste in terminals, a say in what may be skipped.
 
 A test marked `containerd` needs root and a real containerd. Where either is missing it is skipped
 with the reason, which is right on a laptop and wrong in continuous integration: with
@@ -16,6 +16,19 @@ import pytest
 _REQUIRED = os.environ.get("RECONCILER_REQUIRE_E2E", "0") not in {"", "0"}
 _NEVER_SKIPPED = ("containerd", "kernel")
 _PROGRAMS = ("containerd", "containerd-shim-runc-v2", "ctr", "runc")
+_TASTES = (
+    "COLUMNS",
+    "FORCE_COLOR",
+    "LINES",
+    "NO_COLOR",
+    "TERM",
+    "TTY_COMPATIBLE",
+    "TTY_INTERACTIVE",
+)
+
+# What is drawn depends on these: to rich, TERM=dumb is 80 columns wide whatever it was told.
+for _taste in _TASTES:
+    os.environ.pop(_taste, None)
 
 # A shared machine is slow for reasons that are not the code's; the timeout of pytest still holds.
 hypothesis.settings.register_profile("here", deadline=None)
