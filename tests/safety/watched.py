@@ -6,7 +6,6 @@ The lag is that of a task that ticks beside it, without the time that others had
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import anyio
 from typing_extensions import override
@@ -21,6 +20,7 @@ from reconciler.model.outcome import Outcome, Result
 from reconciler.ports import Hands, Listener
 from tests.safety.ground import Ground
 from tests.support.bundles import Bundle
+from tests.support.lag import waited_for_a_processor
 
 LAG = 0.25
 TICK = 0.01
@@ -51,11 +51,6 @@ class Watched(Listener):
             any(one.result is Result.CLEANED for one in self.done.get(bundle.path.name, ()))
             for bundle in bundles
         )
-
-
-def waited_for_a_processor() -> float:
-    """Seconds this thread could have run while others did: that is the machine's lag."""
-    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
 def run(
