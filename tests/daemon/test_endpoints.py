@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import re
+import signal
 import socket
 import statistics
 import subprocess
@@ -163,7 +165,7 @@ def test_metrics_are_records_are_system_calls(site: Site, answering: FakeContain
         daemon.wait_for("blocked", id="blocked")
         counted = daemon.metrics()
         own = next(line for line in _children(daemon.process.pid))
-        subprocess.run(["kill", "-TERM", str(own)], check=True)
+        os.kill(own, signal.SIGTERM)
         assert daemon.process.wait(20) == 0
     steps = daemon.events("step")
     recorded = Counter[str]()
