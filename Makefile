@@ -13,7 +13,7 @@ PYTHON ?= python3
 ARGS ?=
 
 # What the tests run besides Python; installed by `make test` when it runs as root on Debian.
-PACKAGES := chromium containerd runc busybox-static strace util-linux fuse3 systemd prometheus
+PACKAGES := chromium containerd runc busybox-static strace util-linux e2fsprogs fuse3 systemd prometheus
 
 VENV := .venv
 BIN := $(VENV)/bin
