@@ -149,6 +149,7 @@ def test_an_observer_that_is_to_act_takes_the_lock_first(
             first.send(signal.SIGHUP)
             first.wait_for(LOADED, after=after)
             until(lambda: _is_free(site), "the lock is free")
+        first.send(signal.SIGSTOP)  # it follows the same file, and might take the lock again
         site.write(mode="enforce", cleanup__grace="0s")
         with running(site) as third:
             third.wait_for("cleaned", id="a")
