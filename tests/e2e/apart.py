@@ -52,11 +52,13 @@ class Apart:
         self.pid = int(said)
         namespace = os.readlink(f"/proc/{self.pid}/ns/mnt")
         self.belongings = Belongings(name, namespace, self.pid)
-        self._entrance: list[Word] = ["nsenter", f"--mount=/proc/{self.pid}/ns/mnt"]
+        held = f"/proc/{self.pid}"
+        # Its root, too: entering a mount namespace alone leads out of a chroot.
+        self._entrance: list[Word] = ["nsenter", f"--mount={held}/ns/mnt", f"--root={held}/root"]
         if unified:
             procs = place(name) / HOST / "cgroup.procs"
             join: list[Word] = ["sh", "-c", 'echo 0 >"$0" && exec "$@"', procs]
-            self._entrance = [*join, *self._entrance, f"--cgroup=/proc/{self.pid}/ns/cgroup"]
+            self._entrance = [*join, *self._entrance, f"--cgroup={held}/ns/cgroup"]
 
     def __enter__(self) -> Self:
         return self
