@@ -48,6 +48,7 @@ class Apart:
         said = self._warden.stdout.readline()
         if not said:
             self.close()
+            Belongings(name, "", 0).disband()
             raise AssertionError("no mount namespace with its own /run could be made")
         self.pid = int(said)
         namespace = os.readlink(f"/proc/{self.pid}/ns/mnt")

@@ -28,6 +28,7 @@ def main(name: str, *wanted: str) -> None:
     with subprocess.Popen(
         [*command, "--propagation", "private", *shell], stdin=subprocess.PIPE
     ) as holder:
+        os.close(sys.stdout.fileno())  # the holder's alone: its end is seen, should it fail
         sys.stdin.read()
         orphaned = Belongings(name, os.readlink(f"/proc/{holder.pid}/ns/mnt"), holder.pid)
         orphaned.end()
