@@ -89,6 +89,8 @@ def test_a_long_session_replays_alike_ten_times_of_ten(
 
 def test_the_seed_case_is_recorded_and_replays(node: Node, tmp_path: Path) -> None:
     """`runtime`, `init.pid` and `options.json` gone: what containerd 1.6 and 1.7 leave for ever."""
+    if node.containerd.version >= (2, 1):
+        pytest.skip("containerd 2.1 takes it away itself when it starts")
     journal = tmp_path / "seed.jsonl"
     keeper, seed = node.run("keeper"), node.run("seed")
     with product.watching(node, *ENFORCE, "--record", journal) as watching:
