@@ -97,6 +97,26 @@ def enter_private_mounts() -> None:
     mount(None, "/", None, MS_REC | MS_PRIVATE)
 
 
+def leave_chroot() -> None:
+    """Turn the root of a chroot into that of our mount namespace, which must be a private one.
+
+    The kernel makes no user namespace for who is in a chroot. Elsewhere this changes nothing but
+    the working directory.
+    """
+    root = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    own = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+    if _libc.setns(own, CLONE_NEWNS) != 0:  # to where we are, but at its root
+        _raise("setns")
+    if not os.path.samestat(os.fstat(root), os.stat("/")):
+        mount(None, "/", None, MS_REC | MS_PRIVATE)
+        os.fchdir(root)
+        if _libc.pivot_root(b".", b".") != 0:
+            _raise("pivot_root")
+        umount(".", MNT_DETACH)  # the old root, now above the new one
+    os.close(root)
+    os.close(own)
+
+
 def mount(
     source: AnyPath | None,
     target: AnyPath,

@@ -14,7 +14,7 @@ from reconciler.model.observations import Doubt, DoubtKind
 from reconciler.watch.backend import BackendError
 from reconciler.watch.handle import Inotify
 from reconciler.watch.select import Choice, Watching
-from tests.support.mountns import in_private_mounts
+from tests.support.mountns import in_private_mounts, leave_chroot
 from tests.watch.support import Ear, Tree, only_open, open_files, running, turn
 
 pytestmark = pytest.mark.kernel
@@ -201,6 +201,7 @@ def in_user_namespace(tree: Tree, limits: dict[str, int], body: Callable[[], Non
     """Run ``body`` where these limits of inotify hold for nobody else."""
 
     def limited() -> None:
+        leave_chroot()
         if ctypes.CDLL(None).unshare(CLONE_NEWUSER) != 0:
             pytest.skip("no user namespaces here")
         Path("/proc/self/uid_map").write_text("0 0 1")
