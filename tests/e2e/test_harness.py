@@ -140,10 +140,12 @@ def test_a_node_ends_with_its_test_run_however_that_ends(tmp_path: Path) -> None
         warden = Process.at(int(warden_pid))
         orphaned = Belongings(name, os.readlink(f"/proc/{pid}/ns/mnt"), int(pid))
         assert len(orphaned.processes()) == 4  # containerd, two shims, an init
-        doomed.kill()
-    until(lambda: not warden.alive, "the warden has done its work")
-    assert orphaned.processes() == []
-    assert orphaned.cgroups() == []
+        # Held, or its number could be another's by the time it is looked for.
+        with open(f"/proc/{pid}/ns/mnt", "rb"):
+            doomed.kill()
+            until(lambda: not warden.alive, "the warden has done its work")
+            assert orphaned.processes() == []
+            assert orphaned.cgroups() == []
 
 
 def test_nothing_is_left_of_a_node_whatever_happened_on_it(tmp_path: Path) -> None:
