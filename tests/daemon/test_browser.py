@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from typing_extensions import override
@@ -132,13 +133,19 @@ def between(site: Site, policy: str | None = None) -> Iterator[Between]:
 def console(site: Site, policy: str | None = None) -> tuple[str, list[str]]:
     """Look at the page without scripts until it has renewed itself; give console and requests."""
     profile = site.base / ("strange" if policy else "plain")
-    with between(site, policy) as server, (site.base / "console").open("w+b") as told:
+    with (
+        between(site, policy) as server,
+        (site.base / "console").open("w+b") as told,
+        # Ended by a signal it leaves a socket there, whose path must be short.
+        TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True) as temporary,
+    ):
         words = [needs("chromium"), *FLAGS, f"--user-data-dir={profile}"]
         more = ("--enable-logging=stderr", "--blink-settings=scriptEnabled=false")
         browser = subprocess.Popen(
             [*words, *more, f"http://127.0.0.1:{server.server_port}/"],
             stdout=subprocess.DEVNULL,
             stderr=told,
+            env={**os.environ, "TMPDIR": temporary},
         )
         try:
             assert server.again.wait(50), server.asked
