@@ -323,7 +323,7 @@ def weigh(key: BundleKey, identifier: bool, look: Look, node: Node) -> Facts:  #
     task = _task(key, node.containerd)
     helper = _helper(key, node.sweep)
     shim = _shim(key, look.shim, node, task)
-    cgroup = _cgroup(key, look.cgroup, node.sweep)
+    cgroup = _cgroup(key, look, node.sweep)
     init, runtime = look.init.state, look.runtime.state
     return Facts(look.kind, identifier, helper, shim, init, cgroup, runtime, look.created, task)
 
@@ -367,15 +367,19 @@ def _shim(key: BundleKey, shim: Shim, node: Node, task: TaskState) -> ShimState:
     return ShimState.NONE
 
 
-def _cgroup(key: BundleKey, cgroup: CgroupState, sweep: Sweep) -> CgroupState:
+def _cgroup(key: BundleKey, look: Look, sweep: Sweep) -> CgroupState:
     """Let living processes in a cgroup named after the id contradict "empty" and "gone".
 
     A path we resolved wrongly (nested cgroup mounts, odd drivers) must not look like death.
     """
+    cgroup = look.cgroup
     if cgroup in _CGROUP_IS_SURE:
         return cgroup
     if key.id in sweep.cgroup_names:
         return CgroupState.POPULATED
     if cgroup is CgroupState.UNNAMED:
-        return CgroupState.GONE if sweep.answered else CgroupState.NONE
+        # It may have any name. Where no file names an init either, and something is still mounted,
+        # a workload may live there of which nothing else is left to tell.
+        is_open = look.init.state is InitState.ABSENT and bool(look.mounts)
+        return CgroupState.GONE if sweep.answered and not is_open else CgroupState.NONE
     return cgroup

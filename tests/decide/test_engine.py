@@ -20,7 +20,10 @@ from reconciler.model.evidence import (
     CgroupState,
     Containerd,
     ContainerdState,
+    Init,
+    InitState,
     Look,
+    Mount,
     Runtime,
     RuntimeState,
     ShimProcess,
@@ -321,6 +324,29 @@ def test_evidence_without_a_cgroup_name_needs_the_sweep() -> None:
     assert world.view().judgement.verdict is Verdict.UNKNOWN
     world.node(UP, SWEEP)
     assert world.view().judgement.verdict is Verdict.LEFTOVER
+
+
+@pytest.mark.fault("I5", "I6")
+def test_what_is_mounted_and_has_nobody_named_may_be_in_use() -> None:
+    """A container in a cgroup of any name, and all files lost that would lead to it."""
+    nameless = replace(dead(), cgroup=CgroupState.UNNAMED, init=Init(InitState.ABSENT))
+    mounts = (Mount(b"rootfs", 7, "overlay"),)
+    told = {
+        Verdict.UNKNOWN: replace(nameless, mounts=mounts),
+        Verdict.LEFTOVER: nameless,
+    }
+    for verdict, look in told.items():
+        assert judged(look) is verdict
+    # An init that is named, and dead, has left nobody behind in a group of its own.
+    assert judged(replace(nameless, mounts=mounts, init=dead().init)) is Verdict.LEFTOVER
+
+
+def judged(look: Look) -> Verdict:
+    world = World()
+    world.listed(a=1)
+    world.look(replace(look, created=Answer.YES))
+    world.node(UP, SWEEP)
+    return world.view().judgement.verdict
 
 
 # ---------------------------------------------------------------------------- memories

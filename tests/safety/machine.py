@@ -309,11 +309,15 @@ class NodeMachine(RuleBasedStateMachine):
                 assert verdict is not Verdict.LEFTOVER
             elif self.node.truth(key) is Truth.ALIVE:
                 assert verdict not in (None, Verdict.LEFTOVER), f"{key}: {verdict}"
-                assert verdict is not Verdict.UNKNOWN or self.may_be_anothers(key)
-            elif verdict is Verdict.UNKNOWN and self.may_be_anothers(key):
+                assert verdict is not Verdict.UNKNOWN or self.may_stay_unknown(key)
+            elif verdict is Verdict.UNKNOWN and self.may_stay_unknown(key):
                 continue
             elif not (self.has_a_living_namesake(key) or self.looks_new_to_the_worker(key)):
                 assert self.node.truth(key) is not Truth.DEAD, f"{key} is dead and stays: {verdict}"
+
+    def may_stay_unknown(self, key: BundleKey) -> bool:
+        """Too much is lost to tell, and time brings nothing back."""
+        return self.may_be_anothers(key) or self.may_hide_somebody(key)
 
     def may_be_anothers(self, key: BundleKey) -> bool:
         """No file names its shim or its pod, and containerd lists it: who serves it is open."""
@@ -323,6 +327,12 @@ class NodeMachine(RuleBasedStateMachine):
             and key in self.node.tasks
             and any(namespace == key.namespace for namespace, _ in self.node.shims)
         )
+
+    def may_hide_somebody(self, key: BundleKey) -> bool:
+        """Nothing names its cgroup or its init, and it is mounted: whoever lives has no trace."""
+        bundle = self.node.bundles[key]
+        named = bundle.files & (Entries.CONFIG | Entries.INIT_PID) or bundle.runc_state
+        return not named and bool(bundle.mounts)
 
     def has_a_living_namesake(self, key: BundleKey) -> bool:
         """Processes in a cgroup of this name count for the id, whatever its namespace."""

@@ -11,6 +11,7 @@ import pytest
 from typing_extensions import override
 
 from reconciler.decide.decisions import Clean, Verdict
+from reconciler.model.evidence import Entries
 from reconciler.model.outcome import Outcome, Result
 from reconciler.testing.node import Node
 from reconciler.testing.parts import Truth
@@ -116,3 +117,23 @@ def test_a_dead_sandbox_whose_shim_is_started_again_for_a_member_is_not_removed(
     simulation.wait(31.0)
     assert (simulation.harm, simulation.cleaned) == ([], [])
     assert simulation.verdicts()[pod] is Verdict.STOPPED
+
+
+@pytest.mark.fault("I6", "shim killed, init alive")
+def test_a_workload_of_which_only_its_mount_is_left_is_not_removed() -> None:
+    """Its cgroup has a name of its own, and all files that would lead to its processes are lost."""
+    node = Node()
+    simulation = Simulation(POLICIES, node)
+    key = KEYS[0]
+    node.create(key, slice_name=b"burst")
+    node.proceed(key)
+    node.proceed(key)
+    node.kill_shim(key)
+    node.lose_runc_state(key)
+    node.lose_file(key, ~Entries.ROOTFS)
+    simulation.relist()
+    simulation.wait(30 * 86400.0)
+    assert simulation.harm == []
+    assert simulation.cleaned == []
+    assert node.truth(key) is Truth.ALIVE
+    assert simulation.verdicts()[key] is Verdict.UNKNOWN
