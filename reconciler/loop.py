@@ -113,6 +113,7 @@ class Loop:
         self._bell = anyio.Event()
         self._tasks: TaskGroup
         self._asking = anyio.Lock()
+        self._checking = anyio.Lock()
         self._node = Node()
         self._node_since = float("-inf")
         self._refused: tuple[Refusal, ...] = ()
@@ -342,15 +343,21 @@ class Loop:
             self.emit(Hint(key))
 
     async def _check_guards(self) -> None:
-        self._refused = await self._stages.guards.check()
-        self.emit(GuardsChecked(self._refused))
+        async with self._checking:  # or an older answer could replace a newer one
+            self._refused = await self._stages.guards.check()
+            self.emit(GuardsChecked(self._refused))
 
-    async def _clean(self, request: Clean) -> None:
+    async def _may_act(self, request: Clean | FinishRemoval) -> bool:
+        """Ask the witnesses, and see whether a guard has come to refuse since it was decided."""
         await self._ask_node(self._stages.clock.monotonic() - FRESH)
-        if self._refused:  # since this was decided
+        if self._refused:
             why = "; ".join(refusal.reason for refusal in self._refused)
             result, reason = Result.HELD, BlockReason.GUARD
             self.emit(Outcome(request.key, request.identity, result, reason, why))
+        return not self._refused
+
+    async def _clean(self, request: Clean) -> None:
+        if not await self._may_act(request):
             return
         hands = self._stages.hands
         act = hands.kill if request.kill else hands.clean
@@ -361,7 +368,8 @@ class Loop:
         self.emit(outcome)
 
     async def _finish(self, request: FinishRemoval) -> None:
-        self.emit(await self._stages.hands.finish(request.key, request.identity))
+        if await self._may_act(request):
+            self.emit(await self._stages.hands.finish(request.key, request.identity))
 
     # ------------------------------------------------------------------ small things
 

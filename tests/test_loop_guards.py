@@ -8,10 +8,12 @@ from typing_extensions import override
 from reconciler.decide.policy import Policies
 from reconciler.loop import Loop
 from reconciler.model.evidence import Containerd, ContainerdState, Node, Sweep
-from reconciler.model.observations import Guard, Refusal
+from reconciler.model.ids import Identity
+from reconciler.model.observations import Guard, Hidden, Listed, Refusal
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from tests.decide.world import ENFORCE, dead, key
-from tests.support.fakes import FakeWitnesses
+from tests.support.clock import VirtualClock
+from tests.support.fakes import FakeEyes, FakeGuards, FakeWitnesses
 from tests.support.rig import Rig
 
 
@@ -68,3 +70,51 @@ async def test_guards_are_not_checked_at_each_answer_of_one_containerd(rig: Rig)
     await rig.run_until(lambda: bool(rig.hands.cleaned))
     assert rig.witnesses.asked > 1
     assert rig.guards.checks == 2  # at the start, and for the first answer
+
+
+class WithHidden(FakeEyes):
+    """A tree in which a removal of ours was cut short."""
+
+    hidden = Hidden(key("ns/.reconciler-9-ab"), Identity(1, 9, 1), 0.0, ours=True)
+
+    @override
+    def list(self, namespace: bytes | None = None) -> Listed:
+        return replace(super().list(namespace), hidden=(self.hidden,))
+
+
+async def test_a_removal_that_was_cut_short_is_not_finished_under_another_containerd_either(
+    rig: Rig,
+) -> None:
+    rig.loop = Loop(rig.engine, replace(rig.loop._stages, witnesses=Replaced(rig.clock)))
+    await rig.run_until(lambda: rig.guards.checks == 2)  # at the start, and for the first answer
+    rig.guards.refused_from = 4  # for the answer that is asked for before hands are sent
+    eyes = WithHidden()
+    stages = replace(rig.loop._stages, eyes=eyes)
+    rig.loop = Loop(rig.engine, stages)
+    await rig.run_until(lambda: rig.guards.checks == 4)
+    assert rig.hands.finished == []
+    outcomes = [told for _, told in rig.memory.observations if isinstance(told, Outcome)]
+    assert [(one.key, one.result) for one in outcomes] == [(eyes.hidden.key, Result.HELD)]
+
+
+class Slow(FakeGuards):
+    """The first check takes long, and what it saw is old by then."""
+
+    clock: VirtualClock
+
+    @override
+    async def check(self) -> tuple[Refusal, ...]:
+        refused = await super().check()
+        if self.checks == 1:
+            await self.clock.take(5.0)
+        return refused
+
+
+async def test_an_older_answer_of_the_guards_does_not_replace_a_newer_one(rig: Rig) -> None:
+    guards = Slow(refused_from=2)
+    guards.clock = rig.clock
+    rig.eyes.tree[key()] = dead()
+    rig.witnesses.node = Node(Sweep(answered=True), Containerd(ContainerdState.UP, pid=7))
+    rig.loop = Loop(rig.engine, replace(rig.loop._stages, guards=guards), relist=300.0)
+    await rig.run_for(120)
+    assert rig.hands.cleaned == []

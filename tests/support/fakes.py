@@ -73,6 +73,7 @@ class FakeHands:
     under_way: set[BundleKey] = field(default_factory=set)
     most_at_once: int = 0
     cleaned: list[tuple[float, BundleKey]] = field(default_factory=list)
+    finished: list[BundleKey] = field(default_factory=list)
     killed: list[BundleKey] = field(default_factory=list)
 
     async def clean(self, key: BundleKey, identity: Identity, node: Node) -> Outcome:
@@ -96,6 +97,7 @@ class FakeHands:
         return Outcome(key, identity, Result.KILLED)
 
     async def finish(self, key: BundleKey, identity: Identity) -> Outcome:
+        self.finished.append(key)
         return Outcome(key, identity, Result.CLEANED)
 
 
