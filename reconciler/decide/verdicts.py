@@ -41,23 +41,23 @@ def _is_foreign(facts: Facts, _young: bool) -> bool:  # noqa: FBT001 - a column 
     return facts.kind is not Kind.DIRECTORY or not facts.identifier
 
 
-def _is_busy(facts: Facts, _young: bool) -> bool:  # noqa: FBT001
+def _is_busy(facts: Facts, _young: bool) -> bool:  # noqa: FBT001 - a fact
     return facts.helper is Answer.YES
 
 
-def _is_running(facts: Facts, _young: bool) -> bool:  # noqa: FBT001
+def _is_running(facts: Facts, _young: bool) -> bool:  # noqa: FBT001 - a fact
     return facts.shim is ShimState.ALIVE and facts.init is InitState.ALIVE
 
 
-def _is_served_and_new(facts: Facts, young: bool) -> bool:  # noqa: FBT001
+def _is_served_and_new(facts: Facts, young: bool) -> bool:  # noqa: FBT001 - a fact
     return facts.shim is ShimState.ALIVE and facts.init is InitState.ABSENT and young
 
 
-def _is_stopped(facts: Facts, _young: bool) -> bool:  # noqa: FBT001
+def _is_stopped(facts: Facts, _young: bool) -> bool:  # noqa: FBT001 - a fact
     return facts.shim is ShimState.ALIVE and facts.init in INIT_GONE
 
 
-def _is_orphaned(facts: Facts, _young: bool) -> bool:  # noqa: FBT001
+def _is_orphaned(facts: Facts, _young: bool) -> bool:  # noqa: FBT001 - a fact
     return facts.shim is ShimState.DEAD and (
         facts.init is InitState.ALIVE or facts.cgroup is CgroupState.POPULATED
     )
@@ -77,11 +77,11 @@ def unanswered(facts: Facts) -> tuple[str, ...]:
     return tuple(name for name, is_missing in missing.items() if is_missing)
 
 
-def _is_unknown(facts: Facts, _young: bool) -> bool:  # noqa: FBT001
+def _is_unknown(facts: Facts, _young: bool) -> bool:  # noqa: FBT001 - a fact
     return facts.runtime not in RUNTIME_OURS or bool(unanswered(facts))
 
 
-def _is_being_created(facts: Facts, young: bool) -> bool:  # noqa: FBT001
+def _is_being_created(facts: Facts, young: bool) -> bool:  # noqa: FBT001 - a fact
     return (
         facts.init is InitState.ABSENT
         and facts.created is Answer.NO
@@ -90,7 +90,7 @@ def _is_being_created(facts: Facts, young: bool) -> bool:  # noqa: FBT001
     )
 
 
-def _is_leftover(facts: Facts, _young: bool) -> bool:  # noqa: FBT001
+def _is_leftover(facts: Facts, _young: bool) -> bool:  # noqa: FBT001 - a fact
     return (
         facts.shim is ShimState.DEAD
         and facts.init in INIT_GONE

@@ -254,7 +254,7 @@ def read_cgroups(pid: int, proc: bytes = PROC) -> tuple[bytes, ...]:
 def parse_cgroups(data: bytes) -> tuple[bytes, ...]:
     """Take the paths out of lines like ``4:cpu,cpuacct:/default/id``."""
     fields = (line.split(b":", 2) for line in data.split(b"\n"))
-    return tuple(parts[2] for parts in fields if len(parts) > 2)  # noqa: PLR2004
+    return tuple(parts[2] for parts in fields if len(parts) > 2)  # noqa: PLR2004 - three fields
 
 
 def read_name(pid: int, proc: bytes = PROC) -> bytes:

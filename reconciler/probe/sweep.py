@@ -127,7 +127,7 @@ class _Pass:
         paths = {path for data in self._cgroup_files for path in parse_cgroups(data)}
         parts = {part for path in paths for part in path.split(b"/") if part}
         names = frozenset(name for part in parts for name in names_in(part))
-        return Sweep(True, frozenset(self._helpers), tuple(self._shims), names)  # noqa: FBT003
+        return Sweep(True, frozenset(self._helpers), tuple(self._shims), names)  # noqa: FBT003 - answered
 
     def _look_at(self, pid: str) -> None:
         command = read_whole(f"{pid}/cmdline", self._proc_fd)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from errno import EMFILE, ENFILE, ENOMEM, ENOSPC
 from typing import Final, NamedTuple, Protocol
 
-from inotify_simple import INotify, flags, parse_events  # type: ignore[import-untyped]
+from inotify_simple import INotify, flags, parse_events  # type: ignore[import-untyped]  # it comes without types
 
 from reconciler.watch.backend import BackendError
 

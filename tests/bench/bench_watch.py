@@ -138,7 +138,7 @@ async def _hear_deaths() -> list[float]:
     key = BundleKey(b"ns", b"c1")
     async with running(watch, ear):
         for _ in range(_DEATHS):
-            with subprocess.Popen(["sleep", "60"]) as process:  # noqa: ASYNC220
+            with subprocess.Popen(["sleep", "60"]) as process:  # noqa: ASYNC220 -- it is short
                 watch.expect(key, init=process.pid, shim=None)
                 ear.forget()
                 began = time.monotonic()

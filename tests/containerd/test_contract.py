@@ -34,7 +34,7 @@ class Daemon(Protocol):
 async def up(layout: Layout) -> Containerd:
     """Wait for it to serve."""
     with anyio.fail_after(30):
-        while (said := await ask(layout)).state is not ContainerdState.UP:  # noqa: ASYNC110
+        while (said := await ask(layout)).state is not ContainerdState.UP:  # noqa: ASYNC110 -- nothing tells
             await anyio.sleep(0.005)
     return said
 

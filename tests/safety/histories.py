@@ -88,7 +88,7 @@ def main() -> int:
     parser.add_argument("--shard", default="0/1", help="which part, of how many")
     asked = parser.parse_args()
     shard, of = (int(word) for word in asked.shard.split("/"))
-    base = random.randrange(1 << 30) if asked.seed is None else asked.seed  # noqa: S311
+    base = random.randrange(1 << 30) if asked.seed is None else asked.seed  # noqa: S311 -- a seed
     report = play(asked.count // of, base + shard * (asked.count // A_ROUND + 1))
     sys.stdout.write(json.dumps(asdict(report)) + os.linesep)
     return 1 if report.lost else 0

@@ -77,7 +77,7 @@ def race(
 
     The caller must have left the machine's mount namespace.
     """
-    report = Report(seed=random.randrange(1 << 32) if seed is None else seed)  # noqa: S311
+    report = Report(seed=random.randrange(1 << 32) if seed is None else seed)  # noqa: S311 -- a seed
     arena = Arena(top)
     begin = time.monotonic()
     with Attackers(arena, attacks, report.seed) as attackers, suppress(KeyboardInterrupt):
