@@ -3,7 +3,7 @@
 # make lint    ruff, format, types, import contracts, shape of the tree
 # make bench   figures beside containerd and find
 # make soak    the slow tests
-# make faults  the tests that show faults, and from their report the README's table of faults
+# make faults  the tests that show faults, and from their report tests/safety/README.md
 # make wheel   dist/*.whl
 # make clean   remove what the targets above made
 #

@@ -91,9 +91,9 @@ def test_what_is_scraped_is_what_prometheus_wants(site: Site, answering: FakeCon
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_the_alerts_of_the_readme_are_rules(tmp_path: Path) -> None:
+def test_the_alerts_that_are_shown_are_rules(tmp_path: Path) -> None:
     promtool = needs("promtool")
-    readme = (REPOSITORY / "README.md").read_text()
+    readme = (REPOSITORY / "contrib" / "prometheus" / "README.md").read_text()
     (rules,) = re.findall(r"```yaml\n(- alert: .*?)```", readme, re.DOTALL)
     text = "groups:\n- name: readme\n  rules:\n" + "".join(
         f"  {line}\n" for line in rules.splitlines()

@@ -1,4 +1,4 @@
-"""What the README shows of `replay` is what `replay` says."""
+"""What contrib/commands shows of `replay` is what `replay` says."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from reconciler.cli.app import app
 from reconciler.cli.ending import run
 from tests.replay.make import JOURNALS
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+SHOWN = (Path(__file__).resolve().parents[2] / "contrib/commands/README.md").read_text()
 SEED = JOURNALS / "seed.jsonl"
 POLICY = """
 mode = "enforce"
@@ -21,7 +21,7 @@ rule = [{ name = "ask me first", match = { id = "no-pid" }, protect = true }]
 def shown(command: str) -> str:
     found = re.search(
         rf"^# containerd-reconciler {re.escape(command)}\n(.*?)^```",
-        README,
+        SHOWN,
         re.MULTILINE | re.DOTALL,
     )
     assert found, command
@@ -41,20 +41,18 @@ def policy(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_plain_replay_says_what_the_readme_shows(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_plain_replay_says_what_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
     assert said(capfd) == (0, shown("replay seed.jsonl"))
 
 
-def test_another_policy_says_what_the_readme_shows(
-    capfd: pytest.CaptureFixture[str], policy: Path
-) -> None:
+def test_another_policy_says_what_is_shown(capfd: pytest.CaptureFixture[str], policy: Path) -> None:
     assert said(capfd, "--config", policy) == (0, shown("replay seed.jsonl --config policy.toml"))
 
 
 def test_the_expectations_shown_are_met_by_the_policy_and_not_by_what_was_recorded(
     capfd: pytest.CaptureFixture[str], policy: Path, tmp_path: Path
 ) -> None:
-    texts = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    texts = re.findall(r"```toml\n(.*?)```", SHOWN, re.DOTALL)
     expected = tmp_path / "expect.toml"
     expected.write_text(next(text for text in texts if "[[expect]]" in text))
     assert said(capfd, "--expect", expected, "--config", policy)[0] == 0

@@ -1,6 +1,6 @@
-"""The table of faults in the README: which fault, what is expected, what the tests came to.
+"""The table of faults beside this file: which fault, what is expected, what the tests came to.
 
-    python -m tests.safety.table --check              is the README what the tests say?
+    python -m tests.safety.table --check              is it what the tests say?
     python -m tests.safety.table --write REPORT...    write it from reports of tests that ran
 
 A report is what `pytest --junitxml` wrote (`make faults` makes one and writes the table), or a
@@ -24,7 +24,7 @@ from reconciler import __version__
 from tests.safety.catalogue import CONTROLS, DAEMON, INVARIANTS, LIVENESS, MOUNTS, ROWS, WATCHING
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
-README: Final = REPOSITORY / "README.md"
+README: Final = Path(__file__).with_name("README.md")
 BEGIN: Final = "<!-- faults: written by `make faults` -->"
 END: Final = "<!-- end of faults -->"
 FAULT: Final = "fault"
@@ -151,18 +151,18 @@ def rows_of(text: str) -> dict[str, tuple[str, str]]:
 
 
 def parts(readme: str) -> tuple[str, str, str]:
-    """Split the README: before, the block, after."""
-    assert readme.count(BEGIN) == readme.count(END) == 1, "the README has no place for the table"
+    """Split the page: before, the block, after."""
+    assert readme.count(BEGIN) == readme.count(END) == 1, "the page has no place for the table"
     before, rest = readme.split(BEGIN)
     inner, after = rest.split(END)
     return before, f"{BEGIN}{inner}{END}", after
 
 
 def findings(readme: str, marked: "Counter[str]") -> list[str]:
-    """Say where README, catalogue and marks differ; nothing if all is well.
+    """Say where table, catalogue and marks differ; nothing if all is well.
 
     Args:
-        readme: Its text.
+        readme: The page's text.
         marked: How many cases are marked with each fault.
     """
     found = [f"no test shows: {name}" for name in ROWS if not marked[name]]
@@ -205,7 +205,9 @@ def main() -> int:
     """Check or write."""
     parser = argparse.ArgumentParser(prog="python -m tests.safety.table", description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--check", action="store_true", help="say where README and tests differ")
+    what.add_argument(
+        "--check", action="store_true", help="say where the page and the tests differ"
+    )
     what.add_argument("--write", nargs="+", type=Path, metavar="REPORT", help="write the table")
     asked = parser.parse_args()
     if asked.check:

@@ -1,4 +1,4 @@
-"""The README's table of faults says what the tests say, and every fault has a test."""
+"""The table of faults says what the tests say, and every fault has a test."""
 
 import subprocess
 import sys
@@ -87,6 +87,6 @@ def test_a_fault_without_a_test_and_a_mark_without_a_fault_are_noticed(tmp_path:
     assert found == ["no test shows: overflow", "not in the catalogue: no such fault"]
 
 
-def test_the_readme_has_one_place_for_it() -> None:
+def test_the_page_has_one_place_for_it() -> None:
     text = README.read_text()
     assert text.count(BEGIN) == text.count(END) == 1

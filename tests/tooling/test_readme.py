@@ -1,10 +1,9 @@
-"""The README's tables say what the code says."""
+"""The pages' tables say what the code says, and the README is short."""
 
 import re
 from pathlib import Path
 
 import click
-import msgspec
 
 from reconciler.cli.app import COMMANDS, app
 from reconciler.cli.options import global_options
@@ -14,37 +13,36 @@ from reconciler.decide.verdicts import RULES
 from reconciler.demo.cast import cast
 from reconciler.errors import ExitCode
 from reconciler.probe.privileges import PARENT, WORKER
-from reconciler.settings import schema
-from reconciler.settings.check import known_keys
 from reconciler.telemetry.metrics import Metrics
 from tests.daemon.test_endpoints import PROMISED
 from tests.support.clock import VirtualClock
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+TOP = Path(__file__).resolve().parents[2]
+README = (TOP / "README.md").read_text()
+COMMANDS_PAGE = (TOP / "contrib" / "commands" / "README.md").read_text()
+METRICS_PAGE = (TOP / "contrib" / "prometheus" / "README.md").read_text()
+UNITS_PAGE = (TOP / "contrib" / "systemd" / "README.md").read_text()
+LONGEST = 280
 
 SECTIONS = [
-    "What it will never do",
-    "How it flows",
     "Two commands",
+    "Why trust it",
     "One minute on a real node",
     "Install",
-    "Configuration",
+    "A first configuration",
     "How it decides",
-    "Commands",
-    "Metrics and alerts",
     "When something is odd",
-    "Benchmarks",
-    "Developing",
+    "Where everything else is",
+    "Contributing",
     "Licence",
 ]
-"""The order; a section may be missing while there is nothing to say."""
 
 
-def table(*heading: str) -> list[list[str]]:
-    """Give the rows of the one table with these headings."""
+def table(page: str, *heading: str) -> list[list[str]]:
+    """Give the rows of the one table of a page with these headings."""
     line = "| " + " | ".join(heading) + " |\n"
-    assert README.count(line) == 1, heading
-    rows = README.split(line)[1].split("\n\n")[0].splitlines()[1:]
+    assert page.count(line) == 1, heading
+    rows = page.split(line)[1].split("\n\n")[0].splitlines()[1:]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
@@ -68,66 +66,70 @@ def commands() -> dict[str, click.Command]:
 
 
 def test_sections_are_in_the_agreed_order() -> None:
-    found = re.findall(r"^## (.+)$", README, re.MULTILINE)
-    assert found == [name for name in SECTIONS if name in found]
+    assert re.findall(r"^## (.+)$", README, re.MULTILINE) == SECTIONS
+
+
+def test_the_readme_can_be_read_in_one_go() -> None:
+    assert len(README.splitlines()) <= LONGEST
+
+
+def test_every_page_that_is_linked_is_there() -> None:
+    for page in [TOP / "README.md", *(TOP / "contrib").glob("*/README.md")]:
+        for link in re.findall(r"\]\(([^)#:]+)[)#]", page.read_text()):
+            assert (page.parent / link).exists(), (page, link)
 
 
 def test_every_exit_code_is_there_with_its_meaning() -> None:
-    rows = [(int(number), meaning) for number, meaning in table("exit code", "meaning")]
+    rows = [
+        (int(number), meaning) for number, meaning in table(COMMANDS_PAGE, "exit code", "meaning")
+    ]
     assert rows == [(number.value, number.meaning) for number in ExitCode]
 
 
 def test_every_rule_is_there_with_its_verdict() -> None:
     rows = [
-        (int(number), code(verdict)) for number, verdict, _ in table("rule", "verdict", "fits if")
+        (int(number), code(verdict))
+        for number, verdict, _ in table(README, "rule", "verdict", "fits if")
     ]
     assert rows == [(rule.number, [rule.verdict.value]) for rule in RULES]
 
 
 def test_every_capability_is_there_with_its_reason() -> None:
-    rows = [(who, code(name), why) for who, name, why in table("process", "holds", "to")]
+    rows = [
+        (who, code(name), why) for who, name, why in table(UNITS_PAGE, "process", "holds", "to")
+    ]
     holders = {"worker": WORKER, "daemon": PARENT}
     assert rows == [(who, [one.name], one.reason) for who, all_ in holders.items() for one in all_]
 
 
 def test_every_command_is_there() -> None:
-    assert [code(name) for name, _ in table("command", "does")] == [[name] for name in COMMANDS]
+    assert [code(name) for name, _ in table(COMMANDS_PAGE, "command", "does")] == [
+        [name] for name in COMMANDS
+    ]
 
 
 def test_every_global_option_is_there() -> None:
-    rows = [tuple(word.split()[0] for word in code(cell)) for cell, _ in table("option", "meaning")]
+    rows = [
+        tuple(word.split()[0] for word in code(cell))
+        for cell, _ in table(COMMANDS_PAGE, "option", "meaning")
+    ]
     assert rows == [tuple(option.opts) for option in global_options()]
 
 
 def test_every_option_of_a_command_is_there_and_no_other() -> None:
     told: dict[str, set[str]] = {name: set() for name in COMMANDS}
-    for spellings, of, _ in table("option", "of", "meaning"):
+    for spellings, of, _ in table(COMMANDS_PAGE, "option", "of", "meaning"):
         for name in code(of):
             told[name] |= {word.split()[0] for word in code(spellings)}
     assert told == {name: options(command) for name, command in commands().items()}
-
-
-def test_every_key_is_there_with_its_default() -> None:
-    rows = {
-        code(key)[0]: "".join(code(value)) for key, value, _ in table("key", "default", "meaning")
-    }
-    plain = msgspec.to_builtins(schema.Settings())
-    for key in known_keys():
-        found: object = plain
-        for part in key.split("."):
-            assert isinstance(found, dict)
-            found = found[part]
-        name = re.sub(r"^debris\.[^.]+", "debris.KIND", key)
-        assert rows[name] == (str(found).lower() if isinstance(found, bool) else str(found)), key
-    known = {re.sub(r"^debris\.[^.]+", "debris.KIND", key) for key in known_keys()}
-    assert rows.keys() == known
 
 
 def test_every_metric_is_there_with_its_labels() -> None:
     text = Metrics(Engine(Policies()), VirtualClock()).render().decode()
     names = set(re.findall(r"^# TYPE containerd_reconciler_(\S+) ", text, re.MULTILINE))
     rows = {
-        code(name)[0]: set(code(labels)) for name, labels, _ in table("metric", "labels", "meaning")
+        code(name)[0]: set(code(labels))
+        for name, labels, _ in table(METRICS_PAGE, "metric", "labels", "meaning")
     }
     assert rows.keys() == {name for name in names if not name.endswith("_created")}
     for name, labels in PROMISED.items():
