@@ -11,7 +11,7 @@ happens: inotify wakes us, and then watchfiles tells when the files have come to
 import os
 import resource
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +26,7 @@ QUIET: Final = 2.0
 """Seconds without a change before a file is read: half a file could lack its protecting rules."""
 
 _RESTLESS: Final = 5
-"""Questions after which a file that never comes to rest is read all the same."""
+"""So many times :data:`QUIET` a file that never comes to rest is waited for, and no longer."""
 
 _COMPARE: Final = 300.0
 """Seconds between two comparisons: an event may be lost, or never come from a network."""
@@ -38,10 +38,9 @@ _ELSEWHERE: Final = handle.GONE | handle.MOVE_SELF | handle.OVERFLOW
 _SPARE: Final = 16
 """Handles that are needed more urgently."""
 
-_PLAIN: Final = (False, False, 0, False, False)
-"""No debugging, no polling and its pause, no subdirectories, no mercy on missing permissions."""
+_STEP_MS: Final = 50
+"""How long watchfiles gathers changes while a file comes to rest."""
 
-_MILLISECOND: Final = 1
 _MOST_LINKS: Final = 40
 
 Looks = tuple[tuple[str, tuple[int, ...]], ...]
@@ -129,19 +128,36 @@ async def _heard(bell: Inotify, watched: dict[int, list[str]], ways: frozenset[s
 
 
 async def _come_to_rest(ways: frozenset[str]) -> None:
-    """Wait until nothing has changed on these ways for a while."""
-    # Here, because it is a megabyte, and a thread while it lives, that idle daemons do not need.
-    from watchfiles._rust_notify import RustNotify, WatchfilesRustInternalError
+    """Wait until nothing has changed on these ways for :data:`QUIET` seconds.
 
+    Changes of other files in the same directories end nothing early.
+    """
+    # Here, because it is a megabyte, and a thread while it lives, that idle daemons do not need.
+    from watchfiles import awatch
+
+    rest = anyio.current_time() + QUIET
+    last = rest + QUIET * (_RESTLESS - 1)
+    changes = awatch(
+        *directories(ways),
+        watch_filter=None,
+        debounce=_STEP_MS,
+        step=_STEP_MS,
+        rust_timeout=_STEP_MS,  # its thread cannot be cancelled, so it never waits for long
+        yield_on_timeout=True,
+        recursive=False,
+    )
     try:
-        with RustNotify(list(directories(ways)), *_PLAIN) as watcher:
-            for _ in range(_RESTLESS):
-                await anyio.sleep(QUIET)
-                found = watcher.watch(_MILLISECOND, _MILLISECOND, _MILLISECOND, None)
-                if not isinstance(found, set) or ways.isdisjoint(path for _, path in found):
+        async with aclosing(changes):
+            async for batch in changes:
+                now = anyio.current_time()
+                if not ways.isdisjoint(path for _, path in batch):
+                    rest = min(now + QUIET, last)
+                if now >= rest:
                     return
-    except WatchfilesRustInternalError as error:
-        raise OSError(str(error)) from error
+    except (RuntimeError, ExceptionGroup) as error:
+        if isinstance(error, ExceptionGroup) and error.split(RuntimeError)[1] is not None:
+            raise
+        await anyio.sleep(QUIET)  # it fails at any name that is not UTF-8: let time alone do
 
 
 def usual_files() -> tuple[str, ...]:

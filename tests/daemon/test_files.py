@@ -4,12 +4,14 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
+import watchfiles
 
 from reconciler.daemon import files
 from reconciler.daemon.files import ConfigFiles
@@ -111,6 +113,55 @@ async def test_a_file_is_heard_of_by_whichever_name_its_directory_has(tmp_path: 
     async with watching(str(config)) as (found, _):
         (tmp_path / "a" / "config.toml").write_text("a = 1")
         await found.until(1)
+
+
+class Batches:
+    """A stand-in for watchfiles' `awatch`: says at what time what has changed, and no more."""
+
+    def __init__(self, said: list[tuple[float, str]]) -> None:
+        self.now = 0.0
+        self._said = said
+
+    async def __call__(self, *_: str, **__: object) -> AsyncGenerator[set[tuple[int, str]], None]:
+        for at, name in self._said:
+            self.now = at
+            yield {(1, name)} if name else set()
+
+
+@pytest.mark.parametrize(
+    ("said", "rests_at"),
+    [
+        ([(0.1, ""), (0.2, ""), (0.3, "")], 0.2),
+        ([(0.1, "mine"), (0.2, ""), (0.29, ""), (0.31, ""), (0.4, "")], 0.31),
+        ([(0.1, "mine"), (0.25, "mine"), (0.3, "other"), (0.45, "other"), (0.5, "")], 0.45),
+        ([(at / 10, "mine") for at in range(1, 30)], 1.0),
+    ],
+    ids=["at once", "after a change", "others' changes do not count", "never"],
+)
+async def test_a_file_is_read_once_it_has_come_to_rest(
+    monkeypatch: pytest.MonkeyPatch, said: list[tuple[float, str]], rests_at: float
+) -> None:
+    batches = Batches(said)
+    monkeypatch.setattr(watchfiles, "awatch", batches)
+    monkeypatch.setattr(anyio, "current_time", lambda: batches.now)
+    await files._come_to_rest(frozenset({"mine"}))
+    assert batches.now == rests_at
+
+
+async def test_a_name_beside_it_that_is_not_utf8_stops_nothing(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("")
+    before = threading.active_count()
+    async with watching(str(config)) as (found, troubles):
+        config.write_text("a = 1")
+        with anyio.fail_after(40):
+            while threading.active_count() == before:  # until watchfiles has begun
+                await anyio.lowlevel.checkpoint()
+        (tmp_path / os.fsdecode(b"\xff")).write_text("x")
+        await found.until(1)
+        config.write_text("a = 2")
+        await found.until(2)
+    assert troubles == []
 
 
 async def test_with_too_few_handles_it_says_so_and_keeps_none(
