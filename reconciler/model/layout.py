@@ -56,6 +56,11 @@ class Layout:
         return self.runtime_dir + b"/s"
 
     @property
+    def own_sockets(self) -> bytes:
+        """Directory of the shims' sockets where containerd keeps them with its state (2.3 can)."""
+        return self.state + b"/s"
+
+    @property
     def fifos(self) -> bytes:
         """Directory of the clients' FIFO directories."""
         return self.runtime_dir + b"/fifo"

@@ -2,14 +2,21 @@
 
 A shim names its socket in ``bootstrap.json`` or ``address``; where neither does, or what they name
 is dead, the sockets that a shim would derive are tried. The most alive answer wins.
+
+Only sockets where containerd's shims listen are ever connected to: root's connection to any other
+one could start a service (systemd.socket(5)), and a file can name any. Elsewhere is no answer.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from reconciler.model.evidence import Shim, ShimState
+from reconciler.model.ids import show
 from reconciler.model.layout import Layout
 from reconciler.probe.door import Address, Door
+
+_ABSTRACT: Final = b"\0/containerd-shim/"
+"""How the abstract names of shims before containerd 1.4 began."""
 
 
 class Names(NamedTuple):
@@ -43,7 +50,11 @@ def ask(names: Names, layout: Layout, door: "Door", addresses: Iterable[bytes] =
         path = address.path
         if path in asked:
             continue
-        state, detail = asked[path] = door.knock(address)
+        if path and not _is_of_shims(path, layout):
+            asked[path] = (ShimState.NONE, f"{show(path)} is no place of containerd's shims")
+        else:
+            asked[path] = door.knock(address)
+        state, detail = asked[path]
         if state is ShimState.ALIVE:
             return Shim(state, path, names.group, None, detail)
         if state is ShimState.NONE and silent is None:
@@ -54,6 +65,13 @@ def ask(names: Names, layout: Layout, door: "Door", addresses: Iterable[bytes] =
         return Shim(ShimState.UNNAMED, None, names.group, None, "no file names its socket")
     path = names.named[0].path
     return Shim(ShimState.DEAD, path, names.group, None, asked[path][1])
+
+
+def _is_of_shims(path: bytes, layout: Layout) -> bool:
+    """Tell whether shims of containerd's listen there, by the name alone."""
+    if path.startswith(b"\0"):
+        return path.startswith(_ABSTRACT)
+    return path.rpartition(b"/")[0] in {layout.sockets, layout.own_sockets}
 
 
 def derived(names: Names, layout: Layout, addresses: Iterable[bytes] = ()) -> tuple[bytes, ...]:

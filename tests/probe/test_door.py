@@ -176,9 +176,10 @@ def test_other_transports_are_no_answer(world: World) -> None:
 
 
 def test_the_most_alive_answer_wins(world: World) -> None:
-    world.listen(world.base / "alive")
-    alive = Address(os.fsencode(world.base / "alive"))
-    dead = Address(os.fsencode(world.base / "dead"))
+    sockets = world.socket_of().parent
+    world.listen(sockets / "alive")
+    alive = Address(os.fsencode(sockets / "alive"))
+    dead = Address(os.fsencode(sockets / "dead"))
     silent = Address(b"")
     assert ask(world, (dead, silent, alive)) is ShimState.ALIVE
     assert ask(world, (dead, silent)) is ShimState.NONE

@@ -2,13 +2,16 @@
 
 import json
 import os
+import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from reconciler.model.evidence import RuntimeState, ShimState
 from reconciler.model.ids import BundleKey
-from tests.probe.world import World, start_of
+from reconciler.probe.tree import TreeEyes
+from tests.probe.world import KEY, World, start_of
 
 
 def test_a_member_is_served_by_its_sandbox(world: World) -> None:
@@ -28,7 +31,7 @@ def test_a_member_is_served_by_its_sandbox(world: World) -> None:
 def test_a_member_is_served_at_the_address_its_sandbox_names(world: World) -> None:
     here = world.bundle("c1", annotations={"io.containerd.runc.v2.group": "pod1"})
     pod = world.bundle("pod1")
-    odd = world.base / "odd.sock"
+    odd = world.socket_of().with_name("odd")
     world.listen(odd)
     (here / "address").unlink()
     (pod / "address").unlink()
@@ -58,7 +61,7 @@ def test_a_group_that_is_no_id_leads_nowhere(world: World, sandbox: str) -> None
 
 def test_bootstrap_json_names_the_socket(world: World) -> None:
     here = world.bundle()
-    odd = world.base / "odd.sock"
+    odd = world.socket_of().with_name("odd")
     world.listen(odd)
     said = {"version": 3, "address": f"unix://{odd}", "protocol": "ttrpc"}
     (here / "bootstrap.json").write_text(json.dumps(said))
@@ -71,6 +74,61 @@ def test_a_dead_address_does_not_hide_the_living_derived_socket(world: World) ->
     world.listen(world.socket_of())
     (here / "address").write_text(f"unix://{world.base}/gone.sock")
     assert world.look().shim.state is ShimState.ALIVE
+
+
+@pytest.mark.parametrize("where", ["run/odd.sock", "run/s/below/odd", "odd.sock", "lib/s/odd"])
+@pytest.mark.fault("I25")
+def test_no_socket_is_connected_to_that_is_not_where_shims_listen(world: World, where: str) -> None:
+    """Root's connection could start a service; whoever listens there is asked for callers."""
+    here, path = world.bundle(), world.base / where
+    path.parent.mkdir(parents=True, exist_ok=True)
+    listener = world.listen(path)
+    (here / "address").write_text(f"unix://{path}")
+    (here / "bootstrap.json").write_text(json.dumps({"address": f"unix://{path}"}))
+    found = world.look().shim
+    assert (found.state, found.socket) == (ShimState.NONE, os.fsencode(path))
+    assert str(path) in found.detail
+    assert nobody_called(listener)
+
+
+@pytest.mark.fault("I25")
+def test_no_abstract_socket_is_connected_to_that_is_not_named_like_a_shims(world: World) -> None:
+    name = f"reconciler-test-{os.getpid()}"
+    listener = world.listen(b"\0" + name.encode())
+    (world.bundle() / "address").write_text(f"@{name}")
+    assert world.look().shim.state is ShimState.NONE
+    assert nobody_called(listener)
+
+
+def test_abstract_sockets_of_old_shims_are_asked(world: World) -> None:
+    name = f"/containerd-shim/{os.getpid()}.sock"
+    world.listen(b"\0" + name.encode())
+    (world.bundle() / "address").write_text(name)
+    assert world.look().shim.state is ShimState.ALIVE
+
+
+def test_a_shim_may_listen_beside_the_state(world: World) -> None:
+    here, state = world.bundle(), world.base / "state"
+    (world.base / "run").rename(state)
+    layout = replace(world.layout, state=os.fsencode(state))
+    (world.base / "run" / "s").mkdir(parents=True)
+    world.listen(state / "s" / "odd")
+    (state / here.relative_to(world.base / "run") / "address").write_text(f"unix://{state}/s/odd")
+    eyes = TreeEyes(layout)
+    look = eyes.look(KEY)
+    eyes.close()
+    assert look is not None
+    assert look.shim.state is ShimState.ALIVE
+
+
+def nobody_called(listener: socket.socket) -> bool:
+    """Tell whether nobody has connected so far."""
+    listener.setblocking(False)
+    try:
+        listener.accept()[0].close()
+    except BlockingIOError:
+        return True
+    return False
 
 
 # ---------------------------------------------------------------------- runtime

@@ -191,7 +191,10 @@ def nobody() -> Iterator[None]:
 
 
 def bind(one: socket.socket, path: bytes) -> None:
-    """Bind a socket to a path that may be longer than an address."""
+    """Bind a socket to a path that may be longer than an address, or to an abstract name."""
+    if path.startswith(b"\0"):
+        one.bind(path)
+        return
     directory, name = os.path.split(path)
     handle = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     try:
