@@ -21,12 +21,11 @@ from reconciler.containerd import witness
 from reconciler.containerd.client import ContainerdClient
 from reconciler.containerd.events import Events
 from reconciler.decide.policy import Policies
-from reconciler.loop import Stages
 from reconciler.model.evidence import Containerd, Look, Sweep
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Guard, Refusal
-from reconciler.ports import Emit, Exits, Eyes, Guards, Lookers, Source, Watcher, Witnesses
+from reconciler.ports import Emit, Exits, Eyes, Guards, Lookers, Source, Stages, Watcher, Witnesses
 from reconciler.probe.mounts import MountTable, index
 from reconciler.probe.namespaces import tree_mount
 from reconciler.probe.narrow import NarrowEyes

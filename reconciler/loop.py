@@ -9,8 +9,7 @@ everything that may take longer (cleanups, sweeps, containerd) runs in tasks of 
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, assert_never
 
@@ -47,18 +46,7 @@ from reconciler.model.observations import (
     Stamp,
 )
 from reconciler.model.outcome import BlockReason, Outcome, Result
-from reconciler.ports import (
-    Clock,
-    Exits,
-    Eyes,
-    Guards,
-    Hands,
-    Listener,
-    Recorder,
-    Source,
-    Watcher,
-    Witnesses,
-)
+from reconciler.ports import Source, Stages
 from reconciler.probe.piles import Helpers
 
 if TYPE_CHECKING:
@@ -69,25 +57,6 @@ SLICE: Final = 0.02
 
 FRESH: Final = 1.0
 """The node's word must not be older than this, in seconds, when hands are sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stages:
-    """Everything the loop joins to the engine.
-
-    ``watcher`` is None for one-shot commands; ``sources`` are further emitters of observations.
-    """
-
-    clock: Clock
-    eyes: Eyes
-    witnesses: Witnesses
-    hands: Hands
-    guards: Guards
-    exits: Exits
-    watcher: Watcher | None = None
-    sources: Sequence[Source] = ()
-    listeners: Sequence[Listener] = ()
-    recorders: Sequence[Recorder] = ()
 
 
 class Loop:

@@ -6,6 +6,7 @@ this page. Nothing here touches anything.
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from reconciler.clock import Bell
@@ -196,3 +197,22 @@ class Recorder(Listener, Protocol):
     def configured(self, stamp: Stamp, policies: Policies) -> None:
         """Hear that other policies are about to be put into force."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Everything the loop joins to the engine.
+
+    ``watcher`` is None for one-shot commands; ``sources`` are further emitters of observations.
+    """
+
+    clock: Clock
+    eyes: Eyes
+    witnesses: Witnesses
+    hands: Hands
+    guards: Guards
+    exits: Exits
+    watcher: Watcher | None = None
+    sources: Sequence[Source] = ()
+    listeners: Sequence[Listener] = ()
+    recorders: Sequence[Recorder] = ()

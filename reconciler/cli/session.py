@@ -22,10 +22,9 @@ from reconciler.decide.policy import Policies
 from reconciler.errors import RefusedError
 from reconciler.journal.recorder import Options, recording
 from reconciler.journal.snapshot import Snapshot
-from reconciler.loop import Stages
 from reconciler.model.ids import BundleKey, show
 from reconciler.model.observations import Listed, Stamp
-from reconciler.ports import Clock, Listener, Recorder
+from reconciler.ports import Clock, Listener, Recorder, Stages
 from reconciler.probe.narrow import NarrowEyes
 
 T = TypeVar("T")

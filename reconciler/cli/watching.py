@@ -15,9 +15,9 @@ from reconciler.decide.decisions import Decision, Phase
 from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies
 from reconciler.errors import ExitCode
-from reconciler.loop import Loop, Stages
+from reconciler.loop import Loop
 from reconciler.model.observations import GuardsChecked, Observation, Refusal, Stamp
-from reconciler.ports import Listener
+from reconciler.ports import Listener, Stages
 
 Story = Callable[[Loop], Awaitable[None]]
 """Something that goes on beside the loop; the loop ends when it returns."""

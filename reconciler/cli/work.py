@@ -15,7 +15,7 @@ from reconciler.decide.decisions import Decision, Verdict
 from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies
 from reconciler.decide.views import BundleView
-from reconciler.loop import Loop, Stages
+from reconciler.loop import Loop
 from reconciler.model.evidence import Node, TaskState
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
@@ -28,7 +28,7 @@ from reconciler.model.observations import (
     Stamp,
 )
 from reconciler.model.outcome import Outcome, Result
-from reconciler.ports import Listener
+from reconciler.ports import Listener, Stages
 
 
 @dataclass(slots=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from reconciler.demo.node import DemoNode
-from reconciler.loop import Stages
 from reconciler.model.observations import Refusal
+from reconciler.ports import Stages
 from tests.support.clock import VirtualClock
 from tests.support.fakes import FakeExits, FakeEyes, FakeGuards, FakeHands, FakeWitnesses, Memory
 

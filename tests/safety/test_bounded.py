@@ -13,8 +13,9 @@ import structlog
 import reconciler
 from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Brakes, Policies
-from reconciler.loop import Loop, Stages
+from reconciler.loop import Loop
 from reconciler.model.observations import Doubt, DoubtKind
+from reconciler.ports import Stages
 from reconciler.telemetry.logs import LogListener
 from reconciler.telemetry.metrics import Metrics
 from tests.decide.world import ENFORCE, dead, key

@@ -7,7 +7,8 @@ import anyio
 
 from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies
-from reconciler.loop import Loop, Stages
+from reconciler.loop import Loop
+from reconciler.ports import Stages
 from tests.support.clock import VirtualClock
 from tests.support.fakes import (
     FakeExits,
