@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.running import NAMESPACE, REPOSITORY, Site, enforces, needs, running, until
+from tests.daemon.running import NAMESPACE, Site, enforces, needs, running, until
 from tests.support.fake_containerd import FakeContainerd
 
 pytestmark = pytest.mark.kernel
@@ -89,22 +89,6 @@ def test_what_is_scraped_is_what_prometheus_wants(site: Site, answering: FakeCon
         [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-def test_the_alerts_that_are_shown_are_rules(tmp_path: Path) -> None:
-    promtool = needs("promtool")
-    readme = (REPOSITORY / "contrib" / "prometheus" / "README.md").read_text()
-    (rules,) = re.findall(r"```yaml\n(- alert: .*?)```", readme, re.DOTALL)
-    text = "groups:\n- name: readme\n  rules:\n" + "".join(
-        f"  {line}\n" for line in rules.splitlines()
-    )
-    (tmp_path / "rules.yaml").write_text(text)
-    command = [promtool, "check", "rules", str(tmp_path / "rules.yaml")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert f"{rules.count('- alert:')} rules found" in done.stdout
-    names = {name.removesuffix("_count") for name in PROMISED}
-    assert set(re.findall(r"containerd_reconciler_(\w+)", rules)) <= names
 
 
 PROMISED = {
