@@ -45,7 +45,7 @@ from reconciler.model.observations import (
     Refusal,
     Stamp,
 )
-from reconciler.model.outcome import BlockReason, Outcome, Result
+from reconciler.model.outcome import Outcome
 from reconciler.ports import Source, Stages
 from reconciler.probe.piles import Helpers
 
@@ -85,6 +85,7 @@ class Loop:
         self._checking = anyio.Lock()
         self._node = Node()
         self._node_since = float("-inf")
+        self._untaken: NodeLooked | None = None
         self._refused: tuple[Refusal, ...] = ()
         self._guarded_for: int | None = None
         self._known_shims: dict[BundleKey, int] = {}
@@ -189,6 +190,8 @@ class Loop:
                 return
 
     def _take(self, stamp: Stamp, observation: Observation) -> None:
+        if observation is self._untaken:
+            self._untaken = None
         for listener in self._ears:
             listener.observed(stamp, observation)
         self._carry_out(stamp, self.engine.observe(stamp, observation))
@@ -273,10 +276,8 @@ class Loop:
                 case AskNode():
                     # No errand to be waited for: the engine knows which answers are.
                     self._tasks.start_soon(self._ask_node, stamp.mono)
-                case Clean():
-                    self._errand(partial(self._clean, decision))
-                case FinishRemoval():
-                    self._errand(partial(self._finish, decision))
+                case Clean() | FinishRemoval():
+                    self._errand(partial(self._send, decision))
                 case Vanished():
                     self._known_shims.pop(decision.key, None)
                     self._stages.exits.forget(decision.key)
@@ -302,7 +303,8 @@ class Loop:
                 self._guarded_for = containerd.pid
             self._node, self._node_since = Node(sweep, containerd), since
             self._note_shims(sweep)
-            self.emit(NodeLooked(since, sweep, containerd))
+            self._untaken = heard = NodeLooked(since, sweep, containerd)
+            self.emit(heard)
 
     def _note_shims(self, sweep: Sweep) -> None:
         """Look once at every bundle whose shim is seen for the first time, to watch its end."""
@@ -316,29 +318,28 @@ class Loop:
             self._refused = await self._stages.guards.check()
             self.emit(GuardsChecked(self._refused))
 
-    async def _may_act(self, request: Clean | FinishRemoval) -> bool:
-        """Ask the witnesses, and see whether a guard has come to refuse since it was decided."""
+    async def _hear_node(self) -> None:
+        """Have a fresh word of the witnesses, and the engine have heard it: brakes hang on it."""
         await self._ask_node(self._stages.clock.monotonic() - FRESH)
-        if self._refused:
-            why = "; ".join(refusal.reason for refusal in self._refused)
-            result, reason = Result.HELD, BlockReason.GUARD
-            self.emit(Outcome(request.key, request.identity, result, reason, why))
-        return not self._refused
+        while self._untaken is not None:
+            await self.ping()
 
-    async def _clean(self, request: Clean) -> None:
-        if not await self._may_act(request):
-            return
-        hands = self._stages.hands
-        act = hands.kill if request.kill else hands.clean
-        outcome = await act(request.key, request.identity, self._node)
+    async def _send(self, request: Clean | FinishRemoval) -> None:
+        """Send hands, if they are still wanted at the moment at which a worker is free."""
+        await self._hear_node()
+        stages, key, identity = self._stages, request.key, request.identity
+
+        def permit() -> Outcome | None:
+            return self.engine.refusal(request, stages.clock.monotonic(), self._refused)
+
+        if isinstance(request, FinishRemoval):
+            outcome = await stages.hands.finish(key, identity, permit)
+        else:
+            act = stages.hands.kill if request.kill else stages.hands.clean
+            outcome = await act(key, identity, self._node, permit)
         if outcome.holders:
-            pids = [holder.pid for holder in outcome.holders]
-            self._stages.exits.expect_holders(request.key, pids)
+            stages.exits.expect_holders(key, [holder.pid for holder in outcome.holders])
         self.emit(outcome)
-
-    async def _finish(self, request: FinishRemoval) -> None:
-        if await self._may_act(request):
-            self.emit(await self._stages.hands.finish(request.key, request.identity))
 
     # ------------------------------------------------------------------ small things
 

@@ -142,35 +142,44 @@ class Guards(Protocol):
         ...
 
 
+Permit = Callable[[], Outcome | None]
+"""Asked at the moment hands are sent: None if they may begin, else the outcome: they may not."""
+
+
 class Hands(Protocol):
     """The only mutating side effect there is."""
 
-    async def clean(self, key: BundleKey, identity: Identity, node: Node) -> Outcome:
+    async def clean(
+        self, key: BundleKey, identity: Identity, node: Node, permit: Permit
+    ) -> Outcome:
         """Judge the bundle once more and remove it if it is still the same and still leftover.
 
         Args:
             key: The bundle.
             identity: The object that was judged.
             node: What the node's witnesses said less than a moment ago.
+            permit: Asked once more when a worker is free, at the moment it is given the job.
         """
         ...
 
-    async def kill(self, key: BundleKey, identity: Identity, node: Node) -> Outcome:
+    async def kill(self, key: BundleKey, identity: Identity, node: Node, permit: Permit) -> Outcome:
         """Judge the bundle once more and end its processes if it is still the same and orphaned.
 
         Args:
             key: The bundle.
             identity: The object that was judged.
             node: What the node's witnesses said less than a moment ago.
+            permit: Asked once more when a worker is free, at the moment it is given the job.
         """
         ...
 
-    async def finish(self, key: BundleKey, identity: Identity) -> Outcome:
+    async def finish(self, key: BundleKey, identity: Identity, permit: Permit) -> Outcome:
         """Finish a removal of ours that was cut short.
 
         Args:
             key: Namespace and hidden name.
             identity: The object the listing found.
+            permit: Asked once more when a worker is free, at the moment it is given the job.
         """
         ...
 

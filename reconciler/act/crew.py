@@ -116,6 +116,14 @@ class Crew:
         if self._nursery is not None:
             await self._nursery.ended()
 
+    async def ready(self) -> None:
+        """Wait until a job can be sent at once.
+
+        Raises:
+            DiedError: No worker can be made.
+        """
+        await self._living()
+
     async def close(self) -> None:
         """End every process that was started."""
         for nursery, child in self._idle:

@@ -5,7 +5,7 @@ outcome too. Nothing here touches a file. It must never work twice at a time on 
 never let one bundle that hangs hold up another.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
@@ -31,9 +31,17 @@ from reconciler.clock import SystemClock
 from reconciler.model.evidence import Look, Node, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result, Step, StepResult
+from reconciler.ports import Permit
 
 LOOKERS: Final = 3
 """How many workers look at a pile at the same time, at most."""
+
+
+_BundleJob = CleanJob | KillJob | FinishJob
+
+
+def _always() -> None:
+    """Permit whatever is asked for: for callers without an engine."""
 
 
 class Executor:
@@ -92,33 +100,43 @@ class Executor:
         self._manner = manner
         self._slots.total_tokens = parallel
 
-    async def clean(self, key: BundleKey, identity: Identity, node: Node) -> Outcome:
+    async def clean(
+        self, key: BundleKey, identity: Identity, node: Node, permit: Permit = _always
+    ) -> Outcome:
         """Judge the bundle once more and remove it if it is still the same and still leftover.
 
         Raises:
             RuntimeError: It is being cleaned already: a bug in the caller.
         """
         said = node.containerd
-        job = CleanJob(key, identity, said.state, key in said.tasks, self._manner)
-        return await self._act(job)
 
-    async def kill(self, key: BundleKey, identity: Identity, node: Node) -> Outcome:
+        def make() -> CleanJob:
+            return CleanJob(key, identity, said.state, key in said.tasks, self._manner)
+
+        return await self._act(make, permit)
+
+    async def kill(
+        self, key: BundleKey, identity: Identity, node: Node, permit: Permit = _always
+    ) -> Outcome:
         """Judge the bundle once more and end its processes if it is still the same and orphaned.
 
         Raises:
             RuntimeError: Somebody is at it already: a bug in the caller.
         """
         said = node.containerd
-        job = KillJob(key, identity, said.state, key in said.tasks, self._manner)
-        return await self._act(job)
 
-    async def finish(self, key: BundleKey, identity: Identity) -> Outcome:
+        def make() -> KillJob:
+            return KillJob(key, identity, said.state, key in said.tasks, self._manner)
+
+        return await self._act(make, permit)
+
+    async def finish(self, key: BundleKey, identity: Identity, permit: Permit = _always) -> Outcome:
         """Finish a removal of ours that was cut short; ``key`` holds the hidden name.
 
         Raises:
             RuntimeError: It is being finished already: a bug in the caller.
         """
-        return await self._act(FinishJob(key, identity, self._manner))
+        return await self._act(lambda: FinishJob(key, identity, self._manner), permit)
 
     async def sweep(self) -> Sweep:
         """Pass over /proc in a worker; not answered if it takes too long or the worker dies."""
@@ -176,26 +194,36 @@ class Executor:
         for attempt in self._under_way.values():
             attempt.scope.cancel()
 
-    async def _act(self, job: CleanJob | KillJob | FinishJob) -> Outcome:
+    async def _act(self, make: Callable[[], _BundleJob], permit: Permit) -> Outcome:
+        """Wait for a free worker; what it is told, and whether it is, is settled only then."""
+        job = make()
         if job.key in self._under_way:
             raise RuntimeError(f"{job.key} is being cleaned already")
-        attempt = Attempt(job)
-        self._under_way[job.key] = attempt
+        self._under_way[job.key] = attempt = Attempt(job)
         try:
             async with self._slots:
-                return await self._attempt(job, attempt)
+                return await self._attempt(make, attempt, permit)
         finally:
             del self._under_way[job.key]
             if not self._under_way:
                 self._all_done.set()
                 self._all_done = anyio.Event()
 
-    async def _attempt(self, job: CleanJob | KillJob | FinishJob, attempt: Attempt) -> Outcome:
+    async def _attempt(
+        self, make: Callable[[], _BundleJob], attempt: Attempt, permit: Permit
+    ) -> Outcome:
         began = self._clock.monotonic()
+        job = make()
         blank = Outcome(job.key, job.identity, Result.FAILED)
-        if self._stopping:
-            return replace(blank, result=Result.BLOCKED, reason=BlockReason.STOPPED)
         try:
+            await self._crew.ready()
+            # Nothing waits from here on until the job is sent.
+            if self._stopping:
+                return replace(blank, result=Result.BLOCKED, reason=BlockReason.STOPPED)
+            refusal = permit()
+            if refusal is not None:
+                return refusal
+            attempt.job = make()  # by the settings that hold now
             answer = await self._crew.run(attempt, self._limits.job)
         except DiedError as died:
             return _failed(blank, attempt, str(died), self._clock.monotonic() - began)

@@ -15,6 +15,7 @@ class RateBrake:
 
     def __init__(self) -> None:
         self._begun: deque[float] = deque()
+        self._count = 0
 
     def free_at(self, now: float, limit: int | None) -> float | None:
         """When the next cleanup may begin: None for now, else a time after ``now``."""
@@ -24,9 +25,16 @@ class RateBrake:
             return None
         return self._begun[len(self._begun) - limit] + _WINDOW
 
-    def begin(self, now: float) -> None:
-        """Count one cleanup."""
+    def begin(self, now: float) -> int:
+        """Count one cleanup; gives its number."""
         self._begun.append(now)
+        self._count += 1
+        return self._count
+
+    def allows(self, number: int, limit: int | None) -> bool:
+        """Tell whether one that was counted may go under this limit, lower perhaps by now."""
+        earlier = self._count - len(self._begun)
+        return limit is None or number - earlier <= limit
 
 
 class MassDeathBrake:

@@ -23,7 +23,7 @@ from reconciler.decide.decisions import (
 )
 from reconciler.decide.dues import Dues, exceeded
 from reconciler.decide.hearsay import Hearsay, NodeChange
-from reconciler.decide.policy import Orphans, Policies, Policy
+from reconciler.decide.policy import Policies, Policy
 from reconciler.decide.touched import is_touched
 from reconciler.decide.track import LIVING, SERVED, Deaths, Track
 from reconciler.decide.verdicts import judge
@@ -87,11 +87,14 @@ class Bundles:
         return self._agenda.next
 
     def configure(self, policies: Policies, now: float) -> None:
-        """Think about everything again, under other policies."""
+        """Think about everything again, under other policies: nothing is due by the old ones.
+
+        What hands are on is judged by them when these are about to begin (:meth:`objection`).
+        """
         self._policies = policies
         self._dues = Dues(self._life_of)
         for track in self._tracks.values():
-            track.policy = track.counted_as = None
+            track.policy = track.counted_as = track.due_under = None
             self.reconsider(track, now)
 
     def keep_appointments(self, now: float) -> None:
@@ -162,6 +165,15 @@ class Bundles:
         track.phase, track.cause = Phase.BLOCKED, cause
         self._agenda.set(track.key, track.retry_at)
         self._out.append(self._judged(track, track.verdict))
+
+    def objection(self, key: BundleKey, now: float, *, kill: bool) -> str:
+        """Say why hands that were asked for must not begin any more; empty if they may."""
+        track = self._tracks.get(key)
+        if track is None or track.look is None:
+            return ""
+        policy = self._choose_policy(track, track.look)
+        is_due = now >= self._dues.due_at(track, policy)
+        return policy.objection(kill=kill) or ("" if is_due else "it is not due any more")
 
     def begin(self, track: Track) -> None:
         """Note that hands are on it now."""
@@ -253,11 +265,11 @@ class Bundles:
         if not is_leftover:
             self._dues.leave(track)
             self._report_budgets(track, policy, verdict, now)
-            if not _is_to_be_killed(verdict, policy):
+            if verdict is not Verdict.ORPHANED or policy.objection(kill=True):
                 self._leave_leftover(track, verdict)
                 return None
         if track.waiting_as is not verdict:
-            track.waiting_as, track.leftover_since, track.committed = verdict, None, False
+            track.begin_waiting(verdict, None)
         if track.leftover_since is None:
             track.leftover_since = now if track.resumed is None else min(now, track.resumed)
             track.resumed = None
@@ -283,14 +295,14 @@ class Bundles:
 
     def _queue(self, track: Track, policy: Policy) -> None:
         if policy.enforce:
-            track.committed = True
+            track.become_due(policy)
             self._cleanups.queue(track.key, track.life or 0.0)
         else:
             self._cleanups.withdraw(track.key)
 
     def _leave_leftover(self, track: Track, verdict: Verdict) -> None:
         track.phase, track.cause = Phase.NONE, ""
-        track.waiting_as, track.leftover_since, track.committed = None, None, False
+        track.begin_waiting(None, None)
         track.attempts, track.retry_at = 0, 0.0
         if verdict is not Verdict.UNKNOWN:
             track.resumed = None
@@ -376,13 +388,3 @@ class Bundles:
         waits = track.phase is Phase.WAITING
         due_at = self._dues.due_at(track, self._policy(track)) if waits else None
         return Judged(track.key, judgement, track.phase, previous, track.cause, due_at, track.facts)
-
-
-def _is_to_be_killed(verdict: Verdict, policy: Policy) -> bool:
-    """Tell whether an orphaned workload waits for its end; only where the operator said so."""
-    return (
-        verdict is Verdict.ORPHANED
-        and policy.orphans is Orphans.KILL
-        and policy.enforce
-        and not policy.protect
-    )

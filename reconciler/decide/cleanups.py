@@ -32,7 +32,7 @@ class Cleanups:
         self._rate = RateBrake()
         self._ready: dict[BundleKey, float] = {}
         self._heap: list[tuple[float, BundleKey]] = []
-        self._under_way: set[BundleKey] = set()
+        self._under_way: dict[BundleKey, int] = {}  # with its number for the brake
         self._refusal: Hold | None = _UNCHECKED
         self._hold: Hold | None = None
         self._told: Hold | None = None
@@ -76,7 +76,7 @@ class Cleanups:
 
     def ended(self, key: BundleKey) -> None:
         """Hear that an attempt is over."""
-        self._under_way.discard(key)
+        self._under_way.pop(key, None)
 
     def begin(
         self, now: float, policies: Policies, alive: int, containerd: ContainerdState
@@ -92,10 +92,20 @@ class Cleanups:
         while self._ready and hold is None and len(self._under_way) < policies.parallel:
             key = self._pop()
             begun.append(key)
-            self._under_way.add(key)
-            self._rate.begin(now)
+            self._under_way[key] = self._rate.begin(now)
             hold = self._held(now, policies)
         return begun, self._change(hold)
+
+    def objection(self, key: BundleKey, policies: Policies) -> str:
+        """Say which brake holds a cleanup that was begun here and not sent yet; empty if none."""
+        if self._refusal is not None:
+            return self._refusal.detail
+        if self.mass.pulled:
+            return f"{self.mass.deaths} bundles died at once"
+        number, limit = self._under_way.get(key), policies.brakes.max_per_minute
+        if number is not None and not self._rate.allows(number, limit):
+            return f"{limit} cleanups in the last minute"
+        return ""
 
     def _pop(self) -> BundleKey:
         while True:

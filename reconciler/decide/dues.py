@@ -52,9 +52,10 @@ class Dues:
 
     def due_at(self, track: Track, policy: Policy) -> float:
         """Monotonic time at which a leftover is due; a time that has passed if it is."""
-        since, life = track.leftover_since or 0.0, track.life or 0.0
-        if track.committed or self._is_marked(track):
+        since = track.leftover_since or 0.0
+        if track.due_under is policy or track.due_under == policy or self._is_marked(track):
             return since
+        life = (track.life if track.due_life is None else track.due_life) or 0.0
         due = max(since + policy.grace, life + policy.threshold)
         if track.verdict is Verdict.ORPHANED:
             return due  # no budget is worth a living workload

@@ -15,7 +15,15 @@ from typing import Final, assert_never
 from reconciler.decide.asking import Asking
 from reconciler.decide.bundles import Bundles
 from reconciler.decide.cleanups import Cleanups, Hold
-from reconciler.decide.decisions import Clean, Decision, LookAt, Phase, Relist, Verdict
+from reconciler.decide.decisions import (
+    Clean,
+    Decision,
+    FinishRemoval,
+    LookAt,
+    Phase,
+    Relist,
+    Verdict,
+)
 from reconciler.decide.hearsay import Hearsay
 from reconciler.decide.policy import Policies
 from reconciler.decide.summary import Summary, summarize
@@ -34,10 +42,11 @@ from reconciler.model.observations import (
     Looked,
     NodeLooked,
     Observation,
+    Refusal,
     Remembered,
     Stamp,
 )
-from reconciler.model.outcome import Outcome, Result
+from reconciler.model.outcome import BlockReason, Outcome, Result
 
 _OBSTACLE_GONE: Final = frozenset({HintKind.HOLDER_EXIT, HintKind.MOUNT})
 
@@ -94,6 +103,26 @@ class Engine:
         self._policies = policies
         self._bundles.configure(policies, stamp.mono)
         return self._conclude(stamp.mono)
+
+    def refusal(
+        self, request: Clean | FinishRemoval, now: float, guards: tuple[Refusal, ...]
+    ) -> Outcome | None:
+        """Give the outcome of what was asked for and must not begin any more; None if it may.
+
+        To be asked at the very moment hands are sent: guards (``guards``: those that refuse now),
+        brakes and policies may be others than when it was asked for. Changes nothing that is
+        decided, so a replay need not know of it.
+        """
+        why, reason = "; ".join(guard.reason for guard in guards), BlockReason.GUARD
+        if not guards:
+            why, reason = self._objection(request, now), BlockReason.POLICY
+        return Outcome(request.key, request.identity, Result.HELD, reason, why) if why else None
+
+    def _objection(self, request: Clean | FinishRemoval, now: float) -> str:
+        if isinstance(request, FinishRemoval):
+            return self._policies.applied_to_hidden(request.key.namespace).objection()
+        held = self._cleanups.objection(request.key, self._policies)
+        return held or self._bundles.objection(request.key, now, kill=request.kill)
 
     @property
     def deadline(self) -> float | None:
@@ -208,6 +237,9 @@ class Engine:
         track = self._bundles.get(outcome.key)
         if track is None or track.identity != outcome.identity:
             return
+        if outcome.reason is BlockReason.POLICY:
+            self._bundles.reconsider(track, now)  # nobody has tried: it stands where it stood
+            return
         match outcome.result:
             case Result.CLEANED:
                 self._bundles.forget(outcome.key, cleaned=True)
@@ -216,10 +248,10 @@ class Engine:
                 self._bundles.set_back(track, now, cause)
             case Result.KILLED:
                 # What is left becomes a leftover, with a grace of its own.
-                track.leftover_since, track.committed = None, False
+                track.begin_waiting(track.waiting_as, None)
             case Result.SKIPPED:
                 # Disagreement breaks the unbroken time under our eyes.
-                track.leftover_since, track.committed = now, False
+                track.begin_waiting(track.waiting_as, now)
                 self._bundles.set_back(track, now, "second look disagreed")
                 if outcome.look is not None and outcome.look.identity == track.identity:
                     self._bundles.absorb(track, outcome.look, stamp)
@@ -230,8 +262,8 @@ class Engine:
 
     def _conclude(self, now: float) -> list[Decision]:
         unfinished = self._unfinished
-        if unfinished.wanted and self._policies.default.enforce and not self._cleanups.refused:
-            self._out.extend(unfinished.begin())
+        if unfinished.wanted and not self._cleanups.refused:
+            self._out.extend(unfinished.begin(self._policies.applied_to_hidden))
         begun, braked = self._cleanups.begin(
             now, self._policies, self._bundles.living, self._hearsay.node.containerd.state
         )

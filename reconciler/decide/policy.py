@@ -49,6 +49,15 @@ class Policy:
     max_size: int | None = 10 * 1000**3
     orphans: Orphans = Orphans.REPORT
 
+    def objection(self, *, kill: bool = False) -> str:
+        """Say why nothing may be removed (``kill``: no workload ended); empty if that may be."""
+        if self.protect:
+            return f'the rule "{self.name}" protects it'
+        if not self.enforce:
+            return "it may only be observed"
+        may_kill = self.orphans is Orphans.KILL
+        return "orphans are only reported" if kill and not may_kill else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
@@ -93,6 +102,11 @@ class Match:
     def fits_names(self, key: BundleKey) -> bool:
         """Tell whether namespace and id fit."""
         return _fits(self.namespace, show(key.namespace)) and _fits(self.id, show(key.id))
+
+    def fits_namespace(self, namespace: bytes) -> bool:
+        """Tell whether it fits whatever lies in this namespace."""
+        any_id = self.id is None or not self.id.strip("*")
+        return any_id and not self.needs_labels and _fits(self.namespace, show(namespace))
 
     def fits_pod(self, labels: Labels) -> bool:
         """Tell whether what all containers of a pod have in common fits."""
@@ -199,6 +213,15 @@ class Policies:
             inherited: They are its pod's sandbox's: config.json of its own is missing.
         """
         rules = (rule for rule in self.rules if rule.applies(key, labels, inherited=inherited))
+        return next((rule.policy for rule in rules), self.default)
+
+    def applied_to_hidden(self, namespace: bytes) -> Policy:
+        """Find the policy for a removal of ours that was cut short: only its namespace is known.
+
+        Its id and labels went with its name, so rules that need them say nothing about it; while
+        it had them it was allowed to go.
+        """
+        rules = (rule for rule in self.rules if rule.match.fits_namespace(namespace))
         return next((rule.policy for rule in rules), self.default)
 
     def why(self, name: str, labels: Labels, *, inherited: bool = False) -> str:

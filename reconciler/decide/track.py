@@ -98,7 +98,10 @@ class Track:
         resumed: ``leftover_since`` as an earlier run wrote it down, until the first verdict.
         attempts: Failed attempts on this leftover.
         retry_at: Not before, after a failed attempt.
-        committed: It became due once; our own half-done work must not make it look young.
+        due_under: The policy under which it became due; None if it has not, or if others were put
+            into force since. A size budget may have made it due that is not exceeded any more.
+        due_life: Its last sign of life at that time; our own half-done work must not make it look
+            young.
         deaths: Deaths not counted yet.
         counted_as: The policy under whose name its size is counted while it is a leftover.
         reported: Budgets already reported as exceeded by this running task.
@@ -125,7 +128,8 @@ class Track:
     resumed: float | None = None
     attempts: int = 0
     retry_at: float = 0.0
-    committed: bool = False
+    due_under: Policy | None = None
+    due_life: float | None = None
     deaths: Deaths | None = None
     counted_as: str | None = None
     reported: frozenset[BudgetKind] = frozenset()
@@ -173,6 +177,18 @@ class Track:
             or look.runtime.state is RuntimeState.NONE
             or look.created is Answer.NONE
         )
+
+    def become_due(self, policy: Policy) -> None:
+        """Note under which policy it became due."""
+        if self.due_under is not policy:
+            self.due_under = policy
+            if self.due_life is None:
+                self.due_life = self.life
+
+    def begin_waiting(self, verdict: Verdict | None, since: float | None) -> None:
+        """Wait anew, as a leftover or an orphan to be ended; None: it is neither."""
+        self.waiting_as, self.leftover_since = verdict, since
+        self.due_under = self.due_life = None
 
     def age(self, now: float) -> float:
         """Seconds since the last sign of life."""

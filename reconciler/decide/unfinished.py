@@ -5,9 +5,10 @@ and is left to the hands that are on it. Each is asked for once per listing, as 
 let us, and never twice at a time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from reconciler.decide.decisions import FinishRemoval
+from reconciler.decide.policy import Policy
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Hidden, Listed
 from reconciler.model.outcome import Outcome, Result
@@ -46,9 +47,15 @@ class Unfinished:
             if hidden.ours and hidden.identity not in at_work:
                 self._wanted[hidden.key] = hidden
 
-    def begin(self) -> Iterator[FinishRemoval]:
-        """Ask for the end of those that nobody is at; call it only where enforcing is allowed."""
+    def begin(self, policy_of: Callable[[bytes], Policy]) -> Iterator[FinishRemoval]:
+        """Ask for the end of those that nobody is at; call it only where the guards allow it.
+
+        Args:
+            policy_of: Tells what applies in a namespace.
+        """
         for key in [key for key in self._wanted if key not in self._under_way]:
+            if policy_of(key.namespace).objection():
+                continue
             self._under_way.add(key)
             yield FinishRemoval(key, self._wanted.pop(key).identity)
 

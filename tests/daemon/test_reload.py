@@ -117,6 +117,48 @@ def test_a_rule_on_an_annotation_protects_from_the_first_moment(
     assert site.left() == {f"kept{number}" for number in range(30)}
 
 
+@enforces
+@pytest.mark.safety
+@pytest.mark.parametrize(
+    ("tail", "change"),
+    [
+        ("", {"cleanup__threshold": "168h"}),
+        ("", {"mode": "observe"}),
+        ('[[rule]]\nname = "keep"\nmatch = { namespace = "*" }\nprotect = true\n', {}),
+    ],
+    ids=["threshold", "mode", "protect"],
+)
+def test_a_reload_holds_back_what_is_queued(
+    site: Site, answering: FakeContainerd, tail: str, change: dict[str, object]
+) -> None:
+    """Four are due and the brake lets one go a minute; the next waits for the minute to end."""
+    names = [f"b{number}" for number in range(4)]
+    for name in names:
+        site.make(name)
+    site.write(mode="enforce", cleanup__grace="0s", brake__max_per_minute=1)
+    with running(site) as daemon:
+        daemon.wait_for("cleaned")
+        assert len(site.left()) == 3
+        site.tail = tail
+        site.write(brake__max_per_minute=1000, **change)
+        assert daemon.reload() == (200, "ok\n")
+        daemon.wait_for(LOADED)
+        # The brake is off now: whatever may still go goes at once.
+        wanted = {"protected" if tail else "waiting" if "cleanup__threshold" in change else "due"}
+        until(lambda: _phases_of(daemon, site.left()) == wanted, "all are held back")
+        daemon.send(signal.SIGHUP)  # a listing and a round of looks later
+        daemon.wait_for("configuration unchanged")
+        assert len(site.left()) == 3
+        assert len(daemon.events("cleaned")) == 1
+        assert daemon.end()[0] == 0
+    assert len(site.left()) == 3
+
+
+def _phases_of(daemon: Daemon, names: set[str]) -> set[object]:
+    last = {line["id"]: line for line in daemon.events("verdict")}
+    return {last[name]["phase"] for name in names if name in last}
+
+
 def _phases(daemon: Daemon, phase: str) -> dict[object, dict[str, object]]:
     last = {line["id"]: line for line in daemon.events("verdict")}
     return {key: line for key, line in last.items() if line["phase"] == phase}

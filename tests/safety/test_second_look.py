@@ -16,7 +16,7 @@ from reconciler.demo.processes import Processes
 from reconciler.model.evidence import Node
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import Outcome, Result
-from reconciler.ports import Hands
+from reconciler.ports import Hands, Permit
 from tests.safety.blind import blind_workers
 from tests.safety.ground import Ground, Live, ground, name_init
 from tests.safety.watched import Watched, run
@@ -34,17 +34,19 @@ class Late(Hands):
     meanwhile: Callable[[], None]
 
     @override
-    async def clean(self, key: BundleKey, identity: Identity, node: Node) -> Outcome:
+    async def clean(
+        self, key: BundleKey, identity: Identity, node: Node, permit: Permit
+    ) -> Outcome:
         self.meanwhile()
-        return await self.ours.clean(key, identity, node)
+        return await self.ours.clean(key, identity, node, permit)
 
     @override
-    async def kill(self, key: BundleKey, identity: Identity, node: Node) -> Outcome:
-        return await self.ours.kill(key, identity, node)
+    async def kill(self, key: BundleKey, identity: Identity, node: Node, permit: Permit) -> Outcome:
+        return await self.ours.kill(key, identity, node, permit)
 
     @override
-    async def finish(self, key: BundleKey, identity: Identity) -> Outcome:
-        return await self.ours.finish(key, identity)
+    async def finish(self, key: BundleKey, identity: Identity, permit: Permit) -> Outcome:
+        return await self.ours.finish(key, identity, permit)
 
 
 def revive(on: Ground, processes: Processes, bundle: Bundle) -> None:

@@ -11,7 +11,7 @@ from reconciler.model.evidence import Containerd, ContainerdState, Look, Node, S
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Guard, Listed, Observation, Refusal, Seen, Stamp
 from reconciler.model.outcome import Outcome, Result
-from reconciler.ports import Emit, Lookers
+from reconciler.ports import Emit, Lookers, Permit
 from tests.support.clock import VirtualClock
 
 
@@ -69,18 +69,34 @@ class FakeHands:
     clock: VirtualClock
     eyes: FakeEyes
     takes: float = 0.0
+    waits: float = 0.0
     answer: Callable[[BundleKey, Identity], Outcome | None] | None = None
     under_way: set[BundleKey] = field(default_factory=set)
     most_at_once: int = 0
+    begun: list[tuple[float, BundleKey]] = field(default_factory=list)
     cleaned: list[tuple[float, BundleKey]] = field(default_factory=list)
     finished: list[BundleKey] = field(default_factory=list)
     killed: list[BundleKey] = field(default_factory=list)
 
-    async def clean(self, key: BundleKey, identity: Identity, node: Node) -> Outcome:
+    async def _refused(self, key: BundleKey, permit: Permit) -> Outcome | None:
+        """Wait for a free worker, and ask whether it is still wanted."""
+        if self.waits:
+            await self.clock.take(self.waits)
+        refusal = permit()
+        if refusal is None:
+            self.begun.append((self.clock.now, key))
+        return refusal
+
+    async def clean(
+        self, key: BundleKey, identity: Identity, node: Node, permit: Permit
+    ) -> Outcome:
         assert key not in self.under_way, "two hands on one bundle"
         self.under_way.add(key)
         self.most_at_once = max(self.most_at_once, len(self.under_way))
         try:
+            refusal = await self._refused(key, permit)
+            if refusal is not None:
+                return refusal
             if self.takes:
                 await self.clock.take(self.takes)
             outcome = self.answer(key, identity) if self.answer else None
@@ -92,11 +108,17 @@ class FakeHands:
         finally:
             self.under_way.discard(key)
 
-    async def kill(self, key: BundleKey, identity: Identity, node: Node) -> Outcome:
+    async def kill(self, key: BundleKey, identity: Identity, node: Node, permit: Permit) -> Outcome:
+        refusal = await self._refused(key, permit)
+        if refusal is not None:
+            return refusal
         self.killed.append(key)
         return Outcome(key, identity, Result.KILLED)
 
-    async def finish(self, key: BundleKey, identity: Identity) -> Outcome:
+    async def finish(self, key: BundleKey, identity: Identity, permit: Permit) -> Outcome:
+        refusal = await self._refused(key, permit)
+        if refusal is not None:
+            return refusal
         self.finished.append(key)
         return Outcome(key, identity, Result.CLEANED)
 
