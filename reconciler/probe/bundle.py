@@ -46,6 +46,7 @@ class Resources:
         cgroups: Existing directories inside cgroup mounts.
         socket: The shim's socket as the bundle names or derives it, if it is a file.
         work: The work directory, if it exists.
+        remembered: What the runtime's own state says; None if nothing was looked at.
     """
 
     runc: str = ""
@@ -55,6 +56,7 @@ class Resources:
     cgroups: tuple[CgroupDir, ...] = ()
     socket: bytes | None = None
     work: bytes | None = None
+    remembered: Runc | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +242,7 @@ def _resources(around: Surroundings, key: BundleKey, seen: _Seen) -> Resources:
         seen.cgroups.dirs,
         _socket(around, key, seen.look.shim),
         _work(around, key) if seen.has_work else None,
+        remembered,
     )
 
 

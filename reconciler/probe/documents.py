@@ -12,10 +12,13 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from reconciler.model.layout import TASKS
+
 MAX_PID: Final = 1 << 22
 """The largest pid a kernel can be told to hand out (PID_MAX_LIMIT)."""
 
 _PATH_MAX: Final = 4096
+_BUNDLE: Final = "bundle="
 
 
 class Annotations(msgspec.Struct, frozen=True):
@@ -81,6 +84,8 @@ class RuncConfig(msgspec.Struct, frozen=True):
     """``config`` in runc's state."""
 
     hooks: Hooks | None = msgspec.field(default=None, name="Hooks")
+    rootfs: str = ""
+    labels: tuple[str, ...] | None = None
 
 
 class RuncState(msgspec.Struct, frozen=True):
@@ -90,6 +95,20 @@ class RuncState(msgspec.Struct, frozen=True):
     init_process_start: int = 0
     cgroup_paths: dict[str, str] | None = None
     config: RuncConfig | None = None
+
+    @property
+    def bundle(self) -> str:
+        """The bundle that it is about, by its own words; empty if it says none.
+
+        runc notes the directory it was called for as a label (`libcontainer/specconv`). Where there
+        is none, a rootfs that lies in one of containerd's bundles tells it.
+        """
+        told = self.config or RuncConfig()
+        for label in told.labels or ():
+            if label.startswith(_BUNDLE):
+                return label.removeprefix(_BUNDLE)
+        bundle, _, name = told.rootfs.rpartition("/")
+        return bundle if name == "rootfs" and f"/{TASKS.decode()}/" in bundle else ""
 
     @property
     def has_poststop_hooks(self) -> bool:
@@ -104,6 +123,7 @@ class CrunStatus(msgspec.Struct, frozen=True):
     pid: int = 0
     start: int = msgspec.field(default=0, name="process-start-time")
     cgroup_path: str = msgspec.field(default="", name="cgroup-path")
+    bundle: str = ""
 
 
 T = TypeVar("T")

@@ -32,6 +32,7 @@ class Runc(NamedTuple):
         binary: Its binary, or empty for the default.
         exists: Whether it knows the container, which it does from the end of creation on.
         directory: The container's directory, if there is one.
+        bundle: The bundle that its state is about, as it says itself; None if it does not.
         pid, start: Init, if it is named; start in ticks since boot.
         cgroup_dirs: Its cgroups as directories.
         cgroup_path: The same as a path within every hierarchy, as crun keeps it.
@@ -42,6 +43,7 @@ class Runc(NamedTuple):
     binary: str = ""
     exists: Answer = Answer.NO
     directory: bytes | None = None
+    bundle: bytes | None = None
     pid: int | None = None
     start: int | None = None
     cgroup_dirs: tuple[str, ...] = ()
@@ -113,6 +115,7 @@ def _from_state(blank: Runc, directory: bytes, state: RuncState) -> Runc:
         blank.binary,
         Answer.YES,
         directory,
+        documents.to_path(state.bundle),
         state.init_process_pid if documents.is_pid(state.init_process_pid) else None,
         state.init_process_start or None,
         tuple((state.cgroup_paths or {}).values()),
@@ -126,6 +129,7 @@ def _from_status(blank: Runc, directory: bytes, status: CrunStatus) -> Runc:
         blank.binary,
         Answer.YES,
         directory,
+        documents.to_path(status.bundle),
         status.pid if documents.is_pid(status.pid) else None,
         status.start or None,
         cgroup_path=status.cgroup_path,

@@ -14,6 +14,7 @@ from reconciler.act.channel import KillJob
 from reconciler.act.orphans import end_orphan
 from reconciler.model.outcome import Outcome, Result
 from tests.support.bundles import Bundle
+from tests.support.cgroups import join
 from tests.support.hand import Hand, workshop
 from tests.support.mountns import private_mounts
 
@@ -23,8 +24,7 @@ def workload(*groups: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process in cgroups; ended by pidfd whatever happens."""
     child = subprocess.Popen(["sleep", "600"], start_new_session=True)
     try:
-        for group in groups:
-            (group / "cgroup.procs").write_text(str(child.pid))
+        join(child.pid, groups)
         yield child
     finally:
         child.kill()
@@ -45,16 +45,11 @@ def name_init(bundle: Bundle, pid: int) -> None:
     (bundle.runc_state / "state.json").write_text(json.dumps(state))
 
 
-def usable(bundle: Bundle) -> list[Path]:
-    """Its groups that a process can be put into (cpuset of version 1 must be set up first)."""
-    return [group for group in bundle.cgroups if "cpuset" not in group.parts]
-
-
 @private_mounts
 def test_init_and_everybody_in_its_cgroups_are_ended_and_nothing_is_removed(tmp_path: Path) -> None:
     with workshop(tmp_path) as (site, hand):
         bundle = site.bundle()
-        groups = usable(bundle)
+        groups = bundle.cgroups
         with workload(*groups) as init, workload(*groups) as other, workload() as stranger:
             name_init(bundle, init.pid)
             left = bundle.left()
@@ -82,7 +77,7 @@ def test_a_bundle_that_points_at_another_ones_cgroup_ends_nobody(tmp_path: Path)
     """config.json is not to be trusted with whom to kill."""
     with workshop(tmp_path) as (site, hand):
         bundle, victim = site.bundle("liar"), site.bundle("victim")
-        with workload(*usable(victim)) as innocent:
+        with workload(*victim.cgroups) as innocent:
             spec = json.loads((bundle.path / "config.json").read_text())
             spec["linux"]["cgroupsPath"] = site._cgroup_path(victim)
             (bundle.path / "config.json").write_text(json.dumps(spec))

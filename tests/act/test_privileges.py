@@ -19,8 +19,9 @@ from reconciler.model.evidence import Answer
 from reconciler.model.observations import Guard
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.probe.privileges import PARENT, WORKER, Privilege, numbers
-from tests.act.test_orphans import name_init, usable
+from tests.act.test_orphans import name_init
 from tests.support.bundles import DOWN, Bundle, Site, listen, site
+from tests.support.cgroups import join
 from tests.support.forked import in_a_child, mask, status_of
 from tests.support.mountns import private_mounts
 
@@ -115,8 +116,7 @@ def a_rootfs_that_somebody_uses(made: Site) -> Iterator[Task]:
 def an_orphan_of_another_user(made: Site) -> Iterator[Task]:
     bundle = made.bundle()
     with sleeping(cwd=Path("/")) as init:
-        for group in usable(bundle):
-            (group / "cgroup.procs").write_text(str(init.pid))
+        join(init.pid, bundle.cgroups)
         name_init(bundle, init.pid)
 
         def is_killed(outcome: Outcome) -> bool:

@@ -125,6 +125,12 @@ DAEMON: Final = {
     "disk full under the journal": "records are dropped and counted, cleaning goes on",
 }
 
+OWNERSHIP: Final = {
+    "a container in or below another's cgroup": "lives; whose it is, is said",
+    "a reused pid whose cgroup path contains the id": "lives, whatever the names say",
+    "the same name in another containerd": "nothing of it is ended",
+}
+
 CONTROLS: Final = {
     "control: shutil.rmtree": "the race reports a loss",
     "control: lazy detach first": "the race reports a loss",
@@ -143,6 +149,7 @@ ROWS: Final = {
     **LIVENESS,
     **WATCHING,
     **DAEMON,
+    **OWNERSHIP,
     **CONTROLS,
 }
 """Every fault by the name a test is marked with, and what is expected."""

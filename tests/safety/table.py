@@ -21,7 +21,16 @@ from typing import Final
 from xml.etree import ElementTree as ET
 
 from reconciler import __version__
-from tests.safety.catalogue import CONTROLS, DAEMON, INVARIANTS, LIVENESS, MOUNTS, ROWS, WATCHING
+from tests.safety.catalogue import (
+    CONTROLS,
+    DAEMON,
+    INVARIANTS,
+    LIVENESS,
+    MOUNTS,
+    OWNERSHIP,
+    ROWS,
+    WATCHING,
+)
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 README: Final = Path(__file__).with_name("README.md")
@@ -47,6 +56,7 @@ HEADINGS: Final[dict[str, Rows]] = {
     "Liveness": LIVENESS,
     "Watching": WATCHING,
     "Daemon": DAEMON,
+    "Ownership": OWNERSHIP,
     "Negative controls": CONTROLS,
 }
 

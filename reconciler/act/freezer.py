@@ -1,0 +1,103 @@
+"""Freezer: lets the frozen go on, so that a signal ends them (cgroup version 1 alone).
+
+SIGKILL waits for a process that the freezer of version 1 holds; in version 2 it does not
+(cgroups(7)). Only ever called with groups that were proven to be one bundle's own, and just before
+everybody in them is killed.
+"""
+
+import os
+from collections.abc import Iterable
+from errno import ENODEV, ENOENT
+from typing import Final
+
+from reconciler import kernel
+from reconciler.act.blocked import Blocked
+from reconciler.act.record import Tally
+from reconciler.decide.ownership import Group
+from reconciler.model.outcome import BlockReason
+
+_STATE: Final = b"freezer.state"
+_MOUNT: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_WRITE: Final = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+_LIMIT: Final = 64
+_DEPTH: Final = 64
+_GONE: Final = frozenset({ENOENT, ENODEV})
+
+
+def is_frozen(groups: Iterable[Group]) -> bool:
+    """Tell whether one of these groups is frozen; not if that cannot be told."""
+    for group in groups:
+        try:
+            handle = _open(group)
+        except OSError:
+            continue
+        try:
+            if _read(handle, _STATE) not in {b"", b"THAWED"}:
+                return True
+        except OSError:
+            continue
+        finally:
+            os.close(handle)
+    return False
+
+
+def thaw(groups: Iterable[Group], tally: Tally) -> None:
+    """Thaw these groups and those below them.
+
+    Raises:
+        Blocked: A group above them is frozen, which is not theirs.
+        OSError: The kernel refused.
+    """
+    for group in groups:
+        try:
+            handle = _open(group)
+        except FileNotFoundError:
+            continue
+        try:
+            if _read(handle, b"freezer.parent_freezing") == b"1":
+                raise Blocked(BlockReason.CGROUP, group.path, "frozen by a cgroup above it")
+            _thaw(handle, tally, _DEPTH)
+        finally:
+            os.close(handle)
+
+
+def _thaw(handle: int, tally: Tally, depth: int) -> None:
+    """Thaw one group that was frozen itself, then those below: what was frozen above runs first."""
+    if _read(handle, b"freezer.self_freezing") == b"1":
+        state = os.open(_STATE, _WRITE, dir_fd=handle)
+        try:
+            os.write(state, b"THAWED")
+        finally:
+            os.close(state)
+        tally.add()
+    if depth == 0 or not _read(handle, _STATE):
+        return
+    with os.scandir(handle) as listing:
+        names = [os.fsencode(one.name) for one in listing if one.is_dir(follow_symlinks=False)]
+    for name in names:
+        try:
+            below = kernel.open_beneath(handle, name)
+        except FileNotFoundError:
+            continue
+        try:
+            _thaw(below, tally, depth - 1)
+        finally:
+            os.close(below)
+
+
+def _open(group: Group) -> int:
+    mount = os.open(group.mount, _MOUNT)
+    try:
+        return kernel.open_beneath(mount, group.path.lstrip(b"/"))
+    finally:
+        os.close(mount)
+
+
+def _read(handle: int, name: bytes) -> bytes:
+    """Read a file of the freezer's; empty where there is none: another hierarchy, or the root."""
+    try:
+        return kernel.read_beneath(handle, name, _LIMIT).strip()
+    except OSError as error:
+        if error.errno in _GONE:
+            return b""
+        raise

@@ -1,0 +1,256 @@
+"""Gathers what `reconciler.decide.ownership` proves from: whose are the processes in these cgroups?
+
+Asked in a worker, about processes that a pidfd holds already, with a pass over /proc and a look at
+every other bundle that are younger than the pidfds. What cannot be asked is said to be unanswered,
+and then nobody is proven to be anybody's. Reads only.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from errno import ENODEV, ENOENT, ENOTDIR, EOPNOTSUPP, ESRCH
+from typing import Final
+
+from reconciler import kernel
+from reconciler.act.groups import carries
+from reconciler.decide.ownership import Claim, Evidence, Group, Member, Record
+from reconciler.model.evidence import CgroupState, InitState, ShimProcess
+from reconciler.model.ids import BundleKey, show
+from reconciler.probe import process
+from reconciler.probe.bundle import Resources, examine
+from reconciler.probe.cgroups import resolve
+from reconciler.probe.surroundings import Surroundings
+
+MOST_BUNDLES: Final = 20_000
+MOST_GROUPS: Final = 10_000
+MOST_MEMBERS: Final = 100_000
+"""More of them than this are not gone through: nobody is then proven to be anybody's."""
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_FOLLOW: Final = kernel.AT_PASSIVE & ~kernel.AT_SYMLINK_NOFOLLOW
+_SHIM: Final = b"containerd-shim"  # as /proc/PID/comm has it, which holds 15 bytes
+_GONE: Final = frozenset({ENOENT, ENODEV})
+_NO_BUNDLE: Final = frozenset({ENOENT, ENOTDIR})
+
+Held = dict[Group, frozenset[int]]
+"""Who is in a group or below it."""
+
+
+class UnansweredError(Exception):
+    """A question about ownership got no answer; the message says which."""
+
+
+def read_record(around: Surroundings, key: BundleKey, resources: Resources) -> Record:
+    """Read what the runtime's state says of a bundle; config.json has no voice here."""
+    told = resources.remembered
+    if told is None or around.cgroups is None:
+        return Record(answered=False)
+    inner = resolve(told.cgroup_path) if told.cgroup_path else ()
+    if not (told.cgroup_dirs or inner):
+        return Record(told.bundle, told.pid, told.start)
+    found = around.cgroups.look(key, told.cgroup_dirs, inner)
+    groups = frozenset(Group(one.mount, b"/" + one.relative) for one in found.dirs)
+    named = all(carries(group.path.rpartition(b"/")[2], key.id) for group in groups)
+    answered = found.state is not CgroupState.NONE
+    return Record(told.bundle, told.pid, told.start, groups, named, answered)
+
+
+def members_of(groups: Iterable[Group]) -> Held:
+    """Say who is in each of these groups and in those below them.
+
+    Raises:
+        UnansweredError: One of them cannot be read, or holds somebody we cannot see.
+    """
+    return {group: frozenset(_pids_below(group)) for group in groups}
+
+
+def gather(
+    around: Surroundings, key: BundleKey, record: Record, shims: tuple[ShimProcess, ...]
+) -> Evidence:
+    """Gather everything that speaks for or against a bundle's ownership of whom it holds.
+
+    Raises:
+        UnansweredError: Something could not be asked.
+    """
+    held = members_of(record.groups)
+    descent = _Descent(frozenset(shim.pid for shim in shims))
+    pids = sorted(frozenset[int]().union(*held.values()))
+    return Evidence(
+        bundles=frozenset({around.layout.bundle(key), b"/".join((around.tree, *key))}),
+        record=record,
+        claims=tuple(claims(around, key)),
+        elsewhere=elsewhere(around, key, shims),
+        members=tuple(
+            _member(pid, held, descent) for pid in pids if os.path.lexists(b"/proc/%d" % pid)
+        ),
+    )
+
+
+def claims(around: Surroundings, key: BundleKey) -> Iterator[Claim]:
+    """Say what each other bundle of the tree calls its own."""
+    for number, other in enumerate(_others(around.layout.tasks, key)):
+        if number >= MOST_BUNDLES:
+            raise UnansweredError(f"there are more than {MOST_BUNDLES} bundles to ask")
+        found = examine(around, other)
+        if found is None:
+            continue
+        look = found.look
+        own = frozenset(b"/" + group.relative for group in found.resources.cgroups)
+        silent = look.cgroup is CgroupState.NONE
+        init = look.init.pid if look.init.state in {InitState.ALIVE, InitState.NONE} else None
+        yield Claim(str(other), None if silent else own, init)
+
+
+def elsewhere(around: Surroundings, key: BundleKey, shims: Iterable[ShimProcess]) -> str:
+    """Name a living shim in whose tree there is a bundle of this name too; empty if none is.
+
+    Two containerds of a node that have the same namespace and id share the runtime's state and the
+    cgroups of it, so that nothing there can be told apart. A shim works in the bundle it was
+    started for, from where its tree's bundle of any name can be reached; whoever only calls itself
+    a shim works elsewhere, and has none there.
+    """
+    here = kernel.statx(kernel.AT_FDCWD, around.layout.bundle(key))
+    for shim in shims:
+        place = b"/proc/%d/cwd" % shim.pid
+        try:
+            there = kernel.statx(kernel.AT_FDCWD, b"/".join((place, b"../..", *key)))
+        except OSError as error:
+            if error.errno in _NO_BUNDLE and _is_readable(place):
+                continue
+            if error.errno in {ENOENT, ESRCH} and not os.path.lexists(place):
+                continue  # it has ended
+            return f"where the shim with pid {shim.pid} works could not be asked"
+        if (there.dev, there.ino) != (here.dev, here.ino):
+            return f"another containerd has a {key} too (shim with pid {shim.pid})"
+    return ""
+
+
+def _is_readable(place: bytes) -> bool:
+    """Tell whether a process's directory could be gone to at all."""
+    try:
+        kernel.statx(kernel.AT_FDCWD, place, _FOLLOW)
+    except OSError:
+        return False
+    return True
+
+
+def _others(tree: bytes, key: BundleKey) -> Iterator[BundleKey]:
+    top = os.open(tree, _DIRECTORY)
+    try:
+        for namespace in map(os.fsencode, os.listdir(top)):
+            with suppress(NotADirectoryError, FileNotFoundError):
+                handle = kernel.open_beneath(top, namespace)
+                try:
+                    names = [os.fsencode(name) for name in os.listdir(handle)]
+                finally:
+                    os.close(handle)
+                yield from (one for one in (BundleKey(namespace, id_) for id_ in names)
+                            if one != key)  # fmt: skip
+    finally:
+        os.close(top)
+
+
+def _pids_below(group: Group) -> Iterator[int]:
+    """Give the pids in a group and in all below it."""
+    waiting, left = [group.path.lstrip(b"/")], MOST_GROUPS
+    members = 0
+    mount = os.open(group.mount, _DIRECTORY)
+    try:
+        while waiting:
+            path = waiting.pop()
+            left -= 1
+            for pid in _pids(mount, path):
+                members += 1
+                yield pid
+            waiting += _below(mount, path)
+            if left < len(waiting) or members > MOST_MEMBERS:
+                raise UnansweredError(f"too much lives in cgroup {show(group.path)}")
+    except OSError as error:
+        raise UnansweredError(f"cgroup {show(group.path)}: {error.strerror}") from error
+    finally:
+        os.close(mount)
+
+
+def _pids(mount: int, path: bytes) -> list[int]:
+    try:
+        data = process.read_whole(path + b"/cgroup.procs", mount)
+    except OSError as error:
+        if error.errno in _GONE | {EOPNOTSUPP}:  # a threaded group: its parent lists them
+            return []
+        raise
+    pids = [int(line) for line in data.split()]
+    if 0 in pids:
+        raise UnansweredError(f"cgroup {show(path)} holds somebody of another pid namespace")
+    return pids
+
+
+def _below(mount: int, path: bytes) -> list[bytes]:
+    try:
+        handle = kernel.open_beneath(mount, path)
+    except OSError as error:
+        if error.errno in _GONE:
+            return []
+        raise
+    try:
+        with os.scandir(handle) as listing:
+            return [
+                path + b"/" + os.fsencode(one.name)
+                for one in listing
+                if one.is_dir(follow_symlinks=False)
+            ]
+    finally:
+        os.close(handle)
+
+
+def _member(pid: int, held: Held, descent: "_Descent") -> Member:
+    groups = frozenset(group for group, pids in held.items() if pid in pids)
+    known, shim, start = descent.of(pid)
+    return Member(pid, start, groups, shim, known)
+
+
+class _Descent:
+    """Whom processes descend from; what was read once is not read again.
+
+    Only ever right while the process asked about is held by a pidfd. A parent that is gone before
+    it is asked leaves its pid to somebody else, who then is younger than its child: no answer.
+    """
+
+    def __init__(self, shims: frozenset[int]) -> None:
+        self._shims = shims
+        self._known: dict[int, tuple[bool, int | None, int | None]] = {}
+
+    def of(self, pid: int) -> tuple[bool, int | None, int | None]:
+        """Say whether all ancestors could be asked, which of them is a shim, and the start time."""
+        line: list[tuple[int, int]] = []
+        end: tuple[bool, int | None] = (True, None)
+        child: int | None = None
+        while pid > 0:
+            if pid in self._known:
+                known, shim, start = self._known[pid]
+                end = (known and (child is None or start is None or start <= child), shim)
+                break
+            asked = self._ask(pid)
+            if asked is None or (child is not None and asked[1] > child):
+                self._known[pid] = (False, None, None)
+                end = (False, None)
+                break
+            line.append((pid, asked[1]))
+            if asked[2]:
+                end = (True, pid)
+                break
+            pid, child = asked[0], asked[1]
+        for one, start in line:
+            self._known[one] = (*end, start)
+        first = line[0][1] if line else self._known[pid][2]
+        return (*end, first)
+
+    def _ask(self, pid: int) -> tuple[int, int, bool] | None:
+        """Give parent, start time, and whether it is a shim; None if it cannot be asked."""
+        try:
+            stat = process.read_stat(pid)
+            name = process.read_name(pid)
+        except OSError:
+            return None
+        if stat is None:
+            return None
+        return stat.ppid, stat.start, pid in self._shims or name.startswith(_SHIM)
