@@ -28,13 +28,13 @@ help:
 run: $(VENV)/.run
 	@exec $(BIN)/containerd-reconciler demo $(ARGS)
 
-test: $(VENV)/.dev packages
+test: $(VENV)/.dev $(VENV)/.kubernetes packages
 	$(BIN)/python -m pytest $(ARGS)
 
-soak: $(VENV)/.dev packages
+soak: $(VENV)/.dev $(VENV)/.kubernetes packages
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-faults: $(VENV)/.dev packages
+faults: $(VENV)/.dev $(VENV)/.kubernetes packages
 	mkdir -p build
 	$(BIN)/python -m pytest -m 'fault and not bench and not slow' --junitxml=build/faults.xml $(ARGS)
 	$(BIN)/python -m tests.safety.table --write build/faults.xml $(HISTORIES)
@@ -73,6 +73,10 @@ $(VENV)/.made:
 
 $(VENV)/.run: $(VENV)/.made pyproject.toml .ci/constraints.txt
 	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.kubernetes: $(VENV)/.made .ci/kubernetes
+	@.ci/kubernetes $(BIN)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml .ci/constraints.txt

@@ -104,8 +104,15 @@ class _Spec(msgspec.Struct):
     template: _Template
 
 
-class _DaemonSet(msgspec.Struct, tag_field="kind", tag="DaemonSet"):
+class DaemonSet(msgspec.Struct, tag_field="kind", tag="DaemonSet"):
+    """As much of a DaemonSet as a kubelet sees of it."""
+
     spec: _Spec
+
+    @property
+    def pod(self) -> Pod:
+        """What runs on each node."""
+        return self.spec.template.spec
 
 
 _PROPAGATION: Final = {"None": 0, "HostToContainer": 1, "Bidirectional": 2}
@@ -113,7 +120,7 @@ _PROPAGATION: Final = {"None": 0, "HostToContainer": 1, "Bidirectional": 2}
 
 def read(manifest: Path) -> Pod:
     """Read the pod of a DaemonSet."""
-    return msgspec.yaml.decode(manifest.read_bytes(), type=_DaemonSet).spec.template.spec
+    return msgspec.yaml.decode(manifest.read_bytes(), type=DaemonSet).pod
 
 
 def run(

@@ -19,7 +19,7 @@ from tests.e2e.task import Task
 
 pytestmark = [pytest.mark.containerd, pytest.mark.safety]
 
-MANIFEST: Final = REPOSITORY / "contrib/kubernetes/daemonset.yaml"
+MANIFEST: Final = REPOSITORY / "contrib/kubernetes/base/daemonset/daemonset.yaml"
 CONFIG: Final = REPOSITORY / "config/kubernetes.toml"
 REFUSED: Final = 77
 
@@ -40,6 +40,7 @@ def deployed(node: Node, pod: kubelet.Pod, port: int) -> Iterator[Task]:
     config.mkdir()
     (config / "config.toml").write_text(CONFIG.read_text())
     hurry = {
+        "CONTAINERD_RECONCILER_MODE": "enforce",
         "CONTAINERD_RECONCILER_CLEANUP_GRACE": "0s",
         "CONTAINERD_RECONCILER_CLEANUP_THRESHOLD": "0s",
         "CONTAINERD_RECONCILER_CONTAINERD_ROOT": str(node.root),
