@@ -5,7 +5,7 @@ something, for it draws in most of the program.
 """
 
 import os
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
@@ -20,6 +20,7 @@ from reconciler.clock import SystemClock
 from reconciler.containerd import witness
 from reconciler.containerd.client import ContainerdClient
 from reconciler.containerd.events import Events
+from reconciler.containerd.tasks import Singles
 from reconciler.decide.policy import Policies
 from reconciler.model.evidence import Containerd, Look, Sweep
 from reconciler.model.ids import BundleKey
@@ -72,6 +73,7 @@ class NodeWitnesses(Witnesses):
     def __init__(self, setup: Setup, executor: Executor) -> None:
         self._setup = setup
         self._executor = executor
+        self._slow: frozenset[bytes] = frozenset()
 
     @override
     async def sweep(self) -> Sweep:
@@ -79,9 +81,17 @@ class NodeWitnesses(Witnesses):
         return await self._executor.sweep()
 
     @override
-    async def containerd(self) -> Containerd:
+    async def containerd(self, about: Callable[[bytes], Sequence[BundleKey]]) -> Containerd:
         """Ask containerd, unless the operator says that there is none."""
-        return await witness.ask(self._setup.layout, waived=self._setup.waived)
+        layout, waived = self._setup.layout, self._setup.waived
+        said = await witness.ask(layout, waived=waived, singles=Singles(about, self._slow))
+        self._slow = said.unlisted
+        return said
+
+    @override
+    async def task(self, key: BundleKey) -> Containerd:
+        """Ask containerd for one bundle alone."""
+        return await witness.ask_one(self._setup.layout, key, waived=self._setup.waived)
 
 
 class FarEyes(Lookers):

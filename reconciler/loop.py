@@ -31,7 +31,7 @@ from reconciler.decide.decisions import (
 )
 from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies
-from reconciler.model.evidence import ContainerdState, InitState, Look, Node, ShimState, Sweep
+from reconciler.model.evidence import Containerd, InitState, Look, Node, ShimState, Sweep
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
     Doubt,
@@ -46,6 +46,7 @@ from reconciler.model.observations import (
     Stamp,
 )
 from reconciler.model.outcome import Outcome
+from reconciler.nodesource import NodeSource
 from reconciler.ports import Source, Stages
 from reconciler.probe.piles import Helpers
 
@@ -54,9 +55,6 @@ if TYPE_CHECKING:
 
 SLICE: Final = 0.02
 """Longest time spent on close looks before the loop turns, in seconds."""
-
-FRESH: Final = 1.0
-"""The node's word must not be older than this, in seconds, when hands are sent."""
 
 
 class Loop:
@@ -81,13 +79,16 @@ class Loop:
         self._errands = 0
         self._bell = anyio.Event()
         self._tasks: TaskGroup
-        self._asking = anyio.Lock()
         self._checking = anyio.Lock()
-        self._node = Node()
-        self._node_since = float("-inf")
+        self._node = NodeSource(
+            stages.clock,
+            stages.witnesses,
+            about=engine.to_ask,
+            check_guards=self._check_guards,
+            answered=self._hear_of_node,
+        )
         self._untaken: NodeLooked | None = None
         self._refused: tuple[Refusal, ...] = ()
-        self._guarded_for: int | None = None
         self._known_shims: dict[BundleKey, int] = {}
         self._swept_shims: dict[BundleKey, int] = {}
         self._stopped = False
@@ -275,7 +276,7 @@ class Loop:
                     self._listings[decision.namespace] = decision.why
                 case AskNode():
                     # No errand to be waited for: the engine knows which answers are.
-                    self._tasks.start_soon(self._ask_node, stamp.mono)
+                    self._tasks.start_soon(self._node.ask, stamp.mono)
                 case Clean() | FinishRemoval():
                     self._errand(partial(self._send, decision))
                 case Vanished():
@@ -286,25 +287,11 @@ class Loop:
                 case _:
                     assert_never(decision)
 
-    async def _ask_node(self, not_before: float) -> None:
-        """Ask the witnesses unless they were asked since ``not_before``; one asks for all."""
-        async with self._asking:
-            if self._node_since >= not_before:
-                return
-            since = self._stages.clock.monotonic()
-            witnesses = self._stages.witnesses
-            containerd = await witnesses.containerd()
-            sweep = await witnesses.sweep()
-            self._stages.exits.expect_containerd(containerd.pid)
-            if containerd.state is ContainerdState.UP and containerd.pid != self._guarded_for:
-                # Another process, perhaps in other namespaces: heard before its answer counts.
-                # Not sooner, since one that is still starting cannot be found at its socket.
-                await self._check_guards()
-                self._guarded_for = containerd.pid
-            self._node, self._node_since = Node(sweep, containerd), since
-            self._note_shims(sweep)
-            self._untaken = heard = NodeLooked(since, sweep, containerd)
-            self.emit(heard)
+    def _hear_of_node(self, since: float, sweep: Sweep, containerd: Containerd) -> None:
+        self._stages.exits.expect_containerd(containerd.pid)
+        self._note_shims(sweep)
+        self._untaken = heard = NodeLooked(since, sweep, containerd)
+        self.emit(heard)
 
     def _note_shims(self, sweep: Sweep) -> None:
         """Look once at every bundle whose shim is seen for the first time, to watch its end."""
@@ -318,15 +305,16 @@ class Loop:
             self._refused = await self._stages.guards.check()
             self.emit(GuardsChecked(self._refused))
 
-    async def _hear_node(self) -> None:
+    async def _hear_node(self, key: BundleKey) -> Node:
         """Have a fresh word of the witnesses, and the engine have heard it: brakes hang on it."""
-        await self._ask_node(self._stages.clock.monotonic() - FRESH)
+        node = await self._node.fresh(key)
         while self._untaken is not None:
             await self.ping()
+        return node
 
     async def _send(self, request: Clean | FinishRemoval) -> None:
         """Send hands, if they are still wanted at the moment at which a worker is free."""
-        await self._hear_node()
+        node = await self._hear_node(request.key)
         stages, key, identity = self._stages, request.key, request.identity
 
         def permit() -> Outcome | None:
@@ -336,7 +324,7 @@ class Loop:
             outcome = await stages.hands.finish(key, identity, permit)
         else:
             act = stages.hands.kill if request.kill else stages.hands.clean
-            outcome = await act(key, identity, self._node, permit)
+            outcome = await act(key, identity, node, permit)
         if outcome.holders:
             stages.exits.expect_holders(key, [holder.pid for holder in outcome.holders])
         self.emit(outcome)

@@ -129,8 +129,17 @@ class Witnesses(Protocol):
         """Pass over /proc once."""
         ...
 
-    async def containerd(self) -> Containerd:
-        """Ask containerd, within a deadline; tell silence from proven absence."""
+    async def containerd(self, about: Callable[[bytes], Sequence[BundleKey]]) -> Containerd:
+        """Ask containerd, within a deadline; tell silence from proven absence.
+
+        Args:
+            about: Names the bundles of a namespace that it is asked for one by one, should its
+                list of their tasks not come; in the order of how much the answer matters.
+        """
+        ...
+
+    async def task(self, key: BundleKey) -> Containerd:
+        """Ask containerd for one bundle alone; what it says speaks about no other."""
         ...
 
 

@@ -1,5 +1,6 @@
 """The guards hold whatever the loop is about to do, and are checked again when they must be."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from typing_extensions import override
 from reconciler.decide.policy import Policies
 from reconciler.loop import Loop
 from reconciler.model.evidence import Containerd, ContainerdState, Node, Sweep
-from reconciler.model.ids import Identity
+from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Guard, Hidden, Listed, Refusal
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from tests.decide.world import ENFORCE, dead, key
@@ -33,8 +34,8 @@ class Replaced(FakeWitnesses):
     """containerd is started anew whenever it is asked for: each answer is another process's."""
 
     @override
-    async def containerd(self) -> Containerd:
-        return replace(await super().containerd(), pid=self.asked)
+    async def containerd(self, about: Callable[[bytes], Sequence[BundleKey]]) -> Containerd:
+        return replace(await super().containerd(about), pid=self.asked)
 
 
 async def test_guards_are_checked_again_before_the_word_of_another_containerd_counts(

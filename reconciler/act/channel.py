@@ -22,12 +22,12 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from reconciler import __version__
-from reconciler.model.evidence import Answer, ContainerdState, Look, Sweep
+from reconciler.model.evidence import Answer, Containerd, Look, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import Layout
 from reconciler.model.outcome import Outcome, Step
 
-VERSION: Final = f"{__version__}/3"
+VERSION: Final = f"{__version__}/4"
 """Said first by every child. It differs if the program was replaced on disk while it ran."""
 
 MAX_MESSAGE: Final = 1 << 26
@@ -107,14 +107,13 @@ class Exited(msgspec.Struct, frozen=True, tag=True):
 class CleanJob(msgspec.Struct, frozen=True, tag=True):
     """Judge this bundle again and remove it if it is still that object and still leftover.
 
-    Of what the node's witnesses said, only containerd's word on this one bundle comes along; the
-    child sweeps /proc itself.
+    Of what the node's witnesses said, only containerd's word on this one bundle comes along
+    (:meth:`Containerd.about`); the child sweeps /proc itself.
     """
 
     key: BundleKey
     identity: Identity
-    containerd: ContainerdState
-    listed: bool
+    containerd: Containerd
     manner: Manner
 
 
@@ -123,8 +122,7 @@ class KillJob(msgspec.Struct, frozen=True, tag=True):
 
     key: BundleKey
     identity: Identity
-    containerd: ContainerdState
-    listed: bool
+    containerd: Containerd
     manner: Manner
 
 

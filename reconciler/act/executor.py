@@ -108,10 +108,10 @@ class Executor:
         Raises:
             RuntimeError: It is being cleaned already: a bug in the caller.
         """
-        said = node.containerd
+        said = node.containerd.about(key)
 
         def make() -> CleanJob:
-            return CleanJob(key, identity, said.state, key in said.tasks, self._manner)
+            return CleanJob(key, identity, said, self._manner)
 
         return await self._act(make, permit)
 
@@ -123,10 +123,10 @@ class Executor:
         Raises:
             RuntimeError: Somebody is at it already: a bug in the caller.
         """
-        said = node.containerd
+        said = node.containerd.about(key)
 
         def make() -> KillJob:
-            return KillJob(key, identity, said.state, key in said.tasks, self._manner)
+            return KillJob(key, identity, said, self._manner)
 
         return await self._act(make, permit)
 

@@ -14,7 +14,7 @@ from reconciler.act.workplace import Workplace
 from reconciler.decide.decisions import Judgement, Verdict
 from reconciler.decide.obstacles import foreign_mount
 from reconciler.decide.verdicts import judge
-from reconciler.model.evidence import Containerd, Look, Mount, Node, weigh
+from reconciler.model.evidence import Look, Mount, Node, weigh
 from reconciler.model.ids import BundleKey, is_identifier, show
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.bundle import Resources, examine
@@ -62,8 +62,7 @@ def look_again(
         raise NotLeftover("another object has its name", look)
     if around.mounts is None:
         raise Blocked(BlockReason.IO, key.id, "the mount table cannot be read")
-    tasks = frozenset({key}) if job.listed else frozenset[BundleKey]()
-    node = Node(swept, Containerd(job.containerd, tasks))
+    node = Node(swept, job.containerd)
     named = is_identifier(key.namespace) and is_identifier(key.id)
     young = place.clock.wall() - look.newest_mtime < job.manner.settle
     judgement = judge(weigh(key, named, look, node), young=young)

@@ -2,34 +2,28 @@
 
 Every call opens a connection of its own and closes it: a connect costs 0.2 ms, a kept one would
 have to be doubted anyway. It never says "no tasks" when it means "no answer": whatever goes wrong
-is a :class:`NoAnswerError` that names its kind. Field-notes section 7 names services and metadata.
+is a :class:`~reconciler.containerd.calls.NoAnswerError` that names its kind. Field-notes section 7
+names services and metadata.
 """
 
-import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from enum import Enum
-from errno import EINVAL
 from typing import Final, TypeVar
 
 import anyio
-from anyio.lowlevel import cancel_shielded_checkpoint
-from google.protobuf.message import DecodeError, Message
-from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
+from grpclib.client import Channel, UnaryStreamMethod
 from grpclib.const import Status
-from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
-from h2.exceptions import H2Error
+from grpclib.exceptions import GRPCError
 
 from reconciler.containerd import wire_pb2 as wire
+from reconciler.containerd.calls import Failure, NoAnswerError, opened, translated, unary
+from reconciler.containerd.tasks import NOBODY, Known, Singles, TaskQuestions
 from reconciler.model.ids import BundleKey, is_identifier, show
 
 Answer = TypeVar("Answer")
-Reply = TypeVar("Reply", bound=Message)
 
 _VERSION: Final = "/containerd.services.version.v1.Version/Version"
 _NAMESPACES: Final = "/containerd.services.namespaces.v1.Namespaces/List"
-_TASKS: Final = "/containerd.services.tasks.v1.Tasks/List"
 _DELETE: Final = "/containerd.services.tasks.v1.Tasks/Delete"
 _SUBSCRIBE: Final = "/containerd.services.events.v1.Events/Subscribe"
 
@@ -37,30 +31,12 @@ _TOPICS: Final = ('topic~="^/tasks/"', 'topic=="/containers/delete"')
 """Filters of Subscribe: what can change a bundle. Each names the container in its first field."""
 
 
-class Failure(Enum):
-    """What kind of silence it was."""
-
-    NOBODY = "nobody listens"  # no socket, or one that refuses
-    TIMEOUT = "no answer in time"
-    FORBIDDEN = "no permission"
-    BROKEN = "broken connection"  # dropped, or not gRPC
-    ERROR = "an error for an answer"
-
-
-class NoAnswerError(Exception):
-    """containerd did not answer; never a statement about its tasks."""
-
-    def __init__(self, failure: Failure, detail: str) -> None:
-        super().__init__(detail)
-        self.failure = failure
-
-
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One whole answer: the version, and the tasks of all namespaces."""
+    """One answer: the version, and what is known of the tasks of all namespaces."""
 
     version: str
-    tasks: frozenset[BundleKey]
+    known: Known
 
 
 class ContainerdClient:
@@ -89,19 +65,45 @@ class ContainerdClient:
         Raises:
             NoAnswerError: It did not answer, or not for every namespace.
         """
-        return await self._bounded(_tasks)
+        known = (await self.tell()).known
+        if known.unlisted:
+            names = ", ".join(map(show, sorted(known.unlisted)))
+            text = f"no list of tasks came of {names} within {self._seconds:g} s"
+            raise known.trouble or NoAnswerError(Failure.TIMEOUT, text)
+        return frozenset(known.tasks)
 
-    async def tell(self) -> Told:
-        """Ask for version and tasks over one connection, within one deadline.
+    async def tell(self, singles: Singles = NOBODY) -> Told:
+        """Ask for version and tasks over one connection.
+
+        Args:
+            singles: Whom to ask for one by one in a namespace whose list does not come soon.
 
         Raises:
-            NoAnswerError: It did not answer all of it.
+            NoAnswerError: It did not answer, so nothing is known.
         """
 
-        async def both(channel: Channel) -> Told:
-            return Told(await _version(channel), await _tasks(channel))
+        async def ask() -> Told:
+            async with opened(self._address) as channel:
+                with anyio.fail_after(self._seconds):
+                    version = await _version(channel)
+                    namespaces = await _namespaces(channel)
+                # Each of these calls has an end of its own.
+                questions = TaskQuestions(channel, self._address, self._seconds)
+                return Told(version, await questions.all(namespaces, singles))
 
-        return await self._bounded(both)
+        return await self._apart(ask)
+
+    async def find(self, key: BundleKey) -> Known:
+        """Ask for a single task.
+
+        Raises:
+            NoAnswerError: It did not answer.
+        """
+
+        async def ask(channel: Channel) -> Known:
+            return await TaskQuestions(channel, self._address, self._seconds).one(key)
+
+        return await self._bounded(ask)
 
     async def delete(self, key: BundleKey) -> str:
         """Ask it to delete a task; a task it does not know is fine.
@@ -114,7 +116,7 @@ class ContainerdClient:
 
         async def ask(channel: Channel) -> None:
             request = wire.DeleteTask(container_id=key.id.decode())
-            await _unary(channel, _DELETE, request, wire.Deleted, key.namespace)
+            await unary(channel, _DELETE, request, wire.Deleted, key.namespace)
 
         try:
             await self._bounded(ask)
@@ -141,7 +143,7 @@ class ContainerdClient:
         """
 
         async def listen() -> None:
-            async with _channel(self._address) as channel:
+            async with opened(self._address) as channel:
                 method = UnaryStreamMethod(channel, _SUBSCRIBE, wire.Subscribe, wire.Envelope)
                 async with method.open() as stream:
                     with anyio.fail_after(self._seconds):
@@ -157,7 +159,7 @@ class ContainerdClient:
     async def _bounded(self, ask: Callable[[Channel], Awaitable[Answer]]) -> Answer:
         async def within() -> Answer:
             with anyio.fail_after(self._seconds):
-                async with _channel(self._address) as channel:
+                async with opened(self._address) as channel:
                     return await ask(channel)
 
         return await self._apart(within)
@@ -173,7 +175,7 @@ class ContainerdClient:
 
         async def run() -> None:
             try:
-                with self._translated():
+                with translated(self._address, self._seconds):
                     answers.append(await work())
             except NoAnswerError as error:
                 errors.append(error)
@@ -184,67 +186,20 @@ class ContainerdClient:
             raise error
         return answers[0]
 
-    @contextmanager
-    def _translated(self) -> Generator[None]:
-        """Name the kind of silence, whatever it was raised as."""
-        where = show(self._address)
-        try:
-            yield
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            text = f"nobody listens at {where}"
-            raise NoAnswerError(Failure.NOBODY, text) from error
-        except PermissionError as error:
-            raise NoAnswerError(Failure.FORBIDDEN, f"no permission to ask {where}") from error
-        except TimeoutError as error:
-            text = f"no answer from {where} within {self._seconds:g} s"
-            raise NoAnswerError(Failure.TIMEOUT, text) from error
-        except GRPCError as error:
-            text = f"{where} answers {error.status.name}: {error.message}"
-            raise NoAnswerError(Failure.ERROR, text) from error
-        except (OSError, StreamTerminatedError, ProtocolError, H2Error, DecodeError) as error:
-            text = f"{where} broke off: {error}"
-            raise NoAnswerError(Failure.BROKEN, text) from error
-        except AttributeError as error:
-            if error.name != "_transport":
-                raise
-            # grpclib 0.4.9 stumbles so over a connection that broke before its first use
-            raise NoAnswerError(Failure.BROKEN, f"{where} broke off at once") from error
-
 
 async def _version(channel: Channel) -> str:
-    return (await _unary(channel, _VERSION, wire.Empty(), wire.Version)).version
+    return (await unary(channel, _VERSION, wire.Empty(), wire.Version)).version
 
 
-async def _tasks(channel: Channel) -> frozenset[BundleKey]:
-    listed = await _unary(channel, _NAMESPACES, wire.ListNamespaces(), wire.Namespaces)
-    keys: list[BundleKey] = []
-    for name in (namespace.name.encode() for namespace in listed.namespaces):
+async def _namespaces(channel: Channel) -> list[bytes]:
+    listed = await unary(channel, _NAMESPACES, wire.ListNamespaces(), wire.Namespaces)
+    names = [namespace.name.encode() for namespace in listed.namespaces]
+    for name in names:
         if not is_identifier(name):
             raise NoAnswerError(Failure.ERROR, f"it lists an impossible namespace: {show(name)}")
-        tasks = await _unary(channel, _TASKS, wire.ListTasks(), wire.Tasks, name)
-        keys += [BundleKey(name, (task.id or task.container_id).encode()) for task in tasks.tasks]
-    return frozenset(keys)
-
-
-async def _unary(
-    channel: Channel, path: str, request: Message, reply: type[Reply], namespace: bytes = b""
-) -> Reply:
-    metadata = {"containerd-namespace": namespace.decode()} if namespace else None
-    return await UnaryUnaryMethod(channel, path, type(request), reply)(request, metadata=metadata)
+    return names
 
 
 def _touched(envelope: wire.Envelope) -> BundleKey:
     touched = wire.Touched.FromString(envelope.event.value)
     return BundleKey(envelope.namespace.encode(), touched.id.encode())
-
-
-@asynccontextmanager
-async def _channel(address: bytes) -> AsyncGenerator[Channel]:
-    if b"\0" in address:
-        raise OSError(EINVAL, "a NUL in the path")
-    channel = Channel(path=os.fsdecode(address))
-    try:
-        yield channel
-    finally:
-        channel.close()
-        await cancel_shielded_checkpoint()  # the transport closes in the loop's next turn

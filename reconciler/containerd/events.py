@@ -9,7 +9,8 @@ from typing import Final
 
 import anyio
 
-from reconciler.containerd.client import ContainerdClient, NoAnswerError
+from reconciler.containerd.calls import NoAnswerError
+from reconciler.containerd.client import ContainerdClient
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind
 from reconciler.ports import Clock, Emit

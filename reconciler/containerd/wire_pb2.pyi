@@ -41,18 +41,32 @@ class ListTasks(_message.Message):
     def __init__(self, filter: _Optional[str] = ...) -> None: ...
 
 class Process(_message.Message):
-    __slots__ = ("container_id", "id")
+    __slots__ = ("container_id", "id", "status")
     CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
     container_id: str
     id: str
-    def __init__(self, container_id: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
+    status: int
+    def __init__(self, container_id: _Optional[str] = ..., id: _Optional[str] = ..., status: _Optional[int] = ...) -> None: ...
 
 class Tasks(_message.Message):
     __slots__ = ("tasks",)
     TASKS_FIELD_NUMBER: _ClassVar[int]
     tasks: _containers.RepeatedCompositeFieldContainer[Process]
     def __init__(self, tasks: _Optional[_Iterable[Process]] = ...) -> None: ...
+
+class GetTask(_message.Message):
+    __slots__ = ("container_id",)
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    def __init__(self, container_id: _Optional[str] = ...) -> None: ...
+
+class Got(_message.Message):
+    __slots__ = ("process",)
+    PROCESS_FIELD_NUMBER: _ClassVar[int]
+    process: Process
+    def __init__(self, process: _Optional[Process] = ...) -> None: ...
 
 class DeleteTask(_message.Message):
     __slots__ = ("container_id",)

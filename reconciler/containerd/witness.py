@@ -1,40 +1,86 @@
 """Witness: containerd's own word, and the difference between silence and proven absence.
 
-Up means it answered for every namespace. Down is said only if nobody listens on its socket *and*
-its metadata lock lies free before and after that; everything between is no answer: starting (it
-holds the lock and sweeps while its socket refuses), hung, forbidden, or not where we look.
+Up means it answered; where it listed no tasks is said with it. Down is said only if nobody listens
+on its socket *and* its metadata lock lies free before and after that; everything between is no
+answer: starting (it holds the lock and sweeps while its socket refuses), hung, forbidden, or not
+where we look.
 """
 
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
-from reconciler.containerd.client import ContainerdClient, Failure, NoAnswerError
+from reconciler.containerd.calls import Failure, NoAnswerError
+from reconciler.containerd.client import ContainerdClient
+from reconciler.containerd.tasks import NOBODY, Known, Singles
 from reconciler.model.evidence import Containerd, ContainerdState
-from reconciler.model.ids import show
+from reconciler.model.ids import BundleKey, show
 from reconciler.model.layout import Layout
 from reconciler.probe.locks import Lock, LockState, lock_holder
 
 DEADLINE: Final = 5.0
+
+_WAIVED: Final = Containerd(ContainerdState.WAIVED, detail="waived by --without-containerd")
 
 _RIGHT: Final = "; is --root right?"
 _NOT_HELD: Final = frozenset({LockState.FREE, LockState.ABSENT})
 
 
 async def ask(
-    layout: Layout, *, deadline: float = DEADLINE, waived: bool = False, proc: bytes = b"/proc"
+    layout: Layout,
+    *,
+    deadline: float = DEADLINE,
+    waived: bool = False,
+    proc: bytes = b"/proc",
+    singles: Singles = NOBODY,
 ) -> Containerd:
     """Ask the containerd of a layout; never raises.
 
     Args:
         layout: Where its socket and its metadata lock are.
-        deadline: Seconds for the whole answer.
+        deadline: Seconds until it must have begun to answer.
         waived: The caller said that there is no containerd to ask.
         proc: Where /proc is mounted.
+        singles: Whom to ask for one by one in a namespace whose list does not come soon.
     """
     if waived:
-        return Containerd(ContainerdState.WAIVED, detail="waived by --without-containerd")
+        return _WAIVED
+
+    async def question(client: ContainerdClient) -> Containerd:
+        told = await client.tell(singles)
+        return _known(told.known, told.version)
+
+    return await _ask(layout, deadline, proc, question)
+
+
+async def ask_one(
+    layout: Layout,
+    key: BundleKey,
+    *,
+    deadline: float = DEADLINE,
+    waived: bool = False,
+    proc: bytes = b"/proc",
+) -> Containerd:
+    """Ask for one bundle alone; what comes back speaks about no other. Never raises."""
+    if waived:
+        return _WAIVED
+
+    async def question(client: ContainerdClient) -> Containerd:
+        return _known(await client.find(key), "")
+
+    return await _ask(layout, deadline, proc, question)
+
+
+async def _ask(
+    layout: Layout,
+    deadline: float,
+    proc: bytes,
+    question: Callable[[ContainerdClient], Awaitable[Containerd]],
+) -> Containerd:
+    """Ask, and look at the lock before and after it."""
     before = lock_holder(layout.metadata_lock, proc)
     try:
-        told = await ContainerdClient(layout.address, deadline).tell()
+        said = await question(ContainerdClient(layout.address, deadline))
     except NoAnswerError as error:
         after = lock_holder(layout.metadata_lock, proc)
         return _silent(layout, error, before, after)
@@ -42,7 +88,26 @@ async def ask(
     if held.state in _NOT_HELD:
         # Whoever answers is another containerd, and another one's "not listed" proves nothing.
         return _none(f"{show(layout.address)} answers but nobody holds {_lock(layout)}{_RIGHT}")
-    return Containerd(ContainerdState.UP, told.tasks, held.pid, told.version)
+    return replace(said, pid=held.pid)
+
+
+def _known(known: Known, version: str) -> Containerd:
+    return Containerd(
+        ContainerdState.UP,
+        frozenset(known.tasks),
+        version=version,
+        detail=_slowness(known),
+        unlisted=frozenset(known.unlisted),
+        absent=frozenset(known.absent),
+        wedged=frozenset(known.wedged),
+    )
+
+
+def _slowness(known: Known) -> str:
+    if not known.unlisted:
+        return ""
+    names = ", ".join(map(show, sorted(known.unlisted)))
+    return f"its list of tasks does not come in {names}; it was asked for single ones"
 
 
 def _silent(layout: Layout, error: NoAnswerError, before: Lock, after: Lock) -> Containerd:

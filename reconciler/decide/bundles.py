@@ -155,6 +155,7 @@ class Bundles:
         self._agenda.set(key, None)
         self._living.discard(key)
         self._open.discard(key)
+        self._hearsay.forget(key)
         self._dues.leave(track)
         self._out.append(Vanished(key, track.verdict, cleaned=cleaned))
 
@@ -366,7 +367,7 @@ class Bundles:
         if track is None or track.look is None or track.facts is None:
             return None
         # A living bundle is not judged anew at every word of containerd's; show the latest.
-        node = self._hearsay.about(track.first_seen)
+        node = self._hearsay.about(key, track.first_seen)
         facts = weigh(key, track.facts.identifier, track.look, node)
         policy = self._policy(track)
         due_at = self._dues.due_at(track, policy)

@@ -161,6 +161,13 @@ class Engine:
         track = self._bundles.get(key)
         return key if track is None else track.key
 
+    def to_ask(self, namespace: bytes) -> list[BundleKey]:
+        """List whom containerd is to be asked for one by one where its list does not come.
+
+        Those first that may be dead; not those of which that is known already.
+        """
+        return self._hearsay.to_ask(namespace, self._bundles)
+
     def summary(self, now: float) -> Summary:
         """Count all bundles; one pass over them."""
         return summarize(self._bundles, now)

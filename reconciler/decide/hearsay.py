@@ -1,12 +1,14 @@
 """What the node's witnesses said last, since when it counts, and whom a new word touches. Pure."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final, TypeVar
 
 import msgspec
 
-from reconciler.decide.track import Track
+from reconciler.decide.track import LIVING, Track
 from reconciler.decide.verdicts import shared
-from reconciler.model.evidence import Facts, Look, Node, weigh
+from reconciler.model.evidence import Containerd, ContainerdState, Facts, Look, Node, weigh
 from reconciler.model.ids import BundleKey, is_identifier
 from reconciler.model.observations import NodeLooked
 
@@ -23,6 +25,7 @@ class NodeChange(msgspec.Struct, frozen=True, gc=False):
         shims: Names for which a shim came or went.
         namespaces: Namespaces in which a shim came or went.
         names: Cgroup path components that came or went.
+        listings: Namespaces whose list of tasks came, after it had not, or the other way round.
         since: Bundles first seen later than this were not covered before, or are not now.
     """
 
@@ -31,12 +34,13 @@ class NodeChange(msgspec.Struct, frozen=True, gc=False):
     shims: frozenset[BundleKey]
     namespaces: frozenset[bytes]
     names: frozenset[bytes]
+    listings: frozenset[bytes]
     since: float
 
     @property
     def is_news(self) -> bool:
         """Whether anything was said that was not said before."""
-        return bool(self.everybody or self.keys or self.shims or self.names)
+        return bool(self.everybody or self.keys or self.shims or self.names or self.listings)
 
     def touches(self, key: BundleKey, first_seen: float) -> bool:
         """Tell whether a bundle that is not plainly alive must be judged again."""
@@ -50,20 +54,43 @@ class NodeChange(msgspec.Struct, frozen=True, gc=False):
             or key in self.keys
             or key in self.shims
             or key.id in self.names
+            or key.namespace in self.listings
         )
 
 
 class Hearsay:
-    """Remembers the witnesses' word. An answer says nothing about bundles first seen after it."""
+    """Remembers the witnesses' word. An answer says nothing about bundles first seen after it.
+
+    That a single bundle was not found, where no list came, is remembered until containerd is
+    another process or falls silent: while the bundle is there, no task of its name can be made
+    (design section 2, principle 6). So each is asked for once, however long no list comes.
+    """
 
     def __init__(self) -> None:
         self.node = _BLIND
+        self._unasked = _BLIND  # the same without what was learnt by asking for single bundles
+        self._absent: dict[BundleKey, float] = {}  # since when each is known not to be found
         self._number = 0  # of the word, counted from the first; one that is no news keeps it
         self._since = -1.0
 
-    def about(self, first_seen: float) -> Node:
+    def about(self, key: BundleKey, first_seen: float) -> Node:
         """The word that counts for a bundle first seen then."""
-        return self.node if self._since >= first_seen else _BLIND
+        if self._since < first_seen:
+            return _BLIND
+        return self.node if self.is_absent(key, first_seen) else self._unasked
+
+    def is_absent(self, key: BundleKey, first_seen: float) -> bool:
+        """Tell whether it was asked for alone, and not found, since it was first seen."""
+        return self._absent.get(key, float("-inf")) >= first_seen
+
+    def to_ask(self, namespace: bytes, tracks: Iterable[Track]) -> list[BundleKey]:
+        """List whom containerd is to be asked for alone, those first that may be dead."""
+        found = [
+            (track.verdict in LIVING, track.key)
+            for track in tracks
+            if track.key.namespace == namespace and not self.is_absent(track.key, track.first_seen)
+        ]
+        return [key for _, key in sorted(found)]
 
     def weigh(self, track: Track, look: Look) -> Facts:
         """Join a track's look with the word that counts for it, where either is new."""
@@ -71,29 +98,56 @@ class Hearsay:
         number = self._number if self._since >= track.first_seen else 0
         if facts is None or track.weighed_with != number:
             is_valid = all(map(is_identifier, key)) if facts is None else facts.identifier
-            facts = track.facts = shared(weigh(key, is_valid, look, self.about(track.first_seen)))
+            facts = track.facts = shared(
+                weigh(key, is_valid, look, self.about(key, track.first_seen))
+            )
             track.weighed_with = number
         return facts
 
     def hear(self, heard: NodeLooked) -> NodeChange:
         """Take in a new word."""
         before, since = self.node, self._since
-        self.node = Node(heard.sweep or before.sweep, heard.containerd or before.containerd)
+        sweep, asked = heard.sweep or before.sweep, frozenset[BundleKey]()
+        containerd = before.containerd
+        if heard.containerd is not None:
+            asked = heard.containerd.absent
+            containerd = self._recall(heard.containerd, heard.since)
+        self.node = self._unasked = Node(sweep, containerd)
+        if containerd.absent:
+            self._unasked = Node(sweep, replace(containerd, absent=frozenset()))
         self._since = heard.since
         old, new = before.sweep, self.node.sweep
         shims = _changed(before.served, self.node.served)
         change = NodeChange(
-            everybody=before.containerd.state is not self.node.containerd.state
+            everybody=before.containerd.state is not containerd.state
             or old.answered is not new.answered,
-            keys=_changed(before.containerd.tasks, self.node.containerd.tasks)
-            | _changed(old.helpers, new.helpers),
+            keys=_changed(before.containerd.tasks, containerd.tasks)
+            | _changed(before.containerd.absent, containerd.absent)
+            | _changed(old.helpers, new.helpers)
+            | asked,
             shims=shims,
             namespaces=frozenset(key.namespace for key in shims),
             names=_changed(old.cgroup_names, new.cgroup_names),
+            listings=_changed(before.containerd.unlisted, containerd.unlisted),
             since=min(since, heard.since),
         )
         self._number += change.is_news
         return change
+
+    def _recall(self, said: Containerd, since: float) -> Containerd:
+        """Add to containerd's word what it said earlier of single bundles and still holds."""
+        absent, before = self._absent, self.node.containerd
+        is_same = said.state is ContainerdState.UP and said.pid is not None
+        if not is_same or said.pid != before.pid:
+            absent.clear()
+        for key in [k for k in absent if k in said.tasks or k.namespace not in said.unlisted]:
+            del absent[key]
+        absent.update(dict.fromkeys(said.absent, since))
+        return said if len(absent) == len(said.absent) else replace(said, absent=frozenset(absent))
+
+    def forget(self, key: BundleKey) -> None:
+        """Drop what is remembered of a bundle that is gone."""
+        self._absent.pop(key, None)
 
 
 def _changed(before: frozenset[_T], now: frozenset[_T]) -> frozenset[_T]:

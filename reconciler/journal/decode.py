@@ -374,4 +374,13 @@ def _shims(shims: tuple[tuple[str, str, int, str], ...]) -> Iterator[ShimProcess
 
 def _containerd_in(before: Containerd, said: wire.Containerd) -> Containerd:
     tasks = _changed(before.tasks, said.no_tasks, said.tasks, _key_in)
-    return Containerd(_CONTAINERDS[said.s], tasks, said.pid, said.version, said.d)
+    return Containerd(
+        _CONTAINERDS[said.s],
+        tasks,
+        said.pid,
+        said.version,
+        said.d,
+        unlisted=frozenset(map(unshow, said.unlisted)),
+        absent=frozenset(map(_key_in, said.absent)),
+        wedged=frozenset(map(_key_in, said.wedged)),
+    )

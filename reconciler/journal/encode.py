@@ -343,6 +343,9 @@ def _containerd_out(before: Containerd, now: Containerd) -> wire.Containerd:
         pid=now.pid,
         version=now.version,
         d=now.detail,
+        unlisted=tuple(show(name) for name in sorted(now.unlisted)),
+        absent=_names(now.absent),
+        wedged=_names(now.wedged),
     )
 
 

@@ -228,8 +228,14 @@ class Redactor:
     def _containerd(self, containerd: Containerd | None) -> Containerd | None:
         if containerd is None:
             return None
-        tasks = frozenset(self._key_of(key) for key in containerd.tasks)
-        return replace(containerd, tasks=tasks, detail=self._text(containerd.detail))
+        return replace(
+            containerd,
+            tasks=frozenset(map(self._key_of, containerd.tasks)),
+            detail=self._text(containerd.detail),
+            unlisted=frozenset(map(self.name, containerd.unlisted)),
+            absent=frozenset(map(self._key_of, containerd.absent)),
+            wedged=frozenset(map(self._key_of, containerd.wedged)),
+        )
 
     def _guards(self, checked: GuardsChecked) -> GuardsChecked:
         refused = tuple(replace(r, reason=self._text(r.reason)) for r in checked.refused)

@@ -146,7 +146,10 @@ class Sweep(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Containerd(msgspec.Struct, frozen=True, omit_defaults=True):
-    """containerd's word; its tasks as a difference to the last one of this file."""
+    """containerd's word; its tasks as a difference to the last one of this file.
+
+    The rest is whole: it is empty but where shims do not answer containerd.
+    """
 
     s: str
     tasks: tuple[Name, ...] = ()
@@ -154,6 +157,9 @@ class Containerd(msgspec.Struct, frozen=True, omit_defaults=True):
     pid: int | None = None
     version: str = ""
     d: str = ""
+    unlisted: tuple[str, ...] = ()
+    absent: tuple[Name, ...] = ()
+    wedged: tuple[Name, ...] = ()
 
 
 # ------------------------------------------------------------------------------- observations

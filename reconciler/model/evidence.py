@@ -12,6 +12,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+# Evidence like the rest, to be imported from here.
+from reconciler.model.containerd import Containerd as Containerd
+from reconciler.model.containerd import ContainerdState as ContainerdState
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.words import Word
 
@@ -108,6 +111,7 @@ class TaskState(Word):
 
     LISTED = "listed"
     NOT_LISTED = "not listed"
+    NOT_FOUND = "not found"  # asked for alone: no such task, or no such container any more
     DOWN = "containerd is down"  # proven: nobody holds its metadata lock
     WAIVED = "containerd waived"  # the caller said --without-containerd
     NONE = "no answer"
@@ -244,34 +248,6 @@ class Sweep:
     cgroup_names: frozenset[bytes] = frozenset()
 
 
-class ContainerdState(Word):
-    """Whether containerd can be asked."""
-
-    UP = "up"
-    DOWN = "down"  # proven: its lock file exists and nobody holds it
-    WAIVED = "waived"
-    NONE = "no answer"
-
-
-@dataclass(frozen=True, slots=True)
-class Containerd:
-    """containerd's own word about the whole node.
-
-    Attributes:
-        state: Up, proven down, waived by the caller, or no answer.
-        tasks: The tasks it lists; meaningful only when up.
-        pid: containerd's pid, if known.
-        version: As Version answers, or empty.
-        detail: Why, for people.
-    """
-
-    state: ContainerdState = ContainerdState.NONE
-    tasks: frozenset[BundleKey] = frozenset()
-    pid: int | None = None
-    version: str = ""
-    detail: str = ""
-
-
 @dataclass(frozen=True, slots=True)
 class Node:
     """The witnesses that speak about the whole node, as last heard.
@@ -320,7 +296,7 @@ def weigh(key: BundleKey, identifier: bool, look: Look, node: Node) -> Facts:  #
         look: The close look.
         node: Sweep and containerd's word.
     """
-    task = _task(key, node.containerd)
+    task = task_of(key, node.containerd)
     helper = _helper(key, node.sweep)
     shim = _shim(key, look.shim, node, task)
     cgroup = _cgroup(key, look, node.sweep)
@@ -328,16 +304,25 @@ def weigh(key: BundleKey, identifier: bool, look: Look, node: Node) -> Facts:  #
     return Facts(look.kind, identifier, helper, shim, init, cgroup, runtime, look.created, task)
 
 
-def _task(key: BundleKey, containerd: Containerd) -> TaskState:
+def task_of(key: BundleKey, containerd: Containerd) -> TaskState:
+    """Tell what containerd says about one task."""
     match containerd.state:
         case ContainerdState.UP:
-            return TaskState.LISTED if key in containerd.tasks else TaskState.NOT_LISTED
+            return _task_of_living(key, containerd)
         case ContainerdState.DOWN:
             return TaskState.DOWN
         case ContainerdState.WAIVED:
             return TaskState.WAIVED
         case ContainerdState.NONE:
             return TaskState.NONE
+
+
+def _task_of_living(key: BundleKey, containerd: Containerd) -> TaskState:
+    if key in containerd.tasks:
+        return TaskState.LISTED
+    if key.namespace not in containerd.unlisted:
+        return TaskState.NOT_LISTED
+    return TaskState.NOT_FOUND if key in containerd.absent else TaskState.NONE
 
 
 def _helper(key: BundleKey, sweep: Sweep) -> Answer:
@@ -359,7 +344,8 @@ def _shim(key: BundleKey, shim: Shim, node: Node, task: TaskState) -> ShimState:
     if state is ShimState.DEAD or shim.group is not None:
         return ShimState.DEAD
     # No file names a socket and none tells the group: any shim of the namespace might serve it.
-    # Only containerd, answering and not listing the task, can then say that none does.
+    # Only containerd, answering and not listing the task, can then say that none does. "Not found"
+    # will not do: it is said as well of a task whose container is no longer recorded.
     if task is TaskState.NOT_LISTED or not any(
         served.namespace == key.namespace for served in node.served
     ):

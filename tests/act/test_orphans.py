@@ -32,7 +32,7 @@ def workload(*groups: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def end(hand: Hand, bundle: Bundle) -> Outcome:
-    job = KillJob(bundle.key, bundle.identity, hand.containerd, hand.listed, hand.manner)
+    job = KillJob(bundle.key, bundle.identity, hand.containerd, hand.manner)
     return end_orphan(hand.place, job)
 
 

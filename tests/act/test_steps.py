@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 
 from reconciler.act.channel import Manner
-from reconciler.model.evidence import ContainerdState
+from reconciler.model.evidence import Containerd, ContainerdState
 from reconciler.model.outcome import BlockReason, Result
 from reconciler.probe.points import MountPoints
 from tests.support import canary, mountns
@@ -277,7 +277,7 @@ def test_a_bundle_with_a_living_shim_is_left_alone(tmp_path: Path) -> None:
 @private_mounts
 def test_silence_of_containerd_is_not_its_absence(tmp_path: Path) -> None:
     with workshop(tmp_path) as (made, hand):
-        hand.containerd = ContainerdState.NONE
+        hand.containerd = Containerd()
         bundle = made.bundle()
         left = bundle.left()
         outcome = hand.clean(bundle)
@@ -304,7 +304,7 @@ def test_a_mount_table_that_could_not_be_read_is_read_again_for_the_next_attempt
 @private_mounts
 def test_a_young_bundle_without_a_sign_of_creation_is_left_alone(tmp_path: Path) -> None:
     with workshop(tmp_path) as (made, hand):
-        hand.containerd = ContainerdState.UP
+        hand.containerd = Containerd(ContainerdState.UP)
         bundle = made.bundle(cgroups=False)
         (bundle.path / "init.pid").unlink()
         (bundle.runc_state / "state.json").unlink()

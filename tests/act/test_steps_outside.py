@@ -12,7 +12,7 @@ from reconciler.act.groups import carries
 from reconciler.act.hooks import pick_runc
 from reconciler.act.record import Kept, Tally
 from reconciler.act.sockets import remove_socket
-from reconciler.model.evidence import ContainerdState
+from reconciler.model.evidence import Containerd, ContainerdState
 from reconciler.model.hidden import hidden_name
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import BlockReason, Result, StepResult
@@ -33,7 +33,7 @@ SANDBOX = "io.kubernetes.cri.sandbox-id"
 
 
 def claim(hand: Hand) -> None:
-    hand.containerd, hand.listed = ContainerdState.UP, True
+    hand.containerd, hand.listed = Containerd(ContainerdState.UP), True
 
 
 @private_mounts

@@ -38,7 +38,7 @@ from reconciler.act.channel import (
     parent_hears_child,
     parent_hears_zygote,
 )
-from reconciler.model.evidence import ContainerdState
+from reconciler.model.evidence import Containerd, ContainerdState
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import Layout
 from reconciler.probe.privileges import WORKER, numbers
@@ -143,7 +143,7 @@ WITHIN = Manner(BOUNDS.layout, settle=1.0, lazy_unmount=True)
 
 
 def jobs(manner: Manner) -> list[Job]:
-    said = (ContainerdState.DOWN, False, manner)
+    said = (Containerd(ContainerdState.DOWN), manner)
     return [
         CleanJob(KEY, OBJECT, *said),
         KillJob(KEY, OBJECT, *said),

@@ -12,7 +12,8 @@ from anyio.lowlevel import checkpoint
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from reconciler.containerd.client import ContainerdClient, Failure, NoAnswerError
+from reconciler.containerd.calls import Failure, NoAnswerError
+from reconciler.containerd.client import ContainerdClient
 from reconciler.model.ids import BundleKey
 from tests.support.fake_containerd import (
     DELETE,
@@ -51,7 +52,7 @@ async def test_lists_the_tasks_of_every_namespace(tmp_path: Path) -> None:
         fake.tasks = {WEB, DNS}
         fake.namespaces = {b"empty"}
         told = await client_of(fake).tell()
-    assert told.tasks == {WEB, DNS}
+    assert told.known.tasks == {WEB, DNS}
     assert told.version == "1.6.20"
     assert [namespace for method, namespace in fake.calls if method == TASKS] == [
         b"default",
@@ -116,9 +117,17 @@ async def test_a_hung_containerd_is_no_answer_in_time(tmp_path: Path) -> None:
 
 async def test_the_deadline_counts_for_all_namespaces_together(tmp_path: Path) -> None:
     async with FakeContainerd(tmp_path) as fake:
-        fake.namespaces, fake.slow = {b"n%d" % number for number in range(100)}, 0.05
+        fake.namespaces = {b"n%d" % number for number in range(100)}
+        fake.delays = dict.fromkeys(fake.namespaces, 3600.0)
         with anyio.fail_after(3):
             assert await failure_of(client_of(fake, 0.5)) is Failure.TIMEOUT
+
+
+async def test_many_namespaces_are_waited_for_at_the_same_time(tmp_path: Path) -> None:
+    async with FakeContainerd(tmp_path) as fake:
+        fake.namespaces, fake.slow = {b"n%d" % number for number in range(100)}, 0.05
+        with anyio.fail_after(4):  # one after the other they would take five seconds
+            assert await client_of(fake).tasks() == frozenset()
 
 
 @pytest.mark.fault("containerd SIGSTOPped")

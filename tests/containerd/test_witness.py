@@ -13,13 +13,14 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from reconciler.containerd import witness
+from reconciler.containerd.tasks import Singles
 from reconciler.containerd.witness import ask
-from reconciler.model.evidence import Containerd, ContainerdState
+from reconciler.model.evidence import Containerd, ContainerdState, TaskState, task_of
 from reconciler.model.ids import BundleKey
 from reconciler.probe.locks import Lock, LockState
-from tests.support.fake_containerd import TASKS, VERSION, FakeContainerd
+from tests.support.fake_containerd import GET, TASKS, VERSION, FakeContainerd
 
-WEB = BundleKey(b"default", b"web")
+WEB, DNS = BundleKey(b"default", b"web"), BundleKey(b"k8s.io", b"dns")
 UP, DOWN, NONE = ContainerdState.UP, ContainerdState.DOWN, ContainerdState.NONE
 
 
@@ -96,14 +97,26 @@ async def test_hung_is_no_answer(fake: FakeContainerd) -> None:
     assert "it hangs" in said.detail
 
 
-async def test_one_namespace_without_an_answer_is_no_answer(fake: FakeContainerd) -> None:
-    fake.tasks = {WEB, BundleKey(b"k8s.io", b"dns")}
+async def test_one_namespace_without_an_answer_is_no_answer_there(fake: FakeContainerd) -> None:
+    fake.tasks = {WEB, DNS}
     fake.errors = {b"k8s.io": GRPCError(Status.UNKNOWN, "no")}
     async with fake:
         with fake.lock():
             said = await ask(fake.layout)
+    assert task_of(WEB, said) is TaskState.LISTED
+    assert task_of(DNS, said) is TaskState.NONE
+    assert task_of(BundleKey(b"k8s.io", b"gone"), said) is TaskState.NONE
+    assert task_of(BundleKey(b"default", b"gone"), said) is TaskState.NOT_LISTED
+    assert "k8s.io" in said.detail
+
+
+async def test_no_namespace_with_an_answer_is_no_answer_at_all(fake: FakeContainerd) -> None:
+    fake.tasks = {WEB, DNS}
+    fake.errors = {TASKS: GRPCError(Status.UNKNOWN, "no"), GET: GRPCError(Status.UNKNOWN, "no")}
+    async with fake:
+        with fake.lock():
+            said = await ask(fake.layout, singles=Singles(lambda _: [WEB]))
     assert said.state is NONE
-    assert said.tasks == frozenset()
 
 
 @pytest.mark.parametrize("method", [VERSION, TASKS])

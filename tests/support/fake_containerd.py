@@ -48,12 +48,13 @@ _SERVICES: Final = "/containerd.services."
 VERSION: Final = "version.v1.Version/Version"
 NAMESPACES: Final = "namespaces.v1.Namespaces/List"
 TASKS: Final = "tasks.v1.Tasks/List"
+GET: Final = "tasks.v1.Tasks/Get"
 DELETE: Final = "tasks.v1.Tasks/Delete"
 SUBSCRIBE: Final = "events.v1.Events/Subscribe"
 
 
 class FakeContainerd:
-    """Answers Version, Namespaces.List, Tasks.List, Tasks.Delete and Events.Subscribe.
+    """Answers Version, Namespaces.List, Tasks.List, Get and Delete, and Events.Subscribe.
 
     Attributes:
         layout: Where it is; only its socket and its lock are ever there.
@@ -62,9 +63,13 @@ class FakeContainerd:
         tasks: Its tasks.
         running: Those of them that it will not delete.
         slow: Seconds before each answer; infinite: it hangs.
+        delays: Methods, or namespaces of `TASKS`, with seconds before their answers.
+        wedged: Tasks whose shim does not answer it.
+        patience: Seconds it waits for each of them, one after the other in a list.
         drops: Methods at which every connection breaks off.
         errors: Methods, or namespaces of `TASKS`, with what they answer instead.
         calls: Methods called, in order, with the namespace.
+        asked: Tasks asked for alone, in order.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -79,9 +84,13 @@ class FakeContainerd:
         self.tasks: set[BundleKey] = set()
         self.running: set[BundleKey] = set()
         self.slow = 0.0
+        self.delays: dict[str | bytes, float] = {}
+        self.wedged: set[BundleKey] = set()
+        self.patience = 0.2
         self.drops: set[str] = set()
         self.errors: dict[str | bytes, GRPCError] = {}
         self.calls: list[tuple[str, bytes]] = []
+        self.asked: list[BundleKey] = []
         self._subscribers: list[Callable[[wire.Envelope], None]] = []
         self._changed = anyio.Event()
         self._server: _Server | None = None
@@ -174,6 +183,7 @@ class FakeContainerd:
                 self._list_namespaces, unary, wire.ListNamespaces, wire.Namespaces
             ),
             _SERVICES + TASKS: Handler(self._list_tasks, unary, wire.ListTasks, wire.Tasks),
+            _SERVICES + GET: Handler(self._get, unary, wire.GetTask, wire.Got),
             _SERVICES + DELETE: Handler(self._delete, unary, wire.DeleteTask, wire.Deleted),
             _SERVICES + SUBSCRIBE: Handler(self._subscribe, stream, wire.Subscribe, wire.Envelope),
         }
@@ -190,12 +200,24 @@ class FakeContainerd:
 
     async def _list_tasks(self, stream: Stream[wire.ListTasks, wire.Tasks]) -> None:
         _, namespace = await self._begin(TASKS, stream)
-        listed = [
-            wire.Process(id=key.id.decode())
-            for key in sorted(self.tasks)
-            if key.namespace == namespace
-        ]
+        keys = [key for key in sorted(self.tasks) if key.namespace == namespace]
+        listed = [await self._process(key) for key in keys]
         await stream.send_message(wire.Tasks(tasks=listed))
+
+    async def _get(self, stream: Stream[wire.GetTask, wire.Got]) -> None:
+        request, namespace = await self._begin(GET, stream)
+        key = BundleKey(namespace, request.container_id.encode())
+        self.asked.append(key)
+        if key not in self.tasks:
+            raise GRPCError(Status.NOT_FOUND, f"task {key.id.decode()} not found")
+        await stream.send_message(wire.Got(process=await self._process(key)))
+
+    async def _process(self, key: BundleKey) -> wire.Process:
+        """Tell of a task; a wedged shim is waited for and then its state is not known."""
+        if key not in self.wedged:
+            return wire.Process(id=key.id.decode(), status=2)
+        await anyio.sleep(self.patience)
+        return wire.Process(id=key.id.decode())
 
     async def _delete(self, stream: Stream[wire.DeleteTask, wire.Deleted]) -> None:
         request, namespace = await self._begin(DELETE, stream)
@@ -230,8 +252,11 @@ class FakeContainerd:
         assert isinstance(name, str)
         namespace = name.encode()
         self.calls.append((method, namespace))
-        if self.slow:
-            await anyio.sleep(self.slow)
+        delay = self.slow or self.delays.get(method, 0.0)
+        if method == TASKS:
+            delay = delay or self.delays.get(namespace, 0.0)
+        if delay:
+            await anyio.sleep(delay)
         if method in self.drops:
             self.drop()
         error = self.errors.get(method) or self.errors.get(namespace)

@@ -1,6 +1,6 @@
 """Doubles for every side effect, typed against `ports.py`: a node that lives in a dictionary."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -51,15 +51,20 @@ class FakeWitnesses:
     )
     takes: float = 0.0
     asked: int = 0
+    asked_alone: list[BundleKey] = field(default_factory=list)
 
     async def sweep(self) -> Sweep:
         return self.node.sweep
 
-    async def containerd(self) -> Containerd:
+    async def containerd(self, about: Callable[[bytes], Sequence[BundleKey]]) -> Containerd:
         self.asked += 1
         if self.takes:
             await self.clock.take(self.takes)
         return self.node.containerd
+
+    async def task(self, key: BundleKey) -> Containerd:
+        self.asked_alone.append(key)
+        return self.node.containerd.about(key)
 
 
 @dataclass

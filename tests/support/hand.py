@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from reconciler.act import steps
 from reconciler.act.channel import CleanJob, FinishJob, Manner, Progress
 from reconciler.act.workplace import Workplace
 from reconciler.clock import SystemClock
-from reconciler.model.evidence import ContainerdState
+from reconciler.model.evidence import Containerd, ContainerdState
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result, Step, StepResult
 from tests.support.bundles import Bundle, Site, site
@@ -19,7 +20,7 @@ class Hand:
 
     def __init__(self, made: Site) -> None:
         self.manner = Manner(made.layout)
-        self.containerd = ContainerdState.DOWN
+        self.containerd = Containerd(ContainerdState.DOWN)
         self.listed = False
         self.stop = False
         self.delete: Callable[[], str | None] = lambda: "not expected"
@@ -27,7 +28,9 @@ class Hand:
         self.place = Workplace(SystemClock(), self._begin, self._delete, lambda: self.stop)
 
     def clean(self, bundle: Bundle) -> Outcome:
-        job = CleanJob(bundle.key, bundle.identity, self.containerd, self.listed, self.manner)
+        tasks = frozenset({bundle.key}) if self.listed else frozenset[BundleKey]()
+        said = replace(self.containerd, tasks=tasks)
+        job = CleanJob(bundle.key, bundle.identity, said, self.manner)
         return steps.clean(self.place, job)
 
     def finish(self, key: BundleKey, identity: Identity) -> Outcome:

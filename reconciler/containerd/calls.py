@@ -1,0 +1,88 @@
+"""Calls: one request on containerd's socket, and a name for every kind of silence.
+
+Whatever goes wrong below, in grpclib, HTTP/2 or the kernel, comes out as a
+:class:`NoAnswerError`. Nothing here knows what is asked.
+"""
+
+import os
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from enum import Enum
+from errno import EINVAL
+from typing import TypeVar
+
+from anyio.lowlevel import cancel_shielded_checkpoint
+from google.protobuf.message import DecodeError, Message
+from grpclib.client import Channel, UnaryUnaryMethod
+from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+from h2.exceptions import H2Error
+
+from reconciler.model.ids import show
+
+Reply = TypeVar("Reply", bound=Message)
+
+
+class Failure(Enum):
+    """What kind of silence it was."""
+
+    NOBODY = "nobody listens"  # no socket, or one that refuses
+    TIMEOUT = "no answer in time"
+    FORBIDDEN = "no permission"
+    BROKEN = "broken connection"  # dropped, or not gRPC
+    ERROR = "an error for an answer"
+
+
+class NoAnswerError(Exception):
+    """containerd did not answer; never a statement about its tasks."""
+
+    def __init__(self, failure: Failure, detail: str) -> None:
+        super().__init__(detail)
+        self.failure = failure
+
+
+@contextmanager
+def translated(address: bytes, seconds: float) -> Generator[None]:
+    """Name the kind of silence, whatever it was raised as."""
+    where = show(address)
+    try:
+        yield
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        text = f"nobody listens at {where}"
+        raise NoAnswerError(Failure.NOBODY, text) from error
+    except PermissionError as error:
+        raise NoAnswerError(Failure.FORBIDDEN, f"no permission to ask {where}") from error
+    except TimeoutError as error:
+        text = f"no answer from {where} within {seconds:g} s"
+        raise NoAnswerError(Failure.TIMEOUT, text) from error
+    except GRPCError as error:
+        text = f"{where} answers {error.status.name}: {error.message}"
+        raise NoAnswerError(Failure.ERROR, text) from error
+    except (OSError, StreamTerminatedError, ProtocolError, H2Error, DecodeError) as error:
+        text = f"{where} broke off: {error}"
+        raise NoAnswerError(Failure.BROKEN, text) from error
+    except AttributeError as error:
+        if error.name != "_transport":
+            raise
+        # grpclib 0.4.9 stumbles so over a connection that broke before its first use
+        raise NoAnswerError(Failure.BROKEN, f"{where} broke off at once") from error
+
+
+async def unary(
+    channel: Channel, path: str, request: Message, reply: type[Reply], namespace: bytes = b""
+) -> Reply:
+    """Make one request and wait for its reply."""
+    metadata = {"containerd-namespace": namespace.decode()} if namespace else None
+    return await UnaryUnaryMethod(channel, path, type(request), reply)(request, metadata=metadata)
+
+
+@asynccontextmanager
+async def opened(address: bytes) -> AsyncGenerator[Channel]:
+    """Open a connection with the first request made on it, and close it."""
+    if b"\0" in address:
+        raise OSError(EINVAL, "a NUL in the path")
+    channel = Channel(path=os.fsdecode(address))
+    try:
+        yield channel
+    finally:
+        channel.close()
+        await cancel_shielded_checkpoint()  # the transport closes in the loop's next turn

@@ -1,0 +1,133 @@
+"""The node's word is fresh when hands are sent, however long containerd takes to speak of all."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+from typing_extensions import override
+
+from reconciler.decide.policy import Policies
+from reconciler.model.evidence import Containerd, ContainerdState, Node, Sweep, TaskState, task_of
+from reconciler.model.ids import BundleKey
+from reconciler.nodesource import FRESH, NodeSource
+from tests.decide.world import ENFORCE, dead, key
+from tests.support.clock import VirtualClock
+from tests.support.fakes import FakeWitnesses
+from tests.support.rig import Rig
+
+UP = Containerd(ContainerdState.UP, pid=7)
+SLOW = replace(UP, unlisted=frozenset({b"ns"}), absent=frozenset({key()}))
+
+
+class Slowly(FakeWitnesses):
+    """Answers after a while, for which nobody has to wait."""
+
+    @override
+    async def containerd(self, about: Callable[[bytes], Sequence[BundleKey]]) -> Containerd:
+        self.asked += 1
+        self.clock.now += self.takes
+        return self.node.containerd
+
+
+class Source:
+    """A node source and what it did."""
+
+    def __init__(self, said: Containerd) -> None:
+        self.clock = VirtualClock()
+        self.witnesses = Slowly(self.clock, Node(Sweep(answered=True), said))
+        self.guarded = 0
+        self.source = NodeSource(
+            self.clock,
+            self.witnesses,
+            about=lambda _: [],
+            check_guards=self._guard,
+            answered=lambda since, sweep, said: None,
+        )
+
+    async def _guard(self) -> None:
+        self.guarded += 1
+
+    async def task(self, bundle: BundleKey) -> TaskState:
+        return task_of(bundle, (await self.source.fresh(bundle)).containerd)
+
+
+async def test_one_pass_is_fresh_enough_for_many() -> None:
+    node = Source(UP)
+    for _ in range(3):
+        assert await node.task(key()) is TaskState.NOT_LISTED
+    assert node.witnesses.asked == 1
+    node.clock.now += FRESH + 0.1
+    await node.task(key())
+    assert node.witnesses.asked == 2
+    assert node.witnesses.asked_alone == []
+
+
+@pytest.mark.safety
+async def test_what_no_list_tells_is_asked_for_alone_each_time() -> None:
+    node = Source(SLOW)
+    assert await node.task(key()) is TaskState.NOT_FOUND
+    node.witnesses.node = Node(Sweep(answered=True), replace(SLOW, absent=frozenset()))
+    assert await node.task(key()) is TaskState.NONE, "the earlier answer is not used again"
+    node.clock.now += 60
+    await node.task(key())
+    assert node.witnesses.asked_alone == [key(), key(), key()]
+    assert node.witnesses.asked == 1, "nobody waits for the list once it is known to be slow"
+    assert await node.task(key("other/a")) is TaskState.NOT_LISTED
+    assert node.witnesses.asked == 2
+
+
+@pytest.mark.safety
+@pytest.mark.parametrize("takes", [FRESH - 0.1, FRESH + 0.1, 6.0])
+async def test_an_answer_that_is_old_when_it_comes_is_not_acted_upon(takes: float) -> None:
+    node = Source(UP)
+    node.witnesses.takes = takes
+    await node.task(key())
+    assert node.witnesses.asked_alone == ([key()] if takes > FRESH else [])
+
+
+@pytest.mark.parametrize("state", [ContainerdState.NONE, ContainerdState.DOWN])
+async def test_who_does_not_answer_at_all_is_not_asked_alone(state: ContainerdState) -> None:
+    node = Source(Containerd(state))
+    node.witnesses.takes = 6.0
+    await node.task(key())
+    assert node.witnesses.asked_alone == []
+
+
+@pytest.mark.safety
+async def test_guards_are_checked_before_the_single_answer_of_another_containerd_counts() -> None:
+    node = Source(SLOW)
+    await node.task(key())
+    assert node.guarded == 1
+    node.witnesses.node = Node(Sweep(answered=True), replace(SLOW, pid=8))
+    await node.task(key())
+    assert node.guarded == 2
+    await node.task(key())
+    assert node.guarded == 2
+
+
+@pytest.mark.safety
+async def test_a_containerd_that_falls_silent_is_heard_of_by_everybody() -> None:
+    node = Source(SLOW)
+    await node.task(key())
+    node.clock.now += 60
+    node.witnesses.node = Node(Sweep(answered=True), Containerd())
+    assert await node.task(key()) is TaskState.NONE
+    assert node.witnesses.asked == 2
+
+
+async def test_a_removal_of_ours_that_was_cut_short_is_no_task() -> None:
+    node = Source(SLOW)
+    for _ in range(2):
+        await node.source.fresh(key("ns/.reconciler-9-ab"))
+    assert node.witnesses.asked_alone == []
+
+
+async def test_a_leftover_is_cleaned_although_no_list_ever_comes() -> None:
+    rig = Rig(Policies(default=ENFORCE))
+    rig.witnesses.node = Node(Sweep(answered=True), SLOW)
+    rig.witnesses.takes = 3.0
+    rig.eyes.tree = {key(): dead(), key("ns/b"): dead(2)}
+    await rig.run_until(lambda: bool(rig.hands.cleaned))
+    assert rig.witnesses.asked_alone == [key()]
+    await rig.run_for(3600)
+    assert [cleaned for _, cleaned in rig.hands.cleaned] == [key()]
