@@ -1,27 +1,45 @@
-"""FIFOs: remove the directories of a dead container's standard streams that nobody has open.
+"""FIFOs: remove the directories of a dead container's standard streams that nobody waits for.
 
-A client (``ctr``, nerdctl) makes ``<fifos>/<number>/<id>-stdin|stdout|stderr`` and removes them
-when it ends in order. They carry the id but no namespace, so they stay while another namespace has
-a bundle of that id. Opening a FIFO to ask for its reader would wake one that waits, so /proc is
-asked who has it open; no answer there means somebody has (design section 3, step 5; I25).
+A client (``ctr``, nerdctl) makes ``<fifos>/<number>/<id>-stdin|stdout|stderr``, opens its ends,
+and only then has containerd make the task, whose shim opens the others (containerd
+`cio/io_unix.go`, ``copyIO`` before ``Tasks.Create``). It removes them when it ends in order. An
+open FIFO survives the loss of its name, so unlinking one harms only somebody who will still open it
+*by its name*. Who may that be?
+
+1. FIFOs that are not younger than the bundle (the kernel's clock is coarse): they are those of the
+   client whose task the bundle was, or of an earlier attempt under the same id. Their shims are
+   dead and will open nothing.
+2. FIFOs that are younger: a client that came later. Its task cannot be made while the bundle stands
+   and the client is refused, but it may be about to ask, or ask again. They are kept until nobody
+   waits so long for an answer.
+3. FIFOs of an exec carry the exec's id, of which containerd knows nothing until its client asks; if
+   that equals the id of a dead container they count as its by the same times.
+
+They carry no namespace, so they stay while another namespace or another containerd has a bundle of
+that id: there somebody may attach to them, by name. No FIFO is ever opened, for that would wake
+one who waits (design section 3, step 5; I25).
 """
 
 import os
 import stat
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from reconciler import kernel
+from reconciler.act.going import is_going
 from reconciler.act.record import Kept, Tally
-from reconciler.model.ids import BundleKey, show
+from reconciler.model.ids import BundleKey
 
 if TYPE_CHECKING:
     from reconciler.ports import Clock
 
 FRESH_SECONDS: Final = 1.0
+PATIENCE: Final = 600.0
+"""Seconds after which no client waits any more for the task it made FIFOs for."""
+
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _ENDS: Final = (b"stdin", b"stdout", b"stderr")
-_PROC: Final = b"/proc"
+_FIRST_FILES: Final = (b"config.json", b"work", b"log", b"options.json", b"runtime")
+"""What is written at a bundle's creation and not again; which are there differs."""
 
 
 class FifoDirs:
@@ -77,7 +95,7 @@ class FifoDirs:
 
 
 def shares_id(tree: bytes, key: BundleKey) -> bool:
-    """Tell whether another namespace of the state tree has a bundle of the same id.
+    """Tell whether another namespace of the state tree has a bundle of the same id that stays.
 
     Raises:
         OSError: The tree cannot be read.
@@ -85,7 +103,8 @@ def shares_id(tree: bytes, key: BundleKey) -> bool:
     top = os.open(tree, _DIRECTORY)
     try:
         others = [name for name in _names(top) if name != key.namespace]
-        return any(_is_there(top, name + b"/" + key.id) for name in others)
+        paths = (name + b"/" + key.id for name in others)
+        return any(_is_there(top, path) and not is_going(top, path) for path in paths)
     finally:
         os.close(top)
 
@@ -98,50 +117,83 @@ def _is_there(top: int, path: bytes) -> bool:
     return True
 
 
-def open_fifos() -> frozenset[bytes]:
-    """Give the names of the stream FIFOs that any process has open, O_PATH handles included.
+class Times(NamedTuple):
+    """What tells the FIFOs of a bundle from those of a later client; seconds since the epoch.
 
-    By the text of the links in /proc alone: following one could hang on a dead filesystem.
-
-    Raises:
-        Kept: /proc does not show us everything, so nothing is proven.
+    Attributes:
+        bundle: When the bundle was made; None if nothing tells, and then everything stays.
+        now: The time.
     """
-    pids = [name for name in os.listdir(_PROC) if name.isdigit()]
-    try:
-        return frozenset(name for pid in pids for name in _links(os.fsencode(pid)))
-    except PermissionError as error:
-        raise Kept(f"cannot tell who has the FIFOs open: {error.strerror}") from None
+
+    bundle: float | None
+    now: float
+
+    def refuse(self, born: float) -> None:
+        """Raise Kept for a FIFO that a client may still wait at."""
+        if self.bundle is None:
+            raise Kept("cannot tell when the bundle was made")
+        if self.now < self.bundle:
+            raise Kept("the clock was set back to before the bundle was made")
+        if born > self.bundle and self.now - born < PATIENCE:
+            raise Kept("made after the bundle, not long ago: a client may wait for it")
 
 
-def remove_fifo_dir(
-    fifos: bytes, number: bytes, id_: bytes, is_open: frozenset[bytes], tally: Tally
-) -> None:
+def birth_of(bundle: int) -> float | None:
+    """Tell when a bundle was made; None if nothing tells.
+
+    Where the filesystem keeps no time of birth it is the time of the first file that was written
+    into it: moments later, and what a client made in these moments was for a task that was refused.
+    """
+    born = kernel.statx_handle(bundle).btime
+    if born:
+        return born
+    times = []
+    for name in _FIRST_FILES:
+        try:
+            times.append(kernel.statx(bundle, name).mtime)
+        except FileNotFoundError:
+            continue
+    return min(times, default=None)
+
+
+def remove_fifo_dir(fifos: bytes, number: bytes, id_: bytes, times: Times, tally: Tally) -> None:
     """Remove the FIFOs of an id in one directory, and the directory, which must be empty then.
 
     Raises:
-        Kept: Somebody has one of them open.
+        Kept: A client may still wait at one of them.
         OSError: The kernel refused; ENOTEMPTY if something else is in there.
     """
     top = os.open(fifos, _DIRECTORY)
     try:
         directory = kernel.open_beneath(top, number)
         try:
-            names = [name for name in _names(directory) if _is_fifo_of(directory, name, id_)]
-            if not names:
+            found = {name: _fifo_of(directory, name, id_) for name in _names(directory)}
+            born = {name: when for name, when in found.items() if when is not None}
+            if not born:
                 return  # by now it is another's, who may be about to fill it
-            if not is_open.isdisjoint(names):
-                raise Kept(f"somebody has a FIFO in {show(number)} open")
-            for name in names:
-                os.unlink(name, dir_fd=directory)
-                tally.add()
+            times.refuse(max(born.values()))
+            for name in born:
+                _unlink(directory, name, tally)
+            this = kernel.statx_handle(directory)
+            named = kernel.statx(top, number)
+            if (this.dev, this.ino, this.btime_ns) != (named.dev, named.ino, named.btime_ns):
+                return
+            os.rmdir(number, dir_fd=top)
         finally:
             os.close(directory)
-        os.rmdir(number, dir_fd=top)
         tally.add()
     except FileNotFoundError:
         return  # gone since it was listed
     finally:
         os.close(top)
+
+
+def _unlink(directory: int, name: bytes, tally: Tally) -> None:
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return  # its client ended, or another bundle of this id goes, too
+    tally.add()
 
 
 def _ids_in(top: int, number: bytes) -> frozenset[bytes]:
@@ -160,24 +212,13 @@ def _names(directory: int) -> list[bytes]:
     return [os.fsencode(name) for name in os.listdir(directory)]
 
 
-def _is_fifo_of(directory: int, name: bytes, id_: bytes) -> bool:
+def _fifo_of(directory: int, name: bytes, id_: bytes) -> float | None:
+    """Tell when a FIFO of the id was made, or later; None if this is none."""
     owner, _, end = name.rpartition(b"-")
     if owner != id_ or end not in _ENDS:
-        return False
-    return stat.S_ISFIFO(kernel.statx(directory, name).mode)
-
-
-def _links(pid: bytes) -> Iterator[bytes]:
-    directory = b"%s/%s/fd" % (_PROC, pid)
+        return None
     try:
-        names = os.listdir(directory)
-    except (FileNotFoundError, ProcessLookupError):
-        return  # it has ended
-    for name in names:
-        try:
-            target = os.readlink(directory + b"/" + os.fsencode(name))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        base = target.rpartition(b"/")[2].removesuffix(b" (deleted)")
-        if base.rpartition(b"-")[2] in _ENDS:
-            yield base
+        found = kernel.statx(directory, name)
+    except FileNotFoundError:
+        return None
+    return (found.btime or found.mtime) if stat.S_ISFIFO(found.mode) else None

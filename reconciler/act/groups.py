@@ -7,12 +7,13 @@ container's id. No process is ever moved or signalled here (design section 3, st
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from errno import EBUSY
+from contextlib import contextmanager, suppress
+from errno import EBUSY, ENODEV, ENOENT
 from typing import Final
 
 from reconciler import kernel
 from reconciler.act.blocked import Blocked
+from reconciler.act.objects import ObjectId, check_object
 from reconciler.act.record import Kept, Tally
 from reconciler.model.ids import show
 from reconciler.model.outcome import BlockReason
@@ -28,20 +29,24 @@ _LIMIT: Final = 1 << 16
 _DEPTH: Final = 64  # no real container nests its groups this deep
 
 
-def remove_group(mount: bytes, path: bytes, id_: bytes, tally: Tally) -> bool:
+def remove_group(
+    mount: bytes, path: bytes, id_: bytes, judged: ObjectId | None, tally: Tally
+) -> bool:
     """Remove one container's group in one hierarchy, with the empty groups below it.
 
     Args:
         mount: Where the hierarchy is mounted.
         path: The group, relative to that mount.
         id_: The container's id.
+        judged: The group that was looked at when the bundle was judged.
         tally: Counts what was removed.
 
     Returns:
         Whether there was such a group.
 
     Raises:
-        Kept: It does not carry the id, or ``mount`` is no cgroup hierarchy.
+        Kept: It does not carry the id, is not the group that was judged, or ``mount`` is no cgroup
+            hierarchy.
         Blocked: It holds a process: somebody lives after all; or systemd still has it as a scope.
         OSError: The kernel refused.
     """
@@ -54,6 +59,11 @@ def remove_group(mount: bytes, path: bytes, id_: bytes, tally: Tally) -> bool:
         return False
     try:
         _leave_to_systemd(parent, parts[-1])
+        try:
+            found = kernel.statx(parent, parts[-1])
+        except FileNotFoundError:
+            return False
+        check_object(found, judged, f"cgroup {show(path)}")
         return _remove(parent, parts[-1], tally)
     finally:
         os.close(parent)
@@ -103,8 +113,11 @@ def _remove(parent: int, name: bytes, tally: Tally) -> bool:
     except OSError as error:
         if error.errno != EBUSY:
             raise
-        _remove_below(parent, name, tally)
-        os.rmdir(name, dir_fd=parent)
+        try:
+            _remove_below(parent, name, tally)
+            os.rmdir(name, dir_fd=parent)
+        except FileNotFoundError:
+            return False
     tally.add()
     return True
 
@@ -119,8 +132,9 @@ def _remove_below(parent: int, name: bytes, tally: Tally) -> None:
                 where = b"/".join((name, path)).rstrip(b"/")
                 raise Blocked(BlockReason.CGROUP, where, "a process has appeared in it")
         for path in paths:
-            os.rmdir(path, dir_fd=group)
-            tally.add()
+            with suppress(FileNotFoundError):  # another bundle's, which is removed just now
+                os.rmdir(path, dir_fd=group)
+                tally.add()
     finally:
         os.close(group)
 
@@ -129,10 +143,13 @@ def _below(group: int, path: bytes, depth: int) -> Iterator[bytes]:
     """Give the groups below, leaf first, relative to ``group``."""
     if depth == 0:
         raise Kept("cgroups too deep to be a container's")
-    with _opened(group, path or b".") as here, os.scandir(here) as listing:
-        names = [
-            os.fsencode(entry.name) for entry in listing if entry.is_dir(follow_symlinks=False)
-        ]
+    names = []
+    with (
+        suppress(FileNotFoundError),
+        _opened(group, path or b".") as here,
+        os.scandir(here) as listing,
+    ):
+        names = [os.fsencode(one.name) for one in listing if one.is_dir(follow_symlinks=False)]
     for name in names:
         below = path + b"/" + name if path else name
         yield from _below(group, below, depth - 1)
@@ -140,12 +157,20 @@ def _below(group: int, path: bytes, depth: int) -> Iterator[bytes]:
 
 
 def _is_populated(group: int, path: bytes) -> bool:
-    """Ask version 2's events, which speak for the groups below too, else version 1's tasks."""
+    """Ask version 2's events, which speak for the groups below too, else version 1's tasks.
+
+    One that has gone meanwhile holds nobody.
+    """
     prefix = path + b"/" if path else b""
     try:
-        events = kernel.read_beneath(group, prefix + b"cgroup.events", _LIMIT)
-    except FileNotFoundError:
-        return bool(kernel.read_beneath(group, prefix + b"tasks", _LIMIT).strip())
+        try:
+            events = kernel.read_beneath(group, prefix + b"cgroup.events", _LIMIT)
+        except FileNotFoundError:
+            return bool(kernel.read_beneath(group, prefix + b"tasks", _LIMIT).strip())
+    except OSError as error:
+        if error.errno in {ENOENT, ENODEV}:
+            return False
+        raise
     return b"populated 0" not in events.splitlines()
 
 

@@ -11,17 +11,15 @@ lose them. It ends by itself, or by the deadline here.
 
 import os
 import stat
-from typing import Final
+from typing import Final, NamedTuple
 
-from reconciler import kernel
 from reconciler.act.blocked import Blocked
-from reconciler.act.record import Tally
+from reconciler.act.objects import ObjectId, find
+from reconciler.act.record import Kept, Tally
 from reconciler.model.ids import show
 from reconciler.model.outcome import BlockReason
-from reconciler.probe.documents import parse_state
 
-_STATE_LIMIT: Final = 8 << 20
-_SAID: Final = 300  # characters of what runc said
+_SAID: Final = 300  # bytes of what runc said
 
 
 def pick_runc(named: str, configured: str) -> str:
@@ -53,60 +51,70 @@ def belongs_to(path: bytes, *owners: int) -> bool:
     return True
 
 
-def is_torn(runc_state: bytes) -> bool:
-    """Tell whether runc's state of the container is there and cannot be read.
+def refuse_strangers(root: bytes, id_: bytes) -> None:
+    """Raise Blocked if others than root could have written a state, and the hooks in it.
 
-    Then nobody knows whether it had hooks, and runc could not run them either.
-    """
-    try:
-        directory = os.open(runc_state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        data = kernel.read_beneath(directory, b"state.json", _STATE_LIMIT)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    finally:
-        os.close(directory)
-    return parse_state(data) is None
-
-
-def run_hooks(runc: str, root: bytes, id_: bytes, seconds: float, tally: Tally) -> str:
-    """Call ``runc --root ROOT delete --force ID`` and wait for it.
-
-    Args:
-        runc: The binary's name or path.
-        root: runc's root for the namespace, which holds the state directory of the id.
-        id_: The container.
-        seconds: How long it may take.
-        tally: Told that something was done.
-
-    Raises:
-        Blocked: It is not installed, failed, or has not ended in time; or others than root could
-            have written the state, and with it the hooks that would run as root.
+    They would run as root.
     """
     if not belongs_to(b"/".join((root, id_, b"state.json")), 0, os.geteuid()):
         detail = f"others than root can write {show(root)}/{show(id_)}; its hooks are not run"
         raise Blocked(BlockReason.HOOKS, id_, detail)
-    binary = _find(runc)
+
+
+class Call(NamedTuple):
+    """How runc is called.
+
+    Attributes:
+        runc: The binary's name or path.
+        root: runc's root for the namespace, which holds the state directory of the id.
+        id: The container.
+        state: The state directory that was shown to be the bundle's.
+        seconds: How long it may take.
+    """
+
+    runc: str
+    root: bytes
+    id: bytes
+    state: ObjectId
+    seconds: float
+
+
+def run_hooks(call: Call, tally: Tally) -> str:
+    """Call ``runc --root ROOT delete --force ID`` and wait for it.
+
+    runc takes the container by its name, and would end another one that has this name by then. So
+    the state is compared right before. It is the lock of the name: runc makes no container while a
+    state of its name stands. What remains is that somebody else deletes this very state and makes
+    a container of the name anew, both in the milliseconds that runc takes to start and read.
+
+    Raises:
+        Kept: runc has deleted the container and complained: a hook failed. It runs no more hooks
+            then, ends with 0 all the same (1.1), and cannot be asked again.
+        Blocked: It is not installed, failed, or has not ended in time; or the state is another one
+            than was judged.
+    """
+    id_, state = call.id, b"/".join((call.root, call.id))
+    binary = _find(call.runc)
     if binary is None:
-        raise Blocked(BlockReason.HOOKS, os.fsencode(runc), "not found; poststop hooks need it")
+        name = os.fsencode(call.runc)
+        raise Blocked(BlockReason.HOOKS, name, "not found; poststop hooks need it")
+    if find(state) != call.state:
+        raise Blocked(BlockReason.CHANGED, id_, "runc's state is another one than was judged")
+    command = [os.fsencode(binary), b"--root", call.root, b"delete", b"--force", id_]
     said = os.memfd_create("runc")
     try:
-        code = _call(
-            [os.fsencode(binary), b"--root", root, b"delete", b"--force", id_], said, seconds
-        )
-        words = os.pread(said, _SAID, 0)
+        code = _call(command, said, call.seconds)
+        words = show(os.pread(said, _SAID, 0).strip())
     finally:
         os.close(said)
     if code is None:
-        raise Blocked(BlockReason.HOOKS, id_, f"runc delete has not ended after {seconds:g} s")
-    if code != 0:
-        reason = show(words.strip()) or f"exit code {code}"
-        raise Blocked(BlockReason.HOOKS, id_, f"runc delete failed: {reason}")
+        detail = f"runc delete has not ended after {call.seconds:g} s"
+        raise Blocked(BlockReason.HOOKS, id_, detail)
+    if code != 0 and find(state) == call.state:
+        raise Blocked(BlockReason.HOOKS, id_, f"runc delete failed: {words or f'exit code {code}'}")
     tally.others = True
+    if code != 0 or words:
+        raise Kept(f"poststop hooks failed: {words or f'exit code {code}'}")
     return "runc ran the poststop hooks"
 
 

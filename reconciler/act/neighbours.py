@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from reconciler import kernel
+from reconciler.act.going import is_going
 from reconciler.act.record import Kept
 from reconciler.model.evidence import CgroupState
 from reconciler.model.ids import BundleKey, show
@@ -27,11 +28,14 @@ class Neighbours:
     Args:
         around: The node.
         key: The bundle at hand.
+        even_going: Whether one that is being removed now counts, too. To what is dead it has no
+            more claim than the bundle at hand, and both must not leave it to each other.
     """
 
-    def __init__(self, around: Surroundings, key: BundleKey) -> None:
+    def __init__(self, around: Surroundings, key: BundleKey, *, even_going: bool = True) -> None:
         self._around = around
         self._key = key
+        self._even_going = even_going
         self._owners: dict[bytes, BundleKey | None] = {}
 
     def owner(self, path: bytes) -> BundleKey | None:
@@ -62,10 +66,15 @@ class Neighbours:
             for namespace in map(os.fsencode, os.listdir(tree)):
                 for id_ in ids:
                     other = BundleKey(namespace, id_)
-                    if other != self._key and _is_there(tree, other):
+                    if other != self._key and self._counts(tree, other):
                         yield other
         finally:
             os.close(tree)
+
+    def _counts(self, tree: int, other: BundleKey) -> bool:
+        if not _is_there(tree, other):
+            return False
+        return self._even_going or not is_going(tree, b"/".join(other))
 
     def _claims(self, other: BundleKey, path: bytes) -> bool:
         found = examine(self._around, other)

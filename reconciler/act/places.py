@@ -1,80 +1,110 @@
 """Places: directories outside the bundle that carry its id, removed below a root we were told.
 
 The root comes from the configuration and may itself be a symlink; below it nothing is followed and
-no mount is crossed. Which object the name means is asked just before, and no other is removed. The
-bundle still exists, so containerd cannot give its id, and with it these names, to another task.
+no mount is crossed. Which object the name meant was asked when the bundle was judged, and no other
+is removed: it is held open and compared, so that its number cannot be another's meanwhile.
+
+A runtime's state is shared between the containerds of a node. It is taken out of use by a rename
+first, as a bundle is, and looked at again: whoever made another of that name has it still, or has
+got it back, whole.
 """
 
 import os
-import stat
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, NamedTuple
 
 from reconciler import kernel
+from reconciler.act.objects import ObjectId, check_object, object_of
 from reconciler.act.record import Kept, Tally
 from reconciler.act.removal import remove_tree
-from reconciler.model.ids import BundleKey, Identity, show
+from reconciler.act.states import Owner, State, read_state
+from reconciler.model.ids import BundleKey, show
 
 _ROOT: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_HANDLE: Final = os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW
+_HIDDEN: Final = b".reconciler-"
+"""Put before the id of a state taken out of use: always the same, so that the next run finds what
+one that was killed began. No id begins with a dot."""
 
-RUNC_FILES: Final = (b"state.json", b"exec.fifo", b"notify.sock")
-"""What runc keeps in a state directory, besides its temporary ``state-*``."""
 
-
-def remove_place(root: bytes, key: BundleKey, tally: Tally, stop: Callable[[], bool]) -> bool:
+def remove_place(
+    root: bytes, key: BundleKey, judged: ObjectId | None, tally: Tally, stop: Callable[[], bool]
+) -> None:
     """Remove ``<root>/<namespace>/<id>`` and all below it.
 
-    Returns:
-        Whether there was such a directory.
-
     Raises:
+        Kept: It is not the object that was judged.
         Blocked: A mount, a symlink or the kernel is in the way.
+        FileNotFoundError: There is no such directory.
         OSError: It could not even be looked at.
     """
-    try:
-        parent = _open_namespace(root, key.namespace)
-    except FileNotFoundError:
-        return False
-    try:
-        found = kernel.statx(parent, key.id)
-        identity = Identity(found.dev, found.ino, found.mount_id)
-        tally.add(remove_tree(parent, key.id, identity, stop).entries)
-    except FileNotFoundError:
-        return False
-    finally:
-        os.close(parent)
-    return True
+    with _opened(root, key.namespace) as parent:
+        _Place(parent, tally, stop).remove(key.id, judged, show(key.id))
 
 
-def check_runc_state(root: bytes, key: BundleKey) -> None:
-    """Make sure that ``<root>/<namespace>/<id>`` looks like runc's, where a file named the root.
+def remove_state(
+    root: bytes, owner: Owner, judged: State | None, tally: Tally, stop: Callable[[], bool]
+) -> None:
+    """Remove a runtime's state directory ``<root>/<id>``, if it was shown to be the bundle's.
 
     Raises:
-        Kept: It holds something that runc does not write.
+        Kept: It was not, or another has its name by now.
+        Blocked: A mount, a symlink or the kernel is in the way.
         FileNotFoundError: There is no such directory.
+        OSError: It could not even be looked at.
     """
-    parent = _open_namespace(root, key.namespace)
-    try:
-        state = kernel.open_beneath(parent, key.id)
-    finally:
-        os.close(parent)
-    try:
-        if os.fstat(state).st_uid != os.geteuid():
-            raise Kept("runc's state directory belongs to somebody else")
-        for entry in os.listdir(state):
-            name = os.fsencode(entry)
-            if name not in RUNC_FILES and not name.startswith(b"state-"):
-                raise Kept(f"{show(name)} in runc's state directory is not runc's")
-            found = os.stat(name, dir_fd=state, follow_symlinks=False)
-            if stat.S_ISDIR(found.st_mode):
-                raise Kept(f"{show(name)} in runc's state directory is a directory")
-    finally:
-        os.close(state)
+    base, _, namespace = root.rpartition(b"/")
+    id_ = owner.key.id
+    hidden, what = _HIDDEN + id_, f"runc's state of {show(id_)}"
+    with _opened(base, namespace) as parent:
+        place = _Place(parent, tally, stop)
+        begun = read_state(root, owner, 0.0, hidden)
+        if begun is not None and begun.doubt:
+            place.rename(hidden, id_)
+        elif begun is not None:
+            place.remove(hidden, begun.id, show(hidden))
+        found = kernel.statx(parent, id_)
+        if judged is not None and judged.doubt:
+            raise Kept(f"{what} is kept: {judged.doubt}")
+        check_object(found, judged.id if judged else None, what)
+        place.rename(id_, hidden)
+        if judged is None or object_of(kernel.statx(parent, hidden)) != judged.id:
+            place.rename(hidden, id_)
+            raise Kept(f"{what} is another one than was judged")
+        place.remove(hidden, judged.id, what)
 
 
-def _open_namespace(root: bytes, namespace: bytes) -> int:
+class _Place(NamedTuple):
+    """A directory that holds what is removed, and what every removal there needs."""
+
+    parent: int
+    tally: Tally
+    stop: Callable[[], bool]
+
+    def rename(self, old: bytes, new: bytes) -> None:
+        kernel.renameat2(self.parent, old, self.parent, new)
+        self.tally.add()
+
+    def remove(self, name: bytes, judged: ObjectId | None, what: str) -> None:
+        handle = kernel.openat2(self.parent, name, _HANDLE, kernel.RESOLVE_STRICT)
+        try:
+            check_object(kernel.statx_handle(handle), judged, what)
+            if judged is not None:
+                removed = remove_tree(self.parent, name, judged.identity, self.stop)
+                self.tally.add(removed.entries)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def _opened(root: bytes, namespace: bytes) -> Iterator[int]:
     top = os.open(root, _ROOT)
     try:
-        return kernel.open_beneath(top, namespace)
+        parent = kernel.open_beneath(top, namespace)
     finally:
         os.close(top)
+    try:
+        yield parent
+    finally:
+        os.close(parent)

@@ -2,41 +2,66 @@
 
 Each function removes one kind and says in a line what it did. None of them is needed for another,
 so whatever one of them cannot do is a warning. All of them run while the bundle directory, the lock
-of the id, still stands.
+of the id, still stands. That lock holds in its own tree alone, so only those objects go that were
+pinned when the bundle was judged, and where a name is shared with other containerds of the node
+these are asked, too. Among them runc's state is the lock: runc makes no container while a state of
+its name stands, so the names are free again only once that has gone.
 """
 
 from reconciler.act.channel import CleanJob
-from reconciler.act.fifos import remove_fifo_dir, shares_id
+from reconciler.act.fifos import Times, remove_fifo_dir, shares_id
 from reconciler.act.groups import remove_group
+from reconciler.act.judged import Judged
 from reconciler.act.neighbours import Neighbours
-from reconciler.act.places import check_runc_state, remove_place
+from reconciler.act.places import remove_place, remove_state
 from reconciler.act.record import Kept, Tally
 from reconciler.act.second_look import Seen
-from reconciler.act.sockets import is_there, remove_socket
+from reconciler.act.sockets import hidden_path, is_there, remove_socket
+from reconciler.act.states import Owner
 from reconciler.act.workplace import Workplace
 from reconciler.model.evidence import Entries
 from reconciler.model.ids import show
 
 
 class Residue:
-    """The residue of one bundle, as the second look found it."""
+    """The residue of one bundle, as the look that judged it found it.
 
-    def __init__(self, place: Workplace, job: CleanJob, seen: Seen) -> None:
+    Args:
+        place: The worker's.
+        job: Which bundle.
+        seen: The look.
+        judged: The objects that were there.
+        born: When the bundle was made; None if nothing tells.
+    """
+
+    def __init__(
+        self, place: Workplace, job: CleanJob, seen: Seen, judged: Judged, born: float | None
+    ) -> None:
         self._place = place
         self._key = job.key
+        self._owner = Owner(job.manner.layout, job.key, job.identity)
         self._layout = job.manner.layout
         self._look = seen.look
         self._resources = seen.resources
+        self._judged = judged
+        self._born = born
 
     def remove_cgroups(self, tally: Tally) -> str:
         """Remove its groups in every hierarchy; what one hierarchy refuses does not keep others."""
         kept = []
-        around = self._place.node(self._layout, self._place.sweep())
-        neighbours = Neighbours(around, self._key)
+        if not self._resources.cgroups:
+            return ""
+        swept = self._place.sweep()
+        other = self._place.instances.user(self._layout, swept, self._key)
+        if other is not None:
+            raise Kept(other)
+        around = self._place.node(self._layout, swept)
+        neighbours = Neighbours(around, self._key, even_going=False)
         for group in self._resources.cgroups:
             try:
                 neighbours.refuse(b"/" + group.relative)
-                remove_group(group.mount, group.relative, self._key.id, tally)
+                judged = self._judged.objects.get(group.path)
+                remove_group(group.mount, group.relative, self._key.id, judged, tally)
             except Kept as reason:
                 kept.append(str(reason))
             except OSError as error:
@@ -46,19 +71,17 @@ class Residue:
         return f"{tally.mutations} cgroups" if tally.mutations else ""
 
     def remove_runc_state(self, tally: Tally) -> str:
-        """Remove runc's directory for it; one that a file named only if it looks like runc's."""
-        root, _, namespace = self._resources.runc_root.rpartition(b"/")
-        if namespace != self._key.namespace:
-            raise Kept(f"runc's root {show(self._resources.runc_root)} is not the namespace's")
-        if root != self._layout.runc_root:
-            check_runc_state(root, self._key)
-        remove_place(root, self._key, tally, self._place.stop)
+        """Remove the runtime's directory for it, if its content was shown to be the bundle's."""
+        root = self._resources.runc_root
+        if root.rpartition(b"/")[2] != self._key.namespace:
+            raise Kept(f"runc's root {show(root)} is not the namespace's")
+        remove_state(root, self._owner, self._judged.state, tally, self._place.stop)
         return ""
 
     def remove_socket(self, tally: Tally) -> str:
-        """Remove its dead shim's socket, unless another bundle names it too."""
+        """Remove its dead shim's socket, unless another bundle that stays names it too."""
         kept = []
-        for path in self._sockets():
+        for path in self._judged.sockets:
             if not is_there(path):
                 continue
             other = self._other_user(path)
@@ -66,7 +89,8 @@ class Residue:
                 kept.append(f"{show(other)} names the same socket")
                 continue
             try:
-                remove_socket(self._layout.sockets, path, tally)
+                judged = self._judged.allowed(path, hidden_path(path))
+                remove_socket(self._layout.sockets, path, judged, tally)
             except Kept as reason:
                 kept.append(str(reason))
         if kept:
@@ -86,17 +110,6 @@ class Residue:
             return None
         return self._place.users.others(self._layout.tasks, self._key, path)
 
-    def _sockets(self) -> tuple[bytes, ...]:
-        """Give the sockets of its shim: the one it names, and those a shim would have derived.
-
-        An abstract one (it begins with NUL) went with its shim.
-        """
-        shim, key = self._look.shim, self._key
-        named = shim.socket if shim.socket and shim.socket.startswith(b"/") else None
-        own = self._layout.shim_socket(key.namespace, key.id)
-        group = self._layout.shim_socket(key.namespace, shim.group) if shim.group else None
-        return tuple(dict.fromkeys(path for path in (named, own, group) if path is not None))
-
     def remove_fifos(self, tally: Tally) -> str:
         """Remove the directories of its standard streams, if the id is this bundle's alone."""
         place, key, fifos = self._place, self._key, self._layout.fifos
@@ -105,11 +118,21 @@ class Residue:
             return ""
         if shares_id(self._layout.tasks, key):
             raise Kept("another namespace has a bundle of this id")
+        other = place.instances.user_of_id(self._layout, place.sweep(), key.id)
+        if other is not None:
+            raise Kept(other)
+        times, kept = Times(self._born, place.clock.wall()), []
         for number in numbers:
-            remove_fifo_dir(fifos, number, key.id, place.open_fifos(), tally)
+            try:
+                remove_fifo_dir(fifos, number, key.id, times, tally)
+            except Kept as reason:
+                kept.append(f"FIFOs in {show(number)}: {reason}")
+        if kept:
+            raise Kept("; ".join(kept))
         return ""
 
     def remove_work_dir(self, tally: Tally) -> str:
         """Remove its directory in containerd's persistent tree."""
-        remove_place(self._layout.work, self._key, tally, self._place.stop)
+        judged = self._judged.objects.get(b"/".join((self._layout.work, *self._key)))
+        remove_place(self._layout.work, self._key, judged, tally, self._place.stop)
         return ""

@@ -11,6 +11,7 @@ import stat
 from typing import Final
 
 from reconciler import kernel
+from reconciler.act.objects import ObjectId, object_of
 from reconciler.act.record import Kept, Tally
 from reconciler.model.ids import show
 
@@ -26,8 +27,13 @@ def is_there(path: bytes) -> bool:
     Raises:
         OSError: That cannot be told.
     """
+    return _is_name(path) or _is_name(hidden_path(path))
+
+
+def hidden_path(path: bytes) -> bytes:
+    """Give the path a socket has once it was taken out of use."""
     directory, _, name = path.rpartition(b"/")
-    return _is_name(path) or _is_name(directory + b"/" + _HIDDEN + name)
+    return directory + b"/" + _HIDDEN + name
 
 
 def _is_name(path: bytes) -> bool:
@@ -38,19 +44,20 @@ def _is_name(path: bytes) -> bool:
     return True
 
 
-def remove_socket(sockets: bytes, path: bytes, tally: Tally) -> bool:
+def remove_socket(sockets: bytes, path: bytes, judged: frozenset[ObjectId], tally: Tally) -> bool:
     """Unlink the socket at ``path`` if nobody listens on it.
 
     Args:
         sockets: The directory shims put their sockets in; one that lies elsewhere is kept.
         path: The socket's path.
+        judged: What had the path, or the name it is hidden by, when the bundle was judged.
         tally: Counts what was done.
 
     Returns:
         Whether there was one.
 
     Raises:
-        Kept: It is alive, is no socket, or lies elsewhere.
+        Kept: It is alive, is no socket, is not one that was judged, or lies elsewhere.
         OSError: The kernel refused.
     """
     directory, _, name = path.rpartition(b"/")
@@ -61,40 +68,60 @@ def remove_socket(sockets: bytes, path: bytes, tally: Tally) -> bool:
     except FileNotFoundError:
         return False
     try:
-        return _remove(parent, name, tally)
+        return _Removal(parent, name, judged, tally).run()
     finally:
         os.close(parent)
 
 
-def _remove(parent: int, name: bytes, tally: Tally) -> bool:
-    hidden = _HIDDEN + name
-    finished = _finish(parent, hidden, name, tally)
-    try:
-        found = kernel.statx(parent, name)
-    except FileNotFoundError:
-        return finished
-    if not stat.S_ISSOCK(found.mode):
-        raise Kept(f"{show(name)} is not a socket")
-    if _is_alive(parent, name):
-        raise Kept(f"somebody listens on {show(name)}")
-    kernel.renameat2(parent, name, parent, hidden)
-    tally.add()
-    return _finish(parent, hidden, name, tally)
+class _Removal:
+    """The removal of one socket from an open directory."""
 
+    def __init__(self, parent: int, name: bytes, judged: frozenset[ObjectId], tally: Tally) -> None:
+        self._parent = parent
+        self._name = name
+        self._hidden = _HIDDEN + name
+        self._judged = judged
+        self._tally = tally
 
-def _finish(parent: int, hidden: bytes, name: bytes, tally: Tally) -> bool:
-    """Remove what has the hidden name, unless somebody listens on it: that gets its name back."""
-    try:
-        found = kernel.statx(parent, hidden)
-    except FileNotFoundError:
-        return False
-    if not stat.S_ISSOCK(found.mode) or _is_alive(parent, hidden):
-        kernel.renameat2(parent, hidden, parent, name)
-        tally.add()
-        raise Kept(f"somebody has begun to use {show(name)}")
-    os.unlink(hidden, dir_fd=parent)
-    tally.add()
-    return True
+    def run(self) -> bool:
+        finished = self._finish()
+        try:
+            found = kernel.statx(self._parent, self._name)
+        except FileNotFoundError:
+            return finished
+        what = show(self._name)
+        if not stat.S_ISSOCK(found.mode):
+            raise Kept(f"{what} is not a socket")
+        if object_of(found) not in self._judged:
+            raise Kept(f"{what} is another socket than was judged")
+        if _is_alive(self._parent, self._name):
+            raise Kept(f"somebody listens on {what}")
+        try:
+            self._rename(self._name, self._hidden)
+        except FileNotFoundError:
+            return finished
+        return self._finish()
+
+    def _finish(self) -> bool:
+        """Remove what has the hidden name, if it was judged and nobody listens on it.
+
+        Anything else gets its name back.
+        """
+        try:
+            found = kernel.statx(self._parent, self._hidden)
+            is_dead = stat.S_ISSOCK(found.mode) and not _is_alive(self._parent, self._hidden)
+            if not is_dead or object_of(found) not in self._judged:
+                self._rename(self._hidden, self._name)
+                raise Kept(f"somebody has begun to use {show(self._name)}")
+            os.unlink(self._hidden, dir_fd=self._parent)
+        except FileNotFoundError:
+            return False  # whoever removes another bundle that named it was faster
+        self._tally.add()
+        return True
+
+    def _rename(self, old: bytes, new: bytes) -> None:
+        kernel.renameat2(self._parent, old, self._parent, new)
+        self._tally.add()
 
 
 def _is_alive(parent: int, name: bytes) -> bool:

@@ -15,8 +15,11 @@ from typing import Final
 from reconciler import kernel
 from reconciler.act.blocked import Blocked, blocked_by
 from reconciler.act.channel import CleanJob, FinishJob, KillJob
+from reconciler.act.fifos import birth_of
+from reconciler.act.going import announce
 from reconciler.act.holders import holders
-from reconciler.act.hooks import is_torn, pick_runc, run_hooks
+from reconciler.act.hooks import Call, pick_runc, refuse_strangers, run_hooks
+from reconciler.act.judged import Judged, pin
 from reconciler.act.record import Kept, Record, Tally
 from reconciler.act.removal import hide, remove_mount_point, remove_tree
 from reconciler.act.residue import Residue
@@ -112,6 +115,9 @@ class _Cleanup:
         self._bundle = -1
         self._namespace = -1
         self._seen: Seen | None = None
+        self._judged = Judged()
+        self._born: float | None = None
+        self._hooks_ran = False
         self.record = Record(place.clock, place.note, place.stop)
         self.holders: tuple[Holder, ...] = ()
 
@@ -136,9 +142,16 @@ class _Cleanup:
                 raise
         self._keep_lock()
         record.core("hooks", self._run_hooks)
+        if self._hooks_ran:
+            # They may have taken long, and runc frees the id before it runs them: it may be
+            # another's by now. So nothing counts that was seen before.
+            self._place.sweep(anew=True)
+            record.core("guards", self._look)
+            self._keep_lock()
         record.core("unmount", self._unmount)
         record.core("rootfs", self._remove_rootfs)
-        residue = Residue(self._place, self._job, self._now)
+        announce(self._bundle)
+        residue = Residue(self._place, self._job, self._now, self._judged, self._born)
         for name, remove in (
             ("cgroup", residue.remove_cgroups),
             ("runc-state", residue.remove_runc_state),
@@ -171,6 +184,9 @@ class _Cleanup:
         found = kernel.statx_handle(self._bundle)
         if Identity(found.dev, found.ino, found.mount_id) != job.identity:
             raise NotLeftover("it was replaced while we looked", seen.look)
+        self._born = birth_of(self._bundle)
+        old = self._place.clock.wall() - job.manner.settle
+        self._judged = pin(job, seen, old, self._judged.state)
         return seen.judgement.reason
 
     def _keep_lock(self) -> None:
@@ -200,14 +216,19 @@ class _Cleanup:
         return "containerd deleted the task"
 
     def _run_hooks(self, tally: Tally) -> str:
-        manner, resources = self._job.manner, self._now.resources
+        manner, resources, state = self._job.manner, self._now.resources, self._judged.state
         if not resources.has_poststop_hooks:
-            if resources.runc_state is not None and is_torn(resources.runc_state):
+            if state is not None and state.torn:
                 raise Kept("runc's state is torn: poststop hooks, if it had any, do not run")
             return ""
-        runc = pick_runc(resources.runc, manner.runc)
         root, id_ = resources.runc_root, self._job.key.id
-        return run_hooks(runc, root, id_, manner.hook_seconds, tally)
+        refuse_strangers(root, id_)
+        if state is None or state.doubt:
+            why = state.doubt if state else "it is gone"
+            raise Kept(f"poststop hooks in runc's state do not run: {why}")
+        runc = pick_runc(resources.runc, manner.runc)
+        self._hooks_ran = True
+        return run_hooks(Call(runc, root, id_, state.id, manner.hook_seconds), tally)
 
     def _unmount(self, tally: Tally) -> str:
         judged = frozenset(mount.mount_id for mount in self._now.look.mounts)

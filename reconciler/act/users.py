@@ -10,6 +10,7 @@ import os
 from typing import Final
 
 from reconciler import kernel
+from reconciler.act.going import is_going
 from reconciler.clock import SystemClock
 from reconciler.model.ids import BundleKey
 from reconciler.probe import documents
@@ -32,7 +33,7 @@ class SocketUsers:
         self._until = 0.0
 
     def others(self, tree: bytes, key: BundleKey, socket: bytes) -> bytes | None:
-        """Give the id of another bundle of the namespace that names the socket, if there is one.
+        """Give the id of another bundle of the namespace that names the socket and stays, if any.
 
         Raises:
             OSError: The namespace cannot be read.
@@ -45,7 +46,8 @@ class SocketUsers:
         try:
             self._refresh(tree, key.namespace, namespace)
             ids = self._users.get(socket, set()) - {key.id}
-            return next((id_ for id_ in sorted(ids) if _is_there(namespace, id_)), None)
+            staying = (id_ for id_ in sorted(ids) if _stays(namespace, id_))
+            return next(staying, None)
         finally:
             os.close(namespace)
 
@@ -78,9 +80,9 @@ def _named_socket(namespace: int, id_: bytes) -> bytes | None:
     return None
 
 
-def _is_there(namespace: int, id_: bytes) -> bool:
+def _stays(namespace: int, id_: bytes) -> bool:
     try:
         kernel.statx(namespace, id_)
     except FileNotFoundError:
         return False
-    return True
+    return not is_going(namespace, id_)

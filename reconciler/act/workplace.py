@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 from reconciler.act.channel import LookJob
-from reconciler.act.fifos import FifoDirs, open_fifos
+from reconciler.act.fifos import FifoDirs
+from reconciler.act.instances import Instances
 from reconciler.act.record import Note
 from reconciler.act.users import SocketUsers
 from reconciler.clock import SystemClock
@@ -48,9 +49,9 @@ class Workplace:
         self.stop = stop
         self.users = SocketUsers(clock)
         self.fifo_dirs = FifoDirs(clock)
+        self.instances = Instances()
         self.points = MountPoints(clock)
         self._sweep = Fresh(clock, sweep)
-        self._open_fifos = Fresh(clock, open_fifos)
         self._node = _Node(clock, self.points)
         self._afar: Surroundings | None = None
 
@@ -79,10 +80,6 @@ class Workplace:
         around.refresh()
         with around.handles:
             return tuple([look_at(around, key, job.annotation_keys) for key in job.keys])
-
-    def open_fifos(self) -> frozenset[bytes]:
-        """Give the names of the stream FIFOs that somebody has open."""
-        return self._open_fifos.get()
 
 
 class _Node:

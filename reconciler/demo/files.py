@@ -47,8 +47,8 @@ def contents(task: Task) -> dict[bytes, bytes]:
     }
 
 
-def runc_state(task: Task) -> bytes:
-    """Give runc's own state.json, with what is read of it."""
+def runc_state(task: Task, bundle: bytes) -> bytes:
+    """Give runc's own state.json, with what is read of it; ``bundle`` is where that lies."""
     return msgspec.json.encode(
         {
             "id": show(task.key.id),
@@ -56,7 +56,7 @@ def runc_state(task: Task) -> bytes:
             "init_process_start": task.start_ticks,
             "created": "2024-01-01T00:00:00Z",
             "cgroup_paths": {},
-            "config": {"Hooks": {}},
+            "config": {"labels": ["bundle=" + os.fsdecode(bundle)], "Hooks": {}},
         }
     )
 

@@ -133,7 +133,7 @@ class DemoNode:
                     (bundle / os.fsdecode(name)).write_bytes(content)
         if b"state.json" not in role.missing:
             state.mkdir(parents=True)
-            (state / "state.json").write_bytes(runc_state(task))
+            (state / "state.json").write_bytes(runc_state(task, os.fsencode(bundle)))
         if role.data:
             (bundle / "rootfs" / "data").write_bytes(DATA)
         if not (role.shim or role.init):

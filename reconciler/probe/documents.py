@@ -91,6 +91,7 @@ class RuncConfig(msgspec.Struct, frozen=True):
 class RuncState(msgspec.Struct, frozen=True):
     """runc's ``state.json``."""
 
+    id: str = ""
     init_process_pid: int = 0
     init_process_start: int = 0
     cgroup_paths: dict[str, str] | None = None
@@ -180,7 +181,7 @@ def parse_state(data: bytes) -> RuncState | None:
 def salvage_state(data: bytes) -> RuncState:
     """Make out pid and start time in a torn ``state.json``; they stand at its beginning."""
     found = {match[1]: int(match[2]) for match in _SALVAGE.finditer(data[:_PATH_MAX])}
-    return RuncState(found.get(b"pid", 0), found.get(b"start", 0))
+    return RuncState("", found.get(b"pid", 0), found.get(b"start", 0))
 
 
 def parse_status(data: bytes) -> CrunStatus | None:

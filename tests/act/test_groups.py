@@ -9,6 +9,7 @@ import pytest
 
 from reconciler.act import groups
 from reconciler.act.blocked import Blocked
+from reconciler.act.objects import find
 from reconciler.act.record import Tally
 from reconciler.model.outcome import BlockReason
 from reconciler.probe import cgroups, mounts
@@ -36,7 +37,9 @@ def remove(scope: Path) -> int:
     """Remove a scope and say how many groups that were."""
     tally = Tally()
     mount, inner = scope.parents[1], scope.relative_to(scope.parents[1])
-    groups.remove_group(os.fsencode(mount), os.fsencode(inner), b"c1", tally)
+    groups.remove_group(
+        os.fsencode(mount), os.fsencode(inner), b"c1", find(os.fsencode(scope)), tally
+    )
     return tally.mutations
 
 

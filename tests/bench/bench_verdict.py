@@ -114,5 +114,5 @@ def _start(
     task = Task(key, init.pid, init.start_ticks, socket, None, layout.runc_root)
     for file, content in contents(task).items():
         (bundle / os.fsdecode(file)).write_bytes(content)
-    (state / "state.json").write_bytes(runc_state(task))
+    (state / "state.json").write_bytes(runc_state(task, os.fsencode(bundle)))
     return key, (shim, init)

@@ -149,7 +149,9 @@ class Site:
         work = self.work / NAMESPACE / id_
         for directory in (state, work):
             directory.mkdir(parents=True)
-        (state / "state.json").write_bytes(runc_state(task))
+        (state / "state.json").write_bytes(
+            runc_state(task, os.fsencode(self.tree / NAMESPACE / id_))
+        )
         (fresh / "work").symlink_to(work)
         then = time.time() - LONG_AGO
         for path in (*fresh.iterdir(), fresh):

@@ -284,7 +284,7 @@ def _evil(on: Ground, name: str) -> Path:
 def the_runtime_is_not_roots(on: Ground, bundle: Bundle) -> None:
     on.have_runc()
     _rewrite(bundle.path / "options.json", binary_name=str(_evil(on, "runc")))
-    hooks = {"Hooks": {"poststop": [{"path": "/bin/true"}]}}
+    hooks = {"Hooks": {"poststop": [{"path": "/bin/true"}]}, "labels": [f"bundle={bundle.path}"]}
     _rewrite(bundle.runc_state / "state.json", config=hooks)
 
 
@@ -295,7 +295,7 @@ def the_hooks_are_not_roots(on: Ground, bundle: Bundle) -> None:
     state = root / "default" / bundle.path.name
     state.mkdir(parents=True)
     told = json.loads((bundle.runc_state / "state.json").read_text())
-    told["config"] = {"Hooks": {"poststop": [{"path": str(_evil(on, "hook"))}]}}
+    told["config"] |= {"Hooks": {"poststop": [{"path": str(_evil(on, "hook"))}]}}
     (state / "state.json").write_text(json.dumps(told))
     for path in (root, root / "default", state, state / "state.json"):
         os.chown(path, 1000, 1000)

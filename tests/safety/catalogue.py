@@ -129,6 +129,12 @@ OWNERSHIP: Final = {
     "a container in or below another's cgroup": "lives; whose it is, is said",
     "a reused pid whose cgroup path contains the id": "lives, whatever the names say",
     "the same name in another containerd": "nothing of it is ended",
+    "residue replaced between look and removal": "the new object lives, whichever kind it is",
+    "an id started by another containerd while hooks run": "its state and container live",
+    "runc's state of another tree's bundle": "kept, named; its hooks are not run",
+    "FIFOs of a client that comes later": "kept until nobody waits so long",
+    "two removed at once that share a thing": "it goes with the later one",
+    "a poststop hook that fails": "a warning in table, JSON, log and metric",
 }
 
 CONTROLS: Final = {

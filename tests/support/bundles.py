@@ -117,12 +117,13 @@ class Site:
         annotations: dict[str, str] | None = None,
         hooks: list[dict[str, object]] | None = None,
     ) -> Bundle:
-        """Make a complete dead bundle, as it was left an hour ago; see :meth:`unique`.
-
-        FIFOs of its streams only if asked for: who has one open cannot be told everywhere.
-        """
+        """Make a complete dead bundle, as it was left an hour ago; see :meth:`unique`."""
         id_ = self.unique(id_)
         made = self._paths(id_, namespace, cgroups=cgroups)
+        if fifos:  # its client makes them before it asks for the task
+            made.fifos.mkdir(parents=True)
+            for end in ("stdin", "stdout", "stderr"):
+                os.mkfifo(made.fifos / f"{id_}-{end}")
         for path in (made.rootfs, made.work, made.runc_state):
             path.mkdir(parents=True)
         for group in made.cgroups:
@@ -131,10 +132,6 @@ class Site:
         self._write_files(made, annotations or {})
         self._write_runc_state(made, hooks or [])
         listen(made.socket).close()
-        if fifos:
-            made.fifos.mkdir(parents=True)
-            for end in ("stdin", "stdout", "stderr"):
-                os.mkfifo(made.fifos / f"{id_}-{end}")
         self._age(made)
         if mounted:
             self.mount_rootfs(made)
@@ -207,7 +204,11 @@ class Site:
             "init_process_pid": self.dead_pid,
             "init_process_start": 12345,
             "created": "2024-01-01T00:00:00.0Z",
-            "config": {"rootfs": str(made.rootfs), "Hooks": {"poststop": hooks}},
+            "config": {
+                "rootfs": str(made.rootfs),
+                "labels": [f"bundle={made.path}"],
+                "Hooks": {"poststop": hooks},
+            },
             "cgroup_paths": paths,
         }
         (made.runc_state / "state.json").write_text(json.dumps(state))
