@@ -5,7 +5,7 @@ from typing import Final
 
 from reconciler.cli import styles
 from reconciler.cli.table import Cell, Column, Table
-from reconciler.model.outcome import Result
+from reconciler.model.outcome import Result, StepResult
 from reconciler.telemetry import words
 from reconciler.telemetry.shapes import Bundle, Clean, CleanSummary, DebrisShape, ResultShape, Scan
 
@@ -106,7 +106,7 @@ def results(shown: Sequence[ResultShape]) -> Table:
                 Cell(one.result, styles.RESULT_STYLES.get(one.result, "")),
                 Cell(f"{one.seconds * 1000:.1f}ms" if one.steps else "-"),
                 Cell(str(len(one.steps) or "-")),
-                Cell(blocked_by(one)),
+                Cell("; ".join((*filter(None, [blocked_by(one)]), *warnings_of(one)))),
             ]
         )
     return table
@@ -158,6 +158,15 @@ def blocked_by(one: ResultShape) -> str:
     reason = "" if one.detail.startswith(one.reason) else one.reason
     who = ", ".join(f"pid {held.pid} {held.name} ({held.how})" for held in one.holders)
     return "; ".join(part for part in (reason, one.detail, who and f"held by {who}") if part)
+
+
+def warnings_of(one: ResultShape) -> list[str]:
+    """Say what went wrong, or was left on purpose, without holding anything up."""
+    return [
+        f"warning: {step.step}: {step.detail}"
+        for step in one.steps
+        if step.result == StepResult.WARNING.value
+    ]
 
 
 def with_cause(reason: str, cause: str) -> str:

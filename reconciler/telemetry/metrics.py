@@ -26,7 +26,7 @@ from reconciler.model.observations import (
     Observation,
     Stamp,
 )
-from reconciler.model.outcome import Outcome, Result
+from reconciler.model.outcome import Outcome, Result, StepResult
 from reconciler.ports import Clock, Watcher
 from reconciler.telemetry.gauges import PREFIX, AtScrape, Namespaces
 
@@ -72,6 +72,12 @@ class Metrics:
         self._mutations = Counter(
             PREFIX + "mutations",
             "Mutating system calls that succeeded, by step.",
+            ["step"],
+            registry=reg,
+        )
+        self._warnings = Counter(
+            PREFIX + "cleanup_warnings",
+            "Steps of attempts to clean that left something or went wrong and held nothing up.",
             ["step"],
             registry=reg,
         )
@@ -155,6 +161,7 @@ class Metrics:
             self._ages.observe(view.age_seconds)
         for step in outcome.steps:
             self._mutations.labels(step.step).inc(step.mutations)
+            self._warnings.labels(step.step).inc(step.result is StepResult.WARNING)
 
     def _count_guards(self, checked: GuardsChecked) -> None:
         refused = {refusal.guard for refusal in checked.refused}

@@ -15,7 +15,7 @@ from reconciler.decide.policy import Orphans, Policy
 from reconciler.decide.verdicts import RULES
 from reconciler.model.evidence import InitState, Look, Mount, ShimState
 from reconciler.model.ids import BundleKey
-from reconciler.model.outcome import Result
+from reconciler.model.outcome import Result, Step, StepResult
 from reconciler.telemetry import shapes, words
 from tests.telemetry.test_shapes import LAYOUT, LOOK, OUTCOME, VIEW
 
@@ -95,6 +95,18 @@ def test_blocked_says_what_is_in_the_way_and_who() -> None:
     assert render.failures(done) == [
         "k8s.io/web blocked: busy; rootfs is busy; held by pid 17 sleep (cwd)"
     ]
+
+
+@pytest.mark.fault("a poststop hook that fails")
+def test_warnings_of_a_cleanup_are_in_its_row() -> None:
+    steps = (
+        Step("hooks", StepResult.WARNING, "poststop hooks failed: exit status 3"),
+        Step("unmount", StepResult.DONE, mutations=1),
+    )
+    done = replace(OUTCOME, result=Result.CLEANED, reason=None, detail="", holders=(), steps=steps)
+    row = render.results([shapes.outcome(done, LAYOUT)]).plain().splitlines()[1]
+    assert row.endswith("warning: hooks: poststop hooks failed: exit status 3")
+    assert "unmount" not in row
 
 
 def test_names_can_be_typed_again() -> None:

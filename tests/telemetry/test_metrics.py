@@ -82,8 +82,11 @@ def test_an_outcome_counts_once_with_age_duration_and_system_calls(scraped: Scra
     steps = (
         Step("unmount", StepResult.DONE, mutations=2),
         Step("bundle", StepResult.DONE, "", 0, 9),
+        Step("hooks", StepResult.WARNING, "poststop hooks failed"),
     )
     scraped.tell(Outcome(key(), Identity(1, 1, 1), Result.CLEANED, steps=steps, seconds=0.004))
+    assert scraped.value("cleanup_warnings_total", step="hooks") == 1
+    assert scraped.value("cleanup_warnings_total", step="bundle") == 0
     assert scraped.value("cleanups_total", namespace="ns", result="cleaned") == 1
     assert scraped.value("cleanups_total", namespace="ns", result="failed") == 0
     assert scraped.value("mutations_total", step="unmount") == 2
