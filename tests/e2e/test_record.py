@@ -64,21 +64,22 @@ def session(node: Node, size: int) -> None:
         gone(node, [*deleted, *lost])
 
 
+@pytest.mark.parametrize("size", [60, pytest.param(201, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("backend", ["inotify", "watchfiles"])
 def test_a_long_session_replays_alike_ten_times_of_ten(
-    node: Node, tmp_path: Path, backend: str
+    node: Node, tmp_path: Path, backend: str, size: int
 ) -> None:
     journal = tmp_path / "session.jsonl"
     recording = ("--backend", backend, "--record", journal)
     with product.watching(node, *ENFORCE, *recording) as watching:
         watching.wait_ready("up")
-        session(node, 201)
+        session(node, size)
         watching.wait_quiet(2.0)
         assert watching.stop() == INTERRUPTED
     result = alike(journal, times=10)
     met = {told.id for told in result.told if told.action == "judge"}
-    assert {f"task-{n}" for n in range(201)} <= met
-    assert {f"{node.namespace}/task-{n}" for n in range(0, 201, 3)} <= result.cleaned.keys()
+    assert {f"task-{n}" for n in range(size)} <= met
+    assert {f"{node.namespace}/task-{n}" for n in range(0, size, 3)} <= result.cleaned.keys()
     told = {told.action for told in result.told}
     assert {"judge", "clean", "vanish", "die"} <= told
     kept(node, journal, f"session-{backend}")

@@ -48,13 +48,13 @@ def test_nothing_is_cleaned_under_a_containerd_that_comes_back_in_other_namespac
 ) -> None:
     keeper, victim = node.run("keeper"), node.run("victim")
     before = Snapshot.take(node, [keeper])
-    with product.watching(node, "--enforce", "--grace", "3s", "--threshold", "0s") as watching:
+    with product.watching(node, *ENFORCE) as watching:
         watching.wait_ready("up")
         watching.wait_for("verdict", victim, verdict="running")
         node.crash(victim)
         node.restart("unshare", "--mount", "--propagation", "private", unseen=[victim])
         watching.wait_since(0.0, {"event": "guards", "ok": False})
-        watching.wait_quiet(4.0)  # longer than the grace
+        watching.wait_quiet(2 * GRACE)
         assert remains(node, victim.id) != []
         node.containerd.kill()
         node.restart(unseen=[victim])

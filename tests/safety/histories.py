@@ -1,6 +1,6 @@
 """Play random histories of a simulated node, in virtual time; see `tests.safety.machine`.
 
-    python -m tests.safety.histories                        3,000, half of them in each shard
+    python -m tests.safety.histories                        1,500, half of them in each shard
     python -m tests.safety.histories --count 100000         more of them
     python -m tests.safety.histories --seed 7 --shard 1/2   the second half of a run, again
 
@@ -21,7 +21,9 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.safety.machine import NodeMachine
 
-COUNT = 3_000
+COUNT = 1_500
+"""In a minute; `make soak` plays a hundred thousand."""
+
 A_ROUND = 2_500
 """Histories of one seed: Hypothesis remembers all it has played, and is the slower for it."""
 STEPS = 40
