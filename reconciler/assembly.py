@@ -22,11 +22,22 @@ from reconciler.containerd.client import ContainerdClient
 from reconciler.containerd.events import Events
 from reconciler.containerd.tasks import Singles
 from reconciler.decide.policy import Policies
-from reconciler.model.evidence import Containerd, Look, Sweep
+from reconciler.model.evidence import Containerd, Look, PartialLook, Sweep
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Guard, Refusal
-from reconciler.ports import Emit, Exits, Eyes, Guards, Lookers, Source, Stages, Watcher, Witnesses
+from reconciler.ports import (
+    Emit,
+    Exits,
+    Eyes,
+    FarLookers,
+    Guards,
+    Lookers,
+    Source,
+    Stages,
+    Watcher,
+    Witnesses,
+)
 from reconciler.probe.mounts import MountTable, index
 from reconciler.probe.namespaces import tree_mount
 from reconciler.probe.narrow import NarrowEyes
@@ -109,9 +120,24 @@ class FarEyes(Lookers):
         self._eyes = eyes
 
     @override
-    async def look(self, keys: Sequence[BundleKey]) -> Sequence[Look | None] | None:
+    async def look(self, keys: Sequence[BundleKey]) -> Sequence[Look | PartialLook | None] | None:
         """Look in a worker, which can be killed should it hang."""
         return await self._executor.look(keys, self._eyes.annotation_keys)
+
+
+class KillableEyes(FarLookers):
+    """Workers that look where the parent may not: each can be killed should it hang."""
+
+    def __init__(self, executor: Executor, eyes: TreeEyes) -> None:
+        self._executor = executor
+        self._eyes = eyes
+
+    @override
+    async def look(
+        self, keys: Sequence[BundleKey], places: frozenset[bytes]
+    ) -> Sequence[Look | None] | None:
+        """Look in a worker."""
+        return await self._executor.look_far(keys, self._eyes.annotation_keys, places)
 
 
 class OwnTreeGuards(Guards):
@@ -229,6 +255,7 @@ async def opened(
                 hands=executor,
                 guards=OwnTreeGuards(guards) if setup.own_tree else guards,
                 exits=exits,
+                far=KillableEyes(executor, eyes),
                 watcher=watcher,
                 sources=sources,
             )

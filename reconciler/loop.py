@@ -31,7 +31,15 @@ from reconciler.decide.decisions import (
 )
 from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies
-from reconciler.model.evidence import Containerd, InitState, Look, Node, ShimState, Sweep
+from reconciler.model.evidence import (
+    Containerd,
+    InitState,
+    Look,
+    Node,
+    PartialLook,
+    ShimState,
+    Sweep,
+)
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
     Doubt,
@@ -49,6 +57,7 @@ from reconciler.model.outcome import Outcome
 from reconciler.nodesource import NodeSource
 from reconciler.ports import Source, Stages
 from reconciler.probe.piles import Helpers
+from reconciler.probe.remote import RemoteLooks
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -75,6 +84,9 @@ class Loop:
         self._inbox: deque[tuple[Stamp, Observation]] = deque()
         self._looks: dict[BundleKey, HintKind] = {}
         self._helpers = Helpers(stages.eyes.others, self._looks, self._hear_of_look)
+        self._remote = RemoteLooks(
+            stages.far, stages.clock, self._errand, self._hear_of_far_look, self._want_look
+        )
         self._listings: dict[bytes | None, DoubtKind] = {}
         self._errands = 0
         self._bell = anyio.Event()
@@ -220,20 +232,30 @@ class Loop:
                 key = next(iter(self._looks))
                 del self._looks[key]
                 self._helpers.overtake(key)
-                look = stages.eyes.look(key)
-                if look is not None:
-                    self._expect_exits(key, look)
-                self._take(self._now(), Looked(key, look))
+                look = self._remote.whole(key, stages.eyes.look(key))
+                if not isinstance(look, PartialLook):
+                    self._take(self._now(), self._looked(key, look))
                 if stages.clock.monotonic() >= end:
                     break
         if not self._looks and self._helpers.resting:
             # The emptied one is as large as the listing was.
             self._looks = self._helpers.waiting = {}
 
-    def _hear_of_look(self, key: BundleKey, look: Look | None) -> None:
+    def _hear_of_look(self, key: BundleKey, look: Look | PartialLook | None) -> None:
+        look = self._remote.whole(key, look)
+        if not isinstance(look, PartialLook):
+            self.emit(self._looked(key, look))
+
+    def _hear_of_far_look(self, key: BundleKey, look: Look | None) -> None:
+        self.emit(self._looked(key, look))
+
+    def _want_look(self, key: BundleKey, why: HintKind = HintKind.CHANGED) -> None:
+        self._looks.setdefault(key, why)
+
+    def _looked(self, key: BundleKey, look: Look | None) -> Looked:
         if look is not None:
             self._expect_exits(key, look)
-        self.emit(Looked(key, look))
+        return Looked(key, look)
 
     def _expect_exits(self, key: BundleKey, look: Look) -> None:
         """Watch the processes of a bundle.
@@ -271,7 +293,7 @@ class Loop:
                 listener.decided(stamp, decision)
             match decision:
                 case LookAt():
-                    self._looks.setdefault(decision.key, decision.why)
+                    self._want_look(decision.key, decision.why)
                 case Relist():
                     self._listings[decision.namespace] = decision.why
                 case AskNode():
@@ -280,6 +302,7 @@ class Loop:
                 case Clean() | FinishRemoval():
                     self._errand(partial(self._send, decision))
                 case Vanished():
+                    self._remote.forget(decision.key)
                     self._known_shims.pop(decision.key, None)
                     self._stages.exits.forget(decision.key)
                 case Judged() | Died() | OverBudget() | Braked():
@@ -314,8 +337,12 @@ class Loop:
 
     async def _send(self, request: Clean | FinishRemoval) -> None:
         """Send hands, if they are still wanted at the moment at which a worker is free."""
-        node = await self._hear_node(request.key)
         stages, key, identity = self._stages, request.key, request.identity
+        blocked = await self._remote.refusal(key, identity)
+        if blocked is not None:
+            self.emit(blocked)
+            return
+        node = await self._hear_node(key)
 
         def permit() -> Outcome | None:
             return self.engine.refusal(request, stages.clock.monotonic(), self._refused)

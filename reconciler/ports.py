@@ -12,7 +12,7 @@ from typing import Protocol
 from reconciler.clock import Bell
 from reconciler.decide.decisions import Decision
 from reconciler.decide.policy import Policies
-from reconciler.model.evidence import Containerd, Look, Node, Sweep
+from reconciler.model.evidence import Containerd, Look, Node, PartialLook, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Listed, Observation, Refusal, Stamp
 from reconciler.model.outcome import Outcome
@@ -93,8 +93,23 @@ class Lookers(Protocol):
 
     many: int
 
-    async def look(self, keys: Sequence[BundleKey]) -> Sequence[Look | None] | None:
+    async def look(self, keys: Sequence[BundleKey]) -> Sequence[Look | PartialLook | None] | None:
         """Look at these bundles; None if there was no answer, which says nothing about any."""
+        ...
+
+
+class FarLookers(Protocol):
+    """Other processes that look where our own eyes may not, because they could hang there."""
+
+    async def look(
+        self, keys: Sequence[BundleKey], places: frozenset[bytes]
+    ) -> Sequence[Look | None] | None:
+        """Look at these bundles, in time; None if there was no answer.
+
+        Args:
+            keys: The bundles.
+            places: What our own looks at them left out.
+        """
         ...
 
 
@@ -110,8 +125,8 @@ class Eyes(Protocol):
         """List the state tree or one namespace of it."""
         ...
 
-    def look(self, key: BundleKey) -> Look | None:
-        """Look at one bundle; None if there is no such name."""
+    def look(self, key: BundleKey) -> Look | PartialLook | None:
+        """Look at one bundle as far as nothing can hang; None if there is no such name."""
         ...
 
     def moment(self) -> AbstractContextManager[object]:
@@ -221,7 +236,8 @@ class Recorder(Listener, Protocol):
 class Stages:
     """Everything the loop joins to the engine.
 
-    ``watcher`` is None for one-shot commands; ``sources`` are further emitters of observations.
+    ``watcher`` is None for one-shot commands; ``sources`` are further emitters of observations;
+    without ``far`` nobody sees what our own eyes leave out.
     """
 
     clock: Clock
@@ -230,6 +246,7 @@ class Stages:
     hands: Hands
     guards: Guards
     exits: Exits
+    far: FarLookers | None = None
     watcher: Watcher | None = None
     sources: Sequence[Source] = ()
     listeners: Sequence[Listener] = ()

@@ -10,7 +10,15 @@ from typing_extensions import override
 from reconciler.decide.decisions import Judged, Verdict
 from reconciler.decide.policy import Brakes, Policies
 from reconciler.loop import Loop
-from reconciler.model.evidence import Containerd, ContainerdState, Look, Node, ShimProcess, Sweep
+from reconciler.model.evidence import (
+    Containerd,
+    ContainerdState,
+    Look,
+    Node,
+    PartialLook,
+    ShimProcess,
+    Sweep,
+)
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Doubt, DoubtKind, Hint, NodeLooked
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
@@ -85,7 +93,7 @@ async def look_at_a_pile(rig: Rig, kind: type[Others]) -> Others:
 
     class Slow(FakeEyes):
         @override
-        def look(self, key: BundleKey) -> Look | None:
+        def look(self, key: BundleKey) -> Look | PartialLook | None:
             rig.clock.now += 0.001
             return super().look(key)
 

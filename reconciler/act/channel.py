@@ -145,11 +145,19 @@ class StandJob(msgspec.Struct, frozen=True, tag=True):
 
 
 class LookJob(msgspec.Struct, frozen=True, tag=True):
-    """Look at these bundles and change nothing, as the parent's own eyes would."""
+    """Look at these bundles and change nothing, as the parent's own eyes would.
+
+    Attributes:
+        keys: The bundles.
+        annotation_keys: Annotations that rules match on.
+        manner: Says where they are.
+        near: Leave out what may hang, as the parent does; else whoever asks is ready to end us.
+    """
 
     keys: tuple[BundleKey, ...]
     annotation_keys: frozenset[str]
     manner: Manner
+    near: bool
 
 
 class Deleted(msgspec.Struct, frozen=True, tag=True):
@@ -218,9 +226,15 @@ class Stood(msgspec.Struct, frozen=True, tag=True):
 
 
 class Looks(msgspec.Struct, frozen=True, tag=True):
-    """Answer to :class:`LookJob`: a look for each key in order, None where no such name is."""
+    """Answer to :class:`LookJob`: a look for each key in order, None where no such name is.
+
+    Attributes:
+        looks: The looks.
+        missed: Of those that are partial, by position: where they left something out.
+    """
 
     looks: tuple[Look | None, ...]
+    missed: dict[int, frozenset[bytes]] = {}
 
 
 ToZygote = Bounds | Spawn | Interrupt | Kill

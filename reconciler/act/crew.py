@@ -46,6 +46,7 @@ class Limits:
     Attributes:
         job: One cleanup, all steps, hooks included.
         sweep: One pass over /proc.
+        look: A look at one bundle where looking may hang.
         stop: From being told to stop to being ended.
         delete: containerd's answer when asked to delete a task.
         dying: Killed processes that the kernel does not let die (D state); no job begins while
@@ -54,6 +55,7 @@ class Limits:
 
     job: float = 60.0
     sweep: float = 10.0
+    look: float = 5.0
     stop: float = 3.0
     delete: float = 10.0
     dying: int = 32
@@ -69,6 +71,8 @@ class Attempt:
         interrupt: Asks its child to stop at the next entry boundary, once it has one.
         scope: Cancel it and the job is not waited for any longer.
         stopped: It was told to stop.
+        brief: Its deadline is so short that missing it says nothing about the zygote.
+        is_dying: Tells whether its child was killed and is still there.
     """
 
     job: Job
@@ -76,6 +80,8 @@ class Attempt:
     interrupt: Callable[[], None] | None = None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     stopped: bool = False
+    brief: bool = False
+    is_dying: Callable[[], bool] = lambda: False
 
 
 class DiedError(Exception):
@@ -151,9 +157,10 @@ class Crew:
             if answer is None:
                 attempt.progress = child.slate.read()
                 nursery.kill(child)
+                attempt.is_dying = partial(nursery.is_dying, child.slot)
             else:
                 self._idle.append((nursery, child))
-        if answer is None and child.pid is None and not attempt.stopped:
+        if answer is None and child.pid is None and not (attempt.stopped or attempt.brief):
             nursery.abandon()  # in all that time it has made no child
         return answer
 

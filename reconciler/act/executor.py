@@ -28,13 +28,16 @@ from reconciler.act.channel import (
 )
 from reconciler.act.crew import Attempt, Crew, Delete, DiedError, Limits
 from reconciler.clock import SystemClock
-from reconciler.model.evidence import Look, Node, Sweep
+from reconciler.model.evidence import Look, Node, PartialLook, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result, Step, StepResult
 from reconciler.ports import Permit
 
 LOOKERS: Final = 3
 """How many workers look at a pile at the same time, at most."""
+
+_EACH: Final = 0.05
+"""Seconds that each further look at a place that answers slowly may take."""
 
 
 _BundleJob = CleanJob | KillJob | FinishJob
@@ -70,6 +73,8 @@ class Executor:
         self._slots = anyio.CapacityLimiter(parallel)
         self._witness = anyio.CapacityLimiter(1)  # evidence does not queue behind cleanups
         self._lookers = anyio.CapacityLimiter(LOOKERS)
+        self._far_lookers = anyio.CapacityLimiter(LOOKERS)
+        self._hung: dict[frozenset[bytes], Attempt] = {}
         self._clock = SystemClock()
         self._under_way: dict[BundleKey, Attempt] = {}
         self._all_done = anyio.Event()
@@ -160,15 +165,42 @@ class Executor:
 
     async def look(
         self, keys: Sequence[BundleKey], annotation_keys: frozenset[str]
-    ) -> Sequence[Look | None] | None:
-        """Have a worker look at bundles; None if it takes too long or dies."""
+    ) -> Sequence[Look | PartialLook | None] | None:
+        """Have a worker look at bundles as we would; None if it takes too long or dies."""
         async with self._lookers:
-            attempt = Attempt(LookJob(tuple(keys), annotation_keys, self._manner))
-            try:
-                answer = await self._crew.run(attempt, self._limits.sweep)
-            except DiedError:
-                return None
-        return answer.looks if isinstance(answer, Looks) else None
+            attempt = Attempt(LookJob(tuple(keys), annotation_keys, self._manner, near=True))
+            looks = await self._look(attempt, self._limits.sweep)
+        return None if looks is None else _joined(looks)
+
+    async def look_far(
+        self, keys: Sequence[BundleKey], annotation_keys: frozenset[str], places: frozenset[bytes]
+    ) -> Sequence[Look | None] | None:
+        """Have a worker look at bundles where that may hang; None if it takes too long or dies.
+
+        Args:
+            keys: The bundles.
+            annotation_keys: Annotations that rules match on.
+            places: What is named by this has hung together: while a worker that looked there
+                cannot be ended nobody follows it.
+        """
+        former = self._hung.get(places)
+        if former is not None and former.is_dying():
+            return None
+        async with self._far_lookers:
+            job = LookJob(tuple(keys), annotation_keys, self._manner, near=False)
+            attempt = Attempt(job, brief=True)
+            looks = await self._look(attempt, self._limits.look + _EACH * len(keys))
+        self._hung.pop(places, None)
+        if looks is None:
+            self._hung[places] = attempt
+        return None if looks is None else looks.looks
+
+    async def _look(self, attempt: Attempt, seconds: float) -> Looks | None:
+        try:
+            answer = await self._crew.run(attempt, seconds)
+        except DiedError:
+            return None
+        return answer if isinstance(answer, Looks) else None
 
     def keep_zygote(self) -> None:
         """Make no other zygote from now on: we are about to give up what it needs."""
@@ -230,6 +262,15 @@ class Executor:
         if isinstance(answer, Done):
             return answer.outcome
         return _cut_short(blank, attempt, self._clock.monotonic() - began)
+
+
+def _joined(looks: Looks) -> tuple[Look | PartialLook | None, ...]:
+    """Say of each look whether it is partial."""
+    missed = looks.missed
+    return tuple(
+        PartialLook(look, missed[number]) if look is not None and number in missed else look
+        for number, look in enumerate(looks.looks)
+    )
 
 
 def _failed(blank: Outcome, attempt: Attempt, why: str, seconds: float) -> Outcome:

@@ -142,6 +142,11 @@ class Nursery:
             self._tell_if_there(Kill(child.slot))
         self.forget(child)
 
+    def is_dying(self, slot: int) -> bool:
+        """Tell whether a child that was killed is still there, for the kernel lets it not die."""
+        self.refresh()
+        return not self.lost and slot in self.dying
+
     def refresh(self) -> None:
         """Take in what the zygote has said so far."""
         while not self.lost:

@@ -35,7 +35,6 @@ from reconciler.act.channel import (
     KillJob,
     Link,
     LookJob,
-    Looks,
     Manner,
     MessageError,
     Slate,
@@ -129,7 +128,7 @@ class Server:
                 layout, swept = job.manner.layout, self._place.sweep(anew=True)
                 self._link.send(measure(layout, swept.shims))
             case LookJob():
-                self._link.send(Looks(self._place.look(job)))
+                self._link.send(self._place.look(job))
             case _:
                 assert_never(job)
 

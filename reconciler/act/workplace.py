@@ -7,13 +7,13 @@ dead bundle does not come back to life, and its id cannot be used again while it
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-from reconciler.act.channel import LookJob
+from reconciler.act.channel import LookJob, Looks
 from reconciler.act.fifos import FifoDirs
 from reconciler.act.instances import Instances
 from reconciler.act.record import Note
 from reconciler.act.users import SocketUsers
 from reconciler.clock import SystemClock
-from reconciler.model.evidence import Look, Sweep
+from reconciler.model.evidence import Look, PartialLook, Sweep
 from reconciler.model.layout import Layout
 from reconciler.probe.bundle import look_at
 from reconciler.probe.points import BundleMounts, MountPoints
@@ -53,7 +53,7 @@ class Workplace:
         self.points = MountPoints(clock)
         self._sweep = Fresh(clock, sweep)
         self._node = _Node(clock, self.points)
-        self._afar: Surroundings | None = None
+        self._afar: dict[bool, Surroundings] = {}
 
     def sweep(self, *, anew: bool = False) -> Sweep:
         """Give a pass over /proc, a second old at most."""
@@ -72,14 +72,23 @@ class Workplace:
         """Give the node without anybody's mounts asked anew."""
         return self._node.get(layout, swept)
 
-    def look(self, job: LookJob) -> tuple[Look | None, ...]:
+    def look(self, job: LookJob) -> Looks:
         """Look at bundles as the parent would, now, with the parent's eyes' own surroundings."""
-        around = self._afar
+        around = self._afar.get(job.near)
         if around is None or around.layout != job.manner.layout:
-            around = self._afar = Surroundings(job.manner.layout, (), self.points)
+            layout = job.manner.layout
+            around = Surroundings(layout, (), self.points, near=job.near)
+            self._afar[job.near] = around
         around.refresh()
+        looks: list[Look | None] = []
+        missed: dict[int, frozenset[bytes]] = {}
         with around.handles:
-            return tuple([look_at(around, key, job.annotation_keys) for key in job.keys])
+            for number, key in enumerate(job.keys):
+                look = look_at(around, key, job.annotation_keys)
+                if isinstance(look, PartialLook):
+                    look, missed[number] = look
+                looks.append(look)
+        return Looks(tuple(looks), missed)
 
 
 class _Node:

@@ -22,6 +22,7 @@ from reconciler.decide.policy import Policies
 from reconciler.errors import RefusedError
 from reconciler.journal.recorder import Options, recording
 from reconciler.journal.snapshot import Snapshot
+from reconciler.model.evidence import PartialLook
 from reconciler.model.ids import BundleKey, show
 from reconciler.model.observations import Listed, Stamp
 from reconciler.ports import Clock, Listener, Recorder, Stages
@@ -65,7 +66,8 @@ def look_at(setup: Setup, choose: Callable[[Listed], BundleKey]) -> tuple[Bundle
             eyes = session.stages.eyes
             key = choose(eyes.list())
             seen = eyes.look(key)
-            sandbox = seen.labels.sandbox.encode() if seen is not None else b""
+            look = seen.look if isinstance(seen, PartialLook) else seen
+            sandbox = look.labels.sandbox.encode() if look is not None else b""
             wanted = {key, BundleKey(key.namespace, sandbox)}
             stages = replace(session.stages, eyes=NarrowEyes(eyes, wanted.__contains__))
             return key, await look_once(stages, setup.policies)

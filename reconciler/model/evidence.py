@@ -221,6 +221,18 @@ class Look:
     labels: Labels = NO_LABELS
 
 
+class PartialLook(NamedTuple):
+    """A look that left something out, because to look there might have hung.
+
+    Attributes:
+        look: What it found; whatever needs the rest is "no answer".
+        places: Mount points of what was left out.
+    """
+
+    look: Look
+    places: frozenset[bytes]
+
+
 class ShimProcess(NamedTuple):
     """A living shim as its command line shows it (``-namespace N -id I -address A``)."""
 

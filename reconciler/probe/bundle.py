@@ -19,6 +19,7 @@ from reconciler.model.evidence import (
     Labels,
     Look,
     Mount,
+    PartialLook,
     Shim,
 )
 from reconciler.model.ids import NOWHERE, BundleKey, Identity
@@ -89,10 +90,16 @@ def examine(
 
 def look_at(
     around: Surroundings, key: BundleKey, annotation_keys: Collection[str] = ()
-) -> Look | None:
-    """Look at one bundle, as :func:`examine` does, where nobody asks for its resources."""
+) -> Look | PartialLook | None:
+    """Look at one bundle, as :func:`examine` does, where nobody asks for its resources.
+
+    Partial only where surroundings that are kept near left something out.
+    """
+    missed = around.handles.missed
+    missed.clear()
     seen = _see(around, key, annotation_keys)
-    return seen.look if isinstance(seen, _Seen) else seen
+    look = seen.look if isinstance(seen, _Seen) else seen
+    return PartialLook(look, frozenset(missed)) if missed and look is not None else look
 
 
 class _Seen(NamedTuple):
@@ -222,7 +229,7 @@ def _weigh(
 
 def _blocks_of_work(around: Surroundings, key: BundleKey) -> int | None:
     try:
-        top = around.handles.get(around.layout.work)
+        top = around.handles.named(around.layout.work)
     except OSError:
         return None
     return blocks_of_tree(top, b"/".join(key))

@@ -79,7 +79,8 @@ def ask_init(own: Own, remembered: Runc, cgroups: Cgroups) -> Init:
     if init.state is InitState.ALIVE:
         return init
     if folder.is_barred("init.pid") or remembered.exists is Answer.NONE:
-        return Init(InitState.NONE, init.pid, "a file that would name it could not be read")
+        why = remembered.trouble or "a file that would name it could not be read"
+        return Init(InitState.NONE, init.pid, why)
     if init.state is InitState.ABSENT and folder.has_pid:
         return replace(init, detail="init.pid holds no pid")
     return init
@@ -92,7 +93,7 @@ def ask_shim(own: Own, around: Surroundings, init: Init) -> Shim:
     if not named and own.peer is not None:
         named = testimony.addresses_of(own.peer)
     names = shim.Names(own.key.namespace, own.group, own.key.id, named)
-    found = shim.ask(names, around.layout, around.door, around.addresses)
+    found = shim.ask(names, around.layout, around.door, around.handles, around.addresses)
     if init.state is InitState.ALIVE and init.pid is not None:
         return replace(found, pid=_shim_of(init.pid))
     barred = folder.is_barred("bootstrap.json") or folder.is_barred("address")

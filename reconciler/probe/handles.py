@@ -7,14 +7,25 @@ on the state tree, or on the disk of the work tree, would keep it from being unm
 import os
 from typing import Final, Self
 
+from reconciler.probe.reach import OutOfReachError, Reach
+
 _HANDLE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _MOST: Final = 8  # hostile files may name a different directory in each bundle
 
 
 class Handles:
-    """Opens directories; ``with`` is the moment, and one within another is a part of it."""
+    """Opens directories; ``with`` is the moment, and one within another is a part of it.
 
-    def __init__(self) -> None:
+    Args:
+        reach: Opens those that are named from outside; None if we may hang.
+
+    Attributes:
+        missed: Where reach ended since this was last cleared.
+    """
+
+    def __init__(self, reach: Reach | None = None) -> None:
+        self.missed: set[bytes] = set()
+        self._reach = reach
         self._open: dict[tuple[bytes, int], int] = {}
         self._depth = 0
 
@@ -46,6 +57,26 @@ class Handles:
             if not self._depth:
                 raise RuntimeError("a handle outside of any moment would never be closed")
             found = self._open[path, flags] = os.open(path, _HANDLE | flags)
+        return found
+
+    def named(self, path: bytes) -> int:
+        """Open a directory as :meth:`get` does that a file or the operator names, within reach.
+
+        Raises:
+            OutOfReachError: It may not be opened here, which :attr:`missed` notes.
+            OSError: It cannot be opened.
+        """
+        if self._reach is None:
+            return self.get(path)
+        found = self._open.get((path, 0))
+        if found is None:
+            if not self._depth:
+                raise RuntimeError("a handle outside of any moment would never be closed")
+            try:
+                found = self._open[path, 0] = self._reach.open(path)
+            except OutOfReachError as error:
+                self.missed.add(error.place)
+                raise
         return found
 
     def _close(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from typing_extensions import override
 
-from reconciler.model.evidence import Look
+from reconciler.model.evidence import Look, PartialLook
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Listed
 from reconciler.ports import Eyes
@@ -41,7 +41,7 @@ class NarrowEyes(Eyes):
         )
 
     @override
-    def look(self, key: BundleKey) -> Look | None:
+    def look(self, key: BundleKey) -> Look | PartialLook | None:
         """Look at a bundle if it may be seen."""
         return self.eyes.look(key) if self.wanted(key) else None
 

@@ -8,7 +8,7 @@ Where both happened to look at a bundle, the later look counts.
 from collections.abc import Callable
 from typing import Final
 
-from reconciler.model.evidence import Look
+from reconciler.model.evidence import Look, PartialLook
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import HintKind
 from reconciler.ports import Lookers
@@ -19,7 +19,7 @@ PILE: Final = 1000
 HANDFUL: Final = 300
 """Looks a helper is given at a time: enough to keep it busy for some turns of the loop."""
 
-Hear = Callable[[BundleKey, Look | None], None]
+Hear = Callable[[BundleKey, Look | PartialLook | None], None]
 
 
 class Helpers:

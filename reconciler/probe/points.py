@@ -152,6 +152,13 @@ class Mounts:
         ]
         return [self._by_number[number] for number in sorted(found)]
 
+    def at(self, point: bytes) -> Mounted | None:
+        """Give what was mounted last at exactly this point, if anything was."""
+        place = self._place(point + b"\0") - 1  # no point holds a NUL
+        if place < 0 or self._by_point[place][0] != point:
+            return None
+        return self._by_number[self._by_point[place][1]]
+
     def lacks(self, numbers: list[int]) -> list[int]:
         """Forget whatever is not listed any more; give the numbers that are not known."""
         by_number = self._by_number

@@ -16,6 +16,7 @@ from reconciler.model.layout import Layout
 from reconciler.probe import documents
 from reconciler.probe.documents import CrunStatus, Options, RuncState
 from reconciler.probe.handles import Handles
+from reconciler.probe.reach import OutOfReachError
 
 _LIMIT: Final = 8 << 20
 _HANDLE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -37,6 +38,7 @@ class Runc(NamedTuple):
         cgroup_dirs: Its cgroups as directories.
         cgroup_path: The same as a path within every hierarchy, as crun keeps it.
         has_poststop_hooks: Somebody expects to be called once the container is gone.
+        trouble: Why there is no answer, for people, if that is worth telling.
     """
 
     root: bytes
@@ -49,6 +51,7 @@ class Runc(NamedTuple):
     cgroup_dirs: tuple[str, ...] = ()
     cgroup_path: str = ""
     has_poststop_hooks: bool = False
+    trouble: str = ""
 
 
 def look(
@@ -78,7 +81,7 @@ def _look_below(handles: Handles, base: bytes, key: BundleKey, blank: Runc) -> R
     directory = blank.root + b"/" + key.id
     relative = b"/".join(key)
     try:
-        base_fd = handles.get(base)
+        base_fd = handles.named(base)
         with suppress(OSError):  # nearly always there; anything else is looked at step by step
             data = kernel.read_beneath(base_fd, relative + b"/state.json", _LIMIT)
             if len(data) < _LIMIT and (state := documents.parse_state(data)) is not None:
@@ -89,7 +92,8 @@ def _look_below(handles: Handles, base: bytes, key: BundleKey, blank: Runc) -> R
             return blank
         if error.errno == ELOOP:  # a symlink has its name: something is there, and tells nothing
             return _from_state(blank, directory, RuncState())
-        return Runc(blank.root, blank.binary, Answer.NONE)
+        trouble = str(error) if isinstance(error, OutOfReachError) else ""
+        return Runc(blank.root, blank.binary, Answer.NONE, trouble=trouble)
     try:
         return _look_into(handle, directory, blank)
     except OSError:

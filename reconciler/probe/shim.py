@@ -7,13 +7,16 @@ Only sockets where containerd's shims listen are ever connected to: root's conne
 one could start a service (systemd.socket(5)), and a file can name any. Elsewhere is no answer.
 """
 
+import stat
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from reconciler import kernel
 from reconciler.model.evidence import Shim, ShimState
 from reconciler.model.ids import show
 from reconciler.model.layout import Layout
 from reconciler.probe.door import Address, Door
+from reconciler.probe.handles import Handles
 
 _ABSTRACT: Final = b"\0/containerd-shim/"
 """How the abstract names of shims before containerd 1.4 began."""
@@ -35,13 +38,16 @@ class Names(NamedTuple):
     named: tuple[Address, ...] = ()
 
 
-def ask(names: Names, layout: Layout, door: "Door", addresses: Iterable[bytes] = ()) -> Shim:
+def ask(
+    names: Names, layout: Layout, door: "Door", handles: Handles, addresses: Iterable[bytes] = ()
+) -> Shim:
     """Find out whether the shim lives.
 
     Args:
         names: What the bundle's files say.
         layout: Where shims put their sockets, and containerd's own address.
         door: Does the knocking.
+        handles: Opens the directories of sockets.
         addresses: Further containerd addresses a shim may have been started with.
     """
     asked: dict[bytes, tuple[ShimState, str]] = {}
@@ -50,11 +56,7 @@ def ask(names: Names, layout: Layout, door: "Door", addresses: Iterable[bytes] =
         path = address.path
         if path in asked:
             continue
-        if path and not _is_of_shims(path, layout):
-            asked[path] = (ShimState.NONE, f"{show(path)} is no place of containerd's shims")
-        else:
-            asked[path] = door.knock(address)
-        state, detail = asked[path]
+        state, detail = asked[path] = _knock(address, layout, door, handles)
         if state is ShimState.ALIVE:
             return Shim(state, path, names.group, None, detail)
         if state is ShimState.NONE and silent is None:
@@ -65,6 +67,28 @@ def ask(names: Names, layout: Layout, door: "Door", addresses: Iterable[bytes] =
         return Shim(ShimState.UNNAMED, None, names.group, None, "no file names its socket")
     path = names.named[0].path
     return Shim(ShimState.DEAD, path, names.group, None, asked[path][1])
+
+
+def _knock(
+    address: Address, layout: Layout, door: "Door", handles: Handles
+) -> tuple[ShimState, str]:
+    """Knock where shims listen, and nowhere else: through no symlink and at nothing mounted."""
+    path = address.path
+    if path and not _is_of_shims(path, layout):
+        return ShimState.NONE, f"{show(path)} is no place of containerd's shims"
+    if not address.is_file:
+        return door.knock(address)
+    directory, _, name = path.rpartition(b"/")
+    try:
+        fd = handles.named(directory)
+        seen = kernel.statx(fd, name)
+    except FileNotFoundError:
+        return ShimState.DEAD, "socket is gone"
+    except OSError as error:
+        return ShimState.NONE, error.strerror or str(error)
+    if stat.S_ISLNK(seen.mode) or seen.is_mount_root or seen.is_automount:
+        return ShimState.NONE, "something else has its socket's name"
+    return door.knock(Address(b"/proc/self/fd/%d/%s" % (fd, name)))
 
 
 def _is_of_shims(path: bytes, layout: Layout) -> bool:

@@ -15,6 +15,7 @@ from reconciler.probe.door import Door
 from reconciler.probe.handles import Handles
 from reconciler.probe.points import CGROUP, BundleMounts, MountPoints
 from reconciler.probe.process import read_whole
+from reconciler.probe.reach import Reach
 
 
 class Surroundings:
@@ -34,6 +35,7 @@ class Surroundings:
         layout: Where things are.
         addresses: As above.
         points: Asks for mounts; by default it has one of its own.
+        near: Open nothing that may hang; for who cannot be killed and replaced.
     """
 
     def __init__(
@@ -41,11 +43,14 @@ class Surroundings:
         layout: Layout,
         addresses: tuple[bytes, ...] = (),
         points: MountPoints | None = None,
+        *,
+        near: bool = False,
     ) -> None:
         self.layout = layout
         self.addresses = addresses
         self.door = Door()
-        self.handles = Handles()
+        self._reach = Reach(layout) if near else None
+        self.handles = Handles(self._reach)
         self.tree = b""
         self.mounts: BundleMounts | None = None
         self.cgroups: CgroupMounts | None = None
@@ -64,10 +69,14 @@ class Surroundings:
                 self._find_hierarchies(found.groups)
             else:
                 self.cgroups.open_missing()
-            self.on_tmpfs = _is_tmpfs(tree)
+            self.on_tmpfs, mount = _mount_of(tree)
+            if self._reach is not None:
+                self._reach.refresh(found, mount)
             self.tree, self.mounts = tree, BundleMounts(found, tree)
         except OSError:
             self.mounts = None
+            if self._reach is not None:
+                self._reach.refresh(None, None)
             self._set_hierarchies(None)
 
     def close(self) -> None:
@@ -90,14 +99,15 @@ class Surroundings:
         self._hierarchies = found or ()
 
 
-def _is_tmpfs(path: bytes) -> bool:
+def _mount_of(path: bytes) -> tuple[bool, int | None]:
+    """Tell whether a directory is on a tmpfs, and the number of its mount if that can be told."""
     try:
         fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        return False
+        return False, None
     try:
-        return kernel.fs_type(fd) == kernel.TMPFS_MAGIC
+        return kernel.fs_type(fd) == kernel.TMPFS_MAGIC, kernel.statx_handle(fd).mount_id
     except OSError:
-        return False
+        return False, None
     finally:
         os.close(fd)

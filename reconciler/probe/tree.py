@@ -2,7 +2,7 @@
 
 Holds no handle on the tree between calls: one would keep it from being unmounted. Every directory
 is entered beneath the one above it, never through a symlink or a mount. What a listing cannot
-answer for is said so, and never taken for emptiness.
+answer for is said so, and never taken for emptiness. Nothing is opened that may hang.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Final
 
 from reconciler import kernel
 from reconciler.clock import SystemClock
-from reconciler.model.evidence import Look
+from reconciler.model.evidence import Look, PartialLook
 from reconciler.model.hidden import parse_hidden
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import Layout
@@ -48,7 +48,7 @@ class TreeEyes:
         self.others: Lookers | None = None
         self._layout = layout
         self._clock = clock or SystemClock()
-        self._around = Surroundings(layout, addresses)
+        self._around = Surroundings(layout, addresses, near=True)
 
     def moment(self) -> AbstractContextManager[object]:
         """Begin a batch of looks: read the mount table again if it has changed."""
@@ -59,8 +59,8 @@ class TreeEyes:
         """Give handles back (none of them is on the tree)."""
         self._around.close()
 
-    def look(self, key: BundleKey) -> Look | None:
-        """Look at one bundle; None if there is no such name."""
+    def look(self, key: BundleKey) -> Look | PartialLook | None:
+        """Look at one bundle, as far as nothing can hang; None if there is no such name."""
         return look_at(self._around, key, self.annotation_keys)
 
     def examine(self, key: BundleKey) -> Examination | None:

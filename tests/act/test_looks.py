@@ -8,7 +8,7 @@ import anyio
 from reconciler.act.channel import Manner
 from reconciler.act.crew import Limits
 from reconciler.act.executor import Executor
-from reconciler.model.evidence import InitState, ShimState
+from reconciler.model.evidence import InitState, Look, ShimState
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from reconciler.probe.tree import TreeEyes
@@ -43,8 +43,8 @@ def test_a_worker_sees_what_we_see(tmp_path: Path) -> None:
                 for _ in range(2):  # what it keeps makes no difference
                     assert await executor.look(keys, frozenset({"team"})) == tuple(ours)
             eyes.close()
-        assert ours[0] is not None
-        assert ours[1] is not None
+        assert isinstance(ours[0], Look)
+        assert isinstance(ours[1], Look)
         assert (ours[0].init.state, ours[0].mounts[0].path) == (InitState.DEAD, b"rootfs")
         assert ours[1].shim.state is ShimState.ALIVE
         assert ours[-1] is None
@@ -60,14 +60,14 @@ def test_a_worker_sees_what_has_come_alive_since_it_last_looked(tmp_path: Path) 
         async with Executor(Manner(there.layout)) as executor:
             before = await executor.look([bundle.key], frozenset())
             assert before is not None
-            assert before[0] is not None
+            assert isinstance(before[0], Look)
             assert before[0].shim.state is ShimState.DEAD
             bundle.socket.unlink()
             there.mount_rootfs(bundle)
             with listen(bundle.socket):
                 after = await executor.look([bundle.key], frozenset())
         assert after is not None
-        assert after[0] is not None
+        assert isinstance(after[0], Look)
         assert after[0].shim.state is ShimState.ALIVE
         assert [mount.path for mount in after[0].mounts] == [b"rootfs"]
 

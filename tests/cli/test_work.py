@@ -16,7 +16,15 @@ from reconciler.cli.work import clean_once, look_once
 from reconciler.decide.decisions import Verdict
 from reconciler.decide.policy import Match, Policies, Policy, Rule
 from reconciler.errors import ExitCode, NoContainerdError, ReconcilerError, RefusedError
-from reconciler.model.evidence import Containerd, ContainerdState, Look, Mount, Node, Sweep
+from reconciler.model.evidence import (
+    Containerd,
+    ContainerdState,
+    Look,
+    Mount,
+    Node,
+    PartialLook,
+    Sweep,
+)
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Guard, Hidden, Listed, NodeLooked, Refusal
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
@@ -305,7 +313,7 @@ async def test_looking_waits_for_the_answer_about_what_was_seen_after_the_questi
 
     class SlowEyes(FakeEyes):
         @override
-        def look(self, key: BundleKey) -> Look | None:
+        def look(self, key: BundleKey) -> Look | PartialLook | None:
             node.clock.now += 0.01
             seen.append(node.clock.now)
             return super().look(key)

@@ -16,6 +16,7 @@ from reconciler.model.evidence import (
     InitState,
     Kind,
     Labels,
+    Look,
     RuntimeState,
     ShimState,
 )
@@ -182,8 +183,8 @@ def test_death_is_seen_by_the_next_look(world: World) -> None:
     before = eyes.look(KEY)
     end(pid)
     after = eyes.look(KEY)
-    assert before is not None
-    assert after is not None
+    assert isinstance(before, Look)
+    assert isinstance(after, Look)
     assert (before.init.state, after.init.state) == (InitState.ALIVE, InitState.DEAD)
 
 

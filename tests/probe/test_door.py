@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from reconciler.model.evidence import ShimState
 from reconciler.probe import shim
 from reconciler.probe.door import Address, Door, parse_address
+from reconciler.probe.handles import Handles
 from reconciler.probe.shim import Names
 from tests.probe.world import World, nobody
 
@@ -166,7 +167,8 @@ def test_any_address_is_read_or_none(text: bytes) -> None:
 
 def ask(world: World, named: tuple[Address, ...], group: bytes | None = b"c1") -> ShimState:
     door = Door()
-    found = shim.ask(Names(b"default", group, b"c1", named), world.layout, door)
+    with Handles() as handles:
+        found = shim.ask(Names(b"default", group, b"c1", named), world.layout, door, handles)
     door.close()
     return found.state
 
@@ -200,6 +202,9 @@ def test_other_containerd_addresses_derive_other_sockets(world: World) -> None:
     world.listen(world.layout.shim_socket(b"default", b"c1", elsewhere))
     door = Door()
     names = Names(b"default", b"c1", b"c1")
-    assert shim.ask(names, world.layout, door).state is ShimState.UNNAMED
-    assert shim.ask(names, world.layout, door, (elsewhere,)).state is ShimState.ALIVE
+    with Handles() as handles:
+        found = shim.ask(names, world.layout, door, handles)
+        assert found.state is ShimState.UNNAMED
+        found = shim.ask(names, world.layout, door, handles, (elsewhere,))
+        assert found.state is ShimState.ALIVE
     door.close()

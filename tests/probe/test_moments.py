@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.model.evidence import Answer, InitState, ShimState
+from reconciler.model.evidence import Answer, InitState, Look, ShimState
 from reconciler.model.ids import BundleKey
 from reconciler.probe.handles import Handles
 from tests.probe.world import World, start_of
@@ -64,7 +64,7 @@ def test_what_comes_alive_within_a_moment_is_seen_alive(world: World) -> None:
     eyes = world.eyes()
     with eyes.moment():
         before = eyes.look(key("c1"))
-        assert before is not None
+        assert isinstance(before, Look)
         assert (before.init.state, before.shim.state) == (InitState.DEAD, ShimState.DEAD)
         pid = world.child()
         state = world.base / "late" / "default" / "c1"
@@ -74,7 +74,7 @@ def test_what_comes_alive_within_a_moment_is_seen_alive(world: World) -> None:
         (here / "init.pid").unlink()
         world.listen(world.socket_of())
         look = eyes.look(key("c1"))
-    assert look is not None
+    assert isinstance(look, Look)
     assert (look.init.state, look.init.pid) == (InitState.ALIVE, pid)
     assert look.shim.state is ShimState.ALIVE
     assert look.created is Answer.YES

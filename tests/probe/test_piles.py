@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import anyio
 import pytest
 
-from reconciler.model.evidence import Kind, Look
+from reconciler.model.evidence import Kind, Look, PartialLook
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import HintKind
 from reconciler.probe.piles import HANDFUL, PILE, Helpers
@@ -44,12 +44,12 @@ class Rig:
     waiting: dict[BundleKey, HintKind] = field(
         default_factory=lambda: dict.fromkeys(keys(), HintKind.CHANGED)
     )
-    heard: dict[BundleKey, Look | None] = field(default_factory=dict)
+    heard: dict[BundleKey, Look | PartialLook | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.helpers = Helpers(self.lookers, self.waiting, self.hear)
 
-    def hear(self, key: BundleKey, look: Look | None) -> None:
+    def hear(self, key: BundleKey, look: Look | PartialLook | None) -> None:
         assert key not in self.heard
         self.heard[key] = look
 

@@ -13,6 +13,7 @@ from reconciler.model.evidence import (
     Entries,
     InitState,
     Kind,
+    Look,
     RuntimeState,
     ShimState,
 )
@@ -204,13 +205,13 @@ def test_a_mount_over_a_bundle_hides_it(tmp_path: Path) -> None:
     here = world.bundle()
     eyes = world.eyes()
     under = eyes.look(KEY)
-    assert under is not None
+    assert isinstance(under, Look)
     tmpfs(here)
     (here / "init.pid").write_text(str(world.child()))
     for refreshed in (False, True):  # also by eyes whose mount table is older
         with eyes.moment() if refreshed else nullcontext():
             look = eyes.look(KEY)
-        assert look is not None
+        assert isinstance(look, Look)
         assert look.kind is Kind.DIRECTORY
         assert look.identity != under.identity
         assert look.entries == Entries(0)
@@ -289,7 +290,7 @@ def test_a_dead_filesystem_on_rootfs_holds_nobody_up(tmp_path: Path, refreshed: 
             look = eyes.look(KEY)
     finally:
         os.close(server)
-    assert look is not None
+    assert isinstance(look, Look)
     assert look.init.state is InitState.DEAD
     assert [mount.path for mount in look.mounts] == ([b"rootfs"] if refreshed else [])
     world.close()

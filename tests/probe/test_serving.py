@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.model.evidence import RuntimeState, ShimState
+from reconciler.model.evidence import Look, RuntimeState, ShimState
 from reconciler.model.ids import BundleKey
 from reconciler.probe.tree import TreeEyes
 from tests.probe.world import KEY, World, start_of
@@ -117,7 +117,7 @@ def test_a_shim_may_listen_beside_the_state(world: World) -> None:
     eyes = TreeEyes(layout)
     look = eyes.look(KEY)
     eyes.close()
-    assert look is not None
+    assert isinstance(look, Look)
     assert look.shim.state is ShimState.ALIVE
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from reconciler.model.evidence import Look
 from reconciler.model.hidden import hidden_name, parse_hidden
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
@@ -39,7 +40,7 @@ def test_every_name_is_listed_with_its_identity(world: World) -> None:
     assert keys == {(b"default", b"a"), (b"k8s.io", b"b"), (b"default", b"file")}
     for seen in listed.bundles:
         look = eyes.look(seen.key)
-        assert look is not None
+        assert isinstance(look, Look)
         assert look.identity == seen.identity
 
 

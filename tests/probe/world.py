@@ -80,7 +80,7 @@ class World:
 
     def look(self, key: BundleKey = KEY, *annotation_keys: str) -> Look:
         found = self.eyes(*annotation_keys).look(key)
-        assert found is not None
+        assert isinstance(found, Look)
         return found
 
     # ------------------------------------------------------------------ processes and sockets

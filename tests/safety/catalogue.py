@@ -102,6 +102,11 @@ WATCHING: Final = {
     "1,000 creations and deletions a second": "nothing lost",
 }
 
+SICK: Final = {
+    "a file names a place on a dead filesystem": "no answer, by name; the loop turns, others go on",
+    "a shared directory on a dead filesystem": "no answer; the loop turns, an end is an end",
+}
+
 DAEMON: Final = {
     "SIGKILL anywhere": "the next run converges",
     "SIGTERM mid-removal": "stops at an entry in < 5 s; the next run goes on",
@@ -154,6 +159,7 @@ ROWS: Final = {
     **MOUNTS,
     **LIVENESS,
     **WATCHING,
+    **SICK,
     **DAEMON,
     **OWNERSHIP,
     **CONTROLS,

@@ -26,7 +26,7 @@ import anyio
 
 from reconciler.decide.decisions import Verdict
 from reconciler.decide.verdicts import judge
-from reconciler.model.evidence import Containerd, ContainerdState, Node, Sweep, weigh
+from reconciler.model.evidence import Containerd, ContainerdState, Look, Node, Sweep, weigh
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import BlockReason, Outcome, Result, StepResult
 from reconciler.probe.tree import TreeEyes
@@ -217,6 +217,7 @@ def _verdict(on: Ground, key: BundleKey) -> str:
         eyes.close()
     if look is None:
         return "there is none"
+    assert isinstance(look, Look), "all of it is within reach"
     if listed.answered and key not in {seen.key for seen in listed.bundles}:
         return "it is not listed"
     node = Node(Sweep(answered=True), Containerd(ContainerdState.DOWN))

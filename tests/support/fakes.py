@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from reconciler.decide.decisions import Decision
-from reconciler.model.evidence import Containerd, ContainerdState, Look, Node, Sweep
+from reconciler.model.evidence import Containerd, ContainerdState, Look, Node, PartialLook, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Guard, Listed, Observation, Refusal, Seen, Stamp
 from reconciler.model.outcome import Outcome, Result
@@ -33,7 +33,7 @@ class FakeEyes:
         )
         return Listed(answered=True, present=True, bundles=seen, namespace=namespace)
 
-    def look(self, key: BundleKey) -> Look | None:
+    def look(self, key: BundleKey) -> Look | PartialLook | None:
         self.looked.append(key)
         return self.tree.get(key)
 

@@ -1,0 +1,167 @@
+"""Reach: opens the directories at which looks begin, and only where opening cannot hang.
+
+A bundle's files may name any directory of the machine, and an operator's own may lie on a
+filesystem whose server is dead: to open either could stop whoever does it for good. The mount
+table tells, without touching anything, on which mount a path lies. The parent's own looks go only
+where it is the state tree's mount, a filesystem in memory or the one we run from, or a local disk
+on the way to a directory of the operator's; anything else is out of reach, and a worker's to see.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from errno import ELOOP, EXDEV
+from typing import Final
+
+from reconciler import kernel
+from reconciler.kernel.mounts import Mounted
+from reconciler.model.ids import show
+from reconciler.model.layout import Layout
+from reconciler.probe.points import Mounts
+
+_HANDLE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_MOST_LINKS: Final = 8
+_MEMORY: Final = frozenset({b"tmpfs", b"ramfs"})
+_DISKS: Final = frozenset(
+    {b"bcachefs", b"btrfs", b"ext2", b"ext3", b"ext4", b"f2fs", b"xfs", b"zfs"}
+)
+"""Filesystems that only ask a device of this machine. Not overlay: it may lie on a FUSE."""
+
+
+class OutOfReachError(OSError):
+    """A directory may not be opened here; no answer, and never the same as "not there".
+
+    Attributes:
+        place: The mount point at which reach ends: what lies there may hang together.
+    """
+
+    def __init__(self, path: bytes, place: bytes, fstype: bytes = b"") -> None:
+        kind = f" ({show(fstype)})" if fstype else ""
+        super().__init__(f"{show(path)} is on {show(place)}{kind}, which gave no answer")
+        self.place = place
+
+
+class Reach:
+    """Opens directories that lie within reach, as of the mount table last given.
+
+    Args:
+        layout: Names the operator's directories.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        own = (layout.tasks, layout.work, layout.runc_root, layout.sockets, layout.own_sockets)
+        self._own = frozenset(own)
+        self._ways = frozenset(way for path in own for way in _ways_to(path))
+        self._mounts: Mounts | None = None
+        self._tree: int | None = None
+
+    def refresh(self, mounts: Mounts | None, tree: int | None) -> None:
+        """Take in the mounts as they are now, and the number of the state tree's; None: unread."""
+        self._mounts, self._tree = mounts, tree
+
+    def open(self, path: bytes) -> int:
+        """Open a directory without reading it.
+
+        Args:
+            path: Absolute, without dots; symlinks are followed as far as reach goes.
+
+        Raises:
+            OutOfReachError: It may not be opened here.
+            OSError: It cannot be opened.
+        """
+        real = path
+        for _ in range(_MOST_LINKS):
+            found = self._try(path, real)
+            if isinstance(found, int):
+                return found
+            real = found
+        raise OSError(ELOOP, os.strerror(ELOOP), path)
+
+    def _try(self, path: bytes, real: bytes) -> int | bytes:
+        """Open a path, or follow the first symlink on it and give where it leads."""
+        home = self._home(path, real)
+        point = b"/" if home is None else home.point
+        handle = os.open(point, _HANDLE | os.O_NOFOLLOW)
+        try:
+            if home is not None and kernel.statx_handle(handle).mount_id != home.mount_id:
+                raise OutOfReachError(path, point)  # something was mounted there since
+            below = real[len(point) :].strip(b"/")
+            if not below:
+                return os.dup(handle)
+            try:
+                return kernel.openat2(handle, below, _HANDLE, kernel.RESOLVE_STRICT)
+            except OSError as error:
+                if error.errno != ELOOP:
+                    raise
+            return _follow(handle, point, below)
+        except OSError as error:
+            if error.errno == EXDEV:
+                raise OutOfReachError(path, real) from None  # something was mounted on the way
+            raise
+        finally:
+            os.close(handle)
+
+    def _home(self, path: bytes, real: bytes) -> Mounted | None:
+        """Find the mount a path lies on; None if that is the one we run from."""
+        if self._mounts is None:
+            raise OutOfReachError(path, real)
+        home = None
+        for way in _ways_to(real):
+            mount = self._mounts.at(way)
+            if mount is None:
+                continue
+            if not self._is_near(mount, path):
+                raise OutOfReachError(path, way, mount.fstype)
+            home = mount
+        return home
+
+    def _is_near(self, mount: Mounted, path: bytes) -> bool:
+        if mount.mount_id == self._tree or mount.fstype in _MEMORY:
+            return True
+        return mount.fstype in _DISKS and (mount.point in self._ways or path in self._own)
+
+
+def _ways_to(path: bytes) -> Iterator[bytes]:
+    """Give every directory on the way to a path, the root excepted, and the path itself."""
+    at = 0
+    while (at := path.find(b"/", at + 1)) > 0:
+        yield path[:at]
+    if path != b"/":
+        yield path
+
+
+def _follow(handle: int, point: bytes, below: bytes) -> bytes:
+    """Find the first symlink on a way that has one, and give the whole path it stands for.
+
+    Raises:
+        OSError: EXDEV if that cannot be told here; or the way is gone.
+    """
+    done = [part for part in point.split(b"/") if part]
+    parts = below.split(b"/")
+    here = os.dup(handle)
+    try:
+        for number, part in enumerate(parts):
+            there = kernel.open_beneath(here, part, directory=False)
+            os.close(here)
+            here = there
+            if stat.S_ISLNK(os.fstat(here).st_mode):
+                return _joined(done, os.readlink(b"", dir_fd=here), parts[number + 1 :])
+            done.append(part)
+    finally:
+        os.close(here)
+    return b"/" + b"/".join(done)  # it is none any more
+
+
+def _joined(done: list[bytes], target: bytes, rest: list[bytes]) -> bytes:
+    """Join a real directory, the target of a symlink in it, and what follows that."""
+    whole = [] if target.startswith(b"/") else list(done)
+    real = len(whole)  # so many of them are known to be no symlinks, and can be climbed
+    for part in (*target.split(b"/"), *rest):
+        if part == b"..":
+            if len(whole) > real:
+                raise OSError(EXDEV, "a symlink climbs out of what it leads into", target)
+            whole = whole[:-1]
+            real = len(whole)
+        elif part not in {b"", b"."}:
+            whole.append(part)
+    return b"/" + b"/".join(whole)

@@ -1,0 +1,147 @@
+"""What a file names may hang whoever looks at it: that is never the process that must not hang.
+
+Each place is on a filesystem whose server never answers. The parent's own look leaves it out; a
+worker looks there, is given up in time, and that piece of evidence is "no answer".
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from reconciler.act.channel import Manner
+from reconciler.act.crew import Limits
+from reconciler.act.executor import Executor
+from reconciler.model.evidence import Answer, InitState, Look, PartialLook, ShimState
+from reconciler.model.ids import BundleKey
+from reconciler.model.layout import Layout
+from reconciler.probe.tree import TreeEyes
+from tests.safety.elsewhere import (
+    ARMED,
+    DEAD,
+    MOUNTED,
+    SHARED,
+    dead,
+    dead_at,
+    its_address,
+    its_bootstrap_address,
+    its_runtime_root,
+    its_runtime_root_behind_a_symlink,
+    its_socket_is_a_symlink,
+)
+from tests.safety.ground import ground
+from tests.support.bundles import Bundle
+from tests.support.forked import in_a_child
+from tests.support.mountns import private_mounts
+
+pytestmark = [pytest.mark.safety, pytest.mark.kernel]
+
+SECONDS = 5
+
+
+def looked_at(layout: Layout, key: BundleKey) -> Look | PartialLook | None:
+    """Look at a bundle in a process that is ended if it hangs."""
+
+    def look() -> Look | PartialLook | None:
+        signal.alarm(SECONDS)
+        eyes = TreeEyes(layout)
+        with eyes.moment():
+            found = eyes.look(key)
+        eyes.close()
+        return found
+
+    return in_a_child(look)
+
+
+@pytest.mark.fault("I18", "I25", "a file names a place on a dead filesystem")
+@pytest.mark.parametrize("arm", ARMED, ids=lambda arm: arm.__name__)
+@private_mounts
+def test_our_own_look_goes_nowhere_a_file_names(
+    tmp_path: Path, arm: Callable[[Bundle], None]
+) -> None:
+    with ground(tmp_path) as on:
+        bundle = on.dead("named", mounted=False)
+        arm(bundle)
+        with dead():
+            found = looked_at(on.site.layout, bundle.key)
+        if arm in {its_runtime_root, its_runtime_root_behind_a_symlink}:
+            assert isinstance(found, PartialLook)
+            assert found.places == {os.fsencode(DEAD)}
+            assert found.look.init.state is InitState.NONE
+            assert f"{DEAD} (fuse)" in found.look.init.detail
+            return
+        assert isinstance(found, Look), "it needs nothing that lies there"
+        unasked = {its_address, its_bootstrap_address, its_socket_is_a_symlink}
+        assert found.shim.state is (ShimState.NONE if arm in unasked else ShimState.DEAD)
+
+
+@pytest.mark.fault("I18", "dead FUSE on rootfs")
+@pytest.mark.parametrize("what", MOUNTED)
+@private_mounts
+def test_our_own_look_enters_nothing_that_is_mounted(tmp_path: Path, what: str) -> None:
+    with ground(tmp_path) as on:
+        bundle = on.dead("covered", mounted=False)
+        with dead_at(MOUNTED[what](bundle)):
+            found = looked_at(on.site.layout, bundle.key)
+        assert isinstance(found, Look)
+
+
+@pytest.mark.fault("I18", "a shared directory on a dead filesystem")
+@pytest.mark.parametrize("what", SHARED)
+@private_mounts
+def test_our_own_look_begins_nowhere_that_may_hang(tmp_path: Path, what: str) -> None:
+    with ground(tmp_path) as on:
+        bundle = on.dead("shared", mounted=False)
+        place = SHARED[what](on)
+        Path(os.fsdecode(place)).mkdir(exist_ok=True)
+        with dead_at(Path(os.fsdecode(place))):
+            found = looked_at(on.site.layout, bundle.key)
+        assert isinstance(found, PartialLook)
+        assert found.places == {place}
+        look = found.look
+        assert (look.shim.state is ShimState.NONE) == (what == "sockets")
+        assert (look.init.state is InitState.NONE) == (what == "runtime root")
+
+
+@private_mounts
+def test_a_worker_sees_what_was_left_out(tmp_path: Path) -> None:
+    """A filesystem that might hang, and does not: by name, since no server is at hand."""
+
+    async def main(layout: Layout, key: BundleKey) -> None:
+        eyes = TreeEyes(layout)
+        before = eyes.look(key)
+        assert isinstance(before, Look)
+        eyes._around._reach.refresh(None, None)  # type: ignore[union-attr]
+        partly = eyes.look(key)
+        assert isinstance(partly, PartialLook)
+        assert partly.look.created is Answer.YES, "init.pid says so"
+        async with Executor(Manner(layout)) as executor:
+            whole = await executor.look_far([key], frozenset(), partly.places)
+        eyes.close()
+        assert whole == (before,)
+
+    with ground(tmp_path) as on:
+        anyio.run(main, on.site.layout, on.dead("whole").key)
+
+
+@pytest.mark.fault("I18", "a file names a place on a dead filesystem")
+@private_mounts
+def test_a_worker_that_hangs_is_given_up_and_another_bundle_is_looked_at(tmp_path: Path) -> None:
+    async def main(layout: Layout, stuck: BundleKey, other: BundleKey) -> None:
+        places = frozenset({os.fsencode(DEAD)})
+        async with Executor(Manner(layout), limits=Limits(look=1.0)) as executor:
+            assert await executor.look([other], frozenset()) is not None  # it is warm
+            with dead():
+                with anyio.fail_after(SECONDS):
+                    assert await executor.look_far([stuck], frozenset(), places) is None
+                    found = await executor.look_far([other], frozenset(), frozenset())
+            assert found is not None
+            assert isinstance(found[0], Look)
+
+    with ground(tmp_path) as on:
+        stuck, other = on.dead("stuck", mounted=False), on.dead("other", mounted=False)
+        its_runtime_root(stuck)
+        anyio.run(main, on.site.layout, stuck.key, other.key)
