@@ -79,9 +79,8 @@ class AtScrape(Collector):
         yield _family("watch_backend", "The backend that works now.", ["backend"], backends)
 
     def _debris(self) -> Rows:
-        counts: Rows = {(kind.value,): 0.0 for kind in DebrisKind}
-        counts[DebrisKind.HIDDEN_BUNDLE.value,] = float(len(self._engine.hidden))
-        return counts
+        """Count the kinds that are looked for; a 0 for another one would say that none is there."""
+        return {(DebrisKind.HIDDEN_BUNDLE.value,): float(len(self._engine.hidden))}
 
 
 def _family(name: str, text: str, labels: list[str], rows: Rows) -> GaugeMetricFamily:

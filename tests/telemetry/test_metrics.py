@@ -143,3 +143,10 @@ def test_no_id_and_no_path_is_a_label(scraped: Scraped) -> None:
     scraped.world.look(dead(), "ns/secret-id")
     scraped.world.node()
     assert "secret-id" not in scraped.metrics.render().decode()
+
+
+def test_what_nobody_looks_for_is_not_counted() -> None:
+    text = Scraped().metrics.render().decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    samples = families["containerd_reconciler_debris"].samples
+    assert [sample.labels["kind"] for sample in samples] == ["hidden-bundle"]
