@@ -23,12 +23,13 @@ from reconciler.decide.decisions import (
 )
 from reconciler.decide.dues import Dues, exceeded
 from reconciler.decide.hearsay import Hearsay, NodeChange
+from reconciler.decide.pods import Pods
 from reconciler.decide.policy import Policies, Policy
 from reconciler.decide.touched import is_touched
 from reconciler.decide.track import LIVING, SERVED, Deaths, Track
 from reconciler.decide.verdicts import judge
 from reconciler.decide.views import BundleView, view_of
-from reconciler.model.evidence import Facts, Labels, Look, RuntimeState, ShimState, weigh
+from reconciler.model.evidence import Facts, Look, RuntimeState, ShimState, weigh
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import HintKind, Remembered, Stamp
 
@@ -63,6 +64,7 @@ class Bundles:
         self._memories: dict[BundleKey, Remembered] = {}
         self._agenda = Agenda()
         self._dues = Dues(self._life_of)
+        self._pods = Pods(needed=policies.need_labels)
         self._living: set[BundleKey] = set()
         self._open: set[BundleKey] = set()
         self._newest = float("-inf")  # when the youngest was first seen
@@ -93,6 +95,7 @@ class Bundles:
         """
         self._policies = policies
         self._dues = Dues(self._life_of)
+        self._pods = Pods(needed=policies.need_labels)
         for track in self._tracks.values():
             track.policy = track.counted_as = track.due_under = None
             self.reconsider(track, now)
@@ -137,8 +140,14 @@ class Bundles:
 
     def absorb(self, track: Track, look: Look, stamp: Stamp) -> None:
         """Take in a fresh look and judge again."""
+        before = track.labels
         track.absorb(look, stamp, volatile=self._policies.volatile)
         self.reconsider(track, stamp.mono)
+        if track.labels is not before and track.labels != before:
+            for member in self._pods.members(track.key):
+                other = self._tracks[member]
+                other.policy = None
+                self.reconsider(other, stamp.mono)
 
     def forget(self, key: BundleKey, *, cleaned: bool = False) -> None:
         """Drop what is no longer there; not while hands are on it."""
@@ -153,6 +162,7 @@ class Bundles:
             self._cleanups.mass.revived(key)
         self._cleanups.withdraw(key)
         self._agenda.set(key, None)
+        self._pods.leave(key)
         self._living.discard(key)
         self._open.discard(key)
         self._hearsay.forget(key)
@@ -172,7 +182,7 @@ class Bundles:
         track = self._tracks.get(key)
         if track is None or track.look is None:
             return ""
-        policy = self._choose_policy(track, track.look)
+        policy = self._choose_policy(track)
         is_due = now >= self._dues.due_at(track, policy)
         return policy.objection(kill=kill) or ("" if is_due else "it is not due any more")
 
@@ -194,7 +204,7 @@ class Bundles:
         before, facts = track.facts, self._hearsay.weigh(track, track.look)
         judgement = track.judgement = judge(facts, young=track.age(now) < self._policies.settle)
         verdict = judgement.verdict
-        policy = self._choose_policy(track, track.look)
+        policy = self._choose_policy(track)
         if verdict in LIVING:
             track.last_alive = now
         if track.is_news or facts is not before or verdict is not previous:
@@ -210,20 +220,12 @@ class Bundles:
             # By its socket, that is: an older sweep may still show a shim that has just died.
             self._asking.want("death", track.looked_at, awaited=track.is_news)
 
-    def _choose_policy(self, track: Track, look: Look) -> Policy:
+    def _choose_policy(self, track: Track) -> Policy:
         policy = track.policy
-        if policy is None or not track.labels.known:
-            labels, inherited = self._labels(track, look)
-            policy = self._policies.applied(track.key, labels, inherited=inherited)
-            track.policy = policy
+        if policy is None:
+            known = self._pods.known(track, self._tracks.get)
+            policy = track.policy = self._policies.applied(track.key, known)
         return policy
-
-    def _labels(self, track: Track, look: Look) -> tuple[Labels, bool]:
-        """Labels of the bundle, else of its pod's sandbox, and then True."""
-        if track.labels.known or not look.labels.sandbox:
-            return track.labels, False
-        pod = self._tracks.get(BundleKey(track.key.namespace, look.labels.sandbox.encode()))
-        return (track.labels, False) if pod is None else (pod.labels, True)
 
     def _note_life(self, track: Track, facts: Facts, previous: Verdict | None, now: float) -> None:
         verdict = track.verdict

@@ -10,7 +10,8 @@ from typing import Final
 
 from typing_extensions import override
 
-from reconciler.model.evidence import Labels
+from reconciler.decide.labels import Known
+from reconciler.model.evidence import Answer
 from reconciler.model.ids import BundleKey, show
 
 MINUTE: Final = 60.0
@@ -94,11 +95,6 @@ class Match:
         globs = [f'{name} = "{glob}"' for name, glob in said.items() if glob is not None]
         return f"{{ {', '.join(globs)} }}" if globs else "{}"
 
-    @property
-    def needs_own_labels(self) -> bool:
-        """Whether the labels of its pod's sandbox would not do."""
-        return bool(self.annotations) or self.container is not None
-
     def fits_names(self, key: BundleKey) -> bool:
         """Tell whether namespace and id fit."""
         return _fits(self.namespace, show(key.namespace)) and _fits(self.id, show(key.id))
@@ -108,21 +104,22 @@ class Match:
         any_id = self.id is None or not self.id.strip("*")
         return any_id and not self.needs_labels and _fits(self.namespace, show(namespace))
 
-    def fits_pod(self, labels: Labels) -> bool:
-        """Tell whether what all containers of a pod have in common fits."""
-        return _fits(self.pod_namespace, labels.pod_namespace) and _fits(self.pod, labels.pod)
-
-    def fits_labels(self, labels: Labels) -> bool:
-        """Tell whether the labels fit."""
-        annotations = dict(labels.annotations)
-        return (
-            self.fits_pod(labels)
-            and _fits(self.container, labels.container)
-            and all(
-                name in annotations and fnmatchcase(annotations[name], glob)
-                for name, glob in self.annotations
-            )
+    def fits(self, key: BundleKey, known: Known) -> Answer:
+        """Tell whether it fits a bundle; no answer if that hangs on what is not known."""
+        if not self.fits_names(key):
+            return Answer.NO
+        if not self.needs_labels:
+            return Answer.YES
+        answers = (
+            known.fits_pod("pod_namespace", self.pod_namespace),
+            known.fits_pod("pod", self.pod),
+            known.fits_container(self.container),
+            *(known.fits_annotation(name, glob) for name, glob in self.annotations),
         )
+        for worst in (Answer.NO, Answer.NONE):
+            if worst in answers:
+                return worst
+        return Answer.YES
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,22 +129,14 @@ class Rule:
     match: Match
     policy: Policy
 
-    def applies(self, key: BundleKey, labels: Labels, *, inherited: bool) -> bool:
+    def applies(self, key: BundleKey, known: Known) -> bool:
         """Tell whether it applies to a bundle.
 
         A rule that needs what is not known applies if it protects (it might match, and alive may
         be assumed) and is passed over otherwise.
         """
-        match, protect = self.match, self.policy.protect
-        if not match.fits_names(key):
-            return False
-        if not match.needs_labels:
-            return True
-        if not labels.known:
-            return protect
-        if inherited and match.needs_own_labels:
-            return protect and match.fits_pod(labels)
-        return match.fits_labels(labels)
+        answer = self.match.fits(key, known)
+        return answer is Answer.YES or (answer is Answer.NONE and self.policy.protect)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,16 +193,9 @@ class Policies:
     node_max_size: int | None = 10 * 1000**3
     volatile: bool = True
 
-    def applied(self, key: BundleKey, labels: Labels, *, inherited: bool = False) -> Policy:
-        """Find the policy for a bundle: the first rule that applies names it.
-
-        Args:
-            key: The bundle.
-            labels: What is known of it.
-            inherited: They are its pod's sandbox's: config.json of its own is missing.
-        """
-        rules = (rule for rule in self.rules if rule.applies(key, labels, inherited=inherited))
-        return next((rule.policy for rule in rules), self.default)
+    def applied(self, key: BundleKey, known: Known) -> Policy:
+        """Find the policy for a bundle: the first rule that applies names it."""
+        return next((one.policy for one in self.rules if one.applies(key, known)), self.default)
 
     def applied_to_hidden(self, namespace: bytes) -> Policy:
         """Find the policy for a removal of ours that was cut short: only its namespace is known.
@@ -224,23 +206,26 @@ class Policies:
         rules = (rule for rule in self.rules if rule.match.fits_namespace(namespace))
         return next((rule.policy for rule in rules), self.default)
 
-    def why(self, name: str, labels: Labels, *, inherited: bool = False) -> str:
-        """Say why the policy of this name applies, for people; arguments as in :meth:`applied`."""
+    def why(self, name: str, key: BundleKey, known: Known) -> str:
+        """Say why the policy of this name applies to a bundle, for people."""
         match = next((rule.match for rule in self.rules if rule.policy.name == name), None)
         if match is None:
             return "no rule fits" if self.rules else "there is no rule"
-        if not match.needs_labels:
+        if match.fits(key, Known(known.own)) is Answer.YES:
             return f"{match} fits"
-        if not labels.known:
-            return f"{match} may fit: config.json cannot be read"
-        if not inherited:
-            return f"{match} fits"
-        which = "may fit" if match.needs_own_labels else "fits"
-        return f"{match} {which}: config.json cannot be read, its pod's is known"
+        which = "fits" if match.fits(key, known) is Answer.YES else "may fit"
+        own = "does not tell all" if known.own.known else "cannot be read"
+        pod = ", its pod's is known" if known.pod.known else ""
+        return f"{match} {which}: config.json {own}{pod}"
 
     def named(self, name: str) -> Policy:
         """Find a policy by its name, which a view tells."""
         return next((r.policy for r in self.rules if r.policy.name == name), self.default)
+
+    @property
+    def need_labels(self) -> bool:
+        """Whether any rule asks for more than names."""
+        return any(rule.match.needs_labels for rule in self.rules)
 
     @property
     def annotation_keys(self) -> frozenset[str]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from reconciler.decide.decisions import BudgetKind, Judgement, Phase, Verdict
+from reconciler.decide.labels import joined
 from reconciler.decide.policy import Policy
 from reconciler.model.evidence import (
     NO_LABELS,
@@ -89,7 +90,8 @@ class Track:
             if they were not weighed together yet.
         judged_since: Since when it has this verdict.
         policy: The one that applies; None until it has been (or must be) looked up.
-        labels: The last readable labels of this object: config.json may vanish later.
+        labels: All that was readable of this object's labels: config.json may vanish later.
+        pod: Its pod's sandbox's labels, as far as they were asked for: that may vanish earlier.
         phase, cause: Where a leftover stands, and why.
         life: Last sign of life; negative for times before the boot.
         last_alive: When it was last judged alive under our eyes.
@@ -119,6 +121,7 @@ class Track:
     judged_since: float = 0.0
     policy: Policy | None = None
     labels: Labels = NO_LABELS
+    pod: Labels = NO_LABELS
     phase: Phase = Phase.NONE
     cause: str = ""
     life: float | None = None
@@ -160,10 +163,10 @@ class Track:
         self.looked_at = stamp.mono
         if look.identity == self.identity:
             self.identity = look.identity  # equal, and one object is enough for each bundle
-        if look.labels.known:
-            if look.labels != self.labels:
-                self.policy = None
-            self.labels = look.labels
+        labels = joined(look.labels, self.labels)
+        if labels != self.labels:
+            self.policy = None
+        self.labels = labels
 
     @property
     def may_look_otherwise(self) -> bool:

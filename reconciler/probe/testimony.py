@@ -56,21 +56,27 @@ def labels_of(folder: Folder, spec: Spec | None, wanted: Collection[str]) -> Lab
         if extra is None:
             return _unknown(folder)
         chosen = tuple(sorted((name, extra[name]) for name in wanted if name in extra))
-    elif noted == _NO_ANNOTATIONS:
+    elif noted == _NO_ANNOTATIONS and not folder.text("sandbox"):
         return _PLAIN
     return Labels(
         known=True,
         pod_namespace=noted.pod_namespace,
         pod=noted.pod,
         container=noted.container,
-        sandbox=noted.sandbox_id,
+        sandbox=noted.sandbox_id or _sandbox_of(folder),
         annotations=chosen,
     )
 
 
 def _unknown(folder: Folder) -> Labels:
+    sandbox = _sandbox_of(folder)
+    return Labels(sandbox=sandbox) if sandbox else NO_LABELS
+
+
+def _sandbox_of(folder: Folder) -> str:
+    """Give the sandbox as containerd 2.x notes it beside config.json; empty if it does not."""
     sandbox = (folder.text("sandbox") or b"").strip()
-    return Labels(sandbox=sandbox.decode()) if is_identifier(sandbox) else NO_LABELS
+    return sandbox.decode() if is_identifier(sandbox) else ""
 
 
 def runtime_of(folder: Folder, peer: Folder | None) -> Runtime:

@@ -10,7 +10,9 @@ from tests.support.fake_containerd import FakeContainerd
 
 pytestmark = pytest.mark.kernel
 
-POD = {"io.kubernetes.cri.sandbox-namespace": "shop", "io.kubernetes.cri.sandbox-id": "pod"}
+CRI = "io.kubernetes.cri"
+POD = {f"{CRI}.sandbox-namespace": "shop", f"{CRI}.sandbox-id": "pod"}
+MEMBER = {**POD, f"{CRI}.container-name": "web"}
 RULES = """
 [[rule]]
 name = "critical"
@@ -25,14 +27,16 @@ protect = true
 
 
 def make_pod(site: Site) -> None:
-    """A pod, a member that is whole, one whose pod alone is known, and one of which nothing is."""
+    """A pod; members that are whole, lost to their pod, alone, and that name only a sandbox."""
     site.make("pod", annotations=POD)
-    site.make("whole", annotations=POD)
+    site.make("whole", annotations=MEMBER)
     lost = site.make("lost", annotations=POD)
     alone = site.make("alone", annotations=POD)
     for path in (lost, alone):
         (path / "config.json").unlink()
     (lost / "sandbox").write_text("pod")
+    site.make("terse", annotations={f"{CRI}.sandbox-id": "pod"})
+    site.make("astray", annotations={f"{CRI}.sandbox-id": "gone"})
 
 
 def policy_of(site: Site, name: str) -> list[str]:
@@ -53,6 +57,10 @@ def test_explain_names_the_rule_and_why(site: Site, answering: FakeContainerd) -
     assert policy_of(site, "whole") == ["cleanup", "no rule fits"]
     inherited = f"{databases} may fit: {unread}, its pod's is known"
     assert policy_of(site, "lost") == ["databases", inherited]
+    terse = f"{databases} may fit: config.json does not tell all, its pod's is known"
+    assert policy_of(site, "terse") == ["databases", terse]
+    astray = f"{critical} may fit: config.json does not tell all"
+    assert policy_of(site, "astray") == ["critical", astray]
     assert policy_of(site, "alone") == ["critical", f"{critical} may fit: {unread}"]
 
 
@@ -62,10 +70,12 @@ def test_what_might_be_protected_is_kept(site: Site, answering: FakeContainerd) 
     site.tail = RULES
     site.write(mode="enforce", cleanup__grace="0s")
     with running(site) as daemon:
-        for name, rule in (("lost", "databases"), ("alone", "critical")):
+        kept = {"lost": "databases", "alone": "critical", "terse": "databases"}
+        kept |= {"astray": "critical"}
+        for name, rule in kept.items():
             daemon.wait_for("verdict", id=name, phase="protected", cause=rule)
         for name in ("pod", "whole"):
             daemon.wait_for("cleaned", id=name)
         assert daemon.end()[0] == 0
-    assert site.left() == {"lost", "alone"}
+    assert site.left() == kept.keys()
     assert all(Path(site.tree / NAMESPACE / name / "rootfs").is_dir() for name in site.left())

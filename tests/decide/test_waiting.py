@@ -9,6 +9,7 @@ from reconciler.decide.decisions import (
     OverBudget,
     Phase,
 )
+from reconciler.decide.labels import Known
 from reconciler.decide.policy import Match, Policies, Policy, Rule
 from reconciler.model.evidence import (
     Labels,
@@ -194,18 +195,26 @@ def test_it_can_be_said_why_a_policy_applies() -> None:
         Rule(Match(pod="p*"), Policy(name="pod")),
         Rule(Match(container="c", annotations=(("a.b", "1"),)), Policy(name="own")),
     )
-    policies, known = Policies(rules=rules), Labels(known=True)
-    assert Policies().why("cleanup", known) == "there is no rule"
-    assert policies.why("cleanup", known) == "no rule fits"
-    assert policies.why("all", Labels()) == "{} fits"
-    assert policies.why("names", Labels()) == '{ namespace = "k*", id = "x" } fits'
-    assert policies.why("pod", known) == '{ pod = "p*" } fits'
-    unread = "config.json cannot be read"
-    assert policies.why("pod", Labels()) == f'{{ pod = "p*" }} may fit: {unread}'
-    by_pod = f"{unread}, its pod's is known"
-    assert policies.why("pod", known, inherited=True) == f'{{ pod = "p*" }} fits: {by_pod}'
+    policies, unread = Policies(rules=rules), "config.json cannot be read"
+    nothing, plain = Known(Labels()), Known(Labels(known=True))
+    kube, pod = key("kube/x"), Labels(known=True, pod="p1")
+
+    def why(name: str, known: Known, policies: Policies = policies) -> str:
+        return policies.why(name, kube, known)
+
+    assert why("cleanup", plain, Policies()) == "there is no rule"
+    assert why("cleanup", plain) == "no rule fits"
+    assert why("all", nothing) == "{} fits"
+    assert why("names", nothing) == '{ namespace = "k*", id = "x" } fits'
+    fits = '{ pod = "p*" } fits'
+    assert why("pod", Known(pod)) == fits
+    assert why("pod", nothing) == f'{{ pod = "p*" }} may fit: {unread}'
+    assert why("pod", Known(Labels(), pod)) == f"{fits}: {unread}, its pod's is known"
+    member = Known(Labels(known=True, sandbox="s"), pod)
+    says_little = "config.json does not tell all, its pod's is known"
+    assert why("pod", member) == f"{fits}: {says_little}"
     own = '{ container = "c", annotation."a.b" = "1" }'
-    assert policies.why("own", known, inherited=True) == f"{own} may fit: {by_pod}"
+    assert why("own", Known(Labels(), pod)) == f"{own} may fit: {unread}, its pod's is known"
 
 
 def test_other_policies_take_hold_at_once() -> None:

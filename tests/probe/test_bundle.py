@@ -292,6 +292,14 @@ def test_without_config_json_the_sandbox_is_all_that_is_known(world: World) -> N
         assert world.look().labels == Labels()
 
 
+def test_a_config_json_that_names_no_sandbox_has_it_from_the_note_beside(world: World) -> None:
+    here = world.bundle()
+    (here / "sandbox").write_text("pod1\n")
+    assert world.look().labels == Labels(known=True, sandbox="pod1")
+    (here / "sandbox").unlink()
+    assert world.look().labels == Labels(known=True)
+
+
 def test_a_spec_of_unexpected_types_is_not_known(world: World) -> None:
     (world.bundle() / "config.json").write_text('{"annotations": {"team": 1}}')
     assert not world.look(KEY, "team").labels.known

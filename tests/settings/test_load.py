@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.decide.labels import Known
 from reconciler.decide.policy import Orphans, Policies, Policy
 from reconciler.model.evidence import Labels
 from reconciler.model.ids import BundleKey
@@ -249,7 +250,7 @@ def test_a_rule_changes_what_it_says_and_keeps_the_rest(tmp_path: Path) -> None:
     assert policies.volatile is False
     assert (policies.brakes.max_per_minute, policies.brakes.mass_deaths) == (7, 3)
     assert policies.brakes.hold == 60.0
-    assert policies.applied(WEB, Labels()) == Policy(
+    assert policies.applied(WEB, Known(Labels())) == Policy(
         name="second",
         enforce=False,
         grace=5.0,
@@ -261,9 +262,11 @@ def test_a_rule_changes_what_it_says_and_keeps_the_rest(tmp_path: Path) -> None:
     assert policies.annotation_keys == {"app"}
     dns = BundleKey(b"k8s.io", b"dns")
     labels = Labels(True, pod_namespace="kube-system", annotations=(("app", "xyz"),))
-    assert policies.applied(dns, labels).protect
-    assert policies.applied(dns, Labels(True)) == default
-    assert policies.applied(dns, Labels()).protect, "it might match, and alive may be assumed"
+    assert policies.applied(dns, Known(labels)).protect
+    assert policies.applied(dns, Known(Labels(True))) == default
+    assert policies.applied(dns, Known(Labels())).protect, (
+        "it might match, and alive may be assumed"
+    )
 
 
 def test_rules_of_a_later_layer_are_tried_first_and_replace_their_namesakes(tree: Tree) -> None:

@@ -11,9 +11,11 @@ from reconciler.cli.output import Output
 from reconciler.cli.preflight import check_listing, check_state
 from reconciler.cli.setup import make_setup
 from reconciler.cli.values import bundle_key
+from reconciler.decide.labels import Known
 from reconciler.decide.policy import Policies
 from reconciler.decide.views import BundleView
 from reconciler.errors import ExitCode, ReconcilerError
+from reconciler.model.evidence import NO_LABELS
 from reconciler.model.ids import BundleKey, show
 from reconciler.model.observations import Listed
 from reconciler.telemetry import shapes
@@ -55,12 +57,10 @@ def explain(said: Globals, *, bundle: str, without_containerd: bool) -> int:
 
 
 def _why_policy(view: BundleView, views: Iterable[BundleView], policies: Policies) -> str:
-    own = view.look.labels
-    pod = BundleKey(view.key.namespace, own.sandbox.encode())
-    told = next((one.look.labels for one in views if one.key == pod), None)
-    if own.known or told is None:
-        return policies.why(view.policy, own)
-    return policies.why(view.policy, told, inherited=True)
+    own, key = view.look.labels, view.key
+    sandbox = BundleKey(key.namespace, own.sandbox.encode("utf-8", "replace"))
+    pod = next((one.look.labels for one in views if one.key == sandbox != key), NO_LABELS)
+    return policies.why(view.policy, key, Known(own, pod, is_sandbox=sandbox == key))
 
 
 def find(asked: BundleKey, known: Iterable[BundleKey]) -> BundleKey:
