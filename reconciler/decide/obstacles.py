@@ -13,7 +13,8 @@ from reconciler.model.evidence import Mount
 from reconciler.model.ids import show
 
 ROOTFS: Final = b"rootfs"
-VOLATILE: Final = frozenset({"tmpfs", "ramfs"})
+VOLATILE: Final = frozenset({"bpf", "hugetlbfs", "ramfs", "tmpfs"})
+"""Filesystems that live in memory and end with their last mount."""
 
 
 class ForeignMount(NamedTuple):
@@ -30,13 +31,14 @@ class ForeignMount(NamedTuple):
 def foreign_mount(mounts: Iterable[Mount]) -> ForeignMount | None:
     """Find the first mount in the way: any but rootfs and its stack, and of those what is volatile.
 
-    Unmounting a tmpfs would destroy its content.
+    Unmounting a tmpfs destroys its content, unless another mount goes on showing it: native
+    snapshotters bind a directory, which on a node in memory lies on a tmpfs.
     """
     for mount in mounts:
         if mount.path != ROOTFS:
             detail = f"{mount.fstype or 'something'} is mounted there; unmount it"
             return ForeignMount(mount.path or b".", detail)
-        if mount.fstype in VOLATILE:
+        if mount.fstype in VOLATILE and not mount.shown_outside:
             detail = f"it is a {mount.fstype}, whose content unmounting would destroy"
             return ForeignMount(mount.path, detail)
     return None

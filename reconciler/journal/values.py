@@ -73,6 +73,7 @@ def look_out(look: evidence.Look) -> wire.Look:
         shim=(shim.state.value, _show(shim.socket), _show(shim.group), shim.pid, shim.detail),
         cgroup=look.cgroup.value,
         mounts=tuple((show(m.path), m.mount_id, m.fstype) for m in look.mounts),
+        shown=tuple(place for place, m in enumerate(look.mounts) if m.shown_outside),
         labels=None if labels == evidence.NO_LABELS else labels_out(labels),
     )
 
@@ -93,8 +94,18 @@ def look_in(look: wire.Look) -> evidence.Look:
         evidence.Init(_INITS[init], init_pid, init_detail),
         evidence.Shim(_SHIMS[shim], _unshow(socket), _unshow(group), shim_pid, shim_detail),
         _CGROUPS[look.cgroup],
-        tuple([evidence.Mount(unshow(path), n, kind) for path, n, kind in look.mounts]),
+        _mounts_in(look),
         evidence.NO_LABELS if look.labels is None else labels_in(look.labels),
+    )
+
+
+def _mounts_in(look: wire.Look) -> tuple[evidence.Mount, ...]:
+    shown = look.shown
+    return tuple(
+        [
+            evidence.Mount(unshow(path), number, kind, place in shown)
+            for place, (path, number, kind) in enumerate(look.mounts)
+        ]
     )
 
 

@@ -130,6 +130,7 @@ class Look(msgspec.Struct, frozen=True, omit_defaults=True):
     shim: tuple[str, str | None, str | None, int | None, str]  # state, socket, group, pid, detail
     cgroup: str
     mounts: tuple[tuple[str, int, str], ...] = ()  # path, mount id, filesystem type
+    shown: tuple[int, ...] = ()  # places in it: mounts that others outside show, too
     labels: Labels | None = None
 
 

@@ -168,11 +168,14 @@ class Mount(msgspec.Struct, frozen=True, gc=False):
             ``b""`` for the bundle directory itself).
         mount_id: mountinfo's first field.
         fstype: Filesystem type.
+        shown_outside: Another mount, outside of the state tree, shows all that this one does. Asked
+            only of filesystems that live in memory, which end with their last mount.
     """
 
     path: bytes
     mount_id: int
     fstype: str
+    shown_outside: bool = False
 
 
 class Labels(msgspec.Struct, frozen=True, gc=False):

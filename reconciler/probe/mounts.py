@@ -125,7 +125,7 @@ def index(data: bytes, tree: bytes) -> TreeMounts:
     inside, cut = tree + b"/", len(tree) + 1
     bundles: defaultdict[BundleKey, list[Mount]] = defaultdict(list)
     namespaces = set()
-    for mount_id, point, fstype in (row for row in found if row is not None):
+    for mount_id, point, fstype, *_ in (row for row in found if row is not None):
         if not point.startswith(inside) or point.endswith(DELETED):
             continue
         parts = point[cut:].split(b"/", 2)
@@ -152,13 +152,17 @@ def rows(data: bytes) -> tuple[Mounted, ...]:
 
 
 def _find(line: bytes) -> Mounted | None:
-    """Read mount id, mount point and type of a line; None if it is none."""
+    """Read of a line what is asked most often; None if it is none."""
     left, _, right = line.partition(b" - ")
     head = left.split(b" ", _LEFT)
     fstype, space, _ = right.partition(b" ")
     if len(head) < _LEFT or not head[0].isdigit() or not space:
         return None
-    return Mounted(int(head[0]), unescape(head[4]), fstype)
+    major, _, minor = head[2].partition(b":")
+    if not (major.isdigit() and minor.isdigit()):
+        return None
+    device = os.makedev(int(major), int(minor))
+    return Mounted(int(head[0]), unescape(head[4]), fstype, device, unescape(head[3]))
 
 
 def _escape(path: bytes) -> bytes:

@@ -9,6 +9,7 @@ from bisect import bisect_left, insort
 from errno import ENOENT, ENOSYS, EPERM
 from typing import TYPE_CHECKING, Final
 
+from reconciler.decide.obstacles import VOLATILE
 from reconciler.kernel.mounts import Mounted, list_mounts, stat_mount
 from reconciler.model.evidence import Mount
 from reconciler.model.ids import BundleKey
@@ -25,6 +26,7 @@ mount and no mount point."""
 CGROUP: Final = b"cgroup"
 """How the types of both versions' filesystems begin."""
 
+_VOLATILE: Final = frozenset(name.encode() for name in VOLATILE)
 _UNSUPPORTED: Final = frozenset({ENOSYS, EPERM})
 
 
@@ -121,7 +123,12 @@ class BundleMounts:
         cut = len(path) + 1
         return tuple(
             [
-                Mount(one.point[cut:], one.mount_id, mounts.type_name(one.fstype))
+                Mount(
+                    one.point[cut:],
+                    one.mount_id,
+                    mounts.type_name(one.fstype),
+                    self._mounts.is_shown_outside(one, self._tree),
+                )
                 for one in self._mounts.below(path)
                 if not one.point.endswith(mounts.DELETED)
             ]
@@ -135,6 +142,7 @@ class Mounts:
         self._by_number: dict[int, Mounted] = {}
         self._by_point: list[tuple[bytes, int]] = []  # sorted: what is below lies together
         self._groups: dict[int, Mounted] = {}
+        self._volatile: dict[int, dict[int, Mounted]] = {}  # by device
 
     @property
     def groups(self) -> list[Mounted]:
@@ -163,9 +171,10 @@ class Mounts:
         """Forget whatever is not listed any more; give the numbers that are not known."""
         by_number = self._by_number
         for number in by_number.keys() - set(numbers):
-            place = by_number.pop(number).point, number
-            del self._by_point[bisect_left(self._by_point, place)]
+            gone = by_number.pop(number)
+            del self._by_point[bisect_left(self._by_point, (gone.point, number))]
             self._groups.pop(number, None)
+            self._forget_volatile(number, gone.device)
         return [number for number in numbers if number not in by_number]
 
     def add(self, number: int, one: Mounted) -> None:
@@ -174,9 +183,41 @@ class Mounts:
         insort(self._by_point, (one.point, number))
         if one.fstype.startswith(CGROUP):
             self._groups[number] = one
+        if one.fstype in _VOLATILE:
+            self._volatile.setdefault(one.device, {})[number] = one
+
+    def is_shown_outside(self, one: Mounted, tree: bytes) -> bool:
+        """Tell whether whatever a mount of a filesystem in memory shows stays when it goes.
+
+        It does if another mount of the same filesystem shows it too: the same directory of it or
+        one above, at a place that nobody is about to unmount, which is none in the state tree (two
+        bundles may be cleaned at the same time, each counting on the other). The directory's name
+        alone does not tell: a bind of one may be the last mount of its filesystem, and the mount of
+        a whole one may be the second. For other filesystems the question makes no sense: no.
+        """
+        inside = tree + b"/"
+        return any(
+            other.mount_id != one.mount_id
+            and _contains(other.root, one.root)
+            and not (other.point + b"/").startswith(inside)
+            and bool(other.point)
+            and not other.point.endswith(mounts.DELETED)
+            for other in self._volatile.get(one.device, {}).values()
+        )
+
+    def _forget_volatile(self, number: int, device: int) -> None:
+        same = self._volatile.get(device)
+        if same is not None:
+            same.pop(number, None)
+            if not same:
+                del self._volatile[device]
 
     def _place(self, point: bytes) -> int:
         return bisect_left(self._by_point, (point,))
+
+
+def _contains(above: bytes, below: bytes) -> bool:
+    return bool(above) and (above == below or below.startswith(above.rstrip(b"/") + b"/"))
 
 
 def _stat(number: int) -> Mounted | None:

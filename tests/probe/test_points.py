@@ -15,7 +15,7 @@ from reconciler.kernel.mounts import Mounted, list_mounts, stat_mount
 from reconciler.probe import mounts, points
 from reconciler.probe.points import MountPoints
 from tests.support.clock import VirtualClock
-from tests.support.mountns import MNT_DETACH, mount, private_mounts, tmpfs, umount
+from tests.support.mountns import MNT_DETACH, bind, mount, private_mounts, tmpfs, umount
 
 MS_MOVE = 8192
 
@@ -54,10 +54,25 @@ def test_the_kernels_list_is_its_table(tmp_path: Path) -> None:
         pytest.skip("the kernel has no listmount (before 6.8)")
     odd = tmp_path / "a b\nc\\d\udcff"
     odd.mkdir()
+    bound, gone = tmp_path / "bound", tmp_path / "gone"
+    for name in (bound, gone):
+        name.mkdir()
+    bind(gone, bound)
+    gone.rmdir()  # its root has no name any more
     tmpfs(odd)
     told = [stat_mount(number) for number in list_mounts()]
     table = mounts.parse(Path("/proc/self/mountinfo").read_bytes())
-    assert told == [Mounted(one.mount_id, one.point, one.fstype) for one in table]
+    assert told == [
+        Mounted(
+            one.mount_id,
+            one.point,
+            one.fstype,
+            os.makedev(*map(int, one.device.split(b":"))),
+            one.root,
+        )
+        for one in table
+    ]
+    assert told[-1].device == odd.stat().st_dev
     assert told[-1].point == bytes(odd)
 
 

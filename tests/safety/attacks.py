@@ -332,6 +332,7 @@ ATTACKS = tuple(
             the_pod_is_another_directory,
             rootfs_is_a_symlink,
             rootfs_is_a_bind_of_a_directory,
+            rootfs_is_a_bind_of_data_in_memory,
             links_lead_out_of_the_bundle,
             special_files_lie_in_it,
             runc_state_is_a_symlink,
@@ -357,7 +358,6 @@ ATTACKS = tuple(
             the_bundle_is_a_symlink,
         ),
         BLOCKED: (
-            rootfs_is_a_bind_of_data_in_memory,
             rootfs_is_a_tmpfs,
             data_lie_under_the_mount,
             a_directory_is_mounted_beside_rootfs,
