@@ -148,7 +148,8 @@ def _evidence(view: BundleView, containerd: str, why_policy: str) -> Iterator[Pi
     mounts = [f"{show(mount.path) or '.'} ({mount.fstype})" for mount in look.mounts]
     yield _list("mounts", mounts)
     yield _piece("age", words.age(view.age_seconds), "since its last sign of life")
-    yield _piece("size", words.size(look.size_bytes), f"{look.size_bytes} bytes")
+    size = words.size(look.size_bytes, exact=look.size_exact)
+    yield _piece("size", size, f"{look.size_bytes} bytes{'' if look.size_exact else ' or more'}")
     labels = look.labels
     pod = f"{labels.pod_namespace}/{labels.pod}" if labels.pod else ""
     yield _piece("labels", "read" if labels.known else "no answer", pod, labels.container)

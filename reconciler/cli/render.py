@@ -68,7 +68,7 @@ def bundles(shown: Sequence[Bundle], *, wide: bool) -> Table:
             Cell(one.phase or "-", styles.PHASE_STYLES.get(one.phase or "", "")),
             Cell(words.due(one.due_in_seconds)),
             Cell(words.age(one.age_seconds)),
-            Cell(words.size(one.size_bytes)),
+            Cell(words.size(one.size_bytes, exact=one.size_exact)),
             Cell(with_cause(one.reason, one.cause)),
         ]
         table.rows.append([*cells, *_wide(one)] if wide else cells)

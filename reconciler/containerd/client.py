@@ -27,8 +27,11 @@ _NAMESPACES: Final = "/containerd.services.namespaces.v1.Namespaces/List"
 _DELETE: Final = "/containerd.services.tasks.v1.Tasks/Delete"
 _SUBSCRIBE: Final = "/containerd.services.events.v1.Events/Subscribe"
 
-_TOPICS: Final = ('topic~="^/tasks/"', 'topic=="/containers/delete"')
-"""Filters of Subscribe: what can change a bundle. Each names the container in its first field."""
+_EXIT: Final = "/tasks/exit"
+_TOPICS: Final = ('topic~="^/tasks/[^e]"', f'topic=="{_EXIT}"', 'topic=="/containers/delete"')
+"""Filters of Subscribe: what can change a bundle. Each names the container in its first field.
+An exec is added and started without them, and its exit is passed over: it leaves a pid file and
+changes nothing else, and probes run several a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,8 @@ class ContainerdClient:
                     subscribed()
                     async for envelope in stream:
                         key = _touched(envelope)
+                        if _is_of_an_exec(envelope):
+                            continue
                         if is_identifier(key.namespace) and is_identifier(key.id):
                             touched(key)
 
@@ -198,6 +203,14 @@ async def _namespaces(channel: Channel) -> list[bytes]:
         if not is_identifier(name):
             raise NoAnswerError(Failure.ERROR, f"it lists an impossible namespace: {show(name)}")
     return names
+
+
+def _is_of_an_exec(envelope: wire.Envelope) -> bool:
+    """Tell the exit of an exec: it names another process beside the container (TaskExit)."""
+    if envelope.topic != _EXIT:
+        return False
+    exited = wire.Process.FromString(envelope.event.value)
+    return exited.id not in {"", exited.container_id}
 
 
 def _touched(envelope: wire.Envelope) -> BundleKey:

@@ -75,6 +75,7 @@ def look_out(look: evidence.Look) -> wire.Look:
         mounts=tuple((show(m.path), m.mount_id, m.fstype) for m in look.mounts),
         shown=tuple(place for place, m in enumerate(look.mounts) if m.shown_outside),
         labels=None if labels == evidence.NO_LABELS else labels_out(labels),
+        cut=not look.size_exact,
     )
 
 
@@ -96,6 +97,7 @@ def look_in(look: wire.Look) -> evidence.Look:
         _CGROUPS[look.cgroup],
         _mounts_in(look),
         evidence.NO_LABELS if look.labels is None else labels_in(look.labels),
+        not look.cut,
     )
 
 

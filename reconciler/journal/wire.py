@@ -123,7 +123,7 @@ class Look(msgspec.Struct, frozen=True, omit_defaults=True):
     k: str  # kind
     e: int  # entries, bits as in reconciler.model.evidence.Entries
     m: float  # newest mtime
-    z: int  # size in bytes
+    z: int  # size in bytes, or more if cut
     created: str
     runtime: tuple[str, str]  # state, name
     init: tuple[str, int | None, str]  # state, pid, detail
@@ -132,6 +132,7 @@ class Look(msgspec.Struct, frozen=True, omit_defaults=True):
     mounts: tuple[tuple[str, int, str], ...] = ()  # path, mount id, filesystem type
     shown: tuple[int, ...] = ()  # places in it: mounts that others outside show, too
     labels: Labels | None = None
+    cut: bool = False  # the size was not counted to its end
 
 
 class Sweep(msgspec.Struct, frozen=True, omit_defaults=True):

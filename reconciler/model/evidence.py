@@ -205,6 +205,7 @@ class Look:
         entries: Known files present.
         newest_mtime: Newest modification time in the bundle, seconds since the epoch.
         size_bytes: Allocated bytes of the bundle and its work dir, mounts excluded.
+        size_exact: False if not all could be counted: there are more.
         created: Did creation ever finish (``init.pid`` or runc's state exists)?
         runtime, init, shim, mounts, labels: See their types.
         cgroup: Control groups, all hierarchies together.
@@ -222,6 +223,7 @@ class Look:
     cgroup: CgroupState = CgroupState.NONE
     mounts: tuple[Mount, ...] = ()
     labels: Labels = NO_LABELS
+    size_exact: bool = True
 
 
 class PartialLook(NamedTuple):

@@ -25,7 +25,7 @@ from reconciler.model.evidence import (
 from reconciler.model.ids import NOWHERE, BundleKey, Identity
 from reconciler.probe import testimony
 from reconciler.probe.cgroups import CgroupDir, Cgroups
-from reconciler.probe.folder import BLOCK, Folder, blocks_of_tree, read_files, read_folder
+from reconciler.probe.folder import BLOCK, Counted, Folder, count_tree, read_files, read_folder
 from reconciler.probe.gather import Own, ask_cgroups, ask_init, ask_runtime, ask_shim
 from reconciler.probe.runc import Runc
 from reconciler.probe.surroundings import Surroundings
@@ -209,13 +209,14 @@ def _weigh(
     remembered = ask_runtime(own, around)
     cgroups = ask_cgroups(own, around, remembered)
     init = ask_init(own, remembered, cgroups)
-    work = _blocks_of_work(around, own.key)
+    work = _count_work(around, own.key)
+    counted = work or Counted(0)
     look = Look(
         identity,
         Kind.DIRECTORY,
         folder.entries,
         folder.newest,
-        (folder.blocks + (work or 0)) * BLOCK,
+        (folder.blocks + counted.blocks) * BLOCK,
         Answer.YES if folder.has_pid else remembered.exists,
         testimony.runtime_of(folder, own.peer),
         init,
@@ -223,16 +224,17 @@ def _weigh(
         cgroups.state,
         mounts,
         labels,
+        not (folder.is_cut or counted.is_cut),
     )
     return _Seen(look, remembered, cgroups, work is not None)
 
 
-def _blocks_of_work(around: Surroundings, key: BundleKey) -> int | None:
+def _count_work(around: Surroundings, key: BundleKey) -> Counted | None:
     try:
         top = around.handles.named(around.layout.work)
     except OSError:
         return None
-    return blocks_of_tree(top, b"/".join(key))
+    return count_tree(top, b"/".join(key))
 
 
 def _work(around: Surroundings, key: BundleKey) -> bytes:

@@ -8,12 +8,11 @@ for a directory that cannot be read at all.
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
-from errno import EISDIR, ELOOP, ENXIO, EXDEV
+from errno import EISDIR, ELOOP, ENOENT, ENXIO, EXDEV
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from reconciler import kernel
 from reconciler.model.evidence import ENTRY_NAMES, Entries
@@ -44,7 +43,8 @@ _entries: Final = lru_cache(256)(Entries)
 _STRANGER: Final = (_OTHER, None)
 _EMPTY_TMPFS: Final = 40  # st_size of an empty directory: mm/shmem.c counts 20 for each name
 _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-_MOST_ENTRIES: Final = 10_000  # of a listing and, apart, of everything below it
+_MOST_NAMES: Final = 1_024  # of the directory itself
+_MOST_ENTRIES: Final = 10_000  # of everything below it
 _DEEPEST: Final = 40  # directories below each other
 
 
@@ -66,6 +66,7 @@ class Folder:
         alien: There is a file that only shims of other runtimes write.
         newest: Newest modification time, the directory's own included, seconds since the epoch.
         blocks: Blocks allocated, mounts excluded.
+        is_cut: Not all blocks could be counted; there are more.
         has_pid: There is an ``init.pid``, whatever it is.
         pid_written: When that was written.
     """
@@ -75,6 +76,7 @@ class Folder:
     alien: bool = False
     newest: float = 0.0
     blocks: int = 0
+    is_cut: bool = False
     has_pid: bool = False
     pid_written: float | None = None
 
@@ -91,6 +93,9 @@ class Folder:
 def read_folder(fd: int, mounted: frozenset[bytes], *, sizes_tell: bool = False) -> Folder:
     """List a directory and read its small files.
 
+    A task that has run many execs has a pid file of each. A listing that grows too long is cut
+    off: what is evidence is then asked for by its name, and only the size is not known to the end.
+
     Args:
         fd: Handle on it.
         mounted: Names directly in it at or below which something is mounted.
@@ -104,14 +109,16 @@ def read_folder(fd: int, mounted: frozenset[bytes], *, sizes_tell: bool = False)
     found = 0  # as a number: to join flags costs more than to read a file
     smallest = _EMPTY_TMPFS if sizes_tell else -1
     with os.scandir(fd) as listing:
-        for entry in listing:
+        for number, entry in enumerate(listing):
+            if number == _MOST_NAMES:
+                budget.is_cut = True
+                found |= _ask_by_name(folder, fd, found, mounted)
+                break
             name = entry.name
             flag, limit = _KNOWN.get(name, _STRANGER)
             found |= flag
             if flag == _OTHER:
                 folder.alien |= name in _ALIEN
-                if not budget.take():
-                    continue
             if mounted and os.fsencode(name) in mounted:
                 if limit is not None:
                     folder.files[name] = Unread.UNUSABLE
@@ -122,9 +129,33 @@ def read_folder(fd: int, mounted: frozenset[bytes], *, sizes_tell: bool = False)
             size = _take_in(folder, fd, entry)
             if size is not None and size != smallest:
                 folder.blocks += _blocks_below(fd, os.fsencode(name), budget)
+    folder.is_cut = budget.is_cut
     folder.entries = _entries(found)
     folder.has_pid = bool(found & _INIT_PID)
     return folder
+
+
+def _ask_by_name(folder: Folder, fd: int, found: int, mounted: frozenset[bytes]) -> int:
+    """Take in what a listing has not come to; give the flags of what is there."""
+    missing = [name for name, (flag, _) in _KNOWN.items() if not found & flag]
+    more = 0
+    for name in (*missing, *_ALIEN):
+        flag, limit = _KNOWN.get(name, _STRANGER)
+        raw = os.fsencode(name)
+        try:
+            seen = kernel.statx(fd, raw)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            seen = None
+        more |= flag
+        folder.alien |= name in _ALIEN
+        if seen is None or raw in mounted or seen.is_mount_root or limit is None:
+            if limit is not None:
+                folder.files[name] = Unread.BARRED if seen is None else Unread.UNUSABLE
+            continue
+        _read_if_file(folder, fd, name, limit, is_file=stat.S_ISREG(seen.mode))
+    return more
 
 
 def read_files(fd: int, names: Iterable[str]) -> Folder:
@@ -144,14 +175,25 @@ def read_files(fd: int, names: Iterable[str]) -> Folder:
 def _take_in_file(folder: Folder, fd: int, entry: os.DirEntry[str], limit: int) -> None:
     """Take in one of the files that are read."""
     try:
-        if entry.is_file(follow_symlinks=False):
-            _read(folder, fd, entry.name, limit)
-        else:
-            folder.files[entry.name] = Unread.UNUSABLE
+        is_file = entry.is_file(follow_symlinks=False)
     except FileNotFoundError:
         return
     except OSError:
         folder.files[entry.name] = Unread.BARRED
+    else:
+        _read_if_file(folder, fd, entry.name, limit, is_file=is_file)
+
+
+def _read_if_file(folder: Folder, fd: int, name: str, limit: int, *, is_file: bool) -> None:
+    if not is_file:
+        folder.files[name] = Unread.UNUSABLE
+        return
+    try:
+        _read(folder, fd, name, limit)
+    except FileNotFoundError:
+        return
+    except OSError:
+        folder.files[name] = Unread.BARRED
 
 
 def _read(folder: Folder, fd: int, name: str, limit: int) -> None:
@@ -207,9 +249,11 @@ class _Budget:
 
     def __init__(self, entries: int) -> None:
         self.left = entries
+        self.is_cut = False
 
     def take(self) -> bool:
         self.left -= 1
+        self.is_cut |= self.left < 0
         return self.left >= 0
 
 
@@ -217,7 +261,8 @@ def _blocks_below(parent_fd: int, name: bytes, budget: _Budget, depth: int = 0) 
     """Count the blocks below a directory, without crossing into a mount; what is barred is 0."""
     try:
         fd = kernel.open_beneath(parent_fd, name)
-    except OSError:
+    except OSError as error:
+        budget.is_cut |= error.errno not in {ENOENT, EXDEV}
         return 0
     try:
         return _blocks_in(fd, budget, depth)
@@ -227,27 +272,40 @@ def _blocks_below(parent_fd: int, name: bytes, budget: _Budget, depth: int = 0) 
 
 def _blocks_in(fd: int, budget: _Budget, depth: int) -> int:
     blocks = 0
-    with suppress(OSError):  # what could be counted counts
-        for child in os.listdir(fd):
-            if not budget.take():
-                break
-            blocks += _blocks_of(fd, os.fsencode(child), budget, depth)
+    try:
+        with os.scandir(fd) as listing:
+            for child in listing:
+                if not budget.take():
+                    break
+                blocks += _blocks_of(fd, os.fsencode(child.name), budget, depth)
+    except OSError:
+        budget.is_cut = True  # what could be counted counts
     return blocks
 
 
 def _blocks_of(fd: int, child: bytes, budget: _Budget, depth: int) -> int:
     try:
         found = kernel.statx(fd, child)
-    except OSError:
+    except OSError as error:
+        budget.is_cut |= error.errno != ENOENT
         return 0
     if found.is_mount_root:
         return 0
-    if stat.S_ISDIR(found.mode) and depth < _DEEPEST:
-        return found.blocks + _blocks_below(fd, child, budget, depth + 1)
+    if stat.S_ISDIR(found.mode):
+        if depth < _DEEPEST:
+            return found.blocks + _blocks_below(fd, child, budget, depth + 1)
+        budget.is_cut = True
     return found.blocks
 
 
-def blocks_of_tree(top: int, relative: bytes) -> int | None:
+class Counted(NamedTuple):
+    """Blocks of a tree; ``is_cut``: there are more."""
+
+    blocks: int
+    is_cut: bool = False
+
+
+def count_tree(top: int, relative: bytes) -> Counted | None:
     """Count the blocks of a directory and all below it; None if there is none.
 
     Args:
@@ -257,9 +315,10 @@ def blocks_of_tree(top: int, relative: bytes) -> int | None:
     try:
         fd = kernel.open_beneath(top, relative)
     except OSError as error:
-        return 0 if error.errno == EXDEV else None
+        return Counted(0) if error.errno == EXDEV else None
+    budget = _Budget(_MOST_ENTRIES)
     try:
-        return _blocks_of_handle(fd) + _blocks_in(fd, _Budget(_MOST_ENTRIES), 0)
+        return Counted(_blocks_of_handle(fd) + _blocks_in(fd, budget, 0), budget.is_cut)
     finally:
         os.close(fd)
 

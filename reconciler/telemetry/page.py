@@ -126,12 +126,13 @@ def _bundle_row(one: Bundle, recent: Sequence[Recent]) -> str:
     if one.cause:
         why += f"<br><b>{escape(one.cause)}</b>{_holders(one, recent)}"
     phase = one.phase or ""
+    large = size(one.size_bytes, exact=one.size_exact)
     what = {"waiting": "due ", "blocked": "retry "}.get(phase, "")
     return (
         f'<tr><td class="name">{escape(who)}</td>'
         f'<td class="{escape(one.verdict)}">{escape(one.verdict)}</td>'
         f'<td class="{escape(phase)}">{escape(phase) or "-"}</td><td class="why">{why}</td>'
-        f'<td class="num">{age(one.age_seconds)}</td><td class="num">{size(one.size_bytes)}</td>'
+        f'<td class="num">{age(one.age_seconds)}</td><td class="num">{large}</td>'
         f'<td class="num">{what}{due(one.due_in_seconds)}</td></tr>'
     )
 

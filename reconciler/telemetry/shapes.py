@@ -71,6 +71,7 @@ class Bundle(msgspec.Struct, frozen=True):
     reason: str
     age_seconds: float
     size_bytes: int
+    size_exact: bool
     init: Init
     shim: Shim
     containerd: str
@@ -199,6 +200,7 @@ def bundle(view: BundleView, layout: Layout) -> Bundle:
         reason=view.judgement.reason,
         age_seconds=round(view.age_seconds, 3),
         size_bytes=look.size_bytes,
+        size_exact=look.size_exact,
         init=Init(look.init.pid, look.init.state.value, look.init.detail),
         shim=Shim(
             None if look.shim.socket is None else show(look.shim.socket),

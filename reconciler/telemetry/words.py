@@ -20,8 +20,10 @@ def age(seconds: float) -> str:
     return "".join(parts[:2])
 
 
-def size(count: int) -> str:
-    """Write a number of bytes in decimal units: ``512B``, ``12.3kB``, ``4.0GB``."""
+def size(count: int, *, exact: bool = True) -> str:
+    """Write a number of bytes in decimal units: ``512B``, ``12.3kB``, ``4.0GB+`` if not exact."""
+    if not exact:
+        return f"{size(count)}+"
     if count < _STEP:
         return f"{count}B"
     value = float(count)

@@ -27,8 +27,22 @@ from reconciler.watch.table import Place, WatchTable
 GATHER: Final = 0.002
 """Seconds in which events on the heels of others are gathered; of the 5 ms we allow ourselves."""
 
+_PIDS: Final = frozenset({b"init.pid", b"shim.pid"})
+"""Files of that name which are evidence: of the init, and of a runtime that is not runc."""
+
 QUIET: Final = 0.0015
 """Seconds without an event after which the next one is taken at once."""
+
+
+def _is_of_an_exec(event: Event) -> bool:
+    """Tell the pid file of an exec, or the name it has while it is written: it is no evidence.
+
+    A probe makes one several times a second, and they stay: a look for each would cost more the
+    more there are. As a sign of life it is noticed with the next look, of which the end of the
+    task, every listing and whoever is about to remove the bundle make one.
+    """
+    name = event.name
+    return name.endswith(b".pid") and name not in _PIDS and not event.mask & handle.ISDIR
 
 
 class InotifyBackend:
@@ -174,7 +188,8 @@ class InotifyBackend:
     def _take(self, event: Event) -> None:
         target = self._table.target(event.wd)
         if isinstance(target, BundleKey):
-            self._hints[target] = None
+            if not _is_of_an_exec(event):
+                self._hints[target] = None
             if event.mask & handle.GONE:
                 self._end(event)
         elif isinstance(target, bytes):

@@ -137,6 +137,7 @@ def test_an_age_has_its_two_largest_units(seconds: float, shown: str) -> None:
 )
 def test_a_size_is_short(count: int, shown: str) -> None:
     assert words.size(count) == shown
+    assert words.size(count, exact=False) == f"{shown}+"
 
 
 def test_explain_shows_the_rules_up_to_the_one_that_fired() -> None:

@@ -1,5 +1,6 @@
 """Events are hints, and containerd's coming and going is doubt."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from reconciler.clock import Bell
-from reconciler.containerd.client import ContainerdClient
+from reconciler.containerd.client import _TOPICS, ContainerdClient
 from reconciler.containerd.events import FIRST, MOST, Events
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind, Observation
@@ -59,6 +60,27 @@ async def test_events_become_hints_and_a_restart_becomes_doubt(tmp_path: Path) -
         fake.publish(WEB, "/tasks/delete")
         await until(lambda: heard == [HINT, DOUBT, DOUBT, HINT])
         tasks.cancel_scope.cancel()
+
+
+async def test_the_exit_of_an_exec_is_no_hint(tmp_path: Path) -> None:
+    fake, heard = FakeContainerd(tmp_path), list[Observation]()
+    events = Events(ContainerdClient(fake.layout.address), ImpatientClock())
+    async with fake, anyio.create_task_group() as tasks:
+        tasks.start_soon(events.run, heard.append)
+        await fake.subscribed()
+        fake.publish(WEB, process="a3f0")
+        fake.publish(WEB, process=WEB.id.decode())  # its init
+        await until(lambda: bool(heard))
+        assert heard == [HINT]
+        tasks.cancel_scope.cancel()
+
+
+def test_execs_are_not_subscribed_to() -> None:
+    topics = ("/tasks/exec-added", "/tasks/exec-started", "/tasks/exit", "/tasks/start")
+    (pattern,) = (one.split('"')[1] for one in _TOPICS if "~=" in one)
+    exact = {one.split('"')[1] for one in _TOPICS if "~=" not in one}
+    heard = {topic for topic in topics if re.search(pattern, topic) or topic in exact}
+    assert heard == {"/tasks/exit", "/tasks/start"}
 
 
 async def test_attempts_grow_rarer_until_an_event_comes(tmp_path: Path) -> None:

@@ -153,9 +153,10 @@ class FakeContainerd:
         """Wait until a subscription will be served."""
         await self.subscribed()
 
-    def publish(self, key: BundleKey, topic: str = "/tasks/exit") -> None:
-        """Tell the subscribers about a task."""
-        value = wire.Touched(id=key.id.decode()).SerializeToString()
+    def publish(self, key: BundleKey, topic: str = "/tasks/exit", process: str = "") -> None:
+        """Tell the subscribers about a task, or about one of its processes."""
+        container = key.id.decode()
+        value = wire.Process(container_id=container, id=process).SerializeToString()
         envelope = wire.Envelope(
             namespace=key.namespace.decode(), topic=topic, event=wire.Payload(value=value)
         )

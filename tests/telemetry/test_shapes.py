@@ -98,6 +98,7 @@ def test_a_bundle_has_the_promised_shape() -> None:
         "reason": "shim dead, init dead, cgroup empty, not listed",
         "age_seconds": 3600.123,
         "size_bytes": 8192,
+        "size_exact": True,
         "init": {"pid": 4242, "state": "dead", "detail": "no such process"},
         "shim": {"socket": "/run/containerd/s/ab", "state": "dead", "detail": "refused"},
         "containerd": "not listed",

@@ -74,6 +74,25 @@ async def test_a_bundle_and_every_file_in_it_is_hinted_at(tree: Tree, ear: Ear) 
             await ear.hint("ns", "c1")
 
 
+async def test_the_pid_files_of_execs_are_not_hinted_at(tree: Tree, ear: Ear) -> None:
+    bundle = tree.bundle("c1")
+    async with running(InotifyBackend(tree.layout), ear):
+        for number in range(50):
+            (bundle / f".{number}.pid").write_text("12")
+            (bundle / f".{number}.pid").rename(bundle / f"{number}.pid")
+        (bundle / "7.pid").unlink()
+        tree.bundle("last")
+        await ear.hint("ns", "last")
+        assert BundleKey(b"ns", b"c1") not in ear.hints()
+        for evidence in ("init.pid", "shim.pid", "log.json"):
+            ear.forget()
+            (bundle / evidence).touch()
+            await ear.hint("ns", "c1")
+        ear.forget()
+        (bundle / "odd.pid").mkdir()
+        await ear.hint("ns", "c1")
+
+
 async def test_nothing_below_a_bundle_is_watched(tree: Tree, ear: Ear) -> None:
     (tree.bundle("c1") / "rootfs" / "deep").mkdir(parents=True)
     async with running(InotifyBackend(tree.layout), ear):
