@@ -91,7 +91,8 @@ class Site:
     @cached_property
     def layout(self) -> Layout:
         base = os.fsencode(self.base)
-        return Layout(base + b"/state", base + b"/root", base + b"/containerd.sock", base + b"/run")
+        state = base + b"/state"  # shims may listen below it, too
+        return Layout(state, base + b"/root", base + b"/containerd.sock", state)
 
     @property
     def tree(self) -> Path:
