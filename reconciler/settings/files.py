@@ -17,6 +17,7 @@ LARGEST: Final = 1 << 20
 """Bytes. The largest configuration anybody writes by hand is a hundredth of it."""
 
 _ATTEMPTS: Final = 3
+_UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,10 @@ def read_table(path: str) -> Table:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
         raise _refused(path, f"cannot be read: {reason}") from error
     try:
-        return tomli.loads(data.decode("utf-8"))
+        return tomli.loads(data.decode("utf-8-sig"))  # some editors begin it with a mark
     except UnicodeDecodeError as error:
+        if data.startswith(_UTF_16):
+            raise _refused(path, "is UTF-16 text; save it as UTF-8") from error
         line = data.count(b"\n", 0, error.start) + 1
         raise _refused(path, f"line {line}: is not UTF-8 text") from error
     except tomli.TOMLDecodeError as error:

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from reconciler.settings import globs
 from reconciler.settings.units import parse_duration, parse_size
 
 NONE: Final = "none"
@@ -135,13 +136,6 @@ def max_size(text: str) -> int | None:
     return count
 
 
-def glob(text: str) -> str:
-    """Accept a glob (fnmatch)."""
-    if not text:
-        raise ValueError('is empty and matches nothing; "*" matches everything')
-    return text
-
-
 def name(text: str) -> str:
     """Accept a name for people; short, so that it can be shown whole wherever it is."""
     if not text:
@@ -188,7 +182,9 @@ OptionalSocket = Annotated[
 ]
 OptionalPath = Annotated[str, _kind(optional_path, "an absolute path", "/var/log/journal.jsonl")]
 Listen = Annotated[str, _kind(listen, "host:port", "127.0.0.1:9618")]
-Glob = Annotated[str, _kind(glob, "a glob", "kube-*")]
+IdentifierGlob = Annotated[str, _kind(globs.identifier, "a glob", "kube-*")]
+NameGlob = Annotated[str, _kind(globs.name, "a glob", "kube-*")]
+TextGlob = Annotated[str, _kind(globs.text, "a glob", "kube-*")]
 Name = Annotated[
     str, msgspec.Meta(min_length=1, max_length=64, extra={"parse": name, "what": "text"})
 ]

@@ -127,12 +127,12 @@ class Brake(Section, frozen=True):
 class Match(Section, frozen=True):
     """Globs a rule matches on; what is left out matches everything."""
 
-    namespace: kinds.Glob | None = None
-    id: kinds.Glob | None = None
-    pod_namespace: kinds.Glob | None = None
-    pod: kinds.Glob | None = None
-    container: kinds.Glob | None = None
-    annotation: dict[str, kinds.Glob] = {}
+    namespace: kinds.IdentifierGlob | None = None
+    id: kinds.IdentifierGlob | None = None
+    pod_namespace: kinds.NameGlob | None = None
+    pod: kinds.NameGlob | None = None
+    container: kinds.NameGlob | None = None
+    annotation: dict[str, kinds.TextGlob] = {}
 
 
 class Rule(Section, frozen=True):

@@ -188,6 +188,20 @@ BROKEN = [
         'rule[1].match.annotation."a.b": is a whole number, not a glob',
     ),
     (MATCH + "'k8s.io'", "rule[1].match: is text, not a table"),
+    (
+        MATCH + "{ pod_namespace = 'kube-.*' }\nprotect = true",
+        "rule[1].match.pod_namespace: 'kube-.*' is written like a regular expression; "
+        'a glob says "anything" by * alone: "kube-*"',
+    ),
+    (
+        MATCH + "{ namespace = 'kube-' }\nprotect = true",
+        "rule[1].match.namespace: 'kube-' can never match: containerd's names begin and end with "
+        'a letter or digit; did you mean "kube-*"?',
+    ),
+    (
+        MATCH + "{ id = 'a/b' }\nprotect = true",
+        "rule[1].match.id: 'a/b' can never match: no name of containerd's has '/'",
+    ),
 ]
 
 

@@ -331,11 +331,11 @@ def test_a_reload_says_what_changed(tree: Tree) -> None:
     assert changed(before, tree.load()) == []
     tree.main.write_text(
         "".join(reversed(rules))
-        + '[[rule]]\nname = "c d"\nmatch = { id = "x\\"y" }\nprotect = true'
+        + '[[rule]]\nname = "c d"\nmatch = { annotation.a = "x\\"y" }\nprotect = true'
     )
     assert changed(before, tree.load()) == [
         'cleanup.grace: "1m" -> "10m"',
-        'rule."c d": none -> { match = { id = "x\\"y" }, protect = true }',
+        'rule."c d": none -> { match = { annotation = { a = "x\\"y" } }, protect = true }',
         "the rules are tried in another order",
     ]
 
