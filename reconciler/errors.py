@@ -96,3 +96,10 @@ class NoDaemonError(ReconcilerError):
     """No daemon answers."""
 
     code = ExitCode.NO_DAEMON
+
+
+class InvariantError(Exception):
+    """What the engine counts on does not hold: our own fault, and the end of the process.
+
+    The only error that supervision (:mod:`reconciler.supervision`) does not keep from ending it.
+    """

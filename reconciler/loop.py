@@ -31,6 +31,7 @@ from reconciler.decide.decisions import (
 )
 from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies
+from reconciler.errors import InvariantError
 from reconciler.model.evidence import (
     Containerd,
     InitState,
@@ -58,6 +59,7 @@ from reconciler.nodesource import NodeSource
 from reconciler.ports import Source, Stages
 from reconciler.probe.piles import Helpers
 from reconciler.probe.remote import RemoteLooks
+from reconciler.stages import Listeners, supervised
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -77,8 +79,8 @@ class Loop:
 
     def __init__(self, engine: Engine, stages: Stages, *, relist: float | None = None) -> None:
         self.engine = engine
-        self._stages = stages
-        self._ears = (*stages.listeners, *stages.recorders)
+        self._listeners = Listeners(stages)
+        self._stages = stages = supervised(stages)
         self._relist = relist
         self._relist_at = float("inf")
         self._inbox: deque[tuple[Stamp, Observation]] = deque()
@@ -133,9 +135,13 @@ class Loop:
     def configure(self, policies: Policies) -> None:
         """Put other policies into force at once."""
         stamp = self._now()
-        for recorder in self._stages.recorders:
-            recorder.configured(stamp, policies)
-        self._carry_out(stamp, self.engine.configure(stamp, policies))
+        self._listeners.configured(stamp, policies)
+        try:
+            decisions = self.engine.configure(stamp, policies)
+        except Exception as error:
+            # Whoever asked is supervised, and the engine is not: it must not go on half of the way.
+            raise InvariantError("the engine failed under other policies") from error
+        self._carry_out(stamp, decisions)
         self._bell.set()
 
     def relist_every(self, seconds: float) -> None:
@@ -181,8 +187,7 @@ class Loop:
         deadline = self.engine.deadline
         stamp = self._now()
         if deadline is not None and deadline <= stamp.mono:
-            for recorder in self._stages.recorders:
-                recorder.advanced(stamp)
+            self._listeners.advanced(stamp)
             self._carry_out(stamp, self.engine.advance(stamp))
         await anyio.lowlevel.checkpoint()
 
@@ -205,8 +210,7 @@ class Loop:
     def _take(self, stamp: Stamp, observation: Observation) -> None:
         if observation is self._untaken:
             self._untaken = None
-        for listener in self._ears:
-            listener.observed(stamp, observation)
+        self._listeners.observed(stamp, observation)
         self._carry_out(stamp, self.engine.observe(stamp, observation))
 
     def _hear_the_last(self) -> None:
@@ -216,11 +220,9 @@ class Loop:
         """
         while self._inbox:
             stamp, observation = self._inbox.popleft()
-            for listener in self._ears:
-                listener.observed(stamp, observation)
+            self._listeners.observed(stamp, observation)
             for decision in self.engine.observe(stamp, observation):
-                for listener in self._ears:
-                    listener.decided(stamp, decision)
+                self._listeners.decided(stamp, decision)
 
     def _look_for_a_slice(self) -> None:
         if not self._looks:
@@ -289,8 +291,7 @@ class Loop:
 
     def _carry_out(self, stamp: Stamp, decisions: list[Decision]) -> None:
         for decision in decisions:
-            for listener in self._ears:
-                listener.decided(stamp, decision)
+            self._listeners.decided(stamp, decision)
             match decision:
                 case LookAt():
                     self._want_look(decision.key, decision.why)

@@ -6,7 +6,7 @@ this page. Nothing here touches anything.
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from reconciler.clock import Bell
@@ -16,6 +16,7 @@ from reconciler.model.evidence import Containerd, Look, Node, PartialLook, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Listed, Observation, Refusal, Stamp
 from reconciler.model.outcome import Outcome
+from reconciler.supervision import Supervisor
 
 
 class Clock(Protocol):
@@ -231,6 +232,10 @@ class Recorder(Listener, Protocol):
         """Hear that other policies are about to be put into force."""
         ...
 
+    def missed(self) -> None:
+        """Hear that the last thing it was told was lost on it: its record has a hole."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Stages:
@@ -238,6 +243,7 @@ class Stages:
 
     ``watcher`` is None for one-shot commands; ``sources`` are further emitters of observations;
     without ``far`` nobody sees what our own eyes leave out.
+    All of it is supervised but the ``essential`` listeners, without which a command has no result.
     """
 
     clock: Clock
@@ -251,3 +257,5 @@ class Stages:
     sources: Sequence[Source] = ()
     listeners: Sequence[Listener] = ()
     recorders: Sequence[Recorder] = ()
+    essential: Sequence[Listener] = ()
+    supervisor: Supervisor = field(default_factory=Supervisor)

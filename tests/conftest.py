@@ -13,6 +13,8 @@ from collections.abc import Generator
 import hypothesis
 import pytest
 
+from reconciler.supervision import Supervisor
+
 _REQUIRED = os.environ.get("RECONCILER_REQUIRE_E2E", "0") not in {"", "0"}
 _NEVER_SKIPPED = ("containerd", "kernel")
 _PROGRAMS = ("containerd", "containerd-shim-runc-v2", "ctr", "runc")
@@ -59,6 +61,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("containerd"):
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+_FAILED: list[tuple[str, Exception]] = []
+_FAIL = Supervisor.failed
+
+
+def _failed(supervisor: Supervisor, where: str, error: Exception) -> None:
+    _FAILED.append((where, error))
+    _FAIL(supervisor, where, error)
+
+
+Supervisor.failed = _failed  # type: ignore[assignment]  # what is survived must still be seen
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test in which a part of ours failed and was survived, unless it made it fail."""
+    _FAILED.clear()
+    result = yield
+    if _FAILED and not item.get_closest_marker("breaks_parts"):
+        where, error = _FAILED[0]
+        raise AssertionError(f"a part has failed: {where}") from error
+    return result
 
 
 @pytest.hookimpl(wrapper=True)

@@ -28,6 +28,7 @@ from reconciler.act.channel import (
 )
 from reconciler.act.crew import Attempt, Crew, Delete, DiedError, Limits
 from reconciler.clock import SystemClock
+from reconciler.errors import InvariantError
 from reconciler.model.evidence import Look, Node, PartialLook, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result, Step, StepResult
@@ -230,7 +231,7 @@ class Executor:
         """Wait for a free worker; what it is told, and whether it is, is settled only then."""
         job = make()
         if job.key in self._under_way:
-            raise RuntimeError(f"{job.key} is being cleaned already")
+            raise InvariantError(f"{job.key} is being cleaned already")
         self._under_way[job.key] = attempt = Attempt(job)
         try:
             async with self._slots:

@@ -13,10 +13,13 @@ import anyio
 from typing_extensions import override
 
 from reconciler.cli.output import Output
+from reconciler.model.observations import Stamp
 from reconciler.ports import Clock, Emit, Listener, Source
+from reconciler.supervision import Fault
 
 if TYPE_CHECKING:
     from reconciler.cli.live import LiveView
+    from reconciler.telemetry.logs import LogListener
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +41,11 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What the loop is to feed."""
+    """What the loop is to feed, and who tells at once that a part of ours has failed."""
 
     listeners: tuple[Listener, ...] = ()
     sources: tuple[Source, ...] = ()
+    report: Callable[[Fault], None] | None = None
 
 
 @contextmanager
@@ -62,16 +66,23 @@ def foreground(
         backend: Names the watch backend in use.
         verbose: How much more to log.
     """
-    logged = () if output.shares_terminal else (_log(output, verbose),)
-    if not output.on_terminal or output.quiet:
-        yield Shown(listeners=logged or (_log(output, verbose),))
+    log = _log(output, verbose)
+    viewed = output.on_terminal and not output.quiet
+    logged = () if viewed and output.shares_terminal else (log,)
+
+    def report(fault: Fault) -> None:
+        log.failed(Stamp(clock.monotonic(), clock.wall()), fault)
+
+    if not viewed:
+        yield Shown(logged, report=report)
         return
     from reconciler.cli.live import LiveView
     from reconciler.cli.picture import Picture
 
     picture = Picture()
     with LiveView(picture, heading, output.console()) as view:
-        yield Shown((picture, *logged), (_Drawing(view, clock, backend),))
+        drawing = _Drawing(view, clock, backend)
+        yield Shown((picture, *logged), (drawing,), report if logged else None)
         view.update(backend(), clock.monotonic())
 
 
@@ -92,7 +103,7 @@ class _Drawing(Source):
             await anyio.sleep(INTERVAL)
 
 
-def _log(output: Output, verbose: int) -> Listener:
+def _log(output: Output, verbose: int) -> "LogListener":
     from reconciler.telemetry.logs import LogListener, make_logger, stderr_sink
     from reconciler.telemetry.records import Level
 

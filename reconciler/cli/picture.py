@@ -138,6 +138,7 @@ class Picture(Listener):
     def _remember(self, stamp: Stamp, told: Sequence[Record]) -> None:
         for record in told:
             self.changed = True
-            loud = record.level is not Level.DEBUG and record.event not in _SHOWN_ELSEWHERE
-            if loud and self._repeats.admit(stamp.mono, record) is not None:
+            said = self._repeats.admit(stamp.mono, record)
+            quiet = said is None or said.level is Level.DEBUG
+            if not quiet and record.event not in _SHOWN_ELSEWHERE:
                 self.recent.append(Told(stamp, record))

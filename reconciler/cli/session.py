@@ -27,6 +27,7 @@ from reconciler.model.ids import BundleKey, show
 from reconciler.model.observations import Listed, Stamp
 from reconciler.ports import Clock, Listener, Recorder, Stages
 from reconciler.probe.narrow import NarrowEyes
+from reconciler.supervision import Fault, Supervisor
 
 T = TypeVar("T")
 
@@ -45,10 +46,10 @@ def look(setup: Setup, output: Output, journal: Journalled | None = None) -> Fou
     """Look at everything once."""
 
     async def work() -> Found:
-        with _progress(output) as shown:
+        with _supervised(output) as watch, _progress(output) as shown:
             async with opened(setup) as session:
                 with _snapshot(journal, session.stages.clock, setup.policies) as recorders:
-                    stages = replace(_shown(session.stages, shown), recorders=recorders)
+                    stages = replace(_shown(session.stages, shown, watch), recorders=recorders)
                     return await look_once(stages, setup.policies)
 
     gc.disable()  # all that is found is kept to the end: among it there is no garbage to find
@@ -79,9 +80,9 @@ def clean(setup: Setup, output: Output) -> Found:
     """Clean what is due, once."""
 
     async def work() -> Found:
-        with _progress(output) as shown:
+        with _supervised(output) as watch, _progress(output) as shown:
             async with opened(setup, acting=True) as session:
-                stages = _shown(session.stages, shown)
+                stages = _shown(session.stages, shown, watch)
                 return await clean_once(stages, setup.policies, session.executor.stop)
 
     return _run(work)
@@ -116,9 +117,13 @@ def watch(setup: Setup, output: Output, how: Foreground) -> int:
     heading = Heading(how.title, show(setup.layout.state), setup.policies.default.enforce)
 
     async def work() -> Ended:
+        with _supervised(output) as watch:
+            return await shown_work(watch)
+
+    async def shown_work(watch: Supervisor) -> Ended:
         async with (
             opened(setup, acting=acts(setup.policies), watching=not how.once) as session,
-            recording(how.record, session.stages.clock, setup.policies) as recorders,
+            recording(how.record, session.stages.clock, setup.policies, watch) as recorders,
         ):
             stages, executor = replace(session.stages, recorders=recorders), session.executor
             watcher = stages.watcher
@@ -134,7 +139,8 @@ def watch(setup: Setup, output: Output, how: Foreground) -> int:
                 return "nothing" if watcher is None else watcher.backend
 
             with foreground(output, heading, stages.clock, backend, verbose=how.verbose) as shown:
-                ended = await watch_stages(_shown(stages, shown), plan, how.listeners)
+                watch.report = shown.report or watch.report
+                ended = await watch_stages(_shown(stages, shown, watch), plan, how.listeners)
         for recorder in recorders:
             if recorder.lost:
                 output.complain(f"{recorder.lost} records are missing: {recorder.trouble}")
@@ -161,9 +167,22 @@ def _run(work: Callable[[], Awaitable[T]]) -> T:
     return kept[0]
 
 
-def _shown(stages: Stages, shown: Shown) -> Stages:
+@contextmanager
+def _supervised(output: Output) -> Iterator[Supervisor]:
+    """Let parts fail; at the end it is said which have, where nobody else said so."""
+    faults: list[Fault] = []
+    try:
+        yield Supervisor(faults.append)
+    finally:
+        for fault in faults:
+            where = f"{fault.where} ({fault.frames[-1]})" if fault.frames else fault.where
+            output.complain(f"internal error in {where}: {fault.what}")
+
+
+def _shown(stages: Stages, shown: Shown, watch: Supervisor) -> Stages:
     return replace(
         stages,
+        supervisor=watch,
         listeners=(*stages.listeners, *shown.listeners),
         sources=(*stages.sources, *shown.sources),
     )

@@ -39,6 +39,12 @@ def alarms(told: Status) -> Iterator[str]:
         yield f"configuration refused, the old one is in force: {told.config.error}"
     if told.journal is not None and told.journal.lost:
         yield f"the journal misses {told.journal.lost} records: {told.journal.trouble}"
+    for endpoint in told.endpoints:
+        if endpoint.trouble:
+            yield f"{endpoint.key}: {endpoint.trouble}"
+    if told.internal_errors:
+        counted = ", ".join(f"{n:,} in {where}" for where, n in told.internal_errors.items())
+        yield f"internal errors, see the log: {counted}"
 
 
 def _counts(told: Status) -> str:

@@ -94,8 +94,10 @@ async def watch(stages: Stages, plan: Plan, listeners: Sequence[Listener]) -> En
     """Run the loop until a signal, the end of the story, or once nothing is left to wait for."""
     seen, gate = Pass(), _Gate(plan.policies.default.enforce)
     engine = Engine(plan.policies)
-    heard = (*stages.listeners, *listeners, seen, gate)
-    loop = Loop(engine, replace(stages, listeners=heard), relist=plan.relist)
+    # Without the pass a run of one pass would never end; one that goes on needs it for nothing.
+    essential = (seen,) if plan.once else ()
+    heard = replace(stages, listeners=(*stages.listeners, *listeners, gate), essential=essential)
+    loop = Loop(engine, heard, relist=plan.relist)
     gate.stop = loop.stop
 
     def is_over(now: float) -> bool:

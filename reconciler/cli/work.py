@@ -151,7 +151,7 @@ async def _pass(
 ) -> Found:
     seen = Pass()
     engine = Engine(policies)
-    loop = Loop(engine, replace(stages, listeners=(*stages.listeners, seen)))
+    loop = Loop(engine, replace(stages, essential=(seen,)))
     began = stages.clock.monotonic()
 
     def until(now: float) -> bool:

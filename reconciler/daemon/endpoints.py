@@ -2,24 +2,32 @@
 
 The TCP address and the unix socket answer alike; only the unix socket, which root alone may open,
 also takes orders (``POST /-/reload``). No answer waits for anything but the loop, and that not for
-long.
+long. Health is answered from memory. What must be rendered is rendered for all who ask over TCP
+within a second at once, and seldom enough that it never takes more than a tenth of the time; root,
+over the unix socket, gets it fresh.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qs
 
 import anyio
 import msgspec
 
+from reconciler.supervision import Supervisor
 from reconciler.telemetry import page
-from reconciler.telemetry.http import Request, Response, Route
+from reconciler.telemetry.http import FAILED, Request, Response, Route
 from reconciler.telemetry.metrics import CONTENT_TYPE, Metrics
 from reconciler.telemetry.status import Status
 
 LIVE_WITHIN: Final = 2.0
 """Seconds within which a living loop turns, however busy it is."""
+
+FRESH: Final = 1.0
+"""Seconds for which an answer over TCP may be the one that somebody else got."""
+
+_SHARE: Final = 10
+"""How many times longer than rendering takes its result is kept, at least."""
 
 JSON: Final = "application/json"
 
@@ -42,6 +50,8 @@ class Desk:
         checks: The conditions of readiness.
         status: The status, now.
         metrics: The metrics.
+        now: Monotonic seconds.
+        watch: Counts what cannot be rendered.
         reload: Loads the configuration anew; gives what is wrong with it, empty if nothing is.
     """
 
@@ -50,32 +60,74 @@ class Desk:
     status: Callable[[], Status]
     metrics: Metrics
     reload: Callable[[], Awaitable[str]]
+    now: Callable[[], float]
+    watch: Supervisor
+
+
+class Shared:
+    """One rendering for everybody who asks for it before it is old.
+
+    Args:
+        where: What is rendered, for the counts.
+        render: Renders it.
+        desk: Gives the time.
+        fresh: Seconds for which it is kept, at least.
+    """
+
+    def __init__(
+        self, where: str, render: Callable[[], Response], desk: Desk, fresh: float
+    ) -> None:
+        self._where = where
+        self._render = render
+        self._desk = desk
+        self._fresh = fresh
+        self._until = float("-inf")
+        self._response = FAILED
+
+    async def answer(self, _: Request) -> Response:
+        """Answer with what there is, or render it anew; a failure is kept as long."""
+        began = self._desk.now()
+        if began >= self._until:
+            self._response = FAILED
+            with self._desk.watch.part(self._where):
+                self._response = self._render()
+            took = self._desk.now() - began
+            self._until = began + max(self._fresh, _SHARE * took) if self._fresh else began
+        return self._response
 
 
 def routes(desk: Desk, *, orders: bool) -> Mapping[tuple[str, str], Route]:
     """Make the routes; ``orders`` adds those that change something."""
+    turned_at = float("-inf")
 
     async def live(_: Request) -> Response:
+        nonlocal turned_at
+        if desk.now() - turned_at < FRESH:
+            return Response(b"ok\n")
         with anyio.move_on_after(LIVE_WITHIN):
             await desk.ping()
+            turned_at = desk.now()
             return Response(b"ok\n")
         return Response(b"the loop does not turn\n", 503)
 
     async def ready(request: Request) -> Response:
         return _readiness(desk.checks(), verbose="verbose" in _keys(request.query))
 
-    async def metrics(_: Request) -> Response:
+    def metrics() -> Response:
         return Response(desk.metrics.render(), content_type=CONTENT_TYPE)
 
-    async def status(_: Request) -> Response:
+    def status() -> Response:
         return Response(msgspec.json.encode(desk.status()), content_type=JSON)
 
-    async def front(_: Request) -> Response:
+    def front() -> Response:
         return Response(
-            page.render(desk.status()).encode(),
+            page.render(desk.status()).encode("utf-8", "backslashreplace"),
             content_type="text/html; charset=utf-8",
             headers={"content-security-policy": page.POLICY},
         )
+
+    def shared(path: str, render: Callable[[], Response]) -> Route:
+        return Shared(f"route {path}", render, desk, 0.0 if orders else FRESH).answer
 
     async def reload(_: Request) -> Response:
         trouble = await desk.reload()
@@ -85,9 +137,9 @@ def routes(desk: Desk, *, orders: bool) -> Mapping[tuple[str, str], Route]:
         ("GET", "/livez"): live,
         ("GET", "/healthz"): live,
         ("GET", "/readyz"): ready,
-        ("GET", "/metrics"): metrics,
-        ("GET", "/status"): status,
-        ("GET", "/"): front,
+        ("GET", "/metrics"): shared("/metrics", metrics),
+        ("GET", "/status"): shared("/status", status),
+        ("GET", "/"): shared("/", front),
     }
     if orders:
         served["POST", "/-/reload"] = reload
@@ -106,4 +158,4 @@ def _readiness(checks: tuple[Check, ...], *, verbose: bool) -> Response:
 
 
 def _keys(query: str) -> frozenset[str]:
-    return frozenset(parse_qs(query, keep_blank_values=True, max_num_fields=20))
+    return frozenset(pair.partition("=")[0] for pair in query.split("&"))

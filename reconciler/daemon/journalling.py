@@ -9,6 +9,7 @@ from reconciler.decide.policy import Policies
 from reconciler.errors import ConfigError, UsageError
 from reconciler.ports import Clock
 from reconciler.settings.schema import Journal
+from reconciler.supervision import Supervisor
 
 if TYPE_CHECKING:
     from reconciler.journal.recorder import FileRecorder
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def recording(
-    journal: Journal, clock: Clock, policies: Policies
+    journal: Journal, clock: Clock, policies: Policies, watch: Supervisor
 ) -> AsyncIterator[tuple["FileRecorder", ...]]:
     """Record, if that is wanted; a restart keeps the journal of the run before as an earlier file.
 
@@ -35,5 +36,5 @@ async def recording(
         check_target(options.path)
     except UsageError as error:
         raise ConfigError(f"journal.path: {error.what}", error.hint) from None
-    async with record(options, clock, policies) as recorders:
+    async with record(options, clock, policies, watch) as recorders:
         yield recorders

@@ -10,71 +10,185 @@ thread that is there by then, as the usual helpers leave one, would not be confi
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from errno import ECONNREFUSED, ENOENT
+from errno import ECONNREFUSED, ENOENT, ENOTDIR
+from functools import partial
 from typing import Final
 
+import anyio
 from anyio.abc import SocketListener
 
 from reconciler.errors import ReconcilerError, RefusedError
 from reconciler.settings.schema import Http
+from reconciler.supervision import Supervisor
+from reconciler.telemetry.http import Server
+from reconciler.telemetry.status import EndpointStatus
 
 _BACKLOG: Final = 128
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 60.0
+"""Seconds between two attempts to have an address; doubled each time."""
+
+_Sockaddr = str | tuple[str | int | bytes, ...]
+Wait = Callable[[float], Awaitable[None]]
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+Open = Callable[[], Awaitable[tuple[SocketListener, ...]]]
+
+
+class Endpoint:
+    """An address to be reached at. One that cannot be had is no reason to end: it is tried again.
+
+    Args:
+        key: The key of the configuration that names it.
+        address: What it says.
+        listen: Listens there.
+        watch: Counts what fails.
+
+    Attributes:
+        trouble: Why nobody can reach us there, in one line; empty if all is well.
+    """
+
+    def __init__(self, key: str, address: str, listen: Open, watch: Supervisor) -> None:
+        self._key = key
+        self._address = address
+        self._listen = listen
+        self._watch = watch
+        self._listeners: tuple[SocketListener, ...] = ()
+        self.trouble = ""
+
+    @property
+    def status(self) -> EndpointStatus:
+        """Tell it for the status."""
+        return EndpointStatus(self._key, self._address, self.trouble)
+
+    async def open(self) -> None:
+        """Listen; :attr:`trouble` says why, where that is not possible."""
+        if not self._listeners and self._address:
+            self.trouble = "internal error, see the log"
+            with self._watch.part(f"endpoint {self._key}"):
+                try:
+                    self._listeners = await self._listen()
+                    self.trouble = ""
+                except ReconcilerError as error:
+                    self.trouble = str(error)
+
+    async def close(self) -> None:
+        """Listen no more, where nobody serves."""
+        listeners, self._listeners = self._listeners, ()
+        for listener in listeners:
+            await listener.aclose()
+
+    async def serve(self, server: Server, wait: Wait, reachable: Callable[[str], None]) -> None:
+        """Serve until cancelled; whatever fails is opened again, after a growing pause.
+
+        Args:
+            server: Who answers.
+            wait: Waits for so many seconds.
+            reachable: Hears the address once it could be had after all.
+        """
+        pause = _FIRST_PAUSE
+        while self._address:
+            was_troubled = bool(self.trouble)
+            await self.open()
+            listeners, self._listeners = self._listeners, ()
+            if listeners:
+                pause = _FIRST_PAUSE
+                if was_troubled:
+                    reachable(self._address)
+                with self._watch.part(f"endpoint {self._key}"):
+                    async with anyio.create_task_group() as tasks:
+                        for listener in listeners:
+                            tasks.start_soon(server.serve, listener)
+                self.trouble = "it has failed; it is opened again soon"
+            await wait(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 @dataclass(frozen=True, slots=True)
 class Doors:
     """Where requests come in: at ``ours`` also orders."""
 
-    ours: tuple[SocketListener, ...] = ()
-    public: tuple[SocketListener, ...] = ()
+    ours: Endpoint
+    public: Endpoint
 
 
 @asynccontextmanager
-async def open_doors(http: Http) -> AsyncIterator[Doors]:
+async def open_doors(http: Http, watch: Supervisor) -> AsyncIterator[Doors]:
     """Listen as the configuration says. The unix socket first: a daemon that runs is told by it.
 
     Raises:
         RefusedError: Another daemon runs.
-        ReconcilerError: An address is taken.
     """
     async with AsyncExitStack() as closes:
-        ours = (await listen_unix(http.socket),) if http.socket else ()
-        for listener in ours:
-            closes.push_async_callback(listener.aclose)
-        public = await listen_tcp(http.listen) if http.listen else ()
-        for listener in public:
-            closes.push_async_callback(listener.aclose)
-        yield Doors(ours, public)
-
-
-async def listen_tcp(address: str) -> tuple[SocketListener, ...]:
-    """Listen on ``host:port`` (an IPv6 host in brackets).
-
-    Raises:
-        ReconcilerError: The address is taken or is none of ours.
-    """
-    host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    try:
-        with ExitStack() as undo:
-            found = socket.getaddrinfo(
-                host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        unix = partial(listen_unix, http.socket)
+        tcp = TcpAddress(http.listen)
+        doors = Doors(
+            Endpoint("http.socket", http.socket, unix, watch),
+            Endpoint("http.listen", http.listen, tcp.listen, watch),
+        )
+        for endpoint in (doors.ours, doors.public):
+            closes.push_async_callback(endpoint.close)
+        if http.socket and _answers(http.socket):
+            raise RefusedError(
+                f"another daemon listens on {http.socket}",
+                "stop it first, or give this one a socket and a port of its own: "
+                "set http.socket and http.listen",
             )
-            bound = [undo.enter_context(_bound(family, to)) for family, _, _, _, to in found]
-            listeners = [await SocketListener.from_socket(one) for one in bound]
-            undo.pop_all()
-            return tuple(listeners)
-    except OSError as error:
-        raise ReconcilerError(
-            f"cannot listen on {address}: {error.strerror or error}", "set http.listen, or empty it"
-        ) from None
+        for endpoint in (doors.ours, doors.public):
+            await endpoint.open()
+        yield doors
 
 
-async def listen_unix(path: str) -> SocketListener:
+class TcpAddress:
+    """A TCP address: ``host:port``, an IPv6 host in brackets.
+
+    Its name is looked up once, at the first attempt: that waits, and may wait long.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._found: list[tuple[int, _Sockaddr]] | None = None
+
+    async def listen(self) -> tuple[SocketListener, ...]:
+        """Listen there.
+
+        Raises:
+            ReconcilerError: The address is taken or is none of ours.
+        """
+        address = self._address
+        try:
+            with ExitStack() as undo:
+                bound = [undo.enter_context(_bound(*one)) for one in self._look_up()]
+                listeners = [await SocketListener.from_socket(one) for one in bound]
+                undo.pop_all()
+                return tuple(listeners)
+        except OSError as error:
+            raise ReconcilerError(
+                f"cannot listen on {address}: {error.strerror or error}",
+                "free it, or set http.listen to another, or empty it",
+            ) from None
+
+    def _look_up(self) -> list[tuple[int, _Sockaddr]]:
+        if self._found is None:
+            host, _, port = self._address.rpartition(":")
+            host = host.removeprefix("[").removesuffix("]")
+            self._found = []
+            self._found = [
+                (family, to)
+                for family, _, _, _, to in socket.getaddrinfo(
+                    host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                )
+            ]
+        if not self._found:
+            raise OSError("its name could not be looked up when the daemon was started")
+        return self._found
+
+
+async def listen_unix(path: str) -> tuple[SocketListener, ...]:
     """Listen on a unix socket of mode 0600, in a directory that is made if missing.
 
     Raises:
@@ -82,21 +196,21 @@ async def listen_unix(path: str) -> SocketListener:
     """
     try:
         directory, name = os.path.split(path)
-        os.makedirs(directory, mode=0o755, exist_ok=True)
+        os.makedirs(directory, mode=0o755, exist_ok=True)  # perhaps not ours: /run, or /tmp
         _clear(directory, name, path)
         before = os.umask(0o177)  # it is never there with another mode; nobody else is here yet
         try:
             bound = _bound(socket.AF_UNIX, path)
         finally:
             os.umask(before)
-        return await SocketListener.from_socket(bound)
+        return (await SocketListener.from_socket(bound),)
     except OSError as error:
         raise ReconcilerError(
             f"cannot listen on {path}: {error.strerror or error}", "set http.socket, or empty it"
         ) from None
 
 
-def _bound(family: int, address: str | tuple[str | int | bytes, ...]) -> socket.socket:
+def _bound(family: int, address: _Sockaddr) -> socket.socket:
     """Listen on one address."""
     listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -120,7 +234,7 @@ def _clear(directory: str, name: str, path: str) -> None:
         if not stat.S_ISSOCK(found.st_mode):
             raise ReconcilerError(f"{path} exists and is no socket", "set http.socket elsewhere")
         if _answers(path):
-            raise RefusedError(f"another daemon listens on {path}", "stop it first")
+            raise ReconcilerError(f"another process listens on {path}", "set http.socket elsewhere")
         os.unlink(name, dir_fd=handle)
     except FileNotFoundError:
         pass
@@ -130,5 +244,8 @@ def _clear(directory: str, name: str, path: str) -> None:
 
 def _answers(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        error = probe.connect_ex(path)
-    return error not in {ECONNREFUSED, ENOENT}
+        try:
+            error = probe.connect_ex(path)
+        except OSError:
+            return False  # it cannot even be the name of one
+    return error not in {ECONNREFUSED, ENOENT, ENOTDIR}

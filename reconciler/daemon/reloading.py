@@ -20,6 +20,7 @@ from reconciler.loop import SLICE, Loop
 from reconciler.model.observations import Doubt, DoubtKind, GuardsChecked
 from reconciler.settings.load import Loaded
 from reconciler.settings.problems import SettingsError
+from reconciler.supervision import Supervisor
 from reconciler.telemetry.metrics import Metrics
 
 LOOK_WITHIN: Final = 30.0
@@ -38,6 +39,7 @@ class Reached:
         notifier: The service manager, told of begin and end.
         teller: The log.
         status_line: What the service manager shows.
+        watch: Counts what fails: the old configuration stays then.
     """
 
     session: Opened
@@ -47,6 +49,7 @@ class Reached:
     notifier: Notifier
     teller: Teller
     status_line: Callable[[], str]
+    watch: Supervisor
 
 
 class Reloader:
@@ -75,7 +78,11 @@ class Reloader:
             was_ready = to.readiness.was_ready
             if was_ready:  # before, the service manager waits for the start to end
                 to.notifier.reloading(self._clock.monotonic())
-            done = await self._load()
+            done: Reload | None = None
+            with to.watch.part("reload"):
+                done = await self._load()
+            if done is None:
+                done = self._configuration.refuse(("internal error, see the log",))
             to.metrics.reloaded(ok=not done.trouble)
             for line in done.trouble:
                 to.teller.warn("configuration refused", why=why, problem=line)

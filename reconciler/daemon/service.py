@@ -7,7 +7,7 @@ and loads anew on SIGHUP, on an order over the unix socket and when a configurat
 
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 
 from reconciler import __version__
 from reconciler.assembly import Opened, acts, opened, setup_from
+from reconciler.clock import SystemClock
 from reconciler.daemon import endpoints, ledger
 from reconciler.daemon.configuration import Configuration
 from reconciler.daemon.confinement import Confinement, confine
@@ -35,7 +36,8 @@ from reconciler.errors import ReconcilerError, RefusedError
 from reconciler.loop import Loop
 from reconciler.model.observations import Stamp
 from reconciler.settings.load import Loaded
-from reconciler.telemetry.http import Server, Spare
+from reconciler.supervision import Supervisor
+from reconciler.telemetry.http import PAUSE, Server, Spare
 from reconciler.telemetry.lean import FilteringBoundLogger
 from reconciler.telemetry.logs import LogListener
 from reconciler.telemetry.metrics import Metrics
@@ -78,25 +80,29 @@ async def serve(start: Start) -> None:
     Raises:
         RefusedError: It is to enforce and a guard refuses, or another daemon runs already.
         ConfigError: The journal cannot be written where it is to be.
-        ReconcilerError: An address is taken.
     """
     setup = replace(setup_from(start.loaded), namespaces=start.namespaces)
+    clock, log = SystemClock(), LogListener(start.logger)
+    watch = Supervisor(lambda fault: log.failed(Stamp(clock.monotonic(), clock.wall()), fault))
     # Signals first of all: none must end it in the middle of what comes next.
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with AsyncExitStack() as closes:
             journal = start.loaded.settings.journal
-            doors = await closes.enter_async_context(open_doors(start.loaded.settings.http))
+            doors = await closes.enter_async_context(open_doors(start.loaded.settings.http, watch))
             session = await closes.enter_async_context(
                 opened(setup, acting=acts(setup.policies), watching=True)
             )
             confined = confine(session.executor, setup.layout, journal.path, start.environ)
             recorders = await closes.enter_async_context(
-                recording(journal, session.stages.clock, setup.policies)
+                recording(journal, session.stages.clock, setup.policies, watch)
             )
             confined.narrow()
-            service = _Service(start, session, recorders, confined)
+            session = replace(
+                session, stages=replace(session.stages, listeners=(log,), supervisor=watch)
+            )
+            service = _Service(start, session, recorders, confined, doors)
             async with anyio.create_task_group() as tasks:
-                await service.run(tasks, doors, signals)
+                await service.run(tasks, signals)
                 tasks.cancel_scope.cancel()
             refused = service.readiness.refused_at_start
     if refused:
@@ -117,12 +123,15 @@ class _Service:
         session: Opened,
         recorders: "tuple[FileRecorder, ...]",
         confined: Confinement,
+        doors: Doors,
     ) -> None:
         stages, setup = session.stages, session.setup
         self._start = start
         self._session = session
         self._recorders = recorders
         self._confined = confined
+        self._doors = doors
+        self._watch = stages.supervisor
         self.crippled = False
         self._clock = stages.clock
         self._watcher = stages.watcher
@@ -131,7 +140,7 @@ class _Service:
         self._teller = Teller(start.logger, stages.clock)
         self._engine = Engine(setup.policies)
         self._configuration = Configuration(start.load, start.loaded, stages.clock.wall())
-        self._metrics = Metrics(self._engine, stages.clock, stages.watcher)
+        self._metrics = Metrics(self._engine, stages.clock, stages.watcher, self._watch)
         self._attempts = Attempts(setup.layout)
         self._ledger = ledger.place(start.environ, setup.layout)
         self._keeper = Keeper(
@@ -144,7 +153,6 @@ class _Service:
         )
         self.readiness = Readiness(enforce=acts(setup.policies), became_ready=self._ready)
         listeners: tuple[Listener, ...] = (
-            LogListener(start.logger),
             self._metrics,
             self._attempts,
             self._keeper,
@@ -161,12 +169,11 @@ class _Service:
             notifier=self._notifier,
             teller=self._teller,
             status_line=self._status_line,
+            watch=self._watch,
         )
         self._reloader = Reloader(self._configuration, reached)
 
-    async def run(
-        self, tasks: TaskGroup, doors: Doors, signals: AsyncIterator[signal.Signals]
-    ) -> None:
+    async def run(self, tasks: TaskGroup, signals: AsyncIterator[signal.Signals]) -> None:
         """Serve, watch and turn until told to end."""
         loaded = self._start.loaded
         self._teller.tell(
@@ -179,24 +186,46 @@ class _Service:
         for memory in ledger.read(self._ledger, ledger.boot_id(), self._clock.monotonic()):
             self._loop.emit(memory)
         tasks.start_soon(self._heed, signals, tasks)
-        self._serve(doors, tasks)
-        for work in (self._feed_watchdog, self._watch_files, self._keeper.run, self._mind_zygote):
-            tasks.start_soon(work)
+        self._serve(tasks)
+        tasks.start_soon(self._mind_zygote)
+        beside: dict[str, Callable[[], Awaitable[None]]] = {
+            "watchdog": self._feed_watchdog,
+            "configuration files": self._watch_files,
+            "ledger": self._keeper.run,
+        }
+        self._watch.know(*beside)
+        for where, work in beside.items():
+            tasks.start_soon(self._watch.keep_running, where, work, self._wait)
         await self._loop.run()
-        self._keeper.write()
+        self._watch.call("ledger", self._keeper.write)
         self._teller.tell("stopped")
         self._notifier.close()
 
     # ------------------------------------------------------------------ what goes on beside
 
-    def _serve(self, doors: Doors, tasks: TaskGroup) -> None:
-        order = self._reloader.order
-        desk = Desk(self._loop.ping, self._checks, self._status, self._metrics, order)
-        spare = Spare()
-        for listeners, orders in ((doors.ours, True), (doors.public, False)):
-            server = Server(endpoints.routes(desk, orders=orders), spare)
-            for listener in listeners:
-                tasks.start_soon(server.serve, listener)
+    def _serve(self, tasks: TaskGroup) -> None:
+        desk = Desk(
+            ping=self._loop.ping,
+            checks=self._checks,
+            status=self._status,
+            metrics=self._metrics,
+            reload=self._reloader.order,
+            now=self._clock.monotonic,
+            watch=self._watch,
+        )
+        spare, doors = Spare(), self._doors
+        for endpoint, orders in ((doors.ours, True), (doors.public, False)):
+            if endpoint.trouble:
+                self._teller.warn("not reachable", problem=endpoint.trouble)
+            routes = endpoints.routes(desk, orders=orders)
+            server = Server(routes, spare, self._watch, pause=0.0 if orders else PAUSE)
+            tasks.start_soon(endpoint.serve, server, self._wait, self._reachable)
+
+    def _reachable(self, address: str) -> None:
+        self._teller.tell("reachable", address=address)
+
+    async def _wait(self, seconds: float) -> None:
+        await self._clock.wait(anyio.Event(), self._clock.monotonic() + seconds)
 
     async def _heed(self, signals: AsyncIterator[signal.Signals], tasks: TaskGroup) -> None:
         async for caught in signals:
@@ -206,7 +235,8 @@ class _Service:
                 continue
             self._teller.tell("stopping", signal=signal.Signals(caught).name)
             self._notifier.stopping("finishing what is under way", within=STOP_WITHIN)
-            await self._session.executor.stop()
+            with self._watch.part("hands"):
+                await self._session.executor.stop()
             self._loop.stop()
 
     async def _mind_zygote(self) -> None:
@@ -253,6 +283,8 @@ class _Service:
             ready=all(check.ok for check in self.readiness.checks()),
             config=self._configuration.status,
             journal=self._journal_status(),
+            endpoints=[one.status for one in (self._doors.ours, self._doors.public)],
+            internal_errors=self._watch.counts,
         )
         return gather(self._engine, self._attempts, about, stamp)
 

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from reconciler.journal.scribe import Origin, Scribe
 from reconciler.journal.writer import ROTATE
 from reconciler.model.observations import Observation, Stamp
 from reconciler.ports import Clock, Recorder
+from reconciler.supervision import Supervisor
 
 _BUFFER: Final = 8 << 20
 """Bytes kept for a slow writer: a relist of 100,000 bundles, or seconds of a storm."""
@@ -40,6 +41,7 @@ _PATIENCE: Final = 2.0
 """Seconds the end of a run waits for the disk."""
 
 _FAREWELL: Final = 0.5
+_PART: Final = "journal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,15 @@ class FileRecorder(Recorder):
         trouble: Why the last lines could not be written; empty if all is well.
     """
 
-    def __init__(self, options: Options, clock: Clock, policies: Policies) -> None:
+    def __init__(
+        self,
+        options: Options,
+        clock: Clock,
+        policies: Policies,
+        watch: Supervisor | None = None,
+    ) -> None:
         self._options = options
+        self._watch = watch or Supervisor()
         self._clock = clock
         self._buffer = deque[bytes]()
         self._buffered = 0
@@ -120,6 +129,12 @@ class FileRecorder(Recorder):
         self._scribe.configured(stamp, policies)
         self._bell.set()
 
+    @override
+    def missed(self) -> None:
+        self._scribe.missed()
+        self.trouble = "the recorder failed"
+        self._bell.set()
+
     # ------------------------------------------------------------------ the buffer
 
     def _take(self, line: bytes) -> None:
@@ -154,8 +169,8 @@ class FileRecorder(Recorder):
         self._start_writer()
         self._tasks = await anyio.create_task_group().__aenter__()
         if not self._broken:
-            self._tasks.start_soon(self._send)
-            self._tasks.start_soon(self._hear)
+            self._tasks.start_soon(self._until_it_fails, self._send)
+            self._tasks.start_soon(self._until_it_fails, self._hear)
         self._bell.set()
         return self
 
@@ -195,7 +210,7 @@ class FileRecorder(Recorder):
 
     async def _drain(self) -> None:
         """Send all, close our end, and wait until the writer has closed its own."""
-        self._scribe.flush()
+        self._flush()
         self._ending = True
         self._bell.set()
         if not self._broken:
@@ -219,12 +234,25 @@ class FileRecorder(Recorder):
         finally:
             os.close(handle)
 
+    async def _until_it_fails(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do one half of the talk with the writer; neither half is worth the run."""
+        with self._watch.part(_PART):
+            await work()
+            return
+        self._break("the recorder failed")
+        self._heard_all.set()
+
+    def _flush(self) -> None:
+        if not self._watch.call(_PART, self._scribe.flush):
+            self.missed()
+            self._watch.call(_PART, self._scribe.flush)  # the gap, if nothing follows
+
     async def _send(self) -> None:
         """Send what the writer takes; sleeps while there is nothing."""
         while not self._broken:
             await self._bell.wait()
             self._bell = anyio.Event()
-            self._scribe.flush()
+            self._flush()
             await self._empty_buffer()
             if self._ending and not self._broken:
                 self._link.shutdown(socket.SHUT_WR)
@@ -280,13 +308,13 @@ class FileRecorder(Recorder):
 
 @asynccontextmanager
 async def recording(
-    options: Options | None, clock: Clock, policies: Policies
+    options: Options | None, clock: Clock, policies: Policies, watch: Supervisor | None = None
 ) -> AsyncIterator[tuple[FileRecorder, ...]]:
     """Record for as long as it is open, if that is wanted; gives the recorders for the loop."""
     if options is None:
         yield ()
         return
-    async with FileRecorder(options, clock, policies) as recorder:
+    async with FileRecorder(options, clock, policies, watch) as recorder:
         yield (recorder,)
 
 

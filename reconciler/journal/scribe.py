@@ -25,6 +25,7 @@ from reconciler.model.observations import Observation, Stamp
 from reconciler.ports import Recorder
 
 _UNWRITABLE: Final = "a value could not be written"
+_MISSED: Final = "the recorder failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Scribe(Recorder):
         self._part = 0
         self._given: tuple[Stamp, Observation | None, Policies | None] | None = None
         self._decided: list[Decision] = []
+        self._missed = 0
         self.lost = 0
         sink(self.header(origin.stamp))
 
@@ -114,16 +116,29 @@ class Scribe(Recorder):
 
     @override
     def configured(self, stamp: Stamp, policies: Policies) -> None:
-        self.flush()
-        self._policies = policies
+        try:
+            self.flush()
+        finally:
+            self._policies = policies  # a gap must tell these, whatever became of the rest
         self._given = (stamp, None, policies)
 
     @override
     def decided(self, stamp: Stamp, decision: Decision) -> None:
-        self._decided.append(decision)
+        if self._given is not None:  # else what led to it was missed
+            self._decided.append(decision)
+
+    @override
+    def missed(self) -> None:
+        """Forget the record at hand: it may be half of one. What comes next begins with a gap."""
+        self._given, self._decided = None, []
+        self._missed += 1
 
     def flush(self) -> None:
         """Write the record at hand; call it where the engine is not at work."""
+        if self._missed:
+            line = self.gap(self._missed, _MISSED)
+            self._missed = 0
+            self._sink(line)
         if self._given is None:
             return
         stamp, observation, policies = self._given

@@ -62,6 +62,17 @@ def show(name: bytes) -> str:
     return "".join(_show_char(char) for char in text)
 
 
+def printable(text: str) -> str:
+    r"""Make any text printable on one line; what is printable stays as it is, backslashes too.
+
+    For text that is read and never typed again: a command name, an error, what runc said. Control
+    characters, separators of lines and lone surrogates become ``\xNN``, space stays.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _show_char(char) for char in text)
+
+
 def unshow(text: str) -> bytes:
     """Undo :func:`show`; text without escapes is taken as it is."""
     raw = text.encode("utf-8", "surrogateescape")
@@ -73,4 +84,12 @@ def unshow(text: str) -> bytes:
 def _show_char(char: str) -> str:
     if char.isprintable() and char != "\\":
         return char
-    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))
+    return "".join(f"\\x{byte:02x}" for byte in _bytes(char))
+
+
+def _bytes(char: str) -> bytes:
+    """Give the bytes of a character: the one it stands for, if it is a surrogate of one."""
+    try:
+        return char.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a pair, as JSON may have it
+        return char.encode("utf-8", "surrogatepass")

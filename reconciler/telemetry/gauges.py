@@ -1,9 +1,9 @@
 """Gauges: the state of all bundles, counted from the engine at each scrape, so it cannot drift."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from typing_extensions import override
 
@@ -13,6 +13,7 @@ from reconciler.model.debris import DebrisKind
 from reconciler.model.ids import show
 from reconciler.model.outcome import BlockReason
 from reconciler.ports import Clock, Watcher
+from reconciler.supervision import Supervisor
 
 PREFIX: Final = "containerd_reconciler_"
 MAX_NAMESPACES: Final = 50
@@ -43,18 +44,40 @@ class AtScrape(Collector):
         clock: To age them.
         watcher: Whose backend is shown; None for none.
         namespaces: The bounded label values.
+        watch: Counts what failed, here as well: one metric that cannot be had costs no other.
     """
 
     def __init__(
-        self, engine: Engine, clock: Clock, watcher: Watcher | None, namespaces: Namespaces
+        self,
+        engine: Engine,
+        clock: Clock,
+        watcher: Watcher | None,
+        namespaces: Namespaces,
+        watch: Supervisor,
     ) -> None:
         self._engine = engine
         self._clock = clock
         self._watcher = watcher
         self._namespaces = namespaces
+        self._watch = watch
+        watch.know("metric")
 
     @override
     def collect(self) -> Iterable[Metric]:
+        found: list[Metric] = []
+        for some in (self._of_bundles, self._of_parts):
+            self._watch.call("metric", _extend, found, some)
+        yield from found
+        errors = CounterMetricFamily(
+            PREFIX + "internal_errors",
+            "Failures of a part of ours; all else went on.",
+            labels=["where"],
+        )
+        for where, count in self._watch.counts.items():
+            errors.add_metric((where,), count)
+        yield errors
+
+    def _of_bundles(self) -> Iterable[Metric]:
         summary = self._engine.summary(self._clock.monotonic())
         counts: Rows = {
             (name, verdict.value): 0.0
@@ -74,6 +97,8 @@ class AtScrape(Collector):
         yield _family("blocked", "Leftovers that cannot be cleaned now.", ["reason"], blocked)
         over: Rows = {(kind.value,): float(summary.over_budget[kind]) for kind in BudgetKind}
         yield _family("over_budget", "Running tasks over a budget.", ["kind"], over)
+
+    def _of_parts(self) -> Iterable[Metric]:
         now = self._watcher.backend if self._watcher else "none"
         backends: Rows = {(name,): float(name == now) for name in BACKENDS}
         yield _family("watch_backend", "The backend that works now.", ["backend"], backends)
@@ -81,6 +106,10 @@ class AtScrape(Collector):
     def _debris(self) -> Rows:
         """Count the kinds that are looked for; a 0 for another one would say that none is there."""
         return {(DebrisKind.HIDDEN_BUNDLE.value,): float(len(self._engine.hidden))}
+
+
+def _extend(found: list[Metric], some: Callable[[], Iterable[Metric]]) -> None:
+    found += some()
 
 
 def _family(name: str, text: str, labels: list[str], rows: Rows) -> GaugeMetricFamily:

@@ -14,6 +14,7 @@ from typing_extensions import override
 from reconciler.decide.decisions import Decision
 from reconciler.model.observations import Observation, Stamp
 from reconciler.ports import Listener
+from reconciler.supervision import Fault
 from reconciler.telemetry import records
 from reconciler.telemetry.lean import (
     EventDict,
@@ -46,15 +47,19 @@ class LogListener(Listener):
         """Log what was concluded."""
         self.tell(stamp, records.decided(stamp, decision))
 
+    def failed(self, stamp: Stamp, fault: Fault) -> None:
+        """Log that a part of ours has failed."""
+        self.tell(stamp, (records.internal_error(fault),))
+
     def tell(self, stamp: Stamp, told: Iterable[Record]) -> None:
         """Log records, repeats of the same news withheld."""
         for record in told:
-            repeated = self._repeats.admit(stamp.mono, record)
-            if repeated is None:
+            said = self._repeats.admit(stamp.mono, record)
+            if said is None:
                 continue
-            extra = {"repeated": repeated} if repeated else {}
+            extra = {"repeated": said.repeated} if said.repeated else {}
             self._logger.log(
-                record.level.number,
+                said.level.number,
                 record.event,
                 **record.fields,
                 **extra,

@@ -28,6 +28,7 @@ from reconciler.model.observations import (
 )
 from reconciler.model.outcome import Outcome, Result, StepResult
 from reconciler.ports import Clock, Watcher
+from reconciler.supervision import Supervisor
 from reconciler.telemetry.gauges import PREFIX, AtScrape, Namespaces
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -43,14 +44,22 @@ class Metrics:
         engine: Whose bundles are counted at each scrape.
         clock: To age them.
         watcher: Whose backend is shown; None for none.
+        watch: Whose counts of internal errors are shown.
     """
 
-    def __init__(self, engine: Engine, clock: Clock, watcher: Watcher | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        watcher: Watcher | None = None,
+        watch: Supervisor | None = None,
+    ) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
         self._engine = engine
         self._namespaces = Namespaces()
         self._make_counters()
-        self.registry.register(AtScrape(engine, clock, watcher, self._namespaces))
+        shown = AtScrape(engine, clock, watcher, self._namespaces, watch or Supervisor())
+        self.registry.register(shown)
 
     def _make_counters(self) -> None:
         reg = self.registry

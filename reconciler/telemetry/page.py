@@ -92,6 +92,10 @@ def _alarms(status: Status) -> str:
         lines.append(f"containerd does not answer: {status.containerd.detail}")
     if not status.config.ok:
         lines.append(f"Configuration refused, the old one is in force: {status.config.error}")
+    lines += [f"{one.key}: {one.trouble}" for one in status.endpoints if one.trouble]
+    if status.internal_errors:
+        counted = ", ".join(f"{n:,} in {where}" for where, n in status.internal_errors.items())
+        lines.append(f"Internal errors, see the log: {counted}")
     return "".join(f'<p class="alarm" role="alert">{escape(line)}</p>' for line in lines)
 
 

@@ -40,6 +40,7 @@ from reconciler.model.observations import (
     Stamp,
 )
 from reconciler.model.outcome import Outcome, Result, Step, StepResult
+from reconciler.supervision import Fault
 
 Field = str | int | float | bool | None | list[str] | dict[str, str]
 
@@ -67,8 +68,10 @@ class Record:
         level: How much it matters.
         fields: What it says; names are printable.
         key: The bundle it is about, if one.
-        repeats: What makes two records of one bundle the same news, so that the second can be
-            withheld for a while; None if each one counts.
+        repeats: What it says, to be compared with what was said before; None if each one counts.
+        kind: What it is compared with: the last record of this kind about the same bundle.
+        is_state: It tells what is so now, and not what happens on the way.
+        is_detail: It is one of several that tell of the same change.
     """
 
     event: str
@@ -76,11 +79,15 @@ class Record:
     fields: dict[str, Field] = field(default_factory=dict)
     key: BundleKey | None = None
     repeats: tuple[str, ...] | None = None
+    kind: str = ""
+    is_state: bool = False
+    is_detail: bool = False
 
 
 _QUIET_DOUBTS = frozenset({DoubtKind.START, DoubtKind.TIMER, DoubtKind.ASKED, DoubtKind.NAMESPACE})
-_RETRIED = frozenset({Phase.DUE, Phase.CLEANING, Phase.BLOCKED, Phase.HELD})
-"""Phases a leftover passes again at each attempt."""
+_ON_THE_WAY = frozenset({Phase.DUE, Phase.CLEANING})
+_RETRIED = _ON_THE_WAY | {Phase.BLOCKED, Phase.HELD}
+"""Phases a leftover passes again at each attempt; those on the way it is not in for long."""
 
 _RESULT_LEVELS = {
     Result.CLEANED: Level.INFO,
@@ -88,6 +95,7 @@ _RESULT_LEVELS = {
     Result.FAILED: Level.ERROR,
     Result.HELD: Level.INFO,
     Result.PROTECTED: Level.INFO,
+    Result.KILLED: Level.WARNING,  # a workload was ended, if only one that nobody managed
     Result.SKIPPED: Level.INFO,
 }
 
@@ -110,6 +118,8 @@ def observed(observation: Observation) -> Iterator[Record]:
                 Level.WARNING if refused else Level.DEBUG,
                 {"ok": not refused, "refused": [refusal.reason for refusal in refused]},
                 repeats=tuple(refusal.reason for refusal in refused) or ("ok",),
+                kind="guards",
+                is_state=True,
             )
         case Hint(key=key, kind=kind):
             yield Record("hint", Level.DEBUG, {**_named(key), "why": kind.value}, key)
@@ -137,7 +147,8 @@ def decided(stamp: Stamp, decision: Decision) -> Iterator[Record]:
             yield Record("died", Level.WARNING, {**_named(key), "cause": cause}, key)
         case OverBudget(key=key, kind=kind):
             fields = {**_named(key), "budget": kind.value}
-            yield Record("over budget", Level.WARNING, fields, key, (kind.value,))
+            news = (kind.value,)
+            yield Record("over budget", Level.WARNING, fields, key, news, f"budget {kind.value}")
         case Braked(brake=brake, on=on, detail=detail):
             fields = {"brake": brake, "on": on, "detail": detail}
             yield Record("brake", Level.WARNING if on else Level.INFO, fields)
@@ -145,6 +156,16 @@ def decided(stamp: Stamp, decision: Decision) -> Iterator[Record]:
             pass
         case _:
             assert_never(decision)
+
+
+def internal_error(fault: Fault) -> Record:
+    """Tell that a part of ours has failed, and where; everything else goes on."""
+    fields: dict[str, Field] = {
+        "where": fault.where,
+        "problem": fault.what,
+        "frames": list(fault.frames),
+    }
+    return Record("internal error", Level.ERROR, fields)
 
 
 def facts_fields(facts: Facts) -> dict[str, str]:
@@ -184,12 +205,14 @@ def _judged(stamp: Stamp, judged: Judged) -> Record:
         fields,
         judged.key,
         (judgement.verdict.value, judged.phase.value, judged.cause) if known else None,
+        judged.phase.value if judged.phase in _ON_THE_WAY else "verdict",
+        is_state=judged.phase not in _ON_THE_WAY,
     )
 
 
 def _outcome(outcome: Outcome) -> Iterator[Record]:
-    for step in outcome.steps:
-        yield _step(outcome.key, step)
+    for place, step in enumerate(outcome.steps):
+        yield _step(outcome.key, step, place)
     reason = "" if outcome.reason is None else outcome.reason.value
     fields: dict[str, Field] = {
         **_named(outcome.key),
@@ -205,11 +228,12 @@ def _outcome(outcome: Outcome) -> Iterator[Record]:
         _RESULT_LEVELS[outcome.result],
         fields,
         outcome.key,
-        None if cleaned else (reason, outcome.detail),
+        None if cleaned else (outcome.result.value, reason, outcome.detail),
+        "outcome",
     )
 
 
-def _step(key: BundleKey, step: Step) -> Record:
+def _step(key: BundleKey, step: Step, place: int) -> Record:
     level = Level.INFO
     if step.result in (StepResult.WARNING, StepResult.BLOCKED):
         level = Level.WARNING
@@ -225,22 +249,25 @@ def _step(key: BundleKey, step: Step) -> Record:
     }
     # A step that changed something is never withheld: the records must add up to what was done.
     repeats = None if step.mutations else (step.step, step.result.value, step.detail)
-    return Record("step", level, fields, key, repeats)
+    return Record("step", level, fields, key, repeats, f"step {place}", is_detail=True)
 
 
 def _listed(listed: Listed) -> Record:
     where = _namespace(listed.namespace)
+    kind = f"listing {where.get('namespace', '')}"
+    news: tuple[str, ...] | None = ("no answer",)
     if not listed.answered:
-        return Record("relist failed", Level.WARNING, where, repeats=("no answer",))
-    if not listed.present and listed.namespace is None:
-        return Record("no state tree", Level.INFO, where, repeats=("absent",))
-    fields: dict[str, Field] = {
-        **where,
-        "bundles": len(listed.bundles),
-        "hidden": len(listed.hidden),
-        "seconds": round(listed.seconds, 6),
-    }
-    return Record("relisted", Level.DEBUG, fields)
+        event, level = "relist failed", Level.WARNING
+    elif not listed.present and listed.namespace is None:
+        event, level, news = "no state tree", Level.INFO, ("absent",)
+    else:
+        event, level, news = "relisted", Level.DEBUG, None
+        where |= {
+            "bundles": len(listed.bundles),
+            "hidden": len(listed.hidden),
+            "seconds": round(listed.seconds, 6),
+        }
+    return Record(event, level, where, None, news, kind, is_state=True)
 
 
 def _node(heard: NodeLooked) -> Iterator[Record]:
@@ -248,7 +275,7 @@ def _node(heard: NodeLooked) -> Iterator[Record]:
         answered = heard.sweep.answered
         fields: dict[str, Field] = {"answered": answered, "shims": len(heard.sweep.shims)}
         level = Level.DEBUG if answered else Level.WARNING
-        yield Record("sweep", level, fields, repeats=(str(answered),))
+        yield Record("sweep", level, fields, None, (str(answered),), "sweep", is_state=True)
     if heard.containerd is not None:
         yield _containerd(heard.containerd)
 
@@ -266,4 +293,6 @@ def _containerd(containerd: Containerd) -> Record:
         Level.INFO,
         fields,
         repeats=(containerd.state.value, containerd.version),
+        kind="containerd",
+        is_state=True,
     )

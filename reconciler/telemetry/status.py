@@ -5,7 +5,7 @@ stays small on a large node; `scan` lists everything.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from typing import Final
@@ -64,6 +64,14 @@ class JournalStatus(msgspec.Struct, frozen=True):
     trouble: str
 
 
+class EndpointStatus(msgspec.Struct, frozen=True):
+    """An address of ours: the key that names it, and why nobody can reach it, empty if one can."""
+
+    key: str
+    address: str
+    trouble: str = ""
+
+
 class SummaryStatus(msgspec.Struct, frozen=True):
     """All bundles in a few numbers."""
 
@@ -84,7 +92,10 @@ class Recent(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """The whole answer. ``bundles`` are those that need attention, ``omitted`` how many more."""
+    """The whole answer. ``bundles`` are those that need attention, ``omitted`` how many more.
+
+    ``internal_errors`` counts what failed by part of ours; all else went on.
+    """
 
     version: str
     mode: str
@@ -103,6 +114,8 @@ class Status(msgspec.Struct, frozen=True):
     bundles: list[shapes.Bundle]
     omitted: int
     recent: list[Recent]
+    endpoints: list[EndpointStatus] = []
+    internal_errors: dict[str, int] = {}
 
 
 @dataclass(slots=True)
@@ -139,6 +152,8 @@ class About:
     ready: bool
     config: ConfigStatus
     journal: JournalStatus | None = None
+    endpoints: list[EndpointStatus] = field(default_factory=list)
+    internal_errors: Mapping[str, int] = field(default_factory=dict)
 
 
 def gather(engine: Engine, attempts: Attempts, about: About, stamp: Stamp) -> Status:
@@ -179,6 +194,8 @@ def gather(engine: Engine, attempts: Attempts, about: About, stamp: Stamp) -> St
         bundles=[shapes.bundle(view, attempts.layout) for view in urgent],
         omitted=max(0, notable - len(urgent)),
         recent=list(attempts.recent),
+        endpoints=about.endpoints,
+        internal_errors={where: n for where, n in about.internal_errors.items() if n},
     )
 
 

@@ -110,6 +110,7 @@ PROMISED = {
     "containerd_up": set(),
     "guard_ok": {"guard"},
     "config_last_reload_successful": set(),
+    "internal_errors_total": {"where"},
     "build_info": {"version"},
 }
 """Design section 8: names and labels are promises."""

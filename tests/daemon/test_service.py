@@ -96,6 +96,7 @@ def test_a_second_instance_on_the_tree_is_77(site: Site, answering: FakeContaine
         done = program(site, "daemon", "--config", str(site.config))
         assert done.returncode == 77
         assert "another daemon listens on" in done.stderr
+        assert "http.socket and http.listen" in done.stderr, "how to have two"
         site.write(http__socket="", http__listen="")
         done = program(site, "daemon", "--config", str(site.config))
         assert done.returncode == 77
@@ -116,25 +117,39 @@ def test_a_socket_left_by_a_killed_daemon_is_taken_over(site: Site) -> None:
         assert daemon.ask("/livez", order=True)[0] == 200
 
 
-def test_what_is_no_socket_is_left_where_it_is(site: Site) -> None:
+def test_what_is_no_socket_is_left_where_it_is_and_is_waited_for(site: Site) -> None:
     site.socket.write_text("precious")
-    done = program(site, "daemon", "--config", str(site.config))
-    assert done.returncode == 1
-    assert "exists and is no socket" in done.stderr
-    assert site.socket.read_text() == "precious"
+    with running(site) as daemon:
+        said = daemon.wait_for("not reachable")
+        assert "exists and is no socket" in str(said["problem"])
+        assert "exists and is no socket" in daemon.ask("/status")[1], "told where we can be asked"
+        assert site.socket.read_text() == "precious"
+        site.socket.unlink()
+        daemon.wait_for("reachable", address=str(site.socket))
+        assert daemon.reload() == (200, "ok\n")
+        assert site.socket.stat().st_mode & 0o777 == 0o600
+        assert daemon.end()[0] == 0
 
 
 @pytest.mark.fault("port in use")
-def test_a_port_in_use_is_one_line(site: Site) -> None:
+def test_a_port_in_use_is_told_and_taken_once_it_is_free(site: Site) -> None:
     with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", site.port))
         other.listen()
-        site.write(http__listen=f"127.0.0.1:{other.getsockname()[1]}")
-        done = program(site, "daemon", "--config", str(site.config))
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
-    assert "cannot listen on 127.0.0.1:" in done.stderr
-    assert "set http.listen" in done.stderr
+        with running(site) as daemon:
+            said = daemon.wait_for("not reachable")
+            assert f"cannot listen on 127.0.0.1:{site.port}" in str(said["problem"])
+            assert "set http.listen" in str(said["problem"])
+            asked = program(site, "--config", str(site.config), "status")
+            assert f"http.listen: cannot listen on 127.0.0.1:{site.port}" in asked.stdout
+            site.make("a")
+            daemon.wait_for("verdict", id="a")  # it is at work all the same
+            other.close()
+            daemon.wait_for("reachable", address=f"127.0.0.1:{site.port}")
+            assert daemon.ask("/livez") == (200, "ok\n")
+            asked = program(site, "--config", str(site.config), "status")
+            assert "cannot listen" not in asked.stdout
+            assert daemon.end()[0] == 0
 
 
 def test_only_root_may_give_orders(site: Site) -> None:

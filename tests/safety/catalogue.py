@@ -120,7 +120,7 @@ DAEMON: Final = {
     "NOTIFY_SOCKET missing, stale, full": "holds nothing up",
     "1,000 slow connections, a 1 MB header": "no cleanup is delayed",
     "stale unix socket": "taken over",
-    "port in use": "one line",
+    "port in use": "told; cleaning goes on; taken once it is free",
     "log pipe nobody reads": "lines are dropped and counted",
     "wall clock jumps": "make nothing older",
     "mtime in the future": "is young, and no longer than that",
@@ -140,6 +140,14 @@ OWNERSHIP: Final = {
     "FIFOs of a client that comes later": "kept until nobody waits so long",
     "two removed at once that share a thing": "it goes with the later one",
     "a poststop hook that fails": "a warning in table, JSON, log and metric",
+}
+
+CLIENTS: Final = {
+    "HTTP garbage": "each gets its answer; nothing fails, no handle is lost",
+}
+
+POLICY: Final = {
+    "every listener raising at every kind of value": "all else goes on; counted, said once",
 }
 
 CONTROLS: Final = {
@@ -162,6 +170,8 @@ ROWS: Final = {
     **SICK,
     **DAEMON,
     **OWNERSHIP,
+    **CLIENTS,
+    **POLICY,
     **CONTROLS,
 }
 """Every fault by the name a test is marked with, and what is expected."""

@@ -22,12 +22,14 @@ from xml.etree import ElementTree as ET
 
 from reconciler import __version__
 from tests.safety.catalogue import (
+    CLIENTS,
     CONTROLS,
     DAEMON,
     INVARIANTS,
     LIVENESS,
     MOUNTS,
     OWNERSHIP,
+    POLICY,
     ROWS,
     WATCHING,
 )
@@ -57,6 +59,8 @@ HEADINGS: Final[dict[str, Rows]] = {
     "Watching": WATCHING,
     "Daemon": DAEMON,
     "Ownership": OWNERSHIP,
+    "Hostile clients": CLIENTS,
+    "Policy": POLICY,
     "Negative controls": CONTROLS,
 }
 

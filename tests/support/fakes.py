@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from reconciler.decide.decisions import Decision
+from reconciler.errors import InvariantError
 from reconciler.model.evidence import Containerd, ContainerdState, Look, Node, PartialLook, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Guard, Listed, Observation, Refusal, Seen, Stamp
@@ -95,7 +96,8 @@ class FakeHands:
     async def clean(
         self, key: BundleKey, identity: Identity, node: Node, permit: Permit
     ) -> Outcome:
-        assert key not in self.under_way, "two hands on one bundle"
+        if key in self.under_way:
+            raise InvariantError("two hands on one bundle")
         self.under_way.add(key)
         self.most_at_once = max(self.most_at_once, len(self.under_way))
         try:

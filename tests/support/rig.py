@@ -38,7 +38,7 @@ class Rig:
         self.watcher = FakeWatcher()
         self.memory = Memory()
         self.engine = Engine(self.policies)
-        stages = Stages(
+        self.stages = Stages(
             clock=self.clock,
             eyes=self.eyes,
             witnesses=self.witnesses,
@@ -48,7 +48,7 @@ class Rig:
             watcher=self.watcher,
             listeners=(self.memory,),
         )
-        self.loop = Loop(self.engine, stages, relist=self.relist)
+        self.loop = Loop(self.engine, self.stages, relist=self.relist)
 
     async def run_until(self, done: Callable[[], bool]) -> None:
         """Turn until a condition holds; fail after a day of virtual time."""

@@ -9,6 +9,7 @@ import anyio.lowlevel
 import pytest
 from anyio.abc import ByteStream
 
+from reconciler.supervision import Supervisor
 from reconciler.telemetry import http
 from reconciler.telemetry.http import MAX_CONNECTIONS, Request, Response, Server, Spare
 
@@ -19,7 +20,7 @@ async def hello(request: Request) -> Response:
 
 @asynccontextmanager
 async def serving() -> AsyncIterator[int]:
-    server = Server({("GET", "/hello"): hello, ("POST", "/do"): hello}, Spare())
+    server = Server({("GET", "/hello"): hello, ("POST", "/do"): hello}, Spare(), Supervisor())
     multi = await anyio.create_tcp_listener(local_host="127.0.0.1")
     listener = multi.listeners[0]
     assert isinstance(listener, anyio.abc.SocketListener)

@@ -1,0 +1,154 @@
+"""Supervision: a part beside the engine may fail; it is counted, reported once, and all goes on.
+
+The one place where any exception is caught. Used around whatever is beside the engine: a listener,
+a connection, a page, a metric, an adapter. Never around the engine itself: what is wrong there ends
+the process, and the next start begins from what is true (principle 13).
+"""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from traceback import walk_tb
+from types import TracebackType
+from typing import Final, ParamSpec
+
+from reconciler.errors import InvariantError
+from reconciler.model.ids import printable
+
+_P = ParamSpec("_P")
+
+_FRAMES: Final = 8
+_TEXT: Final = 300
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 60.0
+"""Seconds between the failure of a part and its next start; doubled each time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What went wrong in a part.
+
+    Attributes:
+        where: The part: ``listener logs``, ``route /metrics``, ``connection``.
+        what: The error, on one printable line.
+        frames: Where it was raised, innermost last: ``logs.py:57 tell``.
+    """
+
+    where: str
+    what: str
+    frames: tuple[str, ...]
+
+
+def _nobody(_: Fault) -> None:
+    """Report to nobody: the counts remain."""
+
+
+class Supervisor:
+    """Runs parts that may fail.
+
+    Args:
+        report: Receives each distinct fault once.
+
+    Attributes:
+        report: The same; may be changed.
+        counts: How often each part has failed; the known ones that never did are there with 0.
+    """
+
+    def __init__(self, report: Callable[[Fault], object] = _nobody) -> None:
+        self.counts = Counter[str]()
+        self.report = report
+        self._reported: set[tuple[str, ...]] = set()
+
+    def know(self, *parts: str) -> None:
+        """Name parts, so that each is counted from zero."""
+        for where in parts:
+            self.counts.setdefault(where, 0)
+
+    def call(
+        self, where: str, work: Callable[_P, object], *args: _P.args, **more: _P.kwargs
+    ) -> bool:
+        """Call a part; tell whether it went well."""
+        try:
+            work(*args, **more)
+        except Exception as error:  # noqa: BLE001 - supervision is here, so that it is nowhere else
+            self.failed(where, error)
+            return False
+        return True
+
+    def part(self, where: str) -> "Part":
+        """Let what is done inside fail: it is left at the first error, and what follows goes on."""
+        return Part(self, where)
+
+    async def keep_running(
+        self,
+        where: str,
+        work: Callable[[], Awaitable[None]],
+        pause: Callable[[float], Awaitable[None]],
+    ) -> None:
+        """Run a part until it returns; one that fails is started again after a growing pause.
+
+        Args:
+            where: Its name.
+            work: Runs it.
+            pause: Waits for so many seconds.
+        """
+        seconds = _FIRST_PAUSE
+        while True:
+            with self.part(where):
+                await work()
+                return
+            await pause(seconds)
+            seconds = min(2 * seconds, _LONGEST_PAUSE)
+
+    def failed(self, where: str, error: Exception) -> None:
+        """Count a failure, and report it unless the same one was reported before.
+
+        Raises:
+            InvariantError: The error is one: that is no part's failure.
+        """
+        cause = _innermost(error)
+        if isinstance(cause, InvariantError):
+            raise error
+        self.counts[where] += 1
+        frames = tuple(
+            f"{frame.f_code.co_filename.rpartition('/')[2]}:{line} {frame.f_code.co_name}"
+            for frame, line in walk_tb(cause.__traceback__)
+        )[-_FRAMES:]
+        # The text is not part of it: it may name another bundle each time, and nothing bounds that.
+        same = (where, type(cause).__name__, *frames[-1:])
+        if same in self._reported:
+            return
+        self._reported.add(same)
+        what = printable(f"{type(cause).__name__}: {cause}"[:_TEXT])
+        try:
+            self.report(Fault(where, what, frames))
+        except Exception:  # noqa: BLE001 - nobody is left who could be told
+            self.counts["report"] += 1
+
+
+class Part:
+    """What is done inside may fail (:meth:`Supervisor.part`)."""
+
+    __slots__ = ("_watch", "_where")
+
+    def __init__(self, watch: Supervisor, where: str) -> None:
+        self._watch = watch
+        self._where = where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self._watch.failed(self._where, error)
+        return True
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Take an error out of the groups in which task groups wrap it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
