@@ -3,7 +3,8 @@
 The file lies in a directory of our own and not in containerd's tree: a handle there would keep its
 mount busy, and observing may not write there. It is named after the tree's device and inode, so two
 paths to one tree are one lock. Only acting modes take it. The file stays; removing it would let two
-instances hold one lock each.
+instances hold one lock each. Nobody else may open it, or anybody could hold it
+(:mod:`reconciler.kernel.private`).
 """
 
 import fcntl
@@ -12,10 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from reconciler.kernel import private
+
 DIRECTORY: Final = b"/run/containerd-reconciler"
 VARIABLE: Final = "RECONCILER_LOCK_DIR"
 
-_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _PID_DIGITS: Final = 20
 
 
@@ -47,13 +49,16 @@ class InstanceLock:
             None if it is ours now, else who holds it.
 
         Raises:
-            OSError: The lock file cannot be made.
+            OSError: The lock file cannot be made, or is not ours alone.
         """
         name = b"tree-%x-%x.lock" % (dev, ino)
         if name == self._name:
             return None
-        os.makedirs(self._where, mode=0o755, exist_ok=True)
-        fd = os.open(self._where + b"/" + name, _FLAGS, 0o644)
+        directory = private.open_directory(self._where)
+        try:
+            fd = private.open_file(directory, name, os.O_RDWR)
+        finally:
+            os.close(directory)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

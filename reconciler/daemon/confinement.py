@@ -25,6 +25,7 @@ from reconciler.daemon import ledger
 from reconciler.daemon.endpoints import Check
 from reconciler.errors import ConfigError
 from reconciler.kernel import confine as giving_up
+from reconciler.kernel import private
 from reconciler.model.layout import Layout
 from reconciler.probe.privileges import PARENT, numbers
 
@@ -84,7 +85,7 @@ def _own_directories(layout: Layout, environ: Mapping[str, str]) -> Iterator[str
     names = {os.path.dirname(ledger.place(environ, layout)), os.fsdecode(lock_directory(environ))}
     for name in sorted(names):
         with suppress(OSError):  # whoever wants to write there will say so
-            os.makedirs(name, mode=0o755, exist_ok=True)
+            os.close(private.open_directory(name))
         for theirs in (layout.state, layout.root, layout.runtime_dir):
             if _overlap(os.fsencode(name), theirs):
                 raise ConfigError(

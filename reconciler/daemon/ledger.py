@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from reconciler.decide.track import Track
+from reconciler.kernel import private
 from reconciler.model.ids import BundleKey, Identity, show, unshow
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Remembered
@@ -85,12 +86,15 @@ def write(path: str, boot: str, now: float, tracks: Iterable[Track]) -> None:
         if track.last_alive is not None or track.leftover_since is not None
     ]
     data = msgspec.json.encode(Page(VERSION, boot, now, entries))
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    fresh = f"{path}.new"
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
-        file.write(data)
-    os.replace(fresh, path)
+    directory, name = os.path.split(path)
+    handle = private.open_directory(directory)
+    try:
+        with open(private.open_file(handle, f"{name}.new", os.O_WRONLY), "wb") as file:
+            file.truncate(0)
+            file.write(data)
+        os.replace(f"{name}.new", name, src_dir_fd=handle, dst_dir_fd=handle)
+    finally:
+        os.close(handle)
 
 
 def read(path: str, boot: str, now: float) -> list[Remembered]:
@@ -99,6 +103,8 @@ def read(path: str, boot: str, now: float) -> list[Remembered]:
     with contextlib.suppress(OSError, msgspec.MsgspecError):
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(fd, "rb") as file:
+            if os.fstat(fd).st_uid != os.geteuid():
+                return []  # somebody else's memory
             page = msgspec.json.decode(file.read(MAX_BYTES), type=Page)
     if page is None or page.version != VERSION or page.boot_id != boot or page.written > now:
         return []

@@ -143,6 +143,7 @@ OWNERSHIP: Final = {
 }
 
 CLIENTS: Final = {
+    "flock on every file it may read": "it may read none of ours",
     "HTTP garbage": "each gets its answer; nothing fails, no handle is lost",
 }
 
