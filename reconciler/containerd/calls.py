@@ -18,6 +18,7 @@ from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from h2.exceptions import H2Error
 
 from reconciler.model.ids import show
+from reconciler.probe import reach
 
 Reply = TypeVar("Reply", bound=Message)
 
@@ -80,6 +81,8 @@ async def opened(address: bytes) -> AsyncGenerator[Channel]:
     """Open a connection with the first request made on it, and close it."""
     if b"\0" in address:
         raise OSError(EINVAL, "a NUL in the path")
+    if why := reach.trouble(address):
+        raise NoAnswerError(Failure.BROKEN, why)  # to connect there could hold us up for good
     channel = Channel(path=os.fsdecode(address))
     try:
         yield channel

@@ -28,6 +28,7 @@ from reconciler.kernel import confine as giving_up
 from reconciler.kernel import private
 from reconciler.model.layout import Layout
 from reconciler.probe.privileges import PARENT, numbers
+from reconciler.probe.reach import trouble
 
 _HANDLE: Final = os.O_PATH | os.O_CLOEXEC
 
@@ -75,9 +76,9 @@ def confine(
     executor.keep_zygote()
     giving_up.no_new_privileges()
     folder = (str(Path(journal).absolute().parent),) if journal else ()
-    trouble = _forbid((*places, *folder))
+    forbidden = _forbid((*places, *folder))
     giving_up.drop_capabilities(numbers(PARENT))
-    return Confinement(places, trouble)
+    return Confinement(places, forbidden)
 
 
 def _own_directories(layout: Layout, environ: Mapping[str, str]) -> Iterator[str]:
@@ -98,7 +99,8 @@ def _own_directories(layout: Layout, environ: Mapping[str, str]) -> Iterator[str
 
 
 def _overlap(one: bytes, other: bytes) -> bool:
-    paths = [os.path.realpath(path) for path in (one, other)]
+    # What may hang is compared by its name alone: a start that never ends would protect nothing.
+    paths = [path if trouble(path + b"/.") else os.path.realpath(path) for path in (one, other)]
     return os.path.commonpath(paths) in paths
 
 

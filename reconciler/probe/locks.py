@@ -13,6 +13,7 @@ from typing import Final
 
 from reconciler.kernel import AT_FDCWD, Stat, statx
 from reconciler.model.ids import show
+from reconciler.probe import reach
 from reconciler.probe.process import read_whole
 
 _INITIAL_PID_NAMESPACE: Final = b"pid:[4026531836]"
@@ -58,6 +59,8 @@ def lock_holder(path: bytes, proc: bytes = b"/proc") -> Lock:
         path: The file; symlinks on the way are followed, the file itself may not be one.
         proc: Where /proc is mounted.
     """
+    if why := reach.trouble(path):
+        return Lock(LockState.NONE, detail=why)
     try:
         seen = statx(AT_FDCWD, path)
         return _holder(path, seen, proc)

@@ -9,16 +9,22 @@ on the way to a directory of the operator's; anything else is out of reach, and 
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from errno import ELOOP, EXDEV
-from typing import Final
+from typing import Final, Protocol
+
+from typing_extensions import override
 
 from reconciler import kernel
-from reconciler.kernel.mounts import Mounted
+from reconciler.kernel.mounts import Mounted, stat_mount
 from reconciler.model.ids import show
-from reconciler.model.layout import Layout
-from reconciler.probe.points import Mounts
+from reconciler.probe.mounts import MOUNTINFO, rows
+from reconciler.probe.process import read_whole
 
+_POINT: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_LINKS: Final = kernel.RESOLVE_NO_SYMLINKS | kernel.RESOLVE_NO_MAGICLINKS
+_UNIQUE_FLAGS: Final = kernel.AT_PASSIVE | kernel.AT_EMPTY_PATH
+_UNIQUE_MASK: Final = kernel.STATX_BASIC_STATS | 0x4000  # STATX_MNT_ID_UNIQUE, Linux 6.8
 _HANDLE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _MOST_LINKS: Final = 8
 _MEMORY: Final = frozenset({b"tmpfs", b"ramfs"})
@@ -26,6 +32,9 @@ _DISKS: Final = frozenset(
     {b"bcachefs", b"btrfs", b"ext2", b"ext3", b"ext4", b"f2fs", b"xfs", b"zfs"}
 )
 """Filesystems that only ask a device of this machine. Not overlay: it may lie on a FUSE."""
+
+_OPERATORS: Final = _DISKS | {b"overlay"}
+"""Where a directory of the operator's own may be."""
 
 
 class OutOfReachError(OSError):
@@ -37,7 +46,7 @@ class OutOfReachError(OSError):
 
     def __init__(self, path: bytes, place: bytes, fstype: bytes = b"") -> None:
         kind = f" ({show(fstype)})" if fstype else ""
-        super().__init__(f"{show(path)} is on {show(place)}{kind}, which gave no answer")
+        super().__init__(f"{show(path)} is on {show(place)}{kind}, which may never answer")
         self.place = place
 
 
@@ -45,17 +54,16 @@ class Reach:
     """Opens directories that lie within reach, as of the mount table last given.
 
     Args:
-        layout: Names the operator's directories.
+        own: The operator's directories.
     """
 
-    def __init__(self, layout: Layout) -> None:
-        own = (layout.tasks, layout.work, layout.runc_root, layout.sockets, layout.own_sockets)
+    def __init__(self, own: Collection[bytes]) -> None:
         self._own = frozenset(own)
         self._ways = frozenset(way for path in own for way in _ways_to(path))
-        self._mounts: Mounts | None = None
+        self._mounts: _Points | None = None
         self._tree: int | None = None
 
-    def refresh(self, mounts: Mounts | None, tree: int | None) -> None:
+    def refresh(self, mounts: "_Points | None", tree: int | None) -> None:
         """Take in the mounts as they are now, and the number of the state tree's; None: unread."""
         self._mounts, self._tree = mounts, tree
 
@@ -118,7 +126,63 @@ class Reach:
     def _is_near(self, mount: Mounted, path: bytes) -> bool:
         if mount.mount_id == self._tree or mount.fstype in _MEMORY:
             return True
-        return mount.fstype in _DISKS and (mount.point in self._ways or path in self._own)
+        if path in self._own:
+            return mount.fstype in _OPERATORS
+        return mount.fstype in _DISKS and mount.point in self._ways
+
+
+def trouble(path: bytes) -> str:
+    """Say why a path that the operator named may not be touched here; empty if it may.
+
+    Costs some system calls for each directory on the way, and needs no mount table.
+    """
+    directory = path.rpartition(b"/")[0] or b"/"
+    reach = Reach((directory,))
+    reach.refresh(_OneByOne(), None)
+    try:
+        os.close(reach.open(directory))
+    except OutOfReachError as error:
+        return str(error)
+    except OSError:
+        return ""  # whoever touches it will be told the same
+    return ""
+
+
+class _Points(Protocol):
+    """Tells what is mounted at a point, the root excepted. Asked from the root on."""
+
+    def at(self, point: bytes) -> Mounted | None:
+        """Give what was mounted there last, if anything was."""
+        ...
+
+
+class _OneByOne(_Points):
+    """Asks the kernel for one mount point at a time, without entering it."""
+
+    @override
+    def at(self, point: bytes) -> Mounted | None:
+        """Look; a point behind a symlink is none, since real paths have no symlinks."""
+        try:
+            handle = kernel.openat2(kernel.AT_FDCWD, point, _POINT, _NO_LINKS)
+        except OSError:
+            return None
+        try:
+            seen = kernel.statx_handle(handle)
+            return _mount_of(handle, seen.mount_id, point) if seen.is_mount_root else None
+        finally:
+            os.close(handle)
+
+
+def _mount_of(handle: int, mount_id: int, point: bytes) -> Mounted:
+    """Find the type of the mount of a handle: by its unique number, else in the table as text."""
+    try:
+        unique = kernel.statx(handle, b"", _UNIQUE_FLAGS, _UNIQUE_MASK).mount_id
+        return Mounted(mount_id, point, stat_mount(unique).fstype)
+    except OSError:
+        for row in rows(read_whole(MOUNTINFO)):
+            if row.mount_id == mount_id:
+                return row
+    return Mounted(mount_id, point, b"?")
 
 
 def _ways_to(path: bytes) -> Iterator[bytes]:

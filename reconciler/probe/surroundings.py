@@ -49,7 +49,7 @@ class Surroundings:
         self.layout = layout
         self.addresses = addresses
         self.door = Door()
-        self._reach = Reach(layout) if near else None
+        self._reach = Reach(_own(layout)) if near else None
         self.handles = Handles(self._reach)
         self.tree = b""
         self.mounts: BundleMounts | None = None
@@ -97,6 +97,11 @@ class Surroundings:
             self.cgroups.close()
         self.cgroups = None if found is None else CgroupMounts(found)
         self._hierarchies = found or ()
+
+
+def _own(layout: Layout) -> tuple[bytes, ...]:
+    """Give the directories at which looks begin without a file's having named them."""
+    return layout.tasks, layout.work, layout.runc_root, layout.sockets, layout.own_sockets
 
 
 def _mount_of(path: bytes) -> tuple[bool, int | None]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import threading
 from pathlib import Path
@@ -15,6 +16,7 @@ from grpclib.exceptions import GRPCError
 from reconciler.containerd.calls import Failure, NoAnswerError
 from reconciler.containerd.client import ContainerdClient
 from reconciler.model.ids import BundleKey
+from tests.support.deadfuse import dead_fuse
 from tests.support.fake_containerd import (
     DELETE,
     NAMESPACES,
@@ -23,6 +25,8 @@ from tests.support.fake_containerd import (
     VERSION,
     FakeContainerd,
 )
+from tests.support.forked import in_a_child
+from tests.support.mountns import private_mounts
 
 WEB = BundleKey(b"default", b"web")
 DNS = BundleKey(b"k8s.io", b"dns")
@@ -279,3 +283,17 @@ async def test_a_broken_connection_leaves_no_task_half_cancelled(tmp_path: Path)
         task = asyncio.current_task()
         assert task is not None
         assert task.cancelling() == 0
+
+
+@pytest.mark.fault("I18", "a shared directory on a dead filesystem")
+@private_mounts
+def test_a_socket_on_a_dead_filesystem_is_not_connected_to(tmp_path: Path) -> None:
+    def ask() -> Failure:
+        signal.alarm(5)
+        return anyio.run(failure_of, ContainerdClient(os.fsencode(tmp_path / "containerd.sock")))
+
+    server = dead_fuse(tmp_path)
+    try:
+        assert in_a_child(ask) is Failure.BROKEN
+    finally:
+        os.close(server)

@@ -2,13 +2,17 @@
 
 import fcntl
 import os
+import signal
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from reconciler.probe.locks import Lock, LockState, lock_holder
+from tests.support.deadfuse import dead_fuse
 from tests.support.fake_containerd import held
+from tests.support.forked import in_a_child
 from tests.support.mountns import overlay, private_mounts, tmpfs
 
 INITIAL = "pid:[4026531836]"
@@ -213,3 +217,23 @@ def test_a_proc_without_its_files_proves_nothing(proc: FakeProc, name: str) -> N
 def test_a_torn_mountinfo_proves_nothing(proc: FakeProc, text: str) -> None:
     (proc.directory / "self/mountinfo").write_text(text.format(_mount_id(proc.file)))
     assert proc.ask().state is LockState.NONE
+
+
+@pytest.mark.fault("I18", "a shared directory on a dead filesystem")
+@private_mounts
+def test_a_lock_on_a_dead_filesystem_is_no_answer_and_no_wait(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "root" / "below")
+    server = dead_fuse(tmp_path / "root")
+    try:
+        for path in (tmp_path / "root" / "meta.db", tmp_path / "link" / "meta.db"):
+            found = in_a_child(partial(_look, path))
+            assert found.state is LockState.NONE
+            assert f"{tmp_path}/root (fuse)" in found.detail
+    finally:
+        os.close(server)
+
+
+def _look(path: Path) -> Lock:
+    signal.alarm(5)
+    return lock_holder(os.fsencode(path))
