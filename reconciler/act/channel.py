@@ -30,8 +30,8 @@ from reconciler.model.outcome import Outcome, Step
 VERSION: Final = f"{__version__}/4"
 """Said first by every child. It differs if the program was replaced on disk while it ran."""
 
-MAX_MESSAGE: Final = 1 << 26
-"""64 MiB; a sweep of 100,000 cgroup names is a tenth of it."""
+MAX_MESSAGE: Final = 1 << 24
+"""16 MiB; a sweep of 100,000 cgroup names is half of it, and more is not told (`probe.sweep`)."""
 
 _LENGTH: Final = struct.Struct("!I")
 _CHUNK: Final = 1 << 16

@@ -16,7 +16,7 @@ from reconciler.act.blocked import Blocked, blocked_by
 from reconciler.model.ids import show
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.mounts import MOUNTINFO, parse
-from reconciler.probe.process import read_whole
+from reconciler.probe.process import MOST_MOUNTS, read_whole
 
 _BOUND: Final = 32
 
@@ -164,7 +164,7 @@ def _unmount(place: _Place, top: int, flags: int) -> bool:
 def _refuse_nested(place: _Place, top: int) -> None:
     """Raise if it is a mount below this one that keeps it busy."""
     try:
-        entries = list(parse(read_whole(MOUNTINFO)))
+        entries = list(parse(read_whole(MOUNTINFO, most=MOST_MOUNTS)))
     except OSError as error:
         raise blocked_by(error, MOUNTINFO) from None
     point = next((entry.point for entry in entries if entry.mount_id == top), b"")

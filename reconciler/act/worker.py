@@ -90,7 +90,8 @@ class Server:
         self._link: Link[ToChild] = Link(job, child_hears())
         self._bounds = bounds
         self._stop = Flag()
-        self._place = Workplace(SystemClock(), slate.write, self._ask_delete, self._stop)
+        state = bounds.layout.state if bounds is not None else None
+        self._place = Workplace(SystemClock(), slate.write, self._ask_delete, self._stop, state)
 
     def run(self) -> None:
         """Serve until nobody wants anything any more."""

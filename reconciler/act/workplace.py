@@ -16,9 +16,10 @@ from reconciler.clock import SystemClock
 from reconciler.model.evidence import Look, PartialLook, Sweep
 from reconciler.model.layout import Layout
 from reconciler.probe.bundle import look_at
+from reconciler.probe.commands import CommandLines
 from reconciler.probe.points import BundleMounts, MountPoints
 from reconciler.probe.surroundings import Surroundings
-from reconciler.probe.sweep import sweep
+from reconciler.probe.sweep import sweep, users_of
 
 FRESH_SECONDS: Final = 1.0
 
@@ -34,6 +35,7 @@ class Workplace:
         ask_delete: Has the parent ask containerd to delete the task of the bundle at hand; gives
             what went wrong, empty if nothing did, None if there was no answer.
         stop: Whether we were told to stop.
+        state: containerd's state directory, if it is known.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Workplace:
         note: Note,
         ask_delete: Callable[[], str | None],
         stop: Callable[[], bool],
+        state: bytes | None = None,
     ) -> None:
         self.clock = clock
         self.note = note
@@ -51,7 +54,8 @@ class Workplace:
         self.fifo_dirs = FifoDirs(clock)
         self.instances = Instances()
         self.points = MountPoints(clock)
-        self._sweep = Fresh(clock, sweep)
+        commands = CommandLines()
+        self._sweep = Fresh(clock, lambda: sweep(users=users_of(state), commands=commands))
         self._node = _Node(clock, self.points)
         self._afar: dict[bool, Surroundings] = {}
 

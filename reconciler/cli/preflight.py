@@ -50,6 +50,13 @@ def complain_of_silence(found: Found, output: Output) -> None:
             f"containerd gives no answer ({found.node.containerd.detail}); start it, "
             "check --address and --root, or say --without-containerd"
         )
+    sweep = found.node.sweep
+    for one in sweep.unread:
+        whose = "any bundle" if one.key is None else str(one.key)
+        output.complain(
+            f"process {one.pid} may be the shim of {whose} and does not say so: its command line "
+            f"cannot be read; see what it waits for in /proc/{one.pid}/stack"
+        )
 
 
 def complain_of_absence(asked: frozenset[bytes], found: Found, output: Output) -> None:

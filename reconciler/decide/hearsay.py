@@ -117,10 +117,12 @@ class Hearsay:
             self._unasked = Node(sweep, replace(containerd, absent=frozenset()))
         self._since = heard.since
         old, new = before.sweep, self.node.sweep
-        shims = _changed(before.served, self.node.served)
+        unread = _changed(before.unread, self.node.unread)
+        shims = _changed(before.served, self.node.served) | {one for one in unread if one}
         change = NodeChange(
             everybody=before.containerd.state is not containerd.state
-            or old.answered is not new.answered,
+            or old.answered is not new.answered
+            or None in unread,
             keys=_changed(before.containerd.tasks, containerd.tasks)
             | _changed(before.containerd.absent, containerd.absent)
             | _changed(old.helpers, new.helpers)

@@ -15,28 +15,34 @@ from typing import Final, Self
 _WAIT: Final = 5.0
 _SHIM: Final = "containerd-shim-runc-v2"
 
+_LIVE: Final = 'printf %.15s "$NAME" >/proc/$$/comm; echo; exec >&-; read _'
+"""Take the short name that being executed under that name would have given, and live."""
+
 
 class Process:
     """One child process."""
 
     def __init__(self, args: Sequence[str], listener: socket.socket | None = None) -> None:
-        """Start it.
+        """Start it; return once it has its name.
 
         Args:
             args: Its command line as others see it: the name, then arguments nothing reads.
             listener: A socket it inherits, and nothing else of ours.
         """
         self._child = subprocess.Popen(
-            [args[0], "-c", "read _", *args[1:]],
+            [args[0], "-c", _LIVE, *args[1:]],
             executable="/bin/sh",
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             pass_fds=() if listener is None else (listener.fileno(),),
             start_new_session=True,
             cwd="/",
-            env={},
+            env={"NAME": args[0]},
         )
+        if self._child.stdout is not None:
+            with self._child.stdout as said:
+                said.readline()
 
     @property
     def pid(self) -> int:

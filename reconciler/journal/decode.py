@@ -50,6 +50,7 @@ from reconciler.model.observations import (
     Stamp,
 )
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result, Step, StepResult
+from reconciler.model.unread import UnreadProcess
 
 _T = TypeVar("_T")
 _W = TypeVar("_W")
@@ -355,7 +356,10 @@ def _sweep_in(tables: Tables, said: wire.Sweep) -> Sweep:
         living = tuple(shims)
     helpers = _changed(before.helpers, said.no_helpers, said.helpers, _key_in)
     names = _changed(before.cgroup_names, said.no_cgroups, said.cgroups, unshow)
-    return Sweep(said.a, helpers, living, names)
+    unread = tuple(
+        UnreadProcess(pid, None if name is None else _key_in(name)) for pid, name in said.unread
+    )
+    return Sweep(said.a, helpers, living, names, unread)
 
 
 def _changed(

@@ -332,6 +332,10 @@ def _sweep_out(before: Sweep, now: Sweep) -> wire.Sweep:
         ),
         cgroups=tuple(show(name) for name in sorted(now.cgroup_names - before.cgroup_names)),
         no_cgroups=tuple(show(name) for name in sorted(before.cgroup_names - now.cgroup_names)),
+        unread=tuple(
+            (p.pid, None if p.key is None else (show(p.key.namespace), show(p.key.id)))
+            for p in now.unread
+        ),
     )
 
 

@@ -223,6 +223,9 @@ class Redactor:
                 for p in sweep.shims
             ),
             cgroup_names=frozenset(self.name(name) for name in sweep.cgroup_names),
+            unread=tuple(
+                p if p.key is None else p._replace(key=self._key_of(p.key)) for p in sweep.unread
+            ),
         )
 
     def _containerd(self, containerd: Containerd | None) -> Containerd | None:

@@ -145,6 +145,7 @@ class Sweep(msgspec.Struct, frozen=True, omit_defaults=True):
     no_shims: tuple[tuple[str, str, int, str], ...] = ()
     cgroups: tuple[str, ...] = ()
     no_cgroups: tuple[str, ...] = ()
+    unread: tuple[tuple[int, Name | None], ...] = ()  # all of them: pid, namespace and id
 
 
 class Containerd(msgspec.Struct, frozen=True, omit_defaults=True):

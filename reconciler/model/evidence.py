@@ -16,6 +16,7 @@ import msgspec
 from reconciler.model.containerd import Containerd as Containerd
 from reconciler.model.containerd import ContainerdState as ContainerdState
 from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.unread import UnreadProcess, may_be, may_be_in
 from reconciler.model.words import Word
 
 
@@ -257,12 +258,14 @@ class Sweep:
         shims: Living shims.
         cgroup_names: Every path component of every living process's cgroups; systemd scope
             names stripped to their id too (``cri-containerd-X.scope`` gives also ``X``).
+        unread: Processes that may be a shim or a helper and do not answer what they are.
     """
 
     answered: bool = False
     helpers: frozenset[BundleKey] = frozenset()
     shims: tuple[ShimProcess, ...] = ()
     cgroup_names: frozenset[bytes] = frozenset()
+    unread: tuple[UnreadProcess, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,15 +276,19 @@ class Node:
         sweep: What runs.
         containerd: What containerd says.
         served: The names living shims were started for, found at once however many there are.
+        unread: The names that processes which do not answer may serve or work on; None stands for
+            every name.
     """
 
     sweep: Sweep = field(default_factory=Sweep)
     containerd: Containerd = field(default_factory=Containerd)
     served: frozenset[BundleKey] = field(init=False, repr=False, compare=False)
+    unread: frozenset[BundleKey | None] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Index the shims once, not for each bundle that is weighed."""
         object.__setattr__(self, "served", frozenset([shim.key for shim in self.sweep.shims]))
+        object.__setattr__(self, "unread", frozenset([one.key for one in self.sweep.unread]))
 
 
 class Facts(NamedTuple):
@@ -314,7 +321,7 @@ def weigh(key: BundleKey, identifier: bool, look: Look, node: Node) -> Facts:  #
         node: Sweep and containerd's word.
     """
     task = task_of(key, node.containerd)
-    helper = _helper(key, node.sweep)
+    helper = _helper(key, node)
     shim = _shim(key, look.shim, node, task)
     cgroup = _cgroup(key, look, node.sweep)
     init, runtime = look.init.state, look.runtime.state
@@ -342,10 +349,12 @@ def _task_of_living(key: BundleKey, containerd: Containerd) -> TaskState:
     return TaskState.NOT_FOUND if key in containerd.absent else TaskState.NONE
 
 
-def _helper(key: BundleKey, sweep: Sweep) -> Answer:
-    if not sweep.answered:
+def _helper(key: BundleKey, node: Node) -> Answer:
+    if not node.sweep.answered:
         return Answer.NONE
-    return Answer.YES if key in sweep.helpers else Answer.NO
+    if key in node.sweep.helpers:
+        return Answer.YES
+    return Answer.NONE if may_be(node.unread, key) else Answer.NO
 
 
 def _shim(key: BundleKey, shim: Shim, node: Node, task: TaskState) -> ShimState:
@@ -358,16 +367,15 @@ def _shim(key: BundleKey, shim: Shim, node: Node, task: TaskState) -> ShimState:
     group = key.id if shim.group is None else shim.group
     if key in node.served or BundleKey(key.namespace, group) in node.served:
         return ShimState.ALIVE
-    if state is ShimState.DEAD or shim.group is not None:
-        return ShimState.DEAD
+    is_anybodys = state is ShimState.UNNAMED and shim.group is None
+    unsure = may_be(node.unread, key, BundleKey(key.namespace, group))
+    if unsure or not is_anybodys:
+        return ShimState.NONE if unsure else ShimState.DEAD
     # No file names a socket and none tells the group: any shim of the namespace might serve it.
     # Only containerd, answering and not listing the task, can then say that none does. "Not found"
     # will not do: it is said as well of a task whose container is no longer recorded.
-    if task is TaskState.NOT_LISTED or not any(
-        served.namespace == key.namespace for served in node.served
-    ):
-        return ShimState.DEAD
-    return ShimState.NONE
+    is_free = not any(may_be_in(some, key.namespace) for some in (node.served, node.unread))
+    return ShimState.DEAD if is_free or task is TaskState.NOT_LISTED else ShimState.NONE
 
 
 def _cgroup(key: BundleKey, look: Look, sweep: Sweep) -> CgroupState:

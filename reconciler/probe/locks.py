@@ -14,7 +14,7 @@ from typing import Final
 from reconciler.kernel import AT_FDCWD, Stat, statx
 from reconciler.model.ids import show
 from reconciler.probe import reach
-from reconciler.probe.process import read_whole
+from reconciler.probe.process import MOST_MOUNTS, read_whole
 
 _INITIAL_PID_NAMESPACE: Final = b"pid:[4026531836]"
 """Name of the first pid namespace: PROC_PID_INIT_INO of include/linux/proc_ns.h."""
@@ -126,7 +126,7 @@ def _filesystem(mount_id: int, proc: bytes) -> tuple[int, str]:
     Raises:
         ValueError: There is no such mount, or the line is damaged.
     """
-    for line in read_whole(os.path.join(proc, b"self/mountinfo")).splitlines():
+    for line in read_whole(os.path.join(proc, b"self/mountinfo"), most=MOST_MOUNTS).splitlines():
         fields = line.split(b" ")
         if fields[0] == b"%d" % mount_id:
             major, minor = fields[2].split(b":")

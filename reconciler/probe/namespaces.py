@@ -15,7 +15,7 @@ from reconciler import kernel
 from reconciler.model.evidence import Answer
 from reconciler.probe.mounts import MountEntry, parse
 from reconciler.probe.privileges import WORKER
-from reconciler.probe.process import PROC, read_whole
+from reconciler.probe.process import MOST_MOUNTS, PROC, read_whole
 
 _UCRED: Final = struct.Struct("3i")
 _NO_SUCH_KIND: Final = ""
@@ -130,7 +130,7 @@ def shares_mount(own: TreeMount, pid: int, proc: bytes = PROC) -> Answer:
 
 def _mounts(who: bytes, proc: bytes) -> tuple[MountEntry, ...]:
     try:
-        return tuple(parse(read_whole(proc + b"/" + who + b"/mountinfo")))
+        return tuple(parse(read_whole(proc + b"/" + who + b"/mountinfo", most=MOST_MOUNTS)))
     except OSError:
         return ()
 

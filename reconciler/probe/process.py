@@ -8,7 +8,7 @@ that cannot be shown to be ours, nor somebody else's, is no answer. Never signal
 import os
 import select
 from collections.abc import Iterable
-from errno import EINVAL, ENOENT, ESRCH
+from errno import EFBIG, EINVAL, ENOENT, ESRCH
 from typing import Final, NamedTuple
 
 from reconciler.model.evidence import Init, InitState
@@ -18,7 +18,13 @@ PROC: Final = b"/proc"
 LATE: Final = 2.0
 """Seconds after its pid file was written at which a process is too young to be the one meant."""
 
-_MOST: Final = 1 << 16
+MOST: Final = 1 << 20
+"""Bytes of what /proc says of one process: no honest answer is that long."""
+
+MOST_MOUNTS: Final = 1 << 26
+"""Bytes of a mount table: ten times what a hundred thousand mounts on a node need."""
+
+_CHUNK: Final = 1 << 16
 _ALIVENESS: Final = (InitState.ALIVE, InitState.NONE, InitState.DEAD, InitState.ABSENT)
 _STAT_FIELDS: Final = 20  # of those behind the command's name
 _PF_EXITING: Final = 0x4
@@ -286,18 +292,26 @@ def _is_thread(pid: int, proc: bytes) -> bool:
     return bool(found) and rest.split(b"\n", 1)[0] != b"%d" % pid
 
 
-def read_whole(path: bytes | str, dir_fd: int | None = None) -> bytes:
+def read_whole(path: bytes | str, dir_fd: int | None = None, *, most: int = MOST) -> bytes:
     """Read a file of /proc to its end.
 
+    Args:
+        path: The file.
+        dir_fd: Where a relative path begins.
+        most: Bytes to read at most.
+
     Raises:
-        OSError: It cannot be read.
+        OSError: It cannot be read, or holds more (EFBIG).
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
-        data = more = os.read(fd, _MOST)
-        while more:
-            more = os.read(fd, _MOST)
-            data += more
-        return data
+        chunks = [os.read(fd, _CHUNK)]
+        left = most
+        while chunks[-1]:
+            left -= len(chunks[-1])
+            if left < 0:
+                raise OSError(EFBIG, os.strerror(EFBIG), path)
+            chunks.append(os.read(fd, _CHUNK))
+        return b"".join(chunks)
     finally:
         os.close(fd)

@@ -14,7 +14,7 @@ from reconciler.probe.cgroups import CgroupMounts, Hierarchy, hierarchies
 from reconciler.probe.door import Door
 from reconciler.probe.handles import Handles
 from reconciler.probe.points import CGROUP, BundleMounts, MountPoints
-from reconciler.probe.process import read_whole
+from reconciler.probe.process import MOST_MOUNTS, read_whole
 from reconciler.probe.reach import Reach
 
 
@@ -86,7 +86,7 @@ class Surroundings:
         self._set_hierarchies(None)
 
     def _find_hierarchies(self, groups: list[Mounted]) -> None:
-        found = mounts.of_type(read_whole(mounts.MOUNTINFO), CGROUP)
+        found = mounts.of_type(read_whole(mounts.MOUNTINFO, most=MOST_MOUNTS), CGROUP)
         self._set_hierarchies(hierarchies(found))
         self._groups = groups
 

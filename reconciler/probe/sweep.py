@@ -1,20 +1,31 @@
 """One pass over /proc: which shims and shim helpers run, and which cgroups hold processes.
 
-A plain function, to be called in a worker process that can be killed: reading a command line waits
-for a lock that a stuck process may hold for ever. Reads only; opens nothing but /proc. Processes
+Anybody may call a process what he likes and give it any command line. A shim or a helper is only
+who the kernel says was executed under such a name by containerd's user in our own pid namespace:
+whoever else pretends to be one is nobody, and his command line is not read. Of a real one that does
+not answer, the directory it works in tells which bundle's it could be.
+
+To be called in a worker process that can be killed. Reads only; opens nothing but /proc. Processes
 that come and go meanwhile are normal. If /proc hides anything from us, there is no answer.
 """
 
 import os
-from errno import ENOENT, ESRCH
+from collections.abc import Iterator
+from contextlib import suppress
+from errno import EFBIG, ENOENT, ESRCH
 from typing import Final, NamedTuple
 
 from reconciler.model.evidence import ShimProcess, Sweep
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import MAX_IDENTIFIER, BundleKey
+from reconciler.model.layout import TASKS
+from reconciler.model.unread import UnreadProcess
 from reconciler.probe import mounts
-from reconciler.probe.process import PROC, names_in, parse_cgroups, read_whole
+from reconciler.probe.commands import Asked, CommandLines
+from reconciler.probe.process import MOST_MOUNTS, PROC, names_in, parse_cgroups, read_whole
 
 _SHIM: Final = b"containerd-shim"
+_NAMED: Final = b"containerd-shi"
+"""What a shim is called in its short name of 15 bytes; some distributions put a dot before it."""
 _HELPERS: Final = frozenset({b"start", b"delete"})
 _FLAGS: Final = frozenset(
     {b"namespace", b"id", b"address", b"publish-binary", b"bundle", b"socket", b"debug-socket"}
@@ -23,8 +34,12 @@ _CAP_SYS_PTRACE: Final = 1 << 19
 _GONE: Final = frozenset({ENOENT, ESRCH})
 _FLAG_BITS: Final = 6  # fields of /proc/PID/stat, counted behind the command's name
 _THREADS: Final = 17
+_START: Final = 19
 _PF_KTHREAD: Final = 0x00200000
 _WRAPPERS: Final = 3  # a shim may be started through an interpreter or a tracer
+_NOBODY: Final = 65534  # stands for everybody who has no number in our user namespace
+_MOST_GROUPS: Final = 1 << 25  # bytes of different cgroup files to keep
+_MOST_NAMES: Final = 1 << 23  # bytes of names to answer with
 
 
 class ShimCommand(NamedTuple):
@@ -63,8 +78,27 @@ def parse_command(words: list[bytes]) -> ShimCommand | None:
     return ShimCommand(BundleKey(namespace, shim_id), flags.get(b"address", b""), known)
 
 
-def sweep(proc: bytes = PROC) -> Sweep:
-    """Pass over /proc once. Never raises."""
+def users_of(state: bytes | None) -> frozenset[int]:
+    """Tell whose processes may be shims: our own user's, as ours is containerd's, and that of
+    whom the state directory belongs to, where containerd is rootless and we are not.
+    """  # noqa: D205 - one thought
+    users = {os.geteuid()}
+    if state is not None:
+        with suppress(OSError):
+            users.add(os.stat(state, follow_symlinks=False).st_uid)
+    return frozenset(users - ({_NOBODY} - {os.geteuid()}))
+
+
+def sweep(
+    proc: bytes = PROC, *, users: frozenset[int] | None = None, commands: CommandLines | None = None
+) -> Sweep:
+    """Pass over /proc once. Never raises.
+
+    Args:
+        proc: Where it is mounted.
+        users: Whose processes may be shims; only our own user's by default.
+        commands: Reads command lines, and remembers who did not answer.
+    """
     try:
         if hides_processes(proc):
             return Sweep()
@@ -72,7 +106,7 @@ def sweep(proc: bytes = PROC) -> Sweep:
     except OSError:
         return Sweep()
     try:
-        return _Pass(proc_fd).run()
+        return _Pass(proc_fd, users or users_of(None), commands or CommandLines()).run()
     except OSError:
         return Sweep()
     finally:
@@ -90,7 +124,7 @@ def hides_processes(proc: bytes = PROC) -> bool:
             return True
     except (OSError, ValueError):
         pass  # a tree made up for a test
-    table = read_whole(proc + b"/self/mountinfo")
+    table = read_whole(proc + b"/self/mountinfo", most=MOST_MOUNTS)
     options = [one.options for one in mounts.entries_at(table, proc)]
     hidden = any(
         option.startswith(b"hidepid=") and option not in {b"hidepid=0", b"hidepid=off"}
@@ -109,11 +143,16 @@ def _may_ptrace(proc: bytes) -> bool:
 class _Pass:
     """One pass: what was found so far, and the cgroup files seen before."""
 
-    def __init__(self, proc_fd: int) -> None:
+    def __init__(self, proc_fd: int, users: frozenset[int], commands: CommandLines) -> None:
         self._proc_fd = proc_fd
+        self._users = users
+        self._commands = commands
         self._helpers: set[BundleKey] = set()
         self._shims: list[ShimProcess] = []
+        self._unread: list[UnreadProcess] = []
+        self._asked: list[Asked] = []
         self._cgroup_files: set[bytes] = set()
+        self._left = _MOST_GROUPS
 
     def run(self) -> Sweep:
         for name in os.listdir(self._proc_fd):
@@ -124,30 +163,50 @@ class _Pass:
             except OSError as error:
                 if error.errno not in _GONE:
                     raise
-        paths = {path for data in self._cgroup_files for path in parse_cgroups(data)}
-        parts = {part for path in paths for part in path.split(b"/") if part}
-        names = frozenset(name for part in parts for name in names_in(part))
-        return Sweep(True, frozenset(self._helpers), tuple(self._shims), names)  # noqa: FBT003 - answered
+        if self._asked:
+            for who, command in self._commands.read(self._proc_fd, self._asked).items():
+                self._note_shim(who.pid, command)
+        return Sweep(
+            answered=True,
+            helpers=frozenset(self._helpers),
+            shims=tuple(self._shims),
+            cgroup_names=frozenset(self._names()),
+            unread=tuple(self._unread),
+        )
 
     def _look_at(self, pid: str) -> None:
-        command = read_whole(f"{pid}/cmdline", self._proc_fd)
-        if not command and self._is_nobody(pid):
-            return
-        self._cgroup_files.add(read_whole(f"{pid}/cgroup", self._proc_fd))
-        if _SHIM in command:
-            self._note_shim(int(pid), command)
-
-    def _is_nobody(self, pid: str) -> bool:
-        """Tell kernel threads and the dead from those who only hide their command line."""
         data = read_whole(f"{pid}/stat", self._proc_fd)
-        fields = data[data.rfind(b")") + 1 :].split()
-        if len(fields) <= _THREADS:
-            return False
-        is_kernel_thread = bool(int(fields[_FLAG_BITS]) & _PF_KTHREAD)
-        is_dead = fields[0] in {b"Z", b"X"} and fields[_THREADS] in {b"0", b"1"}
-        return is_kernel_thread or is_dead
+        end = data.rfind(b")")
+        fields = data[end + 1 :].split()
+        if _is_nobody(fields):
+            return
+        self._keep(read_whole(f"{pid}/cgroup", self._proc_fd))
+        if _NAMED in data[data.find(b"(") : end] and self._may_be_shim(pid):
+            start = int(fields[_START]) if len(fields) > _START else 0
+            self._asked.append(Asked(int(pid), start))
 
-    def _note_shim(self, pid: int, command: bytes) -> None:
+    def _keep(self, groups: bytes) -> None:
+        if groups not in self._cgroup_files:
+            self._cgroup_files.add(groups)
+            self._left -= len(groups)
+            if self._left < 0:
+                raise OSError(EFBIG, "there are more cgroups than can be kept")
+
+    def _may_be_shim(self, pid: str) -> bool:
+        """Tell whether a process is of containerd's user and in our pid namespace.
+
+        All four user ids must be that user's: who runs a setuid program chooses its name and its
+        words, and keeps his own real id.
+        """
+        lines = read_whole(f"{pid}/status", self._proc_fd).split(b"\n")
+        ids = next((line[4:].split() for line in lines if line.startswith(b"Uid:")), [])
+        pids = next((line[6:].split() for line in lines if line.startswith(b"NSpid:")), [])
+        return {int(one) for one in ids} <= self._users and len(pids) <= 1
+
+    def _note_shim(self, pid: int, command: bytes | None) -> None:
+        if command is None:
+            self._unread.append(UnreadProcess(pid, self._works_for(pid)))
+            return
         found = parse_command(command.rstrip(b"\0").split(b"\0"))
         if found is None:
             return
@@ -155,3 +214,37 @@ class _Pass:
             self._helpers.add(found.key)
         else:
             self._shims.append(ShimProcess(found.key, pid, found.address))
+
+    def _works_for(self, pid: int) -> BundleKey | None:
+        """Tell by its directory which bundle a shim or a helper was started for.
+
+        containerd starts both in the bundle (`runtime/v2/shim/util.go`, ``Command`` sets ``Dir``).
+        """
+        try:
+            path = os.readlink(f"{pid}/cwd", dir_fd=self._proc_fd)
+        except OSError:
+            return None
+        _, found, rest = os.fsencode(path).rpartition(b"/" + TASKS + b"/")
+        names = rest.removesuffix(b" (deleted)").split(b"/")
+        return BundleKey(*names) if found and len(names) == len(BundleKey._fields) else None
+
+    def _names(self) -> Iterator[bytes]:
+        """Give what the cgroups of the living may be named after; a longer name is no id."""
+        paths = {path for data in self._cgroup_files for path in parse_cgroups(data)}
+        parts = {part for path in paths for part in path.split(b"/") if part}
+        left = _MOST_NAMES
+        for name in (name for part in parts for name in names_in(part)):
+            if len(name) <= MAX_IDENTIFIER:
+                left -= len(name)
+                if left < 0:
+                    raise OSError(EFBIG, "the cgroups have more names than can be told")
+                yield name
+
+
+def _is_nobody(fields: list[bytes]) -> bool:
+    """Tell kernel threads and the dead by their fields of /proc/PID/stat."""
+    if len(fields) <= _THREADS:
+        return False
+    is_kernel_thread = bool(int(fields[_FLAG_BITS]) & _PF_KTHREAD)
+    is_dead = fields[0] in {b"Z", b"X"} and fields[_THREADS] in {b"0", b"1"}
+    return is_kernel_thread or is_dead

@@ -40,6 +40,7 @@ from reconciler.model.observations import (
     Stamp,
 )
 from reconciler.model.outcome import Outcome, Result, Step, StepResult
+from reconciler.model.unread import UnreadProcess
 from reconciler.supervision import Fault
 
 Field = str | int | float | bool | None | list[str] | dict[str, str]
@@ -274,10 +275,18 @@ def _node(heard: NodeLooked) -> Iterator[Record]:
     if heard.sweep is not None:
         answered = heard.sweep.answered
         fields: dict[str, Field] = {"answered": answered, "shims": len(heard.sweep.shims)}
-        level = Level.DEBUG if answered else Level.WARNING
-        yield Record("sweep", level, fields, None, (str(answered),), "sweep", is_state=True)
+        unread = [_unread(one) for one in heard.sweep.unread]
+        if unread:
+            fields["unread"] = unread
+        level = Level.DEBUG if answered and not unread else Level.WARNING
+        said = (str(answered), *unread)
+        yield Record("sweep", level, fields, None, said, "sweep", is_state=True)
     if heard.containerd is not None:
         yield _containerd(heard.containerd)
+
+
+def _unread(process: UnreadProcess) -> str:
+    return f"pid {process.pid}" if process.key is None else f"pid {process.pid} ({process.key})"
 
 
 def _containerd(containerd: Containerd) -> Record:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -13,6 +12,7 @@ from typing import Final, TypeVar
 
 from typing_extensions import override
 
+from reconciler.demo.processes import Process
 from reconciler.model.layout import Layout
 from tests.support import mountns
 from tests.support.bundles import Bundle, Site
@@ -91,11 +91,9 @@ def _pile(base: Path) -> Iterator[Pile]:
 
 @contextlib.contextmanager
 def _shim() -> Iterator[None]:
-    words = ["containerd-shim-runc-v2", "-c", "read _", "-namespace", "bench", "-id", "keeper"]
-    shim = subprocess.Popen(
-        [*words, "-address", _ADDRESS], executable="/bin/sh", stdin=subprocess.PIPE
-    )
+    words = ["containerd-shim-runc-v2", "-namespace", "bench", "-id", "keeper"]
+    shim = Process([*words, "-address", str(_ADDRESS)])
     try:
         yield
     finally:
-        shim.communicate()
+        shim.end()

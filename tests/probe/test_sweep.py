@@ -30,18 +30,35 @@ class FakeProc:
         (self.root / "self" / "status").write_text(f"Name:\tx\nCapEff:\t{capabilities:016x}\n")
 
     def add(
-        self, pid: int, *command: str, cgroup: str = "/", state: str = "S", flags: int = 0
+        self,
+        pid: int,
+        *command: str,
+        cgroup: str = "/",
+        state: str = "S",
+        flags: int = 0,
+        comm: str | None = None,
+        uids: tuple[int, ...] = (0, 0, 0, 0),
+        pids: str = "",
+        cwd: str = "/",
     ) -> None:
         here = self.root / str(pid)
         here.mkdir()
+        comm = os.path.basename(command[0])[:15] if comm is None and command else comm or "x"
         (here / "cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in command))
         (here / "cgroup").write_text(f"2:cpu:{cgroup}\n0::{cgroup}\n")
+        (here / "cwd").symlink_to(cwd)
+        ids = "\t".join(str(uid) for uid in uids)
+        (here / "status").write_text(f"Name:\t{comm}\nUid:\t{ids}\nNSpid:\t{pid}{pids}\n")
         rest = " ".join(["0"] * 10)
-        (here / "stat").write_text(f"{pid} (x) {state} 1 1 1 0 -1 {flags} {rest} 1 0 7 0\n")
+        (here / "stat").write_text(f"{pid} ({comm}) {state} 1 1 1 0 -1 {flags} {rest} 1 0 7 0\n")
 
-    def sweep(self) -> Sweep:
+    def write_table(self) -> None:
+        """Have a mount table that says how this /proc is mounted."""
         line = f"20 1 0:9 / {self.root} rw - proc proc {self.options}\n"
         (self.root / "self" / "mountinfo").write_text(line)
+
+    def sweep(self) -> Sweep:
+        self.write_table()
         return sweep(os.fsencode(self.root))
 
 
@@ -176,8 +193,8 @@ def test_a_proc_of_another_pid_namespace_is_no_answer(fake: FakeProc) -> None:
 
 def test_an_unreadable_process_is_no_answer(fake: FakeProc) -> None:
     fake.add(10, "sleep")
-    (fake.root / "10" / "cmdline").unlink()
-    (fake.root / "10" / "cmdline").mkdir()
+    (fake.root / "10" / "cgroup").unlink()
+    (fake.root / "10" / "cgroup").mkdir()
     assert fake.sweep() == Sweep()
 
 

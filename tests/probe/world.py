@@ -90,9 +90,11 @@ class World:
         self._children.append(subprocess.Popen(["sleep", "1000"]))
         return self._children[-1].pid
 
-    def start(self, *command: str) -> int:
+    def start(self, *command: str, cwd: Path | None = None, user: int | None = None) -> int:
         """Start a process that says a line once it is ready; its input stays open."""
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=cwd, user=user
+        )
         self._children.append(child)
         assert child.stdout is not None
         assert child.stdout.readline()

@@ -102,6 +102,7 @@ MAY_SIGNAL = {
     "act/orphans.py",  # a workload that the operator wants ended, by pidfd
     "act/zygote.py",  # its children, by pidfd
     "journal/recorder.py",  # its own child, by pidfd
+    "probe/commands.py",  # its own child, by pidfd
 }
 MAY_KILL_A_CHILD = {"act/hooks.py", "demo/processes.py"}
 """Through `Popen.kill`, whose child is not reaped before."""

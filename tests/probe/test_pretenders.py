@@ -1,0 +1,201 @@
+"""Who may be a shim, and what one that does not answer makes of everybody else."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from reconciler.model.evidence import ShimProcess, Sweep
+from reconciler.model.ids import BundleKey
+from reconciler.model.unread import UnreadProcess
+from reconciler.probe import commands, process
+from reconciler.probe import sweep as sweeping
+from reconciler.probe.commands import CommandLines
+from reconciler.probe.sweep import sweep, users_of
+from tests.probe.test_sweep import KEY, SHIM, FakeProc
+from tests.probe.world import World, end
+from tests.support.lag import Stopwatch
+
+pytestmark = pytest.mark.safety
+
+TOLD = ("-namespace", "k8s.io", "-id", "pod1", "-address", "/c.sock")
+BUNDLE = "/run/containerd/io.containerd.runtime.v2.task/k8s.io/pod1"
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> FakeProc:
+    return FakeProc(tmp_path / "proc")
+
+
+def unreadable(fake: FakeProc, pid: int) -> None:
+    cmdline = fake.root / str(pid) / "cmdline"
+    cmdline.unlink()
+    cmdline.mkdir()
+
+
+def stuck(fake: FakeProc, pid: int) -> None:
+    """Have it give no answer: opening it waits for a writer that never comes."""
+    cmdline = fake.root / str(pid) / "cmdline"
+    cmdline.unlink()
+    os.mkfifo(cmdline)
+
+
+@pytest.mark.parametrize("action", [(), ("start",), ("delete",)])
+@pytest.mark.parametrize(
+    "uids", [(65534,) * 4, (65534, 0, 0, 0), (0, 65534, 0, 0), (0, 0, 65534, 0), (0, 0, 0, 65534)]
+)
+def test_another_users_process_is_nobody_whatever_it_calls_itself(
+    fake: FakeProc, uids: tuple[int, ...], action: tuple[str, ...]
+) -> None:
+    """Not even one with a setuid program's rights: he chose its name and its words."""
+    fake.add(10, SHIM, *TOLD, *action, uids=uids)
+    assert fake.sweep() == Sweep(answered=True)
+
+
+def test_a_process_of_another_pid_namespace_is_nobody(fake: FakeProc) -> None:
+    fake.add(10, SHIM, *TOLD, pids="\t1")
+    assert fake.sweep() == Sweep(answered=True)
+
+
+def test_words_alone_make_no_shim(fake: FakeProc) -> None:
+    fake.add(10, SHIM, *TOLD, comm="python3")
+    assert fake.sweep() == Sweep(answered=True)
+
+
+def test_command_lines_of_others_are_not_even_read(fake: FakeProc) -> None:
+    fake.add(10, "sleep", "1", cgroup="/k8s.io/pod2")
+    fake.add(11, SHIM, *TOLD, uids=(65534,) * 4)
+    stuck(fake, 10)
+    stuck(fake, 11)
+    found = fake.sweep()
+    assert (found.answered, found.unread) == (True, ())
+    assert b"pod2" in found.cgroup_names
+
+
+def test_who_may_be_a_shim(tmp_path: Path) -> None:
+    assert users_of(None) == {os.geteuid()}
+    assert users_of(os.fsencode(tmp_path / "absent")) == {os.geteuid()}
+    os.chown(tmp_path, 1234, -1)  # a rootless containerd's
+    assert users_of(os.fsencode(tmp_path)) == {os.geteuid(), 1234}
+    os.chown(tmp_path, 65534, -1)  # that stands for everybody without a number here
+    assert users_of(os.fsencode(tmp_path)) == {os.geteuid()}
+
+
+@pytest.mark.parametrize("suffix", ["", " (deleted)"])
+def test_an_unreadable_one_may_be_of_the_bundle_it_works_in(fake: FakeProc, suffix: str) -> None:
+    fake.add(10, SHIM, *TOLD, cwd=BUNDLE + suffix)
+    unreadable(fake, 10)
+    assert fake.sweep() == Sweep(
+        answered=True, cgroup_names=frozenset(), unread=(UnreadProcess(10, KEY),)
+    )
+
+
+@pytest.mark.parametrize("cwd", ["/", "/run/containerd", BUNDLE + "/rootfs", BUNDLE[:-5]])
+def test_an_unreadable_one_elsewhere_may_be_anybodys(fake: FakeProc, cwd: str) -> None:
+    fake.add(10, SHIM, *TOLD, cwd=cwd)
+    unreadable(fake, 10)
+    assert fake.sweep().unread == (UnreadProcess(10, None),)
+
+
+def test_a_command_line_without_end_is_no_answer(fake: FakeProc) -> None:
+    fake.add(10, SHIM, *TOLD, "x" * commands.LIMIT, cwd=BUNDLE)
+    found = fake.sweep()
+    assert found.unread == (UnreadProcess(10, KEY),)
+    assert found.shims == ()
+
+
+@pytest.mark.fault("one process in D state")
+def test_one_that_does_not_answer_costs_its_own_deadline_and_is_remembered(
+    fake: FakeProc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "PATIENCE", 0.2)
+    fake.add(10, SHIM, "-namespace", "k8s.io", "-id", "first")
+    fake.add(11, SHIM, *TOLD, cwd=BUNDLE)
+    fake.add(12, SHIM, "-namespace", "k8s.io", "-id", "last")
+    stuck(fake, 11)
+    lines = CommandLines()
+
+    def swept() -> tuple[Sweep, float]:
+        watch = Stopwatch()
+        return sweep(os.fsencode(fake.root), commands=lines), watch.read()
+
+    fake.write_table()
+    found, took = swept()
+    assert found.answered
+    assert {shim.key.id for shim in found.shims} == {b"first", b"last"}
+    assert found.unread == (UnreadProcess(11, KEY),)
+    assert took < 2
+    again, took = swept()
+    assert again.unread == found.unread
+    assert took < 0.2
+
+
+def test_many_that_do_not_answer_are_not_all_waited_for(
+    fake: FakeProc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "PATIENCE", 0.1)
+    for pid in range(10, 60):
+        fake.add(pid, SHIM, *TOLD, cwd=BUNDLE)
+        stuck(fake, pid)
+    watch = Stopwatch()
+    assert len(fake.sweep().unread) == 50
+    assert watch.read() < 2
+
+
+def test_no_child_to_read_with_is_no_answer_about_shims_alone(
+    fake: FakeProc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fork() -> int:
+        raise BlockingIOError
+
+    fake.add(10, SHIM, *TOLD, cwd=BUNDLE)
+    fake.add(11, "sleep", cgroup="/k8s.io/pod2")
+    monkeypatch.setattr(os, "fork", fork)
+    before = len(os.listdir("/proc/self/fd"))
+    found = fake.sweep()
+    assert found.unread == (UnreadProcess(10, KEY),)
+    assert b"pod2" in found.cgroup_names
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("budget", ["_MOST_NAMES", "_MOST_GROUPS"])
+def test_more_cgroups_than_can_be_told_are_no_answer(
+    fake: FakeProc, monkeypatch: pytest.MonkeyPatch, budget: str
+) -> None:
+    for pid in range(10, 60):
+        fake.add(pid, "sleep", cgroup=f"/user.slice/{pid}-name")
+    assert fake.sweep().answered
+    monkeypatch.setattr(sweeping, budget, 300)
+    assert fake.sweep() == Sweep()
+
+
+def test_a_longer_name_than_an_ids_is_not_kept(fake: FakeProc) -> None:
+    fake.add(10, "sleep", cgroup="/" + "-".join(["ab"] * 80) + ".scope")
+    names = fake.sweep().cgroup_names
+    assert max(map(len, names)) <= 76
+    assert b"ab-ab" in names
+
+
+def test_what_is_too_long_for_proc_is_not_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "endless"
+    path.write_bytes(b"x" * 100_000)
+    assert len(process.read_whole(os.fsencode(path), most=100_000)) == 100_000
+    with pytest.raises(OSError, match="too large"):
+        process.read_whole(os.fsencode(path), most=99_999)
+
+
+def test_a_real_shim_is_found_however_many_pretend(world: World) -> None:
+    script = world.base / "containerd-shim-runc-v2"
+    script.write_text("#!/bin/sh\necho\nread x\n")
+    script.chmod(0o755)
+    id_ = world.base.name
+    words = (f"./{script.name}", "-namespace", "test", "-id", id_, "-address", "/x.sock")
+    world.base.chmod(0o755)
+    pretenders = {world.start(*words, cwd=world.base, user=65534) for _ in range(5)}
+    pid = world.start(str(script), *words[1:])
+    key = BundleKey(b"test", id_.encode())
+    found = sweep()
+    assert ShimProcess(key, pid, b"/x.sock") in found.shims
+    assert pretenders.isdisjoint(shim.pid for shim in found.shims)
+    end(pid)
+    assert key not in {shim.key for shim in sweep().shims}
