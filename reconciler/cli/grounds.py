@@ -131,13 +131,14 @@ def rules_table(told: Grounds) -> Table:
 def _evidence(view: BundleView, containerd: str, why_policy: str) -> Iterator[Piece]:
     look, facts = view.look, view.facts
     shim = f"pid {look.shim.pid}" if look.shim.pid is not None else ""
+    wedged = shapes.WEDGED if view.wedged else ""
     socket = "" if look.shim.socket is None else show(look.shim.socket)
     group = "" if look.shim.group is None else f"started for {show(look.shim.group)}"
     init = "" if look.init.pid is None else f"pid {look.init.pid}"
     yield _piece("object", look.kind.value, _object(look))
     yield _piece("name", "identifier" if facts.identifier else "not containerd's")
     yield _piece("shim helper", facts.helper.value)
-    yield _piece("shim", facts.shim.value, look.shim.detail, shim, socket, group)
+    yield _piece("shim", facts.shim.value, look.shim.detail, wedged, shim, socket, group)
     yield _piece("init", facts.init.value, init, look.init.detail)
     yield _piece("cgroup", facts.cgroup.value)
     yield _piece("runtime", facts.runtime.value, look.runtime.name)

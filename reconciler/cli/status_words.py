@@ -1,11 +1,12 @@
 """Words, tables and the live picture of `status`. Pure: a status flows in."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from reconciler.cli import render
 from reconciler.cli.table import Table
 from reconciler.telemetry import words
+from reconciler.telemetry.shapes import Bundle
 from reconciler.telemetry.status import Status
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ def alarms(told: Status) -> Iterator[str]:
         yield f"held: {told.brake}"
     if told.containerd.detail and told.containerd.state == "no answer":
         yield f"containerd: {told.containerd.detail}"
+    if told.summary.wedged_shims:
+        names = ", ".join(wedged(told.bundles))
+        count = words.plural(told.summary.wedged_shims, "shim")
+        yield f"no answer to containerd from {count}: {names}"
     if not told.config.ok:
         yield f"configuration refused, the old one is in force: {told.config.error}"
     if told.journal is not None and told.journal.lost:
@@ -45,6 +50,14 @@ def alarms(told: Status) -> Iterator[str]:
     if told.internal_errors:
         counted = ", ".join(f"{n:,} in {where}" for where, n in told.internal_errors.items())
         yield f"internal errors, see the log: {counted}"
+
+
+def wedged(bundles: Iterable[Bundle]) -> Iterator[str]:
+    """Name the tasks whose shim gives containerd no answer, with its pid if that is known."""
+    for one in bundles:
+        if one.shim.wedged:
+            pid = "" if one.shim.pid is None else f" (pid {one.shim.pid})"
+            yield f"{one.namespace}/{one.id}{pid}"
 
 
 def _counts(told: Status) -> str:

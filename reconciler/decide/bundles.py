@@ -26,7 +26,7 @@ from reconciler.decide.hearsay import Hearsay, NodeChange
 from reconciler.decide.pods import Pods
 from reconciler.decide.policy import Policies, Policy
 from reconciler.decide.touched import is_touched
-from reconciler.decide.track import LIVING, SERVED, Deaths, Track
+from reconciler.decide.track import LIVING, SERVED, Deaths, Track, is_wedged
 from reconciler.decide.verdicts import judge
 from reconciler.decide.views import BundleView, view_of
 from reconciler.model.evidence import Facts, Look, RuntimeState, ShimState, weigh
@@ -374,7 +374,8 @@ class Bundles:
         policy = self._policy(track)
         due_at = self._dues.due_at(track, policy)
         hold = self._cleanups.hold
-        return view_of(track, facts, policy, hold=hold, due_at=due_at, now=now)
+        wedged = is_wedged(track, node.containerd)
+        return view_of(track, facts, policy, hold=hold, due_at=due_at, now=now, wedged=wedged)
 
     def is_settled(self, track: Track, now: float) -> bool:
         """Tell whether waiting out the grace would change nothing for this bundle."""

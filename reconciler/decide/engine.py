@@ -12,7 +12,7 @@ changed its mind about everybody.
 from collections.abc import Iterator
 from typing import Final, assert_never
 
-from reconciler.decide.asking import Asking
+from reconciler.decide.asking import RECHECK, Asking
 from reconciler.decide.bundles import Bundles
 from reconciler.decide.cleanups import Cleanups, Hold
 from reconciler.decide.decisions import (
@@ -66,6 +66,7 @@ class Engine:
         self._cleanups = Cleanups()
         self._bundles = Bundles(policies, self._hearsay, self._asking, self._cleanups, self._out)
         self._unfinished = Unfinished()
+        self._again_at: float | None = None
 
     # ------------------------------------------------------------------ in and out
 
@@ -96,6 +97,9 @@ class Engine:
     def advance(self, stamp: Stamp) -> list[Decision]:
         """Keep every appointment that has come; call it when :attr:`deadline` has passed."""
         self._bundles.keep_appointments(stamp.mono)
+        if self._again_at is not None and self._again_at <= stamp.mono:
+            self._again_at = None
+            self._asking.want(RECHECK, stamp.mono)
         return self._conclude(stamp.mono)
 
     def configure(self, stamp: Stamp, policies: Policies) -> list[Decision]:
@@ -128,7 +132,8 @@ class Engine:
     def deadline(self) -> float | None:
         """Monotonic time at which :meth:`advance` wants to be called; None for never."""
         hold = self._cleanups.hold
-        times = (self._bundles.next_appointment, self._asking.wake, hold.until if hold else None)
+        until = hold.until if hold else None
+        times = (self._bundles.next_appointment, self._asking.wake, until, self._again_at)
         return min((at for at in times if at is not None), default=None)
 
     # ------------------------------------------------------------------ for people
@@ -170,7 +175,7 @@ class Engine:
 
     def summary(self, now: float) -> Summary:
         """Count all bundles; one pass over them."""
-        return summarize(self._bundles, now)
+        return summarize(self._bundles, self._hearsay.node.containerd, now)
 
     @property
     def tracks(self) -> Iterator[Track]:
@@ -232,6 +237,9 @@ class Engine:
     def _take_node(self, heard: NodeLooked, now: float) -> None:
         change = self._hearsay.hear(heard)
         self._asking.answered(heard.since, now)
+        said = self._hearsay.node.containerd
+        # Nothing tells when a shim answers again.
+        self._again_at = now + self._policies.recheck if said.wedged or said.unlisted else None
         for track in self._bundles.touched_by(change, now):
             self._bundles.reconsider(track, now)
 

@@ -5,7 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from reconciler.decide.decisions import BudgetKind, Phase, Verdict
-from reconciler.decide.track import Track
+from reconciler.decide.track import Track, is_wedged
+from reconciler.model.evidence import Containerd
+from reconciler.model.ids import BundleKey
 
 
 @dataclass(slots=True)
@@ -19,6 +21,7 @@ class Summary:
         leftover_bytes: Allocated bytes of all leftovers.
         oldest_leftover_age: Seconds since the last sign of life of the oldest leftover, else 0.
         over_budget: Running tasks over a budget.
+        wedged: Tasks whose shim gives containerd no answer, by that shim.
     """
 
     verdicts: Counter[tuple[bytes, Verdict]] = field(default_factory=Counter)
@@ -27,9 +30,10 @@ class Summary:
     leftover_bytes: int = 0
     oldest_leftover_age: float = 0.0
     over_budget: Counter[BudgetKind] = field(default_factory=Counter)
+    wedged: Counter[BundleKey] = field(default_factory=Counter)
 
 
-def summarize(tracks: Iterable[Track], now: float) -> Summary:
+def summarize(tracks: Iterable[Track], said: Containerd, now: float) -> Summary:
     """Count everything once; one pass over all bundles, so call it per scrape, not per event."""
     summary = Summary()
     for track in tracks:
@@ -38,6 +42,9 @@ def summarize(tracks: Iterable[Track], now: float) -> Summary:
             continue
         summary.verdicts[track.key.namespace, verdict] += 1
         summary.over_budget.update(track.reported)
+        if is_wedged(track, said):
+            group = track.look.shim.group if track.look else None
+            summary.wedged[BundleKey(track.key.namespace, group or track.key.id)] += 1
         if verdict is not Verdict.LEFTOVER:
             continue
         summary.phases[track.phase] += 1

@@ -10,6 +10,7 @@ from reconciler.model.evidence import (
     NO_LABELS,
     Answer,
     CgroupState,
+    Containerd,
     Facts,
     InitState,
     Labels,
@@ -207,3 +208,8 @@ class Track:
             return at_most
         leaves = self.verdict is Verdict.ORPHANED and self.facts and self.facts.init in GONE
         return min(at_most, max(_LEAVING if leaves else _SOON, now - self.judged_since))
+
+
+def is_wedged(track: Track, said: Containerd) -> bool:
+    """Tell whether its shim gives containerd no answer; one that still creates it cannot yet."""
+    return track.verdict in SERVED and track.key in said.wedged

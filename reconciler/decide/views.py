@@ -21,6 +21,7 @@ class BundleView:
         age_seconds: Time since the last sign of life.
         due_in_seconds: 0 if due, None if no time is known.
         attempts: Failed attempts so far.
+        wedged: Its shim lives and gives containerd no answer.
     """
 
     key: BundleKey
@@ -33,10 +34,18 @@ class BundleView:
     age_seconds: float
     due_in_seconds: float | None
     attempts: int
+    wedged: bool = False
 
 
 def view_of(  # noqa: PLR0913 - all that a view shows
-    track: Track, facts: Facts, policy: Policy, *, hold: Hold | None, due_at: float, now: float
+    track: Track,
+    facts: Facts,
+    policy: Policy,
+    *,
+    hold: Hold | None,
+    due_at: float,
+    now: float,
+    wedged: bool = False,
 ) -> BundleView | None:
     """Show a track; None before its first look."""
     if track.look is None or track.judgement is None:
@@ -57,4 +66,5 @@ def view_of(  # noqa: PLR0913 - all that a view shows
         age_seconds=track.age(now),
         due_in_seconds=None if at is None else max(0.0, at - now),
         attempts=track.attempts,
+        wedged=wedged,
     )

@@ -95,6 +95,8 @@ class AtScrape(Collector):
         blocked: Rows = {(reason.value,): 0.0 for reason in BlockReason}
         blocked.update({(cause,): float(n) for cause, n in summary.blocked.items()})
         yield _family("blocked", "Leftovers that cannot be cleaned now.", ["reason"], blocked)
+        wedged = float(len(summary.wedged))
+        yield _plain("wedged_shims", "Living shims that give containerd no answer.", wedged)
         over: Rows = {(kind.value,): float(summary.over_budget[kind]) for kind in BudgetKind}
         yield _family("over_budget", "Running tasks over a budget.", ["kind"], over)
 

@@ -297,11 +297,14 @@ def _containerd(containerd: Containerd) -> Record:
         "version": containerd.version,
         "detail": containerd.detail,
     }
+    wedged = sorted(str(key) for key in containerd.wedged)
+    if wedged:
+        fields["wedged"] = [*wedged]
     return Record(
         "containerd",
-        Level.INFO,
+        Level.WARNING if wedged else Level.INFO,
         fields,
-        repeats=(containerd.state.value, containerd.version),
+        repeats=(containerd.state.value, containerd.version, *wedged),
         kind="containerd",
         is_state=True,
     )

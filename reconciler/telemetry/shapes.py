@@ -37,6 +37,9 @@ _EXPECTED: Final[dict[str, Entries]] = {
 and members of a 2.x pod have a `sandbox` file in place of `shim-binary-path`)."""
 
 
+WEDGED: Final = "the shim gives containerd no answer"
+
+
 class Init(msgspec.Struct, frozen=True):
     """Evidence about the init process."""
 
@@ -46,11 +49,13 @@ class Init(msgspec.Struct, frozen=True):
 
 
 class Shim(msgspec.Struct, frozen=True):
-    """Evidence about the shim."""
+    """Evidence about the shim; a wedged one lives and gives containerd no answer."""
 
     socket: str | None
     state: str
     detail: str
+    pid: int | None
+    wedged: bool
 
 
 class Pod(msgspec.Struct, frozen=True):
@@ -197,7 +202,7 @@ def bundle(view: BundleView, layout: Layout) -> Bundle:
         id=show(view.key.id),
         verdict=view.judgement.verdict.value,
         phase=view.phase.value or None,
-        reason=view.judgement.reason,
+        reason=_reason(view),
         age_seconds=round(view.age_seconds, 3),
         size_bytes=look.size_bytes,
         size_exact=look.size_exact,
@@ -206,6 +211,8 @@ def bundle(view: BundleView, layout: Layout) -> Bundle:
             None if look.shim.socket is None else show(look.shim.socket),
             view.facts.shim.value,
             look.shim.detail,
+            look.shim.pid,
+            view.wedged,
         ),
         containerd=view.facts.task.value,
         mounts=[show(mount.path) for mount in look.mounts],
@@ -219,6 +226,11 @@ def bundle(view: BundleView, layout: Layout) -> Bundle:
         path=show(layout.bundle(view.key)),
         pod=_pod(look.labels),
     )
+
+
+def _reason(view: BundleView) -> str:
+    reason = view.judgement.reason
+    return f"{reason}; {WEDGED}" if view.wedged else reason
 
 
 def _pod(labels: Labels) -> Pod | None:

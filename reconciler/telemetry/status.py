@@ -82,6 +82,7 @@ class SummaryStatus(msgspec.Struct, frozen=True):
     leftover_bytes: int
     oldest_leftover_age_seconds: float
     over_budget: dict[str, int]
+    wedged_shims: int
 
 
 class Recent(msgspec.Struct, frozen=True):
@@ -163,6 +164,7 @@ def gather(engine: Engine, attempts: Attempts, about: About, stamp: Stamp) -> St
     # Never all views at once: on a large node they are many megabytes.
     urgent = nsmallest(MOST_BUNDLES, _notable(engine.views(stamp.mono)), key=_urgency)
     notable = sum(n for (_, verdict), n in summary.verdicts.items() if verdict in _LISTED)
+    notable += summary.wedged.total()
     return Status(
         version=about.version,
         mode=about.mode,
@@ -190,6 +192,7 @@ def gather(engine: Engine, attempts: Attempts, about: About, stamp: Stamp) -> St
             leftover_bytes=summary.leftover_bytes,
             oldest_leftover_age_seconds=round(summary.oldest_leftover_age, 3),
             over_budget={kind.value: count for kind, count in summary.over_budget.items()},
+            wedged_shims=len(summary.wedged),
         ),
         bundles=[shapes.bundle(view, attempts.layout) for view in urgent],
         omitted=max(0, notable - len(urgent)),
@@ -200,7 +203,7 @@ def gather(engine: Engine, attempts: Attempts, about: About, stamp: Stamp) -> St
 
 
 def _notable(views: Iterable[BundleView]) -> Iterable[BundleView]:
-    return (view for view in views if view.judgement.verdict in _LISTED)
+    return (view for view in views if view.judgement.verdict in _LISTED or view.wedged)
 
 
 def _urgency(view: BundleView) -> tuple[int, float]:

@@ -41,7 +41,7 @@ async def said_of(fake: FakeContainerd, singles: Singles) -> Containerd:
 
 
 @pytest.mark.safety
-@pytest.mark.fault("wedged shim")
+@pytest.mark.fault("wedged shims beside dead bundles")
 async def test_the_dead_are_known_long_before_a_list_comes(fake: FakeContainerd) -> None:
     fake.patience = 3600
     said = await said_of(fake, asked(*DEAD, DNS, *POD))

@@ -101,6 +101,7 @@ PROMISED = {
     "cleanup_duration_seconds_count": set(),
     "abnormal_terminations_total": {"namespace", "cause"},
     "blocked": {"reason"},
+    "wedged_shims": set(),
     "over_budget": {"kind"},
     "watch_backend": {"backend"},
     "watch_events_total": set(),

@@ -48,7 +48,7 @@ def verdict(world: World, name: str = "ns/a") -> Verdict:
 
 
 @pytest.mark.safety
-@pytest.mark.fault("wedged shim")
+@pytest.mark.fault("wedged shims beside dead bundles")
 def test_only_whom_containerd_was_asked_for_is_a_leftover(world: World) -> None:
     world.node(partly(key("ns/a")))
     assert verdict(world) is Verdict.LEFTOVER

@@ -31,7 +31,7 @@ address = "{address}"
 [ttrpc]
 address = "{address}.ttrpc"
 [timeouts]
-"io.containerd.timeout.task.state" = "500ms"
+"io.containerd.timeout.task.state" = "{patience}"
 """
 # A task in creation does not tell its state, and every list of tasks waits that long for it (2 s).
 # Without these the machine would get an /opt/containerd and an /etc/cni/net.d.
@@ -82,6 +82,7 @@ class Containerd:
         state: Its state directory, seen from the inside.
         first: Directories of programs that come before those in PATH.
         cri: Whether it serves Kubernetes too.
+        patience: How long it waits for a shim to tell a task's state.
     """
 
     apart: Apart
@@ -89,6 +90,7 @@ class Containerd:
     state: str
     first: Sequence[Path] = ()
     cri: bool = False
+    patience: str = "500ms"
     _running: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -201,6 +203,8 @@ class Containerd:
         else:
             head, tables = (_WITHOUT_CRI_1 if old else _WITHOUT_CRI_2), ""
         # Top-level keys come before any table.
-        base = _BASE.format(root=self.root, state=self.state, address=self.address)
+        base = _BASE.format(
+            root=self.root, state=self.state, address=self.address, patience=self.patience
+        )
         top, _, rest = base.partition("[grpc]")
         return f"{head}{top}[grpc]{rest}{tables.format(root=self.root, image=image.NAME)}"

@@ -37,10 +37,17 @@ class Node:
         cri: Whether its containerd serves Kubernetes too.
         unified: Whether it has cgroup version 2 alone, whatever the machine has.
         state: containerd's state directory, seen from the inside, if it is to be a certain one.
+        patience: How long its containerd waits for a shim to tell a task's state.
     """
 
     def __init__(
-        self, directory: Path, *, cri: bool = False, unified: bool = False, state: str | None = None
+        self,
+        directory: Path,
+        *,
+        cri: bool = False,
+        unified: bool = False,
+        state: str | None = None,
+        patience: str = "500ms",
     ) -> None:
         self.namespace = f"e2e-{uuid.uuid4().hex[:8]}"
         self._unified = unified or mounted() == CGROUPS
@@ -52,6 +59,7 @@ class Node:
             first = without_shares(self._directory / "bin", first)
         state = state or f"/run/{self.namespace}/containerd"
         self._cri = cri
+        self._patience = patience
         self.apart = self._place()
         self.containerd = self._service(state, first)
         self._archive = self._directory / "image.tar"
@@ -81,7 +89,7 @@ class Node:
         return Apart(self.namespace, unified=self._unified)
 
     def _service(self, state: str, first: list[Path]) -> Containerd:
-        return Containerd(self.apart, self._directory, state, first, self._cri)
+        return Containerd(self.apart, self._directory, state, first, self._cri, self._patience)
 
     @property
     def state(self) -> str:

@@ -28,6 +28,14 @@ NOW: Final = ("--grace", "0s", "--threshold", "0s", "--yes")
 Line = dict[str, object]
 
 
+class Shim(TypedDict):
+    """The shim of a bundle of `scan -o json`."""
+
+    state: str
+    pid: int | None
+    wedged: bool
+
+
 class Row(TypedDict):
     """A bundle of `scan -o json`, as far as it is looked at here."""
 
@@ -36,6 +44,7 @@ class Row(TypedDict):
     verdict: str
     phase: str | None
     reason: str
+    shim: Shim
 
 
 class Debris(TypedDict):

@@ -105,6 +105,8 @@ WATCHING: Final = {
 SICK: Final = {
     "a file names a place on a dead filesystem": "no answer, by name; the loop turns, others go on",
     "a shared directory on a dead filesystem": "no answer; the loop turns, an end is an end",
+    "wedged shims beside dead bundles": "named; the dead are cleaned, the wedged left alone",
+    "containerd hung, slow, restarting in a loop": "no answer: nothing removed; goes on after it",
 }
 
 DAEMON: Final = {

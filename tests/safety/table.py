@@ -31,6 +31,7 @@ from tests.safety.catalogue import (
     OWNERSHIP,
     POLICY,
     ROWS,
+    SICK,
     WATCHING,
 )
 
@@ -57,6 +58,7 @@ HEADINGS: Final[dict[str, Rows]] = {
     "Mounts and removal": MOUNTS,
     "Liveness": LIVENESS,
     "Watching": WATCHING,
+    "Sick nodes": SICK,
     "Daemon": DAEMON,
     "Ownership": OWNERSHIP,
     "Hostile clients": CLIENTS,
