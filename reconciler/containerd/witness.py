@@ -1,9 +1,9 @@
 """Witness: containerd's own word, and the difference between silence and proven absence.
 
 Up means it answered; where it listed no tasks is said with it. Down is said only if nobody listens
-on its socket *and* its metadata lock lies free before and after that; everything between is no
-answer: starting (it holds the lock and sweeps while its socket refuses), hung, forbidden, or not
-where we look.
+on its socket, its metadata lock lies free before and after that *and* the tree's bundles are that
+containerd's; everything between is no answer: starting (it holds the lock and sweeps while its
+socket refuses), hung, forbidden, or not where we look.
 """
 
 from collections.abc import Awaitable, Callable
@@ -17,6 +17,7 @@ from reconciler.model.evidence import Containerd, ContainerdState
 from reconciler.model.ids import BundleKey, show
 from reconciler.model.layout import Layout
 from reconciler.probe.locks import Lock, LockState, lock_holder
+from reconciler.probe.owner import doubt_about_root
 
 DEADLINE: Final = 5.0
 
@@ -136,6 +137,9 @@ def _free(layout: Layout, error: NoAnswerError, before: Lock) -> Containerd:
     if before.state is not LockState.FREE:
         return _none(f"{error}; it has just ended, or is just starting")
     detail = f"{error}, and nobody holds {_lock(layout)}"
+    if doubt := doubt_about_root(layout):
+        # It may be a stale database, while the tree's own containerd starts or hangs.
+        return _none(f"{detail}, but {doubt}{_RIGHT}")
     return Containerd(ContainerdState.DOWN, detail=detail)
 
 

@@ -1,6 +1,8 @@
 """What cannot be done is said in one line, with the right code, and nothing is touched."""
 
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +35,23 @@ def dead(node: Node) -> Task:
     node.crash(task)
     node.restart(unseen=[task])
     return task
+
+
+@pytest.mark.fault("a wrong root with a stale database")
+def test_a_stale_database_of_another_root_removes_nothing(node: Node, tmp_path: Path) -> None:
+    keeper, task = node.run("keeper"), node.run("dead")
+    node.crash(task)
+    stale = tmp_path / "stale"
+    shutil.copytree(
+        node.root / "io.containerd.metadata.v1.bolt", stale / "io.containerd.metadata.v1.bolt"
+    )
+    before = Snapshot.take(node, [keeper])
+    left = remains(node, task.id)
+    told = product.run(node, *product.words(node, *CLEAN, root=stale))
+    assert f"belong to a containerd with root {node.root}" in told.err
+    assert remains(node, task.id) == left
+    assert product.results(product.clean(node)) == {task.id: "cleaned"}, "it is down all the same"
+    assert before.changes(Snapshot.take(node, [keeper])) == []
 
 
 @pytest.mark.parametrize("command", [("scan",), CLEAN, ENFORCE], ids=["scan", "clean", "run"])

@@ -107,6 +107,7 @@ SICK: Final = {
     "a shared directory on a dead filesystem": "no answer; the loop turns, an end is an end",
     "wedged shims beside dead bundles": "named; the dead are cleaned, the wedged left alone",
     "containerd hung, slow, restarting in a loop": "no answer: nothing removed; goes on after it",
+    "a wrong root with a stale database": "proves nothing: nothing removed",
 }
 
 DAEMON: Final = {
