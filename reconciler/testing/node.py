@@ -35,6 +35,7 @@ class Node:
         shims: Those of them that are shims, by namespace and group.
         tasks: What containerd would list.
         daemon: How containerd fares.
+        daemon_pid: Which process it is, or was.
         hears: Whether events reach us.
         reuses_inodes: A new directory may get the inode number of a removed one.
         hints: Events not fetched yet.
@@ -50,6 +51,7 @@ class Node:
         self._pids: dict[BundleKey, list[int]] = {}
         self.tasks: set[BundleKey] = set()
         self.daemon = Daemon.UP
+        self.daemon_pid = 1
         self.hears = True
         self.reuses_inodes = False
         self.hints: list[Observation] = []
@@ -281,6 +283,7 @@ class Node:
         """
         self._tick()
         before, self.daemon = self.daemon, daemon
+        self.daemon_pid += before is Daemon.DOWN and daemon is not before
         if before is Daemon.DOWN and daemon is not Daemon.DOWN:
             self._take_over(sweeps=sweeps)
         if daemon is not before and self.hears:

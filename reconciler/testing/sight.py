@@ -5,6 +5,7 @@ process table, sockets, cgroups, containerd's answer. The truth is never consult
 always "no answer".
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from reconciler.model.evidence import (
@@ -43,12 +44,16 @@ class Sight:
         proc: Whether /proc shows every process.
         tree: Whether the state tree can be listed.
         blind: Bundles of which a look learns that they exist and nothing more.
+        lists: Whether containerd's lists of tasks come; else it answers about single bundles.
+        most: About how many of them at a time.
     """
 
     node: Node
     proc: bool = True
     tree: bool = True
     blind: set[BundleKey] = field(default_factory=set)
+    lists: bool = True
+    most: int = 2
 
     def listed(self, namespace: bytes | None = None) -> Listed:
         """List the tree or one namespace."""
@@ -105,11 +110,22 @@ class Sight:
             cgroup_names=frozenset(p.cgroup for p in processes if p.cgroup is not None),
         )
 
-    def containerd(self) -> Containerd:
-        """Ask containerd."""
+    def containerd(self, about: Callable[[bytes], Sequence[BundleKey]]) -> Containerd:
+        """Ask containerd; ``about``: whom to ask for alone where its list does not come."""
+        tasks, pid = frozenset(self.node.tasks), self.node.daemon_pid
         match self.node.daemon:
+            case Daemon.UP if not self.lists:
+                spaces = frozenset(key.namespace for key in {*tasks, *self.node.bundles})
+                asked = frozenset(key for name in spaces for key in about(name)[: self.most])
+                return Containerd(
+                    ContainerdState.UP,
+                    tasks & asked,
+                    pid=pid,
+                    unlisted=spaces,
+                    absent=asked - tasks,
+                )
             case Daemon.UP:
-                return Containerd(ContainerdState.UP, frozenset(self.node.tasks), pid=1)
+                return Containerd(ContainerdState.UP, tasks, pid=pid)
             case Daemon.HUNG:
                 return Containerd(ContainerdState.NONE, detail="deadline exceeded")
             case Daemon.DOWN:

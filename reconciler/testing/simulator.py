@@ -238,7 +238,8 @@ class Simulation:
                         self._work.append(decision)
                 case AskNode():
                     # The answer is about the instant of the question, however late it comes.
-                    word = NodeLooked(stamp.mono, self.sight.sweep(), self.sight.containerd())
+                    said = self.sight.containerd(self.engine.to_ask)
+                    word = NodeLooked(stamp.mono, self.sight.sweep(), said)
                     self._late.append((self.node.mono + self.manners.ask, word))
                 case Clean():
                     self._check(decision)
@@ -272,7 +273,7 @@ class Simulation:
         look = self.sight.look(key)
         if look is None or look.identity != request.identity:
             return outcome
-        word = NodeWord(self.sight.sweep(), self.sight.containerd())
+        word = NodeWord(self.sight.sweep(), self.sight.containerd(lambda _: [key]))
         facts = weigh(key, is_identifier(key.namespace) and is_identifier(key.id), look, word)
         young = self.node.stamp.wall - look.newest_mtime < self.policies.settle
         if judge(facts, young=young).verdict is not Verdict.LEFTOVER:

@@ -187,7 +187,7 @@ def end_of(trace: Trace, sight: Sight) -> dict[str, tuple[str, str]]:
                 case LookAt():
                     engine.observe(stamp, Looked(decision.key, sight.look(decision.key)))
                 case AskNode():
-                    word = NodeLooked(now, sight.sweep(), sight.containerd())
+                    word = NodeLooked(now, sight.sweep(), sight.containerd(lambda _: []))
                     engine.observe(stamp, word)
                 case Clean() | FinishRemoval():
                     raise AssertionError(f"asked for while observing: {decision}")

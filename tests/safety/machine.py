@@ -250,6 +250,11 @@ class NodeMachine(RuleBasedStateMachine):
     def cannot_read(self, proc: bool, tree: bool) -> None:
         self.sim.sight.proc, self.sim.sight.tree = proc, tree
 
+    @rule(lists=st.booleans(), most=st.integers(0, 3))
+    def cannot_list(self, lists: bool, most: int) -> None:
+        """Shims that do not answer hold up containerd's lists; single answers still come."""
+        self.sim.sight.lists, self.sim.sight.most = lists, most
+
     @rule()
     def restart(self) -> None:
         self.sim.restart()
@@ -347,7 +352,7 @@ class NodeMachine(RuleBasedStateMachine):
     def heal(self) -> None:
         """Take every fault away; the world itself stays as it is."""
         sim, node = self.sim, self.sim.node
-        node.hears = sim.sight.proc = sim.sight.tree = True
+        node.hears = sim.sight.proc = sim.sight.tree = sim.sight.lists = True
         sim.sight.blind.clear()
         for key in list(node.bundles):
             node.unmount(key)
