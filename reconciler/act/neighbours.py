@@ -13,10 +13,10 @@ from typing import Final
 from reconciler import kernel
 from reconciler.act.going import is_going
 from reconciler.act.record import Kept
+from reconciler.model.cgroups import names_of
 from reconciler.model.evidence import CgroupState
 from reconciler.model.ids import BundleKey, show
 from reconciler.probe.bundle import examine
-from reconciler.probe.process import names_in
 from reconciler.probe.surroundings import Surroundings
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -60,7 +60,7 @@ class Neighbours:
 
     def _candidates(self, path: bytes) -> Iterator[BundleKey]:
         """Give the bundles that are there and whose id a part of the path may stand for."""
-        ids = dict.fromkeys(id_ for part in path.split(b"/") if part for id_ in names_in(part))
+        ids = dict.fromkeys(names_of(path))
         tree = os.open(self._around.layout.tasks, _DIRECTORY)
         try:
             for namespace in map(os.fsencode, os.listdir(tree)):

@@ -6,6 +6,7 @@ The rules are asked here exactly as the engine asks them, so that what is shown 
 
 import os
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import msgspec
 
@@ -16,10 +17,14 @@ from reconciler.decide.obstacles import foreign_mount
 from reconciler.decide.policy import Orphans, Policy
 from reconciler.decide.verdicts import RULES
 from reconciler.decide.views import BundleView
+from reconciler.model.cgroups import CgroupSource, usual_path
 from reconciler.model.evidence import ENTRY_NAMES, Entries, Look
 from reconciler.model.ids import show
 from reconciler.model.layout import Layout
 from reconciler.telemetry import shapes, words
+
+_SHOWN: Final = 3
+"""Paths of cgroups in one line."""
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -56,6 +61,7 @@ def grounds(  # noqa: PLR0913 - all that is told
     young: bool,
     containerd: str = "",
     why_policy: str = "",
+    hints: Sequence[bytes] = (),
 ) -> Grounds:
     """Gather everything about one bundle.
 
@@ -66,11 +72,12 @@ def grounds(  # noqa: PLR0913 - all that is told
         young: Whether its age is below ``settle``.
         containerd: What came of asking it, if not an answer.
         why_policy: Why that policy applies.
+        hints: Cgroups of living processes that may be its own.
     """
     due = view.due_in_seconds
     return Grounds(
         bundle=shapes.bundle(view, layout),
-        evidence=list(_evidence(view, containerd, why_policy)),
+        evidence=list(_evidence(view, containerd, why_policy, hints)),
         rules=list(_rules(view, young=young)),
         next=next_step(view, policy),
         due_in_seconds=None if due is None else round(due, 3),
@@ -128,7 +135,9 @@ def rules_table(told: Grounds) -> Table:
     return table
 
 
-def _evidence(view: BundleView, containerd: str, why_policy: str) -> Iterator[Piece]:
+def _evidence(
+    view: BundleView, containerd: str, why_policy: str, hints: Sequence[bytes]
+) -> Iterator[Piece]:
     look, facts = view.look, view.facts
     shim = f"pid {look.shim.pid}" if look.shim.pid is not None else ""
     wedged = shapes.WEDGED if view.wedged else ""
@@ -140,7 +149,7 @@ def _evidence(view: BundleView, containerd: str, why_policy: str) -> Iterator[Pi
     yield _piece("shim helper", facts.helper.value)
     yield _piece("shim", facts.shim.value, look.shim.detail, wedged, shim, socket, group)
     yield _piece("init", facts.init.value, init, look.init.detail)
-    yield _piece("cgroup", facts.cgroup.value)
+    yield _piece("cgroup", facts.cgroup.value, *_cgroup(view, hints))
     yield _piece("runtime", facts.runtime.value, look.runtime.name)
     yield _piece("creation ended", facts.created.value)
     yield _piece("containerd", facts.task.value, containerd)
@@ -157,6 +166,18 @@ def _evidence(view: BundleView, containerd: str, why_policy: str) -> Iterator[Pi
     yield _piece("policy", view.policy, why_policy)
     tried = f"{view.attempts} failed" if view.attempts else "-"
     yield _piece("attempts", tried, view.cause if view.attempts else "")
+
+
+def _cgroup(view: BundleView, hints: Sequence[bytes]) -> Iterator[str]:
+    """Say which path counts: the one its files name, or where somebody lives that may be its."""
+    look = view.look
+    if look.cgroup_source is not CgroupSource.NONE:
+        paths = look.cgroup_paths or (usual_path(view.key),)
+        yield f"{', '.join(map(show, paths[:_SHOWN]))} by {look.cgroup_source.value}"
+    for path in hints[:_SHOWN]:
+        yield f"whoever lives in {show(path)} may be its"
+    if len(hints) > _SHOWN:
+        yield f"and {len(hints) - _SHOWN} more"
 
 
 def _piece(evidence: str, value: str, *details: str) -> Piece:

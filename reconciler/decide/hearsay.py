@@ -8,6 +8,7 @@ import msgspec
 
 from reconciler.decide.track import LIVING, Track
 from reconciler.decide.verdicts import shared
+from reconciler.model.cgroups import names_of
 from reconciler.model.evidence import Containerd, ContainerdState, Facts, Look, Node, weigh
 from reconciler.model.ids import BundleKey, is_identifier
 from reconciler.model.observations import NodeLooked
@@ -24,7 +25,8 @@ class NodeChange(msgspec.Struct, frozen=True, gc=False):
         keys: Bundles whose task or helper came or went.
         shims: Names for which a shim came or went.
         namespaces: Namespaces in which a shim came or went.
-        names: Cgroup path components that came or went.
+        names: What cgroups that came or went may be named after, and the ids of such shims: a
+            name counts for nothing where a shim explains it.
         listings: Namespaces whose list of tasks came, after it had not, or the other way round.
         since: Bundles first seen later than this were not covered before, or are not now.
     """
@@ -119,6 +121,7 @@ class Hearsay:
         old, new = before.sweep, self.node.sweep
         unread = _changed(before.unread, self.node.unread)
         shims = _changed(before.served, self.node.served) | {one for one in unread if one}
+        paths = _changed(old.cgroup_paths, new.cgroup_paths)
         change = NodeChange(
             everybody=before.containerd.state is not containerd.state
             or old.answered is not new.answered
@@ -129,7 +132,9 @@ class Hearsay:
             | asked,
             shims=shims,
             namespaces=frozenset(key.namespace for key in shims),
-            names=_changed(old.cgroup_names, new.cgroup_names),
+            names=_changed(old.cgroup_names, new.cgroup_names)
+            | {name for path in paths for name in names_of(path)}
+            | {key.id for key in shims},
             listings=_changed(before.containerd.unlisted, containerd.unlisted),
             since=min(since, heard.since),
         )

@@ -359,7 +359,8 @@ def _sweep_in(tables: Tables, said: wire.Sweep) -> Sweep:
     unread = tuple(
         UnreadProcess(pid, None if name is None else _key_in(name)) for pid, name in said.unread
     )
-    return Sweep(said.a, helpers, living, names, unread)
+    paths = _changed(before.cgroup_paths, said.no_paths, said.paths, unshow)
+    return Sweep(said.a, helpers, living, names, unread, paths)
 
 
 def _changed(

@@ -336,6 +336,8 @@ def _sweep_out(before: Sweep, now: Sweep) -> wire.Sweep:
             (p.pid, None if p.key is None else (show(p.key.namespace), show(p.key.id)))
             for p in now.unread
         ),
+        paths=tuple(show(path) for path in sorted(now.cgroup_paths - before.cgroup_paths)),
+        no_paths=tuple(show(path) for path in sorted(before.cgroup_paths - now.cgroup_paths)),
     )
 
 

@@ -30,6 +30,7 @@ from reconciler.decide.decisions import (
     Vanished,
 )
 from reconciler.decide.policy import Match, Policies, Policy, Rule
+from reconciler.model.cgroups import SCOPE, names_in
 from reconciler.model.evidence import Containerd, Labels, Look, Sweep
 from reconciler.model.hidden import hidden_name, parse_hidden
 from reconciler.model.ids import BundleKey, is_identifier, show
@@ -195,7 +196,19 @@ class Redactor:
             ),
             mounts=tuple(structs.replace(m, path=self._mount(m.path)) for m in look.mounts),
             labels=self._labels(look.labels),
+            cgroup_paths=tuple(map(self._cgroup, look.cgroup_paths)),
         )
+
+    def _cgroup(self, path: bytes) -> bytes:
+        """Replace a cgroup's path, so that a scope of an id that is known stays one."""
+        return b"/".join(
+            self._scope_of(part) if part.endswith(SCOPE) else self.name(part)
+            for part in path.split(b"/")
+        )
+
+    def _scope_of(self, part: bytes) -> bytes:
+        known = next((cut for cut in names_in(part) if cut != part and cut in self._names), None)
+        return self.name(part) + SCOPE if known is None else b"x-" + self.name(known) + SCOPE
 
     def _mount(self, path: bytes) -> bytes:
         """Replace a mount's path; rootfs is no secret, and what is below it must stay below."""
@@ -226,6 +239,7 @@ class Redactor:
             unread=tuple(
                 p if p.key is None else p._replace(key=self._key_of(p.key)) for p in sweep.unread
             ),
+            cgroup_paths=frozenset(map(self._cgroup, sweep.cgroup_paths)),
         )
 
     def _containerd(self, containerd: Containerd | None) -> Containerd | None:

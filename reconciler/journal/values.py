@@ -11,6 +11,7 @@ from reconciler.decide import policy as decide
 from reconciler.decide.decisions import Judgement, Verdict
 from reconciler.journal import wire
 from reconciler.model import evidence
+from reconciler.model.cgroups import CgroupSource
 from reconciler.model.evidence import (
     Answer,
     CgroupState,
@@ -31,6 +32,7 @@ _RUNTIMES: Final = {state.value: state for state in RuntimeState}
 _INITS: Final = {state.value: state for state in InitState}
 _SHIMS: Final = {state.value: state for state in ShimState}
 _CGROUPS: Final = {state.value: state for state in CgroupState}
+_SOURCES: Final = {"": CgroupSource.NONE, **{source.value: source for source in CgroupSource}}
 
 _entries: Final = cache(Entries)
 
@@ -76,6 +78,10 @@ def look_out(look: evidence.Look) -> wire.Look:
         shown=tuple(place for place, m in enumerate(look.mounts) if m.shown_outside),
         labels=None if labels == evidence.NO_LABELS else labels_out(labels),
         cut=not look.size_exact,
+        cgroup_source=look.cgroup_source.value
+        if look.cgroup_source is not CgroupSource.NONE
+        else "",
+        cgroup_paths=tuple(map(show, look.cgroup_paths)),
     )
 
 
@@ -98,6 +104,8 @@ def look_in(look: wire.Look) -> evidence.Look:
         _mounts_in(look),
         evidence.NO_LABELS if look.labels is None else labels_in(look.labels),
         not look.cut,
+        _SOURCES[look.cgroup_source],
+        tuple(map(unshow, look.cgroup_paths)),
     )
 
 

@@ -133,6 +133,8 @@ class Look(msgspec.Struct, frozen=True, omit_defaults=True):
     shown: tuple[int, ...] = ()  # places in it: mounts that others outside show, too
     labels: Labels | None = None
     cut: bool = False  # the size was not counted to its end
+    cgroup_source: str = ""
+    cgroup_paths: tuple[str, ...] = ()
 
 
 class Sweep(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -146,6 +148,8 @@ class Sweep(msgspec.Struct, frozen=True, omit_defaults=True):
     cgroups: tuple[str, ...] = ()
     no_cgroups: tuple[str, ...] = ()
     unread: tuple[tuple[int, Name | None], ...] = ()  # all of them: pid, namespace and id
+    paths: tuple[str, ...] = ()
+    no_paths: tuple[str, ...] = ()
 
 
 class Containerd(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -12,11 +12,15 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from reconciler.model.cgroups import CgroupSource, NamedCgroup, find_hints, usual_path
+
 # Evidence like the rest, to be imported from here.
 from reconciler.model.containerd import Containerd as Containerd
 from reconciler.model.containerd import ContainerdState as ContainerdState
 from reconciler.model.ids import BundleKey, Identity
-from reconciler.model.unread import UnreadProcess, may_be, may_be_in
+from reconciler.model.sweep import ShimProcess as ShimProcess
+from reconciler.model.sweep import Sweep as Sweep
+from reconciler.model.unread import may_be, may_be_in
 from reconciler.model.words import Word
 
 
@@ -210,6 +214,8 @@ class Look:
         created: Did creation ever finish (``init.pid`` or runc's state exists)?
         runtime, init, shim, mounts, labels: See their types.
         cgroup: Control groups, all hierarchies together.
+        cgroup_source: Which of its files names them.
+        cgroup_paths: Under which names, within a hierarchy; empty for the usual one.
     """
 
     identity: Identity
@@ -225,6 +231,8 @@ class Look:
     mounts: tuple[Mount, ...] = ()
     labels: Labels = NO_LABELS
     size_exact: bool = True
+    cgroup_source: CgroupSource = CgroupSource.NONE
+    cgroup_paths: tuple[bytes, ...] = ()
 
 
 class PartialLook(NamedTuple):
@@ -237,35 +245,6 @@ class PartialLook(NamedTuple):
 
     look: Look
     places: frozenset[bytes]
-
-
-class ShimProcess(NamedTuple):
-    """A living shim as its command line shows it (``-namespace N -id I -address A``)."""
-
-    key: BundleKey
-    pid: int
-    address: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """One pass over /proc: which shims and shim helpers run, and which cgroups hold processes.
-
-    Attributes:
-        answered: False if /proc hides processes from us (hidepid without CAP_SYS_PTRACE) or could
-            not be read; then the sets prove nothing.
-        helpers: Ids for which ``shim ... start`` or ``shim ... delete`` runs now.
-        shims: Living shims.
-        cgroup_names: Every path component of every living process's cgroups; systemd scope
-            names stripped to their id too (``cri-containerd-X.scope`` gives also ``X``).
-        unread: Processes that may be a shim or a helper and do not answer what they are.
-    """
-
-    answered: bool = False
-    helpers: frozenset[BundleKey] = frozenset()
-    shims: tuple[ShimProcess, ...] = ()
-    cgroup_names: frozenset[bytes] = frozenset()
-    unread: tuple[UnreadProcess, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +302,7 @@ def weigh(key: BundleKey, identifier: bool, look: Look, node: Node) -> Facts:  #
     task = task_of(key, node.containerd)
     helper = _helper(key, node)
     shim = _shim(key, look.shim, node, task)
-    cgroup = _cgroup(key, look, node.sweep)
+    cgroup = _cgroup(key, look, node)
     init, runtime = look.init.state, look.runtime.state
     return Facts(look.kind, identifier, helper, shim, init, cgroup, runtime, look.created, task)
 
@@ -378,15 +357,12 @@ def _shim(key: BundleKey, shim: Shim, node: Node, task: TaskState) -> ShimState:
     return ShimState.DEAD if is_free or task is TaskState.NOT_LISTED else ShimState.NONE
 
 
-def _cgroup(key: BundleKey, look: Look, sweep: Sweep) -> CgroupState:
-    """Let living processes in a cgroup named after the id contradict "empty" and "gone".
-
-    A path we resolved wrongly (nested cgroup mounts, odd drivers) must not look like death.
-    """
-    cgroup = look.cgroup
+def _cgroup(key: BundleKey, look: Look, node: Node) -> CgroupState:
+    """Let living processes that may be in its cgroup contradict "empty" and "gone"."""
+    cgroup, sweep = look.cgroup, node.sweep
     if cgroup in _CGROUP_IS_SURE:
         return cgroup
-    if key.id in sweep.cgroup_names:
+    if key.id in sweep.cgroup_names or hints(key, look, node):
         return CgroupState.POPULATED
     if cgroup is CgroupState.UNNAMED:
         # It may have any name. Where no file names an init either, and something is still mounted,
@@ -394,3 +370,11 @@ def _cgroup(key: BundleKey, look: Look, sweep: Sweep) -> CgroupState:
         is_open = look.init.state is InitState.ABSENT and bool(look.mounts)
         return CgroupState.GONE if sweep.answered and not is_open else CgroupState.NONE
     return cgroup
+
+
+def hints(key: BundleKey, look: Look, node: Node) -> tuple[bytes, ...]:
+    """Give the cgroups in which a living process may be this bundle's, in order of name."""
+    usual = () if look.cgroup_source is CgroupSource.NONE else (usual_path(key),)
+    exists = look.cgroup is CgroupState.EMPTY
+    named = NamedCgroup(look.cgroup_source, look.cgroup_paths or usual, exists)
+    return find_hints(key, named, node.sweep.cgroup_paths, node.served)

@@ -13,6 +13,7 @@ from errno import ELOOP, ENOENT, ENOTDIR, EXDEV
 from typing import Final, NamedTuple
 
 from reconciler import kernel
+from reconciler.model.cgroups import usual_path
 from reconciler.model.evidence import (
     Answer,
     Kind,
@@ -225,6 +226,8 @@ def _weigh(
         mounts,
         labels,
         not (folder.is_cut or counted.is_cut),
+        cgroups.source,
+        () if cgroups.names <= {usual_path(own.key)} else tuple(sorted(cgroups.names)),
     )
     return _Seen(look, remembered, cgroups, work is not None)
 

@@ -13,6 +13,7 @@ from errno import EIO, ENODEV
 from typing import Final, NamedTuple
 
 from reconciler import kernel
+from reconciler.model.cgroups import CgroupSource
 from reconciler.model.evidence import CgroupState
 from reconciler.model.ids import BundleKey
 from reconciler.probe import documents
@@ -24,6 +25,7 @@ _MOUNT: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _MAGIC: Final = frozenset({kernel.CGROUP_MAGIC, kernel.CGROUP2_MAGIC})
 _ENOUGH: Final = 512  # bytes of a file that tell whether it is empty, or hold what is looked for
 _MOST_DIRS: Final = 10_000  # below one container; more is somebody's experiment
+_MOST_NAMES: Final = 32  # of one container; the runtimes give it one or two
 _SYSTEMD_PARTS: Final = 3  # slice:prefix:name
 _LEAF_LINKS: Final = 2  # links of a cgroup directory without children
 
@@ -54,11 +56,13 @@ class Cgroups(NamedTuple):
         state: All hierarchies together.
         dirs: Those of its directories that exist.
         names: What the files call it, as paths within a hierarchy.
+        source: Which of them does.
     """
 
     state: CgroupState
     dirs: tuple[CgroupDir, ...] = ()
     names: frozenset[bytes] = frozenset()
+    source: CgroupSource = CgroupSource.NONE
 
 
 def hierarchies(table: Iterable[MountEntry]) -> tuple[Hierarchy, ...]:
@@ -155,19 +159,25 @@ class CgroupMounts:
             inner: Paths within every hierarchy, by :func:`resolve`.
         """
         names = set(inner)
+        source = CgroupSource.CONFIG
         places = [(one, name[1:]) for name in names for one in self._mounted]
         if named:
             # Nearly always runc's state and config.json agree, and that is cheap to find out.
             spelt = [os.fsdecode(name) for name in names]
             agreed = {point + name for name in spelt for point in self._points}
             for text in named:
+                extra = []
                 if text not in agreed:
                     extra = self._inside(documents.to_path(text) or b"/")
                     places += extra
                     names.update(b"/" + relative for _, relative in extra)
+                if extra or text in agreed:
+                    source = CgroupSource.RUNTIME
+        if len(names) > _MOST_NAMES:
+            return Cgroups(CgroupState.NONE)
         if places:
             state, dirs = self._ask(places)
-            return Cgroups(state, dirs, frozenset(names))
+            return Cgroups(state, dirs, frozenset(names), source)
         if named or inner:
             return Cgroups(CgroupState.NONE)  # named, but in no cgroup mount that we can see
         guess = b"/".join(key)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final, NamedTuple
 
+from reconciler.model.cgroups import CgroupSource, NamedCgroup
 from reconciler.model.evidence import (
     Answer,
     CgroupState,
@@ -62,6 +63,8 @@ def ask_cgroups(own: Own, around: Surroundings, remembered: Runc) -> Cgroups:
     if remembered.cgroup_path:
         inner += resolve(remembered.cgroup_path)
     found = around.cgroups.look(own.key, remembered.cgroup_dirs, inner)
+    if remembered.cgroup_path and found.source is CgroupSource.CONFIG:
+        found = found._replace(source=CgroupSource.RUNTIME)
     if found.state is CgroupState.UNNAMED and (
         own.folder.is_barred("config.json") or remembered.exists is Answer.NONE
     ):
@@ -75,7 +78,9 @@ def ask_init(own: Own, remembered: Runc, cgroups: Cgroups) -> Init:
     written = folder.text("init.pid")
     pid = documents.parse_pid(written) if written else None
     found = process.candidates(pid, folder.pid_written, remembered.pid, remembered.start)
-    init = process.judge(found, process.Cradle(own.key.id, cgroups.names))
+    exists = cgroups.state is not CgroupState.GONE
+    named = NamedCgroup(cgroups.source, tuple(cgroups.names), exists)
+    init = process.judge(found, process.Cradle(own.key.id, named))
     if init.state is InitState.ALIVE:
         return init
     if folder.is_barred("init.pid") or remembered.exists is Answer.NONE:

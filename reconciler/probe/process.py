@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from errno import EFBIG, EINVAL, ENOENT, ESRCH
 from typing import Final, NamedTuple
 
+from reconciler.model.cgroups import CgroupSource, NamedCgroup
 from reconciler.model.evidence import Init, InitState
+from reconciler.model.ids import show
 
 PROC: Final = b"/proc"
 
@@ -57,12 +59,12 @@ class Cradle(NamedTuple):
     """How a process of this container is told from another.
 
     Attributes:
-        id: The container's id; a cgroup whose name contains it is the container's.
-        cgroups: The container's cgroups as paths within a hierarchy; empty if unknown.
+        id: The container's id.
+        cgroup: What its files say about its cgroup.
     """
 
     id: bytes
-    cgroups: frozenset[bytes] = frozenset()
+    cgroup: NamedCgroup = NamedCgroup()
 
 
 def candidates(
@@ -139,8 +141,12 @@ def _judge_living(  # noqa: PLR0913 - all that was read about it
     alive = "" if stat.state not in b"ZX" else "its first thread ended, others live"
     if candidate.start == stat.start:
         return Init(InitState.ALIVE, candidate.pid, alive)
-    if any(_is_ours(path, cradle) for path in groups):
+    if any(cradle.cgroup.holds(path) for path in groups):
         return Init(InitState.ALIVE, candidate.pid, alive)
+    hint = next((path for path in groups if cradle.cgroup.may_be_called(cradle.id, path)), None)
+    if hint is not None and candidate.start is None and not overruled:
+        where = f"in cgroup {show(hint)}, which may be its"
+        return Init(InitState.ALIVE, candidate.pid, alive or where)
     why = _refutation(candidate, stat, cradle, proc, overruled=overruled)
     if why:
         return Init(InitState.DEAD, candidate.pid, why)
@@ -155,7 +161,7 @@ def _refutation(
         return "pid reused: it started at another time than the runtime's state says"
     if overruled:
         return "the runtime's state names another pid"
-    if cradle.cgroups:
+    if cradle.cgroup.source is not CgroupSource.NONE:
         return "pid reused: the process is not in the container's cgroup"
     if candidate.written is None or not _is_late(candidate.written, stat.start, proc):
         return ""
@@ -163,29 +169,6 @@ def _refutation(
     # mounts is in no container; anything else might be the one meant.
     is_at_home = _shares_mounts_with_pid_1(candidate.pid, proc)
     return "pid reused: it started after the pid file was written" if is_at_home else ""
-
-
-def _is_ours(path: bytes, cradle: Cradle) -> bool:
-    """Tell whether a cgroup is the container's, below it, or named after it.
-
-    The path may begin elsewhere than the one we know, if it was mounted or is seen from inside
-    another cgroup; so it is looked for anywhere, at name boundaries.
-    """
-    if any(known + b"/" in path + b"/" for known in cradle.cgroups):
-        return True
-    return any(cradle.id in names_in(component) for component in path.split(b"/"))
-
-
-def names_in(component: bytes) -> tuple[bytes, ...]:
-    """Give the ids that a cgroup's name may stand for.
-
-    A systemd scope is ``<prefix>-<id>.scope``; both may hold dashes, so every cut is tried.
-    """
-    if not component.endswith(b".scope"):
-        return (component,)
-    stem = component.removesuffix(b".scope")
-    parts = stem.split(b"-")
-    return (component, *(b"-".join(parts[n:]) for n in range(len(parts))))
 
 
 def _is_late(written: float, start: int, proc: bytes) -> bool:

@@ -10,18 +10,17 @@ that come and go meanwhile are normal. If /proc hides anything from us, there is
 """
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from errno import EFBIG, ENOENT, ESRCH
 from typing import Final, NamedTuple
 
 from reconciler.model.evidence import ShimProcess, Sweep
-from reconciler.model.ids import MAX_IDENTIFIER, BundleKey
+from reconciler.model.ids import BundleKey
 from reconciler.model.layout import TASKS
 from reconciler.model.unread import UnreadProcess
 from reconciler.probe import mounts
 from reconciler.probe.commands import Asked, CommandLines
-from reconciler.probe.process import MOST_MOUNTS, PROC, names_in, parse_cgroups, read_whole
+from reconciler.probe.process import MOST_MOUNTS, PROC, parse_cgroups, read_whole
 
 _SHIM: Final = b"containerd-shim"
 _NAMED: Final = b"containerd-shi"
@@ -39,7 +38,7 @@ _PF_KTHREAD: Final = 0x00200000
 _WRAPPERS: Final = 3  # a shim may be started through an interpreter or a tracer
 _NOBODY: Final = 65534  # stands for everybody who has no number in our user namespace
 _MOST_GROUPS: Final = 1 << 25  # bytes of different cgroup files to keep
-_MOST_NAMES: Final = 1 << 23  # bytes of names to answer with
+_MOST_PATHS: Final = 1 << 23  # bytes of paths to answer with
 
 
 class ShimCommand(NamedTuple):
@@ -170,7 +169,7 @@ class _Pass:
             answered=True,
             helpers=frozenset(self._helpers),
             shims=tuple(self._shims),
-            cgroup_names=frozenset(self._names()),
+            cgroup_paths=self._paths(),
             unread=tuple(self._unread),
         )
 
@@ -228,17 +227,12 @@ class _Pass:
         names = rest.removesuffix(b" (deleted)").split(b"/")
         return BundleKey(*names) if found and len(names) == len(BundleKey._fields) else None
 
-    def _names(self) -> Iterator[bytes]:
-        """Give what the cgroups of the living may be named after; a longer name is no id."""
-        paths = {path for data in self._cgroup_files for path in parse_cgroups(data)}
-        parts = {part for path in paths for part in path.split(b"/") if part}
-        left = _MOST_NAMES
-        for name in (name for part in parts for name in names_in(part)):
-            if len(name) <= MAX_IDENTIFIER:
-                left -= len(name)
-                if left < 0:
-                    raise OSError(EFBIG, "the cgroups have more names than can be told")
-                yield name
+    def _paths(self) -> frozenset[bytes]:
+        """Give the cgroups of the living, but for the root, which is nobody's own."""
+        paths = {path for data in self._cgroup_files for path in parse_cgroups(data)} - {b"/"}
+        if sum(map(len, paths)) > _MOST_PATHS:
+            raise OSError(EFBIG, "there are more cgroups than can be told")
+        return frozenset(paths)
 
 
 def _is_nobody(fields: list[bytes]) -> bool:

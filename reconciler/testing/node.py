@@ -6,6 +6,7 @@ The physics follow what was measured: a killed shim leaves its init alive, a pod
 one shim, a bundle directory is the lock of its id, pids come back. Nothing here judges.
 """
 
+from reconciler.model.cgroups import usual_path
 from reconciler.model.evidence import Entries, Mount
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind, Observation, Stamp
@@ -80,6 +81,13 @@ class Node:
         """The living processes of a bundle's container."""
         return [p for p in self._of(bundle.key) if p.role in (Role.INIT, Role.MEMBER)]
 
+    def in_cgroup(self, path: bytes) -> list[Process]:
+        """Everybody in a cgroup or below it, whosever they are."""
+        inside = path + b"/"
+        return [
+            p for p in self.processes.values() if p.cgroup and (p.cgroup + b"/").startswith(inside)
+        ]
+
     def shim_of(self, bundle: Bundle) -> Process | None:
         """The living shim that serves a bundle."""
         return self.shims.get((bundle.key.namespace, bundle.group))
@@ -99,7 +107,7 @@ class Node:
         group: bytes | None = None,
         *,
         runtime: str = "runc",
-        slice_name: bytes | None = None,
+        cgroup: bytes | None = None,
     ) -> Bundle:
         """Begin a creation: containerd makes the directory and starts the helper.
 
@@ -118,7 +126,7 @@ class Node:
             group or key.id,
             self.stamp.wall,
             runtime=runtime,
-            slice=slice_name or key.id,
+            cgroup_path=cgroup or usual_path(key),
         )
         bundle.mounts.append(Mount(b"rootfs", 10_000 + self._ino, "overlay"))
         self._begin(Role.HELPER, key)
@@ -155,7 +163,7 @@ class Node:
         """Let a container start another process."""
         self._tick()
         if self.members(self.bundles[key]):
-            self._begin(Role.MEMBER, key, cgroup=self.bundles[key].slice)
+            self._begin(Role.MEMBER, key, cgroup=self.bundles[key].cgroup_path)
 
     def stop(self, key: BundleKey) -> None:
         """Let every process of a container end in order; the shim stays."""
@@ -221,14 +229,14 @@ class Node:
             self.kill_init(key)
             self.remove(key)
 
-    def reuse_pid(self, key: BundleKey) -> None:
-        """Give the pid that a dead bundle names to somebody else."""
+    def reuse_pid(self, key: BundleKey, cgroup: bytes = b"/user.slice") -> None:
+        """Give the pid that a dead bundle names to somebody else, who is in that cgroup."""
         bundle = self.bundles[key]
         self._tick()
         if bundle.init_pid and bundle.init_pid not in self.processes:
             stranger = BundleKey(b"", b"stranger")
             self.processes[bundle.init_pid] = Process(
-                bundle.init_pid, Role.STRANGER, stranger, self.mono, b"user.slice"
+                bundle.init_pid, Role.STRANGER, stranger, self.mono, cgroup
             )
 
     def lose_file(self, key: BundleKey, entry: Entries) -> None:
@@ -305,7 +313,7 @@ class Node:
                 self.remove(bundle.key)
 
     def _make_init(self, bundle: Bundle) -> None:
-        init = self._begin(Role.INIT, bundle.key, cgroup=bundle.slice)
+        init = self._begin(Role.INIT, bundle.key, cgroup=bundle.cgroup_path)
         bundle.files |= BY_RUNC
         bundle.init_pid, bundle.init_started = init.pid, init.started
         bundle.runc_state = bundle.cgroup = True

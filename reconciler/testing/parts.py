@@ -50,7 +50,7 @@ class Process:
     Attributes:
         pid, role, started: See their names.
         key: Whose it is; a shim's is the bundle it was started for.
-        cgroup: A component of its cgroup's path.
+        cgroup: Its cgroup's path.
         group: What a shim's socket is named after: the bundle, or the sandbox of its pod.
     """
 
@@ -78,7 +78,7 @@ class Bundle:
         runtime: What ``shim-binary-path`` names.
         creating: containerd has not finished (or given up) creating it.
         pod_namespace: Annotation of its pod.
-        slice: The component of its cgroup's path that is its own; mostly its id.
+        cgroup_path: Where its processes are; mostly what containerd asks for by itself.
         unheard: When it last changed (or began) without an event reaching us.
     """
 
@@ -95,5 +95,5 @@ class Bundle:
     runtime: str = "runc"
     creating: bool = True
     pod_namespace: str = "default"
-    slice: bytes = b""
+    cgroup_path: bytes = b""
     unheard: float = float("-inf")

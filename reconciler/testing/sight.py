@@ -8,6 +8,7 @@ always "no answer".
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from reconciler.model.cgroups import CgroupSource, NamedCgroup, usual_path
 from reconciler.model.evidence import (
     Answer,
     CgroupState,
@@ -96,6 +97,8 @@ class Sight:
             cgroup=self._cgroup(bundle),
             mounts=tuple(bundle.mounts),
             labels=_labels(bundle),
+            cgroup_source=_source(bundle),
+            cgroup_paths=_paths(bundle),
         )
 
     def sweep(self) -> Sweep:
@@ -107,7 +110,7 @@ class Sight:
             answered=True,
             helpers=frozenset(p.key for p in processes if p.role is Role.HELPER),
             shims=tuple(ShimProcess(p.key, p.pid) for p in processes if p.role is Role.SHIM),
-            cgroup_names=frozenset(p.cgroup for p in processes if p.cgroup is not None),
+            cgroup_paths=frozenset(p.cgroup for p in processes if p.cgroup is not None),
         )
 
     def containerd(self, about: Callable[[bytes], Sequence[BundleKey]]) -> Containerd:
@@ -162,16 +165,34 @@ class Sight:
         return (namespace, group) in self.node.shims
 
     def _cgroup(self, bundle: Bundle) -> CgroupState:
-        if not (bundle.files & Entries.CONFIG or bundle.runc_state):
-            return CgroupState.UNNAMED
-        if self.node.members(bundle):
+        named = _source(bundle) is not CgroupSource.NONE
+        path = bundle.cgroup_path if named else usual_path(bundle.key)
+        if self.node.in_cgroup(path):
             return CgroupState.POPULATED
+        if not named:
+            return CgroupState.UNNAMED
         return CgroupState.EMPTY if bundle.cgroup else CgroupState.GONE
+
+
+def _source(bundle: Bundle) -> CgroupSource:
+    if bundle.runc_state:
+        return CgroupSource.RUNTIME
+    return CgroupSource.CONFIG if bundle.files & Entries.CONFIG else CgroupSource.NONE
+
+
+def _paths(bundle: Bundle) -> tuple[bytes, ...]:
+    named = _source(bundle) is not CgroupSource.NONE
+    return (bundle.cgroup_path,) if named and bundle.cgroup_path != usual_path(bundle.key) else ()
 
 
 def _whose(process: Process, bundle: Bundle) -> Init:
     """Tell whether the process a bundle names is its own: pids come back."""
-    if process.cgroup == bundle.slice:
+    path, source = process.cgroup or b"/", _source(bundle)
+    known = () if source is CgroupSource.NONE else (bundle.cgroup_path,)
+    named = NamedCgroup(source, known, bundle.cgroup)
+    if named.holds(path) or (bundle.runc_state and process.started == bundle.init_started):
+        return Init(InitState.ALIVE, process.pid)
+    if not bundle.runc_state and named.may_be_called(bundle.key.id, path):
         return Init(InitState.ALIVE, process.pid)
     if bundle.runc_state and process.started != bundle.init_started:
         return Init(InitState.DEAD, process.pid, "start time differs from runc's state")

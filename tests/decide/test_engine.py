@@ -226,7 +226,7 @@ def test_a_living_process_in_a_cgroup_of_that_name_contradicts_death() -> None:
     world = World()
     world.listed(a=1)
     world.look(dead())
-    world.node(sweep=Sweep(answered=True, cgroup_names=frozenset({b"a"})))
+    world.node(sweep=Sweep(answered=True, cgroup_paths=frozenset({b"/elsewhere/a"})))
     assert world.view().judgement.verdict is Verdict.ORPHANED
 
 

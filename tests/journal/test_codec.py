@@ -244,7 +244,7 @@ def test_the_schema_names_every_field_of_a_look() -> None:
     """A field that the model gains must not be lost in silence: bump or extend the format."""
     assert {f.name for f in msgspec.structs.fields(wire.Look)} == {
         *("i", "k", "e", "m", "z", "created", "runtime", "init"),
-        *("shim", "cgroup", "mounts", "shown", "labels", "cut"),
+        *("shim", "cgroup", "mounts", "shown", "labels", "cut", "cgroup_source", "cgroup_paths"),
     }
-    assert len(Look.__dataclass_fields__) == 13
+    assert len(Look.__dataclass_fields__) == 15
     assert len(Judged.__dataclass_fields__) == 7

@@ -69,7 +69,7 @@ def test_command_lines_of_others_are_not_even_read(fake: FakeProc) -> None:
     stuck(fake, 11)
     found = fake.sweep()
     assert (found.answered, found.unread) == (True, ())
-    assert b"pod2" in found.cgroup_names
+    assert b"/k8s.io/pod2" in found.cgroup_paths
 
 
 def test_who_may_be_a_shim(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_an_unreadable_one_may_be_of_the_bundle_it_works_in(fake: FakeProc, suff
     fake.add(10, SHIM, *TOLD, cwd=BUNDLE + suffix)
     unreadable(fake, 10)
     assert fake.sweep() == Sweep(
-        answered=True, cgroup_names=frozenset(), unread=(UnreadProcess(10, KEY),)
+        answered=True, cgroup_paths=frozenset(), unread=(UnreadProcess(10, KEY),)
     )
 
 
@@ -154,11 +154,11 @@ def test_no_child_to_read_with_is_no_answer_about_shims_alone(
     before = len(os.listdir("/proc/self/fd"))
     found = fake.sweep()
     assert found.unread == (UnreadProcess(10, KEY),)
-    assert b"pod2" in found.cgroup_names
+    assert b"/k8s.io/pod2" in found.cgroup_paths
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-@pytest.mark.parametrize("budget", ["_MOST_NAMES", "_MOST_GROUPS"])
+@pytest.mark.parametrize("budget", ["_MOST_PATHS", "_MOST_GROUPS"])
 def test_more_cgroups_than_can_be_told_are_no_answer(
     fake: FakeProc, monkeypatch: pytest.MonkeyPatch, budget: str
 ) -> None:
@@ -167,13 +167,6 @@ def test_more_cgroups_than_can_be_told_are_no_answer(
     assert fake.sweep().answered
     monkeypatch.setattr(sweeping, budget, 300)
     assert fake.sweep() == Sweep()
-
-
-def test_a_longer_name_than_an_ids_is_not_kept(fake: FakeProc) -> None:
-    fake.add(10, "sleep", cgroup="/" + "-".join(["ab"] * 80) + ".scope")
-    names = fake.sweep().cgroup_names
-    assert max(map(len, names)) <= 76
-    assert b"ab-ab" in names
 
 
 def test_what_is_too_long_for_proc_is_not_read_to_its_end(tmp_path: Path) -> None:

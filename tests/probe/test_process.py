@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.model.cgroups import CgroupSource, NamedCgroup
 from reconciler.model.evidence import Init, InitState
 from reconciler.probe import process
 from reconciler.probe.process import Candidate, Cradle, candidates, judge
 from tests.probe.world import World, start_of
 from tests.support.children import WITHOUT_FIRST_THREAD, wait_for_its_first_thread_to_end
 
-STRANGER = Cradle(b"c1", frozenset({b"/nowhere/c1"}))
+STRANGER = Cradle(b"c1", NamedCgroup(CgroupSource.RUNTIME, (b"/nowhere/c1",)))
 UNKNOWN = Cradle(b"c1")
 NOW = time.time()
 
@@ -112,8 +113,33 @@ def test_a_threads_pid_is_not_a_process(world: World) -> None:
 
 
 def test_its_cgroup_confirms(world: World, fake: FakeProc) -> None:
-    fake.cgroup("/default/c1")
-    assert fake.judge(Candidate(fake.pid, 1)).state is InitState.ALIVE
+    fake.cgroup("/nowhere/c1")
+    assert fake.judge(Candidate(fake.pid, 1), STRANGER).state is InitState.ALIVE
+
+
+@pytest.mark.fault("a reused pid whose cgroup path contains the id")
+@pytest.mark.parametrize("path", ["/default/c1", "/c1/abc", "/user.slice/session-c1.scope"])
+def test_a_name_in_its_cgroup_does_not_make_up_for_another_start_time(
+    fake: FakeProc, path: str
+) -> None:
+    fake.cgroup(path)
+    for cradle in (UNKNOWN, STRANGER):
+        assert fake.judge(Candidate(fake.pid, 1), cradle).state is InitState.DEAD
+
+
+@pytest.mark.parametrize(
+    ("path", "state"),
+    [("/odd/c1", InitState.ALIVE), ("/x.slice/y-c1.scope", InitState.ALIVE),
+     ("/c1/abc", InitState.DEAD), ("/default/other", InitState.DEAD)],
+)  # fmt: skip
+def test_what_was_only_asked_for_and_is_not_there_may_be_elsewhere(
+    fake: FakeProc, path: str, state: InitState
+) -> None:
+    asked = NamedCgroup(CgroupSource.CONFIG, (b"/default/c1",))
+    fake.cgroup(path)
+    assert fake.judge(Candidate(fake.pid), Cradle(b"c1", asked)).state is state
+    done = asked._replace(exists=True)
+    assert fake.judge(Candidate(fake.pid), Cradle(b"c1", done)).state is InitState.DEAD
 
 
 @pytest.mark.parametrize(
@@ -140,13 +166,13 @@ def test_a_cgroup_that_only_looks_like_the_id_does_not(fake: FakeProc, path: str
 @pytest.mark.parametrize("path", ["/pods/odd", "/pods/odd/below", "/docker/x/pods/odd"])
 def test_a_process_at_or_below_the_known_cgroup_is_ours(fake: FakeProc, path: str) -> None:
     fake.cgroup(path)
-    known = Cradle(b"c1", frozenset({b"/pods/odd"}))
+    known = Cradle(b"c1", NamedCgroup(CgroupSource.CONFIG, (b"/pods/odd",)))
     assert fake.judge(Candidate(fake.pid), known).state is InitState.ALIVE
 
 
 def test_a_process_outside_the_known_cgroup_is_refuted(fake: FakeProc) -> None:
     fake.cgroup("/pods/odder")
-    known = Cradle(b"c1", frozenset({b"/pods/odd"}))
+    known = Cradle(b"c1", NamedCgroup(CgroupSource.CONFIG, (b"/pods/odd",)))
     assert fake.judge(Candidate(fake.pid), known).state is InitState.DEAD
 
 

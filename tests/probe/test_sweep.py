@@ -134,12 +134,15 @@ def test_any_command_line_is_read_or_not(words: list[bytes]) -> None:
     parse_command([SHIM.encode(), *words])
 
 
-def test_cgroups_of_the_living_are_named(fake: FakeProc) -> None:
+def test_cgroups_of_the_living_are_told(fake: FakeProc) -> None:
     fake.add(10, "sleep", cgroup="/k8s.io/abc")
     fake.add(11, "sleep", cgroup="/system.slice/cri-containerd-def.scope")
     fake.add(12, cgroup="/default/no-command-line")
-    assert fake.sweep().cgroup_names >= {b"k8s.io", b"abc", b"def", b"cri-containerd-def.scope"}
-    assert b"no-command-line" in fake.sweep().cgroup_names
+    assert fake.sweep().cgroup_paths >= {
+        b"/k8s.io/abc",
+        b"/system.slice/cri-containerd-def.scope",
+        b"/default/no-command-line",
+    }
 
 
 def test_the_dead_and_the_kernels_own_do_not_count(fake: FakeProc) -> None:
@@ -147,7 +150,7 @@ def test_the_dead_and_the_kernels_own_do_not_count(fake: FakeProc) -> None:
     fake.add(11, cgroup="/default/kernel", flags=0x00200040)
     found = fake.sweep()
     assert found.answered
-    assert found.cgroup_names == frozenset()
+    assert found.cgroup_paths == frozenset()
 
 
 def test_the_vanished_do_not_matter(fake: FakeProc) -> None:
@@ -155,7 +158,7 @@ def test_the_vanished_do_not_matter(fake: FakeProc) -> None:
     (fake.root / "11").mkdir()
     found = fake.sweep()
     assert found.answered
-    assert b"a" in found.cgroup_names
+    assert b"/default/a" in found.cgroup_paths
 
 
 @pytest.mark.fault("hidepid /proc")

@@ -7,6 +7,7 @@ from reconciler.journal.decode import Given
 from reconciler.journal.reader import Journal
 from reconciler.journal.scribe import Origin, Scribe
 from reconciler.journal.values import policies_in
+from reconciler.model.cgroups import names_of
 from reconciler.model.observations import NodeLooked, Observation, Stamp
 
 
@@ -41,6 +42,7 @@ def _only(observation: Observation, namespace: bytes, ids: set[bytes]) -> Observ
         helpers=frozenset(key for key in sweep.helpers if key.namespace == namespace),
         shims=tuple(p for p in sweep.shims if p.key.namespace == namespace),
         cgroup_names=sweep.cgroup_names & ids,
+        cgroup_paths=frozenset(p for p in sweep.cgroup_paths if ids.intersection(names_of(p))),
     )
     said = observation.containerd
     told = None if said is None else replace(said, detail="")  # it names our directory

@@ -143,6 +143,8 @@ OWNERSHIP: Final = {
     "FIFOs of a client that comes later": "kept until nobody waits so long",
     "two removed at once that share a thing": "it goes with the later one",
     "a poststop hook that fails": "a warning in table, JSON, log and metric",
+    "an id that is a word of somebody's cgroup path": "delays only where nothing names its cgroup",
+    "an id that lives in another namespace": "is told from this one by its own shim and cgroup",
 }
 
 CLIENTS: Final = {

@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from reconciler.decide.decisions import Verdict
 from reconciler.decide.policy import Brakes, Policies, Policy
+from reconciler.model.cgroups import names_of
 from reconciler.model.evidence import Entries
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Doubt, DoubtKind
@@ -48,6 +49,13 @@ lost_files = st.sampled_from(
         ~Entries.ROOTFS,
     ]
 )
+
+cgroups = st.sampled_from([None, None, b"/burst", b"/default/a", b"/k8s.io/b/deep", b"/x/pod"])
+"""Where a container is put: mostly where containerd puts it, else in or below another one's."""
+strangers = st.sampled_from(
+    [b"/user.slice", b"/user.slice/session-a.scope", b"/default/b", b"/pod/deep", b"/burst"]
+)
+"""Where somebody is who has nothing to do with any container."""
 
 
 def _chosen(keys: list[BundleKey], at: int) -> BundleKey:
@@ -108,13 +116,13 @@ class NodeMachine(RuleBasedStateMachine):
     # ------------------------------------------------------------------ in order
 
     @creates
-    @rule(at=which, pod=st.booleans(), kata=st.booleans(), odd=st.booleans())
-    def create(self, at: int, pod: bool, kata: bool, odd: bool) -> None:
+    @rule(at=which, pod=st.booleans(), kata=st.booleans(), cgroup=cgroups)
+    def create(self, at: int, pod: bool, kata: bool, cgroup: bytes | None) -> None:
         self.node.create(
             self.free(at),
             b"pod" if pod else None,
-            runtime="kata" if kata and odd else "runc",
-            slice_name=b"burst" if odd else None,
+            runtime="kata" if kata and cgroup else "runc",
+            cgroup=cgroup,
         )
         self.sim.settle()
 
@@ -186,9 +194,9 @@ class NodeMachine(RuleBasedStateMachine):
         self.sim.settle()
 
     @touches
-    @rule(at=which)
-    def reuse_pid(self, at: int) -> None:
-        self.node.reuse_pid(self.there(at))
+    @rule(at=which, cgroup=strangers)
+    def reuse_pid(self, at: int, cgroup: bytes) -> None:
+        self.node.reuse_pid(self.there(at), cgroup)
         self.sim.settle()
 
     @touches
@@ -317,7 +325,7 @@ class NodeMachine(RuleBasedStateMachine):
                 assert verdict is not Verdict.UNKNOWN or self.may_stay_unknown(key)
             elif verdict is Verdict.UNKNOWN and self.may_stay_unknown(key):
                 continue
-            elif not (self.has_a_living_namesake(key) or self.looks_new_to_the_worker(key)):
+            elif not (self.somebody_may_be_its(key) or self.looks_new_to_the_worker(key)):
                 assert self.node.truth(key) is not Truth.DEAD, f"{key} is dead and stays: {verdict}"
 
     def may_stay_unknown(self, key: BundleKey) -> bool:
@@ -339,9 +347,15 @@ class NodeMachine(RuleBasedStateMachine):
         named = bundle.files & (Entries.CONFIG | Entries.INIT_PID) or bundle.runc_state
         return not named and bool(bundle.mounts)
 
-    def has_a_living_namesake(self, key: BundleKey) -> bool:
-        """Processes in a cgroup of this name count for the id, whatever its namespace."""
-        return any(process.cgroup == key.id for process in self.node.processes.values())
+    def somebody_may_be_its(self, key: BundleKey) -> bool:
+        """Processes in the cgroup it names count, and in one of its name if none is known."""
+        bundle = self.node.bundles[key]
+        if self.node.in_cgroup(bundle.cgroup_path):
+            return True
+        asked = bundle.files & Entries.CONFIG
+        known = bundle.runc_state or (asked and bundle.cgroup)
+        paths = (one.cgroup for one in self.node.processes.values() if one.cgroup is not None)
+        return not known and any(key.id in names_of(path) for path in paths)
 
     def looks_new_to_the_worker(self, key: BundleKey) -> bool:
         """A worker has only the wall clock to tell the age of a creation that never ended."""

@@ -125,7 +125,7 @@ def test_a_workload_of_which_only_its_mount_is_left_is_not_removed() -> None:
     node = Node()
     simulation = Simulation(POLICIES, node)
     key = KEYS[0]
-    node.create(key, slice_name=b"burst")
+    node.create(key, cgroup=b"/burst")
     node.proceed(key)
     node.proceed(key)
     node.kill_shim(key)

@@ -16,7 +16,9 @@ def child_of_a_shim(bundle: Path) -> Iterator[int]:
     """
     bundle.mkdir(parents=True, exist_ok=True)
     words = ["-namespace", bundle.parent.name, "-id", bundle.name, "-address", "/nowhere"]
-    script = "sh -c 'sleep 600 & echo $!; wait' & wait"
+    script = (
+        "printf containerd-shim-runc-v2 >/proc/$$/comm; sh -c 'sleep 600 & echo $!; wait' & wait"
+    )
     shim = subprocess.Popen(
         [SHIM, "-c", script, *words],
         executable="/bin/sh",

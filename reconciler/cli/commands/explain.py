@@ -15,7 +15,7 @@ from reconciler.decide.labels import Known
 from reconciler.decide.policy import Policies
 from reconciler.decide.views import BundleView
 from reconciler.errors import ExitCode, ReconcilerError
-from reconciler.model.evidence import NO_LABELS
+from reconciler.model.evidence import NO_LABELS, hints
 from reconciler.model.ids import BundleKey, show
 from reconciler.model.observations import Listed
 from reconciler.telemetry import shapes
@@ -51,6 +51,7 @@ def explain(said: Globals, *, bundle: str, without_containerd: bool) -> int:
         young=view.age_seconds < setup.policies.settle,
         containerd=found.node.containerd.detail,
         why_policy=_why_policy(view, found.views, setup.policies),
+        hints=hints(key, view.look, found.node),
     )
     _show(told, said.form, Output(quiet=said.quiet))
     return ExitCode.DONE

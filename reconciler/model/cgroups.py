@@ -1,0 +1,136 @@
+"""Cgroup names: may a living process that was seen in some cgroup be a certain container's? Pure.
+
+An id is a word, and words are parts of anybody's cgroup path: ``c1`` of ``session-c1.scope``,
+``docker`` of all that dockerd runs. Such a hint only ever delays a removal (whether a process *is*
+a container's is asked in `reconciler.decide.ownership`), but it must not delay for ever what is
+plainly dead. So it counts for as much as nothing better is known:
+
+1. Whoever is in a cgroup that the bundle's files name, or in one below it, may be its own, wherever
+   that path begins: a hierarchy may be mounted from within, or be seen from inside another cgroup.
+2. The runtime's state names the cgroup: it is where the runtime has put the container, as a
+   directory that it made itself. Empty or gone, nobody is in there: the kernel removes no cgroup
+   that holds a process, and only root moves anybody out of one. No other place counts.
+3. config.json alone names it, and it is there: what was asked for was done, and the same holds.
+4. config.json alone names it, and it is nowhere. That it was asked for does not say that it was
+   done (another driver, a mount that we do not see): whoever is in a cgroup whose last name is the
+   id, or a systemd scope's of it, may be its own. Not so for names further up the path, which are
+   those of what the process's cgroup is only a part of.
+5. Nothing names it: any name anywhere in the path that may stand for the id counts.
+
+In the cases 4 and 5 a name counts for nothing where another bundle's evidence explains it: in the
+cgroup that containerd gives to the same id of another namespace, while a shim of that name lives
+there. Wherever this is asked the bundle's own shim is dead.
+"""
+
+from collections.abc import Collection, Iterator
+from functools import lru_cache
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from reconciler.model.ids import MAX_IDENTIFIER, BundleKey
+from reconciler.model.words import Word
+
+SCOPE: Final = b".scope"
+
+
+class CgroupSource(Word):
+    """Which of a bundle's files names its cgroup."""
+
+    RUNTIME = "runtime's state"
+    CONFIG = "config.json"
+    NONE = "nothing"
+
+
+class NamedCgroup(NamedTuple):
+    """What a bundle's own files say about its cgroup.
+
+    Attributes:
+        source: Who names it.
+        paths: As paths within a hierarchy.
+        exists: Whether one of them is there.
+    """
+
+    source: CgroupSource = CgroupSource.NONE
+    paths: tuple[bytes, ...] = ()
+    exists: bool = False
+
+    def may_hold(self, id_: bytes, path: bytes) -> bool:
+        """Tell whether a process in ``path`` may be the container's; the cases are those above."""
+        return self.holds(path) or self.may_be_called(id_, path)
+
+    def holds(self, path: bytes) -> bool:
+        """Tell whether a path is a named one, or lies below one; case 1."""
+        return any(named + b"/" in path + b"/" for named in self.paths)
+
+    def may_be_called(self, id_: bytes, path: bytes) -> bool:
+        """Tell whether the names in a path count for the id; cases 2 to 5."""
+        match self.source:
+            case CgroupSource.RUNTIME:
+                return False
+            case CgroupSource.CONFIG:
+                return not self.exists and id_ in names_in(path.rpartition(b"/")[2])
+            case CgroupSource.NONE:
+                return id_ in names_of(path)
+
+
+def find_hints(
+    key: BundleKey, named: NamedCgroup, paths: frozenset[bytes], served: Collection[BundleKey]
+) -> tuple[bytes, ...]:
+    """Give the cgroups in which a living process may be a bundle's, in order of name.
+
+    Args:
+        key: The bundle.
+        named: What its files say.
+        paths: The cgroups of all living processes.
+        served: The names of living shims.
+    """
+    found = (
+        path
+        for path in _by_name(paths).get(key.id, ())
+        if named.holds(path)
+        or (named.may_be_called(key.id, path) and not _is_explained(key, path, served))
+    )
+    return tuple(sorted(found))
+
+
+def _is_explained(key: BundleKey, path: bytes, served: Collection[BundleKey]) -> bool:
+    """Tell whether a cgroup is that of the same id in another namespace, where its shim lives."""
+    return any(
+        id_ == key.id and namespace != key.namespace and BundleKey(namespace, id_) in served
+        for namespace, id_ in pairwise(path.split(b"/"))
+    )
+
+
+@lru_cache(maxsize=2)
+def _by_name(paths: frozenset[bytes]) -> dict[bytes, tuple[bytes, ...]]:
+    """Find paths by the ids that their parts may stand for; made once for each pass over /proc."""
+    found: dict[bytes, list[bytes]] = {}
+    for path in paths:
+        for name in names_of(path):
+            found.setdefault(name, []).append(path)
+    return {name: tuple(dict.fromkeys(at)) for name, at in found.items()}
+
+
+def usual_path(key: BundleKey) -> bytes:
+    """Give the path that containerd asks for unless it is told another one."""
+    return b"/%s/%s" % (key.namespace, key.id)
+
+
+def names_of(path: bytes) -> Iterator[bytes]:
+    """Give every id that a part of a path may stand for."""
+    return (name for part in path.split(b"/") if part for name in names_in(part))
+
+
+def names_in(component: bytes) -> tuple[bytes, ...]:
+    """Give the ids that a cgroup's name may stand for, none longer than an id can be.
+
+    A systemd scope is ``<prefix>-<id>.scope``; both may hold dashes, so every cut is tried.
+    """
+    names = [component]
+    if component.endswith(SCOPE):
+        stem = component.removesuffix(SCOPE)
+        at = max(0, len(stem) - MAX_IDENTIFIER - 1)
+        names.append(stem)
+        while (at := stem.find(b"-", at) + 1) > 0:
+            names.append(stem[at:])
+    return tuple(name for name in names if len(name) <= MAX_IDENTIFIER)

@@ -1,0 +1,48 @@
+"""What living processes in cgroups of some name mean for the verdicts on bundles."""
+
+from dataclasses import replace
+
+import pytest
+
+from reconciler.decide.decisions import Verdict
+from reconciler.model.cgroups import CgroupSource
+from reconciler.model.evidence import CgroupState, ShimProcess, Sweep
+from reconciler.model.ids import BundleKey
+from tests.decide.world import World, dead, leftover
+
+
+def test_a_name_of_which_an_old_journal_tells_no_path_still_counts() -> None:
+    world = World()
+    world.listed(a=1)
+    world.look(replace(dead(), cgroup_source=CgroupSource.RUNTIME))
+    world.node(sweep=Sweep(answered=True, cgroup_names=frozenset({b"a"})))
+    assert world.view().judgement.verdict is Verdict.ORPHANED
+
+
+@pytest.mark.safety
+@pytest.mark.fault("an id that is a word of somebody's cgroup path")
+def test_a_word_in_anybodys_cgroup_path_is_not_told_from_life_only_where_nothing_is_named() -> None:
+    for path in (b"/user.slice/user-0.slice/session-a.scope", b"/a/web", b"/other/a"):
+        world = leftover()
+        named = replace(dead(), cgroup=CgroupState.EMPTY, cgroup_source=CgroupSource.RUNTIME)
+        world.node(sweep=Sweep(answered=True, cgroup_paths=frozenset({path})))
+        world.look(named)
+        assert world.view().judgement.verdict is Verdict.LEFTOVER
+        world.look(replace(named, cgroup_source=CgroupSource.NONE))
+        assert world.view().judgement.verdict is Verdict.ORPHANED
+        world.node(sweep=Sweep(answered=True))
+        assert world.view().judgement.verdict is Verdict.LEFTOVER
+
+
+@pytest.mark.safety
+@pytest.mark.fault("an id that lives in another namespace")
+def test_a_namesake_whose_shim_lives_explains_its_cgroup_for_as_long_as_it_does() -> None:
+    world = leftover()
+    path = frozenset({b"/other/a"})
+    namesake = ShimProcess(BundleKey(b"other", b"a"), 9)
+    world.node(sweep=Sweep(True, cgroup_paths=path))
+    assert world.view().judgement.verdict is Verdict.ORPHANED
+    world.node(sweep=Sweep(True, shims=(namesake,), cgroup_paths=path))
+    assert world.view().judgement.verdict is Verdict.LEFTOVER
+    world.node(sweep=Sweep(True, cgroup_paths=path))
+    assert world.view().judgement.verdict is Verdict.ORPHANED
