@@ -19,6 +19,7 @@ from reconciler.model.ids import BundleKey, is_identifier, show
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.bundle import Resources, examine
 from reconciler.probe.points import MountPoints
+from reconciler.probe.surroundings import Surroundings
 
 
 class NotLeftover(Exception):  # noqa: N818 -- an answer, not an error
@@ -70,6 +71,7 @@ def look_again(
         raise NotLeftover(f"{judgement.verdict.value}: {judgement.reason}", look)
     if wanted is Verdict.LEFTOVER:
         refuse_foreign(look.mounts)
+        refuse_elsewhere(place, around, key)
     return Seen(look, found.resources, judgement)
 
 
@@ -82,6 +84,26 @@ def refuse_foreign(mounts: tuple[Mount, ...]) -> None:
     found = foreign_mount(mounts)
     if found is not None:
         raise Blocked(BlockReason.FOREIGN_MOUNT, found.path, found.detail)
+
+
+def refuse_elsewhere(place: Workplace, around: Surroundings, key: BundleKey) -> None:
+    """Let nothing pass on which another mount namespace has a filesystem that rmdir would end.
+
+    Raises:
+        Blocked: For the first one, with a process of that namespace.
+    """
+    bundle = b"/".join(key)
+    try:
+        found = place.elsewhere(around.tree)
+    except OSError as error:
+        raise blocked_by(error, key.id) from None
+    for one in found:
+        if one.path != bundle and not one.path.startswith(bundle + b"/"):
+            continue
+        if around.mounts is None or not around.mounts.shows_outside(*one[2:]):
+            detail = f"a {one.fstype} is mounted there in the mount namespace of pid {one.pid}"
+            path = one.path[len(bundle) + 1 :] or b"."
+            raise Blocked(BlockReason.FOREIGN_MOUNT, path, detail)
 
 
 def refuse_mounts(points: MountPoints, bundle: int, key: BundleKey) -> None:

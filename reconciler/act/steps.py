@@ -23,7 +23,13 @@ from reconciler.act.judged import Judged, pin
 from reconciler.act.record import Kept, Record, Tally
 from reconciler.act.removal import hide, remove_mount_point, remove_tree
 from reconciler.act.residue import Residue
-from reconciler.act.second_look import NotLeftover, Seen, look_again, refuse_mounts
+from reconciler.act.second_look import (
+    NotLeftover,
+    Seen,
+    look_again,
+    refuse_elsewhere,
+    refuse_mounts,
+)
 from reconciler.act.unmount import unmount_stack
 from reconciler.act.walk import check_identity
 from reconciler.act.workplace import Workplace
@@ -52,6 +58,8 @@ def finish(place: Workplace, job: FinishJob) -> Outcome:
     def remove(tally: Tally) -> str:
         if parse_hidden(job.key.id) != job.identity.ino:
             raise Blocked(BlockReason.CHANGED, job.key.id, "it was not hidden by us")
+        layout = job.manner.layout
+        refuse_elsewhere(place, place.around(layout, place.sweep()), job.key)
         namespace = open_namespace(job.manner.layout, job.key)
         try:
             return _remove(namespace, job.key.id, job.identity, tally, place.stop)

@@ -5,6 +5,7 @@ dead bundle does not come back to life, and its id cannot be used again while it
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 from reconciler.act.channel import LookJob, Looks
@@ -17,11 +18,14 @@ from reconciler.model.evidence import Look, PartialLook, Sweep
 from reconciler.model.layout import Layout
 from reconciler.probe.bundle import look_at
 from reconciler.probe.commands import CommandLines
+from reconciler.probe.elsewhere import Elsewhere, mounted_elsewhere
 from reconciler.probe.points import BundleMounts, MountPoints
 from reconciler.probe.surroundings import Surroundings
 from reconciler.probe.sweep import sweep, users_of
 
 FRESH_SECONDS: Final = 1.0
+ELSEWHERE_SECONDS: Final = 5.0
+"""How old an answer about other mount namespaces may be: nobody mounts on a dead bundle often."""
 
 T = TypeVar("T")
 
@@ -58,6 +62,7 @@ class Workplace:
         self._sweep = Fresh(clock, lambda: sweep(users=users_of(state), commands=commands))
         self._node = _Node(clock, self.points)
         self._afar: dict[bool, Surroundings] = {}
+        self._elsewhere: dict[bytes, Fresh[tuple[Elsewhere, ...]]] = {}
 
     def sweep(self, *, anew: bool = False) -> Sweep:
         """Give a pass over /proc, a second old at most."""
@@ -71,6 +76,18 @@ class Workplace:
         except OSError:
             around.mounts = None
         return around
+
+    def elsewhere(self, tree: bytes) -> tuple[Elsewhere, ...]:
+        """Tell what other mount namespaces have mounted in the tree and would lose.
+
+        Raises:
+            OSError: It cannot be told.
+        """
+        fresh = self._elsewhere.get(tree)
+        if fresh is None:
+            ask = partial(mounted_elsewhere, tree)
+            fresh = self._elsewhere[tree] = Fresh(self.clock, ask, ELSEWHERE_SECONDS)
+        return fresh.get()
 
     def node(self, layout: Layout, swept: Sweep) -> Surroundings:
         """Give the node without anybody's mounts asked anew."""
@@ -124,11 +141,14 @@ class _Node:
 
 
 class Fresh(Generic[T]):
-    """The answer to a question, asked again only once it is older than a second."""
+    """The answer to a question, asked again only once it is older than so many seconds."""
 
-    def __init__(self, clock: SystemClock, ask: Callable[[], T]) -> None:
+    def __init__(
+        self, clock: SystemClock, ask: Callable[[], T], seconds: float = FRESH_SECONDS
+    ) -> None:
         self._clock = clock
         self._ask = ask
+        self._seconds = seconds
         self._answer: T | None = None
         self._until = 0.0
 
@@ -137,5 +157,5 @@ class Fresh(Generic[T]):
         now = self._clock.monotonic()
         if anew or self._answer is None or now >= self._until:
             self._answer = self._ask()
-            self._until = now + FRESH_SECONDS
+            self._until = now + self._seconds
         return self._answer

@@ -134,6 +134,11 @@ class BundleMounts:
             ]
         )
 
+    def shows_outside(self, fstype: str, device: int, root: bytes) -> bool:
+        """Tell whether a mount outside of the tree shows this directory of a filesystem."""
+        one = Mounted(-1, b"", fstype.encode(), device, root)
+        return self._mounts.is_shown_outside(one, self._tree)
+
 
 class Mounts:
     """Mounts by number, which grows with each that is mounted, and by where they are."""

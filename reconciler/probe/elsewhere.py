@@ -1,0 +1,158 @@
+"""What other mount namespaces have mounted in the state tree, and would lose by our rmdir.
+
+The kernel keeps a mount point from being removed in the namespace it is mounted in; in all others
+it is detached without a word (vfs_rmdir, detach_mounts). A bind or an overlay loses nothing by
+that, its filesystem stays; one that lives in memory ends with its last mount. So only those count.
+
+One pass asks one process of each mount namespace for its table, and is a moment old when it is
+used: what is mounted there after it, or by a process whose table cannot be read, is not seen.
+Namespaces that somebody made in a user namespace of their own do not count: anybody can, and could
+keep every bundle from being cleaned. Reads only; opens nothing but /proc.
+"""
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final, NamedTuple
+
+from reconciler import kernel
+from reconciler.decide.obstacles import VOLATILE
+from reconciler.probe.mounts import MountEntry, parse
+from reconciler.probe.process import PROC, read_whole
+
+_PROCESSES: Final = 65_536  # to look at
+_NAMESPACES: Final = 8_192  # whose tables are read
+_TABLE: Final = 8 << 20  # bytes of one of them
+_CHUNK: Final = 1 << 20
+_DEEPEST: Final = 64  # mounts above each other
+_TYPES: Final = frozenset(name.encode() for name in VOLATILE)
+
+
+class Elsewhere(NamedTuple):
+    """A mount of a filesystem in memory, seen in another mount namespace.
+
+    Attributes:
+        path: Where in the state tree: ``<namespace>/<id>/...``.
+        pid: A process of that namespace.
+        fstype: Filesystem type.
+        device: Device number of the filesystem.
+        root: Directory of it that is mounted.
+    """
+
+    path: bytes
+    pid: int
+    fstype: str
+    device: int
+    root: bytes
+
+
+def mounted_elsewhere(tree: bytes, proc: bytes = PROC) -> tuple[Elsewhere, ...]:
+    """Pass over all mount namespaces once.
+
+    Args:
+        tree: The state tree's real path.
+        proc: Where /proc is.
+
+    Raises:
+        OSError: Where the tree lies cannot be told.
+    """
+    place = _place_of(tree, proc)
+    return tuple(one for pid, table in _tables(proc) for one in _find(table, place, pid))
+
+
+class _Place(NamedTuple):
+    """A directory by its filesystem: in every namespace the same."""
+
+    device: bytes
+    path: bytes
+
+
+def _place_of(tree: bytes, proc: bytes) -> _Place:
+    mount_id = kernel.statx(kernel.AT_FDCWD, tree, kernel.AT_PASSIVE).mount_id
+    for entry in parse(read_whole(proc + b"/self/mountinfo")):
+        if entry.mount_id == mount_id:
+            return _Place(entry.device, _below(entry.root, tree[len(entry.point.rstrip(b"/")) :]))
+    return _Place(b"", tree)
+
+
+def _tables(proc: bytes) -> Iterator[tuple[int, bytes]]:
+    """Give the table of one process for each other mount namespace of our user namespace."""
+    own = proc + b"/self/ns/"
+    seen = {_link(own + b"mnt")}
+    user = _link(own + b"user")
+    for name in islice(os.listdir(proc), _PROCESSES):
+        if not name.isdigit():
+            continue
+        spaces = proc + b"/" + name + b"/ns/"
+        space = _link(spaces + b"mnt")
+        if space is None or space in seen or _link(spaces + b"user") != user:
+            continue
+        table = _read(proc + b"/" + name + b"/mountinfo")
+        if not table:
+            continue  # it has just ended; another one of the namespace may tell
+        seen.add(space)
+        yield int(name), table
+        if len(seen) > _NAMESPACES:
+            return
+
+
+def _find(table: bytes, place: _Place, pid: int) -> Iterator[Elsewhere]:
+    if b" " + place.device + b" " not in table:
+        return  # most containers have nothing of the state directory's filesystem
+    entries = {entry.mount_id: entry for entry in parse(table)}
+    for entry in entries.values():
+        if entry.fstype not in _TYPES:
+            continue
+        path = _path_in(entry, entries, place)
+        if path:
+            major, _, minor = entry.device.partition(b":")
+            device = os.makedev(int(major), int(minor))
+            yield Elsewhere(path, pid, entry.fstype.decode(), device, entry.root)
+
+
+def _path_in(entry: MountEntry, entries: dict[int, MountEntry], place: _Place) -> bytes:
+    """Tell where in the tree something is mounted, itself or what it is mounted on; empty if not.
+
+    A name in a path may be hidden by a mount above it; the chain of mounts is what the kernel has.
+    """
+    child = entry
+    for _ in range(_DEEPEST):
+        parent = entries.get(child.parent_id)
+        if parent is None or parent is child:
+            return b""
+        if parent.device == place.device:
+            below = child.point[len(parent.point.rstrip(b"/")) :]
+            inside = place.path + b"/"
+            path = _below(parent.root, below)
+            if path.startswith(inside):
+                return path[len(inside) :]
+        child = parent
+    return b""
+
+
+def _below(root: bytes, path: bytes) -> bytes:
+    return (root.rstrip(b"/") + b"/" + path.strip(b"/")).rstrip(b"/")
+
+
+def _link(path: bytes) -> bytes | None:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None
+
+
+def _read(path: bytes) -> bytes:
+    """Read a table up to a bound; nothing if it cannot be read."""
+    data = b""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        while len(data) < _TABLE and (more := os.read(fd, _CHUNK)):
+            data += more
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
+    return data
