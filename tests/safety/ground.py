@@ -36,7 +36,7 @@ NOW = ("--grace", "0s", "--threshold", "0s", "--yes", "-o", "json")
 _RUNC = r"""#!/bin/sh
 state=$2/$5/state.json
 hook=$(sed -n 's/.*"poststop": \[{"path": "\([^"]*\)".*/\1/p' "$state")
-rm -f "$state"
+rm -r "${state%/*}"
 exec "${hook:-/bin/true}"
 """
 

@@ -88,7 +88,7 @@ async def faulty(work: Work, bundle: Bundle, *inject: str) -> Outcome:
     [
         ("umount2", "1..2"),  # of rootfs
         ("unlinkat", "1..2"),  # the rmdir of rootfs
-        ("renameat2", "2..3"),  # the bundle's; the first is the socket's, which is a warning
+        ("renameat2", "3..4"),  # the bundle's; those of runc's state and the socket are warnings
     ],
 )
 @private_mounts
@@ -164,7 +164,7 @@ def test_an_id_created_again_before_the_rename_gets_its_name_back(tmp_path: Path
         outcome = await meanwhile(
             work,
             bundle,
-            "renameat2:when=2",  # the first is that of the socket
+            "renameat2:when=3",  # those before are of runc's state and of the socket
             lambda: create_again(work, bundle),
         )
         assert outcome.reason is BlockReason.CHANGED, outcome
