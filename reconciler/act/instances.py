@@ -7,7 +7,7 @@ serves has no living user, and an instance without any living shim has none at a
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from reconciler import kernel
@@ -18,57 +18,83 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 
 _TREE: Final = b"/proc/%d/cwd/../.."
+_TRIES: Final = 3
 _FOLLOW: Final = kernel.AT_PASSIVE & ~kernel.AT_SYMLINK_NOFOLLOW
 
 _Object = tuple[int, int]  # device, inode
 
 
 class Instances:
-    """Remembers which trees one pass over /proc leads to."""
+    """Remembers which trees one pass over /proc leads to.
 
-    def __init__(self) -> None:
+    Args:
+        sweep: Gives a pass over /proc, made anew if asked for.
+    """
+
+    def __init__(self, sweep: Callable[[bool], Sweep]) -> None:
+        self._sweep = sweep
         self._swept: Sweep | None = None
         self._layout: Layout | None = None
         self._trees: dict[_Object, int] = {}
         """One shim's pid for each tree that is not ours."""
 
-    def user(self, layout: Layout, swept: Sweep, key: BundleKey) -> str | None:
+    def user(self, layout: Layout, key: BundleKey) -> str | None:
         """Say who else may use the name of a bundle that was judged dead; None if nobody does."""
-        if key in swept.helpers:
-            return "a shim is being started under this name"
-        for shim in swept.shims:
-            if shim.key == key:
-                return f"the shim with pid {shim.pid} has this name"
-        return next((self._say(pid) for pid in self._having(layout, swept, [key])), None)
+        return self._ask(layout, key.id, key.namespace)
 
-    def user_of_id(self, layout: Layout, swept: Sweep, id_: bytes) -> str | None:
+    def user_of_id(self, layout: Layout, id_: bytes) -> str | None:
         """Say the same for an id, whatever the namespace."""
-        if any(helper.id == id_ for helper in swept.helpers):
-            return "a shim is being started for this id"
-        for shim in swept.shims:
-            if shim.key.id == id_:
-                return f"the shim with pid {shim.pid} has this id"
-        return next((self._say(pid) for pid in self._having(layout, swept, id_)), None)
+        return self._ask(layout, id_, None)
 
-    @staticmethod
-    def _say(pid: int) -> str:
-        return f"another containerd, that of the shim with pid {pid}, may have a bundle so named"
+    def _ask(self, layout: Layout, id_: bytes, namespace: bytes | None) -> str | None:
+        lost = 0
+        for number in range(_TRIES):
+            swept = self._sweep(number > 0)
+            for key in (*swept.helpers, *(shim.key for shim in swept.shims)):
+                if key.id == id_ and namespace in {None, key.namespace}:
+                    return f"a shim of {key} is running"
+            try:
+                pid = self._having(layout, swept, id_, namespace)
+            except _LostError as shim:
+                lost = shim.pid  # it may only have ended since: who leads there now?
+                continue
+            if pid is None:
+                return None
+            return f"another containerd, that of the shim with pid {pid}, has one so named"
+        return f"where the shim with pid {lost} works cannot be told"
 
-    def _having(self, layout: Layout, swept: Sweep, what: list[BundleKey] | bytes) -> Iterator[int]:
-        """Give a pid of each instance that has, or may have, a bundle of such a name."""
+    def _having(
+        self, layout: Layout, swept: Sweep, id_: bytes, namespace: bytes | None
+    ) -> int | None:
+        """Give a pid of an instance that has a bundle of such a name.
+
+        Raises:
+            _LostError: A shim does not lead to its tree any more.
+        """
         if swept is not self._swept or layout != self._layout:
             self._trees = dict(_trees(layout, swept))
             self._swept, self._layout = swept, layout
         for tree, pid in self._trees.items():
             path = _TREE % pid
             try:
-                keys = what if isinstance(what, list) else _keys(path, what)
+                keys = _keys(path, id_) if namespace is None else [BundleKey(namespace, id_)]
                 there = any(_has(path, key) for key in keys)
                 # Nothing was there: that counts only if it was that tree which was asked.
-                if there or _object(path) != tree:
-                    yield pid
+                if _object(path) != tree:
+                    raise _LostError(pid)
             except OSError:
-                yield pid
+                raise _LostError(pid) from None
+            if there:
+                return pid
+        return None
+
+
+class _LostError(Exception):
+    """A shim does not lead to its tree any more."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(pid)
+        self.pid = pid
 
 
 def _trees(layout: Layout, swept: Sweep) -> Iterator[tuple[_Object, int]]:

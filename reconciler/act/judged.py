@@ -41,7 +41,7 @@ def pin(job: CleanJob, seen: Seen, old: float, before: State | None = None) -> J
     Args:
         job: Which bundle.
         seen: What the look found.
-        old: See :func:`reconciler.act.states.read_state`.
+        old: See :class:`reconciler.act.states.Owner`.
         before: The state as an earlier look of this attempt found it: what was shown to be the
             bundle's remains so, even if its content has gone since.
     """
@@ -52,8 +52,8 @@ def pin(job: CleanJob, seen: Seen, old: float, before: State | None = None) -> J
     names += [b"/".join((job.manner.layout.work, *key))]
     found = {path: this for path in names if (this := find(path)) is not None}
     try:
-        owner = Owner(job.manner.layout, key, job.identity)
-        state = read_state(resources.runc_root, owner, old)
+        owner = Owner(job.manner.layout, key, job.identity, seen.look.newest_mtime, old)
+        state = read_state(resources.runc_root, owner)
     except OSError as error:
         state = State(NOTHING, f"it cannot be read: {error.strerror}")
     if state is not None and before is not None and before.id == state.id and not before.doubt:

@@ -59,7 +59,7 @@ def remove_state(
     hidden, what = _HIDDEN + id_, f"runc's state of {show(id_)}"
     with _opened(base, namespace) as parent:
         place = _Place(parent, tally, stop)
-        begun = read_state(root, owner, 0.0, hidden)
+        begun = read_state(root, owner, hidden)
         if begun is not None and begun.doubt:
             place.rename(hidden, id_)
         elif begun is not None:

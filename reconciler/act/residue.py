@@ -39,7 +39,7 @@ class Residue:
     ) -> None:
         self._place = place
         self._key = job.key
-        self._owner = Owner(job.manner.layout, job.key, job.identity)
+        self._identity = job.identity
         self._layout = job.manner.layout
         self._look = seen.look
         self._resources = seen.resources
@@ -51,11 +51,10 @@ class Residue:
         kept = []
         if not self._resources.cgroups:
             return ""
-        swept = self._place.sweep()
-        other = self._place.instances.user(self._layout, swept, self._key)
+        other = self._place.instances.user(self._layout, self._key)
         if other is not None:
             raise Kept(other)
-        around = self._place.node(self._layout, swept)
+        around = self._place.node(self._layout, self._place.sweep())
         neighbours = Neighbours(around, self._key, even_going=False)
         for group in self._resources.cgroups:
             try:
@@ -75,7 +74,8 @@ class Residue:
         root = self._resources.runc_root
         if root.rpartition(b"/")[2] != self._key.namespace:
             raise Kept(f"runc's root {show(root)} is not the namespace's")
-        remove_state(root, self._owner, self._judged.state, tally, self._place.stop)
+        owner = Owner(self._layout, self._key, self._identity)
+        remove_state(root, owner, self._judged.state, tally, self._place.stop)
         return ""
 
     def remove_socket(self, tally: Tally) -> str:
@@ -118,7 +118,7 @@ class Residue:
             return ""
         if shares_id(self._layout.tasks, key):
             raise Kept("another namespace has a bundle of this id")
-        other = place.instances.user_of_id(self._layout, place.sweep(), key.id)
+        other = place.instances.user_of_id(self._layout, key.id)
         if other is not None:
             raise Kept(other)
         times, kept = Times(self._born, place.clock.wall()), []

@@ -3,8 +3,9 @@
 Runc's root is shared: another containerd, or somebody who calls runc by hand, may have a container
 of the same name, and a hostile options.json may name any directory as the root. So a state
 directory is a bundle's only if what the runtime wrote in it names that bundle. Anything less is
-kept; a state in which nothing can be read counts as the bundle's only in the default root and once
-it is too old to be one that is being written now. Reads only, beneath handles.
+kept; a state in which nothing can be read counts as the bundle's only in the default root, and only
+if it cannot be one that somebody is making now: it was there while the bundle lived, or is old.
+Reads only, beneath handles.
 
 Sources: runc ``libcontainer/specconv`` (see `probe.documents`), crun ``libcrun/status.c``.
 """
@@ -32,11 +33,15 @@ class Owner(NamedTuple):
         layout: Of its containerd.
         key: Its name.
         identity: The object that was judged.
+        last: Its last sign of life, seconds since the epoch: its own state was made before that.
+        old: What was last changed before then is not being written now.
     """
 
     layout: Layout
     key: BundleKey
     identity: Identity
+    last: float = 0.0
+    old: float = 0.0
 
     def is_at(self, path: bytes) -> bool:
         """Tell whether a path that a file names is the bundle's, by whatever name it goes there."""
@@ -63,13 +68,12 @@ class State(NamedTuple):
     torn: bool = False
 
 
-def read_state(root: bytes, owner: Owner, old: float, name: bytes = b"") -> State | None:
+def read_state(root: bytes, owner: Owner, name: bytes = b"") -> State | None:
     """Look whose ``<root>/<id>`` is; None if there is no such directory.
 
     Args:
         root: What the runtime was given as ``--root``: the namespace's directory.
         owner: The bundle.
-        old: Seconds since the epoch; what was last changed before is not being written now.
         name: The directory's name, where it was taken out of use as the bundle's and renamed: then
             it is the bundle's unless its content says otherwise, for some of that may have gone.
 
@@ -87,12 +91,12 @@ def read_state(root: bytes, owner: Owner, old: float, name: bytes = b"") -> Stat
         return None
     try:
         is_default = base == owner.layout.runc_root
-        return _read(handle, owner, old, is_default=is_default, is_hidden=bool(name))
+        return _read(handle, owner, is_default=is_default, is_hidden=bool(name))
     finally:
         os.close(handle)
 
 
-def _read(handle: int, owner: Owner, old: float, *, is_default: bool, is_hidden: bool) -> State:
+def _read(handle: int, owner: Owner, *, is_default: bool, is_hidden: bool) -> State:
     found = kernel.statx_handle(handle)
     this = object_of(found)
     if not is_default and (strange := _strange(handle)):
@@ -108,8 +112,8 @@ def _read(handle: int, owner: Owner, old: float, *, is_default: bool, is_hidden:
         pass
     elif not is_default:
         doubt = "nothing in it says whose it is"
-    elif max(found.mtime, _written(handle)) > old:
-        doubt = "it says nothing yet and is young"
+    elif not 0 < found.btime <= owner.last and max(found.mtime, _written(handle)) > owner.old:
+        doubt = "it says nothing, and was made after the bundle's last sign of life"
     return State(this, doubt, torn=data is not None)
 
 

@@ -56,7 +56,7 @@ class Workplace:
         self.stop = stop
         self.users = SocketUsers(clock)
         self.fifo_dirs = FifoDirs(clock)
-        self.instances = Instances()
+        self.instances = Instances(lambda anew: self.sweep(anew=anew))
         self.points = MountPoints(clock)
         commands = CommandLines()
         self._sweep = Fresh(clock, lambda: sweep(users=users_of(state), commands=commands))

@@ -14,6 +14,7 @@ import pytest
 
 from reconciler.model.layout import TASKS
 from reconciler.model.outcome import Outcome, Result, StepResult
+from reconciler.probe.sweep import sweep
 from tests.support import mountns
 from tests.support.bundles import LONG_AGO, Bundle, Site
 from tests.support.hand import Hand, assert_cleaned, step, workshop
@@ -89,6 +90,9 @@ class Runc:
         mountns.bind(self.tools, bundle.rootfs)
         init = self.start(bundle.path, bundle.path.name, self.made._cgroup_path(bundle), *hooks)
         end(init)
+        deadline = time.monotonic() + 20
+        while bundle.key.id in sweep().cgroup_names:  # somebody of it is still on his way out
+            assert time.monotonic() < deadline
         for path in bundle.path.iterdir():
             if path.name != "rootfs":
                 os.utime(path, (LONG_AGO, LONG_AGO), follow_symlinks=False)
@@ -157,7 +161,9 @@ def test_a_container_started_while_hooks_run_keeps_its_state(
             end(pid)
         # It was runc's last word about the first one; with the other one's end all can go.
         runc("delete", "--force", id_)
-        hand.place.sweep(anew=True)
+        deadline = time.monotonic() + 20
+        while bundle.key.id in hand.place.sweep(anew=True).cgroup_names:
+            assert time.monotonic() < deadline
         outcome = hand.clean(bundle)
         assert outcome.result is Result.CLEANED, outcome
 

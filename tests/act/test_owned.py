@@ -282,14 +282,40 @@ def test_a_bundle_of_another_containerd_has_a_claim_to_the_name(tmp_path: Path) 
         (tree / "default" / "member").mkdir(parents=True)
         with working_in(tree / "default" / "pod") as pid:
             swept = Sweep(True, shims=(ShimProcess(BundleKey(b"default", b"pod"), pid),))
-            found = Instances()
-            for id_ in (b"pod", b"member"):
-                user = found.user(layout, swept, BundleKey(b"default", id_))
-                assert user is not None
-                assert str(pid) in user
-                assert found.user_of_id(layout, swept, id_) is not None
-            assert found.user(layout, swept, BundleKey(b"other", b"member")) is None
-            assert found.user(layout, swept, BundleKey(b"default", b"none")) is None
-            assert found.user_of_id(layout, swept, b"none") is None
-        # Whoever led there has gone: nothing is known of that tree any more.
-        assert found.user(layout, swept, BundleKey(b"default", b"none")) is not None
+            found = Instances(lambda _: swept)
+            user = found.user(layout, BundleKey(b"default", b"member"))
+            assert user is not None
+            assert str(pid) in user
+            assert found.user(layout, BundleKey(b"default", b"pod")) is not None
+            assert found.user_of_id(layout, b"member") is not None
+            assert found.user_of_id(layout, b"pod") is not None
+            assert found.user(layout, BundleKey(b"other", b"member")) is None
+            assert found.user(layout, BundleKey(b"default", b"none")) is None
+            assert found.user_of_id(layout, b"none") is None
+
+
+@private_mounts
+def test_a_shim_that_ends_leads_to_nothing_and_is_looked_for_again(tmp_path: Path) -> None:
+    with workshop(tmp_path) as (made, _):
+        with working_in(tmp_path / "other" / TASKS.decode() / "default" / "pod") as pid:
+            swept = Sweep(True, shims=(ShimProcess(BundleKey(b"default", b"pod"), pid),))
+            stays = Instances(lambda _: swept)
+            ended = Instances(lambda anew: Sweep(True) if anew else swept)
+            for found in (stays, ended):
+                assert found.user_of_id(made.layout, b"none") is None
+        assert ended.user_of_id(made.layout, b"none") is None
+        # It is said to run and leads nowhere: no answer, which is not a no.
+        assert stays.user_of_id(made.layout, b"none") is not None
+
+
+@private_mounts
+def test_a_state_that_says_nothing_is_its_own_if_the_bundle_lived_with_it(tmp_path: Path) -> None:
+    with workshop(tmp_path) as (made, hand):
+        for lived in (True, False):
+            bundle = made.bundle(f"lived-{lived}".lower())
+            (bundle.runc_state / "state.json").unlink()
+            if lived:
+                (bundle.path / "log.json").write_text("the last word")
+            outcome = hand.clean(bundle)
+            assert outcome.result is Result.CLEANED, outcome
+            assert bundle.runc_state.exists() is not lived
