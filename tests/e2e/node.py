@@ -38,6 +38,7 @@ class Node:
         unified: Whether it has cgroup version 2 alone, whatever the machine has.
         state: containerd's state directory, seen from the inside, if it is to be a certain one.
         patience: How long its containerd waits for a shim to tell a task's state.
+        namespace: Its own namespace, if it is to have a certain name.
     """
 
     def __init__(
@@ -48,8 +49,9 @@ class Node:
         unified: bool = False,
         state: str | None = None,
         patience: str = "500ms",
+        namespace: str | None = None,
     ) -> None:
-        self.namespace = f"e2e-{uuid.uuid4().hex[:8]}"
+        self.namespace = namespace or f"e2e-{uuid.uuid4().hex[:8]}"
         self._unified = unified or mounted() == CGROUPS
         named = os.environ.get(BINARIES)
         self._directory = directory / self.namespace

@@ -236,9 +236,9 @@ class Watching:
 
         until(quiet, f"{seconds} s of silence")
 
-    def stop(self) -> int:
-        """Press Ctrl-C and give the exit code."""
-        self.process.send_signal(signal.SIGINT)
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Press Ctrl-C, or send another signal, and give the exit code."""
+        self.process.send_signal(number)
         code = self.process.wait(PATIENCE)
         self._reader.join()
         assert not self._strange, "".join(self._strange)
@@ -267,10 +267,12 @@ def _says(line: Line, wanted: Line, since: float) -> bool:
 
 
 @contextlib.contextmanager
-def watching(node: Node, *options: Word) -> Iterator[Watching]:
+def watching(
+    node: Node, *options: Word, command: Sequence[Word] = ("run", "-v")
+) -> Iterator[Watching]:
     """Keep a `run` going in the background; it is killed in the end if it was not stopped."""
     process = subprocess.Popen(
-        node.apart.command(words(node, "run", "-v", *options)),
+        node.apart.command(words(node, *command, *options)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -75,7 +75,7 @@ def crashed(node: Node, *, also_lost: tuple[str, ...] = (), restart: bool) -> It
         node.lose(orphan, "runtime")
         node.crash(*dead)
         for task in dead:
-            _damage(node, task)
+            damage(node, task, task.id)
             node.lose(task, *also_lost)
         if restart:
             # containerd before 2.1 gives up on whatever lacks `runtime`; later ones must not see it
@@ -96,13 +96,14 @@ def _stopped(node: Node) -> list[Task]:
     return [node.stopped("stopped"), node.stopped("ended", pod="pod")]
 
 
-def _damage(node: Node, task: Task) -> None:
+def damage(node: Node, task: Task, row: str) -> None:
+    """Take from a dead bundle what one of that row has lost."""
     place = node.bundle(task.id)
-    if task.id in DAMAGE:
-        node.lose(task, *DAMAGE[task.id])
+    if row in DAMAGE:
+        node.lose(task, *DAMAGE[row])
         return
     node.lose(task, *(one.name for one in place.iterdir() if one.name != "rootfs"))
-    if task.id == EMPTIED:
+    if row == EMPTIED:
         rootfs = f"{node.inside(task.id)}/rootfs"
         node.apart.run("umount", rootfs)
         (place / "rootfs").rmdir()

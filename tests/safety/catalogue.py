@@ -145,6 +145,8 @@ OWNERSHIP: Final = {
     "a poststop hook that fails": "a warning in table, JSON, log and metric",
     "an id that is a word of somebody's cgroup path": "delays only where nothing names its cgroup",
     "an id that lives in another namespace": "is told from this one by its own shim and cgroup",
+    "the crash matrix beside another containerd": "nothing of its living changes, our dead go",
+    "an id started anew between any two steps": "nothing of the new task changes",
 }
 
 CLIENTS: Final = {
