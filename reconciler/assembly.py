@@ -95,14 +95,16 @@ class NodeWitnesses(Witnesses):
     async def containerd(self, about: Callable[[bytes], Sequence[BundleKey]]) -> Containerd:
         """Ask containerd, unless the operator says that there is none."""
         layout, waived = self._setup.layout, self._setup.waived
-        said = await witness.ask(layout, waived=waived, singles=Singles(about, self._slow))
+        singles, read_lock = Singles(about, self._slow), self._executor.lock
+        said = await witness.ask(layout, waived=waived, read_lock=read_lock, singles=singles)
         self._slow = said.unlisted
         return said
 
     @override
     async def task(self, key: BundleKey) -> Containerd:
         """Ask containerd for one bundle alone."""
-        return await witness.ask_one(self._setup.layout, key, waived=self._setup.waived)
+        layout, waived = self._setup.layout, self._setup.waived
+        return await witness.ask_one(layout, key, waived=waived, read_lock=self._executor.lock)
 
 
 class FarEyes(Lookers):

@@ -8,8 +8,8 @@ does I/O except :class:`Link`, the blocking end of the zygote and its children, 
     control   parent -> zygote: Bounds, once; then Spawn (with two handles), Interrupt, Kill
               zygote -> parent: Exited
     job       parent -> child:  CleanJob, KillJob, FinishJob, SweepJob, StandJob, LookJob,
-                                Deleted
-              child -> parent:  Hello, AskDelete, Done, Swept, Stood, Looks
+                                LockJob, Deleted
+              child -> parent:  Hello, AskDelete, Done, Swept, Stood, Looks, Locked
     slate     child writes, parent reads if it must: Progress
 """
 
@@ -26,6 +26,7 @@ from reconciler.model.evidence import Answer, Containerd, Look, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import Layout
 from reconciler.model.outcome import Outcome, Step
+from reconciler.probe.locks import Lock
 
 VERSION: Final = f"{__version__}/4"
 """Said first by every child. It differs if the program was replaced on disk while it ran."""
@@ -160,6 +161,12 @@ class LookJob(msgspec.Struct, frozen=True, tag=True):
     near: bool
 
 
+class LockJob(msgspec.Struct, frozen=True, tag=True):
+    """Find out who holds containerd's metadata lock."""
+
+    manner: Manner
+
+
 class Deleted(msgspec.Struct, frozen=True, tag=True):
     """What came of asking containerd: what went wrong, empty if nothing did, None if no answer."""
 
@@ -237,10 +244,16 @@ class Looks(msgspec.Struct, frozen=True, tag=True):
     missed: dict[int, frozenset[bytes]] = {}
 
 
+class Locked(msgspec.Struct, frozen=True, tag=True):
+    """Answer to :class:`LockJob`."""
+
+    lock: Lock
+
+
 ToZygote = Bounds | Spawn | Interrupt | Kill
-Job = CleanJob | KillJob | FinishJob | SweepJob | StandJob | LookJob
+Job = CleanJob | KillJob | FinishJob | SweepJob | StandJob | LookJob | LockJob
 ToChild = Job | Deleted
-Answered = Done | Swept | Stood | Looks
+Answered = Done | Swept | Stood | Looks | Locked
 FromChild = Hello | AskDelete | Answered
 Message = ToZygote | Exited | ToChild | FromChild
 

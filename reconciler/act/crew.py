@@ -23,6 +23,7 @@ from reconciler.act.channel import (
     FromChild,
     Hello,
     Job,
+    Locked,
     Looks,
     MessageError,
     Progress,
@@ -224,7 +225,7 @@ class Crew:
                     raise DiedError("the program was replaced on disk while it ran; restart it")
             case AskDelete():
                 child.send(Deleted(await self._ask_containerd(attempt.job)))
-            case Done() | Swept() | Stood() | Looks():
+            case Done() | Swept() | Stood() | Looks() | Locked():
                 return message
             case _:
                 assert_never(message)

@@ -18,6 +18,8 @@ from reconciler.act.channel import (
     Done,
     FinishJob,
     KillJob,
+    Locked,
+    LockJob,
     LookJob,
     Looks,
     Manner,
@@ -33,6 +35,7 @@ from reconciler.model.evidence import Look, Node, PartialLook, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result, Step, StepResult
 from reconciler.ports import Permit
+from reconciler.probe.locks import Lock, LockState
 
 LOOKERS: Final = 3
 """How many workers look at a pile at the same time, at most."""
@@ -163,6 +166,18 @@ class Executor:
             except DiedError:
                 return None
         return answer if isinstance(answer, Stood) else None
+
+    async def lock(self) -> Lock:
+        """Have a worker tell who holds containerd's metadata lock; no answer if it cannot."""
+        async with self._witness:
+            attempt = Attempt(LockJob(self._manner))
+            try:
+                answer = await self._crew.run(attempt, self._limits.sweep)
+            except DiedError as died:
+                return Lock(LockState.NONE, detail=str(died))
+        if isinstance(answer, Locked):
+            return answer.lock
+        return Lock(LockState.NONE, detail=f"it took more than {self._limits.sweep:g} s")
 
     async def look(
         self, keys: Sequence[BundleKey], annotation_keys: frozenset[str]

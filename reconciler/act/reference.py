@@ -14,10 +14,17 @@ from typing import Final, NamedTuple
 from reconciler import kernel
 from reconciler.model.evidence import Answer, ShimProcess
 from reconciler.model.layout import TASKS, Layout
+from reconciler.probe.locks import Lock, lock_holder
 from reconciler.probe.namespaces import peer_pid
 
 _CONNECT_SECONDS: Final = 0.1
 _FOLLOW: Final = kernel.AT_PASSIVE & ~kernel.AT_SYMLINK_NOFOLLOW
+
+
+def metadata_lock(layout: Layout) -> Lock:
+    """Tell who holds containerd's metadata lock; first of all its socket's owner is asked."""
+    pid = peer_pid(layout.address, _CONNECT_SECONDS)
+    return lock_holder(layout.metadata_lock, likely=(pid,) if pid else ())
 
 
 class Reference(NamedTuple):

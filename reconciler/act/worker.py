@@ -34,6 +34,8 @@ from reconciler.act.channel import (
     Job,
     KillJob,
     Link,
+    Locked,
+    LockJob,
     LookJob,
     Manner,
     MessageError,
@@ -45,6 +47,7 @@ from reconciler.act.channel import (
     child_hears,
 )
 from reconciler.act.orphans import end_orphan
+from reconciler.act.reference import metadata_lock
 from reconciler.act.standing import measure
 from reconciler.act.steps import clean, finish
 from reconciler.act.workplace import Workplace
@@ -128,6 +131,8 @@ class Server:
             case StandJob():
                 layout, swept = job.manner.layout, self._place.sweep(anew=True)
                 self._link.send(measure(layout, swept.shims))
+            case LockJob():
+                self._link.send(Locked(metadata_lock(job.manner.layout)))
             case LookJob():
                 self._link.send(self._place.look(job))
             case _:

@@ -8,6 +8,7 @@ socket refuses), hung, forbidden, or not where we look.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from reconciler.containerd.calls import Failure, NoAnswerError
@@ -21,6 +22,9 @@ from reconciler.probe.owner import doubt_about_root
 
 DEADLINE: Final = 5.0
 
+ReadLock = Callable[[], Awaitable[Lock]]
+"""Tells who holds the metadata lock. Where others hold very many that takes long."""
+
 _WAIVED: Final = Containerd(ContainerdState.WAIVED, detail="waived by --without-containerd")
 
 _RIGHT: Final = "; is --root right?"
@@ -32,7 +36,7 @@ async def ask(
     *,
     deadline: float = DEADLINE,
     waived: bool = False,
-    proc: bytes = b"/proc",
+    read_lock: ReadLock | None = None,
     singles: Singles = NOBODY,
 ) -> Containerd:
     """Ask the containerd of a layout; never raises.
@@ -41,7 +45,7 @@ async def ask(
         layout: Where its socket and its metadata lock are.
         deadline: Seconds until it must have begun to answer.
         waived: The caller said that there is no containerd to ask.
-        proc: Where /proc is mounted.
+        read_lock: Tells who holds the lock; without it, it is read here and now.
         singles: Whom to ask for one by one in a namespace whose list does not come soon.
     """
     if waived:
@@ -51,7 +55,7 @@ async def ask(
         told = await client.tell(singles)
         return _known(told.known, told.version)
 
-    return await _ask(layout, deadline, proc, question)
+    return await _ask(layout, deadline, read_lock, question)
 
 
 async def ask_one(
@@ -60,7 +64,7 @@ async def ask_one(
     *,
     deadline: float = DEADLINE,
     waived: bool = False,
-    proc: bytes = b"/proc",
+    read_lock: ReadLock | None = None,
 ) -> Containerd:
     """Ask for one bundle alone; what comes back speaks about no other. Never raises."""
     if waived:
@@ -69,27 +73,34 @@ async def ask_one(
     async def question(client: ContainerdClient) -> Containerd:
         return _known(await client.find(key), "")
 
-    return await _ask(layout, deadline, proc, question)
+    return await _ask(layout, deadline, read_lock, question)
 
 
 async def _ask(
     layout: Layout,
     deadline: float,
-    proc: bytes,
+    read_lock: ReadLock | None,
     question: Callable[[ContainerdClient], Awaitable[Containerd]],
 ) -> Containerd:
     """Ask, and look at the lock before and after it."""
-    before = lock_holder(layout.metadata_lock, proc)
+    read_lock = read_lock or partial(_read_lock, layout)
+    before = await read_lock()
     try:
         said = await question(ContainerdClient(layout.address, deadline))
     except NoAnswerError as error:
-        after = lock_holder(layout.metadata_lock, proc)
+        after = await read_lock()
         return _silent(layout, error, before, after)
-    held = before if before.state is LockState.HELD else lock_holder(layout.metadata_lock, proc)
+    held = before if before.state is LockState.HELD else await read_lock()
+    if held.state is LockState.TOO_MANY:
+        return _none(f"{_lock(layout)} cannot be judged: {held.detail}")
     if held.state in _NOT_HELD:
         # Whoever answers is another containerd, and another one's "not listed" proves nothing.
         return _none(f"{show(layout.address)} answers but nobody holds {_lock(layout)}{_RIGHT}")
     return replace(said, pid=held.pid)
+
+
+async def _read_lock(layout: Layout) -> Lock:
+    return lock_holder(layout.metadata_lock)
 
 
 def _known(known: Known, version: str) -> Containerd:
@@ -116,7 +127,7 @@ def _silent(layout: Layout, error: NoAnswerError, before: Lock, after: Lock) -> 
     match after.state:
         case LockState.HELD:
             return _holding(error, after)
-        case LockState.NONE:
+        case LockState.NONE | LockState.TOO_MANY:
             return _none(f"{error}, and {_lock(layout)} cannot be judged: {after.detail}")
         case LockState.ABSENT:
             return _none(f"{error}, and there is no {_lock(layout)}{_RIGHT}")

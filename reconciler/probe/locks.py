@@ -3,14 +3,21 @@
 A living containerd holds a flock on its metadata file from before it sweeps dead bundles until it
 dies (field-notes section 3). FREE is a proof and is said only where nothing can hide a lock; what
 may be hidden is NONE. Paths and /proc flow in, a :class:`Lock` flows out; no exception escapes.
+
+Anybody may hold locks, and the kernel takes quadratic time to tell of many: a minute for 200,000.
+So whoever is likely to hold it is asked first, by his own descriptors, and the list of all locks is
+read as it comes and within a budget. To be called in a worker.
 """
 
 import os
 import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from reconciler.clock import SystemClock
 from reconciler.kernel import AT_FDCWD, Stat, statx
 from reconciler.model.ids import show
 from reconciler.probe import reach
@@ -28,6 +35,14 @@ Not overlay (its inode is another one), not network or FUSE (locks may be held e
 """
 
 
+BUDGET: Final = 2.0
+"""Seconds that reading the list of locks may take, all passes together."""
+
+_CHUNK: Final = 1 << 16
+_LONGEST: Final = 1 << 12  # bytes of a line
+_MOST_HANDLES: Final = 1 << 16  # of one process
+
+
 class LockState(Enum):
     """Whether somebody holds a lock on a file."""
 
@@ -35,6 +50,7 @@ class LockState(Enum):
     FREE = "free"  # proven: the file is there and nobody holds it
     ABSENT = "no such file"
     NONE = "no answer"
+    TOO_MANY = "too many locks"  # no answer, because somebody holds very many of other files
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +68,25 @@ class Lock:
     detail: str = ""
 
 
-def lock_holder(path: bytes, proc: bytes = b"/proc") -> Lock:
+def lock_holder(
+    path: bytes, proc: bytes = b"/proc", *, likely: Iterable[int] = (), budget: float = BUDGET
+) -> Lock:
     """Tell who holds a lock of any kind on a file.
 
     Args:
         path: The file; symlinks on the way are followed, the file itself may not be one.
         proc: Where /proc is mounted.
+        likely: Pids of processes that may well hold it.
+        budget: Seconds that reading the list of all locks may take.
     """
     if why := reach.trouble(path):
         return Lock(LockState.NONE, detail=why)
     try:
         seen = statx(AT_FDCWD, path)
-        return _holder(path, seen, proc)
+        held = (_held_by(pid, path, seen, proc) for pid in likely)
+        return next(filter(None, held), None) or _holder(path, seen, proc, budget)
+    except _TooManyError:
+        return Lock(LockState.TOO_MANY, detail="there are too many locks to look through")
     except (FileNotFoundError, NotADirectoryError) as error:
         if error.filename == path:
             return Lock(LockState.ABSENT)
@@ -72,18 +95,50 @@ def lock_holder(path: bytes, proc: bytes = b"/proc") -> Lock:
         return Lock(LockState.NONE, detail=str(error))
 
 
-def _holder(path: bytes, seen: Stat, proc: bytes) -> Lock:
+class _TooManyError(Exception):
+    """The budget is used up."""
+
+
+def _held_by(pid: int, path: bytes, seen: Stat, proc: bytes) -> Lock | None:
+    """Find the lock among a process's own descriptors; None proves nothing.
+
+    proc_pid_fdinfo(5) tells the locks of each open file, and costs no more than that process has.
+    """
+    place = os.path.join(proc, b"%d" % pid)
+    name = b"/" + os.path.basename(path)
+    try:
+        for number, handle in enumerate(os.listdir(place + b"/fd")):
+            if number >= _MOST_HANDLES:
+                return None
+            with suppress(FileNotFoundError):  # closed meanwhile
+                if os.readlink(place + b"/fd/" + handle).endswith(name):
+                    data = read_whole(place + b"/fdinfo/" + handle)
+                    said = (line[5:] for line in data.split(b"\n") if line.startswith(b"lock:"))
+                    if (lock := _find(said, seen.ino, {seen.dev})) is not None:
+                        return lock
+    except OSError:
+        return None
+    return None
+
+
+def _holder(path: bytes, seen: Stat, proc: bytes, budget: float) -> Lock:
     if not stat.S_ISREG(seen.mode):
         return Lock(LockState.NONE, detail=f"{show(path)} is not a regular file")
+    clock = SystemClock()
+    until = clock.monotonic() + budget
+
+    def is_late() -> bool:
+        return clock.monotonic() > until
+
     devices = {seen.dev}
-    if (lock := _look_up(seen.ino, devices, proc)) is not None:
+    if (lock := _look_up(seen.ino, devices, proc, is_late)) is not None:
         return lock
     device, fstype = _filesystem(seen.mount_id, proc)
     devices.add(device)  # btrfs: locks show the filesystem's device, stat the subvolume's
     # The kernel gives /proc/locks in pages. If an earlier lock goes away between two of them, the
     # next one is skipped; so a lock is taken to be absent only when two passes missed it.
     for _ in range(2):
-        if (lock := _look_up(seen.ino, devices, proc)) is not None:
+        if (lock := _look_up(seen.ino, devices, proc, is_late)) is not None:
             return lock
     return _absence(path, seen, fstype, proc)
 
@@ -103,13 +158,42 @@ def _absence(path: bytes, seen: Stat, fstype: str, proc: bytes) -> Lock:
     return Lock(LockState.FREE)
 
 
-def _look_up(inode: int, devices: set[int], proc: bytes) -> Lock | None:
+def _look_up(
+    inode: int, devices: set[int], proc: bytes, is_late: Callable[[], bool]
+) -> Lock | None:
+    """Look through the list of all locks, no further than to the one that is looked for.
+
+    Raises:
+        ValueError: A line is not as expected; the kernel has learnt to say something else.
+        _TooManyError: It took too long.
+    """
+    return _find(_lines(os.path.join(proc, b"locks"), is_late), inode, devices)
+
+
+def _lines(path: bytes, is_late: Callable[[], bool]) -> Iterator[bytes]:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        rest = b""
+        while data := os.read(fd, _CHUNK):
+            if is_late():
+                raise _TooManyError
+            *lines, rest = (rest + data).split(b"\n")
+            yield from lines
+            if len(rest) > _LONGEST:
+                raise ValueError("a line without end")
+        if rest:
+            yield rest
+    finally:
+        os.close(fd)
+
+
+def _find(lines: Iterable[bytes], inode: int, devices: set[int]) -> Lock | None:
     """Find the lock on an inode: ``1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF``.
 
     Raises:
         ValueError: A line is not like that; the kernel has learnt to say something else.
     """
-    for line in read_whole(os.path.join(proc, b"locks")).splitlines():
+    for line in lines:
         _, kind, *rest = line.split()
         if kind == b"->":
             continue  # waits for a lock

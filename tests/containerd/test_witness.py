@@ -40,7 +40,7 @@ def lock(monkeypatch: pytest.MonkeyPatch) -> Say:
     def say(*looks: Lock) -> None:
         left = list(looks)
         monkeypatch.setattr(
-            witness, "lock_holder", lambda path, proc: left.pop(0) if left[1:] else left[0]
+            witness, "lock_holder", lambda path: left.pop(0) if left[1:] else left[0]
         )
 
     return say

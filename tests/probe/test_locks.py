@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.probe import locks
 from reconciler.probe.locks import Lock, LockState, lock_holder
+from tests.support import hostile
 from tests.support.deadfuse import dead_fuse
 from tests.support.fake_containerd import held
 from tests.support.forked import in_a_child
+from tests.support.lag import Stopwatch
 from tests.support.mountns import overlay, private_mounts, tmpfs
 
 INITIAL = "pid:[4026531836]"
@@ -237,3 +240,55 @@ def test_a_lock_on_a_dead_filesystem_is_no_answer_and_no_wait(tmp_path: Path) ->
 def _look(path: Path) -> Lock:
     signal.alarm(5)
     return lock_holder(os.fsencode(path))
+
+
+# ------------------------------------------------------------------------- locks of anybody
+
+
+def test_whoever_is_likely_to_hold_it_is_asked_first(file: Path) -> None:
+    """The list of all locks is not even opened: it may be without end."""
+    with held(file) as pid:
+        found = lock_holder(os.fsencode(file), likely=(os.getpid(), pid), budget=0.0)
+    assert found == Lock(LockState.HELD, pid)
+
+
+def test_one_that_does_not_hold_it_proves_nothing(file: Path) -> None:
+    handle = file.open("rb")
+    with handle, held(file) as pid:
+        assert lock_holder(os.fsencode(file), likely=(os.getpid(),)).pid == pid
+
+
+def test_a_list_that_takes_too_long_is_no_answer(file: Path) -> None:
+    found = lock_holder(os.fsencode(file), budget=-1.0)
+    assert found.state is LockState.TOO_MANY
+    assert "too many locks" in found.detail
+
+
+def test_the_list_is_read_no_further_than_to_the_lock(proc: FakeProc) -> None:
+    proc.locks(f"1: FLOCK  ADVISORY  WRITE 4711 {place(proc.file)} 0 EOF\n" + "gibberish\n" * 10)
+    assert proc.ask() == Lock(LockState.HELD, 4711)
+
+
+@pytest.mark.parametrize("size", [1, 54, 55, 56, 4096])
+def test_lines_are_read_whole_wherever_a_read_ends(
+    proc: FakeProc, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "_CHUNK", size)
+    other = "9: FLOCK  ADVISORY  WRITE 7 00:01:1 0 EOF\n"
+    proc.locks(other * 20 + f"1: FLOCK  ADVISORY  WRITE 4711 {place(proc.file)} 0 EOF\n" + other)
+    assert proc.ask() == Lock(LockState.HELD, 4711)
+
+
+def test_a_line_without_end_is_no_answer(proc: FakeProc) -> None:
+    proc.locks("x" * (1 << 20))
+    assert proc.ask().state is LockState.NONE
+
+
+@pytest.mark.fault("300,000 POSIX locks")
+def test_many_locks_of_somebody_cost_a_bounded_time(tmp_path: Path, file: Path) -> None:
+    with hostile.attacked(hostile.many_locks, 60_000):
+        watch = Stopwatch()
+        assert lock_holder(os.fsencode(file), budget=0.1).state is LockState.TOO_MANY
+        with held(file) as pid:
+            assert lock_holder(os.fsencode(file), likely=(pid,), budget=0.1).pid == pid
+        assert watch.read() < 1.0

@@ -14,7 +14,9 @@ from reconciler.probe.commands import CommandLines
 from reconciler.probe.sweep import sweep, users_of
 from tests.probe.test_sweep import KEY, SHIM, FakeProc
 from tests.probe.world import World, end
+from tests.support import hostile
 from tests.support.lag import Stopwatch
+from tests.support.mountns import private_mounts
 
 pytestmark = pytest.mark.safety
 
@@ -192,3 +194,38 @@ def test_a_real_shim_is_found_however_many_pretend(world: World) -> None:
     assert pretenders.isdisjoint(shim.pid for shim in found.shims)
     end(pid)
     assert key not in {shim.key for shim in sweep().shims}
+
+
+@pytest.mark.fault("one process in D state")
+@private_mounts
+def test_a_shim_stuck_in_the_kernel_is_named_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    """As on a node where `ps` hangs."""
+    with hostile.silent(tmp_path, privileged=True) as pid:
+        watch = Stopwatch()
+        lines = CommandLines()
+        found = sweep(commands=lines)
+        assert found.answered
+        assert UnreadProcess(pid, None) in found.unread
+        assert UnreadProcess(pid, None) in sweep(commands=lines).unread
+        assert watch.read() < 2 * commands.PATIENCE
+
+
+@pytest.mark.fault("a process whose cmdline cannot be read at all")
+@private_mounts
+def test_somebody_stuck_who_calls_himself_a_shim_costs_nothing(tmp_path: Path) -> None:
+    with hostile.silent(tmp_path) as pid:
+        watch = Stopwatch()
+        found = sweep()
+        assert found.answered
+        assert pid not in {one.pid for one in found.unread}
+        assert watch.read() < commands.PATIENCE
+
+
+@pytest.mark.fault("argv of gigabytes")
+def test_a_command_line_of_gigabytes_costs_nothing() -> None:
+    with hostile.attacked(hostile.endless_words, 64) as pid:
+        watch = Stopwatch()
+        found = sweep()
+        assert found.answered
+        assert pid not in {one.pid for one in found.unread}
+        assert watch.read() < 1

@@ -102,7 +102,15 @@ WATCHING: Final = {
     "1,000 creations and deletions a second": "nothing lost",
 }
 
+HOSTILE: Final = {
+    "argv of gigabytes": "not read",
+    "a process whose cmdline cannot be read at all": "not asked",
+    "300,000 POSIX locks": "containerd found by its descriptors; the list has a budget",
+}
+"""By an unprivileged user, beside a pile that is being cleaned."""
+
 SICK: Final = {
+    "one process in D state": "named; only what it could serve is unknown",
     "a file names a place on a dead filesystem": "no answer, by name; the loop turns, others go on",
     "a shared directory on a dead filesystem": "no answer; the loop turns, an end is an end",
     "wedged shims beside dead bundles": "named; the dead are cleaned, the wedged left alone",
@@ -175,6 +183,7 @@ ROWS: Final = {
     **MOUNTS,
     **LIVENESS,
     **WATCHING,
+    **HOSTILE,
     **SICK,
     **DAEMON,
     **OWNERSHIP,
