@@ -22,6 +22,7 @@ class ExitCode(IntEnum):
     LEFTOVERS = 10
     BAD_JOURNAL = 65
     NO_CONTAINERD = 69
+    NO_WORKER = 70
     BLOCKED = 75
     REFUSED = 77
     CONFIG = 78
@@ -41,6 +42,7 @@ _MEANINGS: Final = {
     ExitCode.LEFTOVERS: "leftovers (`scan --exit-code`)",
     ExitCode.BAD_JOURNAL: "bad journal",
     ExitCode.NO_CONTAINERD: "containerd needed and not reachable",
+    ExitCode.NO_WORKER: "no worker could look; start it again",
     ExitCode.BLOCKED: "something stayed blocked",
     ExitCode.REFUSED: "no permission or a guard refused",
     ExitCode.CONFIG: "configuration",
@@ -90,6 +92,12 @@ class NoContainerdError(ReconcilerError):
     """containerd is needed and cannot be reached."""
 
     code = ExitCode.NO_CONTAINERD
+
+
+class NoWorkerError(ReconcilerError):
+    """No worker could look, which may be otherwise a moment later."""
+
+    code = ExitCode.NO_WORKER
 
 
 class NoDaemonError(ReconcilerError):

@@ -53,6 +53,7 @@ from reconciler.model.observations import (
     Observation,
     Refusal,
     Stamp,
+    is_transient,
 )
 from reconciler.model.outcome import Outcome
 from reconciler.nodesource import NodeSource
@@ -63,6 +64,9 @@ from reconciler.stages import Listeners, supervised
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
+
+AGAIN: Final = 5.0
+"""Seconds until the guards are checked again where no worker could say where we stand."""
 
 SLICE: Final = 0.02
 """Longest time spent on close looks before the loop turns, in seconds."""
@@ -83,6 +87,7 @@ class Loop:
         self._stages = stages = supervised(stages)
         self._relist = relist
         self._relist_at = float("inf")
+        self._guards_at = float("inf")
         self._inbox: deque[tuple[Stamp, Observation]] = deque()
         self._looks: dict[BundleKey, HintKind] = {}
         self._helpers = Helpers(stages.eyes.others, self._looks, self._hear_of_look)
@@ -179,6 +184,9 @@ class Loop:
         if stamp.mono >= self._relist_at:
             self._relist_at = self._next_relist(stamp.mono)
             self._take(stamp, Doubt(DoubtKind.TIMER))
+        if stamp.mono >= self._guards_at:
+            self._guards_at = float("inf")
+            self._errand(self._check_guards)
         while self._listings:
             self._list(*self._listings.popitem())
         for _ in range(self._helpers.missing):
@@ -193,8 +201,8 @@ class Loop:
 
     async def _wait(self) -> None:
         bell = self._bell = anyio.Event()
-        deadline = self.engine.deadline
-        until = self._relist_at if deadline is None else min(deadline, self._relist_at)
+        deadline, timer = self.engine.deadline, min(self._relist_at, self._guards_at)
+        until = timer if deadline is None else min(deadline, timer)
         await self._stages.clock.wait(bell, None if until == float("inf") else until)
 
     def _is_idle(self) -> bool:
@@ -328,6 +336,8 @@ class Loop:
         async with self._checking:  # or an older answer could replace a newer one
             self._refused = await self._stages.guards.check()
             self.emit(GuardsChecked(self._refused))
+            again = self._stages.clock.monotonic() + AGAIN
+            self._guards_at = again if is_transient(self._refused) else float("inf")
 
     async def _hear_node(self, key: BundleKey) -> Node:
         """Have a fresh word of the witnesses, and the engine have heard it: brakes hang on it."""

@@ -119,3 +119,22 @@ async def test_an_older_answer_of_the_guards_does_not_replace_a_newer_one(rig: R
     rig.loop = Loop(rig.engine, replace(rig.loop._stages, guards=guards), relist=300.0)
     await rig.run_for(120)
     assert rig.hands.cleaned == []
+
+
+class NobodyAtFirst(FakeGuards):
+    """No worker could say where we stand, the first few times."""
+
+    @override
+    async def check(self) -> tuple[Refusal, ...]:
+        await super().check()
+        return (Refusal(Guard.WORKER, "nobody"),) if self.checks <= 3 else ()
+
+
+@pytest.mark.safety
+async def test_where_no_worker_could_look_the_guards_are_checked_again_soon(rig: Rig) -> None:
+    guards = NobodyAtFirst()
+    rig.loop = Loop(rig.engine, replace(rig.loop._stages, guards=guards), relist=36000.0)
+    rig.eyes.tree[key()] = dead()
+    await rig.run_for(60)
+    assert [who for _, who in rig.hands.cleaned] == [key()]
+    assert guards.checks <= 6

@@ -41,7 +41,8 @@ def unmeasured() -> tuple[Refusal, ...]:
         Refusal(
             Guard.WORKER,
             "no worker could say where it stands, so nothing is known to be safe; "
-            "look above for why it ended, and at the limits on processes and memory",
+            "it is tried again; if it stays so, look above for why it ended, and at the limits on "
+            "processes and memory",
         ),
     )
 

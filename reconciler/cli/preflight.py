@@ -8,10 +8,10 @@ import os
 
 from reconciler.cli.output import Output
 from reconciler.cli.work import Found
-from reconciler.errors import ReconcilerError, RefusedError
+from reconciler.errors import NoWorkerError, ReconcilerError, RefusedError
 from reconciler.model.ids import show
 from reconciler.model.layout import Layout
-from reconciler.model.observations import Listed
+from reconciler.model.observations import Listed, Refusal, is_transient
 from reconciler.probe.checks import ProblemKind, check_tree
 
 
@@ -37,6 +37,13 @@ def check_state(layout: Layout, *, may_be_missing: bool = False) -> None:
             raise ReconcilerError(problem.what, problem.hint)
 
 
+def check_guards(refused: tuple[Refusal, ...]) -> None:
+    """Raise if a guard refuses."""
+    if refused:
+        what = "; ".join(refusal.reason for refusal in refused)
+        raise NoWorkerError(what) if is_transient(refused) else RefusedError(what)
+
+
 def check_listing(listed: Listed, layout: Layout) -> None:
     """Raise if the state tree could not be listed after all."""
     if not listed.answered:
@@ -51,6 +58,10 @@ def complain_of_silence(found: Found, output: Output) -> None:
             "check --address and --root, or say --without-containerd"
         )
     sweep = found.node.sweep
+    if not sweep.answered and found.blind:
+        output.complain(
+            "no worker could tell which processes run, so nothing is known to be dead; run it again"
+        )
     for one in sweep.unread:
         whose = "any bundle" if one.key is None else str(one.key)
         output.complain(

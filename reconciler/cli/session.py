@@ -15,11 +15,11 @@ import anyio
 from reconciler.assembly import Setup, acts, opened
 from reconciler.cli.display import Heading, Shown, foreground
 from reconciler.cli.output import Output
+from reconciler.cli.preflight import check_guards
 from reconciler.cli.watching import Ended, Plan, Story
 from reconciler.cli.watching import watch as watch_stages
 from reconciler.cli.work import Found, clean_once, look_once, observing
 from reconciler.decide.policy import Policies
-from reconciler.errors import RefusedError
 from reconciler.journal.recorder import Options, recording
 from reconciler.journal.snapshot import Snapshot
 from reconciler.model.evidence import PartialLook
@@ -147,8 +147,7 @@ def watch(setup: Setup, output: Output, how: Foreground) -> int:
         return ended
 
     ended = _run(work)
-    if ended.refused:
-        raise RefusedError("; ".join(refusal.reason for refusal in ended.refused))
+    check_guards(ended.refused)
     return ended.code
 
 

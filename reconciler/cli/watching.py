@@ -16,7 +16,13 @@ from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies
 from reconciler.errors import ExitCode
 from reconciler.loop import Loop
-from reconciler.model.observations import GuardsChecked, Observation, Refusal, Stamp
+from reconciler.model.observations import (
+    GuardsChecked,
+    Observation,
+    Refusal,
+    Stamp,
+    is_transient,
+)
 from reconciler.ports import Listener, Stages
 
 Story = Callable[[Loop], Awaitable[None]]
@@ -63,6 +69,8 @@ class Ended:
         """The exit code: as a shell reports a signal, else as the table of codes says."""
         if self.signal is not None:
             return 128 + self.signal
+        if is_transient(self.refused):
+            return ExitCode.NO_WORKER
         if self.refused or self.unread:
             return ExitCode.REFUSED
         return ExitCode.BLOCKED if self.stayed else ExitCode.DONE

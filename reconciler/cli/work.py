@@ -16,7 +16,7 @@ from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies
 from reconciler.decide.views import BundleView
 from reconciler.loop import Loop
-from reconciler.model.evidence import Node, TaskState
+from reconciler.model.evidence import Answer, Node, TaskState
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
     GuardsChecked,
@@ -105,6 +105,17 @@ class Found:
         """Whether anything cannot be judged because containerd gives no answer."""
         return any(
             view.judgement.verdict is Verdict.UNKNOWN and view.facts.task is TaskState.NONE
+            for view in self.views
+        )
+
+    @property
+    def blind(self) -> bool:
+        """Whether anything cannot be judged because nobody could tell which processes run."""
+        sweep = self.node.sweep
+        if sweep.answered and all(one.key is not None for one in sweep.unread):
+            return False
+        return any(
+            view.judgement.verdict is Verdict.UNKNOWN and view.facts.helper is Answer.NONE
             for view in self.views
         )
 

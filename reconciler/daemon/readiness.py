@@ -10,6 +10,7 @@ from reconciler.model.observations import (
     Observation,
     Refusal,
     Stamp,
+    is_transient,
 )
 
 
@@ -17,7 +18,8 @@ class Readiness:
     """Hears the run and knows when it is ready to be relied on.
 
     A daemon that is to enforce and that a guard refuses at the start is stopped: a unit that looks
-    healthy and removes nothing would be worse.
+    healthy and removes nothing would be worse. Where only no worker could look it is not: that is
+    tried again, and until then it is not ready.
 
     Args:
         enforce: Whether anything is to be removed.
@@ -39,6 +41,7 @@ class Readiness:
         self._listed = False
         self._answered = False
         self._refused: tuple[Refusal, ...] | None = None
+        self._judged = False
 
     def observed(self, stamp: Stamp, observation: Observation) -> None:
         """Take in what was learnt."""
@@ -48,9 +51,10 @@ class Readiness:
                 self._listed = True
                 self._answered = answered
             case GuardsChecked(refused=refused):
-                if self._refused is None and refused and self.enforce:
+                if not self._judged and refused and self.enforce and not is_transient(refused):
                     self.refused_at_start = refused
                     self.stop()
+                self._judged = self._judged or not is_transient(refused)
                 self._refused = refused
             case _:
                 return

@@ -32,7 +32,7 @@ from reconciler.daemon.readiness import Readiness
 from reconciler.daemon.reloading import Reached, Reloader
 from reconciler.daemon.telling import Teller
 from reconciler.decide.engine import Engine
-from reconciler.errors import ReconcilerError, RefusedError
+from reconciler.errors import NoWorkerError, RefusedError
 from reconciler.loop import Loop
 from reconciler.model.observations import Stamp
 from reconciler.settings.load import Loaded
@@ -108,7 +108,7 @@ async def serve(start: Start) -> None:
     if refused:
         raise RefusedError("; ".join(one.reason for one in refused))
     if service.crippled:
-        raise ReconcilerError(
+        raise NoWorkerError(
             "the process that makes the workers has ended, and no other can be made",
             "have the service manager start the daemon again",
         )

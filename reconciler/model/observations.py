@@ -154,6 +154,11 @@ class Refusal:
         return self.reason
 
 
+def is_transient(refused: tuple[Refusal, ...]) -> bool:
+    """Tell whether nothing but a worker that could not look keeps us from acting."""
+    return bool(refused) and all(one.guard is Guard.WORKER for one in refused)
+
+
 @dataclass(frozen=True, slots=True)
 class GuardsChecked:
     """Whether the guards let us act, and the reasons of those that do not."""

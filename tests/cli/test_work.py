@@ -10,12 +10,25 @@ from reconciler.assembly import Setup
 from reconciler.cli.commands import clean as cleaning
 from reconciler.cli.commands.explain import find
 from reconciler.cli.commands.scan import shape
+from reconciler.cli.options import Form
 from reconciler.cli.output import Output
-from reconciler.cli.preflight import check_listing, complain_of_absence, complain_of_silence
+from reconciler.cli.preflight import (
+    check_guards,
+    check_listing,
+    complain_of_absence,
+    complain_of_silence,
+)
+from reconciler.cli.watching import Ended
 from reconciler.cli.work import clean_once, look_once
 from reconciler.decide.decisions import Verdict
 from reconciler.decide.policy import Match, Policies, Policy, Rule
-from reconciler.errors import ExitCode, NoContainerdError, ReconcilerError, RefusedError
+from reconciler.errors import (
+    ExitCode,
+    NoContainerdError,
+    NoWorkerError,
+    ReconcilerError,
+    RefusedError,
+)
 from reconciler.model.evidence import (
     Containerd,
     ContainerdState,
@@ -28,6 +41,7 @@ from reconciler.model.evidence import (
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Guard, Hidden, Listed, NodeLooked, Refusal
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
+from reconciler.model.unread import UnreadProcess
 from reconciler.probe.narrow import NarrowEyes
 from tests.cli.conftest import FakeNode
 from tests.decide.world import dead, key, orphaned, running
@@ -324,3 +338,49 @@ async def test_looking_waits_for_the_answer_about_what_was_seen_after_the_questi
     heard = [said.since for _, said in node.memory.observations if isinstance(said, NodeLooked)]
     assert len(seen) == 20
     assert heard[-1] >= seen[-1]
+
+
+# ------------------------------------------------------------------------- nobody could look
+
+UNREAD = UnreadProcess(7)
+
+
+@pytest.mark.safety
+@pytest.mark.parametrize("sweep", [Sweep(), Sweep(answered=True, unread=(UNREAD,))])
+async def test_a_clean_that_could_not_look_does_not_end_as_if_there_were_nothing_to_do(
+    node: FakeNode, sweep: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node.witnesses.node = replace(node.witnesses.node, sweep=sweep)
+    found = await clean_once(node.stages, ENFORCE)
+    assert node.hands.cleaned == []
+    done = cleaning.cleaned(found, Setup())
+    assert cleaning._report(done, Form.TABLE, Output(), found) == ExitCode.NO_WORKER
+    said = capsys.readouterr().err
+    assert "nothing to do" not in said
+    assert "process 7 may be" in said if sweep.answered else "no worker could tell" in said
+
+
+@pytest.mark.safety
+async def test_one_that_does_not_answer_is_named_and_the_rest_is_cleaned(
+    node: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node.eyes.tree[key("ns/other")] = dead(3)
+    unread = (UnreadProcess(7, key("ns/dead")),)
+    node.witnesses.node = replace(node.witnesses.node, sweep=Sweep(answered=True, unread=unread))
+    found = await clean_once(node.stages, ENFORCE)
+    assert [who for _, who in node.hands.cleaned] == [key("ns/other")]
+    complain_of_silence(found, Output())
+    assert "process 7 may be the shim of ns/dead" in capsys.readouterr().err
+
+
+@pytest.mark.safety
+def test_no_worker_is_an_end_that_is_tried_again() -> None:
+    nobody = Refusal(Guard.WORKER, "nobody")
+    other = Refusal(Guard.INSTANCE, "another")
+    check_guards(())
+    with pytest.raises(NoWorkerError):
+        check_guards((nobody,))
+    with pytest.raises(RefusedError):
+        check_guards((nobody, other))
+    assert Ended(refused=(nobody,)).code == ExitCode.NO_WORKER
+    assert Ended(refused=(other,)).code == ExitCode.REFUSED

@@ -88,11 +88,11 @@ def test_with_what_the_unit_grants_it_is_confined_as_well_and_cleans(
 
 @as_root
 @pytest.mark.kernel
-def test_a_zygote_that_dies_ends_the_daemon_with_1(site: Site, answering: FakeContainerd) -> None:
+def test_a_zygote_that_dies_ends_the_daemon_with_70(site: Site, answering: FakeContainerd) -> None:
     site.write(mode="enforce")
     with running(site) as daemon:
         os.kill(zygote_of(daemon), signal.SIGKILL)
-        assert daemon.process.wait(10) == 1
+        assert daemon.process.wait(10) == 70
         daemon._reader.join()
         assert len(daemon.strange) == 1
         assert daemon.strange[0].startswith(

@@ -8,7 +8,12 @@ from reconciler.assembly import Setup
 from reconciler.cli import render
 from reconciler.cli.options import Command, Form, Globals, without_containerd
 from reconciler.cli.output import Output
-from reconciler.cli.preflight import check_listing, check_state, complain_of_silence
+from reconciler.cli.preflight import (
+    check_guards,
+    check_listing,
+    check_state,
+    complain_of_silence,
+)
 from reconciler.cli.setup import Changes, make_setup
 from reconciler.cli.values import duration
 from reconciler.cli.work import Found
@@ -76,7 +81,7 @@ def clean(  # noqa: PLR0913 - the options
                 output.complain(f"without --dry-run it would be refused: {refusal.reason}")
             return _report(planned(plan, setup), said.form, output, plan)
         if asks:
-            _check_guards(plan)
+            check_guards(plan.refused)
             told = planned(plan, setup, dry_run=False)
             if not told.summary.results[Result.SKIPPED.value]:
                 # Not tried all the same: what falls due meanwhile was never shown.
@@ -87,7 +92,7 @@ def clean(  # noqa: PLR0913 - the options
     if done.signal is not None:
         return _interrupted(done.signal, done, setup, said.form, output)
     check_listing(done.listed, setup.layout)
-    _check_guards(done)
+    check_guards(done.refused)
     return _report(cleaned(done, setup), said.form, output, done)
 
 
@@ -134,6 +139,8 @@ def exit_code(done: shapes.Clean, found: Found) -> ExitCode:
         return ExitCode.ERROR
     if found.containerd_missing:
         return ExitCode.NO_CONTAINERD
+    if found.blind:
+        return ExitCode.NO_WORKER
     if results & {Result.BLOCKED.value, Result.HELD.value}:
         return ExitCode.BLOCKED
     return ExitCode.DONE
@@ -156,11 +163,6 @@ def _check_down(found: Found) -> None:
         raise NoContainerdError(
             f"cannot tell whether containerd runs: {said.detail}", "is --root right?"
         )
-
-
-def _check_guards(found: Found) -> None:
-    if found.refused:
-        raise RefusedError("; ".join(refusal.reason for refusal in found.refused))
 
 
 def _agreed(told: shapes.Clean, output: Output) -> bool:
@@ -200,6 +202,6 @@ def _report(done: shapes.Clean, form: Form, output: Output, found: Found) -> int
     for line in render.failures(done):
         output.say(line)
     complain_of_silence(found, output)
-    unsure = found.containerd_missing and not done.results
+    unsure = (found.containerd_missing or found.blind) and not done.results
     output.say(render.clean_summary(done.summary, unsure=unsure))
     return exit_code(done, found)
