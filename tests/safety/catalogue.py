@@ -159,6 +159,7 @@ OWNERSHIP: Final = {
 
 CLIENTS: Final = {
     "flock on every file it may read": "it may read none of ours",
+    "200 slow and 200 fast connections": "health is answered in time, in bounded memory",
     "HTTP garbage": "each gets its answer; nothing fails, no handle is lost",
 }
 

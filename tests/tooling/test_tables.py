@@ -1,0 +1,118 @@
+"""Tables keyed by an enumeration have all of its members, wherever they stand.
+
+Every dict that is written down in the program is read from its source, so none can be forgotten to
+be listed here; one that is incomplete on purpose is named with the reason.
+"""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from types import ModuleType
+from typing import Final
+
+import pytest
+
+import reconciler
+from reconciler.decide.decisions import Phase, Verdict
+from reconciler.model.outcome import Result
+from reconciler.telemetry.records import Level
+
+PARTIAL: Final = {
+    ("cli.commands.clean", "Phase"): "only what is kept back although it is a leftover",
+    ("cli.render", "Result"): "a dry run has another word for one; the others are said as they are",
+    ("decide.views", "Phase"): "only what will happen at some time",
+}
+"""By module and enumeration: why the members that are missing are looked up by nobody."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A dict whose keys are members of one enumeration, or the values of such."""
+
+    module: str
+    line: int
+    kind: type[Enum]
+    keys: frozenset[Enum]
+
+    @property
+    def missing(self) -> set[str]:
+        return {one.name for one in self.kind} - {one.name for one in self.keys}
+
+
+@cache
+def modules() -> tuple[ModuleType, ...]:
+    names = [
+        one.name
+        for one in pkgutil.walk_packages(reconciler.__path__, "reconciler.")
+        if not one.name.endswith(("__main__", "_pb2"))
+    ]
+    return tuple(importlib.import_module(name) for name in names)
+
+
+def member(module: ModuleType, node: ast.expr | None) -> Enum | None:
+    """Give the member that an expression names: ``Result.KILLED`` or ``Result.KILLED.value``."""
+    if isinstance(node, ast.Attribute) and node.attr == "value":
+        node = node.value
+    if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)):
+        return None
+    kind = getattr(module, node.value.id, None)
+    if not (isinstance(kind, type) and issubclass(kind, Enum)):
+        return None
+    return kind.__members__.get(node.attr)
+
+
+def tables(module: ModuleType) -> Iterator[Table]:
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if not isinstance(node, ast.Dict) or not node.keys:
+            continue
+        keys = [member(module, key) for key in node.keys]
+        found = [key for key in keys if key is not None]
+        if len(found) == len(keys) and len({type(key) for key in found}) == 1:
+            yield Table(module.__name__, node.lineno, type(found[0]), frozenset(found))
+
+
+def all_tables() -> list[Table]:
+    return [table for module in modules() for table in tables(module)]
+
+
+def name_of(table: Table) -> tuple[str, str]:
+    return table.module.removeprefix("reconciler."), table.kind.__name__
+
+
+def test_every_table_keyed_by_an_enumeration_is_complete() -> None:
+    found = all_tables()
+    assert len(found) >= 10, "they are found"
+    incomplete = {name_of(one): one for one in found if one.missing}
+    new = {name: one for name, one in incomplete.items() if name not in PARTIAL}
+    assert not new, [f"{one.module}:{one.line} lacks {sorted(one.missing)}" for one in new.values()]
+    assert incomplete.keys() == PARTIAL.keys(), "an exception that is none any more"
+
+
+def test_the_search_finds_what_is_missing() -> None:
+    """The instance: the levels of the log, without the one of a workload that was ended."""
+    from reconciler.telemetry import records
+
+    (levels,) = [one for one in tables(records) if one.kind is Result]
+    assert levels.keys == frozenset(Result)
+    source = "{Result.CLEANED: 1, Result.BLOCKED: 2}"
+    keys = ast.parse(source, mode="eval").body
+    assert isinstance(keys, ast.Dict)
+    assert [member(records, key) for key in keys.keys] == [Result.CLEANED, Result.BLOCKED]
+
+
+@pytest.mark.parametrize("level", Level)
+def test_every_level_has_its_number(level: Level) -> None:
+    assert level.number % 10 == 0
+
+
+def test_everything_that_is_listed_can_be_styled() -> None:
+    from reconciler.cli import styles
+
+    assert styles.VERDICT_STYLES.keys() == {one.value for one in Verdict}
+    assert styles.PHASE_STYLES.keys() == {one.value for one in Phase}
+    assert styles.RESULT_STYLES.keys() == {one.value for one in Result}
