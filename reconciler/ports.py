@@ -60,6 +60,11 @@ class Watcher(Source, Protocol):
         ...
 
     @property
+    def reason(self) -> str:
+        """Why it is not the one it began with, and what to do about it; empty if it is."""
+        ...
+
+    @property
     def relist_hint(self) -> float | None:
         """Seconds between listings that this backend needs, for it may lose events unseen."""
         ...

@@ -309,6 +309,11 @@ class SupervisedWatcher(_Restarted, Watcher):
 
     @property
     @override
+    def reason(self) -> str:
+        return self._watcher.reason
+
+    @property
+    @override
     def relist_hint(self) -> float | None:
         return self._watcher.relist_hint
 

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from reconciler.cli.output import Output
 from reconciler.model.observations import Stamp
-from reconciler.ports import Clock, Emit, Listener, Source
+from reconciler.ports import Clock, Emit, Listener, Source, Watcher
 from reconciler.supervision import Fault
 
 if TYPE_CHECKING:
@@ -49,13 +49,14 @@ class Shown:
 
 
 @contextmanager
-def foreground(
+def foreground(  # noqa: PLR0913 - what is shown, and where
     output: Output,
     heading: Heading,
     clock: Clock,
     backend: Callable[[], str],
     *,
     verbose: int = 0,
+    watcher: Watcher | None = None,
 ) -> Iterator[Shown]:
     """Show a run for as long as the context is open.
 
@@ -65,8 +66,10 @@ def foreground(
         clock: Times the countdowns.
         backend: Names the watch backend in use.
         verbose: How much more to log.
+        watcher: Whose backend the log tells of.
     """
     log = _log(output, verbose)
+    log.watcher = watcher
     viewed = output.on_terminal and not output.quiet
     logged = () if viewed and output.shares_terminal else (log,)
 

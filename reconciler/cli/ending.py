@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 from reconciler.errors import ExitCode, ReconcilerError
+from reconciler.model.ids import printable
 
 _NO_PERMISSION = (errno.EACCES, errno.EPERM)
 _PIPE_CLOSED = 141
@@ -104,7 +105,7 @@ def _world(error: OSError) -> int:
 
 def _complain(line: str) -> None:
     with contextlib.suppress(OSError):
-        click.echo(f"containerd-reconciler: {line}", err=True)
+        click.echo(printable(f"containerd-reconciler: {line}"), err=True)
 
 
 def _one_line(text: str) -> str:

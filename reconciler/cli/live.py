@@ -20,6 +20,7 @@ from reconciler.cli.display import Heading
 from reconciler.cli.picture import STUCK, Picture, Told
 from reconciler.decide.decisions import Judged, Phase, Verdict
 from reconciler.model.evidence import ContainerdState
+from reconciler.model.ids import printable
 from reconciler.model.outcome import Result
 from reconciler.telemetry import words
 from reconciler.telemetry.logs import iso
@@ -41,8 +42,10 @@ _LEVEL_STYLES: Final = {
 def draw(picture: Picture, heading: Heading, backend: str, now: float) -> RenderableType:
     """Draw the picture as of ``now`` (monotonic seconds)."""
     parts: list[RenderableType] = [_status(picture, heading, backend), _counts(picture)]
-    parts += [Text(f"guard: {reason}", "bold red") for reason in picture.refused]
-    parts += [Text(f"brake: {name}: {why}", "magenta") for name, why in picture.brakes.items()]
+    parts += [Text(printable(f"guard: {reason}"), "bold red") for reason in picture.refused]
+    parts += [
+        Text(printable(f"brake: {name}: {why}"), "magenta") for name, why in picture.brakes.items()
+    ]
     parts += _leftovers(picture, now)
     parts += _blocked(picture)
     if picture.recent:
@@ -87,11 +90,11 @@ def _status(picture: Picture, heading: Heading, backend: str) -> Text:
     }[containerd.state]
     mode = ("enforcing", "bold red") if heading.enforce else ("observing", "bold green")
     return Text.assemble(
-        (heading.title, "bold"),
+        (printable(heading.title), "bold"),
         "  ",
         mode,
         f" {heading.tree}",
-        ("  " + said, "dim"),
+        (printable("  " + said), "dim"),
         (f"  watch {backend}", "dim"),
     )
 
@@ -122,7 +125,7 @@ def _leftovers(picture: Picture, now: float) -> list[RenderableType]:
             Text(str(one.key), no_wrap=True),
             Text(one.phase.value or "-", styles.PHASE_STYLES[one.phase.value]),
             _countdown(one, now),
-            Text(one.cause or one.judgement.reason, no_wrap=True),
+            Text(printable(one.cause or one.judgement.reason), no_wrap=True),
         )
     more = len(picture.leftovers) - _ROWS
     rest = [Text(f"and {more:,} more", "dim")] if more > 0 else []
@@ -140,7 +143,7 @@ def _blocked(picture: Picture) -> Iterator[Text]:
         who = ", ".join(f"pid {held.pid} {held.name} ({held.how})" for held in outcome.holders)
         by = f", held by {who}" if who else ""
         reason = outcome.detail or (outcome.reason.value if outcome.reason else "")
-        yield Text(f"blocked {outcome.key}: {reason}{by}", "bold red")
+        yield Text(printable(f"blocked {outcome.key}: {reason}{by}"), "bold red")
 
 
 def _recent(told: Told) -> Text:
@@ -149,8 +152,8 @@ def _recent(told: Told) -> Text:
     who = "" if record.key is None else f" {record.key}"
     return Text.assemble(
         (when + " ", "dim"),
-        (f"{record.event}{who} ", _LEVEL_STYLES[record.level]),
-        _what(record),
+        (printable(f"{record.event}{who} "), _LEVEL_STYLES[record.level]),
+        printable(_what(record)),
         no_wrap=True,
         overflow="ellipsis",
     )

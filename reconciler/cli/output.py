@@ -1,7 +1,8 @@
 """Where output goes: data to standard output, messages to standard error, and in which dress.
 
 Colour, fitting to the window and progress are for terminals only; ``NO_COLOR`` is honoured (by
-rich). A pipe gets plain text with nothing cut off.
+rich). A pipe gets plain text with nothing cut off. Much of what is written was read on the node, so
+whatever passes here is made printable: nothing that a process or a file is called moves a cursor.
 """
 
 import os
@@ -10,10 +11,20 @@ from typing import TYPE_CHECKING
 
 import click
 
+from reconciler.model.ids import printable
+from reconciler.telemetry import words
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from reconciler.cli.table import Table
+
+
+def printable_lines(text: str) -> str:
+    """Make text printable that has lines of its own."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 class Output:
@@ -53,8 +64,12 @@ class Output:
         return self.messages_on_terminal and not self.quiet
 
     def data(self, text: str) -> None:
-        """Write data as it is."""
-        sys.stdout.write(text)
+        """Write data, a line each."""
+        sys.stdout.write(printable_lines(text))
+
+    def json(self, text: str) -> None:
+        """Write JSON; what cannot be printed is written as JSON has it, so nothing is lost."""
+        sys.stdout.write(words.printable_json(text))
 
     def table(self, table: "Table", *, to_messages: bool = False) -> None:
         """Write a table; as it is, for the terminal to fold, where the window is far too narrow."""
@@ -69,11 +84,11 @@ class Output:
     def say(self, line: str) -> None:
         """Write a message, unless told to be quiet."""
         if not self.quiet:
-            click.echo(line, err=True)
+            click.echo(printable(line), err=True)
 
     def complain(self, line: str) -> None:
         """Write what is wrong, also if told to be quiet."""
-        click.echo(f"containerd-reconciler: {line}", err=True)
+        click.echo(printable(f"containerd-reconciler: {line}"), err=True)
 
     def ask(self, question: str) -> bool:
         """Ask for a yes; anything else is a no."""
@@ -81,9 +96,9 @@ class Output:
 
     def console(self, *, to_messages: bool = False) -> "Console":
         """Make a rich console on one of the streams."""
-        from rich.console import Console
+        from reconciler.cli.console import PlainConsole
 
-        return Console(stderr=to_messages, highlight=False, emoji=False, markup=False)
+        return PlainConsole(stderr=to_messages, highlight=False, emoji=False, markup=False)
 
     def rich(self, renderable: "RenderableType") -> None:
         """Write something rich as data."""

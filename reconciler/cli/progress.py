@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Self
 import anyio
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn
+from rich.text import Text
 from typing_extensions import override
 
 from reconciler.decide.decisions import Clean, Decision, Judged, Phase
@@ -27,16 +28,28 @@ _INTERVAL = 0.25
 _MANY = 200
 
 
+class _Counts(MofNCompleteColumn):
+    """How many of how many; nothing while there is nothing to count: 0/0 is no progress."""
+
+    @override
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.total else Text()
+
+
 class ProgressLine(Listener, Source):
-    """A bar for looking and one for cleaning; a context manager that clears them at the end."""
+    """A bar for looking and one for cleaning; a context manager that clears them at the end.
+
+    Attributes:
+        bars: What is drawn.
+    """
 
     def __init__(self, console: Console) -> None:
-        self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console
+        self.bars = Progress(
+            TextColumn("{task.description}"), BarColumn(), _Counts(), console=console
         )
-        self._live = Live(self._bars, console=console, transient=True, auto_refresh=False)
-        self._looking = self._bars.add_task("looking", total=None, visible=False)
-        self._cleaning = self._bars.add_task("cleaning", total=0, visible=False)
+        self._live = Live(self.bars, console=console, transient=True, auto_refresh=False)
+        self._looking = self.bars.add_task("looking", total=None, visible=False)
+        self._cleaning = self.bars.add_task("cleaning", total=0, visible=False)
         self._begun = 0
         self._ended: set[BundleKey] = set()
         self._drawn = 0.0
@@ -61,13 +74,13 @@ class ProgressLine(Listener, Source):
         match observation:
             case Listed(namespace=None, bundles=bundles):
                 many = len(bundles) >= _MANY
-                self._bars.update(self._looking, total=len(bundles), completed=0, visible=many)
+                self.bars.update(self._looking, total=len(bundles), completed=0, visible=many)
             case Looked():
-                self._bars.advance(self._looking)
+                self.bars.advance(self._looking)
             case Outcome(key=key):
                 # One that stays is tried again; that is no second one.
                 self._ended.add(key)
-                self._bars.update(self._cleaning, completed=len(self._ended))
+                self.bars.update(self._cleaning, completed=len(self._ended))
             case _:
                 return
         self._draw(stamp.mono)
@@ -78,11 +91,11 @@ class ProgressLine(Listener, Source):
         match decision:
             case Judged(phase=Phase.WAITING) if not self._begun:
                 what = "waiting for the second look"
-                self._bars.update(self._cleaning, description=what, total=None, visible=True)
+                self.bars.update(self._cleaning, description=what, total=None, visible=True)
             case Clean(attempt=1):
                 self._begun += 1
                 what = "cleaning"
-                self._bars.update(self._cleaning, description=what, total=self._begun, visible=True)
+                self.bars.update(self._cleaning, description=what, total=self._begun, visible=True)
             case _:
                 return
 

@@ -136,9 +136,13 @@ def watch(setup: Setup, output: Output, how: Foreground) -> int:
             )
 
             def backend() -> str:
-                return "nothing" if watcher is None else watcher.backend
+                if watcher is None:
+                    return "nothing"
+                return f"{watcher.backend}: {watcher.reason}" if watcher.reason else watcher.backend
 
-            with foreground(output, heading, stages.clock, backend, verbose=how.verbose) as shown:
+            with foreground(
+                output, heading, stages.clock, backend, verbose=how.verbose, watcher=watcher
+            ) as shown:
                 watch.report = shown.report or watch.report
                 ended = await watch_stages(_shown(stages, shown, watch), plan, how.listeners)
         for recorder in recorders:

@@ -14,7 +14,7 @@ import click
 from reconciler.assembly import Setup, setup_from
 from reconciler.cli.options import Globals
 from reconciler.errors import UsageError
-from reconciler.model.ids import unshow
+from reconciler.model.ids import printable, unshow
 from reconciler.settings.load import COMMAND_LINE, Flag, Loaded, load
 from reconciler.settings.problems import SettingsError
 from reconciler.settings.schema import Mode
@@ -57,7 +57,7 @@ def make_setup(
     loaded = load_layers(said, changes, environ=environ)
     if not said.quiet:
         for hint in loaded.hints:
-            click.echo(f"containerd-reconciler: {hint}", err=True)
+            click.echo(printable(f"containerd-reconciler: {hint}"), err=True)
     setup = setup_from(loaded)
     policies = setup.policies
     if changes.once:

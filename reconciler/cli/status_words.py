@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from reconciler.cli import render
 from reconciler.cli.table import Table
+from reconciler.model.ids import printable
 from reconciler.telemetry import words
 from reconciler.telemetry.shapes import Bundle
 from reconciler.telemetry.status import Status
@@ -44,6 +45,13 @@ def alarms(told: Status) -> Iterator[str]:
         yield f"configuration refused, the old one is in force: {told.config.error}"
     if told.journal is not None and told.journal.lost:
         yield f"the journal misses {told.journal.lost} records: {told.journal.trouble}"
+    yield from _own_alarms(told)
+
+
+def _own_alarms(told: Status) -> Iterator[str]:
+    """Say what is wrong with the daemon itself, and not with what it sees."""
+    if told.backend_trouble:
+        yield f"watch: {told.backend_trouble}"
     for endpoint in told.endpoints:
         if endpoint.trouble:
             yield f"{endpoint.key}: {endpoint.trouble}"
@@ -84,8 +92,8 @@ def picture(told: Status, trouble: str = "") -> "RenderableType":
     from rich.text import Text
 
     first, counts, *wrong = lines(told)
-    parts: list[RenderableType] = [Text(first, "bold"), Text(counts)]
-    parts += [Text(line, "bold red") for line in ([trouble] if trouble else []) + wrong]
+    parts: list[RenderableType] = [Text(printable(first), "bold"), Text(printable(counts))]
+    parts += [Text(printable(line), "bold red") for line in ([trouble] if trouble else []) + wrong]
     for table in tables(told, most=_ROWS):
         parts += [Text(), table.rich()]
     more = told.omitted + max(0, len(told.bundles) - _ROWS)

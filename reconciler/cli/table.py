@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from reconciler.model.ids import printable
+
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
@@ -18,10 +20,15 @@ _LEAST: Final = 13
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell."""
+    """One cell; whatever its text is made of, it is printable in a table."""
 
     text: str
     style: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The text as it is laid out."""
+        return printable(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +93,7 @@ class Table:
         for row in self.rows:
             table.add_row(
                 *(
-                    Text(cell.text, cell.style, no_wrap=column.shortens or None)
+                    Text(cell.shown, cell.style, no_wrap=column.shortens or None)
                     for cell, column in zip(row, self.columns, strict=True)
                 )
             )
@@ -94,7 +101,7 @@ class Table:
 
     def _texts(self) -> list[list[str]]:
         texts = [[column.name for column in self.columns]]
-        return texts + [[cell.text for cell in row] for row in self.rows]
+        return texts + [[cell.shown for cell in row] for row in self.rows]
 
     def _widths(self) -> list[int]:
         return [max(map(len, column)) for column in zip(*self._texts(), strict=True)]

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Final
 
 import anyio
-import msgspec
 
+from reconciler.model.ids import printable
 from reconciler.supervision import Supervisor
 from reconciler.telemetry import page
 from reconciler.telemetry.http import FAILED, Request, Response, Route
 from reconciler.telemetry.metrics import CONTENT_TYPE, Metrics
 from reconciler.telemetry.status import Status
+from reconciler.telemetry.words import to_json
 
 LIVE_WITHIN: Final = 2.0
 """Seconds within which a living loop turns, however busy it is."""
@@ -111,13 +112,13 @@ def routes(desk: Desk, *, orders: bool) -> Mapping[tuple[str, str], Route]:
         return Response(b"the loop does not turn\n", 503)
 
     async def ready(request: Request) -> Response:
-        return _readiness(desk.checks(), verbose="verbose" in _keys(request.query))
+        return readiness(desk.checks(), verbose="verbose" in _keys(request.query))
 
     def metrics() -> Response:
         return Response(desk.metrics.render(), content_type=CONTENT_TYPE)
 
     def status() -> Response:
-        return Response(msgspec.json.encode(desk.status()), content_type=JSON)
+        return Response(to_json(desk.status()), content_type=JSON)
 
     def front() -> Response:
         return Response(
@@ -131,7 +132,7 @@ def routes(desk: Desk, *, orders: bool) -> Mapping[tuple[str, str], Route]:
 
     async def reload(_: Request) -> Response:
         trouble = await desk.reload()
-        return Response(f"{trouble or 'ok'}\n".encode(), 422 if trouble else 200)
+        return Response(f"{printable(trouble) or 'ok'}\n".encode(), 422 if trouble else 200)
 
     served: dict[tuple[str, str], Route] = {
         ("GET", "/livez"): live,
@@ -146,7 +147,8 @@ def routes(desk: Desk, *, orders: bool) -> Mapping[tuple[str, str], Route]:
     return served
 
 
-def _readiness(checks: tuple[Check, ...], *, verbose: bool) -> Response:
+def readiness(checks: tuple[Check, ...], *, verbose: bool) -> Response:
+    """Answer whether all conditions are met, in words that a terminal can show."""
     ok = all(check.ok for check in checks)
     lines = [
         f"[{'+' if check.ok else '-'}]{check.name} {'ok' if check.ok else check.detail}"
@@ -154,7 +156,8 @@ def _readiness(checks: tuple[Check, ...], *, verbose: bool) -> Response:
         if verbose or not check.ok
     ]
     lines.append("readyz check passed" if ok and verbose else "ok" if ok else "not ready")
-    return Response("\n".join([*lines, ""]).encode(), 200 if ok else 503)
+    text = "\n".join([*map(printable, lines), ""])
+    return Response(text.encode(), 200 if ok else 503)
 
 
 def _keys(query: str) -> frozenset[str]:

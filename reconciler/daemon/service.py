@@ -100,6 +100,7 @@ async def serve(start: Start) -> None:
             session = replace(
                 session, stages=replace(session.stages, listeners=(log,), supervisor=watch)
             )
+            log.watcher = session.stages.watcher
             service = _Service(start, session, recorders, confined, doors)
             async with anyio.create_task_group() as tasks:
                 await service.run(tasks, signals)
@@ -279,6 +280,7 @@ class _Service:
             mode=self._mode,
             pid=os.getpid(),
             backend=self._watcher.backend if self._watcher else "none",
+            backend_trouble=self._watcher.reason if self._watcher else "",
             uptime_seconds=stamp.mono - self._began,
             ready=all(check.ok for check in self.readiness.checks()),
             config=self._configuration.status,

@@ -8,12 +8,12 @@ same news are withheld for a while and counted.
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-import msgspec
 from typing_extensions import override
 
 from reconciler.decide.decisions import Decision
-from reconciler.model.observations import Observation, Stamp
-from reconciler.ports import Listener
+from reconciler.model.ids import printable
+from reconciler.model.observations import Doubt, DoubtKind, Observation, Stamp
+from reconciler.ports import Listener, Watcher
 from reconciler.supervision import Fault
 from reconciler.telemetry import records
 from reconciler.telemetry.lean import (
@@ -26,14 +26,20 @@ from reconciler.telemetry.lean import (
 from reconciler.telemetry.records import Record
 from reconciler.telemetry.repeats import Repeats
 from reconciler.telemetry.sink import DescriptorSink, Sink
+from reconciler.telemetry.words import printable_json, to_json
 
 STDERR = 2
 
 
 class LogListener(Listener):
-    """Logs what goes through the loop."""
+    """Logs what goes through the loop.
 
-    def __init__(self, logger: FilteringBoundLogger) -> None:
+    Attributes:
+        watcher: Is asked which backend works, and why, when that has changed; None for none.
+    """
+
+    def __init__(self, logger: FilteringBoundLogger, watcher: Watcher | None = None) -> None:
+        self.watcher = watcher
         self._logger = logger
         self._repeats = Repeats()
 
@@ -41,6 +47,9 @@ class LogListener(Listener):
     def observed(self, stamp: Stamp, observation: Observation) -> None:
         """Log what was learnt."""
         self.tell(stamp, records.observed(observation))
+        is_other = isinstance(observation, Doubt) and observation.kind is DoubtKind.BACKEND
+        if is_other and self.watcher is not None:
+            self.tell(stamp, (records.watching(self.watcher.backend, self.watcher.reason),))
 
     @override
     def decided(self, stamp: Stamp, decision: Decision) -> None:
@@ -118,7 +127,7 @@ def iso(wall: float) -> str:
 
 
 def _encode(line: object, **_options: object) -> str:
-    return msgspec.json.encode(line).decode()
+    return printable_json(to_json(line).decode())
 
 
 def _order(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
@@ -134,8 +143,22 @@ def _for_people(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDi
         for name, value in event.items()
         if name not in ("facts", "mono") and value not in ("", None, [])
     }
+    shown = {name: _printable(value) for name, value in shown.items()}
     if "id" in event:
         who = f"{event['namespace']}/{event['id']}"
         shown = {name: shown[name] for name in shown if name not in ("namespace", "id")}
         shown["event"] = f"{event['event']:<10} {who}"
     return shown
+
+
+def _printable(value: object) -> object:
+    """Make texts printable, those in lists and tables as well."""
+    match value:
+        case str():
+            return printable(value)
+        case list():
+            return [_printable(one) for one in value]
+        case dict():
+            return {_printable(name): _printable(one) for name, one in value.items()}
+        case _:
+            return value

@@ -6,10 +6,11 @@ JavaScript as with it, and its content security policy allows nothing but its ow
 
 import base64
 import hashlib
+import html
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import Final
 
+from reconciler.model.ids import printable
 from reconciler.telemetry.shapes import Bundle
 from reconciler.telemetry.status import Recent, Status
 from reconciler.telemetry.words import age, due, plural, size
@@ -65,6 +66,11 @@ def render(status: Status) -> str:
     )
 
 
+def escape(text: str) -> str:
+    """Write text as HTML, and only text: printable on top of that."""
+    return html.escape(printable(text))
+
+
 def _title(status: Status) -> str:
     count = status.summary.verdicts.get("leftover", 0)
     return f"{plural(count, 'leftover')} · containerd-reconciler"
@@ -92,6 +98,8 @@ def _alarms(status: Status) -> str:
         lines.append(f"containerd does not answer: {status.containerd.detail}")
     if not status.config.ok:
         lines.append(f"Configuration refused, the old one is in force: {status.config.error}")
+    if status.backend_trouble:
+        lines.append(f"Watching: {status.backend_trouble}")
     lines += [f"{one.key}: {one.trouble}" for one in status.endpoints if one.trouble]
     if status.internal_errors:
         counted = ", ".join(f"{n:,} in {where}" for where, n in status.internal_errors.items())

@@ -159,6 +159,13 @@ def decided(stamp: Stamp, decision: Decision) -> Iterator[Record]:
             assert_never(decision)
 
 
+def watching(backend: str, reason: str) -> Record:
+    """Tell which watch backend works now, and if it is not the wanted one, why and what to do."""
+    level = Level.WARNING if reason else Level.INFO
+    fields: dict[str, Field] = {"backend": backend, "problem": reason}
+    return Record("watching", level, fields, None, (backend, reason), "watching", is_state=True)
+
+
 def internal_error(fault: Fault) -> Record:
     """Tell that a part of ours has failed, and where; everything else goes on."""
     fields: dict[str, Field] = {

@@ -20,6 +20,7 @@ from reconciler.model.ids import show
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Refusal
 from reconciler.model.outcome import Outcome, Result
+from reconciler.telemetry.words import to_json
 
 _EXPECTED: Final[dict[str, Entries]] = {
     "address": Entries.ADDRESS | Entries.BOOTSTRAP,
@@ -178,7 +179,7 @@ class Clean(msgspec.Struct, frozen=True):
 
 def encode(value: msgspec.Struct) -> str:
     """Encode for people and machines: indented JSON with a final newline."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n"
+    return msgspec.json.format(to_json(value), indent=2).decode() + "\n"
 
 
 def missing(look: Look) -> list[str]:

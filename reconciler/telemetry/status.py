@@ -115,6 +115,7 @@ class Status(msgspec.Struct, frozen=True):
     bundles: list[shapes.Bundle]
     omitted: int
     recent: list[Recent]
+    backend_trouble: str = ""
     endpoints: list[EndpointStatus] = []
     internal_errors: dict[str, int] = {}
 
@@ -153,6 +154,7 @@ class About:
     ready: bool
     config: ConfigStatus
     journal: JournalStatus | None = None
+    backend_trouble: str = ""
     endpoints: list[EndpointStatus] = field(default_factory=list)
     internal_errors: Mapping[str, int] = field(default_factory=dict)
 
@@ -197,6 +199,7 @@ def gather(engine: Engine, attempts: Attempts, about: About, stamp: Stamp) -> St
         bundles=[shapes.bundle(view, attempts.layout) for view in urgent],
         omitted=max(0, notable - len(urgent)),
         recent=list(attempts.recent),
+        backend_trouble=about.backend_trouble,
         endpoints=about.endpoints,
         internal_errors={where: n for where, n in about.internal_errors.items() if n},
     )

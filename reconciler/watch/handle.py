@@ -35,10 +35,10 @@ GONE: Final = IGNORED | UNMOUNT
 
 _CHUNK: Final = 1 << 16  # some 2,000 events: 6 ms of work in one turn of the loop
 _EXHAUSTED: Final = {
-    ENOSPC: "no inotify watch left (fs.inotify.max_user_watches)",
-    EMFILE: "no inotify instance left (fs.inotify.max_user_instances), or no file handle",
-    ENFILE: "the machine has no file handle left (fs.file-max)",
-    ENOMEM: "the kernel has no memory left for watches",
+    ENOSPC: ("no inotify watch left", "fs.inotify.max_user_watches"),
+    EMFILE: ("no inotify instance left, or no file handle", "fs.inotify.max_user_instances"),
+    ENFILE: ("the machine has no file handle left", "fs.file-max"),
+    ENOMEM: ("the kernel has no memory left for watches", ""),
 }
 
 
@@ -116,5 +116,19 @@ class Inotify:
 
 def exhausted(error: OSError) -> BackendError | None:
     """Turn the errors that mean "nothing left" into one that ends the backend."""
-    reason = _EXHAUSTED.get(error.errno or 0)
-    return BackendError(reason) if reason else None
+    reason, limit = _EXHAUSTED.get(error.errno or 0, ("", ""))
+    if not reason:
+        return None
+    return BackendError(f"{reason}{_how_to_raise(limit)}")
+
+
+def _how_to_raise(limit: str) -> str:
+    """Say what a limit is now and how to have another; it is shared with all of the user's."""
+    if not limit:
+        return ""
+    try:
+        with open(f"/proc/sys/{limit.replace('.', '/')}", encoding="ascii") as file:
+            now = int(file.read())
+    except (OSError, ValueError):
+        return f" ({limit})"
+    return f" ({limit} is {now}; raise it: sysctl -w {limit}={2 * now})"

@@ -174,6 +174,7 @@ class FakeWatcher:
     """Implements `ports.Watcher`; emits only what a test tells it to."""
 
     backend: str = "fake"
+    reason: str = ""
     relist_hint: float | None = None
     followed: list[BundleKey] = field(default_factory=list)
 

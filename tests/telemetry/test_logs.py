@@ -61,6 +61,7 @@ from reconciler.model.outcome import BlockReason, Holder, Outcome, Result, Step,
 from reconciler.telemetry.logs import LogListener, make_logger, stderr_sink
 from reconciler.telemetry.repeats import WINDOW
 from reconciler.telemetry.sink import Sink
+from tests.support.fakes import FakeWatcher
 
 KEY = BundleKey(b"k8s.io", b"web")
 WHO = Identity(1, 2, 3)
@@ -256,6 +257,24 @@ def test_every_decision_has_its_record_or_none_on_purpose(
 ) -> None:
     log.decided(at(0), decision)
     assert [line["event"] for line in lines.records] == ([] if event is None else [event])
+
+
+def test_a_backend_that_was_left_is_named_with_why_and_what_to_do(lines: Lines) -> None:
+    watcher = FakeWatcher(backend="poll", reason="no inotify instance left; poll instead")
+    log = LogListener(make_logger(as_json=True, level=20, sink=lines), watcher)
+    for _ in range(3):
+        log.observed(at(0), Doubt(DoubtKind.BACKEND))
+    watcher.backend, watcher.reason = "inotify", ""
+    log.observed(at(1), Doubt(DoubtKind.BACKEND))
+    told = [
+        (line["level"], line["backend"], line["problem"])
+        for line in lines.records
+        if line["event"] == "watching"
+    ]
+    assert told == [
+        ("warning", "poll", "no inotify instance left; poll instead"),
+        ("info", "inotify", ""),
+    ]
 
 
 def test_the_level_leaves_out_what_matters_less(lines: Lines) -> None:

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from reconciler.model.observations import Doubt, DoubtKind
 from reconciler.watch.backend import BackendError
-from reconciler.watch.handle import Inotify
+from reconciler.watch.handle import Inotify, exhausted
 from reconciler.watch.select import Choice, Watching
 from tests.support.mountns import in_private_mounts, leave_chroot
 from tests.watch.support import Ear, Tree, only_open, open_files, running, turn
@@ -54,6 +54,23 @@ class _Limited(Inotify):
         if wd > self._scarce.watches:
             raise OSError(errno.ENOSPC, "No space left on device")
         return wd
+
+
+@pytest.mark.parametrize(
+    ("number", "limit"),
+    [
+        (errno.ENOSPC, "fs.inotify.max_user_watches"),
+        (errno.EMFILE, "fs.inotify.max_user_instances"),
+        (errno.ENFILE, "fs.file-max"),
+    ],
+)
+def test_what_has_run_out_is_named_with_its_limit_and_how_to_raise_it(
+    number: int, limit: str
+) -> None:
+    now = int(Path("/proc/sys", *limit.split(".")).read_text())
+    assert f"({limit} is {now}; raise it: sysctl -w {limit}={2 * now})" in str(
+        exhausted(OSError(number, "none left"))
+    )
 
 
 @pytest.mark.parametrize("backend", ["auto", "inotify", "watchfiles", "poll", "none"])

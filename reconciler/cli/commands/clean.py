@@ -192,7 +192,7 @@ def _interrupted(number: int, found: Found, setup: Setup, form: Form, output: Ou
 def _report(done: shapes.Clean, form: Form, output: Output, found: Found) -> int:
     match form:
         case Form.JSON:
-            output.data(shapes.encode(done))
+            output.json(shapes.encode(done))
         case Form.NAME:
             output.data(render.names(done.results))
         case Form.TABLE | Form.WIDE:

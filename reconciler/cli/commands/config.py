@@ -49,7 +49,7 @@ def show(said: Globals, *, origin: bool) -> int:
     if said.form is Form.JSON:
         import msgspec
 
-        output.data(msgspec.json.format(msgspec.json.encode(values), indent=2).decode() + "\n")
+        output.json(msgspec.json.format(msgspec.json.encode(values), indent=2).decode() + "\n")
         return ExitCode.DONE
     width = max(len(f"{one.key} = {one.text}") for one in values)
     for one in values:

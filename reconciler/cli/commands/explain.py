@@ -92,7 +92,7 @@ def _show(told: grounds.Grounds, form: Form, output: Output) -> None:
     one = told.bundle
     match form:
         case Form.JSON:
-            output.data(shapes.encode(told))
+            output.json(shapes.encode(told))
         case Form.NAME:
             output.data(f"{one.namespace}/{one.id}\n")
         case Form.TABLE | Form.WIDE:

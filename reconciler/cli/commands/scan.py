@@ -65,7 +65,7 @@ def show(told: shapes.Scan, form: Form, output: Output) -> None:
     """Print a scan."""
     match form:
         case Form.JSON:
-            output.data(shapes.encode(told))
+            output.json(shapes.encode(told))
         case Form.NAME:
             output.data(render.names(told.bundles))
         case Form.TABLE | Form.WIDE:

@@ -70,7 +70,7 @@ def _show(daemon: "Daemon", form: Form, output: Output) -> int:
         case Form.JSON:
             import msgspec
 
-            output.data(msgspec.json.format(raw, indent=2).decode() + "\n")
+            output.json(msgspec.json.format(raw, indent=2).decode() + "\n")
         case Form.NAME:
             output.data(render.names(told.bundles))
         case Form.TABLE | Form.WIDE:
