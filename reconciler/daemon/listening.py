@@ -26,7 +26,9 @@ from reconciler.supervision import Supervisor
 from reconciler.telemetry.http import Server
 from reconciler.telemetry.status import EndpointStatus
 
-_BACKLOG: Final = 128
+_BACKLOG: Final = 1024
+"""More than a flood has at once: whoever finds the queue full tries again after a second only."""
+
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
 """Seconds between two attempts to have an address; doubled each time."""
