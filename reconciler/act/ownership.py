@@ -14,6 +14,7 @@ from typing import Final
 from reconciler import kernel
 from reconciler.act.groups import carries
 from reconciler.decide.ownership import Claim, Evidence, Group, Member, Record
+from reconciler.model.cgroups import CgroupSource
 from reconciler.model.evidence import CgroupState, InitState, ShimProcess
 from reconciler.model.ids import BundleKey, show
 from reconciler.probe import process
@@ -28,7 +29,7 @@ MOST_MEMBERS: Final = 100_000
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _FOLLOW: Final = kernel.AT_PASSIVE & ~kernel.AT_SYMLINK_NOFOLLOW
-_SHIM: Final = b"containerd-shim"  # as /proc/PID/comm has it, which holds 15 bytes
+_SHIM: Final = b"containerd-shi"  # as /proc/PID/comm has it, if need be behind a dot
 _GONE: Final = frozenset({ENOENT, ENODEV})
 _NO_BUNDLE: Final = frozenset({ENOENT, ENOTDIR})
 
@@ -96,7 +97,9 @@ def claims(around: Surroundings, key: BundleKey) -> Iterator[Claim]:
             continue
         look = found.look
         own = frozenset(b"/" + group.relative for group in found.resources.cgroups)
-        silent = look.cgroup is CgroupState.NONE
+        # Of one that is mounted and of which nothing names the cgroup, members may be anywhere.
+        lost = look.cgroup_source is CgroupSource.NONE and bool(look.mounts)
+        silent = lost or look.cgroup is CgroupState.NONE
         init = look.init.pid if look.init.state in {InitState.ALIVE, InitState.NONE} else None
         yield Claim(str(other), None if silent else own, init)
 
@@ -253,4 +256,4 @@ class _Descent:
             return None
         if stat is None:
             return None
-        return stat.ppid, stat.start, pid in self._shims or name.startswith(_SHIM)
+        return stat.ppid, stat.start, pid in self._shims or _SHIM in name

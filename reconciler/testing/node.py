@@ -163,7 +163,8 @@ class Node:
         """Let a container start another process."""
         self._tick()
         if self.members(self.bundles[key]):
-            self._begin(Role.MEMBER, key, cgroup=self.bundles[key].cgroup_path)
+            bundle = self.bundles[key]
+            self._begin(Role.MEMBER, key, cgroup=bundle.cgroup_path).parent = self._parent(bundle)
 
     def stop(self, key: BundleKey) -> None:
         """Let every process of a container end in order; the shim stays."""
@@ -228,6 +229,11 @@ class Node:
         if not fails:
             self.kill_init(key)
             self.remove(key)
+
+    def kill(self, pid: int) -> None:
+        """Kill one process of a container."""
+        self._tick()
+        self._end(self.processes[pid])
 
     def reuse_pid(self, key: BundleKey, cgroup: bytes = b"/user.slice") -> None:
         """Give the pid that a dead bundle names to somebody else, who is in that cgroup."""
@@ -316,8 +322,13 @@ class Node:
         init = self._begin(Role.INIT, bundle.key, cgroup=bundle.cgroup_path)
         bundle.files |= BY_RUNC
         bundle.init_pid, bundle.init_started = init.pid, init.started
-        bundle.runc_state = bundle.cgroup = True
+        init.parent = self._parent(bundle)
+        bundle.runc_state = bundle.state_is_its = bundle.cgroup = True
         self.tasks.add(bundle.key)
+
+    def _parent(self, bundle: Bundle) -> int:
+        shim = self.shim_of(bundle)
+        return 0 if shim is None else shim.pid
 
     def _begin(
         self, role: Role, key: BundleKey, cgroup: bytes | None = None, group: bytes = b""

@@ -52,6 +52,7 @@ class Process:
         key: Whose it is; a shim's is the bundle it was started for.
         cgroup: Its cgroup's path.
         group: What a shim's socket is named after: the bundle, or the sandbox of its pod.
+        parent: The shim that started it, 0 if none did.
     """
 
     pid: int
@@ -60,6 +61,7 @@ class Process:
     started: float
     cgroup: bytes | None = None
     group: bytes = b""
+    parent: int = 0
 
 
 @dataclass(slots=True)
@@ -73,6 +75,7 @@ class Bundle:
         mtime: Newest modification time, wall clock.
         init_pid, init_started: What ``init.pid`` and runc's state say, 0 before that.
         runc_state: Whether runc's state directory exists.
+        state_is_its: Whether that is about this bundle, and not one of another containerd's.
         cgroup: Whether the cgroup directory exists.
         mounts: Mounts at or below it.
         runtime: What ``shim-binary-path`` names.
@@ -90,6 +93,7 @@ class Bundle:
     init_pid: int = 0
     init_started: float = 0.0
     runc_state: bool = False
+    state_is_its: bool = True
     cgroup: bool = False
     mounts: list[Mount] = field(default_factory=list)
     runtime: str = "runc"

@@ -27,6 +27,7 @@ from reconciler.decide.decisions import (
     Verdict,
 )
 from reconciler.decide.engine import Engine
+from reconciler.decide.ownership import Unproven, prove
 from reconciler.decide.policy import Policies
 from reconciler.decide.verdicts import judge
 from reconciler.decide.views import BundleView
@@ -45,6 +46,7 @@ from reconciler.model.observations import (
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.ports import Recorder
 from reconciler.testing.node import Node
+from reconciler.testing.owners import evidence_of
 from reconciler.testing.parts import Daemon, Truth
 from reconciler.testing.sight import Sight
 
@@ -95,6 +97,7 @@ class Simulation:
         self.manners = manners or Manners()
         self.harm: list[str] = []
         self.cleaned: list[BundleKey] = []
+        self.killed: list[int] = []
         self._recorders = list(recorders)
         self.restart()
 
@@ -242,7 +245,8 @@ class Simulation:
                     word = NodeLooked(stamp.mono, self.sight.sweep(), said)
                     self._late.append((self.node.mono + self.manners.ask, word))
                 case Clean():
-                    self._check(decision)
+                    if not decision.kill:
+                        self._check(decision)
                     self._cleaning.append((self.node.mono + self.manners.clean, decision))
                 case FinishRemoval():
                     self._late.append((self.node.mono + self.manners.clean, self._finish(decision)))
@@ -276,8 +280,11 @@ class Simulation:
         word = NodeWord(self.sight.sweep(), self.sight.containerd(lambda _: [key]))
         facts = weigh(key, is_identifier(key.namespace) and is_identifier(key.id), look, word)
         young = self.node.stamp.wall - look.newest_mtime < self.policies.settle
-        if judge(facts, young=young).verdict is not Verdict.LEFTOVER:
+        wanted = Verdict.ORPHANED if request.kill else Verdict.LEFTOVER
+        if judge(facts, young=young).verdict is not wanted:
             return replace(outcome, look=look)
+        if request.kill:
+            return self._kill(outcome)
         if any(mount.path != b"rootfs" for mount in look.mounts):
             return replace(outcome, result=Result.BLOCKED, reason=BlockReason.FOREIGN_MOUNT)
         if self.node.daemon is Daemon.HUNG:
@@ -288,6 +295,21 @@ class Simulation:
         self.node.remove(key)
         self.cleaned.append(key)
         return replace(outcome, result=Result.CLEANED, detail="")
+
+    def _kill(self, outcome: Outcome) -> Outcome:
+        """End the processes that are proven to be a bundle's own; whose they are is compared."""
+        found = prove(evidence_of(self.sight, outcome.key))
+        if isinstance(found, Unproven):
+            return replace(
+                outcome, result=Result.BLOCKED, reason=BlockReason.CGROUP, detail=found.why
+            )
+        for pid in sorted(found.pids):
+            whose = self.node.processes[pid].key
+            if whose != outcome.key:
+                self.harm.append(f"at {self.node.mono - 1e5:.3f} s: end of pid {pid} of {whose}")
+            self.node.kill(pid)
+            self.killed.append(pid)
+        return replace(outcome, result=Result.KILLED, detail="")
 
     def _finish(self, request: FinishRemoval) -> Outcome:
         self.node.hidden.pop(request.key, None)

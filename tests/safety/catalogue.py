@@ -175,6 +175,7 @@ CONTROLS: Final = {
     "control: look for a mount, then open": "the race reports a loss",
     "control: no second look": "the harness reports a loss",
     "control: no second look, in histories": "the histories report a loss",
+    "control: ownership by place alone": "the histories report a loss",
     "control: a loop that is held up": "the lag is measured",
 }
 """The same harness with what must not be done: each has to report a loss."""

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.safety.machine import NodeMachine
+from tests.safety.owners_machine import OwnersMachine
 
 COUNT = 1_500
 """In a minute; `make soak` plays a hundred thousand."""
@@ -38,6 +39,7 @@ class Report:
         steps: Steps after which the promises were compared with the truth.
         seeds: One for each round; ``--seed`` with the first plays the same again.
         lost: Promises that were broken.
+        killed: Processes of orphans that were ended.
     """
 
     histories: int
@@ -45,6 +47,7 @@ class Report:
     seconds: float
     seeds: list[int]
     lost: list[str]
+    killed: int = 0
 
 
 def rules(count: int, *, shrink: bool = True) -> settings:
@@ -67,19 +70,19 @@ def play(count: int, first: int) -> Report:
     began = time.monotonic()
     seeds: list[int] = []
     lost: list[str] = []
-    NodeMachine.played = NodeMachine.steps = 0
+    NodeMachine.played = NodeMachine.steps = NodeMachine.killed = 0
     while NodeMachine.played < count and not lost:
         seeds.append(first + len(seeds))
         wanted = min(A_ROUND, count - NodeMachine.played)
         sys.stderr.write(f"seed {seeds[-1]}: {wanted} histories after {NodeMachine.played}\n")
         sys.stderr.flush()
         try:
-            run_state_machine_as_test(seed(seeds[-1])(NodeMachine), settings=rules(wanted))
+            run_state_machine_as_test(seed(seeds[-1])(OwnersMachine), settings=rules(wanted))
         except AssertionError as error:
             told = "".join(traceback.format_exception(error))
             lost.append(f"seed {seeds[-1]}: {told}")
     took = time.monotonic() - began
-    return Report(NodeMachine.played, NodeMachine.steps, took, seeds, lost)
+    return Report(NodeMachine.played, NodeMachine.steps, took, seeds, lost, NodeMachine.killed)
 
 
 def main() -> int:

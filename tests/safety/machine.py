@@ -53,7 +53,7 @@ lost_files = st.sampled_from(
 cgroups = st.sampled_from([None, None, b"/burst", b"/default/a", b"/k8s.io/b/deep", b"/x/pod"])
 """Where a container is put: mostly where containerd puts it, else in or below another one's."""
 strangers = st.sampled_from(
-    [b"/user.slice", b"/user.slice/session-a.scope", b"/default/b", b"/pod/deep", b"/burst"]
+    [b"/user.slice", b"/user.slice/session-a.scope", b"/b/deep", b"/pod", b"/burst", b"/default"]
 )
 """Where somebody is who has nothing to do with any container."""
 
@@ -81,11 +81,15 @@ class NodeMachine(RuleBasedStateMachine):
         simulation: What plays it.
         played: Histories so far.
         steps: Steps of them.
+        killed: Processes of orphans that were ended.
+        policies: What is allowed.
     """
 
     simulation: ClassVar[type[Simulation]] = Simulation
     played: ClassVar[int] = 0
     steps: ClassVar[int] = 0
+    killed: ClassVar[int] = 0
+    policies: Policies = POLICIES
 
     @initialize(
         ask=st.sampled_from([0.0, 0.3, 20.0]),
@@ -93,10 +97,14 @@ class NodeMachine(RuleBasedStateMachine):
         reuses=st.booleans(),
     )
     def begin(self, ask: float, clean: float, reuses: bool) -> None:
+        self.make(ask, clean, reuses=reuses)
+
+    def make(self, ask: float, clean: float, *, reuses: bool) -> None:
+        """Make a node and what watches it."""
         node = Node()
         node.reuses_inodes = reuses
         self.waited = False
-        self.sim = self.simulation(POLICIES, node, Manners(ask, clean, relist=300.0))
+        self.sim = self.simulation(self.policies, node, Manners(ask, clean, relist=300.0))
 
     @property
     def node(self) -> Node:
@@ -281,7 +289,7 @@ class NodeMachine(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.sim.wait(seconds)
 
-    @precondition(lambda self: not self.waited)
+    @precondition(lambda self: not (self.waited or self.kills))
     @rule()
     def wait_for_a_month(self) -> None:
         """Nothing changes but the time: what is unknown stays unknown. Once: a month is long."""
@@ -290,10 +298,10 @@ class NodeMachine(RuleBasedStateMachine):
         self.sim.wait(1300.0)  # every recheck is made twice: what can be learnt has been
         before = self.sim.verdicts()
         self.sim.manners.relist = DAY
-        self.sim.configure(replace(POLICIES, recheck=DAY))
+        self.sim.configure(replace(self.policies, recheck=DAY))
         self.sim.wait(30 * DAY)
         self.sim.manners.relist = 300.0
-        self.sim.configure(POLICIES)
+        self.sim.configure(self.policies)
         after = self.sim.verdicts()
         for key, verdict in before.items():
             if verdict in (Verdict.UNKNOWN, Verdict.ORPHANED):
@@ -312,7 +320,7 @@ class NodeMachine(RuleBasedStateMachine):
             return
         NodeMachine.played += 1
         self.heal()
-        alive = {key for key in self.node.bundles if self.node.truth(key) is Truth.ALIVE}
+        alive = {key for key in self.node.bundles if self.must_live(key)}
         self.sim.wait(3 * 3600.0)
         self.nothing_alive_is_cleaned()
         assert alive <= self.node.bundles.keys()
@@ -327,6 +335,15 @@ class NodeMachine(RuleBasedStateMachine):
                 continue
             elif not (self.somebody_may_be_its(key) or self.looks_new_to_the_worker(key)):
                 assert self.node.truth(key) is not Truth.DEAD, f"{key} is dead and stays: {verdict}"
+
+    @property
+    def kills(self) -> bool:
+        """Whether orphans are ended."""
+        return False
+
+    def must_live(self, key: BundleKey) -> bool:
+        """Whether nothing of it may go, whatever the policy."""
+        return self.node.truth(key) is Truth.ALIVE
 
     def may_stay_unknown(self, key: BundleKey) -> bool:
         """Too much is lost to tell, and time brings nothing back."""

@@ -35,6 +35,7 @@ def played(count: int, record: Record) -> int:
     for name, value in (("histories", histories), ("steps", steps), ("losses", len(lost))):
         record(name, value)
     assert lost == [], lost[0]
+    assert sum(one.killed for one in reports), "no orphan was ended in any of them"
     assert histories >= count
     return steps
 

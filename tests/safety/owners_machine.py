@@ -1,0 +1,94 @@
+"""The same histories on a node that is shared, where orphans may be ended (`tests.safety.machine`).
+
+Another containerd starts tasks of the same names, its shims die, and strangers get pids and sit in
+cgroups of the same name. Whoever is ended must have been the very bundle's.
+"""
+
+from dataclasses import replace
+
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, rule
+from typing_extensions import override
+
+from reconciler.decide.decisions import Verdict
+from reconciler.decide.ownership import Unproven, prove
+from reconciler.decide.policy import Orphans
+from reconciler.model.ids import BundleKey
+from reconciler.testing.owners import (
+    end_elsewhere,
+    evidence_of,
+    kill_shims_elsewhere,
+    start_elsewhere,
+)
+from reconciler.testing.parts import Truth
+from tests.safety.machine import KEYS, POLICIES, NodeMachine, cgroups, creates, which
+
+
+class OwnersMachine(NodeMachine):
+    """One history."""
+
+    @initialize(
+        ask=st.sampled_from([0.0, 0.3, 20.0]),
+        clean=st.sampled_from([0.0, 2.0, 40.0]),
+        reuses=st.booleans(),
+        kills=st.booleans(),
+    )
+    def begin_shared(self, ask: float, clean: float, reuses: bool, kills: bool) -> None:
+        orphans = Orphans.KILL if kills else Orphans.REPORT
+        self.policies = replace(POLICIES, default=replace(POLICIES.default, orphans=orphans))
+        self.make(ask, clean, reuses=reuses)
+
+    @override
+    def begin(self) -> None:
+        """There is another beginning."""
+
+    @rule(at=which, pod=st.booleans())
+    def start_elsewhere(self, at: int, pod: bool) -> None:
+        start_elsewhere(self.node, KEYS[at], b"pod" if pod else None)
+        self.sim.settle()
+
+    @creates
+    @rule(at=which, pod=st.booleans(), cgroup=cgroups)
+    def orphan(self, at: int, pod: bool, cgroup: bytes | None) -> None:
+        key = self.free(at)
+        self.node.create(key, b"pod" if pod else None, cgroup=cgroup)
+        self.node.proceed(key)
+        self.node.proceed(key)
+        self.node.fork(key)
+        self.sim.settle()
+        self.node.kill_shim(key)
+        self.sim.settle()
+
+    @rule()
+    def kill_shims_elsewhere(self) -> None:
+        kill_shims_elsewhere(self.node)
+        self.sim.settle()
+
+    @rule()
+    def end_elsewhere(self) -> None:
+        end_elsewhere(self.node)
+        self.sim.settle()
+
+    @override
+    def heal(self) -> None:
+        end_elsewhere(self.node)
+        super().heal()
+
+    @override
+    def teardown(self) -> None:
+        super().teardown()
+        if hasattr(self, "sim"):
+            NodeMachine.killed += len(self.sim.killed)
+            for key, verdict in self.sim.verdicts().items():
+                if self.kills and verdict is Verdict.ORPHANED:
+                    assert isinstance(prove(evidence_of(self.sim.sight, key)), Unproven)
+
+    @override
+    def must_live(self, key: BundleKey) -> bool:
+        served = self.node.shim_of(self.node.bundles[key]) is not None
+        return self.node.truth(key) is Truth.ALIVE and (served or not self.kills)
+
+    @property
+    @override
+    def kills(self) -> bool:
+        return self.policies.default.orphans is Orphans.KILL
