@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import socket
 import threading
 from pathlib import Path
@@ -16,7 +15,7 @@ from grpclib.exceptions import GRPCError
 from reconciler.containerd.calls import Failure, NoAnswerError
 from reconciler.containerd.client import ContainerdClient
 from reconciler.model.ids import BundleKey
-from tests.support.deadfuse import dead_fuse
+from tests.support.deadfuse import dead_fuse, end_if_it_hangs
 from tests.support.fake_containerd import (
     DELETE,
     NAMESPACES,
@@ -289,7 +288,7 @@ async def test_a_broken_connection_leaves_no_task_half_cancelled(tmp_path: Path)
 @private_mounts
 def test_a_socket_on_a_dead_filesystem_is_not_connected_to(tmp_path: Path) -> None:
     def ask() -> Failure:
-        signal.alarm(5)
+        end_if_it_hangs()
         return anyio.run(failure_of, ContainerdClient(os.fsencode(tmp_path / "containerd.sock")))
 
     server = dead_fuse(tmp_path)

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import signal
 import stat
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from reconciler.probe import locks
 from reconciler.probe.locks import Lock, LockState, lock_holder
 from tests.support import hostile
-from tests.support.deadfuse import dead_fuse
+from tests.support.deadfuse import dead_fuse, end_if_it_hangs
 from tests.support.fake_containerd import held
 from tests.support.forked import in_a_child
 from tests.support.lag import Stopwatch
@@ -238,7 +237,7 @@ def test_a_lock_on_a_dead_filesystem_is_no_answer_and_no_wait(tmp_path: Path) ->
 
 
 def _look(path: Path) -> Lock:
-    signal.alarm(5)
+    end_if_it_hangs()
     return lock_holder(os.fsencode(path))
 
 

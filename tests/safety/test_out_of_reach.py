@@ -5,7 +5,6 @@ worker looks there, is given up in time, and that piece of evidence is "no answe
 """
 
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from tests.safety.elsewhere import (
 )
 from tests.safety.ground import ground
 from tests.support.bundles import Bundle
+from tests.support.deadfuse import end_if_it_hangs
 from tests.support.forked import in_a_child
 from tests.support.mountns import private_mounts
 
@@ -46,7 +46,7 @@ def looked_at(layout: Layout, key: BundleKey) -> Look | PartialLook | None:
     """Look at a bundle in a process that is ended if it hangs."""
 
     def look() -> Look | PartialLook | None:
-        signal.alarm(SECONDS)
+        end_if_it_hangs(SECONDS)
         eyes = TreeEyes(layout)
         with eyes.moment():
             found = eyes.look(key)
