@@ -78,8 +78,11 @@ def hierarchies(table: Iterable[MountEntry]) -> tuple[Hierarchy, ...]:
 def resolve(spec_path: str) -> tuple[bytes, ...]:
     """Turn ``linux.cgroupsPath`` into paths within a hierarchy; nothing if that cannot be told.
 
-    A relative path is taken from the cgroup runc was in when it ran, which nobody knows later.
+    A relative path is taken from the cgroup runc was in when it ran, which nobody knows later. No
+    cgroup is made under a name or a path that the kernel does not take.
     """
+    if len(spec_path) >= documents.PATH_MAX:
+        return ()
     if not spec_path.startswith("/"):
         parts = spec_path.split(":")
         return _resolve_systemd(*parts) if len(parts) == _SYSTEMD_PARTS else ()
@@ -105,6 +108,8 @@ def expand_slice(name: str) -> str | None:
 
     The root slice is the empty string; None if systemd knows no such name (systemd.slice(5)).
     """
+    if len(name) > documents.NAME_MAX:
+        return None  # to expand it would take the square of that
     stem, dot, rest = name.rpartition(".")
     if dot + rest != ".slice" or not stem or "/" in name:
         return None

@@ -17,7 +17,11 @@ from reconciler.model.layout import TASKS
 MAX_PID: Final = 1 << 22
 """The largest pid a kernel can be told to hand out (PID_MAX_LIMIT)."""
 
-_PATH_MAX: Final = 4096
+PATH_MAX: Final = 4096
+"""Bytes of a path, its end included, that the kernel takes (path_resolution(7))."""
+
+NAME_MAX: Final = 255
+"""Bytes of one name in it."""
 _BUNDLE: Final = "bundle="
 
 
@@ -180,7 +184,7 @@ def parse_state(data: bytes) -> RuncState | None:
 
 def salvage_state(data: bytes) -> RuncState:
     """Make out pid and start time in a torn ``state.json``; they stand at its beginning."""
-    found = {match[1]: int(match[2]) for match in _SALVAGE.finditer(data[:_PATH_MAX])}
+    found = {match[1]: int(match[2]) for match in _SALVAGE.finditer(data[:PATH_MAX])}
     return RuncState("", found.get(b"pid", 0), found.get(b"start", 0))
 
 
@@ -203,11 +207,13 @@ def is_pid(pid: int) -> bool:
 
 def to_path(text: str | bytes) -> bytes | None:
     """Make a path of what a file says is one; None unless it is absolute and could exist."""
+    if len(text) >= PATH_MAX:
+        return None
     try:
         path = text.encode("utf-8") if isinstance(text, str) else text
     except UnicodeEncodeError:
         return None
-    if not path.startswith(b"/") or b"\0" in path or len(path) >= _PATH_MAX:
+    if not path.startswith(b"/") or b"\0" in path or len(path) >= PATH_MAX:
         return None
     if b"//" not in path and b"/." not in path and not path.endswith(b"/"):
         return path

@@ -20,6 +20,8 @@ _RUNTIMES: Final = {
 }
 _PLAIN: Final = Labels(known=True)
 _NO_ANNOTATIONS: Final = Annotations()
+_LONGEST: Final = 4096
+"""Characters of what a rule may match on; what is longer is kept for no bundle, and not known."""
 
 
 def spec_of(folder: Folder) -> Spec | None:
@@ -58,6 +60,9 @@ def labels_of(folder: Folder, spec: Spec | None, wanted: Collection[str]) -> Lab
         chosen = tuple(sorted((name, extra[name]) for name in wanted if name in extra))
     elif noted == _NO_ANNOTATIONS and not folder.text("sandbox"):
         return _PLAIN
+    named = (noted.pod_namespace, noted.pod, noted.container, noted.sandbox_id)
+    if any(len(text) > _LONGEST for text in (*named, *(value for _, value in chosen))):
+        return _unknown(folder)
     return Labels(
         known=True,
         pod_namespace=noted.pod_namespace,
