@@ -4,22 +4,32 @@ Best effort: a process that keeps it busy by a thread's own directory or a mappe
 found. It reads links and tables in /proc and touches nothing they point to, so that neither a dead
 filesystem nor a process in trouble can make it hang (``cmdline``, ``maps`` and ``map_files`` wait
 for a lock of the process, ``stat`` on a link for the filesystem; none of them is used).
+
+Anybody may have a million descriptors, and mounts in namespaces of his own. So directories and
+programs of all processes are looked at first, then a few descriptors of each, then the rest; and
+all of it ends with a budget: whoever is not found then is not named, and nothing else.
 """
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Final
 
 from reconciler import kernel
+from reconciler.clock import SystemClock
 from reconciler.model.outcome import Holder
 from reconciler.probe.mounts import parse
-from reconciler.probe.process import read_name, read_whole
+from reconciler.probe.process import MOST_MOUNTS, read_name, read_whole
 
 _FOUND: Final = 16  # holders to name
 _PROCESSES: Final = 65_536  # to look at
-_HANDLES: Final = 4_096  # of one process to look at
+_FEW: Final = 64  # descriptors of each process, before the rest of anybody's
+_HANDLES: Final = 65_536  # of one process
+SECONDS: Final = 1.0
+"""How long the whole search may take: the bundle's next attempt waits for it."""
+_MOST_TABLE: Final = 1 << 22  # bytes of another namespace's mount table
 _LINKS: Final = ("cwd", "root", "exe")
 _NUMBER: Final = re.compile(rb"[0-9]+\Z")
 
@@ -44,30 +54,51 @@ def holders(bundle_fd: int, path: bytes, proc: bytes = b"/proc") -> tuple[Holder
     if not seen.is_mount_root:
         return ()
     places = [proc + b"/" + name for name in processes]
-    users = tuple(islice(_users(places, point), _FOUND))
-    return users or tuple(islice(_copies(places, seen.mount_id), _FOUND))
+    budget = _Budget(SECONDS)
+    users = tuple(islice(_users(places, point, budget), _FOUND))
+    return users or tuple(islice(_copies(places, seen.mount_id, budget), _FOUND))
 
 
-def _users(places: Iterable[bytes], point: bytes) -> Iterator[Holder]:
+class _Budget:
+    """Tells whether there is time left."""
+
+    def __init__(self, seconds: float) -> None:
+        self._clock = SystemClock()
+        self._until = self._clock.monotonic() + seconds
+
+    @property
+    def is_left(self) -> bool:
+        """Whether there is."""
+        return self._clock.monotonic() < self._until
+
+
+def _users(places: Sequence[bytes], point: bytes, budget: _Budget) -> Iterator[Holder]:
     """Give the processes with a directory, program or file on the mount."""
-    for place in places:
-        how = next(_uses(place, point), None)
-        if how is not None:
-            yield _holder(place, how)
+    found = set[bytes]()
+    for uses in (_links, partial(_handles, range(_FEW)), partial(_handles, range(_FEW, _HANDLES))):
+        for place in places:
+            how = next(uses(place, point, budget), None) if place not in found else None
+            if how is not None:
+                found.add(place)
+                yield _holder(place, how)
+            if not budget.is_left:
+                return
 
 
-def _uses(place: bytes, point: bytes) -> Iterator[str]:
-    for link in _LINKS:
-        if _leads_below(place + b"/" + link.encode(), point):
-            yield link
+def _links(place: bytes, point: bytes, _: _Budget) -> Iterator[str]:
+    return (link for link in _LINKS if _leads_below(place + b"/" + link.encode(), point))
+
+
+def _handles(which: range, place: bytes, point: bytes, budget: _Budget) -> Iterator[str]:
     try:
         with os.scandir(place + b"/fd") as handles:
-            names = [entry.name for entry in islice(handles, _HANDLES)]
+            for entry in islice(handles, which.start, which.stop):
+                if _leads_below(place + b"/fd/" + entry.name, point):
+                    yield "fd"
+                if not budget.is_left:
+                    return
     except OSError:
         return
-    for name in names:
-        if _leads_below(place + b"/fd/" + name, point):
-            yield "fd"
 
 
 def _leads_below(link: bytes, point: bytes) -> bool:
@@ -78,29 +109,35 @@ def _leads_below(link: bytes, point: bytes) -> bool:
     return target == point or target.startswith(point + b"/")
 
 
-def _copies(places: Iterable[bytes], mount_id: int) -> Iterator[Holder]:
+def _copies(places: Iterable[bytes], mount_id: int, budget: _Budget) -> Iterator[Holder]:
     """Give one process for each other mount namespace where the same thing is mounted."""
-    ours = _mounted(b"/proc/self/mountinfo")
+    ours = _mounted(b"/proc/self/mountinfo", MOST_MOUNTS)
     what = next((key for number, key in ours if number == mount_id), None)
     if what is None:
         return
     seen = {_namespace(b"/proc/self")}
     for place in places:
+        if not budget.is_left:
+            return
         namespace = _namespace(place)
         if namespace is None or namespace in seen:
             continue
         seen.add(namespace)
-        if any(key == what for _, key in _mounted(place + b"/mountinfo")):
+        if any(key == what for _, key in _mounted(place + b"/mountinfo", _MOST_TABLE)):
             yield _holder(place, "mount namespace")
 
 
-def _mounted(table: bytes) -> list[tuple[int, tuple[bytes, bytes]]]:
-    """Give id, and filesystem with the directory of it, of each mount in a table."""
+def _mounted(table: bytes, most: int) -> Iterator[tuple[int, tuple[bytes, bytes]]]:
+    """Give id, and filesystem with the directory of it, of each mount in a table.
+
+    Nothing of one that is longer than ``most`` bytes.
+    """
     try:
-        data = read_whole(table)
+        data = read_whole(table, most=most)
     except OSError:
-        return []
-    return [(entry.mount_id, (entry.device, entry.root)) for entry in parse(data)]
+        return
+    for entry in parse(data):
+        yield entry.mount_id, (entry.device, entry.root)
 
 
 def _namespace(place: bytes) -> bytes | None:

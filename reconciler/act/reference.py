@@ -37,7 +37,9 @@ class Reference(NamedTuple):
 def references(layout: Layout, shims: Iterable[ShimProcess]) -> Iterator[Reference]:
     """Name whom to compare with, best first; the next one counts only if one has just ended.
 
-    A shim that cannot be shown to work elsewhere is ours if it was given containerd's address.
+    Shims are processes of containerd's user, as the pass over /proc has told them from pretenders.
+    One that cannot be shown to work elsewhere is ours if it was given containerd's address, is in
+    our own user namespace and shows its executable.
     """
     pid = peer_pid(layout.address, _CONNECT_SECONDS)
     if pid is not None:
@@ -47,10 +49,19 @@ def references(layout: Layout, shims: Iterable[ShimProcess]) -> Iterator[Referen
         match works_in(layout, shim):
             case Answer.YES:
                 yield Reference(shim.pid, f"a shim (pid {shim.pid})")
-            case Answer.NONE if shim.address in {b"", layout.address}:
+            case Answer.NONE if shim.address in {b"", layout.address} and _is_at_home(shim.pid):
                 unsure.append(Reference(shim.pid, f"a shim (pid {shim.pid})"))
     yield from unsure
     yield Reference(1, "pid 1")
+
+
+def _is_at_home(pid: int) -> bool:
+    """Tell whether a process is in our own user namespace and shows what it executes."""
+    try:
+        theirs, own = (os.readlink(b"/proc/%b/ns/user" % who) for who in (b"%d" % pid, b"self"))
+        return theirs == own and bool(os.readlink(b"/proc/%d/exe" % pid))
+    except OSError:
+        return False
 
 
 def works_in(layout: Layout, shim: ShimProcess) -> Answer:

@@ -24,7 +24,9 @@ from reconciler.model.evidence import Answer, ShimProcess
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import TASKS, Layout
 from reconciler.model.observations import Guard
-from tests.support import mountns
+from reconciler.probe.sweep import sweep
+from tests.safety.ground import wait_for
+from tests.support import hostile, mountns
 from tests.support.children import WITHOUT_FIRST_THREAD, wait_for_its_first_thread_to_end
 from tests.support.mountns import private_mounts
 
@@ -163,6 +165,33 @@ def test_a_shim_whose_bundle_was_removed_under_it_may_still_be_ours(tmp_path: Pa
     with sleeping_in(tmp_path / BUNDLE) as shim:
         (tmp_path / BUNDLE).rmdir()
         assert compared_with(layout, ShimProcess(KEY, shim.pid, layout.address)) == [shim.pid, 1]
+
+
+@pytest.mark.safety
+@pytest.mark.fault("a pretended shim in its own user and mount namespace")
+@pytest.mark.kernel
+def test_a_pretended_shim_is_never_compared_with(tmp_path: Path) -> None:
+    """Not even in the very bundle: containerd's directories let anybody pass."""
+    layout = layout_at(tmp_path)
+    bundle = tmp_path / BUNDLE
+    bundle.mkdir(parents=True)
+    namespace, id_ = (part.decode() for part in KEY)
+    with hostile.attacked(hostile.own_namespaces, namespace, id_, cwd=bundle):
+        assert compared_with(layout, *(one for one in sweep().shims if one.key == KEY)) == [1]
+
+
+@pytest.mark.safety
+@pytest.mark.kernel
+def test_a_process_of_another_user_namespace_is_not_compared_with_for_its_address(
+    tmp_path: Path,
+) -> None:
+    layout = layout_at(tmp_path)
+    words = ["unshare", "-U", "sleep", "1000"]
+    with sleeping_in(tmp_path, *words) as other, sleeping_in(tmp_path) as ours:
+        own = os.readlink("/proc/self/ns/user")
+        wait_for(lambda: os.readlink(f"/proc/{other.pid}/ns/user") != own)
+        shims = [ShimProcess(KEY, one.pid, layout.address) for one in (other, ours)]
+        assert compared_with(layout, *shims) == [ours.pid, 1]
 
 
 def test_a_shim_that_has_just_ended_says_nothing(tmp_path: Path) -> None:

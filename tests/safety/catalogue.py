@@ -105,6 +105,9 @@ WATCHING: Final = {
 HOSTILE: Final = {
     "argv of gigabytes": "not read",
     "a process whose cmdline cannot be read at all": "not asked",
+    "a pretended shim in its own user and mount namespace": "never the guards' reference",
+    "a million open descriptors": "the search for a holder has a budget",
+    "mounts in namespaces of anybody's own": "likewise",
     "300,000 POSIX locks": "containerd found by its descriptors; the list has a budget",
 }
 """By an unprivileged user, beside a pile that is being cleaned."""

@@ -26,6 +26,7 @@ SHIM: Final = "containerd-shim-runc-v2"
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
 _PR_SET_NAME: Final = 15
 _PR_SET_MM: Final = 35
 _PR_SET_MM_MAP: Final = 14
@@ -49,6 +50,7 @@ def drop() -> None:
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
     _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    _LIBC.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # as whoever was nobody from the start
     follow_parent()
 
 
@@ -139,13 +141,11 @@ def pretend(*said: str) -> None:
 
 
 def own_namespaces(*said: str) -> None:
-    """Be a shim in a user and a mount namespace of our own, in the bundle's directory."""
-    namespace, id_, bundle = said
+    """Be a shim for a bundle in a user and a mount namespace of our own."""
+    namespace, id_ = said
     if _LIBC.unshare(_CLONE_NEWUSER | _CLONE_NEWNS) != 0:
         raise OSError(ctypes.get_errno(), "unshare")
     Path("/proc/self/uid_map").write_text(f"0 {NOBODY} 1")
-    if os.access(bundle, os.X_OK):
-        os.chdir(bundle)
     pretend("1", "0", namespace, id_)
 
 
@@ -234,9 +234,9 @@ def main() -> None:
 
 
 @contextmanager
-def attacked(attack: Attack, *arguments: object) -> Iterator[int]:
+def attacked(attack: Attack, *arguments: object, cwd: str | Path = "/") -> Iterator[int]:
     """Have an attack under way; gives the attacker's pid, which ends with the block."""
-    attacker = _started(attack, *arguments)
+    attacker = _started(attack, *arguments, cwd=cwd)
     try:
         yield attacker.pid
     finally:
@@ -265,12 +265,16 @@ def silent(place: Path, *, privileged: bool = False) -> Iterator[int]:
 
 
 def _started(
-    attack: Attack, *arguments: object, handles: Sequence[int] = (), privileged: bool = False
+    attack: Attack,
+    *arguments: object,
+    cwd: str | Path = "/",
+    handles: Sequence[int] = (),
+    privileged: bool = False,
 ) -> "subprocess.Popen[bytes]":
     who = "root" if privileged else "nobody"
     words = [sys.executable, "-I", __file__, who, attack.__name__, *map(str, arguments)]
     attacker = subprocess.Popen(
-        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=handles, cwd="/"
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=handles, cwd=cwd
     )
     assert attacker.stdout is not None
     if attacker.stdout.readline() != b"ready\n":
