@@ -86,7 +86,7 @@ def find_hints(
     """
     found = (
         path
-        for path in _by_name(paths).get(key.id, ())
+        for path in _named(key.id, paths)
         if named.holds(path)
         or (named.may_be_called(key.id, path) and not _is_explained(key, path, served))
     )
@@ -101,14 +101,34 @@ def _is_explained(key: BundleKey, path: bytes, served: Collection[BundleKey]) ->
     )
 
 
+def _named(id_: bytes, paths: frozenset[bytes]) -> set[bytes]:
+    """Find the paths of which a part may stand for an id."""
+    by_part, scopes = _index(paths)
+    found = set(by_part.get(id_, ()))
+    return found.union(*(by_part[scope] for scope in scopes.get(id_, ())))
+
+
 @lru_cache(maxsize=2)
-def _by_name(paths: frozenset[bytes]) -> dict[bytes, tuple[bytes, ...]]:
-    """Find paths by the ids that their parts may stand for; made once for each pass over /proc."""
-    found: dict[bytes, list[bytes]] = {}
+def _index(
+    paths: frozenset[bytes],
+) -> tuple[dict[bytes, list[bytes]], dict[bytes, list[bytes]]]:
+    """Give paths by their parts, and scopes by what they may stand for; once for each pass.
+
+    Made in the loop, so it must cost no more than to split the paths.
+    """
+    by_part: dict[bytes, list[bytes]] = {}
     for path in paths:
-        for name in names_of(path):
-            found.setdefault(name, []).append(path)
-    return {name: tuple(dict.fromkeys(at)) for name, at in found.items()}
+        for part in path.split(b"/"):
+            if part in by_part:
+                by_part[part].append(path)
+            else:
+                by_part[part] = [path]
+    scopes: dict[bytes, list[bytes]] = {}
+    for part in by_part:
+        if part.endswith(SCOPE):
+            for name in names_in(part):
+                scopes.setdefault(name, []).append(part)
+    return by_part, scopes
 
 
 def usual_path(key: BundleKey) -> bytes:
