@@ -239,22 +239,19 @@ def test_what_is_frozen_is_thawed_and_ended_only_if_it_is_its_own(tmp_path: Path
             pytest.skip("no freezer of cgroup version 1")
         inner = [group / "inner" for group in freezers]
         process = populate(orphan.cgroups)
-        with child_of_a_shim(on.site.base / "elsewhere" / "default" / "guest") as guest:
-            join(guest, inner)
-            freeze(inner + freezers)
-            left_alone(end(on, orphan), "frozen, and not shown to be its own")
-            assert [(g / "freezer.state").read_text() for g in inner + freezers] == ["FROZEN\n"] * 2
-            for group in freezers + inner:
-                (group / "freezer.state").write_text("THAWED")
-            join(guest, [group.parent for group in freezers])
-        freeze(inner + freezers)
         try:
-            outcome = end(on, orphan)
-            assert outcome.result is Result.KILLED, outcome
-            assert not process.alive
+            with child_of_a_shim(on.site.base / "elsewhere" / "default" / "guest") as guest:
+                join(guest, inner)
+                with freeze(inner + freezers):
+                    left_alone(end(on, orphan), "frozen, and not shown to be its own")
+                    states = [(group / "freezer.state").read_text() for group in inner + freezers]
+                    assert states == ["FROZEN\n"] * 2
+                join(guest, [group.parent for group in freezers])
+            with freeze(inner + freezers):
+                outcome = end(on, orphan)
+                assert outcome.result is Result.KILLED, outcome
+                assert not process.alive
         finally:
-            for group in freezers + inner:
-                (group / "freezer.state").write_text("THAWED")
             process.end()
         assert on.harm() == []
 
@@ -268,12 +265,10 @@ def test_what_a_cgroup_above_freezes_is_said_to_be_frozen(tmp_path: Path) -> Non
         if not above:
             pytest.skip("no freezer of cgroup version 1")
         process = populate(orphan.cgroups)
-        freeze(above)
         try:
-            left_alone(end(on, orphan), "frozen by a cgroup above it")
-            assert process.alive
+            with freeze(above):
+                left_alone(end(on, orphan), "frozen by a cgroup above it")
+                assert process.alive
         finally:
-            for group in above:
-                (group / "freezer.state").write_text("THAWED")
             process.end()
         assert on.harm() == []

@@ -1,6 +1,7 @@
 """Real processes in real cgroups, as runc puts them there: into each of a container's."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.bundles import CGROUPS
@@ -15,14 +16,19 @@ def join(pid: int, groups: Iterable[Path]) -> None:
         (group / "cgroup.procs").write_text(str(pid))
 
 
-def freeze(groups: Iterable[Path]) -> None:
-    """Freeze those of version 1 that can be, and wait until they are."""
-    for group in groups:
-        state = group / "freezer.state"
-        if state.exists():
+@contextmanager
+def freeze(groups: Sequence[Path]) -> Iterator[None]:
+    """Freeze groups of the freezer of version 1; thawed in the end, or nobody in them could end."""
+    try:
+        for group in groups:
+            state = group / "freezer.state"
             state.write_text("FROZEN")
             while state.read_text().strip() != "FROZEN":
                 state.write_text("FROZEN")  # as runc does: forks may outrun it
+        yield
+    finally:
+        for group in reversed(groups):
+            (group / "freezer.state").write_text("THAWED")
 
 
 def _share_processors(group: Path) -> None:
