@@ -142,6 +142,7 @@ DAEMON: Final = {
     "journal of a newer version": "refused (65), with what to do",
     "journal of 1 GB": "replays in constant memory (at 1 GB: `make soak`)",
     "disk full under the journal": "records are dropped and counted, cleaning goes on",
+    "everything at once": "one process from begin to end, nobody is hurt",
 }
 
 OWNERSHIP: Final = {
