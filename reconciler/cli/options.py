@@ -130,6 +130,9 @@ def merge(ctx: click.Context) -> Globals:
     return replace(known, **said)
 
 
+replaces_journal: Final = click.option(
+    "--force", is_flag=True, help="Begin anew where FILE is a journal already."
+)
 without_containerd: Final = click.option(
     "--without-containerd",
     is_flag=True,

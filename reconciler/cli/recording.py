@@ -2,13 +2,26 @@
 
 from pathlib import Path
 
+from reconciler.errors import UsageError
 from reconciler.journal.recorder import Options, check_target
 
 
 def journal_options(
-    path: Path | None, *, redact: bool = False, max_size: int | None = None, keep: int = 4
+    path: Path | None,
+    *,
+    redact: bool = False,
+    max_size: int | None = None,
+    keep: int = 4,
+    force: bool = False,
 ) -> Options | None:
     """Make options for the recorder, None where nothing is to be recorded.
+
+    Args:
+        path: The journal.
+        redact: Replace names.
+        max_size: Bytes after which a new file is begun.
+        keep: Earlier files that are kept.
+        force: An earlier run's journal may be there.
 
     Raises:
         UsageError: A journal cannot be written there.
@@ -16,4 +29,8 @@ def journal_options(
     if path is None:
         return None
     check_target(path)
+    if not force and path.exists() and path.stat().st_size:
+        raise UsageError(
+            f"{path} is the journal of another run", "name another file, or say --force"
+        )
     return Options(path, max_size=max_size, keep=keep, redact=redact)

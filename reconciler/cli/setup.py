@@ -58,6 +58,9 @@ def make_setup(
     if not said.quiet:
         for hint in loaded.hints:
             click.echo(printable(f"containerd-reconciler: {hint}"), err=True)
+    if said.verbose:
+        files = ", ".join(loaded.files) or "no file"
+        click.echo(printable(f"containerd-reconciler: configuration: {files}"), err=True)
     setup = setup_from(loaded)
     policies = setup.policies
     if changes.once:

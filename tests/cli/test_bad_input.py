@@ -98,7 +98,7 @@ def test_a_clean_without_any_proof_about_containerd_is_69_and_removes_nothing(
 ) -> None:
     before = picture(Path(os.fsdecode(demo.layout.tasks)))
     args = [arg for arg in tree(demo) if arg != "--without-containerd"]
-    done = program(demo, "clean", "--grace", "0s", *args)
+    done = program(demo, "clean", "--yes", "--grace", "0s", *args)
     assert done.returncode == 69
     assert "containerd" in done.stderr
     assert picture(Path(os.fsdecode(demo.layout.tasks))) == before

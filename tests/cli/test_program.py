@@ -125,7 +125,7 @@ def test_a_dry_run_changes_nothing_and_says_what_would_go(demo: DemoNode) -> Non
 def test_clean_removes_the_dead_and_nothing_else(demo: DemoNode) -> None:
     before = pictures(demo)
     verdicts = {role.key: {role.verdict} for role in demo.cast}
-    done = program(demo, "clean", "--grace", "0s", "-o", "json", *tree(demo))
+    done = program(demo, "clean", "--yes", "--grace", "0s", "-o", "json", *tree(demo))
     told = json.loads(done.stdout)
     results = {one["id"]: one for one in told["results"]}
     dead = [role for role in demo.cast if role.verdict.value == "leftover"]
@@ -145,15 +145,17 @@ def test_clean_removes_the_dead_and_nothing_else(demo: DemoNode) -> None:
 
     has_data = Path(os.fsdecode(demo.layout.tasks), named(demo, "-crashed/has-data"))
     (has_data / "rootfs/data").unlink()
-    assert program(demo, "clean", "--grace", "0s", *tree(demo)).returncode == 0
-    again = program(demo, "clean", "--grace", "0s", "-o", "json", *tree(demo))
+    assert program(demo, "clean", "--yes", "--grace", "0s", *tree(demo)).returncode == 0
+    again = program(demo, "clean", "--yes", "--grace", "0s", "-o", "json", *tree(demo))
     assert again.returncode == 0
     assert json.loads(again.stdout)["results"] == []
 
 
 @acts
 def test_clean_leaves_what_is_not_old_enough(demo: DemoNode) -> None:
-    done = program(demo, "clean", "--grace", "0s", "--threshold=24h", "-o", "json", *tree(demo))
+    done = program(
+        demo, "clean", "--yes", "--grace", "0s", "--threshold=24h", "-o", "json", *tree(demo)
+    )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["results"] == []
@@ -166,7 +168,7 @@ def test_a_clean_that_is_interrupted_in_its_grace_says_so(
     demo: DemoNode, number: int, code: int
 ) -> None:
     before = pictures(demo)
-    with running(demo, "clean", "--grace", "1h", *tree(demo)) as child:
+    with running(demo, "clean", "--yes", "--grace", "1h", *tree(demo)) as child:
         wait_until_it_catches(child, signal.SIGHUP)
         child.send_signal(number)
         assert child.stderr is not None
@@ -193,7 +195,7 @@ def test_containerd_cleanup_is_clean(demo: DemoNode) -> None:
 def test_a_second_instance_is_refused(demo: DemoNode) -> None:
     with running(demo, "run", "--enforce", "--grace", "1h", *tree(demo)) as first:
         wait_for(first, '"event":"verdict"')
-        done = program(demo, "clean", "--grace", "0s", *tree(demo))
+        done = program(demo, "clean", "--yes", "--grace", "0s", *tree(demo))
         assert done.returncode == 77
         assert str(first.pid) in done.stderr
 

@@ -1,6 +1,7 @@
 """`clean`, and `containerd-cleanup`: removes what is due, once."""
 
 from collections.abc import Iterator
+from typing import Final
 
 import click
 
@@ -20,12 +21,15 @@ from reconciler.cli.work import Found
 from reconciler.decide.decisions import Phase
 from reconciler.decide.obstacles import foreign_mount
 from reconciler.decide.views import BundleView
-from reconciler.errors import ExitCode, NoContainerdError, RefusedError
+from reconciler.errors import ExitCode, NoContainerdError, RefusedError, UsageError
 from reconciler.model.evidence import ContainerdState
 from reconciler.model.outcome import BlockReason, Result
 from reconciler.telemetry import shapes, words
 
-_GRACE = "5s"
+UNATTENDED: Final = "containerd-cleanup"
+"""The name under which units call it: that is the yes."""
+
+_GRACE: Final = "5s"
 
 
 @click.command(cls=Command, name="clean")
@@ -43,11 +47,11 @@ _GRACE = "5s"
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be removed; touch nothing.")
 @click.option("--rescue", is_flag=True, help="Before containerd starts: refuse if it runs.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask, also on a terminal.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @without_containerd
-@click.pass_obj
+@click.pass_context
 def clean(  # noqa: PLR0913 - the options
-    said: Globals,
+    context: click.Context,
     *,
     threshold: str | None,
     grace: str | None,
@@ -60,9 +64,12 @@ def clean(  # noqa: PLR0913 - the options
     """Remove what is due, once.
 
     A bundle is due if it is a leftover on two looks, --grace apart, and for longer than
-    --threshold. On a terminal the plan is shown first, and nothing is removed without a yes.
+    --threshold. The plan is shown first, and nothing is removed without a yes: one that is typed
+    at a terminal, or --yes. Called as containerd-cleanup it asks nothing.
     """
     from reconciler.cli import session
+
+    said: Globals = context.obj
 
     if grace is None:
         grace = "0s" if rescue else _GRACE
@@ -70,7 +77,7 @@ def clean(  # noqa: PLR0913 - the options
     setup = make_setup(said, changes, without_containerd=without_containerd)
     check_state(setup.layout, may_be_missing=rescue)
     output = Output(quiet=said.quiet)
-    asks = not yes and output.can_ask
+    asks = not yes and context.find_root().info_name != UNATTENDED
     if dry_run or rescue or asks:
         plan = session.look(setup, output)
         check_listing(plan.listed, setup.layout)
@@ -166,9 +173,16 @@ def _check_down(found: Found) -> None:
 
 
 def _agreed(told: shapes.Clean, output: Output) -> bool:
-    """Show the plan and ask."""
+    """Show the plan and ask.
+
+    Raises:
+        UsageError: Nobody is there to answer.
+    """
     count = told.summary.results[Result.SKIPPED.value]
     output.table(render.plan(told.results), to_messages=True)
+    if not output.can_ask:
+        question = f"{words.plural(count, 'bundle')} would be removed, and nobody is there to agree"
+        raise UsageError(question, f"say --yes, or call {UNATTENDED}; --dry-run only shows this")
     try:
         if output.ask(f"Remove {words.plural(count, 'bundle')}?"):
             return True

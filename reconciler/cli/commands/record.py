@@ -7,7 +7,7 @@ from typing import get_args
 import click
 
 from reconciler.assembly import Backend
-from reconciler.cli.options import Command, Globals, without_containerd
+from reconciler.cli.options import Command, Globals, replaces_journal, without_containerd
 from reconciler.cli.output import Output
 from reconciler.cli.preflight import check_state
 from reconciler.cli.setup import Changes, make_setup
@@ -26,6 +26,7 @@ from reconciler.cli.values import size
 @click.option("--keep", type=click.IntRange(0, 1000), default=4, help="Earlier files kept.  [4]")
 @click.option("--once", is_flag=True, help="End when waiting would change nothing more.")
 @click.option("--backend", type=click.Choice(get_args(Backend)), help="How to watch.  [auto]")
+@replaces_journal
 @without_containerd
 @click.pass_obj
 def record(  # noqa: PLR0913 - the options
@@ -37,6 +38,7 @@ def record(  # noqa: PLR0913 - the options
     keep: int,
     once: bool,
     backend: str | None,
+    force: bool,
     without_containerd: bool,
 ) -> int:
     """Watch, and write what is seen and decided to FILE, until Ctrl-C. Removes nothing."""
@@ -48,6 +50,6 @@ def record(  # noqa: PLR0913 - the options
     setup = make_setup(said, changes, without_containerd=without_containerd)
     check_state(setup.layout, may_be_missing=not once)
     setup = replace(setup, policies=observing(setup.policies))
-    options = journal_options(journal, redact=redact, max_size=max_size, keep=keep)
+    options = journal_options(journal, redact=redact, max_size=max_size, keep=keep, force=force)
     how = Foreground("recording", once=once, verbose=said.verbose, record=options)
     return watch(setup, Output(quiet=said.quiet), how)

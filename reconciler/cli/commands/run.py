@@ -1,12 +1,13 @@
 """`run`: watches in the foreground; shows a live view on a terminal, log lines elsewhere."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import click
 
 from reconciler.assembly import Backend
-from reconciler.cli.options import Command, Globals, without_containerd
+from reconciler.cli.options import Command, Globals, replaces_journal, without_containerd
 from reconciler.cli.output import Output
 from reconciler.cli.preflight import check_state
 from reconciler.cli.setup import Changes, make_setup
@@ -36,6 +37,7 @@ from reconciler.cli.values import duration
     type=click.Path(path_type=Path),
     help="Write a journal of it, for `replay`.",
 )
+@replaces_journal
 @without_containerd
 @click.pass_obj
 def run(  # noqa: PLR0913 - the options
@@ -48,11 +50,13 @@ def run(  # noqa: PLR0913 - the options
     settle: str | None,
     backend: str | None,
     record: Path | None,
+    force: bool,
     without_containerd: bool,
 ) -> int:
-    """Watch, decide and show; remove what is due with --enforce. Ctrl-C ends it."""
+    """Watch, decide and show; remove what is due with --enforce, whatever a file says."""
     from reconciler.cli.recording import journal_options
     from reconciler.cli.session import Foreground, watch
+    from reconciler.cli.work import observing
 
     changes = Changes(
         enforce=enforce or None,
@@ -63,6 +67,9 @@ def run(  # noqa: PLR0913 - the options
         once=once,
     )
     setup = make_setup(said, changes, without_containerd=without_containerd)
+    if not enforce:
+        # `mode`, of a file or of a rule, is the daemon's: nobody removes by surprise.
+        setup = replace(setup, policies=observing(setup.policies))
     check_state(setup.layout, may_be_missing=not once)
-    how = Foreground(once=once, verbose=said.verbose, record=journal_options(record))
+    how = Foreground(once=once, verbose=said.verbose, record=journal_options(record, force=force))
     return watch(setup, Output(quiet=said.quiet), how)
