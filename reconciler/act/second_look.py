@@ -93,6 +93,8 @@ def refuse_elsewhere(place: Workplace, around: Surroundings, key: BundleKey) -> 
         Blocked: For the first one, with a process of that namespace.
     """
     bundle = b"/".join(key)
+    if around.mounts is None:
+        raise Blocked(BlockReason.IO, key.id, "the mount table cannot be read")
     try:
         found = place.elsewhere(around.tree)
     except OSError as error:
@@ -100,7 +102,7 @@ def refuse_elsewhere(place: Workplace, around: Surroundings, key: BundleKey) -> 
     for one in found:
         if one.path != bundle and not one.path.startswith(bundle + b"/"):
             continue
-        if around.mounts is None or not around.mounts.shows_outside(*one[2:]):
+        if not around.mounts.shows_outside(*one[2:]):
             detail = f"a {one.fstype} is mounted there in the mount namespace of pid {one.pid}"
             path = one.path[len(bundle) + 1 :] or b"."
             raise Blocked(BlockReason.FOREIGN_MOUNT, path, detail)

@@ -136,7 +136,7 @@ class _Node:
             around.refresh()
         else:
             return around
-        self._until = now + FRESH_SECONDS if around.mounts is not None else now
+        self._until = now + FRESH_SECONDS if around.is_whole else now
         return around
 
 

@@ -147,9 +147,14 @@ class CgroupMounts:
             if fd >= 0:
                 os.close(fd)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether every hierarchy could be opened."""
+        return all(one.fd >= 0 for one in self._mounted)
+
     def open_missing(self) -> None:
         """Open again what could not be opened: handles may have been short for a moment."""
-        if any(one.fd < 0 for one in self._mounted):
+        if not self.is_whole:
             self._mounted = tuple(
                 one if one.fd >= 0 else _Mounted(one.hierarchy, _open_mount(one.hierarchy.point))
                 for one in self._mounted

@@ -79,6 +79,11 @@ class Surroundings:
                 self._reach.refresh(None, None)
             self._set_hierarchies(None)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether mount table and cgroup hierarchies could all be read and opened."""
+        return self.mounts is not None and self.cgroups is not None and self.cgroups.is_whole
+
     def close(self) -> None:
         """Give handles back; :meth:`refresh` opens them again."""
         self._points.close()

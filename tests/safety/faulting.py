@@ -26,7 +26,7 @@ import anyio
 
 from reconciler.decide.decisions import Verdict
 from reconciler.decide.verdicts import judge
-from reconciler.model.evidence import Containerd, ContainerdState, Look, Node, Sweep, weigh
+from reconciler.model.evidence import Containerd, ContainerdState, Node, PartialLook, Sweep, weigh
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import BlockReason, Outcome, Result, StepResult
 from reconciler.probe.tree import TreeEyes
@@ -212,13 +212,14 @@ def _verdict(on: Ground, key: BundleKey) -> str:
     """Say what is wrong with the verdict on a live task; nothing, if it lives or may live."""
     eyes = TreeEyes(on.site.layout)
     try:
-        listed, look = eyes.list(), eyes.look(key)
+        listed, seen = eyes.list(), eyes.look(key)
     finally:
         eyes.close()
-    if look is None:
+    if seen is None:
         return "there is none"
-    assert isinstance(look, Look), "all of it is within reach"
-    if listed.answered and key not in {seen.key for seen in listed.bundles}:
+    # Where the mount table could not be read, nothing beyond the tree was looked at.
+    look = seen.look if isinstance(seen, PartialLook) else seen
+    if listed.answered and key not in {one.key for one in listed.bundles}:
         return "it is not listed"
     node = Node(Sweep(answered=True), Containerd(ContainerdState.DOWN))
     judgement = judge(weigh(key, True, look, node), young=False)

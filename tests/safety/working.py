@@ -77,9 +77,11 @@ class Work:
             whole = Work(self.on, "whole", self.executor)
             to = self.on.site.base / "hiding"
             calls = await whole.trace(self.on.dead("hiding"), to)
-            last = max(at for at, call in enumerate(calls) if call.name == "renameat2") + 1
-            name = calls[last].name
-            self.hide_at = name, straced.counted(calls[: last + 1])[name]
+            last = max(at for at, call in enumerate(calls) if call.name == "renameat2")
+            # Its first removal from there on: what is only looked at differs from time to time.
+            name = "unlinkat"
+            begun = next(at for at in range(last, len(calls)) if calls[at].name == name)
+            self.hide_at = name, straced.counted(calls[: begun + 1])[name]
         name, number = self.hide_at
         inject = f"inject={name}:signal=KILL:when={number}"
         with straced.attached(await self.worker(), "-e", f"trace={name}", "-e", inject):
