@@ -24,7 +24,7 @@ from tests.e2e.snapshot import Snapshot
 from tests.e2e.twins import SHARINGS, Pair, Twin, Twins
 from tests.safety import straced
 
-pytestmark = [pytest.mark.containerd, pytest.mark.safety]
+pytestmark = [pytest.mark.containerd, pytest.mark.safety, pytest.mark.timeout(600)]
 
 CALLS: Final = ("umount2", "unlinkat", "renameat2")
 """All by which a cleanup changes anything."""

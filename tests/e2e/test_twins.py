@@ -19,7 +19,7 @@ from tests.e2e.processes import until
 from tests.e2e.snapshot import Snapshot
 from tests.e2e.twins import ROWS, Twin, Twins, every_pair, some_pairs
 
-pytestmark = [pytest.mark.containerd, pytest.mark.safety]
+pytestmark = [pytest.mark.containerd, pytest.mark.safety, pytest.mark.timeout(600)]
 
 CONFIG: Final = """
 mode = "enforce"

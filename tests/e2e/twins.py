@@ -180,7 +180,7 @@ class Pair:
     @property
     def separate(self) -> bool:
         """Whether all there is of the first is its own, and nobody who lives goes by its name."""
-        return self.sharing.name == "nothing" and self.member and self.stopped
+        return self.sharing.name == "nothing" and self.member
 
 
 def every_pair() -> list[Pair]:
