@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 import click
 
 from reconciler.errors import ExitCode, ReconcilerError
-from reconciler.model.ids import printable
 
 _NO_PERMISSION = (errno.EACCES, errno.EPERM)
 _PIPE_CLOSED = 141
@@ -104,6 +103,8 @@ def _world(error: OSError) -> int:
 
 
 def _complain(line: str) -> None:
+    from reconciler.model.ids import printable  # not for those who have nothing to complain of
+
     with contextlib.suppress(OSError):
         click.echo(printable(f"containerd-reconciler: {line}"), err=True)
 

@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reconciler.model.ids import printable
-from reconciler.telemetry import words
-
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -24,7 +21,13 @@ def printable_lines(text: str) -> str:
     """Make text printable that has lines of its own."""
     if text.replace("\n", "").isprintable():
         return text
-    return "\n".join(printable(line) for line in text.split("\n"))
+    return "\n".join(_printable(line) for line in text.split("\n"))
+
+
+def _printable(line: str) -> str:
+    from reconciler.model.ids import printable  # `--version` starts without the model
+
+    return printable(line)
 
 
 class Output:
@@ -69,6 +72,8 @@ class Output:
 
     def json(self, text: str) -> None:
         """Write JSON; what cannot be printed is written as JSON has it, so nothing is lost."""
+        from reconciler.telemetry import words
+
         sys.stdout.write(words.printable_json(text))
 
     def table(self, table: "Table", *, to_messages: bool = False) -> None:
@@ -84,11 +89,11 @@ class Output:
     def say(self, line: str) -> None:
         """Write a message, unless told to be quiet."""
         if not self.quiet:
-            click.echo(printable(line), err=True)
+            click.echo(_printable(line), err=True)
 
     def complain(self, line: str) -> None:
         """Write what is wrong, also if told to be quiet."""
-        click.echo(printable(f"containerd-reconciler: {line}"), err=True)
+        click.echo(_printable(f"containerd-reconciler: {line}"), err=True)
 
     def ask(self, question: str) -> bool:
         """Ask for a yes; anything else is a no."""

@@ -224,11 +224,11 @@ class Daemon:
     def ask(self, path: str, method: str = "GET", *, order: bool = False) -> tuple[int, str]:
         """Ask over TCP, or over the unix socket."""
         connection = http.client.HTTPConnection("127.0.0.1", self.site.port, timeout=20)
-        if order:
-            connection.sock = socket.socket(socket.AF_UNIX)
-            connection.sock.settimeout(20)
-            connection.sock.connect(str(self.site.socket))
         try:
+            if order:
+                connection.sock = socket.socket(socket.AF_UNIX)
+                connection.sock.settimeout(20)
+                connection.sock.connect(str(self.site.socket))
             connection.request(method, path)
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
