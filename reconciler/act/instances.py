@@ -28,7 +28,7 @@ class Instances:
     """Remembers which trees one pass over /proc leads to.
 
     Args:
-        sweep: Gives a pass over /proc, made anew if asked for.
+        sweep: Gives a pass over /proc that shows everybody who runs by now, made anew if asked for.
     """
 
     def __init__(self, sweep: Callable[[bool], Sweep]) -> None:
@@ -50,6 +50,8 @@ class Instances:
         lost = 0
         for number in range(_TRIES):
             swept = self._sweep(number > 0)
+            if not swept.answered:
+                return "who else runs cannot be told"
             for key in (*swept.helpers, *(shim.key for shim in swept.shims)):
                 if key.id == id_ and namespace in {None, key.namespace}:
                     return f"a shim of {key} is running"

@@ -51,13 +51,14 @@ class Residue:
         kept = []
         if not self._resources.cgroups:
             return ""
-        other = self._place.instances.user(self._layout, self._key)
-        if other is not None:
-            raise Kept(other)
         around = self._place.node(self._layout, self._place.sweep())
         neighbours = Neighbours(around, self._key, even_going=False)
         for group in self._resources.cgroups:
             try:
+                # Asked for each: another containerd may start the id between any two.
+                other = self._place.instances.user(self._layout, self._key)
+                if other is not None:
+                    raise Kept(other)  # noqa: TRY301 -- said as all other reasons are
                 neighbours.refuse(b"/" + group.relative)
                 judged = self._judged.objects.get(group.path)
                 remove_group(group.mount, group.relative, self._key.id, judged, tally)
@@ -66,7 +67,7 @@ class Residue:
             except OSError as error:
                 kept.append(f"{show(group.path)}: {error.strerror}")
         if kept:
-            raise Kept("; ".join(kept))
+            raise Kept("; ".join(dict.fromkeys(kept)))
         return f"{tally.mutations} cgroups" if tally.mutations else ""
 
     def remove_runc_state(self, tally: Tally) -> str:

@@ -1,7 +1,8 @@
 """Workplace: what one worker keeps between jobs, so that many bundles cost less than each alone.
 
 What it keeps is a moment old at most, and only things of which an older answer can do no harm: a
-dead bundle does not come back to life, and its id cannot be used again while it stands.
+dead bundle does not come back to life, and its own containerd cannot use its id again while it
+stands. Others can, so whoever asks about them is shown everybody who runs by then.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from reconciler.probe.bundle import look_at
 from reconciler.probe.commands import CommandLines
 from reconciler.probe.elsewhere import Elsewhere, mounted_elsewhere
 from reconciler.probe.points import BundleMounts, MountPoints
+from reconciler.probe.process import last_pid
 from reconciler.probe.surroundings import Surroundings
 from reconciler.probe.sweep import sweep, users_of
 
@@ -56,10 +58,12 @@ class Workplace:
         self.stop = stop
         self.users = SocketUsers(clock)
         self.fifo_dirs = FifoDirs(clock)
-        self.instances = Instances(lambda anew: self.sweep(anew=anew))
+        self.instances = Instances(self._sweep_of_everybody)
         self.points = MountPoints(clock)
-        commands = CommandLines()
-        self._sweep = Fresh(clock, lambda: sweep(users=users_of(state), commands=commands))
+        self._state = state
+        self._commands = CommandLines()
+        self._last_pid: int | None = None
+        self._sweep = Fresh(clock, self._pass)
         self._node = _Node(clock, self.points)
         self._afar: dict[bool, Surroundings] = {}
         self._elsewhere: dict[bytes, Fresh[tuple[Elsewhere, ...]]] = {}
@@ -67,6 +71,19 @@ class Workplace:
     def sweep(self, *, anew: bool = False) -> Sweep:
         """Give a pass over /proc, a second old at most."""
         return self._sweep.get(anew=anew)
+
+    def _pass(self) -> Sweep:
+        self._last_pid = last_pid()  # before, so that whoever comes meanwhile counts as later
+        return sweep(users=users_of(self._state), commands=self._commands)
+
+    def _sweep_of_everybody(self, anew: bool) -> Sweep:  # noqa: FBT001 -- as `Instances` asks
+        """Give a pass that shows everybody who runs by now.
+
+        Another containerd may have started an id since a pass that is a moment old. If no pid was
+        given out since it began, nobody came, and it still shows all.
+        """
+        last = last_pid()
+        return self.sweep(anew=anew or last is None or last != self._last_pid)
 
     def around(self, layout: Layout, swept: Sweep) -> Surroundings:
         """Give the node as a look before an act needs it: with the mounts as they are now."""

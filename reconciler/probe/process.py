@@ -275,6 +275,17 @@ def _is_thread(pid: int, proc: bytes) -> bool:
     return bool(found) and rest.split(b"\n", 1)[0] != b"%d" % pid
 
 
+def last_pid() -> int | None:
+    """Give the pid that was last given out in our pid namespace; None if that cannot be told.
+
+    Kernels without checkpoint and restore do not tell (`kernel/pid_namespace.c`).
+    """
+    try:
+        return int(read_whole(PROC + b"/sys/kernel/ns_last_pid"))
+    except (OSError, ValueError):
+        return None
+
+
 def read_whole(path: bytes | str, dir_fd: int | None = None, *, most: int = MOST) -> bytes:
     """Read a file of /proc to its end.
 

@@ -15,11 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.act import workplace
 from reconciler.act.instances import Instances
 from reconciler.act.objects import find
+from reconciler.clock import SystemClock
 from reconciler.model.evidence import ShimProcess, Sweep
 from reconciler.model.ids import BundleKey
-from reconciler.model.layout import TASKS
+from reconciler.model.layout import TASKS, Layout
 from reconciler.model.outcome import Result, StepResult
 from tests.support.bundles import Bundle
 from tests.support.hand import Hand, assert_cleaned, step, workshop
@@ -319,3 +321,28 @@ def test_a_state_that_says_nothing_is_its_own_if_the_bundle_lived_with_it(tmp_pa
             outcome = hand.clean(bundle)
             assert outcome.result is Result.CLEANED, outcome
             assert bundle.runc_state.exists() is not lived
+
+
+@pytest.mark.safety
+def test_who_could_not_be_looked_for_may_be_there() -> None:
+    found = Instances(lambda _: Sweep())
+    assert found.user(Layout(), BundleKey(b"default", b"web")) is not None
+    assert found.user_of_id(Layout(), b"web") is not None
+
+
+@pytest.mark.safety
+def test_whoever_was_started_since_the_last_pass_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key = BundleKey(b"default", b"web")
+    passes = [Sweep(True), Sweep(True, shims=(ShimProcess(key, 4711),))]
+
+    def one_pass(**_: object) -> Sweep:
+        return passes.pop(0)
+
+    monkeypatch.setattr(workplace, "sweep", one_pass)
+    place = workplace.Workplace(SystemClock(), lambda _: None, lambda: None, lambda: False)
+    assert place.sweep().shims == ()
+    assert place.sweep().shims == ()
+    subprocess.run(["true"], check=True)
+    assert place.instances.user(Layout(), key) is not None
