@@ -10,12 +10,13 @@ import fcntl
 import mmap
 import os
 import resource
+import select
 import signal
 import struct
 import subprocess
 import sys
 import tempfile
-import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,20 +97,16 @@ def endless_words(*said: str) -> None:
 
 
 def silent_words(*said: str) -> None:
-    """Have a command line that nobody can read: a thread of ours holds the lock it takes.
+    """Have a command line that nobody can read: we hold the lock it takes, and wait.
 
-    It maps a file for which the filesystem, in a dead server's hands, waits for ever.
+    A file is mapped for which its filesystem, in a dead server's hands, waits for ever.
     """
     (handle,) = said
     name(SHIM)
     libc_mmap = _LIBC.mmap
     libc_mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-    arguments = (None, mmap.PAGESIZE, mmap.PROT_READ, mmap.MAP_PRIVATE, int(handle), 0)
-    threading.Thread(target=libc_mmap, args=arguments, daemon=True).start()
-    while True:
-        tasks = [Path(f"/proc/self/task/{task}/stat") for task in os.listdir("/proc/self/task")]
-        if any(task.read_text().rpartition(") ")[2].startswith("D") for task in tasks):
-            return
+    os.write(1, b"ready\n")  # nothing can be said any more once it waits
+    libc_mmap(None, mmap.PAGESIZE, mmap.PROT_READ, mmap.MAP_PRIVATE, int(handle), 0)
 
 
 def many_locks(*said: str) -> None:
@@ -192,9 +189,10 @@ def many_mounts(*said: str) -> None:
 
 
 def lock_files(*places: str) -> None:
-    """Lock every file that may be read."""
+    """Lock every file that may be read, but in a rootfs: that is kept busy by whoever uses it."""
     for place in places:
-        for directory, _, files in os.walk(place):
+        for directory, below, files in os.walk(place):
+            below[:] = [name for name in below if name != "rootfs"]
             for file in files:
                 try:
                     handle = os.open(f"{directory}/{file}", os.O_RDONLY | os.O_NONBLOCK)
@@ -244,24 +242,35 @@ def attacked(attack: Attack, *arguments: object, cwd: str | Path = "/") -> Itera
 
 
 @contextmanager
-def silent(place: Path, *, privileged: bool = False) -> Iterator[int]:
+def silent(place: Path, *, privileged: bool = False, cwd: str | Path = "/") -> Iterator[int]:
     """Have a process whose command line nobody can read; see `tests.support.stuckfuse`.
 
     Args:
         place: Where a filesystem may be mounted.
         privileged: Whether it is root's.
+        cwd: Where it works.
     """
     from tests.support.stuckfuse import unmappable_file
 
     attacker: subprocess.Popen[bytes] | None = None
     try:
         with unmappable_file(place) as handle:
-            attacker = _started(silent_words, handle, handles=[handle], privileged=privileged)
+            attacker = _started(
+                silent_words, handle, handles=[handle], privileged=privileged, cwd=cwd
+            )
+            _wait_until_it_is_stuck(attacker.pid)
             yield attacker.pid
             attacker.kill()  # which it hears of only once its filesystem is gone
     finally:
         if attacker is not None:
             _end(attacker)
+
+
+def _wait_until_it_is_stuck(pid: int) -> None:
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "D":
+        assert time.monotonic() < deadline, "it does not get stuck"
+        select.select([], [], [], 0.005)
 
 
 def _started(
