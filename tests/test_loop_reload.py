@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 import pytest
+from msgspec import structs
 from typing_extensions import override
 
 from reconciler.decide.policy import Brakes, Match, Orphans, Policies, Policy, Rule
 from reconciler.loop import Loop
 from reconciler.model.evidence import Look
 from reconciler.model.ids import BundleKey, Identity
-from reconciler.model.observations import Hidden, Listed
+from reconciler.model.observations import Doubt, DoubtKind, Hidden, Listed
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.ports import Emit
 from tests.decide.world import ENFORCE, dead, key, orphaned
@@ -46,6 +47,10 @@ FORBIDDING = {
     "rule with a threshold": replace(
         DEFAULT, rules=(Rule(Match(), replace(ENFORCE, name="slow", threshold=1e6)),)
     ),
+    "protect an annotation": replace(
+        DEFAULT,
+        rules=(Rule(Match(annotations=(("keep", "*"),)), Policy("keep", protect=True)),),
+    ),
 }
 
 
@@ -62,6 +67,10 @@ class Reload:
     async def run(self, emit: Emit) -> None:
         if self.after:
             await self.rig.clock.take(self.after)
+        self.rig.eyes.annotation_keys |= self.policies.annotation_keys
+        if self.policies.annotation_keys:  # as `daemon.reloading` has all looked at first
+            emit(Doubt(DoubtKind.ASKED))
+            await self.rig.clock.take(0.02)
         self.rig.loop.configure(self.policies)
         self.before = [who for _, who in self.rig.hands.begun]
         self.done = True
@@ -75,7 +84,8 @@ class Reload:
 def make(policies: Policies, look: Look, *, names: Sequence[str] = NAMES) -> Rig:
     rig = Rig(policies)
     for number, name in enumerate(names, 1):
-        rig.eyes.tree[key(name)] = replace(look, identity=Identity(1, number, 1))
+        sandbox = structs.replace(look.labels, sandbox=key(name).id.decode())  # nobody tells more
+        rig.eyes.tree[key(name)] = replace(look, identity=Identity(1, number, 1), labels=sandbox)
     rig.witnesses.takes, rig.hands.waits, rig.hands.takes = 0.7, 2.0, 1.0
     return rig
 
@@ -90,6 +100,7 @@ async def reloaded(rig: Rig, policies: Policies, after: float, lasting: float = 
 
 
 KUBE = dead(pod_ns="kube-system")
+KUBE = replace(KUBE, labels=structs.replace(KUBE.labels, annotations=(("keep", "1"),)))
 
 
 async def test_the_moments_are_these() -> None:

@@ -93,6 +93,9 @@ class Bundles:
 
         What hands are on is judged by them when these are about to begin (:meth:`objection`).
         """
+        if policies.annotation_keys - self._policies.annotation_keys:
+            for track in self._tracks.values():
+                track.ask_for_more()
         self._policies = policies
         self._dues = Dues(self._life_of)
         self._pods = Pods(needed=policies.need_labels)
@@ -190,7 +193,7 @@ class Bundles:
         """Note that hands are on it now."""
         if track.deaths and track.deaths.since is not None:
             self._count_death(track)
-        track.phase, track.cause = Phase.CLEANING, ""
+        track.phase, track.cause, track.is_stale = Phase.CLEANING, "", True
         self._agenda.set(track.key, None)
         self._out.append(self._judged(track, track.verdict))
 

@@ -10,6 +10,7 @@ changed its mind about everybody.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final, assert_never
 
 from reconciler.decide.asking import RECHECK, Asking
@@ -25,6 +26,7 @@ from reconciler.decide.decisions import (
     Verdict,
 )
 from reconciler.decide.hearsay import Hearsay
+from reconciler.decide.labels import doubted
 from reconciler.decide.policy import Policies
 from reconciler.decide.summary import Summary, summarize
 from reconciler.decide.track import Track
@@ -269,7 +271,9 @@ class Engine:
                 track.begin_waiting(track.waiting_as, now)
                 self._bundles.set_back(track, now, "second look disagreed")
                 if outcome.look is not None and outcome.look.identity == track.identity:
-                    self._bundles.absorb(track, outcome.look, stamp)
+                    # The worker that made it does not know what annotations rules match on.
+                    labels = doubted(outcome.look.labels)
+                    self._bundles.absorb(track, replace(outcome.look, labels=labels), stamp)
             case _:
                 assert_never(outcome.result)
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final, Literal
 
+import msgspec
+
 from reconciler.model.evidence import NO_LABELS, Answer, Labels
 
 PodLabel = Literal["pod_namespace", "pod"]
@@ -33,6 +35,11 @@ def joined(newer: Labels, older: Labels) -> Labels:
         annotations=tuple(sorted((dict(older.annotations) | dict(newer.annotations)).items())),
     )
     return newer if merged == newer else merged
+
+
+def doubted(labels: Labels) -> Labels:
+    """Give the same labels, read when not all was asked for: what is missing is not known."""
+    return msgspec.structs.replace(labels, known=False) if labels.known else labels
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from reconciler.decide.decisions import BudgetKind, Judgement, Phase, Verdict
-from reconciler.decide.labels import joined
+from reconciler.decide.labels import doubted, joined
 from reconciler.decide.policy import Policy
 from reconciler.model.evidence import (
     NO_LABELS,
@@ -91,6 +91,7 @@ class Track:
             if they were not weighed together yet.
         judged_since: Since when it has this verdict.
         policy: The one that applies; None until it has been (or must be) looked up.
+        is_stale: Whether hands were on it since the latest look; others are not heard meanwhile.
         labels: All that was readable of this object's labels: config.json may vanish later.
         pod: Its pod's sandbox's labels, as far as they were asked for: that may vanish earlier.
         phase, cause: Where a leftover stands, and why.
@@ -121,6 +122,7 @@ class Track:
     judgement: Judgement | None = None
     judged_since: float = 0.0
     policy: Policy | None = None
+    is_stale: bool = False
     labels: Labels = NO_LABELS
     pod: Labels = NO_LABELS
     phase: Phase = Phase.NONE
@@ -162,12 +164,24 @@ class Track:
             self.weighed_with = None
         self.look = look
         self.looked_at = stamp.mono
+        self.is_stale = False
         if look.identity == self.identity:
             self.identity = look.identity  # equal, and one object is enough for each bundle
         labels = joined(look.labels, self.labels)
         if labels != self.labels:
             self.policy = None
         self.labels = labels
+
+    def ask_for_more(self) -> None:
+        """Note that rules match on annotations now that earlier looks were not asked for.
+
+        A reload waits for looks that were. Not heard are those at a bundle that hands are on, and
+        config.json may have gone since it was read, as may the whole sandbox: then it is not known
+        whether there is such an annotation.
+        """
+        if self.is_stale or self.look is None or not self.look.labels.known:
+            self.labels = doubted(self.labels)
+        self.pod = doubted(self.pod)  # what is still there tells it anew
 
     @property
     def may_look_otherwise(self) -> bool:

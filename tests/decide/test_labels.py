@@ -13,7 +13,8 @@ from reconciler.decide.labels import Known, joined
 from reconciler.decide.policy import Match, Policies, Policy, Rule
 from reconciler.model.evidence import NO_LABELS, Labels, Look
 from reconciler.model.ids import BundleKey
-from tests.decide.world import ENFORCE, World, dead, key
+from reconciler.model.outcome import Outcome, Result
+from tests.decide.world import BOOTED, ENFORCE, World, dead, key
 
 MEMBER = Labels(True, "kube-system", "dns-1", "dns", "pod", (("team", "core"),))
 SANDBOX = Labels(True, "kube-system", "dns-1", "", "pod", (("team", "core"), ("tier", "1")))
@@ -150,3 +151,84 @@ def test_what_was_read_once_stays_known() -> None:
     assert joined(Labels(True, sandbox="pod"), MEMBER) == MEMBER
     assert joined(MEMBER, Labels(sandbox="pod")) is MEMBER
     assert joined(Labels(sandbox="x"), NO_LABELS) == Labels(sandbox="x")
+
+
+KEEP = Rule(Match(annotations=(("keep", "*"),)), Policy("keep", protect=True))
+KEPT = Policies(default=ENFORCE, rules=(KEEP,))
+REQUEST = Clean(key("ns/a"), dead().identity, False, 1)
+
+
+def due(look: Look) -> World:
+    """A world in which a leftover was asked for before any rule spoke of annotations."""
+    world = World()
+    world.listed(a=1)
+    world.look(look)
+    world.node()
+    world.wait(700)
+    assert REQUEST in world.said
+    return world
+
+
+def objection(world: World) -> Outcome | None:
+    return world.engine.refusal(REQUEST, BOOTED + world.now, ())
+
+
+@pytest.mark.safety
+def test_a_new_annotation_rule_holds_back_what_was_asked_for() -> None:
+    """Its latest look did not ask for the annotation; the one after the outcome does."""
+    world = due(dead())
+    assert objection(world) is None
+    world.engine.configure(world.stamp, KEPT)
+    held = objection(world)
+    assert held is not None
+    assert held.detail == 'the rule "keep" protects it'
+    world.tell(held)
+    assert next(world.engine.tracks).phase is Phase.PROTECTED
+    world.look(dead())
+    world.node()
+    assert next(world.engine.tracks).phase is not Phase.PROTECTED
+
+
+@pytest.mark.safety
+@pytest.mark.parametrize("result", [Result.BLOCKED, Result.FAILED, Result.SKIPPED])
+def test_an_attempt_is_no_look_that_asks_for_annotations(result: Result) -> None:
+    """Not before the rule nor after it, and whatever the worker's own look has told."""
+    for rule_first in (True, False):
+        world = due(dead())
+        outcome = Outcome(key("ns/a"), dead().identity, result, look=dead())
+        if rule_first:
+            world.engine.configure(world.stamp, KEPT)
+        world.tell(outcome)
+        if not rule_first:
+            world.engine.configure(world.stamp, KEPT)
+        world.wait(10)
+        assert next(world.engine.tracks).phase is Phase.PROTECTED
+
+
+@pytest.mark.safety
+def test_a_config_that_is_gone_does_not_tell_of_a_new_annotation() -> None:
+    """What was read of it once was not asked for that; what it told all the same is kept."""
+    world = World()
+    world.listed(a=1)
+    world.look(replace(dead(), labels=Labels(True, "shop", "web", "", "a")))
+    world.look(replace(dead(), labels=NO_LABELS))
+    world.node()
+    world.engine.configure(world.stamp, KEPT)
+    (track,) = world.engine.tracks
+    assert track.phase is Phase.PROTECTED
+    assert track.labels.pod_namespace == "shop"
+
+
+@pytest.mark.safety
+def test_a_sandbox_that_is_gone_does_not_tell_of_a_new_annotation() -> None:
+    member = Labels(True, "shop", "web", "web", "pod")
+    world = World(replace(KEPT, rules=(Rule(Match(pod="x"), Policy("x")),)))
+    world.listed(a=1, pod=2)
+    world.look(replace(dead(1), labels=member))
+    world.look(replace(dead(2), labels=msgspec.structs.replace(member, container="")), "ns/pod")
+    world.node()
+    world.listed(a=1)
+    (track,) = world.engine.tracks
+    assert track.pod.known
+    world.engine.configure(world.stamp, KEPT)
+    assert track.phase is Phase.PROTECTED

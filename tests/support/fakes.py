@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import anyio
+from msgspec import structs
 
 from reconciler.decide.decisions import Decision
 from reconciler.errors import InvariantError
@@ -24,6 +25,7 @@ class FakeEyes:
     looked: list[BundleKey] = field(default_factory=list)
     listings: int = 0
     others: Lookers | None = None
+    annotation_keys: frozenset[str] = frozenset()
 
     def list(self, namespace: bytes | None = None) -> Listed:
         self.listings += 1
@@ -36,7 +38,11 @@ class FakeEyes:
 
     def look(self, key: BundleKey) -> Look | PartialLook | None:
         self.looked.append(key)
-        return self.tree.get(key)
+        look = self.tree.get(key)
+        if look is None or not look.labels.annotations:
+            return look
+        kept = tuple(one for one in look.labels.annotations if one[0] in self.annotation_keys)
+        return replace(look, labels=structs.replace(look.labels, annotations=kept))
 
     def moment(self) -> AbstractContextManager[object]:
         return nullcontext()
