@@ -2,8 +2,9 @@
 
 Several containerds may share runc's root, the names of cgroups and the directory of FIFOs. A shim
 works in its bundle (`reconciler.act.reference`), so a shim of another instance leads to that
-instance's tree. Whatever may be used there under a bundle's name is not removed here. What nobody
-serves has no living user, and an instance without any living shim has none at all.
+instance's tree. Whatever may be used there under a bundle's name is not removed here, and nobody is
+ended. What nobody serves has no living user, and an instance without any living shim has none at
+all. This is the one place that is asked, and it never takes no answer for "nobody".
 """
 
 import os
@@ -13,7 +14,7 @@ from typing import Final
 from reconciler import kernel
 from reconciler.act.going import is_going
 from reconciler.act.reference import works_in
-from reconciler.model.evidence import Answer, Sweep
+from reconciler.model.evidence import Answer, ShimProcess, Sweep
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 
@@ -37,41 +38,61 @@ class Instances:
         self._layout: Layout | None = None
         self._trees: dict[_Object, int] = {}
         """One shim's pid for each tree that is not ours."""
+        self._lost = 0
+        """A shim of which even a new pass did not tell where it works."""
 
-    def user(self, layout: Layout, key: BundleKey) -> str | None:
-        """Say who else may use the name of a bundle that was judged dead; None if nobody does."""
-        return self._ask(layout, key.id, key.namespace)
+    def user(self, layout: Layout, key: BundleKey, *, even_going: bool = False) -> str | None:
+        """Say who else may use the name of a bundle, or that this cannot be told; None if nobody.
+
+        Args:
+            layout: Where the bundle is.
+            key: Its name.
+            even_going: Whether a bundle that is being removed now counts, too. To what is dead it
+                has no more claim than the bundle at hand.
+        """
+        return self._ask(layout, key.id, key.namespace, even_going=even_going)
 
     def user_of_id(self, layout: Layout, id_: bytes) -> str | None:
         """Say the same for an id, whatever the namespace."""
         return self._ask(layout, id_, None)
 
-    def _ask(self, layout: Layout, id_: bytes, namespace: bytes | None) -> str | None:
-        lost = 0
+    def _ask(
+        self, layout: Layout, id_: bytes, namespace: bytes | None, *, even_going: bool = False
+    ) -> str | None:
+        unanswered = "which shims run cannot be told"
         for number in range(_TRIES):
             swept = self._sweep(number > 0)
             if not swept.answered:
-                return "who else runs cannot be told"
-            for key in (*swept.helpers, *(shim.key for shim in swept.shims)):
-                if key.id == id_ and namespace in {None, key.namespace}:
-                    return f"a shim of {key} is running"
+                continue  # that may have been for a moment
+            why = _named(swept, id_, namespace)
+            if why is not None:
+                return why
             try:
-                pid = self._having(layout, swept, id_, namespace)
+                pid = self._having(layout, swept, id_, namespace, even_going=even_going)
             except _LostError as shim:
-                lost = shim.pid  # it may only have ended since: who leads there now?
-                continue
+                unanswered = f"where the shim with pid {shim.pid} works cannot be told"
+                lost, self._lost = self._lost, shim.pid
+                if lost == shim.pid:
+                    break
+                continue  # it may only have ended since: who leads there now?
             if pid is None:
                 return None
             return f"another containerd, that of the shim with pid {pid}, has one so named"
-        return f"where the shim with pid {lost} works cannot be told"
+        return unanswered
 
     def _having(
-        self, layout: Layout, swept: Sweep, id_: bytes, namespace: bytes | None
+        self,
+        layout: Layout,
+        swept: Sweep,
+        id_: bytes,
+        namespace: bytes | None,
+        *,
+        even_going: bool,
     ) -> int | None:
         """Give a pid of an instance that has a bundle of such a name.
 
         Raises:
-            _LostError: A shim does not lead to its tree any more.
+            _LostError: A shim does not lead to its tree, or not any more.
         """
         if swept is not self._swept or layout != self._layout:
             self._trees = dict(_trees(layout, swept))
@@ -80,7 +101,7 @@ class Instances:
             path = _TREE % pid
             try:
                 keys = _keys(path, id_) if namespace is None else [BundleKey(namespace, id_)]
-                there = any(_has(path, key) for key in keys)
+                there = any(_has(path, key, even_going=even_going) for key in keys)
                 # Nothing was there: that counts only if it was that tree which was asked.
                 if _object(path) != tree:
                     raise _LostError(pid)
@@ -92,21 +113,49 @@ class Instances:
 
 
 class _LostError(Exception):
-    """A shim does not lead to its tree any more."""
+    """A shim does not lead to its tree, or not any more."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(pid)
         self.pid = pid
 
 
+def _named(swept: Sweep, id_: bytes, namespace: bytes | None) -> str | None:
+    """Say which process of a pass bears such a name, or may."""
+    for key in (*swept.helpers, *(shim.key for shim in swept.shims)):
+        if _is_of(key, id_, namespace):
+            return f"a shim of {key} is running"
+    for one in swept.unread:
+        if one.key is None or _is_of(one.key, id_, namespace):
+            return f"whose shim the process with pid {one.pid} is cannot be told"
+    return None
+
+
+def _is_of(key: BundleKey, id_: bytes, namespace: bytes | None) -> bool:
+    return key.id == id_ and namespace in {None, key.namespace}
+
+
 def _trees(layout: Layout, swept: Sweep) -> Iterator[tuple[_Object, int]]:
-    for shim in swept.shims:
-        if works_in(layout, shim) is not Answer.NO:
+    """Find the trees that are not ours, also those of shims of which only the directory is known.
+
+    Raises:
+        _LostError: A shim leads neither to our tree nor to a bundle of its name in another one.
+    """
+    ours = _object(layout.tasks)
+    silent = (ShimProcess(one.key, one.pid) for one in swept.unread if one.key is not None)
+    for shim in (*swept.shims, *silent):
+        where = works_in(layout, shim)
+        if where is Answer.YES:
             continue
         try:
-            yield _object(_TREE % shim.pid), shim.pid
+            tree = _object(_TREE % shim.pid)
         except OSError:
-            continue  # it has ended since
+            raise _LostError(shim.pid) from None
+        if tree == ours:
+            continue  # its bundle was removed under it
+        if where is not Answer.NO:
+            raise _LostError(shim.pid)
+        yield tree, shim.pid
 
 
 def _object(path: bytes) -> _Object:
@@ -118,10 +167,10 @@ def _keys(tree: bytes, id_: bytes) -> list[BundleKey]:
     return [BundleKey(os.fsencode(namespace), id_) for namespace in os.listdir(tree)]
 
 
-def _has(tree: bytes, key: BundleKey) -> bool:
+def _has(tree: bytes, key: BundleKey, *, even_going: bool) -> bool:
     path = b"/".join((tree, *key))
     try:
         kernel.statx(kernel.AT_FDCWD, path)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    return not is_going(None, path)
+    return even_going or not is_going(None, path)

@@ -143,7 +143,13 @@ class _Ending:
     def _gather(self, seen: Seen) -> Evidence:
         around, key = self._around(), self._job.key
         record = read_record(around, key, seen.resources)
-        return gather(around, key, record, self._place.sweep().shims)
+        # Two containerds of a node that have the same namespace and id share the runtime's state
+        # and the cgroups of it, so that nothing there can be told apart.
+        other = self._place.instances.user(around.layout, key, even_going=True)
+        swept = self._place.sweep()
+        if not swept.answered:
+            raise UnansweredError("which shims run cannot be told")
+        return gather(around, key, record, swept.shims, other or "")
 
     def _look(self) -> Seen:
         return look_again(self._place, self._job, Verdict.ORPHANED)

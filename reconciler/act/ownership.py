@@ -8,7 +8,7 @@ and then nobody is proven to be anybody's. Reads only.
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from errno import ENODEV, ENOENT, ENOTDIR, EOPNOTSUPP, ESRCH
+from errno import ENODEV, ENOENT, EOPNOTSUPP
 from typing import Final
 
 from reconciler import kernel
@@ -28,10 +28,8 @@ MOST_MEMBERS: Final = 100_000
 """More of them than this are not gone through: nobody is then proven to be anybody's."""
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-_FOLLOW: Final = kernel.AT_PASSIVE & ~kernel.AT_SYMLINK_NOFOLLOW
 _SHIM: Final = b"containerd-shi"  # as /proc/PID/comm has it, if need be behind a dot
 _GONE: Final = frozenset({ENOENT, ENODEV})
-_NO_BUNDLE: Final = frozenset({ENOENT, ENOTDIR})
 
 Held = dict[Group, frozenset[int]]
 """Who is in a group or below it."""
@@ -66,9 +64,20 @@ def members_of(groups: Iterable[Group]) -> Held:
 
 
 def gather(
-    around: Surroundings, key: BundleKey, record: Record, shims: tuple[ShimProcess, ...]
+    around: Surroundings,
+    key: BundleKey,
+    record: Record,
+    shims: tuple[ShimProcess, ...],
+    elsewhere: str,
 ) -> Evidence:
     """Gather everything that speaks for or against a bundle's ownership of whom it holds.
+
+    Args:
+        around: The node.
+        key: The bundle.
+        record: What the runtime's state says of it.
+        shims: Those that live.
+        elsewhere: Who else may have a bundle of this name (`reconciler.act.instances`).
 
     Raises:
         UnansweredError: Something could not be asked.
@@ -80,7 +89,7 @@ def gather(
         bundles=frozenset({around.layout.bundle(key), b"/".join((around.tree, *key))}),
         record=record,
         claims=tuple(claims(around, key)),
-        elsewhere=elsewhere(around, key, shims),
+        elsewhere=elsewhere,
         members=tuple(
             _member(pid, held, descent) for pid in pids if os.path.lexists(b"/proc/%d" % pid)
         ),
@@ -102,39 +111,6 @@ def claims(around: Surroundings, key: BundleKey) -> Iterator[Claim]:
         silent = lost or look.cgroup is CgroupState.NONE
         init = look.init.pid if look.init.state in {InitState.ALIVE, InitState.NONE} else None
         yield Claim(str(other), None if silent else own, init)
-
-
-def elsewhere(around: Surroundings, key: BundleKey, shims: Iterable[ShimProcess]) -> str:
-    """Name a living shim in whose tree there is a bundle of this name too; empty if none is.
-
-    Two containerds of a node that have the same namespace and id share the runtime's state and the
-    cgroups of it, so that nothing there can be told apart. A shim works in the bundle it was
-    started for, from where its tree's bundle of any name can be reached; whoever only calls itself
-    a shim works elsewhere, and has none there.
-    """
-    here = kernel.statx(kernel.AT_FDCWD, around.layout.bundle(key))
-    for shim in shims:
-        place = b"/proc/%d/cwd" % shim.pid
-        try:
-            there = kernel.statx(kernel.AT_FDCWD, b"/".join((place, b"../..", *key)))
-        except OSError as error:
-            if error.errno in _NO_BUNDLE and _is_readable(place):
-                continue
-            if error.errno in {ENOENT, ESRCH} and not os.path.lexists(place):
-                continue  # it has ended
-            return f"where the shim with pid {shim.pid} works could not be asked"
-        if (there.dev, there.ino) != (here.dev, here.ino):
-            return f"another containerd has a {key} too (shim with pid {shim.pid})"
-    return ""
-
-
-def _is_readable(place: bytes) -> bool:
-    """Tell whether a process's directory could be gone to at all."""
-    try:
-        kernel.statx(kernel.AT_FDCWD, place, _FOLLOW)
-    except OSError:
-        return False
-    return True
 
 
 def _others(tree: bytes, key: BundleKey) -> Iterator[BundleKey]:

@@ -106,8 +106,10 @@ class DemoNode:
         group = _group(role)
         socket = self.layout.shim_socket(key.namespace, group)
         if role.shim and (key.namespace, group) not in self._shims:
+            place = self.layout.bundle(BundleKey(key.namespace, group))
+            os.makedirs(place, exist_ok=True)
             self._shims[key.namespace, group] = self._processes.shim(
-                show(key.namespace), show(group), os.fsdecode(self.layout.address), socket
+                show(key.namespace), show(group), os.fsdecode(self.layout.address), socket, place
             )
         init = self._processes.init(f"demo-{show(key.id)}")
         root = self.layout.runc_root
@@ -123,7 +125,7 @@ class DemoNode:
         work = Path(os.fsdecode(self.layout.work)) / bundle.parent.name / bundle.name
         state = Path(os.fsdecode(self.layout.runc_root)) / bundle.parent.name / bundle.name
         for directory in (bundle, work):
-            directory.mkdir(parents=True)
+            directory.mkdir(parents=True, exist_ok=True)
         if b"*" not in role.missing:
             (bundle / "rootfs").mkdir()
             (bundle / "work").symlink_to(work)

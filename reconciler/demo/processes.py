@@ -22,12 +22,15 @@ _LIVE: Final = 'printf %.15s "$NAME" >/proc/$$/comm; echo; exec >&-; read _'
 class Process:
     """One child process."""
 
-    def __init__(self, args: Sequence[str], listener: socket.socket | None = None) -> None:
+    def __init__(
+        self, args: Sequence[str], listener: socket.socket | None = None, cwd: bytes = b"/"
+    ) -> None:
         """Start it; return once it has its name.
 
         Args:
             args: Its command line as others see it: the name, then arguments nothing reads.
             listener: A socket it inherits, and nothing else of ours.
+            cwd: The directory it works in.
         """
         self._child = subprocess.Popen(
             [args[0], "-c", _LIVE, *args[1:]],
@@ -37,7 +40,7 @@ class Process:
             stderr=subprocess.DEVNULL,
             pass_fds=() if listener is None else (listener.fileno(),),
             start_new_session=True,
-            cwd="/",
+            cwd=cwd,
             env={"NAME": args[0]},
         )
         if self._child.stdout is not None:
@@ -96,14 +99,16 @@ class Processes:
         """Start something to be a container's init."""
         return self._started(Process([name]))
 
-    def shim(self, namespace: str, group: str, address: str, path: bytes) -> Process:
-        """Start something that looks like a shim: its command line, and its socket at ``path``."""
+    def shim(self, namespace: str, group: str, address: str, path: bytes, bundle: bytes) -> Process:
+        """Start something that looks like a shim, in its bundle, with its socket at ``path``."""
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(path)
             listener.listen(128)
             return self._started(
                 Process(
-                    [_SHIM, "-namespace", namespace, "-id", group, "-address", address], listener
+                    [_SHIM, "-namespace", namespace, "-id", group, "-address", address],
+                    listener,
+                    bundle,
                 )
             )
 

@@ -6,16 +6,20 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from reconciler.act.channel import KillJob
+from reconciler.act.instances import Instances
 from reconciler.act.orphans import end_orphan
-from reconciler.model.outcome import Outcome, Result
+from reconciler.model.evidence import Sweep
+from reconciler.model.outcome import BlockReason, Outcome, Result
+from reconciler.model.unread import UnreadProcess
 from tests.support.bundles import Bundle
 from tests.support.cgroups import join
-from tests.support.hand import Hand, workshop
+from tests.support.hand import Hand, assert_blocked, workshop
 from tests.support.mountns import private_mounts
 
 
@@ -87,6 +91,26 @@ def test_a_bundle_that_points_at_another_ones_cgroup_ends_nobody(tmp_path: Path)
             outcome = end(hand, bundle)
             assert innocent.poll() is None
             assert sum(step.mutations for step in outcome.steps) == 0
+
+
+def _always(swept: Sweep, _: bool) -> Sweep:
+    return swept
+
+
+@pytest.mark.fault("I5", "I15")
+@pytest.mark.safety
+@private_mounts
+def test_nobody_is_ended_if_who_else_has_the_name_cannot_be_told(tmp_path: Path) -> None:
+    with workshop(tmp_path) as (site, hand):
+        bundle = site.bundle()
+        with workload(*bundle.cgroups) as process:
+            name_init(bundle, process.pid)
+            for swept in (Sweep(), Sweep(True, unread=(UnreadProcess(7),))):
+                hand.place.instances = Instances(partial(_always, swept))
+                outcome = end(hand, bundle)
+                assert_blocked(outcome, BlockReason.CGROUP)
+                assert "cannot be told" in outcome.detail
+                assert process.poll() is None
 
 
 @pytest.mark.fault("I15", "init.pid of a reused PID")

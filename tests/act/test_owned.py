@@ -8,20 +8,13 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from reconciler.act import workplace
-from reconciler.act.instances import Instances
 from reconciler.act.objects import find
-from reconciler.clock import SystemClock
-from reconciler.model.evidence import ShimProcess, Sweep
-from reconciler.model.ids import BundleKey
-from reconciler.model.layout import TASKS, Layout
+from reconciler.model.layout import TASKS
 from reconciler.model.outcome import Result, StepResult
 from tests.support.bundles import Bundle
 from tests.support.hand import Hand, assert_cleaned, step, workshop
@@ -260,56 +253,6 @@ def test_a_hidden_state_that_is_anothers_gets_its_name_back(tmp_path: Path) -> N
         assert [path.name for path in bundle.runc_state.parent.iterdir()] == [bundle.path.name]
 
 
-# ------------------------------------------------------------------------------ other instances
-
-
-@contextmanager
-def working_in(path: Path) -> Iterator[int]:
-    """Have a process work in a directory, as a shim works in its bundle."""
-    path.mkdir(parents=True)
-    with subprocess.Popen(["sleep", "60"], cwd=path) as process:
-        try:
-            yield process.pid
-        finally:
-            process.kill()
-
-
-@pytest.mark.fault("runc's state of another tree's bundle")
-@pytest.mark.safety
-@private_mounts
-def test_a_bundle_of_another_containerd_has_a_claim_to_the_name(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (made, _):
-        tree = tmp_path / "other" / TASKS.decode()
-        layout = made.layout
-        (tree / "default" / "member").mkdir(parents=True)
-        with working_in(tree / "default" / "pod") as pid:
-            swept = Sweep(True, shims=(ShimProcess(BundleKey(b"default", b"pod"), pid),))
-            found = Instances(lambda _: swept)
-            user = found.user(layout, BundleKey(b"default", b"member"))
-            assert user is not None
-            assert str(pid) in user
-            assert found.user(layout, BundleKey(b"default", b"pod")) is not None
-            assert found.user_of_id(layout, b"member") is not None
-            assert found.user_of_id(layout, b"pod") is not None
-            assert found.user(layout, BundleKey(b"other", b"member")) is None
-            assert found.user(layout, BundleKey(b"default", b"none")) is None
-            assert found.user_of_id(layout, b"none") is None
-
-
-@private_mounts
-def test_a_shim_that_ends_leads_to_nothing_and_is_looked_for_again(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (made, _):
-        with working_in(tmp_path / "other" / TASKS.decode() / "default" / "pod") as pid:
-            swept = Sweep(True, shims=(ShimProcess(BundleKey(b"default", b"pod"), pid),))
-            stays = Instances(lambda _: swept)
-            ended = Instances(lambda anew: Sweep(True) if anew else swept)
-            for found in (stays, ended):
-                assert found.user_of_id(made.layout, b"none") is None
-        assert ended.user_of_id(made.layout, b"none") is None
-        # It is said to run and leads nowhere: no answer, which is not a no.
-        assert stays.user_of_id(made.layout, b"none") is not None
-
-
 @private_mounts
 def test_a_state_that_says_nothing_is_its_own_if_the_bundle_lived_with_it(tmp_path: Path) -> None:
     with workshop(tmp_path) as (made, hand):
@@ -321,28 +264,3 @@ def test_a_state_that_says_nothing_is_its_own_if_the_bundle_lived_with_it(tmp_pa
             outcome = hand.clean(bundle)
             assert outcome.result is Result.CLEANED, outcome
             assert bundle.runc_state.exists() is not lived
-
-
-@pytest.mark.safety
-def test_who_could_not_be_looked_for_may_be_there() -> None:
-    found = Instances(lambda _: Sweep())
-    assert found.user(Layout(), BundleKey(b"default", b"web")) is not None
-    assert found.user_of_id(Layout(), b"web") is not None
-
-
-@pytest.mark.safety
-def test_whoever_was_started_since_the_last_pass_is_looked_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    key = BundleKey(b"default", b"web")
-    passes = [Sweep(True), Sweep(True, shims=(ShimProcess(key, 4711),))]
-
-    def one_pass(**_: object) -> Sweep:
-        return passes.pop(0)
-
-    monkeypatch.setattr(workplace, "sweep", one_pass)
-    place = workplace.Workplace(SystemClock(), lambda _: None, lambda: None, lambda: False)
-    assert place.sweep().shims == ()
-    assert place.sweep().shims == ()
-    subprocess.run(["true"], check=True)
-    assert place.instances.user(Layout(), key) is not None

@@ -109,7 +109,7 @@ def _start(
     for directory in (os.path.dirname(socket), bundle / "rootfs", state):
         os.makedirs(directory, exist_ok=True)
     namespace, name, address = map(os.fsdecode, (*key, layout.address))
-    shim = processes.shim(namespace, name, address, socket)
+    shim = processes.shim(namespace, name, address, socket, os.fsencode(bundle))
     init = processes.init("bench")
     task = Task(key, init.pid, init.start_ticks, socket, None, layout.runc_root)
     for file, content in contents(task).items():

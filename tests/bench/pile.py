@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 from typing_extensions import override
 
 from reconciler.demo.processes import Process
+from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from tests.support import mountns
 from tests.support.bundles import Bundle, Site
@@ -66,7 +67,7 @@ def with_pile(work: Callable[[Pile], T]) -> T:
     """
 
     def body() -> T:
-        with tempfile.TemporaryDirectory() as base, _pile(Path(base)) as pile, _shim():
+        with tempfile.TemporaryDirectory() as base, _pile(Path(base)) as pile, _shim(pile):
             return work(pile)
 
     return mountns.in_private_mounts(body, PATIENCE)
@@ -90,9 +91,14 @@ def _pile(base: Path) -> Iterator[Pile]:
 
 
 @contextlib.contextmanager
-def _shim() -> Iterator[None]:
+def _shim(pile: Pile) -> Iterator[None]:
+    """Have a shim whose bundle was removed under it: the pile stays as large as it is made."""
+    place = pile.layout.bundle(BundleKey(b"bench", b"keeper"))
+    os.makedirs(place)
     words = ["containerd-shim-runc-v2", "-namespace", "bench", "-id", "keeper"]
-    shim = Process([*words, "-address", str(_ADDRESS)])
+    shim = Process([*words, "-address", str(_ADDRESS)], cwd=place)
+    os.rmdir(place)
+    os.rmdir(os.path.dirname(place))
     try:
         yield
     finally:

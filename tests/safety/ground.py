@@ -251,7 +251,9 @@ def _live(site: Node, processes: Processes, id_: str, *, lives: bool) -> Live:
     bundle.socket.unlink()
     namespace, name = (part.decode() for part in bundle.key)
     address = os.fsdecode(site.layout.address)
-    shim = processes.shim(namespace, name, address, os.fsencode(bundle.socket))
+    shim = processes.shim(
+        namespace, name, address, os.fsencode(bundle.socket), os.fsencode(bundle.path)
+    )
     init = processes.init(name)
     name_init(bundle, init)
     if lives:

@@ -29,6 +29,11 @@ def end(on: Ground, bundle: Bundle) -> Outcome:
     return anyio.run(main)
 
 
+def elsewhere(on: Ground) -> Path:
+    """Give another containerd's tree."""
+    return on.site.base / "elsewhere" / TASKS.decode()
+
+
 def point_at(bundle: Bundle, groups: tuple[Path, ...]) -> None:
     for group in bundle.cgroups:
         group.rmdir()
@@ -129,7 +134,7 @@ def test_a_container_that_was_started_in_the_cgroup_of_a_dead_one_lives(
     """`ctr run --cgroup` and `--cgroup-parent` do that; its shim is another containerd's here."""
     with ground(tmp_path) as on:
         dead = on.dead("dead")
-        with child_of_a_shim(on.site.base / "elsewhere" / "default" / "guest") as guest:
+        with child_of_a_shim(elsewhere(on) / "default" / "guest") as guest:
             join(guest, [group / below for group in dead.cgroups])
             outcome = end(on, dead)
             assert alive(guest)
@@ -191,11 +196,11 @@ def test_a_member_of_the_same_name_in_another_containerd_lives(tmp_path: Path) -
         namesake.mkdir(parents=True)
         with child_of_a_shim(tree / "default" / "pod") as guest:
             join(guest, dead.cgroups)
-            left_alone(end(on, dead), "another containerd has a default/web")
+            left_alone(end(on, dead), "another containerd, that of the shim with pid")
             assert alive(guest)
             orphan = populate(dead.cgroups)  # whose it is cannot be told from here, either
             try:
-                left_alone(end(on, dead), "another containerd has a default/web")
+                left_alone(end(on, dead), "has one so named")
                 assert orphan.alive
             finally:
                 orphan.end()
@@ -240,7 +245,7 @@ def test_what_is_frozen_is_thawed_and_ended_only_if_it_is_its_own(tmp_path: Path
         inner = [group / "inner" for group in freezers]
         process = populate(orphan.cgroups)
         try:
-            with child_of_a_shim(on.site.base / "elsewhere" / "default" / "guest") as guest:
+            with child_of_a_shim(elsewhere(on) / "default" / "guest") as guest:
                 join(guest, inner)
                 with freeze(inner + freezers):
                     left_alone(end(on, orphan), "frozen, and not shown to be its own")

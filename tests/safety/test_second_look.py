@@ -56,7 +56,9 @@ def revive(on: Ground, processes: Processes, bundle: Bundle) -> None:
     namespace, name = (part.decode() for part in bundle.key)
     bundle.socket.unlink()
     address = os.fsdecode(on.site.layout.address)
-    shim = processes.shim(namespace, name, address, os.fsencode(bundle.socket))
+    shim = processes.shim(
+        namespace, name, address, os.fsencode(bundle.socket), os.fsencode(bundle.path)
+    )
     init = processes.init(name)
     name_init(bundle, init)
     for group in bundle.cgroups:
