@@ -7,23 +7,22 @@ that, its filesystem stays; one that lives in memory ends with its last mount. S
 One pass asks one process of each mount namespace for its table, and is a moment old when it is
 used: what is mounted there after it, or by a process whose table cannot be read, is not seen.
 Namespaces that somebody made in a user namespace of their own do not count: anybody can, and could
-keep every bundle from being cleaned. Reads only; opens nothing but /proc.
+keep every bundle from being cleaned. For the same reason nothing bounds how many processes and
+namespaces are looked at but the kernel: whoever fills up a bound hides the rest, or blocks all.
+A pass is whole or ends with an error. Reads only; opens nothing but /proc.
 """
 
 import os
 from collections.abc import Iterator
-from itertools import islice
+from errno import EFBIG, EINVAL, ENOENT, ESRCH
 from typing import Final, NamedTuple
 
 from reconciler import kernel
 from reconciler.decide.obstacles import VOLATILE
-from reconciler.probe.mounts import MountEntry, parse
-from reconciler.probe.process import PROC, read_whole
+from reconciler.probe.mounts import MountEntry, mount_numbered, parse
+from reconciler.probe.process import MOST_MOUNTS, PROC, read_whole
 
-_PROCESSES: Final = 65_536  # to look at
-_NAMESPACES: Final = 8_192  # whose tables are read
-_TABLE: Final = 8 << 20  # bytes of one of them
-_CHUNK: Final = 1 << 20
+_GONE: Final = frozenset({ENOENT, ESRCH, EINVAL})  # EINVAL: it has left its namespaces already
 _DEEPEST: Final = 64  # mounts above each other
 _TYPES: Final = frozenset(name.encode() for name in VOLATILE)
 
@@ -54,7 +53,7 @@ def mounted_elsewhere(tree: bytes, proc: bytes = PROC) -> tuple[Elsewhere, ...]:
         proc: Where /proc is.
 
     Raises:
-        OSError: Where the tree lies cannot be told.
+        OSError: It cannot be told: where the tree lies, or what one of them has mounted.
     """
     place = _place_of(tree, proc)
     return tuple(one for pid, table in _tables(proc) for one in _find(table, place, pid))
@@ -69,31 +68,29 @@ class _Place(NamedTuple):
 
 def _place_of(tree: bytes, proc: bytes) -> _Place:
     mount_id = kernel.statx(kernel.AT_FDCWD, tree, kernel.AT_PASSIVE).mount_id
-    for entry in parse(read_whole(proc + b"/self/mountinfo")):
-        if entry.mount_id == mount_id:
-            return _Place(entry.device, _below(entry.root, tree[len(entry.point.rstrip(b"/")) :]))
-    return _Place(b"", tree)
+    entry = mount_numbered(mount_id, proc)
+    if entry is None:
+        raise OSError(ENOENT, "the state directory's mount is not in the mount table", tree)
+    return _Place(entry.device, _below(entry.root, tree[len(entry.point.rstrip(b"/")) :]))
 
 
 def _tables(proc: bytes) -> Iterator[tuple[int, bytes]]:
     """Give the table of one process for each other mount namespace of our user namespace."""
     own = proc + b"/self/ns/"
-    seen = {_link(own + b"mnt")}
+    seen = {os.readlink(own + b"mnt")}
     user = _link(own + b"user")
-    for name in islice(os.listdir(proc), _PROCESSES):
+    for name in os.listdir(proc):
         if not name.isdigit():
             continue
         spaces = proc + b"/" + name + b"/ns/"
         space = _link(spaces + b"mnt")
         if space is None or space in seen or _link(spaces + b"user") != user:
             continue
-        table = _read(proc + b"/" + name + b"/mountinfo")
+        table = _read(int(name), proc)
         if not table:
             continue  # it has just ended; another one of the namespace may tell
         seen.add(space)
         yield int(name), table
-        if len(seen) > _NAMESPACES:
-            return
 
 
 def _find(table: bytes, place: _Place, pid: int) -> Iterator[Elsewhere]:
@@ -135,24 +132,23 @@ def _below(root: bytes, path: bytes) -> bytes:
 
 
 def _link(path: bytes) -> bytes | None:
+    """Read a link; None if its process is gone, not ours to see, or this kernel has none."""
     try:
         return os.readlink(path)
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
 
 
-def _read(path: bytes) -> bytes:
-    """Read a table up to a bound; nothing if it cannot be read."""
-    data = b""
+def _read(pid: int, proc: bytes) -> bytes:
+    """Read the table of a process; empty if it has ended or is not ours to see."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+        return read_whole(b"%s/%d/mountinfo" % (proc, pid), most=MOST_MOUNTS)
+    except PermissionError:
         return b""
-    try:
-        while len(data) < _TABLE and (more := os.read(fd, _CHUNK)):
-            data += more
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)
-    return data
+    except OSError as error:
+        if error.errno in _GONE:
+            return b""
+        why = error.strerror
+        if error.errno == EFBIG:
+            why = f"more than {MOST_MOUNTS >> 20} MiB; unmount there what nobody needs"
+        raise OSError(error.errno, f"the mount table of pid {pid}: {why}") from None

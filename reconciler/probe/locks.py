@@ -21,7 +21,8 @@ from reconciler.clock import SystemClock
 from reconciler.kernel import AT_FDCWD, Stat, statx
 from reconciler.model.ids import show
 from reconciler.probe import reach
-from reconciler.probe.process import MOST_MOUNTS, read_whole
+from reconciler.probe.mounts import mount_numbered
+from reconciler.probe.process import read_whole
 
 _INITIAL_PID_NAMESPACE: Final = b"pid:[4026531836]"
 """Name of the first pid namespace: PROC_PID_INIT_INO of include/linux/proc_ns.h."""
@@ -210,10 +211,8 @@ def _filesystem(mount_id: int, proc: bytes) -> tuple[int, str]:
     Raises:
         ValueError: There is no such mount, or the line is damaged.
     """
-    for line in read_whole(os.path.join(proc, b"self/mountinfo"), most=MOST_MOUNTS).splitlines():
-        fields = line.split(b" ")
-        if fields[0] == b"%d" % mount_id:
-            major, minor = fields[2].split(b":")
-            fstype = fields[fields.index(b"-") + 1]
-            return os.makedev(int(major), int(minor)), fstype.decode("ascii", "replace")
-    raise ValueError("the file's mount is not in mountinfo")
+    entry = mount_numbered(mount_id, proc)
+    if entry is None:
+        raise ValueError("the file's mount is not in mountinfo")
+    major, minor = entry.device.split(b":")
+    return os.makedev(int(major), int(minor)), entry.fstype.decode("ascii", "replace")

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from reconciler.kernel.mounts import Mounted
 from reconciler.model.evidence import Mount
 from reconciler.model.ids import BundleKey
+from reconciler.probe.process import MOST_MOUNTS, PROC, read_whole
 
 MOUNTINFO: Final = b"/proc/self/mountinfo"
 
@@ -73,6 +74,18 @@ def entries_at(data: bytes, path: bytes) -> list[MountEntry]:
     needle = b" " + _escape(path) + b" "
     lines = b"\n".join(line for line in data.split(b"\n") if needle in line)
     return [one for one in parse(lines) if one.point == path]
+
+
+def mount_numbered(mount_id: int, proc: bytes = PROC) -> MountEntry | None:
+    """Find a mount of ours in the table as text; None if it is not there.
+
+    Raises:
+        OSError: The table cannot be read.
+    """
+    needle = b"%d " % mount_id
+    table = read_whole(proc + b"/self/mountinfo", most=MOST_MOUNTS)
+    line = next((one for one in table.split(b"\n") if one.startswith(needle)), b"")
+    return _parse_line(line)
 
 
 def _parse_line(line: bytes) -> MountEntry | None:

@@ -13,7 +13,7 @@ from typing import Final
 
 from reconciler import kernel
 from reconciler.model.evidence import Answer
-from reconciler.probe.mounts import MountEntry, parse
+from reconciler.probe.mounts import MountEntry, mount_numbered, parse, type_name
 from reconciler.probe.privileges import WORKER
 from reconciler.probe.process import MOST_MOUNTS, PROC, read_whole
 
@@ -107,11 +107,13 @@ def tree_mount(tree: bytes, proc: bytes = PROC) -> TreeMount | None:
         raise
     except OSError:
         return None
-    for entry in _mounts(b"self", proc):
-        if entry.mount_id == mount_id:
-            fstype = entry.fstype.decode("ascii", "backslashreplace")
-            return TreeMount(mount_id, fstype, entry.peer, entry.master)
-    return None
+    try:
+        entry = mount_numbered(mount_id, proc)
+    except OSError:
+        return None
+    if entry is None:
+        return None
+    return TreeMount(mount_id, type_name(entry.fstype), entry.peer, entry.master)
 
 
 def shares_mount(own: TreeMount, pid: int, proc: bytes = PROC) -> Answer:

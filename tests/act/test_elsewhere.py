@@ -14,7 +14,7 @@ from reconciler.model.outcome import BlockReason, Outcome
 from tests.support import mountns
 from tests.support.bundles import Bundle, Site
 from tests.support.hand import Hand, assert_blocked, assert_cleaned, assert_untouched, workshop
-from tests.support.mountns import private_mounts
+from tests.support.mountns import long_table, private_mounts
 
 pytestmark = pytest.mark.safety
 
@@ -131,3 +131,15 @@ def test_what_loses_nothing_holds_nothing_up(tmp_path: Path, script: str, own_us
         words = (bundle.rootfs, disk, memory / "kept")
         with elsewhere(script, *words, own_user=own_user):
             assert_cleaned(clean(made, bundle), bundle)
+
+
+@private_mounts
+def test_a_mount_table_of_more_than_a_mebibyte_holds_nothing_up(tmp_path: Path) -> None:
+    """As thousands of dead bundles make it whose rootfs is still mounted."""
+    with workshop(tmp_path) as (made, _):
+        bundle, other = made.bundle(cgroups=False), made.bundle("c2", cgroups=False)
+        (other.path / "extra").mkdir()
+        long_table(tmp_path)
+        with elsewhere(SCRIPT, other.path / "extra"):
+            assert_cleaned(clean(made, bundle), bundle)
+            assert_blocked(clean(made, other), BlockReason.FOREIGN_MOUNT)

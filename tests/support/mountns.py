@@ -147,6 +147,14 @@ def overlay(lower: Path, upper: Path, work: Path, target: AnyPath) -> None:
     mount("overlay", target, "overlay", 0, f"lowerdir={lower},upperdir={upper},workdir={work}")
 
 
+def long_table(base: Path) -> None:
+    """Make our mount table longer than a MiB by few mounts: each space in a name is four bytes."""
+    deep = base.joinpath(*[" " * 250] * ((4000 - len(bytes(base))) // 251))
+    deep.mkdir(parents=True)
+    while len(Path("/proc/self/mountinfo").read_bytes()) <= 1 << 20:
+        tmpfs(deep)
+
+
 def umount(target: AnyPath, flags: int = UMOUNT_NOFOLLOW) -> None:
     """Call umount2(2)."""
     if _libc.umount2(_bytes(target), flags) != 0:
