@@ -10,7 +10,7 @@ on the way to a directory of the operator's; anything else is out of reach, and 
 import os
 import stat
 from collections.abc import Collection, Iterator
-from errno import ELOOP, EXDEV
+from errno import EACCES, ELOOP, ENOENT, ENOTDIR, EXDEV
 from typing import Final, Protocol
 
 from typing_extensions import override
@@ -18,8 +18,7 @@ from typing_extensions import override
 from reconciler import kernel
 from reconciler.kernel.mounts import Mounted, stat_mount
 from reconciler.model.ids import show
-from reconciler.probe.mounts import MOUNTINFO, rows
-from reconciler.probe.process import read_whole
+from reconciler.probe.mounts import mount_numbered
 
 _POINT: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_LINKS: Final = kernel.RESOLVE_NO_SYMLINKS | kernel.RESOLVE_NO_MAGICLINKS
@@ -27,6 +26,7 @@ _UNIQUE_FLAGS: Final = kernel.AT_PASSIVE | kernel.AT_EMPTY_PATH
 _UNIQUE_MASK: Final = kernel.STATX_BASIC_STATS | 0x4000  # STATX_MNT_ID_UNIQUE, Linux 6.8
 _HANDLE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _MOST_LINKS: Final = 8
+_REFUSED: Final = frozenset({ENOENT, ENOTDIR, EACCES})  # answers about a directory, not waits
 _MEMORY: Final = frozenset({b"tmpfs", b"ramfs"})
 _DISKS: Final = frozenset(
     {b"bcachefs", b"btrfs", b"ext2", b"ext3", b"ext4", b"f2fs", b"xfs", b"zfs"}
@@ -143,9 +143,10 @@ def trouble(path: bytes) -> str:
         os.close(reach.open(directory))
     except OutOfReachError as error:
         return str(error)
-    except OSError:
-        return ""  # whoever touches it will be told the same
-    return ""
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            return f"{show(directory)}: {error.strerror}"
+    return ""  # if it was refused, whoever touches it will be told the same
 
 
 class _Points(Protocol):
@@ -161,10 +162,16 @@ class _OneByOne(_Points):
 
     @override
     def at(self, point: bytes) -> Mounted | None:
-        """Look; a point behind a symlink is none, since real paths have no symlinks."""
+        """Look; a point behind a symlink is none, since real paths have no symlinks.
+
+        Raises:
+            OSError: It cannot be told.
+        """
         try:
             handle = kernel.openat2(kernel.AT_FDCWD, point, _POINT, _NO_LINKS)
-        except OSError:
+        except OSError as error:
+            if error.errno not in _REFUSED | {ELOOP}:
+                raise
             return None
         try:
             seen = kernel.statx_handle(handle)
@@ -174,15 +181,20 @@ class _OneByOne(_Points):
 
 
 def _mount_of(handle: int, mount_id: int, point: bytes) -> Mounted:
-    """Find the type of the mount of a handle: by its unique number, else in the table as text."""
+    """Find the type of the mount of a handle: by its unique number, else in the table as text.
+
+    One that cannot be found is of no known type, and therefore out of reach.
+    """
     try:
         unique = kernel.statx(handle, b"", _UNIQUE_FLAGS, _UNIQUE_MASK).mount_id
         return Mounted(mount_id, point, stat_mount(unique).fstype)
     except OSError:
-        for row in rows(read_whole(MOUNTINFO)):
-            if row.mount_id == mount_id:
-                return row
-    return Mounted(mount_id, point, b"?")
+        pass  # an older kernel, or something filters system calls
+    try:
+        entry = mount_numbered(mount_id)
+    except OSError:
+        entry = None
+    return Mounted(mount_id, point, entry.fstype if entry else b"?")
 
 
 def _ways_to(path: bytes) -> Iterator[bytes]:
