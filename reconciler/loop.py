@@ -31,7 +31,6 @@ from reconciler.decide.decisions import (
 )
 from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies
-from reconciler.errors import InvariantError
 from reconciler.model.evidence import (
     Containerd,
     InitState,
@@ -61,6 +60,7 @@ from reconciler.ports import Source, Stages
 from reconciler.probe.piles import Helpers
 from reconciler.probe.remote import RemoteLooks
 from reconciler.stages import Listeners, supervised
+from reconciler.supervision import unsupervised
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -102,7 +102,7 @@ class Loop:
         self._node = NodeSource(
             stages.clock,
             stages.witnesses,
-            about=engine.to_ask,
+            about=unsupervised(engine.to_ask),
             check_guards=self._check_guards,
             answered=self._hear_of_node,
         )
@@ -141,12 +141,9 @@ class Loop:
         """Put other policies into force at once."""
         stamp = self._now()
         self._listeners.configured(stamp, policies)
-        try:
-            decisions = self.engine.configure(stamp, policies)
-        except Exception as error:
-            # Whoever asked is supervised, and the engine is not: it must not go on half of the way.
-            raise InvariantError("the engine failed under other policies") from error
-        self._carry_out(stamp, decisions)
+        # Whoever asked is supervised, and the engine is not: it must not go on half of the way.
+        decisions = unsupervised(self.engine.configure)(stamp, policies)
+        unsupervised(self._carry_out)(stamp, decisions)
         self._bell.set()
 
     def relist_every(self, seconds: float) -> None:
@@ -355,6 +352,7 @@ class Loop:
             return
         node = await self._hear_node(key)
 
+        @unsupervised
         def permit() -> Outcome | None:
             return self.engine.refusal(request, stages.clock.monotonic(), self._refused)
 

@@ -8,14 +8,16 @@ the process, and the next start begins from what is true (principle 13).
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import wraps
 from traceback import walk_tb
 from types import TracebackType
-from typing import Final, ParamSpec
+from typing import Final, ParamSpec, TypeVar
 
 from reconciler.errors import InvariantError
 from reconciler.model.ids import printable
 
 _P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 _FRAMES: Final = 8
 _TEXT: Final = 300
@@ -106,9 +108,9 @@ class Supervisor:
         Raises:
             InvariantError: The error is one: that is no part's failure.
         """
-        cause = _innermost(error)
-        if isinstance(cause, InvariantError):
+        if _is_ours(error):
             raise error
+        cause = _innermost(error)
         self.counts[where] += 1
         frames = tuple(
             f"{frame.f_code.co_filename.rpartition('/')[2]}:{line} {frame.f_code.co_name}"
@@ -145,6 +147,31 @@ class Part:
             return False
         self._watch.failed(self._where, error)
         return True
+
+
+def unsupervised(work: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Give the same work of the engine, for a part that is supervised to call.
+
+    What is wrong in it is no failure of that part: it comes out as an InvariantError.
+    """
+
+    @wraps(work)
+    def call(*args: _P.args, **more: _P.kwargs) -> _T:
+        try:
+            return work(*args, **more)
+        except InvariantError:
+            raise
+        except Exception as error:
+            raise InvariantError(f"the engine failed: {type(error).__name__}: {error}") from error
+
+    return call
+
+
+def _is_ours(error: Exception) -> bool:
+    """Tell whether an invariant did not hold, whatever else failed beside it in a task group."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(InvariantError) is not None
+    return isinstance(error, InvariantError)
 
 
 def _innermost(error: BaseException) -> BaseException:

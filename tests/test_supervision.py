@@ -1,12 +1,13 @@
 """Parts fail, the reconciler goes on: listeners, adapters and sources that raise at everything."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
 import anyio
+import anyio.lowlevel
 import pytest
 from typing_extensions import override
 
@@ -17,16 +18,16 @@ from reconciler.journal.decode import Gap, Given
 from reconciler.journal.reader import Journal
 from reconciler.journal.snapshot import Snapshot
 from reconciler.loop import Loop
-from reconciler.model.evidence import Look
+from reconciler.model.evidence import Containerd, Look
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Hint, Observation, Refusal, Stamp
 from reconciler.model.outcome import Outcome, Result
-from reconciler.ports import Emit, Recorder
+from reconciler.ports import Emit, Recorder, Source
 from reconciler.stages import Listeners
 from reconciler.supervision import Fault, Supervisor
 from reconciler.testing.replayed import replay
 from tests.decide.world import ENFORCE, dead, key
-from tests.support.fakes import FakeExits, FakeEyes, FakeGuards, FakeWatcher
+from tests.support.fakes import FakeExits, FakeEyes, FakeGuards, FakeWatcher, FakeWitnesses
 from tests.support.rig import Rig
 from tests.telemetry.test_logs import DECISIONS, OBSERVATIONS
 
@@ -259,6 +260,50 @@ async def test_the_engine_ends_the_loop(monkeypatch: pytest.MonkeyPatch, name: s
     monkeypatch.setattr(rig.engine, name, lambda *_: broken())
     with pytest.raises(BaseExceptionGroup):
         await rig.run_until(lambda: bool(rig.hands.cleaned))
+
+
+class AskingWitnesses(FakeWitnesses):
+    """containerd does not list: it is to be asked about single bundles."""
+
+    @override
+    async def containerd(self, about: Callable[[bytes], Sequence[BundleKey]]) -> Containerd:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.lowlevel.checkpoint)
+            about(b"ns")
+        return await super().containerd(about)
+
+
+@pytest.mark.parametrize("name", ["refusal", "to_ask", "configure"])
+async def test_the_engine_ends_the_loop_where_a_part_has_asked_it(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Hands, witnesses and whoever reloads are supervised: what they call of the engine is not."""
+    rig, watch, faults = rig_with()
+    rig.eyes.tree[key()] = dead()
+
+    class Reloads(Source):
+        @override
+        async def run(self, emit: Emit) -> None:
+            await rig.clock.take(1.0)
+            rig.loop.configure(Policies(default=ENFORCE))
+            await anyio.sleep_forever()
+
+    monkeypatch.setattr(rig.engine, name, lambda *_: broken())
+    witnesses = AskingWitnesses(rig.clock)
+    stages = replace(rig.stages, supervisor=watch, witnesses=witnesses, sources=(Reloads(),))
+    rig.loop = Loop(rig.engine, stages, relist=300.0)
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await rig.run_for(100.0)
+    assert caught.value.subgroup(InvariantError)
+    assert faults == []
+
+
+def test_an_invariant_among_other_failures_is_no_failure_of_a_part() -> None:
+    both = ExceptionGroup("", [ValueError(), ExceptionGroup("", [OSError(), InvariantError()])])
+    watch = Supervisor()
+    with pytest.raises(ExceptionGroup), watch.part("hands"):
+        raise both
+    assert watch.counts.total() == 0
 
 
 def test_an_invariant_that_does_not_hold_is_no_failure_of_a_part() -> None:
