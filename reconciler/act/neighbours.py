@@ -26,7 +26,7 @@ class Neighbours:
     """The other bundles of a tree, as seen from one of them.
 
     Args:
-        around: The node.
+        around: The node, kept near: what another bundle names must not hang whoever asks.
         key: The bundle at hand.
         even_going: Whether one that is being removed now counts, too. To what is dead it has no
             more claim than the bundle at hand, and both must not leave it to each other.
@@ -80,7 +80,7 @@ class Neighbours:
         found = examine(self._around, other)
         if found is None:
             return False
-        if found.look.cgroup is CgroupState.NONE:
+        if found.look.cgroup is CgroupState.NONE or not found.resources.tells_all_cgroups:
             return True
         own = (b"/" + group.relative + b"/" for group in found.resources.cgroups)
         return any((path + b"/").startswith(one) for one in own)

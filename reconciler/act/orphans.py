@@ -149,7 +149,8 @@ class _Ending:
         swept = self._place.sweep()
         if not swept.answered:
             raise UnansweredError("which shims run cannot be told")
-        return gather(around, key, record, swept.shims, other or "")
+        nearby = self._place.nearby(around.layout, swept)
+        return gather(nearby, key, record, swept.shims, other or "")
 
     def _look(self) -> Seen:
         return look_again(self._place, self._job, Verdict.ORPHANED)

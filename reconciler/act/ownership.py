@@ -73,7 +73,7 @@ def gather(
     """Gather everything that speaks for or against a bundle's ownership of whom it holds.
 
     Args:
-        around: The node.
+        around: The node, kept near: what another bundle names must not hang whoever asks.
         key: The bundle.
         record: What the runtime's state says of it.
         shims: Those that live.
@@ -108,9 +108,9 @@ def claims(around: Surroundings, key: BundleKey) -> Iterator[Claim]:
         own = frozenset(b"/" + group.relative for group in found.resources.cgroups)
         # Of one that is mounted and of which nothing names the cgroup, members may be anywhere.
         lost = look.cgroup_source is CgroupSource.NONE and bool(look.mounts)
-        silent = lost or look.cgroup is CgroupState.NONE
+        unasked = look.cgroup is CgroupState.NONE or not found.resources.tells_all_cgroups
         init = look.init.pid if look.init.state in {InitState.ALIVE, InitState.NONE} else None
-        yield Claim(str(other), None if silent else own, init)
+        yield Claim(str(other), None if lost or unasked else own, init)
 
 
 def _others(tree: bytes, key: BundleKey) -> Iterator[BundleKey]:

@@ -51,7 +51,7 @@ class Residue:
         kept = []
         if not self._resources.cgroups:
             return ""
-        around = self._place.node(self._layout, self._place.sweep())
+        around = self._place.nearby(self._layout, self._place.sweep())
         neighbours = Neighbours(around, self._key, even_going=False)
         for group in self._resources.cgroups:
             try:

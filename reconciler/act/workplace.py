@@ -65,6 +65,7 @@ class Workplace:
         self._last_pid: int | None = None
         self._sweep = Fresh(clock, self._pass)
         self._node = _Node(clock, self.points)
+        self._nearby = _Node(clock, self.points, near=True)
         self._afar: dict[bool, Surroundings] = {}
         self._elsewhere: dict[bytes, Fresh[tuple[Elsewhere, ...]]] = {}
 
@@ -87,7 +88,13 @@ class Workplace:
 
     def around(self, layout: Layout, swept: Sweep) -> Surroundings:
         """Give the node as a look before an act needs it: with the mounts as they are now."""
-        around = self._node.get(layout, swept)
+        return self._with_mounts(self._node.get(layout, swept))
+
+    def nearby(self, layout: Layout, swept: Sweep) -> Surroundings:
+        """Give the same to look at other bundles with: what their files name must not hang us."""
+        return self._with_mounts(self._nearby.get(layout, swept))
+
+    def _with_mounts(self, around: Surroundings) -> Surroundings:
         try:
             around.mounts = BundleMounts(self.points.now(), around.tree) if around.tree else None
         except OSError:
@@ -105,10 +112,6 @@ class Workplace:
             ask = partial(mounted_elsewhere, tree)
             fresh = self._elsewhere[tree] = Fresh(self.clock, ask, ELSEWHERE_SECONDS)
         return fresh.get()
-
-    def node(self, layout: Layout, swept: Sweep) -> Surroundings:
-        """Give the node without anybody's mounts asked anew."""
-        return self._node.get(layout, swept)
 
     def look(self, job: LookJob) -> Looks:
         """Look at bundles as the parent would, now, with the parent's eyes' own surroundings."""
@@ -135,9 +138,10 @@ class _Node:
     Where they could not be read they are read again the next time: no answer is not kept.
     """
 
-    def __init__(self, clock: SystemClock, points: MountPoints) -> None:
+    def __init__(self, clock: SystemClock, points: MountPoints, *, near: bool = False) -> None:
         self._clock = clock
         self._points = points
+        self._near = near
         self._around: Surroundings | None = None
         self._until = 0.0
 
@@ -148,7 +152,7 @@ class _Node:
         if around is None or (around.layout, around.addresses) != (layout, addresses):
             if around is not None:
                 around.close()
-            around = self._around = Surroundings(layout, addresses, self._points)
+            around = self._around = Surroundings(layout, addresses, self._points, near=self._near)
         elif now >= self._until:
             around.refresh()
         else:

@@ -21,7 +21,6 @@ from reconciler.model.evidence import (
     Look,
     Mount,
     PartialLook,
-    Shim,
 )
 from reconciler.model.ids import NOWHERE, BundleKey, Identity
 from reconciler.probe import testimony
@@ -43,22 +42,21 @@ class Resources:
     Attributes:
         runc: The runtime's binary as options.json names it; empty for the default.
         runc_root: What runc was given as ``--root``: the namespace's directory.
-        runc_state: The container's directory below it, if it exists.
         has_poststop_hooks: Somebody expects to be called once the container is gone.
         cgroups: Existing directories inside cgroup mounts.
-        socket: The shim's socket as the bundle names or derives it, if it is a file.
-        work: The work directory, if it exists.
         remembered: What the runtime's own state says; None if nothing was looked at.
     """
 
     runc: str = ""
     runc_root: bytes = b""
-    runc_state: bytes | None = None
     has_poststop_hooks: bool = False
     cgroups: tuple[CgroupDir, ...] = ()
-    socket: bytes | None = None
-    work: bytes | None = None
     remembered: Runc | None = None
+
+    @property
+    def tells_all_cgroups(self) -> bool:
+        """Whether the runtime's state could be asked; where it could not, it may name others."""
+        return self.remembered is not None and self.remembered.exists is not Answer.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,7 @@ def examine(
     seen = _see(around, key, annotation_keys)
     if seen is None or isinstance(seen, Look):
         return None if seen is None else Examination(seen)
-    return Examination(seen.look, _resources(around, key, seen))
+    return Examination(seen.look, _resources(seen))
 
 
 def look_at(
@@ -109,7 +107,6 @@ class _Seen(NamedTuple):
     look: Look
     remembered: Runc
     cgroups: Cgroups
-    has_work: bool
 
 
 def _see(
@@ -229,7 +226,7 @@ def _weigh(
         cgroups.source,
         () if cgroups.names <= {usual_path(own.key)} else tuple(sorted(cgroups.names)),
     )
-    return _Seen(look, remembered, cgroups, work is not None)
+    return _Seen(look, remembered, cgroups)
 
 
 def _count_work(around: Surroundings, key: BundleKey) -> Counted | None:
@@ -240,31 +237,12 @@ def _count_work(around: Surroundings, key: BundleKey) -> Counted | None:
     return count_tree(top, b"/".join(key))
 
 
-def _work(around: Surroundings, key: BundleKey) -> bytes:
-    return b"/".join((around.layout.work, *key))
-
-
-def _resources(around: Surroundings, key: BundleKey, seen: _Seen) -> Resources:
+def _resources(seen: _Seen) -> Resources:
     remembered = seen.remembered
     return Resources(
         remembered.binary,
         remembered.root,
-        remembered.directory,
         remembered.has_poststop_hooks,
         seen.cgroups.dirs,
-        _socket(around, key, seen.look.shim),
-        _work(around, key) if seen.has_work else None,
         remembered,
     )
-
-
-def _socket(around: Surroundings, key: BundleKey, asked: Shim) -> bytes | None:
-    """Name the socket's file: the one that was asked, else the one that would be derived."""
-    path = asked.socket
-    if path is None:
-        path = around.layout.shim_socket(key.namespace, asked.group or key.id)
-    try:
-        is_socket = stat.S_ISSOCK(os.stat(path, follow_symlinks=False).st_mode)
-    except (OSError, ValueError):  # an abstract name holds a NUL
-        return None
-    return path if is_socket else None

@@ -225,7 +225,8 @@ def test_options_name_another_runc_root(world: World) -> None:
     assert found.look.init.state is InitState.ALIVE
     assert found.resources.runc == "crun"
     assert found.resources.runc_root == os.fsencode(elsewhere / "default")
-    assert found.resources.runc_state == os.fsencode(elsewhere / "default" / "c1")
+    assert found.resources.remembered is not None
+    assert found.resources.remembered.directory == os.fsencode(elsewhere / "default" / "c1")
 
 
 def test_a_runc_root_may_be_a_symlink_but_nothing_below_it(world: World) -> None:

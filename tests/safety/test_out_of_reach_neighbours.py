@@ -1,0 +1,85 @@
+"""What one bundle names on a dead filesystem must not hang what is done to another."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reconciler.act.channel import KillJob
+from reconciler.act.orphans import end_orphan
+from reconciler.model.outcome import BlockReason, Outcome, Result, StepResult
+from tests.safety.elsewhere import (
+    ARMED,
+    dead,
+    its_runtime_root,
+    its_runtime_root_behind_a_symlink,
+)
+from tests.safety.ground import Ground, ground
+from tests.safety.populated import populate
+from tests.support.bundles import DOWN, Bundle
+from tests.support.deadfuse import end_if_it_hangs
+from tests.support.forked import in_a_child
+from tests.support.hand import Hand, step
+from tests.support.mountns import private_mounts
+
+pytestmark = [pytest.mark.safety, pytest.mark.kernel]
+
+SECONDS = 5
+UNTOLD = {its_runtime_root, its_runtime_root_behind_a_symlink}
+"""Where it names its runtime's root there, nobody can say which cgroups are its own."""
+
+
+def unhung(on: Ground, act: Callable[[Hand], Outcome]) -> Outcome:
+    """Act in a process that is ended if it hangs."""
+
+    def run() -> Outcome:
+        end_if_it_hangs(SECONDS)
+        return act(Hand(on.site))
+
+    return in_a_child(run)
+
+
+@pytest.mark.fault("I15", "I18", "a file names a place on a dead filesystem")
+@pytest.mark.parametrize("arm", ARMED, ids=lambda arm: arm.__name__)
+@private_mounts
+def test_ending_an_orphan_goes_nowhere_that_another_names(
+    tmp_path: Path, arm: Callable[[Bundle], None]
+) -> None:
+    with ground(tmp_path) as on:
+        orphan, other = on.dead("orphan"), on.dead("other", mounted=False)
+        process = populate(orphan.cgroups)
+        try:
+            arm(other)
+            with dead():
+                job = KillJob(orphan.key, orphan.identity, DOWN.containerd, Hand(on.site).manner)
+                outcome = unhung(on, lambda hand: end_orphan(hand.place, job))
+            if arm in UNTOLD:
+                assert outcome.reason is BlockReason.CGROUP, outcome
+                assert f"those of {other.key} cannot be told" in outcome.detail
+                assert process.alive
+            else:
+                assert outcome.result is Result.KILLED, outcome
+        finally:
+            process.end()
+        assert on.harm() == []
+
+
+@pytest.mark.fault("I14", "I18", "a file names a place on a dead filesystem")
+@pytest.mark.parametrize("arm", ARMED, ids=lambda arm: arm.__name__)
+@private_mounts
+def test_cleaning_goes_nowhere_that_another_of_this_id_names(
+    tmp_path: Path, arm: Callable[[Bundle], None]
+) -> None:
+    with ground(tmp_path) as on:
+        bundle, other = on.dead("same"), on.dead("same", "other", mounted=False)
+        arm(other)
+        with dead():
+            outcome = unhung(on, lambda hand: hand.clean(bundle))
+        assert outcome.result is Result.CLEANED, outcome
+        done = step(outcome, "cgroup")
+        if arm in UNTOLD:
+            assert (done.result, done.mutations) == (StepResult.WARNING, 0), done
+            assert f"may be that of {other.key}" in done.detail
+        else:
+            assert done.result is StepResult.DONE, done
+        assert on.harm() == []
