@@ -17,6 +17,10 @@ _LONGEST: Final = 4096
 _HANDLE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
+GONE: Final = "socket is gone"
+"""What is said of a path at which there is no socket: nothing refused there."""
+
+
 class Address(NamedTuple):
     r"""Where a shim listens.
 
@@ -83,7 +87,7 @@ class Door:
         if errno in {0, EAGAIN}:
             return ShimState.ALIVE, "" if errno == 0 else "its backlog is full"
         if errno == ENOENT and address.is_file:
-            return ShimState.DEAD, "socket is gone"
+            return ShimState.DEAD, GONE
         if errno == ECONNREFUSED and address.is_file:
             return ShimState.DEAD, "connection refused"
         if errno == ECONNREFUSED:

@@ -1,7 +1,9 @@
 """Does the shim live? Asked of its socket, because a pod's containers share one shim.
 
 A shim names its socket in ``bootstrap.json`` or ``address``; where neither does, or what they name
-is dead, the sockets that a shim would derive are tried. The most alive answer wins.
+is dead, the sockets that a shim would derive are tried. The most alive answer wins. A socket that
+refuses is a dead shim's. One that is not there is no more than a name: it says who is dead only if
+the bundle's files tell for which id its shim was started.
 
 Only sockets where containerd's shims listen are ever connected to: root's connection to any other
 one could start a service (systemd.socket(5)), and a file can name any. Elsewhere is no answer.
@@ -15,7 +17,7 @@ from reconciler import kernel
 from reconciler.model.evidence import Shim, ShimState
 from reconciler.model.ids import show
 from reconciler.model.layout import Layout
-from reconciler.probe.door import Address, Door
+from reconciler.probe.door import GONE, Address, Door
 from reconciler.probe.handles import Handles
 
 _ABSTRACT: Final = b"\0/containerd-shim/"
@@ -66,6 +68,10 @@ def ask(
     if not names.named:
         return Shim(ShimState.UNNAMED, None, names.group, None, "no file names its socket")
     path = names.named[0].path
+    if names.group is None and all(asked[one.path][1] == GONE for one in names.named):
+        # A torn address leads nowhere, and a living shim's socket can be lost. With nothing that
+        # tells its pod, either, any shim of the namespace might serve it.
+        return Shim(ShimState.UNNAMED, None, None, None, f"{GONE}, and no file tells its pod")
     return Shim(ShimState.DEAD, path, names.group, None, asked[path][1])
 
 
@@ -83,7 +89,7 @@ def _knock(
         fd = handles.named(directory)
         seen = kernel.statx(fd, name)
     except FileNotFoundError:
-        return ShimState.DEAD, "socket is gone"
+        return ShimState.DEAD, GONE
     except OSError as error:
         return ShimState.NONE, error.strerror or str(error)
     if stat.S_ISLNK(seen.mode) or seen.is_mount_root or seen.is_automount:

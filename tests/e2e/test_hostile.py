@@ -159,3 +159,34 @@ def test_such_a_bundle_is_left_alone_where_its_task_lives(node: Node) -> None:
         before = Snapshot.take(node, [task])
         assert product.clean(node)["results"] == []
         assert before.changes(Snapshot.take(node, [task])) == []
+
+
+def without_its_socket(member: "Task", node: Node) -> None:
+    """Lose the spec, and the file of the socket at which the shim listens."""
+    bundle = node.bundle(member.id)
+    (bundle / "config.json").unlink()
+    node.apart.path((bundle / "address").read_text().removeprefix("unix://")).unlink()
+
+
+def torn_throughout(member: "Task", node: Node) -> None:
+    """Tear the spec and the address."""
+    for name in ("config.json", "address"):
+        file = node.bundle(member.id) / name
+        file.write_bytes(file.read_bytes()[:-7])
+
+
+@pytest.mark.parametrize("up", [True, False], ids=["containerd up", "containerd down"])
+@pytest.mark.parametrize("damage", [without_its_socket, torn_throughout])
+@pytest.mark.fault("I5", "I6", "stopped task", "shared pod shim with a dead member")
+def test_a_member_that_no_file_leads_to_its_living_shim_stays(
+    node: Node, damage: Callable[["Task", Node], None], up: bool
+) -> None:
+    node.run("pod", pod="pod")
+    member = node.run("member", pod="pod")
+    node.stop(member)
+    damage(member, node)
+    if not up:
+        node.containerd.kill()
+    product.clean(node)
+    assert node.bundle("member").exists()
+    assert member.shim.alive

@@ -13,6 +13,7 @@ from typing_extensions import override
 from reconciler.decide.decisions import Verdict
 from reconciler.decide.ownership import Unproven, prove
 from reconciler.decide.policy import Orphans
+from reconciler.model.evidence import Entries
 from reconciler.model.ids import BundleKey
 from reconciler.testing.owners import (
     end_elsewhere,
@@ -87,6 +88,16 @@ class OwnersMachine(NodeMachine):
     def must_live(self, key: BundleKey) -> bool:
         served = self.node.shim_of(self.node.bundles[key]) is not None
         return self.node.truth(key) is Truth.ALIVE and (served or not self.kills)
+
+    @override
+    def may_stay_unknown(self, key: BundleKey) -> bool:
+        return super().may_stay_unknown(key) or self.only_a_pid_names_it(key)
+
+    def only_a_pid_names_it(self, key: BundleKey) -> bool:
+        """Its init lives in a cgroup of another name that no file names: perhaps a reused pid's."""
+        bundle = self.node.bundles[key]
+        named = bundle.files & Entries.CONFIG or bundle.runc_state
+        return not named and key.id not in bundle.cgroup_path.rpartition(b"/")[2]
 
     @property
     @override
