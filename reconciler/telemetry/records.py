@@ -73,6 +73,7 @@ class Record:
         kind: What it is compared with: the last record of this kind about the same bundle.
         is_state: It tells what is so now, and not what happens on the way.
         is_detail: It is one of several that tell of the same change.
+        is_end: It is the last thing that can be told of the bundle, which is gone.
     """
 
     event: str
@@ -83,6 +84,7 @@ class Record:
     kind: str = ""
     is_state: bool = False
     is_detail: bool = False
+    is_end: bool = False
 
 
 _QUIET_DOUBTS = frozenset({DoubtKind.START, DoubtKind.TIMER, DoubtKind.ASKED, DoubtKind.NAMESPACE})
@@ -143,7 +145,7 @@ def decided(stamp: Stamp, decision: Decision) -> Iterator[Record]:
                 "last": last.value if last else None,
                 "cleaned": cleaned,
             }
-            yield Record("vanished", Level.INFO, fields, key)
+            yield Record("vanished", Level.INFO, fields, key, is_end=True)
         case Died(key=key, cause=cause):
             yield Record("died", Level.WARNING, {**_named(key), "cause": cause}, key)
         case OverBudget(key=key, kind=kind):

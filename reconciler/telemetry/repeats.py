@@ -49,7 +49,10 @@ class Admission:
 
 
 class Repeats:
-    """Remembers what was said. Forgets the oldest beyond a fixed number, so memory is bounded."""
+    """Remembers what was said of what is there.
+
+    Forgets what is gone, and the oldest beyond a fixed number, so memory is bounded.
+    """
 
     def __init__(self, window: float = WINDOW, most: int = _MOST) -> None:
         self._window = window
@@ -58,6 +61,9 @@ class Repeats:
 
     def admit(self, mono: float, record: Record) -> Admission | None:
         """Decide whether a record is said; None if it is withheld."""
+        if record.is_end and record.key is not None:
+            self._objects.pop(record.key, None)
+            return Admission(record.level)
         if record.repeats is None and record.key is not None:
             self._note_change(record.key, record)
         if record.repeats is None and not (record.is_state and record.key is None):

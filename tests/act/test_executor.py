@@ -18,6 +18,7 @@ from reconciler.act import crew
 from reconciler.act.channel import Manner
 from reconciler.act.crew import Limits
 from reconciler.act.executor import Executor
+from reconciler.errors import InvariantError
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from tests.support.bundles import DOWN, Bundle, Site, identify, site
@@ -318,7 +319,7 @@ def test_one_bundle_is_never_cleaned_twice_at_a_time(tmp_path: Path) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(clean(executor, bundle))
             await handed_over(executor, bundle)
-            with pytest.raises(RuntimeError, match="already"):
+            with pytest.raises(InvariantError, match="already"):
                 await clean(executor, bundle)()
 
     run(main, tmp_path)

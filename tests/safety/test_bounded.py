@@ -73,7 +73,7 @@ class Churn:
 
     def _measure(self) -> None:
         """Count what lives; the doubles' own memories are emptied first."""
-        for memory in (self.hands.cleaned, self.eyes.looked):
+        for memory in (self.hands.begun, self.hands.cleaned, self.eyes.looked):
             memory.clear()
         self._exits.expected.clear()
         self.series.append(len(self.metrics.render().splitlines()))
