@@ -206,7 +206,7 @@ def _weigh(
     folder = own.folder
     remembered = ask_runtime(own, around)
     cgroups = ask_cgroups(own, around, remembered)
-    init = ask_init(own, remembered, cgroups)
+    init = ask_init(own, around, remembered, cgroups)
     work = _count_work(around, own.key)
     counted = work or Counted(0)
     look = Look(

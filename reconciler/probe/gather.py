@@ -25,6 +25,8 @@ from reconciler.probe.folder import Folder
 from reconciler.probe.runc import Runc
 from reconciler.probe.surroundings import Surroundings
 
+_NOBODY_LEFT: Final = (CgroupState.EMPTY, CgroupState.GONE)
+_MAY_LIVE: Final = (InitState.ALIVE, InitState.NONE)
 _SHIM: Final = b"containerd-shim"
 """What a shim is called in /proc/PID/comm, which holds 15 bytes."""
 
@@ -51,7 +53,20 @@ def ask_runtime(own: Own, around: Surroundings) -> Runc:
     """Ask what the runtime remembers."""
     folder = own.folder
     options, barred = folder.text("options.json"), folder.is_barred("options.json")
-    return runc.look(around.handles, around.layout, own.key, options, barred=barred)
+    found = runc.look(around.handles, around.layout, own.key, options, barred=barred)
+    # Another's state does not tell that this container was ever made.
+    return found if _is_its(own, around, found) else found._replace(exists=Answer.NO)
+
+
+def _is_its(own: Own, around: Surroundings, remembered: Runc) -> bool:
+    """Tell whether the runtime's state may be about this bundle, by what it says itself.
+
+    Two containerds share runc's default root. A state that names another bundle may be this one's
+    by another path, or somebody else's: it may hint at life (whoever it names counts as alive), and
+    it never speaks against it: it disproves no pid, and names no cgroup in which nobody is left.
+    """
+    paths = (around.layout.bundle(own.key), b"/".join((around.tree, *own.key)))
+    return remembered.bundle is None or remembered.bundle in paths
 
 
 def ask_cgroups(own: Own, around: Surroundings, remembered: Runc) -> Cgroups:
@@ -59,12 +74,16 @@ def ask_cgroups(own: Own, around: Surroundings, remembered: Runc) -> Cgroups:
     if around.cgroups is None:
         return Cgroups(CgroupState.NONE)
     linux = own.spec.linux if own.spec else None
-    inner = resolve(linux.cgroups_path) if linux else ()
+    inner = named = resolve(linux.cgroups_path) if linux else ()
     if remembered.cgroup_path:
         inner += resolve(remembered.cgroup_path)
     found = around.cgroups.look(own.key, remembered.cgroup_dirs, inner)
     if remembered.cgroup_path and found.source is CgroupSource.CONFIG:
         found = found._replace(source=CgroupSource.RUNTIME)
+    if not _is_its(own, around, remembered):
+        found = found._replace(source=CgroupSource.CONFIG if named else CgroupSource.NONE)
+        if not named and found.state in _NOBODY_LEFT:
+            found = found._replace(state=CgroupState.UNNAMED)
     if found.state is CgroupState.UNNAMED and (
         own.folder.is_barred("config.json") or remembered.exists is Answer.NONE
     ):
@@ -72,15 +91,21 @@ def ask_cgroups(own: Own, around: Surroundings, remembered: Runc) -> Cgroups:
     return found
 
 
-def ask_init(own: Own, remembered: Runc, cgroups: Cgroups) -> Init:
+def ask_init(own: Own, around: Surroundings, remembered: Runc, cgroups: Cgroups) -> Init:
     """Ask whether the container's first process lives."""
     folder = own.folder
     written = folder.text("init.pid")
     pid = documents.parse_pid(written) if written else None
-    found = process.candidates(pid, folder.pid_written, remembered.pid, remembered.start)
+    is_its = _is_its(own, around, remembered)
+    told = (remembered.pid, remembered.start) if is_its else (None, None)
+    found = process.candidates(pid, folder.pid_written, *told)
     exists = cgroups.state is not CgroupState.GONE
     named = NamedCgroup(cgroups.source, tuple(cgroups.names), exists)
-    init = process.judge(found, process.Cradle(own.key.id, named))
+    cradle = process.Cradle(own.key.id, named)
+    init = process.judge(found, cradle)
+    if not is_its and remembered.pid is not None and init.state is not InitState.ALIVE:
+        other = process.judge_one(process.Candidate(remembered.pid, remembered.start), cradle)
+        init = other if other.state in _MAY_LIVE else init
     if init.state is InitState.ALIVE:
         return init
     if folder.is_barred("init.pid") or remembered.exists is Answer.NONE:
