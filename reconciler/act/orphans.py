@@ -71,7 +71,7 @@ class _Ending:
                 with ExitStack() as handles:
                     pinned = self._pin(handles)
                     if not pinned:
-                        self._make_sure(tally)
+                        self._make_sure()
                         return f"{self._killed} processes killed"
                     groups, ours = self._prove(pinned)
                     freezer.thaw(groups, tally)
@@ -82,12 +82,25 @@ class _Ending:
                     _wait(ours)
         except UnansweredError as error:
             raise self._blocked(str(error)) from error
+        except FileNotFoundError:
+            return self._given_up(NotLeftover("it is gone", None))
+        except NotLeftover as other:
+            return self._given_up(other)
         frozen = ": frozen" if freezer.is_frozen(groups) else ""
         raise self._blocked(f"its processes do not end{frozen}")
 
-    def _make_sure(self, tally: Tally) -> None:
-        """Raise if nobody was ended and somebody is there all the same."""
-        if tally.mutations:
+    def _given_up(self, why: NotLeftover) -> str:
+        """Say whom it has ended before it was no orphan any more; raise why if nobody."""
+        if not self._killed:
+            raise why
+        done = f"{self._killed} processes killed"
+        if why.look is None:
+            return f"{done}; {why}"
+        raise self._blocked(f"{done}; then {why}")
+
+    def _make_sure(self) -> None:
+        """Raise if nobody was ended and somebody is there all the same; to thaw ends nobody."""
+        if self._killed:
             return
         evidence = self._gather(self._look())
         found = prove(evidence)

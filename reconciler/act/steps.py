@@ -142,6 +142,7 @@ class _Cleanup:
         record.core("guards", self._look)
         if self._now.judgement.claimed:
             record.try_("containerd", self._ask_containerd)
+            self._place.sweep(anew=True)  # its own `shim delete` may run by now, also if it failed
             try:
                 record.core("guards", self._look)
             except NotLeftover as other:

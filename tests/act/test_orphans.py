@@ -5,21 +5,25 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from reconciler.act import freezer, orphans
 from reconciler.act.channel import KillJob
 from reconciler.act.instances import Instances
 from reconciler.act.orphans import end_orphan
-from reconciler.model.evidence import Sweep
+from reconciler.act.record import Tally
+from reconciler.act.second_look import NotLeftover
+from reconciler.model.evidence import Kind, Look, Sweep
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.model.unread import UnreadProcess
 from tests.support.bundles import Bundle
 from tests.support.cgroups import join
-from tests.support.hand import Hand, assert_blocked, workshop
+from tests.support.hand import Hand, assert_blocked, step, workshop
 from tests.support.mountns import private_mounts
 
 
@@ -111,6 +115,78 @@ def test_nobody_is_ended_if_who_else_has_the_name_cannot_be_told(tmp_path: Path)
                 assert_blocked(outcome, BlockReason.CGROUP)
                 assert "cannot be told" in outcome.detail
                 assert process.poll() is None
+
+
+@pytest.mark.fault("I15", "I22")
+@pytest.mark.safety
+@private_mounts
+def test_nobody_was_ended_if_the_bundle_went_first(tmp_path: Path) -> None:
+    with workshop(tmp_path) as (site, hand):
+        bundle = site.bundle()
+        tree = Path(os.fsdecode(site.layout.tasks))
+        with workload(*bundle.cgroups) as process:
+            name_init(bundle, process.pid)
+
+            def go(_: bool) -> Sweep:
+                if tree.exists():
+                    tree.rename(tree.with_name("gone"))
+                return Sweep(True)
+
+            hand.place.instances = Instances(go)
+            try:
+                outcome = end(hand, bundle)
+            finally:
+                tree.with_name("gone").rename(tree)
+            assert (outcome.result, outcome.detail) == (Result.SKIPPED, "it is gone"), outcome
+            assert process.poll() is None
+
+
+@private_mounts
+def test_nobody_was_ended_by_a_thaw(tmp_path: Path) -> None:
+    """Whoever was frozen may end by himself the moment he is thawed."""
+
+    def thaw(_: object, tally: Tally) -> None:
+        tally.add()
+
+    with (
+        workshop(tmp_path) as (site, hand),
+        mock.patch.object(orphans._Ending, "look", return_value=""),
+        mock.patch.object(orphans._Ending, "_pin", side_effect=[{7: 7}, {}]),
+        mock.patch.object(orphans._Ending, "_prove", return_value=((), [])),
+        mock.patch.object(freezer, "thaw", thaw),
+    ):
+        outcome = end(hand, site.bundle())
+        assert outcome.result is Result.SKIPPED, outcome
+
+
+@private_mounts
+def test_who_was_ended_is_told_although_the_rest_is_no_orphan_any_more(tmp_path: Path) -> None:
+    with workshop(tmp_path) as (site, hand):
+        bundle, pin = site.bundle(), orphans._Ending._pin
+        for look, result in (
+            (Look(bundle.identity, Kind.DIRECTORY), Result.BLOCKED),
+            (None, Result.KILLED),
+        ):
+            with workload(*bundle.cgroups) as process:
+                name_init(bundle, process.pid)
+                first = iter((True,))
+
+                def next_round(
+                    ending: orphans._Ending,
+                    handles: ExitStack,
+                    first: Iterator[bool] = first,
+                    look: Look | None = look,
+                ) -> dict[int, int]:
+                    if next(first, False):
+                        return pin(ending, handles)
+                    raise NotLeftover("it lives again", look)
+
+                with mock.patch.object(orphans._Ending, "_pin", next_round):
+                    outcome = end(hand, bundle)
+                assert outcome.result is result, outcome
+                kill = step(outcome, "kill")
+                assert kill.mutations == 1
+                assert "1 processes killed" in kill.detail
 
 
 @pytest.mark.fault("I15", "init.pid of a reused PID")

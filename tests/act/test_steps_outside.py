@@ -14,7 +14,8 @@ from reconciler.act.hooks import pick_runc
 from reconciler.act.objects import find
 from reconciler.act.record import Kept, Tally
 from reconciler.act.sockets import hidden_path, remove_socket
-from reconciler.model.evidence import Containerd, ContainerdState
+from reconciler.act.workplace import Fresh
+from reconciler.model.evidence import Containerd, ContainerdState, Sweep
 from reconciler.model.hidden import hidden_name
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import BlockReason, Result, StepResult
@@ -36,6 +37,28 @@ SANDBOX = "io.kubernetes.cri.sandbox-id"
 
 def claim(hand: Hand) -> None:
     hand.containerd, hand.listed = Containerd(ContainerdState.UP), True
+
+
+@pytest.mark.fault("I6")
+@pytest.mark.safety
+@pytest.mark.parametrize("trouble", ["it took too long", ""])
+@private_mounts
+def test_what_containerd_began_when_it_was_asked_is_seen(tmp_path: Path, trouble: str) -> None:
+    """Its own `shim delete` may run on, whatever it answered."""
+    with workshop(tmp_path) as (made, hand):
+        claim(hand)
+        bundle = made.bundle()
+        left, helpers = bundle.left(), set[BundleKey]()
+        hand.place._sweep = Fresh(hand.place.clock, lambda: Sweep(True, frozenset(helpers)))
+
+        def delete() -> str:
+            helpers.add(bundle.key)
+            return trouble
+
+        hand.delete = delete
+        outcome = hand.clean(bundle)
+        assert outcome.result is Result.SKIPPED, outcome
+        assert bundle.left() == left
 
 
 @private_mounts
