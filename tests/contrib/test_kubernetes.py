@@ -85,7 +85,7 @@ def of_kind(kind: str, found: list[Document]) -> list[Document]:
 def pods(found: list[Document]) -> dict[str, Pod]:
     """Give the pods of all DaemonSets by the mode they are told."""
     made = [msgspec.convert(one, DaemonSet).pod for one in of_kind("DaemonSet", found)]
-    return {variables(pod)["CONTAINERD_RECONCILER_MODE"]: pod for pod in made}
+    return {variables(pod).get("CONTAINERD_RECONCILER_MODE", "observe"): pod for pod in made}
 
 
 def variables(pod: Pod) -> dict[str, str]:

@@ -107,7 +107,7 @@ HOSTILE: Final = {
     "a process whose cmdline cannot be read at all": "not asked",
     "a pretended shim in its own user and mount namespace": "never the guards' reference",
     "argv that says shim, with any namespace and id": "nobody's shim: what is dead is cleaned",
-    "flock on every file it may read": "holds nothing up",
+    "flock on all files it may read, beside a pile": "holds nothing up",
     "very many processes": "cost their reading",
     "a million open descriptors": "the search for a holder has a budget",
     "mounts in namespaces of anybody's own": "likewise",

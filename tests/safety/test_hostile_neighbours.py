@@ -114,7 +114,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "pretend": ("argv that says shim, with any namespace and id", partial(pretend, count=45)),
     "namespaces": ("a pretended shim in its own user and mount namespace", own_namespaces),
     "handles": ("a million open descriptors", many(hostile.many_handles, 50_000)),
-    "flock": ("flock on every file it may read", lock_files),
+    "flock": ("flock on all files it may read, beside a pile", lock_files),
     "processes": ("very many processes", many(hostile.many_processes, 200)),
     "mounts": ("mounts in namespaces of anybody's own", many(hostile.many_mounts, 500)),
 }

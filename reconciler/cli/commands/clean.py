@@ -187,7 +187,8 @@ def _agreed(told: shapes.Clean, output: Output) -> bool:
         if output.ask(f"Remove {words.plural(count, 'bundle')}?"):
             return True
     except click.Abort:
-        output.say("\nnothing was touched")
+        output.say("")
+        output.say("nothing was touched")
         raise
     output.say("nothing was touched")
     return False
