@@ -60,13 +60,15 @@ def open_file(directory: int, name: str | bytes, flags: int) -> int:
         _check_regular(name, found)
         if found.st_uid != os.geteuid() or found.st_nlink > 1:
             _remove_foreign(directory, name, found)
-            os.close(handle)
+            closing, handle = handle, -1  # its number may be another's at once
+            os.close(closing)
             handle = os.open(name, flags | os.O_EXCL, FILE_MODE, dir_fd=directory)
             found = os.fstat(handle)
         if stat.S_IMODE(found.st_mode) != FILE_MODE:
             os.fchmod(handle, FILE_MODE)
     except OSError:
-        os.close(handle)
+        if handle >= 0:
+            os.close(handle)
         raise
     return handle
 

@@ -6,7 +6,8 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from errno import EACCES, EPERM
+from errno import EACCES, EMFILE, EPERM
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,43 @@ def test_what_was_left_open_to_others_is_put_right(place: Path, kind: str) -> No
     assert as_nobody(hold(file)) == EACCES
     assert other.read_text() == "precious"
     lock.release()
+
+
+@as_root
+@pytest.mark.parametrize("call", [0, 1, 2])
+def test_no_handle_is_closed_twice_when_none_is_left(
+    place: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    """The number may be another's by then, and the reason is what is told."""
+    directory = private.open_directory(str(place))
+    (place / "file").touch()
+    os.chown(place / "file", NOBODY, NOBODY)
+    before, calls, opened, closed = set(os.listdir("/proc/self/fd")), count(), os.open, os.close
+    bad: list[int] = []
+
+    def refuse(name: str, flags: int, mode: int, *, dir_fd: int) -> int:
+        if next(calls) == call:
+            raise OSError(EMFILE, os.strerror(EMFILE))
+        return opened(name, flags, mode, dir_fd=dir_fd)
+
+    def close(handle: int) -> None:
+        try:
+            closed(handle)
+        except OSError:
+            bad.append(handle)
+            raise
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse)
+        patched.setattr(os, "close", close)
+        if call < 2:
+            with pytest.raises(OSError, match="open files"):
+                private.open_file(directory, "file", os.O_WRONLY)
+        else:
+            os.close(private.open_file(directory, "file", os.O_WRONLY))
+    assert bad == []
+    assert set(os.listdir("/proc/self/fd")) == before
+    os.close(directory)
 
 
 @as_root
