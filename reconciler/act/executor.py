@@ -206,7 +206,7 @@ class Executor:
             job = LookJob(tuple(keys), annotation_keys, self._manner, near=False)
             attempt = Attempt(job, brief=True)
             looks = await self._look(attempt, self._limits.look + _EACH * len(keys))
-        self._hung.pop(places, None)
+        self._hung = {at: one for at, one in self._hung.items() if one.is_dying()}
         if looks is None:
             self._hung[places] = attempt
         return None if looks is None else looks.looks

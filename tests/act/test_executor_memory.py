@@ -1,0 +1,39 @@
+"""The executor remembers no more than it needs, however long it runs."""
+
+from pathlib import Path
+
+import pytest
+
+from reconciler.act import crew
+from reconciler.act.channel import LookJob, Manner
+from reconciler.act.executor import Executor
+from reconciler.model.ids import BundleKey
+from tests.support.bundles import site
+
+
+async def test_only_looks_that_still_hang_are_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bundles name places that come and go, each with its names; a daemon lives for months."""
+    dying = set[bytes]()
+
+    async def never(_: object, attempt: crew.Attempt, seconds: float) -> None:
+        assert isinstance(attempt.job, LookJob)
+        (key,) = attempt.job.keys
+        attempt.is_dying = lambda: key.id in dying
+
+    monkeypatch.setattr(crew.Crew, "run", never)
+    with site(tmp_path) as made:
+        executor = Executor(Manner(made.layout, runc="runc"))
+
+        async def look(name: bytes) -> None:
+            dying.add(name)
+            key = BundleKey(b"default", name)
+            assert await executor.look_far((key,), frozenset(), frozenset({name})) is None
+
+        await look(b"stays")
+        for number in range(20):
+            await look(b"%d" % number)
+            dying.discard(b"%d" % (number - 1))
+        await look(b"last")
+        assert set(executor._hung) == {frozenset({one}) for one in (b"stays", b"19", b"last")}
