@@ -5,6 +5,7 @@ over the files, which win over the defaults (:mod:`reconciler.settings.load`).
 """
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -30,6 +31,7 @@ class Changes:
         enforce: Whether leftovers are removed.
         grace, threshold, settle: Durations as they were typed.
         backend: How to watch.
+        logs: Standard error takes log lines where it is no terminal, and nothing else then.
         once: A single pass: then the brake on the rate would only leave work undone.
     """
 
@@ -39,6 +41,7 @@ class Changes:
     settle: str | None = None
     backend: str | None = None
     once: bool = False
+    logs: bool = False
 
 
 def make_setup(
@@ -58,7 +61,7 @@ def make_setup(
     if not said.quiet:
         for hint in loaded.hints:
             click.echo(printable(f"containerd-reconciler: {hint}"), err=True)
-    if said.verbose:
+    if said.verbose and not (changes.logs and not sys.stderr.isatty()):
         files = ", ".join(loaded.files) or "no file"
         click.echo(printable(f"containerd-reconciler: configuration: {files}"), err=True)
     setup = setup_from(loaded)

@@ -77,7 +77,7 @@ def test_the_name_that_units_use_is_the_yes(demo: DemoNode) -> None:
     assert picture(demo) != before, done.stderr
 
 
-@pytest.mark.parametrize("command", ["scan", "run --once", "clean --dry-run", "explain demo/web"])
+@pytest.mark.parametrize("command", ["scan", "clean --dry-run", "explain demo/web"])
 def test_a_command_tells_which_files_it_read_if_asked(
     demo: DemoNode, config: str, command: str
 ) -> None:

@@ -46,7 +46,7 @@ def record(  # noqa: PLR0913 - the options
     from reconciler.cli.session import Foreground, watch
     from reconciler.cli.work import observing
 
-    changes = Changes(enforce=False, backend=backend, once=once)
+    changes = Changes(enforce=False, backend=backend, once=once, logs=True)
     setup = make_setup(said, changes, without_containerd=without_containerd)
     check_state(setup.layout, may_be_missing=not once)
     setup = replace(setup, policies=observing(setup.policies))

@@ -65,6 +65,7 @@ def run(  # noqa: PLR0913 - the options
         settle=settle,
         backend=backend,
         once=once,
+        logs=True,
     )
     setup = make_setup(said, changes, without_containerd=without_containerd)
     if not enforce:
