@@ -5,10 +5,11 @@ something, for it draws in most of the program.
 """
 
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from functools import partial
+from typing import Final, Literal, TypeVar
 
 from typing_extensions import override
 
@@ -43,6 +44,8 @@ from reconciler.probe.namespaces import tree_mount
 from reconciler.probe.narrow import NarrowEyes
 from reconciler.probe.tree import TreeEyes
 from reconciler.settings.load import Loaded
+
+_T = TypeVar("_T")
 
 Backend = Literal["auto", "inotify", "watchfiles", "poll"]
 
@@ -124,7 +127,7 @@ class FarEyes(Lookers):
     @override
     async def look(self, keys: Sequence[BundleKey]) -> Sequence[Look | PartialLook | None] | None:
         """Look in a worker, which can be killed should it hang."""
-        return await self._executor.look(keys, self._eyes.annotation_keys)
+        return await _with_all_asked(self._eyes, partial(self._executor.look, keys))
 
 
 class KillableEyes(FarLookers):
@@ -139,7 +142,19 @@ class KillableEyes(FarLookers):
         self, keys: Sequence[BundleKey], places: frozenset[bytes]
     ) -> Sequence[Look | None] | None:
         """Look in a worker."""
-        return await self._executor.look_far(keys, self._eyes.annotation_keys, places)
+        look = partial(self._executor.look_far, keys, places=places)
+        return await _with_all_asked(self._eyes, look)
+
+
+async def _with_all_asked(
+    eyes: TreeEyes, look: Callable[[frozenset[str]], Awaitable[_T | None]]
+) -> _T | None:
+    """Look again if a reload asked for more annotations meanwhile: it must not be taken for new."""
+    while True:
+        asked = eyes.annotation_keys
+        looks = await look(asked)
+        if looks is None or eyes.annotation_keys <= asked:
+            return looks
 
 
 class OwnTreeGuards(Guards):
@@ -218,11 +233,14 @@ class Opened:
     lock: ActingLock
 
     def configure(self, setup: Setup) -> None:
-        """Let another setup hold from the next look, job and check of the guards on."""
-        self.eyes.annotation_keys = setup.policies.annotation_keys
-        self.lock.acting = acts(setup.policies)
+        """Let another setup hold from the next look, job and check of the guards on.
+
+        What can fail comes first: then nothing of it holds.
+        """
         manner = _manner(replace(setup, layout=self.setup.layout))
         self.executor.configure(manner, parallel=setup.policies.parallel)
+        self.eyes.annotation_keys = setup.policies.annotation_keys
+        self.lock.acting = acts(setup.policies)
 
 
 @asynccontextmanager

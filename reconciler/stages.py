@@ -315,7 +315,9 @@ class SupervisedWatcher(_Restarted, Watcher):
     @property
     @override
     def relist_hint(self) -> float | None:
-        return self._watcher.relist_hint
+        with self._watch.part("watcher"):
+            return self._watcher.relist_hint
+        return None
 
 
 async def _answer(watch: Supervisor, where: str, work: Awaitable[T], none: Callable[[], T]) -> T:

@@ -106,8 +106,8 @@ class Executor:
 
     def configure(self, manner: Manner, *, parallel: int) -> None:
         """Take over new settings; they hold from the next job on."""
-        self._manner = manner
         self._slots.total_tokens = parallel
+        self._manner = manner
 
     async def clean(
         self, key: BundleKey, identity: Identity, node: Node, permit: Permit = _always

@@ -58,10 +58,12 @@ class Configuration:
         self.status = ConfigStatus(old.files, old.loaded_at, ok=False, error=trouble[0])
         return Reload(trouble=trouble)
 
-    def accept(self, fresh: Loaded, wall: float) -> Reload:
-        """Put another configuration into force."""
+    def compare(self, fresh: Loaded) -> Reload:
+        """Say what would be different; nothing changes yet."""
         changes = tuple(changed(self.loaded, fresh))
-        later = tuple(line for line in changes if line.startswith(FIXED))
+        return Reload(changes=changes, later=tuple(x for x in changes if x.startswith(FIXED)))
+
+    def accept(self, fresh: Loaded, wall: float) -> None:
+        """Note that another configuration is in force."""
         self.loaded = fresh
         self.status = ConfigStatus(list(fresh.files), wall, ok=True, error="")
-        return Reload(changes=changes, later=later)

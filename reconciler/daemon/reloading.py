@@ -109,8 +109,11 @@ class Reloader:
         trouble = await self._look_with(setup) or await self._guard(setup)
         if trouble:
             return configuration.refuse((trouble,))
+        # What can fail comes first: the old configuration stays whole then.
+        done = configuration.compare(fresh)
         self._apply(setup)
-        return configuration.accept(fresh, self._clock.wall())
+        configuration.accept(fresh, self._clock.wall())
+        return done
 
     def setup(self, loaded: Loaded) -> Setup:
         """Make a setup of it; where things are is not changed by a reload."""
@@ -126,11 +129,13 @@ class Reloader:
         eyes, wanted = self._to.session.eyes, setup.policies.annotation_keys
         if wanted <= eyes.annotation_keys:
             return ""
+        before = eyes.annotation_keys
         eyes.annotation_keys |= wanted
         since = self._clock.monotonic()
         self._to.loop.emit(Doubt(DoubtKind.ASKED))
         while not self._has_looked(since):
             if self._clock.monotonic() > since + LOOK_WITHIN:
+                eyes.annotation_keys = before  # or the next reload would take all for looked at
                 return "rule: the bundles' annotations cannot be read; look at the state tree"
             await self._clock.wait(anyio.Event(), self._clock.monotonic() + SLICE)
         return ""
