@@ -36,6 +36,8 @@ PAUSE: Final = 0.25
 _WAIT_FOR: Final = frozenset({EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED})
 """What accept(2) says where nothing is wrong with the listener: there is no handle left for now."""
 _PAUSE: Final = 0.2
+_TRIES: Final = 25
+"""So often in a row accept(2) may fail otherwise, which takes five seconds; then it is over."""
 _PIECE: Final = 32 * 1024
 
 _HEADERS: Final = (
@@ -160,7 +162,13 @@ class Server:
         watch.know("connection", "accept", *(f"route {path}" for _, path in routes))
 
     async def serve(self, listener: SocketListener) -> None:
-        """Serve until cancelled; the listener is closed then."""
+        """Serve until cancelled; the listener is closed then.
+
+        Raises:
+            OSError: Nobody could be accepted for a while, and not for want of handles: the listener
+                itself is at fault, and only another one helps.
+        """
+        failures = 0
         async with listener, anyio.create_task_group() as tasks:
             while True:
                 try:
@@ -169,10 +177,14 @@ class Server:
                     if error.errno not in _WAIT_FOR:
                         # The client's own end of it, or the listener's: only the next try can tell.
                         self._watch.failed("accept", error)
+                        failures += 1
+                        if failures >= _TRIES:
+                            raise
                     if error.errno not in _WAIT_FOR or not self._spare.give():
                         await anyio.sleep(_PAUSE)
                         self._spare.take()
                 else:
+                    failures = 0
                     tasks.start_soon(self._talk, stream)
 
     async def _talk(self, stream: SocketStream) -> None:

@@ -1,13 +1,16 @@
 """The HTTP server against clients of every kind of manners."""
 
 import socket
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from errno import EINVAL, EMFILE
 
 import anyio
 import anyio.lowlevel
 import pytest
-from anyio.abc import ByteStream
+from anyio.abc import ByteStream, SocketListener, SocketStream
+from typing_extensions import override
 
 from reconciler.supervision import Supervisor
 from reconciler.telemetry import http
@@ -112,3 +115,66 @@ async def test_places_are_given_back() -> None:
     async with serving() as port:
         for _ in range(MAX_CONNECTIONS + 20):
             assert b"200" in await ask(port, get("/hello"))
+
+
+class Failing(SocketListener):
+    """A listener whose accept(2) fails as it is told to, and once accepts somebody; then waits."""
+
+    def __init__(self, *errors: int | None) -> None:
+        self.errors = deque(errors)
+        self.closed = False
+
+    @property
+    @override
+    def _raw_socket(self) -> socket.socket:
+        raise NotImplementedError
+
+    @override
+    async def accept(self) -> SocketStream:
+        if not self.errors:
+            await anyio.sleep_forever()
+        errno = self.errors.popleft()
+        if errno is None:
+            near, far = socket.socketpair()
+            far.close()
+            return await SocketStream.from_socket(near)
+        raise OSError(errno, "accept")
+
+    @override
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> Server:
+    monkeypatch.setattr(http, "_PAUSE", 0.0)
+    return Server({}, Spare(), Supervisor())
+
+
+@pytest.mark.breaks_parts
+async def test_a_listener_that_only_fails_is_given_up(hasty: Server) -> None:
+    """Whoever has opened it opens another (`daemon.listening`)."""
+    broken = Failing(*[EINVAL] * 1000)
+    with anyio.fail_after(5), pytest.raises(ExceptionGroup) as caught:
+        await hasty.serve(broken)
+    assert caught.value.subgroup(OSError)
+    assert broken.closed
+    assert len(broken.errors) == 1000 - http._TRIES
+
+
+@pytest.mark.breaks_parts
+@pytest.mark.parametrize("between", [None, EMFILE])
+async def test_a_listener_is_not_given_up_for_its_clients_or_for_want_of_handles(
+    hasty: Server, between: int | None
+) -> None:
+    few = [EINVAL] * (http._TRIES - 1)
+    errors = [*few, None, *few] if between is None else [*few, *[between] * 100]
+    patient = Failing(*errors)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hasty.serve, patient)
+        with anyio.fail_after(5):
+            while patient.errors:
+                await anyio.lowlevel.checkpoint()
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    assert patient.closed
