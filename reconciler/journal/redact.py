@@ -30,7 +30,7 @@ from reconciler.decide.decisions import (
     Vanished,
 )
 from reconciler.decide.policy import Match, Policies, Policy, Rule
-from reconciler.model.cgroups import SCOPE, names_in
+from reconciler.model.cgroups import COLON, SCOPE, names_in
 from reconciler.model.evidence import Containerd, Labels, Look, Sweep
 from reconciler.model.hidden import hidden_name, parse_hidden
 from reconciler.model.ids import BundleKey, is_identifier, show
@@ -200,11 +200,14 @@ class Redactor:
         )
 
     def _cgroup(self, path: bytes) -> bytes:
-        """Replace a cgroup's path, so that a scope of an id that is known stays one."""
-        return b"/".join(
-            self._scope_of(part) if part.endswith(SCOPE) else self.name(part)
-            for part in path.split(b"/")
-        )
+        """Replace a cgroup's path, so that what names an id that is known still does."""
+        return b"/".join(map(self._part, path.split(b"/")))
+
+    def _part(self, part: bytes) -> bytes:
+        if part.endswith(SCOPE):
+            return self._scope_of(part)
+        head, colon, tail = part.rpartition(COLON)
+        return self.name(head) + colon + self.name(tail) if colon and tail else self.name(part)
 
     def _scope_of(self, part: bytes) -> bytes:
         known = next((cut for cut in names_in(part) if cut != part and cut in self._names), None)

@@ -11,11 +11,16 @@ plainly dead. So it counts for as much as nothing better is known:
    directory that it made itself. Empty or gone, nobody is in there: the kernel removes no cgroup
    that holds a process, and only root moves anybody out of one. No other place counts.
 3. config.json alone names it, and it is there: what was asked for was done, and the same holds.
-4. config.json alone names it, and it is nowhere. That it was asked for does not say that it was
-   done (another driver, a mount that we do not see): whoever is in a cgroup whose last name is the
-   id, or a systemd scope's of it, may be its own. Not so for names further up the path, which are
-   those of what the process's cgroup is only a part of.
+4. config.json alone names it, and it is nowhere that we can see. That it was asked for does not say
+   that it was done (another driver, a mount that we do not see): whoever is in a cgroup whose last
+   name is the id, or a systemd scope's of it, may be its own. Not so for names further up the path,
+   which are those of what the process's cgroup is only a part of. The best-known of these: runc's
+   own driver takes the systemd path ``x.slice:cri-containerd:<id>`` for the name of one directory.
+   So the part after a name's last colon may be the id, too; no id holds a colon.
 5. Nothing names it: any name anywhere in the path that may stand for the id counts.
+
+Only a cgroup that was made, in the cases 2 and 3, says of a process outside it that it is not the
+container's (`refutes`). Else the process that ``init.pid`` names may be its init wherever it is.
 
 In the cases 4 and 5 a name counts for nothing where another bundle's evidence explains it: in the
 cgroup that containerd gives to the same id of another namespace, while a shim of that name lives
@@ -31,6 +36,7 @@ from reconciler.model.ids import MAX_IDENTIFIER, BundleKey
 from reconciler.model.words import Word
 
 SCOPE: Final = b".scope"
+COLON: Final = b":"
 
 
 class CgroupSource(Word):
@@ -47,7 +53,7 @@ class NamedCgroup(NamedTuple):
     Attributes:
         source: Who names it.
         paths: As paths within a hierarchy.
-        exists: Whether one of them is there.
+        exists: Whether one of them was seen; not if that could not be told.
     """
 
     source: CgroupSource = CgroupSource.NONE
@@ -57,6 +63,17 @@ class NamedCgroup(NamedTuple):
     def may_hold(self, id_: bytes, path: bytes) -> bool:
         """Tell whether a process in ``path`` may be the container's; the cases are those above."""
         return self.holds(path) or self.may_be_called(id_, path)
+
+    @property
+    def refutes(self) -> bool:
+        """Whether a process that is in none of the named is another's; cases 2 and 3."""
+        match self.source:
+            case CgroupSource.RUNTIME:
+                return True
+            case CgroupSource.CONFIG:
+                return self.exists
+            case CgroupSource.NONE:
+                return False
 
     def holds(self, path: bytes) -> bool:
         """Tell whether a path is a named one, or lies below one; case 1."""
@@ -112,7 +129,7 @@ def _named(id_: bytes, paths: frozenset[bytes]) -> set[bytes]:
 def _index(
     paths: frozenset[bytes],
 ) -> tuple[dict[bytes, list[bytes]], dict[bytes, list[bytes]]]:
-    """Give paths by their parts, and scopes by what they may stand for; once for each pass.
+    """Give paths by their parts, and what names an id within by that id; once for each pass.
 
     Made in the loop, so it must cost no more than to split the paths.
     """
@@ -125,7 +142,7 @@ def _index(
                 by_part[part] = [path]
     scopes: dict[bytes, list[bytes]] = {}
     for part in by_part:
-        if part.endswith(SCOPE):
+        if part.endswith(SCOPE) or COLON in part:
             for name in names_in(part):
                 scopes.setdefault(name, []).append(part)
     return by_part, scopes
@@ -144,9 +161,12 @@ def names_of(path: bytes) -> Iterator[bytes]:
 def names_in(component: bytes) -> tuple[bytes, ...]:
     """Give the ids that a cgroup's name may stand for, none longer than an id can be.
 
-    A systemd scope is ``<prefix>-<id>.scope``; both may hold dashes, so every cut is tried.
+    A systemd scope is ``<prefix>-<id>.scope``; both may hold dashes, so every cut is tried. In
+    config.json it is ``<slice>:<prefix>:<id>``, which another driver takes as it is.
     """
     names = [component]
+    if tail := component[component.rfind(COLON) + 1 :] if COLON in component else b"":
+        names.append(tail)
     if component.endswith(SCOPE):
         stem = component.removesuffix(SCOPE)
         at = max(0, len(stem) - MAX_IDENTIFIER - 1)

@@ -26,6 +26,7 @@ from reconciler.probe.runc import Runc
 from reconciler.probe.surroundings import Surroundings
 
 _NOBODY_LEFT: Final = (CgroupState.EMPTY, CgroupState.GONE)
+_SEEN: Final = (CgroupState.EMPTY, CgroupState.POPULATED)
 _MAY_LIVE: Final = (InitState.ALIVE, InitState.NONE)
 _SHIM: Final = b"containerd-shim"
 """What a shim is called in /proc/PID/comm, which holds 15 bytes."""
@@ -82,8 +83,10 @@ def ask_cgroups(own: Own, around: Surroundings, remembered: Runc) -> Cgroups:
         found = found._replace(source=CgroupSource.RUNTIME)
     if not _is_its(own, around, remembered):
         found = found._replace(source=CgroupSource.CONFIG if named else CgroupSource.NONE)
-        if not named and found.state in _NOBODY_LEFT:
-            found = found._replace(state=CgroupState.UNNAMED)
+        if found.state in _NOBODY_LEFT:
+            # That the other's is there does not say that this one's was made.
+            alone = around.cgroups.look(own.key, (), named).state if named else CgroupState.UNNAMED
+            found = found._replace(state=alone)
     if found.state is CgroupState.UNNAMED and (
         own.folder.is_barred("config.json") or remembered.exists is Answer.NONE
     ):
@@ -99,7 +102,8 @@ def ask_init(own: Own, around: Surroundings, remembered: Runc, cgroups: Cgroups)
     is_its = _is_its(own, around, remembered)
     told = (remembered.pid, remembered.start) if is_its else (None, None)
     found = process.candidates(pid, folder.pid_written, *told)
-    exists = cgroups.state is not CgroupState.GONE
+    # What cannot be read may be gone, and what was seen may be the other's: neither refutes.
+    exists = is_its and cgroups.state in _SEEN
     named = NamedCgroup(cgroups.source, tuple(cgroups.names), exists)
     cradle = process.Cradle(own.key.id, named)
     init = process.judge(found, cradle)

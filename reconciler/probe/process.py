@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from errno import EFBIG, EINVAL, ENOENT, ESRCH
 from typing import Final, NamedTuple
 
-from reconciler.model.cgroups import CgroupSource, NamedCgroup
+from reconciler.model.cgroups import NamedCgroup
 from reconciler.model.evidence import Init, InitState
 from reconciler.model.ids import show
 
@@ -156,12 +156,16 @@ def _judge_living(  # noqa: PLR0913 - all that was read about it
 def _refutation(
     candidate: Candidate, stat: Stat, cradle: Cradle, proc: bytes, *, overruled: bool
 ) -> str:
-    """Say why a living process, in no cgroup of ours, cannot be the one meant; empty if it can."""
+    """Say why a living process, in no cgroup of ours, cannot be the one meant; empty if it can.
+
+    That it is not in the cgroup that config.json asks for says nothing while nobody has seen that
+    cgroup: another driver may have put the container elsewhere.
+    """
     if candidate.start is not None:
         return "pid reused: it started at another time than the runtime's state says"
     if overruled:
         return "the runtime's state names another pid"
-    if cradle.cgroup.source is not CgroupSource.NONE:
+    if cradle.cgroup.refutes:
         return "pid reused: the process is not in the container's cgroup"
     if candidate.written is None or not _is_late(candidate.written, stat.start, proc):
         return ""

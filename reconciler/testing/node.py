@@ -108,6 +108,7 @@ class Node:
         *,
         runtime: str = "runc",
         cgroup: bytes | None = None,
+        asked: bytes | None = None,
     ) -> Bundle:
         """Begin a creation: containerd makes the directory and starts the helper.
 
@@ -127,6 +128,7 @@ class Node:
             self.stamp.wall,
             runtime=runtime,
             cgroup_path=cgroup or usual_path(key),
+            asked_path=asked or cgroup or usual_path(key),
         )
         bundle.mounts.append(Mount(b"rootfs", 10_000 + self._ino, "overlay"))
         self._begin(Role.HELPER, key)

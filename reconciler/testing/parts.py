@@ -82,6 +82,7 @@ class Bundle:
         creating: containerd has not finished (or given up) creating it.
         pod_namespace: Annotation of its pod.
         cgroup_path: Where its processes are; mostly what containerd asks for by itself.
+        asked_path: What config.json asks for; another driver may have done something else.
         unheard: When it last changed (or began) without an event reaching us.
     """
 
@@ -100,4 +101,5 @@ class Bundle:
     creating: bool = True
     pod_namespace: str = "default"
     cgroup_path: bytes = b""
+    asked_path: bytes = b""
     unheard: float = float("-inf")

@@ -165,13 +165,12 @@ class Sight:
         return (namespace, group) in self.node.shims
 
     def _cgroup(self, bundle: Bundle) -> CgroupState:
-        named = _source(bundle) is not CgroupSource.NONE
-        path = bundle.cgroup_path if named else usual_path(bundle.key)
-        if self.node.in_cgroup(path):
+        path = _named_path(bundle)
+        if self.node.in_cgroup(path or usual_path(bundle.key)):
             return CgroupState.POPULATED
-        if not named:
+        if path is None:
             return CgroupState.UNNAMED
-        return CgroupState.EMPTY if bundle.cgroup else CgroupState.GONE
+        return CgroupState.EMPTY if _is_there(bundle) else CgroupState.GONE
 
 
 def _source(bundle: Bundle) -> CgroupSource:
@@ -180,22 +179,39 @@ def _source(bundle: Bundle) -> CgroupSource:
     return CgroupSource.CONFIG if bundle.files & Entries.CONFIG else CgroupSource.NONE
 
 
+def _named_path(bundle: Bundle) -> bytes | None:
+    """Give the cgroup that the bundle's files name: the runtime knows, config.json only asks."""
+    match _source(bundle):
+        case CgroupSource.RUNTIME:
+            return bundle.cgroup_path
+        case CgroupSource.CONFIG:
+            return bundle.asked_path
+        case CgroupSource.NONE:
+            return None
+
+
+def _is_there(bundle: Bundle) -> bool:
+    return bundle.cgroup and _named_path(bundle) == bundle.cgroup_path
+
+
 def _paths(bundle: Bundle) -> tuple[bytes, ...]:
-    named = _source(bundle) is not CgroupSource.NONE
-    return (bundle.cgroup_path,) if named and bundle.cgroup_path != usual_path(bundle.key) else ()
+    path = _named_path(bundle)
+    return () if path in {None, usual_path(bundle.key)} else (path,)
 
 
 def _whose(process: Process, bundle: Bundle) -> Init:
     """Tell whether the process a bundle names is its own: pids come back."""
     path, source = process.cgroup or b"/", _source(bundle)
-    known = () if source is CgroupSource.NONE else (bundle.cgroup_path,)
-    named = NamedCgroup(source, known, bundle.cgroup)
+    asked = _named_path(bundle)
+    named = NamedCgroup(source, () if asked is None else (asked,), _is_there(bundle))
     if named.holds(path) or (bundle.runc_state and process.started == bundle.init_started):
         return Init(InitState.ALIVE, process.pid)
     if not bundle.runc_state and named.may_be_called(bundle.key.id, path):
         return Init(InitState.ALIVE, process.pid)
     if bundle.runc_state and process.started != bundle.init_started:
         return Init(InitState.DEAD, process.pid, "start time differs from runc's state")
+    if named.refutes:
+        return Init(InitState.DEAD, process.pid, "not in the container's cgroup")
     if process.started > bundle.init_started:
         return Init(InitState.DEAD, process.pid, "began after the pid was written")
     return Init(InitState.NONE, process.pid, "cannot tell whose process it is")

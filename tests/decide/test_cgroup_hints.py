@@ -35,6 +35,25 @@ def test_a_word_in_anybodys_cgroup_path_is_not_told_from_life_only_where_nothing
 
 
 @pytest.mark.safety
+@pytest.mark.fault("a cgroup made by another driver than config.json asks")
+def test_a_workload_in_a_cgroup_of_another_driver_lives_though_the_one_asked_for_is_gone() -> None:
+    world = leftover()
+    asked = replace(
+        dead(),
+        cgroup=CgroupState.GONE,
+        cgroup_source=CgroupSource.CONFIG,
+        cgroup_paths=(b"/pods.slice/cri-containerd-a.scope",),
+    )
+    path = b"/system.slice/pods.slice:cri-containerd:a"
+    for source in (CgroupSource.CONFIG, CgroupSource.NONE):
+        world.node(sweep=Sweep(answered=True, cgroup_paths=frozenset({path})))
+        world.look(replace(asked, cgroup_source=source))
+        assert world.view().judgement.verdict is Verdict.ORPHANED
+        world.node(sweep=Sweep(answered=True))
+        assert world.view().judgement.verdict is Verdict.LEFTOVER
+
+
+@pytest.mark.safety
 @pytest.mark.fault("an id that lives in another namespace")
 def test_a_namesake_whose_shim_lives_explains_its_cgroup_for_as_long_as_it_does() -> None:
     world = leftover()

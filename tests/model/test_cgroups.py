@@ -18,12 +18,13 @@ PATHS = {
     "its own, seen from inside another": b"/docker/abc/default/c1/x",
     "its id elsewhere": b"/odd/c1",
     "a scope of its id": b"/system.slice/cri-containerd-c1.scope",
+    "a systemd path as a mere name": b"/system.slice/kubepods-pod7.slice:cri-containerd:c1",
     "a login session": b"/user.slice/user-0.slice/session-c1.scope",
     "below something of that name": b"/c1/abc",
     "another's": b"/default/c11",
 }
 INSIDE = frozenset(list(PATHS)[:3])
-LAST = frozenset(list(PATHS)[3:6])
+LAST = frozenset(list(PATHS)[3:7])
 ANYWHERE = INSIDE | LAST | {"below something of that name"}
 
 RUNTIME, CONFIG, NONE = CgroupSource
@@ -101,6 +102,20 @@ def test_a_longer_name_than_an_ids_is_none() -> None:
     assert max(map(len, names)) <= 76
     assert b"ab-ab" in names
     assert names_in(b"x" * 77) == ()
+
+
+@pytest.mark.fault("a cgroup made by another driver than config.json asks")
+def test_what_follows_the_last_colon_of_a_name_may_be_an_id() -> None:
+    """No id holds a colon, and a cgroup's name of the kernel's own may."""
+    assert set(names_in(b"x.slice:cri-containerd:c1")) == {b"x.slice:cri-containerd:c1", b"c1"}
+    assert set(names_in(b"c1:")) == {b"c1:"}
+    assert b"x.scope" in names_in(b"a:x.scope")
+    long = b"p" * 70 + b".slice:cri-containerd:" + b"c" * 64
+    assert names_in(long) == (b"c" * 64,)
+    key = BundleKey(b"k8s.io", b"c" * 64)
+    asked = NamedCgroup(CONFIG, (b"/p.slice/cri-containerd-c.scope",))
+    for named in (asked, NamedCgroup()):
+        assert find_hints(key, named, frozenset({b"/" + long}), frozenset()) == (b"/" + long,)
 
 
 @given(st.lists(st.sampled_from([b"a", b"bc", b""]), max_size=60))

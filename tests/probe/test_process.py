@@ -127,10 +127,13 @@ def test_a_name_in_its_cgroup_does_not_make_up_for_another_start_time(
         assert fake.judge(Candidate(fake.pid, 1), cradle).state is InitState.DEAD
 
 
+@pytest.mark.safety
+@pytest.mark.fault("a cgroup made by another driver than config.json asks")
 @pytest.mark.parametrize(
     ("path", "state"),
     [("/odd/c1", InitState.ALIVE), ("/x.slice/y-c1.scope", InitState.ALIVE),
-     ("/c1/abc", InitState.DEAD), ("/default/other", InitState.DEAD)],
+     ("/system.slice/x.slice:cri-containerd:c1", InitState.ALIVE),
+     ("/c1/abc", InitState.NONE), ("/default/other", InitState.NONE)],
 )  # fmt: skip
 def test_what_was_only_asked_for_and_is_not_there_may_be_elsewhere(
     fake: FakeProc, path: str, state: InitState
@@ -170,10 +173,28 @@ def test_a_process_at_or_below_the_known_cgroup_is_ours(fake: FakeProc, path: st
     assert fake.judge(Candidate(fake.pid), known).state is InitState.ALIVE
 
 
-def test_a_process_outside_the_known_cgroup_is_refuted(fake: FakeProc) -> None:
+@pytest.mark.safety
+@pytest.mark.fault("a cgroup made by another driver than config.json asks")
+@pytest.mark.parametrize(
+    ("source", "exists", "state"),
+    [
+        (CgroupSource.RUNTIME, True, InitState.DEAD),
+        (CgroupSource.RUNTIME, False, InitState.DEAD),
+        (CgroupSource.CONFIG, True, InitState.DEAD),
+        (CgroupSource.CONFIG, False, InitState.NONE),
+        (CgroupSource.NONE, False, InitState.NONE),
+    ],
+)
+def test_only_a_cgroup_that_was_made_refutes_who_is_outside(
+    fake: FakeProc, source: CgroupSource, exists: bool, state: InitState
+) -> None:
     fake.cgroup("/pods/odder")
-    known = Cradle(b"c1", NamedCgroup(CgroupSource.CONFIG, (b"/pods/odd",)))
-    assert fake.judge(Candidate(fake.pid), known).state is InitState.DEAD
+    paths = () if source is CgroupSource.NONE else (b"/pods/odd",)
+    known = Cradle(b"c1", NamedCgroup(source, paths, exists))
+    assert fake.judge(Candidate(fake.pid), known).state is state
+    late = Candidate(fake.pid, None, int(NOW) - 500)
+    fake.stat(start=ticks(900))
+    assert fake.judge(late, known).state is InitState.DEAD
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Match, Policies, Policy, Rule
 from reconciler.journal.redact import Redactor
 from reconciler.journal.scribe import Origin, Scribe
+from reconciler.model.cgroups import names_of
+from reconciler.model.evidence import Sweep
 from reconciler.model.ids import BundleKey, is_identifier
 from reconciler.model.observations import (
     GuardsChecked,
@@ -144,6 +146,17 @@ def test_forty_five_globs_survive_redaction_and_their_marks_keep_names_valid() -
             assert match.fits_names(BundleKey(b"ns", new)) is fits, (glob, name, new)
     more = replace(ENFORCE, rules=(*rules, Rule(Match(id="one more"), Policy("more"))))
     assert redactor.policies(more).rules[-1].match.id == "(redacted)"
+
+
+def test_a_redacted_cgroup_names_the_id_that_it_named() -> None:
+    redactor, id_ = Redactor(b"k" * 16), b"c" * 64
+    new = redactor.name(id_)
+    paths = frozenset({b"/pods.slice:cri-containerd:" + id_, b"/x.slice/cri-" + id_ + b".scope"})
+    told = redactor.observation(NodeLooked(0.0, Sweep(answered=True, cgroup_paths=paths)))
+    assert isinstance(told, NodeLooked)
+    assert told.sweep is not None
+    assert [new in names_of(path) for path in told.sweep.cgroup_paths] == [True, True]
+    assert not any(id_ in path for path in told.sweep.cgroup_paths)
 
 
 @few

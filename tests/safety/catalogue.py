@@ -158,6 +158,7 @@ OWNERSHIP: Final = {
     "FIFOs of a client that comes later": "kept until nobody waits so long",
     "two removed at once that share a thing": "it goes with the later one",
     "a poststop hook that fails": "a warning in table, JSON, log and metric",
+    "a cgroup made by another driver than config.json asks": "lives, though nobody sees that one",
     "an id that is a word of somebody's cgroup path": "delays only where nothing names its cgroup",
     "an id that lives in another namespace": "is told from this one by its own shim and cgroup",
     "the crash matrix beside another containerd": "nothing of its living changes, our dead go",

@@ -126,12 +126,17 @@ class NodeMachine(RuleBasedStateMachine):
     @creates
     @rule(at=which, pod=st.booleans(), kata=st.booleans(), cgroup=cgroups)
     def create(self, at: int, pod: bool, kata: bool, cgroup: bytes | None) -> None:
-        self.node.create(
-            self.free(at),
-            b"pod" if pod else None,
-            runtime="kata" if kata and cgroup else "runc",
-            cgroup=cgroup,
-        )
+        runtime = "kata" if kata and cgroup else "runc"
+        self.node.create(self.free(at), b"pod" if pod else None, runtime=runtime, cgroup=cgroup)
+        self.sim.settle()
+
+    @creates
+    @rule(at=which)
+    def create_by_another_driver(self, at: int) -> None:
+        """The path that config.json asks systemd for is taken for the name of a directory."""
+        key = self.free(at)
+        cgroup, asked = b"/pods.slice:cri:" + key.id, b"/pods.slice/cri-%b.scope" % key.id
+        self.node.create(key, cgroup=cgroup, asked=asked)
         self.sim.settle()
 
     @creates
@@ -369,8 +374,8 @@ class NodeMachine(RuleBasedStateMachine):
         bundle = self.node.bundles[key]
         if self.node.in_cgroup(bundle.cgroup_path):
             return True
-        asked = bundle.files & Entries.CONFIG
-        known = bundle.runc_state or (asked and bundle.cgroup)
+        asks = bundle.files & Entries.CONFIG and bundle.asked_path == bundle.cgroup_path
+        known = bundle.runc_state or (asks and bundle.cgroup)
         paths = (one.cgroup for one in self.node.processes.values() if one.cgroup is not None)
         return not known and any(key.id in names_of(path) for path in paths)
 

@@ -138,3 +138,32 @@ def test_a_workload_of_which_only_its_mount_is_left_is_not_removed() -> None:
     assert simulation.cleaned == []
     assert node.truth(key) is Truth.ALIVE
     assert simulation.verdicts()[key] is Verdict.UNKNOWN
+
+
+@pytest.mark.fault("a cgroup made by another driver than config.json asks")
+@pytest.mark.parametrize(
+    ("path", "lost"),
+    [
+        (b"/pods.slice:cri:a", Entries(0)),
+        (b"/pods.slice:cri:a", Entries.INIT_PID),
+        (b"/pods.slice:cri:a", Entries.CONFIG),
+        (b"/elsewhere", Entries(0)),
+    ],
+)
+def test_a_workload_that_another_driver_put_elsewhere_is_not_removed(
+    path: bytes, lost: Entries
+) -> None:
+    """Only config.json names a cgroup, and none is there; its init or a name of its own is left."""
+    node = Node()
+    simulation = Simulation(POLICIES, node)
+    key = KEYS[0]
+    node.create(key, cgroup=path, asked=b"/pods.slice/cri-%b.scope" % key.id)
+    node.proceed(key)
+    node.proceed(key)
+    node.kill_shim(key)
+    node.lose_runc_state(key)
+    node.lose_file(key, lost)
+    simulation.relist()
+    simulation.wait(3600.0)
+    assert (simulation.harm, simulation.cleaned) == ([], [])
+    assert simulation.verdicts()[key] in {Verdict.ORPHANED, Verdict.UNKNOWN}
