@@ -6,8 +6,8 @@ large with `make soak`.
 """
 
 import fcntl
-import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -45,23 +45,32 @@ class Ran:
     err: str
 
 
+MEASURE = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
+"""Calls the program from a small process: what a child had before its exec counts as its own."""
+
+
 def clean(on: Ground) -> Ran:
     """Run `clean`; its memory is that of its largest process."""
     log = on.site.base / "log"
     with log.open("wb") as err:
         begun = time.monotonic()
-        child = subprocess.Popen(
-            on.words("clean", *NOW),
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", MEASURE, *on.words("clean", *NOW)],
             env=environment(on.programs),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=err,
             cwd="/",
+            check=False,
         )
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
         took = time.monotonic() - begun
-    return Ran(child.returncode, took, usage.ru_maxrss << 10, log.read_text())
+    rss = int(done.stdout.split()[-1])
+    return Ran(done.returncode, took, rss << 10, log.read_text())
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def _watch_it_look(running: Daemon, stuck: Bundle, trace: Path) -> None:
     def looked() -> bool:
         return trace.exists() and trace.read_text(errors="replace").count(f'/{name}"') > 1
 
-    with straced.attached(running.child.pid, "-e", f"trace={_LOOKING}", to=trace):
+    with straced.attached(running.child.pid, "-s", "4096", "-e", f"trace={_LOOKING}", to=trace):
         wait_for(looked)
     base = str(running.log.parent)
     may = ("/run/containerd", "/proc/", "/sys/", f"{base}/lib", f"{base}/config.toml")
