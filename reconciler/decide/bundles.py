@@ -238,9 +238,11 @@ class Bundles:
             self._cleanups.mass.revived(track.key)
         else:
             self._living.discard(track.key)
-        # Served by word of a sweep alone, it is judged again when a sweep says otherwise.
+        # 1. Served by word of a sweep alone, it is judged again when a sweep says otherwise.
+        # 2. Judged before the witnesses spoke of it, it is judged again when they do: a helper
+        #    that they knew before the bundle was seen is no news to anybody else.
         answers = track.look is not None and track.look.shim.state is ShimState.ALIVE
-        is_closed = verdict in SERVED and answers
+        is_closed = verdict in SERVED and answers and self._hearsay.covers(track.first_seen)
         (self._open.discard if is_closed else self._open.add)(track.key)
         if track.deaths is not None:
             track.deaths.update(facts, now, answers=answers)

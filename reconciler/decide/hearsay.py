@@ -75,9 +75,13 @@ class Hearsay:
         self._number = 0  # of the word, counted from the first; one that is no news keeps it
         self._since = -1.0
 
+    def covers(self, first_seen: float) -> bool:
+        """Tell whether the last word counts for a bundle first seen then."""
+        return self._since >= first_seen
+
     def about(self, key: BundleKey, first_seen: float) -> Node:
         """The word that counts for a bundle first seen then."""
-        if self._since < first_seen:
+        if not self.covers(first_seen):
             return _BLIND
         return self.node if self.is_absent(key, first_seen) else self._unasked
 
@@ -97,7 +101,7 @@ class Hearsay:
     def weigh(self, track: Track, look: Look) -> Facts:
         """Join a track's look with the word that counts for it, where either is new."""
         key, facts = track.key, track.facts
-        number = self._number if self._since >= track.first_seen else 0
+        number = self._number if self.covers(track.first_seen) else 0
         if facts is None or track.weighed_with != number:
             is_valid = all(map(is_identifier, key)) if facts is None else facts.identifier
             facts = track.facts = shared(

@@ -67,3 +67,20 @@ def test_a_task_that_starts_does_not_have_hundreds_of_leftovers_judged_again(
     assert verdicts[BundleKey(b"k8s.io", b"new")].value == "running"
     assert asked[False] >= OTHERS
     assert asked[True] <= 10
+
+
+@pytest.mark.safety
+def test_what_was_judged_before_the_witnesses_spoke_of_it_is_judged_again_when_they_do(
+    tmp_path: Path,
+) -> None:
+    # The helper is known before the bundle is: the word that speaks of both is no news.
+    pod = BundleKey(b"k8s.io", b"pod")
+    with JournalBuilder(tmp_path / "run.jsonl") as node:
+        node.lose_events()
+        node.create("k8s.io/pod")
+        node.hear_again()
+        node.start("k8s.io/member", pod="pod")
+        node.jump_clock("1h")
+        assert pod not in node.simulation.verdicts()
+        node.simulation.relist()
+        assert node.simulation.verdicts()[pod].value == "busy"

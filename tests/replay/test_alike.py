@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from reconciler.decide.decisions import (
@@ -260,9 +260,17 @@ def half_lost(trace: Trace) -> Trace:
 
 WAYS = [split, repeated, reordered, without_hints, half_lost, nothing_at_all]
 
+# Its helper was known before the bundle was, and its shim lived when it was first looked at.
+KNOWN_BEFORE = [
+    Act("create", "k8s.io/pod", 0),
+    Act("start", "k8s.io/m1", 0),
+    Act("jump", "default/a", 1),
+]
+
 
 @few
 @given(story=stories)
+@example(story=KNOWN_BEFORE)
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_the_same_observations_in_another_way_come_to_the_same_end(
     tmp_path_factory: pytest.TempPathFactory, way: Callable[[Trace], Trace], story: list[Act]
