@@ -3,7 +3,8 @@
 Reading /proc/PID/cmdline waits for a lock of that process, and for the memory its words lie in. A
 process stuck in the kernel holds the one for ever, a dead filesystem keeps back the other; neither
 read can be called off from within. So a child reads; whoever does not answer within its own
-deadline costs that and no more, and is remembered for a while. Reads only.
+deadline costs that and no more, and is remembered for a while. What a running shim said is kept: a
+pass over a node where nothing changed makes no child, and so gives out no pid. Reads only.
 """
 
 import os
@@ -17,6 +18,7 @@ from typing import Final, NamedTuple
 
 from reconciler import kernel
 from reconciler.clock import SystemClock
+from reconciler.probe.process import read_stat
 
 LIMIT: Final = 1 << 16
 """Bytes of a command line; a shim's has some hundred."""
@@ -31,21 +33,31 @@ _CHUNK: Final = 1 << 16
 _HEAD: Final = struct.Struct("ii")
 _GONE: Final = -1
 _UNREADABLE: Final = -2
+_SILENT: Final = -3
+_MOST_STARVED: Final = 5  # deadlines that a child may get for one line while it is not let run
 
 
 class Asked(NamedTuple):
-    """A process, by pid and start time: what comes after it under its pid is another."""
+    """A process and the program it runs: what comes after it under its pid is another.
+
+    Attributes:
+        pid, start: Its pid and its start time in ticks since boot.
+        words: Where the kernel keeps its command line, first and last address (proc_pid_stat(5)).
+            Another program's are elsewhere. None if the kernel does not tell.
+    """
 
     pid: int
     start: int
+    words: tuple[int, int] | None = None
 
 
 class CommandLines:
-    """Asks for command lines, and remembers for a while who did not answer."""
+    """Asks for command lines; knows for a while who did not answer, and for good what to keep."""
 
     def __init__(self) -> None:
         self._clock = SystemClock()
         self._silent: dict[Asked, float] = {}
+        self._kept: dict[Asked, bytes] = {}
         self._lost: set[int] = set()
 
     def read(self, proc_fd: int, wanted: Iterable[Asked]) -> dict[Asked, bytes | None]:
@@ -60,18 +72,25 @@ class CommandLines:
         """
         now = self._clock.monotonic()
         self._silent = {who: until for who, until in self._silent.items() if until > now}
+        known: dict[Asked, bytes | None] = {**self._kept, **dict.fromkeys(self._silent)}
         found: dict[Asked, bytes | None] = {}
         waiting = []
         for one in wanted:
-            if one in self._silent:
-                found[one] = None
+            if one in known:
+                found[one] = known[one]
             else:
                 waiting.append(one)
+        self._kept = {who: words for who, words in self._kept.items() if who in found}
         for _ in range(_MOST_SILENT):
             if not waiting:
                 return found
             waiting = self._ask(proc_fd, waiting, found)
         return found | dict.fromkeys(waiting)
+
+    def keep(self, who: Asked, command: bytes) -> None:
+        """Keep a command line for as long as each pass asks for it and its program is the same."""
+        if who.words is not None:
+            self._kept[who] = command
 
     def _ask(
         self, proc_fd: int, waiting: list[Asked], found: dict[Asked, bytes | None]
@@ -92,16 +111,19 @@ class CommandLines:
         finally:
             os.close(theirs)
         try:
-            answers = _answers(ours)
+            answers = _answers(ours, child)
             rest = iter(waiting)
             for one in rest:
-                size, data = next(answers, (None, b""))
-                if size is None:
+                answer = next(answers, None)
+                if answer is None:  # the child ended or was not let run: that is nobody's fault
                     found[one] = None
-                    self._silent[one] = self._clock.monotonic() + _REMEMBERED
                     break
+                size, data = answer
                 if size != _GONE:
                     found[one] = data if size >= 0 else None
+                if size == _SILENT:
+                    self._silent[one] = self._clock.monotonic() + _REMEMBERED
+                    break
             return list(rest)
         finally:
             os.close(ours)
@@ -128,11 +150,16 @@ class CommandLines:
             self._lost.discard(child)
 
 
-def _answers(pipe: int) -> Iterator[tuple[int, bytes]]:
-    """Give answers in the order of the questions; end when one does not come in time."""
+def _answers(pipe: int, child: int) -> Iterator[tuple[int, bytes]]:
+    """Give answers in the order of the questions, silence if one does not come in time.
+
+    A child that waits for a processor is not kept waiting by the one it asks: on a node with too
+    much to do every shim would look stuck. It gets more time, and then nobody is blamed.
+    """
     ready = select.poll()
     ready.register(pipe, select.POLLIN)
     buffer = bytearray()
+    starved = 0
     while True:
         size = _HEAD.unpack_from(buffer)[1] if len(buffer) >= _HEAD.size else None
         end = _HEAD.size + max(size or 0, 0)
@@ -141,11 +168,19 @@ def _answers(pipe: int) -> Iterator[tuple[int, bytes]]:
             del buffer[:end]
             continue
         if not ready.poll(PATIENCE * 1000):
-            return
+            stat = read_stat(child)  # ours and not reaped: it is there
+            if stat is None or stat.state != b"R":
+                yield _SILENT, b""
+                return
+            starved += 1
+            if starved >= _MOST_STARVED:
+                return
+            continue
         data = os.read(pipe, _CHUNK)
         if not data:
             return
         buffer += data
+        starved = 0
 
 
 def _serve(proc_fd: int, pipe: int, wanted: list[Asked]) -> None:

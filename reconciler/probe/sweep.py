@@ -34,6 +34,7 @@ _GONE: Final = frozenset({ENOENT, ESRCH})
 _FLAG_BITS: Final = 6  # fields of /proc/PID/stat, counted behind the command's name
 _THREADS: Final = 17
 _START: Final = 19
+_WORDS: Final = 45  # arg_start and arg_end
 _PF_KTHREAD: Final = 0x00200000
 _WRAPPERS: Final = 3  # a shim may be started through an interpreter or a tracer
 _NOBODY: Final = 65534  # stands for everybody who has no number in our user namespace
@@ -164,7 +165,7 @@ class _Pass:
                     raise
         if self._asked:
             for who, command in self._commands.read(self._proc_fd, self._asked).items():
-                self._note_shim(who.pid, command)
+                self._note_shim(who, command)
         return Sweep(
             answered=True,
             helpers=frozenset(self._helpers),
@@ -181,8 +182,7 @@ class _Pass:
             return
         self._keep(read_whole(f"{pid}/cgroup", self._proc_fd))
         if _NAMED in data[data.find(b"(") : end] and self._may_be_shim(pid):
-            start = int(fields[_START]) if len(fields) > _START else 0
-            self._asked.append(Asked(int(pid), start))
+            self._asked.append(_asked(int(pid), fields))
 
     def _keep(self, groups: bytes) -> None:
         if groups not in self._cgroup_files:
@@ -202,9 +202,9 @@ class _Pass:
         pids = next((line[6:].split() for line in lines if line.startswith(b"NSpid:")), [])
         return {int(one) for one in ids} <= self._users and len(pids) <= 1
 
-    def _note_shim(self, pid: int, command: bytes | None) -> None:
+    def _note_shim(self, who: Asked, command: bytes | None) -> None:
         if command is None:
-            self._unread.append(UnreadProcess(pid, self._works_for(pid)))
+            self._unread.append(UnreadProcess(who.pid, self._works_for(who.pid)))
             return
         found = parse_command(command.rstrip(b"\0").split(b"\0"))
         if found is None:
@@ -212,7 +212,9 @@ class _Pass:
         if found.action:
             self._helpers.add(found.key)
         else:
-            self._shims.append(ShimProcess(found.key, pid, found.address))
+            # Were it another program by now after all, a dead shim would be taken for a living one.
+            self._commands.keep(who, command)
+            self._shims.append(ShimProcess(found.key, who.pid, found.address))
 
     def _works_for(self, pid: int) -> BundleKey | None:
         """Tell by its directory which bundle a shim or a helper was started for.
@@ -233,6 +235,16 @@ class _Pass:
         if sum(map(len, paths)) > _MOST_PATHS:
             raise OSError(EFBIG, "there are more cgroups than can be told")
         return frozenset(paths)
+
+
+def _asked(pid: int, fields: list[bytes]) -> Asked:
+    """Name a process and its program by its fields of /proc/PID/stat."""
+    start = int(fields[_START]) if len(fields) > _START else 0
+    match [int(one) for one in fields[_WORDS : _WORDS + 2]]:
+        case [first, last] if first and last:  # 0 where we may not know
+            return Asked(pid, start, (first, last))
+        case _:
+            return Asked(pid, start)
 
 
 def _is_nobody(fields: list[bytes]) -> bool:

@@ -10,7 +10,7 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.unread import UnreadProcess
 from reconciler.probe import commands, process
 from reconciler.probe import sweep as sweeping
-from reconciler.probe.commands import CommandLines
+from reconciler.probe.commands import Asked, CommandLines
 from reconciler.probe.sweep import sweep, users_of
 from tests.probe.test_sweep import KEY, SHIM, FakeProc
 from tests.probe.world import World, end
@@ -130,6 +130,76 @@ def test_one_that_does_not_answer_costs_its_own_deadline_and_is_remembered(
     again, took = swept()
     assert again.unread == found.unread
     assert took < 0.2
+
+
+def test_a_shim_that_was_read_is_read_again_only_as_another_program(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child made for that would give out a pid, and all that is known by pids be asked anew."""
+    name = world.base / "containerd-shim-runc-v2"
+    scripts = (name, name.with_suffix(".next"))
+    for path, then in zip(
+        scripts, (f"exec {scripts[1]} -namespace test -id second", ""), strict=True
+    ):
+        path.write_text(f"#!/bin/sh\necho\nread x\n{then}\n")
+        path.chmod(0o755)
+    asked: list[int] = []
+    real = CommandLines._ask
+
+    def ask(
+        self: CommandLines, proc: int, waiting: list[Asked], found: dict[Asked, bytes | None]
+    ) -> list[Asked]:
+        asked.extend(one.pid for one in waiting)
+        return real(self, proc, waiting, found)
+
+    monkeypatch.setattr(CommandLines, "_ask", ask)
+    lines = CommandLines()
+    pid = world.start(str(name), "-namespace", "test", "-id", "first")
+
+    def ids() -> list[bytes]:
+        return [shim.key.id for shim in sweep(commands=lines).shims if shim.pid == pid]
+
+    assert ids() == ids() == [b"first"]
+    assert asked.count(pid) == 1
+    world.tell(pid)  # to go on as another program, under the same pid and start time
+    assert ids() == ids() == [b"second"]
+    assert asked.count(pid) == 2
+
+
+def test_a_node_too_busy_to_let_the_reader_run_makes_nobody_look_stuck(
+    fake: FakeProc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = commands._read
+
+    def slowly(proc_fd: int, pid: int) -> tuple[int, bytes]:
+        watch = Stopwatch()
+        while watch.read() < 0.5:
+            pass  # as a process that is runnable and waits for a processor
+        return real(proc_fd, pid)
+
+    monkeypatch.setattr(commands, "PATIENCE", 0.2)
+    monkeypatch.setattr(commands, "_read", slowly)
+    fake.add(10, SHIM, *TOLD, cwd=BUNDLE)
+    found = fake.sweep()
+    assert [shim.pid for shim in found.shims] == [10]
+    assert found.unread == ()
+
+
+def test_a_reader_that_ends_makes_nobody_look_stuck(
+    fake: FakeProc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, lines = commands._read, CommandLines()
+
+    def ended(proc_fd: int, pid: int) -> tuple[int, bytes]:
+        os._exit(0)
+
+    fake.add(10, SHIM, *TOLD, cwd=BUNDLE)
+    fake.write_table()
+    monkeypatch.setattr(commands, "_read", ended)
+    root = os.fsencode(fake.root)
+    assert sweep(root, commands=lines).unread == (UnreadProcess(10, KEY),)
+    monkeypatch.setattr(commands, "_read", real)
+    assert sweep(root, commands=lines).unread == ()
 
 
 def test_many_that_do_not_answer_are_not_all_waited_for(

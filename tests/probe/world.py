@@ -100,6 +100,15 @@ class World:
         assert child.stdout.readline()
         return child.pid
 
+    def tell(self, pid: int) -> None:
+        """Give such a process a line, and wait for the next that it says."""
+        child = next(one for one in self._children if one.pid == pid)
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+        assert child.stdout.readline()
+
     def dead(self) -> int:
         """Give the pid of a process that has ended and been reaped."""
         with subprocess.Popen(["true"]) as gone:
