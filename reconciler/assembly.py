@@ -99,7 +99,7 @@ class NodeWitnesses(Witnesses):
         """Ask containerd, unless the operator says that there is none."""
         layout, waived = self._setup.layout, self._setup.waived
         singles, read_lock = Singles(about, self._slow), self._executor.lock
-        said = await witness.ask(layout, waived=waived, read_lock=read_lock, singles=singles)
+        said = await witness.ask(layout, read_lock, waived=waived, singles=singles)
         self._slow = said.unlisted
         return said
 
@@ -107,7 +107,7 @@ class NodeWitnesses(Witnesses):
     async def task(self, key: BundleKey) -> Containerd:
         """Ask containerd for one bundle alone."""
         layout, waived = self._setup.layout, self._setup.waived
-        return await witness.ask_one(layout, key, waived=waived, read_lock=self._executor.lock)
+        return await witness.ask_one(layout, key, self._executor.lock, waived=waived)
 
 
 class FarEyes(Lookers):

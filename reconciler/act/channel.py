@@ -28,7 +28,7 @@ from reconciler.model.layout import Layout
 from reconciler.model.outcome import Outcome, Step
 from reconciler.probe.locks import Lock
 
-VERSION: Final = f"{__version__}/4"
+VERSION: Final = f"{__version__}/5"
 """Said first by every child. It differs if the program was replaced on disk while it ran."""
 
 MAX_MESSAGE: Final = 1 << 24
@@ -162,9 +162,15 @@ class LookJob(msgspec.Struct, frozen=True, tag=True):
 
 
 class LockJob(msgspec.Struct, frozen=True, tag=True):
-    """Find out who holds containerd's metadata lock."""
+    """Find out who holds containerd's metadata lock.
+
+    Attributes:
+        manner: Says where it is.
+        owner: If nobody does, find out whether it is that of the tree's own containerd.
+    """
 
     manner: Manner
+    owner: bool = False
 
 
 class Deleted(msgspec.Struct, frozen=True, tag=True):

@@ -167,10 +167,14 @@ class Executor:
                 return None
         return answer if isinstance(answer, Stood) else None
 
-    async def lock(self) -> Lock:
-        """Have a worker tell who holds containerd's metadata lock; no answer if it cannot."""
+    async def lock(self, *, owner: bool = False) -> Lock:
+        """Have a worker tell who holds containerd's metadata lock; no answer if it cannot.
+
+        Args:
+            owner: Find out of a free one, too, whether it is that of the tree's own containerd.
+        """
         async with self._witness:
-            attempt = Attempt(LockJob(self._manner))
+            attempt = Attempt(LockJob(self._manner, owner))
             try:
                 answer = await self._crew.run(attempt, self._limits.sweep)
             except DiedError as died:

@@ -8,23 +8,33 @@ it never leaves (containerd `runtime/v2/shim/util.go`, ``Command`` sets ``Dir``)
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from errno import ENOENT, ENOTDIR
 from typing import Final, NamedTuple
 
 from reconciler import kernel
 from reconciler.model.evidence import Answer, ShimProcess
 from reconciler.model.layout import TASKS, Layout
-from reconciler.probe.locks import Lock, lock_holder
+from reconciler.probe.locks import Lock, LockState, lock_holder
 from reconciler.probe.namespaces import peer_pid
+from reconciler.probe.owner import doubt_about_root
 
 _CONNECT_SECONDS: Final = 0.1
 _FOLLOW: Final = kernel.AT_PASSIVE & ~kernel.AT_SYMLINK_NOFOLLOW
 
 
-def metadata_lock(layout: Layout) -> Lock:
-    """Tell who holds containerd's metadata lock; first of all its socket's owner is asked."""
+def metadata_lock(layout: Layout, *, owner: bool = False) -> Lock:
+    """Tell who holds containerd's metadata lock; first of all its socket's owner is asked.
+
+    Args:
+        layout: Where it is.
+        owner: Find out of a free one, too, whether it is that of the tree's own containerd.
+    """
     pid = peer_pid(layout.address, _CONNECT_SECONDS)
-    return lock_holder(layout.metadata_lock, likely=(pid,) if pid else ())
+    lock = lock_holder(layout.metadata_lock, likely=(pid,) if pid else ())
+    if not owner or lock.state is not LockState.FREE:
+        return lock
+    return replace(lock, doubt=doubt_about_root(layout))
 
 
 class Reference(NamedTuple):

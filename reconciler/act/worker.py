@@ -132,7 +132,7 @@ class Server:
                 layout, swept = job.manner.layout, self._place.sweep(anew=True)
                 self._link.send(measure(layout, swept.shims))
             case LockJob():
-                self._link.send(Locked(metadata_lock(job.manner.layout)))
+                self._link.send(Locked(metadata_lock(job.manner.layout, owner=job.owner)))
             case LookJob():
                 self._link.send(self._place.look(job))
             case _:

@@ -3,13 +3,13 @@
 Up means it answered; where it listed no tasks is said with it. Down is said only if nobody listens
 on its socket, its metadata lock lies free before and after that *and* the tree's bundles are that
 containerd's; everything between is no answer: starting (it holds the lock and sweeps while its
-socket refuses), hung, forbidden, or not where we look.
+socket refuses), hung, forbidden, or not where we look. Lock and bundles are a worker's to look at:
+nothing here opens or follows a path but that of the socket.
 """
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from reconciler.containerd.calls import Failure, NoAnswerError
 from reconciler.containerd.client import ContainerdClient
@@ -17,13 +17,18 @@ from reconciler.containerd.tasks import NOBODY, Known, Singles
 from reconciler.model.evidence import Containerd, ContainerdState
 from reconciler.model.ids import BundleKey, show
 from reconciler.model.layout import Layout
-from reconciler.probe.locks import Lock, LockState, lock_holder
-from reconciler.probe.owner import doubt_about_root
+from reconciler.probe.locks import Lock, LockState
 
 DEADLINE: Final = 5.0
 
-ReadLock = Callable[[], Awaitable[Lock]]
-"""Tells who holds the metadata lock. Where others hold very many that takes long."""
+
+class ReadLock(Protocol):
+    """Tells who holds the metadata lock. Where others hold very many that takes long."""
+
+    async def __call__(self, *, owner: bool = False) -> Lock:
+        """Tell; with ``owner`` of a free one, too, whether it is the tree's own containerd's."""
+        ...
+
 
 _WAIVED: Final = Containerd(ContainerdState.WAIVED, detail="waived by --without-containerd")
 
@@ -33,19 +38,19 @@ _NOT_HELD: Final = frozenset({LockState.FREE, LockState.ABSENT})
 
 async def ask(
     layout: Layout,
+    read_lock: ReadLock,
     *,
     deadline: float = DEADLINE,
     waived: bool = False,
-    read_lock: ReadLock | None = None,
     singles: Singles = NOBODY,
 ) -> Containerd:
     """Ask the containerd of a layout; never raises.
 
     Args:
         layout: Where its socket and its metadata lock are.
+        read_lock: Tells who holds the lock, and whose it is; may look where looking can hang.
         deadline: Seconds until it must have begun to answer.
         waived: The caller said that there is no containerd to ask.
-        read_lock: Tells who holds the lock; without it, it is read here and now.
         singles: Whom to ask for one by one in a namespace whose list does not come soon.
     """
     if waived:
@@ -61,10 +66,10 @@ async def ask(
 async def ask_one(
     layout: Layout,
     key: BundleKey,
+    read_lock: ReadLock,
     *,
     deadline: float = DEADLINE,
     waived: bool = False,
-    read_lock: ReadLock | None = None,
 ) -> Containerd:
     """Ask for one bundle alone; what comes back speaks about no other. Never raises."""
     if waived:
@@ -79,16 +84,17 @@ async def ask_one(
 async def _ask(
     layout: Layout,
     deadline: float,
-    read_lock: ReadLock | None,
+    read_lock: ReadLock,
     question: Callable[[ContainerdClient], Awaitable[Containerd]],
 ) -> Containerd:
     """Ask, and look at the lock before and after it."""
-    read_lock = read_lock or partial(_read_lock, layout)
     before = await read_lock()
     try:
         said = await question(ContainerdClient(layout.address, deadline))
     except NoAnswerError as error:
-        after = await read_lock()
+        # Whose it is takes a look at every bundle, and matters only if it may be proven down.
+        may_be_down = before.state is LockState.FREE and error.failure is Failure.NOBODY
+        after = await read_lock(owner=may_be_down)
         return _silent(layout, error, before, after)
     held = before if before.state is LockState.HELD else await read_lock()
     if held.state is LockState.TOO_MANY:
@@ -97,10 +103,6 @@ async def _ask(
         # Whoever answers is another containerd, and another one's "not listed" proves nothing.
         return _none(f"{show(layout.address)} answers but nobody holds {_lock(layout)}{_RIGHT}")
     return replace(said, pid=held.pid)
-
-
-async def _read_lock(layout: Layout) -> Lock:
-    return lock_holder(layout.metadata_lock)
 
 
 def _known(known: Known, version: str) -> Containerd:
@@ -132,7 +134,7 @@ def _silent(layout: Layout, error: NoAnswerError, before: Lock, after: Lock) -> 
         case LockState.ABSENT:
             return _none(f"{error}, and there is no {_lock(layout)}{_RIGHT}")
         case LockState.FREE:
-            return _free(layout, error, before)
+            return _free(layout, error, before, after)
 
 
 def _holding(error: NoAnswerError, after: Lock) -> Containerd:
@@ -142,15 +144,15 @@ def _holding(error: NoAnswerError, after: Lock) -> Containerd:
     return Containerd(pid=after.pid, detail=text)
 
 
-def _free(layout: Layout, error: NoAnswerError, before: Lock) -> Containerd:
+def _free(layout: Layout, error: NoAnswerError, before: Lock, after: Lock) -> Containerd:
     if error.failure is not Failure.NOBODY:
         return _none(f"{error}, though nobody holds {_lock(layout)}{_RIGHT}")
     if before.state is not LockState.FREE:
         return _none(f"{error}; it has just ended, or is just starting")
     detail = f"{error}, and nobody holds {_lock(layout)}"
-    if doubt := doubt_about_root(layout):
+    if after.doubt:
         # It may be a stale database, while the tree's own containerd starts or hangs.
-        return _none(f"{detail}, but {doubt}{_RIGHT}")
+        return _none(f"{detail}, but {after.doubt}{_RIGHT}")
     return Containerd(ContainerdState.DOWN, detail=detail)
 
 

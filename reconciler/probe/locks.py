@@ -62,11 +62,14 @@ class Lock:
         state: See :class:`LockState`.
         pid: Who took the lock, if that is known; it may be gone and its children hold the file.
         detail: Why there is no answer, for people.
+        doubt: Of a free one, why it may not be the lock of the containerd that owns the tree;
+            empty only if somebody has made sure (:mod:`reconciler.probe.owner`).
     """
 
     state: LockState
     pid: int | None = None
     detail: str = ""
+    doubt: str = "nobody has asked whose tree it is"
 
 
 def lock_holder(

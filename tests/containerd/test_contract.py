@@ -10,11 +10,11 @@ import anyio
 import pytest
 
 from reconciler.containerd.client import ContainerdClient
-from reconciler.containerd.witness import ask
 from reconciler.model.evidence import Containerd, ContainerdState
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from tests.containerd.real import RealContainerd, until
+from tests.support.asking import ask
 from tests.support.fake_containerd import FakeContainerd
 
 SPACE = b"contract-%d" % os.getpid()

@@ -11,10 +11,10 @@ from grpclib.exceptions import GRPCError
 
 from reconciler.containerd import tasks
 from reconciler.containerd.tasks import Singles
-from reconciler.containerd.witness import ask
 from reconciler.decide.decisions import Verdict
 from reconciler.model.evidence import Containerd, ContainerdState
 from tests.decide.world import World, dead
+from tests.support.asking import ask
 from tests.support.fake_containerd import GET, NAMESPACES, TASKS, VERSION, FakeContainerd
 
 pytestmark = [

@@ -9,9 +9,9 @@ from grpclib.exceptions import GRPCError
 
 from reconciler.containerd import tasks
 from reconciler.containerd.tasks import Singles
-from reconciler.containerd.witness import ask, ask_one
 from reconciler.model.evidence import Containerd, ContainerdState, TaskState, task_of
 from reconciler.model.ids import BundleKey
+from tests.support.asking import ask, ask_one
 from tests.support.fake_containerd import GET, TASKS, FakeContainerd
 
 WEB, DNS = BundleKey(b"default", b"web"), BundleKey(b"k8s.io", b"dns")

@@ -14,10 +14,11 @@ from grpclib.exceptions import GRPCError
 
 from reconciler.containerd import witness
 from reconciler.containerd.tasks import Singles
-from reconciler.containerd.witness import ask
 from reconciler.model.evidence import Containerd, ContainerdState, TaskState, task_of
 from reconciler.model.ids import BundleKey
 from reconciler.probe.locks import Lock, LockState
+from tests.support import asking
+from tests.support.asking import ask
 from tests.support.fake_containerd import GET, TASKS, VERSION, FakeContainerd
 
 WEB, DNS = BundleKey(b"default", b"web"), BundleKey(b"k8s.io", b"dns")
@@ -40,12 +41,13 @@ def lock(monkeypatch: pytest.MonkeyPatch) -> Say:
     def say(*looks: Lock) -> None:
         left = list(looks)
         monkeypatch.setattr(
-            witness, "lock_holder", lambda path: left.pop(0) if left[1:] else left[0]
+            asking, "lock_holder", lambda path: left.pop(0) if left[1:] else left[0]
         )
 
     return say
 
 
+# Of a free one the tree in each of these tests, which is empty, says that it is the right one.
 HELD, FREE, ABSENT = Lock(LockState.HELD, 4711), Lock(LockState.FREE), Lock(LockState.ABSENT)
 UNSEEN = Lock(LockState.NONE, detail="fog")
 
@@ -223,3 +225,18 @@ async def test_a_listener_that_never_accepts_is_never_down(fake: FakeContainerd,
         listener.listen(0)
         said = await ask(fake.layout, deadline=0.1)
     assert said.state is NONE
+
+
+async def test_a_free_lock_of_which_nobody_told_whose_it_is_proves_nothing(
+    fake: FakeContainerd,
+) -> None:
+    told: list[bool] = []
+
+    async def read_lock(*, owner: bool = False) -> Lock:
+        told.append(owner)
+        return FREE
+
+    said = await witness.ask(fake.layout, read_lock)
+    assert said.state is NONE
+    assert "nobody has asked whose tree it is" in said.detail
+    assert told == [False, True], "all bundles are looked at once, and only if it matters"

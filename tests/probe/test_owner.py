@@ -3,18 +3,20 @@
 import os
 from pathlib import Path
 
+import anyio
 import pytest
 
-from reconciler.containerd.witness import ask
 from reconciler.model.evidence import ContainerdState
 from reconciler.model.layout import TASKS
-from reconciler.probe import owner
 from reconciler.probe.owner import doubt_about_root
+from tests.support.asking import ask
 from tests.support.fake_containerd import FakeContainerd
+from tests.support.mountns import private_mounts, tmpfs
 
 pytestmark = pytest.mark.safety
 
 NAME = TASKS.decode()
+MANY = 300
 
 
 class Tree:
@@ -106,13 +108,48 @@ def test_a_link_is_read_and_never_followed(tree: Tree) -> None:
     assert doubt_about_root(tree.layout) == ""
 
 
-def test_only_so_many_are_asked(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(owner, "MOST", 3)
+@pytest.mark.fault("a wrong root with a stale database")
+@pytest.mark.parametrize("position", [0, 150, MANY - 1])
+async def test_one_of_another_root_is_found_among_however_many(tree: Tree, position: int) -> None:
+    for number in range(MANY):
+        tree.bundle(str(number), tree.root)
+    assert await tree.state() is ContainerdState.DOWN
+    namespace = tree.tasks / "k8s.io"
+    other = namespace / os.listdir(namespace)[position] / "work"
+    other.unlink()
+    other.symlink_to(f"/elsewhere/{NAME}/k8s.io/{other.parent.name}")
+    assert await tree.state() is ContainerdState.NONE
+    assert "/elsewhere" in doubt_about_root(tree.layout)
+
+
+@pytest.mark.fault("a wrong root with a stale database")
+async def test_one_that_names_its_root_speaks_for_however_many_that_do_not(tree: Tree) -> None:
+    for number in range(MANY):
+        tree.bundle(str(number), None)
+    assert await tree.state() is ContainerdState.NONE
+    namespace = tree.tasks / "k8s.io"
+    last = namespace / os.listdir(namespace)[-1]
+    (last / "work").symlink_to(f"{tree.root}/{NAME}/k8s.io/{last.name}")
+    assert await tree.state() is ContainerdState.DOWN
+
+
+@pytest.mark.fault("a wrong root with a stale database")
+def test_too_little_time_for_all_is_a_doubt_and_leaves_nothing_open(tree: Tree) -> None:
     for number in range(10):
         tree.bundle(str(number), tree.root)
     before = len(os.listdir("/proc/self/fd"))
+    assert "more bundles than could be asked" in doubt_about_root(tree.layout, budget=-1.0)
     assert doubt_about_root(tree.layout) == ""
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("covered", ["k8s.io/a", "k8s.io"], ids=["a bundle", "a namespace"])
+@private_mounts
+def test_a_tree_is_not_empty_because_what_is_in_it_is_covered(tmp_path: Path, covered: str) -> None:
+    tree = Tree(tmp_path)
+    tree.bundle("a", "/elsewhere")
+    tmpfs(tree.tasks / covered)
+    assert anyio.run(tree.state) is ContainerdState.NONE
 
 
 def test_a_tree_that_is_no_directory_is_in_doubt(tree: Tree) -> None:

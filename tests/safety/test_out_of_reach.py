@@ -6,6 +6,7 @@ worker looks there, is given up in time, and that piece of evidence is "no answe
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -14,9 +15,18 @@ import pytest
 from reconciler.act.channel import Manner
 from reconciler.act.crew import Limits
 from reconciler.act.executor import Executor
-from reconciler.model.evidence import Answer, InitState, Look, PartialLook, ShimState
+from reconciler.containerd import witness
+from reconciler.model.evidence import (
+    Answer,
+    ContainerdState,
+    InitState,
+    Look,
+    PartialLook,
+    ShimState,
+)
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
+from reconciler.probe.locks import Lock, LockState
 from reconciler.probe.tree import TreeEyes
 from tests.safety.elsewhere import (
     ARMED,
@@ -145,3 +155,62 @@ def test_a_worker_that_hangs_is_given_up_and_another_bundle_is_looked_at(tmp_pat
         stuck, other = on.dead("stuck", mounted=False), on.dead("other", mounted=False)
         its_runtime_root(stuck)
         anyio.run(main, on.site.layout, stuck.key, other.key)
+
+
+@pytest.mark.fault("I18", "a shared directory on a dead filesystem")
+@pytest.mark.parametrize("root", [".", "lib/containerd", "../dead-link"])
+@private_mounts
+def test_whose_the_tree_is_is_not_looked_up_by_ourselves(tmp_path: Path, root: str) -> None:
+    """A moment ago a worker could look there; the root has died since."""
+
+    async def read_lock(*, owner: bool = False) -> Lock:
+        return Lock(LockState.FREE, doubt="" if owner else "not asked")
+
+    with ground(tmp_path) as on:
+        on.dead("some", mounted=False)
+        (DEAD.parent / "dead-link").symlink_to(DEAD)
+        path = os.path.normpath(DEAD / root)
+        end_if_it_hangs(SECONDS)
+        with dead():
+            layout = replace(on.site.layout, root=os.fsencode(path))
+            said = anyio.run(witness.ask, layout, read_lock)
+    assert said.state is ContainerdState.DOWN
+
+
+@pytest.mark.fault("I18", "a shared directory on a dead filesystem")
+@private_mounts
+def test_a_worker_that_hangs_over_whose_the_tree_is_proves_nothing(tmp_path: Path) -> None:
+    async def main(layout: Layout) -> None:
+        async with Executor(Manner(layout), limits=Limits(sweep=1.0)) as executor:
+            assert (await witness.ask(layout, executor.lock)).state is ContainerdState.DOWN
+            with dead_at(Path(os.fsdecode(layout.tasks))), anyio.fail_after(SECONDS):
+                said = await witness.ask(layout, executor.lock)
+        assert said.state is ContainerdState.NONE
+        assert "it took more than 1 s" in said.detail
+
+    with ground(tmp_path) as on:
+        on.dead("some", mounted=False)
+        end_if_it_hangs(SECONDS * 2)
+        anyio.run(main, on.site.layout)
+
+
+@pytest.mark.fault("a wrong root with a stale database")
+@pytest.mark.parametrize("root", [None, "/elsewhere"], ids=["its own", "another"])
+@private_mounts
+def test_a_worker_tells_whose_the_tree_is_if_it_is_asked(tmp_path: Path, root: str | None) -> None:
+    async def main(layout: Layout) -> None:
+        async with Executor(Manner(layout)) as executor:
+            assert (await executor.lock()).doubt, "it was not asked"
+            found = await executor.lock(owner=True)
+            said = await witness.ask(layout, executor.lock)
+        assert found.state is LockState.FREE
+        assert found.doubt == "" if root is None else f"root {root}" in found.doubt
+        assert said.state is (ContainerdState.DOWN if root is None else ContainerdState.NONE)
+
+    with ground(tmp_path) as on:
+        link = on.dead("some", mounted=False).path / "work"
+        if root is not None:
+            target = os.readlink(link).replace(os.fsdecode(on.site.layout.root), root)
+            link.unlink()
+            link.symlink_to(target)
+        anyio.run(main, on.site.layout)
