@@ -3,6 +3,7 @@
 # make lint    ruff, format, types, import contracts, shape of the tree
 # make bench   figures beside containerd and find
 # make soak    the slow tests
+# make explore  properties with other examples than those of make test, ten times as many
 # make faults  the tests that show faults, and from their report tests/safety/README.md
 # make wheel   dist/*.whl
 # make clean   remove what the targets above made
@@ -20,7 +21,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet -c .ci/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench soak faults wheel packages clean
+.PHONY: help run test lint bench soak explore faults wheel packages clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -33,6 +34,10 @@ test: $(VENV)/.dev $(VENV)/.kubernetes packages
 
 soak: $(VENV)/.dev $(VENV)/.kubernetes packages
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+# Each run of the tests draws the same examples, so that none fails by luck (tests/conftest.py).
+explore: $(VENV)/.dev
+	$(BIN)/python -m pytest -m 'hypothesis and not bench' --hypothesis-profile=explore --timeout=1800 $(ARGS)
 
 faults: $(VENV)/.dev $(VENV)/.kubernetes packages
 	mkdir -p build

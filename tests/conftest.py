@@ -32,8 +32,15 @@ _TASTES = (
 for _taste in _TASTES:
     os.environ.pop(_taste, None)
 
-# A shared machine is slow for reasons that are not the code's; the timeout of pytest still holds.
-hypothesis.settings.register_profile("here", deadline=None)
+# A change must not turn red by what another run happened to draw, nor green: each run of the tests
+# draws the same examples. Others, and ten times as many, are drawn by `make explore`; what it finds
+# is mended and becomes an `@example`. A shared machine is slow for reasons that are not the code's:
+# nothing here fails by time alone, and the timeout of pytest still holds.
+_COMMON = hypothesis.settings(
+    deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile("here", _COMMON, derandomize=True, database=None)
+hypothesis.settings.register_profile("explore", _COMMON, max_examples=1000)
 hypothesis.settings.load_profile("here")
 
 

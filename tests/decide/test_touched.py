@@ -30,7 +30,7 @@ def lines(path: Path, story: list[Act], ask: float) -> list[bytes]:
     return path.read_bytes().splitlines()[1:]
 
 
-@settings(max_examples=100, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(suppress_health_check=list(HealthCheck))
 @given(story=stories)
 @pytest.mark.parametrize("ask", [0.0, 0.3])
 def test_whoever_is_left_out_would_have_come_out_as_it_was(

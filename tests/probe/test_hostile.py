@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from reconciler.model.evidence import Entries, InitState, Kind, ShimState
 from reconciler.model.ids import BundleKey
 from tests.probe.world import FILES, KEY, World
+from tests.support.examples import several
 
 HOSTILE = [
     b"",
@@ -137,7 +138,7 @@ CONTENTS = st.fixed_dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(max_examples=several(150), suppress_health_check=list(HealthCheck))
 @given(contents=CONTENTS, state=STATES | json_texts)
 def test_no_content_raises(world: World, contents: dict[str, bytes], state: bytes) -> None:
     if not world.path().exists():

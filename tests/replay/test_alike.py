@@ -45,8 +45,9 @@ from reconciler.testing.replayed import replay
 from reconciler.testing.sight import Sight
 from reconciler.testing.simulator import Manners, Simulation
 from tests.replay.stories import ENFORCE, OBSERVE, Act, stories
+from tests.support.examples import several
 
-few = settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
+few = settings(max_examples=several(60), suppress_health_check=list(HealthCheck))
 Trace = list[tuple[Stamp, Observation]]
 
 

@@ -18,6 +18,7 @@ from tests.support.mountns import in_private_mounts
 
 pytestmark = [pytest.mark.safety, pytest.mark.kernel]
 
+SEED = 1  # which moves are made; when each of them comes is up to the kernel
 AT_LEAST = 20_000
 MOUNTS = int(os.environ.get("RECONCILER_RACE_MOUNTS", "100000"))
 SECONDS = float(os.environ.get("RECONCILER_RACE_SECONDS", "45"))
@@ -39,6 +40,7 @@ def run(
             mounts=mounts,
             seconds=seconds,
             at_least=at_least,
+            seed=SEED,
             attacks=attacks,
         ),
         timeout=4 * seconds + 30,

@@ -73,6 +73,7 @@ from reconciler.telemetry.status import (
 )
 from tests.decide.world import dead, key
 from tests.support.clock import VirtualClock
+from tests.support.examples import several
 from tests.telemetry.test_logs import Lines
 
 KEY = key("ns/b")
@@ -91,7 +92,7 @@ texts = st.one_of(
 )
 
 
-few = settings(max_examples=25)
+few = settings(max_examples=several(25))
 
 
 def outcomes(text: str) -> Iterator[Outcome]:

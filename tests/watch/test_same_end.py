@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import DoubtKind
 from reconciler.watch.select import Choice, Watching
+from tests.support.examples import several
 from tests.watch.support import Ear, Mirror, Tree, running, turn
 
 pytestmark = pytest.mark.kernel
@@ -155,9 +156,7 @@ def change(tree: Tree, what: int, namespace: int, id_: int, number: int) -> None
 
 
 @pytest.mark.fault("I16", "I17")
-@settings(
-    max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+@settings(max_examples=several(30), suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
         st.tuples(
