@@ -13,8 +13,6 @@ from reconciler import kernel
 from tests.support.mountns import MNT_DETACH, bind, private_mounts, tmpfs, umount
 from tests.support.opens import opened_of
 
-Read = Callable[[int, bytes, int], bytes]
-
 ODD_NAMES = [b"new\nline", b"\xff\xfe", b"-rf", b" ", b"tab\tback\\slash", b"n" * 255]
 
 
@@ -79,7 +77,6 @@ def test_a_name_with_nul_is_refused_and_not_cut_short(tmp_path: Path, here: int)
         lambda: kernel.statx(here, b"file\0x"),
         lambda: kernel.open_beneath(here, b"file\0x"),
         lambda: kernel.read_beneath(here, b"file\0x", 10),
-        lambda: kernel.read_listed(here, b"file\0x", 10),
         lambda: kernel.renameat2(here, b"file\0x", here, b"new"),
         lambda: kernel.renameat2(here, b"file", here, b"new\0x"),
         lambda: kernel.umount2(b"/nowhere\0x", 0),
@@ -138,9 +135,8 @@ def test_open_beneath_stops_at_every_kind_of_mount(tmp_path: Path) -> None:
         for directory in (True, False):
             with pytest.raises(OSError, match="cross-device"):
                 kernel.open_beneath(parent, name, directory=directory)
-        for read in (kernel.read_beneath, kernel.read_listed):
-            with pytest.raises(OSError, match="cross-device"):
-                read(parent, name, 100)
+        with pytest.raises(OSError, match="cross-device"):
+            kernel.read_beneath(parent, name, 100)
         umount(tmp_path / os.fsdecode(name))
 
 
@@ -180,35 +176,28 @@ def test_rename_replaces_nothing(tmp_path: Path, here: int) -> None:
     assert sorted(os.listdir(here)) == ["free", "new"]
 
 
-@pytest.mark.parametrize("read", [kernel.read_beneath, kernel.read_listed])
 @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 200_000])
-def test_files_are_read_whole_or_to_the_limit(
-    tmp_path: Path, here: int, read: Read, size: int
-) -> None:
+def test_files_are_read_whole_or_to_the_limit(tmp_path: Path, here: int, size: int) -> None:
     content = os.urandom(size)
     (tmp_path / "file").write_bytes(content)
     before = open_handles()
-    assert read(here, b"file", 1 << 20) == content
-    assert read(here, b"file", 4096) == content[:4096]
-    assert read(here, b"file", 1) == content[:1]
+    assert kernel.read_beneath(here, b"file", 1 << 20) == content
+    assert kernel.read_beneath(here, b"file", 4096) == content[:4096]
+    assert kernel.read_beneath(here, b"file", 1) == content[:1]
     assert open_handles() == before
 
 
-@pytest.mark.parametrize("read", [kernel.read_beneath, kernel.read_listed])
-def test_files_that_say_size_zero_are_read_all_the_same(
-    read: Read,
-) -> None:
+def test_files_that_say_size_zero_are_read_all_the_same() -> None:
     fd = os.open(f"/proc/{os.getpid()}", os.O_RDONLY)
     try:
         whole = Path("/proc/self/mountinfo").read_bytes()
-        assert read(fd, b"mountinfo", 1 << 20) == whole
-        assert read(fd, b"mountinfo", 10) == whole[:10]
+        assert kernel.read_beneath(fd, b"mountinfo", 1 << 20) == whole
+        assert kernel.read_beneath(fd, b"mountinfo", 10) == whole[:10]
     finally:
         os.close(fd)
 
 
-@pytest.mark.parametrize("read", [kernel.read_beneath, kernel.read_listed])
-def test_only_regular_files_are_read(tmp_path: Path, here: int, read: Read) -> None:
+def test_only_regular_files_are_read(tmp_path: Path, here: int) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "dir").mkdir()
     (tmp_path / "link").symlink_to("/etc/passwd")
@@ -225,7 +214,7 @@ def test_only_regular_files_are_read(tmp_path: Path, here: int, read: Read) -> N
         (b"absent", errno.ENOENT),
     ]:
         with pytest.raises(OSError, match=os.strerror(number)) as caught:
-            read(here, name, 100)
+            kernel.read_beneath(here, name, 100)
         assert caught.value.errno == number, name
     assert open_handles() == before
 

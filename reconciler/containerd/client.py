@@ -54,27 +54,6 @@ class ContainerdClient:
         self._address = address
         self._seconds = seconds
 
-    async def version(self) -> str:
-        """Ask for the version.
-
-        Raises:
-            NoAnswerError: It did not answer.
-        """
-        return await self._bounded(_version)
-
-    async def tasks(self) -> frozenset[BundleKey]:
-        """List the tasks of all namespaces; all or an error, never some.
-
-        Raises:
-            NoAnswerError: It did not answer, or not for every namespace.
-        """
-        known = (await self.tell()).known
-        if known.unlisted:
-            names = ", ".join(map(show, sorted(known.unlisted)))
-            text = f"no list of tasks came of {names} within {self._seconds:g} s"
-            raise known.trouble or NoAnswerError(Failure.TIMEOUT, text)
-        return frozenset(known.tasks)
-
     async def tell(self, singles: Singles = NOBODY) -> Told:
         """Ask for version and tasks over one connection.
 

@@ -74,7 +74,6 @@ class Known:
         absent: Bundles of those namespaces that it was asked for and does not know.
         silent: Those it was asked for without any answer.
         answers: How many answers it gave; without one nothing is known.
-        trouble: The first error it gave for an answer, if any.
     """
 
     tasks: set[BundleKey] = field(default_factory=set)
@@ -83,7 +82,6 @@ class Known:
     absent: set[BundleKey] = field(default_factory=set)
     silent: set[BundleKey] = field(default_factory=set)
     answers: int = 0
-    trouble: NoAnswerError | None = None
 
     def note(self, namespace: bytes, task: wire.Process) -> None:
         """Take in a task it told of."""
@@ -130,7 +128,6 @@ class TaskQuestions:
             )
         # It answers others meanwhile, so it waits for these shims.
         known.wedged |= known.silent
-        known.trouble = self._trouble
         return known
 
     async def one(self, key: BundleKey) -> Known:

@@ -60,10 +60,6 @@ class NamedCgroup(NamedTuple):
     paths: tuple[bytes, ...] = ()
     exists: bool = False
 
-    def may_hold(self, id_: bytes, path: bytes) -> bool:
-        """Tell whether a process in ``path`` may be the container's; the cases are those above."""
-        return self.holds(path) or self.may_be_called(id_, path)
-
     @property
     def refutes(self) -> bool:
         """Whether a process that is in none of the named is another's; cases 2 and 3."""

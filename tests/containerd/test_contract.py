@@ -14,6 +14,7 @@ from reconciler.model.evidence import Containerd, ContainerdState
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from tests.containerd.real import RealContainerd, until
+from tests.containerd.test_client import tasks_of
 from tests.support.asking import ask
 from tests.support.fake_containerd import FakeContainerd
 
@@ -58,21 +59,21 @@ async def test_tasks_come_and_go(daemon: Daemon) -> None:
     assert (await up(daemon.layout)).tasks == frozenset()
     await daemon.run(WEB)
     await daemon.run(DNS)
-    assert await client.tasks() == {WEB, DNS}
+    assert await tasks_of(client) == {WEB, DNS}
     await daemon.end(DNS)
-    assert await client.tasks() == {WEB, DNS}, "a stopped task is still a task"
+    assert await tasks_of(client) == {WEB, DNS}, "a stopped task is still a task"
     assert await client.delete(DNS) == ""
-    assert await client.tasks() == {WEB}
+    assert await tasks_of(client) == {WEB}
     assert await client.delete(DNS) == "", "an unknown task is fine"
     assert "cannot delete a running process" in await client.delete(WEB)
-    assert await client.tasks() == {WEB}
+    assert await tasks_of(client) == {WEB}
     await daemon.end(WEB)
     assert await client.delete(WEB) == ""
-    assert await client.tasks() == frozenset()
+    assert await tasks_of(client) == frozenset()
 
 
 async def test_the_version_is_said(daemon: Daemon) -> None:
-    version = await ContainerdClient(daemon.layout.address).version()
+    version = (await ContainerdClient(daemon.layout.address).tell()).version
     assert version
     assert (await ask(daemon.layout)).version == version
 
