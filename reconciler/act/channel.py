@@ -32,7 +32,7 @@ VERSION: Final = f"{__version__}/5"
 """Said first by every child. It differs if the program was replaced on disk while it ran."""
 
 MAX_MESSAGE: Final = 1 << 24
-"""16 MiB; a sweep of 100,000 cgroup names is half of it, and more is not told (`probe.sweep`)."""
+"""16 MiB; a sweep of 100,000 ids is half of it, and hardly more is told (`probe.populated`)."""
 
 _LENGTH: Final = struct.Struct("!I")
 _CHUNK: Final = 1 << 16

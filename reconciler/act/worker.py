@@ -129,8 +129,8 @@ class Server:
             case SweepJob():
                 self._link.send(Swept(self._place.sweep(anew=True)))
             case StandJob():
-                layout, swept = job.manner.layout, self._place.sweep(anew=True)
-                self._link.send(measure(layout, swept.shims))
+                swept = self._place.sweep_for_shims(anew=True)
+                self._link.send(measure(job.manner.layout, swept.shims))
             case LockJob():
                 self._link.send(Locked(metadata_lock(job.manner.layout, owner=job.owner)))
             case LookJob():

@@ -26,6 +26,10 @@ from reconciler.probe.surroundings import Surroundings
 from reconciler.probe.sweep import sweep, users_of
 
 FRESH_SECONDS: Final = 1.0
+CGROUPS_SECONDS: Final = 5.0
+"""How old at most an answer about who is in which cgroup may be; see `Workplace.sweep`."""
+CGROUPS_COST: Final = 20
+"""How many times as long as it took to get it."""
 ELSEWHERE_SECONDS: Final = 5.0
 """How old an answer about other mount namespaces may be: nobody mounts on a dead bundle often."""
 
@@ -58,33 +62,54 @@ class Workplace:
         self.stop = stop
         self.users = SocketUsers(clock)
         self.fifo_dirs = FifoDirs(clock)
-        self.instances = Instances(self._sweep_of_everybody)
+        self.instances = Instances(self.sweep_for_shims)
         self.points = MountPoints(clock)
         self._state = state
         self._commands = CommandLines()
         self._last_pid: int | None = None
+        self._whole = Sweep()
+        self._cgroups_until = 0.0
         self._sweep = Fresh(clock, self._pass)
+        self._everybody = Fresh(clock, self._pass_for_shims)
         self._node = _Node(clock, self.points)
         self._nearby = _Node(clock, self.points, near=True)
         self._afar: dict[bool, Surroundings] = {}
         self._elsewhere: dict[bytes, Fresh[tuple[Elsewhere, ...]]] = {}
 
     def sweep(self, *, anew: bool = False) -> Sweep:
-        """Give a pass over /proc, a second old at most."""
+        """Give a pass over /proc, a second old at most.
+
+        What it says of cgroups may be older where very many make that expensive, so that it is not
+        all that a worker does: nobody moves into the cgroup of a dead bundle.
+        """
+        if anew:
+            self._cgroups_until = 0.0
         return self._sweep.get(anew=anew)
 
     def _pass(self) -> Sweep:
-        self._last_pid = last_pid()  # before, so that whoever comes meanwhile counts as later
-        return sweep(users=users_of(self._state), commands=self._commands)
+        begun, users = self.clock.monotonic(), users_of(self._state)
+        if begun < self._cgroups_until:
+            found = sweep(users=users, commands=self._commands, cgroups=False)
+            return found.with_cgroups_of(self._whole) if found.answered else found
+        tree = None if self._state is None else Layout(state=self._state).tasks
+        self._whole = sweep(users=users, commands=self._commands, tree=tree)
+        ended = self.clock.monotonic()
+        kept = min((ended - begun) * CGROUPS_COST, CGROUPS_SECONDS)
+        self._cgroups_until = ended + kept if self._whole.answered else 0.0
+        return self._whole
 
-    def _sweep_of_everybody(self, anew: bool) -> Sweep:  # noqa: FBT001 -- as `Instances` asks
-        """Give a pass that shows everybody who runs by now.
+    def _pass_for_shims(self) -> Sweep:
+        self._last_pid = last_pid()  # before, so that whoever comes meanwhile counts as later
+        return sweep(users=users_of(self._state), commands=self._commands, cgroups=False)
+
+    def sweep_for_shims(self, anew: bool) -> Sweep:  # noqa: FBT001 -- as `Instances` asks
+        """Give a pass that shows everybody who runs by now, but not in which cgroups.
 
         Another containerd may have started an id since a pass that is a moment old. If no pid was
         given out since it began, nobody came, and it still shows all.
         """
         last = last_pid()
-        return self.sweep(anew=anew or last is None or last != self._last_pid)
+        return self._everybody.get(anew=anew or last is None or last != self._last_pid)
 
     def around(self, layout: Layout, swept: Sweep) -> Surroundings:
         """Give the node as a look before an act needs it: with the mounts as they are now."""

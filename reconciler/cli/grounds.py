@@ -5,7 +5,7 @@ The rules are asked here exactly as the engine asks them, so that what is shown 
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -18,7 +18,7 @@ from reconciler.decide.policy import Orphans, Policy
 from reconciler.decide.verdicts import RULES
 from reconciler.decide.views import BundleView
 from reconciler.model.cgroups import CgroupSource, usual_path
-from reconciler.model.evidence import ENTRY_NAMES, Entries, Look
+from reconciler.model.evidence import ENTRY_NAMES, CgroupState, Entries, Look
 from reconciler.model.ids import show
 from reconciler.model.layout import Layout
 from reconciler.telemetry import shapes, words
@@ -62,6 +62,7 @@ def grounds(  # noqa: PLR0913 - all that is told
     containerd: str = "",
     why_policy: str = "",
     hints: Sequence[bytes] = (),
+    unplaced: int = 0,
 ) -> Grounds:
     """Gather everything about one bundle.
 
@@ -73,11 +74,12 @@ def grounds(  # noqa: PLR0913 - all that is told
         containerd: What came of asking it, if not an answer.
         why_policy: Why that policy applies.
         hints: Cgroups of living processes that may be its own.
+        unplaced: A process of which the cgroup cannot be told, 0 if there is none.
     """
     due = view.due_in_seconds
     return Grounds(
         bundle=shapes.bundle(view, layout),
-        evidence=list(_evidence(view, containerd, why_policy, hints)),
+        evidence=list(_evidence(view, containerd, why_policy, _cgroup(view, hints, unplaced))),
         rules=list(_rules(view, young=young)),
         next=next_step(view, policy),
         due_in_seconds=None if due is None else round(due, 3),
@@ -136,7 +138,7 @@ def rules_table(told: Grounds) -> Table:
 
 
 def _evidence(
-    view: BundleView, containerd: str, why_policy: str, hints: Sequence[bytes]
+    view: BundleView, containerd: str, why_policy: str, cgroup: Iterable[str]
 ) -> Iterator[Piece]:
     look, facts = view.look, view.facts
     shim = f"pid {look.shim.pid}" if look.shim.pid is not None else ""
@@ -149,7 +151,7 @@ def _evidence(
     yield _piece("shim helper", facts.helper.value)
     yield _piece("shim", facts.shim.value, look.shim.detail, wedged, shim, socket, group)
     yield _piece("init", facts.init.value, init, look.init.detail)
-    yield _piece("cgroup", facts.cgroup.value, *_cgroup(view, hints))
+    yield _piece("cgroup", facts.cgroup.value, *cgroup)
     yield _piece("runtime", facts.runtime.value, look.runtime.name)
     yield _piece("creation ended", facts.created.value)
     yield _piece("containerd", facts.task.value, containerd)
@@ -168,7 +170,7 @@ def _evidence(
     yield _piece("attempts", tried, view.cause if view.attempts else "")
 
 
-def _cgroup(view: BundleView, hints: Sequence[bytes]) -> Iterator[str]:
+def _cgroup(view: BundleView, hints: Sequence[bytes], unplaced: int) -> Iterator[str]:
     """Say which path counts: the one its files name, or where somebody lives that may be its."""
     look = view.look
     if look.cgroup_source is not CgroupSource.NONE:
@@ -178,6 +180,8 @@ def _cgroup(view: BundleView, hints: Sequence[bytes]) -> Iterator[str]:
         yield f"whoever lives in {show(path)} may be its"
     if len(hints) > _SHOWN:
         yield f"and {len(hints) - _SHOWN} more"
+    if unplaced and view.facts.cgroup is CgroupState.NONE:
+        yield f"process {unplaced} may live in it: the path of its cgroup is too long to be told"
 
 
 def _piece(evidence: str, value: str, *details: str) -> Piece:

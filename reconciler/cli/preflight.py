@@ -8,7 +8,10 @@ import os
 
 from reconciler.cli.output import Output
 from reconciler.cli.work import Found
+from reconciler.decide.decisions import Verdict
+from reconciler.decide.views import BundleView
 from reconciler.errors import NoWorkerError, ReconcilerError, RefusedError
+from reconciler.model.evidence import CgroupState
 from reconciler.model.ids import show
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Listed, Refusal, is_transient
@@ -68,6 +71,16 @@ def complain_of_silence(found: Found, output: Output) -> None:
             f"process {one.pid} may be the shim of {whose} and does not say so: its command line "
             f"cannot be read; see what it waits for in /proc/{one.pid}/stack"
         )
+    if sweep.unplaced and any(_has_no_cgroup(view) for view in found.views):
+        output.complain(
+            f"process {sweep.unplaced} may be of any bundle whose cgroup is not known: the path of "
+            "its own is too long to be told"
+        )
+
+
+def _has_no_cgroup(view: BundleView) -> bool:
+    facts = view.facts
+    return view.judgement.verdict is Verdict.UNKNOWN and facts.cgroup is CgroupState.NONE
 
 
 def complain_of_absence(asked: frozenset[bytes], found: Found, output: Output) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from reconciler.decide.track import LIVING, Track
 from reconciler.decide.verdicts import shared
-from reconciler.model.cgroups import names_of
+from reconciler.model.cgroups import names_in
 from reconciler.model.evidence import Containerd, ContainerdState, Facts, Look, Node, weigh
 from reconciler.model.ids import BundleKey, is_identifier
 from reconciler.model.observations import NodeLooked
@@ -129,6 +129,7 @@ class Hearsay:
         change = NodeChange(
             everybody=before.containerd.state is not containerd.state
             or old.answered is not new.answered
+            or bool(old.unplaced) is not bool(new.unplaced)
             or None in unread,
             keys=_changed(before.containerd.tasks, containerd.tasks)
             | _changed(before.containerd.absent, containerd.absent)
@@ -137,7 +138,7 @@ class Hearsay:
             shims=shims,
             namespaces=frozenset(key.namespace for key in shims),
             names=_changed(old.cgroup_names, new.cgroup_names)
-            | {name for path in paths for name in names_of(path)}
+            | _names_in_all(paths)
             | {key.id for key in shims},
             listings=_changed(before.containerd.unlisted, containerd.unlisted),
             since=min(since, heard.since),
@@ -159,6 +160,12 @@ class Hearsay:
     def forget(self, key: BundleKey) -> None:
         """Drop what is remembered of a bundle that is gone."""
         self._absent.pop(key, None)
+
+
+def _names_in_all(paths: frozenset[bytes]) -> frozenset[bytes]:
+    """Give every id that paths may name; many share most of their parts."""
+    parts = {part for path in paths for part in path.split(b"/")}
+    return frozenset([name for part in parts for name in names_in(part)])
 
 
 def _changed(before: frozenset[_T], now: frozenset[_T]) -> frozenset[_T]:

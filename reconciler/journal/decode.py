@@ -360,7 +360,7 @@ def _sweep_in(tables: Tables, said: wire.Sweep) -> Sweep:
         UnreadProcess(pid, None if name is None else _key_in(name)) for pid, name in said.unread
     )
     paths = _changed(before.cgroup_paths, said.no_paths, said.paths, unshow)
-    return Sweep(said.a, helpers, living, names, unread, paths)
+    return Sweep(said.a, helpers, living, names, unread, paths, said.unplaced)
 
 
 def _changed(

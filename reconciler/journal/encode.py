@@ -338,6 +338,7 @@ def _sweep_out(before: Sweep, now: Sweep) -> wire.Sweep:
         ),
         paths=tuple(show(path) for path in sorted(now.cgroup_paths - before.cgroup_paths)),
         no_paths=tuple(show(path) for path in sorted(before.cgroup_paths - now.cgroup_paths)),
+        unplaced=now.unplaced,
     )
 
 

@@ -150,6 +150,7 @@ class Sweep(msgspec.Struct, frozen=True, omit_defaults=True):
     unread: tuple[tuple[int, Name | None], ...] = ()  # all of them: pid, namespace and id
     paths: tuple[str, ...] = ()
     no_paths: tuple[str, ...] = ()
+    unplaced: int = 0
 
 
 class Containerd(msgspec.Struct, frozen=True, omit_defaults=True):

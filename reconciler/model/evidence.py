@@ -362,8 +362,11 @@ def _cgroup(key: BundleKey, look: Look, node: Node) -> CgroupState:
     cgroup, sweep = look.cgroup, node.sweep
     if cgroup in _CGROUP_IS_SURE:
         return cgroup
-    if key.id in sweep.cgroup_names or hints(key, look, node):
+    named = _named_cgroup(key, look)
+    if key.id in sweep.cgroup_names or _find_hints(key, named, node):
         return CgroupState.POPULATED
+    if sweep.unplaced and not named.refutes:
+        return CgroupState.NONE
     if cgroup is CgroupState.UNNAMED:
         # It may have any name. Where no file names an init either, and something is still mounted,
         # a workload may live there of which nothing else is left to tell.
@@ -374,7 +377,14 @@ def _cgroup(key: BundleKey, look: Look, node: Node) -> CgroupState:
 
 def hints(key: BundleKey, look: Look, node: Node) -> tuple[bytes, ...]:
     """Give the cgroups in which a living process may be this bundle's, in order of name."""
+    return _find_hints(key, _named_cgroup(key, look), node)
+
+
+def _find_hints(key: BundleKey, named: NamedCgroup, node: Node) -> tuple[bytes, ...]:
+    return find_hints(key, named, node.sweep.cgroup_paths, node.served)
+
+
+def _named_cgroup(key: BundleKey, look: Look) -> NamedCgroup:
     usual = () if look.cgroup_source is CgroupSource.NONE else (usual_path(key),)
     exists = look.cgroup is CgroupState.EMPTY
-    named = NamedCgroup(look.cgroup_source, look.cgroup_paths or usual, exists)
-    return find_hints(key, named, node.sweep.cgroup_paths, node.served)
+    return NamedCgroup(look.cgroup_source, look.cgroup_paths or usual, exists)

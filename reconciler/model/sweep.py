@@ -1,6 +1,6 @@
 """One pass over /proc, as evidence: who runs that matters to bundles, in which cgroups. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from reconciler.model.ids import BundleKey
@@ -24,9 +24,11 @@ class Sweep:
             not be read; then the sets prove nothing.
         helpers: Ids for which ``shim ... start`` or ``shim ... delete`` runs now.
         shims: Living shims.
-        cgroup_names: Names in cgroups' paths, where the path is not known: as in older journals.
+        cgroup_names: Names in cgroups' paths, where the path is not told: there are too many, or
+            the journal is an older one.
         cgroup_paths: The cgroups of living processes, as paths within a hierarchy.
         unread: Processes that may be a shim or a helper and do not answer what they are.
+        unplaced: Pid of a living process of which the cgroup cannot be told, 0 if there is none.
     """
 
     answered: bool = False
@@ -35,3 +37,13 @@ class Sweep:
     cgroup_names: frozenset[bytes] = frozenset()
     unread: tuple[UnreadProcess, ...] = ()
     cgroup_paths: frozenset[bytes] = frozenset()
+    unplaced: int = 0
+
+    def with_cgroups_of(self, other: "Sweep") -> "Sweep":
+        """Give the same with what another pass says of cgroups."""
+        return replace(
+            self,
+            cgroup_names=other.cgroup_names,
+            cgroup_paths=other.cgroup_paths,
+            unplaced=other.unplaced,
+        )

@@ -11,7 +11,7 @@ that come and go meanwhile are normal. If /proc hides anything from us, there is
 
 import os
 from contextlib import suppress
-from errno import EFBIG, ENOENT, ESRCH
+from errno import EFBIG, ENAMETOOLONG, ENOENT, ESRCH
 from typing import Final, NamedTuple
 
 from reconciler.model.evidence import ShimProcess, Sweep
@@ -20,7 +20,8 @@ from reconciler.model.layout import TASKS
 from reconciler.model.unread import UnreadProcess
 from reconciler.probe import mounts
 from reconciler.probe.commands import Asked, CommandLines
-from reconciler.probe.process import MOST_MOUNTS, PROC, parse_cgroups, read_whole
+from reconciler.probe.populated import PopulatedCgroups, TreeError
+from reconciler.probe.process import MOST_MOUNTS, PROC, read_whole
 
 _SHIM: Final = b"containerd-shim"
 _NAMED: Final = b"containerd-shi"
@@ -38,8 +39,7 @@ _WORDS: Final = 45  # arg_start and arg_end
 _PF_KTHREAD: Final = 0x00200000
 _WRAPPERS: Final = 3  # a shim may be started through an interpreter or a tracer
 _NOBODY: Final = 65534  # stands for everybody who has no number in our user namespace
-_MOST_GROUPS: Final = 1 << 25  # bytes of different cgroup files to keep
-_MOST_PATHS: Final = 1 << 23  # bytes of paths to answer with
+_UNTOLD: Final = frozenset({ENAMETOOLONG, EFBIG})
 
 
 class ShimCommand(NamedTuple):
@@ -90,7 +90,12 @@ def users_of(state: bytes | None) -> frozenset[int]:
 
 
 def sweep(
-    proc: bytes = PROC, *, users: frozenset[int] | None = None, commands: CommandLines | None = None
+    proc: bytes = PROC,
+    *,
+    users: frozenset[int] | None = None,
+    commands: CommandLines | None = None,
+    tree: bytes | None = None,
+    cgroups: bool = True,
 ) -> Sweep:
     """Pass over /proc once. Never raises.
 
@@ -98,6 +103,10 @@ def sweep(
         proc: Where it is mounted.
         users: Whose processes may be shims; only our own user's by default.
         commands: Reads command lines, and remembers who did not answer.
+        tree: The state tree, if it is known: where there are very many cgroups only those are told
+            that may matter to what is in there.
+        cgroups: Whether they are asked for at all; else nothing is told of them. To have the kernel
+            write down their paths is most of a pass, and for as long as somebody likes to make it.
     """
     try:
         if hides_processes(proc):
@@ -106,8 +115,9 @@ def sweep(
     except OSError:
         return Sweep()
     try:
-        return _Pass(proc_fd, users or users_of(None), commands or CommandLines()).run()
-    except OSError:
+        populated = PopulatedCgroups(tree) if cgroups else None
+        return _Pass(proc_fd, users or users_of(None), commands or CommandLines(), populated).run()
+    except (OSError, TreeError):
         return Sweep()
     finally:
         os.close(proc_fd)
@@ -141,9 +151,15 @@ def _may_ptrace(proc: bytes) -> bool:
 
 
 class _Pass:
-    """One pass: what was found so far, and the cgroup files seen before."""
+    """One pass: what was found so far."""
 
-    def __init__(self, proc_fd: int, users: frozenset[int], commands: CommandLines) -> None:
+    def __init__(
+        self,
+        proc_fd: int,
+        users: frozenset[int],
+        commands: CommandLines,
+        populated: PopulatedCgroups | None,
+    ) -> None:
         self._proc_fd = proc_fd
         self._users = users
         self._commands = commands
@@ -151,8 +167,7 @@ class _Pass:
         self._shims: list[ShimProcess] = []
         self._unread: list[UnreadProcess] = []
         self._asked: list[Asked] = []
-        self._cgroup_files: set[bytes] = set()
-        self._left = _MOST_GROUPS
+        self._populated = populated
 
     def run(self) -> Sweep:
         for name in os.listdir(self._proc_fd):
@@ -166,13 +181,13 @@ class _Pass:
         if self._asked:
             for who, command in self._commands.read(self._proc_fd, self._asked).items():
                 self._note_shim(who, command)
-        return Sweep(
+        told = Sweep(
             answered=True,
             helpers=frozenset(self._helpers),
             shims=tuple(self._shims),
-            cgroup_paths=self._paths(),
             unread=tuple(self._unread),
         )
+        return told if self._populated is None else self._populated.told_with(told)
 
     def _look_at(self, pid: str) -> None:
         data = read_whole(f"{pid}/stat", self._proc_fd)
@@ -180,16 +195,20 @@ class _Pass:
         fields = data[end + 1 :].split()
         if _is_nobody(fields):
             return
-        self._keep(read_whole(f"{pid}/cgroup", self._proc_fd))
+        if self._populated is not None:
+            self._note_cgroups(self._populated, pid)
         if _NAMED in data[data.find(b"(") : end] and self._may_be_shim(pid):
             self._asked.append(_asked(int(pid), fields))
 
-    def _keep(self, groups: bytes) -> None:
-        if groups not in self._cgroup_files:
-            self._cgroup_files.add(groups)
-            self._left -= len(groups)
-            if self._left < 0:
-                raise OSError(EFBIG, "there are more cgroups than can be kept")
+    def _note_cgroups(self, populated: PopulatedCgroups, pid: str) -> None:
+        try:
+            data = read_whole(f"{pid}/cgroup", self._proc_fd)
+        except OSError as error:
+            if error.errno not in _UNTOLD:
+                raise
+            populated.add_unplaced(int(pid))
+        else:
+            populated.add(int(pid), data)
 
     def _may_be_shim(self, pid: str) -> bool:
         """Tell whether a process is of containerd's user and in our pid namespace.
@@ -228,13 +247,6 @@ class _Pass:
         _, found, rest = os.fsencode(path).rpartition(b"/" + TASKS + b"/")
         names = rest.removesuffix(b" (deleted)").split(b"/")
         return BundleKey(*names) if found and len(names) == len(BundleKey._fields) else None
-
-    def _paths(self) -> frozenset[bytes]:
-        """Give the cgroups of the living, but for the root, which is nobody's own."""
-        paths = {path for data in self._cgroup_files for path in parse_cgroups(data)} - {b"/"}
-        if sum(map(len, paths)) > _MOST_PATHS:
-            raise OSError(EFBIG, "there are more cgroups than can be told")
-        return frozenset(paths)
 
 
 def _asked(pid: int, fields: list[bytes]) -> Asked:

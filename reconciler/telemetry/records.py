@@ -287,8 +287,11 @@ def _node(heard: NodeLooked) -> Iterator[Record]:
         unread = [_unread(one) for one in heard.sweep.unread]
         if unread:
             fields["unread"] = unread
-        level = Level.DEBUG if answered and not unread else Level.WARNING
-        said = (str(answered), *unread)
+        unplaced = heard.sweep.unplaced
+        if unplaced:
+            fields["unplaced"] = f"pid {unplaced}"
+        level = Level.DEBUG if answered and not unread and not unplaced else Level.WARNING
+        said = (str(answered), *unread, str(bool(unplaced)))
         yield Record("sweep", level, fields, None, said, "sweep", is_state=True)
     if heard.containerd is not None:
         yield _containerd(heard.containerd)

@@ -111,7 +111,7 @@ def test_shared_names_stay_if_who_runs_cannot_be_told_any_more(tmp_path: Path) -
         def forget(progress: Progress) -> None:
             began(progress.began)
             if progress.began == "rootfs":
-                place._sweep = Fresh(place.clock, Sweep)
+                place._sweep = place._everybody = Fresh(place.clock, Sweep)
 
         place.note = forget
         outcome = hand.clean(bundle)

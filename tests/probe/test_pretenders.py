@@ -9,7 +9,6 @@ from reconciler.model.evidence import ShimProcess, Sweep
 from reconciler.model.ids import BundleKey
 from reconciler.model.unread import UnreadProcess
 from reconciler.probe import commands, process
-from reconciler.probe import sweep as sweeping
 from reconciler.probe.commands import Asked, CommandLines
 from reconciler.probe.sweep import sweep, users_of
 from tests.probe.test_sweep import KEY, SHIM, FakeProc
@@ -228,17 +227,6 @@ def test_no_child_to_read_with_is_no_answer_about_shims_alone(
     assert found.unread == (UnreadProcess(10, KEY),)
     assert b"/k8s.io/pod2" in found.cgroup_paths
     assert len(os.listdir("/proc/self/fd")) == before
-
-
-@pytest.mark.parametrize("budget", ["_MOST_PATHS", "_MOST_GROUPS"])
-def test_more_cgroups_than_can_be_told_are_no_answer(
-    fake: FakeProc, monkeypatch: pytest.MonkeyPatch, budget: str
-) -> None:
-    for pid in range(10, 60):
-        fake.add(pid, "sleep", cgroup=f"/user.slice/{pid}-name")
-    assert fake.sweep().answered
-    monkeypatch.setattr(sweeping, budget, 300)
-    assert fake.sweep() == Sweep()
 
 
 def test_what_is_too_long_for_proc_is_not_read_to_its_end(tmp_path: Path) -> None:

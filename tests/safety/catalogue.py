@@ -111,6 +111,7 @@ HOSTILE: Final = {
     "very many processes": "cost their reading",
     "a million open descriptors": "the search for a holder has a budget",
     "mounts in namespaces of anybody's own": "likewise",
+    "megabytes of cgroup paths": "cost bundles whose id is in one, and those of no known cgroup",
     "300,000 POSIX locks": "containerd found by its descriptors; the list has a budget",
 }
 """By an unprivileged user, beside a pile that is being cleaned."""

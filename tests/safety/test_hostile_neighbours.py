@@ -20,7 +20,7 @@ from anyio.from_thread import start_blocking_portal
 
 from tests.safety.ground import NOW, Ground, environment, ground
 from tests.safety.watched import LAG, Watched, run
-from tests.support import hostile
+from tests.support import given_cgroups, hostile
 from tests.support.bundles import Bundle
 from tests.support.fake_containerd import FakeContainerd
 from tests.support.mountns import in_private_mounts
@@ -112,6 +112,10 @@ def lock_files(on: Ground, _: Sequence[Bundle]) -> AbstractContextManager[int]:
     return hostile.attacked(hostile.lock_files, on.site.base, on.site.run)
 
 
+def fill_cgroups(_on: Ground, _: Sequence[Bundle]) -> AbstractContextManager[int]:
+    return given_cgroups.filled(60)
+
+
 def many(attack: hostile.Attack, count: int) -> Attack:
     return lambda _on, _bundles: hostile.attacked(attack, count)
 
@@ -126,6 +130,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "flock": ("flock on all files it may read, beside a pile", lock_files),
     "processes": ("very many processes", many(hostile.many_processes, 200)),
     "mounts": ("mounts in namespaces of anybody's own", many(hostile.many_mounts, 500)),
+    "cgroups": ("megabytes of cgroup paths", fill_cgroups),
 }
 
 LARGE: dict[str, tuple[str, Attack]] = {
@@ -166,6 +171,24 @@ def _beside(base: Path, attack: Attack) -> None:
             others = pile(on, "others")
             watched = run(on, partial(_are_cleaned, others))
             assert watched.lag < LAG
+        assert on.harm() == []
+
+
+@pytest.mark.fault("megabytes of cgroup paths")
+def test_more_paths_of_cgroups_than_can_be_told_keep_nobodys_bundle(tmp_path: Path) -> None:
+    in_private_mounts(lambda: _beside_cgroups(tmp_path))
+
+
+def _beside_cgroups(base: Path) -> None:
+    with ground(base) as on, containerd(on), given_cgroups.filled(290):
+        bundles = pile(on, "beside")
+        beside = clean(on)
+        assert beside.code == 0, beside
+        assert [one.left() for one in bundles if one.left()] == []
+        assert beside.rss < RSS, beside
+        others = pile(on, "others")
+        watched = run(on, partial(_are_cleaned, others))
+        assert watched.lag < LAG
         assert on.harm() == []
 
 

@@ -37,6 +37,8 @@ _CLONE_NEWUSER: Final = 0x10000000
 _MM_MAP: Final = struct.Struct("11QQIi")
 _MAP_NORESERVE: Final = 0x4000
 _LOCKS: Final = 1000  # of a file
+_LONG_NAME: Final = "x" * 250
+_LONG_PATH: Final = 15  # of such names; the kernel tells 4095 bytes
 _WORD: Final = 100_000  # bytes of a word; the kernel takes 128 KiB
 
 Attack = Callable[[*tuple[str, ...]], None]
@@ -188,6 +190,38 @@ def many_mounts(*said: str) -> None:
             raise OSError(ctypes.get_errno(), "mount")
 
 
+def many_cgroups(*said: str) -> None:
+    """Be in very many cgroups under very long names, one process in each, below our own ones.
+
+    The last one is in a cgroup of which the path is longer than the kernel tells.
+    """
+    count, *places = said
+    ends = [_descend(os.open(place, os.O_RDONLY), _LONG_PATH) for place in places]
+    _populate(ends, [f"c{number}" for number in range(int(count))])
+    _populate([_descend(end, 2) for end in ends], ["deepest"])
+
+
+def _descend(place: int, times: int) -> int:
+    for _ in range(times):
+        os.mkdir(_LONG_NAME, dir_fd=place)
+        place = os.open(_LONG_NAME, os.O_RDONLY, dir_fd=place)
+    return place
+
+
+def _populate(places: Sequence[int], names: Sequence[str]) -> None:
+    for name in names:
+        pid = os.fork()
+        if pid == 0:
+            follow_parent()
+            signal.pause()
+        for kind, place in enumerate(places):
+            own = f"{name}-{kind}"  # or it would be the same path in each hierarchy
+            os.mkdir(own, dir_fd=place)
+            procs = os.open(f"{own}/cgroup.procs", os.O_WRONLY, dir_fd=place)
+            os.write(procs, str(pid).encode())
+            os.close(procs)
+
+
 def lock_files(*places: str) -> None:
     """Lock every file that may be read, but in a rootfs: that is kept busy by whoever uses it."""
     for place in places:
@@ -213,6 +247,7 @@ ATTACKS: Final[dict[str, Attack]] = {
         many_handles,
         many_processes,
         many_mounts,
+        many_cgroups,
         lock_files,
     )
 }
@@ -220,6 +255,9 @@ ATTACKS: Final[dict[str, Attack]] = {
 
 def main() -> None:
     """Attack until standard input ends."""
+    if sys.argv[2] == many_cgroups.__name__:
+        for place in sys.argv[4:]:
+            Path(place, "cgroup.procs").write_text(str(os.getpid()))  # as root has put him there
     if sys.argv[1] == "nobody":
         drop()
     follow_parent()

@@ -52,6 +52,7 @@ def explain(said: Globals, *, bundle: str, without_containerd: bool) -> int:
         containerd=found.node.containerd.detail,
         why_policy=_why_policy(view, found.views, setup.policies),
         hints=hints(key, view.look, found.node),
+        unplaced=found.node.sweep.unplaced,
     )
     _show(told, said.form, Output(quiet=said.quiet))
     return ExitCode.DONE

@@ -1,0 +1,95 @@
+"""What a worker keeps of its passes over /proc, and which of them ask for cgroups."""
+
+import pytest
+from typing_extensions import override
+
+from reconciler.act import workplace
+from reconciler.act.workplace import Workplace
+from reconciler.clock import SystemClock
+from reconciler.model.evidence import ShimProcess, Sweep
+from reconciler.model.ids import BundleKey
+
+pytestmark = [pytest.mark.safety, pytest.mark.fault("megabytes of cgroup paths")]
+
+
+class Node(SystemClock):
+    """A clock and a /proc: a pass that asks for cgroups takes its time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        self.took = 0.0
+        self.answers = True
+        self.asked: list[bool] = []
+        monkeypatch.setattr(workplace, "sweep", self.sweep)
+        self.place = Workplace(self, lambda _: None, lambda: None, lambda: False)
+
+    @override
+    def monotonic(self) -> float:
+        return self.now
+
+    @override
+    def wall(self) -> float:
+        return self.now
+
+    def sweep(self, *, cgroups: bool = True, **_: object) -> Sweep:
+        self.asked.append(cgroups)
+        if not self.answers:
+            return Sweep()
+        self.now += self.took * cgroups
+        shims = (ShimProcess(BundleKey(b"ns", b"a"), len(self.asked)),)
+        if not cgroups:
+            return Sweep(True, shims=shims)
+        return Sweep(True, shims=shims, cgroup_paths=frozenset({b"/%d" % len(self.asked)}))
+
+    def passes(self, *, anew: bool = False, after: float = 1.0) -> tuple[int, set[bytes]]:
+        self.now += after
+        found = self.place.sweep(anew=anew)
+        return found.shims[0].pid, set(found.cgroup_paths)
+
+
+def test_each_pass_asks_for_cgroups_while_that_is_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node(monkeypatch)
+    node.took = 0.004
+    assert [node.passes() for _ in range(2)] == [(1, {b"/1"}), (2, {b"/2"})]
+    assert node.passes(after=0.5) == (2, {b"/2"})
+
+
+def test_what_is_dear_is_asked_less_often_while_shims_are_as_fresh_as_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = Node(monkeypatch)
+    node.took = 0.125
+    seen = [node.passes(after=1.001) for _ in range(4)]
+    assert seen == [(1, {b"/1"}), (2, {b"/1"}), (3, {b"/1"}), (4, {b"/4"})]
+    node.took = 10.0
+    assert node.passes(anew=True) == (5, {b"/5"})
+    seen = [node.passes(after=1.001) for _ in range(5)]
+    assert [pid for pid, _ in seen] == [6, 7, 8, 9, 10]
+    assert [paths for _, paths in seen] == [{b"/5"}] * 4 + [{b"/10"}]
+
+
+def test_whoever_asks_for_everything_anew_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node(monkeypatch)
+    node.took = 1.0
+    assert node.passes() == (1, {b"/1"})
+    assert node.passes(anew=True, after=0.0) == (2, {b"/2"})
+
+
+def test_no_answer_is_not_completed_by_an_older_one_nor_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = Node(monkeypatch)
+    node.took = 1.0
+    node.passes()
+    node.answers = False
+    node.now += 1.001
+    assert node.place.sweep() == Sweep()
+    assert node.place.sweep(anew=True) == Sweep()
+    node.answers = True
+    assert node.passes(after=1.001) == (4, {b"/4"})
+
+
+def test_for_shims_alone_nobody_is_asked_for_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node(monkeypatch)
+    assert node.place.sweep_for_shims(True).cgroup_paths == frozenset()
+    assert node.asked == [False]

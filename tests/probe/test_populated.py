@@ -1,0 +1,147 @@
+"""Of more cgroups than can be told, those that may matter to a bundle still are."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.model.cgroups import names_of
+from reconciler.model.evidence import Sweep
+from reconciler.probe import populated
+from reconciler.probe.populated import PopulatedCgroups
+from reconciler.probe.sweep import sweep
+from tests.probe.test_sweep import FakeProc
+
+pytestmark = [pytest.mark.safety, pytest.mark.fault("megabytes of cgroup paths")]
+
+DEEP = "/user.slice" + "/x" * 100
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> FakeProc:
+    return FakeProc(tmp_path / "proc")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    tree = tmp_path / "tree"
+    for key in ("ns/a", "ns/web", "other/b"):
+        (tree / key).mkdir(parents=True)
+    return tree
+
+
+def swept(fake: FakeProc, tree: Path | None) -> Sweep:
+    fake.write_table()
+    return sweep(os.fsencode(fake.root), tree=None if tree is None else os.fsencode(tree))
+
+
+def fill(fake: FakeProc) -> None:
+    for pid in range(10, 60):
+        fake.add(pid, "sleep", cgroup=f"{DEEP}/{pid}-name")
+
+
+@pytest.fixture(autouse=True)
+def _few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(populated, "_MOST_PATHS", 500)
+    monkeypatch.setattr(populated, "_MOST_FILES", 300)
+
+
+@pytest.mark.parametrize("first", [8, 80])
+def test_cgroups_that_name_no_bundle_take_nothing_from_those_that_do(
+    fake: FakeProc, tree: Path, first: int
+) -> None:
+    fill(fake)
+    paths = ["/ns/a", "/s.slice/cri-containerd-b.scope", "/s.slice/x.slice:cri:web", "/a/other"]
+    for number, path in enumerate(paths):
+        fake.add(first + number * 80, "sleep", cgroup=path)
+    fake.add(7, "sleep", cgroup="/system.slice/ssh")
+    found = swept(fake, tree)
+    assert found.answered
+    assert found.cgroup_paths == {path.encode() for path in paths}
+    assert (found.cgroup_names, found.unplaced) == (frozenset(), 0)
+
+
+def test_of_too_many_that_name_bundles_the_names_are_told(fake: FakeProc, tree: Path) -> None:
+    for pid in range(10, 60):
+        fake.add(pid, "sleep", cgroup=f"{DEEP}/a/{pid}")
+    fake.add(70, "sleep", cgroup=f"{DEEP}/web")
+    fake.add(71, "sleep", cgroup="/other/b")
+    found = swept(fake, tree)
+    assert found.answered
+    assert found.cgroup_names == {b"a", b"web"}
+    assert b"/other/b" in found.cgroup_paths
+    assert sum(map(len, found.cgroup_paths)) <= 500
+
+
+def test_few_are_told_whatever_they_name(fake: FakeProc, tree: Path) -> None:
+    fake.add(10, "sleep", cgroup="/system.slice/ssh")
+    assert swept(fake, tree).cgroup_paths == {b"/system.slice/ssh"}
+    assert swept(fake, None).cgroup_paths == {b"/system.slice/ssh"}
+
+
+def test_where_no_tree_is_known_or_it_cannot_be_read_too_many_are_no_answer(
+    fake: FakeProc, tree: Path
+) -> None:
+    fill(fake)
+    assert swept(fake, None) == Sweep()
+    (tree.parent / "file").touch()
+    assert swept(fake, tree.parent / "file") == Sweep()
+    assert swept(fake, tree.parent / "absent") == Sweep(answered=True)
+
+
+def test_what_is_no_namespace_is_not_entered(fake: FakeProc, tree: Path, tmp_path: Path) -> None:
+    fill(fake)
+    (tmp_path / "elsewhere" / "54-name").mkdir(parents=True)
+    (tree / "link").symlink_to(tmp_path / "elsewhere")
+    (tree / "file").touch()
+    assert swept(fake, tree) == Sweep(answered=True)
+
+
+def test_a_path_that_the_kernel_does_not_tell_leaves_the_pass_an_answer(fake: FakeProc) -> None:
+    """Kernels differ: they cut it off, or tell nothing."""
+    fake.add(10, "sleep", cgroup="/ns/a")
+    fake.add(11, "sleep")
+    cgroup = fake.root / "11" / "cgroup"
+    cgroup.unlink()
+    cgroup.symlink_to("x" * 300)
+    with pytest.raises(OSError, match="too long"):
+        cgroup.read_bytes()
+    found = swept(fake, None)
+    assert (found.answered, found.unplaced) == (True, 11)
+    assert found.cgroup_paths == {b"/ns/a"}
+
+
+def test_a_path_that_may_have_been_cut_off_is_not_told_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(populated, "_MOST_PATHS", 1 << 20)
+    for length, pid in ((4094, 0), (4095, 9)):
+        found = PopulatedCgroups(None)
+        found.add(9, b"0::/" + b"x" * (length - 1) + b"\n")
+        assert found.unplaced == pid
+        assert {len(path) for path in found.paths} == {length}
+
+
+PART = st.text("a:-x", max_size=5).map(str.encode)
+PATHS = st.lists(
+    st.lists(PART | PART.map(lambda part: part + b".scope"), max_size=4).map(
+        lambda parts: b"/" + b"/".join(parts)
+    ),
+    max_size=20,
+)
+
+
+@given(PATHS)
+def test_nobody_whom_a_path_may_concern_is_left_out(paths: list[bytes]) -> None:
+    ids = frozenset({b"a", b"x", b"a-x"})
+    told = PopulatedCgroups(None)
+    told._ids = ids
+    told._left = 20
+    for path in paths:
+        told.add(1, b"0::" + path + b"\n")
+    wanted = {id_ for path in paths for id_ in ids.intersection(names_of(path))}
+    assert told.names | {id_ for path in told.paths for id_ in names_of(path)} >= wanted
+    assert told.names <= wanted
+    assert sum(map(len, told.paths)) <= 20
