@@ -128,6 +128,7 @@ def pretend(*said: str) -> None:
     link = Path(tempfile.mkdtemp()) / SHIM
     link.symlink_to("/bin/sh")
     padding = ["x" * _WORD] * int(words)
+    executed, executing = os.pipe()  # closed by each child's exec
     for number in range(int(count)):
         who = ids[number % len(ids)] if ids else f"c{number}"
         command = [SHIM, "-c", "read _", "-namespace", namespace, "-id", who]
@@ -135,6 +136,9 @@ def pretend(*said: str) -> None:
         if os.fork() == 0:
             follow_parent()
             os.execv(link, [*command, *padding, *action])  # noqa: S606 - its name is the point
+    os.close(executing)
+    os.read(executed, 1)
+    os.close(executed)
     link.unlink()
     link.parent.rmdir()
 
