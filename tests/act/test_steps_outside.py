@@ -137,7 +137,11 @@ def test_poststop_hooks_are_left_to_runc(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("script", "why"),
-    [("echo no such hook >&2; exit 3", "no such hook"), ("sleep 60", "not ended"), (None, "found")],
+    [
+        ("echo no such hook >&2; exit 3", "no such hook"),
+        ("exec sleep 60", "not ended"),
+        (None, "found"),
+    ],
 )
 @private_mounts
 def test_hooks_that_did_not_run_keep_the_bundle(

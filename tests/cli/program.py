@@ -75,6 +75,7 @@ class running:  # noqa: N801 - reads like a function
                 self._child.wait(timeout=10)
             except subprocess.TimeoutExpired:
                 self._child.kill()
+                self._child.wait()
         if self._child.stderr is not None:
             self._child.stderr.close()
 

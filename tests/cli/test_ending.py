@@ -149,12 +149,15 @@ def test_a_reader_that_went_away_is_not_an_error_of_ours() -> None:
         "sys.exit(run(much, [], 'prog'))\n"
     )
     reader, writer = os.pipe()
-    child = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True
-    )
-    os.close(writer)
-    os.read(reader, 10)
-    os.close(reader)
-    _, err = child.communicate(timeout=20)
+    ) as child:
+        try:
+            os.close(writer)
+            os.read(reader, 10)
+            os.close(reader)
+            _, err = child.communicate(timeout=20)
+        finally:
+            child.kill()
     assert child.returncode == 141
     assert err == ""

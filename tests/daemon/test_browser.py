@@ -3,6 +3,7 @@
 import http.client
 import os
 import re
+import signal
 import struct
 import subprocess
 import threading
@@ -146,12 +147,18 @@ def console(site: Site, policy: str | None = None) -> tuple[str, list[str]]:
             stdout=subprocess.DEVNULL,
             stderr=told,
             env={**os.environ, "TMPDIR": temporary},
+            process_group=0,
         )
         try:
             assert server.again.wait(50), server.asked
         finally:
             browser.terminate()
-            browser.wait(20)
+            try:
+                browser.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(browser.pid, signal.SIGKILL)  # not reaped yet, so the group is its own
+                browser.wait()
+                raise
         told.seek(0)
         return told.read().decode(errors="replace"), server.asked
 

@@ -133,6 +133,7 @@ def test_watching_shows_it_live_and_survives_a_restart(
                 assert second.process.wait(20) == 77
         except BaseException:
             watcher.kill()
+            watcher.wait()
             raise
     try:
         until(lambda: shows(b"no daemon listens"), "that it is gone")

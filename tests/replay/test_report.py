@@ -55,7 +55,7 @@ class Browser:
         )
         try:
             out, err = process.communicate(timeout=50)
-        except subprocess.TimeoutExpired:
+        except BaseException:  # also pytest's timeout
             os.killpg(process.pid, signal.SIGKILL)  # not reaped yet, so the group is its own
             process.communicate()
             raise

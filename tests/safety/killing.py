@@ -150,7 +150,8 @@ def kill(base: Path, plan: Plan) -> Report:
         ran = on.run("clean", *NOW, seconds=300)
         if ran.code != 0:
             report.left.append(f"exit {ran.code}: {ran.err}")
-        report.left += left_of(on, bundles)
+        left = left_of(on, bundles)
+        report.left += [*left, ran.out] if left else []  # what it said of them tells why
         report.lost = on.harm()
     return report
 

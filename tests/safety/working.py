@@ -5,10 +5,12 @@ system calls it does by `tests.safety.straced`.
 """
 
 import os
+import select
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -30,6 +32,7 @@ Kind = Literal["whole", "hooks", "hidden"]
 
 Report = TypeVar("Report")
 
+PATIENCE = 20.0
 KINDS: tuple[Kind, ...] = ("whole", "hooks", "hidden")
 
 
@@ -128,19 +131,37 @@ def in_shards(kind: type[Report], *options: str, of: int = 2) -> list[Report]:
         pytest.skip("needs root to make a mount namespace")
     module = kind.__module__
     commands = [[sys.executable, "-m", module, "--shard", f"{n}/{of}", *options] for n in range(of)]
-    running = [
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY
-        )
-        for command in commands
-    ]
-    try:
-        said = [one.communicate() for one in running]
-    finally:
-        for one in running:
-            one.kill()
-            one.wait()
-    for (out, err), one in zip(said, running, strict=True):
-        assert out, f"{one.args!r} said nothing:\n{err}"
+    with tempfile.TemporaryDirectory() as scratch:
+        said = _said_by(commands, {**os.environ, "TMPDIR": scratch})
+    for (out, err), command in zip(said, commands, strict=True):
+        assert out, f"{command!r} said nothing:\n{err}"
         assert "Traceback" not in err, err
     return [msgspec.json.decode(out, type=kind) for out, _ in said]
+
+
+def _said_by(commands: list[list[str]], environment: dict[str, str]) -> list[tuple[str, str]]:
+    """Run them at the same time, each to its end; or end them all, with whatever they started."""
+    with ExitStack() as stack:
+        running = [stack.enter_context(_running(command, environment)) for command in commands]
+        return [one.communicate() for one in running]
+
+
+@contextmanager
+def _running(command: list[str], environment: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+        env=environment,
+    ) as shard:
+        try:
+            yield shard
+        finally:
+            shard.kill()
+            # Who ends what it has started (`tests.support.trees`) has its pipes until that is done.
+            for pipe in (shard.stdout, shard.stderr):
+                while pipe and not pipe.closed and select.select([pipe], [], [], PATIENCE)[0]:
+                    if not os.read(pipe.fileno(), 1 << 16):
+                        break

@@ -4,22 +4,20 @@
     def test_something(tmp_path): ...        # anyio.run(main) inside where a loop is wanted
 
 The body runs in a forked child that has left the machine's mount namespace, so whatever it mounts
-ends with it, however it ends. Paths may be str, bytes or Path; names that are not UTF-8 work.
+ends with it, as does whatever it started, however it ends. Paths may be str, bytes or Path; names
+that are not UTF-8 work.
 """
 
 import ctypes
 import functools
 import os
-import pickle
-import select
-import signal
-import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 import pytest
+
+from tests.support.forked import SECONDS, in_a_child
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,7 +39,6 @@ _AT_FDCWD: Final = -100
 _OPEN_TREE_CLONE: Final = 1
 _MOVE_MOUNT_F_EMPTY_PATH: Final = 4
 _MOVE_MOUNT_T_EMPTY_PATH: Final = 0x40
-_DEFAULT_SECONDS: Final = 50.0  # less than pytest's own timeout, so that the reason is told
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -56,38 +53,19 @@ def private_mounts(test: Callable[P, None]) -> Callable[P, None]:
     return wrapper
 
 
-def in_private_mounts(body: Callable[[], T], timeout: float = _DEFAULT_SECONDS) -> T:
+def in_private_mounts(body: Callable[[], T], timeout: float = SECONDS) -> T:
     """Run ``body`` in a forked child with a mount namespace of its own and give its result.
 
     The result must be picklable. A failure or a skip in the child is one here, with its traceback.
     """
     if os.geteuid() != 0:
         pytest.skip("needs root to make a mount namespace")
-    readable, writable = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(readable)
-        _child(body, writable)
-    os.close(writable)
-    pidfd = os.pidfd_open(pid)
-    try:
-        answer = _read_all(readable, pidfd, time.monotonic() + timeout)
-    finally:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # a zombie does not mind
-        _, status = os.waitpid(pid, 0)
-        os.close(pidfd)
-        os.close(readable)
-    if answer is None:
-        pytest.fail(f"still running in its mount namespace after {timeout} s")
-    if not answer:
-        pytest.fail(f"the child died without a word: {os.waitstatus_to_exitcode(status)}")
-    verdict, value = pickle.loads(answer)  # noqa: S301 -- written by our own child
-    if verdict == "skip":
-        pytest.skip(value)
-    if verdict == "fail":
-        pytest.fail(f"in the private mount namespace:\n{value}", pytrace=False)
-    result: T = value
-    return result
+
+    def apart() -> T:
+        enter_private_mounts()
+        return body()
+
+    return in_a_child(apart, timeout)
 
 
 def enter_private_mounts() -> None:
@@ -183,36 +161,3 @@ def _bytes(value: AnyPath | None) -> bytes | None:
 def _raise(what: AnyPath) -> None:
     number = ctypes.get_errno()
     raise OSError(number, os.strerror(number), os.fspath(what))
-
-
-def _child(body: Callable[[], object], writable: int) -> None:
-    """Run ``body`` apart from the machine's mounts, tell the parent, and never return."""
-    try:
-        try:
-            enter_private_mounts()
-            answer: tuple[str, object] = ("ok", body())
-        except pytest.skip.Exception as skipped:
-            answer = ("skip", str(skipped))
-        except BaseException:  # noqa: BLE001 -- whatever it was, the parent reports it
-            answer = ("fail", traceback.format_exc())
-        with os.fdopen(writable, "wb") as pipe:
-            pipe.write(pickle.dumps(answer))
-    finally:
-        os._exit(0)  # not through pytest's own exit, which belongs to the parent
-
-
-def _read_all(readable: int, pidfd: int, deadline: float) -> bytes | None:
-    """Read until the child has said all, or is gone; None if neither came in time.
-
-    Waiting for the end of the pipe alone would wait for a grandchild that inherited it.
-    """
-    pieces: list[bytes] = []
-    while True:
-        wait = max(0.0, deadline - time.monotonic())
-        ready, _, _ = select.select([readable, pidfd], [], [], wait)
-        if not ready:
-            return None
-        piece = os.read(readable, 1 << 16) if readable in ready else b""
-        if not piece:
-            return b"".join(pieces)
-        pieces.append(piece)
