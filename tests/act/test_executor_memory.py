@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import anyio
 import pytest
 
 from reconciler.act import crew
@@ -9,12 +10,18 @@ from reconciler.act.channel import LookJob, Manner
 from reconciler.act.executor import Executor
 from reconciler.model.ids import BundleKey
 from tests.support.bundles import site
+from tests.support.mountns import private_mounts
 
 
-async def test_only_looks_that_still_hang_are_remembered(
+@private_mounts
+def test_only_looks_that_still_hang_are_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bundles name places that come and go, each with its names; a daemon lives for months."""
+    anyio.run(only_what_still_hangs, tmp_path, monkeypatch)
+
+
+async def only_what_still_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dying = set[bytes]()
 
     async def never(_: object, attempt: crew.Attempt, seconds: float) -> None:

@@ -39,6 +39,9 @@ _AT_FDCWD: Final = -100
 _OPEN_TREE_CLONE: Final = 1
 _MOVE_MOUNT_F_EMPTY_PATH: Final = 4
 _MOVE_MOUNT_T_EMPTY_PATH: Final = 0x40
+_KNOWN_AS: Final = "RECONCILER_TESTS_OUTSIDE"
+"""Names the mount namespace of the first of us to whoever is started inside another one."""
+_outside = os.environ.setdefault(_KNOWN_AS, os.readlink("/proc/self/ns/mnt"))
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -70,8 +73,10 @@ def in_private_mounts(body: Callable[[], T], timeout: float = SECONDS) -> T:
 
 def enter_private_mounts() -> None:
     """Move this process into a mount namespace whose mounts nobody else sees. No way back."""
+    global _outside  # noqa: PLW0603 -- a process that has left does not come back
     if _libc.unshare(CLONE_NEWNS) != 0:
         _raise("unshare")
+    _outside = ""
     mount(None, "/", None, MS_REC | MS_PRIVATE)
 
 
@@ -102,7 +107,10 @@ def mount(
     flags: int = 0,
     data: str | bytes | None = None,
 ) -> None:
-    """Call mount(2)."""
+    """Call mount(2), in a mount namespace of a test's own only: who would unmount it elsewhere?"""
+    if _outside:
+        apart = os.readlink("/proc/self/ns/mnt") != _outside
+        assert apart, "tests mount under @private_mounts, or who would unmount it?"
     pointers = [_bytes(source), _bytes(target), _bytes(fstype)]
     if _libc.mount(*pointers, ctypes.c_ulong(flags), _bytes(data)) != 0:
         _raise(target)
