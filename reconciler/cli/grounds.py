@@ -176,6 +176,10 @@ def _cgroup(view: BundleView, hints: Sequence[bytes], unplaced: int) -> Iterator
     if look.cgroup_source is not CgroupSource.NONE:
         paths = look.cgroup_paths or (usual_path(view.key),)
         yield f"{', '.join(map(show, paths[:_SHOWN]))} by {look.cgroup_source.value}"
+    elif look.cgroup is CgroupState.UNNAMED:
+        yield "no file names it"
+        if look.mounts and view.facts.cgroup is CgroupState.NONE:
+            yield "whoever uses what is mounted may be in one of any name"
     for path in hints[:_SHOWN]:
         yield f"whoever lives in {show(path)} may be its"
     if len(hints) > _SHOWN:

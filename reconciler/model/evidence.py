@@ -368,9 +368,10 @@ def _cgroup(key: BundleKey, look: Look, node: Node) -> CgroupState:
     if sweep.unplaced and not named.refutes:
         return CgroupState.NONE
     if cgroup is CgroupState.UNNAMED:
-        # It may have any name. Where no file names an init either, and something is still mounted,
-        # a workload may live there of which nothing else is left to tell.
-        is_open = look.init.state is InitState.ABSENT and bool(look.mounts)
+        # It may have any name. Where something is still mounted, a workload may live in there of
+        # which nothing else is left to tell. A dead init does not tell that it was the last: in
+        # the host's pid namespace, or in its pod's, what it has forked lives on.
+        is_open = bool(look.mounts)
         return CgroupState.GONE if sweep.answered and not is_open else CgroupState.NONE
     return cgroup
 

@@ -164,7 +164,9 @@ class CgroupMounts:
         """Find a container's cgroups and what is in them.
 
         Args:
-            key: The bundle; if no file names a cgroup, ``/<namespace>/<id>`` is looked for.
+            key: The bundle; if no file names a cgroup, ``/<namespace>/<id>`` is looked for. That
+                somebody is in there may speak for life; that nobody is says nothing, since it may
+                be another's: the bundle's own may have any name.
             named: Directories as runc's state has them.
             inner: Paths within every hierarchy, by :func:`resolve`.
         """
@@ -192,7 +194,8 @@ class CgroupMounts:
             return Cgroups(CgroupState.NONE)  # named, but in no cgroup mount that we can see
         guess = b"/".join(key)
         state, dirs = self._ask((one, guess) for one in self._mounted)
-        return Cgroups(CgroupState.UNNAMED if state is CgroupState.GONE else state, dirs)
+        nobody = state in {CgroupState.GONE, CgroupState.EMPTY}
+        return Cgroups(CgroupState.UNNAMED if nobody else state, dirs)
 
     def _inside(self, path: bytes) -> list[tuple[_Mounted, bytes]]:
         """Place a path within the innermost cgroup mount that holds it, if any does."""

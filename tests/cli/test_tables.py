@@ -13,7 +13,8 @@ from reconciler.cli.table import Cell, Column, Table
 from reconciler.decide.decisions import Judgement, Phase, Verdict
 from reconciler.decide.policy import Orphans, Policy
 from reconciler.decide.verdicts import RULES
-from reconciler.model.evidence import InitState, Look, Mount, ShimState
+from reconciler.model.cgroups import CgroupSource
+from reconciler.model.evidence import CgroupState, InitState, Look, Mount, ShimState
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import Result, Step, StepResult
 from reconciler.telemetry import shapes, words
@@ -189,6 +190,17 @@ def test_explain_names_the_mount_that_is_in_the_way() -> None:
     view = replace(VIEW, phase=Phase.WAITING, look=replace(LOOK, mounts=mounts))
     told = grounds.next_step(view, ENFORCE)
     assert told.endswith("not before this is gone: extra (ext4 is mounted there; unmount it)")
+
+
+def test_explain_says_why_what_is_mounted_and_named_by_nothing_is_unknown() -> None:
+    lost = replace(LOOK, cgroup=CgroupState.UNNAMED, cgroup_source=CgroupSource.NONE)
+    facts = VIEW.facts._replace(cgroup=CgroupState.NONE)
+    for mounts, told in ((LOOK.mounts, True), ((), False)):
+        view = replace(VIEW, look=replace(lost, mounts=mounts), facts=facts)
+        pieces = grounds.grounds(view, LAYOUT, OBSERVE, young=False).evidence
+        (detail,) = (piece.detail for piece in pieces if piece.evidence == "cgroup")
+        assert detail.startswith("no file names it")
+        assert ("whoever uses what is mounted may be in one of any name" in detail) is told
 
 
 def test_explain_says_that_an_orphan_is_ended_where_it_is() -> None:

@@ -328,17 +328,18 @@ def test_evidence_without_a_cgroup_name_needs_the_sweep() -> None:
 
 @pytest.mark.fault("I5", "I6")
 def test_what_is_mounted_and_has_nobody_named_may_be_in_use() -> None:
-    """A container in a cgroup of any name, and all files lost that would lead to it."""
-    nameless = replace(dead(), cgroup=CgroupState.UNNAMED, init=Init(InitState.ABSENT))
+    """A container in a cgroup of any name, and all files lost that would lead to it.
+
+    An init that is known to be dead does not tell that it was the last: what it has forked may live
+    on in the pid namespace of the host or of its pod.
+    """
     mounts = (Mount(b"rootfs", 7, "overlay"),)
-    told = {
-        Verdict.UNKNOWN: replace(nameless, mounts=mounts),
-        Verdict.LEFTOVER: nameless,
-    }
-    for verdict, look in told.items():
-        assert judged(look) is verdict
-    # An init that is named, and dead, has left nobody behind in a group of its own.
-    assert judged(replace(nameless, mounts=mounts, init=dead().init)) is Verdict.LEFTOVER
+    for init in (Init(InitState.ABSENT), dead().init):
+        nameless = replace(dead(), cgroup=CgroupState.UNNAMED, init=init)
+        assert judged(nameless) is Verdict.LEFTOVER
+        assert judged(replace(nameless, mounts=mounts)) is Verdict.UNKNOWN
+        for named in (CgroupState.GONE, CgroupState.EMPTY):
+            assert judged(replace(nameless, mounts=mounts, cgroup=named)) is Verdict.LEFTOVER
 
 
 def judged(look: Look) -> Verdict:

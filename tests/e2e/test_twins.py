@@ -120,4 +120,6 @@ def test_the_living_of_another_containerd_are_untouched_and_the_dead_of_ours_are
                 return [path for paths in every for path in paths]
 
             until(lambda: not left(), f"nothing is left of the dead, such as {left()[:3]}")
+            for pair in (pair for pair in twins.pairs if not pair.provable):
+                assert firsts[pair.id].changes(twins.first_part([pair])) == []
             assert kept.changes(Snapshot.take(one, [keeper])) == []

@@ -167,8 +167,11 @@ class Pair:
 
     @property
     def provable(self) -> bool:
-        """Whether its death can ever be proven; a mount of which nothing tells may be lived in."""
-        return self._tells_state or self.row != BARE
+        """Whether its death can ever be proven: nobody can be in what is not mounted.
+
+        What is may be lived in by whoever has outlived its init, unless something names the cgroup.
+        """
+        return self.tells_cgroup or self.row == EMPTIED
 
     @property
     def _tells_state(self) -> bool:

@@ -364,10 +364,9 @@ class NodeMachine(RuleBasedStateMachine):
         )
 
     def may_hide_somebody(self, key: BundleKey) -> bool:
-        """Nothing names its cgroup or its init, and it is mounted: whoever lives has no trace."""
+        """Nothing names its cgroup, and it is mounted: who has outlived its init has no trace."""
         bundle = self.node.bundles[key]
-        named = bundle.files & (Entries.CONFIG | Entries.INIT_PID) or bundle.runc_state
-        return not named and bool(bundle.mounts)
+        return bool(bundle.mounts and not (bundle.files & Entries.CONFIG or bundle.runc_state))
 
     def somebody_may_be_its(self, key: BundleKey) -> bool:
         """Processes in the cgroup it names count, and in one of its name if none is known."""

@@ -56,10 +56,7 @@ class OwnersMachine(NodeMachine):
         self.node.create(key, b"pod" if pod else None, cgroup=cgroup)
         self.node.proceed(key)
         self.node.proceed(key)
-        if cgroup is None:
-            # In a cgroup of its own name, whose every trace is lost, a process that outlives its
-            # init is seen by the kernel alone: its root keeps the mount busy. There is no kernel.
-            self.node.fork(key)
+        self.node.fork(key)
         self.sim.settle()
         self.node.kill_shim(key)
         self.sim.settle()

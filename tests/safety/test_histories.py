@@ -144,6 +144,57 @@ def test_a_workload_of_which_only_its_mount_is_left_is_not_removed() -> None:
     assert simulation.verdicts()[key] is Verdict.UNKNOWN
 
 
+@pytest.mark.fault("I6", "shim killed, init alive")
+@pytest.mark.parametrize("cgroup", [b"/burst", None], ids=["elsewhere", "usual"])
+def test_whoever_outlived_an_init_whose_cgroup_nothing_names_is_not_removed(
+    cgroup: bytes | None,
+) -> None:
+    """That the init is dead is known; what it has forked may be in a cgroup of any name."""
+    node = Node()
+    simulation = Simulation(POLICIES, node)
+    key = KEYS[0]
+    node.create(key, cgroup=cgroup)
+    node.proceed(key)
+    node.proceed(key)
+    node.fork(key)
+    node.kill_shim(key)
+    node.lose_runc_state(key)
+    node.kill_init(key, alone=True)
+    node.lose_file(key, Entries.CONFIG)
+    simulation.relist()
+    simulation.wait(30 * 86400.0)
+    assert (simulation.harm, simulation.cleaned) == ([], [])
+    assert node.truth(key) is Truth.ALIVE
+    expected = Verdict.ORPHANED if cgroup is None else Verdict.UNKNOWN
+    assert simulation.verdicts()[key] is expected
+
+
+@pytest.mark.parametrize(
+    ("state", "config"),
+    [(True, True), (True, False), (False, True)],
+    ids=["both", "state", "config"],
+)
+def test_the_dead_whose_cgroup_is_still_named_are_removed_although_mounted(
+    state: bool, config: bool
+) -> None:
+    """Ordinary leftovers: one file that names the cgroup is enough to see that nobody is there."""
+    node = Node()
+    simulation = Simulation(POLICIES, node)
+    key = KEYS[0]
+    node.create(key, cgroup=b"/burst")
+    node.proceed(key)
+    node.proceed(key)
+    node.crash(key)
+    if not state:
+        node.lose_runc_state(key)
+    if not config:
+        node.lose_file(key, Entries.CONFIG)
+    assert node.bundles[key].mounts
+    simulation.relist()
+    simulation.wait(600.0)
+    assert simulation.cleaned == [key]
+
+
 @pytest.mark.fault("a cgroup made by another driver than config.json asks")
 @pytest.mark.parametrize(
     ("path", "lost"),
