@@ -369,8 +369,10 @@ class NodeMachine(RuleBasedStateMachine):
         return bool(bundle.mounts and not (bundle.files & Entries.CONFIG or bundle.runc_state))
 
     def somebody_may_be_its(self, key: BundleKey) -> bool:
-        """Processes in the cgroup it names count, and in one of its name if none is known."""
+        """A shim of its name counts, whoever is in the cgroup it names, else in one of its name."""
         bundle = self.node.bundles[key]
+        if any(shim.key == key for shim in self.node.shims.values()):
+            return True  # a pod's, perhaps, that was started for an earlier task of this name
         if self.node.in_cgroup(bundle.cgroup_path):
             return True
         asks = bundle.files & Entries.CONFIG and bundle.asked_path == bundle.cgroup_path

@@ -124,6 +124,26 @@ def test_a_dead_sandbox_whose_shim_is_started_again_for_a_member_is_not_removed(
     assert simulation.verdicts()[pod] is Verdict.STOPPED
 
 
+@pytest.mark.fault("I6", "shared pod shim with a dead member")
+def test_a_dead_task_whose_name_a_living_pods_shim_bears_goes_when_that_has_ended() -> None:
+    """It was started for an earlier task of that name, and does not tell that this is another."""
+    node = Node()
+    simulation = Simulation(POLICIES, node)
+    member, key = KEYS[0], KEYS[1]
+    node.start(key, b"pod")
+    node.start(member, b"pod")
+    node.stop(key)
+    node.delete(key)
+    node.start(key)
+    node.crash(key)
+    simulation.relist()
+    simulation.wait(600.0)
+    assert simulation.verdicts() == {member: Verdict.RUNNING, key: Verdict.STOPPED}
+    node.crash(member)
+    simulation.wait(600.0)
+    assert (simulation.harm, sorted(simulation.cleaned)) == ([], [member, key])
+
+
 @pytest.mark.fault("I6", "shim killed, init alive")
 def test_a_workload_of_which_only_its_mount_is_left_is_not_removed() -> None:
     """Its cgroup has a name of its own, and all files that would lead to its processes are lost."""
