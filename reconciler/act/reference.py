@@ -34,7 +34,10 @@ def metadata_lock(layout: Layout, *, owner: bool = False) -> Lock:
     lock = lock_holder(layout.metadata_lock, likely=(pid,) if pid else ())
     if not owner or lock.state is not LockState.FREE:
         return lock
-    return replace(lock, doubt=doubt_about_root(layout))
+    doubt = doubt_about_root(layout)
+    # That took its time, in which containerd may have come.
+    lock = lock_holder(layout.metadata_lock, likely=(pid,) if pid else ())
+    return replace(lock, doubt=doubt) if lock.state is LockState.FREE else lock
 
 
 class Reference(NamedTuple):

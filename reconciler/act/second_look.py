@@ -14,6 +14,7 @@ from reconciler.act.workplace import Workplace
 from reconciler.decide.decisions import Judgement, Verdict
 from reconciler.decide.obstacles import foreign_mount
 from reconciler.decide.verdicts import judge
+from reconciler.model.cgroups import CgroupSource
 from reconciler.model.evidence import Look, Mount, Node, weigh
 from reconciler.model.ids import BundleKey, is_identifier, show
 from reconciler.model.outcome import BlockReason
@@ -63,6 +64,8 @@ def look_again(
         raise NotLeftover("another object has its name", look)
     if around.mounts is None:
         raise Blocked(BlockReason.IO, key.id, "the mount table cannot be read")
+    if look.cgroup_source is not CgroupSource.RUNTIME:  # the cgroups of all others count
+        swept = place.sweep(whole=True)
     node = Node(swept, job.containerd)
     named = is_identifier(key.namespace) and is_identifier(key.id)
     young = place.clock.wall() - look.newest_mtime < job.manner.settle

@@ -68,6 +68,7 @@ class Workplace:
         self._commands = CommandLines()
         self._last_pid: int | None = None
         self._whole = Sweep()
+        self._cgroups_at = 0.0
         self._cgroups_until = 0.0
         self._sweep = Fresh(clock, self._pass)
         self._everybody = Fresh(clock, self._pass_for_shims)
@@ -76,12 +77,19 @@ class Workplace:
         self._afar: dict[bool, Surroundings] = {}
         self._elsewhere: dict[bytes, Fresh[tuple[Elsewhere, ...]]] = {}
 
-    def sweep(self, *, anew: bool = False) -> Sweep:
+    def sweep(self, *, anew: bool = False, whole: bool = False) -> Sweep:
         """Give a pass over /proc, a second old at most.
 
         What it says of cgroups may be older where very many make that expensive, so that it is not
-        all that a worker does: nobody moves into the cgroup of a dead bundle.
+        all that a worker does: nobody moves into the cgroup of a dead bundle. That is enough where
+        it is known which one that is.
+
+        Args:
+            anew: Make it now.
+            whole: Have what it says of cgroups as fresh as the rest.
         """
+        if whole and self.clock.monotonic() - self._cgroups_at > FRESH_SECONDS:
+            anew = True
         if anew:
             self._cgroups_until = 0.0
         return self._sweep.get(anew=anew)
@@ -93,9 +101,9 @@ class Workplace:
             return found.with_cgroups_of(self._whole) if found.answered else found
         tree = None if self._state is None else Layout(state=self._state).tasks
         self._whole = sweep(users=users, commands=self._commands, tree=tree)
-        ended = self.clock.monotonic()
-        kept = min((ended - begun) * CGROUPS_COST, CGROUPS_SECONDS)
-        self._cgroups_until = ended + kept if self._whole.answered else 0.0
+        kept = min((self.clock.monotonic() - begun) * CGROUPS_COST, CGROUPS_SECONDS)
+        self._cgroups_at = begun
+        self._cgroups_until = begun + kept if self._whole.answered else 0.0
         return self._whole
 
     def _pass_for_shims(self) -> Sweep:
@@ -106,7 +114,9 @@ class Workplace:
         """Give a pass that shows everybody who runs by now, but not in which cgroups.
 
         Another containerd may have started an id since a pass that is a moment old. If no pid was
-        given out since it began, nobody came, and it still shows all.
+        given out since it began, nobody came, and it still shows all. Who was there then and only
+        executes a shim's program since has no thread of it yet, each of which takes a pid: such a
+        one has opened nothing so far, and what is removed is removed as the object that was judged.
         """
         last = last_pid()
         return self._everybody.get(anew=anew or last is None or last != self._last_pid)

@@ -39,11 +39,24 @@ class Node(SystemClock):
         shims = (ShimProcess(BundleKey(b"ns", b"a"), len(self.asked)),)
         if not cgroups:
             return Sweep(True, shims=shims)
-        return Sweep(True, shims=shims, cgroup_paths=frozenset({b"/%d" % len(self.asked)}))
+        number = len(self.asked)
+        return Sweep(
+            True,
+            shims=shims,
+            cgroup_names=frozenset({b"%d" % number}),
+            cgroup_paths=frozenset({b"/%d" % number}),
+            unplaced=number,
+        )
 
-    def passes(self, *, anew: bool = False, after: float = 1.0) -> tuple[int, set[bytes]]:
+    def passes(
+        self, *, anew: bool = False, whole: bool = False, after: float = 1.0
+    ) -> tuple[int, set[bytes]]:
+        """Give the numbers of the passes that told of shims and of cgroups."""
         self.now += after
-        found = self.place.sweep(anew=anew)
+        found = self.place.sweep(anew=anew, whole=whole)
+        # All that is said of cgroups is of one pass.
+        assert found.cgroup_paths == {b"/%d" % found.unplaced}
+        assert found.cgroup_names == {b"%d" % found.unplaced}
         return found.shims[0].pid, set(found.cgroup_paths)
 
 
@@ -63,9 +76,24 @@ def test_what_is_dear_is_asked_less_often_while_shims_are_as_fresh_as_ever(
     assert seen == [(1, {b"/1"}), (2, {b"/1"}), (3, {b"/1"}), (4, {b"/4"})]
     node.took = 10.0
     assert node.passes(anew=True) == (5, {b"/5"})
-    seen = [node.passes(after=1.001) for _ in range(5)]
-    assert [pid for pid, _ in seen] == [6, 7, 8, 9, 10]
-    assert [paths for _, paths in seen] == [{b"/5"}] * 4 + [{b"/10"}]
+    # Five seconds from its beginning: it took longer than that.
+    assert node.passes(after=1.001) == (6, {b"/6"})
+    node.took = 2.0
+    assert node.passes(anew=True) == (7, {b"/7"})
+    seen = [node.passes(after=1.001) for _ in range(3)]
+    assert seen == [(8, {b"/7"}), (9, {b"/7"}), (10, {b"/10"})]
+
+
+def test_where_all_cgroups_count_they_are_as_fresh_as_shims(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = Node(monkeypatch)
+    node.took = 0.25
+    assert node.passes() == (1, {b"/1"})
+    assert node.passes(whole=True, after=0.5) == (1, {b"/1"})
+    assert node.passes(after=0.6) == (2, {b"/1"})
+    assert node.passes(whole=True, after=0.0) == (3, {b"/3"})
+    assert node.passes(whole=True, after=0.0) == (3, {b"/3"})
 
 
 def test_whoever_asks_for_everything_anew_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:

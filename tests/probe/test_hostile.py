@@ -138,7 +138,10 @@ CONTENTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=several(150), suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=several(150),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(contents=CONTENTS, state=STATES | json_texts)
 def test_no_content_raises(world: World, contents: dict[str, bytes], state: bytes) -> None:
     if not world.path().exists():

@@ -44,7 +44,7 @@ def make_all_kinds(world: World) -> None:
     world.path("alias").symlink_to(world.path("dead"))
 
 
-@settings(suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_looks_in_one_moment_agree_with_looks_alone(world: World, data: st.DataObject) -> None:
     if not world.path("dead").exists():

@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.model.cgroups import names_of
+from reconciler.model.cgroups import CgroupSource, NamedCgroup, find_hints, names_of
 from reconciler.model.evidence import Sweep
+from reconciler.model.ids import BundleKey
 from reconciler.probe import populated
 from reconciler.probe.populated import PopulatedCgroups
 from reconciler.probe.sweep import sweep
 from tests.probe.test_sweep import FakeProc
+from tests.support.lag import Stopwatch
 
 pytestmark = [pytest.mark.safety, pytest.mark.fault("megabytes of cgroup paths")]
 
@@ -125,6 +127,13 @@ def test_a_path_that_may_have_been_cut_off_is_not_told_whole(
 
 
 PART = st.text("a:-x", max_size=5).map(str.encode)
+NAMED = st.sampled_from(
+    [
+        NamedCgroup(),
+        NamedCgroup(CgroupSource.CONFIG, (b"/x/a",), False),
+        NamedCgroup(CgroupSource.RUNTIME, (b"/x/a",), True),
+    ]
+)
 PATHS = st.lists(
     st.lists(PART | PART.map(lambda part: part + b".scope"), max_size=4).map(
         lambda parts: b"/" + b"/".join(parts)
@@ -133,15 +142,52 @@ PATHS = st.lists(
 )
 
 
-@given(PATHS)
-def test_nobody_whom_a_path_may_concern_is_left_out(paths: list[bytes]) -> None:
+@given(PATHS, NAMED, st.sampled_from([5, 20, 1000]))
+def test_nobody_whom_a_path_may_concern_is_left_out(
+    paths: list[bytes], named: NamedCgroup, most: int
+) -> None:
     ids = frozenset({b"a", b"x", b"a-x"})
     told = PopulatedCgroups(None)
-    told._ids = ids
-    told._left = 20
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(populated, "_MOST_PATHS", most)
+        told.choose_among(ids)
     for path in paths:
         told.add(1, b"0::" + path + b"\n")
-    wanted = {id_ for path in paths for id_ in ids.intersection(names_of(path))}
-    assert told.names | {id_ for path in told.paths for id_ in names_of(path)} >= wanted
-    assert told.names <= wanted
-    assert sum(map(len, told.paths)) <= 20
+    for id_ in ids:
+        key = BundleKey(b"n", id_)
+        hinted = find_hints(key, named, frozenset(told.paths), ()) or id_ in told.names
+        assert hinted or not find_hints(key, named, frozenset(paths), ())
+    assert told.names <= {id_ for path in paths for id_ in ids.intersection(names_of(path))}
+    assert sum(map(len, told.paths)) <= most
+
+
+def test_scopes_count_by_the_names_that_they_may_stand_for(
+    monkeypatch: pytest.MonkeyPatch, tree: Path
+) -> None:
+    """A path of 85 bytes may stand for sixty names, and all of them are kept in the loop."""
+    most = 1 << 15
+    monkeypatch.setattr(populated, "_MOST_PATHS", most)
+    told = PopulatedCgroups(os.fsencode(tree))
+    for number in range(2 * most // 85):
+        told.add(1, b"0::/%s%d-a.scope\n" % (b"-" * 60, number))
+        assert sum(len(set(names_of(path))) for path in told.paths) <= most / 16
+    assert told.names == {b"a"}
+
+
+def test_what_names_nobody_is_passed_by_at_once() -> None:
+    """A part that may stand for sixty names costs about as much as one that does not."""
+    told = PopulatedCgroups(None)
+    told.choose_among(frozenset(b"%064x" % number for number in range(40)))
+    usual, dashed = (
+        [b"/%s/%d-x.scope" % (fill * 60, number) for number in range(2000)] for fill in (b"y", b"-")
+    )
+    costs = []
+    for paths in (usual, dashed):
+        tries = []
+        for _ in range(5):
+            watch = Stopwatch()
+            for path in paths:
+                told._named(path)
+            tries.append(watch.read())
+        costs.append(min(tries))
+    assert costs[1] < 3 * costs[0]

@@ -58,6 +58,7 @@ class Report:
         attempts: Places that were tried.
         killed: Workers killed.
         missed: How often a clean of each kind was over before its n-th such call.
+        skipped: Places that were not tried, as the trace was of a longer clean.
         left: What the last run left of bundles it should have removed.
         lost: Canaries and live tasks that are not as they were.
     """
@@ -66,6 +67,7 @@ class Report:
     attempts: int = 0
     killed: int = 0
     missed: dict[str, dict[str, int]] = field(default_factory=dict)
+    skipped: int = 0
     left: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
 
@@ -119,7 +121,8 @@ async def _kill_everywhere(work: Work, report: Report, plan: Plan) -> list[Bundl
     missed: Counter[str] = Counter()
     for call, number in places[plan.shard :: plan.of]:
         if missed[call] == MISSES:
-            continue  # the trace was of a longer clean than most
+            report.skipped += 1
+            continue
         bundle = await work.bundle(f"{work.kind}-{call}-{number}")
         bundles.append(bundle)
         report.attempts += 1

@@ -156,7 +156,10 @@ def change(tree: Tree, what: int, namespace: int, id_: int, number: int) -> None
 
 
 @pytest.mark.fault("I16", "I17")
-@settings(max_examples=several(30), suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=several(30),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     st.lists(
         st.tuples(
