@@ -1,13 +1,22 @@
 """What a worker keeps of its passes over /proc, and which of them ask for cgroups."""
 
+import os
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from typing_extensions import override
 
-from reconciler.act import workplace
+from reconciler.act import second_look, workplace
+from reconciler.act.channel import CleanJob, Manner
+from reconciler.act.second_look import NotLeftover
 from reconciler.act.workplace import Workplace
 from reconciler.clock import SystemClock
-from reconciler.model.evidence import ShimProcess, Sweep
+from reconciler.model.cgroups import CgroupSource
+from reconciler.model.evidence import Containerd, ShimProcess, Sweep
 from reconciler.model.ids import BundleKey
+from reconciler.model.layout import Layout
+from reconciler.probe.bundle import UNSEEN, Examination
 
 pytestmark = [pytest.mark.safety, pytest.mark.fault("megabytes of cgroup paths")]
 
@@ -121,3 +130,21 @@ def test_for_shims_alone_nobody_is_asked_for_cgroups(monkeypatch: pytest.MonkeyP
     node = Node(monkeypatch)
     assert node.place.sweep_for_shims(True).cgroup_paths == frozenset()
     assert node.asked == [False]
+
+
+@pytest.mark.parametrize("source", CgroupSource)
+def test_who_is_in_any_cgroup_is_asked_anew_unless_it_is_known_which_one_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: CgroupSource
+) -> None:
+    node = Node(monkeypatch)
+    node.took = 1.0
+    node.passes()
+    node.now += 1.001
+    look = replace(UNSEEN, cgroup_source=source)
+    monkeypatch.setattr(second_look, "examine", lambda *_: Examination(look))
+    layout = Layout(state=os.fsencode(tmp_path))
+    os.makedirs(layout.tasks)
+    job = CleanJob(BundleKey(b"ns", b"a"), look.identity, Containerd(), Manner(layout))
+    with pytest.raises(NotLeftover, match="unknown"):
+        second_look.look_again(node.place, job)
+    assert node.asked == [True, False] + [True] * (source is not CgroupSource.RUNTIME)
