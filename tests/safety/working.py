@@ -25,7 +25,15 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import Outcome, Result
 from tests.safety import straced
 from tests.safety.ground import REPOSITORY, Ground
-from tests.support.bundles import DOWN, Bundle, identify
+from tests.support.bundles import (
+    DOWN,
+    MARK,
+    Bundle,
+    identify,
+    new_mark,
+    remove_cgroups,
+    top_cgroup,
+)
 
 Kind = Literal["whole", "hooks", "hidden"]
 """A complete dead bundle, one with poststop hooks, or what a removal cut short has left of one."""
@@ -132,17 +140,22 @@ def in_shards(kind: type[Report], *options: str, of: int = 2) -> list[Report]:
     module = kind.__module__
     commands = [[sys.executable, "-m", module, "--shard", f"{n}/{of}", *options] for n in range(of)]
     with tempfile.TemporaryDirectory() as scratch:
-        said = _said_by(commands, {**os.environ, "TMPDIR": scratch})
+        said = _said_by(commands, scratch)
     for (out, err), command in zip(said, commands, strict=True):
         assert out, f"{command!r} said nothing:\n{err}"
         assert "Traceback" not in err, err
     return [msgspec.json.decode(out, type=kind) for out, _ in said]
 
 
-def _said_by(commands: list[list[str]], environment: dict[str, str]) -> list[tuple[str, str]]:
+def _said_by(commands: list[list[str]], scratch: str) -> list[tuple[str, str]]:
     """Run them at the same time, each to its end; or end them all, with whatever they started."""
     with ExitStack() as stack:
-        running = [stack.enter_context(_running(command, environment)) for command in commands]
+        running = []
+        for command in commands:
+            mark = new_mark()
+            environment = {**os.environ, "TMPDIR": scratch, MARK: mark}
+            stack.callback(remove_cgroups, top_cgroup(mark))
+            running.append(stack.enter_context(_running(command, environment)))
         return [one.communicate() for one in running]
 
 

@@ -26,6 +26,25 @@ from tests.support import mountns
 CGROUPS = Path("/sys/fs/cgroup")
 DOWN = Node(containerd=Containerd(ContainerdState.DOWN))
 LONG_AGO = time.time() - 3600.0
+MARK = "RECONCILER_TEST_MARK"
+"""Says what the cgroups of a process's only site are called by, for whoever may have to kill it."""
+
+
+def top_cgroup(mark: str) -> str:
+    """Name the cgroup above all those of a site."""
+    return f"reconciler-test-{mark}"
+
+
+def new_mark() -> str:
+    """Give a word that no other site on this machine has."""
+    return uuid.uuid4().hex[:12]
+
+
+def remove_cgroups(name: str) -> None:
+    """Remove a site's cgroups, in every hierarchy that has them."""
+    for hierarchy in CGROUPS.iterdir():
+        for parent, _, _ in os.walk(hierarchy / name, topdown=False):
+            os.rmdir(parent)
 
 
 def dead_pid() -> int:
@@ -81,7 +100,7 @@ class Site:
     """
 
     base: Path
-    cgroup: str = field(default_factory=lambda: f"reconciler-test-{uuid.uuid4().hex[:12]}")
+    cgroup: str = field(default_factory=lambda: top_cgroup(os.environ.get(MARK) or new_mark()))
     dead_pid: int = field(default_factory=dead_pid)
 
     def __post_init__(self) -> None:
@@ -153,10 +172,7 @@ class Site:
 
     def close(self) -> None:
         """Remove the cgroups; everything else ends with the mount namespace."""
-        for hierarchy in CGROUPS.iterdir():
-            top = hierarchy / self.cgroup
-            for parent, _, _ in os.walk(top, topdown=False):
-                os.rmdir(parent)
+        remove_cgroups(self.cgroup)
 
     def _paths(self, id_: str, namespace: str, *, cgroups: bool) -> Bundle:
         run = self.run
