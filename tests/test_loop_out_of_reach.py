@@ -158,7 +158,7 @@ async def test_a_look_of_others_does_not_undo_a_later_whole_one_of_ours(far: Far
         await far.clock.take(2.0)
         return seen
 
-    lookers.look = late  # type: ignore[method-assign]
+    lookers.look = late  # type: ignore[method-assign]  # answers late
     await far.run_for(5.0)
     assert far.verdict(STUCK) is Verdict.STOPPED
 

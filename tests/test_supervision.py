@@ -73,7 +73,7 @@ def rig_with(**parts: object) -> tuple[Rig, Supervisor, list[Fault]]:
     """Make a rig with other parts, and a supervisor whose reports can be read."""
     rig, faults = Rig(Policies(default=ENFORCE)), list[Fault]()
     watch = Supervisor(faults.append)
-    stages = replace(rig.stages, supervisor=watch, **parts)  # type: ignore[arg-type]
+    stages = replace(rig.stages, supervisor=watch, **parts)  # type: ignore[arg-type]  # doubles
     rig.loop = Loop(rig.engine, stages, relist=300.0)
     return rig, watch, faults
 

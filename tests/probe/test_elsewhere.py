@@ -120,7 +120,7 @@ def test_no_handle_left_is_no_answer(
     def refuse(*words: object, **options: object) -> int:
         if next(calls) == which:
             raise OSError(EMFILE, os.strerror(EMFILE))
-        return whole(*words, **options)  # type: ignore[arg-type]
+        return whole(*words, **options)  # type: ignore[arg-type]  # passed on
 
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(OSError, match="open files") as raised:

@@ -124,7 +124,7 @@ def test_a_worker_sees_what_was_left_out(tmp_path: Path) -> None:
         eyes = TreeEyes(layout)
         before = eyes.look(key)
         assert isinstance(before, Look)
-        eyes._around._reach.refresh(None, None)  # type: ignore[union-attr]
+        eyes._around._reach.refresh(None, None)  # type: ignore[union-attr]  # it is there
         partly = eyes.look(key)
         assert isinstance(partly, PartialLook)
         assert partly.look.created is Answer.YES, "init.pid says so"
