@@ -76,9 +76,9 @@ class _Ending:
                     groups, ours = self._prove(pinned)
                     freezer.thaw(groups, tally)
                     for pidfd in ours:
-                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                        self._killed += 1
-                        tally.add()
+                        if _kill(pidfd):
+                            self._killed += 1
+                            tally.add()
                     _wait(ours)
         except UnansweredError as error:
             raise self._blocked(str(error)) from error
@@ -177,6 +177,15 @@ class _Ending:
 
     def _blocked(self, why: str) -> Blocked:
         return Blocked(BlockReason.CGROUP, self._job.key.id, why)
+
+
+def _kill(pidfd: int) -> bool:
+    """Kill it; false if it was reaped first, as all of a pid namespace are with their init."""
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _wait(pidfds: list[int]) -> None:

@@ -189,6 +189,26 @@ def test_who_was_ended_is_told_although_the_rest_is_no_orphan_any_more(tmp_path:
                 assert "1 processes killed" in kill.detail
 
 
+@private_mounts
+def test_whoever_ends_by_himself_before_the_signal_is_ended_by_nobody(tmp_path: Path) -> None:
+    """With the init of a pid namespace all others end, too, between one signal and the next."""
+    with workshop(tmp_path) as (site, hand):
+        bundle = site.bundle()
+        with workload(*bundle.cgroups) as init, workload(*bundle.cgroups) as other:
+            name_init(bundle, init.pid)
+
+            def thaw(_: object, tally: Tally) -> None:
+                if init.poll() is None:
+                    init.kill()
+                    init.wait()
+
+            with mock.patch.object(freezer, "thaw", thaw):
+                outcome = end(hand, bundle)
+            assert outcome.result is Result.KILLED, outcome
+            assert step(outcome, "kill").mutations == 1
+            assert other.wait(5) == -signal.SIGKILL
+
+
 @pytest.mark.fault("I15", "init.pid of a reused PID")
 @private_mounts
 def test_a_reused_pid_is_nobodys_init(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -66,7 +67,8 @@ class Process:
         try:
             if not self.alive:
                 return
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it was reaped just now
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             ready, _, _ = select.select([pidfd], [], [], PATIENCE)
             assert ready, f"{self} {self.cmdline} did not die"
         finally:
