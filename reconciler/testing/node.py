@@ -89,8 +89,14 @@ class Node:
         ]
 
     def shim_of(self, bundle: Bundle) -> Process | None:
-        """The living shim that serves a bundle."""
-        return self.shims.get((bundle.key.namespace, bundle.group))
+        """The living shim that serves a bundle; one that came after its init does not have it."""
+        shim = self.shims.get((bundle.key.namespace, bundle.group))
+        return shim if shim is not None and _has(shim, bundle) else None
+
+    def may_have_shim(self, key: BundleKey) -> bool:
+        """Whether a shim lives that was started for its group, or for an earlier one so named."""
+        group = (key.namespace, self.bundles[key].group)
+        return group in self.shims or any(shim.key == key for shim in self.shims.values())
 
     def helpers_of(self, key: BundleKey) -> list[Process]:
         """The helpers at work on a bundle."""
@@ -314,8 +320,8 @@ class Node:
     def _take_over(self, *, sweeps: bool) -> None:
         self.tasks.clear()
         for bundle in list(self.bundles.values()):
-            reached = self.shim_of(bundle) is not None and Entries.ADDRESS in bundle.files
-            if reached:
+            shim = (bundle.key.namespace, bundle.group) in self.shims  # whoever answers, it asks
+            if shim and Entries.ADDRESS in bundle.files:
                 self.tasks.add(bundle.key)
             elif sweeps and self.truth(bundle.key) is Truth.DEAD:
                 self.remove(bundle.key)
@@ -373,6 +379,10 @@ class Node:
 
     def _tick(self) -> None:
         self.mono += TICK
+
+
+def _has(shim: Process, bundle: Bundle) -> bool:
+    return not bundle.init_pid or shim.started < bundle.init_started
 
 
 def _serves(shim: Process, bundle: Bundle) -> bool:

@@ -371,8 +371,8 @@ class NodeMachine(RuleBasedStateMachine):
     def somebody_may_be_its(self, key: BundleKey) -> bool:
         """A shim of its name counts, whoever is in the cgroup it names, else in one of its name."""
         bundle = self.node.bundles[key]
-        if any(shim.key == key for shim in self.node.shims.values()):
-            return True  # a pod's, perhaps, that was started for an earlier task of this name
+        if self.node.may_have_shim(key):
+            return True  # a pod's, perhaps, that was started for another task
         if self.node.in_cgroup(bundle.cgroup_path):
             return True
         asks = bundle.files & Entries.CONFIG and bundle.asked_path == bundle.cgroup_path

@@ -87,13 +87,8 @@ class OwnersMachine(NodeMachine):
 
     @override
     def must_live(self, key: BundleKey) -> bool:
-        return self.node.truth(key) is Truth.ALIVE and (self.is_served(key) or not self.kills)
-
-    def is_served(self, key: BundleKey) -> bool:
-        """A shim that its pod was given after the death of the last does not have the task."""
-        bundle = self.node.bundles[key]
-        shim = self.node.shim_of(bundle)
-        return shim is not None and (not bundle.init_pid or shim.started < bundle.init_started)
+        served = self.node.shim_of(self.node.bundles[key]) is not None
+        return self.node.truth(key) is Truth.ALIVE and (served or not self.kills)
 
     @override
     def may_stay_unknown(self, key: BundleKey) -> bool:

@@ -10,6 +10,7 @@ from reconciler.model.cgroups import usual_path
 from reconciler.model.outcome import Outcome, Result
 from reconciler.testing.node import Node
 from reconciler.testing.owners import kill_shims_elsewhere, start_elsewhere
+from reconciler.testing.parts import Truth
 from reconciler.testing.simulator import Simulation
 from tests.safety.machine import KEYS, POLICIES
 
@@ -91,3 +92,17 @@ def test_a_namesake_of_another_containerd_keeps_everybody_alive(orphaned: bool) 
 def test_by_place_alone_others_are_ended() -> None:
     assert a_guest_below(ByPlaceAlone).harm
     assert a_namesake(ByPlaceAlone, orphaned=True).harm
+
+
+def test_a_shim_that_its_pod_was_given_later_does_not_have_an_orphan() -> None:
+    """What the histories call a loss rests on it: its processes ended, nobody lives any more."""
+    node = Node()
+    node.start(ORPHAN, b"pod")
+    node.kill_shim(ORPHAN)
+    node.start(OTHER, b"pod")
+    orphan, other = node.bundles[ORPHAN], node.bundles[OTHER]
+    assert (node.shim_of(orphan), node.may_have_shim(ORPHAN)) == (None, True)
+    assert node.shim_of(other) is not None
+    assert node.truth(ORPHAN) is Truth.ALIVE
+    node.stop(ORPHAN)
+    assert node.truth(ORPHAN) is Truth.DEAD
