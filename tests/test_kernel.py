@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from reconciler import kernel
+from tests.support.handles import open_files
 from tests.support.mountns import MNT_DETACH, bind, private_mounts, tmpfs, umount
 from tests.support.opens import opened_of
 
@@ -21,10 +22,6 @@ def here(tmp_path: Path) -> Iterator[int]:
     fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     yield fd
     os.close(fd)
-
-
-def open_handles() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 def mount_id_by_proc(fd: int) -> int:
@@ -180,11 +177,11 @@ def test_rename_replaces_nothing(tmp_path: Path, here: int) -> None:
 def test_files_are_read_whole_or_to_the_limit(tmp_path: Path, here: int, size: int) -> None:
     content = os.urandom(size)
     (tmp_path / "file").write_bytes(content)
-    before = open_handles()
+    before = open_files()
     assert kernel.read_beneath(here, b"file", 1 << 20) == content
     assert kernel.read_beneath(here, b"file", 4096) == content[:4096]
     assert kernel.read_beneath(here, b"file", 1) == content[:1]
-    assert open_handles() == before
+    assert open_files() <= before
 
 
 def test_files_that_say_size_zero_are_read_all_the_same() -> None:
@@ -204,7 +201,7 @@ def test_only_regular_files_are_read(tmp_path: Path, here: int) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "socket"))
-    before = open_handles()
+    before = open_files()
     for name, number in [
         (b"fifo", errno.ENXIO),
         (b"socket", errno.ENXIO),
@@ -216,7 +213,7 @@ def test_only_regular_files_are_read(tmp_path: Path, here: int) -> None:
         with pytest.raises(OSError, match=os.strerror(number)) as caught:
             kernel.read_beneath(here, name, 100)
         assert caught.value.errno == number, name
-    assert open_handles() == before
+    assert open_files() <= before
 
 
 def test_a_fifo_is_not_opened_even_for_an_instant(tmp_path: Path, here: int) -> None:

@@ -15,6 +15,7 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.layout import TASKS, Layout
 from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind, Observation
 from reconciler.ports import Source, Watcher
+from tests.support.handles import open_files
 
 PATIENCE = 10.0
 
@@ -201,17 +202,6 @@ class Mirror:
             self.seen.pop(key, None)
         else:
             self.seen[key] = look
-
-
-def open_files() -> set[str]:
-    """List what this process has open, by target."""
-    found = set()
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
-        except FileNotFoundError:
-            continue  # the handle of this listing
-    return found
 
 
 def watches() -> int:

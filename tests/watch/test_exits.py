@@ -15,8 +15,9 @@ import pytest
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind
 from reconciler.watch.exits import ExitWatch
+from tests.support.handles import open_files
 from tests.support.mountns import in_private_mounts
-from tests.watch.support import Ear, open_files, running, turn, wake_ups
+from tests.watch.support import Ear, running, turn, wake_ups
 
 pytestmark = pytest.mark.kernel
 
@@ -292,7 +293,7 @@ async def test_cancelling_closes_everything(start: Start) -> None:
         for number, process in enumerate(some):
             watch.expect(BundleKey(b"ns", b"%d" % number), init=process.pid, shim=process.pid)
         assert len(open_files() - before) >= 11
-    assert open_files() == before
+    assert open_files() <= before
 
 
 async def test_a_forked_child_keeps_no_end_alive(start: Start) -> None:

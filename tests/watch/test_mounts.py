@@ -13,8 +13,9 @@ from reconciler.model.observations import Doubt, DoubtKind, HintKind
 from reconciler.probe.mounts import MountTable, TreeMounts, index
 from reconciler.watch.inotify import InotifyBackend
 from reconciler.watch.mounts import MountWatch, hear_mounts
+from tests.support.handles import open_files
 from tests.support.mountns import MNT_DETACH, bind, private_mounts, tmpfs, umount
-from tests.watch.support import Ear, Tree, open_files, running
+from tests.watch.support import Ear, Tree, running
 
 
 def mounting(test: Callable[[Tree], Awaitable[None]]) -> Callable[[Path], None]:
@@ -154,7 +155,7 @@ async def test_nothing_is_left_open(tree: Tree) -> None:
     before = open_files()
     async with running(watch, Ear()):
         pass
-    assert open_files() == before
+    assert open_files() <= before
 
 
 async def test_an_unreadable_table_is_a_doubt_and_not_a_crash(

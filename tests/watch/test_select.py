@@ -14,8 +14,9 @@ from reconciler.model.observations import Doubt, DoubtKind
 from reconciler.watch.backend import BackendError
 from reconciler.watch.handle import Inotify, exhausted
 from reconciler.watch.select import Choice, Watching
+from tests.support.handles import open_files
 from tests.support.mountns import in_private_mounts, leave_chroot
-from tests.watch.support import Ear, Tree, only_open, open_files, running, turn
+from tests.watch.support import Ear, Tree, only_open, running, turn
 
 pytestmark = pytest.mark.kernel
 
@@ -208,7 +209,7 @@ async def test_a_watcher_that_never_ran_can_be_closed(tree: Tree) -> None:
     watching = Watching(tree.layout)
     watching.follow(tree.listed())
     watching.close()
-    assert open_files() == before
+    assert open_files() <= before
 
 
 # ----------------------------------------------------------------- limits of the kernel itself
