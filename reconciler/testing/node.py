@@ -382,7 +382,8 @@ class Node:
 
 
 def _has(shim: Process, bundle: Bundle) -> bool:
-    return not bundle.init_pid or shim.started < bundle.init_started
+    has_init = bundle.init_pid and bundle.state_is_its  # another containerd's came when it came
+    return not has_init or shim.started < bundle.init_started
 
 
 def _serves(shim: Process, bundle: Bundle) -> bool:
