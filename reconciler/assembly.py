@@ -76,7 +76,7 @@ class Setup:
     waived: bool = False
     allow_disk: bool = False
     lazy_unmount: bool = False
-    namespaces: frozenset[bytes] = frozenset()
+    namespaces: frozenset[str] = frozenset()
     locks: bytes | None = None
     own_tree: bool = False
 
@@ -87,7 +87,7 @@ class NodeWitnesses(Witnesses):
     def __init__(self, setup: Setup, executor: Executor) -> None:
         self._setup = setup
         self._executor = executor
-        self._slow: frozenset[bytes] = frozenset()
+        self._slow: frozenset[str] = frozenset()
 
     @override
     async def sweep(self) -> Sweep:
@@ -95,7 +95,7 @@ class NodeWitnesses(Witnesses):
         return await self._executor.sweep()
 
     @override
-    async def containerd(self, about: Callable[[bytes], Sequence[BundleKey]]) -> Containerd:
+    async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
         """Ask containerd, unless the operator says that there is none."""
         layout, waived = self._setup.layout, self._setup.waived
         singles, read_lock = Singles(about, self._slow), self._executor.lock
@@ -139,7 +139,7 @@ class KillableEyes(FarLookers):
 
     @override
     async def look(
-        self, keys: Sequence[BundleKey], places: frozenset[bytes]
+        self, keys: Sequence[BundleKey], places: frozenset[str]
     ) -> Sequence[Look | None] | None:
         """Look in a worker."""
         look = partial(self._executor.look_far, keys, places=places)
@@ -311,7 +311,7 @@ def acts(policies: Policies) -> bool:
     return policies.default.enforce or any(rule.policy.enforce for rule in policies.rules)
 
 
-def _narrowed(eyes: Eyes, namespaces: frozenset[bytes]) -> Eyes:
+def _narrowed(eyes: Eyes, namespaces: frozenset[str]) -> Eyes:
     if not namespaces:
         return eyes
     return NarrowEyes(eyes, lambda key: key.namespace in namespaces)

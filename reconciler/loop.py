@@ -94,7 +94,7 @@ class Loop:
         self._remote = RemoteLooks(
             stages.far, stages.clock, self._errand, self._hear_of_far_look, self._want_look
         )
-        self._listings: dict[bytes | None, DoubtKind] = {}
+        self._listings: dict[str | None, DoubtKind] = {}
         self._errands = 0
         self._bell = anyio.Event()
         self._tasks: TaskGroup
@@ -280,7 +280,7 @@ class Loop:
         lives = look.init.state is InitState.ALIVE
         self._stages.exits.expect(key, init=look.init.pid if lives else None, shim=shim)
 
-    def _list(self, namespace: bytes | None, why: DoubtKind) -> None:
+    def _list(self, namespace: str | None, why: DoubtKind) -> None:
         stages = self._stages
         if namespace is None and why in (DoubtKind.START, DoubtKind.TIMER):
             self._errand(self._check_guards)

@@ -34,7 +34,7 @@ class NodeSource:
         clock: Clock,
         witnesses: Witnesses,
         *,
-        about: Callable[[bytes], Sequence[BundleKey]],
+        about: Callable[[str], Sequence[BundleKey]],
         check_guards: Callable[[], Awaitable[None]],
         answered: Callable[[float, Sweep, Containerd], None],
     ) -> None:

@@ -108,7 +108,7 @@ class FarLookers(Protocol):
     """Other processes that look where our own eyes may not, because they could hang there."""
 
     async def look(
-        self, keys: Sequence[BundleKey], places: frozenset[bytes]
+        self, keys: Sequence[BundleKey], places: frozenset[str]
     ) -> Sequence[Look | None] | None:
         """Look at these bundles, in time; None if there was no answer.
 
@@ -127,7 +127,7 @@ class Eyes(Protocol):
         """Who may look in our place, and sees no more than we do; None if nobody."""
         ...
 
-    def list(self, namespace: bytes | None = None) -> Listed:
+    def list(self, namespace: str | None = None) -> Listed:
         """List the state tree or one namespace of it."""
         ...
 
@@ -150,7 +150,7 @@ class Witnesses(Protocol):
         """Pass over /proc once."""
         ...
 
-    async def containerd(self, about: Callable[[bytes], Sequence[BundleKey]]) -> Containerd:
+    async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
         """Ask containerd, within a deadline; tell silence from proven absence.
 
         Args:

@@ -147,7 +147,7 @@ class _FarLookers(FarLookers):
 
     @override
     async def look(
-        self, keys: Sequence[BundleKey], places: frozenset[bytes]
+        self, keys: Sequence[BundleKey], places: frozenset[str]
     ) -> Sequence[Look | None] | None:
         return await _answer(self._watch, "looks", self._lookers.look(keys, places), lambda: None)
 
@@ -166,7 +166,7 @@ class SupervisedEyes(Eyes):
         return None if others is None else _Lookers(others, self._watch)
 
     @override
-    def list(self, namespace: bytes | None = None) -> Listed:
+    def list(self, namespace: str | None = None) -> Listed:
         with self._watch.part("listing"):
             return self._eyes.list(namespace)
         return Listed(answered=False, present=True, namespace=namespace)
@@ -196,7 +196,7 @@ class SupervisedWitnesses(Witnesses):
         )
 
     @override
-    async def containerd(self, about: Callable[[bytes], Sequence[BundleKey]]) -> Containerd:
+    async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
         return await self._answer(self._witnesses.containerd(about))
 
     @override

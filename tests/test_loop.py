@@ -73,7 +73,7 @@ async def test_what_may_not_be_seen_is_not_seen_by_others_either(rig: Rig) -> No
 
     def may_see(one: BundleKey) -> bool:
         rig.clock.now += 0.001  # or all of them are looked at before anybody can help
-        return one.namespace == b"ns"
+        return one.namespace == "ns"
 
     narrow = NarrowEyes(rig.eyes, may_see)
     rig.loop = Loop(rig.engine, replace(rig.loop._stages, eyes=narrow), relist=300.0)

@@ -34,7 +34,7 @@ class Replaced(FakeWitnesses):
     """containerd is started anew whenever it is asked for: each answer is another process's."""
 
     @override
-    async def containerd(self, about: Callable[[bytes], Sequence[BundleKey]]) -> Containerd:
+    async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
         return replace(await super().containerd(about), pid=self.asked)
 
 
@@ -79,7 +79,7 @@ class WithHidden(FakeEyes):
     hidden = Hidden(key("ns/.reconciler-9-ab"), Identity(1, 9, 1), 0.0, ours=True)
 
     @override
-    def list(self, namespace: bytes | None = None) -> Listed:
+    def list(self, namespace: str | None = None) -> Listed:
         return replace(super().list(namespace), hidden=(self.hidden,))
 
 

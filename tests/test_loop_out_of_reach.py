@@ -20,7 +20,7 @@ from tests.support.clock import VirtualClock
 from tests.support.fakes import FakeEyes
 from tests.support.rig import Rig
 
-FAR, OTHER = frozenset({b"/far"}), frozenset({b"/other"})
+FAR, OTHER = frozenset({"/far"}), frozenset({"/other"})
 STUCK, HEALTHY = key("ns/stuck"), key("ns/healthy")
 
 
@@ -28,7 +28,7 @@ STUCK, HEALTHY = key("ns/stuck"), key("ns/healthy")
 class ShortEyes(FakeEyes):
     """Eyes that do not reach everything that some looks need."""
 
-    missed: dict[BundleKey, frozenset[bytes]] = field(default_factory=dict)
+    missed: dict[BundleKey, frozenset[str]] = field(default_factory=dict)
 
     @override
     def look(self, key: BundleKey) -> Look | PartialLook | None:
@@ -46,13 +46,13 @@ class Others:
 
     eyes: FakeEyes
     clock: VirtualClock
-    hangs: set[frozenset[bytes]] = field(default_factory=set)
+    hangs: set[frozenset[str]] = field(default_factory=set)
     asked: list[tuple[float, tuple[BundleKey, ...]]] = field(default_factory=list)
-    at_work: dict[frozenset[bytes], int] = field(default_factory=dict)
+    at_work: dict[frozenset[str], int] = field(default_factory=dict)
     takes: float = 5.0
 
     async def look(
-        self, keys: Sequence[BundleKey], places: frozenset[bytes]
+        self, keys: Sequence[BundleKey], places: frozenset[str]
     ) -> Sequence[Look | None] | None:
         assert not self.at_work.get(places), "two look there at the same time"
         self.at_work[places] = 1
@@ -150,7 +150,7 @@ async def test_a_look_of_others_does_not_undo_a_later_whole_one_of_ours(far: Far
     far.others.hangs = {FAR}
     lookers = far.others
 
-    async def late(keys: Sequence[BundleKey], places: frozenset[bytes]) -> list[Look | None]:
+    async def late(keys: Sequence[BundleKey], places: frozenset[str]) -> list[Look | None]:
         seen = [far.eyes.tree.get(one) for one in keys]
         del far.missed[STUCK]
         far.eyes.tree[STUCK] = replace(dead(1), shim=Shim(ShimState.ALIVE))

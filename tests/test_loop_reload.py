@@ -84,7 +84,7 @@ class Reload:
 def make(policies: Policies, look: Look, *, names: Sequence[str] = NAMES) -> Rig:
     rig = Rig(policies)
     for number, name in enumerate(names, 1):
-        sandbox = structs.replace(look.labels, sandbox=key(name).id.decode())  # nobody tells more
+        sandbox = structs.replace(look.labels, sandbox=key(name).id)  # nobody tells more
         rig.eyes.tree[key(name)] = replace(look, identity=Identity(1, number, 1), labels=sandbox)
     rig.witnesses.takes, rig.hands.waits, rig.hands.takes = 0.7, 2.0, 1.0
     return rig
@@ -172,7 +172,7 @@ class WithHidden(FakeEyes):
     hidden = Hidden(key("ns/.reconciler-9-ab"), Identity(1, 9, 1), 0.0, ours=True)
 
     @override
-    def list(self, namespace: bytes | None = None) -> Listed:
+    def list(self, namespace: str | None = None) -> Listed:
         return replace(super().list(namespace), hidden=(self.hidden,))
 
 

@@ -16,14 +16,14 @@ from tests.support.fakes import FakeWitnesses
 from tests.support.rig import Rig
 
 UP = Containerd(ContainerdState.UP, pid=7)
-SLOW = replace(UP, unlisted=frozenset({b"ns"}), absent=frozenset({key()}))
+SLOW = replace(UP, unlisted=frozenset({"ns"}), absent=frozenset({key()}))
 
 
 class Slowly(FakeWitnesses):
     """Answers after a while, for which nobody has to wait."""
 
     @override
-    async def containerd(self, about: Callable[[bytes], Sequence[BundleKey]]) -> Containerd:
+    async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
         self.asked += 1
         self.clock.now += self.takes
         return self.node.containerd

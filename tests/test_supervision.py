@@ -266,10 +266,10 @@ class AskingWitnesses(FakeWitnesses):
     """containerd does not list: it is to be asked about single bundles."""
 
     @override
-    async def containerd(self, about: Callable[[bytes], Sequence[BundleKey]]) -> Containerd:
+    async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(anyio.lowlevel.checkpoint)
-            about(b"ns")
+            about("ns")
         return await super().containerd(about)
 
 

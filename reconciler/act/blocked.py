@@ -10,7 +10,7 @@ from typing import Final
 from typing_extensions import override
 
 from reconciler import kernel
-from reconciler.model.ids import show
+from reconciler.model.ids import escape
 from reconciler.model.outcome import BlockReason
 
 _REASONS: Final = {
@@ -35,13 +35,13 @@ class Blocked(Exception):  # noqa: N818 -- blocked is not failed
 
     Attributes:
         reason: The cause, out of a closed set.
-        path: What is in the way, relative to the handle the step was given.
+        path: What is in the way, relative to the handle the step was given; for people.
         detail: What the kernel said, for people.
         mutations: Mutating system calls that had succeeded before.
     """
 
     def __init__(
-        self, reason: BlockReason, path: bytes, detail: str = "", mutations: int = 0
+        self, reason: BlockReason, path: str, detail: str = "", mutations: int = 0
     ) -> None:
         super().__init__(reason, path, detail, mutations)
         self.reason = reason
@@ -52,21 +52,21 @@ class Blocked(Exception):  # noqa: N818 -- blocked is not failed
     @override
     def __str__(self) -> str:
         """Give one line: cause, path, detail."""
-        text = f"{self.reason.value}: {show(self.path)}"
+        text = f"{self.reason.value}: {self.path}"
         return f"{text} ({self.detail})" if self.detail else text
 
 
-def blocked_by(error: OSError, path: bytes, mutations: int = 0) -> Blocked:
+def blocked_by(error: OSError, path: str, mutations: int = 0) -> Blocked:
     """Turn what the kernel said into a reason; what there is no word for is an i/o error."""
     reason = _REASONS.get(error.errno or 0, BlockReason.IO)
     return Blocked(reason, path, error.strerror or str(error), mutations)
 
 
 def blocked_at(
-    dir_fd: int, name: bytes, error: OSError, path: bytes | None = None, mutations: int = 0
+    dir_fd: int, name: bytes, error: OSError, path: str | None = None, mutations: int = 0
 ) -> Blocked:
     """Do the same for a call about ``name`` in ``dir_fd``: EBUSY on a mount point is a mount."""
-    blocked = blocked_by(error, name if path is None else path, mutations)
+    blocked = blocked_by(error, escape(name) if path is None else path, mutations)
     if blocked.reason is BlockReason.BUSY and _is_mount_root(dir_fd, name):
         blocked.reason = BlockReason.FOREIGN_MOUNT
         blocked.detail = "something is mounted there"

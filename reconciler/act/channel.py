@@ -1,7 +1,7 @@
 """Channel: what the parent, the zygote and its children say to each other, and how it is framed.
 
 The parent decides and asks, a child judges again and does, the zygote only makes and ends
-children. A message is one MessagePack struct after its length; names travel as bytes. Everything a
+children. A message is one MessagePack struct after its length; names travel as text. Everything a
 child may do is a struct on this page, so the page is the whole privileged interface. Nothing here
 does I/O except :class:`Link`, the blocking end of the zygote and its children, and :class:`Slate`.
 
@@ -28,7 +28,7 @@ from reconciler.model.layout import Layout
 from reconciler.model.outcome import Outcome, Step
 from reconciler.probe.locks import Lock
 
-VERSION: Final = f"{__version__}/5"
+VERSION: Final = f"{__version__}/6"
 """Said first by every child. It differs if the program was replaced on disk while it ran."""
 
 MAX_MESSAGE: Final = 1 << 24
@@ -247,7 +247,7 @@ class Looks(msgspec.Struct, frozen=True, tag=True):
     """
 
     looks: tuple[Look | None, ...]
-    missed: dict[int, frozenset[bytes]] = {}
+    missed: dict[int, frozenset[str]] = {}
 
 
 class Locked(msgspec.Struct, frozen=True, tag=True):

@@ -78,7 +78,7 @@ class Executor:
         self._witness = anyio.CapacityLimiter(1)  # evidence does not queue behind cleanups
         self._lookers = anyio.CapacityLimiter(LOOKERS)
         self._far_lookers = anyio.CapacityLimiter(LOOKERS)
-        self._hung: dict[frozenset[bytes], Attempt] = {}
+        self._hung: dict[frozenset[str], Attempt] = {}
         self._clock = SystemClock()
         self._under_way: dict[BundleKey, Attempt] = {}
         self._all_done = anyio.Event()
@@ -193,7 +193,7 @@ class Executor:
         return None if looks is None else _joined(looks)
 
     async def look_far(
-        self, keys: Sequence[BundleKey], annotation_keys: frozenset[str], places: frozenset[bytes]
+        self, keys: Sequence[BundleKey], annotation_keys: frozenset[str], places: frozenset[str]
     ) -> Sequence[Look | None] | None:
         """Have a worker look at bundles where that may hang; None if it takes too long or dies.
 

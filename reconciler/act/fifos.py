@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from reconciler import kernel
 from reconciler.act.going import is_going
 from reconciler.act.record import Kept, Tally
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, escape, unescape
 
 if TYPE_CHECKING:
     from reconciler.ports import Clock
@@ -56,10 +56,10 @@ class FifoDirs:
         self._clock = clock
         self._until = 0.0
         self._fifos = b""
-        self._ids: dict[bytes, frozenset[bytes]] = {}
-        self._numbers: dict[bytes, list[bytes]] = {}
+        self._ids: dict[bytes, frozenset[str]] = {}
+        self._numbers: dict[str, list[bytes]] = {}
 
-    def of(self, fifos: bytes, id_: bytes) -> list[bytes]:
+    def of(self, fifos: bytes, id_: str) -> list[bytes]:
         """Give the directories below ``fifos`` that hold, or held a moment ago, FIFOs of an id.
 
         Raises:
@@ -102,8 +102,8 @@ def shares_id(tree: bytes, key: BundleKey) -> bool:
     """
     top = os.open(tree, _DIRECTORY)
     try:
-        others = [name for name in _names(top) if name != key.namespace]
-        paths = (name + b"/" + key.id for name in others)
+        others = [name for name in _names(top) if escape(name) != key.namespace]
+        paths = (name + b"/" + unescape(key.id) for name in others)
         return any(_is_there(top, path) and not is_going(top, path) for path in paths)
     finally:
         os.close(top)
@@ -156,7 +156,7 @@ def birth_of(bundle: int) -> float | None:
     return min(times, default=None)
 
 
-def remove_fifo_dir(fifos: bytes, number: bytes, id_: bytes, times: Times, tally: Tally) -> None:
+def remove_fifo_dir(fifos: bytes, number: bytes, id_: str, times: Times, tally: Tally) -> None:
     """Remove the FIFOs of an id in one directory, and the directory, which must be empty then.
 
     Raises:
@@ -196,14 +196,14 @@ def _unlink(directory: int, name: bytes, tally: Tally) -> None:
     tally.add()
 
 
-def _ids_in(top: int, number: bytes) -> frozenset[bytes]:
+def _ids_in(top: int, number: bytes) -> frozenset[str]:
     try:
         directory = kernel.open_beneath(top, number)
     except OSError:
         return frozenset()  # gone, or not a directory
     try:
         ends = (name.rpartition(b"-") for name in _names(directory))
-        return frozenset(id_ for id_, _, end in ends if id_ and end in _ENDS)
+        return frozenset(escape(id_) for id_, _, end in ends if id_ and end in _ENDS)
     finally:
         os.close(directory)
 
@@ -212,10 +212,10 @@ def _names(directory: int) -> list[bytes]:
     return [os.fsencode(name) for name in os.listdir(directory)]
 
 
-def _fifo_of(directory: int, name: bytes, id_: bytes) -> float | None:
+def _fifo_of(directory: int, name: bytes, id_: str) -> float | None:
     """Tell when a FIFO of the id was made, or later; None if this is none."""
     owner, _, end = name.rpartition(b"-")
-    if owner != id_ or end not in _ENDS:
+    if escape(owner) != id_ or end not in _ENDS:
         return None
     try:
         found = kernel.statx(directory, name)

@@ -14,6 +14,7 @@ from reconciler import kernel
 from reconciler.act.blocked import Blocked
 from reconciler.act.record import Tally
 from reconciler.decide.ownership import Group
+from reconciler.model.ids import unescape
 from reconciler.model.outcome import BlockReason
 
 _STATE: Final = b"freezer.state"
@@ -86,9 +87,9 @@ def _thaw(handle: int, tally: Tally, depth: int) -> None:
 
 
 def _open(group: Group) -> int:
-    mount = os.open(group.mount, _MOUNT)
+    mount = os.open(unescape(group.mount), _MOUNT)
     try:
-        return kernel.open_beneath(mount, group.path.lstrip(b"/"))
+        return kernel.open_beneath(mount, unescape(group.path.lstrip("/")))
     finally:
         os.close(mount)
 

@@ -15,12 +15,12 @@ from reconciler import kernel
 from reconciler.act.blocked import Blocked
 from reconciler.act.objects import ObjectId, check_object
 from reconciler.act.record import Kept, Tally
-from reconciler.model.ids import show
+from reconciler.model.ids import escape
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.process import read_whole
 
 _MOUNT: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-_SCOPE: Final = b".scope"
+_SCOPE: Final = ".scope"
 _PID_1: Final = b"/proc/1"
 _TRANSIENT: Final = b"/root/run/systemd/transient/"
 """Where systemd keeps units that were made by a call, as runc's scopes are (systemd.unit(5))."""
@@ -30,7 +30,7 @@ _DEPTH: Final = 64  # no real container nests its groups this deep
 
 
 def remove_group(
-    mount: bytes, path: bytes, id_: bytes, judged: ObjectId | None, tally: Tally
+    mount: bytes, path: bytes, id_: str, judged: ObjectId | None, tally: Tally
 ) -> bool:
     """Remove one container's group in one hierarchy, with the empty groups below it.
 
@@ -51,8 +51,8 @@ def remove_group(
         OSError: The kernel refused.
     """
     parts = [part for part in path.split(b"/") if part]
-    if not parts or not carries(parts[-1], id_):
-        raise Kept(f"cgroup {show(path)} does not carry the id")
+    if not parts or not carries(escape(parts[-1]), id_):
+        raise Kept(f"cgroup {escape(path)} does not carry the id")
     try:
         parent = _open_parent(mount, b"/".join(parts[:-1]) or b".")
     except FileNotFoundError:
@@ -63,23 +63,23 @@ def remove_group(
             found = kernel.statx(parent, parts[-1])
         except FileNotFoundError:
             return False
-        check_object(found, judged, f"cgroup {show(path)}")
+        check_object(found, judged, f"cgroup {escape(path)}")
         return _remove(parent, parts[-1], tally)
     finally:
         os.close(parent)
 
 
-def carries(name: bytes, id_: bytes) -> bool:
+def carries(name: str, id_: str) -> bool:
     """Tell whether a group's name is that of a container: the id, or systemd's scope of it."""
     scope = name.removesuffix(_SCOPE)
-    return name == id_ or (scope != name and (scope == id_ or scope.endswith(b"-" + id_)))
+    return name == id_ or (scope != name and (scope == id_ or scope.endswith("-" + id_)))
 
 
 def _open_parent(mount: bytes, path: bytes) -> int:
     top = os.open(mount, _MOUNT)
     try:
         if kernel.fs_type(top) not in {kernel.CGROUP_MAGIC, kernel.CGROUP2_MAGIC}:
-            raise Kept(f"{show(mount)} is no cgroup hierarchy")
+            raise Kept(f"{escape(mount)} is no cgroup hierarchy")
         return kernel.open_beneath(top, path)
     finally:
         os.close(top)
@@ -92,7 +92,7 @@ def _leave_to_systemd(parent: int, name: bytes) -> None:
     removed before that is never told of: the unit would stay for good, and runc, which is content
     with a unit of that name, would leave the next container of it in containerd's own group.
     """
-    if not name.endswith(_SCOPE):
+    if not escape(name).endswith(_SCOPE):
         return
     if read_whole(_PID_1 + b"/comm") != b"systemd\n":
         return
@@ -101,7 +101,7 @@ def _leave_to_systemd(parent: int, name: bytes) -> None:
         os.stat(_PID_1 + _TRANSIENT + name, follow_symlinks=False)
     except FileNotFoundError:
         return
-    raise Blocked(BlockReason.SCOPE, name, "if it stays: systemctl stop that scope")
+    raise Blocked(BlockReason.SCOPE, escape(name), "if it stays: systemctl stop that scope")
 
 
 def _remove(parent: int, name: bytes, tally: Tally) -> bool:
@@ -129,7 +129,7 @@ def _remove_below(parent: int, name: bytes, tally: Tally) -> None:
         paths = list(_below(group, b"", _DEPTH))
         for path in (b"", *paths):
             if _is_populated(group, path):
-                where = b"/".join((name, path)).rstrip(b"/")
+                where = escape(b"/".join((name, path)).rstrip(b"/"))
                 raise Blocked(BlockReason.CGROUP, where, "a process has appeared in it")
         for path in paths:
             with suppress(FileNotFoundError):  # another bundle's, which is removed just now

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from reconciler.act.channel import Stood
 from reconciler.model.evidence import Answer
-from reconciler.model.ids import show
+from reconciler.model.ids import escape
 from reconciler.model.observations import Guard, Refusal
 
 
@@ -74,7 +74,7 @@ def _namespaces(standing: Standing) -> Iterator[Refusal]:
     if Answer.YES not in (stood.same_mounts, stood.shared_tree):
         yield Refusal(
             Guard.MOUNT_NAMESPACE,
-            f"{_state(stood.same_mounts, 'mount', who)} and {show(standing.tree)} is not known "
+            f"{_state(stood.same_mounts, 'mount', who)} and {escape(standing.tree)} is not known "
             "to be in a shared peer group with it: a busy mount would be lost instead of refused; "
             "run in the host's mount namespace (no ProtectSystem=, PrivateTmp=, ... in the unit) "
             "or mount the tree with mountPropagation: Bidirectional",
@@ -88,7 +88,7 @@ def _state(answer: Answer, kind: str, who: str) -> str:
 
 
 def _state_root(standing: Standing) -> Iterator[Refusal]:
-    tree, fstype = show(standing.tree), standing.stood.fstype
+    tree, fstype = escape(standing.tree), standing.stood.fstype
     if fstype is None or fstype == "tmpfs" or (fstype and standing.allow_disk):
         return
     if not fstype:
@@ -127,5 +127,5 @@ def _instance(standing: Standing) -> Iterator[Refusal]:
         who = f"pid {standing.other}" if standing.other else "another process"
         yield Refusal(
             Guard.INSTANCE,
-            f"{who} already acts on {show(standing.tree)}; stop it, or only observe",
+            f"{who} already acts on {escape(standing.tree)}; stop it, or only observe",
         )

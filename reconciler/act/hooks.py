@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from reconciler.act.blocked import Blocked
 from reconciler.act.objects import ObjectId, find
 from reconciler.act.record import Kept, Tally
-from reconciler.model.ids import show
+from reconciler.model.ids import escape, unescape
 from reconciler.model.outcome import BlockReason
 
 _SAID: Final = 300  # bytes of what runc said
@@ -51,13 +51,13 @@ def belongs_to(path: bytes, *owners: int) -> bool:
     return True
 
 
-def refuse_strangers(root: bytes, id_: bytes) -> None:
+def refuse_strangers(root: bytes, id_: str) -> None:
     """Raise Blocked if others than root could have written a state, and the hooks in it.
 
     They would run as root.
     """
-    if not belongs_to(b"/".join((root, id_, b"state.json")), 0, os.geteuid()):
-        detail = f"others than root can write {show(root)}/{show(id_)}; its hooks are not run"
+    if not belongs_to(b"/".join((root, unescape(id_), b"state.json")), 0, os.geteuid()):
+        detail = f"others than root can write {escape(root)}/{id_}; its hooks are not run"
         raise Blocked(BlockReason.HOOKS, id_, detail)
 
 
@@ -74,7 +74,7 @@ class Call(NamedTuple):
 
     runc: str
     root: bytes
-    id: bytes
+    id: str
     state: ObjectId
     seconds: float
 
@@ -93,18 +93,18 @@ def run_hooks(call: Call, tally: Tally) -> str:
         Blocked: It is not installed, failed, or has not ended in time; or the state is another one
             than was judged.
     """
-    id_, state = call.id, b"/".join((call.root, call.id))
+    id_, state = call.id, call.root + b"/" + unescape(call.id)
     binary = _find(call.runc)
     if binary is None:
-        name = os.fsencode(call.runc)
+        name = escape(os.fsencode(call.runc))
         raise Blocked(BlockReason.HOOKS, name, "not found; poststop hooks need it")
     if find(state) != call.state:
         raise Blocked(BlockReason.CHANGED, id_, "runc's state is another one than was judged")
-    command = [os.fsencode(binary), b"--root", call.root, b"delete", b"--force", id_]
+    command = [os.fsencode(binary), b"--root", call.root, b"delete", b"--force", unescape(id_)]
     said = os.memfd_create("runc")
     try:
         code = _call(command, said, call.seconds)
-        words = show(os.pread(said, _SAID, 0).strip())
+        words = escape(os.pread(said, _SAID, 0).strip())
     finally:
         os.close(said)
     if code is None:

@@ -15,7 +15,7 @@ from reconciler import kernel
 from reconciler.act.going import is_going
 from reconciler.act.reference import works_in
 from reconciler.model.evidence import Answer, ShimProcess, Sweep
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
 
 _TREE: Final = b"/proc/%d/cwd/../.."
@@ -52,12 +52,12 @@ class Instances:
         """
         return self._ask(layout, key.id, key.namespace, even_going=even_going)
 
-    def user_of_id(self, layout: Layout, id_: bytes) -> str | None:
+    def user_of_id(self, layout: Layout, id_: str) -> str | None:
         """Say the same for an id, whatever the namespace."""
         return self._ask(layout, id_, None)
 
     def _ask(
-        self, layout: Layout, id_: bytes, namespace: bytes | None, *, even_going: bool = False
+        self, layout: Layout, id_: str, namespace: str | None, *, even_going: bool = False
     ) -> str | None:
         unanswered = "which shims run cannot be told"
         for number in range(_TRIES):
@@ -84,8 +84,8 @@ class Instances:
         self,
         layout: Layout,
         swept: Sweep,
-        id_: bytes,
-        namespace: bytes | None,
+        id_: str,
+        namespace: str | None,
         *,
         even_going: bool,
     ) -> int | None:
@@ -120,7 +120,7 @@ class _LostError(Exception):
         self.pid = pid
 
 
-def _named(swept: Sweep, id_: bytes, namespace: bytes | None) -> str | None:
+def _named(swept: Sweep, id_: str, namespace: str | None) -> str | None:
     """Say which process of a pass bears such a name, or may."""
     for key in (*swept.helpers, *(shim.key for shim in swept.shims)):
         if _is_of(key, id_, namespace):
@@ -131,7 +131,7 @@ def _named(swept: Sweep, id_: bytes, namespace: bytes | None) -> str | None:
     return None
 
 
-def _is_of(key: BundleKey, id_: bytes, namespace: bytes | None) -> bool:
+def _is_of(key: BundleKey, id_: str, namespace: str | None) -> bool:
     return key.id == id_ and namespace in {None, key.namespace}
 
 
@@ -163,12 +163,12 @@ def _object(path: bytes) -> _Object:
     return found.dev, found.ino
 
 
-def _keys(tree: bytes, id_: bytes) -> list[BundleKey]:
-    return [BundleKey(os.fsencode(namespace), id_) for namespace in os.listdir(tree)]
+def _keys(tree: bytes, id_: str) -> list[BundleKey]:
+    return [BundleKey(escape(namespace), id_) for namespace in os.listdir(tree)]
 
 
 def _has(tree: bytes, key: BundleKey, *, even_going: bool) -> bool:
-    path = b"/".join((tree, *key))
+    path = tree + b"/" + key.path
     try:
         kernel.statx(kernel.AT_FDCWD, path)
     except (FileNotFoundError, NotADirectoryError):

@@ -14,6 +14,7 @@ from reconciler.act.objects import NOTHING, ObjectId, find
 from reconciler.act.second_look import Seen
 from reconciler.act.sockets import hidden_path
 from reconciler.act.states import Owner, State, read_state
+from reconciler.model.ids import unescape
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def pin(job: CleanJob, seen: Seen, old: float, before: State | None = None) -> J
     sockets = _sockets(job, seen)
     names = [group.path for group in resources.cgroups]
     names += [path for socket in sockets for path in (socket, hidden_path(socket))]
-    names += [b"/".join((job.manner.layout.work, *key))]
+    names += [job.manner.layout.work + b"/" + key.path]
     found = {path: this for path in names if (this := find(path)) is not None}
     try:
         owner = Owner(job.manner.layout, key, job.identity, seen.look.newest_mtime, old)
@@ -67,7 +68,7 @@ def _sockets(job: CleanJob, seen: Seen) -> tuple[bytes, ...]:
     An abstract one (it begins with NUL) went with its shim.
     """
     shim, key, layout = seen.look.shim, job.key, job.manner.layout
-    named = shim.socket if shim.socket and shim.socket.startswith(b"/") else None
+    named = unescape(shim.socket) if shim.socket and shim.socket.startswith("/") else None
     own = layout.shim_socket(key.namespace, key.id)
     group = layout.shim_socket(key.namespace, shim.group) if shim.group else None
     return tuple(dict.fromkeys(path for path in (named, own, group) if path is not None))

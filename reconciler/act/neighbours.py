@@ -15,7 +15,7 @@ from reconciler.act.going import is_going
 from reconciler.act.record import Kept
 from reconciler.model.cgroups import names_of
 from reconciler.model.evidence import CgroupState
-from reconciler.model.ids import BundleKey, show
+from reconciler.model.ids import BundleKey, escape
 from reconciler.probe.bundle import examine
 from reconciler.probe.surroundings import Surroundings
 
@@ -36,9 +36,9 @@ class Neighbours:
         self._around = around
         self._key = key
         self._even_going = even_going
-        self._owners: dict[bytes, BundleKey | None] = {}
+        self._owners: dict[str, BundleKey | None] = {}
 
-    def owner(self, path: bytes) -> BundleKey | None:
+    def owner(self, path: str) -> BundleKey | None:
         """Name another bundle that a cgroup may belong to, or one above it; None if there is none.
 
         Args:
@@ -52,18 +52,18 @@ class Neighbours:
             self._owners[path] = next(claims, None)
         return self._owners[path]
 
-    def refuse(self, path: bytes) -> None:
+    def refuse(self, path: str) -> None:
         """Raise Kept if a cgroup may be another bundle's."""
         other = self.owner(path)
         if other is not None:
-            raise Kept(f"cgroup {show(path)} may be that of {other}")
+            raise Kept(f"cgroup {path} may be that of {other}")
 
-    def _candidates(self, path: bytes) -> Iterator[BundleKey]:
+    def _candidates(self, path: str) -> Iterator[BundleKey]:
         """Give the bundles that are there and whose id a part of the path may stand for."""
         ids = dict.fromkeys(names_of(path))
         tree = os.open(self._around.layout.tasks, _DIRECTORY)
         try:
-            for namespace in map(os.fsencode, os.listdir(tree)):
+            for namespace in map(escape, map(os.fsencode, os.listdir(tree))):
                 for id_ in ids:
                     other = BundleKey(namespace, id_)
                     if other != self._key and self._counts(tree, other):
@@ -74,21 +74,21 @@ class Neighbours:
     def _counts(self, tree: int, other: BundleKey) -> bool:
         if not _is_there(tree, other):
             return False
-        return self._even_going or not is_going(tree, b"/".join(other))
+        return self._even_going or not is_going(tree, other.path)
 
-    def _claims(self, other: BundleKey, path: bytes) -> bool:
+    def _claims(self, other: BundleKey, path: str) -> bool:
         found = examine(self._around, other)
         if found is None:
             return False
         if found.look.cgroup is CgroupState.NONE or not found.resources.tells_all_cgroups:
             return True
-        own = (b"/" + group.relative + b"/" for group in found.resources.cgroups)
-        return any((path + b"/").startswith(one) for one in own)
+        own = (f"/{escape(group.relative)}/" for group in found.resources.cgroups)
+        return any((path + "/").startswith(one) for one in own)
 
 
 def _is_there(tree: int, key: BundleKey) -> bool:
     try:
-        kernel.statx(tree, b"/".join(key))
+        kernel.statx(tree, key.path)
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True

@@ -16,7 +16,7 @@ from reconciler.act.groups import carries
 from reconciler.decide.ownership import Claim, Evidence, Group, Member, Record
 from reconciler.model.cgroups import CgroupSource
 from reconciler.model.evidence import CgroupState, InitState, ShimProcess
-from reconciler.model.ids import BundleKey, show
+from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.probe import process
 from reconciler.probe.bundle import Resources, examine
 from reconciler.probe.cgroups import resolve
@@ -45,13 +45,14 @@ def read_record(around: Surroundings, key: BundleKey, resources: Resources) -> R
     if told is None or around.cgroups is None:
         return Record(answered=False)
     inner = resolve(told.cgroup_path) if told.cgroup_path else ()
+    bundle = None if told.bundle is None else escape(told.bundle)
     if not (told.cgroup_dirs or inner):
-        return Record(told.bundle, told.pid, told.start)
+        return Record(bundle, told.pid, told.start)
     found = around.cgroups.look(key, told.cgroup_dirs, inner)
-    groups = frozenset(Group(one.mount, b"/" + one.relative) for one in found.dirs)
-    named = all(carries(group.path.rpartition(b"/")[2], key.id) for group in groups)
+    groups = frozenset(Group(escape(one.mount), "/" + escape(one.relative)) for one in found.dirs)
+    named = all(carries(group.path.rpartition("/")[2], key.id) for group in groups)
     answered = found.state is not CgroupState.NONE
-    return Record(told.bundle, told.pid, told.start, groups, named, answered)
+    return Record(bundle, told.pid, told.start, groups, named, answered)
 
 
 def members_of(groups: Iterable[Group]) -> Held:
@@ -85,8 +86,9 @@ def gather(
     held = members_of(record.groups)
     descent = _Descent(frozenset(shim.pid for shim in shims))
     pids = sorted(frozenset[int]().union(*held.values()))
+    paths = (around.layout.bundle(key), around.tree + b"/" + key.path)
     return Evidence(
-        bundles=frozenset({around.layout.bundle(key), b"/".join((around.tree, *key))}),
+        bundles=frozenset(map(escape, paths)),
         record=record,
         claims=tuple(claims(around, key)),
         elsewhere=elsewhere,
@@ -105,7 +107,7 @@ def claims(around: Surroundings, key: BundleKey) -> Iterator[Claim]:
         if found is None:
             continue
         look = found.look
-        own = frozenset(b"/" + group.relative for group in found.resources.cgroups)
+        own = frozenset("/" + escape(group.relative) for group in found.resources.cgroups)
         # Of one that is mounted and of which nothing names the cgroup, members may be anywhere.
         lost = look.cgroup_source is CgroupSource.NONE and bool(look.mounts)
         unasked = look.cgroup is CgroupState.NONE or not found.resources.tells_all_cgroups
@@ -120,10 +122,10 @@ def _others(tree: bytes, key: BundleKey) -> Iterator[BundleKey]:
             with suppress(NotADirectoryError, FileNotFoundError):
                 handle = kernel.open_beneath(top, namespace)
                 try:
-                    names = [os.fsencode(name) for name in os.listdir(handle)]
+                    names = [escape(os.fsencode(name)) for name in os.listdir(handle)]
                 finally:
                     os.close(handle)
-                yield from (one for one in (BundleKey(namespace, id_) for id_ in names)
+                yield from (one for one in (BundleKey(escape(namespace), id_) for id_ in names)
                             if one != key)  # fmt: skip
     finally:
         os.close(top)
@@ -131,9 +133,9 @@ def _others(tree: bytes, key: BundleKey) -> Iterator[BundleKey]:
 
 def _pids_below(group: Group) -> Iterator[int]:
     """Give the pids in a group and in all below it."""
-    waiting, left = [group.path.lstrip(b"/")], MOST_GROUPS
+    waiting, left = [unescape(group.path.lstrip("/"))], MOST_GROUPS
     members = 0
-    mount = os.open(group.mount, _DIRECTORY)
+    mount = os.open(unescape(group.mount), _DIRECTORY)
     try:
         while waiting:
             path = waiting.pop()
@@ -143,9 +145,9 @@ def _pids_below(group: Group) -> Iterator[int]:
                 yield pid
             waiting += _below(mount, path)
             if left < len(waiting) or members > MOST_MEMBERS:
-                raise UnansweredError(f"too much lives in cgroup {show(group.path)}")
+                raise UnansweredError(f"too much lives in cgroup {group.path}")
     except OSError as error:
-        raise UnansweredError(f"cgroup {show(group.path)}: {error.strerror}") from error
+        raise UnansweredError(f"cgroup {group.path}: {error.strerror}") from error
     finally:
         os.close(mount)
 
@@ -159,7 +161,7 @@ def _pids(mount: int, path: bytes) -> list[int]:
         raise
     pids = [int(line) for line in data.split()]
     if 0 in pids:
-        raise UnansweredError(f"cgroup {show(path)} holds somebody of another pid namespace")
+        raise UnansweredError(f"cgroup {escape(path)} holds somebody of another pid namespace")
     return pids
 
 

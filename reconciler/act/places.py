@@ -19,7 +19,7 @@ from reconciler.act.objects import ObjectId, check_object, object_of
 from reconciler.act.record import Kept, Tally
 from reconciler.act.removal import remove_tree
 from reconciler.act.states import Owner, State, read_state
-from reconciler.model.ids import BundleKey, show
+from reconciler.model.ids import BundleKey, escape, unescape
 
 _ROOT: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _HANDLE: Final = os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -39,8 +39,8 @@ def remove_place(
         FileNotFoundError: There is no such directory.
         OSError: It could not even be looked at.
     """
-    with _opened(root, key.namespace) as parent:
-        _Place(parent, tally, stop).remove(key.id, judged, show(key.id))
+    with _opened(root, unescape(key.namespace)) as parent:
+        _Place(parent, tally, stop).remove(unescape(key.id), judged, key.id)
 
 
 def remove_state(
@@ -55,15 +55,15 @@ def remove_state(
         OSError: It could not even be looked at.
     """
     base, _, namespace = root.rpartition(b"/")
-    id_ = owner.key.id
-    hidden, what = _HIDDEN + id_, f"runc's state of {show(id_)}"
+    id_, what = unescape(owner.key.id), f"runc's state of {owner.key.id}"
+    hidden = _HIDDEN + id_
     with _opened(base, namespace) as parent:
         place = _Place(parent, tally, stop)
         begun = read_state(root, owner, hidden)
         if begun is not None and begun.doubt:
             place.rename(hidden, id_)
         elif begun is not None:
-            place.remove(hidden, begun.id, show(hidden))
+            place.remove(hidden, begun.id, escape(hidden))
         found = kernel.statx(parent, id_)
         if judged is not None and judged.doubt:
             raise Kept(f"{what} is kept: {judged.doubt}")

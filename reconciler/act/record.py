@@ -13,6 +13,7 @@ from typing import Final
 from reconciler.act.blocked import Blocked, blocked_by
 from reconciler.act.channel import Progress
 from reconciler.clock import SystemClock
+from reconciler.model.ids import escape
 from reconciler.model.outcome import BlockReason, Step, StepResult
 
 _ENDS: Final = frozenset(
@@ -85,7 +86,7 @@ class Record:
 
     def _do(self, name: str, action: Callable[[Tally], str], *, core: bool) -> None:
         if self._stop():
-            raise Blocked(BlockReason.STOPPED, name.encode(), "told to stop")
+            raise Blocked(BlockReason.STOPPED, name, "told to stop")
         self._note(Progress(name, tuple(self.steps)))
         start = self._clock.monotonic()
         tally = Tally()
@@ -110,7 +111,7 @@ def _judge(
         tally.add(blocked.mutations)
         return _weigh(blocked, core=core)
     except OSError as error:
-        name = error.filename if isinstance(error.filename, bytes) else b""
+        name = escape(error.filename) if isinstance(error.filename, bytes) else ""
         return _weigh(blocked_by(error, name), core=core)
     done = tally.mutations or tally.others
     return (StepResult.DONE if done else StepResult.NOTHING), detail, None

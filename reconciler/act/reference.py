@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from reconciler import kernel
 from reconciler.model.evidence import Answer, ShimProcess
+from reconciler.model.ids import escape
 from reconciler.model.layout import TASKS, Layout
 from reconciler.probe.locks import Lock, LockState, lock_holder
 from reconciler.probe.namespaces import peer_pid
@@ -58,11 +59,12 @@ def references(layout: Layout, shims: Iterable[ShimProcess]) -> Iterator[Referen
     if pid is not None:
         yield Reference(pid, f"containerd (pid {pid})" if pid else "containerd (not seen here)")
     unsure: list[Reference] = []
+    given = {"", escape(layout.address)}
     for shim in shims:
         match works_in(layout, shim):
             case Answer.YES:
                 yield Reference(shim.pid, f"a shim (pid {shim.pid})")
-            case Answer.NONE if shim.address in {b"", layout.address} and _is_at_home(shim.pid):
+            case Answer.NONE if shim.address in given and _is_at_home(shim.pid):
                 unsure.append(Reference(shim.pid, f"a shim (pid {shim.pid})"))
     yield from unsure
     yield Reference(1, "pid 1")
@@ -92,7 +94,7 @@ def works_in(layout: Layout, shim: ShimProcess) -> Answer:
     if here is not None and (here.dev, here.ino) == (there.dev, there.ino):
         return Answer.YES
     # One whose bundle was removed under it has a path that ends otherwise: it may be ours.
-    is_bundle = path.endswith(b"/".join((b"", TASKS, *shim.key)))
+    is_bundle = path.endswith(b"/".join((b"", TASKS, shim.key.path)))
     return Answer.NO if is_bundle else Answer.NONE
 
 

@@ -17,7 +17,7 @@ from reconciler import kernel
 from reconciler.act.blocked import Blocked, blocked_at
 from reconciler.act.walk import Walk, check_identity
 from reconciler.model.hidden import hidden_name
-from reconciler.model.ids import Identity, show
+from reconciler.model.ids import Identity, escape, unescape
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +98,9 @@ def hide(parent_fd: int, name: bytes, expected: Identity) -> bytes | None:
         Blocked: It is not the object that was judged; that one keeps, or has got back, its name.
     """
     _refuse_path(name)
-    hidden = hidden_name(expected.ino, os.urandom(8))
+    hidden = unescape(hidden_name(expected.ino, os.urandom(8)))
     try:
-        check_identity(kernel.statx(parent_fd, name), expected, name)
+        check_identity(kernel.statx(parent_fd, name), expected, escape(name))
         kernel.renameat2(parent_fd, name, parent_fd, hidden)
     except FileNotFoundError:
         return None
@@ -108,7 +108,7 @@ def hide(parent_fd: int, name: bytes, expected: Identity) -> bytes | None:
         raise blocked_at(parent_fd, name, error) from None
     try:
         # Between the look and the rename the id may have been removed and created again.
-        check_identity(kernel.statx(parent_fd, hidden), expected, name)
+        check_identity(kernel.statx(parent_fd, hidden), expected, escape(name))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -123,13 +123,13 @@ def _put_back(parent_fd: int, hidden: bytes, name: bytes, why: Blocked) -> Block
     try:
         kernel.renameat2(parent_fd, hidden, parent_fd, name)
     except OSError as error:
-        detail = f"{why.detail}; it is now {show(hidden)}: {error.strerror}"
-        return Blocked(why.reason, name, detail, 1)
-    return Blocked(why.reason, name, f"{why.detail}; renamed back", 2)
+        detail = f"{why.detail}; it is now {escape(hidden)}: {error.strerror}"
+        return Blocked(why.reason, escape(name), detail, 1)
+    return Blocked(why.reason, escape(name), f"{why.detail}; renamed back", 2)
 
 
 def _refuse_path(name: bytes) -> None:
     """A path here is a mistake of ours and must not reach the kernel."""
     if name in {b"", b".", b".."} or b"/" in name:
-        msg = f"one name is needed, not {show(name)!r}"
+        msg = f"one name is needed, not {escape(name)!r}"
         raise ValueError(msg)

@@ -20,7 +20,7 @@ from reconciler.act.sockets import hidden_path, is_there, remove_socket
 from reconciler.act.states import Owner
 from reconciler.act.workplace import Workplace
 from reconciler.model.evidence import Entries
-from reconciler.model.ids import show
+from reconciler.model.ids import escape, unescape
 
 
 class Residue:
@@ -59,13 +59,13 @@ class Residue:
                 other = self._place.instances.user(self._layout, self._key)
                 if other is not None:
                     raise Kept(other)  # noqa: TRY301 -- said as all other reasons are
-                neighbours.refuse(b"/" + group.relative)
+                neighbours.refuse("/" + escape(group.relative))
                 judged = self._judged.objects.get(group.path)
                 remove_group(group.mount, group.relative, self._key.id, judged, tally)
             except Kept as reason:
                 kept.append(str(reason))
             except OSError as error:
-                kept.append(f"{show(group.path)}: {error.strerror}")
+                kept.append(f"{escape(group.path)}: {error.strerror}")
         if kept:
             raise Kept("; ".join(dict.fromkeys(kept)))
         return f"{tally.mutations} cgroups" if tally.mutations else ""
@@ -73,8 +73,8 @@ class Residue:
     def remove_runc_state(self, tally: Tally) -> str:
         """Remove the runtime's directory for it, if its content was shown to be the bundle's."""
         root = self._resources.runc_root
-        if root.rpartition(b"/")[2] != self._key.namespace:
-            raise Kept(f"runc's root {show(root)} is not the namespace's")
+        if root.rpartition(b"/")[2] != unescape(self._key.namespace):
+            raise Kept(f"runc's root {escape(root)} is not the namespace's")
         owner = Owner(self._layout, self._key, self._identity)
         remove_state(root, owner, self._judged.state, tally, self._place.stop)
         return ""
@@ -87,7 +87,7 @@ class Residue:
                 continue
             other = self._other_user(path)
             if other is not None:
-                kept.append(f"{show(other)} names the same socket")
+                kept.append(f"{other} names the same socket")
                 continue
             try:
                 judged = self._judged.allowed(path, hidden_path(path))
@@ -98,7 +98,7 @@ class Residue:
             raise Kept("; ".join(kept))
         return ""
 
-    def _other_user(self, path: bytes) -> bytes | None:
+    def _other_user(self, path: bytes) -> str | None:
         """Give another bundle that names the socket; a container that is in no pod shares none."""
         look = self._look
         is_alone = (
@@ -127,13 +127,13 @@ class Residue:
             try:
                 remove_fifo_dir(fifos, number, key.id, times, tally)
             except Kept as reason:
-                kept.append(f"FIFOs in {show(number)}: {reason}")
+                kept.append(f"FIFOs in {escape(number)}: {reason}")
         if kept:
             raise Kept("; ".join(kept))
         return ""
 
     def remove_work_dir(self, tally: Tally) -> str:
         """Remove its directory in containerd's persistent tree."""
-        judged = self._judged.objects.get(b"/".join((self._layout.work, *self._key)))
+        judged = self._judged.objects.get(self._layout.work + b"/" + self._key.path)
         remove_place(self._layout.work, self._key, judged, tally, self._place.stop)
         return ""

@@ -16,7 +16,7 @@ from reconciler.decide.obstacles import foreign_mount
 from reconciler.decide.verdicts import judge
 from reconciler.model.cgroups import CgroupSource
 from reconciler.model.evidence import Look, Mount, Node, weigh
-from reconciler.model.ids import BundleKey, is_identifier, show
+from reconciler.model.ids import BundleKey, escape, is_identifier
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.bundle import Resources, examine
 from reconciler.probe.points import MountPoints
@@ -95,7 +95,7 @@ def refuse_elsewhere(place: Workplace, around: Surroundings, key: BundleKey) -> 
     Raises:
         Blocked: For the first one, with a process of that namespace.
     """
-    bundle = b"/".join(key)
+    bundle = key.path
     if around.mounts is None:
         raise Blocked(BlockReason.IO, key.id, "the mount table cannot be read")
     try:
@@ -107,7 +107,7 @@ def refuse_elsewhere(place: Workplace, around: Surroundings, key: BundleKey) -> 
             continue
         if not around.mounts.shows_outside(*one[2:]):
             detail = f"a {one.fstype} is mounted there in the mount namespace of pid {one.pid}"
-            path = one.path[len(bundle) + 1 :] or b"."
+            path = escape(one.path[len(bundle) + 1 :]) or "."
             raise Blocked(BlockReason.FOREIGN_MOUNT, path, detail)
 
 
@@ -128,5 +128,6 @@ def refuse_mounts(points: MountPoints, bundle: int, key: BundleKey) -> None:
     except OSError as error:
         raise blocked_by(error, key.id) from None
     for one in found:
-        detail = f"a {show(one.fstype)} is still mounted there"
-        raise Blocked(BlockReason.FOREIGN_MOUNT, one.point[len(path) + 1 :] or b".", detail)
+        detail = f"a {escape(one.fstype)} is still mounted there"
+        where = escape(one.point[len(path) + 1 :]) or "."
+        raise Blocked(BlockReason.FOREIGN_MOUNT, where, detail)

@@ -13,7 +13,7 @@ from typing import Final
 from reconciler import kernel
 from reconciler.act.objects import ObjectId, object_of
 from reconciler.act.record import Kept, Tally
-from reconciler.model.ids import show
+from reconciler.model.ids import escape
 
 _DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _HIDDEN: Final = b".reconciler-"
@@ -62,7 +62,7 @@ def remove_socket(sockets: bytes, path: bytes, judged: frozenset[ObjectId], tall
     """
     directory, _, name = path.rpartition(b"/")
     if directory != sockets or not name or name in {b".", b".."}:
-        raise Kept(f"socket {show(path)} is not in {show(sockets)}")
+        raise Kept(f"socket {escape(path)} is not in {escape(sockets)}")
     try:
         parent = os.open(sockets, _DIRECTORY)
     except FileNotFoundError:
@@ -89,7 +89,7 @@ class _Removal:
             found = kernel.statx(self._parent, self._name)
         except FileNotFoundError:
             return finished
-        what = show(self._name)
+        what = escape(self._name)
         if not stat.S_ISSOCK(found.mode):
             raise Kept(f"{what} is not a socket")
         if object_of(found) not in self._judged:
@@ -112,7 +112,7 @@ class _Removal:
             is_dead = stat.S_ISSOCK(found.mode) and not _is_alive(self._parent, self._hidden)
             if not is_dead or object_of(found) not in self._judged:
                 self._rename(self._hidden, self._name)
-                raise Kept(f"somebody has begun to use {show(self._name)}")
+                raise Kept(f"somebody has begun to use {escape(self._name)}")
             os.unlink(self._hidden, dir_fd=self._parent)
         except FileNotFoundError:
             return False  # whoever removes another bundle that named it was faster

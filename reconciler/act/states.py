@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from reconciler import kernel
 from reconciler.act.objects import ObjectId, object_of
-from reconciler.model.ids import BundleKey, Identity, show
+from reconciler.model.ids import BundleKey, Identity, escape, unescape
 from reconciler.model.layout import Layout
 from reconciler.probe import documents
 
@@ -84,7 +84,7 @@ def read_state(root: bytes, owner: Owner, name: bytes = b"") -> State | None:
     try:
         top = os.open(base, _ROOT)
         try:
-            handle = kernel.open_beneath(top, namespace + b"/" + (name or owner.key.id))
+            handle = kernel.open_beneath(top, namespace + b"/" + (name or unescape(owner.key.id)))
         finally:
             os.close(top)
     except (FileNotFoundError, NotADirectoryError):
@@ -118,9 +118,9 @@ def _read(handle: int, owner: Owner, *, is_default: bool, is_hidden: bool) -> St
 
 
 def _doubt_runc(state: documents.RuncState, owner: Owner) -> str:
-    id_ = state.id.encode("utf-8", "replace")
+    id_ = escape(state.id.encode("utf-8", "replace"))
     if id_ != owner.key.id:
-        return f"it is that of {show(id_)}"
+        return f"it is that of {id_}"
     return _doubt_path(state.bundle, owner)
 
 
@@ -128,7 +128,7 @@ def _doubt_path(named: str, owner: Owner) -> str:
     path = documents.to_path(named)
     if path is None:
         return "it names no bundle"
-    return "" if owner.is_at(path) else f"it is that of {show(path)}"
+    return "" if owner.is_at(path) else f"it is that of {escape(path)}"
 
 
 def _strange(handle: int) -> str:
@@ -138,9 +138,9 @@ def _strange(handle: int) -> str:
     for entry in os.listdir(handle):
         name = os.fsencode(entry)
         if name not in _FILES and not name.startswith(b"state-"):
-            return f"{show(name)} in it is not runc's"
+            return f"{escape(name)} in it is not runc's"
         if stat.S_ISDIR(os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode):
-            return f"{show(name)} in it is a directory"
+            return f"{escape(name)} in it is a directory"
     return ""
 
 

@@ -35,10 +35,11 @@ from reconciler.act.walk import check_identity
 from reconciler.act.workplace import Workplace
 from reconciler.decide.obstacles import ROOTFS
 from reconciler.model.hidden import parse_hidden
-from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.ids import BundleKey, Identity, unescape
 from reconciler.model.layout import Layout
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
 
+_ROOTFS: Final = unescape(ROOTFS)
 _TREE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -62,7 +63,7 @@ def finish(place: Workplace, job: FinishJob) -> Outcome:
         refuse_elsewhere(place, place.around(layout, place.sweep()), job.key)
         namespace = open_namespace(job.manner.layout, job.key)
         try:
-            return _remove(namespace, job.key.id, job.identity, tally, place.stop)
+            return _remove(namespace, unescape(job.key.id), job.identity, tally, place.stop)
         finally:
             os.close(namespace)
 
@@ -79,7 +80,7 @@ def open_namespace(layout: Layout, key: BundleKey) -> int:
     try:
         tree = os.open(layout.tasks, _TREE)
         try:
-            return kernel.open_beneath(tree, key.namespace)
+            return kernel.open_beneath(tree, unescape(key.namespace))
         finally:
             os.close(tree)
     except FileNotFoundError:
@@ -185,7 +186,7 @@ class _Cleanup:
         seen = self._seen = look_again(self._place, job)
         try:
             self._namespace = open_namespace(job.manner.layout, job.key)
-            self._bundle = kernel.open_beneath(self._namespace, job.key.id)
+            self._bundle = kernel.open_beneath(self._namespace, unescape(job.key.id))
         except FileNotFoundError:
             raise NotLeftover("it is gone", None) from None
         except OSError as error:
@@ -209,7 +210,8 @@ class _Cleanup:
         """
         key = self._job.key
         try:
-            check_identity(kernel.statx(self._namespace, key.id), self._job.identity, key.id)
+            found = kernel.statx(self._namespace, unescape(key.id))
+            check_identity(found, self._job.identity, key.id)
         except FileNotFoundError:
             raise NotLeftover("it went away while it was cleaned", None) from None
         except OSError as error:
@@ -243,10 +245,10 @@ class _Cleanup:
         judged = frozenset(mount.mount_id for mount in self._now.look.mounts)
         lazy = self._job.manner.lazy_unmount
         try:
-            done = unmount_stack(self._bundle, ROOTFS, judged, lazy=lazy)
+            done = unmount_stack(self._bundle, _ROOTFS, judged, lazy=lazy)
         except Blocked as blocked:
             if blocked.reason is BlockReason.BUSY:
-                self.holders = holders(self._bundle, ROOTFS)
+                self.holders = holders(self._bundle, _ROOTFS)
             raise
         tally.add(done.layers)
         return f"{done.detached} detached while busy" if done.detached else ""
@@ -254,12 +256,12 @@ class _Cleanup:
     def _remove_rootfs(self, tally: Tally) -> str:
         """Look at the mount table itself once more: what is left below must not be ours to lose."""
         refuse_mounts(self._place.points, self._bundle, self._job.key)
-        tally.add(remove_mount_point(self._bundle, ROOTFS))
+        tally.add(remove_mount_point(self._bundle, _ROOTFS))
         return ""
 
     def _remove_bundle(self, tally: Tally) -> str:
         job = self._job
-        hidden = hide(self._namespace, job.key.id, job.identity)
+        hidden = hide(self._namespace, unescape(job.key.id), job.identity)
         if hidden is None:
             return ""
         tally.add()
@@ -270,6 +272,6 @@ def _remove(
     namespace: int, name: bytes, identity: Identity, tally: Tally, stop: Callable[[], bool]
 ) -> str:
     """Remove what has been hidden; a rootfs that has come back goes by rmdir alone."""
-    removed = remove_tree(namespace, name, identity, stop, frozenset({ROOTFS}))
+    removed = remove_tree(namespace, name, identity, stop, frozenset({_ROOTFS}))
     tally.add(removed.entries)
     return f"{removed.bytes} bytes freed" if removed.entries else ""

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from reconciler import kernel
 from reconciler.act.blocked import Blocked, blocked_by
-from reconciler.model.ids import show
+from reconciler.model.ids import escape
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.mounts import MOUNTINFO, parse
 from reconciler.probe.process import MOST_MOUNTS, read_whole
@@ -39,7 +39,7 @@ class _Place(NamedTuple):
 
     parent: int
     name: bytes
-    path: bytes
+    path: str
 
 
 def unmount_stack(
@@ -71,9 +71,9 @@ def unmount_stack(
     except FileNotFoundError:
         return Unmounted()
     except OSError as error:
-        raise blocked_by(error, path) from None
+        raise blocked_by(error, escape(path)) from None
     try:
-        return _take_off(_Place(parent, name, path), judged, lazy=lazy, bound=bound)
+        return _take_off(_Place(parent, name, escape(path)), judged, lazy=lazy, bound=bound)
     finally:
         os.close(parent)
 
@@ -82,7 +82,7 @@ def _open_parent(bundle_fd: int, path: bytes) -> tuple[int, bytes]:
     """Open the directory that holds the mount point, and no mount; give its handle and the name."""
     above, _, name = path.rpartition(b"/")
     if name in {b"", b".", b".."}:
-        msg = f"not the path of a mount point: {show(path)!r}"
+        msg = f"not the path of a mount point: {escape(path)!r}"
         raise ValueError(msg)
     if not above:
         return os.dup(bundle_fd), name
@@ -166,9 +166,9 @@ def _refuse_nested(place: _Place, top: int) -> None:
     try:
         entries = list(parse(read_whole(MOUNTINFO, most=MOST_MOUNTS)))
     except OSError as error:
-        raise blocked_by(error, MOUNTINFO) from None
+        raise blocked_by(error, escape(MOUNTINFO)) from None
     point = next((entry.point for entry in entries if entry.mount_id == top), b"")
     for entry in entries:
         if entry.parent_id == top:
-            path = place.path + entry.point[len(point) :]
+            path = place.path + escape(entry.point[len(point) :])
             raise Blocked(BlockReason.FOREIGN_MOUNT, path, "mounted below")

@@ -12,7 +12,7 @@ from typing import Final
 from reconciler import kernel
 from reconciler.act.going import is_going
 from reconciler.clock import SystemClock
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.probe import documents
 from reconciler.probe.door import parse_address
 
@@ -28,11 +28,11 @@ class SocketUsers:
     def __init__(self, clock: SystemClock) -> None:
         self._clock = clock
         self._tree = b""
-        self._namespace = b""
-        self._users: dict[bytes, set[bytes]] = {}
+        self._namespace = ""
+        self._users: dict[bytes, set[str]] = {}
         self._until = 0.0
 
-    def others(self, tree: bytes, key: BundleKey, socket: bytes) -> bytes | None:
+    def others(self, tree: bytes, key: BundleKey, socket: bytes) -> str | None:
         """Give the id of another bundle of the namespace that names the socket and stays, if any.
 
         Raises:
@@ -40,7 +40,7 @@ class SocketUsers:
         """
         top = os.open(tree, _DIRECTORY)
         try:
-            namespace = kernel.open_beneath(top, key.namespace)
+            namespace = kernel.open_beneath(top, unescape(key.namespace))
         finally:
             os.close(top)
         try:
@@ -51,7 +51,7 @@ class SocketUsers:
         finally:
             os.close(namespace)
 
-    def _refresh(self, tree: bytes, name: bytes, namespace: int) -> None:
+    def _refresh(self, tree: bytes, name: str, namespace: int) -> None:
         now = self._clock.monotonic()
         if (tree, name) == (self._tree, self._namespace) and now < self._until:
             return
@@ -60,7 +60,7 @@ class SocketUsers:
             id_ = os.fsencode(entry)
             socket = None if id_.startswith(b".") else _named_socket(namespace, id_)
             if socket is not None:
-                self._users.setdefault(socket, set()).add(id_)
+                self._users.setdefault(socket, set()).add(escape(id_))
         self._tree, self._namespace = tree, name
         took = self._clock.monotonic() - now
         self._until = now + max(_FRESH_SECONDS, took * _SHARE)
@@ -80,9 +80,10 @@ def _named_socket(namespace: int, id_: bytes) -> bytes | None:
     return None
 
 
-def _stays(namespace: int, id_: bytes) -> bool:
+def _stays(namespace: int, id_: str) -> bool:
+    name = unescape(id_)
     try:
-        kernel.statx(namespace, id_)
+        kernel.statx(namespace, name)
     except FileNotFoundError:
         return False
-    return not is_going(namespace, id_)
+    return not is_going(namespace, name)

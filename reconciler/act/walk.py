@@ -18,7 +18,7 @@ from typing import Final
 
 from reconciler import kernel
 from reconciler.act.blocked import Blocked, blocked_at, blocked_by
-from reconciler.model.ids import Identity
+from reconciler.model.ids import Identity, escape
 from reconciler.model.outcome import BlockReason
 
 _BATCH: Final = 4096  # names held at a time, however many a directory has
@@ -110,7 +110,7 @@ class Walk:
             return
         except NotADirectoryError:
             if not self._frames:
-                raise Blocked(BlockReason.CHANGED, name, "not a directory") from None
+                raise Blocked(BlockReason.CHANGED, escape(name), "not a directory") from None
             self._unlink(dir_fd, name)  # it was a directory when it was listed
             return
         except OSError as error:
@@ -195,7 +195,7 @@ class Walk:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise blocked_by(error, name, self.entries) from None
+            raise blocked_by(error, escape(name), self.entries) from None
         self._compare(seen, expected)
         return True
 
@@ -205,9 +205,9 @@ class Walk:
         if self._stop():
             raise Blocked(BlockReason.STOPPED, self._path(name), "told to stop", self.entries)
 
-    def _path(self, name: bytes = b"") -> bytes:
+    def _path(self, name: bytes = b"") -> str:
         names = [frame.name for frame in self._frames]
-        return b"/".join([*names, name] if name else names)
+        return escape(b"/".join([*names, name] if name else names))
 
     def _look(self, fd: int) -> kernel.Stat:
         try:
@@ -254,7 +254,7 @@ class Walk:
         self._frames[index].fd = fd
 
 
-def check_identity(seen: kernel.Stat, expected: Identity, path: bytes) -> None:
+def check_identity(seen: kernel.Stat, expected: Identity, path: str) -> None:
     """Raise Blocked unless this is the object that was judged."""
     if identity_of(seen) == expected:
         return

@@ -16,6 +16,7 @@ from reconciler.act.record import Note
 from reconciler.act.users import SocketUsers
 from reconciler.clock import SystemClock
 from reconciler.model.evidence import Look, PartialLook, Sweep
+from reconciler.model.ids import unescape
 from reconciler.model.layout import Layout
 from reconciler.probe.bundle import look_at
 from reconciler.probe.commands import CommandLines
@@ -157,7 +158,7 @@ class Workplace:
             self._afar[job.near] = around
         around.refresh()
         looks: list[Look | None] = []
-        missed: dict[int, frozenset[bytes]] = {}
+        missed: dict[int, frozenset[str]] = {}
         with around.handles:
             for number, key in enumerate(job.keys):
                 look = look_at(around, key, job.annotation_keys)
@@ -181,7 +182,7 @@ class _Node:
         self._until = 0.0
 
     def get(self, layout: Layout, swept: Sweep) -> Surroundings:
-        addresses = tuple(sorted({shim.address for shim in swept.shims if shim.address}))
+        addresses = tuple(sorted({unescape(shim.address) for shim in swept.shims if shim.address}))
         now = self._clock.monotonic()
         around = self._around
         if around is None or (around.layout, around.addresses) != (layout, addresses):

@@ -19,7 +19,7 @@ from reconciler.decide.verdicts import RULES
 from reconciler.decide.views import BundleView
 from reconciler.model.cgroups import CgroupSource, usual_path
 from reconciler.model.evidence import ENTRY_NAMES, CgroupState, Entries, Look
-from reconciler.model.ids import show
+from reconciler.model.ids import escape
 from reconciler.model.layout import Layout
 from reconciler.telemetry import shapes, words
 
@@ -61,7 +61,7 @@ def grounds(  # noqa: PLR0913 - all that is told
     young: bool,
     containerd: str = "",
     why_policy: str = "",
-    hints: Sequence[bytes] = (),
+    hints: Sequence[str] = (),
     unplaced: int = 0,
 ) -> Grounds:
     """Gather everything about one bundle.
@@ -143,8 +143,8 @@ def _evidence(
     look, facts = view.look, view.facts
     shim = f"pid {look.shim.pid}" if look.shim.pid is not None else ""
     wedged = shapes.WEDGED if view.wedged else ""
-    socket = "" if look.shim.socket is None else show(look.shim.socket)
-    group = "" if look.shim.group is None else f"started for {show(look.shim.group)}"
+    socket = look.shim.socket or ""
+    group = "" if look.shim.group is None else f"started for {look.shim.group}"
     init = "" if look.init.pid is None else f"pid {look.init.pid}"
     yield _piece("object", look.kind.value, _object(look))
     yield _piece("name", "identifier" if facts.identifier else "not containerd's")
@@ -157,7 +157,7 @@ def _evidence(
     yield _piece("containerd", facts.task.value, containerd)
     yield _list("files", _entries(look))
     yield _list("missing", shapes.missing(look))
-    mounts = [f"{show(mount.path) or '.'} ({mount.fstype})" for mount in look.mounts]
+    mounts = [f"{mount.path or '.'} ({mount.fstype})" for mount in look.mounts]
     yield _list("mounts", mounts)
     yield _piece("age", words.age(view.age_seconds), "since its last sign of life")
     size = words.size(look.size_bytes, exact=look.size_exact)
@@ -170,18 +170,18 @@ def _evidence(
     yield _piece("attempts", tried, view.cause if view.attempts else "")
 
 
-def _cgroup(view: BundleView, hints: Sequence[bytes], unplaced: int) -> Iterator[str]:
+def _cgroup(view: BundleView, hints: Sequence[str], unplaced: int) -> Iterator[str]:
     """Say which path counts: the one its files name, or where somebody lives that may be its."""
     look = view.look
     if look.cgroup_source is not CgroupSource.NONE:
         paths = look.cgroup_paths or (usual_path(view.key),)
-        yield f"{', '.join(map(show, paths[:_SHOWN]))} by {look.cgroup_source.value}"
+        yield f"{', '.join(paths[:_SHOWN])} by {look.cgroup_source.value}"
     elif look.cgroup is CgroupState.UNNAMED:
         yield "no file names it"
         if look.mounts and view.facts.cgroup is CgroupState.NONE:
             yield "whoever uses what is mounted may be in one of any name"
     for path in hints[:_SHOWN]:
-        yield f"whoever lives in {show(path)} may be its"
+        yield f"whoever lives in {path} may be its"
     if len(hints) > _SHOWN:
         yield f"and {len(hints) - _SHOWN} more"
     if unplaced and view.facts.cgroup is CgroupState.NONE:
@@ -198,7 +198,7 @@ def _list(evidence: str, names: Sequence[str]) -> Piece:
 
 def _line(text: str) -> str:
     """Keep what a file said on one printable line."""
-    return text if text.isprintable() else show(text.encode("utf-8", "surrogateescape"))
+    return text if text.isprintable() else escape(text.encode("utf-8", "surrogateescape"))
 
 
 def _object(look: Look) -> str:
@@ -208,7 +208,7 @@ def _object(look: Look) -> str:
 
 
 def _entries(look: Look) -> list[str]:
-    names = [show(name) for name, entry in ENTRY_NAMES.items() if entry in look.entries]
+    names = [name for name, entry in ENTRY_NAMES.items() if entry in look.entries]
     return [*names, "others"] if Entries.OTHER in look.entries else names
 
 

@@ -12,7 +12,7 @@ from reconciler.decide.decisions import Verdict
 from reconciler.decide.views import BundleView
 from reconciler.errors import NoWorkerError, ReconcilerError, RefusedError
 from reconciler.model.evidence import CgroupState
-from reconciler.model.ids import show
+from reconciler.model.ids import escape
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Listed, Refusal, is_transient
 from reconciler.probe.checks import ProblemKind, check_tree
@@ -50,7 +50,7 @@ def check_guards(refused: tuple[Refusal, ...]) -> None:
 def check_listing(listed: Listed, layout: Layout) -> None:
     """Raise if the state tree could not be listed after all."""
     if not listed.answered:
-        raise RefusedError(f"cannot list {show(layout.tasks)}", "run as root")
+        raise RefusedError(f"cannot list {escape(layout.tasks)}", "run as root")
 
 
 def complain_of_silence(found: Found, output: Output) -> None:
@@ -83,10 +83,10 @@ def _has_no_cgroup(view: BundleView) -> bool:
     return view.judgement.verdict is Verdict.UNKNOWN and facts.cgroup is CgroupState.NONE
 
 
-def complain_of_absence(asked: frozenset[bytes], found: Found, output: Output) -> None:
+def complain_of_absence(asked: frozenset[str], found: Found, output: Output) -> None:
     """Say which of the namespaces that were asked for hold nothing: it may be a typing error."""
     there = {view.key.namespace for view in found.views} | {
         one.key.namespace for one in found.hidden
     }
     for name in sorted(asked - there):
-        output.say(f"there is no bundle in namespace {show(name)}")
+        output.say(f"there is no bundle in namespace {name}")

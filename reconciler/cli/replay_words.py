@@ -13,7 +13,6 @@ import msgspec
 from reconciler.cli.table import Cell, Column, Table
 from reconciler.journal.compare import Differing, Fate
 from reconciler.journal.told import Told, span
-from reconciler.model.ids import show
 
 
 class Lists:
@@ -77,7 +76,7 @@ def _change(fate: Fate) -> str:
 
 def changed(fate: Fate) -> Differing:
     """Put a fate into the shape of a difference."""
-    namespace, name = show(fate.key.namespace), show(fate.key.id)
+    namespace, name = fate.key.namespace, fate.key.id
 
     def told(at: float | None) -> Told | None:
         return None if at is None else Told(round(at, 6), namespace, name, "clean", _change(fate))

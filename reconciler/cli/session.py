@@ -23,7 +23,7 @@ from reconciler.decide.policy import Policies
 from reconciler.journal.recorder import Options, recording
 from reconciler.journal.snapshot import Snapshot
 from reconciler.model.evidence import PartialLook
-from reconciler.model.ids import BundleKey, show
+from reconciler.model.ids import BundleKey, escape
 from reconciler.model.observations import Listed, Stamp
 from reconciler.ports import Clock, Listener, Recorder, Stages
 from reconciler.probe.narrow import NarrowEyes
@@ -68,7 +68,7 @@ def look_at(setup: Setup, choose: Callable[[Listed], BundleKey]) -> tuple[Bundle
             key = choose(eyes.list())
             seen = eyes.look(key)
             look = seen.look if isinstance(seen, PartialLook) else seen
-            sandbox = look.labels.sandbox.encode() if look is not None else b""
+            sandbox = "" if look is None else escape(look.labels.sandbox.encode())
             wanted = {key, BundleKey(key.namespace, sandbox)}
             stages = replace(session.stages, eyes=NarrowEyes(eyes, wanted.__contains__))
             return key, await look_once(stages, setup.policies)
@@ -114,7 +114,7 @@ class Foreground:
 
 def watch(setup: Setup, output: Output, how: Foreground) -> int:
     """Watch in the foreground until told to end; returns the exit code."""
-    heading = Heading(how.title, show(setup.layout.state), setup.policies.default.enforce)
+    heading = Heading(how.title, escape(setup.layout.state), setup.policies.default.enforce)
 
     async def work() -> Ended:
         with _supervised(output) as watch:

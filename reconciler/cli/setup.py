@@ -14,8 +14,9 @@ import click
 
 from reconciler.assembly import Setup, setup_from
 from reconciler.cli.options import Globals
+from reconciler.cli.values import name
 from reconciler.errors import UsageError
-from reconciler.model.ids import printable, unshow
+from reconciler.model.ids import printable
 from reconciler.settings.load import COMMAND_LINE, Flag, Loaded, load
 from reconciler.settings.problems import SettingsError
 from reconciler.settings.schema import Mode
@@ -68,7 +69,7 @@ def make_setup(
     policies = setup.policies
     if changes.once:
         policies = replace(policies, brakes=replace(policies.brakes, max_per_minute=None))
-    namespaces = frozenset(unshow(name) for name in said.namespace)
+    namespaces = frozenset(map(name, said.namespace))
     return replace(setup, policies=policies, waived=without_containerd, namespaces=namespaces)
 
 

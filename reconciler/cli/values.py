@@ -2,7 +2,7 @@
 
 import click
 
-from reconciler.model.ids import BundleKey, unshow
+from reconciler.model.ids import BundleKey, escape, unescape
 
 
 def duration(_ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -29,15 +29,20 @@ def size(_ctx: click.Context, param: click.Parameter, value: str | None) -> int 
         raise click.BadParameter(str(error), param=param) from None
 
 
+def name(text: str) -> str:
+    """Turn a name as it was typed into the one that is shown."""
+    return escape(unescape(text))
+
+
 def bundle_key(text: str, namespaces: tuple[str, ...]) -> BundleKey:
     """Turn ``NS/ID``, or ``ID`` where one namespace was named, into a key.
 
     Raises:
         click.BadParameter: It is neither.
     """
-    namespace, slash, name = text.partition("/")
+    namespace, slash, id_ = text.partition("/")
     if not slash and len(namespaces) == 1:
-        namespace, name = namespaces[0], text
-    if not namespace or not name or "/" in name:
+        namespace, id_ = namespaces[0], text
+    if not namespace or not id_ or "/" in id_:
         raise click.BadParameter(f"{text!r} is not NAMESPACE/ID", param_hint="bundle")
-    return BundleKey(unshow(namespace), unshow(name))
+    return BundleKey(name(namespace), name(id_))

@@ -17,7 +17,7 @@ from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from h2.exceptions import H2Error
 
-from reconciler.model.ids import show
+from reconciler.model.ids import escape
 from reconciler.probe import reach
 
 Reply = TypeVar("Reply", bound=Message)
@@ -44,7 +44,7 @@ class NoAnswerError(Exception):
 @contextmanager
 def translated(address: bytes, seconds: float) -> Generator[None]:
     """Name the kind of silence, whatever it was raised as."""
-    where = show(address)
+    where = escape(address)
     try:
         yield
     except (FileNotFoundError, ConnectionRefusedError) as error:
@@ -69,10 +69,10 @@ def translated(address: bytes, seconds: float) -> Generator[None]:
 
 
 async def unary(
-    channel: Channel, path: str, request: Message, reply: type[Reply], namespace: bytes = b""
+    channel: Channel, path: str, request: Message, reply: type[Reply], namespace: str = ""
 ) -> Reply:
     """Make one request and wait for its reply."""
-    metadata = {"containerd-namespace": namespace.decode()} if namespace else None
+    metadata = {"containerd-namespace": namespace} if namespace else None
     return await UnaryUnaryMethod(channel, path, type(request), reply)(request, metadata=metadata)
 
 

@@ -18,7 +18,7 @@ from grpclib.exceptions import GRPCError
 from reconciler.containerd import wire_pb2 as wire
 from reconciler.containerd.calls import Failure, NoAnswerError, opened, translated, unary
 from reconciler.containerd.tasks import NOBODY, Known, Singles, TaskQuestions
-from reconciler.model.ids import BundleKey, is_identifier, show
+from reconciler.model.ids import BundleKey, escape, is_identifier
 
 Answer = TypeVar("Answer")
 
@@ -97,7 +97,7 @@ class ContainerdClient:
             return "containerd could not have created this name"
 
         async def ask(channel: Channel) -> None:
-            request = wire.DeleteTask(container_id=key.id.decode())
+            request = wire.DeleteTask(container_id=key.id)
             await unary(channel, _DELETE, request, wire.Deleted, key.namespace)
 
         try:
@@ -175,12 +175,12 @@ async def _version(channel: Channel) -> str:
     return (await unary(channel, _VERSION, wire.Empty(), wire.Version)).version
 
 
-async def _namespaces(channel: Channel) -> list[bytes]:
+async def _namespaces(channel: Channel) -> list[str]:
     listed = await unary(channel, _NAMESPACES, wire.ListNamespaces(), wire.Namespaces)
-    names = [namespace.name.encode() for namespace in listed.namespaces]
+    names = [escape(namespace.name.encode()) for namespace in listed.namespaces]
     for name in names:
         if not is_identifier(name):
-            raise NoAnswerError(Failure.ERROR, f"it lists an impossible namespace: {show(name)}")
+            raise NoAnswerError(Failure.ERROR, f"it lists an impossible namespace: {name}")
     return names
 
 
@@ -194,4 +194,4 @@ def _is_of_an_exec(envelope: wire.Envelope) -> bool:
 
 def _touched(envelope: wire.Envelope) -> BundleKey:
     touched = wire.Touched.FromString(envelope.event.value)
-    return BundleKey(envelope.namespace.encode(), touched.id.encode())
+    return BundleKey(escape(envelope.namespace.encode()), escape(touched.id.encode()))

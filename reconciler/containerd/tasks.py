@@ -26,7 +26,7 @@ from grpclib.exceptions import GRPCError
 
 from reconciler.containerd import wire_pb2 as wire
 from reconciler.containerd.calls import Failure, NoAnswerError, translated, unary
-from reconciler.model.ids import BundleKey, is_identifier, show
+from reconciler.model.ids import BundleKey, escape, is_identifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Singles:
         slow: Where the list did not come last time: it is not waited for before that.
     """
 
-    about: Callable[[bytes], Sequence[BundleKey]] = lambda _: ()
-    slow: frozenset[bytes] = frozenset()
+    about: Callable[[str], Sequence[BundleKey]] = lambda _: ()
+    slow: frozenset[str] = frozenset()
 
 
 NOBODY: Final = Singles()
@@ -78,14 +78,14 @@ class Known:
 
     tasks: set[BundleKey] = field(default_factory=set)
     wedged: set[BundleKey] = field(default_factory=set)
-    unlisted: set[bytes] = field(default_factory=set)
+    unlisted: set[str] = field(default_factory=set)
     absent: set[BundleKey] = field(default_factory=set)
     silent: set[BundleKey] = field(default_factory=set)
     answers: int = 0
 
-    def note(self, namespace: bytes, task: wire.Process) -> None:
+    def note(self, namespace: str, task: wire.Process) -> None:
         """Take in a task it told of."""
-        key = BundleKey(namespace, (task.id or task.container_id).encode())
+        key = BundleKey(namespace, escape((task.id or task.container_id).encode()))
         self.tasks.add(key)
         if task.status == _UNTOLD:
             self.wedged.add(key)
@@ -107,7 +107,7 @@ class TaskQuestions:
         self._trouble: NoAnswerError | None = None
         self._is_broken = False
 
-    async def all(self, namespaces: Sequence[bytes], singles: Singles) -> Known:
+    async def all(self, namespaces: Sequence[str], singles: Singles) -> Known:
         """Ask for the tasks of all these namespaces at once.
 
         Args:
@@ -124,7 +124,7 @@ class TaskQuestions:
                 tasks.start_soon(self._namespace, name, known, singles, patience)
         if self._is_broken or (known.unlisted and not known.answers):
             raise self._trouble or NoAnswerError(
-                Failure.TIMEOUT, f"{show(self._address)} does not answer about any task"
+                Failure.TIMEOUT, f"{escape(self._address)} does not answer about any task"
             )
         # It answers others meanwhile, so it waits for these shims.
         known.wedged |= known.silent
@@ -144,9 +144,7 @@ class TaskQuestions:
             raise self._trouble
         return known
 
-    async def _namespace(
-        self, name: bytes, known: Known, singles: Singles, patience: float
-    ) -> None:
+    async def _namespace(self, name: str, known: Known, singles: Singles, patience: float) -> None:
         """List a namespace; begin to ask one by one if that takes long. The first to end wins."""
         async with anyio.create_task_group() as tasks:
             failed = anyio.Event()
@@ -165,7 +163,7 @@ class TaskQuestions:
             tasks.cancel_scope.cancel()
 
     async def _list(
-        self, name: bytes, known: Known, both: anyio.CancelScope, failed: anyio.Event
+        self, name: str, known: Known, both: anyio.CancelScope, failed: anyio.Event
     ) -> None:
         listed = await self._answer(unary(self._channel, _LIST, wire.ListTasks(), wire.Tasks, name))
         if isinstance(listed, NoAnswerError):
@@ -184,7 +182,7 @@ class TaskQuestions:
     async def _get(self, key: BundleKey, known: Known, limiter: anyio.CapacityLimiter) -> None:
         async with limiter:
             with anyio.move_on_after(ALONE) as scope:
-                request = wire.GetTask(container_id=key.id.decode())
+                request = wire.GetTask(container_id=key.id)
                 got = await self._answer(
                     unary(self._channel, _GET, request, wire.Got, key.namespace)
                 )

@@ -15,7 +15,7 @@ from reconciler.containerd.calls import Failure, NoAnswerError
 from reconciler.containerd.client import ContainerdClient
 from reconciler.containerd.tasks import NOBODY, Known, Singles
 from reconciler.model.evidence import Containerd, ContainerdState
-from reconciler.model.ids import BundleKey, show
+from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
 from reconciler.probe.locks import Lock, LockState
 
@@ -101,7 +101,7 @@ async def _ask(
         return _none(f"{_lock(layout)} cannot be judged: {held.detail}")
     if held.state in _NOT_HELD:
         # Whoever answers is another containerd, and another one's "not listed" proves nothing.
-        return _none(f"{show(layout.address)} answers but nobody holds {_lock(layout)}{_RIGHT}")
+        return _none(f"{escape(layout.address)} answers but nobody holds {_lock(layout)}{_RIGHT}")
     return replace(said, pid=held.pid)
 
 
@@ -120,7 +120,7 @@ def _known(known: Known, version: str) -> Containerd:
 def _slowness(known: Known) -> str:
     if not known.unlisted:
         return ""
-    names = ", ".join(map(show, sorted(known.unlisted)))
+    names = ", ".join(sorted(known.unlisted))
     return f"its list of tasks does not come in {names}; it was asked for single ones"
 
 
@@ -161,4 +161,4 @@ def _none(detail: str) -> Containerd:
 
 
 def _lock(layout: Layout) -> str:
-    return f"metadata lock {show(layout.metadata_lock)}"
+    return f"metadata lock {escape(layout.metadata_lock)}"

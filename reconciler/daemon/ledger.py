@@ -17,7 +17,7 @@ import msgspec
 
 from reconciler.decide.track import Track
 from reconciler.kernel import private
-from reconciler.model.ids import BundleKey, Identity, show, unshow
+from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Remembered
 
@@ -74,8 +74,8 @@ def write(path: str, boot: str, now: float, tracks: Iterable[Track]) -> None:
     """
     entries = [
         Entry(
-            show(track.key.namespace),
-            show(track.key.id),
+            track.key.namespace,
+            track.key.id,
             track.identity.dev,
             track.identity.ino,
             track.identity.mount_id,
@@ -111,7 +111,7 @@ def read(path: str, boot: str, now: float) -> list[Remembered]:
     goes_on = now - page.written <= FRESH
     return [
         Remembered(
-            BundleKey(unshow(entry.namespace), unshow(entry.id)),
+            BundleKey(entry.namespace, entry.id),
             Identity(entry.dev, entry.ino, entry.mount_id),
             last_alive=entry.last_alive,
             leftover_since=entry.leftover_since if goes_on else None,

@@ -71,7 +71,7 @@ class Start:
     files: ConfigFiles
     environ: Mapping[str, str]
     logger: FilteringBoundLogger
-    namespaces: frozenset[bytes] = frozenset()
+    namespaces: frozenset[str] = frozenset()
 
 
 async def serve(start: Start) -> None:

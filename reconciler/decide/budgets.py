@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from reconciler.model.ids import BundleKey
 
-Scope = tuple[str, bytes]
+Scope = tuple[str, str]
 
 
 @dataclass(slots=True)

@@ -124,7 +124,7 @@ class Relist(msgspec.Struct, frozen=True, gc=False):
     """Ask for a listing of the tree or of one namespace."""
 
     why: DoubtKind
-    namespace: bytes | None = None
+    namespace: str | None = None
 
 
 class AskNode(msgspec.Struct, frozen=True, gc=False):

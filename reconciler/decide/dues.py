@@ -12,7 +12,7 @@ from reconciler.decide.policy import Policy
 from reconciler.decide.track import Track
 from reconciler.model.ids import BundleKey
 
-_NODE: Final[Scope] = ("node", b"")
+_NODE: Final[Scope] = ("node", "")
 _EXCEEDED: Final = {
     (False, False): frozenset[BudgetKind](),
     (True, False): frozenset({BudgetKind.AGE}),

@@ -168,7 +168,7 @@ class Engine:
         track = self._bundles.get(key)
         return key if track is None else track.key
 
-    def to_ask(self, namespace: bytes) -> list[BundleKey]:
+    def to_ask(self, namespace: str) -> list[BundleKey]:
         """List whom containerd is to be asked for one by one where its list does not come.
 
         Those first that may be dead; not those of which that is known already.

@@ -34,9 +34,9 @@ class NodeChange(msgspec.Struct, frozen=True, gc=False):
     everybody: bool
     keys: frozenset[BundleKey]
     shims: frozenset[BundleKey]
-    namespaces: frozenset[bytes]
-    names: frozenset[bytes]
-    listings: frozenset[bytes]
+    namespaces: frozenset[str]
+    names: frozenset[str]
+    listings: frozenset[str]
     since: float
 
     @property
@@ -89,7 +89,7 @@ class Hearsay:
         """Tell whether it was asked for alone, and not found, since it was first seen."""
         return self._absent.get(key, float("-inf")) >= first_seen
 
-    def to_ask(self, namespace: bytes, tracks: Iterable[Track]) -> list[BundleKey]:
+    def to_ask(self, namespace: str, tracks: Iterable[Track]) -> list[BundleKey]:
         """List whom containerd is to be asked for alone, those first that may be dead."""
         found = [
             (track.verdict in LIVING, track.key)
@@ -162,9 +162,9 @@ class Hearsay:
         self._absent.pop(key, None)
 
 
-def _names_in_all(paths: frozenset[bytes]) -> frozenset[bytes]:
+def _names_in_all(paths: frozenset[str]) -> frozenset[str]:
     """Give every id that paths may name; many share most of their parts."""
-    parts = {part for path in paths for part in path.split(b"/")}
+    parts = {part for path in paths for part in path.split("/")}
     return frozenset([name for part in parts for name in names_in(part)])
 
 

@@ -10,9 +10,8 @@ from typing import Final, NamedTuple
 from typing_extensions import override
 
 from reconciler.model.evidence import Mount
-from reconciler.model.ids import show
 
-ROOTFS: Final = b"rootfs"
+ROOTFS: Final = "rootfs"
 VOLATILE: Final = frozenset({"bpf", "hugetlbfs", "ramfs", "tmpfs"})
 """Filesystems that live in memory and end with their last mount."""
 
@@ -20,12 +19,12 @@ VOLATILE: Final = frozenset({"bpf", "hugetlbfs", "ramfs", "tmpfs"})
 class ForeignMount(NamedTuple):
     """A mount that is not ours to take away; ``detail`` says why, and what to do."""
 
-    path: bytes
+    path: str
     detail: str
 
     @override
     def __str__(self) -> str:
-        return f"{show(self.path)} ({self.detail})"
+        return f"{self.path} ({self.detail})"
 
 
 def foreign_mount(mounts: Iterable[Mount]) -> ForeignMount | None:
@@ -37,7 +36,7 @@ def foreign_mount(mounts: Iterable[Mount]) -> ForeignMount | None:
     for mount in mounts:
         if mount.path != ROOTFS:
             detail = f"{mount.fstype or 'something'} is mounted there; unmount it"
-            return ForeignMount(mount.path or b".", detail)
+            return ForeignMount(mount.path or ".", detail)
         if mount.fstype in VOLATILE and not mount.shown_outside:
             detail = f"it is a {mount.fstype}, whose content unmounting would destroy"
             return ForeignMount(mount.path, detail)

@@ -19,14 +19,12 @@ be shown to be its own may be a sign that none of them is.
 
 from typing import NamedTuple
 
-from reconciler.model.ids import show
-
 
 class Group(NamedTuple):
     """A cgroup directory that exists: its hierarchy's mount, and its path from there."""
 
-    mount: bytes
-    path: bytes
+    mount: str
+    path: str
 
 
 class Record(NamedTuple):
@@ -40,7 +38,7 @@ class Record(NamedTuple):
         answered: False if it, or one of the cgroups, could not be asked.
     """
 
-    bundle: bytes | None = None
+    bundle: str | None = None
     pid: int | None = None
     start: int | None = None
     groups: frozenset[Group] = frozenset()
@@ -58,7 +56,7 @@ class Claim(NamedTuple):
     """
 
     who: str
-    paths: frozenset[bytes] | None = frozenset()
+    paths: frozenset[str] | None = frozenset()
     init: int | None = None
 
 
@@ -91,7 +89,7 @@ class Evidence(NamedTuple):
         members: Everybody in the record's groups.
     """
 
-    bundles: frozenset[bytes]
+    bundles: frozenset[str]
     record: Record
     claims: tuple[Claim, ...] = ()
     elsewhere: str = ""
@@ -128,7 +126,7 @@ def _against_the_record(evidence: Evidence) -> str:
         (record.bundle is None, "the runtime's state does not say which bundle it is about"),
         (
             record.bundle not in evidence.bundles,
-            f"the runtime's state is that of {show(record.bundle or b'')}",
+            f"the runtime's state is that of {record.bundle or ''}",
         ),
         (not record.groups, "the runtime's state names no cgroup that exists"),
         (not record.carries_id, "the runtime's state names a cgroup that does not carry the id"),
@@ -150,13 +148,13 @@ def _against_the_groups(evidence: Evidence) -> str:
             return f"pid {claim.init} may be the init of {claim.who}"
         for path in sorted(paths):
             if any(_overlap(path, other) for other in claim.paths):
-                return f"cgroup {show(path)} may be that of {claim.who}"
+                return f"cgroup {path} may be that of {claim.who}"
     return ""
 
 
-def _overlap(one: bytes, other: bytes) -> bool:
+def _overlap(one: str, other: str) -> bool:
     """Tell whether one of two groups is the other or lies below it."""
-    one, other = one + b"/", other + b"/"
+    one, other = one + "/", other + "/"
     return one.startswith(other) or other.startswith(one)
 
 
@@ -165,7 +163,7 @@ def _against(member: Member, evidence: Evidence) -> str:
     record, who = evidence.record, f"pid {member.pid}"
     started, began = member.start, record.start
     missing = sorted(record.groups - member.groups)
-    where = show(missing[0].mount + missing[0].path) if missing else ""
+    where = missing[0].mount + missing[0].path if missing else ""
     return _first(
         (member.shim is not None, f"{who} belongs to a living shim (pid {member.shim})"),
         (not member.descent_known, f"whom {who} descends from could not be asked"),

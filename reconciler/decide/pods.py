@@ -9,7 +9,7 @@ from collections.abc import Callable
 from reconciler.decide.labels import Known
 from reconciler.decide.track import Track
 from reconciler.model.evidence import NO_LABELS
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, escape
 
 
 class Pods:
@@ -32,7 +32,7 @@ class Pods:
             find: Finds another.
         """
         own, key = track.labels, track.key
-        sandbox = BundleKey(key.namespace, own.sandbox.encode("utf-8", "replace"))
+        sandbox = BundleKey(key.namespace, escape(own.sandbox.encode("utf-8", "replace")))
         self.leave(key)
         if not self._needed or not sandbox.id or sandbox == key:
             return Known(own, NO_LABELS, is_sandbox=sandbox == key)

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from reconciler.decide.labels import Known
 from reconciler.model.evidence import Answer
-from reconciler.model.ids import BundleKey, show
+from reconciler.model.ids import BundleKey
 
 MINUTE: Final = 60.0
 HOUR: Final = 3600.0
@@ -97,12 +97,12 @@ class Match:
 
     def fits_names(self, key: BundleKey) -> bool:
         """Tell whether namespace and id fit."""
-        return _fits(self.namespace, show(key.namespace)) and _fits(self.id, show(key.id))
+        return _fits(self.namespace, key.namespace) and _fits(self.id, key.id)
 
-    def fits_namespace(self, namespace: bytes) -> bool:
+    def fits_namespace(self, namespace: str) -> bool:
         """Tell whether it fits whatever lies in this namespace."""
         any_id = self.id is None or not self.id.strip("*")
-        return any_id and not self.needs_labels and _fits(self.namespace, show(namespace))
+        return any_id and not self.needs_labels and _fits(self.namespace, namespace)
 
     def fits(self, key: BundleKey, known: Known) -> Answer:
         """Tell whether it fits a bundle; no answer if that hangs on what is not known."""
@@ -197,7 +197,7 @@ class Policies:
         """Find the policy for a bundle: the first rule that applies names it."""
         return next((one.policy for one in self.rules if one.applies(key, known)), self.default)
 
-    def applied_to_hidden(self, namespace: bytes) -> Policy:
+    def applied_to_hidden(self, namespace: str) -> Policy:
         """Find the policy for a removal of ours that was cut short: only its namespace is known.
 
         Its id and labels went with its name, so rules that need them say nothing about it; while

@@ -24,7 +24,7 @@ class Summary:
         wedged: Tasks whose shim gives containerd no answer, by that shim.
     """
 
-    verdicts: Counter[tuple[bytes, Verdict]] = field(default_factory=Counter)
+    verdicts: Counter[tuple[str, Verdict]] = field(default_factory=Counter)
     phases: Counter[Phase] = field(default_factory=Counter)
     blocked: Counter[str] = field(default_factory=Counter)
     leftover_bytes: int = 0

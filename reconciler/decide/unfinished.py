@@ -47,7 +47,7 @@ class Unfinished:
             if hidden.ours and hidden.identity not in at_work:
                 self._wanted[hidden.key] = hidden
 
-    def begin(self, policy_of: Callable[[bytes], Policy]) -> Iterator[FinishRemoval]:
+    def begin(self, policy_of: Callable[[str], Policy]) -> Iterator[FinishRemoval]:
         """Ask for the end of those that nobody is at; call it only where the guards allow it.
 
         Args:

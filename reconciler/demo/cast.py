@@ -39,8 +39,8 @@ class Role:
     init: bool
     verdict: Verdict
     promise: Promise
-    group: bytes | None = None
-    missing: tuple[bytes, ...] = ()
+    group: str | None = None
+    missing: tuple[str, ...] = ()
     killed: bool = False
     data: bool = False
 
@@ -55,21 +55,21 @@ class Role:
 
 
 def _live(  # noqa: PLR0913 - a row of the table below
-    namespace: bytes,
-    name: bytes,
+    namespace: str,
+    name: str,
     story: str,
     verdict: Verdict,
     *,
     shim: bool = True,
     init: bool = True,
-    missing: tuple[bytes, ...] = (),
-    group: bytes | None = None,
+    missing: tuple[str, ...] = (),
+    group: str | None = None,
 ) -> Role:
     key = BundleKey(namespace, name)
     return Role(key, story, shim, init, verdict, Promise.KEPT, group=group, missing=missing)
 
 
-def _dead(namespace: bytes, name: bytes, story: str, *missing: bytes, data: bool = False) -> Role:
+def _dead(namespace: str, name: str, story: str, *missing: str, data: bool = False) -> Role:
     promise = Promise.BLOCKED if data else Promise.CLEANED
     return Role(
         BundleKey(namespace, name),
@@ -83,7 +83,7 @@ def _dead(namespace: bytes, name: bytes, story: str, *missing: bytes, data: bool
     )
 
 
-_UNBORN: Final = (b"init.pid", b"log.json", b"options.json", b"runtime", b"state.json")
+_UNBORN: Final = ("init.pid", "log.json", "options.json", "runtime", "state.json")
 
 
 def cast(which: int = 1) -> tuple[Role, ...]:
@@ -93,36 +93,36 @@ def cast(which: int = 1) -> tuple[Role, ...]:
         which: Which one of those that run at a time, from 1. Each has names of its own: a living
             shim of the same namespace and id contradicts a death, whoever it belongs to.
     """
-    demo = b"demo" if which == 1 else b"demo%d" % which
+    demo = "demo" if which == 1 else f"demo{which}"
     # A namespace of their own: where every file is gone only the absence of any shim in the
     # namespace proves that none serves the bundle.
-    pods, crashed = demo + b"-pods", demo + b"-crashed"
+    pods, crashed = demo + "-pods", demo + "-crashed"
     stopped = "stopped: its init has ended, its shim lives"
     ended = "a pod's container that has ended; the pod's shim lives"
     no_runtime = "dead, `runtime` missing: containerd 1.x never cleans it"
     has_data = "dead, somebody's data in its rootfs directory"
     return (
-        _live(demo, b"web", "running", Verdict.RUNNING),
-        _live(demo, b"batch", stopped, Verdict.STOPPED, init=False),
-        _live(demo, b"lonely", "orphaned: shim killed, init alive", Verdict.ORPHANED, shim=False),
+        _live(demo, "web", "running", Verdict.RUNNING),
+        _live(demo, "batch", stopped, Verdict.STOPPED, init=False),
+        _live(demo, "lonely", "orphaned: shim killed, init alive", Verdict.ORPHANED, shim=False),
         _live(
             demo,
-            b"newborn",
+            "newborn",
             "being created: no init yet",
             Verdict.STARTING,
             init=False,
             missing=_UNBORN,
         ),
-        _live(pods, b"pod", "a pod's sandbox", Verdict.RUNNING, group=b"pod"),
-        _live(pods, b"pod-app", "a pod's container", Verdict.RUNNING, group=b"pod"),
-        _live(pods, b"pod-job", ended, Verdict.STOPPED, init=False, group=b"pod"),
-        _dead(crashed, b"complete", "dead, nothing missing"),
-        _dead(crashed, b"no-runtime", no_runtime, b"runtime"),
-        _dead(crashed, b"no-init-pid", "dead, `init.pid` missing", b"init.pid"),
-        _dead(crashed, b"emptied", "dead, every file missing", b"*"),
-        _dead(crashed, b"has-data", has_data, data=True),
+        _live(pods, "pod", "a pod's sandbox", Verdict.RUNNING, group="pod"),
+        _live(pods, "pod-app", "a pod's container", Verdict.RUNNING, group="pod"),
+        _live(pods, "pod-job", ended, Verdict.STOPPED, init=False, group="pod"),
+        _dead(crashed, "complete", "dead, nothing missing"),
+        _dead(crashed, "no-runtime", no_runtime, "runtime"),
+        _dead(crashed, "no-init-pid", "dead, `init.pid` missing", "init.pid"),
+        _dead(crashed, "emptied", "dead, every file missing", "*"),
+        _dead(crashed, "has-data", has_data, data=True),
         Role(
-            BundleKey(demo, b"victim"),
+            BundleKey(demo, "victim"),
             "running; its shim and init are killed half way",
             shim=True,
             init=True,

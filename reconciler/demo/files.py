@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from reconciler.model.ids import BundleKey, show
+from reconciler.model.ids import BundleKey
 
 SANDBOX = "io.kubernetes.cri.sandbox-id"
 
@@ -30,20 +30,20 @@ class Task:
     pid: int
     start_ticks: int
     socket: bytes
-    group: bytes | None
+    group: str | None
     runc_root: bytes
 
 
-def contents(task: Task) -> dict[bytes, bytes]:
+def contents(task: Task) -> dict[str, bytes]:
     """Give the regular files of a bundle."""
     return {
-        b"address": b"unix://" + task.socket,
-        b"config.json": msgspec.json.encode(_config(task)),
-        b"init.pid": str(task.pid).encode(),
-        b"log.json": b"",
-        b"options.json": msgspec.json.encode({"root": os.fsdecode(task.runc_root)}),
-        b"runtime": b"",
-        b"shim-binary-path": b"/usr/bin/containerd-shim-runc-v2",
+        "address": b"unix://" + task.socket,
+        "config.json": msgspec.json.encode(_config(task)),
+        "init.pid": str(task.pid).encode(),
+        "log.json": b"",
+        "options.json": msgspec.json.encode({"root": os.fsdecode(task.runc_root)}),
+        "runtime": b"",
+        "shim-binary-path": b"/usr/bin/containerd-shim-runc-v2",
     }
 
 
@@ -51,7 +51,7 @@ def runc_state(task: Task, bundle: bytes) -> bytes:
     """Give runc's own state.json, with what is read of it; ``bundle`` is where that lies."""
     return msgspec.json.encode(
         {
-            "id": show(task.key.id),
+            "id": task.key.id,
             "init_process_pid": task.pid,
             "init_process_start": task.start_ticks,
             "created": "2024-01-01T00:00:00Z",
@@ -66,15 +66,15 @@ def _config(task: Task) -> dict[str, str | dict[str, str]]:
     if task.group is not None:
         kind = "sandbox" if task.group == task.key.id else "container"
         annotations = {
-            SANDBOX: show(task.group),
+            SANDBOX: task.group,
             "io.kubernetes.cri.container-type": kind,
-            "io.kubernetes.cri.sandbox-name": show(task.group),
-            "io.kubernetes.cri.sandbox-namespace": show(task.key.namespace),
-            "io.kubernetes.cri.container-name": show(task.key.id),
+            "io.kubernetes.cri.sandbox-name": task.group,
+            "io.kubernetes.cri.sandbox-namespace": task.key.namespace,
+            "io.kubernetes.cri.container-name": task.key.id,
         }
     return {
         "ociVersion": "1.0.2",
         "root": {"path": "rootfs"},
         "annotations": annotations,
-        "linux": {"cgroupsPath": f"/{show(task.key.namespace)}/{show(task.key.id)}"},
+        "linux": {"cgroupsPath": f"/{task.key.namespace}/{task.key.id}"},
     }

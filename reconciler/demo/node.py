@@ -17,7 +17,7 @@ from reconciler.demo.files import Task, contents, runc_state
 from reconciler.demo.processes import Process, Processes
 from reconciler.demo.turn import Turn
 from reconciler.errors import ReconcilerError
-from reconciler.model.ids import BundleKey, Identity, show
+from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import Layout
 
 DATA: Final = b"somebody's data"
@@ -53,7 +53,7 @@ class DemoNode:
             address=self.top + b"/run/containerd.sock",
             runtime_dir=self.top + b"/run",
         )
-        self._shims: dict[tuple[bytes, bytes], Process] = {}
+        self._shims: dict[tuple[str, str], Process] = {}
         self._inits: dict[BundleKey, Process] = {}
 
     def __enter__(self) -> Self:
@@ -109,9 +109,9 @@ class DemoNode:
             place = self.layout.bundle(BundleKey(key.namespace, group))
             os.makedirs(place, exist_ok=True)
             self._shims[key.namespace, group] = self._processes.shim(
-                show(key.namespace), show(group), os.fsdecode(self.layout.address), socket, place
+                key.namespace, group, os.fsdecode(self.layout.address), socket, place
             )
-        init = self._processes.init(f"demo-{show(key.id)}")
+        init = self._processes.init(f"demo-{key.id}")
         root = self.layout.runc_root
         task = Task(key, init.pid, init.start_ticks, socket, role.group, root)
         if role.init:
@@ -126,14 +126,14 @@ class DemoNode:
         state = Path(os.fsdecode(self.layout.runc_root)) / bundle.parent.name / bundle.name
         for directory in (bundle, work):
             directory.mkdir(parents=True, exist_ok=True)
-        if b"*" not in role.missing:
+        if "*" not in role.missing:
             (bundle / "rootfs").mkdir()
             (bundle / "work").symlink_to(work)
             os.mkfifo(bundle / "log")
             for name, content in contents(task).items():
                 if name not in role.missing:
-                    (bundle / os.fsdecode(name)).write_bytes(content)
-        if b"state.json" not in role.missing:
+                    (bundle / name).write_bytes(content)
+        if "state.json" not in role.missing:
             state.mkdir(parents=True)
             (state / "state.json").write_bytes(runc_state(task, os.fsencode(bundle)))
         if role.data:
@@ -161,7 +161,7 @@ class DemoNode:
             os.close(handle)
 
 
-def _group(role: Role) -> bytes:
+def _group(role: Role) -> str:
     return role.key.id if role.group is None else role.group
 
 

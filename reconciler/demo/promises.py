@@ -89,9 +89,8 @@ def _faults(node: DemoNode, role: Role, before: Picture, judged: set[Verdict]) -
 
 
 def _left(layout: Layout, key: BundleKey) -> Iterator[str]:
-    below = b"/".join(key)
     for what, top in (("work dir", layout.work), ("runc state", layout.runc_root)):
-        if os.path.lexists(top + b"/" + below):
+        if os.path.lexists(top + b"/" + key.path):
             yield f"{what} still there"
 
 

@@ -13,7 +13,7 @@ from reconciler.decide.decisions import Clean, Decision
 from reconciler.journal.replay import Difference, Turn, difference
 from reconciler.journal.told import Told, key_of, span, tell
 from reconciler.model.evidence import Facts
-from reconciler.model.ids import BundleKey, Identity, show
+from reconciler.model.ids import BundleKey, Identity
 
 
 class Differing(msgspec.Struct, frozen=True):
@@ -93,8 +93,8 @@ def describe(found: Difference, at: float, facts: Facts | None) -> Differing:
         )
     return Differing(
         at_seconds=round(at, 6),
-        namespace="" if key is None else show(key.namespace),
-        id="" if key is None else show(key.id),
+        namespace="" if key is None else key.namespace,
+        id="" if key is None else key.id,
         recorded=was,
         replayed=now,
         evidence={} if facts is None else evidence(facts),

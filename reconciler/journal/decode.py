@@ -3,7 +3,7 @@
 Whatever is wrong with a line is a :class:`BadLineError`, and nothing else is ever raised.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar, assert_never
 
@@ -31,7 +31,7 @@ from reconciler.journal.encode import WALL_STEP
 from reconciler.journal.tables import Entry, Tables, apply_difference
 from reconciler.journal.values import identity_in, look_in, policies_in, row_in
 from reconciler.model.evidence import Containerd, ContainerdState, ShimProcess, Sweep
-from reconciler.model.ids import BundleKey, unshow
+from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
     Doubt,
     DoubtKind,
@@ -53,7 +53,6 @@ from reconciler.model.outcome import BlockReason, Holder, Outcome, Result, Step,
 from reconciler.model.unread import UnreadProcess
 
 _T = TypeVar("_T")
-_W = TypeVar("_W")
 
 # A look-up in a dictionary takes a third of the time of one in the enumeration.
 _HINTS: Final = {kind.value: kind for kind in HintKind}
@@ -162,7 +161,7 @@ class Decoder:
     def _given(self, record: wire.Record) -> Given:
         tables, mono, wall, said = self._tables, record.t, record.W, record.o
         for namespace, name in record.n:
-            tables.add(BundleKey(unshow(namespace), unshow(name)))
+            tables.add(BundleKey(namespace, name))
         for row in record.j:
             tables.add_row(row_in(row))
         if wall is None:
@@ -200,7 +199,7 @@ class Decoder:
                 self._tables.leaving.append(said.b)
                 return Looked(self._key(said.b), None)
             case wire.Doubt():
-                return Doubt(DoubtKind(said.y), _scope_in(said.ns))
+                return Doubt(DoubtKind(said.y), said.ns)
             case wire.Listed():
                 return self._listed(said)
             case wire.Node():
@@ -216,7 +215,7 @@ class Decoder:
                 assert_never(said)
 
     def _listed(self, said: wire.Listed) -> Listed:
-        scope = _scope_in(said.ns)
+        scope = said.ns
         if said.b is not None:
             order = [self._seen(seen) for seen in said.b]
             found = tuple(Seen(self._key(b), identity_in(i)) for b, i in said.b)
@@ -232,7 +231,7 @@ class Decoder:
             present=said.present,
             bundles=found,
             hidden=tuple(
-                Hidden(BundleKey(unshow(ns), unshow(name)), identity_in(i), mtime, ours)
+                Hidden(BundleKey(ns, name), identity_in(i), mtime, ours)
                 for ns, name, i, mtime, ours in said.hidden
             ),
             namespace=scope,
@@ -326,7 +325,7 @@ class Decoder:
             case wire.Braked():
                 return Braked(said.y, said.on, said.d)
             case wire.Relist():
-                return Relist(DoubtKind(said.y), _scope_in(said.ns))
+                return Relist(DoubtKind(said.y), said.ns)
             case wire.AskNode():
                 return AskNode(said.y)
             case wire.Clean():
@@ -338,12 +337,8 @@ class Decoder:
                 assert_never(said)
 
 
-def _scope_in(namespace: str | None) -> bytes | None:
-    return None if namespace is None else unshow(namespace)
-
-
-def _key_in(name: wire.Name) -> BundleKey:
-    return BundleKey(unshow(name[0]), unshow(name[1]))
+def _keys(names: tuple[wire.Name, ...]) -> tuple[BundleKey, ...]:
+    return tuple([BundleKey(*name) for name in names])
 
 
 def _sweep_in(tables: Tables, said: wire.Sweep) -> Sweep:
@@ -354,38 +349,36 @@ def _sweep_in(tables: Tables, said: wire.Sweep) -> Sweep:
             shims.pop(shim, None)
         shims.update(dict.fromkeys(_shims(said.shims)))
         living = tuple(shims)
-    helpers = _changed(before.helpers, said.no_helpers, said.helpers, _key_in)
-    names = _changed(before.cgroup_names, said.no_cgroups, said.cgroups, unshow)
+    helpers = _changed(before.helpers, _keys(said.no_helpers), _keys(said.helpers))
+    names = _changed(before.cgroup_names, said.no_cgroups, said.cgroups)
     unread = tuple(
-        UnreadProcess(pid, None if name is None else _key_in(name)) for pid, name in said.unread
+        UnreadProcess(pid, None if name is None else BundleKey(*name)) for pid, name in said.unread
     )
-    paths = _changed(before.cgroup_paths, said.no_paths, said.paths, unshow)
+    paths = _changed(before.cgroup_paths, said.no_paths, said.paths)
     return Sweep(said.a, helpers, living, names, unread, paths, said.unplaced)
 
 
-def _changed(
-    before: frozenset[_T], gone: tuple[_W, ...], come: tuple[_W, ...], read: Callable[[_W], _T]
-) -> frozenset[_T]:
+def _changed(before: frozenset[_T], gone: tuple[_T, ...], come: tuple[_T, ...]) -> frozenset[_T]:
     """Change a set that may be large; the same object where nothing changed."""
     if gone:
-        before = before.difference(map(read, gone))
-    return before.union(map(read, come)) if come else before
+        before = before.difference(gone)
+    return before.union(come) if come else before
 
 
 def _shims(shims: tuple[tuple[str, str, int, str], ...]) -> Iterator[ShimProcess]:
     for namespace, name, pid, address in shims:
-        yield ShimProcess(BundleKey(unshow(namespace), unshow(name)), pid, unshow(address))
+        yield ShimProcess(BundleKey(namespace, name), pid, address)
 
 
 def _containerd_in(before: Containerd, said: wire.Containerd) -> Containerd:
-    tasks = _changed(before.tasks, said.no_tasks, said.tasks, _key_in)
+    tasks = _changed(before.tasks, _keys(said.no_tasks), _keys(said.tasks))
     return Containerd(
         _CONTAINERDS[said.s],
         tasks,
         said.pid,
         said.version,
         said.d,
-        unlisted=frozenset(map(unshow, said.unlisted)),
-        absent=frozenset(map(_key_in, said.absent)),
-        wedged=frozenset(map(_key_in, said.wedged)),
+        unlisted=frozenset(said.unlisted),
+        absent=frozenset(_keys(said.absent)),
+        wedged=frozenset(_keys(said.wedged)),
     )

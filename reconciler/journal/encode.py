@@ -24,7 +24,7 @@ from reconciler.journal import wire
 from reconciler.journal.tables import Entry, Tables, ordered_difference
 from reconciler.journal.values import identity_out, look_out, policies_out, row_out
 from reconciler.model.evidence import Containerd, Facts, Look, Sweep
-from reconciler.model.ids import BundleKey, Identity, show
+from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import (
     Doubt,
     GuardsChecked,
@@ -115,7 +115,7 @@ class Encoder:
         entry = self._tables.by_key.get(key)
         if entry is None:
             entry = self._tables.add(key)
-            self._names.append((show(key.namespace), show(key.id)))
+            self._names.append(key)
         return entry
 
     def _row(self, judgement: Judgement, facts: Facts | None) -> int:
@@ -134,7 +134,7 @@ class Encoder:
             case Looked():
                 return self._looked(observation.key, observation.look)
             case Doubt():
-                return wire.Doubt(observation.kind.value, _scope_out(observation.namespace))
+                return wire.Doubt(observation.kind.value, observation.namespace)
             case Listed():
                 return self._listed(observation)
             case NodeLooked():
@@ -183,13 +183,13 @@ class Encoder:
         return wire.Listed(
             a=listed.answered,
             present=listed.present,
-            ns=_scope_out(scope),
+            ns=scope,
             s=listed.seconds,
             b=all_of_them,
             x=change[0],
             add=added,
             hidden=tuple(
-                (show(h.key.namespace), show(h.key.id), identity_out(h.identity), h.mtime, h.ours)
+                (h.key.namespace, h.key.id, identity_out(h.identity), h.mtime, h.ours)
                 for h in listed.hidden
             ),
         )
@@ -273,7 +273,7 @@ class Encoder:
             case Braked():
                 return wire.Braked(decision.brake, decision.on, decision.detail)
             case Relist():
-                return wire.Relist(decision.why.value, _scope_out(decision.namespace))
+                return wire.Relist(decision.why.value, decision.namespace)
             case AskNode():
                 return wire.AskNode(decision.why)
             case Clean() | FinishRemoval():
@@ -304,10 +304,6 @@ class Encoder:
         return wire.Clean(number, identity, order.claimed, order.attempt, order.kill)
 
 
-def _scope_out(namespace: bytes | None) -> str | None:
-    return None if namespace is None else show(namespace)
-
-
 def _seen_out(entry: Entry, identity: Identity) -> wire.Seen:
     if entry.identity == identity:
         return entry.number
@@ -318,26 +314,19 @@ def _sweep_out(before: Sweep, now: Sweep) -> wire.Sweep:
     was, are = set(before.shims), set(now.shims)
     return wire.Sweep(
         a=now.answered,
-        helpers=_names(now.helpers - before.helpers),
-        no_helpers=_names(before.helpers - now.helpers),
+        helpers=tuple(sorted(now.helpers - before.helpers)),
+        no_helpers=tuple(sorted(before.helpers - now.helpers)),
         shims=tuple(
-            (show(p.key.namespace), show(p.key.id), p.pid, show(p.address))
-            for p in now.shims
-            if p not in was
+            (p.key.namespace, p.key.id, p.pid, p.address) for p in now.shims if p not in was
         ),
         no_shims=tuple(
-            (show(p.key.namespace), show(p.key.id), p.pid, show(p.address))
-            for p in before.shims
-            if p not in are
+            (p.key.namespace, p.key.id, p.pid, p.address) for p in before.shims if p not in are
         ),
-        cgroups=tuple(show(name) for name in sorted(now.cgroup_names - before.cgroup_names)),
-        no_cgroups=tuple(show(name) for name in sorted(before.cgroup_names - now.cgroup_names)),
-        unread=tuple(
-            (p.pid, None if p.key is None else (show(p.key.namespace), show(p.key.id)))
-            for p in now.unread
-        ),
-        paths=tuple(show(path) for path in sorted(now.cgroup_paths - before.cgroup_paths)),
-        no_paths=tuple(show(path) for path in sorted(before.cgroup_paths - now.cgroup_paths)),
+        cgroups=tuple(sorted(now.cgroup_names - before.cgroup_names)),
+        no_cgroups=tuple(sorted(before.cgroup_names - now.cgroup_names)),
+        unread=tuple((p.pid, p.key) for p in now.unread),
+        paths=tuple(sorted(now.cgroup_paths - before.cgroup_paths)),
+        no_paths=tuple(sorted(before.cgroup_paths - now.cgroup_paths)),
         unplaced=now.unplaced,
     )
 
@@ -345,16 +334,12 @@ def _sweep_out(before: Sweep, now: Sweep) -> wire.Sweep:
 def _containerd_out(before: Containerd, now: Containerd) -> wire.Containerd:
     return wire.Containerd(
         s=now.state.value,
-        tasks=_names(now.tasks - before.tasks),
-        no_tasks=_names(before.tasks - now.tasks),
+        tasks=tuple(sorted(now.tasks - before.tasks)),
+        no_tasks=tuple(sorted(before.tasks - now.tasks)),
         pid=now.pid,
         version=now.version,
         d=now.detail,
-        unlisted=tuple(show(name) for name in sorted(now.unlisted)),
-        absent=_names(now.absent),
-        wedged=_names(now.wedged),
+        unlisted=tuple(sorted(now.unlisted)),
+        absent=tuple(sorted(now.absent)),
+        wedged=tuple(sorted(now.wedged)),
     )
-
-
-def _names(keys: frozenset[BundleKey]) -> tuple[wire.Name, ...]:
-    return tuple((show(key.namespace), show(key.id)) for key in sorted(keys))

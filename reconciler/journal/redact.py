@@ -33,7 +33,7 @@ from reconciler.decide.policy import Match, Policies, Policy, Rule
 from reconciler.model.cgroups import COLON, SCOPE, names_in
 from reconciler.model.evidence import Containerd, Labels, Look, Sweep
 from reconciler.model.hidden import hidden_name, parse_hidden
-from reconciler.model.ids import BundleKey, is_identifier, show
+from reconciler.model.ids import BundleKey, is_identifier
 from reconciler.model.observations import (
     Doubt,
     GuardsChecked,
@@ -63,14 +63,14 @@ class Redactor:
     def __init__(self, key: bytes | None = None) -> None:
         self._key = key or secrets.token_bytes(16)
         self._globs: dict[str, str] = {}
-        self._names: dict[bytes, bytes] = {}
+        self._names: dict[str, str] = {}
         self._policies: dict[str, str] = {"cleanup": "cleanup"}
         self._refused = "", ""
 
     # ------------------------------------------------------------------ names
 
-    def name(self, name: bytes) -> bytes:
-        """Replace a namespace, an id, a cgroup: valid names stay valid, hidden ones hidden."""
+    def name(self, name: str) -> str:
+        """Replace a name, or free text: valid names stay valid, hidden ones hidden."""
         known = self._names.get(name)
         if known is None:
             if len(self._names) >= _REMEMBERED:
@@ -78,30 +78,26 @@ class Redactor:
             known = self._names[name] = self._new_name(name)
         return known
 
-    def _new_name(self, name: bytes) -> bytes:
+    def _new_name(self, name: str) -> str:
         if not name:
-            return b""
+            return ""
         ino = parse_hidden(name)
         if ino is not None:
             return hidden_name(ino, self._hash(name)[:8])
-        marks = "".join(mark for glob, mark in self._globs.items() if _fits(glob, name))
-        hidden = b"." if name.startswith(b".") else b"" if is_identifier(name) else b"!"
+        marks = "".join(mark for glob, mark in self._globs.items() if fnmatchcase(name, glob))
+        hidden = "." if name.startswith(".") else "" if is_identifier(name) else "!"
         tail = f".{marks}" if marks else ""
-        return hidden + b"r" + self._hash(name).hex()[:12].encode() + tail.encode()
+        return f"{hidden}r{self._hash(name).hex()[:12]}{tail}"
 
-    def _hash(self, name: bytes) -> bytes:
-        return hashlib.blake2b(name, key=self._key, digest_size=16).digest()
-
-    def _text(self, text: str) -> str:
-        return self.name(text.encode("utf-8", "surrogatepass")).decode()
+    def _hash(self, name: str) -> bytes:
+        raw = name.encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(raw, key=self._key, digest_size=16).digest()
 
     def _key_of(self, key: BundleKey) -> BundleKey:
         return BundleKey(self.name(key.namespace), self.name(key.id))
 
-    def _path(self, path: bytes | None) -> bytes | None:
-        if path is None:
-            return None
-        return b"/".join(self.name(part) for part in path.split(b"/"))
+    def _path(self, path: str) -> str:
+        return "/".join(map(self.name, path.split("/")))
 
     # ------------------------------------------------------------------ policies
 
@@ -138,7 +134,7 @@ class Redactor:
             pod=self._glob(match.pod),
             container=self._glob(match.container),
             annotations=tuple(
-                (self._text(name), self._glob(glob) or "") for name, glob in match.annotations
+                (self.name(name), self._glob(glob) or "") for name, glob in match.annotations
             ),
         )
 
@@ -170,7 +166,7 @@ class Redactor:
             case _:
                 assert_never(observation)
 
-    def _scope(self, namespace: bytes | None) -> bytes | None:
+    def _scope(self, namespace: str | None) -> str | None:
         return None if namespace is None else self.name(namespace)
 
     def _listed(self, listed: Listed) -> Listed:
@@ -187,45 +183,45 @@ class Redactor:
         shim = look.shim
         return replace(
             look,
-            init=replace(look.init, detail=self._text(look.init.detail)),
+            init=replace(look.init, detail=self.name(look.init.detail)),
             shim=replace(
                 shim,
-                socket=self._path(shim.socket),
+                socket=None if shim.socket is None else self._path(shim.socket),
                 group=None if shim.group is None else self.name(shim.group),
-                detail=self._text(shim.detail),
+                detail=self.name(shim.detail),
             ),
             mounts=tuple(structs.replace(m, path=self._mount(m.path)) for m in look.mounts),
             labels=self._labels(look.labels),
             cgroup_paths=tuple(map(self._cgroup, look.cgroup_paths)),
         )
 
-    def _cgroup(self, path: bytes) -> bytes:
+    def _cgroup(self, path: str) -> str:
         """Replace a cgroup's path, so that what names an id that is known still does."""
-        return b"/".join(map(self._part, path.split(b"/")))
+        return "/".join(map(self._part, path.split("/")))
 
-    def _part(self, part: bytes) -> bytes:
+    def _part(self, part: str) -> str:
         if part.endswith(SCOPE):
             return self._scope_of(part)
         head, colon, tail = part.rpartition(COLON)
         return self.name(head) + colon + self.name(tail) if colon and tail else self.name(part)
 
-    def _scope_of(self, part: bytes) -> bytes:
+    def _scope_of(self, part: str) -> str:
         known = next((cut for cut in names_in(part) if cut != part and cut in self._names), None)
-        return self.name(part) + SCOPE if known is None else b"x-" + self.name(known) + SCOPE
+        return self.name(part) + SCOPE if known is None else "x-" + self.name(known) + SCOPE
 
-    def _mount(self, path: bytes) -> bytes:
+    def _mount(self, path: str) -> str:
         """Replace a mount's path; rootfs is no secret, and what is below it must stay below."""
-        parts = path.split(b"/")
-        return b"/".join(part if part == b"rootfs" else self.name(part) for part in parts)
+        parts = path.split("/")
+        return "/".join(part if part == "rootfs" else self.name(part) for part in parts)
 
     def _labels(self, labels: Labels) -> Labels:
         return structs.replace(
             labels,
-            pod_namespace=self._text(labels.pod_namespace),
-            pod=self._text(labels.pod),
-            container=self._text(labels.container),
-            sandbox=self._text(labels.sandbox),
-            annotations=tuple((self._text(k), self._text(v)) for k, v in labels.annotations),
+            pod_namespace=self.name(labels.pod_namespace),
+            pod=self.name(labels.pod),
+            container=self.name(labels.container),
+            sandbox=self.name(labels.sandbox),
+            annotations=tuple((self.name(k), self.name(v)) for k, v in labels.annotations),
         )
 
     def _sweep(self, sweep: Sweep | None) -> Sweep | None:
@@ -235,7 +231,7 @@ class Redactor:
             sweep,
             helpers=frozenset(self._key_of(key) for key in sweep.helpers),
             shims=tuple(
-                p._replace(key=self._key_of(p.key), address=self._path(p.address) or b"")
+                p._replace(key=self._key_of(p.key), address=self._path(p.address))
                 for p in sweep.shims
             ),
             cgroup_names=frozenset(self.name(name) for name in sweep.cgroup_names),
@@ -251,14 +247,14 @@ class Redactor:
         return replace(
             containerd,
             tasks=frozenset(map(self._key_of, containerd.tasks)),
-            detail=self._text(containerd.detail),
+            detail=self.name(containerd.detail),
             unlisted=frozenset(map(self.name, containerd.unlisted)),
             absent=frozenset(map(self._key_of, containerd.absent)),
             wedged=frozenset(map(self._key_of, containerd.wedged)),
         )
 
     def _guards(self, checked: GuardsChecked) -> GuardsChecked:
-        refused = tuple(replace(r, reason=self._text(r.reason)) for r in checked.refused)
+        refused = tuple(replace(r, reason=self.name(r.reason)) for r in checked.refused)
         # The brake's detail quotes the reasons; it must say what a replay will say.
         self._refused = _join(checked), _join(GuardsChecked(refused))
         return GuardsChecked(refused)
@@ -267,9 +263,9 @@ class Redactor:
         return replace(
             outcome,
             key=self._key_of(outcome.key),
-            detail=self._text(outcome.detail),
-            holders=tuple(replace(h, name=self._text(h.name)) for h in outcome.holders),
-            steps=tuple(replace(step, detail=self._text(step.detail)) for step in outcome.steps),
+            detail=self.name(outcome.detail),
+            holders=tuple(replace(h, name=self.name(h.name)) for h in outcome.holders),
+            steps=tuple(replace(step, detail=self.name(step.detail)) for step in outcome.steps),
             look=self._look(outcome.look),
         )
 
@@ -295,10 +291,6 @@ class Redactor:
                 return decision
             case _:
                 assert_never(decision)
-
-
-def _fits(glob: str, name: bytes) -> bool:
-    return fnmatchcase(show(name), glob) or fnmatchcase(name.decode("utf-8", "replace"), glob)
 
 
 def _globs(match: Match) -> list[str]:

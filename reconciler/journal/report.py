@@ -34,7 +34,7 @@ from reconciler.journal.compare import evidence
 from reconciler.journal.replay import Turn
 from reconciler.journal.told import span
 from reconciler.model.evidence import ContainerdState
-from reconciler.model.ids import BundleKey, show
+from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind, NodeLooked, Observation
 from reconciler.model.outcome import Outcome
 
@@ -130,11 +130,11 @@ class Lanes:
             marks=MARKS,
             texts=list(self._texts),
             rows=self._told_rows,
-            namespaces=[show(namespace) for namespace in namespaces],
+            namespaces=namespaces,
             lanes=[
                 (
                     numbers[lane.key.namespace],
-                    show(lane.key.id),
+                    lane.key.id,
                     lane.begin,
                     lane.end,
                     int(lane.cleaned),

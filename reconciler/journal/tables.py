@@ -44,7 +44,7 @@ class Tables:
     numbers: int = 0
     rows: list[Row] = field(default_factory=list)
     row_numbers: dict[Row, int] = field(default_factory=dict)
-    listings: dict[bytes | None, list[int]] = field(default_factory=dict)
+    listings: dict[str | None, list[int]] = field(default_factory=dict)
     sweep: Sweep = field(default_factory=Sweep)
     shims: dict[ShimProcess, None] = field(default_factory=dict)
     containerd: Containerd = field(default_factory=Containerd)
@@ -71,7 +71,7 @@ class Tables:
                 del self.by_key[entry.key]
         self.leaving.clear()
 
-    def remember_listing(self, scope: bytes | None, order: list[int]) -> None:
+    def remember_listing(self, scope: str | None, order: list[int]) -> None:
         """Keep the order of a listing; a whole one makes those of single namespaces stale."""
         if scope is None:
             self.listings.clear()

@@ -22,9 +22,9 @@ from reconciler.decide.decisions import (
     Relist,
     Vanished,
 )
-from reconciler.model.ids import BundleKey, show
+from reconciler.model.ids import BundleKey
 
-NOBODY: Final = BundleKey(b"", b"")
+NOBODY: Final = BundleKey("", "")
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -54,7 +54,7 @@ def tell(at: float, decision: Decision) -> Told:
     """Put a decision into words."""
     key = key_of(decision) or NOBODY
     action, reason = _words(decision)
-    return Told(round(at, 6), show(key.namespace), show(key.id), action, reason)
+    return Told(round(at, 6), key.namespace, key.id, action, reason)
 
 
 def key_of(decision: Decision) -> BundleKey | None:

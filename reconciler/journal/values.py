@@ -23,7 +23,7 @@ from reconciler.model.evidence import (
     ShimState,
     TaskState,
 )
-from reconciler.model.ids import Identity, show, unshow
+from reconciler.model.ids import Identity
 
 # A look-up in a dictionary takes a third of the time of one in the enumeration.
 _KINDS: Final = {kind.value: kind for kind in Kind}
@@ -49,14 +49,6 @@ def identity_in(parts: wire.Identity) -> Identity:
     return Identity(*parts)
 
 
-def _show(name: bytes | None) -> str | None:
-    return None if name is None else show(name)
-
-
-def _unshow(text: str | None) -> bytes | None:
-    return None if text is None else unshow(text)
-
-
 # --------------------------------------------------------------------------------------- looks
 
 
@@ -72,16 +64,16 @@ def look_out(look: evidence.Look) -> wire.Look:
         created=look.created.value,
         runtime=(look.runtime.state.value, look.runtime.name),
         init=(init.state.value, init.pid, init.detail),
-        shim=(shim.state.value, _show(shim.socket), _show(shim.group), shim.pid, shim.detail),
+        shim=(shim.state.value, shim.socket, shim.group, shim.pid, shim.detail),
         cgroup=look.cgroup.value,
-        mounts=tuple((show(m.path), m.mount_id, m.fstype) for m in look.mounts),
+        mounts=tuple((m.path, m.mount_id, m.fstype) for m in look.mounts),
         shown=tuple(place for place, m in enumerate(look.mounts) if m.shown_outside),
         labels=None if labels == evidence.NO_LABELS else labels_out(labels),
         cut=not look.size_exact,
         cgroup_source=look.cgroup_source.value
         if look.cgroup_source is not CgroupSource.NONE
         else "",
-        cgroup_paths=tuple(map(show, look.cgroup_paths)),
+        cgroup_paths=look.cgroup_paths,
     )
 
 
@@ -99,13 +91,13 @@ def look_in(look: wire.Look) -> evidence.Look:
         _ANSWERS[look.created],
         evidence.Runtime(_RUNTIMES[runtime], runtime_name),
         evidence.Init(_INITS[init], init_pid, init_detail),
-        evidence.Shim(_SHIMS[shim], _unshow(socket), _unshow(group), shim_pid, shim_detail),
+        evidence.Shim(_SHIMS[shim], socket, group, shim_pid, shim_detail),
         _CGROUPS[look.cgroup],
         _mounts_in(look),
         evidence.NO_LABELS if look.labels is None else labels_in(look.labels),
         not look.cut,
         _SOURCES[look.cgroup_source],
-        tuple(map(unshow, look.cgroup_paths)),
+        look.cgroup_paths,
     )
 
 
@@ -113,7 +105,7 @@ def _mounts_in(look: wire.Look) -> tuple[evidence.Mount, ...]:
     shown = look.shown
     return tuple(
         [
-            evidence.Mount(unshow(path), number, kind, place in shown)
+            evidence.Mount(path, number, kind, place in shown)
             for place, (path, number, kind) in enumerate(look.mounts)
         ]
     )

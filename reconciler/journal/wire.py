@@ -7,7 +7,7 @@ schema is refused.
 Names are kept small by numbers. A record's ``n`` names bundles for the first time: they get the
 next numbers, from 0. The same holds for ``j``, rows of judgement and facts. ``b`` is a bundle's
 number everywhere. A bundle's number ends with the record that says it is gone (a ``gone`` look, or
-a ``vanished`` decision). A ``gap`` and every header begin all numbering anew. Bytes are written as
+a ``vanished`` decision). A ``gap`` and every header begin all numbering anew. Names and paths are
 text with every byte that is not printable UTF-8, and every backslash, as ``\xNN``.
 
 A field at its default is left out. Times: ``t`` is the monotonic clock in seconds; the wall clock

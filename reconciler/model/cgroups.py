@@ -35,8 +35,8 @@ from typing import Final, NamedTuple
 from reconciler.model.ids import MAX_IDENTIFIER, BundleKey
 from reconciler.model.words import Word
 
-SCOPE: Final = b".scope"
-COLON: Final = b":"
+SCOPE: Final = ".scope"
+COLON: Final = ":"
 
 
 class CgroupSource(Word):
@@ -57,7 +57,7 @@ class NamedCgroup(NamedTuple):
     """
 
     source: CgroupSource = CgroupSource.NONE
-    paths: tuple[bytes, ...] = ()
+    paths: tuple[str, ...] = ()
     exists: bool = False
 
     @property
@@ -71,24 +71,24 @@ class NamedCgroup(NamedTuple):
             case CgroupSource.NONE:
                 return False
 
-    def holds(self, path: bytes) -> bool:
+    def holds(self, path: str) -> bool:
         """Tell whether a path is a named one, or lies below one; case 1."""
-        return any(named + b"/" in path + b"/" for named in self.paths)
+        return any(named + "/" in path + "/" for named in self.paths)
 
-    def may_be_called(self, id_: bytes, path: bytes) -> bool:
+    def may_be_called(self, id_: str, path: str) -> bool:
         """Tell whether the names in a path count for the id; cases 2 to 5."""
         match self.source:
             case CgroupSource.RUNTIME:
                 return False
             case CgroupSource.CONFIG:
-                return not self.exists and id_ in names_in(path.rpartition(b"/")[2])
+                return not self.exists and id_ in names_in(path.rpartition("/")[2])
             case CgroupSource.NONE:
                 return id_ in names_of(path)
 
 
 def find_hints(
-    key: BundleKey, named: NamedCgroup, paths: frozenset[bytes], served: Collection[BundleKey]
-) -> tuple[bytes, ...]:
+    key: BundleKey, named: NamedCgroup, paths: frozenset[str], served: Collection[BundleKey]
+) -> tuple[str, ...]:
     """Give the cgroups in which a living process may be a bundle's, in order of name.
 
     Args:
@@ -106,15 +106,15 @@ def find_hints(
     return tuple(sorted(found))
 
 
-def _is_explained(key: BundleKey, path: bytes, served: Collection[BundleKey]) -> bool:
+def _is_explained(key: BundleKey, path: str, served: Collection[BundleKey]) -> bool:
     """Tell whether a cgroup is that of the same id in another namespace, where its shim lives."""
     return any(
         id_ == key.id and namespace != key.namespace and BundleKey(namespace, id_) in served
-        for namespace, id_ in pairwise(path.split(b"/"))
+        for namespace, id_ in pairwise(path.split("/"))
     )
 
 
-def _named(id_: bytes, paths: frozenset[bytes]) -> set[bytes]:
+def _named(id_: str, paths: frozenset[str]) -> set[str]:
     """Find the paths of which a part may stand for an id."""
     by_part, scopes = _index(paths)
     found = set(by_part.get(id_, ()))
@@ -123,20 +123,20 @@ def _named(id_: bytes, paths: frozenset[bytes]) -> set[bytes]:
 
 @lru_cache(maxsize=2)
 def _index(
-    paths: frozenset[bytes],
-) -> tuple[dict[bytes, list[bytes]], dict[bytes, list[bytes]]]:
+    paths: frozenset[str],
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """Give paths by their parts, and what names an id within by that id; once for each pass.
 
     Made in the loop, so it must cost no more than to split the paths.
     """
-    by_part: dict[bytes, list[bytes]] = {}
+    by_part: dict[str, list[str]] = {}
     for path in paths:
-        for part in path.split(b"/"):
+        for part in path.split("/"):
             if part in by_part:
                 by_part[part].append(path)
             else:
                 by_part[part] = [path]
-    scopes: dict[bytes, list[bytes]] = {}
+    scopes: dict[str, list[str]] = {}
     for part in by_part:
         if part.endswith(SCOPE) or COLON in part:
             for name in names_in(part):
@@ -144,29 +144,29 @@ def _index(
     return by_part, scopes
 
 
-def usual_path(key: BundleKey) -> bytes:
+def usual_path(key: BundleKey) -> str:
     """Give the path that containerd asks for unless it is told another one."""
-    return b"/%s/%s" % (key.namespace, key.id)
+    return f"/{key.namespace}/{key.id}"
 
 
-def names_of(path: bytes) -> Iterator[bytes]:
+def names_of(path: str) -> Iterator[str]:
     """Give every id that a part of a path may stand for."""
-    return (name for part in path.split(b"/") if part for name in names_in(part))
+    return (name for part in path.split("/") if part for name in names_in(part))
 
 
-def names_in(component: bytes) -> tuple[bytes, ...]:
+def names_in(component: str) -> tuple[str, ...]:
     """Give the ids that a cgroup's name may stand for, none longer than an id can be.
 
     A systemd scope is ``<prefix>-<id>.scope``; both may hold dashes, so every cut is tried. In
     config.json it is ``<slice>:<prefix>:<id>``, which another driver takes as it is.
     """
     names = [component]
-    if tail := component[component.rfind(COLON) + 1 :] if COLON in component else b"":
+    if tail := component[component.rfind(COLON) + 1 :] if COLON in component else "":
         names.append(tail)
     if component.endswith(SCOPE):
         stem = component.removesuffix(SCOPE)
         at = max(0, len(stem) - MAX_IDENTIFIER - 1)
         names.append(stem)
-        while (at := stem.find(b"-", at) + 1) > 0:
+        while (at := stem.find("-", at) + 1) > 0:
             names.append(stem[at:])
     return tuple(name for name in names if len(name) <= MAX_IDENTIFIER)

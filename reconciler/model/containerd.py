@@ -39,7 +39,7 @@ class Containerd:
     pid: int | None = None
     version: str = ""
     detail: str = ""
-    unlisted: frozenset[bytes] = frozenset()
+    unlisted: frozenset[str] = frozenset()
     absent: frozenset[BundleKey] = frozenset()
     wedged: frozenset[BundleKey] = frozenset()
 

@@ -29,8 +29,8 @@ class Debris:
     """
 
     kind: DebrisKind
-    path: bytes
-    namespace: bytes
-    id: bytes
+    path: str
+    namespace: str
+    id: str
     mtime: float
     reason: str

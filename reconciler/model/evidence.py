@@ -58,19 +58,19 @@ class Entries(IntFlag):
     OTHER = auto()
 
 
-ENTRY_NAMES: Final[dict[bytes, Entries]] = {
-    b"address": Entries.ADDRESS,
-    b"bootstrap.json": Entries.BOOTSTRAP,
-    b"config.json": Entries.CONFIG,
-    b"init.pid": Entries.INIT_PID,
-    b"log": Entries.LOG,
-    b"log.json": Entries.LOG_JSON,
-    b"options.json": Entries.OPTIONS,
-    b"rootfs": Entries.ROOTFS,
-    b"runtime": Entries.RUNTIME,
-    b"sandbox": Entries.SANDBOX,
-    b"shim-binary-path": Entries.SHIM_BINARY_PATH,
-    b"work": Entries.WORK,
+ENTRY_NAMES: Final[dict[str, Entries]] = {
+    "address": Entries.ADDRESS,
+    "bootstrap.json": Entries.BOOTSTRAP,
+    "config.json": Entries.CONFIG,
+    "init.pid": Entries.INIT_PID,
+    "log": Entries.LOG,
+    "log.json": Entries.LOG_JSON,
+    "options.json": Entries.OPTIONS,
+    "rootfs": Entries.ROOTFS,
+    "runtime": Entries.RUNTIME,
+    "sandbox": Entries.SANDBOX,
+    "shim-binary-path": Entries.SHIM_BINARY_PATH,
+    "work": Entries.WORK,
 }
 
 
@@ -143,7 +143,7 @@ class Shim:
 
     Attributes:
         state: See :class:`ShimState`.
-        socket: Path of the socket that was asked, if any, as bytes.
+        socket: Path of the socket that was asked, if any.
         group: Id the shim was started for: the sandbox's id for a pod member, else the bundle's
             own. None if config.json could not tell.
         pid: The shim's pid where the look came by it (parent of a living init), else None.
@@ -151,8 +151,8 @@ class Shim:
     """
 
     state: ShimState
-    socket: bytes | None = None
-    group: bytes | None = None
+    socket: str | None = None
+    group: str | None = None
     pid: int | None = None
     detail: str = ""
 
@@ -169,15 +169,15 @@ class Mount(msgspec.Struct, frozen=True, gc=False):
     """One mount at or below a bundle.
 
     Attributes:
-        path: Mount point relative to the bundle (``b"rootfs"``, ``b"rootfs/data"``, ``b"extra"``,
-            ``b""`` for the bundle directory itself).
+        path: Mount point relative to the bundle (``"rootfs"``, ``"rootfs/data"``, ``"extra"``,
+            ``""`` for the bundle directory itself).
         mount_id: mountinfo's first field.
         fstype: Filesystem type.
         shown_outside: Another mount, outside of the state tree, shows all that this one does. Asked
             only of filesystems that live in memory, which end with their last mount.
     """
 
-    path: bytes
+    path: str
     mount_id: int
     fstype: str
     shown_outside: bool = False
@@ -232,7 +232,7 @@ class Look:
     labels: Labels = NO_LABELS
     size_exact: bool = True
     cgroup_source: CgroupSource = CgroupSource.NONE
-    cgroup_paths: tuple[bytes, ...] = ()
+    cgroup_paths: tuple[str, ...] = ()
 
 
 class PartialLook(NamedTuple):
@@ -244,7 +244,7 @@ class PartialLook(NamedTuple):
     """
 
     look: Look
-    places: frozenset[bytes]
+    places: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,12 +376,12 @@ def _cgroup(key: BundleKey, look: Look, node: Node) -> CgroupState:
     return cgroup
 
 
-def hints(key: BundleKey, look: Look, node: Node) -> tuple[bytes, ...]:
+def hints(key: BundleKey, look: Look, node: Node) -> tuple[str, ...]:
     """Give the cgroups in which a living process may be this bundle's, in order of name."""
     return _find_hints(key, _named_cgroup(key, look), node)
 
 
-def _find_hints(key: BundleKey, named: NamedCgroup, node: Node) -> tuple[bytes, ...]:
+def _find_hints(key: BundleKey, named: NamedCgroup, node: Node) -> tuple[str, ...]:
     return find_hints(key, named, node.sweep.cgroup_paths, node.served)
 
 

@@ -9,15 +9,15 @@ somebody made up: it is ours only if the object behind it has that number.
 import re
 from typing import Final
 
-_HIDDEN: Final = re.compile(rb"\.reconciler-([1-9a-f][0-9a-f]{0,15})-[0-9a-f]{16}\Z")
+_HIDDEN: Final = re.compile(r"\.reconciler-([1-9a-f][0-9a-f]{0,15})-[0-9a-f]{16}\Z")
 
 
-def hidden_name(ino: int, token: bytes) -> bytes:
+def hidden_name(ino: int, token: bytes) -> str:
     """Make the hidden name for an inode; ``token`` is eight random bytes."""
-    return b".reconciler-%x-%s" % (ino, token.hex().encode())
+    return f".reconciler-{ino:x}-{token.hex()}"
 
 
-def parse_hidden(name: bytes) -> int | None:
+def parse_hidden(name: str) -> int | None:
     """Give the inode number a hidden name of ours carries, None if it does not look like one."""
     match = _HIDDEN.match(name)
     return int(match[1], 16) if match else None

@@ -1,6 +1,8 @@
 """Names and identities: what a bundle is called, and which object that name meant.
 
-Names are bytes, as the kernel keeps them; text is made for people only, by :func:`show`.
+The kernel keeps names as bytes. In every value they are text, as :func:`escape` gives it: plain
+for all that containerd makes, one-to-one for whatever else a disk may hold, so that it can be
+shown, typed and written as JSON. Only a system call takes bytes, those of :func:`unescape`.
 Nothing here looks at a disk.
 """
 
@@ -13,19 +15,25 @@ from typing_extensions import override
 MAX_IDENTIFIER: Final = 76
 """Longest name containerd accepts (containerd pkg/identifiers, also its 1.6 `identifiers`)."""
 
-_IDENTIFIER: Final = re.compile(rb"[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*\Z")
+_MOST_ESCAPED: Final = 1 << 12
+_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*\Z")
 
 
 class BundleKey(NamedTuple):
-    """The address of a bundle in one state tree: ``<namespace>/<id>``, as bytes."""
+    """The address of a bundle in one state tree: ``<namespace>/<id>``, escaped."""
 
-    namespace: bytes
-    id: bytes
+    namespace: str
+    id: str
 
     @override
     def __str__(self) -> str:
-        """Give the form people read and type, hostile bytes escaped."""
-        return f"{show(self.namespace)}/{show(self.id)}"
+        """Give the form people read and type."""
+        return f"{self.namespace}/{self.id}"
+
+    @property
+    def path(self) -> bytes:
+        """Its path within a tree of namespaces, for a system call."""
+        return unescape(f"{self.namespace}/{self.id}")
 
 
 class Identity(msgspec.Struct, frozen=True, gc=False):
@@ -46,20 +54,20 @@ NOWHERE: Final = Identity(0, 0, 0)
 """Of what is there and could not be looked at: which object it is, nobody knows."""
 
 
-def is_identifier(name: bytes) -> bool:
+def is_identifier(name: str) -> bool:
     """Tell whether containerd could have created a bundle or namespace of this name."""
     return len(name) <= MAX_IDENTIFIER and _IDENTIFIER.match(name) is not None
 
 
-def show(name: bytes) -> str:
-    r"""Make a name printable on one line and typable again (see :func:`unshow`).
+def escape(name: bytes) -> str:
+    r"""Make a name printable on one line and typable again (see :func:`unescape`).
 
     Control characters, backslashes and bytes that are not UTF-8 become ``\xNN``.
     """
     text = name.decode("utf-8", "surrogateescape")
     if text.isprintable() and "\\" not in text:
         return text
-    return "".join(_show_char(char) for char in text)
+    return text.translate(_ESCAPED)
 
 
 def printable(text: str) -> str:
@@ -70,21 +78,28 @@ def printable(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(char if char.isprintable() else _show_char(char) for char in text)
+    return "".join(char if char.isprintable() else _ESCAPED[ord(char)] for char in text)
 
 
-def unshow(text: str) -> bytes:
-    """Undo :func:`show`; text without escapes is taken as it is."""
+def unescape(text: str) -> bytes:
+    """Undo :func:`escape`; text without escapes is taken as it is."""
     raw = text.encode("utf-8", "surrogateescape")
     if b"\\" not in raw:
         return raw
     return re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes([int(found[1], 16)]), raw)
 
 
-def _show_char(char: str) -> str:
-    if char.isprintable() and char != "\\":
+class _Escaped(dict[int, str]):
+    """What stands for a character, by its number; filled as they come, for names may be long."""
+
+    def __missing__(self, code: int) -> str:
+        """Make what was not asked for before."""
+        char = chr(code)
+        if not char.isprintable() or char == "\\":
+            char = "".join(f"\\x{byte:02x}" for byte in _bytes(char))
+        if len(self) < _MOST_ESCAPED:
+            self[code] = char
         return char
-    return "".join(f"\\x{byte:02x}" for byte in _bytes(char))
 
 
 def _bytes(char: str) -> bytes:
@@ -93,3 +108,6 @@ def _bytes(char: str) -> bytes:
         return char.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # half a pair, as JSON may have it
         return char.encode("utf-8", "surrogatepass")
+
+
+_ESCAPED: Final = _Escaped()

@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, unescape
 
 TASKS: Final = b"io.containerd.runtime.v2.task"
 """Name of the state tree (and of the work tree) below containerd's state (and root) directory."""
@@ -72,9 +72,9 @@ class Layout:
 
     def bundle(self, key: BundleKey) -> bytes:
         """Path of a bundle, for messages and for comparing with mountinfo; never for removal."""
-        return b"/".join((self.tasks, key.namespace, key.id))
+        return self.tasks + b"/" + key.path
 
-    def shim_socket(self, namespace: bytes, group: bytes, address: bytes | None = None) -> bytes:
+    def shim_socket(self, namespace: str, group: str, address: bytes | None = None) -> bytes:
         """Path of the socket a shim derives from containerd's address, namespace and group id."""
-        named = b"/".join((address or self.address, namespace, group))
+        named = b"/".join((address or self.address, unescape(namespace), unescape(group)))
         return self.sockets + b"/" + hashlib.sha256(named).hexdigest().encode()

@@ -64,7 +64,7 @@ class Doubt(msgspec.Struct, frozen=True, gc=False):
     """Relist everything (``namespace`` None) or one namespace."""
 
     kind: DoubtKind
-    namespace: bytes | None = None
+    namespace: str | None = None
 
 
 class Seen(msgspec.Struct, frozen=True, gc=False):
@@ -104,7 +104,7 @@ class Listed:
     present: bool
     bundles: tuple[Seen, ...] = ()
     hidden: tuple[Hidden, ...] = ()
-    namespace: bytes | None = None
+    namespace: str | None = None
     seconds: float = 0.0
 
 

@@ -12,7 +12,7 @@ class ShimProcess(NamedTuple):
 
     key: BundleKey
     pid: int
-    address: bytes = b""
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class Sweep:
     answered: bool = False
     helpers: frozenset[BundleKey] = frozenset()
     shims: tuple[ShimProcess, ...] = ()
-    cgroup_names: frozenset[bytes] = frozenset()
+    cgroup_names: frozenset[str] = frozenset()
     unread: tuple[UnreadProcess, ...] = ()
-    cgroup_paths: frozenset[bytes] = frozenset()
+    cgroup_paths: frozenset[str] = frozenset()
     unplaced: int = 0
 
     def with_cgroups_of(self, other: "Sweep") -> "Sweep":

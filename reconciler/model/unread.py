@@ -22,6 +22,6 @@ def may_be(unread: Collection[BundleKey | None], *keys: BundleKey) -> bool:
     return bool(unread) and any(key in unread for key in (None, *keys))
 
 
-def may_be_in(unread: Collection[BundleKey | None], namespace: bytes) -> bool:
+def may_be_in(unread: Collection[BundleKey | None], namespace: str) -> bool:
     """Tell whether one that does not answer works in a namespace."""
     return any(key is not None and key.namespace == namespace for key in unread)

@@ -22,7 +22,7 @@ from reconciler.model.evidence import (
     Mount,
     PartialLook,
 )
-from reconciler.model.ids import NOWHERE, BundleKey, Identity
+from reconciler.model.ids import NOWHERE, BundleKey, Identity, escape, unescape
 from reconciler.probe import testimony
 from reconciler.probe.cgroups import CgroupDir, Cgroups
 from reconciler.probe.folder import BLOCK, Counted, Folder, count_tree, read_files, read_folder
@@ -98,7 +98,9 @@ def look_at(
     missed.clear()
     seen = _see(around, key, annotation_keys)
     look = seen.look if isinstance(seen, _Seen) else seen
-    return PartialLook(look, frozenset(missed)) if missed and look is not None else look
+    if look is None or not missed:
+        return look
+    return PartialLook(look, frozenset(map(escape, missed)))
 
 
 class _Seen(NamedTuple):
@@ -143,14 +145,14 @@ def _enter(
     tree_fd: int, key: BundleKey, around: Surroundings, mounts: tuple[Mount, ...]
 ) -> _Entered | Look | None:
     try:
-        fd = kernel.open_beneath(tree_fd, b"/".join(key))
+        fd = kernel.open_beneath(tree_fd, key.path)
     except OSError as error:
         return None if error.errno == ENOENT else _from_outside(tree_fd, key, mounts)
     try:
         seen = kernel.statx_handle(fd)
         mounted = _NONE
         if mounts:
-            mounted = frozenset(mount.path.split(b"/", 1)[0] for mount in mounts)
+            mounted = frozenset(unescape(mount.path.split("/", 1)[0]) for mount in mounts)
         folder = read_folder(fd, mounted, sizes_tell=around.on_tmpfs)
     except OSError:
         return _from_outside(tree_fd, key, mounts)
@@ -164,33 +166,34 @@ def _enter(
 def _from_outside(tree_fd: int, key: BundleKey, mounts: tuple[Mount, ...]) -> Look | None:
     """Say what can be said of what cannot be entered: a mount, a symlink, a file."""
     try:
-        namespace_fd = kernel.open_beneath(tree_fd, key.namespace)
+        namespace_fd = kernel.open_beneath(tree_fd, unescape(key.namespace))
         try:
-            seen = kernel.statx(namespace_fd, key.id)
+            seen = kernel.statx(namespace_fd, unescape(key.id))
         finally:
             os.close(namespace_fd)
     except OSError as error:
         return None if error.errno in _NO_BUNDLE else UNSEEN
     if seen.is_mount_root and all(mount.path for mount in mounts):
-        mounts = (Mount(b"", seen.mount_id, ""), *mounts)  # newer than the mount table we have
+        mounts = (Mount("", seen.mount_id, ""), *mounts)  # newer than the mount table we have
     kind = Kind.DIRECTORY if stat.S_ISDIR(seen.mode) else Kind.OTHER
     kind = Kind.SYMLINK if stat.S_ISLNK(seen.mode) else kind
     identity = Identity(seen.dev, seen.ino, seen.mount_id)
     return Look(identity, kind, newest_mtime=seen.mtime, mounts=mounts)
 
 
-def _is_name(name: bytes) -> bool:
+def _is_name(text: str) -> bool:
+    name = unescape(text)
     return bool(name) and name not in {b".", b".."} and b"/" not in name and b"\0" not in name
 
 
-def _read_peer(tree_fd: int, key: BundleKey, group: bytes | None, folder: Folder) -> Folder | None:
+def _read_peer(tree_fd: int, key: BundleKey, group: str | None, folder: Folder) -> Folder | None:
     """Read in the sandbox's bundle what a member need not have of its own."""
     if group is None or group == key.id:
         return None
     if folder.text("shim-binary-path") and testimony.addresses_of(folder):
         return None
     try:
-        fd = kernel.open_beneath(tree_fd, key.namespace + b"/" + group)
+        fd = kernel.open_beneath(tree_fd, BundleKey(key.namespace, group).path)
     except OSError:
         return None
     try:
@@ -234,7 +237,7 @@ def _count_work(around: Surroundings, key: BundleKey) -> Counted | None:
         top = around.handles.named(around.layout.work)
     except OSError:
         return None
-    return count_tree(top, b"/".join(key))
+    return count_tree(top, key.path)
 
 
 def _resources(seen: _Seen) -> Resources:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from reconciler import kernel
 from reconciler.model.cgroups import CgroupSource
 from reconciler.model.evidence import CgroupState
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.probe import documents
 from reconciler.probe.mounts import MountEntry
 
@@ -61,7 +61,7 @@ class Cgroups(NamedTuple):
 
     state: CgroupState
     dirs: tuple[CgroupDir, ...] = ()
-    names: frozenset[bytes] = frozenset()
+    names: frozenset[str] = frozenset()
     source: CgroupSource = CgroupSource.NONE
 
 
@@ -75,7 +75,7 @@ def hierarchies(table: Iterable[MountEntry]) -> tuple[Hierarchy, ...]:
     return tuple(found.values())
 
 
-def resolve(spec_path: str) -> tuple[bytes, ...]:
+def resolve(spec_path: str) -> tuple[str, ...]:
     """Turn ``linux.cgroupsPath`` into paths within a hierarchy; nothing if that cannot be told.
 
     A relative path is taken from the cgroup runc was in when it ran, which nobody knows later. No
@@ -87,10 +87,10 @@ def resolve(spec_path: str) -> tuple[bytes, ...]:
         parts = spec_path.split(":")
         return _resolve_systemd(*parts) if len(parts) == _SYSTEMD_PARTS else ()
     path = documents.to_path(spec_path)
-    return () if path is None or path == b"/" else (path,)
+    return () if path is None or path == b"/" else (escape(path),)
 
 
-def _resolve_systemd(parent: str, prefix: str, name: str) -> tuple[bytes, ...]:
+def _resolve_systemd(parent: str, prefix: str, name: str) -> tuple[str, ...]:
     path = expand_slice(parent or "system.slice")
     if path is None or not name:
         return ()
@@ -100,7 +100,7 @@ def _resolve_systemd(parent: str, prefix: str, name: str) -> tuple[bytes, ...]:
     elif not prefix:
         units.append(f"{name}.scope")  # the runtimes differ
     found = (documents.to_path(f"{path}/{unit}") for unit in units)
-    return tuple(one for one in found if one is not None)
+    return tuple(escape(one) for one in found if one is not None)
 
 
 def expand_slice(name: str) -> str | None:
@@ -160,7 +160,7 @@ class CgroupMounts:
                 for one in self._mounted
             )
 
-    def look(self, key: BundleKey, named: Collection[str], inner: Collection[bytes]) -> Cgroups:
+    def look(self, key: BundleKey, named: Collection[str], inner: Collection[str]) -> Cgroups:
         """Find a container's cgroups and what is in them.
 
         Args:
@@ -172,17 +172,18 @@ class CgroupMounts:
         """
         names = set(inner)
         source = CgroupSource.CONFIG
-        places = [(one, name[1:]) for name in names for one in self._mounted]
+        paths = [unescape(name) for name in names]
+        places = [(one, path[1:]) for path in paths for one in self._mounted]
         if named:
             # Nearly always runc's state and config.json agree, and that is cheap to find out.
-            spelt = [os.fsdecode(name) for name in names]
+            spelt = [os.fsdecode(path) for path in paths]
             agreed = {point + name for name in spelt for point in self._points}
             for text in named:
                 extra = []
                 if text not in agreed:
                     extra = self._inside(documents.to_path(text) or b"/")
                     places += extra
-                    names.update(b"/" + relative for _, relative in extra)
+                    names.update("/" + escape(relative) for _, relative in extra)
                 if extra or text in agreed:
                     source = CgroupSource.RUNTIME
         if len(names) > _MOST_NAMES:
@@ -192,7 +193,7 @@ class CgroupMounts:
             return Cgroups(state, dirs, frozenset(names), source)
         if named or inner:
             return Cgroups(CgroupState.NONE)  # named, but in no cgroup mount that we can see
-        guess = b"/".join(key)
+        guess = key.path
         state, dirs = self._ask((one, guess) for one in self._mounted)
         nobody = state in {CgroupState.GONE, CgroupState.EMPTY}
         return Cgroups(CgroupState.UNNAMED if nobody else state, dirs)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from reconciler.model.ids import show
+from reconciler.model.ids import escape
 from reconciler.model.layout import TASKS, Layout
 
 _LEAST_DEPTH: Final = 2  # directories from the root to a state directory
@@ -56,7 +56,7 @@ def check_tree(layout: Layout) -> Problem | None:
 
     A containerd that has not run a task since the boot has no tree yet, which is no problem.
     """
-    state = show(layout.state)
+    state = escape(layout.state)
     if _is_dangerous(layout.state) or _is_dangerous(os.path.realpath(layout.state)):
         what = f"{state} is too broad to be containerd's state directory"
         return Problem(ProblemKind.DANGEROUS, what, "give containerd's own, e.g. /run/containerd")
@@ -76,11 +76,11 @@ def _is_dangerous(path: bytes) -> bool:
 
 
 def _check_directory(path: bytes) -> Problem | None:
-    name = show(path)
+    name = escape(path)
     try:
         mode = os.stat(path, follow_symlinks=False).st_mode
         if stat.S_ISLNK(mode):
-            hint = f"give the directory itself: {show(os.path.realpath(path))}"
+            hint = f"give the directory itself: {escape(os.path.realpath(path))}"
             return Problem(ProblemKind.SYMLINK, f"{name} is a symlink", hint)
         if not stat.S_ISDIR(mode):
             hint = "give containerd's state directory with --state"
@@ -106,10 +106,10 @@ def _check_signs(state: bytes) -> Problem | None:
     try:
         names = os.listdir(state)
     except OSError as error:
-        what = f"{show(state)} cannot be read: {os.strerror(error.errno or 0)}"
+        what = f"{escape(state)} cannot be read: {os.strerror(error.errno or 0)}"
         return Problem(ProblemKind.UNREADABLE, what, "see the kernel's log")
     if any(name in _SIGNS or name.startswith(_PLUGIN) for name in names):
         return None
-    what = f"{show(state)} is not a containerd state directory: it has no {show(TASKS)}"
+    what = f"{escape(state)} is not a containerd state directory: it has no {escape(TASKS)}"
     hint = "give the `state` of containerd's configuration with --state"
     return Problem(ProblemKind.NOT_CONTAINERD, what, hint)

@@ -46,7 +46,7 @@ class Own(NamedTuple):
     key: BundleKey
     folder: Folder
     spec: Spec | None
-    group: bytes | None
+    group: str | None
     peer: Folder | None = None
 
 
@@ -66,7 +66,7 @@ def _is_its(own: Own, around: Surroundings, remembered: Runc) -> bool:
     by another path, or somebody else's: it may hint at life (whoever it names counts as alive), and
     it never speaks against it: it disproves no pid, and names no cgroup in which nobody is left.
     """
-    paths = (around.layout.bundle(own.key), b"/".join((around.tree, *own.key)))
+    paths = (around.layout.bundle(own.key), around.tree + b"/" + own.key.path)
     return remembered.bundle is None or remembered.bundle in paths
 
 

@@ -19,7 +19,7 @@ from typing import Final
 
 from reconciler.clock import SystemClock
 from reconciler.kernel import AT_FDCWD, Stat, statx
-from reconciler.model.ids import show
+from reconciler.model.ids import escape
 from reconciler.probe import reach
 from reconciler.probe.mounts import mount_numbered
 from reconciler.probe.process import read_whole
@@ -127,7 +127,7 @@ def _held_by(pid: int, path: bytes, seen: Stat, proc: bytes) -> Lock | None:
 
 def _holder(path: bytes, seen: Stat, proc: bytes, budget: float) -> Lock:
     if not stat.S_ISREG(seen.mode):
-        return Lock(LockState.NONE, detail=f"{show(path)} is not a regular file")
+        return Lock(LockState.NONE, detail=f"{escape(path)} is not a regular file")
     clock = SystemClock()
     until = clock.monotonic() + budget
 
@@ -158,7 +158,7 @@ def _absence(path: bytes, seen: Stat, fstype: str, proc: bytes) -> Lock:
         )
     again = statx(AT_FDCWD, path)
     if (again.dev, again.ino, again.mount_id) != (seen.dev, seen.ino, seen.mount_id):
-        return Lock(LockState.NONE, detail=f"{show(path)} was replaced while it was looked at")
+        return Lock(LockState.NONE, detail=f"{escape(path)} was replaced while it was looked at")
     return Lock(LockState.FREE)
 
 

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from reconciler.kernel.mounts import Mounted
 from reconciler.model.evidence import Mount
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, escape
 from reconciler.probe.process import MOST_MOUNTS, PROC, read_whole
 
 MOUNTINFO: Final = b"/proc/self/mountinfo"
@@ -123,7 +123,7 @@ class TreeMounts:
     """The mounts at or below the bundles of one state tree, in the order they were mounted."""
 
     bundles: dict[BundleKey, tuple[Mount, ...]] = field(default_factory=dict)
-    namespaces: frozenset[bytes] = frozenset()  # namespace directories that are mount points
+    namespaces: frozenset[str] = frozenset()  # namespace directories that are mount points
 
     def of(self, key: BundleKey) -> tuple[Mount, ...]:
         """Give the mounts at or below one bundle."""
@@ -143,11 +143,11 @@ def index(data: bytes, tree: bytes) -> TreeMounts:
             continue
         parts = point[cut:].split(b"/", 2)
         if len(parts) == 1:
-            namespaces.add(parts[0])
+            namespaces.add(escape(parts[0]))
             continue
         path = parts[2] if len(parts) > 2 else b""  # noqa: PLR2004 - namespace, id, rest
-        mount = Mount(path, mount_id, type_name(fstype))
-        bundles[BundleKey(parts[0], parts[1])].append(mount)
+        mount = Mount(escape(path), mount_id, type_name(fstype))
+        bundles[BundleKey(escape(parts[0]), escape(parts[1]))].append(mount)
     return TreeMounts(
         {key: tuple(mounts) for key, mounts in bundles.items()}, frozenset(namespaces)
     )

@@ -31,7 +31,7 @@ class NarrowEyes(Eyes):
         return None
 
     @override
-    def list(self, namespace: bytes | None = None) -> Listed:
+    def list(self, namespace: str | None = None) -> Listed:
         """List what may be seen."""
         listed = self.eyes.list(namespace)
         return replace(

@@ -23,7 +23,7 @@ from typing import Final
 
 from reconciler import kernel
 from reconciler.clock import SystemClock
-from reconciler.model.ids import show
+from reconciler.model.ids import escape
 from reconciler.model.layout import TASKS, Layout
 
 BUDGET: Final = 5.0
@@ -37,14 +37,14 @@ _NO_LINK: Final = frozenset({ENOENT, EINVAL})
 def doubt_about_root(layout: Layout, *, budget: float = BUDGET) -> str:
     """Say why the tree may belong to another root than the layout's; empty if it does not."""
     own = frozenset({os.path.normpath(layout.root), os.path.realpath(layout.root)})
-    tree = show(layout.tasks)
+    tree = escape(layout.tasks)
     clock = SystemClock()
     until = clock.monotonic() + budget
     empty, vouched = True, False
     try:
         for root in _roots(layout.tasks):
             if root is not None and root not in own:
-                return f"bundles in {tree} belong to a containerd with root {show(root)}"
+                return f"bundles in {tree} belong to a containerd with root {escape(root)}"
             empty, vouched = False, vouched or root is not None
             if clock.monotonic() > until:
                 return f"{tree} holds more bundles than could be asked for theirs in {budget:g} s"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from reconciler.decide.obstacles import VOLATILE
 from reconciler.kernel.mounts import Mounted, list_mounts, stat_mount
 from reconciler.model.evidence import Mount
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, escape
 from reconciler.probe import mounts
 
 if TYPE_CHECKING:
@@ -119,12 +119,12 @@ class BundleMounts:
 
     def of(self, key: BundleKey) -> tuple[Mount, ...]:
         """Give the mounts at or below one bundle, in the order in which they were mounted."""
-        path = b"/".join((self._tree, *key))
+        path = self._tree + b"/" + key.path
         cut = len(path) + 1
         return tuple(
             [
                 Mount(
-                    one.point[cut:],
+                    escape(one.point[cut:]),
                     one.mount_id,
                     mounts.type_name(one.fstype),
                     self._mounts.is_shown_outside(one, self._tree),

@@ -24,6 +24,7 @@ from typing import Final
 
 from reconciler import kernel
 from reconciler.model.cgroups import COLON, SCOPE
+from reconciler.model.ids import escape
 from reconciler.model.sweep import Sweep
 from reconciler.probe.process import parse_cgroups
 
@@ -36,6 +37,8 @@ _MOST_FILES: Final = 1 << 22  # bytes of what was seen before; the rest is read 
 _LONGEST: Final = 4095  # of what the kernel tells: PATH_MAX with a zero at its end
 _ROOT: Final = b"/"  # nobody's own
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_SCOPE: Final = SCOPE.encode()
+_COLON: Final = COLON.encode()
 _NO_NAMESPACE: Final = frozenset({ENOENT, ENOTDIR, ELOOP, EXDEV})
 
 
@@ -70,8 +73,8 @@ class PopulatedCgroups:
         """Give what else a pass has found together with this."""
         return replace(
             sweep,
-            cgroup_names=frozenset(self.names),
-            cgroup_paths=frozenset(self.paths),
+            cgroup_names=frozenset(map(escape, self.names)),
+            cgroup_paths=frozenset(map(escape, self.paths)),
             unplaced=self.unplaced,
         )
 
@@ -132,12 +135,12 @@ class PopulatedCgroups:
         ids = self._ids or frozenset()
         parts = path.split(b"/")
         found = set(ids.intersection(parts))
-        if COLON in path:
-            found.update(ids.intersection(part.rpartition(COLON)[2] for part in parts))
-        if SCOPE in path:
+        if _COLON in path:
+            found.update(ids.intersection(part.rpartition(_COLON)[2] for part in parts))
+        if _SCOPE in path:
             for part in parts:
-                if part.endswith(SCOPE):
-                    found |= self._named_by_scope(part.removesuffix(SCOPE), ids)
+                if part.endswith(_SCOPE):
+                    found |= self._named_by_scope(part.removesuffix(_SCOPE), ids)
         return found
 
     def _named_by_scope(self, stem: bytes, ids: frozenset[bytes]) -> set[bytes]:
@@ -148,7 +151,7 @@ class PopulatedCgroups:
 
 def _weight(path: bytes) -> int:
     """Tell what it costs the loop to take a path in."""
-    return len(path) + (_NAME * path.count(b"-") if SCOPE in path else 0)
+    return len(path) + (_NAME * path.count(b"-") if _SCOPE in path else 0)
 
 
 def _ids_in(tree: bytes | None) -> frozenset[bytes]:

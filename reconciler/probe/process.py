@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from reconciler.model.cgroups import NamedCgroup
 from reconciler.model.evidence import Init, InitState
-from reconciler.model.ids import show
+from reconciler.model.ids import escape
 
 PROC: Final = b"/proc"
 
@@ -63,7 +63,7 @@ class Cradle(NamedTuple):
         cgroup: What its files say about its cgroup.
     """
 
-    id: bytes
+    id: str
     cgroup: NamedCgroup = NamedCgroup()
 
 
@@ -131,7 +131,7 @@ def _without_pidfd(pid: int, error: OSError, proc: bytes) -> Init:
 def _judge_living(  # noqa: PLR0913 - all that was read about it
     candidate: Candidate,
     stat: Stat,
-    groups: tuple[bytes, ...],
+    groups: tuple[str, ...],
     cradle: Cradle,
     proc: bytes,
     *,
@@ -145,7 +145,7 @@ def _judge_living(  # noqa: PLR0913 - all that was read about it
         return Init(InitState.ALIVE, candidate.pid, alive)
     hint = next((path for path in groups if cradle.cgroup.may_be_called(cradle.id, path)), None)
     if hint is not None and candidate.start is None and not overruled:
-        where = f"in cgroup {show(hint)}, which may be its"
+        where = f"in cgroup {hint}, which may be its"
         return Init(InitState.ALIVE, candidate.pid, alive or where)
     why = _refutation(candidate, stat, cradle, proc, overruled=overruled)
     if why:
@@ -235,13 +235,13 @@ def parse_stat(data: bytes) -> Stat | None:
     return Stat(fields[0], int(fields[1]), int(fields[19]), int(fields[6]))
 
 
-def read_cgroups(pid: int, proc: bytes = PROC) -> tuple[bytes, ...]:
+def read_cgroups(pid: int, proc: bytes = PROC) -> tuple[str, ...]:
     """Read the paths of a process's cgroups, one per hierarchy.
 
     Raises:
         OSError: They cannot be read.
     """
-    return parse_cgroups(read_whole(b"%s/%d/cgroup" % (proc, pid)))
+    return tuple(map(escape, parse_cgroups(read_whole(b"%s/%d/cgroup" % (proc, pid)))))
 
 
 def parse_cgroups(data: bytes) -> tuple[bytes, ...]:

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from reconciler import kernel
 from reconciler.kernel.mounts import Mounted, stat_mount
-from reconciler.model.ids import show
+from reconciler.model.ids import escape
 from reconciler.probe.mounts import mount_numbered
 
 _POINT: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -45,8 +45,8 @@ class OutOfReachError(OSError):
     """
 
     def __init__(self, path: bytes, place: bytes, fstype: bytes = b"") -> None:
-        kind = f" ({show(fstype)})" if fstype else ""
-        super().__init__(f"{show(path)} is on {show(place)}{kind}, which may never answer")
+        kind = f" ({escape(fstype)})" if fstype else ""
+        super().__init__(f"{escape(path)} is on {escape(place)}{kind}, which may never answer")
         self.place = place
 
 
@@ -145,7 +145,7 @@ def trouble(path: bytes) -> str:
         return str(error)
     except OSError as error:
         if error.errno not in _REFUSED:
-            return f"{show(directory)}: {error.strerror}"
+            return f"{escape(directory)}: {error.strerror}"
     return ""  # if it was refused, whoever touches it will be told the same
 
 

@@ -14,7 +14,7 @@ from typing import Final
 import anyio
 
 from reconciler.model.evidence import Look, PartialLook
-from reconciler.model.ids import BundleKey, Identity, show
+from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.ports import Clock, FarLookers
 
@@ -27,7 +27,7 @@ LONGEST_PAUSE: Final = 300.0
 
 _MOST: Final = 1000  # combinations of places; whoever is forgotten is asked again
 
-Places = frozenset[bytes]
+Places = frozenset[str]
 Start = Callable[[Callable[[], Awaitable[None]]], None]
 
 
@@ -104,7 +104,7 @@ class RemoteLooks:
             return None
         if await self._ask(self._lookers, places, (key,)) is not None:
             return None
-        why = f"{', '.join(map(show, sorted(places)))} gives no answer"
+        why = f"{', '.join(sorted(places))} gives no answer"
         return Outcome(key, identity, Result.BLOCKED, BlockReason.HUNG, why)
 
     async def _look(

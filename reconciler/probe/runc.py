@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from reconciler import kernel
 from reconciler.model.evidence import Answer
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, unescape
 from reconciler.model.layout import Layout
 from reconciler.probe import documents
 from reconciler.probe.documents import CrunStatus, Options, RuncState
@@ -69,7 +69,7 @@ def look(
     """
     options = (documents.parse_options(options_file) if options_file else None) or _NO_OPTIONS
     base = documents.to_path(options.root) or layout.runc_root
-    root = base + b"/" + key.namespace
+    root = base + b"/" + unescape(key.namespace)
     found = _look_below(handles, base, key, Runc(root, options.binary_name))
     if barred and found.exists is Answer.NO:
         return Runc(root, exists=Answer.NONE)
@@ -78,8 +78,8 @@ def look(
 
 def _look_below(handles: Handles, base: bytes, key: BundleKey, blank: Runc) -> Runc:
     """Look for the container's directory; nothing below the root is followed, no mount entered."""
-    directory = blank.root + b"/" + key.id
-    relative = b"/".join(key)
+    directory = base + b"/" + key.path
+    relative = key.path
     try:
         base_fd = handles.named(base)
         with suppress(OSError):  # nearly always there; anything else is looked at step by step

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from reconciler import kernel
 from reconciler.model.evidence import Shim, ShimState
-from reconciler.model.ids import show
+from reconciler.model.ids import escape
 from reconciler.model.layout import Layout
 from reconciler.probe.door import GONE, Address, Door
 from reconciler.probe.handles import Handles
@@ -34,9 +34,9 @@ class Names(NamedTuple):
         named: Addresses that files name, best first.
     """
 
-    namespace: bytes
-    group: bytes | None
-    id: bytes
+    namespace: str
+    group: str | None
+    id: str
     named: tuple[Address, ...] = ()
 
 
@@ -60,11 +60,11 @@ def ask(
             continue
         state, detail = asked[path] = _knock(address, layout, door, handles)
         if state is ShimState.ALIVE:
-            return Shim(state, path, names.group, None, detail)
+            return Shim(state, escape(path), names.group, None, detail)
         if state is ShimState.NONE and silent is None:
             silent = path
     if silent is not None:
-        return Shim(ShimState.NONE, silent or None, names.group, None, asked[silent][1])
+        return Shim(ShimState.NONE, escape(silent) or None, names.group, None, asked[silent][1])
     if not names.named:
         return Shim(ShimState.UNNAMED, None, names.group, None, "no file names its socket")
     path = names.named[0].path
@@ -72,7 +72,7 @@ def ask(
         # A torn address leads nowhere, and a living shim's socket can be lost. With nothing that
         # tells its pod, either, any shim of the namespace might serve it.
         return Shim(ShimState.UNNAMED, None, None, None, f"{GONE}, and no file tells its pod")
-    return Shim(ShimState.DEAD, path, names.group, None, asked[path][1])
+    return Shim(ShimState.DEAD, escape(path), names.group, None, asked[path][1])
 
 
 def _knock(
@@ -81,7 +81,7 @@ def _knock(
     """Knock where shims listen, and nowhere else: through no symlink and at nothing mounted."""
     path = address.path
     if path and not _is_of_shims(path, layout):
-        return ShimState.NONE, f"{show(path)} is no place of containerd's shims"
+        return ShimState.NONE, f"{escape(path)} is no place of containerd's shims"
     if not address.is_file:
         return door.knock(address)
     directory, _, name = path.rpartition(b"/")

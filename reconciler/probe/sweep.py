@@ -15,7 +15,7 @@ from errno import EFBIG, ENAMETOOLONG, ENOENT, ESRCH
 from typing import Final, NamedTuple
 
 from reconciler.model.evidence import ShimProcess, Sweep
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import TASKS
 from reconciler.model.unread import UnreadProcess
 from reconciler.probe import mounts
@@ -75,7 +75,8 @@ def parse_command(words: list[bytes]) -> ShimCommand | None:
     if not namespace or not shim_id:
         return None
     known = action if action in _HELPERS else b""
-    return ShimCommand(BundleKey(namespace, shim_id), flags.get(b"address", b""), known)
+    key = BundleKey(escape(namespace), escape(shim_id))
+    return ShimCommand(key, flags.get(b"address", b""), known)
 
 
 def users_of(state: bytes | None) -> frozenset[int]:
@@ -233,7 +234,7 @@ class _Pass:
         else:
             # Were it another program by now after all, a dead shim would be taken for a living one.
             self._commands.keep(who, command)
-            self._shims.append(ShimProcess(found.key, who.pid, found.address))
+            self._shims.append(ShimProcess(found.key, who.pid, escape(found.address)))
 
     def _works_for(self, pid: int) -> BundleKey | None:
         """Tell by its directory which bundle a shim or a helper was started for.
@@ -245,7 +246,7 @@ class _Pass:
         except OSError:
             return None
         _, found, rest = os.fsencode(path).rpartition(b"/" + TASKS + b"/")
-        names = rest.removesuffix(b" (deleted)").split(b"/")
+        names = escape(rest.removesuffix(b" (deleted)")).split("/")
         return BundleKey(*names) if found and len(names) == len(BundleKey._fields) else None
 
 

@@ -8,14 +8,14 @@ from collections.abc import Collection
 from typing import Final
 
 from reconciler.model.evidence import NO_LABELS, Labels, Runtime, RuntimeState
-from reconciler.model.ids import BundleKey, is_identifier, show
+from reconciler.model.ids import BundleKey, escape, is_identifier
 from reconciler.probe import documents
 from reconciler.probe.documents import Annotations, Spec
 from reconciler.probe.door import Address, parse_address
 from reconciler.probe.folder import Folder
 
 _RUNTIMES: Final = {
-    name: Runtime(RuntimeState.KNOWN, show(name))
+    name: Runtime(RuntimeState.KNOWN, escape(name))
     for name in (b"containerd-shim-runc-v1", b"containerd-shim-runc-v2")
 }
 _PLAIN: Final = Labels(known=True)
@@ -30,14 +30,14 @@ def spec_of(folder: Folder) -> Spec | None:
     return documents.parse_spec(data) if data else None
 
 
-def group_of(key: BundleKey, folder: Folder, spec: Spec | None) -> bytes | None:
+def group_of(key: BundleKey, folder: Folder, spec: Spec | None) -> str | None:
     """Tell for which id the bundle's shim was started: a pod's members share the sandbox's.
 
     None if nothing says so: without config.json it may be anybody's member.
     """
     noted = (spec and spec.annotations) or _NO_ANNOTATIONS
-    named = (noted.runc_group or noted.sandbox_id).encode("utf-8", "replace")
-    named = named or (folder.text("sandbox") or b"").strip()
+    noted_id = (noted.runc_group or noted.sandbox_id).encode("utf-8", "replace")
+    named = escape(noted_id or (folder.text("sandbox") or b"").strip())
     if named:
         return named if is_identifier(named) else None
     return key.id if spec is not None else None
@@ -80,8 +80,8 @@ def _unknown(folder: Folder) -> Labels:
 
 def _sandbox_of(folder: Folder) -> str:
     """Give the sandbox as containerd 2.x notes it beside config.json; empty if it does not."""
-    sandbox = (folder.text("sandbox") or b"").strip()
-    return sandbox.decode() if is_identifier(sandbox) else ""
+    sandbox = escape((folder.text("sandbox") or b"").strip())
+    return sandbox if is_identifier(sandbox) else ""
 
 
 def runtime_of(folder: Folder, peer: Folder | None) -> Runtime:
@@ -96,7 +96,7 @@ def runtime_of(folder: Folder, peer: Folder | None) -> Runtime:
     name = (path or b"").strip().rpartition(b"/")[2]
     if not name:
         return Runtime(RuntimeState.UNNAMED)
-    return _RUNTIMES.get(name) or Runtime(RuntimeState.ALIEN, show(name))
+    return _RUNTIMES.get(name) or Runtime(RuntimeState.ALIEN, escape(name))
 
 
 def addresses_of(folder: Folder) -> tuple[Address, ...]:

@@ -15,7 +15,7 @@ from reconciler import kernel
 from reconciler.clock import SystemClock
 from reconciler.model.evidence import Look, PartialLook
 from reconciler.model.hidden import parse_hidden
-from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.ids import BundleKey, Identity, escape, unescape
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Hidden, Listed, Seen
 from reconciler.ports import Clock, Lookers
@@ -67,7 +67,7 @@ class TreeEyes:
         """Look at one bundle and at what belongs to it; None if there is no such name."""
         return examine(self._around, key, self.annotation_keys)
 
-    def list(self, namespace: bytes | None = None) -> Listed:
+    def list(self, namespace: str | None = None) -> Listed:
         """List the state tree or one namespace of it."""
         began = self._clock.monotonic()
         bundles: list[Seen] = []
@@ -98,8 +98,8 @@ class TreeEyes:
         )
 
 
-def _walk(tree_fd: int, only: bytes | None) -> Iterator[Seen | Hidden]:
-    names = map(os.fsencode, os.listdir(tree_fd)) if only is None else (only,)
+def _walk(tree_fd: int, only: str | None) -> Iterator[Seen | Hidden]:
+    names = map(os.fsencode, os.listdir(tree_fd)) if only is None else (unescape(only),)
     for namespace in names:
         if namespace.startswith(b".") or b"/" in namespace:
             continue  # containerd skips them, too
@@ -110,20 +110,20 @@ def _walk(tree_fd: int, only: bytes | None) -> Iterator[Seen | Hidden]:
                 continue
             raise
         try:
-            yield from _walk_namespace(namespace_fd, namespace)
+            yield from _walk_namespace(namespace_fd, escape(namespace))
         finally:
             os.close(namespace_fd)
 
 
-def _walk_namespace(fd: int, namespace: bytes) -> Iterator[Seen | Hidden]:
+def _walk_namespace(fd: int, namespace: str) -> Iterator[Seen | Hidden]:
     for name in map(os.fsencode, os.listdir(fd)):
         try:
             seen = kernel.statx(fd, name)
         except FileNotFoundError:
             continue
-        key = BundleKey(namespace, name)
+        key = BundleKey(namespace, escape(name))
         identity = Identity(seen.dev, seen.ino, seen.mount_id)
         if name.startswith(b"."):
-            yield Hidden(key, identity, seen.mtime, ours=parse_hidden(name) == seen.ino)
+            yield Hidden(key, identity, seen.mtime, ours=parse_hidden(key.id) == seen.ino)
         else:
             yield Seen(key, identity)

@@ -8,7 +8,7 @@ from typing import Final
 from typing_extensions import override
 
 from reconciler.errors import ConfigError
-from reconciler.model.ids import show
+from reconciler.model.ids import escape
 
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 LONGEST: Final = 64
@@ -59,7 +59,7 @@ def below(key: str, name: str) -> str:
     part = name
     if not _BARE.fullmatch(name):
         short = name if len(name) <= LONGEST else name[:LONGEST] + "..."
-        part = f'"{show(short.encode("utf-8", "surrogateescape"))}"'
+        part = f'"{escape(short.encode("utf-8", "surrogateescape"))}"'
     return f"{key}.{part}" if key else part
 
 

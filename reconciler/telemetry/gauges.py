@@ -10,7 +10,6 @@ from typing_extensions import override
 from reconciler.decide.decisions import BudgetKind, Verdict
 from reconciler.decide.engine import Engine
 from reconciler.model.debris import DebrisKind
-from reconciler.model.ids import show
 from reconciler.model.outcome import BlockReason
 from reconciler.ports import Clock, Watcher
 from reconciler.supervision import Supervisor
@@ -27,13 +26,13 @@ class Namespaces:
     """Bounds the values of the label ``namespace``; first come, first served."""
 
     def __init__(self) -> None:
-        self.known: dict[bytes, str] = {}
+        self.known: dict[str, None] = {}  # in order
 
-    def label(self, namespace: bytes) -> str:
+    def label(self, namespace: str) -> str:
         """Give the label value for a namespace."""
         if namespace not in self.known and len(self.known) < MAX_NAMESPACES:
-            self.known[namespace] = show(namespace)
-        return self.known.get(namespace, OTHER)
+            self.known[namespace] = None
+        return namespace if namespace in self.known else OTHER
 
 
 class AtScrape(Collector):
@@ -80,9 +79,7 @@ class AtScrape(Collector):
     def _of_bundles(self) -> Iterable[Metric]:
         summary = self._engine.summary(self._clock.monotonic())
         counts: Rows = {
-            (name, verdict.value): 0.0
-            for name in self._namespaces.known.values()
-            for verdict in Verdict
+            (name, verdict.value): 0.0 for name in self._namespaces.known for verdict in Verdict
         }
         for (namespace, verdict), count in summary.verdicts.items():
             row = (self._namespaces.label(namespace), verdict.value)

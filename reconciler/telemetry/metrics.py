@@ -177,7 +177,7 @@ class Metrics:
         for guard in Guard:
             self._guard.labels(guard.value).set(guard not in refused)
 
-    def _meet(self, namespace: bytes) -> str:
+    def _meet(self, namespace: str) -> str:
         """Create every series of a namespace at its first sight, so that rates have a start."""
         is_new = namespace not in self._namespaces.known
         label = self._namespaces.label(namespace)

@@ -1,7 +1,7 @@
 """Records: what an observation or a decision says, as an event name and flat fields.
 
 Pure: values flow in, values flow out; no clock, no logger. The log and the live view read the same
-records. A name is made printable here (:func:`~reconciler.model.ids.show`), so no consumer ever
+records. Every name is printable already (:func:`~reconciler.model.ids.escape`): no consumer ever
 handles raw bytes.
 """
 
@@ -26,7 +26,7 @@ from reconciler.decide.decisions import (
     Verdict,
 )
 from reconciler.model.evidence import Containerd, Facts
-from reconciler.model.ids import BundleKey, show
+from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
     Doubt,
     DoubtKind,
@@ -187,11 +187,11 @@ def facts_fields(facts: Facts) -> dict[str, str]:
 
 
 def _named(key: BundleKey) -> dict[str, Field]:
-    return {"namespace": show(key.namespace), "id": show(key.id)}
+    return {"namespace": key.namespace, "id": key.id}
 
 
-def _namespace(namespace: bytes | None) -> dict[str, Field]:
-    return {} if namespace is None else {"namespace": show(namespace)}
+def _namespace(namespace: str | None) -> dict[str, Field]:
+    return {} if namespace is None else {"namespace": namespace}
 
 
 def _judged(stamp: Stamp, judged: Judged) -> Record:

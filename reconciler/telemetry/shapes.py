@@ -16,7 +16,7 @@ from reconciler.decide.decisions import Verdict
 from reconciler.decide.views import BundleView
 from reconciler.model.debris import Debris
 from reconciler.model.evidence import Entries, Kind, Labels, Look
-from reconciler.model.ids import show
+from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Refusal
 from reconciler.model.outcome import Outcome, Result
@@ -199,8 +199,8 @@ def bundle(view: BundleView, layout: Layout) -> Bundle:
     look = view.look
     runtime = look.runtime.name or look.runtime.state.value
     return Bundle(
-        namespace=show(view.key.namespace),
-        id=show(view.key.id),
+        namespace=view.key.namespace,
+        id=view.key.id,
         verdict=view.judgement.verdict.value,
         phase=view.phase.value or None,
         reason=_reason(view),
@@ -209,14 +209,14 @@ def bundle(view: BundleView, layout: Layout) -> Bundle:
         size_exact=look.size_exact,
         init=Init(look.init.pid, look.init.state.value, look.init.detail),
         shim=Shim(
-            None if look.shim.socket is None else show(look.shim.socket),
+            look.shim.socket,
             view.facts.shim.value,
             look.shim.detail,
             look.shim.pid,
             view.wedged,
         ),
         containerd=view.facts.task.value,
-        mounts=[show(mount.path) for mount in look.mounts],
+        mounts=[mount.path for mount in look.mounts],
         missing=missing(look),
         rule=view.judgement.rule,
         due_in_seconds=None if view.due_in_seconds is None else round(view.due_in_seconds, 3),
@@ -224,7 +224,7 @@ def bundle(view: BundleView, layout: Layout) -> Bundle:
         cgroup=view.facts.cgroup.value,
         runtime=_printable(runtime),
         policy=view.policy,
-        path=show(layout.bundle(view.key)),
+        path=_path(view.key, layout),
         pod=_pod(look.labels),
     )
 
@@ -241,17 +241,21 @@ def _pod(labels: Labels) -> Pod | None:
     return Pod(_printable(labels.pod_namespace), _printable(labels.pod), container)
 
 
+def _path(key: BundleKey, layout: Layout) -> str:
+    return f"{escape(layout.tasks)}/{key}"
+
+
 def _printable(text: str) -> str:
-    return show(text.encode("utf-8", "surrogateescape"))
+    return escape(text.encode("utf-8", "surrogateescape"))
 
 
 def debris(found: Debris, wall: float) -> DebrisShape:
     """Shape one piece of debris; ``wall`` is now, in seconds since the epoch."""
     return DebrisShape(
         kind=found.kind.value,
-        path=show(found.path),
-        namespace=show(found.namespace),
-        id=show(found.id),
+        path=found.path,
+        namespace=found.namespace,
+        id=found.id,
         age_seconds=round(max(0.0, wall - found.mtime), 3),
         reason=found.reason,
         phase=None,
@@ -286,9 +290,9 @@ def outcome(done: Outcome, layout: Layout) -> ResultShape:
     """Shape what came of one bundle."""
     return ResultShape(
         kind="bundle",
-        namespace=show(done.key.namespace),
-        id=show(done.key.id),
-        path=show(layout.bundle(done.key)),
+        namespace=done.key.namespace,
+        id=done.key.id,
+        path=_path(done.key, layout),
         result=done.result.value,
         reason="" if done.reason is None else done.reason.value,
         detail=done.detail,
@@ -312,9 +316,9 @@ def kept(
     """
     return ResultShape(
         kind="bundle",
-        namespace=show(view.key.namespace),
-        id=show(view.key.id),
-        path=show(layout.bundle(view.key)),
+        namespace=view.key.namespace,
+        id=view.key.id,
+        path=_path(view.key, layout),
         result=result.value,
         reason=reason,
         detail=detail or view.judgement.reason,

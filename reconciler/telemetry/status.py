@@ -15,7 +15,7 @@ import msgspec
 from reconciler.decide.decisions import Decision, Phase, Verdict
 from reconciler.decide.engine import Engine
 from reconciler.decide.views import BundleView
-from reconciler.model.ids import show
+from reconciler.model.ids import escape
 from reconciler.model.layout import Layout
 from reconciler.model.observations import GuardsChecked, Observation, Refusal, Stamp
 from reconciler.model.outcome import Outcome
@@ -171,7 +171,7 @@ def gather(engine: Engine, attempts: Attempts, about: About, stamp: Stamp) -> St
         version=about.version,
         mode=about.mode,
         pid=about.pid,
-        state=show(attempts.layout.state),
+        state=escape(attempts.layout.state),
         backend=about.backend,
         now=stamp.wall,
         uptime_seconds=round(about.uptime_seconds, 3),

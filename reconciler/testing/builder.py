@@ -18,7 +18,7 @@ from typing import Self
 from reconciler.decide.policy import Policies
 from reconciler.journal.snapshot import Snapshot
 from reconciler.model.evidence import ENTRY_NAMES, Entries
-from reconciler.model.ids import BundleKey, unshow
+from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Doubt, DoubtKind
 from reconciler.settings.units import parse_duration
 from reconciler.testing.node import Node
@@ -31,7 +31,7 @@ _DAEMON = {"up": Daemon.UP, "down": Daemon.DOWN, "hung": Daemon.HUNG}
 def key_of(name: str) -> BundleKey:
     """Turn ``NAMESPACE/ID`` into a key."""
     namespace, _, bundle = name.partition("/")
-    return BundleKey(unshow(namespace), unshow(bundle))
+    return BundleKey(namespace, bundle)
 
 
 class JournalBuilder:
@@ -77,8 +77,7 @@ class JournalBuilder:
 
     def create(self, name: str, *, pod: str | None = None, runtime: str = "runc") -> None:
         """Begin a creation; :meth:`proceed` takes it on."""
-        group = None if pod is None else unshow(pod)
-        self._node.create(key_of(name), group, runtime=runtime)
+        self._node.create(key_of(name), pod, runtime=runtime)
         self._settle()
 
     def proceed(self, name: str) -> None:
@@ -124,7 +123,7 @@ class JournalBuilder:
         """Remove files of a bundle by name (``init.pid``, ``runtime``, ``options.json``, ...)."""
         entries = Entries(0)
         for file in files:
-            entries |= ENTRY_NAMES[file.encode()]
+            entries |= ENTRY_NAMES[file]
         self._node.lose_file(key_of(name), entries)
         self._settle()
 
@@ -140,7 +139,7 @@ class JournalBuilder:
 
     def mount(self, name: str, path: str = "extra") -> None:
         """Mount something of somebody else's inside a bundle."""
-        self._node.mount(key_of(name), path.encode())
+        self._node.mount(key_of(name), path)
         self._settle()
 
     def unmount(self, name: str) -> None:

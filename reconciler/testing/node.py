@@ -48,7 +48,7 @@ class Node:
         self.bundles: dict[BundleKey, Bundle] = {}
         self.hidden: dict[BundleKey, tuple[Identity, float, bool]] = {}
         self.processes: dict[int, Process] = {}
-        self.shims: dict[tuple[bytes, bytes], Process] = {}
+        self.shims: dict[tuple[str, str], Process] = {}
         self._pids: dict[BundleKey, list[int]] = {}
         self.tasks: set[BundleKey] = set()
         self.daemon = Daemon.UP
@@ -81,11 +81,11 @@ class Node:
         """The living processes of a bundle's container."""
         return [p for p in self._of(bundle.key) if p.role in (Role.INIT, Role.MEMBER)]
 
-    def in_cgroup(self, path: bytes) -> list[Process]:
+    def in_cgroup(self, path: str) -> list[Process]:
         """Everybody in a cgroup or below it, whosever they are."""
-        inside = path + b"/"
+        inside = path + "/"
         return [
-            p for p in self.processes.values() if p.cgroup and (p.cgroup + b"/").startswith(inside)
+            p for p in self.processes.values() if p.cgroup and (p.cgroup + "/").startswith(inside)
         ]
 
     def shim_of(self, bundle: Bundle) -> Process | None:
@@ -110,11 +110,11 @@ class Node:
     def create(
         self,
         key: BundleKey,
-        group: bytes | None = None,
+        group: str | None = None,
         *,
         runtime: str = "runc",
-        cgroup: bytes | None = None,
-        asked: bytes | None = None,
+        cgroup: str | None = None,
+        asked: str | None = None,
     ) -> Bundle:
         """Begin a creation: containerd makes the directory and starts the helper.
 
@@ -136,7 +136,7 @@ class Node:
             cgroup_path=cgroup or usual_path(key),
             asked_path=asked or cgroup or usual_path(key),
         )
-        bundle.mounts.append(Mount(b"rootfs", 10_000 + self._ino, "overlay"))
+        bundle.mounts.append(Mount("rootfs", 10_000 + self._ino, "overlay"))
         self._begin(Role.HELPER, key)
         self._hint(key)
         return bundle
@@ -160,7 +160,7 @@ class Node:
         bundle.mtime = self.stamp.wall
         self._hint(key)
 
-    def start(self, key: BundleKey, group: bytes | None = None) -> Bundle:
+    def start(self, key: BundleKey, group: str | None = None) -> Bundle:
         """Create a task and let it run."""
         bundle = self.create(key, group)
         self.proceed(key)
@@ -243,12 +243,12 @@ class Node:
         self._tick()
         self._end(self.processes[pid])
 
-    def reuse_pid(self, key: BundleKey, cgroup: bytes = b"/user.slice") -> None:
+    def reuse_pid(self, key: BundleKey, cgroup: str = "/user.slice") -> None:
         """Give the pid that a dead bundle names to somebody else, who is in that cgroup."""
         bundle = self.bundles[key]
         self._tick()
         if bundle.init_pid and bundle.init_pid not in self.processes:
-            stranger = BundleKey(b"", b"stranger")
+            stranger = BundleKey("", "stranger")
             self.processes[bundle.init_pid] = Process(
                 bundle.init_pid, Role.STRANGER, stranger, self.mono, cgroup
             )
@@ -266,7 +266,7 @@ class Node:
         self._tick()
         self.bundles[key].runc_state = False
 
-    def mount(self, key: BundleKey, path: bytes = b"extra") -> None:
+    def mount(self, key: BundleKey, path: str = "extra") -> None:
         """Mount something of somebody else's inside a bundle."""
         self._tick()
         self._ino += 1
@@ -277,10 +277,10 @@ class Node:
         """Take foreign mounts away again."""
         self._tick()
         bundle = self.bundles[key]
-        bundle.mounts = [mount for mount in bundle.mounts if mount.path == b"rootfs"]
+        bundle.mounts = [mount for mount in bundle.mounts if mount.path == "rootfs"]
         self._hint(key, HintKind.MOUNT)
 
-    def hide(self, key: BundleKey, name: bytes, *, ours: bool) -> None:
+    def hide(self, key: BundleKey, name: str, *, ours: bool) -> None:
         """Rename a bundle to a hidden name and leave it: a removal that was cut short."""
         self._tick()
         bundle = self.bundles.pop(key)
@@ -339,7 +339,7 @@ class Node:
         return 0 if shim is None else shim.pid
 
     def _begin(
-        self, role: Role, key: BundleKey, cgroup: bytes | None = None, group: bytes = b""
+        self, role: Role, key: BundleKey, cgroup: str | None = None, group: str = ""
     ) -> Process:
         self._pid += 1
         while self._pid in self.processes:

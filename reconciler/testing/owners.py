@@ -13,9 +13,9 @@ from reconciler.testing.node import Node
 from reconciler.testing.parts import Bundle, Process, Role
 from reconciler.testing.sight import Sight
 
-HERE, THERE = b"/here", b"/there"
-_MOUNT = b"/sys/fs/cgroup"
-_THEIRS = b"of another containerd: "
+HERE, THERE = "/here", "/there"
+_MOUNT = "/sys/fs/cgroup"
+_THEIRS = "of another containerd: "
 
 
 def evidence_of(sight: Sight, key: BundleKey) -> Evidence:
@@ -32,7 +32,7 @@ def evidence_of(sight: Sight, key: BundleKey) -> Evidence:
     )
 
 
-def start_elsewhere(node: Node, key: BundleKey, pod: bytes | None = None) -> None:
+def start_elsewhere(node: Node, key: BundleKey, pod: str | None = None) -> None:
     """Have the other containerd start a task of this name, in a pod if one is named."""
     shim = _add(node, Process(0, Role.SHIM, BundleKey(key.namespace, pod or key.id), node.mono))
     shim.group = _THEIRS
@@ -78,7 +78,7 @@ def _record(bundle: Bundle, *, answered: bool) -> Record:
         return Record()
     path = bundle.cgroup_path
     groups = frozenset({Group(_MOUNT, path)} if bundle.cgroup else ())
-    named = carries(path.rpartition(b"/")[2], bundle.key.id)
+    named = carries(path.rpartition("/")[2], bundle.key.id)
     whose = HERE if bundle.state_is_its else THERE
     start = _ticks(bundle.init_started)
     return Record(whose, bundle.init_pid, start, groups, named, answered)

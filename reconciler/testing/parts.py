@@ -59,8 +59,8 @@ class Process:
     role: Role
     key: BundleKey
     started: float
-    cgroup: bytes | None = None
-    group: bytes = b""
+    cgroup: str | None = None
+    group: str = ""
     parent: int = 0
 
 
@@ -88,7 +88,7 @@ class Bundle:
 
     key: BundleKey
     identity: Identity
-    group: bytes
+    group: str
     mtime: float
     files: Entries = AT_CREATION
     init_pid: int = 0
@@ -100,6 +100,6 @@ class Bundle:
     runtime: str = "runc"
     creating: bool = True
     pod_namespace: str = "default"
-    cgroup_path: bytes = b""
-    asked_path: bytes = b""
+    cgroup_path: str = ""
+    asked_path: str = ""
     unheard: float = float("-inf")

@@ -56,7 +56,7 @@ class Sight:
     lists: bool = True
     most: int = 2
 
-    def listed(self, namespace: bytes | None = None) -> Listed:
+    def listed(self, namespace: str | None = None) -> Listed:
         """List the tree or one namespace."""
         if not self.tree:
             return Listed(answered=False, present=True, namespace=namespace)
@@ -113,7 +113,7 @@ class Sight:
             cgroup_paths=frozenset(p.cgroup for p in processes if p.cgroup is not None),
         )
 
-    def containerd(self, about: Callable[[bytes], Sequence[BundleKey]]) -> Containerd:
+    def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
         """Ask containerd; ``about``: whom to ask for alone where its list does not come."""
         tasks, pid = frozenset(self.node.tasks), self.node.daemon_pid
         match self.node.daemon:
@@ -158,10 +158,10 @@ class Sight:
             lives = self._answers(bundle.key.namespace, derived)
             state = ShimState.ALIVE if lives else ShimState.UNNAMED
         named = state is not ShimState.UNNAMED
-        socket = b"/run/containerd/s/" + bundle.group if named else None
+        socket = "/run/containerd/s/" + bundle.group if named else None
         return Shim(state, socket, group)
 
-    def _answers(self, namespace: bytes, group: bytes) -> bool:
+    def _answers(self, namespace: str, group: str) -> bool:
         return (namespace, group) in self.node.shims
 
     def _cgroup(self, bundle: Bundle) -> CgroupState:
@@ -179,7 +179,7 @@ def _source(bundle: Bundle) -> CgroupSource:
     return CgroupSource.CONFIG if bundle.files & Entries.CONFIG else CgroupSource.NONE
 
 
-def _named_path(bundle: Bundle) -> bytes | None:
+def _named_path(bundle: Bundle) -> str | None:
     """Give the cgroup that the bundle's files name: the runtime knows, config.json only asks."""
     match _source(bundle):
         case CgroupSource.RUNTIME:
@@ -194,14 +194,14 @@ def _is_there(bundle: Bundle) -> bool:
     return bundle.cgroup and _named_path(bundle) == bundle.cgroup_path
 
 
-def _paths(bundle: Bundle) -> tuple[bytes, ...]:
+def _paths(bundle: Bundle) -> tuple[str, ...]:
     path = _named_path(bundle)
     return () if path in {None, usual_path(bundle.key)} else (path,)
 
 
 def _whose(process: Process, bundle: Bundle) -> Init:
     """Tell whether the process a bundle names is its own: pids come back."""
-    path, source = process.cgroup or b"/", _source(bundle)
+    path, source = process.cgroup or "/", _source(bundle)
     asked = _named_path(bundle)
     named = NamedCgroup(source, () if asked is None else (asked,), _is_there(bundle))
     if named.holds(path) or (bundle.runc_state and process.started == bundle.init_started):
@@ -231,5 +231,5 @@ def _runtime(bundle: Bundle) -> Runtime:
 def _labels(bundle: Bundle) -> Labels:
     if not bundle.files & Entries.CONFIG:
         return Labels()
-    sandbox = bundle.group.decode() if bundle.group != bundle.key.id else ""
+    sandbox = bundle.group if bundle.group != bundle.key.id else ""
     return Labels(known=True, pod_namespace=bundle.pod_namespace, sandbox=sandbox)

@@ -285,7 +285,7 @@ class Simulation:
             return replace(outcome, look=look)
         if request.kill:
             return self._kill(outcome)
-        if any(mount.path != b"rootfs" for mount in look.mounts):
+        if any(mount.path != "rootfs" for mount in look.mounts):
             return replace(outcome, result=Result.BLOCKED, reason=BlockReason.FOREIGN_MOUNT)
         if self.node.daemon is Daemon.HUNG:
             return replace(outcome, result=Result.BLOCKED, reason=BlockReason.CONTAINERD)

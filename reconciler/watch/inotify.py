@@ -13,7 +13,7 @@ import anyio
 import anyio.lowlevel
 
 from reconciler.clock import SystemClock
-from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.ids import BundleKey, Identity, escape
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Doubt, DoubtKind, Hint, Observation
 from reconciler.ports import Clock, Emit
@@ -192,7 +192,7 @@ class InotifyBackend:
                 self._hints[target] = None
             if event.mask & handle.GONE:
                 self._end(event)
-        elif isinstance(target, bytes):
+        elif isinstance(target, str):
             self._take_namespace(target, event)
         elif target is Place.ROOT:
             self._take_root(event)
@@ -203,7 +203,7 @@ class InotifyBackend:
         elif event.wd >= 0:
             self._table.stranger(event.wd)
 
-    def _take_namespace(self, namespace: bytes, event: Event) -> None:
+    def _take_namespace(self, namespace: str, event: Event) -> None:
         """Something in a namespace directory, or the end of it."""
         if event.mask & handle.GONE:
             self._end(event)
@@ -213,7 +213,7 @@ class InotifyBackend:
             self._table.drop(namespace)
             self._doubts[Doubt(DoubtKind.NAMESPACE, namespace)] = None
         elif not event.name.startswith(b"."):
-            key = BundleKey(namespace, event.name)
+            key = BundleKey(namespace, escape(event.name))
             self._hints[key] = None
             if not event.mask & handle.CAME:
                 self._table.drop(key)
@@ -228,11 +228,12 @@ class InotifyBackend:
         elif event.mask & SELF:
             self._suspect = True
         elif not event.name.startswith(b"."):
+            namespace = escape(event.name)
             if not event.mask & handle.CAME:
-                self._table.drop(event.name)
+                self._table.drop(namespace)
             elif event.mask & handle.ISDIR:
-                self._table.add_namespace(event.name)
-            self._doubts[Doubt(DoubtKind.NAMESPACE, event.name)] = None
+                self._table.add_namespace(namespace)
+            self._doubts[Doubt(DoubtKind.NAMESPACE, namespace)] = None
 
     def _take_ancestor(self, event: Event) -> None:
         if event.mask & handle.GONE:

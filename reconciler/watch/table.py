@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Final
 
 from reconciler import kernel
-from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.ids import BundleKey, Identity, escape, unescape
 from reconciler.watch import handle
 from reconciler.watch.handle import Handle, exhausted
 
@@ -37,8 +37,8 @@ class Place(Enum):
     ANCESTOR = "ancestor"
 
 
-Target = BundleKey | bytes | Place
-"""What a watch stands for; bytes name a namespace."""
+Target = BundleKey | str | Place
+"""What a watch stands for; text names a namespace."""
 
 
 class WatchTable:
@@ -108,10 +108,10 @@ class WatchTable:
         """Watch every namespace, and put its bundles in line."""
         with self.entered():
             if self._root_fd >= 0:
-                for name in self._names(b"."):
+                for name in self._names("."):
                     self.add_namespace(name)
 
-    def add_namespace(self, namespace: bytes) -> None:
+    def add_namespace(self, namespace: str) -> None:
         """Watch a namespace first, then list it, and put its bundles in line."""
         if self._add(namespace, namespace, NAMESPACE_MASK):
             for name in self._names(namespace):
@@ -122,7 +122,7 @@ class WatchTable:
     def add_bundle(self, key: BundleKey) -> None:
         """Watch a bundle, if it is a directory."""
         self._pending.pop(key, None)
-        self._add(key, key.namespace + b"/" + key.id, BUNDLE_MASK)
+        self._add(key, str(key), BUNDLE_MASK)
 
     def add_pending(self) -> list[BundleKey]:
         """Watch a slice of the bundles in line; tell which are out of it."""
@@ -138,7 +138,7 @@ class WatchTable:
 
     # ------------------------------------------------------------------ dropping
 
-    def drop(self, target: BundleKey | bytes) -> None:
+    def drop(self, target: BundleKey | str) -> None:
         """Stop watching a name that is gone: a bundle, or a namespace with its bundles."""
         wd = self._wds.pop(target, None)
         if wd is not None:
@@ -226,19 +226,19 @@ class WatchTable:
 
     def _is_there(self, key: BundleKey) -> bool:
         try:
-            kernel.statx(kernel.AT_FDCWD, b"/".join((self._tasks, key.namespace, key.id)))
+            kernel.statx(kernel.AT_FDCWD, self._tasks + b"/" + key.path)
         except FileNotFoundError:
             return False
         except OSError:
             return True  # no answer is not a no
         return True
 
-    def _add(self, target: BundleKey | bytes, path: bytes, mask: int) -> bool:
+    def _add(self, target: BundleKey | str, path: str, mask: int) -> bool:
         with self.entered():
             if self._root_fd < 0:
                 return False
             try:
-                fd = kernel.open_beneath(self._root_fd, path, directory=False)
+                fd = kernel.open_beneath(self._root_fd, unescape(path), directory=False)
             except OSError as error:
                 failure = exhausted(error)
                 if failure:
@@ -280,23 +280,23 @@ class WatchTable:
             return  # it has ended by itself
         self._leaving.add(wd)  # until the kernel confirms: events already queued still name it
 
-    def _names(self, path: bytes) -> list[bytes]:
+    def _names(self, path: str) -> list[str]:
         """List what is not hidden in the root (``.``) or in a namespace."""
         try:
-            fd = kernel.open_beneath(self._root_fd, path)
+            fd = kernel.open_beneath(self._root_fd, unescape(path))
         except OSError as error:
             failure = exhausted(error)
             if failure:
                 raise failure from error
             return []
         try:
-            names = map(os.fsencode, os.listdir(fd))
-            return [name for name in names if not name.startswith(b".")]
+            names = (escape(os.fsencode(name)) for name in os.listdir(fd))
+            return [name for name in names if not name.startswith(".")]
         except OSError:
             return []  # gone meanwhile
         finally:
             os.close(fd)
 
 
-def _is_in(target: Target, namespace: bytes) -> bool:
+def _is_in(target: Target, namespace: str) -> bool:
     return isinstance(target, BundleKey) and target.namespace == namespace

@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 from watchfiles import awatch
 
-from reconciler.model.ids import BundleKey, Identity, is_identifier
+from reconciler.model.ids import BundleKey, Identity, escape, is_identifier
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Doubt, DoubtKind, Hint
 from reconciler.ports import Emit
@@ -97,7 +97,7 @@ class WatchfilesBackend:
 
     async def _watch(self, emit: Emit, stop: anyio.Event) -> None:
         """Watch until told to stop; set ``stop`` when the namespaces are others."""
-        names = [name for name in self._namespaces if is_identifier(name)]
+        names = [name for name in self._namespaces if is_identifier(escape(name))]
         paths = [self._tasks, *(self._tasks + b"/" + name for name in names)]
         changes = awatch(
             *(os.fsdecode(path) for path in paths),
@@ -133,7 +133,7 @@ class WatchfilesBackend:
                 if self._list_namespaces() != self._namespaces:
                     stop.set()
             elif not name.startswith(b"."):
-                emit(Hint(BundleKey(namespace, name)))
+                emit(Hint(BundleKey(escape(namespace), escape(name))))
 
     def _list_namespaces(self) -> dict[bytes, int]:
         """Find the namespaces and which directories they are."""

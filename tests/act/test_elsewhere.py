@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.act.removal import hide
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.model.outcome import BlockReason, Outcome
 from tests.support import mountns
 from tests.support.bundles import Bundle, Site
@@ -97,10 +97,10 @@ def test_a_removal_that_was_cut_short_is_not_finished_either(tmp_path: Path) -> 
     with workshop(tmp_path) as (made, _):
         bundle = made.bundle(mounted=False, cgroups=False)
         namespace = os.open(bundle.path.parent, os.O_PATH)
-        name = hide(namespace, bundle.key.id, bundle.identity)
+        name = hide(namespace, unescape(bundle.key.id), bundle.identity)
         os.close(namespace)
         assert name is not None
-        key = BundleKey(bundle.key.namespace, name)
+        key = BundleKey(bundle.key.namespace, escape(name))
         hidden = bundle.path.with_name(name.decode())
         with elsewhere(SCRIPT, hidden) as pid:
             outcome = Hand(made).finish(key, bundle.identity)

@@ -259,7 +259,7 @@ def test_stop_ends_a_long_removal_at_an_entry_and_the_next_run_goes_on(tmp_path:
         (hidden,) = bundle.path.parent.iterdir()
         assert last.mutations + len(list(hidden.iterdir())) > 40_000
         async with Executor(Manner(made.layout)) as another:
-            key = BundleKey(b"default", os.fsencode(hidden.name))
+            key = BundleKey("default", hidden.name)
             outcome = await another.finish(key, bundle.identity)
         assert outcome.result is Result.CLEANED, outcome
         assert not hidden.exists()
@@ -341,7 +341,7 @@ def test_a_program_replaced_on_disk_fails_loudly(tmp_path: Path) -> None:
     async def main(made: Site, executor: Executor) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(crew, "VERSION", "another")
-            outcome = await executor.clean(BundleKey(b"default", b"c1"), NOBODY, DOWN)
+            outcome = await executor.clean(BundleKey("default", "c1"), NOBODY, DOWN)
         assert outcome.result is Result.FAILED
         assert "restart" in outcome.detail
 

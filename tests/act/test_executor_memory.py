@@ -22,7 +22,7 @@ def test_only_looks_that_still_hang_are_remembered(
 
 
 async def only_what_still_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dying = set[bytes]()
+    dying = set[str]()
 
     async def never(_: object, attempt: crew.Attempt, seconds: float) -> None:
         assert isinstance(attempt.job, LookJob)
@@ -33,14 +33,14 @@ async def only_what_still_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with site(tmp_path) as made:
         executor = Executor(Manner(made.layout, runc="runc"))
 
-        async def look(name: bytes) -> None:
+        async def look(name: str) -> None:
             dying.add(name)
-            key = BundleKey(b"default", name)
+            key = BundleKey("default", name)
             assert await executor.look_far((key,), frozenset(), frozenset({name})) is None
 
-        await look(b"stays")
+        await look("stays")
         for number in range(20):
-            await look(b"%d" % number)
-            dying.discard(b"%d" % (number - 1))
-        await look(b"last")
-        assert set(executor._hung) == {frozenset({one}) for one in (b"stays", b"19", b"last")}
+            await look(str(number))
+            dying.discard(str(number - 1))
+        await look("last")
+        assert set(executor._hung) == {frozenset({one}) for one in ("stays", "19", "last")}

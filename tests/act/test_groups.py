@@ -38,7 +38,7 @@ def remove(scope: Path) -> int:
     tally = Tally()
     mount, inner = scope.parents[1], scope.relative_to(scope.parents[1])
     groups.remove_group(
-        os.fsencode(mount), os.fsencode(inner), b"c1", find(os.fsencode(scope)), tally
+        os.fsencode(mount), os.fsencode(inner), "c1", find(os.fsencode(scope)), tally
     )
     return tally.mutations
 

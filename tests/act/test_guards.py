@@ -21,7 +21,7 @@ from reconciler.act.lock import DIRECTORY, InstanceLock, Taken, directory
 from reconciler.act.reference import references
 from reconciler.act.standing import Post, measure
 from reconciler.model.evidence import Answer, ShimProcess
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import TASKS, Layout
 from reconciler.model.observations import Guard
 from reconciler.probe.sweep import sweep
@@ -123,7 +123,7 @@ def sleeping_in(directory: Path, *command: str) -> Iterator[subprocess.Popen[byt
             process.kill()
 
 
-KEY = BundleKey(b"default", b"c1")
+KEY = BundleKey("default", "c1")
 BUNDLE = f"{TASKS.decode()}/default/c1"
 
 
@@ -134,7 +134,7 @@ def compared_with(layout: Layout, *shims: ShimProcess) -> list[int]:
 def test_containerd_is_compared_with_first_then_a_shim_then_pid_1(tmp_path: Path) -> None:
     layout = layout_at(tmp_path)
     with sleeping_in(tmp_path / BUNDLE) as shim:
-        ours = ShimProcess(KEY, shim.pid, layout.address)
+        ours = ShimProcess(KEY, shim.pid, escape(layout.address))
         assert compared_with(layout) == [1]
         assert compared_with(layout, ours) == [shim.pid, 1]
         with listen(tmp_path):
@@ -149,13 +149,13 @@ def test_a_shim_is_known_by_the_bundle_it_works_in_and_not_by_its_address(tmp_pa
         sleeping_in(tmp_path / "theirs" / BUNDLE) as theirs,
         sleeping_in(tmp_path) as somewhere,
     ):
-        same = layout.address
+        same = escape(layout.address)
         assert compared_with(layout, ShimProcess(KEY, theirs.pid, same)) == [1]
         shims = (
             ShimProcess(KEY, somewhere.pid, same),
-            ShimProcess(KEY, somewhere.pid, b"/another.sock"),
+            ShimProcess(KEY, somewhere.pid, "/another.sock"),
             ShimProcess(KEY, theirs.pid, same),
-            ShimProcess(KEY, ours.pid, b"/another.sock"),
+            ShimProcess(KEY, ours.pid, "/another.sock"),
         )
         assert compared_with(layout, *shims) == [ours.pid, somewhere.pid, 1]
 
@@ -164,7 +164,8 @@ def test_a_shim_whose_bundle_was_removed_under_it_may_still_be_ours(tmp_path: Pa
     layout = layout_at(tmp_path)
     with sleeping_in(tmp_path / BUNDLE) as shim:
         (tmp_path / BUNDLE).rmdir()
-        assert compared_with(layout, ShimProcess(KEY, shim.pid, layout.address)) == [shim.pid, 1]
+        ours = ShimProcess(KEY, shim.pid, escape(layout.address))
+        assert compared_with(layout, ours) == [shim.pid, 1]
 
 
 @pytest.mark.safety
@@ -175,8 +176,7 @@ def test_a_pretended_shim_is_never_compared_with(tmp_path: Path) -> None:
     layout = layout_at(tmp_path)
     bundle = tmp_path / BUNDLE
     bundle.mkdir(parents=True)
-    namespace, id_ = (part.decode() for part in KEY)
-    with hostile.attacked(hostile.own_namespaces, namespace, id_, cwd=bundle):
+    with hostile.attacked(hostile.own_namespaces, *KEY, cwd=bundle):
         assert compared_with(layout, *(one for one in sweep().shims if one.key == KEY)) == [1]
 
 
@@ -190,7 +190,7 @@ def test_a_process_of_another_user_namespace_is_not_compared_with_for_its_addres
     with sleeping_in(tmp_path, *words) as other, sleeping_in(tmp_path) as ours:
         own = os.readlink("/proc/self/ns/user")
         wait_for(lambda: os.readlink(f"/proc/{other.pid}/ns/user") != own)
-        shims = [ShimProcess(KEY, one.pid, layout.address) for one in (other, ours)]
+        shims = [ShimProcess(KEY, one.pid, escape(layout.address)) for one in (other, ours)]
         assert compared_with(layout, *shims) == [ours.pid, 1]
 
 
@@ -198,7 +198,7 @@ def test_a_shim_that_has_just_ended_says_nothing(tmp_path: Path) -> None:
     """One killed between the pass over /proc and the question, whether or not it was reaped."""
     layout = layout_at(tmp_path)
     with sleeping_in(tmp_path / BUNDLE) as shim:
-        swept = ShimProcess(KEY, shim.pid, layout.address)
+        swept = ShimProcess(KEY, shim.pid, escape(layout.address))
         assert measure(layout, (swept,)).reference == f"a shim (pid {shim.pid})"
         shim.kill()
         os.waitid(os.P_PID, shim.pid, os.WEXITED | os.WNOWAIT)
@@ -212,7 +212,8 @@ def test_a_process_that_has_left_its_namespaces_says_nothing(tmp_path: Path) -> 
     layout = layout_at(tmp_path)
     with sleeping_in(tmp_path / BUNDLE, sys.executable, "-c", WITHOUT_FIRST_THREAD) as shim:
         wait_for_its_first_thread_to_end(shim.pid)
-        stood = measure(layout, (ShimProcess(KEY, shim.pid, layout.address),))
+        swept = ShimProcess(KEY, shim.pid, escape(layout.address))
+        stood = measure(layout, (swept,))
         assert stood.reference == "pid 1"
         assert Answer.NO not in (stood.same_pids, stood.same_time, stood.same_mounts)
 
@@ -221,7 +222,7 @@ def test_a_process_that_has_left_its_namespaces_says_nothing(tmp_path: Path) -> 
 def test_an_own_mount_namespace_is_refused_unless_the_tree_is_shared(tmp_path: Path) -> None:
     """We have left the namespace of the process that made us and that stands for containerd."""
     layout = layout_at(tmp_path)
-    shim = ShimProcess(BundleKey(b"default", b"c1"), os.getppid())
+    shim = ShimProcess(BundleKey("default", "c1"), os.getppid())
     stood = measure(layout, (shim,))
     assert stood.reference.startswith("a shim")
     standing = Standing(stood, layout.tasks, allow_disk=True)

@@ -42,17 +42,17 @@ def test_a_bundle_of_another_containerd_has_a_claim_to_the_name(tmp_path: Path) 
         layout = made.layout
         (tree / "default" / "member").mkdir(parents=True)
         with working_in(tree / "default" / "pod") as pid:
-            swept = Sweep(True, shims=(ShimProcess(BundleKey(b"default", b"pod"), pid),))
+            swept = Sweep(True, shims=(ShimProcess(BundleKey("default", "pod"), pid),))
             found = Instances(lambda _: swept)
-            user = found.user(layout, BundleKey(b"default", b"member"))
+            user = found.user(layout, BundleKey("default", "member"))
             assert user is not None
             assert str(pid) in user
-            assert found.user(layout, BundleKey(b"default", b"pod")) is not None
-            assert found.user_of_id(layout, b"member") is not None
-            assert found.user_of_id(layout, b"pod") is not None
-            assert found.user(layout, BundleKey(b"other", b"member")) is None
-            assert found.user(layout, BundleKey(b"default", b"none")) is None
-            assert found.user_of_id(layout, b"none") is None
+            assert found.user(layout, BundleKey("default", "pod")) is not None
+            assert found.user_of_id(layout, "member") is not None
+            assert found.user_of_id(layout, "pod") is not None
+            assert found.user(layout, BundleKey("other", "member")) is None
+            assert found.user(layout, BundleKey("default", "none")) is None
+            assert found.user_of_id(layout, "none") is None
 
 
 def always(swept: Sweep) -> Instances:
@@ -64,7 +64,7 @@ def always(swept: Sweep) -> Instances:
 def test_no_answer_about_other_containerds_is_never_nobody(tmp_path: Path) -> None:
     """The pass over /proc may be another one than that of the second look."""
     with workshop(tmp_path) as (made, _):
-        key, pod = BundleKey(b"default", b"member"), BundleKey(b"default", b"pod")
+        key, pod = BundleKey("default", "member"), BundleKey("default", "pod")
         tree = tmp_path / "other" / TASKS.decode()
         (tree / "default" / "member").mkdir(parents=True)
         with working_in(tree / "default" / "pod") as its, working_in(tmp_path / "out") as out:
@@ -83,7 +83,7 @@ def test_no_answer_about_other_containerds_is_never_nobody(tmp_path: Path) -> No
                 ):
                     assert user is not None, swept
                     assert why in user
-        other = Sweep(True, unread=(UnreadProcess(7, BundleKey(b"other", b"member")),))
+        other = Sweep(True, unread=(UnreadProcess(7, BundleKey("other", "member")),))
         found = Instances(lambda _: other)
         assert found.user_of_id(made.layout, key.id) is not None
 
@@ -94,10 +94,10 @@ def test_a_shim_whose_bundle_was_removed_under_it_is_still_ours(tmp_path: Path) 
         place = Path(os.fsdecode(made.layout.tasks)) / "default" / "gone"
         with working_in(place) as pid:
             place.rmdir()
-            swept = Sweep(True, shims=(ShimProcess(BundleKey(b"default", b"gone"), pid),))
+            swept = Sweep(True, shims=(ShimProcess(BundleKey("default", "gone"), pid),))
             found = Instances(lambda _: swept)
-            assert found.user(made.layout, BundleKey(b"default", b"none")) is None
-            assert found.user_of_id(made.layout, b"none") is None
+            assert found.user(made.layout, BundleKey("default", "none")) is None
+            assert found.user_of_id(made.layout, "none") is None
 
 
 @pytest.mark.fault("I5")
@@ -128,21 +128,21 @@ def test_shared_names_stay_if_who_runs_cannot_be_told_any_more(tmp_path: Path) -
 def test_a_shim_that_ends_leads_to_nothing_and_is_looked_for_again(tmp_path: Path) -> None:
     with workshop(tmp_path) as (made, _):
         with working_in(tmp_path / "other" / TASKS.decode() / "default" / "pod") as pid:
-            swept = Sweep(True, shims=(ShimProcess(BundleKey(b"default", b"pod"), pid),))
+            swept = Sweep(True, shims=(ShimProcess(BundleKey("default", "pod"), pid),))
             stays = Instances(lambda _: swept)
             ended = Instances(lambda anew: Sweep(True) if anew else swept)
             for found in (stays, ended):
-                assert found.user_of_id(made.layout, b"none") is None
-        assert ended.user_of_id(made.layout, b"none") is None
+                assert found.user_of_id(made.layout, "none") is None
+        assert ended.user_of_id(made.layout, "none") is None
         # It is said to run and leads nowhere: no answer, which is not a no.
-        assert stays.user_of_id(made.layout, b"none") is not None
+        assert stays.user_of_id(made.layout, "none") is not None
 
 
 @pytest.mark.safety
 def test_whoever_was_started_since_the_last_pass_is_looked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    key = BundleKey(b"default", b"web")
+    key = BundleKey("default", "web")
     passes = [Sweep(True), Sweep(True, shims=(ShimProcess(key, 4711),))]
 
     def one_pass(**_: object) -> Sweep:

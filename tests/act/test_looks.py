@@ -16,7 +16,7 @@ from tests.act.test_executor import first_worker, stopped
 from tests.support.bundles import Site, listen, site
 from tests.support.mountns import private_mounts
 
-ABSENT = BundleKey(b"default", b"absent")
+ABSENT = BundleKey("default", "absent")
 
 
 def make(there: Site) -> list[BundleKey]:
@@ -27,7 +27,7 @@ def make(there: Site) -> list[BundleKey]:
         there.bundle("member", mounted=False, annotations={"io.kubernetes.cri.sandbox-id": "pod"}),
     ]
     (there.tree / "default" / "alias").symlink_to(made[0].path)
-    return [*(one.key for one in made), BundleKey(b"default", b"alias"), ABSENT]
+    return [*(one.key for one in made), BundleKey("default", "alias"), ABSENT]
 
 
 @private_mounts
@@ -45,7 +45,7 @@ def test_a_worker_sees_what_we_see(tmp_path: Path) -> None:
             eyes.close()
         assert isinstance(ours[0], Look)
         assert isinstance(ours[1], Look)
-        assert (ours[0].init.state, ours[0].mounts[0].path) == (InitState.DEAD, b"rootfs")
+        assert (ours[0].init.state, ours[0].mounts[0].path) == (InitState.DEAD, "rootfs")
         assert ours[1].shim.state is ShimState.ALIVE
         assert ours[-1] is None
 
@@ -69,7 +69,7 @@ def test_a_worker_sees_what_has_come_alive_since_it_last_looked(tmp_path: Path) 
         assert after is not None
         assert isinstance(after[0], Look)
         assert after[0].shim.state is ShimState.ALIVE
-        assert [mount.path for mount in after[0].mounts] == [b"rootfs"]
+        assert [mount.path for mount in after[0].mounts] == ["rootfs"]
 
     with site(tmp_path) as there:
         anyio.run(main, there)

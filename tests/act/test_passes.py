@@ -45,35 +45,35 @@ class Node(SystemClock):
         if not self.answers:
             return Sweep()
         self.now += self.took * cgroups
-        shims = (ShimProcess(BundleKey(b"ns", b"a"), len(self.asked)),)
+        shims = (ShimProcess(BundleKey("ns", "a"), len(self.asked)),)
         if not cgroups:
             return Sweep(True, shims=shims)
         number = len(self.asked)
         return Sweep(
             True,
             shims=shims,
-            cgroup_names=frozenset({b"%d" % number}),
-            cgroup_paths=frozenset({b"/%d" % number}),
+            cgroup_names=frozenset({str(number)}),
+            cgroup_paths=frozenset({f"/{number}"}),
             unplaced=number,
         )
 
     def passes(
         self, *, anew: bool = False, whole: bool = False, after: float = 1.0
-    ) -> tuple[int, set[bytes]]:
+    ) -> tuple[int, set[str]]:
         """Give the numbers of the passes that told of shims and of cgroups."""
         self.now += after
         found = self.place.sweep(anew=anew, whole=whole)
         # All that is said of cgroups is of one pass.
-        assert found.cgroup_paths == {b"/%d" % found.unplaced}
-        assert found.cgroup_names == {b"%d" % found.unplaced}
+        assert found.cgroup_paths == {f"/{found.unplaced}"}
+        assert found.cgroup_names == {str(found.unplaced)}
         return found.shims[0].pid, set(found.cgroup_paths)
 
 
 def test_each_pass_asks_for_cgroups_while_that_is_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     node = Node(monkeypatch)
     node.took = 0.004
-    assert [node.passes() for _ in range(2)] == [(1, {b"/1"}), (2, {b"/2"})]
-    assert node.passes(after=0.5) == (2, {b"/2"})
+    assert [node.passes() for _ in range(2)] == [(1, {"/1"}), (2, {"/2"})]
+    assert node.passes(after=0.5) == (2, {"/2"})
 
 
 def test_what_is_dear_is_asked_less_often_while_shims_are_as_fresh_as_ever(
@@ -82,15 +82,15 @@ def test_what_is_dear_is_asked_less_often_while_shims_are_as_fresh_as_ever(
     node = Node(monkeypatch)
     node.took = 0.125
     seen = [node.passes(after=1.001) for _ in range(4)]
-    assert seen == [(1, {b"/1"}), (2, {b"/1"}), (3, {b"/1"}), (4, {b"/4"})]
+    assert seen == [(1, {"/1"}), (2, {"/1"}), (3, {"/1"}), (4, {"/4"})]
     node.took = 10.0
-    assert node.passes(anew=True) == (5, {b"/5"})
+    assert node.passes(anew=True) == (5, {"/5"})
     # Five seconds from its beginning: it took longer than that.
-    assert node.passes(after=1.001) == (6, {b"/6"})
+    assert node.passes(after=1.001) == (6, {"/6"})
     node.took = 2.0
-    assert node.passes(anew=True) == (7, {b"/7"})
+    assert node.passes(anew=True) == (7, {"/7"})
     seen = [node.passes(after=1.001) for _ in range(3)]
-    assert seen == [(8, {b"/7"}), (9, {b"/7"}), (10, {b"/10"})]
+    assert seen == [(8, {"/7"}), (9, {"/7"}), (10, {"/10"})]
 
 
 def test_where_all_cgroups_count_they_are_as_fresh_as_shims(
@@ -98,18 +98,18 @@ def test_where_all_cgroups_count_they_are_as_fresh_as_shims(
 ) -> None:
     node = Node(monkeypatch)
     node.took = 0.25
-    assert node.passes() == (1, {b"/1"})
-    assert node.passes(whole=True, after=0.5) == (1, {b"/1"})
-    assert node.passes(after=0.6) == (2, {b"/1"})
-    assert node.passes(whole=True, after=0.0) == (3, {b"/3"})
-    assert node.passes(whole=True, after=0.0) == (3, {b"/3"})
+    assert node.passes() == (1, {"/1"})
+    assert node.passes(whole=True, after=0.5) == (1, {"/1"})
+    assert node.passes(after=0.6) == (2, {"/1"})
+    assert node.passes(whole=True, after=0.0) == (3, {"/3"})
+    assert node.passes(whole=True, after=0.0) == (3, {"/3"})
 
 
 def test_whoever_asks_for_everything_anew_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     node = Node(monkeypatch)
     node.took = 1.0
-    assert node.passes() == (1, {b"/1"})
-    assert node.passes(anew=True, after=0.0) == (2, {b"/2"})
+    assert node.passes() == (1, {"/1"})
+    assert node.passes(anew=True, after=0.0) == (2, {"/2"})
 
 
 def test_no_answer_is_not_completed_by_an_older_one_nor_kept(
@@ -123,7 +123,7 @@ def test_no_answer_is_not_completed_by_an_older_one_nor_kept(
     assert node.place.sweep() == Sweep()
     assert node.place.sweep(anew=True) == Sweep()
     node.answers = True
-    assert node.passes(after=1.001) == (4, {b"/4"})
+    assert node.passes(after=1.001) == (4, {"/4"})
 
 
 def test_for_shims_alone_nobody_is_asked_for_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +144,7 @@ def test_who_is_in_any_cgroup_is_asked_anew_unless_it_is_known_which_one_counts(
     monkeypatch.setattr(second_look, "examine", lambda *_: Examination(look))
     layout = Layout(state=os.fsencode(tmp_path))
     os.makedirs(layout.tasks)
-    job = CleanJob(BundleKey(b"ns", b"a"), look.identity, Containerd(), Manner(layout))
+    job = CleanJob(BundleKey("ns", "a"), look.identity, Containerd(), Manner(layout))
     with pytest.raises(NotLeftover, match="unknown"):
         second_look.look_again(node.place, job)
     assert node.asked == [True, False] + [True] * (source is not CgroupSource.RUNTIME)

@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.act.blocked import Blocked, blocked_by
 from reconciler.act.removal import Removed, hide, remove_mount_point, remove_tree
-from reconciler.model.ids import Identity
+from reconciler.model.ids import Identity, escape
 from reconciler.model.outcome import BlockReason
 from tests.act.removing import identity, never, remove
 from tests.support.canary import plant
@@ -138,7 +138,7 @@ def test_told_to_stop_it_stops_at_an_entry_and_goes_on_later(tmp_path: Path, par
     with pytest.raises(Blocked) as caught:
         remove_tree(parent, b"victim", expected, after_six)
     assert caught.value.reason is BlockReason.STOPPED
-    assert caught.value.path.startswith(b"victim/sub/f")
+    assert caught.value.path.startswith("victim/sub/f")
     assert caught.value.mutations == 10 - len(os.listdir(victim / "sub")) == 4
     assert remove_tree(parent, b"victim", expected, never).entries == 8
 
@@ -183,7 +183,7 @@ def test_a_directory_that_is_filled_for_ever_is_given_up(tmp_path: Path, parent:
     with pytest.raises(Blocked, match="somebody fills it") as caught:
         remove_tree(parent, b"victim", identity(parent, b"victim"), refill)
     assert caught.value.reason is BlockReason.BUSY
-    assert caught.value.path == b"victim/sub"
+    assert caught.value.path == "victim/sub"
     remove(parent)
     assert os.listdir(parent) == []
 
@@ -230,7 +230,7 @@ def test_a_former_mount_point_is_removed_by_rmdir_alone(tmp_path: Path, parent: 
     with pytest.raises(Blocked) as caught:
         remove(parent, mount_points=frozenset({b"rootfs"}))
     assert caught.value.reason is BlockReason.NOT_EMPTY
-    assert caught.value.path == b"victim/rootfs"
+    assert caught.value.path == "victim/rootfs"
     assert (tmp_path / "victim" / "rootfs" / "written-below-the-mount").exists()
     (tmp_path / "victim" / "rootfs" / "written-below-the-mount").unlink()
     remove(parent, mount_points=frozenset({b"rootfs"}))
@@ -267,7 +267,7 @@ def test_remove_mount_point_keeps_what_is_in_it(tmp_path: Path, parent: int) -> 
     ],
 )
 def test_every_error_has_a_reason(number: int, reason: BlockReason) -> None:
-    blocked = blocked_by(OSError(number, os.strerror(number)), b"a\nb", 3)
+    blocked = blocked_by(OSError(number, os.strerror(number)), escape(b"a\nb"), 3)
     assert blocked.reason is reason
     assert blocked.mutations == 3
     assert str(blocked) == f"{reason.value}: a\\x0ab ({os.strerror(number)})"

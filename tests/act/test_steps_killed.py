@@ -70,9 +70,8 @@ def run_again(made: Site, hand: Hand, bundle: Bundle) -> None:
     outcome = hand.clean(bundle)
     assert outcome.result in {Result.CLEANED, Result.SKIPPED}, outcome
     for path in (made.tree / "default").iterdir():
-        name = os.fsencode(path.name)
-        assert parse_hidden(name) is not None, path
-        outcome = hand.finish(BundleKey(b"default", name), identify(path))
+        assert parse_hidden(path.name) is not None, path
+        outcome = hand.finish(BundleKey("default", path.name), identify(path))
         assert outcome.result is Result.CLEANED, outcome
 
 

@@ -256,11 +256,11 @@ def test_only_a_socket_among_the_sockets_is_removed(tmp_path: Path, name: str) -
 
 
 def test_a_cgroup_is_a_containers_only_if_its_name_says_so() -> None:
-    assert carries(b"c1", b"c1")
-    assert carries(b"cri-containerd-c1.scope", b"c1")
-    assert not carries(b"cri-containerd-c1", b"c1")
-    assert not carries(b"c10", b"c1")
-    assert not carries(b"system.slice", b"c1")
+    assert carries("c1", "c1")
+    assert carries("cri-containerd-c1.scope", "c1")
+    assert not carries("cri-containerd-c1", "c1")
+    assert not carries("c10", "c1")
+    assert not carries("system.slice", "c1")
 
 
 @private_mounts
@@ -302,7 +302,7 @@ def streams(directory: Path, id_: str) -> Path:
     return directory
 
 
-def remove_streams(directory: Path, times: Times, id_: bytes = b"c1") -> int:
+def remove_streams(directory: Path, times: Times, id_: str = "c1") -> int:
     """Remove the FIFOs of an id in a directory and say how many changes that took."""
     top, number = os.fsencode(directory.parent), os.fsencode(directory.name)
     remove_fifo_dir(top, number, id_, times, tally := Tally())
@@ -352,10 +352,10 @@ def test_directories_of_streams_are_listed_once_a_moment(tmp_path: Path) -> None
     clock, fifos = VirtualClock(), os.fsencode(tmp_path)
     dirs = FifoDirs(clock)
     streams(tmp_path / "1", "c1")
-    assert (dirs.of(fifos, b"c1"), dirs.of(fifos, b"c2")) == ([b"1"], [])
+    assert (dirs.of(fifos, "c1"), dirs.of(fifos, "c2")) == ([b"1"], [])
     streams(tmp_path / "2", "c2")
     clock.now += FRESH_SECONDS
-    assert (dirs.of(fifos, b"c1"), dirs.of(fifos, b"c2")) == ([b"1"], [b"2"])
+    assert (dirs.of(fifos, "c1"), dirs.of(fifos, "c2")) == ([b"1"], [b"2"])
 
 
 @pytest.mark.fault("hidden .id")
@@ -364,15 +364,15 @@ def test_finishes_a_removal_of_ours_and_no_other(tmp_path: Path) -> None:
     with workshop(tmp_path) as (made, hand):
         bundle = made.bundle(mounted=False)
         name = hidden_name(bundle.identity.ino, b"12345678")
-        hidden = bundle.path.with_name(name.decode())
+        hidden = bundle.path.with_name(name)
         bundle.path.rename(hidden)
-        key = BundleKey(b"default", name)
+        key = BundleKey("default", name)
         outcome = hand.finish(key, bundle.identity)
         assert outcome.result is Result.CLEANED, outcome
         assert not hidden.exists()
-        for other in (".c1", hidden_name(1, b"12345678").decode()):
+        for other in (".c1", hidden_name(1, b"12345678")):
             path = bundle.path.with_name(other)
             path.mkdir()
-            outcome = hand.finish(BundleKey(b"default", other.encode()), identify(path))
+            outcome = hand.finish(BundleKey("default", other), identify(path))
             assert_blocked(outcome, BlockReason.CHANGED)
             assert stat.S_ISDIR(path.lstat().st_mode)

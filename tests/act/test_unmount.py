@@ -125,7 +125,7 @@ def test_a_mount_below_is_named_and_stays_even_where_detaching_is_allowed(tmp_pa
         with pytest.raises(Blocked) as caught:
             unmount_stack(fd, b"rootfs", stack(fd), lazy=lazy)
         assert caught.value.reason is BlockReason.FOREIGN_MOUNT
-        assert caught.value.path == b"rootfs/my data"
+        assert caught.value.path == "rootfs/my data"
     assert (nested / "data-0").exists()
     assert canary.intact()
 

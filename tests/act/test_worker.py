@@ -137,7 +137,7 @@ def test_ctrl_c_and_termination_are_the_parents_to_hear() -> None:
         child.socket.close()
 
 
-KEY, OBJECT = BundleKey(b"default", b"c1"), Identity(1, 2, 3)
+KEY, OBJECT = BundleKey("default", "c1"), Identity(1, 2, 3)
 BOUNDS = Bounds(Layout(b"/s", b"/r", b"/s/c.sock", b"/s"), "runc")
 WITHIN = Manner(BOUNDS.layout, settle=1.0, lazy_unmount=True)
 

@@ -78,7 +78,7 @@ class _Ear(Listener):
 async def _hear_verdicts(top: Path, processes: Processes) -> list[float]:
     base = os.fsencode(top)
     layout = Layout(base + b"/run", base + b"/lib", base + b"/run/c.sock", base + b"/run")
-    tasks = [_start(layout, processes, BundleKey(b"bench", b"t%d" % n)) for n in range(_DEATHS)]
+    tasks = [_start(layout, processes, BundleKey("bench", f"t{n}")) for n in range(_DEATHS)]
     setup = Setup(layout=layout, waived=True, own_tree=True)
     ear, delays = _Ear(), []
     async with opened(setup, watching=True) as session, anyio.create_task_group() as group:
@@ -105,14 +105,14 @@ def _start(
 ) -> tuple[BundleKey, tuple[Process, Process]]:
     socket = layout.shim_socket(key.namespace, key.id)
     bundle = Path(os.fsdecode(layout.bundle(key)))
-    state = Path(os.fsdecode(layout.runc_root), *map(os.fsdecode, key))
+    state = Path(os.fsdecode(layout.runc_root), *key)
     for directory in (os.path.dirname(socket), bundle / "rootfs", state):
         os.makedirs(directory, exist_ok=True)
-    namespace, name, address = map(os.fsdecode, (*key, layout.address))
-    shim = processes.shim(namespace, name, address, socket, os.fsencode(bundle))
+    address = os.fsdecode(layout.address)
+    shim = processes.shim(*key, address, socket, os.fsencode(bundle))
     init = processes.init("bench")
     task = Task(key, init.pid, init.start_ticks, socket, None, layout.runc_root)
     for file, content in contents(task).items():
-        (bundle / os.fsdecode(file)).write_bytes(content)
+        (bundle / file).write_bytes(content)
     (state / "state.json").write_bytes(runc_state(task, os.fsencode(bundle)))
     return key, (shim, init)

@@ -135,7 +135,7 @@ async def _hear_stream_of(backend: Choice, count: int, gap: float, again: bool) 
 async def _hear_deaths() -> list[float]:
     delays = []
     watch, ear = ExitWatch(), Ear()
-    key = BundleKey(b"ns", b"c1")
+    key = BundleKey("ns", "c1")
     async with running(watch, ear):
         for _ in range(_DEATHS):
             with subprocess.Popen(["sleep", "60"]) as process:  # noqa: ASYNC220 -- it is short
@@ -163,7 +163,7 @@ async def _hear_burst() -> tuple[float, float, float]:
             adding = time.process_time() - began
             ear.forget()
             for key in listed[:_BURST]:
-                os.mkdir(tree.root / "ns" / key.id.decode() / "rootfs")
+                os.mkdir(tree.root / "ns" / key.id / "rootfs")
             began = time.process_time()
             await ear.until(lambda: len(ear.heard) >= _BURST)
             burst = time.process_time() - began

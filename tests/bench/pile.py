@@ -93,7 +93,7 @@ def _pile(base: Path) -> Iterator[Pile]:
 @contextlib.contextmanager
 def _shim(pile: Pile) -> Iterator[None]:
     """Have a shim whose bundle was removed under it: the pile stays as large as it is made."""
-    place = pile.layout.bundle(BundleKey(b"bench", b"keeper"))
+    place = pile.layout.bundle(BundleKey("bench", "keeper"))
     os.makedirs(place)
     words = ["containerd-shim-runc-v2", "-namespace", "bench", "-id", "keeper"]
     shim = Process([*words, "-address", str(_ADDRESS)], cwd=place)

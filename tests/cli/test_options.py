@@ -179,7 +179,7 @@ def test_changes_reach_the_policies() -> None:
     assert (setup.backend, setup.waived, setup.namespaces) == (
         "poll",
         True,
-        frozenset({b"a"}),
+        frozenset({"a"}),
     )
 
 
@@ -209,9 +209,10 @@ def test_a_broken_file_is_a_configuration_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "namespaces", "found"),
     [
-        ("ns/id", (), BundleKey(b"ns", b"id")),
-        ("id", ("ns",), BundleKey(b"ns", b"id")),
-        ("ns/a\\xff\\x0a", (), BundleKey(b"ns", b"a\xff\n")),
+        ("ns/id", (), BundleKey("ns", "id")),
+        ("id", ("ns",), BundleKey("ns", "id")),
+        ("ns/a\\xff\\x0a", (), BundleKey("ns", "a\\xff\\x0a")),
+        ("ns/a\\b\n", (), BundleKey("ns", "a\\x5cb\\x0a")),
     ],
 )
 def test_a_bundle_is_named_as_it_is_shown(

@@ -26,7 +26,7 @@ from tests.cli.program import (
 
 def named(demo: DemoNode, rest: str = "") -> str:
     """Write a name of this demo: those that run at a time differ in the namespace."""
-    return demo.cast[0].key.namespace.decode() + rest
+    return demo.cast[0].key.namespace + rest
 
 
 def test_scan_says_of_every_bundle_what_it_is(demo: DemoNode) -> None:
@@ -35,11 +35,11 @@ def test_scan_says_of_every_bundle_what_it_is(demo: DemoNode) -> None:
     told = json.loads(done.stdout)
     found = {(one["namespace"], one["id"]): one for one in told["bundles"]}
     for role in demo.cast:
-        one = found.pop((role.key.namespace.decode(), role.key.id.decode()))
+        one = found.pop((role.key.namespace, role.key.id))
         assert one["verdict"] == role.verdict.value, one
         assert one["containerd"] == "containerd waived"
-        if role.missing not in ((), (b"*",)):
-            names = {name.decode() for name in role.missing} - {"state.json"}
+        if role.missing not in ((), ("*",)):
+            names = set(role.missing) - {"state.json"}
             assert names <= set(one["missing"])
     assert found == {}
     assert told["summary"]["leftovers"] == sum(
@@ -115,7 +115,7 @@ def test_a_dry_run_changes_nothing_and_says_what_would_go(demo: DemoNode) -> Non
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert {one["id"] for one in told["results"]} == {
-        role.key.id.decode() for role in demo.cast if role.verdict.value == "leftover"
+        role.key.id for role in demo.cast if role.verdict.value == "leftover"
     }
     assert {one["result"] for one in told["results"]} == {"skipped"}
     assert picture(Path(os.fsdecode(demo.top))) == before
@@ -131,13 +131,13 @@ def test_clean_removes_the_dead_and_nothing_else(demo: DemoNode) -> None:
     dead = [role for role in demo.cast if role.verdict.value == "leftover"]
     for role in dead:
         expected = "cleaned" if role.promise is Promise.CLEANED else "blocked"
-        assert results[role.key.id.decode()]["result"] == expected, results
+        assert results[role.key.id]["result"] == expected, results
     assert len(results) == len(dead)
     assert done.returncode == 75
     assert "has-data blocked" in done.stderr
     for kept in compare(demo, before, verdicts):
         # Nobody was killed here. Where options.json is gone nothing names our own runc root.
-        if not kept.role.killed and kept.role.missing != (b"*",):
+        if not kept.role.killed and kept.role.missing != ("*",):
             assert not kept.broken, kept
     steps = results["complete"]["steps"]
     assert steps[-1]["step"] == "bundle"
@@ -229,5 +229,5 @@ def test_run_once_observing_looks_and_ends(demo: DemoNode) -> None:
     assert done.stdout == ""
     records = [json.loads(line) for line in done.stderr.splitlines()]
     judged = {one["id"] for one in records if one["event"] == "verdict"}
-    assert judged == {role.key.id.decode() for role in demo.cast}
+    assert judged == {role.key.id for role in demo.cast}
     assert picture(Path(os.fsdecode(demo.top))) == before

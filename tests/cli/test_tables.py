@@ -36,13 +36,13 @@ def test_columns_line_up_and_end_without_blanks() -> None:
 
 
 def test_nothing_is_cut_off_in_a_pipe() -> None:
-    long = shapes.bundle(replace(VIEW, key=BundleKey(b"k8s.io", b"x" * 64)), LAYOUT)
+    long = shapes.bundle(replace(VIEW, key=BundleKey("k8s.io", "x" * 64)), LAYOUT)
     assert "x" * 64 in render.bundles([long], wide=True).plain()
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_name_is_never_markup(terminal: bool) -> None:
-    odd = shapes.bundle(replace(VIEW, key=BundleKey(b"[red]ns", b"[/bold]:smile:")), LAYOUT)
+    odd = shapes.bundle(replace(VIEW, key=BundleKey("[red]ns", "[/bold]:smile:")), LAYOUT)
     out = io.StringIO()
     console = Console(file=out, width=200, force_terminal=terminal, color_system=None)
     console.print(render.bundles([odd], wide=False).rich())
@@ -53,7 +53,7 @@ def test_a_name_is_never_markup(terminal: bool) -> None:
 @pytest.mark.parametrize("width", [150, 120, 100, 95])
 def test_a_narrow_window_cuts_ids_and_nothing_else(width: int) -> None:
     """On a Kubernetes node every id is 64 characters long."""
-    pod = shapes.bundle(replace(VIEW, key=BundleKey(b"k8s.io", b"1234567890abc" * 5)), LAYOUT)
+    pod = shapes.bundle(replace(VIEW, key=BundleKey("k8s.io", "1234567890abc" * 5)), LAYOUT)
     table = render.bundles([pod, BUNDLE], wide=False)
     assert table.fits(width)
     out = io.StringIO()
@@ -186,7 +186,7 @@ def test_explain_says_what_happens_next_in_every_phase(phase: Phase) -> None:
 
 
 def test_explain_names_the_mount_that_is_in_the_way() -> None:
-    mounts = (*LOOK.mounts, Mount(b"extra", 9, "ext4"))
+    mounts = (*LOOK.mounts, Mount("extra", 9, "ext4"))
     view = replace(VIEW, phase=Phase.WAITING, look=replace(LOOK, mounts=mounts))
     told = grounds.next_step(view, ENFORCE)
     assert told.endswith("not before this is gone: extra (ext4 is mounted there; unmount it)")

@@ -156,7 +156,7 @@ def test_the_picture_has_a_colour_for_every_result(result: Result) -> None:
 
 @pytest.mark.parametrize("width", [80, 60])
 async def test_a_narrow_window_shortens_names_and_reasons_alone(node: FakeNode, width: int) -> None:
-    node.eyes.tree = {BundleKey(b"k8s.io", b"1234567890abc" * 5): dead(5)}
+    node.eyes.tree = {BundleKey("k8s.io", "1234567890abc" * 5): dead(5)}
     picture = Picture()
     await watch(node.stages, Plan(OBSERVE, once=True), (picture,))
     shown = drawn(picture, node.clock.now, width)
@@ -183,7 +183,7 @@ async def test_a_countdown_runs(node: FakeNode) -> None:
 
 @pytest.mark.parametrize("width", [20, 80, 200])
 async def test_a_hostile_name_is_drawn_as_it_is_escaped(node: FakeNode, width: int) -> None:
-    node.eyes.tree = {BundleKey(b"n\n", b"\x1b[2J[red]"): dead(5)}
+    node.eyes.tree = {BundleKey("n\\x0a", "\\x1b[2J[red]"): dead(5)}
     picture = Picture()
     await watch(node.stages, Plan(OBSERVE, once=True), (picture,))
     shown = drawn(picture, node.clock.now, width)

@@ -85,7 +85,7 @@ async def test_looking_goes_on_where_a_guard_refuses(node: FakeNode) -> None:
 async def test_a_tree_that_cannot_be_read_ends_it_at_once(node: FakeNode) -> None:
     class Blind(FakeEyes):
         @override
-        def list(self, namespace: bytes | None = None) -> Listed:
+        def list(self, namespace: str | None = None) -> Listed:
             return Listed(answered=False, present=True)
 
     stages = replace(node.stages, eyes=Blind())
@@ -187,7 +187,7 @@ async def test_a_dry_run_names_what_would_go_and_touches_nothing(node: FakeNode)
 
 
 async def test_a_dry_run_says_what_would_be_in_the_way(node: FakeNode) -> None:
-    mounts = (Mount(b"rootfs", 1, "overlay"), Mount(b"rootfs/data", 2, "ext4"))
+    mounts = (Mount("rootfs", 1, "overlay"), Mount("rootfs/data", 2, "ext4"))
     node.eyes.tree[key("ns/dead")] = replace(dead(1), mounts=mounts)
     found = await look_once(node.stages, ENFORCE)
     told = cleaning.planned(found, Setup(policies=ENFORCE))
@@ -220,18 +220,18 @@ async def test_rescue_works_only_where_containerd_is_down(
 
 async def test_other_namespaces_are_neither_seen_nor_touched(node: FakeNode) -> None:
     node.eyes.tree[key("other/dead")] = dead(3)
-    eyes = NarrowEyes(node.eyes, lambda who: who.namespace == b"ns")
+    eyes = NarrowEyes(node.eyes, lambda who: who.namespace == "ns")
     found = await clean_once(replace(node.stages, eyes=eyes), ENFORCE)
     assert key("other/dead") in node.eyes.tree
     assert key("other/dead") not in node.eyes.looked
-    assert {view.key.namespace for view in found.views} == {b"ns"}
+    assert {view.key.namespace for view in found.views} == {"ns"}
 
 
 async def test_a_removal_cut_short_is_shown_as_debris(node: FakeNode) -> None:
     class Littered(FakeEyes):
         @override
-        def list(self, namespace: bytes | None = None) -> Listed:
-            hidden = Hidden(BundleKey(b"ns", b".x"), dead(9).identity, 0.0, ours=False)
+        def list(self, namespace: str | None = None) -> Listed:
+            hidden = Hidden(BundleKey("ns", ".x"), dead(9).identity, 0.0, ours=False)
             return replace(super().list(namespace), hidden=(hidden,))
 
     found = await look_once(replace(node.stages, eyes=Littered()), ENFORCE)
@@ -291,7 +291,7 @@ async def test_a_namespace_that_holds_nothing_is_named(
     node: FakeNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = await look_once(node.stages, ENFORCE)
-    complain_of_absence(frozenset({b"ns", b"sn"}), found, Output())
+    complain_of_absence(frozenset({"ns", "sn"}), found, Output())
     assert capsys.readouterr().err == "there is no bundle in namespace sn\n"
 
 

@@ -108,14 +108,14 @@ class RealContainerd:
     async def end(self, key: BundleKey) -> None:
         """Kill a container's process and wait until containerd knows; the task stays."""
         self._ctr(key, "tasks", "kill", "-s", "KILL")
-        name = key.id.decode()
+        name = key.id
         await until(
             lambda: "STOPPED" in self._ctr(key, "tasks", "ls", named=False).rpartition(name)[2]
         )
 
     def _ctr(self, key: BundleKey, *words: str, named: bool = True) -> str:
-        address, namespace = os.fsdecode(self.layout.address), key.namespace.decode()
-        name = [key.id.decode()] if named else []
+        address, namespace = os.fsdecode(self.layout.address), key.namespace
+        name = [key.id] if named else []
         what = ["/bin/sleep", "3600"] if "run" in words else []
         command = ["ctr", "-a", address, "-n", namespace, *words, *name, *what]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
@@ -133,8 +133,8 @@ class RealContainerd:
         for key in self._ran:
             for hierarchy in Path("/sys/fs/cgroup").iterdir():
                 for group in (
-                    f"{key.namespace.decode()}/{key.id.decode()}",
-                    key.namespace.decode(),
+                    f"{key.namespace}/{key.id}",
+                    key.namespace,
                 ):
                     with suppress(OSError):  # gone already, or not ours alone
                         (hierarchy / group).rmdir()

@@ -28,8 +28,8 @@ from tests.support.forked import in_a_child
 from tests.support.handles import open_files
 from tests.support.mountns import private_mounts
 
-WEB = BundleKey(b"default", b"web")
-DNS = BundleKey(b"k8s.io", b"dns")
+WEB = BundleKey("default", "web")
+DNS = BundleKey("k8s.io", "dns")
 
 
 def client_of(fake: FakeContainerd, seconds: float = 5.0) -> ContainerdClient:
@@ -52,14 +52,14 @@ async def tasks_of(client: ContainerdClient) -> set[BundleKey]:
 async def test_lists_the_tasks_of_every_namespace(tmp_path: Path) -> None:
     async with FakeContainerd(tmp_path) as fake:
         fake.tasks = {WEB, DNS}
-        fake.namespaces = {b"empty"}
+        fake.namespaces = {"empty"}
         told = await client_of(fake).tell()
     assert told.known.tasks == {WEB, DNS}
     assert told.version == "1.6.20"
     assert [namespace for method, namespace in fake.calls if method == TASKS] == [
-        b"default",
-        b"empty",
-        b"k8s.io",
+        "default",
+        "empty",
+        "k8s.io",
     ]
 
 
@@ -70,21 +70,21 @@ async def test_nothing_to_list_is_an_answer(tmp_path: Path) -> None:
 
 async def test_ten_thousand_tasks_arrive(tmp_path: Path) -> None:
     async with FakeContainerd(tmp_path) as fake:
-        fake.tasks = {BundleKey(b"default", b"%064d" % number) for number in range(10_000)}
+        fake.tasks = {BundleKey("default", f"{number:064}") for number in range(10_000)}
         assert await tasks_of(client_of(fake, 30)) == fake.tasks
 
 
 async def test_one_namespace_that_fails_is_no_answer_there(tmp_path: Path) -> None:
     async with FakeContainerd(tmp_path) as fake:
         fake.tasks = {WEB, DNS}
-        fake.errors = {b"k8s.io": GRPCError(Status.UNKNOWN, "shim is on fire")}
+        fake.errors = {"k8s.io": GRPCError(Status.UNKNOWN, "shim is on fire")}
         told = await client_of(fake).tell()
-    assert (told.known.tasks, told.known.unlisted) == ({WEB}, {b"k8s.io"})
+    assert (told.known.tasks, told.known.unlisted) == ({WEB}, {"k8s.io"})
 
 
 async def test_an_impossible_namespace_is_no_answer(tmp_path: Path) -> None:
     async with FakeContainerd(tmp_path) as fake:
-        fake.namespaces = {"gr\u00fcn\n".encode()}
+        fake.namespaces = {"gr\u00fcn\n"}
         assert await failure_of(client_of(fake)) is Failure.ERROR
 
 
@@ -118,7 +118,7 @@ async def test_a_hung_containerd_is_no_answer_in_time(tmp_path: Path) -> None:
 
 async def test_the_deadline_counts_for_all_namespaces_together(tmp_path: Path) -> None:
     async with FakeContainerd(tmp_path) as fake:
-        fake.namespaces = {b"n%d" % number for number in range(100)}
+        fake.namespaces = {f"n{number}" for number in range(100)}
         fake.delays = dict.fromkeys(fake.namespaces, 3600.0)
         with anyio.fail_after(3):
             assert await failure_of(client_of(fake, 0.5)) is Failure.TIMEOUT
@@ -126,7 +126,7 @@ async def test_the_deadline_counts_for_all_namespaces_together(tmp_path: Path) -
 
 async def test_many_namespaces_are_waited_for_at_the_same_time(tmp_path: Path) -> None:
     async with FakeContainerd(tmp_path) as fake:
-        fake.namespaces, fake.slow = {b"n%d" % number for number in range(100)}, 0.05
+        fake.namespaces, fake.slow = {f"n{number}" for number in range(100)}, 0.05
         with anyio.fail_after(4):  # one after the other they would take five seconds
             assert await tasks_of(client_of(fake)) == frozenset()
 
@@ -197,7 +197,7 @@ async def test_delete_removes_a_task(tmp_path: Path) -> None:
         fake.tasks = {WEB, DNS}
         assert await client_of(fake).delete(WEB) == ""
         assert fake.tasks == {DNS}
-        assert fake.calls == [(DELETE, b"default")]
+        assert fake.calls == [(DELETE, "default")]
 
 
 async def test_deleting_an_unknown_task_is_fine(tmp_path: Path) -> None:
@@ -217,8 +217,8 @@ async def test_a_refused_delete_gives_the_reason(tmp_path: Path) -> None:
 
 async def test_a_name_that_is_none_is_never_asked_for(tmp_path: Path) -> None:
     async with FakeContainerd(tmp_path) as fake:
-        assert await client_of(fake).delete(BundleKey(b"default", b"\xff\n")) != ""
-        assert await client_of(fake).delete(BundleKey(b"../x", b"web")) != ""
+        assert await client_of(fake).delete(BundleKey("default", "\xff\n")) != ""
+        assert await client_of(fake).delete(BundleKey("../x", "web")) != ""
         assert fake.calls == []
 
 
@@ -231,7 +231,7 @@ async def test_a_subscriber_hears_which_tasks_were_touched(tmp_path: Path) -> No
             await subscribed.wait()
             await fake.subscribed()
             fake.publish(WEB, "/tasks/create")
-            fake.publish(BundleKey(b"default", b"not an id"))
+            fake.publish(BundleKey("default", "not an id"))
             fake.publish(DNS, "/containers/delete")
             while DNS not in heard:
                 await checkpoint()

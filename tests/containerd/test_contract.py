@@ -18,8 +18,8 @@ from tests.containerd.test_client import tasks_of
 from tests.support.asking import ask
 from tests.support.fake_containerd import FakeContainerd
 
-SPACE = b"contract-%d" % os.getpid()
-WEB, DNS = BundleKey(SPACE, b"web"), BundleKey(SPACE, b"dns")
+SPACE = f"contract-{os.getpid()}"
+WEB, DNS = BundleKey(SPACE, "web"), BundleKey(SPACE, "dns")
 
 
 class Daemon(Protocol):

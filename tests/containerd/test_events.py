@@ -14,7 +14,7 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind, Observation
 from tests.support.fake_containerd import FakeContainerd
 
-WEB = BundleKey(b"default", b"web")
+WEB = BundleKey("default", "web")
 HINT = Hint(WEB, HintKind.CONTAINERD)
 DOUBT = Doubt(DoubtKind.CONTAINERD)
 
@@ -69,7 +69,7 @@ async def test_the_exit_of_an_exec_is_no_hint(tmp_path: Path) -> None:
         tasks.start_soon(events.run, heard.append)
         await fake.subscribed()
         fake.publish(WEB, process="a3f0")
-        fake.publish(WEB, process=WEB.id.decode())  # its init
+        fake.publish(WEB, process=WEB.id)  # its init
         await until(lambda: bool(heard))
         assert heard == [HINT]
         tasks.cancel_scope.cancel()

@@ -30,7 +30,7 @@ class Sick:
 
     def __init__(self, fake: FakeContainerd) -> None:
         self.fake = fake
-        fake.namespaces = {b"ns"}
+        fake.namespaces = {"ns"}
         self.world = World()
         self.world.listed(a=1)
         self.world.look(dead())
@@ -93,7 +93,7 @@ async def test_silence_makes_no_leftover_and_its_end_does(
 
 async def test_what_is_slow_alone_is_asked_for_alone(sick: Sick) -> None:
     hang_at(TASKS)(sick.fake)
-    assert (await sick.ask()).unlisted == {b"ns"}
+    assert (await sick.ask()).unlisted == {"ns"}
     assert sick.is_leftover()
     hang_at(GET)(sick.fake)
     await sick.ask()

@@ -14,9 +14,9 @@ from reconciler.model.ids import BundleKey
 from tests.support.asking import ask, ask_one
 from tests.support.fake_containerd import GET, TASKS, FakeContainerd
 
-WEB, DNS = BundleKey(b"default", b"web"), BundleKey(b"k8s.io", b"dns")
-POD = tuple(BundleKey(b"k8s.io", b"member-%d" % number) for number in range(3))
-DEAD = tuple(BundleKey(b"k8s.io", b"dead-%d" % number) for number in range(5))
+WEB, DNS = BundleKey("default", "web"), BundleKey("k8s.io", "dns")
+POD = tuple(BundleKey("k8s.io", f"member-{number}") for number in range(3))
+DEAD = tuple(BundleKey("k8s.io", f"dead-{number}") for number in range(5))
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ async def test_the_dead_are_known_long_before_a_list_comes(fake: FakeContainerd)
     fake.patience = 3600
     said = await said_of(fake, asked(*DEAD, DNS, *POD))
     assert said.state is ContainerdState.UP
-    assert said.unlisted == {b"k8s.io"}
+    assert said.unlisted == {"k8s.io"}
     assert {task_of(key, said) for key in DEAD} == {TaskState.NOT_FOUND}
     assert task_of(DNS, said) is TaskState.LISTED
     assert task_of(WEB, said) is TaskState.LISTED
@@ -60,7 +60,7 @@ async def test_whoever_was_not_asked_for_has_no_answer(fake: FakeContainerd) -> 
     said = await said_of(fake, asked(DEAD[0]))
     assert task_of(DEAD[0], said) is TaskState.NOT_FOUND
     assert task_of(DEAD[1], said) is TaskState.NONE
-    assert task_of(BundleKey(b"default", b"gone"), said) is TaskState.NOT_LISTED
+    assert task_of(BundleKey("default", "gone"), said) is TaskState.NOT_LISTED
 
 
 async def test_a_list_that_comes_late_is_still_the_better_answer(fake: FakeContainerd) -> None:
@@ -94,7 +94,7 @@ async def test_where_it_was_slow_before_it_is_asked_at_once(
 ) -> None:
     monkeypatch.setattr(tasks, "SOON", 3600.0)
     fake.patience = 1.0
-    said = await said_of(fake, Singles(lambda _: DEAD, frozenset({b"k8s.io"})))
+    said = await said_of(fake, Singles(lambda _: DEAD, frozenset({"k8s.io"})))
     assert said.absent == set(DEAD)
 
 
@@ -132,7 +132,7 @@ async def test_dying_in_the_middle_is_no_answer_about_anyone(
 
 async def test_a_pile_of_dead_bundles_is_asked_through(fake: FakeContainerd) -> None:
     fake.patience = 3600
-    pile = [BundleKey(b"k8s.io", b"%03d" % number) for number in range(300)]
+    pile = [BundleKey("k8s.io", f"{number:03}") for number in range(300)]
     said = await said_of(fake, asked(*pile, *POD))
     assert said.absent == set(pile)
 
@@ -157,6 +157,6 @@ async def test_one_is_asked_for_alone(fake: FakeContainerd) -> None:
 async def test_what_containerd_could_not_have_named_is_not_asked_for(fake: FakeContainerd) -> None:
     async with fake:
         with fake.lock():
-            said = await ask_one(fake.layout, BundleKey(b"default", b".hidden"))
+            said = await ask_one(fake.layout, BundleKey("default", ".hidden"))
     assert said.state is ContainerdState.NONE
     assert fake.asked == []

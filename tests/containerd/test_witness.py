@@ -21,7 +21,7 @@ from tests.support import asking
 from tests.support.asking import ask
 from tests.support.fake_containerd import GET, TASKS, VERSION, FakeContainerd
 
-WEB, DNS = BundleKey(b"default", b"web"), BundleKey(b"k8s.io", b"dns")
+WEB, DNS = BundleKey("default", "web"), BundleKey("k8s.io", "dns")
 UP, DOWN, NONE = ContainerdState.UP, ContainerdState.DOWN, ContainerdState.NONE
 
 
@@ -101,14 +101,14 @@ async def test_hung_is_no_answer(fake: FakeContainerd) -> None:
 
 async def test_one_namespace_without_an_answer_is_no_answer_there(fake: FakeContainerd) -> None:
     fake.tasks = {WEB, DNS}
-    fake.errors = {b"k8s.io": GRPCError(Status.UNKNOWN, "no")}
+    fake.errors = {"k8s.io": GRPCError(Status.UNKNOWN, "no")}
     async with fake:
         with fake.lock():
             said = await ask(fake.layout)
     assert task_of(WEB, said) is TaskState.LISTED
     assert task_of(DNS, said) is TaskState.NONE
-    assert task_of(BundleKey(b"k8s.io", b"gone"), said) is TaskState.NONE
-    assert task_of(BundleKey(b"default", b"gone"), said) is TaskState.NOT_LISTED
+    assert task_of(BundleKey("k8s.io", "gone"), said) is TaskState.NONE
+    assert task_of(BundleKey("default", "gone"), said) is TaskState.NOT_LISTED
     assert "k8s.io" in said.detail
 
 

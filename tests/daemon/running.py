@@ -136,13 +136,13 @@ class Site:
 
     def make(self, id_: str, annotations: dict[str, str] | None = None) -> Path:
         """Make a dead bundle; complete at once for who watches, because it is moved into place."""
-        key = BundleKey(NAMESPACE.encode(), id_.encode())
+        key = BundleKey(NAMESPACE, id_)
         shim = self.layout.shim_socket(key.namespace, key.id)
         task = Task(key, self.dead, 1, shim, None, self.layout.runc_root)
         fresh = self.base / "making" / id_
         (fresh / "rootfs").mkdir(parents=True)
         for name, content in contents(task).items():
-            (fresh / os.fsdecode(name)).write_bytes(content)
+            (fresh / name).write_bytes(content)
         if annotations is not None:
             spec = json.loads((fresh / "config.json").read_bytes())
             (fresh / "config.json").write_text(json.dumps(spec | {"annotations": annotations}))

@@ -64,7 +64,7 @@ def keeper(path: Path, clock: Clock, *tracks: Track) -> Keeper:
 
 
 def track(since: float | None) -> Track:
-    made = Track(BundleKey(b"ns", b"a"), Identity(1, 2, 3), first_seen=0.0)
+    made = Track(BundleKey("ns", "a"), Identity(1, 2, 3), first_seen=0.0)
     made.leftover_since = since
     made.policy = replace(Policy(), grace=150.0)
     return made

@@ -13,8 +13,8 @@ from reconciler.model.observations import Remembered
 BOOT = "b" * 32
 
 
-def track(name: bytes = b"a", *, alive: float | None = None, since: float | None = None) -> Track:
-    made = Track(BundleKey(b"ns", name), Identity(1, 2, 3), first_seen=0.0)
+def track(name: str = "a", *, alive: float | None = None, since: float | None = None) -> Track:
+    made = Track(BundleKey("ns", name), Identity(1, 2, 3), first_seen=0.0)
     made.last_alive, made.leftover_since = alive, since
     return made
 
@@ -25,10 +25,12 @@ def path(tmp_path: Path) -> str:
 
 
 def test_what_was_written_is_read_back(path: str) -> None:
-    ledger.write(path, BOOT, 100.0, [track(b"a\xff\n", alive=50.0), track(since=90.0), track(b"c")])
+    ledger.write(
+        path, BOOT, 100.0, [track("a\\xff\\x0a", alive=50.0), track(since=90.0), track("c")]
+    )
     assert ledger.read(path, BOOT, 110.0) == [
-        Remembered(BundleKey(b"ns", b"a\xff\n"), Identity(1, 2, 3), last_alive=50.0),
-        Remembered(BundleKey(b"ns", b"a"), Identity(1, 2, 3), leftover_since=90.0),
+        Remembered(BundleKey("ns", "a\\xff\\x0a"), Identity(1, 2, 3), last_alive=50.0),
+        Remembered(BundleKey("ns", "a"), Identity(1, 2, 3), leftover_since=90.0),
     ]
     assert os.listdir(os.path.dirname(path)) == ["ledger.json"]
 

@@ -144,13 +144,13 @@ async def test_a_look_sent_before_a_reload_asks_again_for_what_that_needs() -> N
             self,
             keys: Sequence[BundleKey],
             annotation_keys: frozenset[str],
-            places: frozenset[bytes],
+            places: frozenset[str],
         ) -> Sequence[Look | None] | None:
             asked.append(annotation_keys)
             eyes.annotation_keys = frozenset({"keep"})
             return [None for _ in keys]
 
-    looks = await KillableEyes(Slow(Manner(Layout())), eyes).look([key()], frozenset({b"/far"}))
+    looks = await KillableEyes(Slow(Manner(Layout())), eyes).look([key()], frozenset({"/far"}))
     assert looks == [None]
     assert asked == [frozenset(), {"keep"}]
 

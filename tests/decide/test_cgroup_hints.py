@@ -15,14 +15,14 @@ def test_a_name_of_which_an_old_journal_tells_no_path_still_counts() -> None:
     world = World()
     world.listed(a=1)
     world.look(replace(dead(), cgroup_source=CgroupSource.RUNTIME))
-    world.node(sweep=Sweep(answered=True, cgroup_names=frozenset({b"a"})))
+    world.node(sweep=Sweep(answered=True, cgroup_names=frozenset({"a"})))
     assert world.view().judgement.verdict is Verdict.ORPHANED
 
 
 @pytest.mark.safety
 @pytest.mark.fault("an id that is a word of somebody's cgroup path")
 def test_a_word_in_anybodys_cgroup_path_is_not_told_from_life_only_where_nothing_is_named() -> None:
-    for path in (b"/user.slice/user-0.slice/session-a.scope", b"/a/web", b"/other/a"):
+    for path in ("/user.slice/user-0.slice/session-a.scope", "/a/web", "/other/a"):
         world = leftover()
         named = replace(dead(), cgroup=CgroupState.EMPTY, cgroup_source=CgroupSource.RUNTIME)
         world.node(sweep=Sweep(answered=True, cgroup_paths=frozenset({path})))
@@ -42,9 +42,9 @@ def test_a_workload_in_a_cgroup_of_another_driver_lives_though_the_one_asked_for
         dead(),
         cgroup=CgroupState.GONE,
         cgroup_source=CgroupSource.CONFIG,
-        cgroup_paths=(b"/pods.slice/cri-containerd-a.scope",),
+        cgroup_paths=("/pods.slice/cri-containerd-a.scope",),
     )
-    path = b"/system.slice/pods.slice:cri-containerd:a"
+    path = "/system.slice/pods.slice:cri-containerd:a"
     for source in (CgroupSource.CONFIG, CgroupSource.NONE):
         world.node(sweep=Sweep(answered=True, cgroup_paths=frozenset({path})))
         world.look(replace(asked, cgroup_source=source))
@@ -57,8 +57,8 @@ def test_a_workload_in_a_cgroup_of_another_driver_lives_though_the_one_asked_for
 @pytest.mark.fault("an id that lives in another namespace")
 def test_a_namesake_whose_shim_lives_explains_its_cgroup_for_as_long_as_it_does() -> None:
     world = leftover()
-    path = frozenset({b"/other/a"})
-    namesake = ShimProcess(BundleKey(b"other", b"a"), 9)
+    path = frozenset({"/other/a"})
+    namesake = ShimProcess(BundleKey("other", "a"), 9)
     world.node(sweep=Sweep(True, cgroup_paths=path))
     assert world.view().judgement.verdict is Verdict.ORPHANED
     world.node(sweep=Sweep(True, shims=(namesake,), cgroup_paths=path))

@@ -226,7 +226,7 @@ def test_a_living_process_in_a_cgroup_of_that_name_contradicts_death() -> None:
     world = World()
     world.listed(a=1)
     world.look(dead())
-    world.node(sweep=Sweep(answered=True, cgroup_paths=frozenset({b"/elsewhere/a"})))
+    world.node(sweep=Sweep(answered=True, cgroup_paths=frozenset({"/elsewhere/a"})))
     assert world.view().judgement.verdict is Verdict.ORPHANED
 
 
@@ -269,7 +269,7 @@ def test_a_listing_that_failed_changes_nothing() -> None:
 
 def test_a_listing_of_one_namespace_leaves_the_others_alone() -> None:
     world = leftover()
-    world.tell(Listed(answered=True, present=True, namespace=b"other"))
+    world.tell(Listed(answered=True, present=True, namespace="other"))
     assert world.view().judgement.verdict is Verdict.LEFTOVER
 
 
@@ -279,8 +279,8 @@ def test_doubt_asks_for_a_listing() -> None:
 
 
 def test_an_interrupted_removal_of_ours_is_finished_but_not_while_observing() -> None:
-    hidden = Hidden(BundleKey(b"ns", b".reconciler-1-ab"), Identity(1, 9, 1), 0.0, ours=True)
-    alien = Hidden(BundleKey(b"ns", b".a"), Identity(1, 8, 1), 0.0, ours=False)
+    hidden = Hidden(BundleKey("ns", ".reconciler-1-ab"), Identity(1, 9, 1), 0.0, ours=True)
+    alien = Hidden(BundleKey("ns", ".a"), Identity(1, 8, 1), 0.0, ours=False)
     listed = Listed(answered=True, present=True, hidden=(hidden, alien))
     assert FinishRemoval(hidden.key, hidden.identity) in World().tell(listed)
     observing = World(Policies(default=replace(ENFORCE, enforce=False)))
@@ -333,7 +333,7 @@ def test_what_is_mounted_and_has_nobody_named_may_be_in_use() -> None:
     An init that is known to be dead does not tell that it was the last: what it has forked may live
     on in the pid namespace of the host or of its pod.
     """
-    mounts = (Mount(b"rootfs", 7, "overlay"),)
+    mounts = (Mount("rootfs", 7, "overlay"),)
     for init in (Init(InitState.ABSENT), dead().init):
         nameless = replace(dead(), cgroup=CgroupState.UNNAMED, init=init)
         assert judged(nameless) is Verdict.LEFTOVER

@@ -14,7 +14,7 @@ from reconciler.model.evidence import Kind, Look
 from reconciler.model.ids import NOWHERE, BundleKey, Identity
 from tests.decide.world import ENFORCE, World, dead, key, leftover
 
-SCOPE = ("cleanup", b"ns")
+SCOPE = ("cleanup", "ns")
 
 
 def test_key_and_identity_are_kept_once() -> None:
@@ -61,7 +61,7 @@ def test_size_budgets_mark_what_the_simplest_rule_would(seed: int) -> None:
     sizes: dict[BundleKey, int] = {}
     marked: set[BundleKey] = set()
     for _ in range(400):
-        name = BundleKey(b"ns", b"%d" % rng.randrange(30))
+        name = BundleKey("ns", f"{rng.randrange(30)}")
         if rng.random() < 0.3:
             budgets.drop(SCOPE, name)
             sizes.pop(name, None)
@@ -86,7 +86,7 @@ def test_no_order_is_put_up_before_a_limit_is_exceeded() -> None:
 
     budgets = SizeBudgets(nobody_asks)
     for number in range(100):
-        budgets.put(SCOPE, BundleKey(b"ns", b"%d" % number), 1, fixed=False)
+        budgets.put(SCOPE, BundleKey("ns", f"{number}"), 1, fixed=False)
         assert budgets.mark(SCOPE, 100) == []
 
 
@@ -96,7 +96,7 @@ def test_indexes_shrink_with_what_they_index() -> None:
     budgets.put(SCOPE, key("ns/large"), 10, fixed=False)
     assert budgets.mark(SCOPE, 1) == [key("ns/large")]
     for number in range(10_000):
-        name = BundleKey(b"ns", b"%d" % (number % 100))
+        name = BundleKey("ns", f"{number % 100}")
         agenda.set(name, float(number))
         cleanups.queue(name, float(number))
         budgets.put(SCOPE, name, number, fixed=False)

@@ -18,7 +18,7 @@ from tests.decide.world import BOOTED, ENFORCE, World, dead, key
 
 MEMBER = Labels(True, "kube-system", "dns-1", "dns", "pod", (("team", "core"),))
 SANDBOX = Labels(True, "kube-system", "dns-1", "", "pod", (("team", "core"), ("tier", "1")))
-KEY = BundleKey(b"ns", b"a")
+KEY = BundleKey("ns", "a")
 SOMETHING = ("pod_namespace", "pod", "container", "sandbox")
 
 globs = st.sampled_from(["*", "kube-*", "dns*", "core", "shop", "?", "1"])

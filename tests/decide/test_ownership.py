@@ -18,8 +18,8 @@ from reconciler.decide.ownership import (
 
 pytestmark = pytest.mark.safety
 
-BUNDLE = b"/run/containerd/io.containerd.runtime.v2.task/default/web"
-PIDS, FREEZER = Group(b"/cg/pids", b"/default/web"), Group(b"/cg/freezer", b"/default/web")
+BUNDLE = "/run/containerd/io.containerd.runtime.v2.task/default/web"
+PIDS, FREEZER = Group("/cg/pids", "/default/web"), Group("/cg/freezer", "/default/web")
 GROUPS = frozenset({PIDS, FREEZER})
 INIT, OTHER = Member(7, 500, GROUPS), Member(8, 600, GROUPS)
 RECORD = Record(BUNDLE, 7, 500, GROUPS, carries_id=True)
@@ -32,7 +32,7 @@ def record(**changes: object) -> Doubt:
     return lambda e: e._replace(record=Record(**{**e.record._asdict(), **changes}))
 
 
-def claim(*paths: bytes, init: int | None = None) -> Doubt:
+def claim(*paths: str, init: int | None = None) -> Doubt:
     new = Claim("default/other", frozenset(paths), init)
     return lambda e: e._replace(claims=(*e.claims, new))
 
@@ -51,16 +51,16 @@ def silent(evidence: Evidence) -> Evidence:
 
 
 DOUBTS: dict[str, tuple[Doubt, str]] = {
-    "the state is another bundle's": (record(bundle=BUNDLE + b"2"), "is that of"),
+    "the state is another bundle's": (record(bundle=BUNDLE + "2"), "is that of"),
     "the state does not say whose it is": (record(bundle=None), "which bundle"),
     "no cgroup is named": (record(groups=frozenset()), "no cgroup"),
     "a cgroup does not carry the id": (record(carries_id=False), "carry the id"),
     "a cgroup cannot be asked": (record(answered=False), "could not be asked"),
     "the start of init is not known": (record(start=None), "when its init started"),
-    "another has the same cgroup": (claim(b"/default/web"), "default/other"),
-    "another has one below it": (claim(b"/default/web/deep/down"), "default/other"),
-    "another has one above it": (claim(b"/default"), "default/other"),
-    "one of them is another's init": (claim(b"/elsewhere", init=8), "default/other"),
+    "another has the same cgroup": (claim("/default/web"), "default/other"),
+    "another has one below it": (claim("/default/web/deep/down"), "default/other"),
+    "another has one above it": (claim("/default"), "default/other"),
+    "one of them is another's init": (claim("/elsewhere", init=8), "default/other"),
     "another cannot be asked": (silent, "default/torn"),
     "another containerd has one of its name": (
         lambda e: e._replace(elsewhere="another containerd has it"),
@@ -86,7 +86,7 @@ def test_members_outlive_their_init() -> None:
 
 
 def test_neighbours_beside_it_do_not_matter() -> None:
-    beside = claim(b"/default/web2", b"/default/we", b"/k8s.io/web", init=9)
+    beside = claim("/default/web2", "/default/we", "/k8s.io/web", init=9)
     assert prove(beside(OWN)) == Proven(frozenset({7, 8}))
 
 

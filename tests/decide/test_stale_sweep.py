@@ -19,7 +19,7 @@ def test_a_shim_that_only_an_older_sweep_shows_is_asked_for_again(
     world = World()
     world.listed(a=1)
     world.look(running())
-    names = frozenset({b"a"}) if verdict is Verdict.LEFTOVER else frozenset()
+    names = frozenset({"a"}) if verdict is Verdict.LEFTOVER else frozenset()
     world.node(sweep=Sweep(True, shims=(ShimProcess(key(), 7),), cgroup_names=names))
     world.wait(60)
     before = len(world.said)

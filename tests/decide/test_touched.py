@@ -64,7 +64,7 @@ def test_a_task_that_starts_does_not_have_hundreds_of_leftovers_judged_again(
         node.start("k8s.io/new")
         node.wait("1s")
         verdicts = node.simulation.verdicts()
-    assert verdicts[BundleKey(b"k8s.io", b"new")].value == "running"
+    assert verdicts[BundleKey("k8s.io", "new")].value == "running"
     assert asked[False] >= OTHERS
     assert asked[True] <= 10
 
@@ -74,7 +74,7 @@ def test_what_was_judged_before_the_witnesses_spoke_of_it_is_judged_again_when_t
     tmp_path: Path,
 ) -> None:
     # The helper is known before the bundle is: the word that speaks of both is no news.
-    pod = BundleKey(b"k8s.io", b"pod")
+    pod = BundleKey("k8s.io", "pod")
     with JournalBuilder(tmp_path / "run.jsonl") as node:
         node.lose_events()
         node.create("k8s.io/pod")

@@ -10,7 +10,7 @@ from reconciler.model.observations import Guard, GuardsChecked, Hidden, Listed, 
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from tests.decide.world import ENFORCE, World, dead
 
-HIDDEN = Hidden(BundleKey(b"ns", b".reconciler-9-ab"), Identity(1, 9, 1), 0.0, ours=True)
+HIDDEN = Hidden(BundleKey("ns", ".reconciler-9-ab"), Identity(1, 9, 1), 0.0, ours=True)
 FINISH = FinishRemoval(HIDDEN.key, HIDDEN.identity)
 LISTED = Listed(answered=True, present=True, hidden=(HIDDEN,))
 
@@ -76,5 +76,5 @@ def test_a_one_shot_run_waits_for_its_end() -> None:
 def test_a_listing_of_another_namespace_changes_nothing() -> None:
     world = unchecked()
     world.tell(LISTED)
-    world.tell(Listed(answered=True, present=True, namespace=b"other"))
+    world.tell(Listed(answered=True, present=True, namespace="other"))
     assert asked(world, GuardsChecked())

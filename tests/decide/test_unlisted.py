@@ -19,7 +19,7 @@ from reconciler.model.evidence import (
 from reconciler.model.ids import BundleKey
 from tests.decide.world import World, dead, key, running
 
-NS = frozenset({b"ns"})
+NS = frozenset({"ns"})
 
 
 def partly(
@@ -72,7 +72,7 @@ def test_a_single_answer_is_remembered_while_it_cannot_have_changed(world: World
     world.wait(5)
     world.node(partly(key("ns/b")))
     assert {verdict(world, name) for name in ("ns/a", "ns/b")} == {Verdict.LEFTOVER}
-    assert world.engine.to_ask(b"ns") == []
+    assert world.engine.to_ask("ns") == []
     world.wait(10)
     assert world.view().phase is not Phase.WAITING, "its grace ran on"
 
@@ -94,7 +94,7 @@ def test_a_single_answer_is_forgotten_once_it_may_have_changed(
     world.wait(1)
     world.node(later)
     assert world.view().facts.task is not TaskState.NOT_FOUND
-    assert key("ns/a") in world.engine.to_ask(b"ns")
+    assert key("ns/a") in world.engine.to_ask("ns")
     world.wait(1)
     world.node(partly(pid=later.pid))
     assert verdict(world) is Verdict.UNKNOWN
@@ -140,7 +140,7 @@ def test_a_single_answer_says_nothing_about_another_object_of_the_name(
     world.wait(1)
     world.node(partly())
     assert verdict(world) is Verdict.UNKNOWN
-    assert key("ns/a") in world.engine.to_ask(b"ns")
+    assert key("ns/a") in world.engine.to_ask("ns")
     world.node(partly(key("ns/a")))
     assert verdict(world) is Verdict.LEFTOVER
 
@@ -149,8 +149,8 @@ def test_the_dead_are_asked_for_before_the_living(world: World) -> None:
     world.listed(a=1, b=2, c=3)
     world.look(running(1), "ns/a")
     world.look(dead(3), "ns/c")
-    assert world.engine.to_ask(b"ns") == [key("ns/b"), key("ns/c"), key("ns/a")]
-    assert world.engine.to_ask(b"other") == []
+    assert world.engine.to_ask("ns") == [key("ns/b"), key("ns/c"), key("ns/a")]
+    assert world.engine.to_ask("other") == []
 
 
 @pytest.mark.safety

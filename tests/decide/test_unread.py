@@ -13,7 +13,7 @@ from tests.decide.world import DOWN, UP, World, dead, key, running, stopped
 pytestmark = pytest.mark.safety
 
 UNNAMED = replace(dead(), shim=Shim(ShimState.UNNAMED, None, None))
-MEMBER = replace(dead(), shim=Shim(ShimState.DEAD, b"/s", b"pod"))
+MEMBER = replace(dead(), shim=Shim(ShimState.DEAD, "/s", "pod"))
 
 
 def verdict(look: Look, unread: BundleKey | None, containerd: Containerd = DOWN) -> Verdict:

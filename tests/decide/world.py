@@ -47,7 +47,7 @@ SWEEP = Sweep(answered=True)
 
 def key(name: str = "ns/a") -> BundleKey:
     namespace, _, bundle_id = name.partition("/")
-    return BundleKey(namespace.encode(), bundle_id.encode())
+    return BundleKey(namespace, bundle_id)
 
 
 def dead(ino: int = 1, *, age: float = 3600.0, size: int = 4096, pod_ns: str = "") -> Look:
@@ -60,7 +60,7 @@ def dead(ino: int = 1, *, age: float = 3600.0, size: int = 4096, pod_ns: str = "
         created=Answer.YES,
         runtime=Runtime(RuntimeState.KNOWN, "runc"),
         init=Init(InitState.DEAD, 1000 + ino),
-        shim=Shim(ShimState.DEAD, b"/run/containerd/s/x", b"a"),
+        shim=Shim(ShimState.DEAD, "/run/containerd/s/x", "a"),
         cgroup=CgroupState.GONE,
         labels=Labels(known=True, pod_namespace=pod_ns),
     )
@@ -91,7 +91,7 @@ def newborn(ino: int = 1) -> Look:
         dead(ino, age=0.0),
         created=Answer.NO,
         init=Init(InitState.ABSENT),
-        shim=Shim(ShimState.UNNAMED, None, b"a"),
+        shim=Shim(ShimState.UNNAMED, None, "a"),
     )
 
 

@@ -95,15 +95,15 @@ def test_every_shim_answers_and_every_dead_one_refuses(node: DemoNode) -> None:
 def test_the_files_are_those_of_a_bundle(node: DemoNode) -> None:
     for role in node.cast:
         bundle = node.layout.bundle(role.key)
-        names = set(os.listdir(bundle))
+        names = set(os.listdir(os.fsdecode(bundle)))
         assert names <= set(ENTRY_NAMES)
         assert is_identifier(role.key.id)
         assert is_identifier(role.key.namespace)
         assert not names & set(role.missing)
-        assert (b"*" in role.missing) == (not names)
+        assert ("*" in role.missing) == (not names)
         if names:
             config = msgspec.json.decode(Path(os.fsdecode(bundle), "config.json").read_bytes())
-            assert config["linux"]["cgroupsPath"].endswith(role.key.id.decode())
+            assert config["linux"]["cgroupsPath"].endswith(role.key.id)
 
 
 def test_a_promise_broken_is_noticed(node: DemoNode) -> None:

@@ -3,7 +3,6 @@
 The troubles themselves are in `tests.e2e.troubles`.
 """
 
-import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,14 +99,15 @@ class Ground:
             pid: Its init, if it lives.
             files: What is to be in its files instead, `_` for `.`.
         """
-        node, key = self.node, BundleKey(BULK.encode(), name.encode())
+        node, key = self.node, BundleKey(BULK, name)
         start = Process.at(pid).start if pid else 1
         shim = f"{RUNTIME_DIR}/s/{name}".encode()
         made = Fake(key, pid or 1 << 22, start, shim, None, f"{RUNTIME_DIR}/runc".encode())
         fresh = node.apart.path(f"{node.state}-making") / name
         (fresh / "rootfs").mkdir(parents=True)
-        told = {os.fsdecode(file): text for file, text in contents(made).items()}
-        told |= {file.replace("_", "."): text.encode() for file, text in files.items()}
+        told = contents(made) | {
+            file.replace("_", "."): text.encode() for file, text in files.items()
+        }
         for file, text in told.items():
             (fresh / file).write_bytes(text)
         state = node.apart.path(f"{RUNTIME_DIR}/runc/{BULK}/{name}")

@@ -28,7 +28,7 @@ KEEP = os.environ.get("RECONCILER_KEEP_JOURNALS")
 def kept(node: Node, journal: Path, name: str) -> None:
     """Keep a journal for the regressions, without whatever else this machine does."""
     if KEEP:
-        tidy(journal, Path(KEEP, f"{name}.jsonl"), node.namespace.encode())
+        tidy(journal, Path(KEEP, f"{name}.jsonl"), node.namespace)
 
 
 def alike(journal: Path, times: int = 1) -> Replayed:

@@ -47,11 +47,10 @@ HEADER = wire.Header(
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 text = st.text("aé/\\\n", max_size=3)
-few_names = st.sampled_from([b"a", b"b", b"\xff\n", b"a/b", b"\\x41", "é".encode()])
+few_names = st.sampled_from(["a", "b", "\\xff\\x0a", "a/b", "\\x5cx41", "é"])
 SIMPLE: dict[object, st.SearchStrategy[object]] = {
     float: finite,
     str: text,
-    bytes: few_names,
     int: st.integers(0, 2**63 - 1),
     bool: st.booleans(),
     type(None): st.none(),
@@ -151,7 +150,7 @@ def test_an_unchanged_look_is_short() -> None:
 
 
 def test_a_listing_is_told_as_a_difference() -> None:
-    names = [BundleKey(b"ns", b"%d" % n) for n in range(1000)]
+    names = [BundleKey("ns", str(n)) for n in range(1000)]
     listing = Listed(True, True, tuple(seen(name) for name in names))
     fewer = replace(listing, bundles=listing.bundles[:500] + listing.bundles[501:])
     encoder, decoder = Encoder(), Decoder(HEADER)
@@ -180,7 +179,7 @@ def test_tables_keep_only_what_lives() -> None:
     encoder = Encoder()
     encoder.header(HEADER)
     for n in range(1000):
-        name = BundleKey(b"ns", b"%d" % n)
+        name = BundleKey("ns", str(n))
         encoder.step(START, Hint(name), None, ())
         encoder.step(START, Looked(name, dead(n)), None, ())
         encoder.step(START, Looked(name, None), None, ())

@@ -33,7 +33,7 @@ def stamp() -> Stamp:
 
 
 def name(n: int) -> BundleKey:
-    return BundleKey(b"ns", b"bundle-%06d" % n)
+    return BundleKey("ns", f"bundle-{n:06}")
 
 
 def items(path: Path, warnings: list[str] | None = None) -> list[Given | Gap]:

@@ -165,10 +165,10 @@ def test_any_address_is_read_or_none(text: bytes) -> None:
 # ---------------------------------------------------------------------- which socket is asked
 
 
-def ask(world: World, named: tuple[Address, ...], group: bytes | None = b"c1") -> ShimState:
+def ask(world: World, named: tuple[Address, ...], group: str | None = "c1") -> ShimState:
     door = Door()
     with Handles() as handles:
-        found = shim.ask(Names(b"default", group, b"c1", named), world.layout, door, handles)
+        found = shim.ask(Names("default", group, "c1", named), world.layout, door, handles)
     door.close()
     return found.state
 
@@ -191,17 +191,17 @@ def test_the_most_alive_answer_wins(world: World) -> None:
 
 def test_the_derived_socket_of_group_or_id_is_asked(world: World) -> None:
     world.listen(world.socket_of("pod1"))
-    assert ask(world, (), b"pod1") is ShimState.ALIVE
+    assert ask(world, (), "pod1") is ShimState.ALIVE
     assert ask(world, (), None) is ShimState.UNNAMED
     world.listen(world.socket_of("c1"))
-    assert ask(world, (), b"pod2") is ShimState.ALIVE
+    assert ask(world, (), "pod2") is ShimState.ALIVE
 
 
 def test_other_containerd_addresses_derive_other_sockets(world: World) -> None:
     elsewhere = b"/elsewhere/containerd.sock"
-    world.listen(world.layout.shim_socket(b"default", b"c1", elsewhere))
+    world.listen(world.layout.shim_socket("default", "c1", elsewhere))
     door = Door()
-    names = Names(b"default", b"c1", b"c1")
+    names = Names("default", "c1", "c1")
     with Handles() as handles:
         found = shim.ask(names, world.layout, door, handles)
         assert found.state is ShimState.UNNAMED

@@ -37,7 +37,7 @@ def test_only_a_cgroup_that_was_seen_tells_that_an_init_is_another_process(
     world: World, cgroup: CgroupState
 ) -> None:
     folder = Folder(files={"init.pid": b"%d" % world.child()})
-    asked = Cgroups(cgroup, names=frozenset({b"/nowhere/c1"}), source=CgroupSource.CONFIG)
+    asked = Cgroups(cgroup, names=frozenset({"/nowhere/c1"}), source=CgroupSource.CONFIG)
     around = Surroundings(world.layout)
     init = ask_init(Own(KEY, folder, None, None), around, Runc(b"/nowhere"), asked)
     around.close()
@@ -48,11 +48,11 @@ def test_only_a_cgroup_that_was_seen_tells_that_an_init_is_another_process(
 def test_a_cgroup_of_another_bundles_state_does_not_say_that_the_one_asked_for_was_made(
     world: World,
 ) -> None:
-    asked, other = frozenset({b"/nowhere/c1"}), frozenset({b"/theirs"})
+    asked, other = frozenset({"/nowhere/c1"}), frozenset({"/theirs"})
 
     class Mounts(CgroupMounts):
         @override
-        def look(self, key: BundleKey, named: Collection[str], inner: Collection[bytes]) -> Cgroups:
+        def look(self, key: BundleKey, named: Collection[str], inner: Collection[str]) -> Cgroups:
             if named:
                 return Cgroups(CgroupState.EMPTY, (), asked | other, CgroupSource.RUNTIME)
             return Cgroups(CgroupState.GONE, (), asked, CgroupSource.CONFIG)

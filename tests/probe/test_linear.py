@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.safety
 
 SIZE = 4 << 10
-KEY = BundleKey(b"k8s.io", b"pod1")
+KEY = BundleKey("k8s.io", "pod1")
 UNITS = ["a-", "-", "a", "/", "/a", "/./", "a:", ":", ".", "\\", " ", "9", "@", "é", "unix://"]
 RAW = [b"[", b"{", b'{"a":', b'"', b" ", b"9", b"\x08\x01", b"\x3a\x00", b"\xff", b"\0", b"-"]
 
@@ -99,7 +99,7 @@ TEXTS: dict[str, Callable[[str], object]] = {
     "its prefix": lambda text: resolve(f"a.slice:{text}:id"),
     "its name": lambda text: resolve(f"a.slice:cri:{text}.slice"),
     "a slice": lambda text: expand_slice(f"{text}b.slice"),
-    "a cgroup's name": lambda text: names.names_in(f"{text}.scope".encode()),
+    "a cgroup's name": lambda text: names.names_in(f"{text}.scope"),
     "an address": lambda text: parse_address(text.encode()),
     "an address with a scheme": lambda text: parse_address(b"unix://" + text.encode()),
     "config.json": lambda text: documents.parse_spec(spec(text)),
@@ -154,7 +154,7 @@ def test_a_slice_of_58_kib_is_none() -> None:
     assert resolve("a-" * 29_000 + "a.slice:cri:id") == ()
     assert resolve(f"{'a' * 300}.slice:cri:id") == ()
     assert resolve("/" + "a" * 5000) == ()
-    assert resolve("a-b.slice:cri:id") == (b"/a.slice/a-b.slice/cri-id.scope",)
+    assert resolve("a-b.slice:cri:id") == ("/a.slice/a-b.slice/cri-id.scope",)
 
 
 def test_a_label_that_is_too_long_is_not_known() -> None:

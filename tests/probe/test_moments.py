@@ -16,7 +16,7 @@ from tests.support.handles import open_files
 
 
 def key(id_: str) -> BundleKey:
-    return BundleKey(b"default", id_.encode())
+    return BundleKey("default", id_)
 
 
 def options(here: Path, root: Path) -> None:

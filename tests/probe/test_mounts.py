@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.model.evidence import Mount
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, escape
 from reconciler.probe import mounts
 from reconciler.probe.mounts import MountTable
 from tests.support.mountns import private_mounts, tmpfs, umount
@@ -52,29 +52,29 @@ def test_mounts_are_found_by_bundle_in_their_order() -> None:
         + line(TREE + b"x/default/c/rootfs", 7)
     )
     assert keyed(text) == {
-        (b"default", b"a"): (
-            Mount(b"rootfs", 1, "overlay"),
-            Mount(b"rootfs", 3, "overlay"),
-            Mount(b"rootfs/proc", 4, "overlay"),
+        ("default", "a"): (
+            Mount("rootfs", 1, "overlay"),
+            Mount("rootfs", 3, "overlay"),
+            Mount("rootfs/proc", 4, "overlay"),
         ),
-        (b"default", b"ab"): (Mount(b"extra/x", 2, "overlay"),),
-        (b"default", b"b"): (Mount(b"", 5, "overlay"),),
+        ("default", "ab"): (Mount("extra/x", 2, "overlay"),),
+        ("default", "b"): (Mount("", 5, "overlay"),),
     }
 
 
 def test_a_mounted_namespace_is_noticed() -> None:
-    assert mounts.index(line(TREE + b"/default"), TREE).namespaces == {b"default"}
+    assert mounts.index(line(TREE + b"/default"), TREE).namespaces == {"default"}
 
 
 def test_hostile_names_are_keys() -> None:
     text = line(TREE + rb"/n\040s/new\012line\134/root\011fs")
-    assert list(keyed(text)) == [(b"n s", b"new\nline\\")]
+    assert list(keyed(text)) == [("n s", r"new\x0aline\x5c")]
 
 
 def test_a_tree_with_odd_characters_is_found() -> None:
     tree = b"/odd dir\\x/tree"
     text = line(rb"/odd\040dir\134x/tree/ns/id/rootfs")
-    assert list(mounts.index(text, tree).bundles) == [(b"ns", b"id")]
+    assert list(mounts.index(text, tree).bundles) == [("ns", "id")]
 
 
 def test_a_mount_whose_point_was_unlinked_is_not_below_a_bundle() -> None:
@@ -103,7 +103,7 @@ def test_no_table_raises(data: bytes) -> None:
 names = st.binary(min_size=1, max_size=20).filter(lambda name: not set(name) & set(b"/\0"))
 
 
-def escape(name: bytes) -> bytes:
+def octal(name: bytes) -> bytes:
     return b"".join(b"\\%03o" % c if c in b" \t\n\\" else bytes([c]) for c in name)
 
 
@@ -112,14 +112,15 @@ def escape(name: bytes) -> bytes:
 def test_any_name_finds_its_way_through_the_escapes(
     namespace: bytes, id_: bytes, inner: list[bytes]
 ) -> None:
-    point = b"/".join([TREE, *(escape(name) for name in (namespace, id_, *inner))])
+    point = b"/".join([TREE, *(octal(name) for name in (namespace, id_, *inner))])
     found = keyed(line(point))
-    assert found == {(namespace, id_): (Mount(b"/".join(inner), 7, "overlay"),)}
+    path = escape(b"/".join(inner))
+    assert found == {(escape(namespace), escape(id_)): (Mount(path, 7, "overlay"),)}
 
 
 @given(st.lists(st.sampled_from([TREE + b"/a/b", TREE + b"/a/b/c d", TREE, b"/x"]), max_size=6))
 def test_index_and_parse_tell_the_same(points: list[bytes]) -> None:
-    text = b"".join(line(escape(point), number) for number, point in enumerate(points, 1))
+    text = b"".join(line(octal(point), number) for number, point in enumerate(points, 1))
     found = {mount.mount_id for mounts_ in keyed(text).values() for mount in mounts_}
     below = {e.mount_id for e in mounts.parse(text) if e.point.startswith(TREE + b"/a/b")}
     assert found == below

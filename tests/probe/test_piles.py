@@ -15,7 +15,7 @@ SIZE = PILE + 250
 
 
 def keys(count: int = SIZE) -> list[BundleKey]:
-    return [BundleKey(b"ns", b"%d" % number) for number in range(count)]
+    return [BundleKey("ns", f"{number}") for number in range(count)]
 
 
 def look_of(key: BundleKey) -> Look:

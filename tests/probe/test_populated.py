@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from reconciler.model.cgroups import CgroupSource, NamedCgroup, find_hints, names_of
 from reconciler.model.evidence import Sweep
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, escape
 from reconciler.probe import populated
 from reconciler.probe.populated import PopulatedCgroups
 from reconciler.probe.sweep import sweep
@@ -61,7 +61,7 @@ def test_cgroups_that_name_no_bundle_take_nothing_from_those_that_do(
     fake.add(7, "sleep", cgroup="/system.slice/ssh")
     found = swept(fake, tree)
     assert found.answered
-    assert found.cgroup_paths == {path.encode() for path in paths}
+    assert found.cgroup_paths == set(paths)
     assert (found.cgroup_names, found.unplaced) == (frozenset(), 0)
 
 
@@ -72,15 +72,15 @@ def test_of_too_many_that_name_bundles_the_names_are_told(fake: FakeProc, tree: 
     fake.add(71, "sleep", cgroup="/other/b")
     found = swept(fake, tree)
     assert found.answered
-    assert found.cgroup_names == {b"a", b"web"}
-    assert b"/other/b" in found.cgroup_paths
+    assert found.cgroup_names == {"a", "web"}
+    assert "/other/b" in found.cgroup_paths
     assert sum(map(len, found.cgroup_paths)) <= 500
 
 
 def test_few_are_told_whatever_they_name(fake: FakeProc, tree: Path) -> None:
     fake.add(10, "sleep", cgroup="/system.slice/ssh")
-    assert swept(fake, tree).cgroup_paths == {b"/system.slice/ssh"}
-    assert swept(fake, None).cgroup_paths == {b"/system.slice/ssh"}
+    assert swept(fake, tree).cgroup_paths == {"/system.slice/ssh"}
+    assert swept(fake, None).cgroup_paths == {"/system.slice/ssh"}
 
 
 def test_where_no_tree_is_known_or_it_cannot_be_read_too_many_are_no_answer(
@@ -112,7 +112,7 @@ def test_a_path_that_the_kernel_does_not_tell_leaves_the_pass_an_answer(fake: Fa
         cgroup.read_bytes()
     found = swept(fake, None)
     assert (found.answered, found.unplaced) == (True, 11)
-    assert found.cgroup_paths == {b"/ns/a"}
+    assert found.cgroup_paths == {"/ns/a"}
 
 
 def test_a_path_that_may_have_been_cut_off_is_not_told_whole(
@@ -126,17 +126,17 @@ def test_a_path_that_may_have_been_cut_off_is_not_told_whole(
         assert {len(path) for path in found.paths} == {length}
 
 
-PART = st.text("a:-x", max_size=5).map(str.encode)
+PART = st.text("a:-x", max_size=5)
 NAMED = st.sampled_from(
     [
         NamedCgroup(),
-        NamedCgroup(CgroupSource.CONFIG, (b"/x/a",), False),
-        NamedCgroup(CgroupSource.RUNTIME, (b"/x/a",), True),
+        NamedCgroup(CgroupSource.CONFIG, ("/x/a",), False),
+        NamedCgroup(CgroupSource.RUNTIME, ("/x/a",), True),
     ]
 )
 PATHS = st.lists(
-    st.lists(PART | PART.map(lambda part: part + b".scope"), max_size=4).map(
-        lambda parts: b"/" + b"/".join(parts)
+    st.lists(PART | PART.map(lambda part: part + ".scope"), max_size=4).map(
+        lambda parts: "/" + "/".join(parts)
     ),
     max_size=20,
 )
@@ -144,7 +144,7 @@ PATHS = st.lists(
 
 @given(PATHS, NAMED, st.sampled_from([5, 20, 1000]))
 def test_nobody_whom_a_path_may_concern_is_left_out(
-    paths: list[bytes], named: NamedCgroup, most: int
+    paths: list[str], named: NamedCgroup, most: int
 ) -> None:
     ids = frozenset({b"a", b"x", b"a-x"})
     told = PopulatedCgroups(None)
@@ -152,12 +152,13 @@ def test_nobody_whom_a_path_may_concern_is_left_out(
         patch.setattr(populated, "_MOST_PATHS", most)
         told.choose_among(ids)
     for path in paths:
-        told.add(1, b"0::" + path + b"\n")
-    for id_ in ids:
-        key = BundleKey(b"n", id_)
-        hinted = find_hints(key, named, frozenset(told.paths), ()) or id_ in told.names
+        told.add(1, f"0::{path}\n".encode())
+    found = told.told_with(Sweep())
+    for id_ in map(escape, ids):
+        key = BundleKey("n", id_)
+        hinted = find_hints(key, named, found.cgroup_paths, ()) or id_ in found.cgroup_names
         assert hinted or not find_hints(key, named, frozenset(paths), ())
-    assert told.names <= {id_ for path in paths for id_ in ids.intersection(names_of(path))}
+    assert found.cgroup_names <= {name for path in paths for name in names_of(path)}
     assert sum(map(len, told.paths)) <= most
 
 
@@ -170,7 +171,8 @@ def test_scopes_count_by_the_names_that_they_may_stand_for(
     told = PopulatedCgroups(os.fsencode(tree))
     for number in range(2 * most // 85):
         told.add(1, b"0::/%s%d-a.scope\n" % (b"-" * 60, number))
-        assert sum(len(set(names_of(path))) for path in told.paths) <= most / 16
+        kept = told.told_with(Sweep()).cgroup_paths
+        assert sum(len(set(names_of(path))) for path in kept) <= most / 16
     assert told.names == {b"a"}
 
 

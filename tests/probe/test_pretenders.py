@@ -71,7 +71,7 @@ def test_command_lines_of_others_are_not_even_read(fake: FakeProc) -> None:
     stuck(fake, 11)
     found = fake.sweep()
     assert (found.answered, found.unread) == (True, ())
-    assert b"/k8s.io/pod2" in found.cgroup_paths
+    assert "/k8s.io/pod2" in found.cgroup_paths
 
 
 def test_who_may_be_a_shim(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_one_that_does_not_answer_costs_its_own_deadline_and_is_remembered(
     fake.write_table()
     found, took = swept()
     assert found.answered
-    assert {shim.key.id for shim in found.shims} == {b"first", b"last"}
+    assert {shim.key.id for shim in found.shims} == {"first", "last"}
     assert found.unread == (UnreadProcess(11, KEY),)
     assert took < 2
     again, took = swept()
@@ -156,13 +156,13 @@ def test_a_shim_that_was_read_is_read_again_only_as_another_program(
     lines = CommandLines()
     pid = world.start(str(name), "-namespace", "test", "-id", "first")
 
-    def ids() -> list[bytes]:
+    def ids() -> list[str]:
         return [shim.key.id for shim in sweep(commands=lines).shims if shim.pid == pid]
 
-    assert ids() == ids() == [b"first"]
+    assert ids() == ids() == ["first"]
     assert asked.count(pid) == 1
     world.tell(pid)  # to go on as another program, under the same pid and start time
-    assert ids() == ids() == [b"second"]
+    assert ids() == ids() == ["second"]
     assert asked.count(pid) == 2
 
 
@@ -226,7 +226,7 @@ def test_no_child_to_read_with_is_no_answer_about_shims_alone(
     before = open_files()
     found = fake.sweep()
     assert found.unread == (UnreadProcess(10, KEY),)
-    assert b"/k8s.io/pod2" in found.cgroup_paths
+    assert "/k8s.io/pod2" in found.cgroup_paths
     assert open_files() <= before
 
 
@@ -247,9 +247,9 @@ def test_a_real_shim_is_found_however_many_pretend(world: World) -> None:
     world.base.chmod(0o755)
     pretenders = {world.start(*words, cwd=world.base, user=65534) for _ in range(5)}
     pid = world.start(str(script), *words[1:])
-    key = BundleKey(b"test", id_.encode())
+    key = BundleKey("test", id_)
     found = sweep()
-    assert ShimProcess(key, pid, b"/x.sock") in found.shims
+    assert ShimProcess(key, pid, "/x.sock") in found.shims
     assert pretenders.isdisjoint(shim.pid for shim in found.shims)
     end(pid)
     assert key not in {shim.key for shim in sweep().shims}

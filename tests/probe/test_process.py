@@ -16,8 +16,8 @@ from reconciler.probe.process import Candidate, Cradle, candidates, judge
 from tests.probe.world import World, start_of
 from tests.support.children import WITHOUT_FIRST_THREAD, wait_for_its_first_thread_to_end
 
-STRANGER = Cradle(b"c1", NamedCgroup(CgroupSource.RUNTIME, (b"/nowhere/c1",)))
-UNKNOWN = Cradle(b"c1")
+STRANGER = Cradle("c1", NamedCgroup(CgroupSource.RUNTIME, ("/nowhere/c1",)))
+UNKNOWN = Cradle("c1")
 NOW = time.time()
 
 
@@ -25,7 +25,7 @@ def judged(candidate: Candidate, cradle: Cradle = STRANGER) -> Init:
     return judge([candidate], cradle)
 
 
-def own_cgroup(pid: int) -> bytes:
+def own_cgroup(pid: int) -> str:
     return max(process.read_cgroups(pid), key=len)
 
 
@@ -138,11 +138,11 @@ def test_a_name_in_its_cgroup_does_not_make_up_for_another_start_time(
 def test_what_was_only_asked_for_and_is_not_there_may_be_elsewhere(
     fake: FakeProc, path: str, state: InitState
 ) -> None:
-    asked = NamedCgroup(CgroupSource.CONFIG, (b"/default/c1",))
+    asked = NamedCgroup(CgroupSource.CONFIG, ("/default/c1",))
     fake.cgroup(path)
-    assert fake.judge(Candidate(fake.pid), Cradle(b"c1", asked)).state is state
+    assert fake.judge(Candidate(fake.pid), Cradle("c1", asked)).state is state
     done = asked._replace(exists=True)
-    assert fake.judge(Candidate(fake.pid), Cradle(b"c1", done)).state is InitState.DEAD
+    assert fake.judge(Candidate(fake.pid), Cradle("c1", done)).state is InitState.DEAD
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_cgroup_that_only_looks_like_the_id_does_not(fake: FakeProc, path: str
 @pytest.mark.parametrize("path", ["/pods/odd", "/pods/odd/below", "/docker/x/pods/odd"])
 def test_a_process_at_or_below_the_known_cgroup_is_ours(fake: FakeProc, path: str) -> None:
     fake.cgroup(path)
-    known = Cradle(b"c1", NamedCgroup(CgroupSource.CONFIG, (b"/pods/odd",)))
+    known = Cradle("c1", NamedCgroup(CgroupSource.CONFIG, ("/pods/odd",)))
     assert fake.judge(Candidate(fake.pid), known).state is InitState.ALIVE
 
 
@@ -189,8 +189,8 @@ def test_only_a_cgroup_that_was_made_refutes_who_is_outside(
     fake: FakeProc, source: CgroupSource, exists: bool, state: InitState
 ) -> None:
     fake.cgroup("/pods/odder")
-    paths = () if source is CgroupSource.NONE else (b"/pods/odd",)
-    known = Cradle(b"c1", NamedCgroup(source, paths, exists))
+    paths = () if source is CgroupSource.NONE else ("/pods/odd",)
+    known = Cradle("c1", NamedCgroup(source, paths, exists))
     assert fake.judge(Candidate(fake.pid), known).state is state
     late = Candidate(fake.pid, None, int(NOW) - 500)
     fake.stat(start=ticks(900))
@@ -278,6 +278,4 @@ def test_any_stat_is_read_or_none(data: bytes) -> None:
 
 def test_own_cgroups_are_read() -> None:
     lines = Path("/proc/self/cgroup").read_text().splitlines()
-    assert process.read_cgroups(os.getpid()) == tuple(
-        line.split(":", 2)[2].encode() for line in lines
-    )
+    assert process.read_cgroups(os.getpid()) == tuple(line.split(":", 2)[2] for line in lines)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.model.evidence import Look, RuntimeState, ShimState
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, escape
 from reconciler.probe.tree import TreeEyes
 from tests.probe.world import KEY, World, start_of
 
@@ -23,7 +23,7 @@ def test_a_member_is_served_by_its_sandbox(world: World) -> None:
         (here / name).unlink()
     look = world.look()
     assert look.shim.state is ShimState.ALIVE
-    assert look.shim.group == b"pod1"
+    assert look.shim.group == "pod1"
     assert look.runtime.state is RuntimeState.KNOWN
     assert look.labels.sandbox == "pod1"
 
@@ -47,7 +47,7 @@ def test_without_config_the_sandbox_file_tells_the_group(world: World) -> None:
     world.listen(world.socket_of("pod1"))
     look = world.look()
     assert look.shim.state is ShimState.ALIVE
-    assert look.shim.group == b"pod1"
+    assert look.shim.group == "pod1"
     assert not look.labels.known
 
 
@@ -55,7 +55,7 @@ def test_without_config_the_sandbox_file_tells_the_group(world: World) -> None:
 def test_a_group_that_is_no_id_leads_nowhere(world: World, sandbox: str) -> None:
     world.bundle(annotations={"io.kubernetes.cri.sandbox-id": sandbox})
     look = world.look()
-    assert look.shim.group in {None, b"c1"}
+    assert look.shim.group in {None, "c1"}
     assert look.shim.state is (ShimState.UNNAMED if look.shim.group is None else ShimState.DEAD)
 
 
@@ -66,7 +66,7 @@ def test_bootstrap_json_names_the_socket(world: World) -> None:
     said = {"version": 3, "address": f"unix://{odd}", "protocol": "ttrpc"}
     (here / "bootstrap.json").write_text(json.dumps(said))
     look = world.look()
-    assert (look.shim.state, look.shim.socket) == (ShimState.ALIVE, os.fsencode(odd))
+    assert (look.shim.state, look.shim.socket) == (ShimState.ALIVE, escape(os.fsencode(odd)))
 
 
 def test_a_dead_address_does_not_hide_the_living_derived_socket(world: World) -> None:
@@ -86,7 +86,7 @@ def test_no_socket_is_connected_to_that_is_not_where_shims_listen(world: World, 
     (here / "address").write_text(f"unix://{path}")
     (here / "bootstrap.json").write_text(json.dumps({"address": f"unix://{path}"}))
     found = world.look().shim
-    assert (found.state, found.socket) == (ShimState.NONE, os.fsencode(path))
+    assert (found.state, found.socket) == (ShimState.NONE, escape(os.fsencode(path)))
     assert str(path) in found.detail
     assert nobody_called(listener)
 
@@ -168,7 +168,7 @@ def test_a_living_inits_parent_is_its_shim_only_if_it_is_one(world: World) -> No
         parent = world.start(str(script))
         (init,) = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
         world.bundle(name, pid=int(init), start=start_of(int(init)))
-        pids[name] = parent, world.look(BundleKey(b"default", name.encode())).shim.pid
+        pids[name] = parent, world.look(BundleKey("default", name)).shim.pid
     shim, found = pids["containerd-shim-runc-v2"]
     assert found == shim
     assert pids["something-else"][1] is None

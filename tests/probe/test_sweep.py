@@ -13,7 +13,7 @@ from reconciler.probe.sweep import ShimCommand, parse_command, sweep
 from tests.probe.world import World, end
 
 SHIM = "/usr/bin/containerd-shim-runc-v2"
-KEY = BundleKey(b"k8s.io", b"pod1")
+KEY = BundleKey("k8s.io", "pod1")
 
 
 class FakeProc:
@@ -75,7 +75,7 @@ def test_shims_and_helpers_are_told_apart(fake: FakeProc) -> None:
     fake.add(13, "/bin/sleep", "containerd-shim")
     found = fake.sweep()
     assert found.answered
-    assert found.shims == (ShimProcess(KEY, 10, b"/c.sock"),)
+    assert found.shims == (ShimProcess(KEY, 10, "/c.sock"),)
     assert found.helpers == {KEY}
 
 
@@ -125,7 +125,7 @@ def test_other_commands_are_no_shims(words: str) -> None:
 
 def test_an_id_named_like_an_action_is_an_id() -> None:
     words = [SHIM.encode(), b"-namespace", b"k8s.io", b"-id", b"start"]
-    assert parse_command(words) == ShimCommand(BundleKey(b"k8s.io", b"start"), b"", b"")
+    assert parse_command(words) == ShimCommand(BundleKey("k8s.io", "start"), b"", b"")
 
 
 @given(st.lists(st.binary()))
@@ -139,9 +139,9 @@ def test_cgroups_of_the_living_are_told(fake: FakeProc) -> None:
     fake.add(11, "sleep", cgroup="/system.slice/cri-containerd-def.scope")
     fake.add(12, cgroup="/default/no-command-line")
     assert fake.sweep().cgroup_paths >= {
-        b"/k8s.io/abc",
-        b"/system.slice/cri-containerd-def.scope",
-        b"/default/no-command-line",
+        "/k8s.io/abc",
+        "/system.slice/cri-containerd-def.scope",
+        "/default/no-command-line",
     }
 
 
@@ -158,7 +158,7 @@ def test_the_vanished_do_not_matter(fake: FakeProc) -> None:
     (fake.root / "11").mkdir()
     found = fake.sweep()
     assert found.answered
-    assert b"/default/a" in found.cgroup_paths
+    assert "/default/a" in found.cgroup_paths
 
 
 @pytest.mark.fault("hidepid /proc")
@@ -207,9 +207,9 @@ def test_a_real_shim_is_found(world: World) -> None:
     script.chmod(0o755)
     id_ = world.base.name
     pid = world.start(str(script), "-namespace", "test", "-id", id_, "-address", "/x.sock")
-    key = BundleKey(b"test", id_.encode())
+    key = BundleKey("test", id_)
     found = sweep()
     assert found.answered
-    assert ShimProcess(key, pid, b"/x.sock") in found.shims
+    assert ShimProcess(key, pid, "/x.sock") in found.shims
     end(pid)
     assert key not in {shim.key for shim in sweep().shims}

@@ -22,7 +22,7 @@ from reconciler.probe import process
 from reconciler.probe.tree import TreeEyes
 
 ID = "c1"
-KEY = BundleKey(b"default", b"c1")
+KEY = BundleKey("default", "c1")
 FILES = (
     "address",
     "config.json",
@@ -140,7 +140,7 @@ class World:
         return self.tree / namespace / id_
 
     def socket_of(self, id_: str = ID, namespace: str = "default") -> Path:
-        derived = self.layout.shim_socket(namespace.encode(), id_.encode())
+        derived = self.layout.shim_socket(namespace, id_)
         return Path(os.fsdecode(derived))
 
     def state_dir(self, id_: str = ID, namespace: str = "default") -> Path:

@@ -114,13 +114,13 @@ def test_redacted_names_are_gone_and_the_rules_still_match(tmp_path: Path) -> No
         origin = Origin("worker-1", "boot", "run", node.stamp, RULES)
         scribe = Scribe(origin, file.write, Redactor(b"k" * 16))
         simulation = Simulation(RULES, node, recorders=[scribe])
-        names = [b"web-7f9", b"payments", b"dns", b"n\xff\n"]
+        names = ["web-7f9", "payments", "dns", "n\\xff\\x0a"]
         for name in names:
-            bundle = node.start(BundleKey(b"k8s.io", name))
-            bundle.pod_namespace = "kube-system" if name == b"dns" else "payments"
+            bundle = node.start(BundleKey("k8s.io", name))
+            bundle.pod_namespace = "kube-system" if name == "dns" else "payments"
         simulation.settle()
         for name in names:
-            node.crash(BundleKey(b"k8s.io", name))
+            node.crash(BundleKey("k8s.io", name))
         simulation.wait(900)
         scribe.flush()
     text = path.read_bytes()
@@ -139,20 +139,20 @@ def test_forty_five_globs_survive_redaction_and_their_marks_keep_names_valid() -
     redactor = Redactor(b"k" * 16)
     redacted = redactor.policies(replace(ENFORCE, rules=rules))
     marked = [rule.match for rule in redacted.rules]
-    for name in (b"web-39", b"web-" + b"-".join(b"%d" % n for n in range(24)), b"db", b"\xff9"):
+    for name in ("web-39", "web-" + "-".join(map(str, range(24))), "db", "\\xff9"):
         new = redactor.name(name)
         assert is_identifier(new) is is_identifier(name)
         for glob, match in zip(globs, marked, strict=True):
-            fits = Match(id=glob).fits_names(BundleKey(b"ns", name))
-            assert match.fits_names(BundleKey(b"ns", new)) is fits, (glob, name, new)
+            fits = Match(id=glob).fits_names(BundleKey("ns", name))
+            assert match.fits_names(BundleKey("ns", new)) is fits, (glob, name, new)
     more = replace(ENFORCE, rules=(*rules, Rule(Match(id="one more"), Policy("more"))))
     assert redactor.policies(more).rules[-1].match.id == "(redacted)"
 
 
 def test_a_redacted_cgroup_names_the_id_that_it_named() -> None:
-    redactor, id_ = Redactor(b"k" * 16), b"c" * 64
+    redactor, id_ = Redactor(b"k" * 16), "c" * 64
     new = redactor.name(id_)
-    paths = frozenset({b"/pods.slice:cri-containerd:" + id_, b"/x.slice/cri-" + id_ + b".scope"})
+    paths = frozenset({f"/pods.slice:cri-containerd:{id_}", f"/x.slice/cri-{id_}.scope"})
     told = redactor.observation(NodeLooked(0.0, Sweep(answered=True, cgroup_paths=paths)))
     assert isinstance(told, NodeLooked)
     assert told.sweep is not None
@@ -218,7 +218,7 @@ def end_of(trace: Trace, sight: Sight) -> dict[str, tuple[str, str]]:
 def split(trace: Trace) -> Trace:
     """Tell each listing of the tree namespace by namespace."""
     out: Trace = []
-    known: set[bytes] = set()
+    known: set[str] = set()
     for stamp, observation in trace:
         if not isinstance(observation, Listed) or observation.namespace is not None:
             out.append((stamp, observation))

@@ -219,7 +219,7 @@ def many(directory: Path, bundles: int) -> Path:
     dead = Judgement(Verdict.LEFTOVER, 8, "shim dead, init dead")
     turns: list[tuple[float, Judged | Vanished]] = []
     for number in range(bundles):
-        key = BundleKey(b"k8s.io", b"%064x" % (number * 2654435761 % 2**256))
+        key = BundleKey("k8s.io", "%064x" % (number * 2654435761 % 2**256))
         begin = day * (number % 977) / 1200
         turns.append((begin, Judged(key, running, Phase.NONE, None)))
         if number % 3:

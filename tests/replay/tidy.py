@@ -11,7 +11,7 @@ from reconciler.model.cgroups import names_of
 from reconciler.model.observations import NodeLooked, Observation, Stamp
 
 
-def tidy(source: Path, target: Path, namespace: bytes) -> None:
+def tidy(source: Path, target: Path, namespace: str) -> None:
     """Write a journal again, with only this namespace in the sweeps and no name of the machine."""
     journal = Journal(source, print)
     header = journal.header
@@ -33,7 +33,7 @@ def tidy(source: Path, target: Path, namespace: bytes) -> None:
         scribe.flush()
 
 
-def _only(observation: Observation, namespace: bytes, ids: set[bytes]) -> Observation:
+def _only(observation: Observation, namespace: str, ids: set[str]) -> Observation:
     if not isinstance(observation, NodeLooked) or observation.sweep is None:
         return observation
     sweep = observation.sweep

@@ -29,7 +29,7 @@ Rule = Callable[["NodeMachine"], None]
 
 DAY = 86400.0
 GRACE = 30.0
-KEYS = [BundleKey(ns, name) for ns in (b"default", b"k8s.io") for name in (b"a", b"b", b"pod")]
+KEYS = [BundleKey(ns, name) for ns in ("default", "k8s.io") for name in ("a", "b", "pod")]
 POLICIES = Policies(
     default=Policy(enforce=True, grace=GRACE, max_age=None, max_size=None),
     brakes=Brakes(mass_deaths=3),
@@ -50,10 +50,10 @@ lost_files = st.sampled_from(
     ]
 )
 
-cgroups = st.sampled_from([None, None, b"/burst", b"/default/a", b"/k8s.io/b/deep", b"/x/pod"])
+cgroups = st.sampled_from([None, None, "/burst", "/default/a", "/k8s.io/b/deep", "/x/pod"])
 """Where a container is put: mostly where containerd puts it, else in or below another one's."""
 strangers = st.sampled_from(
-    [b"/user.slice", b"/user.slice/session-a.scope", b"/b/deep", b"/pod", b"/burst", b"/default"]
+    ["/user.slice", "/user.slice/session-a.scope", "/b/deep", "/pod", "/burst", "/default"]
 )
 """Where somebody is who has nothing to do with any container."""
 
@@ -125,9 +125,9 @@ class NodeMachine(RuleBasedStateMachine):
 
     @creates
     @rule(at=which, pod=st.booleans(), kata=st.booleans(), cgroup=cgroups)
-    def create(self, at: int, pod: bool, kata: bool, cgroup: bytes | None) -> None:
+    def create(self, at: int, pod: bool, kata: bool, cgroup: str | None) -> None:
         runtime = "kata" if kata and cgroup else "runc"
-        self.node.create(self.free(at), b"pod" if pod else None, runtime=runtime, cgroup=cgroup)
+        self.node.create(self.free(at), "pod" if pod else None, runtime=runtime, cgroup=cgroup)
         self.sim.settle()
 
     @creates
@@ -135,14 +135,14 @@ class NodeMachine(RuleBasedStateMachine):
     def create_by_another_driver(self, at: int) -> None:
         """The path that config.json asks systemd for is taken for the name of a directory."""
         key = self.free(at)
-        cgroup, asked = b"/pods.slice:cri:" + key.id, b"/pods.slice/cri-%b.scope" % key.id
+        cgroup, asked = "/pods.slice:cri:" + key.id, f"/pods.slice/cri-{key.id}.scope"
         self.node.create(key, cgroup=cgroup, asked=asked)
         self.sim.settle()
 
     @creates
     @rule(at=which, pod=st.booleans())
     def start(self, at: int, pod: bool) -> None:
-        self.node.start(self.free(at), b"pod" if pod else None)
+        self.node.start(self.free(at), "pod" if pod else None)
         self.sim.settle()
 
     @touches
@@ -208,7 +208,7 @@ class NodeMachine(RuleBasedStateMachine):
 
     @touches
     @rule(at=which, cgroup=strangers)
-    def reuse_pid(self, at: int, cgroup: bytes) -> None:
+    def reuse_pid(self, at: int, cgroup: str) -> None:
         self.node.reuse_pid(self.there(at), cgroup)
         self.sim.settle()
 
@@ -225,8 +225,8 @@ class NodeMachine(RuleBasedStateMachine):
         self.sim.settle()
 
     @touches
-    @rule(at=which, path=st.sampled_from([b"extra", b"rootfs/data"]))
-    def mount(self, at: int, path: bytes) -> None:
+    @rule(at=which, path=st.sampled_from(["extra", "rootfs/data"]))
+    def mount(self, at: int, path: str) -> None:
         self.node.mount(self.there(at), path)
         self.sim.settle()
 
@@ -240,7 +240,7 @@ class NodeMachine(RuleBasedStateMachine):
     @rule(at=which, ours=st.booleans())
     def cut_a_removal_short(self, at: int, ours: bool) -> None:
         key = _chosen(self.dead(), at)
-        self.node.hide(key, b".half-" + key.id, ours=ours)
+        self.node.hide(key, ".half-" + key.id, ours=ours)
         self.sim.settle()
 
     @rule(daemon=st.sampled_from(Daemon), sweeps=st.booleans())

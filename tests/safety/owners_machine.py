@@ -46,14 +46,14 @@ class OwnersMachine(NodeMachine):
 
     @rule(at=which, pod=st.booleans())
     def start_elsewhere(self, at: int, pod: bool) -> None:
-        start_elsewhere(self.node, KEYS[at], b"pod" if pod else None)
+        start_elsewhere(self.node, KEYS[at], "pod" if pod else None)
         self.sim.settle()
 
     @creates
     @rule(at=which, pod=st.booleans(), cgroup=cgroups)
-    def orphan(self, at: int, pod: bool, cgroup: bytes | None) -> None:
+    def orphan(self, at: int, pod: bool, cgroup: str | None) -> None:
         key = self.free(at)
-        self.node.create(key, b"pod" if pod else None, cgroup=cgroup)
+        self.node.create(key, "pod" if pod else None, cgroup=cgroup)
         self.node.proceed(key)
         self.node.proceed(key)
         self.node.fork(key)
@@ -98,7 +98,7 @@ class OwnersMachine(NodeMachine):
         """Its init lives in a cgroup of another name that no file names: perhaps a reused pid's."""
         bundle = self.node.bundles[key]
         named = bundle.files & Entries.CONFIG or bundle.runc_state
-        return not named and key.id not in names_in(bundle.cgroup_path.rpartition(b"/")[2])
+        return not named and key.id not in names_in(bundle.cgroup_path.rpartition("/")[2])
 
     @property
     @override

@@ -130,8 +130,8 @@ def test_a_dead_task_whose_name_a_living_pods_shim_bears_goes_when_that_has_ende
     node = Node()
     simulation = Simulation(POLICIES, node)
     member, key = KEYS[0], KEYS[1]
-    node.start(key, b"pod")
-    node.start(member, b"pod")
+    node.start(key, "pod")
+    node.start(member, "pod")
     node.stop(key)
     node.delete(key)
     node.start(key)
@@ -150,7 +150,7 @@ def test_a_workload_of_which_only_its_mount_is_left_is_not_removed() -> None:
     node = Node()
     simulation = Simulation(POLICIES, node)
     key = KEYS[0]
-    node.create(key, cgroup=b"/burst")
+    node.create(key, cgroup="/burst")
     node.proceed(key)
     node.proceed(key)
     node.kill_shim(key)
@@ -165,9 +165,9 @@ def test_a_workload_of_which_only_its_mount_is_left_is_not_removed() -> None:
 
 
 @pytest.mark.fault("I6", "shim killed, init alive")
-@pytest.mark.parametrize("cgroup", [b"/burst", None], ids=["elsewhere", "usual"])
+@pytest.mark.parametrize("cgroup", ["/burst", None], ids=["elsewhere", "usual"])
 def test_whoever_outlived_an_init_whose_cgroup_nothing_names_is_not_removed(
-    cgroup: bytes | None,
+    cgroup: str | None,
 ) -> None:
     """That the init is dead is known; what it has forked may be in a cgroup of any name."""
     node = Node()
@@ -201,7 +201,7 @@ def test_the_dead_whose_cgroup_is_still_named_are_removed_although_mounted(
     node = Node()
     simulation = Simulation(POLICIES, node)
     key = KEYS[0]
-    node.create(key, cgroup=b"/burst")
+    node.create(key, cgroup="/burst")
     node.proceed(key)
     node.proceed(key)
     node.crash(key)
@@ -219,20 +219,20 @@ def test_the_dead_whose_cgroup_is_still_named_are_removed_although_mounted(
 @pytest.mark.parametrize(
     ("path", "lost"),
     [
-        (b"/pods.slice:cri:a", Entries(0)),
-        (b"/pods.slice:cri:a", Entries.INIT_PID),
-        (b"/pods.slice:cri:a", Entries.CONFIG),
-        (b"/elsewhere", Entries(0)),
+        ("/pods.slice:cri:a", Entries(0)),
+        ("/pods.slice:cri:a", Entries.INIT_PID),
+        ("/pods.slice:cri:a", Entries.CONFIG),
+        ("/elsewhere", Entries(0)),
     ],
 )
 def test_a_workload_that_another_driver_put_elsewhere_is_not_removed(
-    path: bytes, lost: Entries
+    path: str, lost: Entries
 ) -> None:
     """Only config.json names a cgroup, and none is there; its init or a name of its own is left."""
     node = Node()
     simulation = Simulation(POLICIES, node)
     key = KEYS[0]
-    node.create(key, cgroup=path, asked=b"/pods.slice/cri-%b.scope" % key.id)
+    node.create(key, cgroup=path, asked=f"/pods.slice/cri-{key.id}.scope")
     node.proceed(key)
     node.proceed(key)
     node.kill_shim(key)

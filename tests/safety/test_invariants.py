@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from reconciler.clock import SystemClock
 from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies
-from reconciler.model.ids import is_identifier
+from reconciler.model.ids import escape, is_identifier
 from reconciler.model.observations import Stamp
 from reconciler.model.outcome import Outcome, Result
 from reconciler.probe.tree import TreeEyes
@@ -289,13 +289,14 @@ def _fill(bundle: Bundle, names: list[bytes]) -> None:
 def _stand_in_for_ids(on: Ground, names: list[bytes]) -> None:
     """Make directories of these names among the bundles; nobody but us may remove them."""
     namespace = os.fsencode(on.site.tree / "default")
-    strange = [name for name in names if not is_identifier(name) and not name.startswith(b".")]
+    visible = [name for name in names if not name.startswith(b".")]
+    strange = [name for name in visible if not is_identifier(escape(name))]
     for name in strange:
         os.mkdir(namespace + b"/" + name)
     eyes = TreeEyes(on.site.layout)
     try:
         listed = eyes.list()
-        assert {seen.key.id for seen in listed.bundles} >= set(strange)
+        assert {seen.key.id for seen in listed.bundles} >= set(map(escape, strange))
         for seen in listed.bundles:
             eyes.look(seen.key)
     finally:

@@ -24,7 +24,7 @@ from reconciler.model.evidence import (
     PartialLook,
     ShimState,
 )
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
 from reconciler.probe.locks import Lock, LockState
 from reconciler.probe.tree import TreeEyes
@@ -79,7 +79,7 @@ def test_our_own_look_goes_nowhere_a_file_names(
             found = looked_at(on.site.layout, bundle.key)
         if arm in {its_runtime_root, its_runtime_root_behind_a_symlink}:
             assert isinstance(found, PartialLook)
-            assert found.places == {os.fsencode(DEAD)}
+            assert found.places == {str(DEAD)}
             assert found.look.init.state is InitState.NONE
             assert f"{DEAD} (fuse)" in found.look.init.detail
             return
@@ -110,7 +110,7 @@ def test_our_own_look_begins_nowhere_that_may_hang(tmp_path: Path, what: str) ->
         with dead_at(Path(os.fsdecode(place))):
             found = looked_at(on.site.layout, bundle.key)
         assert isinstance(found, PartialLook)
-        assert found.places == {place}
+        assert found.places == {escape(place)}
         look = found.look
         assert (look.shim.state is ShimState.NONE) == (what == "sockets")
         assert (look.init.state is InitState.NONE) == (what == "runtime root")
@@ -141,7 +141,7 @@ def test_a_worker_sees_what_was_left_out(tmp_path: Path) -> None:
 @private_mounts
 def test_a_worker_that_hangs_is_given_up_and_another_bundle_is_looked_at(tmp_path: Path) -> None:
     async def main(layout: Layout, stuck: BundleKey, other: BundleKey) -> None:
-        places = frozenset({os.fsencode(DEAD)})
+        places = frozenset({str(DEAD)})
         async with Executor(Manner(layout), limits=Limits(look=1.0)) as executor:
             assert await executor.look([other], frozenset()) is not None  # it is warm
             with dead():

@@ -36,7 +36,7 @@ def a_guest_below(kind: type[Simulation]) -> Simulation:
     simulation = kind(KILL, Node())
     node = simulation.node
     node.start(ORPHAN)
-    node.create(OTHER, cgroup=usual_path(ORPHAN) + b"/deep")
+    node.create(OTHER, cgroup=usual_path(ORPHAN) + "/deep")
     node.proceed(OTHER)
     node.proceed(OTHER)
     node.kill_shim(ORPHAN)
@@ -53,7 +53,7 @@ def a_namesake(kind: type[Simulation], *, orphaned: bool) -> Simulation:
     node.fork(ORPHAN)
     node.kill_shim(ORPHAN)
     node.kill_init(ORPHAN, alone=True)
-    start_elsewhere(node, ORPHAN, b"pod")
+    start_elsewhere(node, ORPHAN, "pod")
     if orphaned:
         kill_shims_elsewhere(node)
     simulation.relist()
@@ -97,9 +97,9 @@ def test_by_place_alone_others_are_ended() -> None:
 def test_a_shim_that_its_pod_was_given_later_does_not_have_an_orphan() -> None:
     """What the histories call a loss rests on it: its processes ended, nobody lives any more."""
     node = Node()
-    node.start(ORPHAN, b"pod")
+    node.start(ORPHAN, "pod")
     node.kill_shim(ORPHAN)
-    node.start(OTHER, b"pod")
+    node.start(OTHER, "pod")
     orphan, other = node.bundles[ORPHAN], node.bundles[OTHER]
     assert (node.shim_of(orphan), node.may_have_shim(ORPHAN)) == (None, True)
     assert node.shim_of(other) is not None

@@ -53,7 +53,7 @@ def revive(on: Ground, processes: Processes, bundle: Bundle) -> None:
     """Let a dead task live, in the same directory."""
     if bundle.key in {one.bundle.key for one in on.live}:
         return
-    namespace, name = (part.decode() for part in bundle.key)
+    namespace, name = bundle.key
     bundle.socket.unlink()
     address = os.fsdecode(on.site.layout.address)
     shim = processes.shim(

@@ -39,7 +39,7 @@ class Watched(Listener):
     @override
     def observed(self, stamp: Stamp, observation: Observation) -> None:
         if isinstance(observation, Outcome):
-            self.done.setdefault(observation.key.id.decode(), []).append(observation)
+            self.done.setdefault(observation.key.id, []).append(observation)
 
     @override
     def decided(self, stamp: Stamp, decision: Decision) -> None:

@@ -72,7 +72,7 @@ class Work:
         hidden = hidden_of(bundle)
         if hidden is None:
             return await self.executor.clean(bundle.key, bundle.identity, DOWN)
-        key = BundleKey(bundle.key.namespace, os.fsencode(hidden.name))
+        key = BundleKey(bundle.key.namespace, hidden.name)
         return await self.executor.finish(key, bundle.identity)
 
     async def trace(self, bundle: Bundle, to: Path) -> list[straced.Call]:
@@ -106,7 +106,7 @@ def hidden_of(bundle: Bundle) -> Path | None:
     if bundle.path.exists():
         return None
     for path in bundle.path.parent.iterdir():
-        if parse_hidden(os.fsencode(path.name)) == bundle.identity.ino:
+        if parse_hidden(path.name) == bundle.identity.ino:
             return path if identify(path) == bundle.identity else None
     return None
 

@@ -102,7 +102,7 @@ def test_whether_a_glob_can_match_is_decided_exactly(glob: str) -> None:
     """It gives a name that does match; where it gives none no short name of few letters does."""
     found = globs.witness(glob)
     if found is not None:
-        assert is_identifier(found.encode())
+        assert is_identifier(found)
         assert fnmatchcase(found, glob)
 
 
@@ -111,7 +111,7 @@ def test_whether_a_glob_can_match_is_decided_exactly(glob: str) -> None:
     name=st.text("aZ9.-_", min_size=1, max_size=6),
 )
 def test_a_glob_that_matches_a_name_is_never_said_not_to(glob: str, name: str) -> None:
-    if is_identifier(name.encode()) and fnmatchcase(name, glob):
+    if is_identifier(name) and fnmatchcase(name, glob):
         assert globs.witness(glob) is not None
 
 

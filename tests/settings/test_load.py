@@ -15,7 +15,7 @@ from reconciler.settings.outside import variables
 from reconciler.settings.problems import SettingsError
 from reconciler.settings.show import changed, shown
 
-WEB = BundleKey(b"default", b"web")
+WEB = BundleKey("default", "web")
 
 
 class Tree:
@@ -260,7 +260,7 @@ def test_a_rule_changes_what_it_says_and_keeps_the_rest(tmp_path: Path) -> None:
         orphans=Orphans.KILL,
     )
     assert policies.annotation_keys == {"app"}
-    dns = BundleKey(b"k8s.io", b"dns")
+    dns = BundleKey("k8s.io", "dns")
     labels = Labels(True, pod_namespace="kube-system", annotations=(("app", "xyz"),))
     assert policies.applied(dns, Known(labels)).protect
     assert policies.applied(dns, Known(Labels(True))) == default

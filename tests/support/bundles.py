@@ -176,11 +176,11 @@ class Site:
 
     def _paths(self, id_: str, namespace: str, *, cgroups: bool) -> Bundle:
         run = self.run
-        group = self.layout.shim_socket(namespace.encode(), id_.encode())
+        group = self.layout.shim_socket(namespace, id_)
         hierarchies = sorted(CGROUPS.iterdir()) if cgroups else []
         number = hashlib.sha256(f"{namespace}/{id_}".encode()).digest()
         return Bundle(
-            BundleKey(namespace.encode(), id_.encode()),
+            BundleKey(namespace, id_),
             Identity(0, 0, 0),
             self.tree / namespace / id_,
             run / "runc" / namespace / id_,

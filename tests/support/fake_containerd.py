@@ -1,7 +1,7 @@
 """A containerd that does as it is told: its API on a unix socket, its lock held by a real process.
 
     async with FakeContainerd(tmp_path) as fake:
-        fake.tasks.add(BundleKey(b"default", b"web"))
+        fake.tasks.add(BundleKey("default", "web"))
         with fake.lock():
             ...
 
@@ -80,16 +80,16 @@ class FakeContainerd:
             runtime_dir=os.fsencode(directory / "state"),
         )
         self.version = "1.6.20"
-        self.namespaces: set[bytes] = set()
+        self.namespaces: set[str] = set()
         self.tasks: set[BundleKey] = set()
         self.running: set[BundleKey] = set()
         self.slow = 0.0
-        self.delays: dict[str | bytes, float] = {}
+        self.delays: dict[str, float] = {}
         self.wedged: set[BundleKey] = set()
         self.patience = 0.2
         self.drops: set[str] = set()
-        self.errors: dict[str | bytes, GRPCError] = {}
-        self.calls: list[tuple[str, bytes]] = []
+        self.errors: dict[str, GRPCError] = {}
+        self.calls: list[tuple[str, str]] = []
         self.asked: list[BundleKey] = []
         self._subscribers: list[Callable[[wire.Envelope], None]] = []
         self._changed = anyio.Event()
@@ -155,10 +155,9 @@ class FakeContainerd:
 
     def publish(self, key: BundleKey, topic: str = "/tasks/exit", process: str = "") -> None:
         """Tell the subscribers about a task, or about one of its processes."""
-        container = key.id.decode()
-        value = wire.Process(container_id=container, id=process).SerializeToString()
+        value = wire.Process(container_id=key.id, id=process).SerializeToString()
         envelope = wire.Envelope(
-            namespace=key.namespace.decode(), topic=topic, event=wire.Payload(value=value)
+            namespace=key.namespace, topic=topic, event=wire.Payload(value=value)
         )
         for send in self._subscribers:
             send(envelope)
@@ -196,7 +195,7 @@ class FakeContainerd:
     async def _list_namespaces(self, stream: Stream[wire.ListNamespaces, wire.Namespaces]) -> None:
         await self._begin(NAMESPACES, stream)
         names = sorted(self.namespaces | {key.namespace for key in self.tasks})
-        listed = [wire.Namespace(name=name.decode()) for name in names]
+        listed = [wire.Namespace(name=name) for name in names]
         await stream.send_message(wire.Namespaces(namespaces=listed))
 
     async def _list_tasks(self, stream: Stream[wire.ListTasks, wire.Tasks]) -> None:
@@ -207,24 +206,24 @@ class FakeContainerd:
 
     async def _get(self, stream: Stream[wire.GetTask, wire.Got]) -> None:
         request, namespace = await self._begin(GET, stream)
-        key = BundleKey(namespace, request.container_id.encode())
+        key = BundleKey(namespace, request.container_id)
         self.asked.append(key)
         if key not in self.tasks:
-            raise GRPCError(Status.NOT_FOUND, f"task {key.id.decode()} not found")
+            raise GRPCError(Status.NOT_FOUND, f"task {key.id} not found")
         await stream.send_message(wire.Got(process=await self._process(key)))
 
     async def _process(self, key: BundleKey) -> wire.Process:
         """Tell of a task; a wedged shim is waited for and then its state is not known."""
         if key not in self.wedged:
-            return wire.Process(id=key.id.decode(), status=2)
+            return wire.Process(id=key.id, status=2)
         await anyio.sleep(self.patience)
-        return wire.Process(id=key.id.decode())
+        return wire.Process(id=key.id)
 
     async def _delete(self, stream: Stream[wire.DeleteTask, wire.Deleted]) -> None:
         request, namespace = await self._begin(DELETE, stream)
-        key = BundleKey(namespace, request.container_id.encode())
+        key = BundleKey(namespace, request.container_id)
         if key not in self.tasks:
-            raise GRPCError(Status.NOT_FOUND, f"task {key.id.decode()} not found")
+            raise GRPCError(Status.NOT_FOUND, f"task {key.id} not found")
         if key in self.running:
             raise GRPCError(Status.UNKNOWN, "cannot delete a running process")
         self.tasks.remove(key)
@@ -244,14 +243,13 @@ class FakeContainerd:
             finally:
                 self._subscribers.remove(sender.send_nowait)
 
-    async def _begin(self, method: str, stream: Stream[Request, Reply]) -> tuple[Request, bytes]:
+    async def _begin(self, method: str, stream: Stream[Request, Reply]) -> tuple[Request, str]:
         """Note the call and misbehave as told, before there is an answer."""
         request = await stream.recv_message()
         assert request is not None
         assert stream.metadata is not None
-        name = stream.metadata.get("containerd-namespace", "")
-        assert isinstance(name, str)
-        namespace = name.encode()
+        namespace = stream.metadata.get("containerd-namespace", "")
+        assert isinstance(namespace, str)
         self.calls.append((method, namespace))
         delay = self.slow or self.delays.get(method, 0.0)
         if method == TASKS:

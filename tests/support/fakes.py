@@ -27,7 +27,7 @@ class FakeEyes:
     others: Lookers | None = None
     annotation_keys: frozenset[str] = frozenset()
 
-    def list(self, namespace: bytes | None = None) -> Listed:
+    def list(self, namespace: str | None = None) -> Listed:
         self.listings += 1
         seen = tuple(
             Seen(key, look.identity)
@@ -63,7 +63,7 @@ class FakeWitnesses:
     async def sweep(self) -> Sweep:
         return self.node.sweep
 
-    async def containerd(self, about: Callable[[bytes], Sequence[BundleKey]]) -> Containerd:
+    async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
         self.asked += 1
         if self.takes:
             await self.clock.take(self.takes)

@@ -107,7 +107,7 @@ def outcomes(text: str) -> Iterator[Outcome]:
 def observations(text: str) -> Iterator[Observation]:
     yield from outcomes(text)
     yield from (Hint(KEY, kind) for kind in HintKind)
-    yield from (Doubt(kind, name) for kind in DoubtKind for name in (None, b"ns\x1b[31m"))
+    yield from (Doubt(kind, name) for kind in DoubtKind for name in (None, "ns\\x1b[31m"))
     yield from (NodeLooked(0.0, containerd=Containerd(one, detail=text)) for one in ContainerdState)
     yield from (NodeLooked(0.0, sweep=Sweep(answered=one)) for one in (False, True))
     yield from (Listed(answered=a, present=p) for a in (False, True) for p in (False, True))

@@ -42,7 +42,7 @@ from reconciler.model.evidence import (
     Sweep,
     TaskState,
 )
-from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.ids import BundleKey, Identity, escape
 from reconciler.model.observations import (
     Doubt,
     DoubtKind,
@@ -63,7 +63,7 @@ from reconciler.telemetry.repeats import WINDOW
 from reconciler.telemetry.sink import Sink
 from tests.support.fakes import FakeWatcher
 
-KEY = BundleKey(b"k8s.io", b"web")
+KEY = BundleKey("k8s.io", "web")
 WHO = Identity(1, 2, 3)
 LEFTOVER = Judgement(Verdict.LEFTOVER, 8, "shim dead, init dead, cgroup gone, not listed")
 FACTS = Facts(
@@ -286,7 +286,7 @@ def test_the_level_leaves_out_what_matters_less(lines: Lines) -> None:
 
 @given(namespace=st.binary(max_size=60), name=st.binary(max_size=255))
 def test_a_hostile_name_stays_on_one_line(namespace: bytes, name: bytes) -> None:
-    key = BundleKey(namespace, name)
+    key = BundleKey(escape(namespace), escape(name))
     for as_json in (True, False):
         lines = Lines()
         LogListener(make_logger(as_json=as_json, sink=lines)).decided(at(0), Died(key, "init"))

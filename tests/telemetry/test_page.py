@@ -16,7 +16,7 @@ from reconciler.telemetry import page
 from reconciler.telemetry.status import About, Attempts, ConfigStatus, Status, gather
 from tests.decide.world import ENFORCE, World, dead, key, orphaned, running
 
-HOSTILE = b"<script>alert(1)</script>\n\"'&"
+HOSTILE = "<script>alert(1)</script>\\x0a\"'&"
 
 
 WELL = ConfigStatus(["/etc/containerd-reconciler/config.toml"], 1.0, ok=True, error="")
@@ -91,7 +91,7 @@ def test_a_foreign_thing_is_counted_where_there_is_one() -> None:
         return page.render(gather(world.engine, Attempts(Layout()), about(), world.stamp))
 
     assert '<b class="foreign">' not in drawn()
-    world.tell(Looked(BundleKey(b"ns", HOSTILE), dead()))
+    world.tell(Looked(BundleKey("ns", HOSTILE), dead()))
     assert '<b class="foreign">1</b>' in drawn()
 
 
@@ -109,7 +109,7 @@ def test_counts_are_complete(status: Status) -> None:
 
 def test_hostile_names_stay_text() -> None:
     world = World(Policies(default=ENFORCE))
-    name = BundleKey(b"ns", HOSTILE)
+    name = BundleKey("ns", HOSTILE)
     world.tell(Listed(answered=True, present=True, bundles=(Seen(name, Identity(1, 1, 1)),)))
     world.tell(Looked(name, dead()))
     world.node()

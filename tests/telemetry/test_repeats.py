@@ -25,7 +25,7 @@ from reconciler.telemetry.records import Level
 from reconciler.telemetry.repeats import WINDOW
 from tests.telemetry.test_logs import Lines
 
-KEYS = [BundleKey(b"ns", b"a"), BundleKey(b"ns", b"b")]
+KEYS = [BundleKey("ns", "a"), BundleKey("ns", "b")]
 WHO = Identity(1, 2, 3)
 ON_THE_WAY = {Phase.DUE, Phase.CLEANING}
 
@@ -153,7 +153,7 @@ def test_the_last_line_about_anything_tells_what_is_so(
 
 def check(log: Log, bundles: list[Bundle], so: dict[str, object]) -> None:
     for bundle in bundles:
-        line = log.last(id_=bundle.key.id.decode())
+        line = log.last(id_=bundle.key.id)
         if bundle.verdict is not None and bundle.phase not in ON_THE_WAY:
             assert line is not None
             told = (line["verdict"], line["phase"], line["cause"])
@@ -185,6 +185,6 @@ def test_an_attempt_that_goes_as_the_last_one_did_is_not_said_again(attempts: in
 def test_what_is_remembered_is_bounded() -> None:
     log = Log()
     for n in range(10_000):
-        bundle = Bundle(BundleKey(b"ns", b"%d" % n), Verdict.LEFTOVER)
+        bundle = Bundle(BundleKey("ns", str(n)), Verdict.LEFTOVER)
         bundle.judge(log, Verdict.LEFTOVER, Phase.BLOCKED, "busy")
     assert len(log.listener._repeats._objects) <= 4096

@@ -27,14 +27,14 @@ from reconciler.model.evidence import (
     ShimState,
     TaskState,
 )
-from reconciler.model.ids import BundleKey, Identity, unshow
+from reconciler.model.ids import BundleKey, Identity, escape, unescape
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Guard, Refusal
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result, Step, StepResult
 from reconciler.telemetry import shapes
 
 LAYOUT = Layout()
-KEY = BundleKey(b"k8s.io", b"web")
+KEY = BundleKey("k8s.io", "web")
 WHOLE = Entries(0)
 for _entry in Entries:
     WHOLE |= _entry
@@ -48,9 +48,9 @@ LOOK = Look(
     created=Answer.YES,
     runtime=Runtime(RuntimeState.KNOWN, "io.containerd.runc.v2"),
     init=Init(InitState.DEAD, 4242, "no such process"),
-    shim=Shim(ShimState.DEAD, b"/run/containerd/s/ab", b"web", None, "refused"),
+    shim=Shim(ShimState.DEAD, "/run/containerd/s/ab", "web", None, "refused"),
     cgroup=CgroupState.EMPTY,
-    mounts=(Mount(b"rootfs", 99, "overlay"),),
+    mounts=(Mount("rootfs", 99, "overlay"),),
 )
 FACTS = Facts(
     Kind.DIRECTORY,
@@ -129,7 +129,7 @@ def test_a_living_bundle_has_no_phase_and_is_never_due() -> None:
 
 
 def test_debris_has_the_promised_shape() -> None:
-    found = Debris(DebrisKind.HIDDEN_BUNDLE, b"/run/x/.web", b"k8s.io", b".web", 90.0, "cut short")
+    found = Debris(DebrisKind.HIDDEN_BUNDLE, "/run/x/.web", "k8s.io", ".web", 90.0, "cut short")
     assert json.loads(shapes.encode(shapes.debris(found, 100.0))) == {
         "kind": "hidden-bundle",
         "path": "/run/x/.web",
@@ -220,12 +220,12 @@ def test_what_is_no_directory_misses_nothing() -> None:
 
 @given(namespace=st.binary(min_size=1, max_size=80), name=st.binary(min_size=1, max_size=255))
 def test_a_hostile_name_survives_json_and_back(namespace: bytes, name: bytes) -> None:
-    look = replace(LOOK, mounts=(Mount(name, 1, "tmpfs"),))
-    view = replace(VIEW, key=BundleKey(namespace, name), look=look)
+    look = replace(LOOK, mounts=(Mount(escape(name), 1, "tmpfs"),))
+    view = replace(VIEW, key=BundleKey(escape(namespace), escape(name)), look=look)
     text = shapes.encode(shapes.bundle(view, LAYOUT))
     shown = json.loads(text)
-    assert unshow(shown["namespace"]) == namespace
-    assert unshow(shown["id"]) == name
+    assert unescape(shown["namespace"]) == namespace
+    assert unescape(shown["id"]) == name
     assert all(line.isprintable() for line in text.splitlines())
 
 

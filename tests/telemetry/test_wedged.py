@@ -15,7 +15,7 @@ from reconciler.telemetry.metrics import Metrics
 from tests.decide.world import BOOTED, ENFORCE, World, dead, key, newborn, running
 from tests.support.clock import VirtualClock
 
-ALIVE = Shim(ShimState.ALIVE, b"/run/containerd/s/x", b"pod", 4711)
+ALIVE = Shim(ShimState.ALIVE, "/run/containerd/s/x", "pod", 4711)
 WORD = Containerd(
     ContainerdState.UP, pid=7, wedged=frozenset(key(f"ns/{name}") for name in ("pod", "web", "new"))
 )

@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import TASKS, Layout
 from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind, Observation
 from reconciler.ports import Source, Watcher
@@ -43,7 +43,7 @@ class Tree:
     def listed(self) -> list[BundleKey]:
         """List it as the loop would."""
         return sorted(
-            BundleKey(os.fsencode(ns.name), os.fsencode(bundle.name))
+            BundleKey(escape(os.fsencode(ns.name)), escape(os.fsencode(bundle.name)))
             for ns in self.root.iterdir()
             if ns.is_dir() and not ns.is_symlink()
             for bundle in ns.iterdir()
@@ -52,7 +52,7 @@ class Tree:
 
     def look(self, key: BundleKey) -> tuple[int, frozenset[str]] | None:
         """Tell which object a bundle is and what is in it; None if there is none."""
-        path = self.root / os.fsdecode(key.namespace) / os.fsdecode(key.id)
+        path = self.root / os.fsdecode(key.path)
         try:
             if path.parent.is_symlink():
                 return None
@@ -100,10 +100,10 @@ class Ear:
         assert heard(), f"never came; heard {self.heard[-20:]}"
 
     async def hint(self, namespace: str, id_: str, kind: HintKind = HintKind.CHANGED) -> None:
-        key = BundleKey(os.fsencode(namespace), os.fsencode(id_))
+        key = BundleKey(escape(os.fsencode(namespace)), escape(os.fsencode(id_)))
         await self.until(lambda: key in self.hints(kind))
 
-    async def doubt(self, kind: DoubtKind, namespace: bytes | None = None) -> None:
+    async def doubt(self, kind: DoubtKind, namespace: str | None = None) -> None:
         await self.until(lambda: Doubt(kind, namespace) in self.heard)
 
 
@@ -159,7 +159,7 @@ class Mirror:
         self._inbox.append(observation)
         self._more.set()
 
-    def relist(self, namespace: bytes | None = None) -> None:
+    def relist(self, namespace: str | None = None) -> None:
         keys = self._tree.listed() if self._tree.root.exists() else []
         listed = [key for key in keys if namespace in {None, key.namespace}]
         if namespace is None:

@@ -22,8 +22,8 @@ from tests.watch.support import Ear, running, turn, wake_ups
 pytestmark = pytest.mark.kernel
 
 CLONE_NEWPID = 0x20000000
-KEY = BundleKey(b"ns", b"c1")
-OTHER = BundleKey(b"ns", b"c2")
+KEY = BundleKey("ns", "c1")
+OTHER = BundleKey("ns", "c2")
 Start = Callable[[], subprocess.Popen[bytes]]
 
 
@@ -79,7 +79,7 @@ async def test_every_role_has_its_own_hint(start: Start) -> None:
 
 async def test_a_shared_shim_concerns_all_its_bundles_and_costs_one_handle(start: Start) -> None:
     shim = start()
-    keys = [BundleKey(b"ns", b"c%d" % number) for number in range(30)]
+    keys = [BundleKey("ns", f"c{number}") for number in range(30)]
     watch, ear = ExitWatch(), Ear()
     async with running(watch, ear):
         for key in keys:
@@ -184,7 +184,7 @@ async def test_what_exceeds_the_budget_is_counted_and_taken_in_later(start: Star
     watch, ear = ExitWatch(budget=2), Ear()
     async with running(watch, ear):
         for number, process in enumerate(some):
-            watch.expect(BundleKey(b"ns", b"%d" % number), init=process.pid, shim=None)
+            watch.expect(BundleKey("ns", f"{number}"), init=process.pid, shim=None)
         assert (len(watch), watch.unwatched) == (2, 3)
         for process in some:
             process.kill()  # in any order: each frees a handle for one that waits
@@ -291,7 +291,7 @@ async def test_cancelling_closes_everything(start: Start) -> None:
     watch, ear = ExitWatch(), Ear()
     async with running(watch, ear):
         for number, process in enumerate(some):
-            watch.expect(BundleKey(b"ns", b"%d" % number), init=process.pid, shim=process.pid)
+            watch.expect(BundleKey("ns", f"{number}"), init=process.pid, shim=process.pid)
         assert len(open_files() - before) >= 11
     assert open_files() <= before
 

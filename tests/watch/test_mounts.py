@@ -49,7 +49,7 @@ async def test_a_mount_and_its_end_are_hinted_at(tree: Tree) -> None:
             ear.forget()
             change()
             await ear.hint("ns", "c1", HintKind.MOUNT)
-            assert ear.hints(HintKind.MOUNT) == [BundleKey(b"ns", b"c1")]
+            assert ear.hints(HintKind.MOUNT) == [BundleKey("ns", "c1")]
 
 
 @mounting
@@ -72,7 +72,7 @@ async def test_a_mount_over_a_namespace_is_a_doubt_about_it(tree: Tree) -> None:
     ear = Ear()
     async with running(MountWatch(reader(tree)), ear):
         tmpfs(namespace)
-        await ear.doubt(DoubtKind.NAMESPACE, b"ns")
+        await ear.doubt(DoubtKind.NAMESPACE, "ns")
 
 
 @mounting
@@ -105,7 +105,7 @@ async def test_no_mount_is_swallowed_at_whatever_moment_it_happens(tree: Tree) -
 
     async with running(MountWatch(read_and_mount), ear):
         await ear.until(lambda: len(ear.hints(HintKind.MOUNT)) >= 40)
-    assert len(read().of(BundleKey(b"ns", b"c1"))) == 40
+    assert len(read().of(BundleKey("ns", "c1"))) == 40
 
 
 @mounting
@@ -196,7 +196,7 @@ async def test_a_root_unmounted_and_mounted_again_is_watched(tree: Tree) -> None
         await ear.doubt(DoubtKind.ROOT_CHANGED)
         (tree.root / "ns" / "c2" / "file").touch()
         await ear.hint("ns", "c2")
-        assert BundleKey(b"ns", b"c1") not in ear.hints()
+        assert BundleKey("ns", "c1") not in ear.hints()
 
 
 @pytest.mark.fault("I17", "root over-mounted")
@@ -251,4 +251,4 @@ async def test_what_is_mounted_over_a_bundle_is_not_watched(tree: Tree) -> None:
         (bundle / "file").touch()
         tree.bundle("last")
         await ear.hint("ns", "last")
-        assert BundleKey(b"ns", b"c1") not in ear.hints()
+        assert BundleKey("ns", "c1") not in ear.hints()

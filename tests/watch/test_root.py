@@ -85,7 +85,7 @@ async def test_a_root_renamed_and_replaced_is_noticed(tree: Tree, ear: Ear, leve
         next(away.rglob("old")).joinpath("file").touch()
         (tree.root / "ns" / "new" / "file").touch()
         await ear.hint("ns", "new")
-        assert set(ear.hints()) == {BundleKey(b"ns", b"new")}
+        assert set(ear.hints()) == {BundleKey("ns", "new")}
 
 
 async def test_a_root_made_again_at_once_is_noticed(tree: Tree, ear: Ear) -> None:

@@ -36,9 +36,9 @@ def play(tree: Tree) -> set[BundleKey]:
     (here / "old-1").rmdir()
     (here / "old-2").rename(here / ".old-2")
     (there / "name\nline").mkdir()
-    changed = {BundleKey(b"k8s.io", b"pod-%d" % n) for n in (0, 4, 5, 6, 7, 8, 9)}
-    changed |= {BundleKey(b"k8s.io", name) for name in (b"pod-one", b"old-1", b"old-2")}
-    return changed | {BundleKey(b"moby", name) for name in (b"pod-2", b"name\nline")}
+    changed = {BundleKey("k8s.io", f"pod-{n}") for n in (0, 4, 5, 6, 7, 8, 9)}
+    changed |= {BundleKey("k8s.io", name) for name in ("pod-one", "old-1", "old-2")}
+    return changed | {BundleKey("moby", name) for name in ("pod-2", r"name\x0aline")}
 
 
 @pytest.mark.parametrize("backend", ["inotify", "watchfiles", "poll"])
@@ -56,8 +56,8 @@ async def test_the_same_bundles_are_hinted_at(tmp_path: Path, backend: Choice) -
         tree.bundle("last", "moby")
         await ear.hint("moby", "last")
     # Names that came and went in between may be told or not; what was not touched never is.
-    passing = {BundleKey(b"k8s.io", b"pod-%d" % n) for n in (1, 2, 3)}
-    assert set(ear.hints()) - passing == changed | {BundleKey(b"moby", b"last")}
+    passing = {BundleKey("k8s.io", f"pod-{n}") for n in (1, 2, 3)}
+    assert set(ear.hints()) - passing == changed | {BundleKey("moby", "last")}
 
 
 def upheaval(tree: Tree) -> None:

@@ -75,7 +75,7 @@ async def test_a_hidden_name_is_not_told(backend: WatchfilesBackend, tree: Tree,
         (tree.root / "ns" / ".c1").mkdir()
         tree.bundle("c2")
         await ear.hint("ns", "c2")
-    assert set(ear.hints()) == {BundleKey(b"ns", b"c2")}
+    assert set(ear.hints()) == {BundleKey("ns", "c2")}
 
 
 async def test_a_new_namespace_is_doubted_and_watched(

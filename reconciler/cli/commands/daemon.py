@@ -23,9 +23,9 @@ def daemon(said: Globals) -> int:
     from reconciler.cli.preflight import check_state
     from reconciler.cli.problems import complain_of_all
     from reconciler.cli.setup import load_layers
+    from reconciler.cli.values import name
     from reconciler.daemon.files import ConfigFiles
     from reconciler.daemon.service import Start, serve
-    from reconciler.model.ids import unshow
     from reconciler.settings.problems import SettingsError
 
     output = Output(quiet=said.quiet)
@@ -42,7 +42,7 @@ def daemon(said: Globals) -> int:
         files=files,
         environ=os.environ,
         logger=_logger(loaded.settings.log, said, output),
-        namespaces=frozenset(unshow(name) for name in said.namespace),
+        namespaces=frozenset(map(name, said.namespace)),
     )
     anyio.run(serve, start)
     return ExitCode.DONE

@@ -14,7 +14,7 @@ from reconciler.demo.promises import Kept, compare, pictures
 from reconciler.demo.story import Witness, tell
 from reconciler.errors import ExitCode, UsageError
 from reconciler.loop import Loop
-from reconciler.model.ids import show
+from reconciler.model.ids import escape
 from reconciler.settings.units import parse_duration
 from reconciler.telemetry import words
 
@@ -47,7 +47,7 @@ def demo(said: Globals, *, seconds: str, hold: bool) -> int:
     output = Output(quiet=said.quiet)
     with DemoNode(SystemClock().wall()) as node:
         witness = Witness(node.cast)
-        output.say(f"a tree of its own, without mounts and cgroups: {show(node.top)}")
+        output.say(f"a tree of its own, without mounts and cgroups: {escape(node.top)}")
         before = pictures(node)
         code = _watch(said, node, witness, None if hold else lasts, output)
         if code not in (ExitCode.DONE, ExitCode.BLOCKED):

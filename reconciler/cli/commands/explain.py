@@ -16,7 +16,7 @@ from reconciler.decide.policy import Policies
 from reconciler.decide.views import BundleView
 from reconciler.errors import ExitCode, ReconcilerError
 from reconciler.model.evidence import NO_LABELS, hints
-from reconciler.model.ids import BundleKey, show
+from reconciler.model.ids import BundleKey, escape
 from reconciler.model.observations import Listed
 from reconciler.telemetry import shapes
 
@@ -60,7 +60,7 @@ def explain(said: Globals, *, bundle: str, without_containerd: bool) -> int:
 
 def _why_policy(view: BundleView, views: Iterable[BundleView], policies: Policies) -> str:
     own, key = view.look.labels, view.key
-    sandbox = BundleKey(key.namespace, own.sandbox.encode("utf-8", "replace"))
+    sandbox = BundleKey(key.namespace, escape(own.sandbox.encode("utf-8", "replace")))
     pod = next((one.look.labels for one in views if one.key == sandbox != key), NO_LABELS)
     return policies.why(view.policy, key, Known(own, pod, is_sandbox=sandbox == key))
 
@@ -83,8 +83,8 @@ def find(asked: BundleKey, known: Iterable[BundleKey]) -> BundleKey:
 
 def _near(asked: BundleKey, keys: Sequence[BundleKey]) -> BundleKey | None:
     """Find what may be meant: another id of the namespace, or the same id in another one."""
-    ids = {show(key.id): key for key in keys if key.namespace == asked.namespace}
-    for name in get_close_matches(show(asked.id), ids, n=1):
+    ids = {key.id: key for key in keys if key.namespace == asked.namespace}
+    for name in get_close_matches(asked.id, ids, n=1):
         return ids[name]
     return next((key for key in keys if key.id == asked.id), None)
 

@@ -18,6 +18,7 @@ from reconciler.cli.setup import make_setup
 from reconciler.cli.work import Found
 from reconciler.errors import ExitCode, UsageError
 from reconciler.model.debris import Debris, DebrisKind
+from reconciler.model.ids import escape
 from reconciler.telemetry import shapes
 
 
@@ -81,7 +82,7 @@ def _debris(found: Found, setup: Setup) -> list[Debris]:
     return [
         Debris(
             kind=DebrisKind.HIDDEN_BUNDLE,
-            path=setup.layout.bundle(one.key),
+            path=f"{escape(setup.layout.tasks)}/{one.key}",
             namespace=one.key.namespace,
             id=one.key.id,
             mtime=one.mtime,
