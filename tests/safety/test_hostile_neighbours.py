@@ -31,6 +31,8 @@ PILE = 16
 RSS = 128 << 20
 SLACK = 0.3
 """Seconds by which a run may differ from the one before it on a machine that does other things."""
+MEASURED = 3
+"""How often a pace that is too slow is measured: two of three are no bad moment of the machine."""
 
 Attack = Callable[[Ground, Sequence[Bundle]], AbstractContextManager[int]]
 
@@ -158,20 +160,26 @@ def test_a_pile_is_cleaned_beside_it(tmp_path: Path, name: str) -> None:
 
 def _beside(base: Path, attack: Attack) -> None:
     with ground(base) as on, containerd(on):
-        pile(on, "alone")
-        alone = clean(on)
-        assert alone.code == 0, alone
-        bundles = pile(on, "beside")
-        with attack(on, bundles):
-            beside = clean(on)
-            assert beside.code == 0, beside
-            assert [one.left() for one in bundles if one.left()] == []
-            assert beside.rss < RSS, beside
-            assert beside.seconds < 2 * alone.seconds + SLACK, (alone, beside)
-            others = pile(on, "others")
-            watched = run(on, partial(_are_cleaned, others))
-            assert watched.lag < LAG
-        assert on.harm() == []
+        slow: list[tuple[Ran, Ran]] = []
+        for number in range(MEASURED):
+            pile(on, f"alone{number}")
+            alone = clean(on)
+            assert alone.code == 0, alone
+            bundles = pile(on, f"beside{number}")
+            with attack(on, bundles):
+                beside = clean(on)
+                assert beside.code == 0, beside
+                assert [one.left() for one in bundles if one.left()] == []
+                assert beside.rss < RSS, beside
+                if number == 0:
+                    others = pile(on, "others")
+                    watched = run(on, partial(_are_cleaned, others))
+                    assert watched.lag < LAG
+            assert on.harm() == []
+            if beside.seconds < 2 * alone.seconds + SLACK:
+                break
+            slow.append((alone, beside))
+            assert len(slow) < MEASURED - 1, slow
 
 
 @pytest.mark.fault("megabytes of cgroup paths")
