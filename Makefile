@@ -30,7 +30,7 @@ run: $(VENV)/.run
 	@exec $(BIN)/containerd-reconciler demo $(ARGS)
 
 test: $(VENV)/.dev $(VENV)/.kubernetes packages
-	$(BIN)/python -m pytest --durations=25 --durations-min=5 $(ARGS)
+	$(BIN)/python -m tests $(ARGS)
 
 soak: $(VENV)/.dev $(VENV)/.kubernetes packages
 	$(BIN)/python -m pytest -m slow $(ARGS)

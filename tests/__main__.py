@@ -1,0 +1,44 @@
+"""Run the tests: all of them, or with arguments those that pytest is given them for.
+
+    python -m tests                    everything but soaks and benchmarks
+    python -m tests tests/decide -x    as pytest takes it
+
+Tests that need nothing of the machine but a processor run beside the others, in a process of their
+own and of the lowest priority, so that nobody who measures time notices. What that one printed
+comes last, for it has ended long before.
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Final
+
+ASIDE: Final = tuple(f"tests/{name}" for name in ("decide", "model", "replay", "settings"))
+"""Folders whose tests start nothing, mount nothing and measure no time."""
+
+PYTEST: Final = (sys.executable, "-m", "pytest", "--durations=25", "--durations-min=5")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the tests and give an exit code, not 0 if anything failed."""
+    if arguments:
+        return subprocess.run([*PYTEST, *arguments], check=False).returncode
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(["nice", "-n", "19", *PYTEST, *ASIDE], stdout=said, stderr=said) as aside,
+    ):
+        try:
+            code = subprocess.run(
+                [*PYTEST, *(f"--ignore={folder}" for folder in ASIDE)], check=False
+            ).returncode
+            code = aside.wait() or code
+        finally:
+            aside.terminate()
+        said.seek(0)
+        sys.stdout.write(f"\naside ({', '.join(ASIDE)}):\n{said.read().decode(errors='replace')}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
