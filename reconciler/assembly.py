@@ -13,9 +13,9 @@ from typing import Final, Literal, TypeVar
 
 from typing_extensions import override
 
-from reconciler.act.channel import Manner
-from reconciler.act.executor import LOOKERS, Executor
 from reconciler.act.lock import InstanceLock, Taken, directory
+from reconciler.act.messages import Manner
+from reconciler.act.pool import LOOKERS, WorkerPool
 from reconciler.act.standing import Post
 from reconciler.clock import SystemClock
 from reconciler.containerd import witness
@@ -84,21 +84,21 @@ class Setup:
 class NodeWitnesses(Witnesses):
     """The two witnesses that speak about the whole node."""
 
-    def __init__(self, setup: Setup, executor: Executor) -> None:
+    def __init__(self, setup: Setup, pool: WorkerPool) -> None:
         self._setup = setup
-        self._executor = executor
+        self._pool = pool
         self._slow: frozenset[str] = frozenset()
 
     @override
     async def sweep(self) -> Sweep:
         """Pass over /proc in a worker, which can be killed should it hang."""
-        return await self._executor.sweep()
+        return await self._pool.sweep()
 
     @override
     async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
         """Ask containerd, unless the operator says that there is none."""
         layout, waived = self._setup.layout, self._setup.waived
-        singles, read_lock = Singles(about, self._slow), self._executor.lock
+        singles, read_lock = Singles(about, self._slow), self._pool.lock
         said = await witness.ask(layout, read_lock, waived=waived, singles=singles)
         self._slow = said.unlisted
         return said
@@ -107,7 +107,7 @@ class NodeWitnesses(Witnesses):
     async def task(self, key: BundleKey) -> Containerd:
         """Ask containerd for one bundle alone."""
         layout, waived = self._setup.layout, self._setup.waived
-        return await witness.ask_one(layout, key, self._executor.lock, waived=waived)
+        return await witness.ask_one(layout, key, self._pool.lock, waived=waived)
 
 
 class FarEyes(Lookers):
@@ -119,22 +119,22 @@ class FarEyes(Lookers):
     daemon, which is told of what changes meanwhile, should never have to compare the two.
     """
 
-    def __init__(self, executor: Executor, eyes: TreeEyes) -> None:
+    def __init__(self, pool: WorkerPool, eyes: TreeEyes) -> None:
         self.many = LOOKERS if len(os.sched_getaffinity(0)) > 1 else 0
-        self._executor = executor
+        self._pool = pool
         self._eyes = eyes
 
     @override
     async def look(self, keys: Sequence[BundleKey]) -> Sequence[Look | PartialLook | None] | None:
         """Look in a worker, which can be killed should it hang."""
-        return await _with_all_asked(self._eyes, partial(self._executor.look, keys))
+        return await _with_all_asked(self._eyes, partial(self._pool.look, keys))
 
 
 class KillableEyes(FarLookers):
     """Workers that look where the parent may not: each can be killed should it hang."""
 
-    def __init__(self, executor: Executor, eyes: TreeEyes) -> None:
-        self._executor = executor
+    def __init__(self, pool: WorkerPool, eyes: TreeEyes) -> None:
+        self._pool = pool
         self._eyes = eyes
 
     @override
@@ -142,7 +142,7 @@ class KillableEyes(FarLookers):
         self, keys: Sequence[BundleKey], places: frozenset[str]
     ) -> Sequence[Look | None] | None:
         """Look in a worker."""
-        look = partial(self._executor.look_far, keys, places=places)
+        look = partial(self._pool.look_far, keys, places=places)
         return await _with_all_asked(self._eyes, look)
 
 
@@ -221,14 +221,14 @@ class Opened:
     Attributes:
         setup: What it was opened with; where things are does not change while it is open.
         stages: The stages.
-        executor: The hands.
+        pool: The hands.
         eyes: The eyes.
         lock: Held by whoever may remove something.
     """
 
     setup: Setup
     stages: Stages
-    executor: Executor
+    pool: WorkerPool
     eyes: TreeEyes
     lock: ActingLock
 
@@ -238,7 +238,7 @@ class Opened:
         What can fail comes first: then nothing of it holds.
         """
         manner = _manner(replace(setup, layout=self.setup.layout))
-        self.executor.configure(manner, parallel=setup.policies.parallel)
+        self.pool.configure(manner, parallel=setup.policies.parallel)
         self.eyes.annotation_keys = setup.policies.annotation_keys
         self.lock.acting = acts(setup.policies)
 
@@ -257,29 +257,29 @@ async def opened(
     policies, layout = setup.policies, setup.layout
     clock = SystemClock()
     client = ContainerdClient(layout.address)
-    executor = Executor(_manner(setup), parallel=policies.parallel, delete=client.delete)
+    pool = WorkerPool(_manner(setup), parallel=policies.parallel, delete=client.delete)
     lock = ActingLock(setup.locks or directory(os.environ), acting=acting)
-    guards: Guards = Post(layout, executor.stand, lock, allow_disk=setup.allow_disk)
+    guards: Guards = Post(layout, pool.stand, lock, allow_disk=setup.allow_disk)
     with ExitStack() as cleanup:
         eyes = TreeEyes(layout, annotation_keys=policies.annotation_keys, clock=clock)
         for closes in (eyes.close, lock.release):
             cleanup.callback(closes)
         exits, watcher, sources = _watchers(setup, cleanup, client) if watching else _NONE
         if not watching:
-            eyes.others = FarEyes(executor, eyes)
-        async with executor:
+            eyes.others = FarEyes(pool, eyes)
+        async with pool:
             stages = Stages(
                 clock=clock,
                 eyes=_narrowed(eyes, setup.namespaces),
-                witnesses=NodeWitnesses(setup, executor),
-                hands=executor,
+                witnesses=NodeWitnesses(setup, pool),
+                hands=pool,
                 guards=OwnTreeGuards(guards) if setup.own_tree else guards,
                 exits=exits,
-                far=KillableEyes(executor, eyes),
+                far=KillableEyes(pool, eyes),
                 watcher=watcher,
                 sources=sources,
             )
-            yield Opened(setup, stages, executor, eyes, lock)
+            yield Opened(setup, stages, pool, eyes, lock)
 
 
 def _manner(setup: Setup) -> Manner:

@@ -9,7 +9,7 @@ forbid.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from reconciler.act.channel import Stood
+from reconciler.act.messages import Stood
 from reconciler.model.evidence import Answer
 from reconciler.model.ids import escape
 from reconciler.model.observations import Guard, Refusal

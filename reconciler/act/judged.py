@@ -9,7 +9,7 @@ same name between the look and the removal. Each name is therefore pinned to its
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from reconciler.act.channel import CleanJob
+from reconciler.act.messages import CleanJob
 from reconciler.act.objects import NOTHING, ObjectId, find
 from reconciler.act.second_look import Seen
 from reconciler.act.sockets import hidden_path

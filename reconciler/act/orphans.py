@@ -17,7 +17,7 @@ from typing import Final
 
 from reconciler.act import freezer
 from reconciler.act.blocked import Blocked
-from reconciler.act.channel import KillJob
+from reconciler.act.messages import KillJob
 from reconciler.act.ownership import UnansweredError, gather, members_of, read_record
 from reconciler.act.record import Record, Tally
 from reconciler.act.second_look import NotLeftover, Seen, look_again

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from reconciler.act.blocked import Blocked, blocked_by
-from reconciler.act.channel import Progress
+from reconciler.act.messages import Progress
 from reconciler.clock import SystemClock
 from reconciler.model.ids import escape
 from reconciler.model.outcome import BlockReason, Step, StepResult

@@ -8,10 +8,10 @@ these are asked, too. Among them runc's state is the lock: runc makes no contain
 its name stands, so the names are free again only once that has gone.
 """
 
-from reconciler.act.channel import CleanJob
 from reconciler.act.fifos import Times, remove_fifo_dir, shares_id
 from reconciler.act.groups import remove_group
 from reconciler.act.judged import Judged
+from reconciler.act.messages import CleanJob
 from reconciler.act.neighbours import Neighbours
 from reconciler.act.places import remove_place, remove_state
 from reconciler.act.record import Kept, Tally

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 
 from reconciler.act.blocked import Blocked, blocked_by
-from reconciler.act.channel import CleanJob, KillJob
+from reconciler.act.messages import CleanJob, KillJob
 from reconciler.act.workplace import Workplace
 from reconciler.decide.decisions import Judgement, Verdict
 from reconciler.decide.obstacles import foreign_mount

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, NamedTuple
 
 from reconciler import kernel
-from reconciler.act.channel import Stood
 from reconciler.act.guards import Standing, refusals, unmeasured
 from reconciler.act.lock import InstanceLock
+from reconciler.act.messages import Stood
 from reconciler.act.reference import Reference, references
 from reconciler.model.evidence import Answer, ShimProcess
 from reconciler.model.layout import Layout

@@ -14,12 +14,12 @@ from typing import Final
 
 from reconciler import kernel
 from reconciler.act.blocked import Blocked, blocked_by
-from reconciler.act.channel import CleanJob, FinishJob, KillJob
 from reconciler.act.fifos import birth_of
 from reconciler.act.going import announce
 from reconciler.act.holders import holders
 from reconciler.act.hooks import Call, pick_runc, refuse_strangers, run_hooks
 from reconciler.act.judged import Judged, pin
+from reconciler.act.messages import CleanJob, FinishJob, KillJob
 from reconciler.act.record import Kept, Record, Tally
 from reconciler.act.removal import hide, remove_mount_point, remove_tree
 from reconciler.act.residue import Residue

@@ -1,19 +1,13 @@
-"""Worker: the privileged half of the program, ``python -m reconciler.act.worker FD``.
+"""Worker: serves jobs, one at a time, until its socket closes or it has been idle for a while.
 
-The module's process is the zygote; what it forks serves jobs, one at a time, until its socket
-closes or it has been idle for a while. It decides nothing by itself: it judges again what the
-parent judged, by the same rules, and does less than it was asked for, never more. It works in the
-tree it was bound to at the start, and runs no other runc, whatever it is told later.
-
-It gives up every capability that no cleanup needs. The bounding set stays what the service manager
-made it, because poststop hooks run below it and may need more: a unit that grants that
-(contrib/systemd/poststop-hooks.conf) grants it to runc and its hooks, not to the worker's calls.
+It decides nothing by itself: it judges again what the parent judged, by the same rules, and does
+less than it was asked for, never more. It works in the tree it was bound to at the start, and runs
+no other runc, whatever it is told later.
 
 It imports only what file work needs (no event loop, no logging, no gRPC), because a daemon and a
 test pay its start; the parent is never imported from here.
 """
 
-import gc
 import os
 import select
 import signal
@@ -21,8 +15,11 @@ import socket
 import sys
 from typing import Final, assert_never
 
+import msgspec
+
 from reconciler import kernel
-from reconciler.act.channel import (
+from reconciler.act.channel import Channel, LostError, MessageError, ProgressFile
+from reconciler.act.messages import (
     VERSION,
     AskDelete,
     Bounds,
@@ -33,31 +30,26 @@ from reconciler.act.channel import (
     Hello,
     Job,
     KillJob,
-    Link,
     Locked,
     LockJob,
     LookJob,
     Manner,
-    MessageError,
-    Slate,
     StandJob,
     SweepJob,
     Swept,
-    ToChild,
-    child_hears,
+    ToWorker,
 )
 from reconciler.act.orphans import end_orphan
 from reconciler.act.reference import metadata_lock
 from reconciler.act.standing import measure
 from reconciler.act.steps import clean, finish
 from reconciler.act.workplace import Workplace
-from reconciler.act.zygote import Given, Zygote
 from reconciler.clock import SystemClock
-from reconciler.kernel import confine
-from reconciler.probe.privileges import WORKER, numbers
 
 IDLE_SECONDS: Final = 20.0
-"""A child without a job ends after this long; the zygote stays."""
+"""A worker without a job ends after this long; the fork server stays."""
+
+DECODER: Final[msgspec.msgpack.Decoder[ToWorker]] = msgspec.msgpack.Decoder(ToWorker)
 
 
 class Flag:
@@ -79,27 +71,26 @@ class Flag:
         return self._is_set
 
 
-class Server:
-    """One child: serves jobs from its socket.
+class Worker:
+    """One worker: serves jobs from its socket.
 
     Args:
         job: The socket.
-        slate: Where progress is noted.
+        progress: Where progress is noted.
         bounds: Where it may work; None lets it do nothing but sweep.
     """
 
-    def __init__(self, job: socket.socket, slate: Slate, bounds: Bounds | None) -> None:
-        self._socket = job
-        self._link: Link[ToChild] = Link(job, child_hears())
+    def __init__(self, job: socket.socket, progress: ProgressFile, bounds: Bounds | None) -> None:
+        self._channel = Channel(job, DECODER)
         self._bounds = bounds
         self._stop = Flag()
         state = bounds.layout.state if bounds is not None else None
-        self._place = Workplace(SystemClock(), slate.write, self._ask_delete, self._stop, state)
+        self._place = Workplace(SystemClock(), progress.write, self._ask_delete, self._stop, state)
 
     def run(self) -> None:
         """Serve until nobody wants anything any more."""
         signal.signal(signal.SIGTERM, self._stop.raised)
-        self._link.send(Hello(VERSION, os.getpid()))
+        self._channel.send(Hello(VERSION, os.getpid()))
         while (message := self._next()) is not None:
             match message:
                 case Deleted():
@@ -108,33 +99,33 @@ class Server:
                     self._stop.lower()
                     self._serve(message)
 
-    def _next(self) -> ToChild | None:
+    def _next(self) -> ToWorker | None:
         """Wait for a job. When idle too long, refuse further ones first, then look once more."""
         poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
+        poll.register(self._channel.socket, select.POLLIN)
         if not poll.poll(IDLE_SECONDS * 1000):
-            self._socket.shutdown(socket.SHUT_RD)
-        return self._link.receive()
+            self._channel.socket.shutdown(socket.SHUT_RD)
+        return self._channel.receive()
 
     def _serve(self, job: Job) -> None:
         if not isinstance(job, SweepJob):
             self._check(job.manner)
         match job:
             case CleanJob():
-                self._link.send(Done(clean(self._place, job)))
+                self._channel.send(Done(clean(self._place, job)))
             case KillJob():
-                self._link.send(Done(end_orphan(self._place, job)))
+                self._channel.send(Done(end_orphan(self._place, job)))
             case FinishJob():
-                self._link.send(Done(finish(self._place, job)))
+                self._channel.send(Done(finish(self._place, job)))
             case SweepJob():
-                self._link.send(Swept(self._place.sweep(anew=True)))
+                self._channel.send(Swept(self._place.sweep(anew=True)))
             case StandJob():
                 swept = self._place.sweep_for_shims(anew=True)
-                self._link.send(measure(job.manner.layout, swept.shims))
+                self._channel.send(measure(job.manner.layout, swept.shims))
             case LockJob():
-                self._link.send(Locked(metadata_lock(job.manner.layout, owner=job.owner)))
+                self._channel.send(Locked(metadata_lock(job.manner.layout, owner=job.owner)))
             case LookJob():
-                self._link.send(self._place.look(job))
+                self._channel.send(self._place.look(job))
             case _:
                 assert_never(job)
 
@@ -144,8 +135,8 @@ class Server:
             raise MessageError("a job out of bounds")
 
     def _ask_delete(self) -> str | None:
-        self._link.send(AskDelete())
-        match self._link.receive():
+        self._channel.send(AskDelete())
+        match self._channel.receive():
             case Deleted(trouble=trouble):
                 return trouble
             case None:
@@ -154,29 +145,19 @@ class Server:
                 raise MessageError(f"no answer but {type(other).__name__}")
 
 
-def _serve_child(given: Given, zygote: int) -> None:
+def serve(job: socket.socket, progress: ProgressFile, bounds: Bounds | None, parent: int) -> None:
+    """Be a worker: serve until nobody wants anything any more.
+
+    Args:
+        job: Where jobs come from.
+        progress: Where progress is noted.
+        bounds: Where it may work; None lets it do nothing but sweep.
+        parent: Pid of the fork server; the worker dies with it.
+    """
     kernel.die_with_parent(signal.SIGKILL)
-    if os.getppid() != zygote:
+    if os.getppid() != parent:
         return  # it was gone before the kernel was told
     try:
-        Server(given.socket, given.slate, given.bounds).run()
-    except (BrokenPipeError, ConnectionResetError):
+        Worker(job, progress, bounds).run()
+    except LostError:
         return  # nobody listens any more: stop where we are, the next run goes on
-
-
-def main() -> None:
-    """Be the zygote; return when the parent is gone or, in a child, when its jobs are done."""
-    control = socket.socket(fileno=int(sys.argv[1]))
-    confine.drop_capabilities(numbers(WORKER), bounding=False)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the parent hears them, and closes our sockets
-    gc.collect()
-    gc.freeze()  # what is loaded stays shared with every child
-    zygote = os.getpid()
-    given = Zygote(control).run()
-    if given is not None:
-        _serve_child(given, zygote)
-
-
-if __name__ == "__main__":
-    main()

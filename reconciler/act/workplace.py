@@ -9,13 +9,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, Generic, TypeVar
 
-from reconciler.act.channel import LookJob, Looks
 from reconciler.act.fifos import FifoDirs
 from reconciler.act.instances import Instances
+from reconciler.act.messages import LookJob, Looks
 from reconciler.act.record import Note
 from reconciler.act.users import SocketUsers
 from reconciler.clock import SystemClock
-from reconciler.model.evidence import Look, PartialLook, Sweep
+from reconciler.model.evidence import Sweep
 from reconciler.model.ids import unescape
 from reconciler.model.layout import Layout
 from reconciler.probe.bundle import look_at
@@ -157,15 +157,8 @@ class Workplace:
             around = Surroundings(layout, (), self.points, near=job.near)
             self._afar[job.near] = around
         around.refresh()
-        looks: list[Look | None] = []
-        missed: dict[int, frozenset[str]] = {}
         with around.handles:
-            for number, key in enumerate(job.keys):
-                look = look_at(around, key, job.annotation_keys)
-                if isinstance(look, PartialLook):
-                    look, missed[number] = look
-                looks.append(look)
-        return Looks(tuple(looks), missed)
+            return Looks(tuple(look_at(around, key, job.annotation_keys) for key in job.keys))
 
 
 class _Node:

@@ -83,7 +83,7 @@ def clean(setup: Setup, output: Output) -> Found:
         with _supervised(output) as watch, _progress(output) as shown:
             async with opened(setup, acting=True) as session:
                 stages = _shown(session.stages, shown, watch)
-                return await clean_once(stages, setup.policies, session.executor.stop)
+                return await clean_once(stages, setup.policies, session.pool.stop)
 
     return _run(work)
 
@@ -125,14 +125,14 @@ def watch(setup: Setup, output: Output, how: Foreground) -> int:
             opened(setup, acting=acts(setup.policies), watching=not how.once) as session,
             recording(how.record, session.stages.clock, setup.policies, watch) as recorders,
         ):
-            stages, executor = replace(session.stages, recorders=recorders), session.executor
+            stages, pool = replace(session.stages, recorders=recorders), session.pool
             watcher = stages.watcher
             plan = Plan(
                 setup.policies,
                 relist=None if how.once else setup.relist,
                 once=how.once,
                 story=how.story,
-                stop_hands=executor.stop,
+                stop_hands=pool.stop,
             )
 
             def backend() -> str:

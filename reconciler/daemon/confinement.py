@@ -3,7 +3,7 @@
 It parses configuration, answers HTTP and talks to containerd for months, so it is the part that may
 be taken over one day. From then on it can neither unmount nor remove anything, nor write anywhere
 but in a directory of our own; its workers can, who judge again what they are told to do and are
-bound to one tree (`reconciler.act.channel`). The capabilities are in `reconciler.probe.privileges`.
+bound to one tree (`reconciler.act.messages`). `reconciler.probe.privileges` has the capabilities.
 Where the kernel has no Landlock, capabilities are dropped all the same, and status and log say so:
 then CAP_DAC_OVERRIDE still lets it remove files.
 
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from reconciler.act.executor import Executor
 from reconciler.act.lock import directory as lock_directory
+from reconciler.act.pool import WorkerPool
 from reconciler.daemon import ledger
 from reconciler.daemon.endpoints import Check
 from reconciler.errors import ConfigError
@@ -56,7 +56,7 @@ class Confinement:
 
 
 def confine(
-    executor: Executor, layout: Layout, journal: str, environ: Mapping[str, str]
+    pool: WorkerPool, layout: Layout, journal: str, environ: Mapping[str, str]
 ) -> Confinement:
     """Give up, for good, what only workers need.
 
@@ -64,7 +64,7 @@ def confine(
     The journal's writer is to be started afterwards, and :meth:`Confinement.narrow` called then.
 
     Args:
-        executor: Whose zygote keeps what is given up here; it makes no other.
+        pool: Whose zygote keeps what is given up here; it makes no other.
         layout: Where things are that are not ours.
         journal: Path of the journal, empty if there is none.
         environ: The environment, for our own directories.
@@ -73,7 +73,7 @@ def confine(
         ConfigError: A directory of ours holds containerd's, or the other way round.
     """
     places = tuple(_own_directories(layout, environ))
-    executor.keep_zygote()
+    pool.keep_fork_server()
     giving_up.no_new_privileges()
     folder = (str(Path(journal).absolute().parent),) if journal else ()
     forbidden = _forbid((*places, *folder))

@@ -92,7 +92,7 @@ async def serve(start: Start) -> None:
             session = await closes.enter_async_context(
                 opened(setup, acting=acts(setup.policies), watching=True)
             )
-            confined = confine(session.executor, setup.layout, journal.path, start.environ)
+            confined = confine(session.pool, setup.layout, journal.path, start.environ)
             recorders = await closes.enter_async_context(
                 recording(journal, session.stages.clock, setup.policies, watch)
             )
@@ -237,12 +237,12 @@ class _Service:
             self._teller.tell("stopping", signal=signal.Signals(caught).name)
             self._notifier.stopping("finishing what is under way", within=STOP_WITHIN)
             with self._watch.part("hands"):
-                await self._session.executor.stop()
+                await self._session.pool.stop()
             self._loop.stop()
 
     async def _mind_zygote(self) -> None:
         """End with it: what it could do was given up here, so another could do nothing."""
-        await self._session.executor.zygote_ended()
+        await self._session.pool.fork_server_ended()
         self.crippled = True
         self._loop.stop()
 

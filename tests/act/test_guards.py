@@ -13,11 +13,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from reconciler.act.channel import Manner, Stood
-from reconciler.act.crew import Limits
-from reconciler.act.executor import Executor
 from reconciler.act.guards import Standing, refusals, unmeasured
 from reconciler.act.lock import DIRECTORY, InstanceLock, Taken, directory
+from reconciler.act.messages import Manner, Stood
+from reconciler.act.pool import Limits, WorkerPool
 from reconciler.act.reference import references
 from reconciler.act.standing import Post, measure
 from reconciler.model.evidence import Answer, ShimProcess
@@ -246,16 +245,16 @@ def test_a_tree_on_disk_is_refused_unless_allowed(tmp_path: Path) -> None:
 CHECK = """
 import sys
 import anyio
-from reconciler.act.channel import Manner
-from reconciler.act.executor import Executor
+from reconciler.act.messages import Manner
+from reconciler.act.pool import WorkerPool
 from reconciler.act.standing import Post
 from reconciler.model.layout import Layout
 
 async def main():
     base = sys.argv[1].encode()
     layout = Layout(base, base, base + b"/c.sock", base)
-    async with Executor(Manner(layout)) as executor:
-        for one in await Post(layout, executor.stand, None, allow_disk=True).check():
+    async with WorkerPool(Manner(layout)) as pool:
+        for one in await Post(layout, pool.stand, None, allow_disk=True).check():
             print(one.guard.value)
 
 anyio.run(main)
@@ -372,8 +371,8 @@ async def test_no_answer_from_the_worker_is_a_refusal_and_takes_no_lock(tmp_path
 async def test_a_worker_measures_where_it_stands_itself(tmp_path: Path) -> None:
     layout = layout_at(tmp_path)
     with listen(tmp_path):
-        async with Executor(Manner(layout)) as executor:
-            stood = await executor.stand()
+        async with WorkerPool(Manner(layout)) as pool:
+            stood = await pool.stand()
     assert stood is not None
     assert stood.reference == f"containerd (pid {os.getpid()})"
     assert (stood.same_pids, stood.same_time, stood.same_mounts) == (YES, YES, YES)
@@ -386,11 +385,11 @@ def child_of(pid: int) -> int:
 
 async def test_a_worker_that_hangs_or_died_is_no_answer(tmp_path: Path) -> None:
     layout = layout_at(tmp_path)
-    async with Executor(Manner(layout), limits=Limits(sweep=2.0)) as executor:
-        assert await executor.stand() is not None
-        assert executor.zygote is not None
-        executor.keep_zygote()
-        os.kill(child_of(executor.zygote), signal.SIGSTOP)
-        assert await executor.stand() is None
-        os.kill(executor.zygote, signal.SIGKILL)
-        assert await executor.stand() is None
+    async with WorkerPool(Manner(layout), limits=Limits(sweep=2.0)) as pool:
+        assert await pool.stand() is not None
+        assert pool.fork_server is not None
+        pool.keep_fork_server()
+        os.kill(child_of(pool.fork_server), signal.SIGSTOP)
+        assert await pool.stand() is None
+        os.kill(pool.fork_server, signal.SIGKILL)
+        assert await pool.stand() is None

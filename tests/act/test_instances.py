@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.act import workplace
-from reconciler.act.channel import Progress
 from reconciler.act.instances import Instances
+from reconciler.act.messages import Progress
 from reconciler.act.workplace import Fresh
 from reconciler.clock import SystemClock
 from reconciler.model.evidence import ShimProcess, Sweep

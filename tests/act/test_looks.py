@@ -5,14 +5,13 @@ from pathlib import Path
 
 import anyio
 
-from reconciler.act.channel import Manner
-from reconciler.act.crew import Limits
-from reconciler.act.executor import Executor
+from reconciler.act.messages import Manner
+from reconciler.act.pool import Limits, WorkerPool
 from reconciler.model.evidence import InitState, Look, ShimState
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from reconciler.probe.tree import TreeEyes
-from tests.act.test_executor import first_worker, stopped
+from tests.act.test_pool import first_worker, stopped
 from tests.support.bundles import Site, listen, site
 from tests.support.mountns import private_mounts
 
@@ -39,9 +38,9 @@ def test_a_worker_sees_what_we_see(tmp_path: Path) -> None:
         with listen(Path(os.fsdecode(served))):
             eyes = TreeEyes(there.layout, annotation_keys=frozenset({"team"}))
             ours = [eyes.look(key) for key in keys]
-            async with Executor(Manner(there.layout)) as executor:
+            async with WorkerPool(Manner(there.layout)) as pool:
                 for _ in range(2):  # what it keeps makes no difference
-                    assert await executor.look(keys, frozenset({"team"})) == tuple(ours)
+                    assert await pool.look(keys, frozenset({"team"})) == tuple(ours)
             eyes.close()
         assert isinstance(ours[0], Look)
         assert isinstance(ours[1], Look)
@@ -57,15 +56,15 @@ def test_a_worker_sees_what_we_see(tmp_path: Path) -> None:
 def test_a_worker_sees_what_has_come_alive_since_it_last_looked(tmp_path: Path) -> None:
     async def main(there: Site) -> None:
         bundle = there.bundle(mounted=False, cgroups=False)
-        async with Executor(Manner(there.layout)) as executor:
-            before = await executor.look([bundle.key], frozenset())
+        async with WorkerPool(Manner(there.layout)) as pool:
+            before = await pool.look([bundle.key], frozenset())
             assert before is not None
             assert isinstance(before[0], Look)
             assert before[0].shim.state is ShimState.DEAD
             bundle.socket.unlink()
             there.mount_rootfs(bundle)
             with listen(bundle.socket):
-                after = await executor.look([bundle.key], frozenset())
+                after = await pool.look([bundle.key], frozenset())
         assert after is not None
         assert isinstance(after[0], Look)
         assert after[0].shim.state is ShimState.ALIVE
@@ -79,13 +78,13 @@ def test_a_worker_sees_what_has_come_alive_since_it_last_looked(tmp_path: Path) 
 def test_a_worker_that_hangs_gives_no_answer(tmp_path: Path) -> None:
     async def main(there: Site) -> None:
         bundle = there.bundle(mounted=False, cgroups=False)
-        async with Executor(Manner(there.layout), limits=Limits(sweep=5.0)) as executor:
-            worker = await first_worker(executor)
-            executor._limits = Limits(sweep=0.2)
+        async with WorkerPool(Manner(there.layout), limits=Limits(sweep=5.0)) as pool:
+            worker = await first_worker(pool)
+            pool._limits = Limits(sweep=0.2)
             with stopped(worker):
-                assert await executor.look([bundle.key], frozenset()) is None
-            executor._limits = Limits()
-            again = await executor.look([bundle.key], frozenset())
+                assert await pool.look([bundle.key], frozenset()) is None
+            pool._limits = Limits()
+            again = await pool.look([bundle.key], frozenset())
             assert again is not None, "another worker looks"
 
     with site(tmp_path) as there:
@@ -96,9 +95,9 @@ def test_a_worker_that_hangs_gives_no_answer(tmp_path: Path) -> None:
 def test_a_worker_looks_at_no_tree_but_its_own(tmp_path: Path) -> None:
     async def main(there: Site) -> None:
         bundle = there.bundle(mounted=False, cgroups=False)
-        async with Executor(Manner(there.layout)) as executor:
-            executor._manner = Manner(Layout(state=b"/run/other"))
-            assert await executor.look([bundle.key], frozenset()) is None
+        async with WorkerPool(Manner(there.layout)) as pool:
+            pool._manner = Manner(Layout(state=b"/run/other"))
+            assert await pool.look([bundle.key], frozenset()) is None
 
     with site(tmp_path) as there:
         anyio.run(main, there)

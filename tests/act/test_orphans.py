@@ -13,8 +13,8 @@ from unittest import mock
 import pytest
 
 from reconciler.act import freezer, orphans
-from reconciler.act.channel import KillJob
 from reconciler.act.instances import Instances
+from reconciler.act.messages import KillJob
 from reconciler.act.orphans import end_orphan
 from reconciler.act.record import Tally
 from reconciler.act.second_look import NotLeftover

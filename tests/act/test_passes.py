@@ -8,7 +8,7 @@ import pytest
 from typing_extensions import override
 
 from reconciler.act import second_look, workplace
-from reconciler.act.channel import CleanJob, Manner
+from reconciler.act.messages import CleanJob, Manner
 from reconciler.act.second_look import NotLeftover
 from reconciler.act.workplace import Workplace
 from reconciler.clock import SystemClock

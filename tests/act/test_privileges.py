@@ -11,9 +11,9 @@ from typing import TypeVar
 import anyio
 import pytest
 
-from reconciler.act.channel import Manner, Stood
-from reconciler.act.executor import Executor
 from reconciler.act.guards import Standing, refusals
+from reconciler.act.messages import Manner, Stood
+from reconciler.act.pool import WorkerPool
 from reconciler.kernel import confine
 from reconciler.model.evidence import Answer
 from reconciler.model.observations import Guard
@@ -37,16 +37,16 @@ BY_NAME = {one.name: one for one in WORKER}
 def granted(
     capabilities: frozenset[int],
     made: Site,
-    ask: Callable[[Executor], Awaitable[T]],
+    ask: Callable[[WorkerPool], Awaitable[T]],
     *,
     runc: str = "runc",
     no_new_privileges: bool = False,
 ) -> T:
-    """Ask an executor whose workers are granted no more than these, as by a unit."""
+    """Ask a pool whose workers are granted no more than these, as by a unit."""
 
     async def whole() -> T:
-        async with Executor(Manner(made.layout, runc=runc)) as executor:
-            return await ask(executor)
+        async with WorkerPool(Manner(made.layout, runc=runc)) as pool:
+            return await ask(pool)
 
     def body() -> T:
         if no_new_privileges:
@@ -57,19 +57,19 @@ def granted(
     return in_a_child(body)
 
 
-def clean(bundle: Bundle) -> Callable[[Executor], Awaitable[Outcome]]:
-    return lambda executor: executor.clean(bundle.key, bundle.identity, DOWN)
+def clean(bundle: Bundle) -> Callable[[WorkerPool], Awaitable[Outcome]]:
+    return lambda pool: pool.clean(bundle.key, bundle.identity, DOWN)
 
 
-def kill(bundle: Bundle) -> Callable[[Executor], Awaitable[Outcome]]:
-    return lambda executor: executor.kill(bundle.key, bundle.identity, DOWN)
+def kill(bundle: Bundle) -> Callable[[WorkerPool], Awaitable[Outcome]]:
+    return lambda pool: pool.kill(bundle.key, bundle.identity, DOWN)
 
 
 def is_cleaned(bundle: Bundle, outcome: Outcome) -> bool:
     return (outcome.result, bundle.left(), bundle.mounts()) == (Result.CLEANED, [], [])
 
 
-Task = tuple[Callable[[Executor], Awaitable[Outcome]], Callable[[Outcome], bool]]
+Task = tuple[Callable[[WorkerPool], Awaitable[Outcome]], Callable[[Outcome], bool]]
 """What is asked for, and whether all of it was done."""
 
 
@@ -171,7 +171,7 @@ def test_without_one_of_them_it_does_not(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("missing", WORKER, ids=lambda one: one.name)
 def test_a_guard_names_the_one_that_is_missing(tmp_path: Path, missing: Privilege) -> None:
     with site(tmp_path) as made:
-        stood = granted(ALL - {missing.number}, made, Executor.stand)
+        stood = granted(ALL - {missing.number}, made, WorkerPool.stand)
         assert stood is not None
         assert stood.lacking == ((missing.name,) if missing.needed else ())
         found = {one.guard for one in refusals(Standing(stood, made.layout.tasks, True))}
@@ -186,9 +186,9 @@ def test_namespaces_of_a_containerd_with_more_power_need_ptrace(tmp_path: Path) 
         return {stood.same_pids, stood.same_time, stood.same_mounts}
 
     with site(tmp_path) as made, listen(Path(os.fsdecode(made.layout.address))):
-        assert answers(granted(ALL, made, Executor.stand)) == {Answer.YES}
+        assert answers(granted(ALL, made, WorkerPool.stand)) == {Answer.YES}
         without = ALL - {BY_NAME["CAP_SYS_PTRACE"].number}
-        assert answers(granted(without, made, Executor.stand)) == {Answer.NONE}
+        assert answers(granted(without, made, WorkerPool.stand)) == {Answer.NONE}
 
 
 @private_mounts

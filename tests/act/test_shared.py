@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 
 from reconciler.act import fifos
-from reconciler.act.channel import Progress
+from reconciler.act.messages import Progress
 from reconciler.model.outcome import Outcome, Result, StepResult
 from tests.support.bundles import Bundle, Site
 from tests.support.hand import Hand, step, workshop

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from reconciler.act.channel import Manner
+from reconciler.act.messages import Manner
 from reconciler.model.evidence import Containerd, ContainerdState
 from reconciler.model.outcome import BlockReason, Result
 from reconciler.probe.points import MountPoints

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.act.channel import Manner
 from reconciler.act.fifos import FRESH_SECONDS, PATIENCE, FifoDirs, Times, remove_fifo_dir
 from reconciler.act.groups import carries
 from reconciler.act.hooks import pick_runc
+from reconciler.act.messages import Manner
 from reconciler.act.objects import find
 from reconciler.act.record import Kept, Tally
 from reconciler.act.sockets import hidden_path, remove_socket

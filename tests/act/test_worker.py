@@ -6,77 +6,76 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import repeat
 
 import pytest
 
 from reconciler.act import worker
-from reconciler.act.channel import (
+from reconciler.act.channel import Channel, LostError, MessageError, ProgressFile, pack
+from reconciler.act.client import FROM_FORK_SERVER, FROM_WORKER
+from reconciler.act.messages import (
     VERSION,
     Bounds,
     CleanJob,
     Done,
     Exited,
     FinishJob,
-    FromChild,
+    FromWorker,
     Hello,
     Job,
     Kill,
     KillJob,
-    Link,
     Manner,
-    MessageError,
-    Slate,
     Spawn,
     StandJob,
     Stood,
     SweepJob,
     Swept,
-    child_hears,
-    pack,
-    parent_hears_child,
-    parent_hears_zygote,
+    ToWorker,
 )
 from reconciler.model.evidence import Containerd, ContainerdState
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import Layout
 from reconciler.probe.privileges import WORKER, numbers
 from tests.support.forked import mask, status_of
+from tests.support.handles import open_files
 
 HEAVY = {"anyio", "asyncio", "grpclib", "google", "rich", "structlog", "click", "logging", "typer"}
 
 
 def test_loads_nothing_that_file_work_does_not_need() -> None:
-    script = "import sys, reconciler.act.worker; print('\\n'.join(sys.modules))"
+    script = "import sys, reconciler.act.forkserver; print('\\n'.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert HEAVY.isdisjoint(done.stdout.decode().split())
 
 
 @contextmanager
-def zygote() -> Iterator[tuple[Link[Exited], "subprocess.Popen[bytes]"]]:
+def fork_server() -> Iterator[tuple[Channel[Exited], "subprocess.Popen[bytes]"]]:
     ours, theirs = socket.socketpair()
     ours.settimeout(10)
-    command = [sys.executable, "-m", "reconciler.act.worker", str(theirs.fileno())]
+    command = [sys.executable, "-m", "reconciler.act.forkserver", str(theirs.fileno())]
     with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process, ours:
         theirs.close()
-        yield Link(ours, parent_hears_zygote()), process
+        yield Channel(ours, FROM_FORK_SERVER), process
         ours.close()
         assert process.wait(10) == 0
 
 
-def spawn(control: Link[Exited], slot: int) -> Link[FromChild]:
+def spawn(control: Channel[Exited], number: int) -> Channel[FromWorker]:
     ours, theirs = socket.socketpair()
     ours.settimeout(10)
-    slate = os.memfd_create("slate")
+    progress = os.memfd_create("progress")
     with theirs:
-        socket.send_fds(control.socket, [pack(Spawn(slot))], [theirs.fileno(), slate])
-    os.close(slate)
-    return Link(ours, parent_hears_child())
+        control.send(Spawn(number), [theirs.fileno(), progress])
+    os.close(progress)
+    return Channel(ours, FROM_WORKER)
 
 
 def test_a_child_says_hello_serves_and_ends_with_its_socket() -> None:
-    with zygote() as (control, _):
+    with fork_server() as (control, _):
         child = spawn(control, 7)
         with child.socket:
             hello = child.receive()
@@ -91,8 +90,8 @@ def test_a_child_says_hello_serves_and_ends_with_its_socket() -> None:
 
 
 def test_many_requests_at_once_are_told_apart() -> None:
-    with zygote() as (control, _):
-        children = [spawn(control, slot) for slot in range(5)]
+    with fork_server() as (control, _):
+        children = [spawn(control, number) for number in range(5)]
         pids = set()
         for child in children:
             hello = child.receive()
@@ -104,16 +103,16 @@ def test_many_requests_at_once_are_told_apart() -> None:
         assert children[3].receive() is None
         for child in children:
             child.socket.close()
-        slots = set()
+        ended = set()
         for _ in range(4):
             message = control.receive()
             assert message is not None
-            slots.add(message.slot)
-        assert slots == {0, 1, 2, 4}
+            ended.add(message.worker)
+        assert ended == {0, 1, 2, 4}
 
 
-def test_a_zygote_ends_its_children_with_itself() -> None:
-    with zygote() as (control, process):
+def test_a_fork_server_ends_its_workers_with_itself() -> None:
+    with fork_server() as (control, process):
         child = spawn(control, 1)
         hello = child.receive()
         assert isinstance(hello, Hello)
@@ -125,7 +124,7 @@ def test_a_zygote_ends_its_children_with_itself() -> None:
 
 
 def test_ctrl_c_and_termination_are_the_parents_to_hear() -> None:
-    with zygote() as (control, process):
+    with fork_server() as (control, process):
         child = spawn(control, 1)
         hello = child.receive()
         assert isinstance(hello, Hello)
@@ -163,7 +162,7 @@ def jobs(manner: Manner) -> list[Job]:
 )
 @pytest.mark.parametrize("job", jobs(WITHIN), ids=lambda job: type(job).__name__)
 def test_a_child_works_only_within_the_bounds_told_first(bounds: Bounds | None, job: Job) -> None:
-    with zygote() as (control, _):
+    with fork_server() as (control, _):
         if bounds is not None:
             control.send(bounds)
         child = spawn(control, 1)
@@ -176,7 +175,7 @@ def test_a_child_works_only_within_the_bounds_told_first(bounds: Bounds | None, 
 
 @pytest.mark.parametrize("job", jobs(WITHIN), ids=lambda job: type(job).__name__)
 def test_within_them_it_works(job: Job) -> None:
-    with zygote() as (control, _):
+    with fork_server() as (control, _):
         control.send(BOUNDS)
         child = spawn(control, 1)
         with child.socket:
@@ -188,13 +187,13 @@ def test_within_them_it_works(job: Job) -> None:
 def test_bounds_cannot_be_told_again() -> None:
     ours, theirs = socket.socketpair()
     ours.settimeout(10)
-    command = [sys.executable, "-m", "reconciler.act.worker", str(theirs.fileno())]
+    command = [sys.executable, "-m", "reconciler.act.forkserver", str(theirs.fileno())]
     with (
         ours,
         subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE) as process,
     ):
         theirs.close()
-        control = Link(ours, parent_hears_zygote())
+        control = Channel(ours, FROM_FORK_SERVER)
         control.send(BOUNDS)
         control.send(Bounds(Layout(), "/bin/sh"))
         assert control.receive() is None
@@ -204,10 +203,10 @@ def test_bounds_cannot_be_told_again() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to have capabilities")
-def test_zygote_and_child_hold_what_a_cleanup_needs_and_hooks_get_what_the_unit_grants() -> None:
+def test_both_hold_what_a_cleanup_needs_and_hooks_get_what_the_unit_grants() -> None:
     bounding = status_of()["CapBnd"]
     held = mask(numbers(WORKER)) & bounding
-    with zygote() as (control, process):
+    with fork_server() as (control, process):
         child = spawn(control, 1)
         with child.socket:
             hello = child.receive()
@@ -224,7 +223,7 @@ def serve_in_a_fork(job: socket.socket, idle: float) -> int:
     if pid == 0:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(worker, "IDLE_SECONDS", idle)
-            worker.Server(job, Slate(-1), None).run()
+            worker.Worker(job, ProgressFile(-1), None).run()
         os._exit(0)
     job.close()
     return pid
@@ -235,40 +234,66 @@ def test_a_child_without_a_job_ends_after_a_while_and_refuses_first() -> None:
     ours.settimeout(10)
     pid = serve_in_a_fork(theirs, 0.05)
     try:
-        link = Link(ours, parent_hears_child())
-        assert isinstance(link.receive(), Hello)
-        assert link.receive() is None
-        with pytest.raises(BrokenPipeError):
-            link.send(SweepJob())
+        channel = Channel(ours, FROM_WORKER)
+        assert isinstance(channel.receive(), Hello)
+        assert channel.receive() is None
+        with pytest.raises(LostError):
+            channel.send(SweepJob())
     finally:
         ours.close()
         _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
 
 
+@contextmanager
+def worker_end() -> Iterator[tuple[socket.socket, Channel[ToWorker]]]:
+    """Give a socket, and the channel on which a worker would read what is written there."""
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(0.0)
+    with ours, theirs:
+        yield ours, Channel(theirs, worker.DECODER)
+
+
 def test_a_message_of_another_kind_is_refused() -> None:
-    unpacker = child_hears()
-    unpacker.feed(pack(Kill(1)))
-    with pytest.raises(MessageError):
-        unpacker.next()
+    with worker_end() as (ours, channel):
+        ours.sendall(pack(Kill(1)))
+        assert channel.fill()
+        with pytest.raises(MessageError):
+            channel.pending()
 
 
 def test_messages_come_whole_however_the_bytes_come() -> None:
-    unpacker = child_hears()
-    data = pack(SweepJob()) * 3
     got = []
-    for byte in data:
-        unpacker.feed(bytes([byte]))
-        while (message := unpacker.next()) is not None:
-            got.append(message)
+    with worker_end() as (ours, channel):
+        for byte in pack(SweepJob()) * 3:
+            assert channel.fill() is None
+            ours.sendall(bytes([byte]))
+            assert channel.fill()
+            while (message := channel.pending()) is not None:
+                got.append(message)
     assert got == [SweepJob()] * 3
 
 
 def test_an_absurd_length_is_refused_before_it_is_waited_for() -> None:
-    unpacker = child_hears()
-    unpacker.feed(b"\xff\xff\xff\xff")
-    with pytest.raises(MessageError):
-        unpacker.next()
+    with worker_end() as (ours, channel):
+        ours.sendall(b"\xff\xff\xff\xff")
+        assert channel.fill()
+        with pytest.raises(MessageError):
+            channel.pending()
+
+
+def test_handles_that_nobody_asked_for_are_not_kept() -> None:
+    with worker_end() as (ours, channel):
+        before = open_files()
+        socket.send_fds(ours, [pack(SweepJob())], [0, 1])
+        assert channel.fill()
+        assert channel.fds == []
+        assert open_files() == before
+
+
+def test_what_does_not_fit_is_not_waited_for() -> None:
+    with worker_end() as (_, channel), pytest.raises(LostError):
+        deque(map(channel.send, repeat(SweepJob())))
 
 
 def test_starts_fast_enough_to_be_started_by_every_command() -> None:
@@ -276,7 +301,7 @@ def test_starts_fast_enough_to_be_started_by_every_command() -> None:
     best = 10.0
     for _ in range(5):
         begin = time.monotonic()
-        with zygote() as (control, _):
+        with fork_server() as (control, _):
             child = spawn(control, 1)
             assert isinstance(child.receive(), Hello)
             best = min(best, time.monotonic() - begin)

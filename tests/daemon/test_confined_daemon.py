@@ -25,7 +25,7 @@ def children(pid: int) -> list[int]:
 
 def zygote_of(daemon: Daemon) -> int:
     def is_zygote(pid: int) -> bool:
-        return b"reconciler.act.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"reconciler.act.forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
     (zygote,) = filter(is_zygote, children(daemon.process.pid))
     return zygote

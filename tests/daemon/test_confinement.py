@@ -14,9 +14,9 @@ import anyio
 import pytest
 
 from reconciler import kernel
-from reconciler.act.channel import Manner
-from reconciler.act.executor import Executor
 from reconciler.act.guards import Standing, refusals
+from reconciler.act.messages import Manner
+from reconciler.act.pool import WorkerPool
 from reconciler.daemon.confinement import Confinement, confine
 from reconciler.errors import ConfigError
 from reconciler.kernel import confine as giving_up
@@ -49,17 +49,17 @@ def own(base: Path) -> dict[str, str]:
     return {"RUNTIME_DIRECTORY": str(base / "own"), "RECONCILER_LOCK_DIR": str(base / "own")}
 
 
-def confined(made: bundles.Site, executor: Executor, journal: str = "") -> Confinement:
-    return confine(executor, made.layout, journal, own(made.base))
+def confined(made: bundles.Site, pool: WorkerPool, journal: str = "") -> Confinement:
+    return confine(pool, made.layout, journal, own(made.base))
 
 
-def run(main: Callable[[bundles.Site, Executor], Awaitable[None]], base: Path) -> None:
+def run(main: Callable[[bundles.Site, WorkerPool], Awaitable[None]], base: Path) -> None:
     """Run it in a child, which may confine itself: we still have to remove the cgroups."""
     with bundles.site(base) as made:
 
         async def whole() -> None:
-            async with Executor(Manner(made.layout)) as executor:
-                await main(made, executor)
+            async with WorkerPool(Manner(made.layout)) as pool:
+                await main(made, pool)
 
         in_a_child(lambda: anyio.run(whole))
 
@@ -104,15 +104,15 @@ def prey(made: bundles.Site) -> Bundle:
 @with_landlock
 @private_mounts
 def test_the_parent_changes_nothing_any_more_and_a_worker_still_cleans(tmp_path: Path) -> None:
-    async def main(made: bundles.Site, executor: Executor) -> None:
+    async def main(made: bundles.Site, pool: WorkerPool) -> None:
         bundle = prey(made)
-        assert not confined(made, executor).trouble
+        assert not confined(made, pool).trouble
         left = bundle.left()
         tried = attempts(made, bundle)
         assert set(tried.values()) <= REFUSED, tried
         assert bundle.left() == left
         assert bundle.mounts()
-        done = await executor.clean(bundle.key, bundle.identity, DOWN)
+        done = await pool.clean(bundle.key, bundle.identity, DOWN)
         assert done.result is Result.CLEANED, done
         assert (bundle.left(), bundle.mounts()) == ([], [])
 
@@ -121,7 +121,7 @@ def test_the_parent_changes_nothing_any_more_and_a_worker_still_cleans(tmp_path:
 
 @private_mounts
 def test_without_confinement_the_parent_can_do_all_of_it(tmp_path: Path) -> None:
-    async def main(made: bundles.Site, executor: Executor) -> None:
+    async def main(made: bundles.Site, pool: WorkerPool) -> None:
         bundle = prey(made)
         tried = attempts(made, bundle)
         # After the first unmount there is nothing left to detach.
@@ -148,8 +148,8 @@ def test_it_writes_in_its_own_directory_and_leaves_the_journal_to_its_writer(
     journal = tmp_path / "journal"
     journal.mkdir()
 
-    async def main(made: bundles.Site, executor: Executor) -> None:
-        holds = confined(made, executor, str(journal / "run.jsonl"))
+    async def main(made: bundles.Site, pool: WorkerPool) -> None:
+        holds = confined(made, pool, str(journal / "run.jsonl"))
         with waiting(f"echo line > {journal}/written; rm {journal}/old {tmp_path}/file") as go:
             (journal / "old").write_text("")
             holds.narrow()
@@ -167,17 +167,17 @@ def test_it_writes_in_its_own_directory_and_leaves_the_journal_to_its_writer(
 
 @private_mounts
 def test_every_process_holds_what_is_listed_and_nothing_else(tmp_path: Path) -> None:
-    async def main(made: bundles.Site, executor: Executor) -> None:
-        assert (await executor.sweep()).answered
-        confined(made, executor)
+    async def main(made: bundles.Site, pool: WorkerPool) -> None:
+        assert (await pool.sweep()).answered
+        confined(made, pool)
         found = status_of()
         kept = mask(numbers(PARENT))
         assert (found["CapPrm"], found["CapEff"], found["CapBnd"]) == (kept, kept, kept)
         assert (found["CapInh"], found["CapAmb"], found["NoNewPrivs"]) == (0, 0, 1)
-        assert executor.zygote is not None
+        assert pool.fork_server is not None
         held = mask(numbers(WORKER))
-        (child,) = children(executor.zygote)
-        for pid in (executor.zygote, child):
+        (child,) = children(pool.fork_server)
+        for pid in (pool.fork_server, child):
             found = status_of(pid)
             assert (found["CapPrm"], found["CapEff"]) == (held, held)
             assert (found["CapInh"], found["CapAmb"]) == (0, 0)
@@ -192,7 +192,7 @@ def test_every_process_holds_what_is_listed_and_nothing_else(tmp_path: Path) -> 
 def test_it_sees_what_it_saw_before(tmp_path: Path) -> None:
     """Of a running bundle, a dead one, and both of a container with users of its own."""
 
-    async def main(made: bundles.Site, executor: Executor) -> None:
+    async def main(made: bundles.Site, pool: WorkerPool) -> None:
         dead, running_ = made.bundle("dead"), made.bundle("running")
         mapped, lives = give_to(made.bundle("mapped"), MAPPED), made.bundle("lives")
         with (
@@ -212,10 +212,10 @@ def test_it_sees_what_it_saw_before(tmp_path: Path) -> None:
                     return [eyes.look(key) for key in keys]
 
             before, listed = looks(), eyes.list()
-            confined(made, executor)
+            confined(made, pool)
             assert looks() == before
             assert eyes.list().bundles == listed.bundles
-            assert (await executor.sweep()).answered
+            assert (await pool.sweep()).answered
             fresh = TreeEyes(made.layout)
             assert [fresh.look(key) for key in keys] == before
             whole = [look for look in before if isinstance(look, Look)]
@@ -243,11 +243,11 @@ def listening(path: Path) -> Iterator[None]:
 
 @private_mounts
 def test_without_its_two_capabilities_it_would_be_blind(tmp_path: Path) -> None:
-    async def main(made: bundles.Site, executor: Executor) -> None:
+    async def main(made: bundles.Site, pool: WorkerPool) -> None:
         mapped = give_to(made.bundle("mapped"), MAPPED)
         eyes = TreeEyes(made.layout)
         before = eyes.look(mapped.key)
-        confined(made, executor)
+        confined(made, pool)
         giving_up.drop_capabilities(())
         assert isinstance(before, Look)
         assert before.labels.known
@@ -262,14 +262,14 @@ def test_without_its_two_capabilities_it_would_be_blind(tmp_path: Path) -> None:
 @private_mounts
 @pytest.mark.parametrize("options", ["hidepid=2,gid=4321", "hidepid=4"])
 def test_a_process_that_is_hidden_from_it_is_no_answer(tmp_path: Path, options: str) -> None:
-    async def main(made: bundles.Site, executor: Executor) -> None:
+    async def main(made: bundles.Site, pool: WorkerPool) -> None:
         bundle = made.bundle()
         with workload() as init:
             name_init(bundle, init.pid)
             mountns.mount("proc", "/proc", "proc", 0, options)
             eyes = TreeEyes(made.layout)
             before = eyes.look(bundle.key)
-            confined(made, executor)
+            confined(made, pool)
             after = eyes.look(bundle.key)
             eyes.close()
         assert isinstance(before, Look)
@@ -284,19 +284,19 @@ def test_a_process_that_is_hidden_from_it_is_no_answer(tmp_path: Path, options: 
 def test_the_guards_still_measure_right(tmp_path: Path) -> None:
     """The listener is in our own namespaces; then another one stands elsewhere."""
 
-    async def main(made: bundles.Site, executor: Executor) -> None:
+    async def main(made: bundles.Site, pool: WorkerPool) -> None:
         address = os.fsdecode(made.layout.address)
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(address)
             listener.listen()
-            confined(made, executor)
-            assert await refused(made, executor) == []
+            confined(made, pool)
+            assert await refused(made, pool) == []
 
     run(main, tmp_path)
 
 
-async def refused(made: bundles.Site, executor: Executor) -> list[Guard]:
-    stood = await executor.stand()
+async def refused(made: bundles.Site, pool: WorkerPool) -> list[Guard]:
+    stood = await pool.stand()
     assert stood is not None
     return [one.guard for one in refusals(Standing(stood, made.layout.tasks, allow_disk=True))]
 
@@ -305,11 +305,11 @@ async def refused(made: bundles.Site, executor: Executor) -> list[Guard]:
 def test_a_foreign_mount_namespace_is_still_refused(tmp_path: Path) -> None:
     """A containerd that listens from a mount namespace of its own."""
 
-    async def main(made: bundles.Site, executor: Executor) -> None:
+    async def main(made: bundles.Site, pool: WorkerPool) -> None:
         address = os.fsdecode(made.layout.address)
         with elsewhere(address):
-            confined(made, executor)
-            assert await refused(made, executor) == [Guard.MOUNT_NAMESPACE]
+            confined(made, pool)
+            assert await refused(made, pool) == [Guard.MOUNT_NAMESPACE]
 
     run(main, tmp_path)
 
@@ -354,7 +354,7 @@ def test_an_own_directory_that_is_containerds_is_refused(tmp_path: Path, where: 
     layout = layout_in(tmp_path)
     environ = own(tmp_path) | {"RUNTIME_DIRECTORY": str(tmp_path / where)}
     with pytest.raises(ConfigError, match="overlaps containerd's"):
-        confine(Executor(Manner(layout)), layout, "", environ)
+        confine(WorkerPool(Manner(layout)), layout, "", environ)
     assert status_of()["NoNewPrivs"] == 0
 
 
@@ -366,7 +366,7 @@ def test_a_second_thread_is_a_bug_and_not_overlooked(tmp_path: Path) -> None:
     layout = layout_in(tmp_path)
     try:
         with pytest.raises(RuntimeError, match="second thread"):
-            confine(Executor(Manner(layout)), layout, "", own(tmp_path))
+            confine(WorkerPool(Manner(layout)), layout, "", own(tmp_path))
     finally:
         end.set()
         thread.join()
@@ -379,11 +379,11 @@ def test_without_landlock_capabilities_are_dropped_all_the_same_and_it_is_told(
     def missing(_: object) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-    async def main(made: bundles.Site, executor: Executor) -> None:
+    async def main(made: bundles.Site, pool: WorkerPool) -> None:
         bundle = made.bundle()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(giving_up, "forbid_changes", missing)
-            holds = confined(made, executor)
+            holds = confined(made, pool)
             holds.narrow()
         assert holds.trouble == "no Landlock: Function not implemented"
         assert holds.check().name == (

@@ -9,8 +9,8 @@ import anyio
 import pytest
 from typing_extensions import override
 
-from reconciler.act.channel import Manner
-from reconciler.act.executor import Executor
+from reconciler.act.messages import Manner
+from reconciler.act.pool import WorkerPool
 from reconciler.assembly import ActingLock, KillableEyes, Opened, Setup
 from reconciler.daemon import configuration as configurations
 from reconciler.daemon.configuration import Configuration, Reload
@@ -56,11 +56,11 @@ class Reloads(Source):
         rig, layout, origins = self.rig, Layout(), defaultdict[str, str](str)
         stages = replace(rig.stages, sources=(self,), supervisor=self.watch)
         rig.loop = Loop(rig.engine, stages, relist=300.0)
-        self.executor = Executor(Manner(layout))
+        self.pool = WorkerPool(Manner(layout))
         self.eyes = TreeEyes(layout)
         lock = ActingLock(b"/nowhere", acting=False)
         reached = Reached(
-            session=Opened(Setup(), stages, self.executor, self.eyes, lock),
+            session=Opened(Setup(), stages, self.pool, self.eyes, lock),
             loop=rig.loop,
             readiness=Readiness(enforce=False, became_ready=lambda: None),
             metrics=Metrics(rig.engine, rig.clock),
@@ -91,7 +91,7 @@ def is_new(reloads: Reloads) -> tuple[bool, ...]:
     return (
         reloads.configuration.loaded.files == ("new",),
         reloads.rig.engine._policies is NEW,
-        reloads.executor._slots.total_tokens == NEW.parallel,
+        reloads.pool._slots.total_tokens == NEW.parallel,
         reloads.eyes.annotation_keys == {"keep"},
     )
 
@@ -138,7 +138,7 @@ async def test_a_watcher_that_fails_keeps_no_reload_half_way(
 async def test_a_look_sent_before_a_reload_asks_again_for_what_that_needs() -> None:
     eyes, asked = TreeEyes(Layout()), list[frozenset[str]]()
 
-    class Slow(Executor):
+    class Slow(WorkerPool):
         @override
         async def look_far(
             self,

@@ -1,6 +1,6 @@
 """A worker that skips the second look: it believes what it was told. A negative control.
 
-`python -m tests.safety.blind FD` is to the program's executor what `reconciler.act.worker` is.
+`python -m tests.safety.blind FD` is to the program's pool what `reconciler.act.forkserver` is.
 """
 
 import os
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
 
-from reconciler.act import nursery, second_look, worker
+from reconciler.act import client, forkserver, second_look
 from reconciler.decide.decisions import Judgement, Verdict
 from reconciler.model.evidence import Facts
 from tests.safety.ground import REPOSITORY
@@ -23,7 +23,7 @@ def believe(facts: Facts, *, young: bool) -> Judgement:
 
 
 def launch(theirs: socket.socket) -> "subprocess.Popen[bytes]":
-    """Start a zygote of such workers, as the nursery starts its own."""
+    """Start a fork server of such workers, as the client starts its own."""
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "tests.safety.blind", str(theirs.fileno())],
         pass_fds=[theirs.fileno()],
@@ -37,11 +37,11 @@ def launch(theirs: socket.socket) -> "subprocess.Popen[bytes]":
 
 @contextmanager
 def blind_workers() -> Iterator[None]:
-    """Let every executor that starts meanwhile have such workers."""
-    with mock.patch.object(nursery, "_launch", launch):
+    """Let every pool that starts meanwhile have such workers."""
+    with mock.patch.object(client, "_launch", launch):
         yield
 
 
 if __name__ == "__main__":
     with mock.patch.object(second_look, "judge", believe):
-        worker.main()
+        forkserver.main()

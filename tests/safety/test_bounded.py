@@ -98,9 +98,9 @@ async def test_memory_handles_and_series_do_not_grow_with_what_came_and_went(bun
 # ------------------------------------------------------------------------------------ signals
 
 MAY_SIGNAL = {
-    "act/nursery.py",  # its zygote, by pidfd
+    "act/client.py",  # its fork server, by pidfd
+    "act/forkserver.py",  # its workers, by pidfd
     "act/orphans.py",  # a workload that the operator wants ended, by pidfd
-    "act/zygote.py",  # its children, by pidfd
     "journal/recorder.py",  # its own child, by pidfd
     "probe/commands.py",  # its own child, by pidfd
 }

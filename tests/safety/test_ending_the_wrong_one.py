@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.safety, pytest.mark.kernel]
 def end(on: Ground, bundle: Bundle) -> Outcome:
     async def main() -> Outcome:
         async with working(on, "whole") as work:
-            return await work.executor.kill(bundle.key, bundle.identity, DOWN)
+            return await work.pool.kill(bundle.key, bundle.identity, DOWN)
 
     return anyio.run(main)
 

@@ -98,7 +98,7 @@ def slowed(calls: str, microseconds: int) -> Iterator[Callable[[Opened], None]]:
     straces: list[subprocess.Popen[bytes]] = []
 
     def slow(session: Opened) -> None:
-        zygote = session.executor.zygote
+        zygote = session.pool.fork_server
         command = ["strace", "-qq", "-f", "-p", str(zygote), "-o", "/dev/null", "-e"]
         inject = f"inject={calls}:delay_enter={microseconds}"
         straces.append(subprocess.Popen([*command, inject], stderr=subprocess.DEVNULL))

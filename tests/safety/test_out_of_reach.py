@@ -12,9 +12,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from reconciler.act.channel import Manner
-from reconciler.act.crew import Limits
-from reconciler.act.executor import Executor
+from reconciler.act.messages import Manner
+from reconciler.act.pool import Limits, WorkerPool
 from reconciler.containerd import witness
 from reconciler.model.evidence import (
     Answer,
@@ -128,8 +127,8 @@ def test_a_worker_sees_what_was_left_out(tmp_path: Path) -> None:
         partly = eyes.look(key)
         assert isinstance(partly, PartialLook)
         assert partly.look.created is Answer.YES, "init.pid says so"
-        async with Executor(Manner(layout)) as executor:
-            whole = await executor.look_far([key], frozenset(), partly.places)
+        async with WorkerPool(Manner(layout)) as pool:
+            whole = await pool.look_far([key], frozenset(), partly.places)
         eyes.close()
         assert whole == (before,)
 
@@ -142,12 +141,12 @@ def test_a_worker_sees_what_was_left_out(tmp_path: Path) -> None:
 def test_a_worker_that_hangs_is_given_up_and_another_bundle_is_looked_at(tmp_path: Path) -> None:
     async def main(layout: Layout, stuck: BundleKey, other: BundleKey) -> None:
         places = frozenset({str(DEAD)})
-        async with Executor(Manner(layout), limits=Limits(look=1.0)) as executor:
-            assert await executor.look([other], frozenset()) is not None  # it is warm
+        async with WorkerPool(Manner(layout), limits=Limits(look=1.0)) as pool:
+            assert await pool.look([other], frozenset()) is not None  # it is warm
             with dead():
                 with anyio.fail_after(SECONDS):
-                    assert await executor.look_far([stuck], frozenset(), places) is None
-                    found = await executor.look_far([other], frozenset(), frozenset())
+                    assert await pool.look_far([stuck], frozenset(), places) is None
+                    found = await pool.look_far([other], frozenset(), frozenset())
             assert found is not None
             assert isinstance(found[0], Look)
 
@@ -181,10 +180,10 @@ def test_whose_the_tree_is_is_not_looked_up_by_ourselves(tmp_path: Path, root: s
 @private_mounts
 def test_a_worker_that_hangs_over_whose_the_tree_is_proves_nothing(tmp_path: Path) -> None:
     async def main(layout: Layout) -> None:
-        async with Executor(Manner(layout), limits=Limits(sweep=1.0)) as executor:
-            assert (await witness.ask(layout, executor.lock)).state is ContainerdState.DOWN
+        async with WorkerPool(Manner(layout), limits=Limits(sweep=1.0)) as pool:
+            assert (await witness.ask(layout, pool.lock)).state is ContainerdState.DOWN
             with dead_at(Path(os.fsdecode(layout.tasks))), anyio.fail_after(SECONDS):
-                said = await witness.ask(layout, executor.lock)
+                said = await witness.ask(layout, pool.lock)
         assert said.state is ContainerdState.NONE
         assert "it took more than 1 s" in said.detail
 
@@ -199,10 +198,10 @@ def test_a_worker_that_hangs_over_whose_the_tree_is_proves_nothing(tmp_path: Pat
 @private_mounts
 def test_a_worker_tells_whose_the_tree_is_if_it_is_asked(tmp_path: Path, root: str | None) -> None:
     async def main(layout: Layout) -> None:
-        async with Executor(Manner(layout)) as executor:
-            assert (await executor.lock()).doubt, "it was not asked"
-            found = await executor.lock(owner=True)
-            said = await witness.ask(layout, executor.lock)
+        async with WorkerPool(Manner(layout)) as pool:
+            assert (await pool.lock()).doubt, "it was not asked"
+            found = await pool.lock(owner=True)
+            said = await witness.ask(layout, pool.lock)
         assert found.state is LockState.FREE
         assert found.doubt == "" if root is None else f"root {root}" in found.doubt
         assert said.state is (ContainerdState.DOWN if root is None else ContainerdState.NONE)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.act.channel import KillJob
+from reconciler.act.messages import KillJob
 from reconciler.act.orphans import end_orphan
 from reconciler.model.outcome import BlockReason, Outcome, Result, StepResult
 from tests.safety.elsewhere import (

@@ -85,7 +85,7 @@ def run(
         setup = Setup(on.site.layout, Policies(default=NOW), locks=os.fsencode(on.site.base))
         async with opened(setup, acting=True, watching=True) as session:
             before(session)
-            plan = Plan(setup.policies, relist=0.5, story=story, stop_hands=session.executor.stop)
+            plan = Plan(setup.policies, relist=0.5, story=story, stop_hands=session.pool.stop)
             stages = replace(session.stages, hands=hands(session.stages.hands))
             watched.ended = await watch(stages, plan, [watched])
 

@@ -1,6 +1,6 @@
 """A worker of the program at the work that a test puts trouble into: which job, on which bundle.
 
-The executor, its zygote and its workers are the program's own. What a test does to the worker's
+The pool, its fork server and its workers are the program's own. What a test does to the worker's
 system calls it does by `tests.safety.straced`.
 """
 
@@ -18,8 +18,8 @@ from typing import Literal, TypeVar
 import msgspec
 import pytest
 
-from reconciler.act.channel import Manner
-from reconciler.act.executor import Executor
+from reconciler.act.messages import Manner
+from reconciler.act.pool import WorkerPool
 from reconciler.model.hidden import parse_hidden
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import Outcome, Result
@@ -46,19 +46,19 @@ KINDS: tuple[Kind, ...] = ("whole", "hooks", "hidden")
 
 @dataclass
 class Work:
-    """An executor on a ground, and the kind of bundles it gets."""
+    """A pool on a ground, and the kind of bundles it gets."""
 
     on: Ground
     kind: Kind
-    executor: Executor
+    pool: WorkerPool
     hide_at: tuple[str, int] = ("", 0)
 
     async def worker(self) -> int:
         """Have a worker that waits for a job and has just passed over /proc; give its pid."""
-        assert (await self.executor.sweep()).answered
-        _, child = self.executor._crew._idle[-1]
-        assert child.pid is not None
-        return child.pid
+        assert (await self.pool.sweep()).answered
+        pid = self.pool._idle[-1].pid
+        assert pid is not None
+        return pid
 
     async def bundle(self, id_: str) -> Bundle:
         """Make a bundle of this kind."""
@@ -71,9 +71,9 @@ class Work:
         """Have a worker remove it, under whichever name it has now."""
         hidden = hidden_of(bundle)
         if hidden is None:
-            return await self.executor.clean(bundle.key, bundle.identity, DOWN)
+            return await self.pool.clean(bundle.key, bundle.identity, DOWN)
         key = BundleKey(bundle.key.namespace, hidden.name)
-        return await self.executor.finish(key, bundle.identity)
+        return await self.pool.finish(key, bundle.identity)
 
     async def trace(self, bundle: Bundle, to: Path) -> list[straced.Call]:
         """Remove one without any trouble and give the worker's calls."""
@@ -85,7 +85,7 @@ class Work:
     async def _hide(self, bundle: Bundle) -> None:
         """Kill a worker right after it has hidden a bundle."""
         if not self.hide_at[0]:
-            whole = Work(self.on, "whole", self.executor)
+            whole = Work(self.on, "whole", self.pool)
             to = self.on.site.base / "hiding"
             calls = await whole.trace(self.on.dead("hiding"), to)
             last = max(at for at, call in enumerate(calls) if call.name == "renameat2")
@@ -96,7 +96,7 @@ class Work:
         name, number = self.hide_at
         inject = f"inject={name}:signal=KILL:when={number}"
         with straced.attached(await self.worker(), "-e", f"trace={name}", "-e", inject):
-            outcome = await self.executor.clean(bundle.key, bundle.identity, DOWN)
+            outcome = await self.pool.clean(bundle.key, bundle.identity, DOWN)
         assert outcome.result is Result.FAILED, outcome
         assert hidden_of(bundle) is not None
 
@@ -113,10 +113,10 @@ def hidden_of(bundle: Bundle) -> Path | None:
 
 @asynccontextmanager
 async def working(on: Ground, kind: Kind) -> AsyncIterator[Work]:
-    """Have an executor on a ground."""
+    """Have a pool on a ground."""
     manner = Manner(on.site.layout, runc=str(on.programs / "runc"))
-    async with Executor(manner) as executor:
-        yield Work(on, kind, executor)
+    async with WorkerPool(manner) as pool:
+        yield Work(on, kind, pool)
 
 
 def left_of(on: Ground, bundles: list[Bundle]) -> list[str]:

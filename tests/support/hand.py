@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reconciler.act import steps
-from reconciler.act.channel import CleanJob, FinishJob, Manner, Progress
+from reconciler.act.messages import CleanJob, FinishJob, Manner, Progress
 from reconciler.act.workplace import Workplace
 from reconciler.clock import SystemClock
 from reconciler.model.evidence import Containerd, ContainerdState

@@ -1,4 +1,4 @@
-"""The executor: every job gets an outcome, whatever happens to the process that does it."""
+"""The worker pool: every job gets an outcome, whatever happens to the process that does it."""
 
 import os
 import signal
@@ -14,10 +14,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from reconciler.act import crew
-from reconciler.act.channel import Manner
-from reconciler.act.crew import Limits
-from reconciler.act.executor import Executor
+from reconciler.act import attempt
+from reconciler.act.messages import Manner
+from reconciler.act.pool import Limits, WorkerPool
 from reconciler.errors import InvariantError
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result
@@ -41,30 +40,30 @@ async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> No
             await anyio.sleep(0.002)
 
 
-async def handed_over(executor: Executor, bundle: Bundle) -> None:
+async def handed_over(pool: WorkerPool, bundle: Bundle) -> None:
     """Wait until a worker has the job."""
 
     def is_there() -> bool:
-        attempt = executor._under_way.get(bundle.key)
-        return attempt is not None and attempt.interrupt is not None
+        job = pool._under_way.get(bundle.key)
+        return job is not None and job.worker is not None
 
     await eventually(is_there)
 
 
-def zygote_of(executor: Executor) -> int:
-    assert executor.zygote is not None
-    return executor.zygote
+def zygote_of(pool: WorkerPool) -> int:
+    assert pool.fork_server is not None
+    return pool.fork_server
 
 
-async def first_worker(executor: Executor) -> int:
+async def first_worker(pool: WorkerPool) -> int:
     """Have a worker made, and give its pid; it is idle then."""
-    assert (await executor.sweep()).answered
-    (pid,) = children_of(zygote_of(executor))
+    assert (await pool.sweep()).answered
+    (pid,) = children_of(zygote_of(pool))
     return pid
 
 
-def clean(executor: Executor, bundle: Bundle) -> Callable[[], Coroutine[object, None, Outcome]]:
-    return partial(executor.clean, bundle.key, bundle.identity, DOWN)
+def clean(pool: WorkerPool, bundle: Bundle) -> Callable[[], Coroutine[object, None, Outcome]]:
+    return partial(pool.clean, bundle.key, bundle.identity, DOWN)
 
 
 @contextmanager
@@ -91,7 +90,7 @@ class Later:
 
 
 def run(
-    main: Callable[[Site, Executor], Awaitable[None]],
+    main: Callable[[Site, WorkerPool], Awaitable[None]],
     base: Path,
     *,
     limits: Limits | None = None,
@@ -101,17 +100,17 @@ def run(
     async def whole() -> None:
         with site(base) as made:
             manner = Manner(made.layout, runc=runc)
-            async with Executor(manner, limits=limits, parallel=parallel) as executor:
-                await main(made, executor)
+            async with WorkerPool(manner, limits=limits, parallel=parallel) as pool:
+                await main(made, pool)
 
     anyio.run(whole)
 
 
 @private_mounts
 def test_cleans_a_dead_bundle_whole(tmp_path: Path) -> None:
-    async def main(made: Site, executor: Executor) -> None:
+    async def main(made: Site, pool: WorkerPool) -> None:
         bundle = made.bundle()
-        outcome = await executor.clean(bundle.key, bundle.identity, DOWN)
+        outcome = await pool.clean(bundle.key, bundle.identity, DOWN)
         assert outcome.result is Result.CLEANED, outcome
         assert bundle.left() == []
         assert bundle.mounts() == []
@@ -122,16 +121,16 @@ def test_cleans_a_dead_bundle_whole(tmp_path: Path) -> None:
 @pytest.mark.fault("I18")
 @private_mounts
 def test_a_hung_worker_blocks_its_bundle_and_no_other(tmp_path: Path) -> None:
-    async def main(made: Site, executor: Executor) -> None:
+    async def main(made: Site, pool: WorkerPool) -> None:
         hanging, other = made.bundle("c1"), made.bundle("c2")
-        worker = await first_worker(executor)
+        worker = await first_worker(pool)
         with stopped(worker):
             later = Later()
             async with anyio.create_task_group() as tasks:
                 begin = time.monotonic()
-                tasks.start_soon(later.get, clean(executor, hanging))
-                await handed_over(executor, hanging)
-                outcome = await clean(executor, other)()
+                tasks.start_soon(later.get, clean(pool, hanging))
+                await handed_over(pool, hanging)
+                outcome = await clean(pool, other)()
                 assert outcome.result is Result.CLEANED, outcome
                 assert later.outcome is None
             took = time.monotonic() - begin
@@ -139,7 +138,7 @@ def test_a_hung_worker_blocks_its_bundle_and_no_other(tmp_path: Path) -> None:
         assert (later.outcome.result, later.outcome.reason) == (Result.BLOCKED, BlockReason.HUNG)
         assert 0.8 < took < 2.0
         wait_until(lambda: has_ended(worker))
-        outcome = await clean(executor, hanging)()
+        outcome = await clean(pool, hanging)()
         assert outcome.result is Result.CLEANED, outcome
 
     run(main, tmp_path, limits=Limits(job=0.8))
@@ -147,19 +146,19 @@ def test_a_hung_worker_blocks_its_bundle_and_no_other(tmp_path: Path) -> None:
 
 @private_mounts
 def test_a_killed_worker_is_a_failed_outcome_that_names_the_signal(tmp_path: Path) -> None:
-    async def main(made: Site, executor: Executor) -> None:
+    async def main(made: Site, pool: WorkerPool) -> None:
         bundle = made.bundle()
-        worker = await first_worker(executor)
+        worker = await first_worker(pool)
         os.kill(worker, signal.SIGSTOP)
         later = Later()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(later.get, clean(executor, bundle))
-            await handed_over(executor, bundle)
+            tasks.start_soon(later.get, clean(pool, bundle))
+            await handed_over(pool, bundle)
             os.kill(worker, signal.SIGKILL)
         assert later.outcome is not None
         assert later.outcome.result is Result.FAILED
         assert "SIGKILL" in later.outcome.detail
-        outcome = await clean(executor, bundle)()
+        outcome = await clean(pool, bundle)()
         assert outcome.result is Result.CLEANED, outcome
 
     run(main, tmp_path)
@@ -167,12 +166,12 @@ def test_a_killed_worker_is_a_failed_outcome_that_names_the_signal(tmp_path: Pat
 
 @private_mounts
 def test_a_worker_that_ended_while_idle_is_not_missed(tmp_path: Path) -> None:
-    async def main(made: Site, executor: Executor) -> None:
+    async def main(made: Site, pool: WorkerPool) -> None:
         bundle = made.bundle()
-        worker = await first_worker(executor)
+        worker = await first_worker(pool)
         os.kill(worker, signal.SIGKILL)
         await eventually(lambda: has_ended(worker))
-        outcome = await clean(executor, bundle)()
+        outcome = await clean(pool, bundle)()
         assert outcome.result is Result.CLEANED, outcome
 
     run(main, tmp_path)
@@ -180,35 +179,35 @@ def test_a_worker_that_ended_while_idle_is_not_missed(tmp_path: Path) -> None:
 
 @private_mounts
 def test_a_dead_zygote_fails_its_jobs_and_is_replaced(tmp_path: Path) -> None:
-    async def main(made: Site, executor: Executor) -> None:
+    async def main(made: Site, pool: WorkerPool) -> None:
         bundle = made.bundle()
-        worker, zygote = await first_worker(executor), zygote_of(executor)
+        worker, zygote = await first_worker(pool), zygote_of(pool)
         os.kill(worker, signal.SIGSTOP)
         later = Later()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(later.get, clean(executor, bundle))
-            await handed_over(executor, bundle)
+            tasks.start_soon(later.get, clean(pool, bundle))
+            await handed_over(pool, bundle)
             os.kill(zygote, signal.SIGKILL)
         assert later.outcome is not None
         assert later.outcome.result is Result.FAILED
         assert "zygote" in later.outcome.detail
         await eventually(lambda: has_ended(worker))
-        outcome = await clean(executor, bundle)()
+        outcome = await clean(pool, bundle)()
         assert outcome.result is Result.CLEANED, outcome
-        assert zygote_of(executor) != zygote
+        assert zygote_of(pool) != zygote
 
     run(main, tmp_path)
 
 
 @private_mounts
 def test_a_zygote_that_hangs_is_replaced_once_a_job_ran_out_of_time(tmp_path: Path) -> None:
-    async def main(made: Site, executor: Executor) -> None:
+    async def main(made: Site, pool: WorkerPool) -> None:
         bundle = made.bundle()
-        zygote = zygote_of(executor)
+        zygote = zygote_of(pool)
         os.kill(zygote, signal.SIGSTOP)
-        outcome = await clean(executor, bundle)()
+        outcome = await clean(pool, bundle)()
         assert (outcome.result, outcome.reason) == (Result.BLOCKED, BlockReason.HUNG)
-        outcome = await clean(executor, bundle)()
+        outcome = await clean(pool, bundle)()
         assert outcome.result is Result.CLEANED, outcome
         assert has_ended(zygote)
 
@@ -218,20 +217,20 @@ def test_a_zygote_that_hangs_is_replaced_once_a_job_ran_out_of_time(tmp_path: Pa
 @pytest.mark.fault("SIGTERM with a stuck worker")
 @private_mounts
 def test_stop_ends_a_stuck_job_in_time_and_lets_nothing_begin(tmp_path: Path) -> None:
-    async def main(made: Site, executor: Executor) -> None:
+    async def main(made: Site, pool: WorkerPool) -> None:
         stuck, other = made.bundle("c1"), made.bundle("c2")
-        worker = await first_worker(executor)
+        worker = await first_worker(pool)
         with stopped(worker):
             later = Later()
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(later.get, clean(executor, stuck))
-                await handed_over(executor, stuck)
+                tasks.start_soon(later.get, clean(pool, stuck))
+                await handed_over(pool, stuck)
                 begin = time.monotonic()
-                await executor.stop()
+                await pool.stop()
             assert time.monotonic() - begin < 1.0
         assert later.outcome is not None
         assert (later.outcome.result, later.outcome.reason) == (Result.BLOCKED, BlockReason.STOPPED)
-        outcome = await clean(executor, other)()
+        outcome = await clean(pool, other)()
         assert (outcome.result, outcome.reason) == (Result.BLOCKED, BlockReason.STOPPED)
         assert other.left()
 
@@ -241,16 +240,16 @@ def test_stop_ends_a_stuck_job_in_time_and_lets_nothing_begin(tmp_path: Path) ->
 @pytest.mark.fault("SIGTERM mid-removal")
 @private_mounts
 def test_stop_ends_a_long_removal_at_an_entry_and_the_next_run_goes_on(tmp_path: Path) -> None:
-    async def main(made: Site, executor: Executor) -> None:
+    async def main(made: Site, pool: WorkerPool) -> None:
         bundle = made.bundle()
         for number in range(40_000):
             os.mknod(bundle.path / f"{number}")
         bundle = replace(bundle, identity=identify(bundle.path))
         later = Later()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(later.get, clean(executor, bundle))
+            tasks.start_soon(later.get, clean(pool, bundle))
             await eventually(lambda: not bundle.path.exists())  # it has its hidden name
-            await executor.stop()
+            await pool.stop()
         assert later.outcome is not None
         assert (later.outcome.result, later.outcome.reason) == (Result.BLOCKED, BlockReason.STOPPED)
         last = later.outcome.steps[-1]
@@ -258,7 +257,7 @@ def test_stop_ends_a_long_removal_at_an_entry_and_the_next_run_goes_on(tmp_path:
         assert last.mutations > 0  # it said so itself: it was not killed
         (hidden,) = bundle.path.parent.iterdir()
         assert last.mutations + len(list(hidden.iterdir())) > 40_000
-        async with Executor(Manner(made.layout)) as another:
+        async with WorkerPool(Manner(made.layout)) as another:
             key = BundleKey("default", hidden.name)
             outcome = await another.finish(key, bundle.identity)
         assert outcome.result is Result.CLEANED, outcome
@@ -269,12 +268,12 @@ def test_stop_ends_a_long_removal_at_an_entry_and_the_next_run_goes_on(tmp_path:
 
 @private_mounts
 def test_a_cancelled_call_ends_its_worker(tmp_path: Path) -> None:
-    async def main(made: Site, executor: Executor) -> None:
+    async def main(made: Site, pool: WorkerPool) -> None:
         bundle = made.bundle()
-        worker = await first_worker(executor)
+        worker = await first_worker(pool)
         with stopped(worker):
             with anyio.move_on_after(0.1) as scope:
-                await clean(executor, bundle)()
+                await clean(pool, bundle)()
             assert scope.cancelled_caught
             await eventually(lambda: has_ended(worker))
         assert bundle.left()
@@ -292,7 +291,7 @@ def test_as_many_at_a_time_as_told(tmp_path: Path) -> None:
     def took(parallel: int, base: Path) -> float:
         seconds = 0.0
 
-        async def main(made: Site, executor: Executor) -> None:
+        async def main(made: Site, pool: WorkerPool) -> None:
             nonlocal seconds
             hook: list[dict[str, object]] = [{"path": "/bin/true"}]
             bundles = [made.bundle(f"c{n}", hooks=hook, cgroups=False) for n in range(8)]
@@ -300,7 +299,7 @@ def test_as_many_at_a_time_as_told(tmp_path: Path) -> None:
             begin = time.monotonic()
             async with anyio.create_task_group() as tasks:
                 for later, bundle in zip(laters, bundles, strict=True):
-                    tasks.start_soon(later.get, clean(executor, bundle))
+                    tasks.start_soon(later.get, clean(pool, bundle))
             seconds = time.monotonic() - begin
             assert all(one.outcome and one.outcome.result is Result.CLEANED for one in laters)
 
@@ -314,34 +313,34 @@ def test_as_many_at_a_time_as_told(tmp_path: Path) -> None:
 
 @private_mounts
 def test_one_bundle_is_never_cleaned_twice_at_a_time(tmp_path: Path) -> None:
-    async def main(made: Site, executor: Executor) -> None:
+    async def main(made: Site, pool: WorkerPool) -> None:
         bundle = made.bundle()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(clean(executor, bundle))
-            await handed_over(executor, bundle)
+            tasks.start_soon(clean(pool, bundle))
+            await handed_over(pool, bundle)
             with pytest.raises(InvariantError, match="already"):
-                await clean(executor, bundle)()
+                await clean(pool, bundle)()
 
     run(main, tmp_path)
 
 
 @private_mounts
 def test_a_sweep_that_hangs_is_no_answer(tmp_path: Path) -> None:
-    async def main(made: Site, executor: Executor) -> None:
-        worker = await first_worker(executor)
+    async def main(made: Site, pool: WorkerPool) -> None:
+        worker = await first_worker(pool)
         with stopped(worker):
-            assert not (await executor.sweep()).answered
-        assert (await executor.sweep()).answered
+            assert not (await pool.sweep()).answered
+        assert (await pool.sweep()).answered
 
     run(main, tmp_path, limits=Limits(sweep=0.5))
 
 
 @private_mounts
 def test_a_program_replaced_on_disk_fails_loudly(tmp_path: Path) -> None:
-    async def main(made: Site, executor: Executor) -> None:
+    async def main(made: Site, pool: WorkerPool) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(crew, "VERSION", "another")
-            outcome = await executor.clean(BundleKey("default", "c1"), NOBODY, DOWN)
+            patch.setattr(attempt, "VERSION", "another")
+            outcome = await pool.clean(BundleKey("default", "c1"), NOBODY, DOWN)
         assert outcome.result is Result.FAILED
         assert "restart" in outcome.detail
 
@@ -352,9 +351,9 @@ def test_a_program_replaced_on_disk_fails_loudly(tmp_path: Path) -> None:
 def test_nothing_is_left_running_at_the_end(tmp_path: Path) -> None:
     pids: list[int] = []
 
-    async def main(made: Site, executor: Executor) -> None:
-        worker = await first_worker(executor)
-        pids.extend((zygote_of(executor), worker))
+    async def main(made: Site, pool: WorkerPool) -> None:
+        worker = await first_worker(pool)
+        pids.extend((zygote_of(pool), worker))
 
     run(main, tmp_path)
     assert len(pids) == 2
@@ -363,14 +362,14 @@ def test_nothing_is_left_running_at_the_end(tmp_path: Path) -> None:
 
 PARENT = """
 import anyio, sys
-from reconciler.act.channel import Manner
-from reconciler.act.executor import Executor
+from reconciler.act.messages import Manner
+from reconciler.act.pool import WorkerPool
 from reconciler.model.layout import Layout
 
 async def main():
-    async with Executor(Manner(Layout())) as executor:
-        assert (await executor.sweep()).answered
-        print(executor.zygote, flush=True)
+    async with WorkerPool(Manner(Layout())) as pool:
+        assert (await pool.sweep()).answered
+        print(pool.fork_server, flush=True)
         await anyio.sleep_forever()
 
 anyio.run(main)

@@ -7,11 +7,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from reconciler.act.channel import CleanJob, Manner
-from reconciler.act.crew import Limits
-from reconciler.act.executor import Executor
+from reconciler.act.messages import CleanJob, Manner
+from reconciler.act.pool import Limits, WorkerPool
 from reconciler.model.outcome import BlockReason, Outcome, Result
-from tests.act.test_executor import (
+from tests.act.test_pool import (
     Later,
     clean,
     eventually,
@@ -25,9 +24,9 @@ from tests.support.mountns import private_mounts
 
 
 async def clean_if(
-    executor: Executor, bundle: Bundle, permit: Callable[[], Outcome | None]
+    pool: WorkerPool, bundle: Bundle, permit: Callable[[], Outcome | None]
 ) -> Outcome:
-    return await executor.clean(bundle.key, bundle.identity, DOWN, permit)
+    return await pool.clean(bundle.key, bundle.identity, DOWN, permit)
 
 
 @pytest.mark.safety
@@ -38,7 +37,7 @@ def test_a_job_that_waited_is_asked_for_again_and_done_by_the_settings_of_then(
     """It queued behind one that hung; meanwhile the configuration was loaded anew."""
     asked: list[object] = []
 
-    async def main(made: Site, executor: Executor) -> None:
+    async def main(made: Site, pool: WorkerPool) -> None:
         hanging, refused, wanted = (made.bundle(name) for name in ("c1", "c2", "c3"))
         held = Outcome(refused.key, refused.identity, Result.HELD, BlockReason.POLICY, "changed")
 
@@ -46,19 +45,19 @@ def test_a_job_that_waited_is_asked_for_again_and_done_by_the_settings_of_then(
             asked.append(bundle.key)
             return answer
 
-        worker = await first_worker(executor)
+        worker = await first_worker(pool)
         laters = {bundle.key: Later() for bundle in (refused, wanted)}
         with stopped(worker):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(clean(executor, hanging))
-                await handed_over(executor, hanging)
+                tasks.start_soon(clean(pool, hanging))
+                await handed_over(pool, hanging)
                 for bundle, answer in ((refused, held), (wanted, None)):
                     once_more = partial(permit, bundle, answer)
-                    ask = partial(clean_if, executor, bundle, once_more)
+                    ask = partial(clean_if, pool, bundle, once_more)
                     tasks.start_soon(laters[bundle.key].get, ask)
-                await eventually(lambda: len(executor._under_way) == 3)
-                attempt = executor._under_way[wanted.key]
-                executor.configure(Manner(made.layout, settle=7.0, lazy_unmount=True), parallel=1)
+                await eventually(lambda: len(pool._under_way) == 3)
+                attempt = pool._under_way[wanted.key]
+                pool.configure(Manner(made.layout, settle=7.0, lazy_unmount=True), parallel=1)
                 assert asked == []  # nobody is asked before there is a worker
         assert asked == [refused.key, wanted.key]
         assert laters[refused.key].outcome == held

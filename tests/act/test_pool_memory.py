@@ -1,13 +1,13 @@
-"""The executor remembers no more than it needs, however long it runs."""
+"""The pool remembers no more than it needs, however long it runs."""
 
 from pathlib import Path
 
 import anyio
 import pytest
 
-from reconciler.act import crew
-from reconciler.act.channel import LookJob, Manner
-from reconciler.act.executor import Executor
+from reconciler.act.attempt import Attempt
+from reconciler.act.messages import LookJob, Manner
+from reconciler.act.pool import WorkerPool
 from reconciler.model.ids import BundleKey
 from tests.support.bundles import site
 from tests.support.mountns import private_mounts
@@ -23,24 +23,29 @@ def test_only_looks_that_still_hang_are_remembered(
 
 async def only_what_still_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dying = set[str]()
+    asked: list[tuple[Attempt, str]] = []
 
-    async def never(_: object, attempt: crew.Attempt, seconds: float) -> None:
+    async def never(_: object, attempt: Attempt, seconds: float) -> None:
         assert isinstance(attempt.job, LookJob)
         (key,) = attempt.job.keys
-        attempt.is_dying = lambda: key.id in dying
+        asked.append((attempt, key.id))
 
-    monkeypatch.setattr(crew.Crew, "run", never)
+    def is_dying(attempt: Attempt) -> bool:
+        return any(one is attempt and name in dying for one, name in asked)
+
+    monkeypatch.setattr(WorkerPool, "_run", never)
+    monkeypatch.setattr(Attempt, "is_dying", is_dying)
     with site(tmp_path) as made:
-        executor = Executor(Manner(made.layout, runc="runc"))
+        pool = WorkerPool(Manner(made.layout, runc="runc"))
 
         async def look(name: str) -> None:
             dying.add(name)
             key = BundleKey("default", name)
-            assert await executor.look_far((key,), frozenset(), frozenset({name})) is None
+            assert await pool.look_far((key,), frozenset(), frozenset({name})) is None
 
         await look("stays")
         for number in range(20):
             await look(str(number))
             dying.discard(str(number - 1))
         await look("last")
-        assert set(executor._hung) == {frozenset({one}) for one in ("stays", "19", "last")}
+        assert set(pool._hung) == {frozenset({one}) for one in ("stays", "19", "last")}
