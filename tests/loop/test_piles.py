@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import anyio
 import pytest
 
+from reconciler.loop.piles import HANDFUL, PILE, Helpers
 from reconciler.model.evidence import Kind, Look, PartialLook
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import HintKind
-from reconciler.probe.piles import HANDFUL, PILE, Helpers
 
 SIZE = PILE + 250
 

@@ -5,7 +5,9 @@ decisions; requests among them are carried out here, and what comes of that is o
 observation. Listeners hear both sides. Nothing is decided here.
 
 Close looks are made in slices, so that the loop turns at least every :data:`SLICE` seconds;
-everything that may take longer (cleanups, sweeps, containerd) runs in tasks of its own.
+everything that may take longer (cleanups, sweeps, containerd) runs in tasks of its own. Beside it
+stand those who have others look for it: :mod:`.piles` where there is much to look at,
+:mod:`.remote` where looking may hang, :mod:`.nodesource` at the node as a whole.
 """
 
 from collections import deque
@@ -31,6 +33,9 @@ from reconciler.decide.decisions import (
 )
 from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies
+from reconciler.loop.nodesource import NodeSource
+from reconciler.loop.piles import Helpers
+from reconciler.loop.remote import RemoteLooks
 from reconciler.model.evidence import (
     Containerd,
     InitState,
@@ -55,10 +60,7 @@ from reconciler.model.observations import (
     is_transient,
 )
 from reconciler.model.outcome import Outcome
-from reconciler.nodesource import NodeSource
 from reconciler.ports import Source, Stages
-from reconciler.probe.piles import Helpers
-from reconciler.probe.remote import RemoteLooks
 from reconciler.stages import Listeners, supervised
 from reconciler.supervision import unsupervised
 

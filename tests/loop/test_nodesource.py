@@ -7,9 +7,9 @@ import pytest
 from typing_extensions import override
 
 from reconciler.decide.policy import Policies
+from reconciler.loop.nodesource import FRESH, NodeSource
 from reconciler.model.evidence import Containerd, ContainerdState, Node, Sweep, TaskState, task_of
 from reconciler.model.ids import BundleKey
-from reconciler.nodesource import FRESH, NodeSource
 from tests.decide.world import ENFORCE, dead, key
 from tests.support.clock import VirtualClock
 from tests.support.fakes import FakeWitnesses

@@ -1,0 +1,1 @@
+"""The loop in virtual time, and what schedules its looks."""
