@@ -50,7 +50,6 @@ from reconciler.model.observations import (
     Doubt,
     DoubtKind,
     GuardsChecked,
-    Hint,
     HintKind,
     Looked,
     NodeLooked,
@@ -329,7 +328,7 @@ class Loop:
         before, now = self._swept_shims, {shim.key: shim.pid for shim in sweep.shims}
         self._swept_shims = now
         for key in now.keys() - before.keys() - self._known_shims.keys():
-            self.emit(Hint(key))
+            self._want_look(key)
 
     async def _check_guards(self) -> None:
         async with self._checking:  # or an older answer could replace a newer one
