@@ -16,8 +16,8 @@ from typing_extensions import override
 
 from reconciler.decide.decisions import Decision
 from reconciler.decide.policy import Policies
-from reconciler.model.evidence import Containerd, Kind, Look, Node, PartialLook, Sweep
-from reconciler.model.ids import NOWHERE, BundleKey, Identity
+from reconciler.model.evidence import UNSEEN, Containerd, Look, Node, PartialLook, Sweep
+from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import (
     Doubt,
     DoubtKind,
@@ -50,7 +50,6 @@ Pause = Callable[[float], Awaitable[None]]
 """Waits for so many seconds."""
 
 _INTERNAL: Final = "internal error; see the log"
-_UNSEEN: Final = Look(NOWHERE, Kind.DIRECTORY)
 
 
 def supervised(stages: Stages) -> Stages:
@@ -175,7 +174,7 @@ class SupervisedEyes(Eyes):
     def look(self, key: BundleKey) -> Look | PartialLook | None:
         with self._watch.part("looks"):
             return self._eyes.look(key)
-        return _UNSEEN
+        return UNSEEN
 
     @override
     def moment(self) -> AbstractContextManager[object]:

@@ -21,9 +21,25 @@ _T = TypeVar("_T")
 
 _FRAMES: Final = 8
 _TEXT: Final = 300
-_FIRST_PAUSE: Final = 1.0
-_LONGEST_PAUSE: Final = 60.0
-"""Seconds between the failure of a part and its next start; doubled each time."""
+
+
+class Backoff:
+    """Seconds between an attempt that failed and the next: one, doubled each time, to a minute."""
+
+    FIRST: Final = 1.0
+    LONGEST: Final = 60.0
+
+    def __init__(self) -> None:
+        self._seconds = self.FIRST
+
+    def next(self) -> float:
+        """Give the pause that is due now."""
+        seconds, self._seconds = self._seconds, min(2 * self._seconds, self.LONGEST)
+        return seconds
+
+    def reset(self) -> None:
+        """Begin again with the first: it works."""
+        self._seconds = self.FIRST
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +110,12 @@ class Supervisor:
             work: Runs it.
             pause: Waits for so many seconds.
         """
-        seconds = _FIRST_PAUSE
+        backoff = Backoff()
         while True:
             with self.part(where):
                 await work()
                 return
-            await pause(seconds)
-            seconds = min(2 * seconds, _LONGEST_PAUSE)
+            await pause(backoff.next())
 
     def failed(self, where: str, error: Exception) -> None:
         """Count a failure, and report it unless the same one was reported before.

@@ -5,7 +5,6 @@ is renewed for as long as this runs, observations flow out.
 """
 
 from contextlib import suppress
-from typing import Final
 
 import anyio
 
@@ -14,10 +13,7 @@ from reconciler.containerd.client import ContainerdClient
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind
 from reconciler.ports import Clock, Emit
-
-FIRST: Final = 1.0
-MOST: Final = 60.0
-"""Seconds between two attempts to subscribe: doubled from FIRST up to MOST."""
+from reconciler.supervision import Backoff
 
 
 class Events:
@@ -49,7 +45,7 @@ class _Heard:
         self._emit = emit
         self._first = True
         self._listening = False
-        self._delay = FIRST
+        self._backoff = Backoff()
 
     def subscribed(self) -> None:
         self._listening = True
@@ -57,7 +53,7 @@ class _Heard:
             self._emit(Doubt(DoubtKind.CONTAINERD))
 
     def touched(self, key: BundleKey) -> None:
-        self._delay = FIRST
+        self._backoff.reset()
         self._emit(Hint(key, HintKind.CONTAINERD))
 
     def ended(self) -> float:
@@ -65,5 +61,4 @@ class _Heard:
         if self._listening:
             self._emit(Doubt(DoubtKind.CONTAINERD))
         self._first = self._listening = False
-        delay, self._delay = self._delay, min(MOST, 2 * self._delay)
-        return delay
+        return self._backoff.next()

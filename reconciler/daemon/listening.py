@@ -22,16 +22,12 @@ from anyio.abc import SocketListener
 
 from reconciler.errors import ReconcilerError, RefusedError
 from reconciler.settings.schema import Http
-from reconciler.supervision import Supervisor
+from reconciler.supervision import Backoff, Supervisor
 from reconciler.telemetry.http import Server
 from reconciler.telemetry.status import EndpointStatus
 
 _BACKLOG: Final = 1024
 """More than a flood has at once: whoever finds the queue full tries again after a second only."""
-
-_FIRST_PAUSE: Final = 1.0
-_LONGEST_PAUSE: Final = 60.0
-"""Seconds between two attempts to have an address; doubled each time."""
 
 _Sockaddr = str | tuple[str | int | bytes, ...]
 Wait = Callable[[float], Awaitable[None]]
@@ -92,13 +88,13 @@ class Endpoint:
             wait: Waits for so many seconds.
             reachable: Hears the address once it could be had after all.
         """
-        pause = _FIRST_PAUSE
+        backoff = Backoff()
         while self._address:
             was_troubled = bool(self.trouble)
             await self.open()
             listeners, self._listeners = self._listeners, ()
             if listeners:
-                pause = _FIRST_PAUSE
+                backoff.reset()
                 if was_troubled:
                     reachable(self._address)
                 with self._watch.part(f"endpoint {self._key}"):
@@ -106,8 +102,7 @@ class Endpoint:
                         for listener in listeners:
                             tasks.start_soon(server.serve, listener)
                 self.trouble = "it has failed; it is opened again soon"
-            await wait(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            await wait(backoff.next())
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from reconciler.model.cgroups import CgroupSource, NamedCgroup, find_hints, usua
 # Evidence like the rest, to be imported from here.
 from reconciler.model.containerd import Containerd as Containerd
 from reconciler.model.containerd import ContainerdState as ContainerdState
-from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.ids import NOWHERE, BundleKey, Identity
 from reconciler.model.sweep import ShimProcess as ShimProcess
 from reconciler.model.sweep import Sweep as Sweep
 from reconciler.model.unread import may_be, may_be_in
@@ -233,6 +233,10 @@ class Look:
     size_exact: bool = True
     cgroup_source: CgroupSource = CgroupSource.NONE
     cgroup_paths: tuple[str, ...] = ()
+
+
+UNSEEN: Final = Look(NOWHERE, Kind.DIRECTORY)
+"""There may be a bundle, and it cannot be looked at: no answer to anything."""
 
 
 class PartialLook(NamedTuple):

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from reconciler import kernel
 from reconciler.model.cgroups import usual_path
 from reconciler.model.evidence import (
+    UNSEEN,
     Answer,
     Kind,
     Labels,
@@ -22,7 +23,7 @@ from reconciler.model.evidence import (
     Mount,
     PartialLook,
 )
-from reconciler.model.ids import NOWHERE, BundleKey, Identity, escape, unescape
+from reconciler.model.ids import BundleKey, Identity, escape, unescape
 from reconciler.probe import testimony
 from reconciler.probe.cgroups import CgroupDir, Cgroups
 from reconciler.probe.folder import BLOCK, Counted, Folder, count_tree, read_files, read_folder
@@ -65,10 +66,6 @@ class Examination:
 
     look: Look
     resources: Resources = Resources()
-
-
-UNSEEN: Final = Look(NOWHERE, Kind.DIRECTORY)
-"""There may be a bundle, and it cannot be looked at: no answer to anything."""
 
 
 def examine(

@@ -13,10 +13,10 @@ from reconciler.act.second_look import NotLeftover
 from reconciler.act.workplace import Workplace
 from reconciler.clock import SystemClock
 from reconciler.model.cgroups import CgroupSource
-from reconciler.model.evidence import Containerd, ShimProcess, Sweep
+from reconciler.model.evidence import UNSEEN, Containerd, ShimProcess, Sweep
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
-from reconciler.probe.bundle import UNSEEN, Examination
+from reconciler.probe.bundle import Examination
 
 pytestmark = [pytest.mark.safety, pytest.mark.fault("megabytes of cgroup paths")]
 

@@ -9,9 +9,10 @@ from anyio.lowlevel import checkpoint
 
 from reconciler.clock import Bell
 from reconciler.containerd.client import _TOPICS, ContainerdClient
-from reconciler.containerd.events import FIRST, MOST, Events
+from reconciler.containerd.events import Events
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind, Observation
+from reconciler.supervision import Backoff
 from tests.support.fake_containerd import FakeContainerd
 
 WEB = BundleKey("default", "web")
@@ -88,8 +89,9 @@ async def test_attempts_grow_rarer_until_an_event_comes(tmp_path: Path) -> None:
     events = Events(ContainerdClient(fake.layout.address), clock)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(events.run, heard.append)
-        await until(lambda: clock.waits.count(MOST) >= 2)
-        assert clock.waits[:4] == [FIRST, 2 * FIRST, 4 * FIRST, 8 * FIRST]
+        await until(lambda: clock.waits.count(Backoff.LONGEST) >= 2)
+        first = Backoff.FIRST
+        assert clock.waits[:4] == [first, 2 * first, 4 * first, 8 * first]
         assert heard == []
         async with fake:
             await fake.subscribed()
@@ -97,5 +99,5 @@ async def test_attempts_grow_rarer_until_an_event_comes(tmp_path: Path) -> None:
             await until(lambda: HINT in heard)
             before = len(clock.waits)
         await until(lambda: len(clock.waits) > before)
-        assert clock.waits[before] == FIRST
+        assert clock.waits[before] == Backoff.FIRST
         tasks.cancel_scope.cancel()
