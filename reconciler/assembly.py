@@ -13,10 +13,10 @@ from typing import Final, Literal, TypeVar
 
 from typing_extensions import override
 
-from reconciler.act.lock import InstanceLock, Taken, directory
+from reconciler.act.guards import Post
+from reconciler.act.lock import InstanceLock, directory
 from reconciler.act.messages import Manner
 from reconciler.act.pool import LOOKERS, WorkerPool
-from reconciler.act.standing import Post
 from reconciler.clock import SystemClock
 from reconciler.containerd import witness
 from reconciler.containerd.client import ContainerdClient
@@ -26,13 +26,11 @@ from reconciler.decide.policy import Policies
 from reconciler.model.evidence import Containerd, Look, PartialLook, Sweep
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
-from reconciler.model.observations import Guard, Refusal
 from reconciler.ports import (
     Emit,
     Exits,
     Eyes,
     FarLookers,
-    Guards,
     Lookers,
     Source,
     Stages,
@@ -157,19 +155,6 @@ async def _with_all_asked(
             return looks
 
 
-class OwnTreeGuards(Guards):
-    """Guards for a tree of our own making, where an ordinary user needs no privileges."""
-
-    def __init__(self, guards: Guards) -> None:
-        self._guards = guards
-
-    @override
-    async def check(self) -> tuple[Refusal, ...]:
-        """Name every reason but missing privileges."""
-        refused = await self._guards.check()
-        return tuple(one for one in refused if one.guard is not Guard.PRIVILEGES)
-
-
 class NoExits(Exits):
     """For one-shot commands: they end before it matters when a process ends."""
 
@@ -194,26 +179,6 @@ class NoExits(Exits):
         """Do nothing."""
 
 
-class ActingLock(InstanceLock):
-    """The lock of whoever may remove something; one who only observes leaves it to others.
-
-    Attributes:
-        acting: Whether it is to be held from the next check of the guards on.
-    """
-
-    def __init__(self, where: bytes, *, acting: bool) -> None:
-        super().__init__(where)
-        self.acting = acting
-
-    @override
-    def take(self, dev: int, ino: int) -> Taken | None:
-        """Take the lock or keep it, if anything may be removed; else let it go."""
-        if self.acting:
-            return super().take(dev, ino)
-        self.release()
-        return None
-
-
 @dataclass(frozen=True, slots=True)
 class Opened:
     """The stages of a session, and those among them that can be told something new.
@@ -230,7 +195,7 @@ class Opened:
     stages: Stages
     pool: WorkerPool
     eyes: TreeEyes
-    lock: ActingLock
+    lock: InstanceLock
 
     def configure(self, setup: Setup) -> None:
         """Let another setup hold from the next look, job and check of the guards on.
@@ -258,8 +223,8 @@ async def opened(
     clock = SystemClock()
     client = ContainerdClient(layout.address)
     pool = WorkerPool(_manner(setup), parallel=policies.parallel, delete=client.delete)
-    lock = ActingLock(setup.locks or directory(os.environ), acting=acting)
-    guards: Guards = Post(layout, pool.stand, lock, allow_disk=setup.allow_disk)
+    lock = InstanceLock(setup.locks or directory(os.environ), acting=acting)
+    guards = Post(layout, pool.stand, lock, allow_disk=setup.allow_disk, own_tree=setup.own_tree)
     with ExitStack() as cleanup:
         eyes = TreeEyes(layout, annotation_keys=policies.annotation_keys, clock=clock)
         for closes in (eyes.close, lock.release):
@@ -273,7 +238,7 @@ async def opened(
                 eyes=_narrowed(eyes, setup.namespaces),
                 witnesses=NodeWitnesses(setup, pool),
                 hands=pool,
-                guards=OwnTreeGuards(guards) if setup.own_tree else guards,
+                guards=guards,
                 exits=exits,
                 far=KillableEyes(pool, eyes),
                 watcher=watcher,

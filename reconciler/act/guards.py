@@ -1,18 +1,60 @@
 """Guards: from which place acting is safe (design section 4). Each refusal says what to do.
 
 :func:`refusals` is pure: measured facts in, reasons out, and any question without an answer is a
-refusal. What is measured, and against whom (containerd, else a shim, else pid 1), comes from
-`reconciler.act.standing`; the lock is our own. Guards never let anything happen, they only
-forbid.
+refusal. A worker measures (`reconciler.act.preflight`). The instance lock alone is the parent's: it
+has to last, and an acting mode wants it while an observing one must not take it. Guards never let
+anything happen, they only forbid.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
+from reconciler import kernel
+from reconciler.act.lock import InstanceLock
 from reconciler.act.messages import Stood
 from reconciler.model.evidence import Answer
 from reconciler.model.ids import escape
+from reconciler.model.layout import Layout
 from reconciler.model.observations import Guard, Refusal
+
+
+class Post:
+    """Implements `ports.Guards` for a real node.
+
+    Args:
+        layout: Where things are.
+        stand: Has a worker measure; None if it gave no answer, which is a refusal.
+        lock: Taken on each check; None for modes that only observe.
+        allow_disk: The operator allows a state tree that is not on a tmpfs.
+        own_tree: The tree is of our own making, where an ordinary user needs no privileges.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        stand: Callable[[], Awaitable[Stood | None]],
+        lock: InstanceLock | None,
+        *,
+        allow_disk: bool = False,
+        own_tree: bool = False,
+    ) -> None:
+        self._layout = layout
+        self._stand = stand
+        self._lock = lock
+        self._allow_disk = allow_disk
+        self._own_tree = own_tree
+
+    async def check(self) -> tuple[Refusal, ...]:
+        """Name every reason not to act; empty if there is none."""
+        stood = await self._stand()
+        if stood is None:
+            return unmeasured()
+        tree = self._layout.tasks
+        other, lock_trouble = _try_lock(self._lock, tree)
+        refused = refusals(Standing(stood, tree, self._allow_disk, other, lock_trouble))
+        needless = Guard.PRIVILEGES if self._own_tree else None
+        return tuple(one for one in refused if one.guard is not needless)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,3 +171,19 @@ def _instance(standing: Standing) -> Iterator[Refusal]:
             Guard.INSTANCE,
             f"{who} already acts on {escape(standing.tree)}; stop it, or only observe",
         )
+
+
+def _try_lock(lock: InstanceLock | None, tree: bytes) -> tuple[int | None, str]:
+    if lock is None:
+        return None, ""
+    try:
+        found = kernel.statx(kernel.AT_FDCWD, tree)
+    except FileNotFoundError:
+        return None, ""  # nothing to act on yet
+    except OSError as error:
+        return None, f"{os.fsdecode(tree)}: {error.strerror}"
+    try:
+        taken = lock.take(found.dev, found.ino)
+    except OSError as error:
+        return None, f"{error.filename!r}: {error.strerror}"
+    return (taken.pid if taken else None), ""

@@ -1,7 +1,7 @@
 """Instances: other containerds of this node, as their living shims show them. Reads only.
 
 Several containerds may share runc's root, the names of cgroups and the directory of FIFOs. A shim
-works in its bundle (`reconciler.act.reference`), so a shim of another instance leads to that
+works in its bundle (`reconciler.act.preflight`), so a shim of another instance leads to that
 instance's tree. Whatever may be used there under a bundle's name is not removed here, and nobody is
 ended. What nobody serves has no living user, and an instance without any living shim has none at
 all. This is the one place that is asked, and it never takes no answer for "nobody".
@@ -13,7 +13,7 @@ from typing import Final
 
 from reconciler import kernel
 from reconciler.act.going import is_going
-from reconciler.act.reference import works_in
+from reconciler.act.preflight import works_in
 from reconciler.model.evidence import Answer, ShimProcess, Sweep
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout

@@ -35,22 +35,34 @@ class Taken:
 
 
 class InstanceLock:
-    """The lock on the tree we act on. Taking another tree's lets the first one go."""
+    """The lock on the tree we act on. Taking another tree's lets the first one go.
 
-    def __init__(self, where: bytes = DIRECTORY) -> None:
+    Args:
+        where: The directory of the lock files.
+        acting: See below.
+
+    Attributes:
+        acting: Whether anything may be removed; one who only observes leaves the lock to others.
+    """
+
+    def __init__(self, where: bytes = DIRECTORY, *, acting: bool = True) -> None:
+        self.acting = acting
         self._where = where
         self._fd: int | None = None
         self._name: bytes | None = None
 
     def take(self, dev: int, ino: int) -> Taken | None:
-        """Take the lock of the tree with this device and inode, or keep it.
+        """Take the lock of the tree with this device and inode, or keep it; if not acting, let go.
 
         Returns:
-            None if it is ours now, else who holds it.
+            None if it is ours now or not wanted, else who holds it.
 
         Raises:
             OSError: The lock file cannot be made, or is not ours alone.
         """
+        if not self.acting:
+            self.release()
+            return None
         name = b"tree-%x-%x.lock" % (dev, ino)
         if name == self._name:
             return None

@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import sys
+from dataclasses import replace
 from typing import Final, assert_never
 
 import msgspec
@@ -40,11 +41,14 @@ from reconciler.act.messages import (
     ToWorker,
 )
 from reconciler.act.orphans import end_orphan
-from reconciler.act.reference import metadata_lock
-from reconciler.act.standing import measure
+from reconciler.act.preflight import CONNECT_SECONDS, measure
 from reconciler.act.steps import clean, finish
 from reconciler.act.workplace import Workplace
 from reconciler.clock import SystemClock
+from reconciler.model.layout import Layout
+from reconciler.probe.locks import Lock, LockState, lock_holder
+from reconciler.probe.namespaces import peer_pid
+from reconciler.probe.owner import doubt_about_root
 
 IDLE_SECONDS: Final = 20.0
 """A worker without a job ends after this long; the fork server stays."""
@@ -143,6 +147,23 @@ class Worker:
                 sys.exit(0)  # the parent is gone
             case other:
                 raise MessageError(f"no answer but {type(other).__name__}")
+
+
+def metadata_lock(layout: Layout, *, owner: bool = False) -> Lock:
+    """Tell who holds containerd's metadata lock; first of all its socket's owner is asked.
+
+    Args:
+        layout: Where it is.
+        owner: Find out of a free one, too, whether it is that of the tree's own containerd.
+    """
+    pid = peer_pid(layout.address, CONNECT_SECONDS)
+    lock = lock_holder(layout.metadata_lock, likely=(pid,) if pid else ())
+    if not owner or lock.state is not LockState.FREE:
+        return lock
+    doubt = doubt_about_root(layout)
+    # That took its time, in which containerd may have come.
+    lock = lock_holder(layout.metadata_lock, likely=(pid,) if pid else ())
+    return replace(lock, doubt=doubt) if lock.state is LockState.FREE else lock
 
 
 def serve(job: socket.socket, progress: ProgressFile, bounds: Bounds | None, parent: int) -> None:

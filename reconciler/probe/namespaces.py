@@ -1,4 +1,4 @@
-"""Where this process stands: namespaces, the state tree's mount, privileges. Facts for the guards.
+"""Where this process stands: namespaces and the state tree's mount. Facts for the guards.
 
 Measured and handed on as values; what they allow is decided elsewhere. A question that /proc does
 not answer stays unanswered. Reads only; containerd's socket is connected to and hung up.
@@ -14,14 +14,10 @@ from typing import Final
 from reconciler import kernel
 from reconciler.model.evidence import Answer
 from reconciler.probe.mounts import MountEntry, mount_numbered, parse, type_name
-from reconciler.probe.privileges import WORKER
 from reconciler.probe.process import MOST_MOUNTS, PROC, read_whole
 
 _UCRED: Final = struct.Struct("3i")
 _NO_SUCH_KIND: Final = ""
-
-NEEDED: Final = {one.name: one.number for one in WORKER if one.needed}
-"""Capabilities without which a cleanup would fail half way, by their numbers (capabilities(7))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +131,3 @@ def _mounts(who: bytes, proc: bytes) -> tuple[MountEntry, ...]:
         return tuple(parse(read_whole(proc + b"/" + who + b"/mountinfo", most=MOST_MOUNTS)))
     except OSError:
         return ()
-
-
-def lacking_capabilities(proc: bytes = PROC) -> tuple[str, ...] | None:
-    """Name the needed capabilities that are not in effect; None if that cannot be told."""
-    try:
-        lines = read_whole(proc + b"/self/status").splitlines()
-        effective = next(int(line[7:], 16) for line in lines if line.startswith(b"CapEff:"))
-    except (OSError, StopIteration, ValueError):
-        return None
-    return tuple(name for name, bit in NEEDED.items() if not effective >> bit & 1)

@@ -13,12 +13,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from reconciler.act.guards import Standing, refusals, unmeasured
+from reconciler.act.guards import Post, Standing, refusals, unmeasured
 from reconciler.act.lock import DIRECTORY, InstanceLock, Taken, directory
 from reconciler.act.messages import Manner, Stood
 from reconciler.act.pool import Limits, WorkerPool
-from reconciler.act.reference import references
-from reconciler.act.standing import Post, measure
+from reconciler.act.preflight import measure, references
 from reconciler.model.evidence import Answer, ShimProcess
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import TASKS, Layout
@@ -247,7 +246,7 @@ import sys
 import anyio
 from reconciler.act.messages import Manner
 from reconciler.act.pool import WorkerPool
-from reconciler.act.standing import Post
+from reconciler.act.guards import Post
 from reconciler.model.layout import Layout
 
 async def main():

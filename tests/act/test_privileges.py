@@ -14,6 +14,7 @@ import pytest
 from reconciler.act.guards import Standing, refusals
 from reconciler.act.messages import Manner, Stood
 from reconciler.act.pool import WorkerPool
+from reconciler.act.preflight import lacking_capabilities
 from reconciler.kernel import confine
 from reconciler.model.evidence import Answer
 from reconciler.model.observations import Guard
@@ -176,6 +177,25 @@ def test_a_guard_names_the_one_that_is_missing(tmp_path: Path, missing: Privileg
         assert stood.lacking == ((missing.name,) if missing.needed else ())
         found = {one.guard for one in refusals(Standing(stood, made.layout.tasks, True))}
         assert (Guard.PRIVILEGES in found) == missing.needed
+
+
+@pytest.mark.fault("missing CAP_SYS_PTRACE")
+@pytest.mark.parametrize(
+    ("effective", "lacking"),
+    [
+        ("000001ffffffffff", ()),
+        ("0000000000000000", tuple(one.name for one in WORKER if one.needed)),
+        ("000001ffffdfffff", ("CAP_SYS_ADMIN",)),
+        ("garbage", None),
+    ],
+)
+def test_missing_capabilities_are_named(
+    tmp_path: Path, effective: str, lacking: tuple[str, ...] | None
+) -> None:
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "status").write_text(f"Name:\tx\nCapEff:\t{effective}\n")
+    assert lacking_capabilities(os.fsencode(tmp_path)) == lacking
+    assert lacking_capabilities(os.fsencode(tmp_path / "absent")) is None
 
 
 @private_mounts

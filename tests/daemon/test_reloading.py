@@ -9,9 +9,10 @@ import anyio
 import pytest
 from typing_extensions import override
 
+from reconciler.act.lock import InstanceLock
 from reconciler.act.messages import Manner
 from reconciler.act.pool import WorkerPool
-from reconciler.assembly import ActingLock, KillableEyes, Opened, Setup
+from reconciler.assembly import KillableEyes, Opened, Setup
 from reconciler.daemon import configuration as configurations
 from reconciler.daemon.configuration import Configuration, Reload
 from reconciler.daemon.notify import Notifier
@@ -58,7 +59,7 @@ class Reloads(Source):
         rig.loop = Loop(rig.engine, stages, relist=300.0)
         self.pool = WorkerPool(Manner(layout))
         self.eyes = TreeEyes(layout)
-        lock = ActingLock(b"/nowhere", acting=False)
+        lock = InstanceLock(b"/nowhere", acting=False)
         reached = Reached(
             session=Opened(Setup(), stages, self.pool, self.eyes, lock),
             loop=rig.loop,

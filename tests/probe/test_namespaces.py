@@ -99,22 +99,3 @@ def test_a_mount_that_is_not_shared_is_shared_with_nobody() -> None:
 
 def test_a_mount_table_that_is_gone_gives_no_answer(world: World) -> None:
     assert namespaces.shares_mount(TreeMount(1, "tmpfs", 5, None), world.dead()) is Answer.NONE
-
-
-@pytest.mark.fault("missing CAP_SYS_PTRACE")
-@pytest.mark.parametrize(
-    ("effective", "lacking"),
-    [
-        ("000001ffffffffff", ()),
-        ("0000000000000000", tuple(namespaces.NEEDED)),
-        ("000001ffffdfffff", ("CAP_SYS_ADMIN",)),
-        ("garbage", None),
-    ],
-)
-def test_missing_capabilities_are_named(
-    tmp_path: Path, effective: str, lacking: tuple[str, ...] | None
-) -> None:
-    (tmp_path / "self").mkdir()
-    (tmp_path / "self" / "status").write_text(f"Name:\tx\nCapEff:\t{effective}\n")
-    assert namespaces.lacking_capabilities(os.fsencode(tmp_path)) == lacking
-    assert namespaces.lacking_capabilities(os.fsencode(tmp_path / "absent")) is None

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.act import reference
-from reconciler.act.reference import metadata_lock
+from reconciler.act import worker
+from reconciler.act.worker import metadata_lock
 from reconciler.model.layout import Layout
 from reconciler.probe.locks import LockState
 
@@ -31,6 +31,6 @@ def test_a_containerd_that_comes_while_bundles_are_asked_holds_it(
             fcntl.flock(containerd, fcntl.LOCK_EX)
             return doubt
 
-        monkeypatch.setattr(reference, "doubt_about_root", come)
+        monkeypatch.setattr(worker, "doubt_about_root", come)
         assert metadata_lock(layout).state is LockState.FREE
         assert metadata_lock(layout, owner=True).state is LockState.HELD
