@@ -16,7 +16,8 @@ from reconciler.daemon.notify import Notifier
 from reconciler.daemon.readiness import Readiness
 from reconciler.daemon.telling import Teller
 from reconciler.decide.decisions import Phase
-from reconciler.loop import SLICE, Loop
+from reconciler.loop import Loop
+from reconciler.loop.looks import SLICE
 from reconciler.model.observations import Doubt, DoubtKind, GuardsChecked
 from reconciler.settings.load import Loaded
 from reconciler.settings.problems import SettingsError

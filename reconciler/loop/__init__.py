@@ -4,10 +4,9 @@ Data flows one way. Sources emit observations into the inbox; the engine answers
 decisions; requests among them are carried out here, and what comes of that is one more
 observation. Listeners hear both sides. Nothing is decided here.
 
-Close looks are made in slices, so that the loop turns at least every :data:`SLICE` seconds;
-everything that may take longer (cleanups, sweeps, containerd) runs in tasks of its own. Beside it
-stand those who have others look for it: :mod:`.piles` where there is much to look at,
-:mod:`.remote` where looking may hang, :mod:`.nodesource` at the node as a whole.
+Observations are taken in and close looks are made in slices, so that the loop turns at least every
+:data:`.looks.SLICE` seconds; everything that may take longer (cleanups, sweeps, containerd) runs in
+tasks of its own. :mod:`.looks` has the looks at bundles, :mod:`.nodesource` those at the node.
 """
 
 from collections import deque
@@ -33,25 +32,14 @@ from reconciler.decide.decisions import (
 )
 from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies
+from reconciler.loop.looks import SLICE, Looks
 from reconciler.loop.nodesource import NodeSource
-from reconciler.loop.piles import Helpers
-from reconciler.loop.remote import RemoteLooks
-from reconciler.model.evidence import (
-    Containerd,
-    InitState,
-    Look,
-    Node,
-    PartialLook,
-    ShimState,
-    Sweep,
-)
+from reconciler.model.evidence import Containerd, Node, Sweep
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
     Doubt,
     DoubtKind,
     GuardsChecked,
-    HintKind,
-    Looked,
     NodeLooked,
     Observation,
     Refusal,
@@ -68,9 +56,6 @@ if TYPE_CHECKING:
 
 AGAIN: Final = 5.0
 """Seconds until the guards are checked again where no worker could say where we stand."""
-
-SLICE: Final = 0.02
-"""Longest time spent on close looks before the loop turns, in seconds."""
 
 
 class Loop:
@@ -90,11 +75,7 @@ class Loop:
         self._relist_at = float("inf")
         self._guards_at = float("inf")
         self._inbox: deque[tuple[Stamp, Observation]] = deque()
-        self._looks: dict[BundleKey, HintKind] = {}
-        self._helpers = Helpers(stages.eyes.others, self._looks, self._hear_of_look)
-        self._remote = RemoteLooks(
-            stages.far, stages.clock, self._errand, self._hear_of_far_look, self._want_look
-        )
+        self._looks = Looks(stages, self._errand, self.emit, self._take_now)
         self._listings: dict[str | None, DoubtKind] = {}
         self._errands = 0
         self._bell = anyio.Event()
@@ -109,8 +90,6 @@ class Loop:
         )
         self._untaken: NodeLooked | None = None
         self._refused: tuple[Refusal, ...] = ()
-        self._known_shims: dict[BundleKey, int] = {}
-        self._swept_shims: dict[BundleKey, int] = {}
         self._stopped = False
         self._turned = anyio.Event()
 
@@ -187,9 +166,7 @@ class Loop:
             self._errand(self._check_guards)
         while self._listings:
             self._list(*self._listings.popitem())
-        for _ in range(self._helpers.missing):
-            self._errand(self._helpers.help)
-        self._look_for_a_slice()
+        self._looks.make_some()
         deadline = self.engine.deadline
         stamp = self._now()
         if deadline is not None and deadline <= stamp.mono:
@@ -204,7 +181,7 @@ class Loop:
         await self._stages.clock.wait(bell, None if until == float("inf") else until)
 
     def _is_idle(self) -> bool:
-        return not (self._inbox or self._looks or self._listings or self._stopped)
+        return self._looks.is_done and not (self._inbox or self._listings or self._stopped)
 
     def _empty_inbox_for_a_slice(self) -> None:
         end = self._stages.clock.monotonic() + SLICE
@@ -219,6 +196,9 @@ class Loop:
         self._listeners.observed(stamp, observation)
         self._carry_out(stamp, self.engine.observe(stamp, observation))
 
+    def _take_now(self, observation: Observation) -> None:
+        self._take(self._now(), observation)
+
     def _hear_the_last(self) -> None:
         """Let everybody hear what came in before the end; nothing of it is carried out any more.
 
@@ -230,57 +210,6 @@ class Loop:
             for decision in self.engine.observe(stamp, observation):
                 self._listeners.decided(stamp, decision)
 
-    def _look_for_a_slice(self) -> None:
-        if not self._looks:
-            return
-        stages = self._stages
-        with stages.eyes.moment():
-            end = stages.clock.monotonic() + SLICE
-            while self._looks:
-                key = next(iter(self._looks))
-                del self._looks[key]
-                self._helpers.overtake(key)
-                look = self._remote.whole(key, stages.eyes.look(key))
-                if not isinstance(look, PartialLook):
-                    self._take(self._now(), self._looked(key, look))
-                if stages.clock.monotonic() >= end:
-                    break
-        if not self._looks and self._helpers.resting:
-            # The emptied one is as large as the listing was.
-            self._looks = self._helpers.waiting = {}
-
-    def _hear_of_look(self, key: BundleKey, look: Look | PartialLook | None) -> None:
-        look = self._remote.whole(key, look)
-        if not isinstance(look, PartialLook):
-            self.emit(self._looked(key, look))
-
-    def _hear_of_far_look(self, key: BundleKey, look: Look | None) -> None:
-        self.emit(self._looked(key, look))
-
-    def _want_look(self, key: BundleKey, why: HintKind = HintKind.CHANGED) -> None:
-        self._looks.setdefault(key, why)
-
-    def _looked(self, key: BundleKey, look: Look | None) -> Looked:
-        if look is not None:
-            self._expect_exits(key, look)
-        return Looked(key, look)
-
-    def _expect_exits(self, key: BundleKey, look: Look) -> None:
-        """Watch the processes of a bundle.
-
-        Only a living init leads a look to its shim. Once init has ended the shim is the one last
-        known, or the one a sweep has shown: its death must not wait for the next listing.
-        """
-        shim = look.shim.pid
-        if shim is None and look.shim.state is ShimState.ALIVE:
-            group = BundleKey(key.namespace, look.shim.group or key.id)
-            swept = self._swept_shims
-            shim = self._known_shims.get(key) or swept.get(key) or swept.get(group)
-        if shim is not None:
-            self._known_shims[key] = shim
-        lives = look.init.state is InitState.ALIVE
-        self._stages.exits.expect(key, init=look.init.pid if lives else None, shim=shim)
-
     def _list(self, namespace: str | None, why: DoubtKind) -> None:
         stages = self._stages
         if namespace is None and why in (DoubtKind.START, DoubtKind.TIMER):
@@ -291,7 +220,7 @@ class Loop:
             stages.watcher.follow([self.engine.kept(seen.key) for seen in listed.bundles])
             # The backend may have changed on this occasion, and with it what it needs.
             self._relist_at = self._next_relist(stages.clock.monotonic())
-        self._take(self._now(), listed)
+        self._take_now(listed)
 
     # ------------------------------------------------------------------ requests
 
@@ -300,7 +229,7 @@ class Loop:
             self._listeners.decided(stamp, decision)
             match decision:
                 case LookAt():
-                    self._want_look(decision.key, decision.why)
+                    self._looks.want(decision.key, decision.why)
                 case Relist():
                     self._listings[decision.namespace] = decision.why
                 case AskNode():
@@ -309,9 +238,7 @@ class Loop:
                 case Clean() | FinishRemoval():
                     self._errand(partial(self._send, decision))
                 case Vanished():
-                    self._remote.forget(decision.key)
-                    self._known_shims.pop(decision.key, None)
-                    self._stages.exits.forget(decision.key)
+                    self._looks.forget(decision.key)
                 case Judged() | Died() | OverBudget() | Braked():
                     pass
                 case _:
@@ -319,16 +246,9 @@ class Loop:
 
     def _hear_of_node(self, since: float, sweep: Sweep, containerd: Containerd) -> None:
         self._stages.exits.expect_containerd(containerd.pid)
-        self._note_shims(sweep)
+        self._looks.note_shims(sweep)
         self._untaken = heard = NodeLooked(since, sweep, containerd)
         self.emit(heard)
-
-    def _note_shims(self, sweep: Sweep) -> None:
-        """Look once at every bundle whose shim is seen for the first time, to watch its end."""
-        before, now = self._swept_shims, {shim.key: shim.pid for shim in sweep.shims}
-        self._swept_shims = now
-        for key in now.keys() - before.keys() - self._known_shims.keys():
-            self._want_look(key)
 
     async def _check_guards(self) -> None:
         async with self._checking:  # or an older answer could replace a newer one
@@ -347,7 +267,7 @@ class Loop:
     async def _send(self, request: Clean | FinishRemoval) -> None:
         """Send hands, if they are still wanted at the moment at which a worker is free."""
         stages, key, identity = self._stages, request.key, request.identity
-        blocked = await self._remote.refusal(key, identity)
+        blocked = await self._looks.refusal(key, identity)
         if blocked is not None:
             self.emit(blocked)
             return

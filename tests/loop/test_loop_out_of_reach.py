@@ -169,7 +169,7 @@ async def test_what_was_gone_when_others_looked_is_gone(far: Far) -> None:
     far.loop.emit(Hint(STUCK))
     await far.run_for(1.0)
     assert far.engine.view(STUCK, far.clock.now) is None
-    assert not far.loop._remote._places, "nothing is kept of what is gone"
+    assert not far.loop._looks._remote._places, "nothing is kept of what is gone"
 
 
 async def test_nothing_is_cleaned_that_needs_a_place_which_has_come_to_hang(far: Far) -> None:

@@ -1,0 +1,121 @@
+"""Looks: which bundles are to be looked at, made in slices or handed to others.
+
+Keys come in, a Looked comes out for each. Our own eyes look in between the loop's turns; where a
+pile waits others take handfuls of it (:mod:`.piles`), and what ours leave out because it may hang
+is looked at by those who can be killed (:mod:`.remote`). Each look says which processes of a bundle
+there are, so whose end is watched is settled here, too.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from reconciler.loop.piles import Helpers
+from reconciler.loop.remote import RemoteLooks, Start
+from reconciler.model.evidence import InitState, Look, PartialLook, ShimState, Sweep
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.observations import HintKind, Looked
+from reconciler.model.outcome import Outcome
+from reconciler.ports import Emit, Stages
+
+SLICE: Final = 0.02
+"""Longest time spent on close looks before the loop turns, in seconds."""
+
+
+class Looks:
+    """The looks of one loop.
+
+    Args:
+        stages: Who looks, and who watches processes.
+        start: Runs something beside the loop.
+        emit: Takes a look that others made.
+        take: Takes a look of ours, at once.
+    """
+
+    def __init__(
+        self, stages: Stages, start: Start, emit: Emit, take: Callable[[Looked], None]
+    ) -> None:
+        self._eyes, self._exits, self._clock = stages.eyes, stages.exits, stages.clock
+        self._start = start
+        self._emit = emit
+        self._take = take
+        self._waiting: dict[BundleKey, HintKind] = {}
+        self._helpers = Helpers(stages.eyes.others, self._waiting, self._hear)
+        self._remote = RemoteLooks(stages.far, stages.clock, start, self._hear_of_far, self.want)
+        self._known_shims: dict[BundleKey, int] = {}
+        self._swept_shims: dict[BundleKey, int] = {}
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nobody waits to be looked at."""
+        return not self._waiting
+
+    def want(self, key: BundleKey, why: HintKind = HintKind.CHANGED) -> None:
+        """Have a bundle looked at."""
+        self._waiting.setdefault(key, why)
+
+    def make_some(self) -> None:
+        """Make looks for a slice of time, and have others make theirs where there is a pile."""
+        for _ in range(self._helpers.missing):
+            self._start(self._helpers.help)
+        if not self._waiting:
+            return
+        with self._eyes.moment():
+            end = self._clock.monotonic() + SLICE
+            while self._waiting:
+                key = next(iter(self._waiting))
+                del self._waiting[key]
+                self._helpers.overtake(key)
+                look = self._remote.whole(key, self._eyes.look(key))
+                if not isinstance(look, PartialLook):
+                    self._take(self._looked(key, look))
+                if self._clock.monotonic() >= end:
+                    break
+        if not self._waiting and self._helpers.resting:
+            # The emptied one is as large as the listing was.
+            self._waiting = self._helpers.waiting = {}
+
+    async def refusal(self, key: BundleKey, identity: Identity) -> Outcome | None:
+        """Say what keeps a bundle from being worked on: that a place it needs does not answer."""
+        return await self._remote.refusal(key, identity)
+
+    def forget(self, key: BundleKey) -> None:
+        """Drop what is known of a bundle that is gone."""
+        self._remote.forget(key)
+        self._known_shims.pop(key, None)
+        self._exits.forget(key)
+
+    def note_shims(self, sweep: Sweep) -> None:
+        """Look once at every bundle whose shim is seen for the first time, to watch its end."""
+        before, now = self._swept_shims, {shim.key: shim.pid for shim in sweep.shims}
+        self._swept_shims = now
+        for key in now.keys() - before.keys() - self._known_shims.keys():
+            self.want(key)
+
+    def _hear(self, key: BundleKey, look: Look | PartialLook | None) -> None:
+        look = self._remote.whole(key, look)
+        if not isinstance(look, PartialLook):
+            self._hear_of_far(key, look)
+
+    def _hear_of_far(self, key: BundleKey, look: Look | None) -> None:
+        self._emit(self._looked(key, look))
+
+    def _looked(self, key: BundleKey, look: Look | None) -> Looked:
+        if look is not None:
+            self._expect_exits(key, look)
+        return Looked(key, look)
+
+    def _expect_exits(self, key: BundleKey, look: Look) -> None:
+        """Watch the processes of a bundle.
+
+        Only a living init leads a look to its shim. Once init has ended the shim is the one last
+        known, or the one a sweep has shown: its death must not wait for the next listing.
+        """
+        shim = look.shim.pid
+        if shim is None and look.shim.state is ShimState.ALIVE:
+            group = BundleKey(key.namespace, look.shim.group or key.id)
+            swept = self._swept_shims
+            shim = self._known_shims.get(key) or swept.get(key) or swept.get(group)
+        if shim is not None:
+            self._known_shims[key] = shim
+        lives = look.init.state is InitState.ALIVE
+        self._exits.expect(key, init=look.init.pid if lives else None, shim=shim)
