@@ -8,6 +8,7 @@ Data flows one way: watch -> model -> decide -> act, and an outcome is one more 
     ports.py              every side effect on one page  kernel/     the only ctypes
     stages.py, supervision.py   what is beside the engine may fail, and all else goes on
     journal/, telemetry/  listeners: memory of a run, logs and metrics
+    present/              the one place where values become text: words, rows, JSON, HTML
     cli/, daemon.py       what operators see             settings/   what they may say
 """
 

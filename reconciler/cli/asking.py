@@ -14,7 +14,7 @@ import msgspec
 from typing_extensions import override
 
 from reconciler.errors import NoDaemonError, ReconcilerError
-from reconciler.telemetry.status import Status
+from reconciler.present.status import Status
 
 _SECONDS: Final = 5.0
 _RELOAD_SECONDS: Final = 60.0

@@ -107,8 +107,8 @@ class _Drawing(Source):
 
 
 def _log(output: Output, verbose: int) -> "LogListener":
+    from reconciler.present.records import Level
     from reconciler.telemetry.logs import LogListener, make_logger, stderr_sink
-    from reconciler.telemetry.records import Level
 
     level = Level.WARNING if output.quiet else Level.DEBUG if verbose else Level.INFO
     people = output.messages_on_terminal

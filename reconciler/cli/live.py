@@ -15,22 +15,23 @@ from rich.live import Live
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from reconciler.cli import styles
+from reconciler.cli.console import fitted
 from reconciler.cli.display import Heading
 from reconciler.cli.picture import STUCK, Picture, Told
 from reconciler.decide.decisions import Judged, Phase, Verdict
-from reconciler.model.evidence import ContainerdState
 from reconciler.model.ids import printable
 from reconciler.model.outcome import Result
-from reconciler.telemetry import words
-from reconciler.telemetry.logs import iso
-from reconciler.telemetry.records import Level, Record
+from reconciler.present import status_text, words
+from reconciler.present.records import Level, summary
+from reconciler.present.status import Status
 
 INTERVAL: Final = 0.25
 """Least seconds between two drawings."""
 
 _ROWS: Final = 12
-_SHOWN: Final = ("cause", "budget", "reason", "detail", "state")
+_BUNDLES: Final = 20
+"""Rows of the status."""
+
 _LEVEL_STYLES: Final = {
     Level.DEBUG: "dim",
     Level.INFO: "",
@@ -51,6 +52,19 @@ def draw(picture: Picture, heading: Heading, backend: str, now: float) -> Render
     if picture.recent:
         parts += [Text(), Text("recent", "bold"), *(_recent(told) for told in picture.recent)]
     return Group(*parts, Text(), Text(heading.hint, "dim"))
+
+
+def draw_status(told: Status, trouble: str = "") -> RenderableType:
+    """Draw what a daemon says of itself; ``trouble``: why it is not up to date."""
+    first, counts, *wrong = status_text.lines(told)
+    parts: list[RenderableType] = [Text(printable(first), "bold"), Text(printable(counts))]
+    parts += [Text(printable(line), "bold red") for line in ([trouble] if trouble else []) + wrong]
+    for table in status_text.tables(told, most=_BUNDLES):
+        parts += [Text(), fitted(table)]
+    more = told.omitted + max(0, len(told.bundles) - _BUNDLES)
+    if more:
+        parts.append(Text(f"and {more:,} more need attention", "dim"))
+    return Group(*parts, Text(), Text("Ctrl-C ends", "dim"))
 
 
 class LiveView:
@@ -81,13 +95,7 @@ class LiveView:
 
 
 def _status(picture: Picture, heading: Heading, backend: str) -> Text:
-    containerd = picture.containerd
-    said = {
-        ContainerdState.UP: f"containerd {containerd.version or 'up'}",
-        ContainerdState.DOWN: "containerd is down",
-        ContainerdState.WAIVED: "without containerd",
-        ContainerdState.NONE: "containerd gives no answer",
-    }[containerd.state]
+    said = words.containerd(picture.containerd)
     mode = ("enforcing", "bold red") if heading.enforce else ("observing", "bold green")
     return Text.assemble(
         (printable(heading.title), "bold"),
@@ -103,13 +111,13 @@ def _counts(picture: Picture) -> Text:
     line = Text()
     for verdict in Verdict:
         count = picture.counts[verdict]
-        style = styles.VERDICT_STYLES[verdict.value] if count else "dim"
+        style = words.VERDICT_STYLES[verdict] if count else "dim"
         line.append(f"{count} {verdict.value}   ", style)
     stuck = Counter(outcome.result for outcome in picture.blocked.values())
     for result in Result:
         count = (stuck if result in STUCK else picture.tally)[result]
         if count:
-            line.append(f"{count} {result.value}   ", styles.RESULT_STYLES[result.value])
+            line.append(f"{count} {result.value}   ", words.RESULT_STYLES[result])
     return line
 
 
@@ -123,7 +131,7 @@ def _leftovers(picture: Picture, now: float) -> list[RenderableType]:
     for one in picture.urgent(_ROWS):
         table.add_row(
             Text(str(one.key), no_wrap=True),
-            Text(one.phase.value or "-", styles.PHASE_STYLES[one.phase.value]),
+            Text(one.phase.value or "-", words.PHASE_STYLES[one.phase]),
             _countdown(one, now),
             Text(printable(one.cause or one.judgement.reason), no_wrap=True),
         )
@@ -140,7 +148,7 @@ def _countdown(one: Judged, now: float) -> str:
 
 def _blocked(picture: Picture) -> Iterator[Text]:
     for outcome in list(picture.blocked.values())[:_ROWS]:
-        who = ", ".join(f"pid {held.pid} {held.name} ({held.how})" for held in outcome.holders)
+        who = words.holders(outcome.holders)
         by = f", held by {who}" if who else ""
         reason = outcome.detail or (outcome.reason.value if outcome.reason else "")
         yield Text(printable(f"blocked {outcome.key}: {reason}{by}"), "bold red")
@@ -148,24 +156,12 @@ def _blocked(picture: Picture) -> Iterator[Text]:
 
 def _recent(told: Told) -> Text:
     record = told.record
-    when = iso(told.stamp.wall)[11:-1]
+    when = words.iso(told.stamp.wall)[11:-1]
     who = "" if record.key is None else f" {record.key}"
     return Text.assemble(
         (when + " ", "dim"),
         (printable(f"{record.event}{who} "), _LEVEL_STYLES[record.level]),
-        printable(_what(record)),
+        printable(summary(record)),
         no_wrap=True,
         overflow="ellipsis",
     )
-
-
-def _what(record: Record) -> str:
-    fields = record.fields
-    if record.event == "verdict":
-        before = f"{fields['previous']} -> " if fields["previous"] not in (None, "leftover") else ""
-        after = [str(fields[name]) for name in ("verdict", "phase", "cause") if fields[name]]
-        return f"{before}{', '.join(after)}: {fields['reason']}"
-    shown = [str(fields[name]) for name in _SHOWN if fields.get(name)]
-    # A detail that begins with its reason needs none before it.
-    pairs = zip(shown, [*shown[1:], ""], strict=False)
-    return ", ".join(text for text, after in pairs if not after.startswith(text))

@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from reconciler.cli.table import Table
+    from reconciler.present.table import Table
 
 
 def printable_lines(text: str) -> str:
@@ -72,7 +72,7 @@ class Output:
 
     def json(self, text: str) -> None:
         """Write JSON; what cannot be printed is written as JSON has it, so nothing is lost."""
-        from reconciler.telemetry import words
+        from reconciler.present import words
 
         sys.stdout.write(words.printable_json(text))
 
@@ -80,9 +80,11 @@ class Output:
         """Write a table; as it is, for the terminal to fold, where the window is far too narrow."""
         terminal = self.messages_on_terminal if to_messages else self.on_terminal
         if terminal:
+            from reconciler.cli.console import fitted
+
             console = self.console(to_messages=to_messages)
             if table.fits(console.width):
-                console.print(table.rich())
+                console.print(fitted(table))
                 return
         (sys.stderr if to_messages else sys.stdout).write(table.plain())
 

@@ -18,9 +18,9 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.observations import GuardsChecked, NodeLooked, Observation, Refusal, Stamp
 from reconciler.model.outcome import Outcome, Result
 from reconciler.ports import Listener
-from reconciler.telemetry import records
-from reconciler.telemetry.records import Level, Record
-from reconciler.telemetry.repeats import Repeats
+from reconciler.present import decisions, observations
+from reconciler.present.records import Level, Record, Repeats
+from reconciler.present.words import URGENCY
 
 RECENT: Final = 8
 _SHOWN_ELSEWHERE: Final = frozenset({"step", "brake", "guards"})
@@ -77,7 +77,8 @@ class Picture(Listener):
                 self._ended(observation)
             case _:
                 pass
-        self._remember(stamp, list(records.observed(observation)))
+        for record in observations.records(observation):
+            self._remember(stamp, record)
 
     @override
     def decided(self, stamp: Stamp, decision: Decision) -> None:
@@ -94,7 +95,9 @@ class Picture(Listener):
                     self.brakes[brake] = detail
             case _:
                 pass
-        self._remember(stamp, list(records.decided(stamp, decision)))
+        record = decisions.record(stamp, decision)
+        if record is not None:
+            self._remember(stamp, record)
 
     @property
     def total(self) -> int:
@@ -103,13 +106,10 @@ class Picture(Listener):
 
     def urgent(self, most: int) -> Sequence[Judged]:
         """The leftovers to show first: what is worked on, then what is stuck, then by time."""
-        order = [Phase.CLEANING, Phase.BLOCKED, Phase.DUE, Phase.HELD, Phase.WAITING]
-        rank = {phase: place for place, phase in enumerate(order)}
-        last = len(order)
         return nsmallest(
             most,
             self.leftovers.values(),
-            key=lambda one: (rank.get(one.phase, last), one.due_at or 0.0, one.key),
+            key=lambda one: (URGENCY.get(one.phase, len(URGENCY)), one.due_at or 0.0, one.key),
         )
 
     def _judged(self, judged: Judged) -> None:
@@ -135,10 +135,9 @@ class Picture(Listener):
         else:
             self.blocked.pop(outcome.key, None)
 
-    def _remember(self, stamp: Stamp, told: Sequence[Record]) -> None:
-        for record in told:
-            self.changed = True
-            said = self._repeats.admit(stamp.mono, record)
-            quiet = said is None or said.level is Level.DEBUG
-            if not quiet and record.event not in _SHOWN_ELSEWHERE:
-                self.recent.append(Told(stamp, record))
+    def _remember(self, stamp: Stamp, record: Record) -> None:
+        self.changed = True
+        said = self._repeats.admit(stamp.mono, record)
+        quiet = said is None or said.level is Level.DEBUG
+        if not quiet and record.event not in _SHOWN_ELSEWHERE:
+            self.recent.append(Told(stamp, record))

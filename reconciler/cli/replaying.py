@@ -1,32 +1,44 @@
 """What `replay` does with a journal: play it once, and let everybody who asked watch.
 
 A journal flows in, turns flow past the watchers (likeness, fates, expectations, report), words or
-JSON flow out (:mod:`reconciler.cli.replay_words`).
+JSON flow out (:mod:`reconciler.present.comparison`).
 """
 
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import anyio
+import msgspec
 
 from reconciler.cli.output import Output
-from reconciler.cli.replay_words import Lists, changed, difference_text, fates_table
 from reconciler.clock import SystemClock
 from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies
-from reconciler.journal import expect, report
-from reconciler.journal.compare import Fate, Fates, Likeness, concerns, describe
+from reconciler.journal import expect
+from reconciler.journal.compare import Fates, Likeness, concerns
 from reconciler.journal.decode import Given
 from reconciler.journal.imagine import Imagination, enforcing, removes
 from reconciler.journal.reader import Item, Journal
 from reconciler.journal.replay import Difference, Repeater, Turn
-from reconciler.journal.told import is_conclusion, key_of, span, tell
 from reconciler.journal.values import policies_in
 from reconciler.model.evidence import Facts
 from reconciler.model.ids import BundleKey
-from reconciler.telemetry.words import plural
+from reconciler.present import report
+from reconciler.present.comparison import (
+    Differing,
+    Fate,
+    changed,
+    describe,
+    difference_text,
+    fates_table,
+)
+from reconciler.present.decisions import Told, is_conclusion, key_of, tell
+from reconciler.present.words import plural, span
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +66,40 @@ class Request:
     names: bool = False
 
 
+class Lists:
+    """The three long lists of the JSON answer, kept on disk until they are printed."""
+
+    def __init__(self) -> None:
+        self._json = msgspec.json.Encoder()
+        self._files = {name: self._begin() for name in ("recorded", "replayed", "differences")}
+        self._empty = dict.fromkeys(self._files, True)
+
+    def _begin(self) -> IO[bytes]:
+        return tempfile.TemporaryFile()
+
+    def add(self, name: str, one: Told | Differing) -> None:
+        """Append to a list."""
+        self._files[name].write(b"" if self._empty[name] else b",")
+        self._empty[name] = False
+        self._files[name].write(self._json.encode(one))
+
+    def write(self, observations: int, target: IO[bytes]) -> None:
+        """Print the whole object."""
+        target.write(b'{"observations":%d' % observations)
+        for name, file in self._files.items():
+            target.write(b',"%s":[' % name.encode())
+            file.seek(0)
+            shutil.copyfileobj(file, target)
+            target.write(b"]")
+        target.write(b"}\n")
+        target.flush()
+
+    def close(self) -> None:
+        """Forget it."""
+        for file in self._files.values():
+            file.close()
+
+
 class Replaying:
     """One replay of one journal."""
 
@@ -71,7 +117,7 @@ class Replaying:
         self._likeness = Likeness(request.only, in_order=not redacted)
         self._fates = Fates(request.only)
         self._expected = expect.Watch(request.expectations)
-        self._lanes = None if request.report is None else report.Lanes(journal.header)
+        self._lanes = None if request.report is None else report.Lanes(self._begin)
         self._lists = Lists() if request.as_json else None
         self._facts: Facts | None = None
         self._observations = 0
@@ -143,13 +189,13 @@ class Replaying:
             if self._likeness.first is found:
                 self._facts = facts
             if self._lists is not None:
-                self._lists.add("differences", describe(found, at, facts))
+                self._lists.add("differences", self._described(found, facts))
         if turn.recorded or turn.replayed:
             self._fates.take(at, turn)
             self._list(at, turn)
         self._expected.follow(at, turn)
         if self._lanes is not None:
-            self._lanes.take(at, turn)
+            self._lanes.take(at, turn.observation, turn.replayed)
 
     def _list(self, at: float, turn: Turn) -> None:
         if self._lists is None:
@@ -167,6 +213,10 @@ class Replaying:
         return None if view is None else view.facts
 
     # ------------------------------------------------------------------ telling
+
+    def _described(self, found: Difference, facts: Facts | None) -> Differing:
+        at = found.turn.stamp.mono - self._begin
+        return describe(found.recorded, found.replayed, at, self._begin, facts)
 
     def _warn_before(self) -> None:
         header, policies = self._journal.header, self._request.policies
@@ -225,7 +275,7 @@ class Replaying:
             compared = plural(likeness.compared, "step")
             self._output.data(f"{played}: {compared} compared, all decided alike\n")
             return
-        told = describe(found, found.turn.stamp.mono - self._begin, self._facts)
+        told = self._described(found, self._facts)
         self._output.data(f"first difference {difference_text(told)}")
         self._output.say(f"{played}: {plural(likeness.count, 'step')} decided otherwise")
 
@@ -239,6 +289,12 @@ class Replaying:
                 self._output.data(f"{span(at):>12}  {who}  {told.action}  {told.reason}\n")
 
     def _write_report(self) -> None:
-        if self._lanes is not None and self._request.report is not None:
-            source = self._journal.parts[-1]
-            self._output.say(report.write(self._lanes, source, self._request.report))
+        target = self._request.report
+        if self._lanes is None or target is None:
+            return
+        header, title = self._journal.header, self._journal.parts[-1].name
+        page = self._lanes.page(title, header.host, header.program, header.wall)
+        html = report.render(page)
+        target.write_bytes(html)
+        shown = f"{len(page.lanes):,} bundles over {span(page.end / 1000)}"
+        self._output.say(f"{target}: {shown}, {len(html) // 1000:,} kB")

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from reconciler.present.status import ConfigStatus
 from reconciler.settings.load import Loaded
 from reconciler.settings.show import changed
-from reconciler.telemetry.status import ConfigStatus
 
 FIXED: Final = ("containerd.", "watch.backend:", "journal.", "http.", "log.")
 """Keys that take effect only at a start: they say what is opened, not what is decided."""

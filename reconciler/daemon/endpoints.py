@@ -14,12 +14,12 @@ from typing import Final
 import anyio
 
 from reconciler.model.ids import printable
+from reconciler.present import page
+from reconciler.present.status import Status
+from reconciler.present.words import to_json
 from reconciler.supervision import Supervisor
-from reconciler.telemetry import page
 from reconciler.telemetry.http import FAILED, Request, Response, Route
 from reconciler.telemetry.metrics import CONTENT_TYPE, Metrics
-from reconciler.telemetry.status import Status
-from reconciler.telemetry.words import to_json
 
 LIVE_WITHIN: Final = 2.0
 """Seconds within which a living loop turns, however busy it is."""

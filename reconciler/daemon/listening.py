@@ -21,10 +21,10 @@ import anyio
 from anyio.abc import SocketListener
 
 from reconciler.errors import ReconcilerError, RefusedError
+from reconciler.present.status import EndpointStatus
 from reconciler.settings.schema import Http
 from reconciler.supervision import Backoff, Supervisor
 from reconciler.telemetry.http import Server
-from reconciler.telemetry.status import EndpointStatus
 
 _BACKLOG: Final = 1024
 """More than a flood has at once: whoever finds the queue full tries again after a second only."""

@@ -35,13 +35,13 @@ from reconciler.decide.engine import Engine
 from reconciler.errors import NoWorkerError, RefusedError
 from reconciler.loop import Loop
 from reconciler.model.observations import Stamp
+from reconciler.present.status import About, Attempts, JournalStatus, Status, gather
 from reconciler.settings.load import Loaded
 from reconciler.supervision import Supervisor
 from reconciler.telemetry.http import PAUSE, Server, Spare
 from reconciler.telemetry.lean import FilteringBoundLogger
 from reconciler.telemetry.logs import LogListener
 from reconciler.telemetry.metrics import Metrics
-from reconciler.telemetry.status import About, Attempts, JournalStatus, Status, gather
 
 if TYPE_CHECKING:
     from reconciler.journal.recorder import FileRecorder

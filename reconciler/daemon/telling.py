@@ -1,8 +1,8 @@
 """Telling: the daemon's own lines in the log, beside those about bundles."""
 
 from reconciler.ports import Clock
+from reconciler.present.words import iso
 from reconciler.telemetry.lean import FilteringBoundLogger
-from reconciler.telemetry.logs import iso
 
 
 class Teller:

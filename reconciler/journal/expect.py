@@ -29,8 +29,8 @@ import msgspec
 from reconciler.decide.decisions import Clean, Judged, Phase, Vanished, Verdict
 from reconciler.errors import ReconcilerError, UsageError
 from reconciler.journal.replay import Turn
-from reconciler.journal.told import span
 from reconciler.model.ids import BundleKey
+from reconciler.present.words import span
 from reconciler.settings.units import parse_duration
 
 _NEVER: Final = "never"

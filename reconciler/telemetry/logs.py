@@ -5,17 +5,16 @@ Observations and decisions flow in, lines flow out through a sink that never wai
 same news are withheld for a while and counted.
 """
 
-from collections.abc import Iterable
-from datetime import UTC, datetime
-
 from typing_extensions import override
 
 from reconciler.decide.decisions import Decision
 from reconciler.model.ids import printable
 from reconciler.model.observations import Doubt, DoubtKind, Observation, Stamp
 from reconciler.ports import Listener, Watcher
+from reconciler.present import decisions, observations
+from reconciler.present.records import Field, Level, Record, Repeats
+from reconciler.present.words import iso, printable_json, to_json
 from reconciler.supervision import Fault
-from reconciler.telemetry import records
 from reconciler.telemetry.lean import (
     EventDict,
     FilteringBoundLogger,
@@ -23,10 +22,7 @@ from reconciler.telemetry.lean import (
     WrappedLogger,
     structlog,
 )
-from reconciler.telemetry.records import Record
-from reconciler.telemetry.repeats import Repeats
 from reconciler.telemetry.sink import DescriptorSink, Sink
-from reconciler.telemetry.words import printable_json, to_json
 
 STDERR = 2
 
@@ -46,35 +42,39 @@ class LogListener(Listener):
     @override
     def observed(self, stamp: Stamp, observation: Observation) -> None:
         """Log what was learnt."""
-        self.tell(stamp, records.observed(observation))
+        for record in observations.records(observation):
+            self.tell(stamp, record)
         is_other = isinstance(observation, Doubt) and observation.kind is DoubtKind.BACKEND
         if is_other and self.watcher is not None:
-            self.tell(stamp, (records.watching(self.watcher.backend, self.watcher.reason),))
+            self.tell(stamp, observations.watching(self.watcher.backend, self.watcher.reason))
 
     @override
     def decided(self, stamp: Stamp, decision: Decision) -> None:
         """Log what was concluded."""
-        self.tell(stamp, records.decided(stamp, decision))
+        record = decisions.record(stamp, decision)
+        if record is not None:
+            self.tell(stamp, record)
 
     def failed(self, stamp: Stamp, fault: Fault) -> None:
         """Log that a part of ours has failed."""
-        self.tell(stamp, (records.internal_error(fault),))
+        frames = list(fault.frames)
+        fields: dict[str, Field] = {"where": fault.where, "problem": fault.what, "frames": frames}
+        self.tell(stamp, Record("internal error", Level.ERROR, fields))
 
-    def tell(self, stamp: Stamp, told: Iterable[Record]) -> None:
-        """Log records, repeats of the same news withheld."""
-        for record in told:
-            said = self._repeats.admit(stamp.mono, record)
-            if said is None:
-                continue
-            extra = {"repeated": said.repeated} if said.repeated else {}
-            self._logger.log(
-                said.level.number,
-                record.event,
-                **record.fields,
-                **extra,
-                timestamp=iso(stamp.wall),
-                mono=round(stamp.mono, 6),
-            )
+    def tell(self, stamp: Stamp, record: Record) -> None:
+        """Log a record, or withhold it as a repeat of the same news."""
+        said = self._repeats.admit(stamp.mono, record)
+        if said is None:
+            return
+        extra = {"repeated": said.repeated} if said.repeated else {}
+        self._logger.log(
+            said.level.number,
+            record.event,
+            **record.fields,
+            **extra,
+            timestamp=iso(stamp.wall),
+            mono=round(stamp.mono, 6),
+        )
 
 
 class _SinkLogger:
@@ -90,7 +90,7 @@ class _SinkLogger:
 
 
 def make_logger(
-    *, as_json: bool, colour: bool = False, level: int = records.Level.INFO.number, sink: Sink
+    *, as_json: bool, colour: bool = False, level: int = Level.INFO.number, sink: Sink
 ) -> FilteringBoundLogger:
     """Make a logger without touching structlog's global configuration.
 
@@ -118,12 +118,6 @@ def stderr_sink(descriptor: int = STDERR) -> DescriptorSink:
     return DescriptorSink(
         descriptor, lambda count: _encode({"event": "log lines dropped", "count": count})
     )
-
-
-def iso(wall: float) -> str:
-    """Write a time of day in UTC with milliseconds."""
-    when = datetime.fromtimestamp(wall, UTC)
-    return f"{when:%Y-%m-%dT%H:%M:%S}.{when.microsecond // 1000:03d}Z"
 
 
 def _encode(line: object, **_options: object) -> str:

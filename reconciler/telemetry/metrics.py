@@ -5,13 +5,25 @@ so they cannot drift. No id and no path ever becomes a label, and namespaces bey
 bound share one label value (:mod:`reconciler.telemetry.gauges`), so the series are bounded too.
 """
 
-from typing import Final
+from typing import Final, assert_never
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from reconciler import __version__
-from reconciler.decide.decisions import Decision, Died
+from reconciler.decide.decisions import (
+    AskNode,
+    Braked,
+    Clean,
+    Decision,
+    Died,
+    FinishRemoval,
+    Judged,
+    LookAt,
+    OverBudget,
+    Relist,
+    Vanished,
+)
 from reconciler.decide.engine import Engine
 from reconciler.model.evidence import ContainerdState
 from reconciler.model.observations import (
@@ -150,8 +162,15 @@ class Metrics:
     def decided(self, stamp: Stamp, decision: Decision) -> None:
         """Count a decision."""
         del stamp
-        if isinstance(decision, Died):
-            self._deaths.labels(self._meet(decision.key.namespace), decision.cause).inc()
+        match decision:
+            case Died(key=key, cause=cause):
+                self._deaths.labels(self._meet(key.namespace), cause).inc()
+            case Judged() | Vanished() | OverBudget() | Braked():
+                pass  # what is so now is counted at each scrape
+            case LookAt() | Relist() | AskNode() | Clean() | FinishRemoval():
+                pass  # what comes of a request is an observation
+            case _:
+                assert_never(decision)
 
     def reloaded(self, *, ok: bool) -> None:
         """Hear how a reload of the configuration ended."""

@@ -7,11 +7,12 @@ from pathlib import Path
 from reconciler.decide.decisions import Clean, Judged, Vanished, Verdict
 from reconciler.decide.policy import Policies
 from reconciler.journal import expect
-from reconciler.journal.compare import Differing, Likeness, describe
+from reconciler.journal.compare import Likeness
 from reconciler.journal.imagine import Imagination, enforcing
 from reconciler.journal.reader import Journal
 from reconciler.journal.replay import Repeater, Turn
-from reconciler.journal.told import Told, is_conclusion, tell
+from reconciler.present.comparison import Differing, describe
+from reconciler.present.decisions import Told, is_conclusion, tell
 
 
 @dataclass(slots=True)
@@ -88,7 +89,7 @@ def replay(
         watch.follow(at, turn)
         found = likeness.take(turn)
         if found is not None:
-            result.differences.append(describe(found, at, None))
+            result.differences.append(describe(found.recorded, found.replayed, at, begin, None))
     result.unmet = list(watch.failures())
     return result
 

@@ -14,7 +14,6 @@ from rich.console import Console
 from reconciler.cli.display import Heading
 from reconciler.cli.live import draw
 from reconciler.cli.picture import RECENT, STUCK, Picture
-from reconciler.cli.styles import RESULT_STYLES
 from reconciler.cli.watching import Plan, watch
 from reconciler.decide.decisions import Phase, Verdict
 from reconciler.decide.policy import Policies, Policy
@@ -23,6 +22,7 @@ from reconciler.loop import Loop
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Guard, Refusal
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
+from reconciler.present.words import RESULT_STYLES
 from tests.cli.conftest import FakeNode
 from tests.decide.world import dead, key, running
 
@@ -151,7 +151,7 @@ def test_the_picture_has_a_colour_for_every_result(result: Result) -> None:
     picture = Picture(tally=Counter({result: 3}))
     if result not in STUCK:
         assert f"3 {result.value}" in drawn(picture, 0.0)
-    assert RESULT_STYLES[result.value]
+    assert RESULT_STYLES[result]
 
 
 @pytest.mark.parametrize("width", [80, 60])

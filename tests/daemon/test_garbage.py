@@ -15,11 +15,11 @@ from reconciler.decide.engine import Engine
 from reconciler.decide.policy import Policies
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Stamp
+from reconciler.present.status import About, Attempts, ConfigStatus, Status, gather
 from reconciler.supervision import Supervisor
 from reconciler.telemetry import http
 from reconciler.telemetry.http import Server, Spare
 from reconciler.telemetry.metrics import Metrics
-from reconciler.telemetry.status import About, Attempts, ConfigStatus, Status, gather
 from tests.support.clock import VirtualClock
 from tests.support.handles import open_files
 

@@ -15,13 +15,10 @@ from pathlib import Path
 import pytest
 
 from reconciler.decide.decisions import Judged, Judgement, Phase, Vanished, Verdict
-from reconciler.decide.policy import Policies
-from reconciler.journal import report, wire
 from reconciler.journal.reader import Journal
-from reconciler.journal.replay import Repeater, Turn
-from reconciler.journal.values import policies_out
+from reconciler.journal.replay import Repeater
 from reconciler.model.ids import BundleKey
-from reconciler.model.observations import Stamp
+from reconciler.present import report
 from reconciler.testing.builder import JournalBuilder
 from tests.replay.stories import ENFORCE
 
@@ -80,10 +77,11 @@ def chromium(tmp_path: Path) -> Browser:
 
 def page_of(journal: Path, target: Path) -> Path:
     read = Journal(journal, pytest.fail)
-    lanes = report.Lanes(read.header)
+    lanes, header = report.Lanes(read.header.mono), read.header
     for turn in Repeater().play(read.items()):
-        lanes.take(turn.stamp.mono - read.header.mono, turn)
-    report.write(lanes, journal, target)
+        lanes.take(turn.stamp.mono - header.mono, turn.observation, turn.replayed)
+    page = lanes.page(journal.name, header.host, header.program, header.wall)
+    target.write_bytes(report.render(page))
     return target
 
 
@@ -200,20 +198,7 @@ def test_light_and_dark_are_both_drawn(small: Path, chromium: Browser) -> None:
 
 def many(directory: Path, bundles: int) -> Path:
     """A day of so many bundles, each crashing and going at some time."""
-    header = wire.Header(
-        journal=wire.MAGIC,
-        schema=wire.SCHEMA,
-        program="0",
-        host="node",
-        boot="",
-        mono=0.0,
-        wall=1_700_000_000.0,
-        run="",
-        part=0,
-        config="",
-        policies=policies_out(Policies()),
-    )
-    lanes = report.Lanes(header)
+    lanes = report.Lanes(0.0)
     day = 86400.0
     running = Judgement(Verdict.RUNNING, 3, "shim and init live")
     dead = Judgement(Verdict.LEFTOVER, 8, "shim dead, init dead")
@@ -228,9 +213,10 @@ def many(directory: Path, bundles: int) -> Path:
             turns.append((end + 600, Judged(key, dead, Phase.CLEANING, Verdict.LEFTOVER)))
             turns.append((end + 601, Vanished(key, Verdict.LEFTOVER, cleaned=True)))
     for at, decision in sorted(turns, key=lambda turn: turn[0]):
-        lanes.take(at, Turn(Stamp(at, at), None, (), (decision,)))
+        lanes.take(at, None, (decision,))
     target = directory / "many.html"
-    report.write(lanes, directory / "many.jsonl", target)
+    page = lanes.page("many.jsonl", "node", "0", 1_700_000_000.0)
+    target.write_bytes(report.render(page))
     return target
 
 

@@ -58,8 +58,8 @@ from reconciler.model.observations import (
     Stamp,
 )
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result, Step, StepResult
+from reconciler.present.records import WINDOW
 from reconciler.telemetry.logs import LogListener, make_logger, stderr_sink
-from reconciler.telemetry.repeats import WINDOW
 from reconciler.telemetry.sink import Sink
 from tests.support.fakes import FakeWatcher
 

@@ -26,7 +26,7 @@ BANNED = {
 def project(tmp_path: Path) -> Path:
     """An empty package, and no test yet, under the project's own settings."""
     (tmp_path / "pyproject.toml").write_bytes((TOP / "pyproject.toml").read_bytes())
-    for package in ("", "model", "decide", "watch", "act"):
+    for package in ("", "model", "decide", "present", "watch", "act"):
         write(tmp_path, f"reconciler/{package}/__init__.py".replace("//", "/"), '"""A part."""\n')
     write(tmp_path, "reconciler/ports.py", '"""A part."""\n')
     write(tmp_path, "tests/__init__.py", "")
@@ -120,7 +120,10 @@ def test_a_broken_house_rule_is_refused(project: Path, source: str, rule: str) -
         ("pure-core", "model/bad.py", "import os"),
         ("pure-core", "decide/bad.py", "import time"),
         ("pure-core", "ports.py", "import anyio"),
+        ("pure-present", "present/bad.py", "import time"),
+        ("pure-present", "present/bad.py", "from rich.table import Table"),
         ("core-without-kernel", "model/bad.py", "import reconciler.kernel"),
+        ("core-without-kernel", "present/bad.py", "import reconciler.ports"),
         ("core-without-kernel", "decide/bad.py", "from reconciler import clock"),
         ("one-home", "act/bad.py", "import ctypes"),
         ("one-home", "act/bad.py", "import inotify_simple"),

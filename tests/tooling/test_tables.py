@@ -7,11 +7,14 @@ be listed here; one that is incomplete on purpose is named with the reason.
 import ast
 import importlib
 import inspect
+import json
 import pkgutil
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
+from importlib import resources
 from types import ModuleType
 from typing import Final
 
@@ -20,12 +23,13 @@ import pytest
 import reconciler
 from reconciler.decide.decisions import Phase, Verdict
 from reconciler.model.outcome import Result
-from reconciler.telemetry.records import Level
+from reconciler.present.records import Level
 
 PARTIAL: Final = {
     ("cli.commands.clean", "Phase"): "only what is kept back although it is a leftover",
-    ("cli.render", "Result"): "a dry run has another word for one; the others are said as they are",
     ("decide.views", "Phase"): "only what will happen at some time",
+    ("present.page", "Phase"): "only what will happen at some time",
+    ("present.rows", "Result"): "a dry run has another word for one, and the others as they are",
 }
 """By module and enumeration: why the members that are missing are looked up by nobody."""
 
@@ -95,14 +99,14 @@ def test_every_table_keyed_by_an_enumeration_is_complete() -> None:
 
 def test_the_search_finds_what_is_missing() -> None:
     """The instance: the levels of the log, without the one of a workload that was ended."""
-    from reconciler.telemetry import records
+    from reconciler.present import observations
 
-    (levels,) = [one for one in tables(records) if one.kind is Result]
+    (levels,) = [one for one in tables(observations) if one.kind is Result]
     assert levels.keys == frozenset(Result)
     source = "{Result.CLEANED: 1, Result.BLOCKED: 2}"
     keys = ast.parse(source, mode="eval").body
     assert isinstance(keys, ast.Dict)
-    assert [member(records, key) for key in keys.keys] == [Result.CLEANED, Result.BLOCKED]
+    assert [member(observations, key) for key in keys.keys] == [Result.CLEANED, Result.BLOCKED]
 
 
 @pytest.mark.parametrize("level", Level)
@@ -111,8 +115,15 @@ def test_every_level_has_its_number(level: Level) -> None:
 
 
 def test_everything_that_is_listed_can_be_styled() -> None:
-    from reconciler.cli import styles
+    from reconciler.present import words
 
-    assert styles.VERDICT_STYLES.keys() == {one.value for one in Verdict}
-    assert styles.PHASE_STYLES.keys() == {one.value for one in Phase}
-    assert styles.RESULT_STYLES.keys() == {one.value for one in Result}
+    assert all(words.style(one.value) for one in (*Verdict, *Phase, *Result))
+
+
+def test_the_report_has_a_colour_and_a_rank_for_every_state() -> None:
+    from reconciler.present import report
+
+    template = resources.files("reconciler.present").joinpath("report.html").read_text()
+    assert all(template.count(f" --{state}: #") == 2 for state in report.STATES), "light and dark"
+    (ranked,) = re.findall(r"const WORST = (\[.*\]);", template)
+    assert sorted(json.loads(ranked)) == sorted(report.STATES)

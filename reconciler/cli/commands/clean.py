@@ -6,7 +6,6 @@ from typing import Final
 import click
 
 from reconciler.assembly import Setup
-from reconciler.cli import render
 from reconciler.cli.options import Command, Form, Globals, without_containerd
 from reconciler.cli.output import Output
 from reconciler.cli.preflight import (
@@ -24,7 +23,7 @@ from reconciler.decide.views import BundleView
 from reconciler.errors import ExitCode, NoContainerdError, RefusedError, UsageError
 from reconciler.model.evidence import ContainerdState
 from reconciler.model.outcome import BlockReason, Result
-from reconciler.telemetry import shapes, words
+from reconciler.present import rows, shapes, words
 
 UNATTENDED: Final = "containerd-cleanup"
 """The name under which units call it: that is the yes."""
@@ -179,7 +178,7 @@ def _agreed(told: shapes.Clean, output: Output) -> bool:
         UsageError: Nobody is there to answer.
     """
     count = told.summary.results[Result.SKIPPED.value]
-    output.table(render.plan(told.results), to_messages=True)
+    output.table(rows.plan(told.results), to_messages=True)
     if not output.can_ask:
         question = f"{words.plural(count, 'bundle')} would be removed, and nobody is there to agree"
         raise UsageError(question, f"say --yes, or call {UNATTENDED}; --dry-run only shows this")
@@ -209,14 +208,14 @@ def _report(done: shapes.Clean, form: Form, output: Output, found: Found) -> int
         case Form.JSON:
             output.json(shapes.encode(done))
         case Form.NAME:
-            output.data(render.names(done.results))
+            output.data(rows.names(done.results))
         case Form.TABLE | Form.WIDE:
             if done.results:
-                laid_out = render.plan if done.summary.dry_run else render.results
+                laid_out = rows.plan if done.summary.dry_run else rows.results
                 output.table(laid_out(done.results))
-    for line in render.failures(done):
+    for line in rows.failures(done):
         output.say(line)
     complain_of_silence(found, output)
     unsure = (found.containerd_missing or found.blind) and not done.results
-    output.say(render.clean_summary(done.summary, unsure=unsure))
+    output.say(rows.clean_summary(done.summary, unsure=unsure))
     return exit_code(done, found)

@@ -20,7 +20,6 @@ def config() -> None:
 @click.pass_obj
 def check(said: Globals) -> int:
     """Say everything that is wrong, a line each; exits with 78 if anything is."""
-    from reconciler.cli.problems import complain_of_all
     from reconciler.cli.setup import load_layers
     from reconciler.settings.problems import SettingsError
 
@@ -28,7 +27,8 @@ def check(said: Globals) -> int:
     try:
         loaded = load_layers(said)
     except SettingsError as error:
-        complain_of_all(error, output)
+        for problem in error.problems:
+            output.complain(str(problem))
         return ExitCode.CONFIG
     for hint in loaded.hints:
         output.complain(hint)

@@ -21,7 +21,6 @@ def daemon(said: Globals) -> int:
     import anyio
 
     from reconciler.cli.preflight import check_state
-    from reconciler.cli.problems import complain_of_all
     from reconciler.cli.setup import load_layers
     from reconciler.cli.values import name
     from reconciler.daemon.files import ConfigFiles
@@ -33,7 +32,8 @@ def daemon(said: Globals) -> int:
     try:
         loaded = load_layers(said)
     except SettingsError as error:
-        complain_of_all(error, output)
+        for problem in error.problems:
+            output.complain(str(problem))
         return ExitCode.CONFIG
     check_state(loaded.layout, may_be_missing=True)
     start = Start(
@@ -50,9 +50,9 @@ def daemon(said: Globals) -> int:
 
 def _logger(log: "Log", said: Globals, output: Output) -> "FilteringBoundLogger":
     """Make the log; what is said on the command line wins over the configured level."""
+    from reconciler.present.records import Level
     from reconciler.settings.schema import LogFormat
     from reconciler.telemetry.logs import make_logger, stderr_sink
-    from reconciler.telemetry.records import Level
 
     people = output.messages_on_terminal
     if log.format is not LogFormat.AUTO:

@@ -5,7 +5,6 @@ import click
 from reconciler.assembly import Setup
 from reconciler.cli.options import Command, Globals
 from reconciler.cli.output import Output
-from reconciler.cli.table import Cell, Column, Table
 from reconciler.cli.values import duration
 from reconciler.clock import SystemClock
 from reconciler.decide.policy import Policies, Policy
@@ -15,8 +14,9 @@ from reconciler.demo.story import Witness, tell
 from reconciler.errors import ExitCode, UsageError
 from reconciler.loop import Loop
 from reconciler.model.ids import escape
+from reconciler.present import words
+from reconciler.present.table import Cell, Column, Table
 from reconciler.settings.units import parse_duration
-from reconciler.telemetry import words
 
 _GRACE = 2.0
 _LEAST = 2.0

@@ -5,7 +5,6 @@ from difflib import get_close_matches
 
 import click
 
-from reconciler.cli import grounds
 from reconciler.cli.options import Command, Form, Globals, without_containerd
 from reconciler.cli.output import Output
 from reconciler.cli.preflight import check_listing, check_state
@@ -18,7 +17,8 @@ from reconciler.errors import ExitCode, ReconcilerError
 from reconciler.model.evidence import NO_LABELS, hints
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.observations import Listed
-from reconciler.telemetry import shapes
+from reconciler.present import explain as explanation
+from reconciler.present import shapes
 
 
 @click.command(cls=Command, name="explain")
@@ -44,7 +44,7 @@ def explain(said: Globals, *, bundle: str, without_containerd: bool) -> int:
     view = next((view for view in found.views if view.key == key), None)
     if view is None:
         raise ReconcilerError(f"{key} went away while it was looked at")
-    told = grounds.grounds(
+    told = explanation.explain(
         view,
         setup.layout,
         setup.policies.named(view.policy),
@@ -89,7 +89,7 @@ def _near(asked: BundleKey, keys: Sequence[BundleKey]) -> BundleKey | None:
     return next((key for key in keys if key.id == asked.id), None)
 
 
-def _show(told: grounds.Grounds, form: Form, output: Output) -> None:
+def _show(told: explanation.Explanation, form: Form, output: Output) -> None:
     one = told.bundle
     match form:
         case Form.JSON:
@@ -101,6 +101,6 @@ def _show(told: grounds.Grounds, form: Form, output: Output) -> None:
                 f"{one.namespace}/{one.id}: {one.verdict}, by rule {one.rule}: {one.reason}\n"
             )
             output.data(f"next: {told.next}\n\n")
-            output.table(grounds.evidence_table(told))
+            output.table(explanation.evidence_table(told))
             output.data("\n")
-            output.table(grounds.rules_table(told))
+            output.table(explanation.rules_table(told))

@@ -5,7 +5,6 @@ import sys
 import click
 
 from reconciler.assembly import Setup
-from reconciler.cli import render
 from reconciler.cli.options import Command, Form, Globals, without_containerd
 from reconciler.cli.output import Output
 from reconciler.cli.preflight import (
@@ -19,7 +18,7 @@ from reconciler.cli.work import Found
 from reconciler.errors import ExitCode, UsageError
 from reconciler.model.debris import Debris, DebrisKind
 from reconciler.model.ids import escape
-from reconciler.telemetry import shapes
+from reconciler.present import rows, shapes
 
 
 @click.command(cls=Command, name="scan")
@@ -68,14 +67,14 @@ def show(told: shapes.Scan, form: Form, output: Output) -> None:
         case Form.JSON:
             output.json(shapes.encode(told))
         case Form.NAME:
-            output.data(render.names(told.bundles))
+            output.data(rows.names(told.bundles))
         case Form.TABLE | Form.WIDE:
             if told.bundles:
-                output.table(render.bundles(told.bundles, wide=form is Form.WIDE))
+                output.table(rows.bundles(told.bundles, wide=form is Form.WIDE))
             if told.debris:
                 output.data("\n" if told.bundles else "")
-                output.table(render.debris(told.debris))
-    output.say(render.scan_summary(told))
+                output.table(rows.debris(told.debris))
+    output.say(rows.scan_summary(told))
 
 
 def _debris(found: Found, setup: Setup) -> list[Debris]:

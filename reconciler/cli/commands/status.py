@@ -63,7 +63,7 @@ def _reload(daemon: "Daemon", output: Output) -> int:
 
 
 def _show(daemon: "Daemon", form: Form, output: Output) -> int:
-    from reconciler.cli import render, status_words
+    from reconciler.present import rows, status_text
 
     told, raw = daemon.status()
     match form:
@@ -72,10 +72,10 @@ def _show(daemon: "Daemon", form: Form, output: Output) -> int:
 
             output.json(msgspec.json.format(raw, indent=2).decode() + "\n")
         case Form.NAME:
-            output.data(render.names(told.bundles))
+            output.data(rows.names(told.bundles))
         case Form.TABLE | Form.WIDE:
-            output.data("".join(f"{line}\n" for line in status_words.lines(told)))
-            for table in status_words.tables(told, wide=form is Form.WIDE):
+            output.data("".join(f"{line}\n" for line in status_text.lines(told)))
+            for table in status_text.tables(told, wide=form is Form.WIDE):
                 output.data("\n")
                 output.table(table)
     return ExitCode.DONE
@@ -86,18 +86,18 @@ def _watch(daemon: "Daemon", output: Output) -> int:
 
     from rich.live import Live
 
-    from reconciler.cli import status_words
+    from reconciler.cli.live import draw_status
 
     pause = Event()
     told, _ = daemon.status()
     try:
-        with Live(status_words.picture(told), console=output.console(), auto_refresh=False) as live:
+        with Live(draw_status(told), console=output.console(), auto_refresh=False) as live:
             while not pause.wait(_INTERVAL):
                 try:
                     told, _ = daemon.status()
-                    live.update(status_words.picture(told), refresh=True)
+                    live.update(draw_status(told), refresh=True)
                 except NoDaemonError as error:
-                    live.update(status_words.picture(told, str(error)), refresh=True)
+                    live.update(draw_status(told, str(error)), refresh=True)
     except KeyboardInterrupt:
         pass
     return ExitCode.DONE

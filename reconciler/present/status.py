@@ -12,24 +12,19 @@ from typing import Final
 
 import msgspec
 
-from reconciler.decide.decisions import Decision, Phase, Verdict
+from reconciler.decide.decisions import Decision, Verdict
 from reconciler.decide.engine import Engine
 from reconciler.decide.views import BundleView
 from reconciler.model.ids import escape
 from reconciler.model.layout import Layout
 from reconciler.model.observations import GuardsChecked, Observation, Refusal, Stamp
 from reconciler.model.outcome import Outcome
-from reconciler.telemetry import shapes
+from reconciler.present import shapes
+from reconciler.present.words import URGENCY
 
 MOST_BUNDLES: Final = 500
 MOST_RECENT: Final = 50
 _LISTED: Final = frozenset(Verdict) - {Verdict.RUNNING, Verdict.STOPPED}
-_ORDER: Final = {
-    phase: rank
-    for rank, phase in enumerate(
-        (Phase.CLEANING, Phase.BLOCKED, Phase.HELD, Phase.DUE, Phase.WAITING, Phase.PROTECTED)
-    )
-}
 
 
 class ContainerdStatus(msgspec.Struct, frozen=True):
@@ -189,7 +184,7 @@ def gather(engine: Engine, attempts: Attempts, about: About, stamp: Stamp) -> St
                 )
                 for verdict in Verdict
             },
-            phases={phase.value: summary.phases[phase] for phase in _ORDER},
+            phases={phase.value: summary.phases[phase] for phase in URGENCY},
             blocked=dict(summary.blocked),
             leftover_bytes=summary.leftover_bytes,
             oldest_leftover_age_seconds=round(summary.oldest_leftover_age, 3),
@@ -210,4 +205,4 @@ def _notable(views: Iterable[BundleView]) -> Iterable[BundleView]:
 
 
 def _urgency(view: BundleView) -> tuple[int, float]:
-    return _ORDER.get(view.phase, len(_ORDER)), -view.age_seconds
+    return URGENCY.get(view.phase, len(URGENCY)), -view.age_seconds

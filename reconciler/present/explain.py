@@ -1,6 +1,6 @@
-"""Grounds: every piece of evidence about one bundle, the rules tried on it, and what follows. Pure.
+"""`explain`: every piece of evidence about one bundle, the rules tried on it, what follows. Pure.
 
-For `explain`: a :class:`~reconciler.decide.views.BundleView` flows in, shapes and tables flow out.
+A :class:`~reconciler.decide.views.BundleView` flows in, shapes and tables flow out.
 The rules are asked here exactly as the engine asks them, so that what is shown is what decides.
 """
 
@@ -10,8 +10,6 @@ from typing import Final
 
 import msgspec
 
-from reconciler.cli import styles
-from reconciler.cli.table import Cell, Column, Table
 from reconciler.decide.decisions import Phase, Verdict
 from reconciler.decide.obstacles import foreign_mount
 from reconciler.decide.policy import Orphans, Policy
@@ -21,7 +19,8 @@ from reconciler.model.cgroups import CgroupSource, usual_path
 from reconciler.model.evidence import ENTRY_NAMES, CgroupState, Entries, Look
 from reconciler.model.ids import escape
 from reconciler.model.layout import Layout
-from reconciler.telemetry import shapes, words
+from reconciler.present import shapes, words
+from reconciler.present.table import Cell, Column, Table
 
 _SHOWN: Final = 3
 """Paths of cgroups in one line."""
@@ -43,7 +42,7 @@ class RuleTried(msgspec.Struct, frozen=True):
     fits: bool | None
 
 
-class Grounds(msgspec.Struct, frozen=True):
+class Explanation(msgspec.Struct, frozen=True):
     """The whole of `explain -o json`."""
 
     bundle: shapes.Bundle
@@ -53,7 +52,7 @@ class Grounds(msgspec.Struct, frozen=True):
     due_in_seconds: float | None
 
 
-def grounds(  # noqa: PLR0913 - all that is told
+def explain(  # noqa: PLR0913 - all that is told
     view: BundleView,
     layout: Layout,
     policy: Policy,
@@ -63,7 +62,7 @@ def grounds(  # noqa: PLR0913 - all that is told
     why_policy: str = "",
     hints: Sequence[str] = (),
     unplaced: int = 0,
-) -> Grounds:
+) -> Explanation:
     """Gather everything about one bundle.
 
     Args:
@@ -77,7 +76,7 @@ def grounds(  # noqa: PLR0913 - all that is told
         unplaced: A process of which the cgroup cannot be told, 0 if there is none.
     """
     due = view.due_in_seconds
-    return Grounds(
+    return Explanation(
         bundle=shapes.bundle(view, layout),
         evidence=list(_evidence(view, containerd, why_policy, _cgroup(view, hints, unplaced))),
         rules=list(_rules(view, young=young)),
@@ -119,19 +118,19 @@ def _done(policy: Policy, what: str) -> str:
     return f"is {what}" if policy.enforce else f"would be {what} by a run that enforces"
 
 
-def evidence_table(told: Grounds) -> Table:
+def evidence_table(told: Explanation) -> Table:
     """One row for each piece of evidence."""
     table = Table((Column("EVIDENCE"), Column("VALUE"), Column("DETAIL", gives_way=True)))
     table.rows += [[Cell(p.evidence), Cell(p.value), Cell(p.detail)] for p in told.evidence]
     return table
 
 
-def rules_table(told: Grounds) -> Table:
+def rules_table(told: Explanation) -> Table:
     """One row for each rule."""
     fits = {True: "fits", False: "no", None: "not reached"}
     table = Table((Column("RULE", right=True), Column("VERDICT"), Column("FITS")))
     for tried in told.rules:
-        style = styles.VERDICT_STYLES.get(tried.verdict, "") if tried.fits else "dim"
+        style = words.style(tried.verdict) if tried.fits else "dim"
         texts = (str(tried.rule), tried.verdict, fits[tried.fits])
         table.rows.append([Cell(text, style) for text in texts])
     return table

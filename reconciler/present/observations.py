@@ -1,96 +1,31 @@
-"""Records: what an observation or a decision says, as an event name and flat fields.
-
-Pure: values flow in, values flow out; no clock, no logger. The log and the live view read the same
-records. Every name is printable already (:func:`~reconciler.model.ids.escape`): no consumer ever
-handles raw bytes.
-"""
+"""Observations as words: records for the log and the live view, marks for the report. Pure."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import assert_never
+from typing import Final, assert_never
 
-from reconciler.decide.decisions import (
-    AskNode,
-    Braked,
-    Clean,
-    Decision,
-    Died,
-    FinishRemoval,
-    Judged,
-    LookAt,
-    OverBudget,
-    Phase,
-    Relist,
-    Vanished,
-    Verdict,
-)
-from reconciler.model.evidence import Containerd, Facts
+from reconciler.model.evidence import Containerd
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
     Doubt,
     DoubtKind,
     GuardsChecked,
     Hint,
+    HintKind,
     Listed,
     Looked,
     NodeLooked,
     Observation,
     Remembered,
-    Stamp,
 )
 from reconciler.model.outcome import Outcome, Result, Step, StepResult
 from reconciler.model.unread import UnreadProcess
-from reconciler.supervision import Fault
+from reconciler.present import words
+from reconciler.present.records import Field, Level, Mark, Record, named
 
-Field = str | int | float | bool | None | list[str] | dict[str, str]
+_QUIET: Final = frozenset({DoubtKind.START, DoubtKind.TIMER, DoubtKind.ASKED, DoubtKind.NAMESPACE})
+"""Why the tree is listed again while nothing is wrong: said only to who wants every detail."""
 
-
-class Level(Enum):
-    """How much a record matters."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-    @property
-    def number(self) -> int:
-        """The same as :mod:`logging` numbers it."""
-        return {"debug": 10, "info": 20, "warning": 30, "error": 40}[self.value]
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One thing to tell.
-
-    Attributes:
-        event: ``verdict``, ``step``, ``cleaned``, ``blocked``, ...
-        level: How much it matters.
-        fields: What it says; names are printable.
-        key: The bundle it is about, if one.
-        repeats: What it says, to be compared with what was said before; None if each one counts.
-        kind: What it is compared with: the last record of this kind about the same bundle.
-        is_state: It tells what is so now, and not what happens on the way.
-        is_detail: It is one of several that tell of the same change.
-        is_end: It is the last thing that can be told of the bundle, which is gone.
-    """
-
-    event: str
-    level: Level
-    fields: dict[str, Field] = field(default_factory=dict)
-    key: BundleKey | None = None
-    repeats: tuple[str, ...] | None = None
-    kind: str = ""
-    is_state: bool = False
-    is_detail: bool = False
-    is_end: bool = False
-
-
-_QUIET_DOUBTS = frozenset({DoubtKind.START, DoubtKind.TIMER, DoubtKind.ASKED, DoubtKind.NAMESPACE})
-_ON_THE_WAY = frozenset({Phase.DUE, Phase.CLEANING})
-_RETRIED = _ON_THE_WAY | {Phase.BLOCKED, Phase.HELD}
-"""Phases a leftover passes again at each attempt; those on the way it is not in for long."""
+_UNMARKED: Final = frozenset({DoubtKind.START, DoubtKind.TIMER})
 
 _RESULT_LEVELS = {
     Result.CLEANED: Level.INFO,
@@ -103,13 +38,13 @@ _RESULT_LEVELS = {
 }
 
 
-def observed(observation: Observation) -> Iterator[Record]:
+def records(observation: Observation) -> Iterator[Record]:
     """Tell what was learnt."""
     match observation:
         case Outcome():
             yield from _outcome(observation)
         case Doubt(kind=kind, namespace=namespace):
-            level = Level.DEBUG if kind in _QUIET_DOUBTS else Level.WARNING
+            level = Level.DEBUG if kind in _QUIET else Level.WARNING
             yield Record("doubt", level, {"reason": kind.value, **_namespace(namespace)})
         case Listed():
             yield _listed(observation)
@@ -125,40 +60,32 @@ def observed(observation: Observation) -> Iterator[Record]:
                 is_state=True,
             )
         case Hint(key=key, kind=kind):
-            yield Record("hint", Level.DEBUG, {**_named(key), "why": kind.value}, key)
+            yield Record("hint", Level.DEBUG, {**named(key), "why": kind.value}, key)
         case Remembered(key=key):
-            yield Record("remembered", Level.DEBUG, _named(key), key)
+            yield Record("remembered", Level.DEBUG, named(key), key)
         case Looked():
             pass  # what a look changed is told by the verdict
         case _:
             assert_never(observation)
 
 
-def decided(stamp: Stamp, decision: Decision) -> Iterator[Record]:
-    """Tell what was concluded; requests are told by what comes of them."""
-    match decision:
-        case Judged():
-            yield _judged(stamp, decision)
-        case Vanished(key=key, last=last, cleaned=cleaned):
-            fields: dict[str, Field] = {
-                **_named(key),
-                "last": last.value if last else None,
-                "cleaned": cleaned,
-            }
-            yield Record("vanished", Level.INFO, fields, key, is_end=True)
-        case Died(key=key, cause=cause):
-            yield Record("died", Level.WARNING, {**_named(key), "cause": cause}, key)
-        case OverBudget(key=key, kind=kind):
-            fields = {**_named(key), "budget": kind.value}
-            news = (kind.value,)
-            yield Record("over budget", Level.WARNING, fields, key, news, f"budget {kind.value}")
-        case Braked(brake=brake, on=on, detail=detail):
-            fields = {"brake": brake, "on": on, "detail": detail}
-            yield Record("brake", Level.WARNING if on else Level.INFO, fields)
-        case LookAt() | Relist() | AskNode() | Clean() | FinishRemoval():
-            pass
+def mark(observation: Observation) -> Mark | None:
+    """Mark what was learnt on the report; None for what shows by itself."""
+    match observation:
+        case Outcome(key=key, result=result, reason=reason, detail=detail):
+            because = "" if reason is None else f": {reason.value}"
+            more = f" ({detail})" if detail else ""
+            return Mark("outcome", f"{result.value}{because}{more}", key)
+        case Hint(key=key, kind=kind) if kind is not HintKind.CHANGED:
+            return Mark("event", kind.value, key)
+        case Doubt(kind=kind) if kind not in _UNMARKED:
+            return Mark("node", kind.value)
+        case NodeLooked(containerd=containerd) if containerd is not None:
+            return Mark("node", f"containerd: {containerd.state.value}")
+        case Hint() | Doubt() | NodeLooked() | Listed() | Looked() | GuardsChecked() | Remembered():
+            return None
         case _:
-            assert_never(decision)
+            assert_never(observation)
 
 
 def watching(backend: str, reason: str) -> Record:
@@ -168,56 +95,8 @@ def watching(backend: str, reason: str) -> Record:
     return Record("watching", level, fields, None, (backend, reason), "watching", is_state=True)
 
 
-def internal_error(fault: Fault) -> Record:
-    """Tell that a part of ours has failed, and where; everything else goes on."""
-    fields: dict[str, Field] = {
-        "where": fault.where,
-        "problem": fault.what,
-        "frames": list(fault.frames),
-    }
-    return Record("internal error", Level.ERROR, fields)
-
-
-def facts_fields(facts: Facts) -> dict[str, str]:
-    """Spell out the row a verdict was made from."""
-    return {
-        name: str(fact.value) if isinstance(fact, Enum) else ("yes" if fact else "no")
-        for name, fact in facts._asdict().items()
-    }
-
-
-def _named(key: BundleKey) -> dict[str, Field]:
-    return {"namespace": key.namespace, "id": key.id}
-
-
 def _namespace(namespace: str | None) -> dict[str, Field]:
     return {} if namespace is None else {"namespace": namespace}
-
-
-def _judged(stamp: Stamp, judged: Judged) -> Record:
-    judgement = judged.judgement
-    due = None if judged.due_at is None else round(max(0.0, judged.due_at - stamp.mono), 3)
-    fields: dict[str, Field] = {
-        **_named(judged.key),
-        "verdict": judgement.verdict.value,
-        "previous": judged.previous.value if judged.previous else None,
-        "phase": judged.phase.value,
-        "cause": judged.cause,
-        "rule": judgement.rule,
-        "reason": judgement.reason,
-        "due_in_seconds": due,
-        "facts": {} if judged.facts is None else facts_fields(judged.facts),
-    }
-    known = judged.previous is judgement.verdict and judged.phase in _RETRIED
-    return Record(
-        "verdict",
-        Level.WARNING if judgement.verdict is Verdict.ORPHANED else Level.INFO,
-        fields,
-        judged.key,
-        (judgement.verdict.value, judged.phase.value, judged.cause) if known else None,
-        judged.phase.value if judged.phase in _ON_THE_WAY else "verdict",
-        is_state=judged.phase not in _ON_THE_WAY,
-    )
 
 
 def _outcome(outcome: Outcome) -> Iterator[Record]:
@@ -225,10 +104,10 @@ def _outcome(outcome: Outcome) -> Iterator[Record]:
         yield _step(outcome.key, step, place)
     reason = "" if outcome.reason is None else outcome.reason.value
     fields: dict[str, Field] = {
-        **_named(outcome.key),
+        **named(outcome.key),
         "reason": reason,
         "detail": outcome.detail,
-        "holders": [f"{who.pid} {who.name} ({who.how})" for who in outcome.holders],
+        "holders": [words.holder(who) for who in outcome.holders],
         "seconds": round(outcome.seconds, 6),
         "mutations": sum(step.mutations for step in outcome.steps),
     }
@@ -250,7 +129,7 @@ def _step(key: BundleKey, step: Step, place: int) -> Record:
     elif step.result is StepResult.NOTHING and not step.detail:
         level = Level.DEBUG
     fields: dict[str, Field] = {
-        **_named(key),
+        **named(key),
         "step": step.step,
         "result": step.result.value,
         "detail": step.detail,

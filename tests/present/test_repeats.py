@@ -20,9 +20,8 @@ from reconciler.model.observations import (
     Stamp,
 )
 from reconciler.model.outcome import BlockReason, Outcome, Result, Step, StepResult
+from reconciler.present.records import WINDOW, Level
 from reconciler.telemetry.logs import LogListener, make_logger
-from reconciler.telemetry.records import Level
-from reconciler.telemetry.repeats import WINDOW
 from tests.telemetry.test_logs import Lines
 
 KEYS = [BundleKey("ns", "a"), BundleKey("ns", "b")]

@@ -7,36 +7,19 @@ the page only as packed data and are drawn as text.
 
 import base64
 import gzip
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import resources
-from pathlib import Path
-from typing import Final, assert_never
+from typing import Final
 
 import msgspec
 
-from reconciler.decide.decisions import (
-    AskNode,
-    Braked,
-    Clean,
-    Decision,
-    Died,
-    FinishRemoval,
-    Judged,
-    LookAt,
-    OverBudget,
-    Phase,
-    Relist,
-    Vanished,
-    Verdict,
-)
-from reconciler.journal import wire
-from reconciler.journal.compare import evidence
-from reconciler.journal.replay import Turn
-from reconciler.journal.told import span
+from reconciler.decide.decisions import Decision, Judged, Phase, Vanished, Verdict
 from reconciler.model.evidence import ContainerdState
 from reconciler.model.ids import BundleKey
-from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind, NodeLooked, Observation
-from reconciler.model.outcome import Outcome
+from reconciler.model.observations import NodeLooked, Observation
+from reconciler.present import decisions, observations
+from reconciler.present.records import MARKS, Mark
 
 STATES: Final = (
     *(verdict.value for verdict in Verdict if verdict is not Verdict.LEFTOVER),
@@ -44,12 +27,9 @@ STATES: Final = (
 )
 """What a lane is coloured by: the verdict, and the phase of a leftover."""
 
-MARKS: Final = ("event", "death", "clean", "outcome", "budget", "node")
 _STATE_NUMBERS: Final = {state: number for number, state in enumerate(STATES)}
 _MOST_MARKS: Final = 400
 """A bundle that is blocked for a week is tried 2,000 times; the first and the last tell enough."""
-
-_QUIET_DOUBTS: Final = frozenset({DoubtKind.TIMER, DoubtKind.START})
 
 
 @dataclass(slots=True)
@@ -93,10 +73,10 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Lanes:
-    """Collects what a page shows."""
+    """Collects what a page shows of a journal; ``begin`` is its first monotonic time."""
 
-    def __init__(self, header: wire.Header) -> None:
-        self._header = header
+    def __init__(self, begin: float) -> None:
+        self._begin = begin
         self._open: dict[BundleKey, _Lane] = {}
         self._lanes: list[_Lane] = []
         self._node: list[int] = []
@@ -106,25 +86,26 @@ class Lanes:
         self._end = 0
         self._containerd = ContainerdState.NONE
 
-    def take(self, at: float, turn: Turn) -> None:
+    def take(
+        self, at: float, observation: Observation | None, concluded: Iterable[Decision]
+    ) -> None:
         """Take in one turn; ``at`` counts from the journal's begin."""
         now = round(at * 1000)
         self._end = max(self._end, now)
-        if turn.observation is not None:
-            self._observe(now, turn.observation)
-        for decision in turn.replayed:
+        if observation is not None:
+            self._observe(now, observation)
+        for decision in concluded:
             self._decide(now, decision)
 
-    def page(self, title: str) -> Page:
-        """Give the page's data."""
+    def page(self, title: str, host: str, program: str, wall: float) -> Page:
+        """Give the page's data; see :class:`Page`."""
         namespaces = sorted({lane.key.namespace for lane in self._lanes})
         numbers = {namespace: number for number, namespace in enumerate(namespaces)}
-        header = self._header
         return Page(
             title=title,
-            host=header.host,
-            program=header.program,
-            wall=header.wall,
+            host=host,
+            program=program,
+            wall=wall,
             end=max(self._end, 1),
             states=STATES,
             marks=MARKS,
@@ -146,56 +127,22 @@ class Lanes:
             node=self._node,
         )
 
-    # ------------------------------------------------------------------ what is seen
-
     def _observe(self, now: int, observation: Observation) -> None:
-        match observation:
-            case Hint() if observation.kind is not HintKind.CHANGED:
-                self._mark(now, observation.key, "event", observation.kind.value)
-            case Outcome():
-                words = observation.result.value
-                if observation.reason is not None:
-                    words += f": {observation.reason.value}"
-                if observation.detail:
-                    words += f" ({observation.detail})"
-                self._mark(now, observation.key, "outcome", words)
-            case Doubt() if observation.kind not in _QUIET_DOUBTS:
-                self._node_mark(now, observation.kind.value)
-            case NodeLooked() if observation.containerd is not None:
-                state = observation.containerd.state
-                if state is not self._containerd:
-                    self._containerd = state
-                    self._node_mark(now, f"containerd: {state.value}")
-            case _:
-                pass
-
-    # ------------------------------------------------------------------ what is concluded
+        if isinstance(observation, NodeLooked) and observation.containerd is not None:
+            before, self._containerd = self._containerd, observation.containerd.state
+            if self._containerd is before:
+                return
+        self._mark(now, observations.mark(observation))
 
     def _decide(self, now: int, decision: Decision) -> None:
-        match decision:
-            case Judged():
-                self._judged(now, decision)
-            case Vanished():
-                lane = self._open.pop(decision.key, None)
-                if lane is not None:
-                    lane.end, lane.cleaned = now, decision.cleaned
-            case Died():
-                self._mark(now, decision.key, "death", f"abnormal end of {decision.cause}")
-            case OverBudget():
-                words = f"running and over its {decision.kind.value} budget"
-                self._mark(now, decision.key, "budget", words)
-            case Clean():
-                verb = "kill" if decision.kill else "cleanup"
-                self._mark(now, decision.key, "clean", f"{verb}, attempt {decision.attempt}")
-            case Braked():
-                verb = "brake" if decision.on else "released"
-                self._node_mark(now, f"{verb}: {decision.brake}: {decision.detail}")
-            case FinishRemoval():
-                self._node_mark(now, f"finishes a removal of ours: {decision.key}")
-            case LookAt() | Relist() | AskNode():
-                pass
-            case _:
-                assert_never(decision)
+        if isinstance(decision, Judged):
+            self._judged(now, decision)
+        elif isinstance(decision, Vanished):
+            lane = self._open.pop(decision.key, None)
+            if lane is not None:
+                lane.end, lane.cleaned = now, decision.cleaned
+        else:
+            self._mark(now, decisions.mark(decision))
 
     def _judged(self, now: int, judged: Judged) -> None:
         lane = self._open.get(judged.key)
@@ -205,14 +152,9 @@ class Lanes:
         state = judged.phase.value or judged.judgement.verdict.value
         due = -1
         if judged.due_at is not None:
-            due = round((judged.due_at - self._header.mono) * 1000)
-        lane.segments += (
-            now,
-            _STATE_NUMBERS[state],
-            self._row(judged),
-            self._text(judged.cause),
-            due,
-        )
+            due = round((judged.due_at - self._begin) * 1000)
+        cause = self._text(judged.cause)
+        lane.segments += (now, _STATE_NUMBERS[state], self._row(judged), cause, due)
 
     def _row(self, judged: Judged) -> int:
         name = (judged.judgement, judged.facts)
@@ -220,21 +162,23 @@ class Lanes:
         if number is None:
             number = self._rows[name] = len(self._rows)
             judgement, facts = judged.judgement, judged.facts
-            grounds = [] if facts is None else list(evidence(facts).items())
+            grounds = [] if facts is None else list(decisions.evidence(facts).items())
             verdict = judgement.verdict.value
             self._told_rows.append((judgement.reason, judgement.rule, verdict, grounds))
         return number
 
-    def _mark(self, now: int, key: BundleKey, kind: str, words: str) -> None:
-        lane = self._open.get(key)
-        if lane is None:
+    def _mark(self, now: int, mark: Mark | None) -> None:
+        if mark is None:
             return
-        if len(lane.marks) >= 3 * _MOST_MARKS:
-            del lane.marks[-3:]
-        lane.marks += (now, MARKS.index(kind), self._text(words))
-
-    def _node_mark(self, now: int, words: str) -> None:
-        self._node += (now, MARKS.index("node"), self._text(words))
+        marks = self._node
+        if mark.key is not None:
+            lane = self._open.get(mark.key)
+            if lane is None:
+                return
+            marks = lane.marks
+            if len(marks) >= 3 * _MOST_MARKS:
+                del marks[-3:]
+        marks += (now, MARKS.index(mark.kind), self._text(mark.text))
 
     def _text(self, words: str) -> int:
         return self._texts.setdefault(words, len(self._texts))
@@ -246,16 +190,3 @@ def render(page: Page) -> bytes:
     template = resources.files(__package__).joinpath("report.html").read_bytes()
     before, after = template.split(b"@DATA@")
     return before + packed + after
-
-
-def write(lanes: Lanes, source: Path, target: Path) -> str:
-    """Write the page; returns a line about it.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    page = lanes.page(source.name)
-    html = render(page)
-    target.write_bytes(html)
-    lanes_shown = f"{len(page.lanes):,} bundles over {span(page.end / 1000)}"
-    return f"{target}: {lanes_shown}, {len(html) // 1000:,} kB"

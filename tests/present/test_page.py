@@ -12,8 +12,8 @@ from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Guard, GuardsChecked, Listed, Looked, Refusal, Seen
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
-from reconciler.telemetry import page
-from reconciler.telemetry.status import About, Attempts, ConfigStatus, Status, gather
+from reconciler.present import page
+from reconciler.present.status import About, Attempts, ConfigStatus, Status, gather
 from tests.decide.world import ENFORCE, World, dead, key, orphaned, running
 
 HOSTILE = "<script>alert(1)</script>\\x0a\"'&"

@@ -1,4 +1,4 @@
-"""The JSON shapes of `scan`, `explain` and `clean` (design section 6). Stable: additions only.
+"""Shapes: the JSON of `scan` and `clean`, and of a bundle everywhere (design section 6). Stable.
 
 Values of the engine flow in, structs for msgspec flow out. Names are made printable here, so no
 byte of a hostile name reaches a terminal or breaks a parser.
@@ -19,8 +19,8 @@ from reconciler.model.evidence import Entries, Kind, Labels, Look
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Refusal
-from reconciler.model.outcome import Outcome, Result
-from reconciler.telemetry.words import to_json
+from reconciler.model.outcome import Holder, Outcome, Result
+from reconciler.present.words import to_json
 
 _EXPECTED: Final[dict[str, Entries]] = {
     "address": Entries.ADDRESS | Entries.BOOTSTRAP,
@@ -137,14 +137,6 @@ class StepShape(msgspec.Struct, frozen=True):
     mutations: int
 
 
-class HolderShape(msgspec.Struct, frozen=True):
-    """A process that keeps a bundle busy."""
-
-    pid: int
-    name: str
-    how: str
-
-
 class ResultShape(msgspec.Struct, frozen=True):
     """What came of one thing that `clean` was to remove."""
 
@@ -155,7 +147,7 @@ class ResultShape(msgspec.Struct, frozen=True):
     result: str
     reason: str
     detail: str
-    holders: list[HolderShape]
+    holders: list[Holder]
     seconds: float
     steps: list[StepShape]
 
@@ -296,7 +288,7 @@ def outcome(done: Outcome, layout: Layout) -> ResultShape:
         result=done.result.value,
         reason="" if done.reason is None else done.reason.value,
         detail=done.detail,
-        holders=[HolderShape(who.pid, who.name, who.how) for who in done.holders],
+        holders=list(done.holders),
         seconds=round(done.seconds, 6),
         steps=[
             StepShape(

@@ -31,7 +31,7 @@ from reconciler.model.ids import BundleKey, Identity, escape, unescape
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Guard, Refusal
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result, Step, StepResult
-from reconciler.telemetry import shapes
+from reconciler.present import shapes
 
 LAYOUT = Layout()
 KEY = BundleKey("k8s.io", "web")

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.cli import grounds, render, status_words
 from reconciler.decide.decisions import AskNode, Verdict
 from reconciler.decide.policy import Policies, Policy
 from reconciler.model.evidence import Containerd, ContainerdState, Shim, ShimState
 from reconciler.model.layout import Layout
 from reconciler.model.observations import NodeLooked
-from reconciler.telemetry import records, shapes, status
+from reconciler.present import explain, observations, rows, shapes, status, status_text
+from reconciler.present.records import Level
 from reconciler.telemetry.metrics import Metrics
 from tests.decide.world import BOOTED, ENFORCE, World, dead, key, newborn, running
 from tests.support.clock import VirtualClock
@@ -51,15 +51,15 @@ def test_scan_names_it(world: World) -> None:
     assert [name for name, one in shown.items() if one.shim.wedged] == ["pod", "web"]
     assert shown["pod"].shim.pid == 4711
     assert shown["pod"].verdict == "running"
-    table = render.bundles(list(shown.values()), wide=False).plain()
+    table = rows.bundles(list(shown.values()), wide=False).plain()
     assert [line.split()[1] for line in table.splitlines() if SAYS in line] == ["pod", "web"]
     assert shown["new"].verdict == "starting"
 
 
 def test_explain_names_it(world: World) -> None:
     rows = {
-        name: grounds.evidence_table(
-            grounds.grounds(world.view(f"ns/{name}"), Layout(), Policy(), young=False)
+        name: explain.evidence_table(
+            explain.explain(world.view(f"ns/{name}"), Layout(), Policy(), young=False)
         ).plain()
         for name in ("web", "well")
     }
@@ -72,7 +72,7 @@ def test_status_names_it(world: World) -> None:
     found = told(world)
     assert found.summary.wedged_shims == 1
     assert [one.id for one in found.bundles if one.shim.wedged] == ["pod", "web"]
-    (line,) = [one for one in status_words.lines(found) if one.startswith("no answer to")]
+    (line,) = [one for one in status_text.lines(found) if one.startswith("no answer to")]
     assert line == ("no answer to containerd from 1 shim: ns/pod (pid 4711), ns/web (pid 4711)")
     assert found.omitted == 0
 
@@ -84,12 +84,12 @@ def test_a_metric_counts_it(world: World) -> None:
 
 def test_the_log_tells_of_it_when_it_begins_and_when_it_ends() -> None:
     begun, over = (
-        next(one for one in records.observed(NodeLooked(0.0, None, said)))
+        next(one for one in observations.records(NodeLooked(0.0, None, said)))
         for said in (WORD, replace(WORD, wedged=frozenset()))
     )
-    assert begun.level is records.Level.WARNING
+    assert begun.level is Level.WARNING
     assert begun.fields["wedged"] == ["ns/new", "ns/pod", "ns/web"]
-    assert over.level is records.Level.INFO
+    assert over.level is Level.INFO
     assert begun.repeats != over.repeats
 
 

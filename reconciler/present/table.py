@@ -1,19 +1,18 @@
-"""Tables: rows of cells as aligned text; coloured and fitted to the window on a terminal.
+"""Tables: rows of cells, as aligned text for pipes and files; nothing is cut off. Pure.
 
-A cell's text is taken as it is, never as markup: a bundle may be called ``[red]``. The part for
-pipes and files needs no library and cuts nothing off, so that output can be worked on.
+A cell's text is taken as it is, never as markup: a bundle may be called ``[red]``. How a terminal
+shows a table is the command line's (:mod:`reconciler.cli.console`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from reconciler.model.ids import printable
 
-if TYPE_CHECKING:
-    from rich.table import Table as RichTable
+GAP: Final = 3
+"""Blanks between two columns."""
 
-_GAP: Final = 3
 _LEAST: Final = 13
 """What is left of a column that is folded or cut, at least."""
 
@@ -61,13 +60,13 @@ class Table:
             min(widest, _LEAST) if column.gives_way or column.shortens else widest
             for column, widest in zip(self.columns, self._widths(), strict=True)
         ]
-        return sum(widths) + _GAP * (len(widths) - 1) <= width
+        return sum(widths) + GAP * (len(widths) - 1) <= width
 
     def plain(self) -> str:
         """Lay out as text without colour; nothing is cut off."""
         texts, widths = self._texts(), self._widths()
         return "".join(
-            (" " * _GAP)
+            (" " * GAP)
             .join(
                 text.rjust(width) if column.right else text.ljust(width)
                 for text, width, column in zip(row, widths, self.columns, strict=True)
@@ -76,28 +75,6 @@ class Table:
             + "\n"
             for row in texts
         )
-
-    def rich(self) -> "RichTable":
-        """Lay out for a terminal."""
-        from rich.table import Table as RichTable
-        from rich.text import Text
-
-        table = RichTable(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-        for column in self.columns:
-            table.add_column(
-                column.name,
-                justify="right" if column.right else "left",
-                no_wrap=not (column.gives_way or column.shortens),
-                overflow="ellipsis" if column.shortens else "fold",
-            )
-        for row in self.rows:
-            table.add_row(
-                *(
-                    Text(cell.shown, cell.style, no_wrap=column.shortens or None)
-                    for cell, column in zip(row, self.columns, strict=True)
-                )
-            )
-        return table
 
     def _texts(self) -> list[list[str]]:
         texts = [[column.name for column in self.columns]]

@@ -7,9 +7,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from reconciler.cli import grounds, render
+from reconciler.cli.console import fitted
 from reconciler.cli.output import Output
-from reconciler.cli.table import Cell, Column, Table
 from reconciler.decide.decisions import Judgement, Phase, Verdict
 from reconciler.decide.policy import Orphans, Policy
 from reconciler.decide.verdicts import RULES
@@ -17,8 +16,9 @@ from reconciler.model.cgroups import CgroupSource
 from reconciler.model.evidence import CgroupState, InitState, Look, Mount, ShimState
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import Result, Step, StepResult
-from reconciler.telemetry import shapes, words
-from tests.telemetry.test_shapes import LAYOUT, LOOK, OUTCOME, VIEW
+from reconciler.present import explain, rows, shapes, words
+from reconciler.present.table import Cell, Column, Table
+from tests.present.test_shapes import LAYOUT, LOOK, OUTCOME, VIEW
 
 BUNDLE = shapes.bundle(VIEW, LAYOUT)
 OBSERVE = Policy()
@@ -37,7 +37,7 @@ def test_columns_line_up_and_end_without_blanks() -> None:
 
 def test_nothing_is_cut_off_in_a_pipe() -> None:
     long = shapes.bundle(replace(VIEW, key=BundleKey("k8s.io", "x" * 64)), LAYOUT)
-    assert "x" * 64 in render.bundles([long], wide=True).plain()
+    assert "x" * 64 in rows.bundles([long], wide=True).plain()
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -45,7 +45,7 @@ def test_a_name_is_never_markup(terminal: bool) -> None:
     odd = shapes.bundle(replace(VIEW, key=BundleKey("[red]ns", "[/bold]:smile:")), LAYOUT)
     out = io.StringIO()
     console = Console(file=out, width=200, force_terminal=terminal, color_system=None)
-    console.print(render.bundles([odd], wide=False).rich())
+    console.print(fitted(rows.bundles([odd], wide=False)))
     assert "[red]ns" in out.getvalue()
     assert "[/bold]:smile:" in out.getvalue()
 
@@ -54,10 +54,10 @@ def test_a_name_is_never_markup(terminal: bool) -> None:
 def test_a_narrow_window_cuts_ids_and_nothing_else(width: int) -> None:
     """On a Kubernetes node every id is 64 characters long."""
     pod = shapes.bundle(replace(VIEW, key=BundleKey("k8s.io", "1234567890abc" * 5)), LAYOUT)
-    table = render.bundles([pod, BUNDLE], wide=False)
+    table = rows.bundles([pod, BUNDLE], wide=False)
     assert table.fits(width)
     out = io.StringIO()
-    Console(file=out, width=width, color_system=None).print(table.rich())
+    Console(file=out, width=width, color_system=None).print(fitted(table))
     heading, first, *_ = out.getvalue().splitlines()
     assert heading.split() == [column.name for column in table.columns]
     words = first.split()
@@ -74,16 +74,16 @@ def test_a_window_that_is_far_too_narrow_gets_all_of_it_to_fold(
 ) -> None:
     monkeypatch.setattr(Output, "on_terminal", True)
     monkeypatch.setenv("COLUMNS", "60")
-    table = render.bundles([BUNDLE], wide=False)
+    table = rows.bundles([BUNDLE], wide=False)
     Output().table(table)
     assert capsys.readouterr().out == table.plain()
 
 
 def test_wide_adds_columns_and_takes_none_away() -> None:
-    narrow, wide = (render.bundles([BUNDLE], wide=flag).columns for flag in (False, True))
+    narrow, wide = (rows.bundles([BUNDLE], wide=flag).columns for flag in (False, True))
     assert [column.name for column in wide[: len(narrow)]] == [column.name for column in narrow]
     assert {"RULE", "INIT", "SHIM", "MOUNTS", "MISSING"} <= {column.name for column in wide}
-    for table in (render.bundles([BUNDLE], wide=True), render.results([result()])):
+    for table in (rows.bundles([BUNDLE], wide=True), rows.results([result()])):
         assert all(len(row) == len(table.columns) for row in table.rows)
 
 
@@ -93,7 +93,7 @@ def result() -> shapes.ResultShape:
 
 def test_blocked_says_what_is_in_the_way_and_who() -> None:
     done = shapes.clean([result()], waiting=0, dry_run=False, seconds=0.1)
-    assert render.failures(done) == [
+    assert rows.failures(done) == [
         "k8s.io/web blocked: busy; rootfs is busy; held by pid 17 sleep (cwd)"
     ]
 
@@ -105,13 +105,13 @@ def test_warnings_of_a_cleanup_are_in_its_row() -> None:
         Step("unmount", StepResult.DONE, mutations=1),
     )
     done = replace(OUTCOME, result=Result.CLEANED, reason=None, detail="", holders=(), steps=steps)
-    row = render.results([shapes.outcome(done, LAYOUT)]).plain().splitlines()[1]
+    row = rows.results([shapes.outcome(done, LAYOUT)]).plain().splitlines()[1]
     assert row.endswith("warning: hooks: poststop hooks failed: exit status 3")
     assert "unmount" not in row
 
 
 def test_names_can_be_typed_again() -> None:
-    assert render.names([BUNDLE]) == "k8s.io/web\n"
+    assert rows.names([BUNDLE]) == "k8s.io/web\n"
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_size_is_short(count: int, shown: str) -> None:
 
 
 def test_explain_shows_the_rules_up_to_the_one_that_fired() -> None:
-    told = grounds.grounds(VIEW, LAYOUT, OBSERVE, young=False)
+    told = explain.explain(VIEW, LAYOUT, OBSERVE, young=False)
     fits = [tried.fits for tried in told.rules]
     assert len(fits) == len(RULES)
     assert fits.count(True) == 1
@@ -150,13 +150,13 @@ def test_explain_shows_the_rules_up_to_the_one_that_fired() -> None:
     assert (fired.rule, fired.verdict) == (VIEW.judgement.rule, VIEW.judgement.verdict.value)
 
     running = VIEW.facts._replace(shim=ShimState.ALIVE, init=InitState.ALIVE)
-    told = grounds.grounds(replace(VIEW, facts=running), LAYOUT, OBSERVE, young=False)
+    told = explain.explain(replace(VIEW, facts=running), LAYOUT, OBSERVE, young=False)
     assert [tried.fits for tried in told.rules] == [False, False, True, *[None] * 6]
 
 
 def test_explain_shows_every_piece_of_evidence() -> None:
-    told = grounds.grounds(VIEW, LAYOUT, OBSERVE, young=False)
-    table = grounds.evidence_table(told).plain()
+    told = explain.explain(VIEW, LAYOUT, OBSERVE, young=False)
+    table = explain.evidence_table(told).plain()
     for piece in (
         "device 0:46 inode 1234 mount 77",
         "/run/containerd/s/ab",
@@ -176,11 +176,11 @@ def test_explain_shows_every_piece_of_evidence() -> None:
 @pytest.mark.parametrize("phase", list(Phase))
 def test_explain_says_what_happens_next_in_every_phase(phase: Phase) -> None:
     view = replace(VIEW, phase=phase, cause="busy" if phase is Phase.BLOCKED else "")
-    told = grounds.next_step(view, ENFORCE)
+    told = explain.next_step(view, ENFORCE)
     assert told
     if phase is Phase.WAITING:
         assert "is removed in 9m59s" in told
-        assert "would be removed in 9m59s by a run" in grounds.next_step(view, OBSERVE)
+        assert "would be removed in 9m59s by a run" in explain.next_step(view, OBSERVE)
     if phase is Phase.BLOCKED:
         assert "busy" in told
 
@@ -188,7 +188,7 @@ def test_explain_says_what_happens_next_in_every_phase(phase: Phase) -> None:
 def test_explain_names_the_mount_that_is_in_the_way() -> None:
     mounts = (*LOOK.mounts, Mount("extra", 9, "ext4"))
     view = replace(VIEW, phase=Phase.WAITING, look=replace(LOOK, mounts=mounts))
-    told = grounds.next_step(view, ENFORCE)
+    told = explain.next_step(view, ENFORCE)
     assert told.endswith("not before this is gone: extra (ext4 is mounted there; unmount it)")
 
 
@@ -197,7 +197,7 @@ def test_explain_says_why_what_is_mounted_and_named_by_nothing_is_unknown() -> N
     facts = VIEW.facts._replace(cgroup=CgroupState.NONE)
     for mounts, told in ((LOOK.mounts, True), ((), False)):
         view = replace(VIEW, look=replace(lost, mounts=mounts), facts=facts)
-        pieces = grounds.grounds(view, LAYOUT, OBSERVE, young=False).evidence
+        pieces = explain.explain(view, LAYOUT, OBSERVE, young=False).evidence
         (detail,) = (piece.detail for piece in pieces if piece.evidence == "cgroup")
         assert detail.startswith("no file names it")
         assert ("whoever uses what is mounted may be in one of any name" in detail) is told
@@ -207,36 +207,36 @@ def test_explain_says_that_an_orphan_is_ended_where_it_is() -> None:
     orphaned = Judgement(Verdict.ORPHANED, 5, "why")
     view = replace(VIEW, judgement=orphaned, phase=Phase.NONE)
     killing = replace(ENFORCE, grace=600.0, orphans=Orphans.KILL)
-    assert "is ended after 10m" in grounds.next_step(view, killing)
-    assert "would be ended" in grounds.next_step(view, replace(killing, enforce=False))
-    assert grounds.next_step(view, replace(killing, protect=True)).startswith("nothing:")
-    assert grounds.next_step(view, ENFORCE).startswith("nothing:")
+    assert "is ended after 10m" in explain.next_step(view, killing)
+    assert "would be ended" in explain.next_step(view, replace(killing, enforce=False))
+    assert explain.next_step(view, replace(killing, protect=True)).startswith("nothing:")
+    assert explain.next_step(view, ENFORCE).startswith("nothing:")
 
 
 def test_a_plan_says_what_would_be_done_and_not_what_was() -> None:
     removed = shapes.kept(VIEW, LAYOUT, Result.SKIPPED, "dry run")
     stays = shapes.kept(VIEW, LAYOUT, Result.BLOCKED, "foreign mount", "foreign mount: extra (x)")
-    rows = render.plan([removed, stays]).plain().splitlines()
-    assert rows[0].split() == ["NAMESPACE", "ID", "PLAN", "REASON"]
-    assert rows[1].split()[2:] == ["remove", *VIEW.judgement.reason.split()]
-    assert rows[2].split()[2:] == ["blocked", "foreign", "mount:", "extra", "(x)"]
+    lines = rows.plan([removed, stays]).plain().splitlines()
+    assert lines[0].split() == ["NAMESPACE", "ID", "PLAN", "REASON"]
+    assert lines[1].split()[2:] == ["remove", *VIEW.judgement.reason.split()]
+    assert lines[2].split()[2:] == ["blocked", "foreign", "mount:", "extra", "(x)"]
     done = shapes.clean([removed, stays], waiting=0, dry_run=True, seconds=0.01)
-    assert render.clean_summary(done.summary) == (
+    assert rows.clean_summary(done.summary) == (
         "dry run: 1 bundle would be removed, 1 blocked, nothing was touched; 10 ms"
     )
 
 
 def test_what_a_file_said_stays_on_one_line() -> None:
     hostile = replace(LOOK, init=replace(LOOK.init, detail="bad\n\x1b[2Jpid"))
-    told = grounds.grounds(replace(VIEW, look=hostile), LAYOUT, OBSERVE, young=False)
-    assert all(line.isprintable() for line in grounds.evidence_table(told).plain().splitlines())
+    told = explain.explain(replace(VIEW, look=hostile), LAYOUT, OBSERVE, young=False)
+    assert all(line.isprintable() for line in explain.evidence_table(told).plain().splitlines())
 
 
 def summary(verdict: Verdict, look: Look = LOOK) -> str:
     view = replace(VIEW, judgement=Judgement(verdict, 1, "why"), look=look)
     bundles = [shapes.bundle(view, LAYOUT)]
     scan = shapes.scan(bundles, [], containerd="up", refused=[], seconds=0.01)
-    return render.scan_summary(scan)
+    return rows.scan_summary(scan)
 
 
 def test_the_summary_counts_in_words() -> None:

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from reconciler.cli import render, status_words
+from reconciler.cli.console import fitted
 from reconciler.cli.display import Heading
-from reconciler.cli.live import draw
+from reconciler.cli.live import draw, draw_status
 from reconciler.cli.output import Output
 from reconciler.cli.picture import Picture
 from reconciler.cli.progress import ProgressLine
@@ -59,11 +59,8 @@ from reconciler.model.observations import (
 )
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result, Step, StepResult
 from reconciler.ports import Listener
-from reconciler.supervision import Fault
-from reconciler.telemetry import page, shapes
-from reconciler.telemetry.logs import LogListener, make_logger
-from reconciler.telemetry.metrics import Metrics
-from reconciler.telemetry.status import (
+from reconciler.present import page, rows, shapes, status_text
+from reconciler.present.status import (
     About,
     Attempts,
     ConfigStatus,
@@ -71,6 +68,9 @@ from reconciler.telemetry.status import (
     Status,
     gather,
 )
+from reconciler.supervision import Fault
+from reconciler.telemetry.logs import LogListener, make_logger
+from reconciler.telemetry.metrics import Metrics
 from tests.decide.world import dead, key
 from tests.support.clock import VirtualClock
 from tests.support.examples import several
@@ -226,12 +226,12 @@ def test_every_outcome_is_drawn_while_it_lasts(result: Result, reason: BlockReas
 def test_no_control_character_reaches_a_table_or_a_message(text: str) -> None:
     layout = Layout()
     results = [shapes.outcome(next(outcomes(text)), layout)]
-    for table in (render.results(results), render.plan(results)):
+    for table in (rows.results(results), rows.plan(results)):
         assert is_clean(table.plain())
-        assert is_clean(drawn(table.rich()))
+        assert is_clean(drawn(fitted(table)))
     told = status(text)
-    assert is_clean(drawn(status_words.picture(told, text)))
-    for table in status_words.tables(told):
+    assert is_clean(drawn(draw_status(told, text)))
+    for table in status_text.tables(told):
         assert is_clean(table.plain())
 
 

@@ -1,57 +1,32 @@
-"""Tables and sentences of `scan`, `explain` and `clean`. Pure: shapes flow in, tables flow out."""
+"""Rows: bundles, debris and results as tables, and a whole `scan` or `clean` in one line. Pure."""
 
 from collections.abc import Sequence
 from typing import Final
 
-from reconciler.cli import styles
-from reconciler.cli.table import Cell, Column, Table
 from reconciler.model.outcome import Result, StepResult
-from reconciler.telemetry import words
-from reconciler.telemetry.shapes import Bundle, Clean, CleanSummary, DebrisShape, ResultShape, Scan
+from reconciler.present import words
+from reconciler.present.shapes import Bundle, Clean, CleanSummary, DebrisShape, ResultShape, Scan
+from reconciler.present.table import Cell, Column, Table
+
+_NAME: Final = (Column("NAMESPACE"), Column("ID", shortens=True))
+_REASON: Final = Column("REASON", gives_way=True)
+_AGE: Final = Column("AGE", right=True)
+_SIZE: Final = Column("SIZE", right=True)
 
 _BUNDLE: Final = (
-    Column("NAMESPACE"),
-    Column("ID", shortens=True),
-    Column("VERDICT"),
-    Column("PHASE"),
-    Column("DUE", right=True),
-    Column("AGE", right=True),
-    Column("SIZE", right=True),
-    Column("REASON", gives_way=True),
+    *(*_NAME, Column("VERDICT"), Column("PHASE")),
+    *(Column("DUE", right=True), _AGE, _SIZE, _REASON),
 )
 _BUNDLE_WIDE: Final = (
-    Column("RULE", right=True),
-    Column("POLICY"),
-    Column("POD", gives_way=True),
-    Column("INIT"),
-    Column("SHIM"),
-    Column("CGROUP"),
-    Column("RUNTIME", gives_way=True),
-    Column("CONTAINERD"),
-    Column("MOUNTS", gives_way=True),
-    Column("MISSING", gives_way=True),
+    *(Column("RULE", right=True), Column("POLICY"), Column("POD", gives_way=True)),
+    *(Column("INIT"), Column("SHIM"), Column("CGROUP"), Column("RUNTIME", gives_way=True)),
+    *(Column("CONTAINERD"), Column("MOUNTS", gives_way=True), Column("MISSING", gives_way=True)),
 )
-_DEBRIS: Final = (
-    Column("KIND"),
-    Column("NAMESPACE"),
-    Column("ID", shortens=True),
-    Column("AGE", right=True),
-    Column("PATH", gives_way=True),
-    Column("REASON", gives_way=True),
-)
-_PLAN: Final = (
-    Column("NAMESPACE"),
-    Column("ID", shortens=True),
-    Column("PLAN"),
-    Column("REASON", gives_way=True),
-)
+_DEBRIS: Final = (Column("KIND"), *_NAME, _AGE, Column("PATH", gives_way=True), _REASON)
+_PLAN: Final = (*_NAME, Column("PLAN"), _REASON)
 _PLANS: Final = {Result.SKIPPED.value: "remove"}
 _RESULT: Final = (
-    Column("NAMESPACE"),
-    Column("ID", shortens=True),
-    Column("RESULT"),
-    Column("TOOK", right=True),
-    Column("STEPS", right=True),
+    *(*_NAME, Column("RESULT"), Column("TOOK", right=True), Column("STEPS", right=True)),
     Column("DETAIL", gives_way=True),
 )
 
@@ -64,8 +39,8 @@ def bundles(shown: Sequence[Bundle], *, wide: bool) -> Table:
         cells = [
             Cell(one.namespace),
             Cell(one.id),
-            Cell(one.verdict, styles.VERDICT_STYLES.get(one.verdict, "")),
-            Cell(one.phase or "-", styles.PHASE_STYLES.get(one.phase or "", "")),
+            Cell(one.verdict, words.style(one.verdict)),
+            Cell(one.phase or "-", words.style(one.phase or "")),
             Cell(words.due(one.due_in_seconds)),
             Cell(words.age(one.age_seconds)),
             Cell(words.size(one.size_bytes, exact=one.size_exact)),
@@ -88,7 +63,7 @@ def plan(shown: Sequence[ResultShape]) -> Table:
     """One row for each thing that `clean` would deal with."""
     table = Table(_PLAN)
     for one in shown:
-        style = styles.RESULT_STYLES.get(one.result, "")
+        style = words.style(one.result)
         what = Cell(_PLANS.get(one.result, one.result), style)
         why = one.detail if one.result in _PLANS else blocked_by(one)
         table.rows.append([Cell(one.namespace), Cell(one.id), what, Cell(why)])
@@ -103,7 +78,7 @@ def results(shown: Sequence[ResultShape]) -> Table:
             [
                 Cell(one.namespace),
                 Cell(one.id),
-                Cell(one.result, styles.RESULT_STYLES.get(one.result, "")),
+                Cell(one.result, words.style(one.result)),
                 Cell(f"{one.seconds * 1000:.1f}ms" if one.steps else "-"),
                 Cell(str(len(one.steps) or "-")),
                 Cell("; ".join((*filter(None, [blocked_by(one)]), *warnings_of(one)))),
@@ -115,16 +90,15 @@ def results(shown: Sequence[ResultShape]) -> Table:
 def scan_summary(scan: Scan) -> str:
     """Say in one line what a scan found."""
     summary = scan.summary
-    parts = [f"{count} {verdict}" for verdict, count in summary.verdicts.items() if count]
-    counts = f": {', '.join(parts)}" if parts else ""
+    found = words.bundles(summary.bundles, summary.verdicts)
     left = f"; {words.size(summary.leftover_bytes)} in leftovers" if summary.leftovers else ""
     also = f"; {words.plural(summary.debris, 'piece')} of debris" if summary.debris else ""
-    return f"{words.plural(summary.bundles, 'bundle')}{counts}{left}{also}; {took(summary.seconds)}"
+    return f"{found}{left}{also}; {words.took(summary.seconds)}"
 
 
 def clean_summary(summary: CleanSummary, *, unsure: bool = False) -> str:
     """Say in one line what a clean did; ``unsure``: whether there may have been more to do."""
-    parts = [f"{count} {result}" for result, count in summary.results.items() if count]
+    parts = words.counted(summary.results)
     if summary.dry_run:
         count = summary.results[Result.SKIPPED.value]
         others = [f"{n} {what}" for what, n in summary.results.items() if n and what not in _PLANS]
@@ -135,19 +109,19 @@ def clean_summary(summary: CleanSummary, *, unsure: bool = False) -> str:
     else:
         parts = [", ".join(parts), words.plural(summary.mutations, "change")]
     parts += [f"{words.plural(summary.waiting, 'leftover')} not due yet"] if summary.waiting else []
-    return "; ".join([*parts, took(summary.seconds)])
+    return "; ".join([*parts, words.took(summary.seconds)])
 
 
 def names(shown: Sequence[Bundle | ResultShape]) -> str:
     """One ``NS/ID`` a line, as `explain` takes it."""
-    return "".join(f"{one.namespace}/{one.id}\n" for one in shown)
+    return "".join(f"{words.name(one)}\n" for one in shown)
 
 
 def failures(done: Clean) -> list[str]:
     """Say for each thing that stayed what is in the way and who holds it."""
     troubled = (Result.BLOCKED.value, Result.FAILED.value)
     return [
-        f"{one.namespace}/{one.id} {one.result}: {blocked_by(one)}"
+        f"{words.name(one)} {one.result}: {blocked_by(one)}"
         for one in done.results
         if one.result in troubled
     ]
@@ -156,7 +130,7 @@ def failures(done: Clean) -> list[str]:
 def blocked_by(one: ResultShape) -> str:
     """Say what is in the way, and who."""
     reason = "" if one.detail.startswith(one.reason) else one.reason
-    who = ", ".join(f"pid {held.pid} {held.name} ({held.how})" for held in one.holders)
+    who = words.holders(one.holders)
     return "; ".join(part for part in (reason, one.detail, who and f"held by {who}") if part)
 
 
@@ -172,11 +146,6 @@ def warnings_of(one: ResultShape) -> list[str]:
 def with_cause(reason: str, cause: str) -> str:
     """Join a verdict's reason with its phase's cause."""
     return f"{reason}; {cause}" if cause else reason
-
-
-def took(seconds: float) -> str:
-    """Say how long it took."""
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 def _pod(one: Bundle) -> str:

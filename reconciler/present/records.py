@@ -1,19 +1,95 @@
-"""Repeats: withhold what was said already, and never let the last line be wrong. Pure and bounded.
+"""Records: what the log and the live view say, and which of it was said already. Pure and bounded.
 
-There are two kinds of news. (1) A *state* of something (a phase, containerd, the guards) is
-a repeat only if it is the very last thing that was said about it: whoever reads the last line reads
-what is so now. (2) What *happens* on the way (a step, an attempt that begins, how it ended) is a
-repeat if it went the same way the last time; a retry every few seconds would drown the rest.
+Every name in a record is printable already (:func:`~reconciler.model.ids.escape`). Repeats are
+withheld for a while. There are two kinds of news. (1) A *state* of something (a phase, containerd,
+the guards) is a repeat only if it is the very last thing that was said about it: whoever reads the
+last line reads what is so now. (2) What *happens* on the way (a step, an attempt that begins, how
+it ended) is a repeat if it went the same way the last time; a retry every few seconds would drown
+the rest.
 """
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from enum import Enum
+from typing import Final, NamedTuple
 
-from reconciler.telemetry.records import Level, Record
+from reconciler.model.ids import BundleKey
 
-if TYPE_CHECKING:
-    from reconciler.model.ids import BundleKey
+_SHOWN: Final = ("cause", "budget", "reason", "detail", "state")
+
+Field = str | int | float | bool | None | list[str] | dict[str, str]
+
+
+class Level(Enum):
+    """How much a record matters."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+    @property
+    def number(self) -> int:
+        """The same as :mod:`logging` numbers it."""
+        return {Level.DEBUG: 10, Level.INFO: 20, Level.WARNING: 30, Level.ERROR: 40}[self]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One thing to tell.
+
+    Attributes:
+        event: ``verdict``, ``step``, ``cleaned``, ``blocked``, ...
+        level: How much it matters.
+        fields: What it says; names are printable.
+        key: The bundle it is about, if one.
+        repeats: What it says, to be compared with what was said before; None if each one counts.
+        kind: What it is compared with: the last record of this kind about the same bundle.
+        is_state: It tells what is so now, and not what happens on the way.
+        is_detail: It is one of several that tell of the same change.
+        is_end: It is the last thing that can be told of the bundle, which is gone.
+    """
+
+    event: str
+    level: Level
+    fields: dict[str, Field] = field(default_factory=dict)
+    key: BundleKey | None = None
+    repeats: tuple[str, ...] | None = None
+    kind: str = ""
+    is_state: bool = False
+    is_detail: bool = False
+    is_end: bool = False
+
+
+class Mark(NamedTuple):
+    """Something that the report marks: what kind, words, and whose lane, if not the node's."""
+
+    kind: str
+    text: str
+    key: BundleKey | None = None
+
+
+MARKS: Final = ("event", "death", "clean", "outcome", "budget", "node")
+"""The kinds of marks, as the report numbers them."""
+
+
+def named(key: BundleKey) -> dict[str, Field]:
+    """Begin the fields of a record about a bundle."""
+    return {"namespace": key.namespace, "id": key.id}
+
+
+def summary(record: Record) -> str:
+    """Write what a record says on one short line, for the live view."""
+    fields = record.fields
+    if record.event == "verdict":
+        before = f"{fields['previous']} -> " if fields["previous"] not in (None, "leftover") else ""
+        after = [str(fields[name]) for name in ("verdict", "phase", "cause") if fields[name]]
+        return f"{before}{', '.join(after)}: {fields['reason']}"
+    shown = [str(fields[name]) for name in _SHOWN if fields.get(name)]
+    # A detail that begins with its reason needs none before it.
+    pairs = zip(shown, [*shown[1:], ""], strict=False)
+    return ", ".join(text for text, after in pairs if not after.startswith(text))
+
 
 WINDOW: Final = 300.0
 """Seconds for which a repeat is withheld: the longest back-off between two attempts."""
@@ -94,7 +170,7 @@ class Repeats:
             thing.last = record.kind
         return level
 
-    def _note_change(self, key: "BundleKey", record: Record) -> None:
+    def _note_change(self, key: BundleKey, record: Record) -> None:
         """Something is different: what was said about it before does not count any more."""
         thing = self._objects.get(key)
         if thing is not None and record.level is not Level.DEBUG:

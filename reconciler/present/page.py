@@ -10,12 +10,16 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from reconciler.decide.decisions import Phase
 from reconciler.model.ids import printable
-from reconciler.telemetry.shapes import Bundle
-from reconciler.telemetry.status import Recent, Status
-from reconciler.telemetry.words import age, due, plural, size
+from reconciler.present.shapes import Bundle
+from reconciler.present.status import Recent, Status
+from reconciler.present.status_text import alarms
+from reconciler.present.words import age, due, name, plural, size
 
 REFRESH: Final = 5
+
+_NEXT: Final = {Phase.WAITING.value: "due ", Phase.BLOCKED.value: "retry "}
 
 _STYLE: Final = """
 :root{color-scheme:light dark;--line:#d8dee4;--soft:#57606a;--back:#fff;--fore:#1f2328;
@@ -91,19 +95,7 @@ def _header(status: Status) -> str:
 
 
 def _alarms(status: Status) -> str:
-    lines = [f"Not acting: {one.reason}" for one in status.refused]
-    if status.brake:
-        lines.append(f"Held: {status.brake}")
-    if status.containerd.state == "no answer":
-        lines.append(f"containerd does not answer: {status.containerd.detail}")
-    if not status.config.ok:
-        lines.append(f"Configuration refused, the old one is in force: {status.config.error}")
-    if status.backend_trouble:
-        lines.append(f"Watching: {status.backend_trouble}")
-    lines += [f"{one.key}: {one.trouble}" for one in status.endpoints if one.trouble]
-    if status.internal_errors:
-        counted = ", ".join(f"{n:,} in {where}" for where, n in status.internal_errors.items())
-        lines.append(f"Internal errors, see the log: {counted}")
+    lines = (f"{one.on_page}: {one.what}" for one in alarms(status) if one.on_page)
     return "".join(f'<p class="alarm" role="alert">{escape(line)}</p>' for line in lines)
 
 
@@ -117,8 +109,8 @@ def _cards(status: Status) -> str:
     cards += [("leftover bytes", size(summary.leftover_bytes))]
     cards += [("oldest leftover", age(summary.oldest_leftover_age_seconds))]
     items = "".join(
-        f'<li><b class="{escape(name)}">{escape(value)}</b>{escape(name)}</li>'
-        for name, value in cards
+        f'<li><b class="{escape(what)}">{escape(value)}</b>{escape(what)}</li>'
+        for what, value in cards
     )
     return f'<ul class="cards">{items}</ul>'
 
@@ -133,15 +125,14 @@ def _leftovers(status: Status) -> str:
 
 
 def _bundle_row(one: Bundle, recent: Sequence[Recent]) -> str:
-    who = f"{one.namespace}/{one.id}"
     why = escape(one.reason)
     if one.cause:
         why += f"<br><b>{escape(one.cause)}</b>{_holders(one, recent)}"
     phase = one.phase or ""
     large = size(one.size_bytes, exact=one.size_exact)
-    what = {"waiting": "due ", "blocked": "retry "}.get(phase, "")
+    what = _NEXT.get(phase, "")
     return (
-        f'<tr><td class="name">{escape(who)}</td>'
+        f'<tr><td class="name">{escape(name(one))}</td>'
         f'<td class="{escape(one.verdict)}">{escape(one.verdict)}</td>'
         f'<td class="{escape(phase)}">{escape(phase) or "-"}</td><td class="why">{why}</td>'
         f'<td class="num">{age(one.age_seconds)}</td><td class="num">{large}</td>'
@@ -161,7 +152,7 @@ def _holders(one: Bundle, recent: Sequence[Recent]) -> str:
 def _recent(recent: Sequence[Recent], now: float) -> str:
     rows = [
         f'<tr><td class="num">{age(max(0.0, now - one.at))} ago</td>'
-        f'<td class="name">{escape(one.result.namespace)}/{escape(one.result.id)}</td>'
+        f'<td class="name">{escape(name(one.result))}</td>'
         f'<td class="{escape(one.result.result)}">{escape(one.result.result)}</td>'
         f'<td class="why">{escape(one.result.detail or one.result.reason)}</td>'
         f'<td class="num">{one.result.seconds * 1000:.1f} ms</td></tr>'

@@ -1,0 +1,137 @@
+"""Comparisons as words: where a replay decides otherwise, and what was cleaned when. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+from msgspec.structs import replace
+
+from reconciler.decide.decisions import Decision
+from reconciler.model.evidence import Facts
+from reconciler.model.ids import BundleKey
+from reconciler.present.decisions import Told, evidence, key_of, tell
+from reconciler.present.table import Cell, Column, Table
+from reconciler.present.words import name, span
+
+
+class Differing(msgspec.Struct, frozen=True):
+    """One turn in which the two sides differ (an element of ``differences``).
+
+    Attributes:
+        at_seconds: Seconds since the journal began.
+        namespace, id: The bundle; empty where it concerns the node.
+        recorded, replayed: The first decisions that are not alike, null where there is none.
+        evidence: What is believed about the bundle now, by witness.
+    """
+
+    at_seconds: float
+    namespace: str
+    id: str
+    recorded: Told | None
+    replayed: Told | None
+    evidence: dict[str, str] = {}
+
+
+@dataclass(slots=True)
+class Fate:
+    """When one bundle was given to the hands, in seconds since the begin; None for never."""
+
+    key: BundleKey
+    recorded: float | None = None
+    replayed: float | None = None
+
+    @property
+    def change(self) -> str:
+        """What is different now: ``same``, ``only now``, ``not now``, ``earlier``, ``later``."""
+        if self.recorded is None:
+            return "only now"
+        if self.replayed is None:
+            return "not now"
+        if self.recorded == self.replayed:
+            return "same"
+        return "earlier" if self.replayed < self.recorded else "later"
+
+
+def describe(
+    then: Decision | None, now: Decision | None, at: float, begin: float, facts: Facts | None
+) -> Differing:
+    """Put a difference into words.
+
+    Args:
+        then: What was decided when recorded; None where nothing was.
+        now: What is decided now, which is not alike.
+        at: Seconds since the journal began.
+        begin: The monotonic time at which it did.
+        facts: What is believed about the bundle now.
+    """
+    one = then or now
+    key = None if one is None else key_of(one)
+    recorded, replayed = (None if side is None else tell(at, side) for side in (then, now))
+    if recorded is not None and recorded == replayed:
+        replayed = replace(recorded, reason=f"{recorded.reason}; {_apart(now, then, begin)}")
+        recorded = replace(recorded, reason=f"{recorded.reason}; {_apart(then, now, begin)}")
+    return Differing(
+        at_seconds=round(at, 6),
+        namespace="" if key is None else key.namespace,
+        id="" if key is None else key.id,
+        recorded=recorded,
+        replayed=replayed,
+        evidence={} if facts is None else evidence(facts),
+    )
+
+
+def _apart(one: Decision | None, other: Decision | None, begin: float) -> str:
+    """Name what sets a decision apart from another that the same words tell."""
+    parts = []
+    for what in ("due_at", "previous", "facts", "identity", "last", "cleaned", "why", "namespace"):
+        said = getattr(one, what, None)
+        if said != getattr(other, what, None):
+            if what == "due_at":
+                said = "never" if said is None else span(said - begin)
+            parts.append(f"{what.replace('_', ' ')} {said}")
+    return ", ".join(parts)
+
+
+def fates_table(fates: Iterable[Fate]) -> Table:
+    """Tell what was cleaned when, then and now."""
+    columns = (
+        Column("BUNDLE", gives_way=True),
+        Column("RECORDED", right=True),
+        Column("NOW", right=True),
+        Column("CHANGE"),
+    )
+    table = Table(columns)
+    for fate in fates:
+        cells = (str(fate.key), _at(fate.recorded), _at(fate.replayed), _change(fate))
+        table.rows.append([Cell(text) for text in cells])
+    return table
+
+
+def _at(seconds: float | None) -> str:
+    return "-" if seconds is None else span(seconds)
+
+
+def _change(fate: Fate) -> str:
+    if fate.recorded is None or fate.replayed is None or fate.change == "same":
+        return fate.change
+    return f"{span(abs(fate.recorded - fate.replayed))} {fate.change}"
+
+
+def changed(fate: Fate) -> Differing:
+    """Put a fate into the shape of a difference."""
+    namespace, id_ = fate.key
+
+    def told(at: float | None) -> Told | None:
+        return None if at is None else Told(round(at, 6), namespace, id_, "clean", _change(fate))
+
+    times = [at for at in (fate.recorded, fate.replayed) if at is not None]
+    return Differing(min(times), namespace, id_, told(fate.recorded), told(fate.replayed))
+
+
+def difference_text(told: Differing) -> str:
+    """Tell a difference with both sides and the evidence, over several lines."""
+    lines = [f"at {span(told.at_seconds)}: {name(told) if told.id else 'the node'}"]
+    for side, one in (("recorded", told.recorded), ("replayed", told.replayed)):
+        lines.append(f"  {side:<12} " + ("-" if one is None else f"{one.action}: {one.reason}"))
+    lines += [f"  {witness:<12} {says}" for witness, says in told.evidence.items()]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,205 @@
+"""Decisions as words: for the log and the live view, for `replay`, for the report. Pure.
+
+The one place that has words for them: a decision of another kind gets a case in each ``match``
+here. The shape of ``replay -o json`` is a promise: {"at_seconds","namespace","id","action",
+"reason"}. Requests for a look, a listing or the node's witnesses are compared like everything else,
+but they are not conclusions, and are told only where they differ.
+"""
+
+from enum import Enum
+from typing import Final, NamedTuple, assert_never
+
+import msgspec
+
+from reconciler.decide.decisions import (
+    AskNode,
+    Braked,
+    Clean,
+    Decision,
+    Died,
+    FinishRemoval,
+    Judged,
+    LookAt,
+    OverBudget,
+    Phase,
+    Relist,
+    Vanished,
+    Verdict,
+)
+from reconciler.model.evidence import Facts
+from reconciler.model.ids import BundleKey
+from reconciler.model.observations import Stamp
+from reconciler.present.records import Field, Level, Mark, Record, named
+
+NOBODY: Final = BundleKey("", "")
+
+_ON_THE_WAY: Final = frozenset({Phase.DUE, Phase.CLEANING})
+_RETRIED: Final = _ON_THE_WAY | {Phase.BLOCKED, Phase.HELD}
+"""Phases a leftover passes again at each attempt; those on the way it is not in for long."""
+
+_WITNESSES: Final = {"identifier": "name", "helper": "shim helper", "task": "containerd"}
+"""What a fact is called where it is told by witness, if not as it is."""
+
+
+class Told(msgspec.Struct, frozen=True):
+    """One decision.
+
+    Attributes:
+        at_seconds: Seconds since the journal began.
+        namespace, id: The bundle; empty where it concerns the node.
+        action: ``judge``, ``clean``, ``kill``, ``finish``, ``vanish``, ``die``, ``over-budget``,
+            ``brake``, ``release``, and where they differ ``look``, ``relist``, ``ask``.
+        reason: Why, in words.
+    """
+
+    at_seconds: float
+    namespace: str
+    id: str
+    action: str
+    reason: str
+
+
+class _Words(NamedTuple):
+    """What is decided and why, and how the report marks it; None for what shows by itself."""
+
+    action: str
+    reason: str
+    mark: Mark | None = None
+
+
+def is_conclusion(decision: Decision) -> bool:
+    """Tell whether a decision is told, or only asks for evidence."""
+    return not isinstance(decision, LookAt | Relist | AskNode)
+
+
+def key_of(decision: Decision) -> BundleKey | None:
+    """Name the bundle a decision is about; None where it concerns the node."""
+    match decision:
+        case Relist() | AskNode() | Braked():
+            return None
+        case _:
+            return decision.key
+
+
+def tell(at: float, decision: Decision) -> Told:
+    """Tell a decision; ``at`` counts seconds since the journal began."""
+    key = key_of(decision) or NOBODY
+    told = _words(decision)
+    return Told(round(at, 6), key.namespace, key.id, told.action, told.reason)
+
+
+def mark(decision: Decision) -> Mark | None:
+    """Mark a decision on the report; None for what shows by itself."""
+    return _words(decision).mark
+
+
+def _words(decision: Decision) -> _Words:  # noqa: C901, PLR0911 - one case each
+    match decision:
+        case Judged():
+            return _Words("judge", _judged(decision))
+        case Clean(key=key, kill=True, attempt=attempt):
+            marked = Mark("clean", f"kill, attempt {attempt}", key)
+            return _Words("kill", f"orphaned and due, attempt {attempt}", marked)
+        case Clean(key=key, attempt=attempt):
+            marked = Mark("clean", f"cleanup, attempt {attempt}", key)
+            claimed = ", claimed by containerd" if decision.claimed else ""
+            return _Words("clean", f"leftover and due, attempt {attempt}{claimed}", marked)
+        case FinishRemoval(key=key):
+            marked = Mark("node", f"finishes a removal of ours: {key}")
+            return _Words("finish", "a removal of ours was cut short", marked)
+        case Vanished():
+            last = "never looked at" if decision.last is None else f"was {decision.last.value}"
+            return _Words("vanish", f"cleaned, {last}" if decision.cleaned else f"gone, {last}")
+        case Died(key=key, cause=cause):
+            why = f"abnormal end of {cause}"
+            return _Words("die", why, Mark("death", why, key))
+        case OverBudget(key=key, kind=kind):
+            why = f"running and over its {kind.value} budget"
+            return _Words("over-budget", why, Mark("budget", why, key))
+        case Braked():
+            why = f"{decision.brake}: {decision.detail}"
+            marked = Mark("node", f"{'brake' if decision.on else 'released'}: {why}")
+            return _Words("brake" if decision.on else "release", why, marked)
+        case LookAt():
+            return _Words("look", decision.why.value)
+        case Relist():
+            return _Words("relist", decision.why.value)
+        case AskNode():
+            return _Words("ask", decision.why)
+        case _:
+            assert_never(decision)
+
+
+def _judged(judged: Judged) -> str:
+    judgement = judged.judgement
+    parts = (judgement.verdict.value, judged.phase.value, judged.cause)
+    return f"{', '.join(filter(None, parts))}: {judgement.reason} (rule {judgement.rule})"
+
+
+# ---------------------------------------------------------------------- for the log
+
+
+def record(stamp: Stamp, decision: Decision) -> Record | None:
+    """Write what was concluded as a record; requests are told by what comes of them."""
+    match decision:
+        case Judged():
+            return _verdict(stamp, decision)
+        case Vanished(key=key, last=last, cleaned=cleaned):
+            fields: dict[str, Field] = {"last": last.value if last else None, "cleaned": cleaned}
+            return Record("vanished", Level.INFO, named(key) | fields, key, is_end=True)
+        case Died(key=key, cause=cause):
+            return Record("died", Level.WARNING, {**named(key), "cause": cause}, key)
+        case OverBudget(key=key, kind=kind):
+            fields = {**named(key), "budget": kind.value}
+            news = (kind.value,)
+            return Record("over budget", Level.WARNING, fields, key, news, f"budget {kind.value}")
+        case Braked(brake=brake, on=on, detail=detail):
+            fields = {"brake": brake, "on": on, "detail": detail}
+            return Record("brake", Level.WARNING if on else Level.INFO, fields)
+        case LookAt() | Relist() | AskNode() | Clean() | FinishRemoval():
+            return None
+        case _:
+            assert_never(decision)
+
+
+def _verdict(stamp: Stamp, judged: Judged) -> Record:
+    judgement = judged.judgement
+    due = None if judged.due_at is None else round(max(0.0, judged.due_at - stamp.mono), 3)
+    fields: dict[str, Field] = {
+        **named(judged.key),
+        "verdict": judgement.verdict.value,
+        "previous": judged.previous.value if judged.previous else None,
+        "phase": judged.phase.value,
+        "cause": judged.cause,
+        "rule": judgement.rule,
+        "reason": judgement.reason,
+        "due_in_seconds": due,
+        "facts": {} if judged.facts is None else facts_of(judged.facts),
+    }
+    known = judged.previous is judgement.verdict and judged.phase in _RETRIED
+    return Record(
+        "verdict",
+        Level.WARNING if judgement.verdict is Verdict.ORPHANED else Level.INFO,
+        fields,
+        judged.key,
+        (judgement.verdict.value, judged.phase.value, judged.cause) if known else None,
+        judged.phase.value if judged.phase in _ON_THE_WAY else "verdict",
+        is_state=judged.phase not in _ON_THE_WAY,
+    )
+
+
+# ---------------------------------------------------------------------- facts
+
+
+def facts_of(facts: Facts) -> dict[str, str]:
+    """Spell out the row a verdict was made from."""
+    return {
+        name: str(fact.value) if isinstance(fact, Enum) else ("yes" if fact else "no")
+        for name, fact in facts._asdict().items()
+    }
+
+
+def evidence(facts: Facts) -> dict[str, str]:
+    """Put facts into words, by witness."""
+    said = {**facts_of(facts), "identifier": "valid" if facts.identifier else "invalid"}
+    return {_WITNESSES.get(name, name): value for name, value in said.items()}
