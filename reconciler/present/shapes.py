@@ -14,11 +14,11 @@ import msgspec
 
 from reconciler.decide.decisions import Verdict
 from reconciler.decide.views import BundleView
-from reconciler.model.debris import Debris
+from reconciler.model.debris import DebrisKind
 from reconciler.model.evidence import Entries, Kind, Labels, Look
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
-from reconciler.model.observations import Refusal
+from reconciler.model.observations import Hidden, Refusal
 from reconciler.model.outcome import Holder, Outcome, Result
 from reconciler.present.words import to_json
 
@@ -241,15 +241,15 @@ def _printable(text: str) -> str:
     return escape(text.encode("utf-8", "surrogateescape"))
 
 
-def debris(found: Debris, wall: float) -> DebrisShape:
-    """Shape one piece of debris; ``wall`` is now, in seconds since the epoch."""
+def debris(found: Hidden, layout: Layout, wall: float) -> DebrisShape:
+    """Shape what is left of a removal; ``wall`` is now, in seconds since the epoch."""
     return DebrisShape(
-        kind=found.kind.value,
-        path=found.path,
-        namespace=found.namespace,
-        id=found.id,
+        kind=DebrisKind.HIDDEN_BUNDLE.value,
+        path=_path(found.key, layout),
+        namespace=found.key.namespace,
+        id=found.key.id,
         age_seconds=round(max(0.0, wall - found.mtime), 3),
-        reason=found.reason,
+        reason="a removal of ours was cut short" if found.ours else "a removal was cut short",
         phase=None,
     )
 

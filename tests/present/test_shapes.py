@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from reconciler.decide.decisions import Judgement, Phase, Verdict
 from reconciler.decide.views import BundleView
-from reconciler.model.debris import Debris, DebrisKind
 from reconciler.model.evidence import (
     Answer,
     CgroupState,
@@ -29,7 +28,7 @@ from reconciler.model.evidence import (
 )
 from reconciler.model.ids import BundleKey, Identity, escape, unescape
 from reconciler.model.layout import Layout
-from reconciler.model.observations import Guard, Refusal
+from reconciler.model.observations import Guard, Hidden, Refusal
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result, Step, StepResult
 from reconciler.present import shapes
 
@@ -129,14 +128,14 @@ def test_a_living_bundle_has_no_phase_and_is_never_due() -> None:
 
 
 def test_debris_has_the_promised_shape() -> None:
-    found = Debris(DebrisKind.HIDDEN_BUNDLE, "/run/x/.web", "k8s.io", ".web", 90.0, "cut short")
-    assert json.loads(shapes.encode(shapes.debris(found, 100.0))) == {
+    found = Hidden(BundleKey("k8s.io", ".web"), Identity(1, 2, 3), mtime=90.0, ours=False)
+    assert json.loads(shapes.encode(shapes.debris(found, LAYOUT, 100.0))) == {
         "kind": "hidden-bundle",
-        "path": "/run/x/.web",
+        "path": f"{escape(LAYOUT.tasks)}/k8s.io/.web",
         "namespace": "k8s.io",
         "id": ".web",
         "age_seconds": 10.0,
-        "reason": "cut short",
+        "reason": "a removal was cut short",
         "phase": None,
     }
 

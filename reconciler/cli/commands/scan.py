@@ -16,8 +16,6 @@ from reconciler.cli.preflight import (
 from reconciler.cli.setup import make_setup
 from reconciler.cli.work import Found
 from reconciler.errors import ExitCode, UsageError
-from reconciler.model.debris import Debris, DebrisKind
-from reconciler.model.ids import escape
 from reconciler.present import rows, shapes
 
 
@@ -54,7 +52,7 @@ def shape(found: Found, setup: Setup) -> shapes.Scan:
     """Give what was found its promised shape."""
     return shapes.scan(
         [shapes.bundle(view, setup.layout) for view in found.views],
-        [shapes.debris(one, found.stamp.wall) for one in _debris(found, setup)],
+        [shapes.debris(one, setup.layout, found.stamp.wall) for one in found.hidden],
         containerd=found.node.containerd.state.value,
         refused=found.refused,
         seconds=found.seconds,
@@ -75,17 +73,3 @@ def show(told: shapes.Scan, form: Form, output: Output) -> None:
                 output.data("\n" if told.bundles else "")
                 output.table(rows.debris(told.debris))
     output.say(rows.scan_summary(told))
-
-
-def _debris(found: Found, setup: Setup) -> list[Debris]:
-    return [
-        Debris(
-            kind=DebrisKind.HIDDEN_BUNDLE,
-            path=f"{escape(setup.layout.tasks)}/{one.key}",
-            namespace=one.key.namespace,
-            id=one.key.id,
-            mtime=one.mtime,
-            reason="a removal of ours was cut short" if one.ours else "a removal was cut short",
-        )
-        for one in found.hidden
-    ]
