@@ -22,10 +22,10 @@ from reconciler.containerd import witness
 from reconciler.containerd.client import ContainerdClient
 from reconciler.containerd.events import Events
 from reconciler.containerd.tasks import Singles
-from reconciler.decide.policy import Policies
 from reconciler.model.evidence import Containerd, Look, PartialLook, Sweep
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
+from reconciler.model.policy import Policies
 from reconciler.ports import (
     Emit,
     Exits,

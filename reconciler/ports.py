@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from reconciler.clock import Bell
-from reconciler.decide.decisions import Decision
-from reconciler.decide.policy import Policies
+from reconciler.model.decisions import Decision
 from reconciler.model.evidence import Containerd, Look, Node, PartialLook, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Listed, Observation, Refusal, Stamp
 from reconciler.model.outcome import Outcome
+from reconciler.model.policy import Policies
 from reconciler.supervision import Supervisor
 
 

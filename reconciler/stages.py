@@ -14,8 +14,7 @@ from typing import Final, TypeVar
 import anyio
 from typing_extensions import override
 
-from reconciler.decide.decisions import Decision
-from reconciler.decide.policy import Policies
+from reconciler.model.decisions import Decision
 from reconciler.model.evidence import UNSEEN, Containerd, Look, Node, PartialLook, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import (
@@ -28,6 +27,7 @@ from reconciler.model.observations import (
     Stamp,
 )
 from reconciler.model.outcome import Outcome, Result
+from reconciler.model.policy import Policies
 from reconciler.ports import (
     Emit,
     Exits,

@@ -11,17 +11,17 @@ import anyio.lowlevel
 import pytest
 from typing_extensions import override
 
-from reconciler.decide.decisions import Decision
-from reconciler.decide.policy import Policies
 from reconciler.errors import InvariantError
 from reconciler.journal.decode import Gap, Given
 from reconciler.journal.reader import Journal
 from reconciler.journal.snapshot import Snapshot
 from reconciler.loop import Loop
+from reconciler.model.decisions import Decision
 from reconciler.model.evidence import Containerd, Look
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Hint, Observation, Refusal, Stamp
 from reconciler.model.outcome import Outcome, Result
+from reconciler.model.policy import Policies
 from reconciler.ports import Emit, Recorder, Source
 from reconciler.stages import Listeners
 from reconciler.supervision import Fault, Supervisor

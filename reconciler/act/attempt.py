@@ -6,10 +6,11 @@ of it in each case becomes an Outcome here.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 import anyio
+from msgspec.structs import replace
 
 from reconciler.act.channel import LostError, MessageError
 from reconciler.act.client import WorkerHandle

@@ -24,7 +24,7 @@ from reconciler.model.layout import Layout
 from reconciler.model.outcome import Outcome, Step
 from reconciler.probe.locks import Lock
 
-VERSION: Final = f"{__version__}/7"
+VERSION: Final = f"{__version__}/8"
 """Said first by every worker. It differs if the program was replaced on disk while it ran."""
 
 

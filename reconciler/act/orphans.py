@@ -12,8 +12,9 @@ import select
 import signal
 from collections.abc import Collection
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from reconciler.act import freezer
 from reconciler.act.blocked import Blocked
@@ -23,8 +24,8 @@ from reconciler.act.record import Record, Tally
 from reconciler.act.second_look import NotLeftover, Seen, look_again
 from reconciler.act.steps import conclude
 from reconciler.act.workplace import Workplace
-from reconciler.decide.decisions import Verdict
 from reconciler.decide.ownership import Evidence, Group, Unproven, prove
+from reconciler.model.decisions import Verdict
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.probe import process
 from reconciler.probe.surroundings import Surroundings

@@ -7,11 +7,12 @@ that hangs hold up another.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 import anyio
+from msgspec.structs import replace
 
 from reconciler.act.attempt import Attempt, DiedError
 from reconciler.act.channel import LostError

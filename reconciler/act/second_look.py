@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from reconciler.act.blocked import Blocked, blocked_by
 from reconciler.act.messages import CleanJob, KillJob
 from reconciler.act.workplace import Workplace
-from reconciler.decide.decisions import Judgement, Verdict
 from reconciler.decide.obstacles import foreign_mount
 from reconciler.decide.verdicts import judge
 from reconciler.model.cgroups import CgroupSource
+from reconciler.model.decisions import Judgement, Verdict
 from reconciler.model.evidence import Look, Mount, Node, weigh
 from reconciler.model.ids import BundleKey, escape, is_identifier
 from reconciler.model.outcome import BlockReason

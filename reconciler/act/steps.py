@@ -9,8 +9,9 @@ decided here but in `reconciler.act.record`.
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from reconciler import kernel
 from reconciler.act.blocked import Blocked, blocked_by

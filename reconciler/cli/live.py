@@ -18,7 +18,7 @@ from rich.text import Text
 from reconciler.cli.console import fitted
 from reconciler.cli.display import Heading
 from reconciler.cli.picture import STUCK, Picture, Told
-from reconciler.decide.decisions import Judged, Phase, Verdict
+from reconciler.model.decisions import Judged, Phase, Verdict
 from reconciler.model.ids import printable
 from reconciler.model.outcome import Result
 from reconciler.present import status_text, words

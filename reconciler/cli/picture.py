@@ -12,7 +12,7 @@ from typing import Final
 
 from typing_extensions import override
 
-from reconciler.decide.decisions import Braked, Decision, Judged, Phase, Vanished, Verdict
+from reconciler.model.decisions import Braked, Decision, Judged, Phase, Vanished, Verdict
 from reconciler.model.evidence import Containerd
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import GuardsChecked, NodeLooked, Observation, Refusal, Stamp

@@ -8,9 +8,9 @@ import os
 
 from reconciler.cli.output import Output
 from reconciler.cli.work import Found
-from reconciler.decide.decisions import Verdict
 from reconciler.decide.views import BundleView
 from reconciler.errors import NoWorkerError, ReconcilerError, RefusedError
+from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import CgroupState
 from reconciler.model.ids import escape
 from reconciler.model.layout import Layout

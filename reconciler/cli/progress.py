@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextCol
 from rich.text import Text
 from typing_extensions import override
 
-from reconciler.decide.decisions import Clean, Decision, Judged, Phase
+from reconciler.model.decisions import Clean, Decision, Judged, Phase
 from reconciler.model.observations import Listed, Looked, Observation, Stamp
 from reconciler.model.outcome import Outcome
 from reconciler.ports import Emit, Listener, Source

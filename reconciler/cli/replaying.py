@@ -8,17 +8,17 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import anyio
 import msgspec
+from msgspec.structs import replace
 
 from reconciler.cli.output import Output
 from reconciler.clock import SystemClock
 from reconciler.decide.engine import Engine
-from reconciler.decide.policy import Policies
 from reconciler.journal import expect
 from reconciler.journal.compare import Fates, Likeness, concerns
 from reconciler.journal.decode import Given
@@ -28,6 +28,7 @@ from reconciler.journal.replay import Difference, Repeater, Turn
 from reconciler.journal.values import policies_in
 from reconciler.model.evidence import Facts
 from reconciler.model.ids import BundleKey
+from reconciler.model.policy import Policies
 from reconciler.present import report
 from reconciler.present.comparison import (
     Differing,

@@ -19,12 +19,12 @@ from reconciler.cli.preflight import check_guards
 from reconciler.cli.watching import Ended, Plan, Story
 from reconciler.cli.watching import watch as watch_stages
 from reconciler.cli.work import Found, clean_once, look_once, observing
-from reconciler.decide.policy import Policies
 from reconciler.journal.recorder import Options, recording
 from reconciler.journal.snapshot import Snapshot
 from reconciler.model.evidence import PartialLook
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.observations import Listed, Stamp
+from reconciler.model.policy import Policies
 from reconciler.ports import Clock, Listener, Recorder, Stages
 from reconciler.probe.narrow import NarrowEyes
 from reconciler.supervision import Fault, Supervisor

@@ -4,13 +4,15 @@ The order is the promise: what is said on the command line wins over the environ
 over the files, which win over the defaults (:mod:`reconciler.settings.load`).
 """
 
+import dataclasses
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import click
+from msgspec.structs import replace
 
 from reconciler.assembly import Setup, setup_from
 from reconciler.cli.options import Globals
@@ -70,7 +72,9 @@ def make_setup(
     if changes.once:
         policies = replace(policies, brakes=replace(policies.brakes, max_per_minute=None))
     namespaces = frozenset(map(name, said.namespace))
-    return replace(setup, policies=policies, waived=without_containerd, namespaces=namespaces)
+    return dataclasses.replace(
+        setup, policies=policies, waived=without_containerd, namespaces=namespaces
+    )
 
 
 def load_layers(

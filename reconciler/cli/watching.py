@@ -11,11 +11,10 @@ from typing_extensions import override
 
 from reconciler.cli.signals import StopHands, ending_in_order
 from reconciler.cli.work import Pass
-from reconciler.decide.decisions import Decision, Phase
 from reconciler.decide.engine import Engine
-from reconciler.decide.policy import Policies
 from reconciler.errors import ExitCode
 from reconciler.loop import Loop
+from reconciler.model.decisions import Decision, Phase
 from reconciler.model.observations import (
     GuardsChecked,
     Observation,
@@ -23,6 +22,7 @@ from reconciler.model.observations import (
     Stamp,
     is_transient,
 )
+from reconciler.model.policy import Policies
 from reconciler.ports import Listener, Stages
 
 Story = Callable[[Loop], Awaitable[None]]

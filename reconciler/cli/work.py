@@ -4,18 +4,19 @@ Stages and policies flow in, what was found and what came of it flows out. Writt
 ports alone, so the same code runs on doubles. Nothing is printed here.
 """
 
+import dataclasses
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.cli.signals import StopHands, ending_in_order
-from reconciler.decide.decisions import Decision, Verdict
 from reconciler.decide.engine import Engine
-from reconciler.decide.policy import Policies
 from reconciler.decide.views import BundleView
 from reconciler.loop import Loop
+from reconciler.model.decisions import Decision, Verdict
 from reconciler.model.evidence import Answer, Node, TaskState
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
@@ -28,6 +29,7 @@ from reconciler.model.observations import (
     Stamp,
 )
 from reconciler.model.outcome import Outcome, Result
+from reconciler.model.policy import Policies
 from reconciler.ports import Listener, Stages
 
 
@@ -162,7 +164,7 @@ async def _pass(
 ) -> Found:
     seen = Pass()
     engine = Engine(policies)
-    loop = Loop(engine, replace(stages, essential=(seen,)))
+    loop = Loop(engine, dataclasses.replace(stages, essential=(seen,)))
     began = stages.clock.monotonic()
 
     def until(now: float) -> bool:

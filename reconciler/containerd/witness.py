@@ -8,8 +8,9 @@ nothing here opens or follows a path but that of the socket.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Final, Protocol
+
+from msgspec.structs import replace
 
 from reconciler.containerd.calls import Failure, NoAnswerError
 from reconciler.containerd.client import ContainerdClient

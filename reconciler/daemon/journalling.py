@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.decide.policy import Policies
 from reconciler.errors import ConfigError, UsageError
+from reconciler.model.policy import Policies
 from reconciler.ports import Clock
 from reconciler.settings.schema import Journal
 from reconciler.supervision import Supervisor

@@ -11,8 +11,8 @@ import anyio
 
 from reconciler.daemon import ledger
 from reconciler.daemon.telling import Teller
-from reconciler.decide.decisions import Decision
 from reconciler.decide.track import Track
+from reconciler.model.decisions import Decision
 from reconciler.model.observations import Observation, Stamp
 from reconciler.ports import Clock
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from reconciler.daemon.endpoints import Check
-from reconciler.decide.decisions import Decision
+from reconciler.model.decisions import Decision
 from reconciler.model.observations import (
     GuardsChecked,
     Listed,

@@ -15,9 +15,9 @@ from reconciler.daemon.configuration import Configuration, Reload
 from reconciler.daemon.notify import Notifier
 from reconciler.daemon.readiness import Readiness
 from reconciler.daemon.telling import Teller
-from reconciler.decide.decisions import Phase
 from reconciler.loop import Loop
 from reconciler.loop.looks import SLICE
+from reconciler.model.decisions import Phase
 from reconciler.model.observations import Doubt, DoubtKind, GuardsChecked
 from reconciler.settings.load import Loaded
 from reconciler.settings.problems import SettingsError

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from reconciler.decide.decisions import AskNode
+from reconciler.model.decisions import AskNode
 
 RECHECK: Final = "recheck"
 """A wish without an occasion, repeated as long as something is unsure: nobody waits for it."""

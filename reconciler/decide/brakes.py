@@ -3,9 +3,9 @@
 from collections import OrderedDict, deque
 from typing import Final
 
-from reconciler.decide.policy import Brakes
 from reconciler.model.evidence import ContainerdState
 from reconciler.model.ids import BundleKey
+from reconciler.model.policy import Brakes
 
 _WINDOW: Final = 60.0
 

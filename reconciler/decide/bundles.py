@@ -10,7 +10,14 @@ from typing import Final
 from reconciler.decide.agenda import Agenda
 from reconciler.decide.asking import RECHECK, Asking
 from reconciler.decide.cleanups import Cleanups
-from reconciler.decide.decisions import (
+from reconciler.decide.dues import Dues, exceeded
+from reconciler.decide.hearsay import Hearsay, NodeChange
+from reconciler.decide.pods import Pods
+from reconciler.decide.touched import is_touched
+from reconciler.decide.track import LIVING, SERVED, Deaths, Track, is_wedged
+from reconciler.decide.verdicts import judge
+from reconciler.decide.views import BundleView, view_of
+from reconciler.model.decisions import (
     Decision,
     Died,
     Judged,
@@ -21,17 +28,10 @@ from reconciler.decide.decisions import (
     Vanished,
     Verdict,
 )
-from reconciler.decide.dues import Dues, exceeded
-from reconciler.decide.hearsay import Hearsay, NodeChange
-from reconciler.decide.pods import Pods
-from reconciler.decide.policy import Policies, Policy
-from reconciler.decide.touched import is_touched
-from reconciler.decide.track import LIVING, SERVED, Deaths, Track, is_wedged
-from reconciler.decide.verdicts import judge
-from reconciler.decide.views import BundleView, view_of
 from reconciler.model.evidence import Facts, Look, RuntimeState, ShimState, weigh
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import HintKind, Remembered, Stamp
+from reconciler.model.policy import Policies, Policy
 
 _UNSURE: Final = frozenset({Verdict.BUSY, Verdict.UNKNOWN, Verdict.ORPHANED, Verdict.STARTING})
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from reconciler.decide.brakes import MassDeathBrake, RateBrake
-from reconciler.decide.decisions import Braked
-from reconciler.decide.policy import Policies
+from reconciler.model.decisions import Braked
 from reconciler.model.evidence import ContainerdState
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Refusal
+from reconciler.model.policy import Policies
 
 
 @dataclass(frozen=True, slots=True)

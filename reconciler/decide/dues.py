@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Final
 
 from reconciler.decide.budgets import Scope, SizeBudgets
-from reconciler.decide.decisions import BudgetKind, Verdict
-from reconciler.decide.policy import Policy
 from reconciler.decide.track import Track
+from reconciler.model.decisions import BudgetKind, Verdict
 from reconciler.model.ids import BundleKey
+from reconciler.model.policy import Policy
 
 _NODE: Final[Scope] = ("node", "")
 _EXCEEDED: Final = {

@@ -10,13 +10,19 @@ changed its mind about everybody.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Final, assert_never
+
+from msgspec.structs import replace
 
 from reconciler.decide.asking import RECHECK, Asking
 from reconciler.decide.bundles import Bundles
 from reconciler.decide.cleanups import Cleanups, Hold
-from reconciler.decide.decisions import (
+from reconciler.decide.hearsay import Hearsay
+from reconciler.decide.summary import Summary, summarize
+from reconciler.decide.track import Track
+from reconciler.decide.unfinished import Unfinished
+from reconciler.decide.views import BundleView
+from reconciler.model.decisions import (
     Clean,
     Decision,
     FinishRemoval,
@@ -25,15 +31,9 @@ from reconciler.decide.decisions import (
     Relist,
     Verdict,
 )
-from reconciler.decide.hearsay import Hearsay
-from reconciler.decide.labels import doubted
-from reconciler.decide.policy import Policies
-from reconciler.decide.summary import Summary, summarize
-from reconciler.decide.track import Track
-from reconciler.decide.unfinished import Unfinished
-from reconciler.decide.views import BundleView
 from reconciler.model.evidence import Node
 from reconciler.model.ids import NOWHERE, BundleKey
+from reconciler.model.labels import doubted
 from reconciler.model.observations import (
     Doubt,
     GuardsChecked,
@@ -49,6 +49,7 @@ from reconciler.model.observations import (
     Stamp,
 )
 from reconciler.model.outcome import BlockReason, Outcome, Result
+from reconciler.model.policy import Policies
 
 _OBSTACLE_GONE: Final = frozenset({HintKind.HOLDER_EXIT, HintKind.MOUNT})
 

@@ -1,10 +1,10 @@
 """What the node's witnesses said last, since when it counts, and whom a new word touches. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Final, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from reconciler.decide.track import LIVING, Track
 from reconciler.decide.verdicts import shared

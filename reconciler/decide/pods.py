@@ -6,10 +6,10 @@ labels concern, and a member keeps what it once learnt of them.
 
 from collections.abc import Callable
 
-from reconciler.decide.labels import Known
 from reconciler.decide.track import Track
 from reconciler.model.evidence import NO_LABELS
 from reconciler.model.ids import BundleKey, escape
+from reconciler.model.labels import Known
 
 
 class Pods:

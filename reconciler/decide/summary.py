@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from reconciler.decide.decisions import BudgetKind, Phase, Verdict
 from reconciler.decide.track import Track, is_wedged
+from reconciler.model.decisions import BudgetKind, Phase, Verdict
 from reconciler.model.evidence import Containerd
 from reconciler.model.ids import BundleKey
 

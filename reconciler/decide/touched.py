@@ -6,9 +6,9 @@ the same namespace. To judge all of them again each time would keep the loop fro
 
 from typing import Final
 
-from reconciler.decide.decisions import Phase, Verdict
 from reconciler.decide.hearsay import NodeChange
 from reconciler.decide.track import Track
+from reconciler.model.decisions import Phase, Verdict
 from reconciler.model.evidence import ShimState
 from reconciler.model.ids import BundleKey
 

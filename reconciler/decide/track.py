@@ -3,9 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Final
 
-from reconciler.decide.decisions import BudgetKind, Judgement, Phase, Verdict
-from reconciler.decide.labels import doubted, joined
-from reconciler.decide.policy import Policy
+from reconciler.model.decisions import BudgetKind, Judgement, Phase, Verdict
 from reconciler.model.evidence import (
     NO_LABELS,
     Answer,
@@ -19,7 +17,9 @@ from reconciler.model.evidence import (
     ShimState,
 )
 from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.labels import doubted, joined
 from reconciler.model.observations import Stamp
+from reconciler.model.policy import Policy
 
 SERVED: Final = frozenset({Verdict.RUNNING, Verdict.STOPPED})
 """Verdicts under which a living shim serves the bundle."""

@@ -7,11 +7,11 @@ let us, and never twice at a time.
 
 from collections.abc import Callable, Iterator
 
-from reconciler.decide.decisions import FinishRemoval
-from reconciler.decide.policy import Policy
+from reconciler.model.decisions import FinishRemoval
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Hidden, Listed
 from reconciler.model.outcome import Outcome, Result
+from reconciler.model.policy import Policy
 
 
 class Unfinished:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from reconciler.decide.decisions import Judgement, Verdict
+from reconciler.model.decisions import Judgement, Verdict
 from reconciler.model.evidence import (
     Answer,
     CgroupState,

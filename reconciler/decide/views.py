@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from reconciler.decide.cleanups import Hold
-from reconciler.decide.decisions import Judgement, Phase
-from reconciler.decide.policy import Policy
 from reconciler.decide.track import Track
+from reconciler.model.decisions import Judgement, Phase
 from reconciler.model.evidence import Facts, Look
 from reconciler.model.ids import BundleKey
+from reconciler.model.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)

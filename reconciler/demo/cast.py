@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from reconciler.decide.decisions import Phase, Verdict
+from reconciler.model.decisions import Phase, Verdict
 from reconciler.model.ids import BundleKey
 
 

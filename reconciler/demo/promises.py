@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.decide.decisions import Verdict
 from reconciler.demo.cast import Promise, Role
 from reconciler.demo.node import DemoNode
+from reconciler.model.decisions import Verdict
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 

@@ -9,9 +9,9 @@ from typing import Final
 import anyio
 from typing_extensions import override
 
-from reconciler.decide.decisions import Decision, Judged, Vanished, Verdict
 from reconciler.demo.cast import Promise, Role
 from reconciler.demo.node import DemoNode
+from reconciler.model.decisions import Decision, Judged, Vanished, Verdict
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Observation, Stamp
 from reconciler.model.outcome import Outcome, Result

@@ -7,8 +7,8 @@ cleaned when, in the recording and now, for `replay --config`.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from reconciler.decide.decisions import Clean, Decision
 from reconciler.journal.replay import Difference, Turn, difference
+from reconciler.model.decisions import Clean, Decision
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.present.comparison import Fate
 from reconciler.present.decisions import key_of

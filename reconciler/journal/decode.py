@@ -9,7 +9,11 @@ from typing import Final, NamedTuple, TypeVar, assert_never
 
 import msgspec
 
-from reconciler.decide.decisions import (
+from reconciler.journal import wire
+from reconciler.journal.encode import WALL_STEP
+from reconciler.journal.tables import Entry, Tables, apply_difference
+from reconciler.journal.values import identity_in, look_in, policies_in, row_in
+from reconciler.model.decisions import (
     AskNode,
     Braked,
     BudgetKind,
@@ -25,11 +29,6 @@ from reconciler.decide.decisions import (
     Vanished,
     Verdict,
 )
-from reconciler.decide.policy import Policies
-from reconciler.journal import wire
-from reconciler.journal.encode import WALL_STEP
-from reconciler.journal.tables import Entry, Tables, apply_difference
-from reconciler.journal.values import identity_in, look_in, policies_in, row_in
 from reconciler.model.evidence import Containerd, ContainerdState, ShimProcess, Sweep
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
@@ -50,6 +49,7 @@ from reconciler.model.observations import (
     Stamp,
 )
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result, Step, StepResult
+from reconciler.model.policy import Policies
 from reconciler.model.unread import UnreadProcess
 
 _T = TypeVar("_T")

@@ -5,7 +5,10 @@ from typing import Final, assert_never
 
 import msgspec
 
-from reconciler.decide.decisions import (
+from reconciler.journal import wire
+from reconciler.journal.tables import Entry, Tables, ordered_difference
+from reconciler.journal.values import identity_out, look_out, policies_out, row_out
+from reconciler.model.decisions import (
     AskNode,
     Braked,
     Clean,
@@ -19,10 +22,6 @@ from reconciler.decide.decisions import (
     Relist,
     Vanished,
 )
-from reconciler.decide.policy import Policies
-from reconciler.journal import wire
-from reconciler.journal.tables import Entry, Tables, ordered_difference
-from reconciler.journal.values import identity_out, look_out, policies_out, row_out
 from reconciler.model.evidence import Containerd, Facts, Look, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import (
@@ -37,6 +36,7 @@ from reconciler.model.observations import (
     Stamp,
 )
 from reconciler.model.outcome import Outcome
+from reconciler.model.policy import Policies
 
 WALL_STEP: Final = 2.0**-22
 MOST_NUMBERS: Final = 1 << 20

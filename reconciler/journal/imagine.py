@@ -9,18 +9,16 @@ known of how a live workload would have fared otherwise: only leftovers differ.
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Final, assert_never
 
-from msgspec import structs
+from msgspec.structs import replace
 
-from reconciler.decide.decisions import AskNode, Clean, Decision, LookAt
 from reconciler.decide.engine import Engine
 from reconciler.decide.obstacles import foreign_mount
-from reconciler.decide.policy import Policies
 from reconciler.journal.decode import Gap, Given
 from reconciler.journal.reader import Begun, Item
 from reconciler.journal.replay import Turn
+from reconciler.model.decisions import AskNode, Clean, Decision, LookAt
 from reconciler.model.evidence import Containerd, Look, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import (
@@ -37,6 +35,7 @@ from reconciler.model.observations import (
     Stamp,
 )
 from reconciler.model.outcome import BlockReason, Outcome, Result
+from reconciler.model.policy import Policies
 
 _RELIST: Final = 300.0
 _MOST_TURNS: Final = 1_000_000
@@ -127,7 +126,7 @@ class Imagination:
         self._stamp = given.stamp
         turns = self._turns(given.stamp, observation, replayed)
         first = next(turns)
-        yield structs.replace(first, recorded=given.decisions)
+        yield replace(first, recorded=given.decisions)
         yield from turns
 
     def _turns(

@@ -23,14 +23,14 @@ from typing import Final, Self
 import anyio
 from typing_extensions import override
 
-from reconciler.decide.decisions import Decision
-from reconciler.decide.policy import Policies
 from reconciler.errors import UsageError
 from reconciler.journal import writer
 from reconciler.journal.redact import Redactor
 from reconciler.journal.scribe import Origin, Scribe
 from reconciler.journal.writer import ROTATE
+from reconciler.model.decisions import Decision
 from reconciler.model.observations import Observation, Stamp
+from reconciler.model.policy import Policies
 from reconciler.ports import Clock, Recorder
 from reconciler.supervision import Supervisor
 

@@ -10,13 +10,13 @@ What stays: times, sizes, pids, verdicts, states, mount types, runtime names, th
 import hashlib
 import secrets
 import string
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Final, assert_never
 
-from msgspec import structs
+from msgspec.structs import replace
 
-from reconciler.decide.decisions import (
+from reconciler.model.cgroups import COLON, SCOPE, names_in
+from reconciler.model.decisions import (
     AskNode,
     Braked,
     Clean,
@@ -29,8 +29,6 @@ from reconciler.decide.decisions import (
     Relist,
     Vanished,
 )
-from reconciler.decide.policy import Match, Policies, Policy, Rule
-from reconciler.model.cgroups import COLON, SCOPE, names_in
 from reconciler.model.evidence import Containerd, Labels, Look, Sweep
 from reconciler.model.hidden import hidden_name, parse_hidden
 from reconciler.model.ids import BundleKey, is_identifier
@@ -46,6 +44,7 @@ from reconciler.model.observations import (
     Seen,
 )
 from reconciler.model.outcome import Outcome
+from reconciler.model.policy import Match, Policies, Policy, Rule
 
 _REMEMBERED: Final = 1 << 16
 _MARKS: Final = string.ascii_uppercase + "ghijklmnopqstuvwxyz"
@@ -190,7 +189,7 @@ class Redactor:
                 group=None if shim.group is None else self.name(shim.group),
                 detail=self.name(shim.detail),
             ),
-            mounts=tuple(structs.replace(m, path=self._mount(m.path)) for m in look.mounts),
+            mounts=tuple(replace(m, path=self._mount(m.path)) for m in look.mounts),
             labels=self._labels(look.labels),
             cgroup_paths=tuple(map(self._cgroup, look.cgroup_paths)),
         )
@@ -215,7 +214,7 @@ class Redactor:
         return "/".join(part if part == "rootfs" else self.name(part) for part in parts)
 
     def _labels(self, labels: Labels) -> Labels:
-        return structs.replace(
+        return replace(
             labels,
             pod_namespace=self.name(labels.pod_namespace),
             pod=self.name(labels.pod),
@@ -280,13 +279,13 @@ class Redactor:
                     cause = self._policies[cause]
                 return replace(decision, key=self._key_of(decision.key), cause=cause)
             case Vanished() | Died() | OverBudget() | LookAt() | Clean() | FinishRemoval():
-                return structs.replace(decision, key=self._key_of(decision.key))
+                return replace(decision, key=self._key_of(decision.key))
             case Relist():
                 return Relist(decision.why, self._scope(decision.namespace))
             case Braked():
                 was, is_ = self._refused
                 is_quoted = was and decision.detail == was
-                return structs.replace(decision, detail=is_) if is_quoted else decision
+                return replace(decision, detail=is_) if is_quoted else decision
             case AskNode():
                 return decision
             case _:

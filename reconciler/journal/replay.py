@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, assert_never
 
 import msgspec
 
-from reconciler.decide.decisions import Decision
 from reconciler.decide.engine import Engine
 from reconciler.journal.decode import Gap, Given
 from reconciler.journal.reader import Begun, Item
 from reconciler.journal.values import policies_in
+from reconciler.model.decisions import Decision
 from reconciler.model.observations import Observation, Stamp
 
 if TYPE_CHECKING:
-    from reconciler.decide.policy import Policies
+    from reconciler.model.policy import Policies
 
 
 class Turn(msgspec.Struct, frozen=True, gc=False):

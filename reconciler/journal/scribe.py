@@ -15,13 +15,13 @@ import msgspec
 from typing_extensions import override
 
 from reconciler import __version__
-from reconciler.decide.decisions import Decision
-from reconciler.decide.policy import Policies
 from reconciler.journal import wire
 from reconciler.journal.encode import Encoder
 from reconciler.journal.redact import Redactor
 from reconciler.journal.values import policies_out
+from reconciler.model.decisions import Decision
 from reconciler.model.observations import Observation, Stamp
+from reconciler.model.policy import Policies
 from reconciler.ports import Recorder
 
 _UNWRITABLE: Final = "a value could not be written"

@@ -11,11 +11,11 @@ from typing import IO
 
 from typing_extensions import override
 
-from reconciler.decide.policy import Policies
 from reconciler.journal.recorder import boot_id, host_name
 from reconciler.journal.redact import Redactor
 from reconciler.journal.scribe import Origin, Scribe
 from reconciler.model.observations import Stamp
+from reconciler.model.policy import Policies
 
 
 class Snapshot(Scribe, AbstractContextManager["Snapshot"]):

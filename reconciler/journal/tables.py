@@ -7,7 +7,7 @@ other. They are bounded by what lives on the node: a bundle that is gone is drop
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from reconciler.decide.decisions import Judgement
+from reconciler.model.decisions import Judgement
 from reconciler.model.evidence import Containerd, Facts, Look, ShimProcess, Sweep
 from reconciler.model.ids import BundleKey, Identity
 

@@ -7,11 +7,11 @@ property test sends every value there and back. Nothing here does I/O.
 from functools import cache
 from typing import Final
 
-from reconciler.decide import policy as decide
-from reconciler.decide.decisions import Judgement, Verdict
 from reconciler.journal import wire
 from reconciler.model import evidence
+from reconciler.model import policy as decide
 from reconciler.model.cgroups import CgroupSource
+from reconciler.model.decisions import Judgement, Verdict
 from reconciler.model.evidence import (
     Answer,
     CgroupState,

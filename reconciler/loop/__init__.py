@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Final, assert_never
 import anyio
 import anyio.lowlevel
 
-from reconciler.decide.decisions import (
+from reconciler.decide.engine import Engine
+from reconciler.loop.looks import SLICE, Looks
+from reconciler.loop.nodesource import NodeSource
+from reconciler.model.decisions import (
     AskNode,
     Braked,
     Clean,
@@ -30,10 +33,6 @@ from reconciler.decide.decisions import (
     Relist,
     Vanished,
 )
-from reconciler.decide.engine import Engine
-from reconciler.decide.policy import Policies
-from reconciler.loop.looks import SLICE, Looks
-from reconciler.loop.nodesource import NodeSource
 from reconciler.model.evidence import Containerd, Node, Sweep
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
@@ -47,6 +46,7 @@ from reconciler.model.observations import (
     is_transient,
 )
 from reconciler.model.outcome import Outcome
+from reconciler.model.policy import Policies
 from reconciler.ports import Source, Stages
 from reconciler.stages import Listeners, supervised
 from reconciler.supervision import unsupervised

@@ -1,8 +1,9 @@
 """containerd's own word about the whole node, as one piece of evidence. Pure."""
 
-from dataclasses import dataclass, replace
+from msgspec.structs import replace
 
 from reconciler.model.ids import BundleKey
+from reconciler.model.values import EMPTY, Value
 from reconciler.model.words import Word
 
 
@@ -15,8 +16,7 @@ class ContainerdState(Word):
     NONE = "no answer"
 
 
-@dataclass(frozen=True, slots=True)
-class Containerd:
+class Containerd(Value, frozen=True):
     """containerd's own word about the whole node.
 
     Where shims do not answer containerd, its list of a namespace's tasks takes seconds for each of
@@ -35,13 +35,13 @@ class Containerd:
     """
 
     state: ContainerdState = ContainerdState.NONE
-    tasks: frozenset[BundleKey] = frozenset()
+    tasks: frozenset[BundleKey] = EMPTY
     pid: int | None = None
     version: str = ""
     detail: str = ""
-    unlisted: frozenset[str] = frozenset()
-    absent: frozenset[BundleKey] = frozenset()
-    wedged: frozenset[BundleKey] = frozenset()
+    unlisted: frozenset[str] = EMPTY
+    absent: frozenset[BundleKey] = EMPTY
+    wedged: frozenset[BundleKey] = EMPTY
 
     def about(self, key: BundleKey) -> "Containerd":
         """Give the part of it that speaks about one bundle, which is all a worker needs to know."""

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from enum import IntFlag, auto
 from typing import Final, NamedTuple
 
-import msgspec
-
 from reconciler.model.cgroups import CgroupSource, NamedCgroup, find_hints, usual_path
 
 # Evidence like the rest, to be imported from here.
@@ -21,6 +19,7 @@ from reconciler.model.ids import NOWHERE, BundleKey, Identity
 from reconciler.model.sweep import ShimProcess as ShimProcess
 from reconciler.model.sweep import Sweep as Sweep
 from reconciler.model.unread import may_be, may_be_in
+from reconciler.model.values import Value
 from reconciler.model.words import Word
 
 
@@ -122,8 +121,7 @@ class TaskState(Word):
     NONE = "no answer"
 
 
-@dataclass(frozen=True, slots=True)
-class Init:
+class Init(Value, frozen=True):
     """Evidence about the init process.
 
     Attributes:
@@ -137,8 +135,7 @@ class Init:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Shim:
+class Shim(Value, frozen=True):
     """Evidence about the shim.
 
     Attributes:
@@ -157,15 +154,14 @@ class Shim:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
+class Runtime(Value, frozen=True):
     """The runtime as the shim's binary names it (``containerd-shim-runc-v2``)."""
 
     state: RuntimeState
     name: str = ""
 
 
-class Mount(msgspec.Struct, frozen=True, gc=False):
+class Mount(Value, frozen=True, array_like=True):
     """One mount at or below a bundle.
 
     Attributes:
@@ -183,7 +179,7 @@ class Mount(msgspec.Struct, frozen=True, gc=False):
     shown_outside: bool = False
 
 
-class Labels(msgspec.Struct, frozen=True, gc=False):
+class Labels(Value, frozen=True):
     """What policies may match on, from config.json's annotations.
 
     ``known`` is false if config.json could not be read: then protection rules assume a match.
@@ -200,8 +196,7 @@ class Labels(msgspec.Struct, frozen=True, gc=False):
 NO_LABELS: Final = Labels()
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Value, frozen=True):
     """What one close look at one bundle found. Small: one is kept for every bundle.
 
     Attributes:

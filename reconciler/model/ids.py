@@ -36,7 +36,7 @@ class BundleKey(NamedTuple):
         return unescape(f"{self.namespace}/{self.id}")
 
 
-class Identity(msgspec.Struct, frozen=True, gc=False):
+class Identity(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Which object a name meant when we looked.
 
     Attributes:

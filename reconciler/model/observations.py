@@ -5,14 +5,13 @@ change only latency. :class:`Listed` and :class:`Looked` carry what the filesyst
 :class:`NodeLooked` what /proc and containerd said, :class:`Outcome` what our own hands did.
 """
 
-from dataclasses import dataclass
-
 import msgspec
 from typing_extensions import override
 
 from reconciler.model.evidence import Containerd, Look, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import Outcome
+from reconciler.model.values import Tagged, Value
 from reconciler.model.words import Word
 
 
@@ -39,11 +38,11 @@ class HintKind(Word):
     CONTAINERD = "containerd event"
 
 
-class Hint(msgspec.Struct, frozen=True, gc=False):
+class Hint(Tagged, frozen=True, tag="hint"):
     """Look at this bundle again."""
 
     key: BundleKey
-    kind: HintKind = HintKind.CHANGED
+    kind: HintKind = msgspec.field(default=HintKind.CHANGED, name="why")
 
 
 class DoubtKind(Word):
@@ -60,22 +59,21 @@ class DoubtKind(Word):
     ASKED = "asked"
 
 
-class Doubt(msgspec.Struct, frozen=True, gc=False):
+class Doubt(Tagged, frozen=True, tag="doubt"):
     """Relist everything (``namespace`` None) or one namespace."""
 
-    kind: DoubtKind
+    kind: DoubtKind = msgspec.field(name="why")
     namespace: str | None = None
 
 
-class Seen(msgspec.Struct, frozen=True, gc=False):
+class Seen(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One name found by a listing."""
 
     key: BundleKey
     identity: Identity
 
 
-@dataclass(frozen=True, slots=True)
-class Hidden:
+class Hidden(Value, frozen=True):
     """A name beginning with a dot in a namespace directory: debris of a removal.
 
     ``ours`` tells a removal of our own that was cut short (its name carries its inode number).
@@ -87,8 +85,7 @@ class Hidden:
     ours: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(Tagged, frozen=True, tag="listed"):
     """A listing of the state tree, or of one namespace of it.
 
     Attributes:
@@ -108,15 +105,14 @@ class Listed:
     seconds: float = 0.0
 
 
-class Looked(msgspec.Struct, frozen=True, gc=False):
+class Looked(Tagged, frozen=True, tag="looked"):
     """A close look at one bundle; ``look`` is None if there is no such name any more."""
 
     key: BundleKey
     look: Look | None
 
 
-@dataclass(frozen=True, slots=True)
-class NodeLooked:
+class NodeLooked(Tagged, frozen=True, tag="node"):
     """What the node's witnesses said; None for one that was not asked this time.
 
     ``since`` is the monotonic time at which asking began: the answer says nothing about bundles
@@ -141,8 +137,7 @@ class Guard(Word):
     WORKER = "worker"
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Value, frozen=True):
     """A guard that does not let us act; ``reason`` is one line: what is wrong and what to do."""
 
     guard: Guard
@@ -159,15 +154,13 @@ def is_transient(refused: tuple[Refusal, ...]) -> bool:
     return bool(refused) and all(one.guard is Guard.WORKER for one in refused)
 
 
-@dataclass(frozen=True, slots=True)
-class GuardsChecked:
+class GuardsChecked(Tagged, frozen=True, tag="guards"):
     """Whether the guards let us act, and the reasons of those that do not."""
 
     refused: tuple[Refusal, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Remembered:
+class Remembered(Tagged, frozen=True, tag="remembered"):
     """What an earlier run of ours wrote down about an object, within the same boot.
 
     A memory may only delay: it tells of later signs of life than files do. ``leftover_since`` is

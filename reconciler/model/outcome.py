@@ -1,9 +1,8 @@
 """Outcome: what came of an attempt to clean, step by step; an observation like any other."""
 
-from dataclasses import dataclass
-
 from reconciler.model.evidence import Look
 from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.values import Tagged, Value
 from reconciler.model.words import Word
 
 
@@ -49,8 +48,7 @@ class StepResult(Word):
     BLOCKED = "blocked"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Value, frozen=True):
     """One record of a cleanup (principle 9).
 
     Attributes:
@@ -69,8 +67,7 @@ class Step:
     mutations: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(Value, frozen=True):
     """A process that keeps a mount busy."""
 
     pid: int
@@ -78,8 +75,7 @@ class Holder:
     how: str  # cwd, root, fd, mount namespace
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Tagged, frozen=True, tag="outcome"):
     """What came of one attempt on one bundle.
 
     Attributes:

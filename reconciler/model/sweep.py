@@ -1,10 +1,12 @@
 """One pass over /proc, as evidence: who runs that matters to bundles, in which cgroups. Pure."""
 
-from dataclasses import dataclass, replace
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from reconciler.model.ids import BundleKey
 from reconciler.model.unread import UnreadProcess
+from reconciler.model.values import EMPTY, Value
 
 
 class ShimProcess(NamedTuple):
@@ -15,8 +17,7 @@ class ShimProcess(NamedTuple):
     address: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Sweep:
+class Sweep(Value, frozen=True):
     """One pass over /proc: which shims and shim helpers run, and which cgroups hold processes.
 
     Attributes:
@@ -32,11 +33,11 @@ class Sweep:
     """
 
     answered: bool = False
-    helpers: frozenset[BundleKey] = frozenset()
+    helpers: frozenset[BundleKey] = EMPTY
     shims: tuple[ShimProcess, ...] = ()
-    cgroup_names: frozenset[str] = frozenset()
+    cgroup_names: frozenset[str] = EMPTY
     unread: tuple[UnreadProcess, ...] = ()
-    cgroup_paths: frozenset[str] = frozenset()
+    cgroup_paths: frozenset[str] = EMPTY
     unplaced: int = 0
 
     def with_cgroups_of(self, other: "Sweep") -> "Sweep":

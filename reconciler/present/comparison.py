@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import replace
 
-from reconciler.decide.decisions import Decision
+from reconciler.model.decisions import Decision
 from reconciler.model.evidence import Facts
 from reconciler.model.ids import BundleKey
 from reconciler.present.decisions import Told, evidence, key_of, tell

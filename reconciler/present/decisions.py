@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, assert_never
 
 import msgspec
 
-from reconciler.decide.decisions import (
+from reconciler.model.decisions import (
     AskNode,
     Braked,
     Clean,

@@ -10,15 +10,15 @@ from typing import Final
 
 import msgspec
 
-from reconciler.decide.decisions import Phase, Verdict
 from reconciler.decide.obstacles import foreign_mount
-from reconciler.decide.policy import Orphans, Policy
 from reconciler.decide.verdicts import RULES
 from reconciler.decide.views import BundleView
 from reconciler.model.cgroups import CgroupSource, usual_path
+from reconciler.model.decisions import Phase, Verdict
 from reconciler.model.evidence import ENTRY_NAMES, CgroupState, Entries, Look
 from reconciler.model.ids import escape
 from reconciler.model.layout import Layout
+from reconciler.model.policy import Orphans, Policy
 from reconciler.present import shapes, words
 from reconciler.present.table import Cell, Column, Table
 

@@ -10,7 +10,7 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from reconciler.decide.decisions import Phase
+from reconciler.model.decisions import Phase
 from reconciler.model.ids import printable
 from reconciler.present.shapes import Bundle
 from reconciler.present.status import Recent, Status

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from reconciler.decide.decisions import Decision, Judged, Phase, Vanished, Verdict
+from reconciler.model.decisions import Decision, Judged, Phase, Vanished, Verdict
 from reconciler.model.evidence import ContainerdState
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import NodeLooked, Observation

@@ -12,9 +12,9 @@ from typing import Final
 
 import msgspec
 
-from reconciler.decide.decisions import Verdict
 from reconciler.decide.views import BundleView
 from reconciler.model.debris import DebrisKind
+from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import Entries, Kind, Labels, Look
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout

@@ -12,9 +12,9 @@ from typing import Final
 
 import msgspec
 
-from reconciler.decide.decisions import Decision, Verdict
 from reconciler.decide.engine import Engine
 from reconciler.decide.views import BundleView
+from reconciler.model.decisions import Decision, Verdict
 from reconciler.model.ids import escape
 from reconciler.model.layout import Layout
 from reconciler.model.observations import GuardsChecked, Observation, Refusal, Stamp

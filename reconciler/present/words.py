@@ -7,8 +7,8 @@ from typing import Final, Protocol
 
 import msgspec
 
-from reconciler.decide.decisions import Phase, Verdict
 from reconciler.model.containerd import Containerd, ContainerdState
+from reconciler.model.decisions import Phase, Verdict
 from reconciler.model.outcome import Holder, Result
 
 VERDICT_STYLES: Final = {

@@ -5,8 +5,9 @@ there and could not be read keeps its witness from saying "no": that is no answe
 """
 
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final, NamedTuple
+
+from msgspec.structs import replace
 
 from reconciler.model.cgroups import CgroupSource, NamedCgroup
 from reconciler.model.evidence import (

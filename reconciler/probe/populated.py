@@ -18,9 +18,10 @@ itself, never through a symlink or a mount: that could hang.
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from errno import ELOOP, ENOENT, ENOTDIR, EXDEV
 from typing import Final
+
+from msgspec.structs import replace
 
 from reconciler import kernel
 from reconciler.model.cgroups import COLON, SCOPE

@@ -12,8 +12,8 @@ from typing import Final
 
 import msgspec
 
-from reconciler.decide.policy import Policies
 from reconciler.model.layout import DEFAULT_ADDRESS, DEFAULT_STATE, Layout
+from reconciler.model.policy import Policies
 from reconciler.settings import kinds, products
 from reconciler.settings.check import Table, check, check_value, known_keys
 from reconciler.settings.files import USUAL, Places, read_table

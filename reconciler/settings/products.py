@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from reconciler.decide.policy import Brakes, Match, Policies, Policy, Rule
+from reconciler.model.policy import Brakes, Match, Policies, Policy, Rule
 from reconciler.settings import kinds, schema
 from reconciler.settings.problems import below
 from reconciler.settings.units import parse_duration

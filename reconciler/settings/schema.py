@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from reconciler.decide.policy import Orphans
+from reconciler.model.policy import Orphans
 from reconciler.settings import kinds
 from reconciler.settings.units import parse_duration
 

@@ -7,9 +7,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from typing_extensions import override
 
-from reconciler.decide.decisions import BudgetKind, Verdict
 from reconciler.decide.engine import Engine
 from reconciler.model.debris import DebrisKind
+from reconciler.model.decisions import BudgetKind, Verdict
 from reconciler.model.outcome import BlockReason
 from reconciler.ports import Clock, Watcher
 from reconciler.supervision import Supervisor

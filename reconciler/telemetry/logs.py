@@ -7,7 +7,7 @@ same news are withheld for a while and counted.
 
 from typing_extensions import override
 
-from reconciler.decide.decisions import Decision
+from reconciler.model.decisions import Decision
 from reconciler.model.ids import printable
 from reconciler.model.observations import Doubt, DoubtKind, Observation, Stamp
 from reconciler.ports import Listener, Watcher

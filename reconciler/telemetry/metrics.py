@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from reconciler import __version__
-from reconciler.decide.decisions import (
+from reconciler.decide.engine import Engine
+from reconciler.model.decisions import (
     AskNode,
     Braked,
     Clean,
@@ -24,7 +25,6 @@ from reconciler.decide.decisions import (
     Relist,
     Vanished,
 )
-from reconciler.decide.engine import Engine
 from reconciler.model.evidence import ContainerdState
 from reconciler.model.observations import (
     Doubt,

@@ -15,11 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from reconciler.decide.policy import Policies
 from reconciler.journal.snapshot import Snapshot
 from reconciler.model.evidence import ENTRY_NAMES, Entries
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Doubt, DoubtKind
+from reconciler.model.policy import Policies
 from reconciler.settings.units import parse_duration
 from reconciler.testing.node import Node
 from reconciler.testing.parts import Daemon

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 if TYPE_CHECKING:
-    from reconciler.decide.policy import Policies
+    from reconciler.model.policy import Policies
     from reconciler.testing.builder import JournalBuilder
     from reconciler.testing.replayed import Replayed
 

@@ -4,13 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reconciler.decide.decisions import Clean, Judged, Vanished, Verdict
-from reconciler.decide.policy import Policies
 from reconciler.journal import expect
 from reconciler.journal.compare import Likeness
 from reconciler.journal.imagine import Imagination, enforcing
 from reconciler.journal.reader import Journal
 from reconciler.journal.replay import Repeater, Turn
+from reconciler.model.decisions import Clean, Judged, Vanished, Verdict
+from reconciler.model.policy import Policies
 from reconciler.present.comparison import Differing, describe
 from reconciler.present.decisions import Told, is_conclusion, tell
 

@@ -9,10 +9,16 @@ happened is collected in :attr:`Simulation.harm`.
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, assert_never
 
-from reconciler.decide.decisions import (
+from msgspec.structs import replace
+
+from reconciler.decide.engine import Engine
+from reconciler.decide.ownership import Unproven, prove
+from reconciler.decide.verdicts import judge
+from reconciler.decide.views import BundleView
+from reconciler.model.decisions import (
     AskNode,
     Braked,
     Clean,
@@ -26,11 +32,6 @@ from reconciler.decide.decisions import (
     Vanished,
     Verdict,
 )
-from reconciler.decide.engine import Engine
-from reconciler.decide.ownership import Unproven, prove
-from reconciler.decide.policy import Policies
-from reconciler.decide.verdicts import judge
-from reconciler.decide.views import BundleView
 from reconciler.model.evidence import Node as NodeWord
 from reconciler.model.evidence import weigh
 from reconciler.model.ids import BundleKey, is_identifier
@@ -44,6 +45,7 @@ from reconciler.model.observations import (
     Stamp,
 )
 from reconciler.model.outcome import BlockReason, Outcome, Result
+from reconciler.model.policy import Policies
 from reconciler.ports import Recorder
 from reconciler.testing.node import Node
 from reconciler.testing.owners import evidence_of

@@ -1,10 +1,10 @@
 """What a worker keeps of its passes over /proc, and which of them ask for cgroups."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.act import second_look, workplace

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from reconciler.decide.policy import Brakes, Policies, Policy
 from reconciler.journal.decode import Given
 from reconciler.journal.reader import Journal
 from reconciler.journal.replay import Repeater
+from reconciler.model.policy import Brakes, Policies, Policy
 from reconciler.testing.builder import JournalBuilder
 from tests.bench.figure import Cost, Plan, Row, middle, several, spend
 from tests.bench.pile import Pile, with_pile

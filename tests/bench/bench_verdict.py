@@ -17,11 +17,11 @@ import anyio
 from typing_extensions import override
 
 from reconciler.assembly import Setup, opened
-from reconciler.decide.decisions import Decision, Judged, Verdict
 from reconciler.decide.engine import Engine
 from reconciler.demo.files import Task, contents, runc_state
 from reconciler.demo.processes import Process, Processes
 from reconciler.loop import Loop
+from reconciler.model.decisions import Decision, Judged, Verdict
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Observation, Stamp

@@ -4,24 +4,24 @@ import io
 import os
 import signal
 from collections import Counter
-from dataclasses import replace
 
 import anyio
 import anyio.lowlevel
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from reconciler.cli.display import Heading
 from reconciler.cli.live import draw
 from reconciler.cli.picture import RECENT, STUCK, Picture
 from reconciler.cli.watching import Plan, watch
-from reconciler.decide.decisions import Phase, Verdict
-from reconciler.decide.policy import Policies, Policy
 from reconciler.errors import ExitCode
 from reconciler.loop import Loop
+from reconciler.model.decisions import Phase, Verdict
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Guard, Refusal
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
+from reconciler.model.policy import Policies, Policy
 from reconciler.present.words import RESULT_STYLES
 from tests.cli.conftest import FakeNode
 from tests.decide.world import dead, key, running

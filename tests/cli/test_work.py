@@ -1,9 +1,10 @@
 """One pass of looking, one of cleaning, on doubles and in virtual time."""
 
+import dataclasses
 import signal
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.assembly import Setup
@@ -20,8 +21,6 @@ from reconciler.cli.preflight import (
 )
 from reconciler.cli.watching import Ended
 from reconciler.cli.work import clean_once, look_once
-from reconciler.decide.decisions import Verdict
-from reconciler.decide.policy import Match, Policies, Policy, Rule
 from reconciler.errors import (
     ExitCode,
     NoContainerdError,
@@ -29,6 +28,7 @@ from reconciler.errors import (
     ReconcilerError,
     RefusedError,
 )
+from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import (
     Containerd,
     ContainerdState,
@@ -41,6 +41,7 @@ from reconciler.model.evidence import (
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Guard, Hidden, Listed, NodeLooked, Refusal
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
+from reconciler.model.policy import Match, Policies, Policy, Rule
 from reconciler.model.unread import UnreadProcess
 from reconciler.probe.narrow import NarrowEyes
 from tests.cli.conftest import FakeNode
@@ -88,7 +89,7 @@ async def test_a_tree_that_cannot_be_read_ends_it_at_once(node: FakeNode) -> Non
         def list(self, namespace: str | None = None) -> Listed:
             return Listed(answered=False, present=True)
 
-    stages = replace(node.stages, eyes=Blind())
+    stages = dataclasses.replace(node.stages, eyes=Blind())
     for work in (look_once, clean_once):
         found = await work(stages, ENFORCE)
         with pytest.raises(RefusedError):
@@ -221,7 +222,7 @@ async def test_rescue_works_only_where_containerd_is_down(
 async def test_other_namespaces_are_neither_seen_nor_touched(node: FakeNode) -> None:
     node.eyes.tree[key("other/dead")] = dead(3)
     eyes = NarrowEyes(node.eyes, lambda who: who.namespace == "ns")
-    found = await clean_once(replace(node.stages, eyes=eyes), ENFORCE)
+    found = await clean_once(dataclasses.replace(node.stages, eyes=eyes), ENFORCE)
     assert key("other/dead") in node.eyes.tree
     assert key("other/dead") not in node.eyes.looked
     assert {view.key.namespace for view in found.views} == {"ns"}
@@ -234,7 +235,7 @@ async def test_a_removal_cut_short_is_shown_as_debris(node: FakeNode) -> None:
             hidden = Hidden(BundleKey("ns", ".x"), dead(9).identity, 0.0, ours=False)
             return replace(super().list(namespace), hidden=(hidden,))
 
-    found = await look_once(replace(node.stages, eyes=Littered()), ENFORCE)
+    found = await look_once(dataclasses.replace(node.stages, eyes=Littered()), ENFORCE)
     (debris,) = shape(found, Setup()).debris
     assert (debris.kind, debris.namespace, debris.id) == ("hidden-bundle", "ns", ".x")
 
@@ -334,7 +335,7 @@ async def test_looking_waits_for_the_answer_about_what_was_seen_after_the_questi
 
     node.witnesses.takes = 2.0
     eyes = SlowEyes({key(f"ns/dead{n}"): dead(n) for n in range(20)})
-    await look_once(replace(node.stages, eyes=eyes), ENFORCE)
+    await look_once(dataclasses.replace(node.stages, eyes=eyes), ENFORCE)
     heard = [said.since for _, said in node.memory.observations if isinstance(said, NodeLooked)]
     assert len(seen) == 20
     assert heard[-1] >= seen[-1]
@@ -350,7 +351,7 @@ UNREAD = UnreadProcess(7)
 async def test_a_clean_that_could_not_look_does_not_end_as_if_there_were_nothing_to_do(
     node: FakeNode, sweep: Sweep, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    node.witnesses.node = replace(node.witnesses.node, sweep=sweep)
+    node.witnesses.node = dataclasses.replace(node.witnesses.node, sweep=sweep)
     found = await clean_once(node.stages, ENFORCE)
     assert node.hands.cleaned == []
     done = cleaning.cleaned(found, Setup())
@@ -366,7 +367,9 @@ async def test_one_that_does_not_answer_is_named_and_the_rest_is_cleaned(
 ) -> None:
     node.eyes.tree[key("ns/other")] = dead(3)
     unread = (UnreadProcess(7, key("ns/dead")),)
-    node.witnesses.node = replace(node.witnesses.node, sweep=Sweep(answered=True, unread=unread))
+    node.witnesses.node = dataclasses.replace(
+        node.witnesses.node, sweep=Sweep(answered=True, unread=unread)
+    )
     found = await clean_once(node.stages, ENFORCE)
     assert [who for _, who in node.hands.cleaned] == [key("ns/other")]
     complain_of_silence(found, Output())

@@ -11,7 +11,7 @@ from grpclib.exceptions import GRPCError
 
 from reconciler.containerd import tasks
 from reconciler.containerd.tasks import Singles
-from reconciler.decide.decisions import Verdict
+from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import Containerd, ContainerdState
 from tests.decide.world import World, dead
 from tests.support.asking import ask

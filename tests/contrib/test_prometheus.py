@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from reconciler.decide.engine import Engine
-from reconciler.decide.policy import Policies
+from reconciler.model.policy import Policies
 from reconciler.telemetry.metrics import Metrics
 from tests.daemon.running import needs
 from tests.support.clock import VirtualClock

@@ -12,9 +12,9 @@ import pytest
 
 from reconciler.daemon.endpoints import Check, Desk, routes
 from reconciler.decide.engine import Engine
-from reconciler.decide.policy import Policies
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Stamp
+from reconciler.model.policy import Policies
 from reconciler.present.status import About, Attempts, ConfigStatus, Status, gather
 from reconciler.supervision import Supervisor
 from reconciler.telemetry import http

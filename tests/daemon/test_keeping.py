@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,16 +9,17 @@ import anyio
 import anyio.lowlevel
 import pytest
 import structlog
+from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.clock import Bell
 from reconciler.daemon import ledger
 from reconciler.daemon.keeping import Keeper
 from reconciler.daemon.telling import Teller
-from reconciler.decide.policy import Policy
 from reconciler.decide.track import Track
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Doubt, DoubtKind, Stamp
+from reconciler.model.policy import Policy
 from reconciler.ports import Clock
 
 if TYPE_CHECKING:

@@ -19,12 +19,12 @@ from reconciler.daemon.notify import Notifier
 from reconciler.daemon.readiness import Readiness
 from reconciler.daemon.reloading import Reached, Reloader
 from reconciler.daemon.telling import Teller
-from reconciler.decide.policy import Match, Policies, Policy, Rule
 from reconciler.loop import Loop
 from reconciler.model.evidence import Look
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Listed
+from reconciler.model.policy import Match, Policies, Policy, Rule
 from reconciler.ports import Emit, Source
 from reconciler.probe.tree import TreeEyes
 from reconciler.settings.load import Loaded

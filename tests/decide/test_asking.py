@@ -1,9 +1,9 @@
 """Asking the node's witnesses: at once where something waits for it, and not too often."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from reconciler.decide.asking import BURST, PAUSE
-from reconciler.decide.decisions import AskNode, LookAt, Verdict
+from reconciler.model.decisions import AskNode, LookAt, Verdict
 from reconciler.model.evidence import CgroupState
 from tests.decide.world import BOOTED, SILENT, World, dead, orphaned, running, stopped
 

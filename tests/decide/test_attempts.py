@@ -1,21 +1,20 @@
 """What follows an attempt: blocked, skipped, ended; and what becomes of orphans."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
-from reconciler.decide.decisions import (
+from reconciler.model.decisions import (
     Clean,
     LookAt,
     Phase,
 )
-from reconciler.decide.policy import Orphans, Policies, Policy
 from reconciler.model.observations import (
     Hint,
     HintKind,
     Listed,
 )
 from reconciler.model.outcome import BlockReason, Result
+from reconciler.model.policy import Orphans, Policies, Policy
 from tests.decide.world import (
     ENFORCE,
     World,

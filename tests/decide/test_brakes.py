@@ -1,14 +1,15 @@
 """Brakes hold everything, and release it again."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
-from reconciler.decide.decisions import (
+from msgspec.structs import replace
+
+from reconciler.model.decisions import (
     Phase,
 )
-from reconciler.decide.policy import Brakes, Policies
 from reconciler.model.evidence import Look
 from reconciler.model.outcome import Result
+from reconciler.model.policy import Brakes, Policies
 from tests.decide.world import (
     ENFORCE,
     SILENT,

@@ -1,11 +1,10 @@
 """What living processes in cgroups of some name mean for the verdicts on bundles."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
-from reconciler.decide.decisions import Verdict
 from reconciler.model.cgroups import CgroupSource
+from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import CgroupState, ShimProcess, Sweep
 from reconciler.model.ids import BundleKey
 from tests.decide.world import World, dead, leftover

@@ -1,18 +1,17 @@
 """Each death of an init or a shim is counted once, and only if nobody ordered it."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
-from reconciler.decide.decisions import (
+from reconciler.model.decisions import (
     Died,
 )
-from reconciler.decide.policy import Policies
 from reconciler.model.evidence import (
     Look,
     ShimProcess,
     Sweep,
 )
+from reconciler.model.policy import Policies
 from tests.decide.world import (
     ENFORCE,
     World,

@@ -1,10 +1,9 @@
 """The engine on a clock of its own: what lives is left alone, and one thing is done at a time."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
-from reconciler.decide.decisions import (
+from reconciler.model.decisions import (
     AskNode,
     Clean,
     FinishRemoval,
@@ -14,7 +13,6 @@ from reconciler.decide.decisions import (
     Vanished,
     Verdict,
 )
-from reconciler.decide.policy import Policies
 from reconciler.model.evidence import (
     Answer,
     CgroupState,
@@ -43,6 +41,7 @@ from reconciler.model.observations import (
     Remembered,
 )
 from reconciler.model.outcome import Result
+from reconciler.model.policy import Policies
 from tests.decide.world import (
     BOOTED,
     DOWN,

@@ -1,17 +1,17 @@
 """What is kept for each bundle: one object for equal values, and no index that only grows."""
 
 import random
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from reconciler.decide.agenda import Agenda
 from reconciler.decide.budgets import SizeBudgets
 from reconciler.decide.cleanups import Cleanups
-from reconciler.decide.decisions import LookAt, Verdict
-from reconciler.decide.policy import Policies
+from reconciler.model.decisions import LookAt, Verdict
 from reconciler.model.evidence import Kind, Look
 from reconciler.model.ids import NOWHERE, BundleKey, Identity
+from reconciler.model.policy import Policies
 from tests.decide.world import ENFORCE, World, dead, key, leftover
 
 SCOPE = ("cleanup", "ns")

@@ -1,19 +1,19 @@
 """Labels: whatever is missing of them, a rule that protects the true bundle protects it."""
 
-from dataclasses import replace
 from itertools import permutations
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from reconciler.decide.decisions import Clean, Phase
-from reconciler.decide.labels import Known, joined
-from reconciler.decide.policy import Match, Policies, Policy, Rule
+from reconciler.model.decisions import Clean, Phase
 from reconciler.model.evidence import NO_LABELS, Labels, Look
 from reconciler.model.ids import BundleKey
+from reconciler.model.labels import Known, joined
 from reconciler.model.outcome import Outcome, Result
+from reconciler.model.policy import Match, Policies, Policy, Rule
 from tests.decide.world import BOOTED, ENFORCE, World, dead, key
 
 MEMBER = Labels(True, "kube-system", "dns-1", "dns", "pod", (("team", "core"),))

@@ -1,12 +1,11 @@
 """Evidence older than a death must not hide it until the next listing."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
-from reconciler.decide.decisions import AskNode, LookAt, Verdict
-from reconciler.decide.policy import Policies
+from reconciler.model.decisions import AskNode, LookAt, Verdict
 from reconciler.model.evidence import CgroupState, Look, ShimProcess, Sweep
+from reconciler.model.policy import Policies
 from tests.decide.world import ENFORCE, World, dead, key, orphaned, running
 
 

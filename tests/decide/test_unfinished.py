@@ -1,13 +1,13 @@
 """Removals that were cut short are finished by the next run: once, and not before the guards."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
-from reconciler.decide.decisions import FinishRemoval
 from reconciler.decide.engine import Engine
-from reconciler.decide.policy import Policies
+from reconciler.model.decisions import FinishRemoval
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Guard, GuardsChecked, Hidden, Listed, Observation, Refusal
 from reconciler.model.outcome import BlockReason, Outcome, Result
+from reconciler.model.policy import Policies
 from tests.decide.world import ENFORCE, World, dead
 
 HIDDEN = Hidden(BundleKey("ns", ".reconciler-9-ab"), Identity(1, 9, 1), 0.0, ours=True)

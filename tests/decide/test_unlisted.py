@@ -1,10 +1,9 @@
 """Where a namespace cannot be listed, single answers count, and only for what they are about."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
-from reconciler.decide.decisions import Phase, Verdict
+from reconciler.model.decisions import Phase, Verdict
 from reconciler.model.evidence import (
     Containerd,
     ContainerdState,

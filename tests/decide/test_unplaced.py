@@ -1,11 +1,10 @@
 """A process whose cgroup cannot be told makes unknown only those whose own is not known."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
-from reconciler.decide.decisions import Verdict
 from reconciler.model.cgroups import CgroupSource
+from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import CgroupState, Sweep
 from tests.decide.world import DOWN, World, dead
 

@@ -1,10 +1,9 @@
 """A process that does not answer makes unknown whom it could belong to, and nobody else."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
-from reconciler.decide.decisions import Verdict
+from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import Containerd, Look, Shim, ShimProcess, ShimState, Sweep
 from reconciler.model.ids import BundleKey
 from reconciler.model.unread import UnreadProcess

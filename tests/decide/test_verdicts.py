@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from reconciler.decide import verdicts
-from reconciler.decide.decisions import Verdict
 from reconciler.decide.verdicts import RULES, judge
+from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import (
     Answer,
     CgroupState,

@@ -1,20 +1,19 @@
 """What lengthens and shortens the wait: clocks, budgets, policies."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
-from reconciler.decide.decisions import (
+from reconciler.model.decisions import (
     BudgetKind,
     OverBudget,
     Phase,
 )
-from reconciler.decide.labels import Known
-from reconciler.decide.policy import Match, Policies, Policy, Rule
 from reconciler.model.evidence import (
     Labels,
     Look,
 )
+from reconciler.model.labels import Known
+from reconciler.model.policy import Match, Policies, Policy, Rule
 from tests.decide.world import (
     BOOTED,
     ENFORCE,

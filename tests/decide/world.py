@@ -1,11 +1,12 @@
 """A few words to describe bundles in the engine's tests: looks, nodes, and an engine on a clock."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from reconciler.decide.decisions import Clean, Decision, Judged, Phase, Verdict
+from msgspec.structs import replace
+
 from reconciler.decide.engine import Engine
-from reconciler.decide.policy import Policies, Policy
 from reconciler.decide.views import BundleView
+from reconciler.model.decisions import Clean, Decision, Judged, Phase, Verdict
 from reconciler.model.evidence import (
     Answer,
     CgroupState,
@@ -33,6 +34,7 @@ from reconciler.model.observations import (
     Stamp,
 )
 from reconciler.model.outcome import BlockReason, Outcome, Result
+from reconciler.model.policy import Policies, Policy
 
 EPOCH = 1_700_000_000.0
 BOOTED = 100_000.0

@@ -2,16 +2,14 @@
 
 import types
 import typing
-from dataclasses import replace
 from enum import Enum
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from reconciler.decide.decisions import Decision, Judged
-from reconciler.decide.policy import Policies
 from reconciler.journal import wire
 from reconciler.journal.decode import (
     BadLineError,
@@ -25,9 +23,11 @@ from reconciler.journal.decode import (
 from reconciler.journal.encode import Encoder
 from reconciler.journal.values import policies_out
 from reconciler.journal.writer import GAP
+from reconciler.model.decisions import Decision, Judged
 from reconciler.model.evidence import Entries, Look
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Hint, Listed, Looked, NodeLooked, Observation, Seen, Stamp
+from reconciler.model.policy import Policies
 from tests.decide.world import dead, key, running
 
 START = Stamp(1000.5, 1_700_000_000.25)
@@ -245,5 +245,5 @@ def test_the_schema_names_every_field_of_a_look() -> None:
         *("i", "k", "e", "m", "z", "created", "runtime", "init"),
         *("shim", "cgroup", "mounts", "shown", "labels", "cut", "cgroup_source", "cgroup_paths"),
     }
-    assert len(Look.__dataclass_fields__) == 15
-    assert len(Judged.__dataclass_fields__) == 7
+    assert len(Look.__struct_fields__) == 15
+    assert len(Judged.__struct_fields__) == 7

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.decide.policy import Policies, Policy
 from reconciler.errors import ExitCode
 from reconciler.journal.reader import BadJournalError, Journal, NoFileError
+from reconciler.model.policy import Policies, Policy
 from reconciler.testing.builder import JournalBuilder
 from reconciler.testing.replayed import replay
 

@@ -12,7 +12,6 @@ import anyio
 import pytest
 
 from reconciler.clock import SystemClock
-from reconciler.decide.policy import Policies
 from reconciler.errors import UsageError
 from reconciler.journal import recorder as recorder_module
 from reconciler.journal.decode import Gap, Given
@@ -20,6 +19,7 @@ from reconciler.journal.reader import Journal
 from reconciler.journal.recorder import FileRecorder, Options, check_target
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Hint, Looked, Observation, Stamp
+from reconciler.model.policy import Policies
 from tests.decide.world import dead
 from tests.support.lag import Stopwatch
 

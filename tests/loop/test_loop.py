@@ -1,15 +1,15 @@
 """The loop on doubles and in virtual time: nothing is lost, nothing is done twice."""
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import replace
 
 import anyio
 import pytest
+from msgspec.structs import replace
 from typing_extensions import override
 
-from reconciler.decide.decisions import Judged, Verdict
-from reconciler.decide.policy import Brakes, Policies
 from reconciler.loop import Loop
+from reconciler.model.decisions import Judged, Verdict
 from reconciler.model.evidence import (
     Containerd,
     ContainerdState,
@@ -22,6 +22,7 @@ from reconciler.model.evidence import (
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Doubt, DoubtKind, Hint, NodeLooked
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
+from reconciler.model.policy import Brakes, Policies
 from reconciler.probe.narrow import NarrowEyes
 from tests.decide.world import ENFORCE, dead, key, running, stopped
 from tests.support.fakes import FakeEyes
@@ -76,7 +77,7 @@ async def test_what_may_not_be_seen_is_not_seen_by_others_either(rig: Rig) -> No
         return one.namespace == "ns"
 
     narrow = NarrowEyes(rig.eyes, may_see)
-    rig.loop = Loop(rig.engine, replace(rig.loop._stages, eyes=narrow), relist=300.0)
+    rig.loop = Loop(rig.engine, dataclasses.replace(rig.loop._stages, eyes=narrow), relist=300.0)
     for one in hidden:
         rig.loop.emit(Hint(one))  # a shim of its lives, say
     await rig.run_for(400)
@@ -99,7 +100,7 @@ async def look_at_a_pile(rig: Rig, kind: type[Others]) -> Others:
 
     rig.eyes = Slow(dict(PILE))
     rig.eyes.others = others = kind(rig.eyes)
-    rig.loop = Loop(rig.engine, replace(rig.loop._stages, eyes=rig.eyes))
+    rig.loop = Loop(rig.engine, dataclasses.replace(rig.loop._stages, eyes=rig.eyes))
     await rig.run_until(lambda: len(list(rig.engine.views(rig.clock.now))) == len(PILE))
     return others
 

@@ -1,17 +1,18 @@
 """The guards hold whatever the loop is about to do, and are checked again when they must be."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from typing_extensions import override
 
-from reconciler.decide.policy import Policies
 from reconciler.loop import Loop
 from reconciler.model.evidence import Containerd, ContainerdState, Node, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Guard, Hidden, Listed, Refusal
 from reconciler.model.outcome import BlockReason, Outcome, Result
+from reconciler.model.policy import Policies
 from tests.decide.world import ENFORCE, dead, key
 from tests.support.clock import VirtualClock
 from tests.support.fakes import FakeEyes, FakeGuards, FakeWitnesses
@@ -45,7 +46,7 @@ async def test_guards_are_checked_again_before_the_word_of_another_containerd_co
     rig.witnesses = Replaced(rig.clock)
     rig.guards.refused_from = 3  # with the answer that is asked for before hands are sent
     rig.eyes.tree[key()] = dead()
-    stages = replace(rig.loop._stages, witnesses=rig.witnesses)
+    stages = dataclasses.replace(rig.loop._stages, witnesses=rig.witnesses)
     rig.loop = Loop(rig.engine, stages, relist=300.0)
     await rig.run_for(120)
     assert rig.hands.cleaned == []
@@ -86,11 +87,13 @@ class WithHidden(FakeEyes):
 async def test_a_removal_that_was_cut_short_is_not_finished_under_another_containerd_either(
     rig: Rig,
 ) -> None:
-    rig.loop = Loop(rig.engine, replace(rig.loop._stages, witnesses=Replaced(rig.clock)))
+    rig.loop = Loop(
+        rig.engine, dataclasses.replace(rig.loop._stages, witnesses=Replaced(rig.clock))
+    )
     await rig.run_until(lambda: rig.guards.checks == 2)  # at the start, and for the first answer
     rig.guards.refused_from = 4  # for the answer that is asked for before hands are sent
     eyes = WithHidden()
-    stages = replace(rig.loop._stages, eyes=eyes)
+    stages = dataclasses.replace(rig.loop._stages, eyes=eyes)
     rig.loop = Loop(rig.engine, stages)
     await rig.run_until(lambda: rig.guards.checks == 4)
     assert rig.hands.finished == []
@@ -116,7 +119,7 @@ async def test_an_older_answer_of_the_guards_does_not_replace_a_newer_one(rig: R
     guards.clock = rig.clock
     rig.eyes.tree[key()] = dead()
     rig.witnesses.node = Node(Sweep(answered=True), Containerd(ContainerdState.UP, pid=7))
-    rig.loop = Loop(rig.engine, replace(rig.loop._stages, guards=guards), relist=300.0)
+    rig.loop = Loop(rig.engine, dataclasses.replace(rig.loop._stages, guards=guards), relist=300.0)
     await rig.run_for(120)
     assert rig.hands.cleaned == []
 
@@ -133,7 +136,9 @@ class NobodyAtFirst(FakeGuards):
 @pytest.mark.safety
 async def test_where_no_worker_could_look_the_guards_are_checked_again_soon(rig: Rig) -> None:
     guards = NobodyAtFirst()
-    rig.loop = Loop(rig.engine, replace(rig.loop._stages, guards=guards), relist=36000.0)
+    rig.loop = Loop(
+        rig.engine, dataclasses.replace(rig.loop._stages, guards=guards), relist=36000.0
+    )
     rig.eyes.tree[key()] = dead()
     await rig.run_for(60)
     assert [who for _, who in rig.hands.cleaned] == [key()]

@@ -1,20 +1,22 @@
 """Looks that others must make: waited for by nobody else, given up in time, asked again rarely."""
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import anyio
 import pytest
+from msgspec.structs import replace
 from typing_extensions import override
 
-from reconciler.decide.decisions import Verdict
-from reconciler.decide.policy import Policies
 from reconciler.loop import Loop
+from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import Init, InitState, Look, PartialLook, Shim, ShimState
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Hint
 from reconciler.model.outcome import BlockReason, Outcome
+from reconciler.model.policy import Policies
 from tests.decide.world import ENFORCE, dead, key
 from tests.support.clock import VirtualClock
 from tests.support.fakes import FakeEyes
@@ -74,7 +76,7 @@ class Far(Rig):
         self.missed = eyes.missed
         self.missed[STUCK] = FAR
         self.others = Others(self.eyes, self.clock)
-        stages = replace(self.loop._stages, eyes=self.eyes, far=self.others)
+        stages = dataclasses.replace(self.loop._stages, eyes=self.eyes, far=self.others)
         self.loop = Loop(self.engine, stages, relist=self.relist)
 
     def verdict(self, one: BundleKey) -> Verdict | None:

@@ -5,20 +5,22 @@ take a while to answer and a free worker is waited for. Other policies are put i
 moment after the other. From then on no hands begin that the new ones would not have sent.
 """
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import anyio
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 from typing_extensions import override
 
-from reconciler.decide.policy import Brakes, Match, Orphans, Policies, Policy, Rule
 from reconciler.loop import Loop
 from reconciler.model.evidence import Look
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Doubt, DoubtKind, Hidden, Listed
 from reconciler.model.outcome import BlockReason, Outcome, Result
+from reconciler.model.policy import Brakes, Match, Orphans, Policies, Policy, Rule
 from reconciler.ports import Emit
 from tests.decide.world import ENFORCE, dead, key, orphaned
 from tests.support.fakes import FakeEyes
@@ -92,7 +94,7 @@ def make(policies: Policies, look: Look, *, names: Sequence[str] = NAMES) -> Rig
 
 async def reloaded(rig: Rig, policies: Policies, after: float, lasting: float = 400.0) -> Reload:
     change = Reload(rig, policies, after)
-    stages = replace(rig.loop._stages, sources=(change,))
+    stages = dataclasses.replace(rig.loop._stages, sources=(change,))
     rig.loop = Loop(rig.engine, stages, relist=300.0)
     await rig.run_for(lasting)
     assert change.done
@@ -185,7 +187,7 @@ async def test_no_removal_is_finished_that_the_new_policy_forbids(
     changes = FORBIDDING | {"protect a namespace": replace(DEFAULT, rules=(namespace,))}
     rig = make(DEFAULT, KUBE)
     eyes = WithHidden()
-    rig.loop = Loop(rig.engine, replace(rig.loop._stages, eyes=eyes), relist=300.0)
+    rig.loop = Loop(rig.engine, dataclasses.replace(rig.loop._stages, eyes=eyes), relist=300.0)
     done = await reloaded(rig, changes[change], after)
     assert done.begun_after == []
 
@@ -193,6 +195,8 @@ async def test_no_removal_is_finished_that_the_new_policy_forbids(
 async def test_a_rule_for_some_ids_does_not_keep_what_has_lost_its_id() -> None:
     """A rule that needs an id or labels says nothing about a removal that was cut short."""
     rig = make(FORBIDDING["protect a pod"], KUBE)
-    rig.loop = Loop(rig.engine, replace(rig.loop._stages, eyes=WithHidden()), relist=300.0)
+    rig.loop = Loop(
+        rig.engine, dataclasses.replace(rig.loop._stages, eyes=WithHidden()), relist=300.0
+    )
     await rig.run_for(10)
     assert set(rig.hands.finished) == {WithHidden.hidden.key}

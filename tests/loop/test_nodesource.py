@@ -1,15 +1,15 @@
 """The node's word is fresh when hands are sent, however long containerd takes to speak of all."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from typing_extensions import override
 
-from reconciler.decide.policy import Policies
 from reconciler.loop.nodesource import FRESH, NodeSource
 from reconciler.model.evidence import Containerd, ContainerdState, Node, Sweep, TaskState, task_of
 from reconciler.model.ids import BundleKey
+from reconciler.model.policy import Policies
 from tests.decide.world import ENFORCE, dead, key
 from tests.support.clock import VirtualClock
 from tests.support.fakes import FakeWitnesses

@@ -9,12 +9,12 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Final
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from rich.console import Console, RenderableType
 
 from reconciler.cli.console import fitted
@@ -24,7 +24,9 @@ from reconciler.cli.output import Output
 from reconciler.cli.picture import Picture
 from reconciler.cli.progress import ProgressLine
 from reconciler.daemon.endpoints import Check, readiness
-from reconciler.decide.decisions import (
+from reconciler.decide.engine import Engine
+from reconciler.journal.snapshot import Snapshot
+from reconciler.model.decisions import (
     Braked,
     BudgetKind,
     Clean,
@@ -37,9 +39,6 @@ from reconciler.decide.decisions import (
     Vanished,
     Verdict,
 )
-from reconciler.decide.engine import Engine
-from reconciler.decide.policy import Policies
-from reconciler.journal.snapshot import Snapshot
 from reconciler.model.evidence import Containerd, ContainerdState, Sweep
 from reconciler.model.ids import Identity, printable
 from reconciler.model.layout import Layout
@@ -58,6 +57,7 @@ from reconciler.model.observations import (
     Stamp,
 )
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result, Step, StepResult
+from reconciler.model.policy import Policies
 from reconciler.ports import Listener
 from reconciler.present import page, rows, shapes, status_text
 from reconciler.present.status import (

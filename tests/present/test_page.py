@@ -3,15 +3,15 @@
 import base64
 import hashlib
 import re
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
-from reconciler.decide.policy import Policies
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Guard, GuardsChecked, Listed, Looked, Refusal, Seen
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
+from reconciler.model.policy import Policies
 from reconciler.present import page
 from reconciler.present.status import About, Attempts, ConfigStatus, Status, gather
 from tests.decide.world import ENFORCE, World, dead, key, orphaned, running

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.decide.decisions import Judged, Judgement, Phase, Vanished, Verdict
+from reconciler.model.decisions import Judged, Judgement, Phase, Vanished, Verdict
 from reconciler.model.evidence import Containerd, ContainerdState, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import (

@@ -1,14 +1,15 @@
 """The JSON shapes are promises: their keys are written out here, and hostile names are harmless."""
 
+import dataclasses
 import json
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from reconciler.decide.decisions import Judgement, Phase, Verdict
 from reconciler.decide.views import BundleView
+from reconciler.model.decisions import Judgement, Phase, Verdict
 from reconciler.model.evidence import (
     Answer,
     CgroupState,
@@ -116,7 +117,7 @@ def test_a_bundle_has_the_promised_shape() -> None:
 
 
 def test_a_living_bundle_has_no_phase_and_is_never_due() -> None:
-    running = replace(
+    running = dataclasses.replace(
         VIEW,
         judgement=Judgement(Verdict.RUNNING, 3, "shim and init live"),
         phase=Phase.NONE,
@@ -220,7 +221,7 @@ def test_what_is_no_directory_misses_nothing() -> None:
 @given(namespace=st.binary(min_size=1, max_size=80), name=st.binary(min_size=1, max_size=255))
 def test_a_hostile_name_survives_json_and_back(namespace: bytes, name: bytes) -> None:
     look = replace(LOOK, mounts=(Mount(escape(name), 1, "tmpfs"),))
-    view = replace(VIEW, key=BundleKey(escape(namespace), escape(name)), look=look)
+    view = dataclasses.replace(VIEW, key=BundleKey(escape(namespace), escape(name)), look=look)
     text = shapes.encode(shapes.bundle(view, LAYOUT))
     shown = json.loads(text)
     assert unescape(shown["namespace"]) == namespace
@@ -244,5 +245,5 @@ def test_a_hostile_name_survives_json_and_back(namespace: bytes, name: bytes) ->
     ],
 )
 def test_a_bundle_names_its_pod(labels: Labels, pod: dict[str, str | None] | None) -> None:
-    view = replace(VIEW, look=replace(LOOK, labels=labels))
+    view = dataclasses.replace(VIEW, look=replace(LOOK, labels=labels))
     assert json.loads(shapes.encode(shapes.bundle(view, LAYOUT)))["pod"] == pod

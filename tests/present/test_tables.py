@@ -1,21 +1,22 @@
 """Tables: aligned, uncut in a pipe, nothing taken as markup, no escapes without a terminal."""
 
+import dataclasses
 import io
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from rich.cells import cell_len
 from rich.console import Console
 
 from reconciler.cli.console import fitted
 from reconciler.cli.output import Output
-from reconciler.decide.decisions import Judgement, Phase, Verdict
-from reconciler.decide.policy import Orphans, Policy
 from reconciler.decide.verdicts import RULES
 from reconciler.model.cgroups import CgroupSource
+from reconciler.model.decisions import Judgement, Phase, Verdict
 from reconciler.model.evidence import CgroupState, InitState, Look, Mount, ShimState
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import Result, Step, StepResult
+from reconciler.model.policy import Orphans, Policy
 from reconciler.present import explain, rows, shapes, words
 from reconciler.present.table import Cell, Column, Table
 from tests.present.test_shapes import LAYOUT, LOOK, OUTCOME, VIEW
@@ -36,13 +37,15 @@ def test_columns_line_up_and_end_without_blanks() -> None:
 
 
 def test_nothing_is_cut_off_in_a_pipe() -> None:
-    long = shapes.bundle(replace(VIEW, key=BundleKey("k8s.io", "x" * 64)), LAYOUT)
+    long = shapes.bundle(dataclasses.replace(VIEW, key=BundleKey("k8s.io", "x" * 64)), LAYOUT)
     assert "x" * 64 in rows.bundles([long], wide=True).plain()
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_name_is_never_markup(terminal: bool) -> None:
-    odd = shapes.bundle(replace(VIEW, key=BundleKey("[red]ns", "[/bold]:smile:")), LAYOUT)
+    odd = shapes.bundle(
+        dataclasses.replace(VIEW, key=BundleKey("[red]ns", "[/bold]:smile:")), LAYOUT
+    )
     out = io.StringIO()
     console = Console(file=out, width=200, force_terminal=terminal, color_system=None)
     console.print(fitted(rows.bundles([odd], wide=False)))
@@ -53,7 +56,9 @@ def test_a_name_is_never_markup(terminal: bool) -> None:
 @pytest.mark.parametrize("width", [150, 120, 100, 95])
 def test_a_narrow_window_cuts_ids_and_nothing_else(width: int) -> None:
     """On a Kubernetes node every id is 64 characters long."""
-    pod = shapes.bundle(replace(VIEW, key=BundleKey("k8s.io", "1234567890abc" * 5)), LAYOUT)
+    pod = shapes.bundle(
+        dataclasses.replace(VIEW, key=BundleKey("k8s.io", "1234567890abc" * 5)), LAYOUT
+    )
     table = rows.bundles([pod, BUNDLE], wide=False)
     assert table.fits(width)
     out = io.StringIO()
@@ -150,7 +155,7 @@ def test_explain_shows_the_rules_up_to_the_one_that_fired() -> None:
     assert (fired.rule, fired.verdict) == (VIEW.judgement.rule, VIEW.judgement.verdict.value)
 
     running = VIEW.facts._replace(shim=ShimState.ALIVE, init=InitState.ALIVE)
-    told = explain.explain(replace(VIEW, facts=running), LAYOUT, OBSERVE, young=False)
+    told = explain.explain(dataclasses.replace(VIEW, facts=running), LAYOUT, OBSERVE, young=False)
     assert [tried.fits for tried in told.rules] == [False, False, True, *[None] * 6]
 
 
@@ -175,7 +180,7 @@ def test_explain_shows_every_piece_of_evidence() -> None:
 
 @pytest.mark.parametrize("phase", list(Phase))
 def test_explain_says_what_happens_next_in_every_phase(phase: Phase) -> None:
-    view = replace(VIEW, phase=phase, cause="busy" if phase is Phase.BLOCKED else "")
+    view = dataclasses.replace(VIEW, phase=phase, cause="busy" if phase is Phase.BLOCKED else "")
     told = explain.next_step(view, ENFORCE)
     assert told
     if phase is Phase.WAITING:
@@ -187,7 +192,7 @@ def test_explain_says_what_happens_next_in_every_phase(phase: Phase) -> None:
 
 def test_explain_names_the_mount_that_is_in_the_way() -> None:
     mounts = (*LOOK.mounts, Mount("extra", 9, "ext4"))
-    view = replace(VIEW, phase=Phase.WAITING, look=replace(LOOK, mounts=mounts))
+    view = dataclasses.replace(VIEW, phase=Phase.WAITING, look=replace(LOOK, mounts=mounts))
     told = explain.next_step(view, ENFORCE)
     assert told.endswith("not before this is gone: extra (ext4 is mounted there; unmount it)")
 
@@ -196,7 +201,7 @@ def test_explain_says_why_what_is_mounted_and_named_by_nothing_is_unknown() -> N
     lost = replace(LOOK, cgroup=CgroupState.UNNAMED, cgroup_source=CgroupSource.NONE)
     facts = VIEW.facts._replace(cgroup=CgroupState.NONE)
     for mounts, told in ((LOOK.mounts, True), ((), False)):
-        view = replace(VIEW, look=replace(lost, mounts=mounts), facts=facts)
+        view = dataclasses.replace(VIEW, look=replace(lost, mounts=mounts), facts=facts)
         pieces = explain.explain(view, LAYOUT, OBSERVE, young=False).evidence
         (detail,) = (piece.detail for piece in pieces if piece.evidence == "cgroup")
         assert detail.startswith("no file names it")
@@ -205,7 +210,7 @@ def test_explain_says_why_what_is_mounted_and_named_by_nothing_is_unknown() -> N
 
 def test_explain_says_that_an_orphan_is_ended_where_it_is() -> None:
     orphaned = Judgement(Verdict.ORPHANED, 5, "why")
-    view = replace(VIEW, judgement=orphaned, phase=Phase.NONE)
+    view = dataclasses.replace(VIEW, judgement=orphaned, phase=Phase.NONE)
     killing = replace(ENFORCE, grace=600.0, orphans=Orphans.KILL)
     assert "is ended after 10m" in explain.next_step(view, killing)
     assert "would be ended" in explain.next_step(view, replace(killing, enforce=False))
@@ -228,12 +233,12 @@ def test_a_plan_says_what_would_be_done_and_not_what_was() -> None:
 
 def test_what_a_file_said_stays_on_one_line() -> None:
     hostile = replace(LOOK, init=replace(LOOK.init, detail="bad\n\x1b[2Jpid"))
-    told = explain.explain(replace(VIEW, look=hostile), LAYOUT, OBSERVE, young=False)
+    told = explain.explain(dataclasses.replace(VIEW, look=hostile), LAYOUT, OBSERVE, young=False)
     assert all(line.isprintable() for line in explain.evidence_table(told).plain().splitlines())
 
 
 def summary(verdict: Verdict, look: Look = LOOK) -> str:
-    view = replace(VIEW, judgement=Judgement(verdict, 1, "why"), look=look)
+    view = dataclasses.replace(VIEW, judgement=Judgement(verdict, 1, "why"), look=look)
     bundles = [shapes.bundle(view, LAYOUT)]
     scan = shapes.scan(bundles, [], containerd="up", refused=[], seconds=0.01)
     return rows.scan_summary(scan)

@@ -1,14 +1,13 @@
 """A shim that gives containerd no answer is named wherever an operator looks, and nowhere else."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
-from reconciler.decide.decisions import AskNode, Verdict
-from reconciler.decide.policy import Policies, Policy
+from reconciler.model.decisions import AskNode, Verdict
 from reconciler.model.evidence import Containerd, ContainerdState, Shim, ShimState
 from reconciler.model.layout import Layout
 from reconciler.model.observations import NodeLooked
+from reconciler.model.policy import Policies, Policy
 from reconciler.present import explain, observations, rows, shapes, status, status_text
 from reconciler.present.records import Level
 from reconciler.telemetry.metrics import Metrics

@@ -6,10 +6,11 @@ Each exec leaves a pid file, and tens of thousands of them are normal on old nod
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from reconciler import kernel
 from reconciler.model.evidence import Entries, Look

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from reconciler.decide.policy import Policies, Policy
+from reconciler.model.policy import Policies, Policy
 from reconciler.testing.builder import JournalBuilder, key_of
 from reconciler.testing.parts import Daemon
 

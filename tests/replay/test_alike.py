@@ -2,14 +2,18 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from reconciler.decide.decisions import (
+from reconciler.decide.engine import Engine
+from reconciler.journal.redact import Redactor
+from reconciler.journal.scribe import Origin, Scribe
+from reconciler.model.cgroups import names_of
+from reconciler.model.decisions import (
     AskNode,
     Braked,
     Clean,
@@ -22,11 +26,6 @@ from reconciler.decide.decisions import (
     Relist,
     Vanished,
 )
-from reconciler.decide.engine import Engine
-from reconciler.decide.policy import Match, Policies, Policy, Rule
-from reconciler.journal.redact import Redactor
-from reconciler.journal.scribe import Origin, Scribe
-from reconciler.model.cgroups import names_of
 from reconciler.model.evidence import Sweep
 from reconciler.model.ids import BundleKey, is_identifier
 from reconciler.model.observations import (
@@ -39,6 +38,7 @@ from reconciler.model.observations import (
     Observation,
     Stamp,
 )
+from reconciler.model.policy import Match, Policies, Policy, Rule
 from reconciler.testing.builder import JournalBuilder
 from reconciler.testing.node import Node
 from reconciler.testing.replayed import replay

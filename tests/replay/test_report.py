@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.decide.decisions import Judged, Judgement, Phase, Vanished, Verdict
 from reconciler.journal.reader import Journal
 from reconciler.journal.replay import Repeater
+from reconciler.model.decisions import Judged, Judgement, Phase, Vanished, Verdict
 from reconciler.model.ids import BundleKey
 from reconciler.present import report
 from reconciler.testing.builder import JournalBuilder

@@ -1,7 +1,8 @@
 """Takes out of a recorded journal what belongs to other things on the machine it was made on."""
 
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from reconciler.journal.decode import Given
 from reconciler.journal.reader import Journal

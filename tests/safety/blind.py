@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from unittest import mock
 
 from reconciler.act import client, forkserver, second_look
-from reconciler.decide.decisions import Judgement, Verdict
+from reconciler.model.decisions import Judgement, Verdict
 from reconciler.model.evidence import Facts
 from tests.safety.ground import REPOSITORY
 

@@ -24,8 +24,8 @@ from pathlib import Path
 
 import anyio
 
-from reconciler.decide.decisions import Verdict
 from reconciler.decide.verdicts import judge
+from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import Containerd, ContainerdState, Node, PartialLook, Sweep, weigh
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import BlockReason, Outcome, Result, StepResult

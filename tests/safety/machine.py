@@ -8,19 +8,19 @@ was looked at. At the end every fault is healed: then all that is truly dead goe
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 from typing_extensions import override
 
-from reconciler.decide.decisions import Verdict
-from reconciler.decide.policy import Brakes, Policies, Policy
 from reconciler.model.cgroups import names_of
+from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import Entries
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Doubt, DoubtKind
+from reconciler.model.policy import Brakes, Policies, Policy
 from reconciler.testing.node import Node
 from reconciler.testing.parts import Daemon, Truth
 from reconciler.testing.simulator import Manners, Simulation

@@ -4,18 +4,17 @@ Another containerd starts tasks of the same names, its shims die, and strangers 
 cgroups of the same name. Whoever is ended must have been the very bundle's.
 """
 
-from dataclasses import replace
-
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
+from msgspec.structs import replace
 from typing_extensions import override
 
-from reconciler.decide.decisions import Verdict
 from reconciler.decide.ownership import Unproven, prove
-from reconciler.decide.policy import Orphans
 from reconciler.model.cgroups import names_in
+from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import Entries
 from reconciler.model.ids import BundleKey
+from reconciler.model.policy import Orphans
 from reconciler.testing.owners import (
     end_elsewhere,
     evidence_of,

@@ -4,17 +4,17 @@ import ast
 import gc
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import structlog
+from msgspec.structs import replace
 
 import reconciler
 from reconciler.decide.engine import Engine
-from reconciler.decide.policy import Brakes, Policies
 from reconciler.loop import Loop
 from reconciler.model.observations import Doubt, DoubtKind
+from reconciler.model.policy import Brakes, Policies
 from reconciler.ports import Stages
 from reconciler.telemetry.logs import LogListener
 from reconciler.telemetry.metrics import Metrics

@@ -5,12 +5,12 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from typing_extensions import override
 
-from reconciler.decide.decisions import Clean, Verdict
+from reconciler.model.decisions import Clean, Verdict
 from reconciler.model.evidence import Entries
 from reconciler.model.outcome import Outcome, Result
 from reconciler.testing.node import Node

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from reconciler.clock import SystemClock
 from reconciler.decide.engine import Engine
-from reconciler.decide.policy import Policies
 from reconciler.model.ids import escape, is_identifier
 from reconciler.model.observations import Stamp
 from reconciler.model.outcome import Outcome, Result
+from reconciler.model.policy import Policies
 from reconciler.probe.tree import TreeEyes
 from reconciler.telemetry.metrics import Metrics
 from tests.safety import straced

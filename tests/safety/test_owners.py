@@ -1,13 +1,12 @@
 """Orphans on a shared node, in virtual time: the very bundle's own processes end, and no others."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 from typing_extensions import override
 
-from reconciler.decide.policy import Orphans
 from reconciler.model.cgroups import usual_path
 from reconciler.model.outcome import Outcome, Result
+from reconciler.model.policy import Orphans
 from reconciler.testing.node import Node
 from reconciler.testing.owners import kill_shims_elsewhere, start_elsewhere
 from reconciler.testing.parts import Truth

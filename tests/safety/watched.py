@@ -12,11 +12,11 @@ from typing_extensions import override
 
 from reconciler.assembly import Opened, Setup, opened
 from reconciler.cli.watching import Ended, Plan, watch
-from reconciler.decide.decisions import Decision
-from reconciler.decide.policy import Policies, Policy
 from reconciler.loop import Loop
+from reconciler.model.decisions import Decision
 from reconciler.model.observations import Observation, Stamp
 from reconciler.model.outcome import Outcome, Result
+from reconciler.model.policy import Policies, Policy
 from reconciler.ports import Hands, Listener
 from tests.safety.ground import Ground
 from tests.support.bundles import Bundle

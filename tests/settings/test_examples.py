@@ -7,9 +7,9 @@ import msgspec
 import pytest
 import tomli
 
-from reconciler.decide.policy import Policies
 from reconciler.model.debris import DebrisKind
 from reconciler.model.layout import Layout
+from reconciler.model.policy import Policies
 from reconciler.settings.check import known_keys
 from reconciler.settings.load import load
 from reconciler.settings.schema import Debris, Settings, json_schema

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.decide.labels import Known
-from reconciler.decide.policy import Orphans, Policies, Policy
 from reconciler.model.evidence import Labels
 from reconciler.model.ids import BundleKey
+from reconciler.model.labels import Known
 from reconciler.model.layout import Layout
+from reconciler.model.policy import Orphans, Policies, Policy
 from reconciler.settings.files import Places
 from reconciler.settings.load import Flag, Loaded, load
 from reconciler.settings.outside import variables

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import anyio
 from msgspec import structs
+from msgspec.structs import replace
 
-from reconciler.decide.decisions import Decision
 from reconciler.errors import InvariantError
+from reconciler.model.decisions import Decision
 from reconciler.model.evidence import Containerd, ContainerdState, Look, Node, PartialLook, Sweep
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Guard, Listed, Observation, Refusal, Seen, Stamp

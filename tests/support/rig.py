@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import anyio
 
 from reconciler.decide.engine import Engine
-from reconciler.decide.policy import Policies
 from reconciler.loop import Loop
+from reconciler.model.policy import Policies
 from reconciler.ports import Stages
 from tests.support.clock import VirtualClock
 from tests.support.fakes import (

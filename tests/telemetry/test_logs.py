@@ -5,14 +5,14 @@ import json
 import os
 import select
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from typing_extensions import override
 
-from reconciler.decide.decisions import (
+from reconciler.model.decisions import (
     AskNode,
     Braked,
     BudgetKind,

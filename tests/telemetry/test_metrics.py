@@ -1,11 +1,9 @@
 """What Prometheus sees: counters from the run, gauges from the engine, bounded series."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
-from reconciler.decide.policy import Policies
 from reconciler.model.evidence import Sweep
 from reconciler.model.ids import Identity
 from reconciler.model.observations import (
@@ -21,6 +19,7 @@ from reconciler.model.observations import (
     Seen,
 )
 from reconciler.model.outcome import Outcome, Result, Step, StepResult
+from reconciler.model.policy import Policies
 from reconciler.telemetry.metrics import Metrics
 from tests.decide.world import BOOTED, ENFORCE, UP, World, dead, key, orphaned, running
 from tests.support.clock import VirtualClock

@@ -8,10 +8,10 @@ import click
 from reconciler.cli.app import COMMANDS, app
 from reconciler.cli.options import global_options
 from reconciler.decide.engine import Engine
-from reconciler.decide.policy import Policies
 from reconciler.decide.verdicts import RULES
 from reconciler.demo.cast import cast
 from reconciler.errors import ExitCode
+from reconciler.model.policy import Policies
 from reconciler.probe.privileges import PARENT, WORKER
 from reconciler.telemetry.metrics import Metrics
 from tests.daemon.test_endpoints import PROMISED

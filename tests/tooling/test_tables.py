@@ -21,7 +21,7 @@ from typing import Final
 import pytest
 
 import reconciler
-from reconciler.decide.decisions import Phase, Verdict
+from reconciler.model.decisions import Phase, Verdict
 from reconciler.model.outcome import Result
 from reconciler.present.records import Level
 

@@ -17,10 +17,10 @@ from reconciler.cli.preflight import (
 from reconciler.cli.setup import Changes, make_setup
 from reconciler.cli.values import duration
 from reconciler.cli.work import Found
-from reconciler.decide.decisions import Phase
 from reconciler.decide.obstacles import foreign_mount
 from reconciler.decide.views import BundleView
 from reconciler.errors import ExitCode, NoContainerdError, RefusedError, UsageError
+from reconciler.model.decisions import Phase
 from reconciler.model.evidence import ContainerdState
 from reconciler.model.outcome import BlockReason, Result
 from reconciler.present import rows, shapes, words

@@ -7,13 +7,13 @@ from reconciler.cli.options import Command, Globals
 from reconciler.cli.output import Output
 from reconciler.cli.values import duration
 from reconciler.clock import SystemClock
-from reconciler.decide.policy import Policies, Policy
 from reconciler.demo.node import DemoNode
 from reconciler.demo.promises import Kept, compare, pictures
 from reconciler.demo.story import Witness, tell
 from reconciler.errors import ExitCode, UsageError
 from reconciler.loop import Loop
 from reconciler.model.ids import escape
+from reconciler.model.policy import Policies, Policy
 from reconciler.present import words
 from reconciler.present.table import Cell, Column, Table
 from reconciler.settings.units import parse_duration

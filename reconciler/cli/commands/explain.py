@@ -10,13 +10,13 @@ from reconciler.cli.output import Output
 from reconciler.cli.preflight import check_listing, check_state
 from reconciler.cli.setup import make_setup
 from reconciler.cli.values import bundle_key
-from reconciler.decide.labels import Known
-from reconciler.decide.policy import Policies
 from reconciler.decide.views import BundleView
 from reconciler.errors import ExitCode, ReconcilerError
 from reconciler.model.evidence import NO_LABELS, hints
 from reconciler.model.ids import BundleKey, escape
+from reconciler.model.labels import Known
 from reconciler.model.observations import Listed
+from reconciler.model.policy import Policies
 from reconciler.present import explain as explanation
 from reconciler.present import shapes
 

@@ -7,8 +7,8 @@ import click
 from reconciler.cli.options import Command, Form, Globals
 from reconciler.cli.output import Output
 from reconciler.cli.values import bundle_key, duration
-from reconciler.decide.policy import Policies
 from reconciler.errors import ExitCode
+from reconciler.model.policy import Policies
 
 
 @click.command(cls=Command, name="replay")

@@ -1,12 +1,11 @@
 """Decisions: everything the engine ever concludes or asks for, as a closed union of values."""
 
-from dataclasses import dataclass
-
 import msgspec
 
 from reconciler.model.evidence import Facts
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import DoubtKind, HintKind
+from reconciler.model.values import Tagged, Value
 from reconciler.model.words import Word
 
 
@@ -36,7 +35,7 @@ class Phase(Word):
     HELD = "held"
 
 
-class Judgement(msgspec.Struct, frozen=True, gc=False):
+class Judgement(Value, frozen=True):
     """A bundle's verdict with the rule that fired and why, in words.
 
     Attributes:
@@ -52,8 +51,7 @@ class Judgement(msgspec.Struct, frozen=True, gc=False):
     claimed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(Tagged, frozen=True, tag="judged"):
     """A bundle's verdict or phase changed (also said once when a bundle is first judged).
 
     Attributes:
@@ -66,22 +64,22 @@ class Judged:
 
     key: BundleKey
     judgement: Judgement
-    phase: Phase
-    previous: Verdict | None
+    phase: Phase = Phase.NONE
+    previous: Verdict | None = None
     cause: str = ""
     due_at: float | None = None
     facts: Facts | None = None
 
 
-class Vanished(msgspec.Struct, frozen=True, gc=False):
+class Vanished(Tagged, frozen=True, tag="vanished"):
     """A bundle is no longer there. ``cleaned`` says whether it was our own doing."""
 
     key: BundleKey
-    last: Verdict | None
-    cleaned: bool
+    last: Verdict | None = None
+    cleaned: bool = False
 
 
-class Died(msgspec.Struct, frozen=True, gc=False):
+class Died(Tagged, frozen=True, tag="died"):
     """A task ended abnormally: counted once per death (metric ``abnormal_terminations_total``).
 
     ``cause`` is ``init``, ``shim`` or ``both``.
@@ -98,14 +96,14 @@ class BudgetKind(Word):
     SIZE = "size"
 
 
-class OverBudget(msgspec.Struct, frozen=True, gc=False):
+class OverBudget(Tagged, frozen=True, tag="over-budget"):
     """A *running* task exceeds a budget: reported, never touched."""
 
     key: BundleKey
-    kind: BudgetKind
+    kind: BudgetKind = msgspec.field(name="budget")
 
 
-class Braked(msgspec.Struct, frozen=True, gc=False):
+class Braked(Tagged, frozen=True, tag="braked"):
     """A brake was pulled (``on``) or released."""
 
     brake: str
@@ -113,27 +111,27 @@ class Braked(msgspec.Struct, frozen=True, gc=False):
     detail: str
 
 
-class LookAt(msgspec.Struct, frozen=True, gc=False):
+class LookAt(Tagged, frozen=True, tag="look-at"):
     """Ask for a close look at a bundle."""
 
     key: BundleKey
-    why: HintKind
+    why: HintKind = HintKind.CHANGED
 
 
-class Relist(msgspec.Struct, frozen=True, gc=False):
+class Relist(Tagged, frozen=True, tag="relist"):
     """Ask for a listing of the tree or of one namespace."""
 
     why: DoubtKind
     namespace: str | None = None
 
 
-class AskNode(msgspec.Struct, frozen=True, gc=False):
+class AskNode(Tagged, frozen=True, tag="ask-node"):
     """Ask the node's witnesses (sweep of /proc, containerd) anew."""
 
     why: str
 
 
-class Clean(msgspec.Struct, frozen=True, gc=False):
+class Clean(Tagged, frozen=True, tag="clean"):
     """Ask for a cleanup. At most one per bundle is under way; an Outcome must follow.
 
     ``kill``: it is not a leftover but an orphaned workload that the operator wants ended; nothing
@@ -147,7 +145,7 @@ class Clean(msgspec.Struct, frozen=True, gc=False):
     kill: bool = False
 
 
-class FinishRemoval(msgspec.Struct, frozen=True, gc=False):
+class FinishRemoval(Tagged, frozen=True, tag="finish-removal"):
     """Ask to finish a removal of ours that was cut short; the key's id is the hidden name."""
 
     key: BundleKey

@@ -3,16 +3,17 @@
 A policy may delay, shorten the wait or forbid. None can make a bundle a leftover.
 """
 
-from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Final
 
+import msgspec
 from typing_extensions import override
 
-from reconciler.decide.labels import Known
 from reconciler.model.evidence import Answer
 from reconciler.model.ids import BundleKey
+from reconciler.model.labels import Known
+from reconciler.model.values import Value
 
 MINUTE: Final = 60.0
 HOUR: Final = 3600.0
@@ -26,8 +27,7 @@ class Orphans(Enum):
     KILL = "kill"
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True, gc=False):
     """What applies to one bundle. Times in seconds, sizes in bytes.
 
     Attributes:
@@ -60,8 +60,7 @@ class Policy:
         return "orphans are only reported" if kill and not may_kill else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(Value, frozen=True):
     """Globs a rule matches on; None matches everything.
 
     ``annotations`` are pairs of an annotation's key and a glob.
@@ -122,8 +121,7 @@ class Match:
         return Answer.YES
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True, gc=False):
     """An ordered ``[[rule]]`` of the configuration."""
 
     match: Match
@@ -139,8 +137,7 @@ class Rule:
         return answer is Answer.YES or (answer is Answer.NONE and self.policy.protect)
 
 
-@dataclass(frozen=True, slots=True)
-class Brakes:
+class Brakes(msgspec.Struct, frozen=True, gc=False):
     """Rules that may only take actions away.
 
     Attributes:
@@ -154,8 +151,7 @@ class Brakes:
     mass_deaths: int = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(msgspec.Struct, frozen=True, gc=False):
     """Waiting between attempts on something blocked: doubles from ``first`` up to ``most``."""
 
     first: float = 5.0
@@ -166,8 +162,7 @@ class Backoff:
         return min(self.most, self.first * 2.0 ** min(attempt - 1, 30))
 
 
-@dataclass(frozen=True, slots=True)
-class Policies:
+class Policies(msgspec.Struct, frozen=True, gc=False):
     """Everything the engine needs to know of the configuration.
 
     Attributes:
@@ -182,10 +177,10 @@ class Policies:
         volatile: The state tree is on tmpfs, so nothing in it is older than the boot.
     """
 
-    default: Policy = field(default_factory=Policy)
+    default: Policy = Policy()
     rules: tuple[Rule, ...] = ()
-    brakes: Brakes = field(default_factory=Brakes)
-    backoff: Backoff = field(default_factory=Backoff)
+    brakes: Brakes = Brakes()
+    backoff: Backoff = Backoff()
     settle: float = 2 * MINUTE
     recheck: float = 10.0
     confirm_death: float = 5.0
