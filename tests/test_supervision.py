@@ -12,9 +12,9 @@ import pytest
 from typing_extensions import override
 
 from reconciler.errors import InvariantError
-from reconciler.journal.decode import Gap, Given
+from reconciler.journal.lines import Given, Lost
 from reconciler.journal.reader import Journal
-from reconciler.journal.snapshot import Snapshot
+from reconciler.journal.scribe import Snapshot
 from reconciler.loop import Loop
 from reconciler.model.decisions import Decision
 from reconciler.model.evidence import Containerd, Look
@@ -122,10 +122,10 @@ class Fragile(Snapshot):
 
 
 @pytest.mark.parametrize("what", ["observed", "decided", "advanced", "configured"])
-def test_a_recorder_that_failed_has_a_gap_and_never_a_wrong_journal(
+def test_a_recorder_that_failed_tells_of_its_loss_and_never_a_wrong_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """It fails once, in the middle; what is read back is right up to there, and from the gap on."""
+    """It fails once, in the middle; what is read back is right before the loss and after it."""
     path = tmp_path / "run.jsonl"
     watch = Supervisor()
     with path.open("wb") as stream:
@@ -156,16 +156,16 @@ def test_a_recorder_that_failed_has_a_gap_and_never_a_wrong_journal(
             if what == "decided":
                 patch.setattr(recorder, "fragile", True)
             else:
-                patch.setattr(recorder._encoder, "step", lambda *_: broken())
+                patch.setattr(recorder._encoder, "record", lambda *_: broken())
             step(10)
         for n in range(11, 20):
             step(n)
         with recorder:
             pass
-    items = [one for one in Journal(path, pytest.fail).items() if isinstance(one, Given | Gap)]
-    gaps = [place for place, one in enumerate(items) if isinstance(one, Gap)]
-    assert len(gaps) == 1, items
-    assert all(isinstance(one, Given) for one in items[gaps[0] + 1 :])
+    items = [one for one in Journal(path, pytest.fail).items() if isinstance(one, Given | Lost)]
+    losses = [place for place, one in enumerate(items) if isinstance(one, Lost)]
+    assert len(losses) == 1, items
+    assert all(isinstance(one, Given) for one in items[losses[0] + 1 :])
     last = items[-1]
     assert isinstance(last, Given)
     assert last.stamp == Stamp(19.0, 19.0)

@@ -21,11 +21,10 @@ from reconciler.clock import SystemClock
 from reconciler.decide.engine import Engine
 from reconciler.journal import expect
 from reconciler.journal.compare import Fates, Likeness, concerns
-from reconciler.journal.decode import Given
 from reconciler.journal.imagine import Imagination, enforcing, removes
+from reconciler.journal.lines import Given
 from reconciler.journal.reader import Item, Journal
 from reconciler.journal.replay import Difference, Repeater, Turn
-from reconciler.journal.values import policies_in
 from reconciler.model.evidence import Facts
 from reconciler.model.ids import BundleKey
 from reconciler.model.policy import Policies
@@ -228,7 +227,7 @@ class Replaying:
             )
         if policies is None:
             return
-        missing = policies.annotation_keys - policies_in(header.policies).annotation_keys
+        missing = policies.annotation_keys - header.policies.annotation_keys
         if missing:
             names = ", ".join(sorted(missing))
             self._output.say(f"rules match on annotations that were not recorded: {names}")
@@ -237,7 +236,8 @@ class Replaying:
 
     def _warn_after(self) -> None:
         if self._player.lost:
-            self._output.say(f"{plural(self._player.lost, 'record')} missing: lost when recorded")
+            missing = plural(self._player.lost, "record")
+            self._output.say(f"{missing} missing: lost when recorded, or damaged")
         if isinstance(self._player, Imagination) and self._player.refused:
             self._output.say("the guards refused when this was recorded: nothing is cleaned")
 

@@ -20,7 +20,7 @@ from reconciler.cli.watching import Ended, Plan, Story
 from reconciler.cli.watching import watch as watch_stages
 from reconciler.cli.work import Found, clean_once, look_once, observing
 from reconciler.journal.recorder import Options, recording
-from reconciler.journal.snapshot import Snapshot
+from reconciler.journal.scribe import Snapshot
 from reconciler.model.evidence import PartialLook
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.observations import Listed, Stamp

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from reconciler.decide.engine import Engine
 from reconciler.decide.obstacles import foreign_mount
-from reconciler.journal.decode import Gap, Given
+from reconciler.journal.lines import Given, Lost
 from reconciler.journal.reader import Begun, Item
 from reconciler.journal.replay import Turn
 from reconciler.model.decisions import AskNode, Clean, Decision, LookAt
@@ -77,8 +77,8 @@ class Imagination:
             match item:
                 case Begun():
                     pass
-                case Gap():
-                    self.lost += item.lost
+                case Lost():
+                    self.lost += item.count
                 case Given():
                     if until is not None and item.stamp.mono > until:
                         break

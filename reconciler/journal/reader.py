@@ -1,8 +1,8 @@
 """The reader: files in, what the engine was given out, one after the other, in constant memory.
 
 A journal is a file and, where it was rotated, its predecessors of the same run (``FILE.2.gz``,
-``FILE.1``, ``FILE``), oldest first. A torn last line is what a crash leaves and only a warning;
-anything else that is wrong ends reading with the file and the line.
+``FILE.1``, ``FILE``), oldest first. A damaged line costs that line: it is warned of and counted as
+lost. A torn last line is what a crash leaves and only a warning. Without a header nothing is read.
 """
 
 import gzip
@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar, Final
 
 from reconciler.errors import ExitCode, ReconcilerError
-from reconciler.journal import wire
-from reconciler.journal.decode import (
+from reconciler.journal.lines import (
     BadLineError,
     Decoder,
-    Gap,
     Given,
-    NewerSchemaError,
+    Header,
+    Lost,
+    OtherSchemaError,
     read_header,
 )
 
 MAX_LINE: Final = 1 << 28
-"""Longer lines are damage: a listing of a million bundles is a tenth of it."""
+"""Longer lines are damage: it is a listing of a million bundles."""
 
 _GZIP: Final = b"\x1f\x8b"
 
@@ -44,10 +44,10 @@ class NoFileError(ReconcilerError):
 class Begun:
     """A file begins; the first of a journal, or the next part of the same run."""
 
-    header: wire.Header
+    header: Header
 
 
-Item = Begun | Given | Gap
+Item = Begun | Given | Lost
 """What a journal is made of."""
 
 
@@ -90,7 +90,7 @@ class Journal:
         """Read everything, in order.
 
         Raises:
-            BadJournalError: At the first line that is damaged.
+            BadJournalError: A part has no usable header, or cannot be unpacked.
             NoFileError: A file cannot be read.
         """
         for place, path in enumerate(self.parts):
@@ -98,42 +98,36 @@ class Journal:
 
     def _items_of(self, path: Path, *, is_last: bool) -> Iterator[Item]:
         lines = _lines(path)
-        header = _checked(path, 1, next(lines, b""), read_header)
+        header = _checked(path, next(lines, b""))
         if header.run != self.header.run or header.boot != self.header.boot:
             raise BadJournalError(f"{path}, line 1: a part of another run")
         yield Begun(header)
-        decoder = Decoder(header)
-        number = 1
-        for line in lines:
-            number += 1
+        decoder = Decoder()
+        for number, line in enumerate(lines, 2):
             try:
                 item = decoder.record(line)
             except BadLineError as error:
                 if is_last and not line.endswith(b"\n"):
                     self._warn(f"{path}, line {number}: the last line is torn and left out")
                     return
-                raise _damaged(path, number, error) from error
-            yield item
+                self._warn(f"{path}, line {number}: damaged and left out: {error}")
+                yield Lost(1, "a damaged line")
+            else:
+                yield item
 
 
-def _header(path: Path) -> wire.Header:
-    return _checked(path, 1, next(_lines(path), b""), read_header)
+def _header(path: Path) -> Header:
+    return _checked(path, next(_lines(path), b""))
 
 
-def _checked(
-    path: Path, number: int, line: bytes, read: Callable[[bytes], wire.Header]
-) -> wire.Header:
+def _checked(path: Path, line: bytes) -> Header:
     try:
-        return read(line)
-    except NewerSchemaError as error:
-        message = f"{path}, line {number}: {error}"
-        raise BadJournalError(message, "read it with the version that wrote it") from error
+        return read_header(line)
+    except OtherSchemaError as error:
+        version = f"version {error.program}" if error.program else "the version that wrote it"
+        raise BadJournalError(f"{path}, line 1: {error}", f"read it with {version}") from error
     except BadLineError as error:
-        raise _damaged(path, number, error) from error
-
-
-def _damaged(path: Path, number: int, error: BadLineError) -> BadJournalError:
-    return BadJournalError(f"{path}, line {number}: damaged: {error}")
+        raise BadJournalError(f"{path}, line 1: damaged: {error}") from error
 
 
 def _predecessor(path: Path, number: int) -> Path | None:
@@ -158,8 +152,8 @@ def _lines(path: Path) -> Iterator[bytes]:
                 file = stack.enter_context(gzip.open(plain, "rb"))
             while line := file.readline(MAX_LINE):
                 number += 1
-                if len(line) == MAX_LINE:
-                    raise BadJournalError(f"{path}, line {number}: longer than any line can be")
+                while len(line) == MAX_LINE and not line.endswith(b"\n"):
+                    line = b"?" + file.readline(MAX_LINE - 1)  # the rest of what is no line
                 yield line
         except EOFError:
             yield b"?"

@@ -1,13 +1,12 @@
 """The recorder: hands the scribe's lines to the writer process, and never waits for it.
 
 Nothing here may delay the loop: a line goes into a bounded buffer, a task sends what the writer
-takes, and what does not fit is dropped and counted; a gap in the journal says how much. A thread
+takes, and what does not fit is dropped and counted; a line in the journal says how much. A thread
 would not do: one that is stuck in the kernel on a dead disk keeps the whole process from ending.
 A writer that hangs is left behind.
 """
 
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -26,7 +25,7 @@ from typing_extensions import override
 from reconciler.errors import UsageError
 from reconciler.journal import writer
 from reconciler.journal.redact import Redactor
-from reconciler.journal.scribe import Origin, Scribe
+from reconciler.journal.scribe import Scribe, origin_here
 from reconciler.journal.writer import ROTATE
 from reconciler.model.decisions import Decision
 from reconciler.model.observations import Observation, Stamp
@@ -83,27 +82,21 @@ class FileRecorder(Recorder):
         self._buffer = deque[bytes]()
         self._buffered = 0
         self._dropped = 0
-        self._begin_anew = False
+        self._unwritten = 0
+        self._tells_loss = False
         self._part_size = 0
         self._bell = anyio.Event()
         self._broken = self._ending = False
         self._heard_all = anyio.Event()
         self._writer: subprocess.Popen[bytes] | None = None
         self.trouble = ""
-        origin = Origin(
-            host=host_name(),
-            boot=boot_id(),
-            run=secrets.token_hex(8),
-            stamp=self._now(),
-            policies=policies,
-        )
         redactor = Redactor() if options.redact else None
-        self._scribe = Scribe(origin, self._take, redactor)
+        self._scribe = Scribe(origin_here(self._now(), policies), self._take, redactor)
 
     @property
     def lost(self) -> int:
         """How many records are missing in the journal."""
-        return self._scribe.lost + self._dropped
+        return self._scribe.lost + self._dropped + self._unwritten
 
     def _now(self) -> Stamp:
         return Stamp(self._clock.monotonic(), self._clock.wall())
@@ -142,10 +135,9 @@ class FileRecorder(Recorder):
         if self._buffered + len(line) > _BUFFER or self._broken:
             self._drop(1, "the disk did not keep up")
             return
-        if self._dropped or self._begin_anew:
-            # This line leans on lines that were lost: it is lost too, and all begins anew.
-            lost, self._dropped, self._begin_anew = self._dropped + 1, 0, False
-            line = self._scribe.gap(lost, self.trouble or "the writer lost lines")
+        if self._dropped or self._tells_loss:
+            lost, self._dropped, self._tells_loss = self._dropped, 0, False
+            line = self._scribe.missing(lost, self.trouble or "the writer lost lines") + line
         limit = self._options.max_size
         if limit is not None and self._part_size > limit:
             self._part_size = 0
@@ -161,6 +153,7 @@ class FileRecorder(Recorder):
     def _drop(self, lost: int, why: str) -> None:
         self._dropped += lost
         self.trouble = why
+        self._scribe.begin_anew()
 
     # ------------------------------------------------------------------ the writer
 
@@ -245,7 +238,7 @@ class FileRecorder(Recorder):
     def _flush(self) -> None:
         if not self._watch.call(_PART, self._scribe.flush):
             self.missed()
-            self._watch.call(_PART, self._scribe.flush)  # the gap, if nothing follows
+            self._watch.call(_PART, self._scribe.flush)  # the loss, if nothing follows
 
     async def _send(self) -> None:
         """Send what the writer takes; sleeps while there is nothing."""
@@ -302,8 +295,10 @@ class FileRecorder(Recorder):
             for line in lines:
                 if line.startswith(b"why "):
                     self.trouble = line[4:].decode("utf-8", "replace")
-                elif line == b"lost":
-                    self._begin_anew = True
+                elif line.startswith(b"lost "):
+                    self._unwritten += int(line[5:])
+                    self._tells_loss = True  # the writer cannot say which policies are in force
+                    self._scribe.begin_anew()
 
 
 @asynccontextmanager
@@ -335,16 +330,3 @@ def check_target(path: Path) -> None:
         raise UsageError(f"{path} cannot be a journal: {error.strerror or error}") from error
     if begin and begin != writer.MAGIC:
         raise UsageError(f"{path} is there and is no journal", "name another file")
-
-
-def host_name() -> str:
-    """The name a journal's header carries."""
-    return os.uname().nodename
-
-
-def boot_id() -> str:
-    """The kernel's boot id, empty if it cannot be read."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    except (OSError, ValueError):
-        return ""

@@ -142,14 +142,12 @@ class Redactor:
     def observation(self, observation: Observation) -> Observation:  # noqa: PLR0911 - one case each
         """Replace the names in an observation."""
         match observation:
-            case Hint():
-                return Hint(self._key_of(observation.key), observation.kind)
-            case Remembered():
+            case Hint() | Remembered():
                 return replace(observation, key=self._key_of(observation.key))
             case Looked():
                 return Looked(self._key_of(observation.key), self._look(observation.look))
             case Doubt():
-                return Doubt(observation.kind, self._scope(observation.namespace))
+                return replace(observation, namespace=self._scope(observation.namespace))
             case Listed():
                 return self._listed(observation)
             case NodeLooked():
@@ -281,7 +279,7 @@ class Redactor:
             case Vanished() | Died() | OverBudget() | LookAt() | Clean() | FinishRemoval():
                 return replace(decision, key=self._key_of(decision.key))
             case Relist():
-                return Relist(decision.why, self._scope(decision.namespace))
+                return replace(decision, namespace=self._scope(decision.namespace))
             case Braked():
                 was, is_ = self._refused
                 is_quoted = was and decision.detail == was

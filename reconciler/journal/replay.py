@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, assert_never
 import msgspec
 
 from reconciler.decide.engine import Engine
-from reconciler.journal.decode import Gap, Given
+from reconciler.journal.lines import Given, Lost
 from reconciler.journal.reader import Begun, Item
-from reconciler.journal.values import policies_in
 from reconciler.model.decisions import Decision
 from reconciler.model.observations import Observation, Stamp
 
@@ -73,7 +72,7 @@ class Repeater:
             match item:
                 case Begun():
                     self._begin(item)
-                case Gap():
+                case Lost():
                     self._skip(item)
                 case Given():
                     yield self._give(item)
@@ -83,16 +82,16 @@ class Repeater:
     def _begin(self, begun: Begun) -> None:
         if self._policies is not None:
             return  # the next part of the same run: nothing new for the engine
-        self._policies = policies_in(begun.header.policies)
+        self._policies = begun.header.policies
         self._comparable = begun.header.part == 0
         self.engine = Engine(self._policies)
 
-    def _skip(self, gap: Gap) -> None:
+    def _skip(self, lost: Lost) -> None:
         # What was lost may have been anything, so nothing after it is sure to be alike.
-        self.lost += gap.lost
-        self._comparable = self._comparable and gap.lost == 0
-        if gap.policies is not None and gap.policies != self._policies:
-            self._put_right = gap.policies
+        self.lost += lost.count
+        self._comparable = self._comparable and lost.count == 0
+        if lost.policies is not None and lost.policies != self._policies:
+            self._put_right = lost.policies
 
     def _give(self, given: Given) -> Turn:
         if self._put_right is not None:

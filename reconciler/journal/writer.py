@@ -2,11 +2,12 @@ r"""The writer: a process of its own that puts lines into a file, and the only o
 
 Started by file name with nothing but the standard library, so that it costs little. It reads lines
 from a socket until the other end is closed, and never asks the recorder to wait. What it cannot
-write it counts, says so, throws away everything up to the next line at which a reader can begin
-anew, and writes how much is missing when writing works again. A line is written whole or not at
-all. A line of :data:`ROTATE` means that the next line is the header of a new file.
+write it counts, and says so in the file and to the recorder when writing works again. A line is
+written whole or not at all. A line of :data:`ROTATE` means that the next line is the header of a
+new file.
 
-    recorder -> writer   lines                      writer -> recorder   b"lost\n", b"why <text>\n"
+    recorder -> writer   lines
+    writer -> recorder   b"lost 3\n", b"why <text>\n"
 """
 
 import errno
@@ -23,7 +24,7 @@ import time  # noqa: TID251 - a process of its own, that does not know the packa
 
 ROTATE = b"\x1e\n"
 MAGIC = b'{"journal":"containerd-reconciler"'
-GAP = b'{"gap":'
+LOST = b'{"lost":'
 _CHUNK = 1 << 16
 _RETRY = 1.0
 
@@ -206,15 +207,15 @@ class Session:
         self._failing = False
         self._header_next = True
         self._header = b""
-        self._ask_at = 0.0
+        self._try_at = 0.0
+        self._told = 0
 
     def run(self) -> None:
         """Write until the recorder closes its end."""
         while True:
             ready, _, _ = select.select([self._link], [], [], _RETRY if self._failing else None)
-            if self._failing and time.monotonic() >= self._ask_at:
-                self._ask_for_a_new_beginning()
             if not ready:
+                self._write(b"")
                 continue
             try:
                 data = self._link.recv(_CHUNK)
@@ -223,6 +224,8 @@ class Session:
             if not data:
                 break
             self._take(data)
+        if self._failing:
+            self._write(b"")
         self._writer.end()
 
     def _take(self, data: bytes) -> None:
@@ -232,7 +235,7 @@ class Session:
         if end == 0:
             return
         if not (self._failing or self._header_next or ROTATE in data):
-            self._put(data[:end])  # the usual case: many lines in one call
+            self._write(data[:end])  # the usual case: many lines in one call
             return
         for line in data[:end].splitlines(keepends=True):
             self._take_line(line)
@@ -240,52 +243,33 @@ class Session:
     def _take_line(self, line: bytes) -> None:
         if line == ROTATE:
             self._header_next = True
-            return
-        if self._header_next and line.startswith(MAGIC):
-            self._begin(line)
-        elif self._failing and line.startswith(GAP):
-            self._resume(line)
-        elif self._failing:
-            self._writer.lost += 1
+        elif self._header_next and line.startswith(MAGIC):
+            self._header = line
+            self._write(b"")
+        elif self._failing and time.monotonic() < self._try_at:
+            self._writer.lost += _count(line)
         else:
-            self._put(line)
+            self._write(line)
 
-    def _begin(self, header: bytes) -> None:
-        self._header_next = False
-        self._header = header
-        try:
-            self._writer.begin_file()
-            self._writer.write(header)
-        except Lost as lost:
-            self._header_next = True
-            self._fail(0, str(lost))
-        else:
-            self._resume(b"")
-
-    def _resume(self, line: bytes) -> None:
-        """Write what is missing, and go on."""
-        writer = self._writer
+    def _write(self, lines: bytes) -> None:
+        """Write lines; before them what is due: a new file's header, and how much is missing."""
+        writer, missing = self._writer, b""
         try:
             if self._header_next:
                 writer.begin_file()
                 writer.write(self._header)
                 self._header_next = False
             if writer.lost:
-                gap = {"gap": writer.lost, "y": writer.why}
-                line = json.dumps(gap, separators=(",", ":")).encode() + b"\n" + line
-            writer.write(line)
+                lost = {"lost": writer.lost, "reason": writer.why}
+                missing = json.dumps(lost, separators=(",", ":")).encode() + b"\n"
+            writer.write(missing + lines)
         except Lost as lost:
-            self._fail(1 if line else 0, str(lost))
-            return
-        self._failing = False
-        writer.lost = 0
-
-    def _put(self, lines: bytes) -> None:
-        try:
-            self._writer.write(lines)
-        except Lost as lost:
-            self._fail(lines.count(b"\n"), str(lost))
-            self._ask_for_a_new_beginning()
+            self._fail(_count(lines), str(lost))
+        else:
+            if missing:
+                self._tell_lost()
+            writer.lost = self._told = 0
+            self._failing = False
 
     def _fail(self, lost: int, why: str) -> None:
         self._writer.lost += lost
@@ -293,16 +277,25 @@ class Session:
             self._say(b"why " + why.encode() + b"\n")
         self._writer.why = why
         self._failing = True
+        self._try_at = time.monotonic() + _RETRY
+        self._tell_lost()
 
-    def _ask_for_a_new_beginning(self) -> None:
-        self._ask_at = time.monotonic() + _RETRY
-        self._say(b"lost\n")
+    def _tell_lost(self) -> None:
+        """Say how many more are lost, so that what comes next leans on none of them."""
+        self._say(b"lost %d\n" % (self._writer.lost - self._told))
+        self._told = self._writer.lost
 
     def _say(self, line: bytes) -> None:
         try:
             self._link.send(line, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except OSError:
-            return  # said again later, or nobody is there to hear it
+            return  # nobody is there to hear it
+
+
+def _count(lines: bytes) -> int:
+    """Count records; a line that tells of lost ones stands for those."""
+    told = [line for line in lines.splitlines() if line.startswith(LOST)]
+    return lines.count(b"\n") - len(told) + sum(int(json.loads(line)["lost"]) for line in told)
 
 
 def _words(error: OSError) -> str:

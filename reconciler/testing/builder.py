@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from reconciler.journal.snapshot import Snapshot
+from reconciler.journal.scribe import Snapshot
 from reconciler.model.evidence import ENTRY_NAMES, Entries
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Doubt, DoubtKind

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from reconciler.journal.decode import Given
+from reconciler.journal.lines import Given
 from reconciler.journal.reader import Journal
 from reconciler.journal.replay import Repeater
 from reconciler.model.policy import Brakes, Policies, Policy

@@ -1,12 +1,16 @@
-"""Reading: a torn last line is a warning, everything else that is wrong is told with its line."""
+"""Reading: a damaged line costs that line, and is told; without a header nothing is read."""
 
 import gzip
+import json
 from pathlib import Path
 
 import pytest
 
 from reconciler.errors import ExitCode
+from reconciler.journal import reader
+from reconciler.journal.lines import Lost
 from reconciler.journal.reader import BadJournalError, Journal, NoFileError
+from reconciler.journal.replay import Repeater
 from reconciler.model.policy import Policies, Policy
 from reconciler.testing.builder import JournalBuilder
 from reconciler.testing.replayed import replay
@@ -47,25 +51,79 @@ def test_cut_at_every_byte_it_replays_what_is_whole(tmp_path: Path) -> None:
         assert bool(result.warnings) is not at_an_end, f"cut at {cut}"
 
 
-def test_damage_in_any_line_but_the_last_is_refused_with_its_number(
+DAMAGE = (b"\n", b"\0\0\0\n", b"{}garbage\n", b"\xff\n", b'{"mono":"now","wall":0}\n')
+
+
+def test_a_damaged_line_costs_that_line_and_is_told_with_its_number(
+    whole: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "damaged.jsonl"
+    path.write_bytes(whole)
+    lines = whole.splitlines(keepends=True)
+    items = list(Journal(path, pytest.fail).items())
+    fulls = {number for number, line in enumerate(lines) if b'"full":' in line}
+    for number in range(1, len(lines)):
+        for damage in (*DAMAGE, lines[number][:-20] + b"\n"):
+            path.write_bytes(b"".join([*lines[:number], damage, *lines[number + 1 :]]))
+            warnings: list[str] = []
+            read = list(Journal(path, warnings.append).items())
+            assert warnings[0].startswith(f"{path}, line {number + 1}: damaged and left out: ")
+            assert read[number] == Lost(1, "a damaged line")
+            others = [place for place in range(len(lines)) if place != number]
+            if number not in fulls:
+                assert len(warnings) == 1
+                assert [read[place] for place in others] == [items[place] for place in others]
+            assert len(warnings) == sum(isinstance(one, Lost) for one in read)
+
+
+def test_what_follows_a_damaged_line_is_played_and_not_compared(
     whole: bytes, tmp_path: Path
 ) -> None:
     path = tmp_path / "damaged.jsonl"
     lines = whole.splitlines(keepends=True)
-    for number in range(len(lines) - 1):
-        for damage in (b"\n", b"\0\0\0\n", lines[number][:-20] + b"\n", b"{}garbage\n", b"\xff\n"):
-            damaged = [*lines[:number], damage, *lines[number + 1 :]]
-            path.write_bytes(b"".join(damaged))
-            with pytest.raises(BadJournalError, match=rf", line {number + 1}: "):
-                replay(path)
+    at = next(place for place, line in enumerate(lines) if b'"kind":"looked"' in line)
+    path.write_bytes(b"".join([*lines[:at], b"oops\n", *lines[at + 1 :]]))
+    turns = list(Repeater().play(Journal(path, lambda _: None).items()))
+    assert len(turns) == len(lines) - 2
+    assert [turn.comparable for turn in turns] == [place < at for place in others(lines, at)]
 
 
-def test_a_last_line_that_is_complete_and_wrong_is_damage(whole: bytes, tmp_path: Path) -> None:
+def others(lines: list[bytes], at: int) -> list[int]:
+    return [place for place in range(1, len(lines)) if place != at]
+
+
+def test_a_difference_whose_full_one_is_lost_is_lost_with_it(tmp_path: Path) -> None:
     path = tmp_path / "damaged.jsonl"
-    path.write_bytes(whole + b'{"t":"now"}\n')
-    last = len(whole.splitlines()) + 1
-    with pytest.raises(BadJournalError, match=f"line {last}"):
-        replay(path)
+    with JournalBuilder(path, ENFORCE) as node:
+        for number in range(20):
+            node.start(f"default/b{number}")
+        node.wait("1h")
+    lines = path.read_bytes().splitlines(keepends=True)
+    said = [json.loads(line) for line in lines]
+    full = max(one["full"] for one in said if "full" in one)
+    (at,) = [place for place, one in enumerate(said) if one.get("full") == full]
+    leans = [n for n, one in enumerate(said) if one.get("difference", {}).get("full") == full]
+    assert len(leans) > 3
+    path.write_bytes(b"".join([*lines[:at], b"oops\n", *lines[at + 1 :]]))
+    warnings: list[str] = []
+    read = list(Journal(path, warnings.append).items())
+    assert [place for place, one in enumerate(read) if isinstance(one, Lost)] == [at, *leans]
+    assert all("a difference to a line that was lost" in text for text in warnings[1:])
+
+
+def test_a_line_without_an_end_is_damage_and_memory_stays_bounded(
+    whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "MAX_LINE", 10_000)
+    path = tmp_path / "damaged.jsonl"
+    header, rest = whole.split(b"\n", 1)
+    for end, lost, left in ((b"\n" + rest, 1, rest.count(b"\n")), (b"", 0, 0)):
+        path.write_bytes(header + b"\n" + b"x" * 123_456 + end)
+        warnings: list[str] = []
+        read = list(Journal(path, warnings.append).items())
+        assert len(warnings) == 1
+        assert sum(one.count for one in read if isinstance(one, Lost)) == lost
+        assert len(read) == 1 + lost + left
 
 
 @pytest.mark.parametrize("flip", range(0, 3000, 37))
@@ -84,11 +142,19 @@ def test_any_changed_byte_is_refused_or_replayed_and_never_a_traceback(
     assert refused == (ExitCode.BAD_JOURNAL, True)
 
 
-@pytest.mark.fault("journal of a newer version")
-def test_a_newer_schema_is_refused_with_what_to_do(whole: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "newer.jsonl"
-    path.write_bytes(whole.replace(b'"schema":1', b'"schema":2', 1))
-    with pytest.raises(BadJournalError, match=r"line 1: schema 2 is newer.*; read it with"):
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        pytest.param(b"3", "newer", marks=pytest.mark.fault("journal of a newer version")),
+        (b"1", "older"),
+    ],
+)
+def test_another_schema_is_refused_with_what_to_do(
+    whole: bytes, tmp_path: Path, schema: bytes, why: str
+) -> None:
+    path = tmp_path / "other.jsonl"
+    path.write_bytes(whole.replace(b'"schema":2', b'"schema":' + schema, 1))
+    with pytest.raises(BadJournalError, match=rf"line 1: .* is {why}.*; read it with version \d"):
         Journal(path, pytest.fail)
 
 

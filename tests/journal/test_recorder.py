@@ -10,13 +10,15 @@ from pathlib import Path
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from reconciler.clock import SystemClock
 from reconciler.errors import UsageError
 from reconciler.journal import recorder as recorder_module
-from reconciler.journal.decode import Gap, Given
+from reconciler.journal.lines import Given, Lost
 from reconciler.journal.reader import Journal
 from reconciler.journal.recorder import FileRecorder, Options, check_target
+from reconciler.model.evidence import Runtime, RuntimeState
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Hint, Looked, Observation, Stamp
 from reconciler.model.policy import Policies
@@ -36,12 +38,12 @@ def name(n: int) -> BundleKey:
     return BundleKey("ns", f"bundle-{n:06}")
 
 
-def items(path: Path, warnings: list[str] | None = None) -> list[Given | Gap]:
+def items(path: Path, warnings: list[str] | None = None) -> list[Given | Lost]:
     said: list[str] = [] if warnings is None else warnings
-    return [i for i in Journal(path, said.append).items() if isinstance(i, Given | Gap)]
+    return [i for i in Journal(path, said.append).items() if isinstance(i, Given | Lost)]
 
 
-def heard(item: Given | Gap) -> Observation:
+def heard(item: Given | Lost) -> Observation:
     assert isinstance(item, Given), item
     assert item.observation is not None, item
     return item.observation
@@ -171,7 +173,7 @@ async def test_a_full_disk_loses_records_says_how_many_and_recovers(tmp_path: Pa
         resource.prlimit(writer(recorder).pid, resource.RLIMIT_FSIZE, (-1, -1))
         given = 200
         end = time.monotonic() + 10
-        while b'"gap"' not in path.read_bytes():
+        while b'"policies"' not in path.read_bytes().partition(b"\n")[2]:
             assert time.monotonic() < end, recorder.trouble
             recorder.observed(stamp(), Looked(name(given), dead(given)))
             given += 1
@@ -180,12 +182,14 @@ async def test_a_full_disk_loses_records_says_how_many_and_recovers(tmp_path: Pa
             recorder.observed(stamp(), Looked(name(given), dead(given)))
             given += 1
     read = items(path)
-    gaps = [item for item in read if isinstance(item, Gap)]
+    losses = [item for item in read if isinstance(item, Lost)]
     found = [key_of(item) for item in read if isinstance(item, Given)]
-    assert sum(gap.lost for gap in gaps) + len(found) == given, "every record is there or counted"
+    lost = sum(loss.count for loss in losses)
+    assert lost + len(found) == given, "every record is there or counted"
+    assert recorder.lost == lost
     assert found[-1] == name(given - 1)
-    assert any("large" in gap.why or "space" in gap.why for gap in gaps)
-    assert gaps[-1].policies == Policies()
+    assert any("large" in loss.reason or "space" in loss.reason for loss in losses)
+    assert losses[-1].policies == Policies()
 
 
 async def test_a_writer_that_hangs_delays_nothing_and_is_left_behind(
@@ -212,7 +216,7 @@ async def test_a_writer_that_hangs_delays_nothing_and_is_left_behind(
     assert writer(recorder).poll() is not None
 
 
-async def test_a_slow_writer_that_catches_up_leaves_a_gap_and_all_after_it(
+async def test_a_slow_writer_that_catches_up_tells_of_its_loss_and_all_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorder_module, "_BUFFER", 200_000)
@@ -234,7 +238,7 @@ async def test_a_slow_writer_that_catches_up_leaves_a_gap_and_all_after_it(
             await anyio.lowlevel.checkpoint()
     read = items(path)
     found = [key_of(item) for item in read if isinstance(item, Given)]
-    lost = sum(item.lost for item in read if isinstance(item, Gap))
+    lost = sum(item.count for item in read if isinstance(item, Lost))
     assert lost + len(found) == given
     assert found[-1] == name(given - 1)
 
@@ -254,13 +258,12 @@ async def test_a_writer_that_dies_ends_the_journal_and_not_the_run(tmp_path: Pat
 
 async def test_text_that_is_no_unicode_is_counted_and_not_raised(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
-    bad = dead(1)
-    object.__setattr__(bad.runtime, "name", "\udc80")
+    bad = replace(dead(1), runtime=Runtime(RuntimeState.KNOWN, "\udc80"))
     async with starts(path) as recorder:
         recorder.observed(stamp(), Looked(name(1), bad))
         recorder.observed(stamp(), Looked(name(2), dead(2)))
     read = items(path)
-    assert [type(item) for item in read] == [Gap, Given]
+    assert [type(item) for item in read] == [Lost, Given]
     assert recorder.lost == 1
 
 

@@ -25,7 +25,7 @@ from reconciler.cli.picture import Picture
 from reconciler.cli.progress import ProgressLine
 from reconciler.daemon.endpoints import Check, readiness
 from reconciler.decide.engine import Engine
-from reconciler.journal.snapshot import Snapshot
+from reconciler.journal.scribe import Snapshot
 from reconciler.model.decisions import (
     Braked,
     BudgetKind,

@@ -4,10 +4,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from reconciler.journal.decode import Given
+from reconciler.journal.lines import Given
 from reconciler.journal.reader import Journal
 from reconciler.journal.scribe import Origin, Scribe
-from reconciler.journal.values import policies_in
 from reconciler.model.cgroups import names_of
 from reconciler.model.observations import NodeLooked, Observation, Stamp
 
@@ -18,7 +17,7 @@ def tidy(source: Path, target: Path, namespace: str) -> None:
     header = journal.header
     given = [item for item in journal.items() if isinstance(item, Given)]
     ids = {s.key.id for g in given for s in getattr(g.observation, "bundles", ())}
-    policies = policies_in(header.policies)
+    policies = header.policies
     begin = Stamp(header.mono, header.wall)
     with target.open("wb") as file:
         scribe = Scribe(Origin("node", "boot", header.run, begin, policies), file.write)

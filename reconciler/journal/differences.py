@@ -1,0 +1,204 @@
+"""What the whole node says, as a difference to the last time that it was written in full.
+
+It is large, and hardly anything in it changes. Each difference is one to the last full one and not
+to the line before, so that a line that is lost costs no other; only a full one that is lost costs
+the differences to it, which name it by its number. A full one is written at the head of a file,
+after a loss, where a difference would not be much smaller, and when the differences since the last
+one have together grown to twice its size.
+"""
+
+from collections.abc import Iterable
+from typing import Final, Generic, TypeVar
+
+from msgspec.structs import replace
+
+from reconciler.model.evidence import Containerd, Sweep
+from reconciler.model.observations import NodeLooked
+from reconciler.model.values import EMPTY, Value
+
+_T = TypeVar("_T")
+
+
+class Gone(Value, frozen=True):
+    """What the full one has and this one has not: places in its lists, which are in order."""
+
+    helpers: tuple[int, ...] = ()
+    shims: tuple[int, ...] = ()
+    cgroup_names: tuple[int, ...] = ()
+    cgroup_paths: tuple[int, ...] = ()
+    tasks: tuple[int, ...] = ()
+
+
+NOTHING_GONE: Final = Gone()
+
+
+class Difference(Value, frozen=True):
+    """A :class:`NodeLooked` that differs from a full one.
+
+    Attributes:
+        full: Number of the full one.
+        since: Its own.
+        sweep, containerd: Its own; in the fields that :class:`Gone` has, only what is new.
+        gone: See there.
+    """
+
+    full: int
+    since: float
+    sweep: Sweep | None = None
+    containerd: Containerd | None = None
+    gone: Gone = NOTHING_GONE
+
+
+class NoFullError(Exception):
+    """The full one was lost."""
+
+
+class Differences:
+    """What a writer keeps: the last full one of its file."""
+
+    def __init__(self) -> None:
+        self._full: _Full | None = None
+        self._allowed = 0
+        self.number = 0
+
+    def forget(self) -> None:
+        """Write the next one in full."""
+        self._full = None
+
+    def take(self, now: NodeLooked) -> Difference | None:
+        """Give the difference to the last full one; None if this is one, of the new ``number``."""
+        whole = _size(now.sweep, now.containerd)
+        if self._full is not None and self._full.has_all(now):
+            found = self._full.difference(self.number, now)
+            size = _size(found.sweep, found.containerd)
+            self._allowed -= size
+            if self._allowed >= 0 and 2 * size <= whole:
+                return found
+        self.number += 1
+        self._full, self._allowed = _Full(now), 2 * whole
+        return None
+
+
+class Restored:
+    """What a reader keeps: the last full one that it has read."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._full: _Full | None = None
+
+    def keep(self, number: int, full: NodeLooked) -> None:
+        """Take a full one."""
+        self._number, self._full = number, _Full(full)
+
+    def apply(self, change: Difference) -> NodeLooked:
+        """Give what a difference stands for.
+
+        Raises:
+            NoFullError: That which it differs from was not the last one that was read.
+        """
+        if self._full is None or change.full != self._number or not self._full.has_all(change):
+            raise NoFullError("a difference to a line that was lost")
+        return self._full.apply(change)
+
+
+class _Full:
+    """A full one, with its sets in order."""
+
+    def __init__(self, said: NodeLooked) -> None:
+        self._said = said
+        sweep, containerd = said.sweep or Sweep(), said.containerd or Containerd()
+        self._shims = _Names(sweep.shims)
+        self._helpers = _Names(sorted(sweep.helpers))
+        self._names = _Names(sorted(sweep.cgroup_names))
+        self._paths = _Names(sorted(sweep.cgroup_paths))
+        self._tasks = _Names(sorted(containerd.tasks))
+
+    def has_all(self, now: NodeLooked | Difference) -> bool:
+        """Tell whether whoever said something now has spoken here, too."""
+        return (now.sweep is None or self._said.sweep is not None) and (
+            now.containerd is None or self._said.containerd is not None
+        )
+
+    def difference(self, number: int, now: NodeLooked) -> Difference:
+        """Give what another one has and this one has not, and the other way round."""
+        sweep, containerd, gone = now.sweep, now.containerd, NOTHING_GONE
+        if sweep is not None:
+            gone = Gone(
+                helpers=self._helpers.gone(sweep.helpers),
+                shims=self._shims.gone(frozenset(sweep.shims)),
+                cgroup_names=self._names.gone(sweep.cgroup_names),
+                cgroup_paths=self._paths.gone(sweep.cgroup_paths),
+            )
+            sweep = replace(
+                sweep,
+                helpers=self._helpers.new(sweep.helpers),
+                shims=tuple(shim for shim in sweep.shims if shim not in self._shims.all),
+                cgroup_names=self._names.new(sweep.cgroup_names),
+                cgroup_paths=self._paths.new(sweep.cgroup_paths),
+            )
+        if containerd is not None:
+            gone = replace(gone, tasks=self._tasks.gone(containerd.tasks))
+            containerd = replace(containerd, tasks=self._tasks.new(containerd.tasks))
+        if gone == NOTHING_GONE:
+            gone = NOTHING_GONE  # the very default is left out
+        return Difference(number, now.since, sweep, containerd, gone)
+
+    def apply(self, change: Difference) -> NodeLooked:
+        """Undo :meth:`difference`."""
+        new, containerd, gone, sweep = change.sweep, change.containerd, change.gone, None
+        if new is not None:
+            sweep = Sweep(
+                new.answered,
+                self._helpers.changed(gone.helpers, new.helpers),
+                (*self._shims.left(gone.shims), *new.shims),
+                self._names.changed(gone.cgroup_names, new.cgroup_names),
+                new.unread,
+                self._paths.changed(gone.cgroup_paths, new.cgroup_paths),
+                new.unplaced,
+            )
+        if containerd is not None:
+            tasks = self._tasks.changed(gone.tasks, containerd.tasks)
+            containerd = replace(containerd, tasks=tasks)
+        return NodeLooked(change.since, sweep, containerd)
+
+
+class _Names(Generic[_T]):
+    """Names in the order of the line that they stand in."""
+
+    def __init__(self, ordered: Iterable[_T]) -> None:
+        self._ordered = tuple(ordered)
+        self.all = frozenset(self._ordered)
+
+    def new(self, now: frozenset[_T]) -> frozenset[_T]:
+        """Give those that are not here."""
+        return now - self.all or EMPTY
+
+    def gone(self, now: frozenset[_T]) -> tuple[int, ...]:
+        """Give the places of those that are no longer there."""
+        if self.all <= now:
+            return ()
+        return tuple(place for place, name in enumerate(self._ordered) if name not in now)
+
+    def left(self, gone: tuple[int, ...]) -> tuple[_T, ...]:
+        """Give those whose places are not among these."""
+        if not gone:
+            return self._ordered
+        out = frozenset(gone)
+        return tuple(name for place, name in enumerate(self._ordered) if place not in out)
+
+    def changed(self, gone: tuple[int, ...], new: frozenset[_T]) -> frozenset[_T]:
+        """Change the set; the same object where nothing changed."""
+        left = frozenset(self.left(gone)) if gone else self.all
+        return left | new if new else left
+
+
+def _size(sweep: Sweep | None, containerd: Containerd | None) -> int:
+    """Count names: they are what takes the room."""
+    size = 0
+    if sweep is not None:
+        paths, names = len(sweep.cgroup_paths), len(sweep.cgroup_names)
+        size += len(sweep.helpers) + len(sweep.shims) + names + len(sweep.unread) + paths
+    if containerd is not None:
+        silent = len(containerd.unlisted) + len(containerd.absent) + len(containerd.wedged)
+        size += len(containerd.tasks) + silent
+    return size
