@@ -19,7 +19,8 @@ from reconciler.supervision import Fault
 
 if TYPE_CHECKING:
     from reconciler.cli.live import LiveView
-    from reconciler.telemetry.logs import LogListener
+    from reconciler.present.records import Level
+    from reconciler.telemetry.lean import FilteringBoundLogger
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,9 @@ def foreground(  # noqa: PLR0913 - what is shown, and where
         verbose: How much more to log.
         watcher: Whose backend the log tells of.
     """
-    log = _log(output, verbose)
-    log.watcher = watcher
+    from reconciler.telemetry.logs import LogListener
+
+    log = LogListener(make_log(output, verbose), watcher)
     viewed = output.on_terminal and not output.quiet
     logged = () if viewed and output.shares_terminal else (log,)
 
@@ -106,13 +108,25 @@ class _Drawing(Source):
             await anyio.sleep(INTERVAL)
 
 
-def _log(output: Output, verbose: int) -> "LogListener":
-    from reconciler.present.records import Level
-    from reconciler.telemetry.logs import LogListener, make_logger, stderr_sink
+def make_log(
+    output: Output, verbose: int, usual: "Level | None" = None, *, people: bool | None = None
+) -> "FilteringBoundLogger":
+    """Make the log on standard error; what is said on the command line wins.
 
-    level = Level.WARNING if output.quiet else Level.DEBUG if verbose else Level.INFO
-    people = output.messages_on_terminal
-    logger = make_logger(
-        as_json=not people, colour=people and output.colour, level=level.number, sink=stderr_sink()
+    Args:
+        output: Whose colour and quiet it has.
+        verbose: How much more to log.
+        usual: From which level on; None for info.
+        people: Write text for people, not JSON; None for whoever reads standard error.
+    """
+    from reconciler.present.records import Level
+    from reconciler.telemetry.logs import make_logger, stderr_sink
+
+    on_terminal = output.messages_on_terminal
+    level = Level.WARNING if output.quiet else Level.DEBUG if verbose else usual or Level.INFO
+    return make_logger(
+        as_json=not (on_terminal if people is None else people),
+        colour=on_terminal and output.colour,
+        level=level.number,
+        sink=stderr_sink(),
     )
-    return LogListener(logger)

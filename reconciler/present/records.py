@@ -11,7 +11,7 @@ the rest.
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 from reconciler.model.ids import BundleKey
 
@@ -61,16 +61,17 @@ class Record:
     is_end: bool = False
 
 
+MarkKind = Literal["event", "death", "clean", "outcome", "budget", "node"]
+MARKS: Final[tuple[MarkKind, ...]] = get_args(MarkKind)
+"""The kinds of marks, as the report numbers them."""
+
+
 class Mark(NamedTuple):
     """Something that the report marks: what kind, words, and whose lane, if not the node's."""
 
-    kind: str
+    kind: MarkKind
     text: str
     key: BundleKey | None = None
-
-
-MARKS: Final = ("event", "death", "clean", "outcome", "budget", "node")
-"""The kinds of marks, as the report numbers them."""
 
 
 def named(key: BundleKey) -> dict[str, Field]:
