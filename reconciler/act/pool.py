@@ -291,7 +291,8 @@ class WorkerPool:
             looks = await self._answer(attempt, Looks, seconds)
         self._hung = {at: one for at, one in self._hung.items() if one.is_dying()}
         if isinstance(looks, Looks):
-            return [one.look if isinstance(one, PartialLook) else one for one in looks.looks]
+            whole = (one.look if isinstance(one, PartialLook) else one for one in looks.looks)
+            return tuple(whole)
         self._hung[places] = attempt
         return None
 
