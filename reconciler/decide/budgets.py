@@ -1,17 +1,31 @@
-"""Size budgets: which leftovers are due early because together they are too large. Pure.
+"""When a leftover is due: grace, threshold, and the budgets that shorten the wait. Pure.
 
-A scope is what a limit applies to: all leftovers of a namespace under one policy, or of the node.
-Oldest first, each leftover is marked at most once, so the cost is per change. Their order is put
-up only once a scope has exceeded its limit, which most never do.
+A budget never overrides a verdict: only leftovers come here, and two looks remain two looks.
+
+A scope is what a size budget applies to: all leftovers of a namespace under one policy, or of the
+node. Oldest first, each leftover is marked at most once, so the cost is per change. Their order is
+put up only once a scope has exceeded its limit, which most never do.
 """
 
-import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
+from reconciler.decide.queue import PriorityQueue
+from reconciler.decide.track import Track
+from reconciler.model.decisions import BudgetKind, Verdict
 from reconciler.model.ids import BundleKey
+from reconciler.model.policy import Policy
 
 Scope = tuple[str, str]
+
+_NODE: Final[Scope] = ("node", "")
+_EXCEEDED: Final = {
+    (False, False): frozenset[BudgetKind](),
+    (True, False): frozenset({BudgetKind.AGE}),
+    (False, True): frozenset({BudgetKind.SIZE}),
+    (True, True): frozenset(BudgetKind),
+}
 
 
 @dataclass(slots=True)
@@ -21,13 +35,13 @@ class _Tally:
     sizes: dict[BundleKey, int] = field(default_factory=dict)
     marks: set[BundleKey] = field(default_factory=set)
     fixed: set[BundleKey] = field(default_factory=set)
-    oldest: list[tuple[float, BundleKey]] | None = None
+    oldest: PriorityQueue | None = None
 
-    def sort(self, life_of: Callable[[BundleKey], float]) -> list[tuple[float, BundleKey]]:
-        """Put up the order anew of all that may still be marked."""
-        free = self.sizes.keys() - self.marks - self.fixed
-        self.oldest = [(life_of(key), key) for key in free]
-        heapq.heapify(self.oldest)
+    def sort(self, life_of: Callable[[BundleKey], float]) -> PriorityQueue:
+        """Put up the order of all that may still be marked."""
+        self.oldest = PriorityQueue()
+        for key in self.sizes.keys() - self.marks - self.fixed:
+            self.oldest.set(key, life_of(key))
         return self.oldest
 
 
@@ -57,9 +71,7 @@ class SizeBudgets:
         if fixed:
             tally.fixed.add(key)
         elif tally.oldest is not None:
-            heapq.heappush(tally.oldest, (self._life_of(key), key))
-            if len(tally.oldest) > 64 + 2 * len(tally.sizes):
-                tally.sort(self._life_of)  # what was dropped is still in it
+            tally.oldest.set(key, self._life_of(key))
 
     def drop(self, scope: Scope, key: BundleKey) -> None:
         """Stop counting a bundle that is no leftover any more."""
@@ -72,6 +84,8 @@ class SizeBudgets:
             tally.marks.discard(key)
             tally.marked -= size
         tally.fixed.discard(key)
+        if tally.oldest is not None:
+            tally.oldest.set(key, None)
         if not tally.sizes:
             del self._tallies[scope]
 
@@ -83,12 +97,10 @@ class SizeBudgets:
             return fresh
         oldest = tally.sort(self._life_of) if tally.oldest is None else tally.oldest
         while tally.total - tally.marked > limit and oldest:
-            life, key = heapq.heappop(oldest)
-            if key not in tally.sizes or key in tally.marks or key in tally.fixed:
-                continue
+            life, key = oldest.pop()
             now = self._life_of(key)
             if now != life:  # it lived since
-                heapq.heappush(oldest, (now, key))
+                oldest.set(key, now)
             else:
                 tally.marks.add(key)
                 tally.marked += tally.sizes[key]
@@ -100,7 +112,61 @@ class SizeBudgets:
         tally = self._tallies.get(scope)
         return tally is not None and key in tally.marks
 
-    def total(self, scope: Scope) -> int:
-        """Bytes of all leftovers of a scope."""
-        tally = self._tallies.get(scope)
-        return 0 if tally is None else tally.total
+
+class Dues:
+    """Places leftovers in time, and keeps the running totals that size budgets need.
+
+    Args:
+        life_of: Tells a leftover's last sign of life.
+    """
+
+    def __init__(self, life_of: Callable[[BundleKey], float]) -> None:
+        self._sizes = SizeBudgets(life_of)
+
+    def enter(self, track: Track, policy: Policy, node_limit: int | None) -> list[BundleKey]:
+        """Count a leftover; return the bundles (maybe others) that are to go early now."""
+        if track.counted_as != policy.name:
+            self.leave(track)
+            track.counted_as = policy.name
+        size = track.look.size_bytes if track.look else 0
+        marked: list[BundleKey] = []
+        for where, limit in ((_scope(track), policy.max_size), (_NODE, node_limit)):
+            self._sizes.put(where, track.key, size, fixed=policy.protect)
+            marked += self._sizes.mark(where, limit)
+        return marked
+
+    def leave(self, track: Track) -> None:
+        """Stop counting a bundle that is no leftover any more."""
+        if track.counted_as is not None:
+            self._sizes.drop(_scope(track), track.key)
+            self._sizes.drop(_NODE, track.key)
+            track.counted_as = None
+
+    def due_at(self, track: Track, policy: Policy) -> float:
+        """Monotonic time at which a leftover is due; a time that has passed if it is."""
+        since = track.leftover_since or 0.0
+        if track.due_under is policy or track.due_under == policy or self._is_marked(track):
+            return since
+        life = (track.life if track.due_life is None else track.due_life) or 0.0
+        due = max(since + policy.grace, life + policy.threshold)
+        if track.verdict is Verdict.ORPHANED:
+            return due  # no budget is worth a living workload
+        return due if policy.max_age is None else min(due, max(since, life + policy.max_age))
+
+    def _is_marked(self, track: Track) -> bool:
+        return track.counted_as is not None and (
+            self._sizes.is_marked(_NODE, track.key)
+            or self._sizes.is_marked(_scope(track), track.key)
+        )
+
+
+def _scope(track: Track) -> Scope:
+    return track.counted_as or "", track.key.namespace
+
+
+def exceeded(track: Track, policy: Policy, now: float) -> frozenset[BudgetKind]:
+    """Name the budgets a running task exceeds."""
+    age, size = policy.max_age, policy.max_size
+    is_old = age is not None and track.age(now) >= age
+    is_large = size is not None and track.look is not None and track.look.size_bytes > size
+    return _EXCEEDED[is_old, is_large]

@@ -5,19 +5,20 @@ says what it means for one bundle. It owns the indexes that keep the cost per ch
 """
 
 from collections.abc import Iterator
-from typing import Final
 
-from reconciler.decide.agenda import Agenda
 from reconciler.decide.asking import RECHECK, Asking
+from reconciler.decide.budgets import Dues, exceeded
 from reconciler.decide.cleanups import Cleanups
-from reconciler.decide.dues import Dues, exceeded
-from reconciler.decide.hearsay import Hearsay, NodeChange
+from reconciler.decide.deaths import Deaths
+from reconciler.decide.hearsay import Hearsay, NodeChange, is_touched
+from reconciler.decide.lifecycle import Event
 from reconciler.decide.pods import Pods
-from reconciler.decide.touched import is_touched
-from reconciler.decide.track import LIVING, SERVED, Deaths, Track, is_wedged
+from reconciler.decide.queue import PriorityQueue
+from reconciler.decide.track import LIVING, SERVED, UNSURE, Track
 from reconciler.decide.verdicts import judge
-from reconciler.decide.views import BundleView, view_of
+from reconciler.decide.views import BundleView, Summary, shown, summarize, view_of
 from reconciler.model.decisions import (
+    Clean,
     Decision,
     Died,
     Judged,
@@ -28,12 +29,10 @@ from reconciler.model.decisions import (
     Vanished,
     Verdict,
 )
-from reconciler.model.evidence import Facts, Look, RuntimeState, ShimState, weigh
+from reconciler.model.evidence import Facts, Look, ShimState
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import HintKind, Remembered, Stamp
 from reconciler.model.policy import Policies, Policy
-
-_UNSURE: Final = frozenset({Verdict.BUSY, Verdict.UNKNOWN, Verdict.ORPHANED, Verdict.STARTING})
 
 
 class Bundles:
@@ -62,7 +61,7 @@ class Bundles:
         self._out = tell
         self._tracks: dict[BundleKey, Track] = {}
         self._memories: dict[BundleKey, Remembered] = {}
-        self._agenda = Agenda()
+        self._agenda = PriorityQueue()
         self._dues = Dues(self._life_of)
         self._pods = Pods(needed=policies.need_labels)
         self._living: set[BundleKey] = set()
@@ -105,7 +104,7 @@ class Bundles:
 
     def keep_appointments(self, now: float) -> None:
         """Think about every bundle whose time has come."""
-        for key in list(self._agenda.due(now)):
+        for key in list(self._agenda.pop_until(now)):
             track = self._tracks.get(key)
             if track is not None:
                 self._keep_appointment(track, now)
@@ -125,10 +124,9 @@ class Bundles:
     def meet(self, key: BundleKey, identity: Identity, now: float) -> Track:
         """Find or begin the track of this object; another object of the name is forgotten."""
         track = self._tracks.get(key)
-        if track is not None and (track.identity == identity or self._cleanups.is_under_way(key)):
+        if track is not None and (track.identity == identity or track.is_being_cleaned):
             return track
-        if track is not None:
-            self.forget(key)
+        self.forget(key)
         track = self._tracks[key] = Track(key, identity, first_seen=now)
         self._newest = max(self._newest, now)
         memory = self._memories.pop(key, None)
@@ -152,13 +150,16 @@ class Bundles:
                 other.policy = None
                 self.reconsider(other, stamp.mono)
 
-    def forget(self, key: BundleKey, *, cleaned: bool = False) -> None:
-        """Drop what is no longer there; not while hands are on it."""
-        if self._cleanups.is_under_way(key):
-            return
-        track = self._tracks.pop(key, None)
+    def forget(self, key: BundleKey) -> None:
+        """Drop what is no longer there, removed by us or not; not while it is being cleaned."""
+        track = self._tracks.get(key)
         if track is None:
             return
+        track.move(Event.VANISHED)
+        if track.is_being_cleaned:
+            return
+        cleaned = track.phase is Phase.CLEANED
+        del self._tracks[key]
         if track.deaths and (cleaned or track.deaths.orphaned):
             self._count_death(track)
         if not cleaned:
@@ -176,9 +177,9 @@ class Bundles:
         """Note a failed attempt: tried again after a growing pause."""
         track.attempts += 1
         track.retry_at = now + self._policies.backoff.after(track.attempts)
-        track.phase, track.cause = Phase.BLOCKED, cause
+        self._move(track, Event.FAILED, cause)
         self._agenda.set(track.key, track.retry_at)
-        self._out.append(self._judged(track, track.verdict))
+        self._tell(track)
 
     def objection(self, key: BundleKey, now: float, *, kill: bool) -> str:
         """Say why hands that were asked for must not begin any more; empty if they may."""
@@ -189,21 +190,26 @@ class Bundles:
         is_due = now >= self._dues.due_at(track, policy)
         return policy.objection(kill=kill) or ("" if is_due else "it is not due any more")
 
-    def begin(self, track: Track) -> None:
-        """Note that hands are on it now."""
+    def begin(self, key: BundleKey) -> None:
+        """Ask for a cleanup: of what is due, and taken from the queue of cleanups."""
+        track = self._tracks[key]
         if track.deaths and track.deaths.since is not None:
             self._count_death(track)
-        track.phase, track.cause, track.is_stale = Phase.CLEANING, "", True
-        self._agenda.set(track.key, None)
-        self._out.append(self._judged(track, track.verdict))
+        self._move(track, Event.BEGUN)
+        track.is_stale = True
+        self._agenda.set(key, None)
+        self._tell(track)
+        claimed = track.judgement is not None and track.judgement.claimed
+        kill = track.verdict is Verdict.ORPHANED
+        self._out.append(Clean(track.key, track.identity, claimed, track.attempts + 1, kill))
 
     # ------------------------------------------------------------------ one bundle, judged
 
     def reconsider(self, track: Track, now: float) -> None:
         """Judge, place and appoint one bundle; tell if verdict, phase or cause changed."""
-        if track.look is None or self._cleanups.is_under_way(track.key):
+        if track.look is None or track.is_being_cleaned:
             return
-        previous, phase, cause = track.verdict, track.phase, track.cause
+        previous = track.verdict
         before, facts = track.facts, self._hearsay.weigh(track, track.look)
         judgement = track.judgement = judge(facts, young=track.age(now) < self._policies.settle)
         verdict = judgement.verdict
@@ -215,10 +221,8 @@ class Bundles:
         due_at = self._place(track, policy, verdict, now)
         if verdict is not previous:
             track.judged_since = now
-        if verdict is not previous or track.phase is not phase or track.cause != cause:
-            self._out.append(self._judged(track, previous))
-        times = self._reasons_to_return(track, facts, due_at, now)
-        self._agenda.set(track.key, min(times, default=None))
+        self._tell(track)
+        self._agenda.set(track.key, track.next_turn(policy, self._policies, due_at, now))
         if track.look.shim.state is not ShimState.ALIVE:
             # By its socket, that is: an older sweep may still show a shim that has just died.
             self._asking.want("death", track.looked_at, awaited=track.is_news)
@@ -268,53 +272,48 @@ class Bundles:
         return track.policy or self._policies.default
 
     def _place(self, track: Track, policy: Policy, verdict: Verdict, now: float) -> float | None:
-        """Give the track its phase; say when it is due if it waits for that."""
+        """Move a bundle to where it stands now; say when it is due if it waits for that.
+
+        1. It is no leftover, and no orphan that may be ended.
+        2. It is one, and a rule protects it.
+        3. Its time has not come yet: neither grace nor budget have made it due.
+        4. Its time has come, and the pause after a failed attempt is not over.
+        5. Its time has come.
+        """
         is_leftover = verdict is Verdict.LEFTOVER
         if not is_leftover:
             self._dues.leave(track)
             self._report_budgets(track, policy, verdict, now)
             if verdict is not Verdict.ORPHANED or policy.objection(kill=True):
-                self._leave_leftover(track, verdict)
+                track.stop_waiting()
+                self._move(track, Event.NOT_CONCERNED)
                 return None
-        if track.waiting_as is not verdict:
-            track.begin_waiting(verdict, None)
-        if track.leftover_since is None:
-            track.leftover_since = now if track.resumed is None else min(now, track.resumed)
-            track.resumed = None
+        track.go_on_waiting(verdict, now)
         if is_leftover:
             for key in self._dues.enter(track, policy, self._policies.node_max_size):
                 # To be thought about at once, but from the top: it may be another bundle.
                 self._agenda.set(key, now)
-        if policy.protect:
-            track.phase, track.cause = Phase.PROTECTED, policy.name
-            self._cleanups.withdraw(track.key)
-            return None
         due_at = self._dues.due_at(track, policy)
-        if now < due_at:
-            track.phase, track.cause = Phase.WAITING, ""
-            self._cleanups.withdraw(track.key)
+        if policy.protect:
+            self._move(track, Event.PROTECTED, policy.name)
+        elif now < due_at:
+            self._move(track, Event.EARLY)
             return due_at
-        if track.attempts and now < track.retry_at:
-            track.phase = Phase.BLOCKED
+        elif track.attempts and now < track.retry_at:
+            self._move(track, Event.PAUSED, track.cause)
         else:
-            track.phase, track.cause = Phase.DUE, ""
-            self._queue(track, policy)
+            self._move(track, Event.DUE)
         return None
 
-    def _queue(self, track: Track, policy: Policy) -> None:
-        if policy.enforce:
+    def _move(self, track: Track, event: Event, cause: str = "") -> None:
+        """Move a bundle; in the queue of cleanups is what is due and may be removed, no other."""
+        track.move(event, cause)
+        policy = self._policy(track)
+        if track.phase is Phase.DUE and policy.enforce:
             track.become_due(policy)
             self._cleanups.queue(track.key, track.life or 0.0)
         else:
             self._cleanups.withdraw(track.key)
-
-    def _leave_leftover(self, track: Track, verdict: Verdict) -> None:
-        track.phase, track.cause = Phase.NONE, ""
-        track.begin_waiting(None, None)
-        track.attempts, track.retry_at = 0, 0.0
-        if verdict is not Verdict.UNKNOWN:
-            track.resumed = None
-        self._cleanups.withdraw(track.key)
 
     def _report_budgets(self, track: Track, policy: Policy, verdict: Verdict, now: float) -> None:
         """Say once that a running task is over a budget; it is never touched."""
@@ -327,33 +326,11 @@ class Bundles:
                 self._out.append(OverBudget(track.key, kind))
             track.reported = kinds
 
-    # ------------------------------------------------------------------ appointments
-
-    def _reasons_to_return(
-        self, track: Track, facts: Facts, due_at: float | None, now: float
-    ) -> list[float]:
-        policy, verdict, life = self._policy(track), track.verdict, track.life or 0.0
-        times: list[float] = []
-        if verdict in _UNSURE:
-            if facts.runtime is not RuntimeState.ALIEN:
-                times.append(now + track.recheck_after(now, at_most=self._policies.recheck))
-            if verdict is Verdict.STARTING and life + self._policies.settle > now:
-                times.append(life + self._policies.settle)
-        elif verdict is Verdict.RUNNING and policy.max_age and life + policy.max_age > now:
-            times.append(life + policy.max_age)
-        if due_at is not None:
-            times.append(due_at)
-        elif track.phase is Phase.BLOCKED:
-            times.append(track.retry_at)
-        if track.deaths and track.deaths.since is not None:
-            times.append(track.deaths.since + self._policies.confirm_death)
-        return times
-
     def _keep_appointment(self, track: Track, now: float) -> None:
         since = track.deaths.since if track.deaths else None
         if since is not None and now >= since + self._policies.confirm_death:
             self._count_death(track)
-        if track.verdict in _UNSURE:
+        if track.verdict in UNSURE:
             self._asking.want(RECHECK, now)
             if track.may_look_otherwise:
                 self._out.append(LookAt(track.key, HintKind.CHANGED))
@@ -361,26 +338,21 @@ class Bundles:
 
     # ------------------------------------------------------------------ for people
 
-    def views(self, now: float) -> Iterator[BundleView]:
-        """Show every bundle, in order of name."""
-        for key in sorted(self._tracks):
-            view = self.view(key, now)
-            if view is not None:
-                yield view
-
     def view(self, key: BundleKey, now: float) -> BundleView | None:
         """Show one bundle; None if it is not known or not looked at yet."""
         track = self._tracks.get(key)
-        if track is None or track.look is None or track.facts is None:
+        if track is None:
             return None
-        # A living bundle is not judged anew at every word of containerd's; show the latest.
-        node = self._hearsay.about(key, track.first_seen)
-        facts = weigh(key, track.facts.identifier, track.look, node)
         policy = self._policy(track)
+        node = self._hearsay.about(key, track.first_seen)
         due_at = self._dues.due_at(track, policy)
+        return view_of(track, node, policy, hold=self._cleanups.hold, due_at=due_at, now=now)
+
+    def summary(self, now: float) -> Summary:
+        """Count all bundles; one pass over them."""
         hold = self._cleanups.hold
-        wedged = is_wedged(track, node.containerd)
-        return view_of(track, facts, policy, hold=hold, due_at=due_at, now=now, wedged=wedged)
+        said = self._hearsay.node.containerd
+        return summarize(self, lambda track: shown(track, self._policy(track), hold), said, now)
 
     def is_settled(self, track: Track, now: float) -> bool:
         """Tell whether waiting out the grace would change nothing for this bundle."""
@@ -392,8 +364,15 @@ class Bundles:
         grace_ends = (track.leftover_since or 0.0) + policy.grace
         return self._dues.due_at(track, policy) > max(now, grace_ends)
 
-    def _judged(self, track: Track, previous: Verdict | None) -> Judged:
+    def _tell(self, track: Track) -> None:
+        """Tell what is believed of a bundle, if listeners know it otherwise."""
+        believed = (track.verdict, track.phase, track.cause)
+        if believed == track.told:
+            return
+        previous, track.told = track.told[0], believed
         judgement = track.judgement or Judgement(Verdict.UNKNOWN, 6, "not looked at yet")
         waits = track.phase is Phase.WAITING
         due_at = self._dues.due_at(track, self._policy(track)) if waits else None
-        return Judged(track.key, judgement, track.phase, previous, track.cause, due_at, track.facts)
+        self._out.append(
+            Judged(track.key, judgement, track.phase, previous, track.cause, due_at, track.facts)
+        )

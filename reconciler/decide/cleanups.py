@@ -1,15 +1,20 @@
-"""Cleanups: which due leftovers are begun now. Brakes may only hold them back. Pure."""
+"""Cleanups: which due leftovers are begun now. Brakes may only hold them back. Pure.
 
-import heapq
+So are removals of ours that were cut short: a listing shows them by their hidden names.
+"""
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from reconciler.decide.brakes import MassDeathBrake, RateBrake
-from reconciler.model.decisions import Braked
+from reconciler.decide.queue import PriorityQueue
+from reconciler.model.decisions import Braked, FinishRemoval
 from reconciler.model.evidence import ContainerdState
-from reconciler.model.ids import BundleKey
-from reconciler.model.observations import Refusal
-from reconciler.model.policy import Policies
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.observations import Hidden, Listed, Refusal
+from reconciler.model.outcome import Outcome, Result
+from reconciler.model.policy import Policies, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +35,7 @@ class Cleanups:
     def __init__(self) -> None:
         self.mass = MassDeathBrake()
         self._rate = RateBrake()
-        self._ready: dict[BundleKey, float] = {}
-        self._heap: list[tuple[float, BundleKey]] = []
+        self._ready = PriorityQueue()
         self._under_way: dict[BundleKey, int] = {}  # with its number for the brake
         self._refusal: Hold | None = _UNCHECKED
         self._hold: Hold | None = None
@@ -52,10 +56,6 @@ class Cleanups:
         """Whether anything is under way or waits only for a free hand."""
         return bool(self._under_way) or (bool(self._ready) and self._hold is None)
 
-    def is_under_way(self, key: BundleKey) -> bool:
-        """Tell whether hands are on this bundle."""
-        return key in self._under_way
-
     def guard(self, refused: tuple[Refusal, ...]) -> None:
         """Hear what the guards say; any refusal holds everything."""
         reasons = "; ".join(refusal.reason for refusal in refused)
@@ -63,16 +63,12 @@ class Cleanups:
 
     def queue(self, key: BundleKey, life: float) -> None:
         """Put a due leftover into the queue; ``life`` orders it, oldest first."""
-        if key not in self._ready and key not in self._under_way:
-            self._ready[key] = life
-            heapq.heappush(self._heap, (life, key))
-            if len(self._heap) > 64 + 2 * len(self._ready):  # what was withdrawn is still in it
-                self._heap = [(oldest, waiting) for waiting, oldest in self._ready.items()]
-                heapq.heapify(self._heap)
+        if self._ready.at(key) is None:
+            self._ready.set(key, life)
 
     def withdraw(self, key: BundleKey) -> None:
         """Take a bundle out of the queue; nothing happens to one under way."""
-        self._ready.pop(key, None)
+        self._ready.set(key, None)
 
     def ended(self, key: BundleKey) -> None:
         """Hear that an attempt is over."""
@@ -90,7 +86,7 @@ class Cleanups:
         self.mass.update(now, alive, containerd, policies.brakes)
         hold = self._held(now, policies)
         while self._ready and hold is None and len(self._under_way) < policies.parallel:
-            key = self._pop()
+            _, key = self._ready.pop()
             begun.append(key)
             self._under_way[key] = self._rate.begin(now)
             hold = self._held(now, policies)
@@ -106,13 +102,6 @@ class Cleanups:
         if number is not None and not self._rate.allows(number, limit):
             return f"{limit} cleanups in the last minute"
         return ""
-
-    def _pop(self) -> BundleKey:
-        while True:
-            life, key = heapq.heappop(self._heap)
-            if self._ready.get(key) == life:
-                del self._ready[key]
-                return key
 
     def _held(self, now: float, policies: Policies) -> Hold | None:
         if self._refusal is not None:
@@ -141,3 +130,59 @@ class Cleanups:
         if hold:
             changes.append(Braked(hold.brake, on=True, detail=hold.detail))
         return changes
+
+
+class Unfinished:
+    """Hidden directories found by the last listing: what ours were cut short at is finished.
+
+    One that is at work this moment has such a name, too, and is left to its worker. Each is asked
+    for once per listing, as soon as the guards let us, and never twice at a time.
+    """
+
+    def __init__(self) -> None:
+        self._hidden: dict[BundleKey, Hidden] = {}
+        self._wanted: dict[BundleKey, Hidden] = {}
+        self._under_way: set[BundleKey] = set()
+
+    @property
+    def hidden(self) -> tuple[Hidden, ...]:
+        """All of them, in order of name."""
+        return tuple(self._hidden[key] for key in sorted(self._hidden))
+
+    @property
+    def wanted(self) -> bool:
+        """Whether an end is to be asked for."""
+        return bool(self._wanted)
+
+    @property
+    def busy(self) -> bool:
+        """Whether hands are on one of them."""
+        return bool(self._under_way)
+
+    def listed(self, listed: Listed, at_work: frozenset[Identity]) -> None:
+        """Take in a listing; ``at_work`` are the bundles that are being cleaned."""
+        for found in (self._hidden, self._wanted):
+            for key in [key for key in found if listed.namespace in (None, key.namespace)]:
+                del found[key]
+        for hidden in listed.hidden:
+            self._hidden[hidden.key] = hidden
+            if hidden.ours and hidden.identity not in at_work:
+                self._wanted[hidden.key] = hidden
+
+    def begin(self, policy_of: Callable[[str], Policy]) -> Iterator[FinishRemoval]:
+        """Ask for the end of those that nobody is at; call it only where the guards allow it.
+
+        Args:
+            policy_of: Tells what applies in a namespace.
+        """
+        for key in [key for key in self._wanted if key not in self._under_way]:
+            if policy_of(key.namespace).objection():
+                continue
+            self._under_way.add(key)
+            yield FinishRemoval(key, self._wanted.pop(key).identity)
+
+    def ended(self, outcome: Outcome) -> None:
+        """Hear that an attempt is over; what stayed is asked for again at the next listing."""
+        self._under_way.discard(outcome.key)
+        if outcome.result is Result.CLEANED:
+            self._hidden.pop(outcome.key, None)

@@ -16,12 +16,11 @@ from msgspec.structs import replace
 
 from reconciler.decide.asking import RECHECK, Asking
 from reconciler.decide.bundles import Bundles
-from reconciler.decide.cleanups import Cleanups, Hold
+from reconciler.decide.cleanups import Cleanups, Hold, Unfinished
 from reconciler.decide.hearsay import Hearsay
-from reconciler.decide.summary import Summary, summarize
+from reconciler.decide.lifecycle import Event, event_of
 from reconciler.decide.track import Track
-from reconciler.decide.unfinished import Unfinished
-from reconciler.decide.views import BundleView
+from reconciler.decide.views import BundleView, Summary
 from reconciler.model.decisions import (
     Clean,
     Decision,
@@ -29,7 +28,6 @@ from reconciler.model.decisions import (
     LookAt,
     Phase,
     Relist,
-    Verdict,
 )
 from reconciler.model.evidence import Node
 from reconciler.model.ids import NOWHERE, BundleKey
@@ -158,7 +156,10 @@ class Engine:
 
     def views(self, now: float) -> Iterator[BundleView]:
         """Show what is believed about every bundle, in order of name."""
-        return self._bundles.views(now)
+        for key in sorted(track.key for track in self._bundles):
+            view = self._bundles.view(key, now)
+            if view is not None:
+                yield view
 
     def view(self, key: BundleKey, now: float) -> BundleView | None:
         """Show what is believed about one bundle; None if it is not known."""
@@ -178,7 +179,7 @@ class Engine:
 
     def summary(self, now: float) -> Summary:
         """Count all bundles; one pass over them."""
-        return summarize(self._bundles, self._hearsay.node.containerd, now)
+        return self._bundles.summary(now)
 
     @property
     def tracks(self) -> Iterator[Track]:
@@ -203,9 +204,9 @@ class Engine:
     # ------------------------------------------------------------------ observations
 
     def _take_hint(self, hint: Hint, now: float) -> None:
-        if self._cleanups.is_under_way(hint.key):
-            return  # our own hands are moving things; the outcome will tell
         track = self._bundles.get(hint.key)
+        if track and track.is_being_cleaned:
+            return  # our own worker is moving things; the outcome will tell
         if track and track.phase is Phase.BLOCKED and hint.kind in _OBSTACLE_GONE:
             track.retry_at = now
         self._out.append(LookAt(hint.key, hint.kind))
@@ -221,17 +222,17 @@ class Engine:
             track = self._bundles.meet(key, identity, now)
             # By the key that is kept: what a look finds may refer to it for long.
             self._out.append(LookAt(track.key, HintKind.CHANGED))
-        under_way = (t.identity for t in self._bundles if self._cleanups.is_under_way(t.key))
-        self._unfinished.listed(listed, frozenset(under_way))
+        at_work = frozenset(t.identity for t in self._bundles if t.is_being_cleaned)
+        self._unfinished.listed(listed, at_work)
         self._asking.want("listing", now)
 
     def _take_look(self, looked: Looked, stamp: Stamp) -> None:
-        if self._cleanups.is_under_way(looked.key):
+        track = self._bundles.get(looked.key)
+        if track and track.is_being_cleaned:
             return
         if looked.look is None:
             self._bundles.forget(looked.key)
             return
-        track = self._bundles.get(looked.key)
         if track is None or looked.look.identity != NOWHERE:
             track = self._bundles.meet(looked.key, looked.look.identity, stamp.mono)
         # A failed look answers nothing, also not whether it is another object.
@@ -253,30 +254,36 @@ class Engine:
         # Looks were ignored while hands were on it: whatever happened, look again.
         self._out.append(LookAt(outcome.key, HintKind.CHANGED))
         track = self._bundles.get(outcome.key)
-        if track is None or track.identity != outcome.identity:
+        if track is None:
             return
-        if outcome.reason is BlockReason.POLICY:
-            self._bundles.reconsider(track, now)  # nobody has tried: it stands where it stood
+        if track.identity != outcome.identity:
+            track.move(Event.RETURNED)
             return
-        match outcome.result:
-            case Result.CLEANED:
-                self._bundles.forget(outcome.key, cleaned=True)
-            case Result.BLOCKED | Result.FAILED | Result.HELD | Result.PROTECTED:
-                cause = outcome.reason.value if outcome.reason else outcome.result.value
-                self._bundles.set_back(track, now, cause)
-            case Result.KILLED:
-                # What is left becomes a leftover, with a grace of its own.
-                track.begin_waiting(track.waiting_as, None)
-            case Result.SKIPPED:
-                # Disagreement breaks the unbroken time under our eyes.
-                track.begin_waiting(track.waiting_as, now)
+        # 1. It is gone.
+        # 2. A worker has tried. It is tried again after a pause, and where the second look
+        #    disagreed the unbroken time under our eyes begins anew, with that look.
+        # 3. Nobody has tried: it stands where policies and brakes put it now.
+        # 4. A workload was ended. What is left becomes a leftover, with a grace of its own.
+        match event_of(outcome):
+            case Event.CLEANED:
+                track.move(Event.CLEANED)
+                self._bundles.forget(outcome.key)
+            case Event.FAILED if outcome.result is Result.SKIPPED:
+                track.wait_again(now)
                 self._bundles.set_back(track, now, "second look disagreed")
                 if outcome.look is not None and outcome.look.identity == track.identity:
                     # The worker that made it does not know what annotations rules match on.
                     labels = doubted(outcome.look.labels)
                     self._bundles.absorb(track, replace(outcome.look, labels=labels), stamp)
-            case _:
-                assert_never(outcome.result)
+            case Event.FAILED:
+                cause = outcome.reason.value if outcome.reason else outcome.result.value
+                self._bundles.set_back(track, now, cause)
+            case event if outcome.reason is BlockReason.POLICY:
+                track.move(event)
+                self._bundles.reconsider(track, now)
+            case event:
+                track.move(event)
+                track.wait_again()
 
     # ------------------------------------------------------------------ conclusions
 
@@ -289,14 +296,7 @@ class Engine:
         )
         self._out.extend(braked)
         for key in begun:
-            track = self._bundles.get(key)
-            if track is None:
-                self._cleanups.ended(key)
-                continue
-            self._bundles.begin(track)
-            claimed = track.judgement is not None and track.judgement.claimed
-            kill = track.verdict is Verdict.ORPHANED
-            self._out.append(Clean(key, track.identity, claimed, track.attempts + 1, kill))
+            self._bundles.begin(key)
         ask = self._asking.ask(now)
         if ask is not None:
             self._out.append(ask)

@@ -1,4 +1,8 @@
-"""What the node's witnesses said last, since when it counts, and whom a new word touches. Pure."""
+"""What the node's witnesses said last, since when it counts, and whom a new word touches. Pure.
+
+On a busy node a shim comes or goes several times a second, and thousands of leftovers may wait in
+the same namespace. To judge all of them again each time would keep the loop from everything else.
+"""
 
 from collections.abc import Iterable
 from typing import Final, TypeVar
@@ -9,12 +13,23 @@ from msgspec.structs import replace
 from reconciler.decide.track import LIVING, Track
 from reconciler.decide.verdicts import shared
 from reconciler.model.cgroups import names_in
-from reconciler.model.evidence import Containerd, ContainerdState, Facts, Look, Node, weigh
+from reconciler.model.decisions import Phase, Verdict
+from reconciler.model.evidence import (
+    Containerd,
+    ContainerdState,
+    Facts,
+    Look,
+    Node,
+    ShimState,
+    weigh,
+)
 from reconciler.model.ids import BundleKey, is_identifier
 from reconciler.model.observations import NodeLooked
 
 _T = TypeVar("_T")
 _BLIND: Final = Node()
+_SETTLED: Final = frozenset({Phase.WAITING, Phase.DUE, Phase.BLOCKED, Phase.PROTECTED})
+_DEAF: Final = frozenset({ShimState.DEAD, ShimState.UNNAMED})
 
 
 class NodeChange(msgspec.Struct, frozen=True, gc=False):
@@ -173,3 +188,34 @@ def _changed(before: frozenset[_T], now: frozenset[_T]) -> frozenset[_T]:
     if before is now or before == now:
         return frozenset()
     return (before - now) | (now - before)
+
+
+def is_touched(track: Track, change: NodeChange, appointed: float | None, now: float) -> bool:
+    """Tell whether a bundle that is not plainly alive must be judged again.
+
+    ``appointed`` is when it is to be thought about anyway.
+    """
+    key, seen = track.key, track.first_seen
+    if not change.touches(key, seen):
+        return False
+    if change.speaks_of(key, seen) or not _is_indifferent(track, change.shims):
+        return True
+    return appointed is not None and appointed <= now
+
+
+def _is_indifferent(track: Track, shims: frozenset[BundleKey]) -> bool:
+    """Tell whether other shims of its namespace cannot change what is believed of a leftover.
+
+    Its shim is known to be none of those that came or went (``shims``), its group is known, and so
+    are its labels: the same facts, phase and policy would come out.
+    """
+    look = track.look
+    return (
+        look is not None
+        and track.verdict is Verdict.LEFTOVER
+        and track.phase in _SETTLED
+        and track.labels.known
+        and look.shim.state in _DEAF
+        and look.shim.group is not None
+        and BundleKey(track.key.namespace, look.shim.group) not in shims
+    )

@@ -1,8 +1,11 @@
 """A track: everything the engine remembers about one bundle."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
+from reconciler.decide.deaths import Deaths
+from reconciler.decide.lifecycle import TABLE, Event
+from reconciler.decide.verdicts import INIT_GONE
 from reconciler.model.decisions import BudgetKind, Judgement, Phase, Verdict
 from reconciler.model.evidence import (
     NO_LABELS,
@@ -19,7 +22,7 @@ from reconciler.model.evidence import (
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.labels import doubted, joined
 from reconciler.model.observations import Stamp
-from reconciler.model.policy import Policy
+from reconciler.model.policy import Policies, Policy
 
 SERVED: Final = frozenset({Verdict.RUNNING, Verdict.STOPPED})
 """Verdicts under which a living shim serves the bundle."""
@@ -27,55 +30,11 @@ SERVED: Final = frozenset({Verdict.RUNNING, Verdict.STOPPED})
 LIVING: Final = SERVED | {Verdict.ORPHANED}
 """Verdicts under which something of the bundle lives."""
 
-GONE: Final = frozenset({InitState.DEAD, InitState.ABSENT})
+UNSURE: Final = frozenset({Verdict.BUSY, Verdict.UNKNOWN, Verdict.ORPHANED, Verdict.STARTING})
+"""Verdicts that are looked into again and again."""
 
 _SOON: Final = 0.25
 _LEAVING: Final = 0.02
-
-
-@dataclass(slots=True)
-class Deaths:
-    """Counts each death of an init or a shim once, and only those nobody ordered.
-
-    An init that exits under a living shim ended in order. A shim that exits and takes its bundle
-    along ended in order too, so a death must last, or have left a living init behind, to count.
-    """
-
-    alive: set[str] = field(default_factory=set)
-    since: float | None = None
-    orphaned: bool = False
-
-    def update(self, facts: Facts, now: float, *, answers: bool) -> None:
-        """Take in new facts about init and shim.
-
-        ``answers``: the shim's own socket does. One that only an older pass over /proc still
-        shows may have died together with its init.
-        """
-        if facts.shim is ShimState.ALIVE:
-            self.alive.add("shim")
-            if facts.init in GONE and answers:
-                self.alive.discard("init")
-        if facts.init is InitState.ALIVE:
-            self.alive.add("init")
-        dead = self._dead(facts)
-        if not dead:
-            self.since, self.orphaned = None, False
-        elif self.since is None:
-            self.since = now
-        self.orphaned = self.orphaned or (bool(dead) and facts.init is InitState.ALIVE)
-
-    def confirm(self, facts: Facts) -> str | None:
-        """Count what is dead now: ``init``, ``shim``, ``both`` or None."""
-        dead = self._dead(facts)
-        self.alive -= dead
-        self.since, self.orphaned = None, False
-        return None if not dead else "both" if len(dead) > 1 else next(iter(dead))
-
-    def _dead(self, facts: Facts) -> set[str]:
-        if facts.shim is not ShimState.DEAD:
-            return set()
-        gone = {"shim", "init"} if facts.init in GONE else {"shim"}
-        return gone & self.alive
 
 
 @dataclass(slots=True)
@@ -94,7 +53,8 @@ class Track:
         is_stale: Whether hands were on it since the latest look; others are not heard meanwhile.
         labels: All that was readable of this object's labels: config.json may vanish later.
         pod: Its pod's sandbox's labels, as far as they were asked for: that may vanish earlier.
-        phase, cause: Where a leftover stands, and why.
+        phase, cause: How far it is on its way to removal, and why; see :meth:`move`.
+        told: Verdict, phase and cause as listeners know them.
         life: Last sign of life; negative for times before the boot.
         last_alive: When it was last judged alive under our eyes.
         leftover_since: Since when it has been leftover without a break.
@@ -127,6 +87,7 @@ class Track:
     pod: Labels = NO_LABELS
     phase: Phase = Phase.NONE
     cause: str = ""
+    told: tuple[Verdict | None, Phase, str] = (None, Phase.NONE, "")
     life: float | None = None
     last_alive: float | None = None
     leftover_since: float | None = None
@@ -144,6 +105,15 @@ class Track:
     def verdict(self) -> Verdict | None:
         """The verdict, None before the first judgement."""
         return None if self.judgement is None else self.judgement.verdict
+
+    @property
+    def is_being_cleaned(self) -> bool:
+        """Whether a cleanup is under way: what is learnt meanwhile is out of date."""
+        return self.phase is Phase.CLEANING
+
+    def move(self, event: Event, cause: str = "") -> None:
+        """Go where an event leads; ``cause`` is a block reason or the name of a rule."""
+        self.phase, self.cause = TABLE[event][self.phase], cause
 
     def absorb(self, look: Look, stamp: Stamp, *, volatile: bool) -> None:
         """Take in a fresh look at the same object.
@@ -203,24 +173,69 @@ class Track:
             if self.due_life is None:
                 self.due_life = self.life
 
-    def begin_waiting(self, verdict: Verdict | None, since: float | None) -> None:
-        """Wait anew, as a leftover or an orphan to be ended; None: it is neither."""
-        self.waiting_as, self.leftover_since = verdict, since
+    def wait_again(self, since: float | None = None) -> None:
+        """Begin the grace anew: at once, or None for when it is judged next."""
+        self.leftover_since = since
         self.due_under = self.due_life = None
+
+    def go_on_waiting(self, verdict: Verdict, now: float) -> None:
+        """Wait as a leftover, or as an orphan that is to be ended; each has a grace of its own."""
+        if self.waiting_as is not verdict:
+            self.waiting_as = verdict
+            self.wait_again()
+        if self.leftover_since is None:
+            self.leftover_since = now if self.resumed is None else min(now, self.resumed)
+            self.resumed = None
+
+    def stop_waiting(self) -> None:
+        """Forget all that was waited for, as it is judged otherwise now."""
+        self.waiting_as = None
+        self.wait_again()
+        self.attempts, self.retry_at = 0, 0.0
+        if self.verdict is not Verdict.UNKNOWN:
+            self.resumed = None
 
     def age(self, now: float) -> float:
         """Seconds since the last sign of life."""
         return 0.0 if self.life is None else max(0.0, now - self.life)
 
-    def recheck_after(self, now: float, *, at_most: float) -> float:
-        """Seconds until an unsure verdict is looked into again: soon at first, then more rarely.
+    def next_turn(
+        self, policy: Policy, policies: Policies, due_at: float | None, now: float
+    ) -> float | None:
+        """When to think about it again, although nothing happens; None for never.
+
+        1. Unsure: soon at first, then more rarely. Never if its runtime is not one we know.
+        2. Starting: when it is not young any more.
+        3. Running: when it exceeds the age budget.
+        4. Waiting until it is due (``due_at``), or blocked until the next attempt.
+        5. Dead since a moment: when that has lasted long enough to count.
+        """
+        verdict, life = self.verdict, self.life or 0.0
+        times: list[float] = []
+        if verdict in UNSURE:
+            if self.facts is None or self.facts.runtime is not RuntimeState.ALIEN:
+                times.append(now + self._recheck_after(now, at_most=policies.recheck))
+            if verdict is Verdict.STARTING and life + policies.settle > now:
+                times.append(life + policies.settle)
+        elif verdict is Verdict.RUNNING and policy.max_age and life + policy.max_age > now:
+            times.append(life + policy.max_age)
+        if due_at is not None:
+            times.append(due_at)
+        elif self.phase is Phase.BLOCKED:
+            times.append(self.retry_at)
+        if self.deaths and self.deaths.since is not None:
+            times.append(self.deaths.since + policies.confirm_death)
+        return min(times, default=None)
+
+    def _recheck_after(self, now: float, *, at_most: float) -> float:
+        """Seconds until an unsure verdict is looked into again.
 
         What dies takes a moment to leave its cgroup, and nothing tells us when it has: until then
         it looks like a workload that lost its shim and its init. Creation tells by events.
         """
         if self.verdict is Verdict.STARTING:
             return at_most
-        leaves = self.verdict is Verdict.ORPHANED and self.facts and self.facts.init in GONE
+        leaves = self.verdict is Verdict.ORPHANED and self.facts and self.facts.init in INIT_GONE
         return min(at_most, max(_LEAVING if leaves else _SOON, now - self.judged_since))
 
 

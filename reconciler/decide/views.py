@@ -1,11 +1,18 @@
-"""Views: what is believed about one bundle, for people, `scan -o json` and the status page."""
+"""Views: what is believed about one bundle, and about all of them in a few numbers. Pure.
 
-from dataclasses import dataclass
+For people, metrics, `scan -o json` and the status page. All of them show the same phase: the one
+that :func:`shown` gives.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from reconciler.decide.cleanups import Hold
-from reconciler.decide.track import Track
-from reconciler.model.decisions import Judgement, Phase
-from reconciler.model.evidence import Facts, Look
+from reconciler.decide.lifecycle import TABLE, Event
+from reconciler.decide.track import Track, is_wedged
+from reconciler.model.decisions import BudgetKind, Judgement, Phase, Verdict
+from reconciler.model.evidence import Containerd, Facts, Look, Node, weigh
 from reconciler.model.ids import BundleKey
 from reconciler.model.policy import Policy
 
@@ -16,7 +23,7 @@ class BundleView:
 
     Attributes:
         key, look, facts, judgement: What was found and concluded.
-        phase, cause: Where a leftover stands; ``held`` while a brake is on.
+        phase, cause: How far it is on its way to removal, and why it is not further.
         policy: Name of the rule that applies.
         age_seconds: Time since the last sign of life.
         due_in_seconds: 0 if due, None if no time is known.
@@ -37,28 +44,65 @@ class BundleView:
     wedged: bool = False
 
 
+@dataclass(slots=True)
+class Summary:
+    """Counts at one moment.
+
+    Attributes:
+        verdicts: Bundles by namespace and verdict.
+        phases: Leftovers by phase.
+        blocked: Blocked leftovers by cause.
+        leftover_bytes: Allocated bytes of all leftovers.
+        oldest_leftover_age: Seconds since the last sign of life of the oldest leftover, else 0.
+        over_budget: Running tasks over a budget.
+        wedged: Tasks whose shim gives containerd no answer, by that shim.
+    """
+
+    verdicts: Counter[tuple[str, Verdict]] = field(default_factory=Counter)
+    phases: Counter[Phase] = field(default_factory=Counter)
+    blocked: Counter[str] = field(default_factory=Counter)
+    leftover_bytes: int = 0
+    oldest_leftover_age: float = 0.0
+    over_budget: Counter[BudgetKind] = field(default_factory=Counter)
+    wedged: Counter[BundleKey] = field(default_factory=Counter)
+
+
+def shown(track: Track, policy: Policy, hold: Hold | None) -> tuple[Phase, str]:
+    """Give the phase of a bundle, and its cause.
+
+    A brake holds and releases everything that is due at once, thousands of bundles perhaps, and is
+    told of once. So what it holds is read here and not written into each of them.
+    """
+    is_held = hold is not None and policy.enforce
+    phase = TABLE[Event.BRAKED if is_held else Event.RELEASED][track.phase]
+    if hold is not None and phase is Phase.HELD:
+        return phase, f"{hold.brake}: {hold.detail}"
+    return phase, track.cause
+
+
 def view_of(  # noqa: PLR0913 - all that a view shows
-    track: Track,
-    facts: Facts,
-    policy: Policy,
-    *,
-    hold: Hold | None,
-    due_at: float,
-    now: float,
-    wedged: bool = False,
+    track: Track, node: Node, policy: Policy, *, hold: Hold | None, due_at: float, now: float
 ) -> BundleView | None:
-    """Show a track; None before its first look."""
-    if track.look is None or track.judgement is None:
+    """Show a track; None before its first look.
+
+    Args:
+        track: The bundle.
+        node: What the node's witnesses said of it last. A living bundle is not judged anew at
+            every word of theirs; the latest is shown.
+        policy: The one that applies.
+        hold: The brake that is on.
+        due_at: When it is due, if it waits for that.
+        now: Monotonic seconds.
+    """
+    if track.look is None or track.judgement is None or track.facts is None:
         return None
-    phase, cause = track.phase, track.cause
-    if phase is Phase.DUE and policy.enforce and hold is not None:
-        phase, cause = Phase.HELD, f"{hold.brake}: {hold.detail}"
+    phase, cause = shown(track, policy, hold)
     times = {Phase.WAITING: due_at, Phase.BLOCKED: track.retry_at, Phase.DUE: now}
     at = times.get(phase)
     return BundleView(
         key=track.key,
         look=track.look,
-        facts=facts,
+        facts=weigh(track.key, track.facts.identifier, track.look, node),
         judgement=track.judgement,
         phase=phase,
         cause=cause,
@@ -66,5 +110,40 @@ def view_of(  # noqa: PLR0913 - all that a view shows
         age_seconds=track.age(now),
         due_in_seconds=None if at is None else max(0.0, at - now),
         attempts=track.attempts,
-        wedged=wedged,
+        wedged=is_wedged(track, node.containerd),
     )
+
+
+def summarize(
+    tracks: Iterable[Track],
+    shown_of: Callable[[Track], tuple[Phase, str]],
+    said: Containerd,
+    now: float,
+) -> Summary:
+    """Count everything once; one pass over all bundles, so call it per scrape, not per event.
+
+    Args:
+        tracks: The bundles.
+        shown_of: Gives a bundle's phase and its cause, as :func:`shown` does.
+        said: What containerd said last.
+        now: Monotonic seconds.
+    """
+    summary = Summary()
+    for track in tracks:
+        verdict = track.verdict
+        if verdict is None:
+            continue
+        summary.verdicts[track.key.namespace, verdict] += 1
+        summary.over_budget.update(track.reported)
+        if is_wedged(track, said):
+            group = track.look.shim.group if track.look else None
+            summary.wedged[BundleKey(track.key.namespace, group or track.key.id)] += 1
+        if verdict is not Verdict.LEFTOVER:
+            continue
+        phase, cause = shown_of(track)
+        summary.phases[phase] += 1
+        summary.leftover_bytes += track.look.size_bytes if track.look else 0
+        summary.oldest_leftover_age = max(summary.oldest_leftover_age, track.age(now))
+        if phase is Phase.BLOCKED:
+            summary.blocked[cause] += 1
+    return summary
