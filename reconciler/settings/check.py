@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec import inspect
 
-from reconciler.settings.problems import LONGEST, Problem, below, meant, nearest
+from reconciler.settings.problems import Problem, below, meant, nearest, short
 from reconciler.settings.schema import Settings
 
 Table = dict[str, object]
@@ -149,7 +149,7 @@ def _choice(value: object, known: list[str]) -> tuple[str, str]:
         return f"is {named(value)}, not {choices}", ""
     if value in known:
         return "", ""
-    return f"{_short(value)!r} is not {choices}", meant(value, known)
+    return f"{short(value)!r} is not {choices}", meant(value, known)
 
 
 def _text(value: object, extra: dict[str, object]) -> tuple[str, str]:
@@ -208,7 +208,3 @@ def _homes() -> dict[str, str]:
             twice.add(name)
         tables[name] = table
     return {name: table for name, table in tables.items() if name not in twice}
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= LONGEST else text[:LONGEST] + "..."

@@ -13,12 +13,12 @@ from fnmatch import fnmatchcase
 from typing import Final, NamedTuple
 
 from reconciler.model.ids import MAX_IDENTIFIER
+from reconciler.settings.problems import short
 
 _ALNUM: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _BETWEEN: Final = "._-"
 _LETTERS: Final = frozenset(_ALNUM + _BETWEEN)
 _LONGEST_NAME: Final = 253  # of a pod; others are shorter
-_LONGEST_SHOWN: Final = 64
 
 _PIECE: Final = re.compile(r"\[!?\]?[^]]*\]|.", re.DOTALL)  # as fnmatch reads it
 _ANYTHING: Final = re.compile(r"\.[*+]")
@@ -32,7 +32,7 @@ def identifier(text: str) -> str:
     _refuse_expression(text)
     _refuse_strange(text, "containerd")
     if witness(text) is None:
-        raise ValueError(f"{_cut(text)} {_why_never(text)}")
+        raise ValueError(f"{short(text)!r} {_why_never(text)}")
     return text
 
 
@@ -42,7 +42,7 @@ def name(text: str) -> str:
     _refuse_expression(text)
     _refuse_strange(text, "Kubernetes")
     if _least(text) > _LONGEST_NAME:
-        raise ValueError(f"{_cut(text)} {_too_long(_LONGEST_NAME)}")
+        raise ValueError(f"{short(text)!r} {_too_long(_LONGEST_NAME)}")
     return text
 
 
@@ -119,16 +119,16 @@ def _refuse_expression(glob: str) -> None:
         plain = _ANYTHING.sub("*", glob.removeprefix("^").removesuffix("$")).replace("\\", "")
         if plain and not _SIGNS.search(plain):
             hint += f': "{plain}"'
-    raise ValueError(f"{_cut(glob)} is written like a regular expression; {hint}")
+    raise ValueError(f"{short(glob)!r} is written like a regular expression; {hint}")
 
 
 def _refuse_strange(glob: str, whose: str) -> None:
     if _BRACES.search(glob):
-        reason = f"{_cut(glob)} has braces, which mean nothing in a glob"
+        reason = f"{short(glob)!r} has braces, which mean nothing in a glob"
         raise ValueError(f"{reason}; write one rule for each")
     for piece in _pieces(glob):
         if not any(fnmatchcase(letter, piece) for letter in _LETTERS):
-            raise ValueError(f"{_cut(glob)} can never match: no name of {whose}'s has {piece!r}")
+            raise ValueError(f"{short(glob)!r} can never match: no name of {whose}'s has {piece!r}")
 
 
 def _why_never(glob: str) -> str:
@@ -142,7 +142,3 @@ def _why_never(glob: str) -> str:
 
 def _too_long(most: int) -> str:
     return f"can never match: it is longer than the {most} characters of a name"
-
-
-def _cut(glob: str) -> str:
-    return repr(glob if len(glob) <= _LONGEST_SHOWN else glob[:_LONGEST_SHOWN] + "...")

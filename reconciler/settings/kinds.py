@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import msgspec
 
 from reconciler.settings import globs
+from reconciler.settings.problems import LONGEST, short
 from reconciler.settings.units import parse_duration, parse_size
 
 NONE: Final = "none"
@@ -35,7 +36,6 @@ _FOREIGN: Final = ("/boot/", "/dev/", "/etc/", "/proc/", "/sys/", "/usr/")
 _LAST_PORT: Final = 65535
 _LONGEST_PATH: Final = 4095
 _LONGEST_SOCKET: Final = 107
-_LONGEST_SHOWN: Final = 64
 _CENTURY: Final = 36525 * 86400
 _LARGEST_SIZE: Final = (1 << 63) - 1
 
@@ -49,9 +49,9 @@ def path(text: str) -> str:
     if len(text) > _LONGEST_PATH:
         raise ValueError(f"is longer than {_LONGEST_PATH} characters")
     if not text.startswith("/"):
-        raise ValueError(f"{_cut(text)} is not an absolute path")
+        raise ValueError(f"{short(text)!r} is not an absolute path")
     if ".." in text.split("/"):
-        raise ValueError(f"{_cut(text)} goes back by '..'; write where it leads")
+        raise ValueError(f"{short(text)!r} goes back by '..'; write where it leads")
     return "/" + os.path.normpath(text).lstrip("/")
 
 
@@ -59,14 +59,14 @@ def tree(text: str) -> str:
     """Accept a directory that may be containerd's own."""
     where = path(text)
     if where.rfind("/") == 0 or where in _SHARED or where.startswith(_FOREIGN):
-        raise ValueError(f"{_cut(where)} is not containerd's alone; name the directory that is")
+        raise ValueError(f"{short(where)!r} is not containerd's alone; name the directory that is")
     return where
 
 
 def socket(text: str) -> str:
     """Accept the path of a unix socket, also as ``unix:///path``."""
     if text.startswith(("tcp:", "vsock:")):
-        raise ValueError(f"{_cut(text)} is not a unix socket")
+        raise ValueError(f"{short(text)!r} is not a unix socket")
     where = path(text.removeprefix(_UNIX))
     if len(os.fsencode(where)) > _LONGEST_SOCKET:
         raise ValueError(f"is longer than the {_LONGEST_SOCKET} bytes of a socket's path")
@@ -90,9 +90,9 @@ def listen(text: str) -> str:
     host, colon, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not colon or not bare or (":" in bare and bare == host):
-        raise ValueError(f"{_cut(text)} is not host:port, like 127.0.0.1:9618")
+        raise ValueError(f"{short(text)!r} is not host:port, like 127.0.0.1:9618")
     if not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) <= _LAST_PORT:
-        raise ValueError(f"{_cut(text)} names no port between 1 and 65535")
+        raise ValueError(f"{short(text)!r} names no port between 1 and 65535")
     return text
 
 
@@ -100,7 +100,7 @@ def duration(text: str) -> float:
     """Accept a duration that can be waited for."""
     seconds = parse_duration(text)
     if seconds > _CENTURY:
-        raise ValueError(f"{_cut(text)} is longer than a hundred years")
+        raise ValueError(f"{short(text)!r} is longer than a hundred years")
     return seconds
 
 
@@ -108,7 +108,7 @@ def interval(text: str) -> float:
     """Accept a duration of at least a second."""
     seconds = duration(text)
     if seconds < 1:
-        raise ValueError(f"{_cut(text)} is too often; a second is the least")
+        raise ValueError(f"{short(text)!r} is too often; a second is the least")
     return seconds
 
 
@@ -119,7 +119,7 @@ def max_age(text: str) -> float | None:
     seconds = duration(text)
     if seconds <= 0:
         raise ValueError(
-            f'{_cut(text)} would make every leftover due at once; "none" means no budget'
+            f'{short(text)!r} would make every leftover due at once; "none" means no budget'
         )
     return seconds
 
@@ -131,7 +131,7 @@ def max_size(text: str) -> int | None:
     count = parse_size(text)
     if count <= 0:
         raise ValueError(
-            f'{_cut(text)} would make every leftover due at once; "none" means no budget'
+            f'{short(text)!r} would make every leftover due at once; "none" means no budget'
         )
     return count
 
@@ -140,28 +140,19 @@ def name(text: str) -> str:
     """Accept a name for people; short, so that it can be shown whole wherever it is."""
     if not text:
         raise ValueError("is empty")
-    if len(text) > _LONGEST_SHOWN:
-        raise ValueError(f"is longer than {_LONGEST_SHOWN} characters")
+    if len(text) > LONGEST:
+        raise ValueError(f"is longer than {LONGEST} characters")
     return text
 
 
 def size(text: str) -> int:
     """Accept a size in bytes, not zero."""
-    count = _bytes(text)
-    if count <= 0:
-        raise ValueError(f"{_cut(text)} is no room at all")
-    return count
-
-
-def _bytes(text: str) -> int:
     count = parse_size(text)
+    if count <= 0:
+        raise ValueError(f"{short(text)!r} is no room at all")
     if count > _LARGEST_SIZE:
-        raise ValueError(f"{_cut(text)} is larger than any file can be")
+        raise ValueError(f"{short(text)!r} is larger than any file can be")
     return count
-
-
-def _cut(text: str) -> str:
-    return repr(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "...")
 
 
 def _kind(parse: Callable[[str], object], what: str, *examples: str) -> msgspec.Meta:

@@ -16,8 +16,7 @@ from reconciler.model.layout import DEFAULT_ADDRESS, DEFAULT_STATE, Layout
 from reconciler.model.policy import Policies
 from reconciler.settings import kinds, products
 from reconciler.settings.check import Table, check, check_value, known_keys
-from reconciler.settings.files import USUAL, Places, read_table
-from reconciler.settings.normal import normalised
+from reconciler.settings.files import USUAL, Places, normalised, read_table
 from reconciler.settings.outside import ENVIRONMENT, from_environment, put
 from reconciler.settings.problems import Problem, SettingsError, below
 from reconciler.settings.schema import Settings

@@ -12,6 +12,7 @@ from reconciler.model.ids import escape
 
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 LONGEST: Final = 64
+"""Characters of what somebody wrote that are shown of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,16 @@ class SettingsError(ConfigError):
         super().__init__(first.what + others, first.hint)
 
 
+def short(text: str) -> str:
+    """Give as much of what somebody wrote as is shown of it."""
+    return text if len(text) <= LONGEST else text[:LONGEST] + "..."
+
+
 def below(key: str, name: str) -> str:
     """Give the dotted key of a name in a table, quoted where TOML needs quotes."""
     part = name
     if not _BARE.fullmatch(name):
-        short = name if len(name) <= LONGEST else name[:LONGEST] + "..."
-        part = f'"{escape(short.encode("utf-8", "surrogateescape"))}"'
+        part = f'"{escape(short(name).encode("utf-8", "surrogateescape"))}"'
     return f"{key}.{part}" if key else part
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from typing import Final
 
-import msgspec
-
 from reconciler.model.policy import Brakes, Match, Policies, Policy, Rule
 from reconciler.settings import kinds, schema
 from reconciler.settings.problems import below
@@ -61,22 +59,11 @@ def contradictions(settings: schema.Settings) -> Iterator[tuple[tuple[str, ...],
     if kinds.tree(said.state) == kinds.tree(said.root):
         keys = ("containerd.state", "containerd.root")
         yield keys, f"is containerd.root too: {said.root}", "containerd refuses that itself"
-    for kind, wanted in _kinds_of(settings.debris):
-        if wanted.action is schema.DebrisAction.CLEAN:
-            key = f"debris.{kind}.action"
-            reason = '"clean" is not possible yet: debris is only reported'
-            yield (key,), reason, 'leave it at "report"'
     for rule in settings.rule:
         beside = [name for name in _BESIDE_PROTECT if getattr(rule, name) is not None]
         if rule.protect and beside:
             reason = f"protects, and says {beside[0]}, which then means nothing"
             yield (below("rule", rule.name),), reason, "leave one of them out"
-
-
-def _kinds_of(debris: schema.Debris) -> Iterator[tuple[str, schema.DebrisRule]]:
-    """Give each kind of debris and what is to be done with it."""
-    for field in msgspec.structs.fields(debris):
-        yield field.encode_name, getattr(debris, field.name)
 
 
 def _policy(rule: schema.Rule, default: Policy) -> Policy:

@@ -30,13 +30,6 @@ class Backend(Enum):
     POLL = "poll"
 
 
-class DebrisAction(Enum):
-    """What to do with what lies outside a bundle."""
-
-    CLEAN = "clean"
-    REPORT = "report"
-
-
 class LogFormat(Enum):
     """Form of the log."""
 
@@ -90,30 +83,6 @@ class Cleanup(Section, frozen=True):
     orphans: Orphans = Orphans.REPORT
     lazy_unmount: bool = False
     parallel: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8
-
-
-class DebrisRule(Section, frozen=True):
-    """What to do with one kind of debris, and how old it must be."""
-
-    action: DebrisAction = DebrisAction.REPORT
-    age: kinds.Duration = "1h"
-
-    @property
-    def seconds(self) -> float:
-        """Least age in seconds."""
-        return parse_duration(self.age)
-
-
-class Debris(Section, frozen=True, rename="kebab"):
-    """What to do with what lies outside bundles; the keys are `model.debris.DebrisKind`."""
-
-    hidden_bundle: DebrisRule = DebrisRule()
-    shim_socket: DebrisRule = DebrisRule()
-    fifo_dir: DebrisRule = DebrisRule()
-    runc_state: DebrisRule = DebrisRule()
-    cgroup: DebrisRule = DebrisRule()
-    work_dir: DebrisRule = DebrisRule()
-    mount: DebrisRule = DebrisRule()
 
 
 class Brake(Section, frozen=True):
@@ -183,7 +152,6 @@ class Settings(Section, frozen=True):
     containerd: Containerd = Containerd()
     watch: Watch = Watch()
     cleanup: Cleanup = Cleanup()
-    debris: Debris = Debris()
     brake: Brake = Brake()
     rule: tuple[Rule, ...] = ()
     journal: Journal = Journal()

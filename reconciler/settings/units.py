@@ -7,6 +7,8 @@ refuses it: seconds and minutes are too easily confused where files are removed.
 import re
 from typing import Final
 
+from reconciler.settings.problems import LONGEST, short
+
 _SECONDS: Final = {
     "ns": 1e-9,
     "us": 1e-6,
@@ -27,7 +29,6 @@ _NUMBER: Final = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _PART: Final = re.compile(rf"({_NUMBER})(ns|us|µs|ms|s|m|h|d)", re.ASCII)
 _DURATION: Final = re.compile(rf"(?:{_NUMBER}(?:ns|us|µs|ms|s|m|h|d))+", re.ASCII)
 _SIZE: Final = re.compile(rf"({_NUMBER}) ?([A-Za-z]*)", re.ASCII)
-_LONGEST: Final = 64
 _HOW_LONG: Final = "write it like 10s, 1h30m, 168h or 7d"
 _HOW_LARGE: Final = "write it like 10GB, 512MiB or 4096"
 
@@ -44,8 +45,8 @@ def parse_duration(text: str) -> float:
     said = text.strip()
     if said == "0":
         return 0.0
-    if len(said) > _LONGEST or not _DURATION.fullmatch(said):
-        raise ValueError(f"{_shown(text)} is not a duration: {_HOW_LONG}")
+    if len(said) > LONGEST or not _DURATION.fullmatch(said):
+        raise ValueError(f"{short(text)!r} is not a duration: {_HOW_LONG}")
     return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(said))
 
 
@@ -58,12 +59,8 @@ def parse_size(text: str) -> int:
     Raises:
         ValueError: It is none; the message says how to write one.
     """
-    found = _SIZE.fullmatch(text.strip()) if len(text) <= _LONGEST else None
+    found = _SIZE.fullmatch(text.strip()) if len(text) <= LONGEST else None
     factor = None if found is None else _BYTES.get(found[2].lower())
     if found is None or factor is None:
-        raise ValueError(f"{_shown(text)} is not a size: {_HOW_LARGE}")
+        raise ValueError(f"{short(text)!r} is not a size: {_HOW_LARGE}")
     return int(float(found[1]) * factor) if "." in found[1] else int(found[1]) * factor
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= _LONGEST else text[:_LONGEST] + "...")

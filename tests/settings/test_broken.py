@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from reconciler.errors import ExitCode
 from reconciler.settings.check import check, known_keys
+from reconciler.settings.files import normalised
 from reconciler.settings.load import load
-from reconciler.settings.normal import normalised
 from reconciler.settings.problems import SettingsError
 from reconciler.settings.schema import Settings
 
@@ -19,7 +19,7 @@ RULE = '[[rule]]\nname = "r"\nmatch = {}\n'
 MATCH = '[[rule]]\nname = "r"\nmatch = '
 DURATION = 'write it like "10s", "1h30m" or "7d"'
 PLUGIN = '[plugins."io.containerd.monitor.v1.cgroups"]\n'
-ALL = "brake, cleanup, containerd, debris, http, journal, log, mode, rule, watch"
+ALL = "brake, cleanup, containerd, http, journal, log, mode, rule, watch"
 
 BROKEN = [
     # TOML
@@ -115,15 +115,15 @@ BROKEN = [
         "http.listen: 'localhost:99999' names no port between 1 and 65535",
     ),
     ("[http]\nlisten = '::1:80'", "http.listen: '::1:80' is not host:port, like 127.0.0.1:9618"),
-    # debris
-    ("[debris]\ncgroups = 'clean'", 'debris.cgroups: unknown key; did you mean "cgroup"?'),
-    ("[debris]\ncgroup = 'wipe'", 'debris.cgroup.action: \'wipe\' is not "clean" or "report"'),
+    # what is not looked for cannot be configured
+    ("[debris]\ncgroup = 'report'", f"debris: unknown key; known here: {ALL}"),
+    # in the tables that are left
+    ("[brake]\nholds = '1m'", 'brake.holds: unknown key; did you mean "hold"?'),
     (
-        "[debris]\nshim-socket = 'clean'",
-        'debris.shim-socket.action: "clean" is not possible yet: debris is only reported; '
-        'leave it at "report"',
+        "[log]\nlevel = 'loud'",
+        'log.level: \'loud\' is not "debug", "info", "warning" or "error"',
     ),
-    ("[debris]\nmount = 5", "debris.mount: is a whole number, not a table"),
+    ("brake = 5", "brake: is a whole number, not a table"),
     # paths
     *(
         (

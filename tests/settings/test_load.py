@@ -93,18 +93,15 @@ def test_environment_beats_files_and_options_beat_it(tree: Tree) -> None:
         CONTAINERD_RECONCILER_CLEANUP_GRACE="3m",
         CONTAINERD_RECONCILER_CLEANUP_PARALLEL="3",
         CONTAINERD_RECONCILER_CLEANUP_LAZY_UNMOUNT="true",
-        CONTAINERD_RECONCILER_DEBRIS_HIDDEN_BUNDLE_AGE="2h",
     )
     assert loaded.policies().default == Policy(enforce=True, grace=240.0)
     assert loaded.settings.cleanup.parallel == 3
     assert loaded.settings.cleanup.lazy_unmount is True
-    assert loaded.settings.debris.hidden_bundle.seconds == 7200.0
     assert origins(loaded) == {
         "mode": "CONTAINERD_RECONCILER_MODE",
         "cleanup.grace": "--grace",
         "cleanup.parallel": "CONTAINERD_RECONCILER_CLEANUP_PARALLEL",
         "cleanup.lazy_unmount": "CONTAINERD_RECONCILER_CLEANUP_LAZY_UNMOUNT",
-        "debris.hidden-bundle.age": "CONTAINERD_RECONCILER_DEBRIS_HIDDEN_BUNDLE_AGE",
     }
 
 
@@ -314,11 +311,6 @@ def test_budgets_are_found_where_containerd_users_put_them(tmp_path: Path) -> No
         f"{path}: max_runtime_dir_size in {place} is ignored, "
         "because cleanup.max_runtime_dir_size is there too",
     )
-
-
-def test_debris_may_be_said_in_one_word(tmp_path: Path) -> None:
-    debris = load_text(tmp_path, '[debris]\ncgroup = "report"').settings.debris
-    assert (debris.cgroup.action.value, debris.cgroup.seconds) == ("report", 3600.0)
 
 
 # ------------------------------------------------------------------ showing
