@@ -1,20 +1,26 @@
-"""Keeping the ledger up to date, and telling of holes in the journal. A listener.
+"""What the daemon writes down: the ledger, kept up to date by a listener; the journal, if wanted.
 
 While nothing is learnt there is nothing to write, and nobody is woken; only where a grace runs must
 the ledger stay fresh, or a restart would begin it anew.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from reconciler.daemon import ledger
-from reconciler.daemon.telling import Teller
+from reconciler.daemon.notify import Teller
 from reconciler.decide.track import Track
+from reconciler.errors import ConfigError, UsageError
 from reconciler.model.decisions import Decision
 from reconciler.model.observations import Observation, Stamp
+from reconciler.model.policy import Policies
 from reconciler.ports import Clock
+from reconciler.settings.schema import Journal
+from reconciler.supervision import Supervisor
 
 if TYPE_CHECKING:
     from reconciler.journal.recorder import FileRecorder
@@ -96,3 +102,28 @@ class Keeper:
             and now < track.leftover_since + track.policy.grace
             for track in self._tracks()
         )
+
+
+@asynccontextmanager
+async def recording(
+    journal: Journal, clock: Clock, policies: Policies, watch: Supervisor
+) -> AsyncIterator[tuple["FileRecorder", ...]]:
+    """Record, if that is wanted; a restart keeps the journal of the run before as an earlier file.
+
+    Raises:
+        ConfigError: No journal can be written there.
+    """
+    if not journal.path:
+        yield ()
+        return
+    # Here, because it is a megabyte that most daemons do not need.
+    from reconciler.journal.recorder import Options, check_target
+    from reconciler.journal.recorder import recording as record
+
+    options = Options(Path(journal.path), max_size=journal.max_bytes, keep=journal.keep)
+    try:
+        check_target(options.path)
+    except UsageError as error:
+        raise ConfigError(f"journal.path: {error.what}", error.hint) from None
+    async with record(options, clock, policies, watch) as recorders:
+        yield recorders

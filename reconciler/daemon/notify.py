@@ -1,7 +1,8 @@
-"""Telling the service manager how we are (sd_notify(3)): datagrams that never block or fail us.
+"""Telling how the daemon is: the log, and the service manager (sd_notify(3)).
 
-The protocol is one datagram of ``KEY=value`` lines to the socket in ``NOTIFY_SOCKET``; an address
-that begins with ``@`` is abstract. A manager that is gone, stale or slow is not our problem.
+What the service manager gets never blocks or fails us: one datagram of ``KEY=value`` lines to the
+socket in ``NOTIFY_SOCKET``; an address that begins with ``@`` is abstract. A manager that is gone,
+stale or slow is not our problem.
 """
 
 import contextlib
@@ -10,7 +11,32 @@ import socket
 from collections.abc import Mapping
 from typing import Final
 
+from reconciler.ports import Clock
+from reconciler.present.words import iso
+from reconciler.telemetry.lean import FilteringBoundLogger
+
 MICROSECONDS: Final = 1_000_000
+
+
+class Teller:
+    """Writes the daemon's own lines, beside those about bundles and in the same form.
+
+    Args:
+        logger: Where records go.
+        clock: Dates them.
+    """
+
+    def __init__(self, logger: FilteringBoundLogger, clock: Clock) -> None:
+        self._logger = logger
+        self._clock = clock
+
+    def tell(self, event: str, **fields: object) -> None:
+        """Say what goes on."""
+        self._logger.info(event, **fields, timestamp=iso(self._clock.wall()))
+
+    def warn(self, event: str, **fields: object) -> None:
+        """Say what is wrong."""
+        self._logger.warning(event, **fields, timestamp=iso(self._clock.wall()))
 
 
 class Notifier:

@@ -1,5 +1,6 @@
 """Reloading: puts another configuration into force while everything goes on, or nothing of it.
 
+A load that fails changes nothing and is remembered, so that status, metric and log can say so.
 What is under way goes on under the old one. Nothing may be removed by the new one before every
 bundle was looked at with the eyes it needs and the guards have said that this place is safe.
 """
@@ -11,21 +12,65 @@ from typing import Final
 import anyio
 
 from reconciler.assembly import Opened, Setup, acts, setup_from
-from reconciler.daemon.configuration import Configuration, Reload
-from reconciler.daemon.notify import Notifier
+from reconciler.daemon.notify import Notifier, Teller
 from reconciler.daemon.readiness import Readiness
-from reconciler.daemon.telling import Teller
 from reconciler.loop import Loop
 from reconciler.loop.looks import SLICE
 from reconciler.model.decisions import Phase
 from reconciler.model.observations import Doubt, DoubtKind, GuardsChecked
+from reconciler.present.status import ConfigStatus
 from reconciler.settings.load import Loaded
 from reconciler.settings.problems import SettingsError
+from reconciler.settings.show import changed
 from reconciler.supervision import Supervisor
 from reconciler.telemetry.metrics import Metrics
 
+FIXED: Final = ("containerd.", "watch.backend:", "journal.", "http.", "log.")
+"""Keys that take effect only at a start: they say what is opened, not what is decided."""
+
 LOOK_WITHIN: Final = 30.0
 """Seconds within which every bundle can be looked at once; 100,000 take a fifth of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What came of a load.
+
+    Attributes:
+        trouble: What is wrong, one line for each problem; empty if it is in force.
+        changes: What is different now, one line for each key.
+        later: Those of the changes that wait for a restart.
+    """
+
+    trouble: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
+
+
+class Configuration:
+    """What is in force, and why nothing else is.
+
+    Args:
+        load: Reads all layers anew; raises SettingsError.
+        loaded: What ``load`` gave at the start.
+        wall: Now, in seconds since the epoch.
+    """
+
+    def __init__(self, load: Callable[[], Loaded], loaded: Loaded, wall: float) -> None:
+        self.load = load
+        self.loaded = loaded
+        self.status = ConfigStatus(list(loaded.files), wall, ok=True, error="")
+
+    def refuse(self, trouble: tuple[str, ...]) -> Reload:
+        """Keep what is in force, and remember why nothing else is."""
+        old = self.status
+        self.status = ConfigStatus(old.files, old.loaded_at, ok=False, error=trouble[0])
+        return Reload(trouble=trouble)
+
+    def accept(self, fresh: Loaded, wall: float) -> None:
+        """Note that another configuration is in force."""
+        self.loaded = fresh
+        self.status = ConfigStatus(list(fresh.files), wall, ok=True, error="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +148,7 @@ class Reloader:
     async def _load(self) -> Reload:
         configuration = self._configuration
         try:
-            fresh = configuration.read()
+            fresh = configuration.load()
         except SettingsError as error:
             return configuration.refuse(tuple(str(problem) for problem in error.problems))
         setup = self.setup(fresh)
@@ -111,10 +156,10 @@ class Reloader:
         if trouble:
             return configuration.refuse((trouble,))
         # What can fail comes first: the old configuration stays whole then.
-        done = configuration.compare(fresh)
+        changes = tuple(changed(configuration.loaded, fresh))
         self._apply(setup)
         configuration.accept(fresh, self._clock.wall())
-        return done
+        return Reload(changes=changes, later=tuple(x for x in changes if x.startswith(FIXED)))
 
     def setup(self, loaded: Loaded) -> Setup:
         """Make a setup of it; where things are is not changed by a reload."""

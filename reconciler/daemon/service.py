@@ -20,17 +20,14 @@ from reconciler import __version__
 from reconciler.assembly import Opened, acts, opened, setup_from
 from reconciler.clock import SystemClock
 from reconciler.daemon import endpoints, ledger
-from reconciler.daemon.configuration import Configuration
 from reconciler.daemon.confinement import Confinement, confine
 from reconciler.daemon.endpoints import Check, Desk
 from reconciler.daemon.files import ConfigFiles
-from reconciler.daemon.journalling import recording
-from reconciler.daemon.keeping import LEDGER_EVERY, Keeper
+from reconciler.daemon.keeping import LEDGER_EVERY, Keeper, recording
 from reconciler.daemon.listening import Doors, open_doors
-from reconciler.daemon.notify import Notifier
+from reconciler.daemon.notify import Notifier, Teller
 from reconciler.daemon.readiness import Readiness
-from reconciler.daemon.reloading import Reached, Reloader
-from reconciler.daemon.telling import Teller
+from reconciler.daemon.reloading import Configuration, Reached, Reloader
 from reconciler.decide.engine import Engine
 from reconciler.errors import NoWorkerError, RefusedError
 from reconciler.loop import Loop

@@ -15,7 +15,7 @@ from typing_extensions import override
 from reconciler.clock import Bell
 from reconciler.daemon import ledger
 from reconciler.daemon.keeping import Keeper
-from reconciler.daemon.telling import Teller
+from reconciler.daemon.notify import Teller
 from reconciler.decide.track import Track
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Doubt, DoubtKind, Stamp

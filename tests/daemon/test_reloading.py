@@ -13,12 +13,10 @@ from reconciler.act.lock import InstanceLock
 from reconciler.act.messages import Manner
 from reconciler.act.pool import WorkerPool
 from reconciler.assembly import KillableEyes, Opened, Setup
-from reconciler.daemon import configuration as configurations
-from reconciler.daemon.configuration import Configuration, Reload
-from reconciler.daemon.notify import Notifier
+from reconciler.daemon import reloading
+from reconciler.daemon.notify import Notifier, Teller
 from reconciler.daemon.readiness import Readiness
-from reconciler.daemon.reloading import Reached, Reloader
-from reconciler.daemon.telling import Teller
+from reconciler.daemon.reloading import Configuration, Reached, Reload, Reloader
 from reconciler.loop import Loop
 from reconciler.model.evidence import Look
 from reconciler.model.ids import BundleKey
@@ -116,7 +114,7 @@ async def test_a_reload_that_could_not_look_has_not_looked_for_the_next_one_eith
 async def test_a_reload_whose_changes_cannot_be_told_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(configurations, "changed", broken)
+    monkeypatch.setattr(reloading, "changed", broken)
     reloads = Reloads(rig := Rig(Policies()), NEW)
     await rig.run_for(10.0)
     assert reloads.done[0].trouble == ("internal error, see the log",)
