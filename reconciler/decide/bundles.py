@@ -22,7 +22,6 @@ from reconciler.model.decisions import (
     Decision,
     Died,
     Judged,
-    Judgement,
     LookAt,
     OverBudget,
     Phase,
@@ -285,7 +284,7 @@ class Bundles:
             self._dues.leave(track)
             self._report_budgets(track, policy, verdict, now)
             if verdict is not Verdict.ORPHANED or policy.objection(kill=True):
-                track.stop_waiting()
+                track.stop_waiting(verdict)
                 self._move(track, Event.NOT_CONCERNED)
                 return None
         track.go_on_waiting(verdict, now)
@@ -307,12 +306,12 @@ class Bundles:
 
     def _move(self, track: Track, event: Event, cause: str = "") -> None:
         """Move a bundle; in the queue of cleanups is what is due and may be removed, no other."""
+        before = track.phase
         track.move(event, cause)
-        policy = self._policy(track)
-        if track.phase is Phase.DUE and policy.enforce:
-            track.become_due(policy)
+        if track.phase is Phase.DUE and self._policy(track).enforce:
+            track.become_due(self._policy(track))
             self._cleanups.queue(track.key, track.life or 0.0)
-        else:
+        elif before is Phase.DUE:
             self._cleanups.withdraw(track.key)
 
     def _report_budgets(self, track: Track, policy: Policy, verdict: Verdict, now: float) -> None:
@@ -366,11 +365,13 @@ class Bundles:
 
     def _tell(self, track: Track) -> None:
         """Tell what is believed of a bundle, if listeners know it otherwise."""
-        believed = (track.verdict, track.phase, track.cause)
-        if believed == track.told:
+        judgement = track.judgement
+        if judgement is None:
+            return  # nothing was told of it yet, and nothing can be
+        previous, phase, cause = track.told
+        if judgement.verdict is previous and track.phase is phase and track.cause == cause:
             return
-        previous, track.told = track.told[0], believed
-        judgement = track.judgement or Judgement(Verdict.UNKNOWN, 6, "not looked at yet")
+        track.told = judgement.verdict, track.phase, track.cause
         waits = track.phase is Phase.WAITING
         due_at = self._dues.due_at(track, self._policy(track)) if waits else None
         self._out.append(

@@ -85,7 +85,7 @@ class Cleanups:
         begun: list[BundleKey] = []
         self.mass.update(now, alive, containerd, policies.brakes)
         hold = self._held(now, policies)
-        while self._ready and hold is None and len(self._under_way) < policies.parallel:
+        while hold is None and len(self._under_way) < policies.parallel and self._ready:
             _, key = self._ready.pop()
             begun.append(key)
             self._under_way[key] = self._rate.begin(now)

@@ -187,12 +187,12 @@ class Track:
             self.leftover_since = now if self.resumed is None else min(now, self.resumed)
             self.resumed = None
 
-    def stop_waiting(self) -> None:
-        """Forget all that was waited for, as it is judged otherwise now."""
+    def stop_waiting(self, verdict: Verdict) -> None:
+        """Forget all that was waited for: it is something else now."""
         self.waiting_as = None
         self.wait_again()
         self.attempts, self.retry_at = 0, 0.0
-        if self.verdict is not Verdict.UNKNOWN:
+        if verdict is not Verdict.UNKNOWN:
             self.resumed = None
 
     def age(self, now: float) -> float:
