@@ -16,7 +16,6 @@ from reconciler.daemon.notify import Notifier, Teller
 from reconciler.daemon.readiness import Readiness
 from reconciler.loop import Loop
 from reconciler.loop.looks import SLICE
-from reconciler.model.decisions import Phase
 from reconciler.model.observations import Doubt, DoubtKind, GuardsChecked
 from reconciler.present.status import ConfigStatus
 from reconciler.settings.load import Loaded
@@ -188,7 +187,7 @@ class Reloader:
 
     def _has_looked(self, since: float) -> bool:
         tracks = self._to.loop.engine.tracks
-        return all(t.looked_at >= since or t.phase is Phase.CLEANING for t in tracks)
+        return all(t.looked_at >= since or t.is_being_cleaned for t in tracks)
 
     async def _guard(self, setup: Setup) -> str:
         """Ask the guards, and take the lock, before an observer begins to act."""

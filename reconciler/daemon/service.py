@@ -249,7 +249,7 @@ class _Service:
         while within is not None:
             await self._loop.ping()
             self._notifier.alive()
-            await self._clock.wait(anyio.Event(), self._clock.monotonic() + within / _BEATS)
+            await self._wait(within / _BEATS)
 
     async def _watch_files(self) -> None:
         def trouble(problem: str) -> None:

@@ -6,7 +6,7 @@ here looks at a disk: whether a directory exists is a question for whoever opens
 
 import os
 from collections.abc import Callable
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
@@ -16,6 +16,8 @@ from reconciler.settings.units import parse_duration, parse_size
 
 NONE: Final = "none"
 """How a budget is switched off. Zero is refused: some mean "no limit" by it, some "nothing"."""
+
+_Number = TypeVar("_Number", int, float)
 
 _UNIX: Final = "unix://"
 
@@ -73,20 +75,13 @@ def socket(text: str) -> str:
     return where
 
 
-def optional_socket(text: str) -> str:
-    """Accept the path of a unix socket, or nothing to switch it off."""
-    return socket(text) if text else ""
-
-
-def optional_path(text: str) -> str:
-    """Accept an absolute path, or nothing to switch it off."""
-    return path(text) if text else ""
+def _or_nothing(parse: Callable[[str], str]) -> Callable[[str], str]:
+    """Accept nothing as well, which switches it off."""
+    return lambda text: parse(text) if text else ""
 
 
 def listen(text: str) -> str:
-    """Accept ``host:port``, ``[v6]:port``, or nothing to switch it off."""
-    if not text:
-        return ""
+    """Accept ``host:port`` or ``[v6]:port``."""
     host, colon, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not colon or not bare or (":" in bare and bare == host):
@@ -116,24 +111,23 @@ def max_age(text: str) -> float | None:
     """Accept an age budget, in seconds; None for none."""
     if text == NONE:
         return None
-    seconds = duration(text)
-    if seconds <= 0:
-        raise ValueError(
-            f'{short(text)!r} would make every leftover due at once; "none" means no budget'
-        )
-    return seconds
+    return _budget(text, duration)
 
 
 def max_size(text: str) -> int | None:
     """Accept a size budget, in bytes; None for none."""
     if text == NONE:
         return None
-    count = parse_size(text)
-    if count <= 0:
+    return _budget(text, parse_size)
+
+
+def _budget(text: str, parse: Callable[[str], _Number]) -> _Number:
+    value = parse(text)
+    if value <= 0:
         raise ValueError(
             f'{short(text)!r} would make every leftover due at once; "none" means no budget'
         )
-    return count
+    return value
 
 
 def name(text: str) -> str:
@@ -169,10 +163,12 @@ MaxSize = Annotated[str, _kind(max_size, 'a size or "none"', "10GB", "none")]
 Tree = Annotated[str, _kind(tree, "an absolute path", "/run/containerd")]
 Socket = Annotated[str, _kind(socket, "the path of a socket", "/run/containerd/containerd.sock")]
 OptionalSocket = Annotated[
-    str, _kind(optional_socket, "the path of a socket", "/run/containerd-reconciler/http.sock")
+    str, _kind(_or_nothing(socket), "the path of a socket", "/run/containerd-reconciler/http.sock")
 ]
-OptionalPath = Annotated[str, _kind(optional_path, "an absolute path", "/var/log/journal.jsonl")]
-Listen = Annotated[str, _kind(listen, "host:port", "127.0.0.1:9618")]
+OptionalPath = Annotated[
+    str, _kind(_or_nothing(path), "an absolute path", "/var/log/journal.jsonl")
+]
+Listen = Annotated[str, _kind(_or_nothing(listen), "host:port", "127.0.0.1:9618")]
 IdentifierGlob = Annotated[str, _kind(globs.identifier, "a glob", "kube-*")]
 NameGlob = Annotated[str, _kind(globs.name, "a glob", "kube-*")]
 TextGlob = Annotated[str, _kind(globs.text, "a glob", "kube-*")]

@@ -27,7 +27,7 @@ _WHOLE: Final = re.compile(r"-?[0-9]{1,18}")
 
 def variables() -> dict[str, str]:
     """Name the variable of every key."""
-    return {PREFIX + key.replace(".", "_").replace("-", "_").upper(): key for key in known_keys()}
+    return {PREFIX + key.replace(".", "_").upper(): key for key in known_keys()}
 
 
 def from_environment(
