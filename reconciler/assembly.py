@@ -39,8 +39,7 @@ from reconciler.ports import (
 )
 from reconciler.probe.mounts import MountTable, index
 from reconciler.probe.namespaces import tree_mount
-from reconciler.probe.narrow import NarrowEyes
-from reconciler.probe.tree import TreeEyes
+from reconciler.probe.tree import NarrowEyes, TreeEyes
 from reconciler.settings.load import Loaded
 
 _T = TypeVar("_T")

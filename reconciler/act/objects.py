@@ -9,30 +9,29 @@ from typing import Final, NamedTuple
 
 from reconciler import kernel
 from reconciler.act.record import Kept
-from reconciler.model.ids import Identity
+from reconciler.model.ids import NOWHERE, Identity
+from reconciler.probe.beneath import identity_of
 
 
 class ObjectId(NamedTuple):
-    """One object, whatever is called so later; ``born_ns`` is 0 where that is not kept."""
+    """One object, whatever is called so later.
 
-    dev: int
-    ino: int
-    mount_id: int
+    Attributes:
+        identity: What a removal compares while it holds the object open.
+        born_ns: When it was made, 0 where that is not kept.
+    """
+
+    identity: Identity
     born_ns: int
 
-    @property
-    def identity(self) -> Identity:
-        """The part of it that a removal compares while it holds the object open."""
-        return Identity(self.dev, self.ino, self.mount_id)
 
-
-NOTHING: Final = ObjectId(0, 0, 0, 0)
+NOTHING: Final = ObjectId(NOWHERE, 0)
 """Of what is there and could not be looked at."""
 
 
 def object_of(seen: kernel.Stat) -> ObjectId:
     """Give the object that a stat was taken of."""
-    return ObjectId(seen.dev, seen.ino, seen.mount_id, seen.btime_ns)
+    return ObjectId(identity_of(seen), seen.btime_ns)
 
 
 def find(path: bytes) -> ObjectId | None:

@@ -39,6 +39,7 @@ from reconciler.model.hidden import parse_hidden
 from reconciler.model.ids import BundleKey, Identity, unescape
 from reconciler.model.layout import Layout
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
+from reconciler.probe.beneath import identity_of
 
 _ROOTFS: Final = unescape(ROOTFS)
 _TREE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -193,7 +194,7 @@ class _Cleanup:
         except OSError as error:
             raise blocked_by(error, job.key.id) from None
         found = kernel.statx_handle(self._bundle)
-        if Identity(found.dev, found.ino, found.mount_id) != job.identity:
+        if identity_of(found) != job.identity:
             raise NotLeftover("it was replaced while we looked", seen.look)
         self._born = birth_of(self._bundle)
         old = self._place.clock.wall() - job.manner.settle

@@ -20,16 +20,12 @@ from reconciler import kernel
 from reconciler.act.blocked import Blocked, blocked_at, blocked_by
 from reconciler.model.ids import Identity, escape
 from reconciler.model.outcome import BlockReason
+from reconciler.probe.beneath import identity_of
 
 _BATCH: Final = 4096  # names held at a time, however many a directory has
 _HANDLES: Final = 32  # directories held open at a time, however deep the tree is
 _SPARE: Final = 16  # listings beyond those its first size needs, before somebody is filling it
 _PATH_LIMIT: Final = 3800  # below PATH_MAX by more than one name
-
-
-def identity_of(seen: kernel.Stat) -> Identity:
-    """Give the identity of what a stat was taken of."""
-    return Identity(seen.dev, seen.ino, seen.mount_id)
 
 
 @dataclass(slots=True)

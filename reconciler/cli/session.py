@@ -26,7 +26,7 @@ from reconciler.model.ids import BundleKey, escape
 from reconciler.model.observations import Listed, Stamp
 from reconciler.model.policy import Policies
 from reconciler.ports import Clock, Listener, Recorder, Stages
-from reconciler.probe.narrow import NarrowEyes
+from reconciler.probe.tree import NarrowEyes
 from reconciler.supervision import Fault, Supervisor
 
 T = TypeVar("T")

@@ -17,8 +17,9 @@ from reconciler.demo.files import Task, contents, runc_state
 from reconciler.demo.processes import Process, Processes
 from reconciler.demo.turn import Turn
 from reconciler.errors import ReconcilerError
-from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
+from reconciler.probe.beneath import identity_of
 
 DATA: Final = b"somebody's data"
 _PREFIX: Final = "rdemo-"
@@ -155,7 +156,7 @@ class DemoNode:
         handle = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             seen = kernel.statx(handle, name)
-            identity = Identity(seen.dev, seen.ino, seen.mount_id)
+            identity = identity_of(seen)
             remove_tree(handle, name, identity, lambda: False)
         finally:
             os.close(handle)

@@ -25,6 +25,7 @@ from reconciler.model.evidence import (
 )
 from reconciler.model.ids import BundleKey, Identity, escape, unescape
 from reconciler.probe import testimony
+from reconciler.probe.beneath import identity_of
 from reconciler.probe.cgroups import CgroupDir, Cgroups
 from reconciler.probe.folder import BLOCK, Counted, Folder, count_tree, read_files, read_folder
 from reconciler.probe.gather import Own, ask_cgroups, ask_init, ask_runtime, ask_shim
@@ -157,7 +158,7 @@ def _enter(
         os.close(fd)
     folder.newest = max(folder.newest, seen.mtime)
     folder.blocks += seen.blocks
-    return _Entered(Identity(seen.dev, seen.ino, seen.mount_id), folder)
+    return _Entered(identity_of(seen), folder)
 
 
 def _from_outside(tree_fd: int, key: BundleKey, mounts: tuple[Mount, ...]) -> Look | None:
@@ -174,7 +175,7 @@ def _from_outside(tree_fd: int, key: BundleKey, mounts: tuple[Mount, ...]) -> Lo
         mounts = (Mount("", seen.mount_id, ""), *mounts)  # newer than the mount table we have
     kind = Kind.DIRECTORY if stat.S_ISDIR(seen.mode) else Kind.OTHER
     kind = Kind.SYMLINK if stat.S_ISLNK(seen.mode) else kind
-    identity = Identity(seen.dev, seen.ino, seen.mount_id)
+    identity = identity_of(seen)
     return Look(identity, kind, newest_mtime=seen.mtime, mounts=mounts)
 
 

@@ -18,19 +18,17 @@ all, there is no answer. An empty tree is anybody's: there is nothing to be wron
 
 import os
 from collections.abc import Iterator
-from errno import EINVAL, ELOOP, ENOENT, ENOTDIR, EXDEV
+from errno import EINVAL, ELOOP, ENOENT
 from typing import Final
 
-from reconciler import kernel
 from reconciler.clock import SystemClock
 from reconciler.model.ids import escape
 from reconciler.model.layout import TASKS, Layout
+from reconciler.probe.beneath import Entered, enter, opened, visible
 
 BUDGET: Final = 5.0
 """Seconds that asking all bundles may take."""
 
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-_NO_BUNDLE: Final = frozenset({ENOENT, ENOTDIR, ELOOP})
 _NO_LINK: Final = frozenset({ENOENT, EINVAL})
 
 
@@ -57,37 +55,19 @@ def doubt_about_root(layout: Layout, *, budget: float = BUDGET) -> str:
 
 def _roots(tree: bytes) -> Iterator[bytes | None]:
     """Give the root that each bundle names, or None; None also for what cannot be looked into."""
-    tree_fd = os.open(tree, _DIRECTORY)
-    try:
-        for namespace, fd in _entered(tree_fd):
-            if fd is None:
+    with opened(tree) as top:
+        for namespace in _covered_or_entered(top):
+            if namespace.fd < 0:
                 yield None  # bundles may lie below what is mounted there
                 continue
-            try:
-                for name, bundle in _entered(fd):
-                    tail = b"/".join((b"", TASKS, namespace, name))
-                    yield None if bundle is None else _root_of(bundle, tail)
-            finally:
-                os.close(fd)
-    finally:
-        os.close(tree_fd)
+            for bundle in _covered_or_entered(namespace.fd):
+                tail = b"/".join((b"", TASKS, namespace.name, bundle.name))
+                yield None if bundle.fd < 0 else _root_of(bundle.fd, tail)
 
 
-def _entered(parent: int) -> Iterator[tuple[bytes, int | None]]:
-    """Open each directory that containerd would take for one; None if something covers it."""
-    with os.scandir(parent) as entries:  # not a list of them all: there may be very many
-        for name in (os.fsencode(entry.name) for entry in entries):
-            if name.startswith(b"."):
-                continue
-            try:
-                fd: int | None = kernel.open_beneath(parent, name)
-            except OSError as error:
-                if error.errno in _NO_BUNDLE:
-                    continue
-                if error.errno != EXDEV:
-                    raise
-                fd = None
-            yield name, fd
+def _covered_or_entered(parent: int) -> Iterator[Entered]:
+    """Give each directory that containerd would take for one; it follows no symlink, either."""
+    return (one for one in enter(parent, visible(parent)) if one.errno != ELOOP)
 
 
 def _root_of(bundle: int, tail: bytes) -> bytes | None:
@@ -97,7 +77,5 @@ def _root_of(bundle: int, tail: bytes) -> bytes | None:
         if error.errno in _NO_LINK:
             return None
         raise
-    finally:
-        os.close(bundle)
     root = target.removesuffix(tail)
     return None if root == target or not root.startswith(b"/") else root

@@ -16,17 +16,15 @@ Reads the names in the state tree, and that only if there are too many paths. It
 itself, never through a symlink or a mount: that could hang.
 """
 
-import os
 from collections.abc import Iterator
-from errno import ELOOP, ENOENT, ENOTDIR, EXDEV
 from typing import Final
 
 from msgspec.structs import replace
 
-from reconciler import kernel
 from reconciler.model.cgroups import COLON, SCOPE
 from reconciler.model.ids import escape
 from reconciler.model.sweep import Sweep
+from reconciler.probe.beneath import enter, names, opened
 from reconciler.probe.process import parse_cgroups
 
 _MOST_PATHS: Final = 1 << 19
@@ -37,10 +35,8 @@ _NAME: Final = 16
 _MOST_FILES: Final = 1 << 22  # bytes of what was seen before; the rest is read once more
 _LONGEST: Final = 4095  # of what the kernel tells: PATH_MAX with a zero at its end
 _ROOT: Final = b"/"  # nobody's own
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _SCOPE: Final = SCOPE.encode()
 _COLON: Final = COLON.encode()
-_NO_NAMESPACE: Final = frozenset({ENOENT, ENOTDIR, ELOOP, EXDEV})
 
 
 class TreeError(Exception):
@@ -165,30 +161,14 @@ def _ids_in(tree: bytes | None) -> frozenset[bytes]:
         raise TreeError("which one it is, is not known")
     try:
         return frozenset(_walk(tree))
+    except FileNotFoundError:  # nothing else in there says so
+        return frozenset()
     except OSError as error:
         raise TreeError(str(error)) from error
 
 
 def _walk(tree: bytes) -> Iterator[bytes]:
-    try:
-        tree_fd = os.open(tree, _DIRECTORY)
-    except FileNotFoundError:
-        return
-    try:
-        for namespace in os.listdir(tree_fd):
-            yield from map(os.fsencode, _names_in(tree_fd, os.fsencode(namespace)))
-    finally:
-        os.close(tree_fd)
-
-
-def _names_in(tree_fd: int, namespace: bytes) -> list[str]:
-    try:
-        fd = kernel.open_beneath(tree_fd, namespace)
-    except OSError as error:
-        if error.errno in _NO_NAMESPACE:
-            return []
-        raise
-    try:
-        return os.listdir(fd)
-    finally:
-        os.close(fd)
+    with opened(tree) as top:
+        for namespace in enter(top, names(top)):
+            if namespace.fd >= 0:
+                yield from names(namespace.fd)

@@ -5,25 +5,24 @@ is entered beneath the one above it, never through a symlink or a mount. What a 
 answer for is said so, and never taken for emptiness. Nothing is opened that may hang.
 """
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from errno import ELOOP, ENOENT, ENOTDIR, EXDEV
-from typing import Final
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+from typing_extensions import override
 
 from reconciler import kernel
 from reconciler.clock import SystemClock
 from reconciler.model.evidence import Look, PartialLook
 from reconciler.model.hidden import parse_hidden
-from reconciler.model.ids import BundleKey, Identity, escape, unescape
+from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Hidden, Listed, Seen
-from reconciler.ports import Clock, Lookers
+from reconciler.ports import Clock, Eyes, Lookers
+from reconciler.probe.beneath import enter, identity_of, names, opened, visible
 from reconciler.probe.bundle import Examination, examine, look_at
 from reconciler.probe.surroundings import Surroundings
-
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-_NO_NAMESPACE: Final = frozenset({ENOENT, ENOTDIR, ELOOP, EXDEV})
 
 
 class TreeEyes:
@@ -74,15 +73,12 @@ class TreeEyes:
         hidden: list[Hidden] = []
         present = True
         try:
-            tree_fd = os.open(self._layout.tasks, _DIRECTORY)
-            try:
-                for found in _walk(tree_fd, namespace):
+            with opened(self._layout.tasks) as tree:
+                for found in _walk(tree, namespace):
                     if isinstance(found, Seen):
                         bundles.append(found)
                     else:
                         hidden.append(found)
-            finally:
-                os.close(tree_fd)
         except FileNotFoundError:
             present = False
         except OSError:
@@ -98,32 +94,67 @@ class TreeEyes:
         )
 
 
-def _walk(tree_fd: int, only: str | None) -> Iterator[Seen | Hidden]:
-    names = map(os.fsencode, os.listdir(tree_fd)) if only is None else (unescape(only),)
-    for namespace in names:
-        if namespace.startswith(b".") or b"/" in namespace:
-            continue  # containerd skips them, too
-        try:
-            namespace_fd = kernel.open_beneath(tree_fd, namespace)
-        except OSError as error:
-            if error.errno in _NO_NAMESPACE:
-                continue
-            raise
-        try:
-            yield from _walk_namespace(namespace_fd, escape(namespace))
-        finally:
-            os.close(namespace_fd)
+def _walk(tree: int, only: str | None) -> Iterator[Seen | Hidden]:
+    """Give what is in the namespaces, or in one; no bundle is looked at below a mount."""
+    for namespace in enter(tree, visible(tree) if only is None else _name(only)):
+        if namespace.fd >= 0:
+            yield from _walk_namespace(namespace.fd, escape(namespace.name))
+
+
+def _name(only: str) -> tuple[bytes, ...]:
+    """Give the name of a namespace; nothing if that is none containerd could have made."""
+    name = unescape(only)
+    return () if name.startswith(b".") or b"/" in name else (name,)
 
 
 def _walk_namespace(fd: int, namespace: str) -> Iterator[Seen | Hidden]:
-    for name in map(os.fsencode, os.listdir(fd)):
+    for name in names(fd):
         try:
             seen = kernel.statx(fd, name)
         except FileNotFoundError:
             continue
         key = BundleKey(namespace, escape(name))
-        identity = Identity(seen.dev, seen.ino, seen.mount_id)
         if name.startswith(b"."):
-            yield Hidden(key, identity, seen.mtime, ours=parse_hidden(key.id) == seen.ino)
+            ours = parse_hidden(key.id) == seen.ino
+            yield Hidden(key, identity_of(seen), seen.mtime, ours=ours)
         else:
-            yield Seen(key, identity)
+            yield Seen(key, identity_of(seen))
+
+
+@dataclass(frozen=True, slots=True)
+class NarrowEyes(Eyes):
+    """Eyes that see only some bundles, for ``--namespace`` and `explain`: unseen means untouched.
+
+    Attributes:
+        eyes: The eyes that look.
+        wanted: Which bundles may be seen.
+    """
+
+    eyes: Eyes
+    wanted: Callable[[BundleKey], bool]
+
+    @property
+    @override
+    def others(self) -> None:
+        """Let nobody look in our place: others wear no blinkers."""
+        return None
+
+    @override
+    def list(self, namespace: str | None = None) -> Listed:
+        """List what may be seen."""
+        listed = self.eyes.list(namespace)
+        return replace(
+            listed,
+            bundles=tuple(seen for seen in listed.bundles if self.wanted(seen.key)),
+            hidden=tuple(one for one in listed.hidden if self.wanted(one.key)),
+        )
+
+    @override
+    def look(self, key: BundleKey) -> Look | PartialLook | None:
+        """Look at a bundle if it may be seen."""
+        return self.eyes.look(key) if self.wanted(key) else None
+
+    @override
+    def moment(self) -> AbstractContextManager[object]:
+        """Begin a batch of looks."""
+        return self.eyes.moment()

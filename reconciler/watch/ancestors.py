@@ -11,6 +11,7 @@ from typing import Final
 
 from reconciler import kernel
 from reconciler.model.ids import Identity
+from reconciler.probe.beneath import identity_of
 from reconciler.watch import handle
 from reconciler.watch.table import WatchTable
 
@@ -26,7 +27,7 @@ def identify(path: bytes) -> Identity | None:
         return None
     if not stat.S_ISDIR(found.mode):
         return None
-    return Identity(found.dev, found.ino, found.mount_id)
+    return identity_of(found)
 
 
 class Ancestors:

@@ -17,6 +17,7 @@ from typing import Final
 
 from reconciler import kernel
 from reconciler.model.ids import BundleKey, Identity, escape, unescape
+from reconciler.probe.beneath import identity_of
 from reconciler.watch import handle
 from reconciler.watch.handle import Handle, exhausted
 
@@ -102,7 +103,7 @@ class WatchTable:
             if wd is not None:
                 self._bind(wd, Place.ROOT)
             found = kernel.statx_handle(self._root_fd)
-            return Identity(found.dev, found.ino, found.mount_id)
+            return identity_of(found)
 
     def add_tree(self) -> None:
         """Watch every namespace, and put its bundles in line."""

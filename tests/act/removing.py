@@ -2,8 +2,8 @@
 
 from reconciler import kernel
 from reconciler.act.removal import Removed, remove_tree
-from reconciler.act.walk import identity_of
 from reconciler.model.ids import Identity
+from reconciler.probe.beneath import identity_of
 
 
 def never() -> bool:

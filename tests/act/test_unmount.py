@@ -15,8 +15,8 @@ from reconciler.act.blocked import Blocked
 from reconciler.act.holders import holders
 from reconciler.act.removal import remove_tree
 from reconciler.act.unmount import Unmounted, unmount_stack
-from reconciler.act.walk import identity_of
 from reconciler.model.outcome import BlockReason, Holder
+from reconciler.probe.beneath import identity_of
 from tests.support.canary import plant
 from tests.support.deadfuse import dead_fuse
 from tests.support.mountns import bind, enter_private_mounts, private_mounts, tmpfs, umount

@@ -43,7 +43,7 @@ from reconciler.model.observations import Guard, Hidden, Listed, NodeLooked, Ref
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
 from reconciler.model.policy import Match, Policies, Policy, Rule
 from reconciler.model.unread import UnreadProcess
-from reconciler.probe.narrow import NarrowEyes
+from reconciler.probe.tree import NarrowEyes
 from tests.cli.conftest import FakeNode
 from tests.decide.world import dead, key, orphaned, running
 from tests.support.fakes import FakeEyes

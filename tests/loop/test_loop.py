@@ -23,7 +23,7 @@ from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Doubt, DoubtKind, Hint, NodeLooked
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
 from reconciler.model.policy import Brakes, Policies
-from reconciler.probe.narrow import NarrowEyes
+from reconciler.probe.tree import NarrowEyes
 from tests.decide.world import ENFORCE, dead, key, running, stopped
 from tests.support.fakes import FakeEyes
 from tests.support.rig import Rig

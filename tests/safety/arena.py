@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from reconciler import kernel
-from reconciler.act.walk import identity_of
+from reconciler.probe.beneath import identity_of
 from tests.safety.removers import Job
 from tests.support.canary import plant
 from tests.support.mountns import tmpfs

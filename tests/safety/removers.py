@@ -16,9 +16,9 @@ from unittest import mock
 
 from reconciler import kernel
 from reconciler.act.removal import hide, remove_tree
-from reconciler.act.walk import identity_of
 from reconciler.model.hidden import parse_hidden
 from reconciler.model.ids import Identity, escape
+from reconciler.probe.beneath import identity_of
 from tests.support.mountns import MNT_DETACH, UMOUNT_NOFOLLOW, umount
 
 
