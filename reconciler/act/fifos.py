@@ -22,12 +22,15 @@ one who waits (design section 3, step 5; I25).
 
 import os
 import stat
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from reconciler import kernel
-from reconciler.act.going import is_going
+from reconciler.act.objects import object_of
 from reconciler.act.record import Kept, Tally
-from reconciler.model.ids import BundleKey, escape, unescape
+from reconciler.model.ids import escape
+from reconciler.probe.beneath import beneath, names
+from reconciler.probe.fresh import Fresh
 
 if TYPE_CHECKING:
     from reconciler.ports import Clock
@@ -53,11 +56,8 @@ class FifoDirs:
     """
 
     def __init__(self, clock: "Clock") -> None:
-        self._clock = clock
-        self._until = 0.0
-        self._fifos = b""
-        self._ids: dict[bytes, frozenset[str]] = {}
-        self._numbers: dict[str, list[bytes]] = {}
+        self._ids: dict[tuple[bytes, bytes], frozenset[str]] = {}
+        self._numbers = Fresh(clock, self._list, FRESH_SECONDS)
 
     def of(self, fifos: bytes, id_: str) -> list[bytes]:
         """Give the directories below ``fifos`` that hold, or held a moment ago, FIFOs of an id.
@@ -65,56 +65,28 @@ class FifoDirs:
         Raises:
             OSError: ``fifos`` cannot be read.
         """
-        now = self._clock.monotonic()
-        if fifos != self._fifos or now >= self._until:
-            self._list(fifos)
-            self._until = now + FRESH_SECONDS
-        return self._numbers.get(id_, [])
+        return self._numbers.get(fifos).get(id_, [])
 
-    def _list(self, fifos: bytes) -> None:
-        if fifos != self._fifos:
-            self._fifos, self._ids = fifos, {}
-        self._numbers = {}
+    def _list(self, fifos: bytes) -> dict[str, list[bytes]]:
+        """Give the directories by id, in order."""
         try:
             top = os.open(fifos, _DIRECTORY)
         except FileNotFoundError:
-            return
+            return {}
         try:
-            numbers = {name for name in _names(top) if name.isdigit()}
-            for gone in self._ids.keys() - numbers:
-                del self._ids[gone]
-            for number in numbers - self._ids.keys():
-                ids = _ids_in(top, number)
+            listed = sorted((fifos, name) for name in names(top) if name.isdigit())
+            known, self._ids = self._ids, {}
+            for one in listed:
+                ids = known.get(one) or _ids_in(top, one[1])
                 if ids:  # an empty one may still be about to be filled
-                    self._ids[number] = ids
+                    self._ids[one] = ids
         finally:
             os.close(top)
-        for number in sorted(self._ids):
-            for id_ in self._ids[number]:
-                self._numbers.setdefault(id_, []).append(number)
-
-
-def shares_id(tree: bytes, key: BundleKey) -> bool:
-    """Tell whether another namespace of the state tree has a bundle of the same id that stays.
-
-    Raises:
-        OSError: The tree cannot be read.
-    """
-    top = os.open(tree, _DIRECTORY)
-    try:
-        others = [name for name in _names(top) if escape(name) != key.namespace]
-        paths = (name + b"/" + unescape(key.id) for name in others)
-        return any(_is_there(top, path) and not is_going(top, path) for path in paths)
-    finally:
-        os.close(top)
-
-
-def _is_there(top: int, path: bytes) -> bool:
-    try:
-        kernel.statx(top, path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
+        found: dict[str, list[bytes]] = {}
+        for (_, number), ids in self._ids.items():
+            for id_ in ids:
+                found.setdefault(id_, []).append(number)
+        return found
 
 
 class Times(NamedTuple):
@@ -165,22 +137,18 @@ def remove_fifo_dir(fifos: bytes, number: bytes, id_: str, times: Times, tally: 
     """
     top = os.open(fifos, _DIRECTORY)
     try:
-        directory = kernel.open_beneath(top, number)
-        try:
-            found = {name: _fifo_of(directory, name, id_) for name in _names(directory)}
+        with beneath(top, number) as directory:
+            found = {name: _fifo_of(directory, name, id_) for name in names(directory)}
             born = {name: when for name, when in found.items() if when is not None}
             if not born:
                 return  # by now it is another's, who may be about to fill it
             times.refuse(max(born.values()))
             for name in born:
                 _unlink(directory, name, tally)
-            this = kernel.statx_handle(directory)
-            named = kernel.statx(top, number)
-            if (this.dev, this.ino, this.btime_ns) != (named.dev, named.ino, named.btime_ns):
+            this, named = kernel.statx_handle(directory), kernel.statx(top, number)
+            if object_of(this) != object_of(named):
                 return
             os.rmdir(number, dir_fd=top)
-        finally:
-            os.close(directory)
         tally.add()
     except FileNotFoundError:
         return  # gone since it was listed
@@ -197,19 +165,13 @@ def _unlink(directory: int, name: bytes, tally: Tally) -> None:
 
 
 def _ids_in(top: int, number: bytes) -> frozenset[str]:
-    try:
-        directory = kernel.open_beneath(top, number)
-    except OSError:
-        return frozenset()  # gone, or not a directory
-    try:
-        ends = (name.rpartition(b"-") for name in _names(directory))
+    with ExitStack() as stack:
+        try:
+            directory = stack.enter_context(beneath(top, number))
+        except OSError:
+            return frozenset()  # gone, or not a directory
+        ends = (name.rpartition(b"-") for name in names(directory))
         return frozenset(escape(id_) for id_, _, end in ends if id_ and end in _ENDS)
-    finally:
-        os.close(directory)
-
-
-def _names(directory: int) -> list[bytes]:
-    return [os.fsencode(name) for name in os.listdir(directory)]
 
 
 def _fifo_of(directory: int, name: bytes, id_: str) -> float | None:

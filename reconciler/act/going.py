@@ -5,11 +5,17 @@ bundles name. If several go at the same time, each would leave them to the other
 locks the directory of the bundle it removes, and a locked one does not count as needing anything.
 It was judged dead before it was locked, so whatever is dead with it is no loss should it be kept in
 the end; and the kernel takes the lock back from a worker that dies. Changes nothing on disk.
+Which bundles are there and stay is asked here alone.
 """
 
 import fcntl
 import os
+from collections.abc import Collection, Iterator
 from typing import Final
+
+from reconciler import kernel
+from reconciler.model.ids import BundleKey, escape, unescape
+from reconciler.probe.beneath import enter, names, opened
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _TRIES: Final = 100  # who asks holds the lock for a microsecond
@@ -31,11 +37,11 @@ def announce(bundle: int) -> None:
             return
 
 
-def is_going(parent: int | None, path: bytes) -> bool:
+def is_going(parent: int, path: bytes) -> bool:
     """Tell whether somebody removes a bundle now; not if that cannot be told.
 
     Args:
-        parent: Handle on a directory above it; None for an absolute path.
+        parent: Handle on a directory above it; AT_FDCWD for an absolute path.
         path: From there.
     """
     try:
@@ -51,3 +57,43 @@ def is_going(parent: int | None, path: bytes) -> bool:
     finally:
         os.close(bundle)
     return False
+
+
+def stays(parent: int, path: bytes, *, even_going: bool = False) -> bool:
+    """Tell whether there is a bundle that is not being removed now.
+
+    Args:
+        parent: Handle on a directory above it; AT_FDCWD for an absolute path.
+        path: From there.
+        even_going: Whether one that is being removed counts, too.
+
+    Raises:
+        OSError: That cannot be told.
+    """
+    try:
+        kernel.statx(parent, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return even_going or not is_going(parent, path)
+
+
+def bundles_called(
+    tree: bytes, ids: Collection[str], *, even_going: bool = False
+) -> Iterator[BundleKey]:
+    """Give the bundles of these ids that stay, whatever their namespace.
+
+    A namespace that cannot be entered may have all of them, for all that can be told.
+
+    Args:
+        tree: The state tree.
+        ids: The ids.
+        even_going: Whether those that are being removed count, too.
+
+    Raises:
+        OSError: The tree cannot be read.
+    """
+    with opened(tree) as top:
+        for namespace in enter(top, names(top)):
+            for id_ in ids:
+                if namespace.fd < 0 or stays(namespace.fd, unescape(id_), even_going=even_going):
+                    yield BundleKey(escape(namespace.name), id_)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from reconciler import kernel
-from reconciler.act.going import is_going
+from reconciler.act.going import stays
 from reconciler.act.preflight import works_in
 from reconciler.model.evidence import Answer, ShimProcess, Sweep
 from reconciler.model.ids import BundleKey, escape
@@ -101,7 +101,8 @@ class Instances:
             path = _TREE % pid
             try:
                 keys = _keys(path, id_) if namespace is None else [BundleKey(namespace, id_)]
-                there = any(_has(path, key, even_going=even_going) for key in keys)
+                bundles = (path + b"/" + key.path for key in keys)
+                there = any(stays(kernel.AT_FDCWD, one, even_going=even_going) for one in bundles)
                 # Nothing was there: that counts only if it was that tree which was asked.
                 if _object(path) != tree:
                     raise _LostError(pid)
@@ -165,12 +166,3 @@ def _object(path: bytes) -> _Object:
 
 def _keys(tree: bytes, id_: str) -> list[BundleKey]:
     return [BundleKey(escape(namespace), id_) for namespace in os.listdir(tree)]
-
-
-def _has(tree: bytes, key: BundleKey, *, even_going: bool) -> bool:
-    path = tree + b"/" + key.path
-    try:
-        kernel.statx(kernel.AT_FDCWD, path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return even_going or not is_going(None, path)

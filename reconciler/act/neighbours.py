@@ -1,94 +1,113 @@
-"""Neighbours: whether a cgroup that a bundle names is really another bundle's.
+"""Neighbours: what the other bundles of a tree say is theirs. Reads only.
 
 Files name cgroups, and a file may be wrong or lie: two namespaces may have the same id, and a
 systemd scope ``cri-containerd-x-c1.scope`` ends in ``-c1`` though it is that of ``x-c1``. So before
-anything is done to a cgroup or to who is in it, every other bundle of the tree that it could stand
-for is looked at; one that names it too, or cannot be asked, owns it. Reads only.
+anything is done to a cgroup or to who is in it, the other bundles are looked at. A cgroup is
+another's if that names it too, or one above it, or cannot be asked.
+
+To remove an empty cgroup it is enough to ask those whose id its path may stand for
+(:class:`Neighbours`); to kill whoever is in one, all are asked (:func:`claims`).
 """
 
 import os
 from collections.abc import Iterator
 from typing import Final
 
-from reconciler import kernel
-from reconciler.act.going import is_going
+from reconciler.act.going import bundles_called
 from reconciler.act.record import Kept
-from reconciler.model.cgroups import names_of
-from reconciler.model.evidence import CgroupState
+from reconciler.decide.ownership import Claim
+from reconciler.model.cgroups import CgroupSource, names_of
+from reconciler.model.evidence import CgroupState, InitState
 from reconciler.model.ids import BundleKey, escape
-from reconciler.probe.bundle import examine
+from reconciler.probe.beneath import enter, names, opened
+from reconciler.probe.bundle import Examination, examine
 from reconciler.probe.surroundings import Surroundings
 
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+MOST_BUNDLES: Final = 20_000
+"""More of them than this are not asked: nobody is then proven to be anybody's."""
+
+
+class UnansweredError(Exception):
+    """A question about ownership got no answer; the message says which."""
 
 
 class Neighbours:
-    """The other bundles of a tree, as seen from one of them.
+    """The other bundles of a tree, as seen from one that is dead.
+
+    One that is being removed now does not count: to what is dead it has no more claim than the
+    bundle at hand, and both must not leave it to each other.
 
     Args:
         around: The node, kept near: what another bundle names must not hang whoever asks.
         key: The bundle at hand.
-        even_going: Whether one that is being removed now counts, too. To what is dead it has no
-            more claim than the bundle at hand, and both must not leave it to each other.
     """
 
-    def __init__(self, around: Surroundings, key: BundleKey, *, even_going: bool = True) -> None:
+    def __init__(self, around: Surroundings, key: BundleKey) -> None:
         self._around = around
         self._key = key
-        self._even_going = even_going
         self._owners: dict[str, BundleKey | None] = {}
 
-    def owner(self, path: str) -> BundleKey | None:
-        """Name another bundle that a cgroup may belong to, or one above it; None if there is none.
+    def refuse(self, path: str) -> None:
+        """Raise Kept if a cgroup, or one above it, may be another bundle's.
 
         Args:
             path: Within a hierarchy, from its root.
 
         Raises:
+            Kept: It may.
             OSError: The tree cannot be read.
         """
         if path not in self._owners:
-            claims = (other for other in self._candidates(path) if self._claims(other, path))
+            ids = dict.fromkeys(names_of(path))
+            others = bundles_called(self._around.layout.tasks, ids)
+            claims = (one for one in others if one != self._key and self._claims(one, path))
             self._owners[path] = next(claims, None)
-        return self._owners[path]
-
-    def refuse(self, path: str) -> None:
-        """Raise Kept if a cgroup may be another bundle's."""
-        other = self.owner(path)
+        other = self._owners[path]
         if other is not None:
             raise Kept(f"cgroup {path} may be that of {other}")
-
-    def _candidates(self, path: str) -> Iterator[BundleKey]:
-        """Give the bundles that are there and whose id a part of the path may stand for."""
-        ids = dict.fromkeys(names_of(path))
-        tree = os.open(self._around.layout.tasks, _DIRECTORY)
-        try:
-            for namespace in map(escape, map(os.fsencode, os.listdir(tree))):
-                for id_ in ids:
-                    other = BundleKey(namespace, id_)
-                    if other != self._key and self._counts(tree, other):
-                        yield other
-        finally:
-            os.close(tree)
-
-    def _counts(self, tree: int, other: BundleKey) -> bool:
-        if not _is_there(tree, other):
-            return False
-        return self._even_going or not is_going(tree, other.path)
 
     def _claims(self, other: BundleKey, path: str) -> bool:
         found = examine(self._around, other)
         if found is None:
             return False
-        if found.look.cgroup is CgroupState.NONE or not found.resources.tells_all_cgroups:
-            return True
-        own = (f"/{escape(group.relative)}/" for group in found.resources.cgroups)
-        return any((path + "/").startswith(one) for one in own)
+        own = _own_cgroups(found)
+        return own is None or any((path + "/").startswith(one + "/") for one in own)
 
 
-def _is_there(tree: int, key: BundleKey) -> bool:
-    try:
-        kernel.statx(tree, key.path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
+def claims(around: Surroundings, key: BundleKey) -> Iterator[Claim]:
+    """Give what every bundle but one says is its own.
+
+    Raises:
+        UnansweredError: They are too many.
+        OSError: The tree cannot be read, or not all of it.
+    """
+    for number, other in enumerate(_others(around.layout.tasks, key)):
+        if number >= MOST_BUNDLES:
+            raise UnansweredError(f"there are more than {MOST_BUNDLES} bundles to ask")
+        found = examine(around, other)
+        if found is None:
+            continue
+        look, own = found.look, _own_cgroups(found)
+        # Of one that is mounted and of which nothing names the cgroup, members may be anywhere.
+        is_lost = look.cgroup_source is CgroupSource.NONE and bool(look.mounts)
+        init = look.init.pid if look.init.state in {InitState.ALIVE, InitState.NONE} else None
+        yield Claim(str(other), None if is_lost else own, init)
+
+
+def _own_cgroups(found: Examination) -> frozenset[str] | None:
+    """Give the cgroups of a bundle, as paths within a hierarchy; None if they cannot be told."""
+    if found.look.cgroup is CgroupState.NONE or not found.resources.tells_all_cgroups:
+        return None
+    return frozenset("/" + escape(group.relative) for group in found.resources.cgroups)
+
+
+def _others(tree: bytes, key: BundleKey) -> Iterator[BundleKey]:
+    with opened(tree) as top:
+        for namespace in enter(top, names(top)):
+            if namespace.fd < 0:
+                raise OSError(namespace.errno, os.strerror(namespace.errno), namespace.name)
+            # As a whole: none may slip by because others are renamed while it is looked at.
+            for name in list(names(namespace.fd)):
+                other = BundleKey(escape(namespace.name), escape(name))
+                if other != key:
+                    yield other

@@ -19,7 +19,8 @@ from msgspec.structs import replace
 from reconciler.act import freezer
 from reconciler.act.blocked import Blocked
 from reconciler.act.messages import KillJob
-from reconciler.act.ownership import UnansweredError, gather, members_of, read_record
+from reconciler.act.neighbours import UnansweredError
+from reconciler.act.ownership import gather, members_of, read_record
 from reconciler.act.record import Record, Tally
 from reconciler.act.second_look import NotLeftover, Seen, look_again
 from reconciler.act.steps import conclude

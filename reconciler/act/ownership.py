@@ -7,22 +7,20 @@ and then nobody is proven to be anybody's. Reads only.
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from errno import ENODEV, ENOENT, EOPNOTSUPP
 from typing import Final
 
 from reconciler import kernel
 from reconciler.act.groups import carries
-from reconciler.decide.ownership import Claim, Evidence, Group, Member, Record
-from reconciler.model.cgroups import CgroupSource
-from reconciler.model.evidence import CgroupState, InitState, ShimProcess
+from reconciler.act.neighbours import UnansweredError, claims
+from reconciler.decide.ownership import Evidence, Group, Member, Record
+from reconciler.model.evidence import CgroupState, ShimProcess
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.probe import process
-from reconciler.probe.bundle import Resources, examine
+from reconciler.probe.bundle import Resources
 from reconciler.probe.cgroups import resolve
 from reconciler.probe.surroundings import Surroundings
 
-MOST_BUNDLES: Final = 20_000
 MOST_GROUPS: Final = 10_000
 MOST_MEMBERS: Final = 100_000
 """More of them than this are not gone through: nobody is then proven to be anybody's."""
@@ -33,10 +31,6 @@ _GONE: Final = frozenset({ENOENT, ENODEV})
 
 Held = dict[Group, frozenset[int]]
 """Who is in a group or below it."""
-
-
-class UnansweredError(Exception):
-    """A question about ownership got no answer; the message says which."""
 
 
 def read_record(around: Surroundings, key: BundleKey, resources: Resources) -> Record:
@@ -96,39 +90,6 @@ def gather(
             _member(pid, held, descent) for pid in pids if os.path.lexists(b"/proc/%d" % pid)
         ),
     )
-
-
-def claims(around: Surroundings, key: BundleKey) -> Iterator[Claim]:
-    """Say what each other bundle of the tree calls its own."""
-    for number, other in enumerate(_others(around.layout.tasks, key)):
-        if number >= MOST_BUNDLES:
-            raise UnansweredError(f"there are more than {MOST_BUNDLES} bundles to ask")
-        found = examine(around, other)
-        if found is None:
-            continue
-        look = found.look
-        own = frozenset("/" + escape(group.relative) for group in found.resources.cgroups)
-        # Of one that is mounted and of which nothing names the cgroup, members may be anywhere.
-        lost = look.cgroup_source is CgroupSource.NONE and bool(look.mounts)
-        unasked = look.cgroup is CgroupState.NONE or not found.resources.tells_all_cgroups
-        init = look.init.pid if look.init.state in {InitState.ALIVE, InitState.NONE} else None
-        yield Claim(str(other), None if lost or unasked else own, init)
-
-
-def _others(tree: bytes, key: BundleKey) -> Iterator[BundleKey]:
-    top = os.open(tree, _DIRECTORY)
-    try:
-        for namespace in map(os.fsencode, os.listdir(top)):
-            with suppress(NotADirectoryError, FileNotFoundError):
-                handle = kernel.open_beneath(top, namespace)
-                try:
-                    names = [escape(os.fsencode(name)) for name in os.listdir(handle)]
-                finally:
-                    os.close(handle)
-                yield from (one for one in (BundleKey(escape(namespace), id_) for id_ in names)
-                            if one != key)  # fmt: skip
-    finally:
-        os.close(top)
 
 
 def _pids_below(group: Group) -> Iterator[int]:

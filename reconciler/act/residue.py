@@ -8,7 +8,8 @@ these are asked, too. Among them runc's state is the lock: runc makes no contain
 its name stands, so the names are free again only once that has gone.
 """
 
-from reconciler.act.fifos import Times, remove_fifo_dir, shares_id
+from reconciler.act.fifos import Times, remove_fifo_dir
+from reconciler.act.going import bundles_called
 from reconciler.act.groups import remove_group
 from reconciler.act.judged import Judged
 from reconciler.act.messages import CleanJob
@@ -52,7 +53,7 @@ class Residue:
         if not self._resources.cgroups:
             return ""
         around = self._place.nearby(self._layout, self._place.sweep())
-        neighbours = Neighbours(around, self._key, even_going=False)
+        neighbours = Neighbours(around, self._key)
         for group in self._resources.cgroups:
             try:
                 # Asked for each: another containerd may start the id between any two.
@@ -117,7 +118,7 @@ class Residue:
         numbers = place.fifo_dirs.of(fifos, key.id)
         if not numbers:
             return ""
-        if shares_id(self._layout.tasks, key):
+        if any(other != key for other in bundles_called(self._layout.tasks, (key.id,))):
             raise Kept("another namespace has a bundle of this id")
         other = place.instances.user_of_id(self._layout, key.id)
         if other is not None:

@@ -6,8 +6,7 @@ stands. Others can, so whoever asks about them is shown everybody who runs by th
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Final, Generic, TypeVar
+from typing import Final
 
 from reconciler.act.fifos import FifoDirs
 from reconciler.act.instances import Instances
@@ -21,6 +20,7 @@ from reconciler.model.layout import Layout
 from reconciler.probe.bundle import look_at
 from reconciler.probe.commands import CommandLines
 from reconciler.probe.elsewhere import Elsewhere, mounted_elsewhere
+from reconciler.probe.fresh import Fresh
 from reconciler.probe.points import BundleMounts, MountPoints
 from reconciler.probe.process import last_pid
 from reconciler.probe.surroundings import Surroundings
@@ -33,8 +33,6 @@ CGROUPS_COST: Final = 20
 """How many times as long as it took to get it."""
 ELSEWHERE_SECONDS: Final = 5.0
 """How old an answer about other mount namespaces may be: nobody mounts on a dead bundle often."""
-
-T = TypeVar("T")
 
 
 class Workplace:
@@ -71,12 +69,12 @@ class Workplace:
         self._whole = Sweep()
         self._cgroups_at = 0.0
         self._cgroups_until = 0.0
-        self._sweep = Fresh(clock, self._pass)
-        self._everybody = Fresh(clock, self._pass_for_shims)
+        self._sweep = Fresh(clock, self._pass, FRESH_SECONDS)
+        self._everybody = Fresh(clock, self._pass_for_shims, FRESH_SECONDS)
         self._node = _Node(clock, self.points)
         self._nearby = _Node(clock, self.points, near=True)
         self._afar: dict[bool, Surroundings] = {}
-        self._elsewhere: dict[bytes, Fresh[tuple[Elsewhere, ...]]] = {}
+        self._elsewhere = Fresh(clock, mounted_elsewhere, ELSEWHERE_SECONDS)
 
     def sweep(self, *, anew: bool = False, whole: bool = False) -> Sweep:
         """Give a pass over /proc, a second old at most.
@@ -93,9 +91,9 @@ class Workplace:
             anew = True
         if anew:
             self._cgroups_until = 0.0
-        return self._sweep.get(anew=anew)
+        return self._sweep.get(None, anew=anew)
 
-    def _pass(self) -> Sweep:
+    def _pass(self, _: None) -> Sweep:
         begun, users = self.clock.monotonic(), users_of(self._state)
         if begun < self._cgroups_until:
             found = sweep(users=users, commands=self._commands, cgroups=False)
@@ -107,7 +105,7 @@ class Workplace:
         self._cgroups_until = begun + kept if self._whole.answered else 0.0
         return self._whole
 
-    def _pass_for_shims(self) -> Sweep:
+    def _pass_for_shims(self, _: None) -> Sweep:
         self._last_pid = last_pid()  # before, so that whoever comes meanwhile counts as later
         return sweep(users=users_of(self._state), commands=self._commands, cgroups=False)
 
@@ -120,7 +118,7 @@ class Workplace:
         one has opened nothing so far, and what is removed is removed as the object that was judged.
         """
         last = last_pid()
-        return self._everybody.get(anew=anew or last is None or last != self._last_pid)
+        return self._everybody.get(None, anew=anew or last is None or last != self._last_pid)
 
     def around(self, layout: Layout, swept: Sweep) -> Surroundings:
         """Give the node as a look before an act needs it: with the mounts as they are now."""
@@ -143,11 +141,7 @@ class Workplace:
         Raises:
             OSError: It cannot be told.
         """
-        fresh = self._elsewhere.get(tree)
-        if fresh is None:
-            ask = partial(mounted_elsewhere, tree)
-            fresh = self._elsewhere[tree] = Fresh(self.clock, ask, ELSEWHERE_SECONDS)
-        return fresh.get()
+        return self._elsewhere.get(tree)
 
     def look(self, job: LookJob) -> Looks:
         """Look at bundles as the parent would, now, with the parent's eyes' own surroundings."""
@@ -188,24 +182,3 @@ class _Node:
             return around
         self._until = now + FRESH_SECONDS if around.is_whole else now
         return around
-
-
-class Fresh(Generic[T]):
-    """The answer to a question, asked again only once it is older than so many seconds."""
-
-    def __init__(
-        self, clock: SystemClock, ask: Callable[[], T], seconds: float = FRESH_SECONDS
-    ) -> None:
-        self._clock = clock
-        self._ask = ask
-        self._seconds = seconds
-        self._answer: T | None = None
-        self._until = 0.0
-
-    def get(self, *, anew: bool = False) -> T:
-        """Give the answer."""
-        now = self._clock.monotonic()
-        if anew or self._answer is None or now >= self._until:
-            self._answer = self._ask()
-            self._until = now + self._seconds
-        return self._answer

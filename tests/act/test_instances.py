@@ -11,13 +11,13 @@ import pytest
 from reconciler.act import workplace
 from reconciler.act.instances import Instances
 from reconciler.act.messages import Progress
-from reconciler.act.workplace import Fresh
 from reconciler.clock import SystemClock
 from reconciler.model.evidence import ShimProcess, Sweep
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import TASKS, Layout
 from reconciler.model.outcome import Result, StepResult
 from reconciler.model.unread import UnreadProcess
+from reconciler.probe.fresh import Fresh
 from tests.support.hand import step, workshop
 from tests.support.mountns import private_mounts
 
@@ -111,7 +111,7 @@ def test_shared_names_stay_if_who_runs_cannot_be_told_any_more(tmp_path: Path) -
         def forget(progress: Progress) -> None:
             began(progress.began)
             if progress.began == "rootfs":
-                place._sweep = place._everybody = Fresh(place.clock, Sweep)
+                place._sweep = place._everybody = Fresh(place.clock, lambda _: Sweep(), 1.0)
 
         place.note = forget
         outcome = hand.clean(bundle)

@@ -14,11 +14,11 @@ from reconciler.act.messages import Manner
 from reconciler.act.objects import find
 from reconciler.act.record import Kept, Tally
 from reconciler.act.sockets import hidden_path, remove_socket
-from reconciler.act.workplace import Fresh
 from reconciler.model.evidence import Containerd, ContainerdState, Sweep
 from reconciler.model.hidden import hidden_name
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import BlockReason, Result, StepResult
+from reconciler.probe.fresh import Fresh
 from tests.support.bundles import LONG_AGO, Bundle, Site, identify, listen
 from tests.support.clock import VirtualClock
 from tests.support.hand import (
@@ -49,7 +49,8 @@ def test_what_containerd_began_when_it_was_asked_is_seen(tmp_path: Path, trouble
         claim(hand)
         bundle = made.bundle()
         left, helpers = bundle.left(), set[BundleKey]()
-        hand.place._sweep = Fresh(hand.place.clock, lambda: Sweep(True, frozenset(helpers)))
+        told = Fresh[None, Sweep](hand.place.clock, lambda _: Sweep(True, frozenset(helpers)), 1.0)
+        hand.place._sweep = told
 
         def delete() -> str:
             helpers.add(bundle.key)

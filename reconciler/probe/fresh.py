@@ -1,0 +1,43 @@
+"""Fresh: an answer that is kept for a moment, and the longer the dearer it was. Asks nothing."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from reconciler.ports import Clock
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+
+class Fresh(Generic[K, T]):
+    """The last answer to a question about something; no answer is not kept.
+
+    Args:
+        clock: Tells how old it is.
+        ask: Asks; what it raises is the asker's.
+        seconds: How old the answer may be, counted from when it was asked for.
+        cost: How many times as long as asking took it is kept, where that is longer.
+    """
+
+    def __init__(
+        self, clock: "Clock", ask: Callable[[K], T], seconds: float, *, cost: float = 0.0
+    ) -> None:
+        self._clock = clock
+        self._ask = ask
+        self._seconds = seconds
+        self._cost = cost
+        self._known: tuple[K, T] | None = None
+        self._until = 0.0
+
+    def get(self, about: K, *, anew: bool = False) -> T:
+        """Give the answer; ``anew`` has it asked again, as another question has."""
+        now = self._clock.monotonic()
+        if anew or self._known is None or self._known[0] != about or now >= self._until:
+            self._known = None
+            answer = self._ask(about)
+            took = self._clock.monotonic() - now
+            self._known = about, answer
+            self._until = now + max(self._seconds, took * self._cost)
+            return answer
+        return self._known[1]
