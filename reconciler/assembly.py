@@ -37,8 +37,8 @@ from reconciler.ports import (
     Watcher,
     Witnesses,
 )
-from reconciler.probe.mounts import MountTable, index
 from reconciler.probe.namespaces import tree_mount
+from reconciler.probe.points import BundleMounts, MountPoints
 from reconciler.probe.tree import NarrowEyes, TreeEyes
 from reconciler.settings.load import Loaded
 
@@ -262,10 +262,12 @@ def _watchers(setup: Setup, cleanup: ExitStack, client: ContainerdClient) -> _Wa
 
     layout = setup.layout
     exits, watcher = ExitWatch(), Watching(layout, setup.backend)
-    table = MountTable()
-    for closes in (exits, watcher, table):
+    points = MountPoints(SystemClock())
+    for closes in (exits, watcher, points):
         cleanup.callback(closes.close)
-    mounts = MountWatch(lambda: index(table.read(), os.path.realpath(layout.tasks)))
+    mounts = MountWatch(
+        lambda: BundleMounts(points.now(anew=True), os.path.realpath(layout.tasks)).all()
+    )
     events = () if setup.waived else (Events(client, SystemClock()),)
     return exits, watcher, (mounts, *events)
 

@@ -20,8 +20,8 @@ from typing import Final
 from reconciler import kernel
 from reconciler.clock import SystemClock
 from reconciler.model.outcome import Holder
-from reconciler.probe.mounts import parse
-from reconciler.probe.process import MOST_MOUNTS, read_name, read_whole
+from reconciler.probe.mounts import parse, read_table
+from reconciler.probe.process import MOST_MOUNTS, read_name
 
 _FOUND: Final = 16  # holders to name
 _PROCESSES: Final = 65_536  # to look at
@@ -111,7 +111,7 @@ def _leads_below(link: bytes, point: bytes) -> bool:
 
 def _copies(places: Iterable[bytes], mount_id: int, budget: _Budget) -> Iterator[Holder]:
     """Give one process for each other mount namespace where the same thing is mounted."""
-    ours = _mounted(b"/proc/self/mountinfo", MOST_MOUNTS)
+    ours = _mounted(b"/proc/self", MOST_MOUNTS)
     what = next((key for number, key in ours if number == mount_id), None)
     if what is None:
         return
@@ -123,21 +123,22 @@ def _copies(places: Iterable[bytes], mount_id: int, budget: _Budget) -> Iterator
         if namespace is None or namespace in seen:
             continue
         seen.add(namespace)
-        if any(key == what for _, key in _mounted(place + b"/mountinfo", _MOST_TABLE)):
+        if any(key == what for _, key in _mounted(place, _MOST_TABLE)):
             yield _holder(place, "mount namespace")
 
 
-def _mounted(table: bytes, most: int) -> Iterator[tuple[int, tuple[bytes, bytes]]]:
-    """Give id, and filesystem with the directory of it, of each mount in a table.
+def _mounted(place: bytes, most: int) -> Iterator[tuple[int, tuple[int, bytes]]]:
+    """Give id, and filesystem with the directory of it, of each mount of a process.
 
-    Nothing of one that is longer than ``most`` bytes.
+    Nothing where its table is longer than ``most`` bytes.
     """
+    proc, _, who = place.rpartition(b"/")
     try:
-        data = read_whole(table, most=most)
+        data = read_table(who, proc, most=most)
     except OSError:
         return
     for entry in parse(data):
-        yield entry.mount_id, (entry.device, entry.root)
+        yield entry.mount.mount_id, (entry.mount.device, entry.mount.root)
 
 
 def _namespace(place: bytes) -> bytes | None:

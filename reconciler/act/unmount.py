@@ -15,8 +15,7 @@ from reconciler import kernel
 from reconciler.act.blocked import Blocked, blocked_by
 from reconciler.model.ids import escape
 from reconciler.model.outcome import BlockReason
-from reconciler.probe.mounts import MOUNTINFO, parse
-from reconciler.probe.process import MOST_MOUNTS, read_whole
+from reconciler.probe.mounts import MOUNTINFO, parse, read_table
 
 _BOUND: Final = 32
 
@@ -164,11 +163,11 @@ def _unmount(place: _Place, top: int, flags: int) -> bool:
 def _refuse_nested(place: _Place, top: int) -> None:
     """Raise if it is a mount below this one that keeps it busy."""
     try:
-        entries = list(parse(read_whole(MOUNTINFO, most=MOST_MOUNTS)))
+        entries = list(parse(read_table()))
     except OSError as error:
         raise blocked_by(error, escape(MOUNTINFO)) from None
-    point = next((entry.point for entry in entries if entry.mount_id == top), b"")
+    point = next((one.mount.point for one in entries if one.mount.mount_id == top), b"")
     for entry in entries:
         if entry.parent_id == top:
-            path = place.path + escape(entry.point[len(point) :])
+            path = place.path + escape(entry.mount.point[len(point) :])
             raise Blocked(BlockReason.FOREIGN_MOUNT, path, "mounted below")

@@ -13,11 +13,11 @@ from errno import EIO, ENODEV
 from typing import Final, NamedTuple
 
 from reconciler import kernel
+from reconciler.kernel.mounts import Mounted
 from reconciler.model.cgroups import CgroupSource
 from reconciler.model.evidence import CgroupState
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.probe import documents
-from reconciler.probe.mounts import MountEntry
 
 _FILE: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _DIRECTORY: Final = _FILE | os.O_DIRECTORY
@@ -65,13 +65,13 @@ class Cgroups(NamedTuple):
     source: CgroupSource = CgroupSource.NONE
 
 
-def hierarchies(table: Iterable[MountEntry]) -> tuple[Hierarchy, ...]:
-    """Pick the cgroup mounts out of the mount table, each hierarchy once."""
-    found: dict[tuple[bytes, bytes], Hierarchy] = {}
-    for entry in table:
-        if entry.fstype in {b"cgroup", b"cgroup2"}:
-            hierarchy = Hierarchy(entry.point, entry.fstype == b"cgroup2")
-            found.setdefault((entry.device, entry.root), hierarchy)
+def hierarchies(mounts: Iterable[Mounted]) -> tuple[Hierarchy, ...]:
+    """Pick out the cgroup mounts, each hierarchy once, and none that no path leads to."""
+    found: dict[tuple[int, bytes], Hierarchy] = {}
+    for one in mounts:
+        if one.fstype in {b"cgroup", b"cgroup2"} and one.point:
+            hierarchy = Hierarchy(one.point, one.fstype == b"cgroup2")
+            found.setdefault((one.device, one.root), hierarchy)
     return tuple(found.values())
 
 
@@ -121,7 +121,7 @@ def expand_slice(name: str) -> str | None:
     return "".join(f"/{'-'.join(parts[: n + 1])}.slice" for n in range(len(parts)))
 
 
-class _Mounted(NamedTuple):
+class _Opened(NamedTuple):
     """A hierarchy with a handle on its mount; -1 if it could not be opened."""
 
     hierarchy: Hierarchy
@@ -132,7 +132,7 @@ class CgroupMounts:
     """The mounted hierarchies, each with a handle, which makes every question a third cheaper."""
 
     def __init__(self, mounted: Iterable[Hierarchy]) -> None:
-        self._mounted = tuple(_Mounted(one, _open_mount(one.point)) for one in mounted)
+        self._mounted = tuple(_Opened(one, _open_mount(one.point)) for one in mounted)
         self._points = {os.fsdecode(one.hierarchy.point) for one in self._mounted}
         self._is_root = os.getuid() == os.geteuid() == 0
 
@@ -156,7 +156,7 @@ class CgroupMounts:
         """Open again what could not be opened: handles may have been short for a moment."""
         if not self.is_whole:
             self._mounted = tuple(
-                one if one.fd >= 0 else _Mounted(one.hierarchy, _open_mount(one.hierarchy.point))
+                one if one.fd >= 0 else _Opened(one.hierarchy, _open_mount(one.hierarchy.point))
                 for one in self._mounted
             )
 
@@ -198,7 +198,7 @@ class CgroupMounts:
         nobody = state in {CgroupState.GONE, CgroupState.EMPTY}
         return Cgroups(CgroupState.UNNAMED if nobody else state, dirs)
 
-    def _inside(self, path: bytes) -> list[tuple[_Mounted, bytes]]:
+    def _inside(self, path: bytes) -> list[tuple[_Opened, bytes]]:
         """Place a path within the innermost cgroup mount that holds it, if any does."""
         holding = [one for one in self._mounted if path.startswith(one.hierarchy.point + b"/")]
         if not holding:
@@ -207,7 +207,7 @@ class CgroupMounts:
         return [(best, path[len(best.hierarchy.point) + 1 :])]
 
     def _ask(
-        self, places: Iterable[tuple[_Mounted, bytes]]
+        self, places: Iterable[tuple[_Opened, bytes]]
     ) -> tuple[CgroupState, tuple[CgroupDir, ...]]:
         states = []  # not a set: to hash a member of an enumeration costs more than to compare it
         dirs = []

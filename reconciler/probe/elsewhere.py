@@ -17,10 +17,9 @@ from collections.abc import Iterator
 from errno import EFBIG, EINVAL, ENOENT, ESRCH
 from typing import Final, NamedTuple
 
-from reconciler import kernel
 from reconciler.decide.obstacles import VOLATILE
-from reconciler.probe.mounts import MountEntry, mount_numbered, parse
-from reconciler.probe.process import MOST_MOUNTS, PROC, read_whole
+from reconciler.probe.mounts import MountEntry, mount_at, parse, read_table
+from reconciler.probe.process import MOST_MOUNTS, PROC
 
 _GONE: Final = frozenset({ENOENT, ESRCH, EINVAL})  # EINVAL: it has left its namespaces already
 _DEEPEST: Final = 64  # mounts above each other
@@ -62,16 +61,16 @@ def mounted_elsewhere(tree: bytes, proc: bytes = PROC) -> tuple[Elsewhere, ...]:
 class _Place(NamedTuple):
     """A directory by its filesystem: in every namespace the same."""
 
-    device: bytes
+    device: int
     path: bytes
 
 
 def _place_of(tree: bytes, proc: bytes) -> _Place:
-    mount_id = kernel.statx(kernel.AT_FDCWD, tree, kernel.AT_PASSIVE).mount_id
-    entry = mount_numbered(mount_id, proc)
+    entry = mount_at(tree, proc)
     if entry is None:
         raise OSError(ENOENT, "the state directory's mount is not in the mount table", tree)
-    return _Place(entry.device, _below(entry.root, tree[len(entry.point.rstrip(b"/")) :]))
+    mount = entry.mount
+    return _Place(mount.device, _below(mount.root, tree[len(mount.point.rstrip(b"/")) :]))
 
 
 def _tables(proc: bytes) -> Iterator[tuple[int, bytes]]:
@@ -94,17 +93,16 @@ def _tables(proc: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _find(table: bytes, place: _Place, pid: int) -> Iterator[Elsewhere]:
-    if b" " + place.device + b" " not in table:
+    if b" %d:%d " % (os.major(place.device), os.minor(place.device)) not in table:
         return  # most containers have nothing of the state directory's filesystem
-    entries = {entry.mount_id: entry for entry in parse(table)}
+    entries = {entry.mount.mount_id: entry for entry in parse(table)}
     for entry in entries.values():
-        if entry.fstype not in _TYPES:
+        mount = entry.mount
+        if mount.fstype not in _TYPES:
             continue
         path = _path_in(entry, entries, place)
         if path:
-            major, _, minor = entry.device.partition(b":")
-            device = os.makedev(int(major), int(minor))
-            yield Elsewhere(path, pid, entry.fstype.decode(), device, entry.root)
+            yield Elsewhere(path, pid, mount.fstype.decode(), mount.device, mount.root)
 
 
 def _path_in(entry: MountEntry, entries: dict[int, MountEntry], place: _Place) -> bytes:
@@ -117,10 +115,10 @@ def _path_in(entry: MountEntry, entries: dict[int, MountEntry], place: _Place) -
         parent = entries.get(child.parent_id)
         if parent is None or parent is child:
             return b""
-        if parent.device == place.device:
-            below = child.point[len(parent.point.rstrip(b"/")) :]
+        if parent.mount.device == place.device:
+            below = child.mount.point[len(parent.mount.point.rstrip(b"/")) :]
             inside = place.path + b"/"
-            path = _below(parent.root, below)
+            path = _below(parent.mount.root, below)
             if path.startswith(inside):
                 return path[len(inside) :]
         child = parent
@@ -142,7 +140,7 @@ def _link(path: bytes) -> bytes | None:
 def _read(pid: int, proc: bytes) -> bytes:
     """Read the table of a process; empty if it has ended or is not ours to see."""
     try:
-        return read_whole(b"%s/%d/mountinfo" % (proc, pid), most=MOST_MOUNTS)
+        return read_table(b"%d" % pid, proc)
     except PermissionError:
         return b""
     except OSError as error:

@@ -21,6 +21,7 @@ from reconciler.clock import SystemClock
 from reconciler.kernel import AT_FDCWD, Stat, statx
 from reconciler.model.ids import escape
 from reconciler.probe import reach
+from reconciler.probe.beneath import identity_of
 from reconciler.probe.mounts import mount_numbered
 from reconciler.probe.process import read_whole
 
@@ -157,7 +158,7 @@ def _absence(path: bytes, seen: Stat, fstype: str, proc: bytes) -> Lock:
             LockState.NONE, detail="locks of processes outside this pid namespace are hidden"
         )
     again = statx(AT_FDCWD, path)
-    if (again.dev, again.ino, again.mount_id) != (seen.dev, seen.ino, seen.mount_id):
+    if identity_of(again) != identity_of(seen):
         return Lock(LockState.NONE, detail=f"{escape(path)} was replaced while it was looked at")
     return Lock(LockState.FREE)
 
@@ -217,5 +218,4 @@ def _filesystem(mount_id: int, proc: bytes) -> tuple[int, str]:
     entry = mount_numbered(mount_id, proc)
     if entry is None:
         raise ValueError("the file's mount is not in mountinfo")
-    major, minor = entry.device.split(b":")
-    return os.makedev(int(major), int(minor)), entry.fstype.decode("ascii", "replace")
+    return entry.mount.device, entry.mount.fstype.decode("ascii", "replace")

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from errno import ENOENT
 from typing import Final
 
-from reconciler import kernel
 from reconciler.model.evidence import Answer
-from reconciler.probe.mounts import MountEntry, mount_numbered, parse, type_name
-from reconciler.probe.process import MOST_MOUNTS, PROC, read_whole
+from reconciler.probe.mounts import mount_at, parse, read_table, type_name
+from reconciler.probe.process import PROC
 
 _UCRED: Final = struct.Struct("3i")
 _NO_SUCH_KIND: Final = ""
@@ -37,16 +36,12 @@ class TreeMount:
     """The mount that the state tree is on.
 
     Attributes:
-        mount_id: As statx and mountinfo number it.
         fstype: Filesystem type.
         peer: Its peer group, None if it is not shared.
-        master: The peer group it is a slave of, else None.
     """
 
-    mount_id: int
     fstype: str
     peer: int | None
-    master: int | None
 
 
 def namespaces_of(pid: int | None = None, proc: bytes = PROC) -> Namespaces:
@@ -98,18 +93,14 @@ def tree_mount(tree: bytes, proc: bytes = PROC) -> TreeMount | None:
         FileNotFoundError: There is no state tree.
     """
     try:
-        mount_id = kernel.statx(kernel.AT_FDCWD, tree, kernel.AT_PASSIVE).mount_id
-    except FileNotFoundError:
-        raise
+        entry = mount_at(tree, proc)
+    except FileNotFoundError as error:
+        if error.filename == tree:
+            raise
+        return None
     except OSError:
         return None
-    try:
-        entry = mount_numbered(mount_id, proc)
-    except OSError:
-        return None
-    if entry is None:
-        return None
-    return TreeMount(mount_id, type_name(entry.fstype), entry.peer, entry.master)
+    return None if entry is None else TreeMount(type_name(entry.mount.fstype), entry.peer)
 
 
 def shares_mount(own: TreeMount, pid: int, proc: bytes = PROC) -> Answer:
@@ -120,14 +111,10 @@ def shares_mount(own: TreeMount, pid: int, proc: bytes = PROC) -> Answer:
     """
     if own.peer is None:
         return Answer.NO
-    theirs = _mounts(b"%d" % pid, proc)
+    try:
+        theirs = [entry.peer for entry in parse(read_table(b"%d" % pid, proc))]
+    except OSError:
+        return Answer.NONE
     if not theirs:
         return Answer.NONE
-    return Answer.YES if any(entry.peer == own.peer for entry in theirs) else Answer.NO
-
-
-def _mounts(who: bytes, proc: bytes) -> tuple[MountEntry, ...]:
-    try:
-        return tuple(parse(read_whole(proc + b"/" + who + b"/mountinfo", most=MOST_MOUNTS)))
-    except OSError:
-        return ()
+    return Answer.YES if own.peer in theirs else Answer.NO

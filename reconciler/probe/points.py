@@ -6,6 +6,8 @@ a moment ago are looked at. On an older kernel the text is read. Reads only; ope
 """
 
 from bisect import bisect_left, insort
+from collections import defaultdict
+from dataclasses import dataclass, field
 from errno import ENOENT, ENOSYS, EPERM
 from typing import TYPE_CHECKING, Final
 
@@ -61,15 +63,18 @@ class MountPoints:
         """
         return self.now().below(path)
 
-    def now(self) -> "Mounts":
+    def now(self, *, anew: bool = False) -> "Mounts":
         """Give all mounts as they are now; what is given may, but need not, follow what changes.
+
+        Args:
+            anew: Look at each again, so that also those moved a moment ago are where they are now.
 
         Raises:
             OSError: The mount table cannot be read.
         """
         if self._lists:
             try:
-                self._by_number()
+                self._by_number(anew=anew)
             except OSError as error:
                 if error.errno not in _UNSUPPORTED:
                     raise
@@ -78,11 +83,11 @@ class MountPoints:
             self._by_text()
         return self._known
 
-    def _by_number(self) -> None:
+    def _by_number(self, *, anew: bool) -> None:
         now = self._clock.monotonic()
         numbers = list_mounts()
         known = self._known
-        if now >= self._until:
+        if anew or now >= self._until:
             known = Mounts()
         elif numbers == self._numbers:
             return
@@ -100,9 +105,21 @@ class MountPoints:
         if text is self._text:
             return
         self._known = known = Mounts()
-        for number, row in enumerate(mounts.rows(text)):
-            known.add(number, row)
+        for number, entry in enumerate(mounts.parse(text)):
+            known.add(number, entry.mount)
         self._text = text
+
+
+@dataclass(frozen=True, slots=True)
+class TreeMounts:
+    """The mounts at or below the bundles of one state tree, in the order they were mounted."""
+
+    bundles: dict[BundleKey, tuple[Mount, ...]] = field(default_factory=dict)
+    namespaces: frozenset[str] = frozenset()  # namespace directories that are mount points
+
+    def of(self, key: BundleKey) -> tuple[Mount, ...]:
+        """Give the mounts at or below one bundle."""
+        return self.bundles.get(key, ())
 
 
 class BundleMounts:
@@ -133,6 +150,24 @@ class BundleMounts:
                 if not one.point.endswith(mounts.DELETED)
             ]
         )
+
+    def all(self) -> TreeMounts:
+        """Give those of every bundle at once; whether they are shown outside is not asked."""
+        cut = len(self._tree) + 1
+        found: defaultdict[BundleKey, list[Mount]] = defaultdict(list)
+        namespaces = set()
+        for one in self._mounts.below(self._tree):
+            if one.point.endswith(mounts.DELETED):
+                continue
+            namespace, _, inside = one.point[cut:].partition(b"/")
+            id_, _, path = inside.partition(b"/")
+            if id_:
+                key = BundleKey(escape(namespace), escape(id_))
+                found[key].append(Mount(escape(path), one.mount_id, mounts.type_name(one.fstype)))
+            elif namespace:
+                namespaces.add(escape(namespace))
+        bundles = {key: tuple(below) for key, below in found.items()}
+        return TreeMounts(bundles, frozenset(namespaces))
 
     def shows_outside(self, fstype: str, device: int, root: bytes) -> bool:
         """Tell whether a mount outside of the tree shows this directory of a filesystem."""

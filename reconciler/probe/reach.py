@@ -194,7 +194,7 @@ def _mount_of(handle: int, mount_id: int, point: bytes) -> Mounted:
         entry = mount_numbered(mount_id)
     except OSError:
         entry = None
-    return Mounted(mount_id, point, entry.fstype if entry else b"?")
+    return Mounted(mount_id, point, entry.mount.fstype if entry else b"?")
 
 
 def _ways_to(path: bytes) -> Iterator[bytes]:

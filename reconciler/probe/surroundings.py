@@ -9,12 +9,10 @@ from reconciler import kernel
 from reconciler.clock import SystemClock
 from reconciler.kernel.mounts import Mounted
 from reconciler.model.layout import Layout
-from reconciler.probe import mounts
 from reconciler.probe.cgroups import CgroupMounts, Hierarchy, hierarchies
 from reconciler.probe.door import Door
 from reconciler.probe.handles import Handles
-from reconciler.probe.points import CGROUP, BundleMounts, MountPoints
-from reconciler.probe.process import MOST_MOUNTS, read_whole
+from reconciler.probe.points import BundleMounts, MountPoints
 from reconciler.probe.reach import Reach
 
 
@@ -91,8 +89,7 @@ class Surroundings:
         self._set_hierarchies(None)
 
     def _find_hierarchies(self, groups: list[Mounted]) -> None:
-        found = mounts.of_type(read_whole(mounts.MOUNTINFO, most=MOST_MOUNTS), CGROUP)
-        self._set_hierarchies(hierarchies(found))
+        self._set_hierarchies(hierarchies(groups))
         self._groups = groups
 
     def _set_hierarchies(self, found: tuple[Hierarchy, ...] | None) -> None:

@@ -21,7 +21,7 @@ from reconciler.model.unread import UnreadProcess
 from reconciler.probe import mounts
 from reconciler.probe.commands import Asked, CommandLines
 from reconciler.probe.populated import PopulatedCgroups, TreeError
-from reconciler.probe.process import MOST_MOUNTS, PROC, read_whole
+from reconciler.probe.process import PROC, read_whole
 
 _SHIM: Final = b"containerd-shim"
 _NAMED: Final = b"containerd-shi"
@@ -135,11 +135,10 @@ def hides_processes(proc: bytes = PROC) -> bool:
             return True
     except (OSError, ValueError):
         pass  # a tree made up for a test
-    table = read_whole(proc + b"/self/mountinfo", most=MOST_MOUNTS)
-    options = [one.options for one in mounts.entries_at(table, proc)]
+    entry = mounts.mount_at(proc, proc)
     hidden = any(
         option.startswith(b"hidepid=") and option not in {b"hidepid=0", b"hidepid=off"}
-        for option in (options[-1] if options else b"").split(b",")
+        for option in (entry.options if entry else b"").split(b",")
     )
     return hidden and not _may_ptrace(proc)
 

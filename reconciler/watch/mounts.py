@@ -17,7 +17,8 @@ from anyio.abc import TaskStatus
 from reconciler.clock import SystemClock
 from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind
 from reconciler.ports import Clock, Emit
-from reconciler.probe.mounts import MOUNTINFO, TreeMounts
+from reconciler.probe.mounts import MOUNTINFO
+from reconciler.probe.points import TreeMounts
 
 DEBOUNCE: Final = 0.005
 """Seconds in which further changes are awaited: a container mounts more than once."""

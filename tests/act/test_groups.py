@@ -23,7 +23,7 @@ SCOPE = "cri-containerd-c1.scope"
 def scope() -> Iterator[Path]:
     """An empty scope with groups below it, in a real hierarchy."""
     table = Path("/proc/self/mountinfo").read_bytes()
-    found = cgroups.hierarchies(mounts.of_type(table, b"cgroup"))
+    found = cgroups.hierarchies(one.mount for one in mounts.parse(table))
     if not found or not os.access(found[-1].point, os.W_OK):
         pytest.skip("needs root and a cgroup mount")
     top = Path(os.fsdecode(found[-1].point), f"reconciler-test-{uuid.uuid4().hex[:12]}")

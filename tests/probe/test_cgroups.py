@@ -68,7 +68,7 @@ def test_each_hierarchy_is_found_once() -> None:
         b"32 1 0:41 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw",
         b"33 1 0:42 / /sys/fs/cgroup rw - tmpfs tmpfs rw",
     ]
-    found = cgroups.hierarchies(mounts.of_type(b"\n".join(lines), b"cgroup"))
+    found = cgroups.hierarchies(one.mount for one in mounts.parse(b"\n".join(lines)))
     assert found == (
         Hierarchy(b"/sys/fs/cgroup/cpu", unified=False),
         Hierarchy(b"/sys/fs/cgroup/unified", unified=True),
@@ -96,7 +96,7 @@ class Real:
 
     def __init__(self) -> None:
         table = Path("/proc/self/mountinfo").read_bytes()
-        self.hierarchies = cgroups.hierarchies(mounts.of_type(table, b"cgroup"))
+        self.hierarchies = cgroups.hierarchies(one.mount for one in mounts.parse(table))
         self.mounts = CgroupMounts(self.hierarchies)
         self.name = f"reconciler-test-{uuid.uuid4().hex}"
         self._made: list[Path] = []

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.kernel.mounts import Mounted
 from reconciler.model.evidence import Mount
 from reconciler.model.ids import BundleKey, escape
 from reconciler.probe import mounts
 from reconciler.probe.mounts import MountTable
+from reconciler.probe.points import BundleMounts, Mounts, TreeMounts
 from tests.support.mountns import private_mounts, tmpfs, umount
 
 TREE = b"/run/containerd/io.containerd.runtime.v2.task"
@@ -22,22 +24,31 @@ def line(point: bytes, number: int = 7, optional: bytes = b"", tail: bytes = OVE
     return head + (optional + b" " if optional else b"") + b"- " + tail + b"\n"
 
 
+def index(data: bytes, tree: bytes = TREE) -> TreeMounts:
+    known = Mounts()
+    for number, entry in enumerate(mounts.parse(data)):
+        known.add(number, entry.mount)
+    found = BundleMounts(known, tree)
+    told = found.all()
+    assert all(found.of(key) == below for key, below in told.bundles.items())
+    return told
+
+
 def keyed(data: bytes) -> dict[BundleKey, tuple[Mount, ...]]:
-    return mounts.index(data, TREE).bundles
+    return index(data).bundles
 
 
 def test_optional_fields_and_commas_are_understood() -> None:
     text = line(b"/x", 41, b"shared:3 master:2 propagate_from:9 unbindable")
     (entry,) = mounts.parse(text)
-    assert (entry.mount_id, entry.parent_id, entry.device) == (41, 1, b"0:5")
-    assert (entry.point, entry.root, entry.fstype) == (b"/x", b"/", b"overlay")
-    assert (entry.peer, entry.master) == (3, 2)
+    assert entry.mount == Mounted(41, b"/x", b"overlay", os.makedev(0, 5), b"/")
+    assert (entry.parent_id, entry.peer) == (1, 3)
     assert entry.options.startswith(b"rw,lowerdir=")
 
 
 def test_names_are_unescaped() -> None:
     (entry,) = mounts.parse(line(rb"/a\040b\011c\012d\134e"))
-    assert entry.point == b"/a b\tc\nd\\e"
+    assert entry.mount.point == b"/a b\tc\nd\\e"
 
 
 def test_mounts_are_found_by_bundle_in_their_order() -> None:
@@ -63,7 +74,7 @@ def test_mounts_are_found_by_bundle_in_their_order() -> None:
 
 
 def test_a_mounted_namespace_is_noticed() -> None:
-    assert mounts.index(line(TREE + b"/default"), TREE).namespaces == {"default"}
+    assert index(line(TREE + b"/default")).namespaces == {"default"}
 
 
 def test_hostile_names_are_keys() -> None:
@@ -74,7 +85,7 @@ def test_hostile_names_are_keys() -> None:
 def test_a_tree_with_odd_characters_is_found() -> None:
     tree = b"/odd dir\\x/tree"
     text = line(rb"/odd\040dir\134x/tree/ns/id/rootfs")
-    assert list(mounts.index(text, tree).bundles) == [("ns", "id")]
+    assert list(index(text, tree).bundles) == [("ns", "id")]
 
 
 def test_a_mount_whose_point_was_unlinked_is_not_below_a_bundle() -> None:
@@ -90,14 +101,13 @@ def test_an_option_that_names_the_tree_is_no_mount_in_it() -> None:
 )
 def test_damaged_lines_are_passed_over(bad: bytes) -> None:
     entries = list(mounts.parse(line(b"/a") + bad + b"\n" + line(b"/b")))
-    assert [entry.point for entry in entries] == [b"/a", b"/b"]
+    assert [entry.mount.point for entry in entries] == [b"/a", b"/b"]
 
 
 @given(st.binary())
 def test_no_table_raises(data: bytes) -> None:
     list(mounts.parse(data))
-    mounts.index(data, TREE)
-    list(mounts.of_type(data, b"cgroup"))
+    index(data)
 
 
 names = st.binary(min_size=1, max_size=20).filter(lambda name: not set(name) & set(b"/\0"))
@@ -122,7 +132,8 @@ def test_any_name_finds_its_way_through_the_escapes(
 def test_index_and_parse_tell_the_same(points: list[bytes]) -> None:
     text = b"".join(line(octal(point), number) for number, point in enumerate(points, 1))
     found = {mount.mount_id for mounts_ in keyed(text).values() for mount in mounts_}
-    below = {e.mount_id for e in mounts.parse(text) if e.point.startswith(TREE + b"/a/b")}
+    told = [entry.mount for entry in mounts.parse(text)]
+    below = {one.mount_id for one in told if one.point.startswith(TREE + b"/a/b")}
     assert found == below
 
 

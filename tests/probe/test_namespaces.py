@@ -64,7 +64,7 @@ def test_the_trees_mount_is_found(tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     found = namespaces.tree_mount(os.fsencode(tmp_path / "tree"))
     assert found is not None
-    assert (found.fstype, found.peer, found.master) == ("tmpfs", None, None)
+    assert (found.fstype, found.peer) == ("tmpfs", None)
     mount(None, tmp_path, None, MS_SHARED)
     shared = namespaces.tree_mount(os.fsencode(tmp_path))
     assert shared is not None
@@ -94,8 +94,8 @@ def test_peers_share_a_mount_and_slaves_do_not(tmp_path: Path) -> None:
 
 
 def test_a_mount_that_is_not_shared_is_shared_with_nobody() -> None:
-    assert namespaces.shares_mount(TreeMount(1, "tmpfs", None, 5), os.getpid()) is Answer.NO
+    assert namespaces.shares_mount(TreeMount("tmpfs", None), os.getpid()) is Answer.NO
 
 
 def test_a_mount_table_that_is_gone_gives_no_answer(world: World) -> None:
-    assert namespaces.shares_mount(TreeMount(1, "tmpfs", 5, None), world.dead()) is Answer.NONE
+    assert namespaces.shares_mount(TreeMount("tmpfs", 5), world.dead()) is Answer.NONE

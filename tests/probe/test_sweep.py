@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler import kernel
 from reconciler.model.evidence import ShimProcess, Sweep
 from reconciler.model.ids import BundleKey
 from reconciler.probe.sweep import ShimCommand, parse_command, sweep
@@ -54,7 +55,8 @@ class FakeProc:
 
     def write_table(self) -> None:
         """Have a mount table that says how this /proc is mounted."""
-        line = f"20 1 0:9 / {self.root} rw - proc proc {self.options}\n"
+        number = kernel.statx(kernel.AT_FDCWD, os.fsencode(self.root)).mount_id
+        line = f"{number} 1 0:9 / {self.root} rw - proc proc {self.options}\n"
         (self.root / "self" / "mountinfo").write_text(line)
 
     def sweep(self) -> Sweep:

@@ -8,14 +8,17 @@ from pathlib import Path
 import anyio
 import pytest
 
+from reconciler.clock import SystemClock
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Doubt, DoubtKind, HintKind
-from reconciler.probe.mounts import MountTable, TreeMounts, index
+from reconciler.probe.points import BundleMounts, MountPoints, TreeMounts
 from reconciler.watch.inotify import InotifyBackend
 from reconciler.watch.mounts import MountWatch, hear_mounts
 from tests.support.handles import open_files
-from tests.support.mountns import MNT_DETACH, bind, private_mounts, tmpfs, umount
+from tests.support.mountns import MNT_DETACH, bind, mount, private_mounts, tmpfs, umount
 from tests.watch.support import Ear, Tree, running
+
+MS_MOVE = 8192
 
 
 def mounting(test: Callable[[Tree], Awaitable[None]]) -> Callable[[Path], None]:
@@ -34,8 +37,8 @@ def mounting(test: Callable[[Tree], Awaitable[None]]) -> Callable[[Path], None]:
 
 
 def reader(tree: Tree) -> Callable[[], TreeMounts]:
-    table = MountTable()
-    return lambda: index(table.read(), tree.layout.tasks)
+    points = MountPoints(SystemClock())
+    return lambda: BundleMounts(points.now(anew=True), tree.layout.tasks).all()
 
 
 @mounting
@@ -50,6 +53,20 @@ async def test_a_mount_and_its_end_are_hinted_at(tree: Tree) -> None:
             change()
             await ear.hint("ns", "c1", HintKind.MOUNT)
             assert ear.hints(HintKind.MOUNT) == [BundleKey("ns", "c1")]
+
+
+@mounting
+async def test_a_mount_that_is_moved_is_hinted_at_where_it_was_and_is(tree: Tree) -> None:
+    """It keeps its number, so that a list of numbers alone does not tell."""
+    old, new = (tree.bundle(name) / "rootfs" for name in ("c1", "c2"))
+    for place in (old, new):
+        place.mkdir()
+    tmpfs(old)
+    ear = Ear()
+    async with running(MountWatch(reader(tree)), ear):
+        mount(old, new, None, MS_MOVE)
+        for name in ("c1", "c2"):
+            await ear.hint("ns", name, HintKind.MOUNT)
 
 
 @mounting
