@@ -7,6 +7,7 @@ everybody in them is killed.
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from errno import ENODEV, ENOENT
 from typing import Final
 
@@ -16,6 +17,8 @@ from reconciler.act.record import Tally
 from reconciler.decide.ownership import Group
 from reconciler.model.ids import unescape
 from reconciler.model.outcome import BlockReason
+from reconciler.probe.beneath import beneath
+from reconciler.probe.cgroups import children
 
 _STATE: Final = b"freezer.state"
 _MOUNT: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -73,17 +76,12 @@ def _thaw(handle: int, tally: Tally, depth: int) -> None:
         tally.add()
     if depth == 0 or not _read(handle, _STATE):
         return
-    with os.scandir(handle) as listing:
-        names = [os.fsencode(one.name) for one in listing if one.is_dir(follow_symlinks=False)]
-    for name in names:
-        try:
-            below = kernel.open_beneath(handle, name)
-        except FileNotFoundError:
-            continue
-        try:
+    for name in children(handle):
+        with (
+            suppress(FileNotFoundError),
+            beneath(handle, name) as below,
+        ):  # one that is gone is empty
             _thaw(below, tally, depth - 1)
-        finally:
-            os.close(below)
 
 
 def _open(group: Group) -> int:

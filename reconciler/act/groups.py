@@ -7,7 +7,7 @@ container's id. No process is ever moved or signalled here (design section 3, st
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from errno import EBUSY, ENODEV, ENOENT
 from typing import Final
 
@@ -17,6 +17,8 @@ from reconciler.act.objects import ObjectId, check_object
 from reconciler.act.record import Kept, Tally
 from reconciler.model.ids import escape
 from reconciler.model.outcome import BlockReason
+from reconciler.probe.beneath import beneath
+from reconciler.probe.cgroups import children
 from reconciler.probe.process import read_whole
 
 _MOUNT: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -124,8 +126,7 @@ def _remove(parent: int, name: bytes, tally: Tally) -> bool:
 
 def _remove_below(parent: int, name: bytes, tally: Tally) -> None:
     """Make sure that nothing lives in or below a group, then remove what is below it."""
-    group = kernel.open_beneath(parent, name)
-    try:
+    with beneath(parent, name) as group:
         paths = list(_below(group, b"", _DEPTH))
         for path in (b"", *paths):
             if _is_populated(group, path):
@@ -135,25 +136,16 @@ def _remove_below(parent: int, name: bytes, tally: Tally) -> None:
             with suppress(FileNotFoundError):  # another bundle's, which is removed just now
                 os.rmdir(path, dir_fd=group)
                 tally.add()
-    finally:
-        os.close(group)
 
 
 def _below(group: int, path: bytes, depth: int) -> Iterator[bytes]:
     """Give the groups below, leaf first, relative to ``group``."""
     if depth == 0:
         raise Kept("cgroups too deep to be a container's")
-    names = []
-    with (
-        suppress(FileNotFoundError),
-        _opened(group, path or b".") as here,
-        os.scandir(here) as listing,
-    ):
-        names = [os.fsencode(one.name) for one in listing if one.is_dir(follow_symlinks=False)]
-    for name in names:
-        below = path + b"/" + name if path else name
-        yield from _below(group, below, depth - 1)
-        yield below
+    with suppress(FileNotFoundError):
+        for child in children(group, path):
+            yield from _below(group, child, depth - 1)
+            yield child
 
 
 def _is_populated(group: int, path: bytes) -> bool:
@@ -172,12 +164,3 @@ def _is_populated(group: int, path: bytes) -> bool:
             return False
         raise
     return b"populated 0" not in events.splitlines()
-
-
-@contextmanager
-def _opened(group: int, path: bytes) -> Iterator[int]:
-    handle = kernel.open_beneath(group, path)
-    try:
-        yield handle
-    finally:
-        os.close(handle)

@@ -7,10 +7,10 @@ and then nobody is proven to be anybody's. Reads only.
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from errno import ENODEV, ENOENT, EOPNOTSUPP
 from typing import Final
 
-from reconciler import kernel
 from reconciler.act.groups import carries
 from reconciler.act.neighbours import UnansweredError, claims
 from reconciler.decide.ownership import Evidence, Group, Member, Record
@@ -18,7 +18,7 @@ from reconciler.model.evidence import CgroupState, ShimProcess
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.probe import process
 from reconciler.probe.bundle import Resources
-from reconciler.probe.cgroups import resolve
+from reconciler.probe.cgroups import children, resolve
 from reconciler.probe.surroundings import Surroundings
 
 MOST_GROUPS: Final = 10_000
@@ -104,7 +104,8 @@ def _pids_below(group: Group) -> Iterator[int]:
             for pid in _pids(mount, path):
                 members += 1
                 yield pid
-            waiting += _below(mount, path)
+            with suppress(FileNotFoundError):
+                waiting += children(mount, path)
             if left < len(waiting) or members > MOST_MEMBERS:
                 raise UnansweredError(f"too much lives in cgroup {group.path}")
     except OSError as error:
@@ -124,24 +125,6 @@ def _pids(mount: int, path: bytes) -> list[int]:
     if 0 in pids:
         raise UnansweredError(f"cgroup {escape(path)} holds somebody of another pid namespace")
     return pids
-
-
-def _below(mount: int, path: bytes) -> list[bytes]:
-    try:
-        handle = kernel.open_beneath(mount, path)
-    except OSError as error:
-        if error.errno in _GONE:
-            return []
-        raise
-    try:
-        with os.scandir(handle) as listing:
-            return [
-                path + b"/" + os.fsencode(one.name)
-                for one in listing
-                if one.is_dir(follow_symlinks=False)
-            ]
-    finally:
-        os.close(handle)
 
 
 def _member(pid: int, held: Held, descent: "_Descent") -> Member:

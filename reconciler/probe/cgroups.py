@@ -18,9 +18,9 @@ from reconciler.model.cgroups import CgroupSource
 from reconciler.model.evidence import CgroupState
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.probe import documents
+from reconciler.probe.beneath import beneath
 
 _FILE: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-_DIRECTORY: Final = _FILE | os.O_DIRECTORY
 _MOUNT: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _MAGIC: Final = frozenset({kernel.CGROUP_MAGIC, kernel.CGROUP2_MAGIC})
 _ENOUGH: Final = 512  # bytes of a file that tell whether it is empty, or hold what is looked for
@@ -287,21 +287,28 @@ def _below(fd: int, path: bytes) -> Iterator[bytes]:
     while waiting:
         parent = waiting.pop()
         with suppress(FileNotFoundError):
-            for name in _subdirectories(fd, parent):
+            for child in children(fd, parent):
                 left -= 1
                 if left < 0:
                     raise OSError(EIO, f"more than {_MOST_DIRS} cgroups below", path)
-                waiting.append(parent + b"/" + name)
-                yield waiting[-1]
+                waiting.append(child)
+                yield child
 
 
-def _subdirectories(fd: int, path: bytes) -> list[bytes]:
-    here = os.open(path, _DIRECTORY, dir_fd=fd)
-    try:
-        with os.scandir(here) as listing:
-            return [os.fsencode(one.name) for one in listing if one.is_dir(follow_symlinks=False)]
-    finally:
-        os.close(here)
+def children(parent: int, path: bytes = b"") -> list[bytes]:
+    """Give the cgroups directly below one, as paths from a handle.
+
+    Args:
+        parent: Handle on a cgroup above it, or on the mount.
+        path: From there; empty for that one itself.
+
+    Raises:
+        OSError: They cannot be listed.
+    """
+    prefix = path + b"/" if path else b""
+    with beneath(parent, path or b".") as here, os.scandir(here) as listing:
+        below = [one.name for one in listing if one.is_dir(follow_symlinks=False)]
+    return [prefix + os.fsencode(name) for name in below]
 
 
 def _read(dir_fd: int, path: bytes) -> bytes:
