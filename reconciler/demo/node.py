@@ -7,7 +7,6 @@ The directory is its own, and the only thing it removes; it does so relative to 
 import os
 import tempfile
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from reconciler import kernel
@@ -65,12 +64,7 @@ class DemoNode:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close()
 
     def kill_victims(self) -> list[Role]:

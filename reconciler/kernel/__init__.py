@@ -40,8 +40,6 @@ STATX_BASIC_STATS: Final = 0x7FF
 STATX_BTIME: Final = 0x800
 STATX_MNT_ID: Final = 0x1000
 STATX_ALL: Final = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID
-STATX_ATTR_IMMUTABLE: Final = 0x10
-STATX_ATTR_APPEND: Final = 0x20
 STATX_ATTR_AUTOMOUNT: Final = 0x1000
 STATX_ATTR_MOUNT_ROOT: Final = 0x2000
 
@@ -51,7 +49,6 @@ UMOUNT_NOFOLLOW: Final = 8
 RENAME_NOREPLACE: Final = 1
 
 TMPFS_MAGIC: Final = 0x01021994
-RAMFS_MAGIC: Final = 0x858458F6
 CGROUP_MAGIC: Final = 0x0027E0EB
 CGROUP2_MAGIC: Final = 0x63677270
 
@@ -113,7 +110,6 @@ class Stat(NamedTuple):
         dev: Device, as ``os.makedev`` packs it.
         mount_id: The mount it was reached through: the first field of its mountinfo line.
         size, blocks: Bytes, and 512-byte blocks allocated.
-        nlink: Names this inode has.
         mtime_ns, btime_ns: Modified and born, since the epoch; born is 0 where it is not kept.
         attributes: ``STATX_ATTR_*`` bits that are set.
     """
@@ -124,7 +120,6 @@ class Stat(NamedTuple):
     mount_id: int
     size: int
     blocks: int
-    nlink: int
     mtime_ns: int
     btime_ns: int
     attributes: int
@@ -216,7 +211,7 @@ def statx(dir_fd: int, name: bytes, flags: int = AT_PASSIVE, mask: int = STATX_A
     (
         got,
         attributes,
-        nlink,
+        _,
         mode,
         ino,
         size,
@@ -238,7 +233,6 @@ def statx(dir_fd: int, name: bytes, flags: int = AT_PASSIVE, mask: int = STATX_A
         mnt,
         size,
         blocks,
-        nlink,
         mod * _NS + mod_ns,
         born * _NS + born_ns,
         attributes,

@@ -57,7 +57,6 @@ class AllAnnotations(msgspec.Struct, frozen=True):
 class _RuncOptions(msgspec.Struct, frozen=True):
     root: str = ""
     binary_name: str = ""
-    systemd_cgroup: bool = False
     type_url: str = ""
     value: str = ""
 
@@ -67,7 +66,6 @@ class Options(msgspec.Struct, frozen=True):
 
     root: str = ""
     binary_name: str = ""
-    systemd_cgroup: bool = False
 
 
 class _Bootstrap(msgspec.Struct, frozen=True):
@@ -165,7 +163,7 @@ def parse_options(data: bytes) -> Options | None:
             return _parse_any(binascii.a2b_base64(found.value))
         except (binascii.Error, ValueError):
             return None
-    return Options(found.root, found.binary_name, found.systemd_cgroup)
+    return Options(found.root, found.binary_name)
 
 
 def parse_bootstrap(data: bytes) -> bytes | None:
@@ -235,8 +233,7 @@ def _parse_any(message: bytes) -> Options | None:
     while at < len(message):
         tag, at = _varint(message, at)
         if tag & 7 == 0:
-            number, at = _varint(message, at)
-            found[tag >> 3] = b"1" if number else b""
+            _, at = _varint(message, at)
         elif tag & 7 == 2:  # noqa: PLR2004 - protobuf's wire type of strings
             size, at = _varint(message, at)
             found[tag >> 3] = message[at : at + size]
@@ -244,7 +241,7 @@ def _parse_any(message: bytes) -> Options | None:
         else:
             return None
     root, binary = found.get(7, b""), found.get(6, b"")
-    return Options(root.decode("utf-8"), binary.decode("utf-8"), bool(found.get(9)))
+    return Options(root.decode("utf-8"), binary.decode("utf-8"))
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:

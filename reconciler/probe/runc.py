@@ -32,7 +32,6 @@ class Runc(NamedTuple):
         root: What the runtime was given as ``--root``.
         binary: Its binary, or empty for the default.
         exists: Whether it knows the container, which it does from the end of creation on.
-        directory: The container's directory, if there is one.
         bundle: The bundle that its state is about, as it says itself; None if it does not.
         pid, start: Init, if it is named; start in ticks since boot.
         cgroup_dirs: Its cgroups as directories.
@@ -44,7 +43,6 @@ class Runc(NamedTuple):
     root: bytes
     binary: str = ""
     exists: Answer = Answer.NO
-    directory: bytes | None = None
     bundle: bytes | None = None
     pid: int | None = None
     start: int | None = None
@@ -78,64 +76,56 @@ def look(
 
 def _look_below(handles: Handles, base: bytes, key: BundleKey, blank: Runc) -> Runc:
     """Look for the container's directory; nothing below the root is followed, no mount entered."""
-    directory = base + b"/" + key.path
     relative = key.path
     try:
         base_fd = handles.named(base)
         with suppress(OSError):  # nearly always there; anything else is looked at step by step
             data = kernel.read_beneath(base_fd, relative + b"/state.json", _LIMIT)
             if len(data) < _LIMIT and (state := documents.parse_state(data)) is not None:
-                return _from_state(blank, directory, state)
+                return _from_state(blank, state)
         handle = kernel.openat2(base_fd, relative, _HANDLE, kernel.RESOLVE_STRICT)
     except OSError as error:
         if error.errno in _NOT_THERE:
             return blank
         if error.errno == ELOOP:  # a symlink has its name: something is there, and tells nothing
-            return _from_state(blank, directory, RuncState())
+            return _from_state(blank, RuncState())
         trouble = str(error) if isinstance(error, OutOfReachError) else ""
-        return Runc(blank.root, blank.binary, Answer.NONE, trouble=trouble)
+        return blank._replace(exists=Answer.NONE, trouble=trouble)
     try:
-        return _look_into(handle, directory, blank)
+        return _look_into(handle, blank)
     except OSError:
-        return Runc(blank.root, blank.binary, Answer.NONE)
+        return blank._replace(exists=Answer.NONE)
     finally:
         os.close(handle)
 
 
-def _look_into(handle: int, directory: bytes, blank: Runc) -> Runc:
+def _look_into(handle: int, blank: Runc) -> Runc:
     data = _read(handle, b"state.json")
     if data is not None:
-        state = documents.parse_state(data) or documents.salvage_state(data)
-        return _from_state(blank, directory, state)
+        return _from_state(blank, documents.parse_state(data) or documents.salvage_state(data))
     data = _read(handle, b"status")
     if data is not None:
-        return _from_status(blank, directory, documents.parse_status(data) or CrunStatus())
-    return Runc(blank.root, blank.binary, Answer.NO, directory)
+        return _from_status(blank, documents.parse_status(data) or CrunStatus())
+    return blank
 
 
-def _from_state(blank: Runc, directory: bytes, state: RuncState) -> Runc:
-    return Runc(
-        blank.root,
-        blank.binary,
-        Answer.YES,
-        directory,
-        documents.to_path(state.bundle),
-        state.init_process_pid if documents.is_pid(state.init_process_pid) else None,
-        state.init_process_start or None,
-        tuple((state.cgroup_paths or {}).values()),
+def _from_state(blank: Runc, state: RuncState) -> Runc:
+    return blank._replace(
+        exists=Answer.YES,
+        bundle=documents.to_path(state.bundle),
+        pid=state.init_process_pid if documents.is_pid(state.init_process_pid) else None,
+        start=state.init_process_start or None,
+        cgroup_dirs=tuple((state.cgroup_paths or {}).values()),
         has_poststop_hooks=state.has_poststop_hooks,
     )
 
 
-def _from_status(blank: Runc, directory: bytes, status: CrunStatus) -> Runc:
-    return Runc(
-        blank.root,
-        blank.binary,
-        Answer.YES,
-        directory,
-        documents.to_path(status.bundle),
-        status.pid if documents.is_pid(status.pid) else None,
-        status.start or None,
+def _from_status(blank: Runc, status: CrunStatus) -> Runc:
+    return blank._replace(
+        exists=Answer.YES,
+        bundle=documents.to_path(status.bundle),
+        pid=status.pid if documents.is_pid(status.pid) else None,
+        start=status.start or None,
         cgroup_path=status.cgroup_path,
     )
 

@@ -21,7 +21,7 @@ from reconciler.model.layout import Layout
 from reconciler.model.observations import Hidden, Listed, Seen
 from reconciler.ports import Clock, Eyes, Lookers
 from reconciler.probe.beneath import enter, identity_of, names, opened, visible
-from reconciler.probe.bundle import Examination, examine, look_at
+from reconciler.probe.bundle import look_at
 from reconciler.probe.surroundings import Surroundings
 
 
@@ -61,10 +61,6 @@ class TreeEyes:
     def look(self, key: BundleKey) -> Look | PartialLook | None:
         """Look at one bundle, as far as nothing can hang; None if there is no such name."""
         return look_at(self._around, key, self.annotation_keys)
-
-    def examine(self, key: BundleKey) -> Examination | None:
-        """Look at one bundle and at what belongs to it; None if there is no such name."""
-        return examine(self._around, key, self.annotation_keys)
 
     def list(self, namespace: str | None = None) -> Listed:
         """List the state tree or one namespace of it."""

@@ -12,7 +12,6 @@ eyes that see only what real ones could (:mod:`reconciler.testing.simulator`).
 
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from reconciler.journal.scribe import Snapshot
@@ -64,12 +63,7 @@ class JournalBuilder:
         self.simulation = Simulation(self._policies, node, self._manners, recorders=[recorder])
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End the run."""
         self._open.close()
 

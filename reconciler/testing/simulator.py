@@ -154,10 +154,6 @@ class Simulation:
         self.observe(Doubt(DoubtKind.ASKED))
         self.settle()
 
-    def drop_events(self) -> None:
-        """Lose every event that has not been fetched yet."""
-        self.node.hints.clear()
-
     def configure(self, policies: Policies) -> None:
         """Reload."""
         self.policies = policies

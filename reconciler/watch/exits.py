@@ -68,11 +68,6 @@ class ExitWatch:
         self._emit: Emit | None = None
         self._outbox: list[_Interest] = []
 
-    @property
-    def unwatched(self) -> int:
-        """How many processes are not watched because there is no handle for them."""
-        return len(self._unwatched)
-
     def __len__(self) -> int:
         return len(self._by_pid)
 

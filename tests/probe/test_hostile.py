@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from reconciler.model.evidence import Entries, InitState, Kind, ShimState
 from reconciler.model.ids import BundleKey, escape
+from reconciler.probe.bundle import examine
 from tests.probe.world import FILES, KEY, World
 from tests.support.examples import several
 
@@ -150,6 +151,6 @@ def test_no_content_raises(world: World, contents: dict[str, bytes], state: byte
     for name, content in contents.items():
         (world.path() / name).write_bytes(content)
     (world.state_dir() / "state.json").write_bytes(state)
-    found = world._eyes[0].examine(KEY)
+    found = examine(world._eyes[0]._around, KEY)
     assert found is not None
     assert found.look.kind is Kind.DIRECTORY

@@ -19,6 +19,7 @@ from reconciler.model.evidence import Look
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import TASKS, Layout
 from reconciler.probe import process
+from reconciler.probe.bundle import Examination, examine
 from reconciler.probe.tree import TreeEyes
 
 ID = "c1"
@@ -81,6 +82,11 @@ class World:
     def look(self, key: BundleKey = KEY, *annotation_keys: str) -> Look:
         found = self.eyes(*annotation_keys).look(key)
         assert isinstance(found, Look)
+        return found
+
+    def examine(self, key: BundleKey = KEY) -> Examination:
+        found = examine(self.eyes()._around, key)
+        assert found is not None
         return found
 
     # ------------------------------------------------------------------ processes and sockets

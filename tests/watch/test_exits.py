@@ -185,11 +185,11 @@ async def test_what_exceeds_the_budget_is_counted_and_taken_in_later(start: Star
     async with running(watch, ear):
         for number, process in enumerate(some):
             watch.expect(BundleKey("ns", f"{number}"), init=process.pid, shim=None)
-        assert (len(watch), watch.unwatched) == (2, 3)
+        assert (len(watch), len(watch._unwatched)) == (2, 3)
         for process in some:
             process.kill()  # in any order: each frees a handle for one that waits
         await ear.until(lambda: len(ear.heard) == 5)
-        assert (len(watch), watch.unwatched) == (0, 0)
+        assert (len(watch), len(watch._unwatched)) == (0, 0)
 
 
 async def test_what_waits_for_a_handle_can_be_forgotten(start: Start) -> None:
@@ -198,11 +198,11 @@ async def test_what_waits_for_a_handle_can_be_forgotten(start: Start) -> None:
     async with running(watch, ear):
         watch.expect(KEY, init=first.pid, shim=None)
         watch.expect(OTHER, init=second.pid, shim=None)
-        assert watch.unwatched == 1
+        assert len(watch._unwatched) == 1
         watch.forget(KEY)
-        assert (len(watch), watch.unwatched) == (1, 0)
+        assert (len(watch), len(watch._unwatched)) == (1, 0)
         watch.forget(OTHER)
-        assert (len(watch), watch.unwatched) == (0, 0)
+        assert (len(watch), len(watch._unwatched)) == (0, 0)
 
 
 @pytest.mark.parametrize("pid", [0, -1, 1 << 31, 1 << 70])
@@ -210,7 +210,7 @@ async def test_a_pid_that_cannot_be_is_ignored(pid: int) -> None:
     watch, ear = ExitWatch(), Ear()
     async with running(watch, ear):
         watch.expect(KEY, init=pid, shim=pid)
-        assert (len(watch), watch.unwatched) == (0, 0)
+        assert (len(watch), len(watch._unwatched)) == (0, 0)
     assert ear.heard == []
 
 
@@ -229,11 +229,11 @@ def test_without_a_handle_left_it_counts_and_does_not_fail(start: Start) -> None
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
             spare = [os.dup(0) for _ in range(limit) if _can_dup()]
             watch.expect(KEY, init=process.pid, shim=None)
-            assert (len(watch), watch.unwatched) == (0, 1)
+            assert (len(watch), len(watch._unwatched)) == (0, 1)
             for _ in range(2):
                 os.close(spare.pop())
             watch.expect(KEY, init=process.pid, shim=None)
-            assert (len(watch), watch.unwatched) == (1, 0)
+            assert (len(watch), len(watch._unwatched)) == (1, 0)
             code = 0
         finally:
             os._exit(code)
