@@ -9,7 +9,7 @@ all. This is the one place that is asked, and it never takes no answer for "nobo
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from reconciler import kernel
 from reconciler.act.going import stays
@@ -50,25 +50,23 @@ class Instances:
             even_going: Whether a bundle that is being removed now counts, too. To what is dead it
                 has no more claim than the bundle at hand.
         """
-        return self._ask(layout, key.id, key.namespace, even_going=even_going)
+        return self._ask(layout, _Name(key.id, key.namespace, even_going))
 
     def user_of_id(self, layout: Layout, id_: str) -> str | None:
         """Say the same for an id, whatever the namespace."""
-        return self._ask(layout, id_, None)
+        return self._ask(layout, _Name(id_))
 
-    def _ask(
-        self, layout: Layout, id_: str, namespace: str | None, *, even_going: bool = False
-    ) -> str | None:
+    def _ask(self, layout: Layout, name: "_Name") -> str | None:
         unanswered = "which shims run cannot be told"
         for number in range(_TRIES):
             swept = self._sweep(number > 0)
             if not swept.answered:
                 continue  # that may have been for a moment
-            why = _named(swept, id_, namespace)
+            why = _named(swept, name)
             if why is not None:
                 return why
             try:
-                pid = self._having(layout, swept, id_, namespace, even_going=even_going)
+                pid = self._having(layout, swept, name)
             except _LostError as shim:
                 unanswered = f"where the shim with pid {shim.pid} works cannot be told"
                 lost, self._lost = self._lost, shim.pid
@@ -80,15 +78,7 @@ class Instances:
             return f"another containerd, that of the shim with pid {pid}, has one so named"
         return unanswered
 
-    def _having(
-        self,
-        layout: Layout,
-        swept: Sweep,
-        id_: str,
-        namespace: str | None,
-        *,
-        even_going: bool,
-    ) -> int | None:
+    def _having(self, layout: Layout, swept: Sweep, name: "_Name") -> int | None:
         """Give a pid of an instance that has a bundle of such a name.
 
         Raises:
@@ -100,9 +90,10 @@ class Instances:
         for tree, pid in self._trees.items():
             path = _TREE % pid
             try:
-                keys = _keys(path, id_) if namespace is None else [BundleKey(namespace, id_)]
-                bundles = (path + b"/" + key.path for key in keys)
-                there = any(stays(kernel.AT_FDCWD, one, even_going=even_going) for one in bundles)
+                there = any(
+                    stays(kernel.AT_FDCWD, path + b"/" + key.path, even_going=name.even_going)
+                    for key in name.keys_in(path)
+                )
                 # Nothing was there: that counts only if it was that tree which was asked.
                 if _object(path) != tree:
                     raise _LostError(pid)
@@ -113,6 +104,22 @@ class Instances:
         return None
 
 
+class _Name(NamedTuple):
+    """What is asked about: an id, in one namespace or in any."""
+
+    id: str
+    namespace: str | None = None
+    even_going: bool = False
+
+    def fits(self, key: BundleKey) -> bool:
+        return key.id == self.id and self.namespace in {None, key.namespace}
+
+    def keys_in(self, tree: bytes) -> list[BundleKey]:
+        if self.namespace is not None:
+            return [BundleKey(self.namespace, self.id)]
+        return [BundleKey(escape(namespace), self.id) for namespace in os.listdir(tree)]
+
+
 class _LostError(Exception):
     """A shim does not lead to its tree, or not any more."""
 
@@ -121,19 +128,15 @@ class _LostError(Exception):
         self.pid = pid
 
 
-def _named(swept: Sweep, id_: str, namespace: str | None) -> str | None:
+def _named(swept: Sweep, name: _Name) -> str | None:
     """Say which process of a pass bears such a name, or may."""
     for key in (*swept.helpers, *(shim.key for shim in swept.shims)):
-        if _is_of(key, id_, namespace):
+        if name.fits(key):
             return f"a shim of {key} is running"
     for one in swept.unread:
-        if one.key is None or _is_of(one.key, id_, namespace):
+        if one.key is None or name.fits(one.key):
             return f"whose shim the process with pid {one.pid} is cannot be told"
     return None
-
-
-def _is_of(key: BundleKey, id_: str, namespace: str | None) -> bool:
-    return key.id == id_ and namespace in {None, key.namespace}
 
 
 def _trees(layout: Layout, swept: Sweep) -> Iterator[tuple[_Object, int]]:
@@ -162,7 +165,3 @@ def _trees(layout: Layout, swept: Sweep) -> Iterator[tuple[_Object, int]]:
 def _object(path: bytes) -> _Object:
     found = kernel.statx(kernel.AT_FDCWD, path, _FOLLOW)
     return found.dev, found.ino
-
-
-def _keys(tree: bytes, id_: str) -> list[BundleKey]:
-    return [BundleKey(escape(namespace), id_) for namespace in os.listdir(tree)]
