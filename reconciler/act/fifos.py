@@ -22,14 +22,14 @@ one who waits (design section 3, step 5; I25).
 
 import os
 import stat
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from reconciler import kernel
 from reconciler.act.objects import object_of
 from reconciler.act.record import Kept, Tally
 from reconciler.model.ids import escape
-from reconciler.probe.beneath import beneath, names
+from reconciler.probe.beneath import beneath, names, opened
 from reconciler.probe.fresh import Fresh
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ FRESH_SECONDS: Final = 1.0
 PATIENCE: Final = 600.0
 """Seconds after which no client waits any more for the task it made FIFOs for."""
 
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _ENDS: Final = (b"stdin", b"stdout", b"stderr")
 _FIRST_FILES: Final = (b"config.json", b"work", b"log", b"options.json", b"runtime")
 """What is written at a bundle's creation and not again; which are there differs."""
@@ -69,19 +68,17 @@ class FifoDirs:
 
     def _list(self, fifos: bytes) -> dict[str, list[bytes]]:
         """Give the directories by id, in order."""
-        try:
-            top = os.open(fifos, _DIRECTORY)
-        except FileNotFoundError:
-            return {}
-        try:
+        with ExitStack() as handles:
+            try:
+                top = handles.enter_context(opened(fifos, os.O_RDONLY))
+            except FileNotFoundError:
+                return {}
             listed = sorted((fifos, name) for name in names(top) if name.isdigit())
             known, self._ids = self._ids, {}
             for one in listed:
                 ids = known.get(one) or _ids_in(top, one[1])
                 if ids:  # an empty one may still be about to be filled
                     self._ids[one] = ids
-        finally:
-            os.close(top)
         found: dict[str, list[bytes]] = {}
         for (_, number), ids in self._ids.items():
             for id_ in ids:
@@ -135,8 +132,8 @@ def remove_fifo_dir(fifos: bytes, number: bytes, id_: str, times: Times, tally: 
         Kept: A client may still wait at one of them.
         OSError: The kernel refused; ENOTEMPTY if something else is in there.
     """
-    top = os.open(fifos, _DIRECTORY)
-    try:
+    # Its absence is the caller's to hear of; what is in it may go at any time.
+    with opened(fifos, os.O_RDONLY) as top, suppress(FileNotFoundError):
         with beneath(top, number) as directory:
             found = {name: _fifo_of(directory, name, id_) for name in names(directory)}
             born = {name: when for name, when in found.items() if when is not None}
@@ -150,10 +147,6 @@ def remove_fifo_dir(fifos: bytes, number: bytes, id_: str, times: Times, tally: 
                 return
             os.rmdir(number, dir_fd=top)
         tally.add()
-    except FileNotFoundError:
-        return  # gone since it was listed
-    finally:
-        os.close(top)
 
 
 def _unlink(directory: int, name: bytes, tally: Tally) -> None:

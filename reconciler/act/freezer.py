@@ -6,8 +6,8 @@ everybody in them is killed.
 """
 
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from errno import ENODEV, ENOENT
 from typing import Final
 
@@ -17,11 +17,11 @@ from reconciler.act.record import Tally
 from reconciler.decide.ownership import Group
 from reconciler.model.ids import unescape
 from reconciler.model.outcome import BlockReason
-from reconciler.probe.beneath import beneath
+from reconciler.probe.beneath import beneath, opened
 from reconciler.probe.cgroups import children
 
 _STATE: Final = b"freezer.state"
-_MOUNT: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_MOUNT: Final = os.O_PATH | os.O_NOFOLLOW
 _WRITE: Final = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _LIMIT: Final = 64
 _DEPTH: Final = 64
@@ -31,17 +31,9 @@ _GONE: Final = frozenset({ENOENT, ENODEV})
 def is_frozen(groups: Iterable[Group]) -> bool:
     """Tell whether one of these groups is frozen; not if that cannot be told."""
     for group in groups:
-        try:
-            handle = _open(group)
-        except OSError:
-            continue
-        try:
+        with suppress(OSError), _opened(group) as handle:
             if _read(handle, _STATE) not in {b"", b"THAWED"}:
                 return True
-        except OSError:
-            continue
-        finally:
-            os.close(handle)
     return False
 
 
@@ -53,16 +45,10 @@ def thaw(groups: Iterable[Group], tally: Tally) -> None:
         OSError: The kernel refused.
     """
     for group in groups:
-        try:
-            handle = _open(group)
-        except FileNotFoundError:
-            continue
-        try:
+        with suppress(FileNotFoundError), _opened(group) as handle:
             if _read(handle, b"freezer.parent_freezing") == b"1":
                 raise Blocked(BlockReason.CGROUP, group.path, "frozen by a cgroup above it")
             _thaw(handle, tally, _DEPTH)
-        finally:
-            os.close(handle)
 
 
 def _thaw(handle: int, tally: Tally, depth: int) -> None:
@@ -84,12 +70,11 @@ def _thaw(handle: int, tally: Tally, depth: int) -> None:
             _thaw(below, tally, depth - 1)
 
 
-def _open(group: Group) -> int:
-    mount = os.open(unescape(group.mount), _MOUNT)
-    try:
-        return kernel.open_beneath(mount, unescape(group.path.lstrip("/")))
-    finally:
-        os.close(mount)
+@contextmanager
+def _opened(group: Group) -> Iterator[int]:
+    path = unescape(group.path.lstrip("/"))
+    with opened(unescape(group.mount), _MOUNT) as mount, beneath(mount, path) as handle:
+        yield handle
 
 
 def _read(handle: int, name: bytes) -> bytes:

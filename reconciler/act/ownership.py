@@ -17,6 +17,7 @@ from reconciler.decide.ownership import Evidence, Group, Member, Record
 from reconciler.model.evidence import CgroupState, ShimProcess
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.probe import process
+from reconciler.probe.beneath import opened
 from reconciler.probe.bundle import Resources
 from reconciler.probe.cgroups import children, resolve
 from reconciler.probe.surroundings import Surroundings
@@ -25,7 +26,6 @@ MOST_GROUPS: Final = 10_000
 MOST_MEMBERS: Final = 100_000
 """More of them than this are not gone through: nobody is then proven to be anybody's."""
 
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _SHIM: Final = b"containerd-shi"  # as /proc/PID/comm has it, if need be behind a dot
 _GONE: Final = frozenset({ENOENT, ENODEV})
 
@@ -96,22 +96,20 @@ def _pids_below(group: Group) -> Iterator[int]:
     """Give the pids in a group and in all below it."""
     waiting, left = [unescape(group.path.lstrip("/"))], MOST_GROUPS
     members = 0
-    mount = os.open(unescape(group.mount), _DIRECTORY)
-    try:
-        while waiting:
-            path = waiting.pop()
-            left -= 1
-            for pid in _pids(mount, path):
-                members += 1
-                yield pid
-            with suppress(FileNotFoundError):
-                waiting += children(mount, path)
-            if left < len(waiting) or members > MOST_MEMBERS:
-                raise UnansweredError(f"too much lives in cgroup {group.path}")
-    except OSError as error:
-        raise UnansweredError(f"cgroup {group.path}: {error.strerror}") from error
-    finally:
-        os.close(mount)
+    with opened(unescape(group.mount)) as mount:
+        try:
+            while waiting:
+                path = waiting.pop()
+                left -= 1
+                for pid in _pids(mount, path):
+                    members += 1
+                    yield pid
+                with suppress(FileNotFoundError):
+                    waiting += children(mount, path)
+                if left < len(waiting) or members > MOST_MEMBERS:
+                    raise UnansweredError(f"too much lives in cgroup {group.path}")
+        except OSError as error:
+            raise UnansweredError(f"cgroup {group.path}: {error.strerror}") from error
 
 
 def _pids(mount: int, path: bytes) -> list[int]:

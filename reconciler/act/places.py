@@ -10,8 +10,7 @@ got it back, whole.
 """
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from reconciler import kernel
@@ -20,8 +19,8 @@ from reconciler.act.record import Kept, Tally
 from reconciler.act.removal import remove_tree
 from reconciler.act.states import Owner, State, read_state
 from reconciler.model.ids import BundleKey, escape, unescape
+from reconciler.probe.beneath import beneath, opened
 
-_ROOT: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _HANDLE: Final = os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW
 _HIDDEN: Final = b".reconciler-"
 """Put before the id of a state taken out of use: always the same, so that the next run finds what
@@ -39,7 +38,7 @@ def remove_place(
         FileNotFoundError: There is no such directory.
         OSError: It could not even be looked at.
     """
-    with _opened(root, unescape(key.namespace)) as parent:
+    with opened(root, os.O_PATH) as top, beneath(top, unescape(key.namespace)) as parent:
         _Place(parent, tally, stop).remove(unescape(key.id), judged, key.id)
 
 
@@ -57,7 +56,7 @@ def remove_state(
     base, _, namespace = root.rpartition(b"/")
     id_, what = unescape(owner.key.id), f"runc's state of {owner.key.id}"
     hidden = _HIDDEN + id_
-    with _opened(base, namespace) as parent:
+    with opened(base, os.O_PATH) as top, beneath(top, namespace) as parent:
         place = _Place(parent, tally, stop)
         begun = read_state(root, owner, hidden)
         if begun is not None and begun.doubt:
@@ -95,16 +94,3 @@ class _Place(NamedTuple):
                 self.tally.add(removed.entries)
         finally:
             os.close(handle)
-
-
-@contextmanager
-def _opened(root: bytes, namespace: bytes) -> Iterator[int]:
-    top = os.open(root, _ROOT)
-    try:
-        parent = kernel.open_beneath(top, namespace)
-    finally:
-        os.close(top)
-    try:
-        yield parent
-    finally:
-        os.close(parent)

@@ -12,6 +12,7 @@ Sources: runc ``libcontainer/specconv`` (see `probe.documents`), crun ``libcrun/
 
 import os
 import stat
+from contextlib import ExitStack
 from typing import Final, NamedTuple
 
 from reconciler import kernel
@@ -19,9 +20,9 @@ from reconciler.act.objects import ObjectId, object_of
 from reconciler.model.ids import BundleKey, Identity, escape, unescape
 from reconciler.model.layout import Layout
 from reconciler.probe import documents
+from reconciler.probe.beneath import beneath, opened
 
 _LIMIT: Final = 8 << 20
-_ROOT: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _FILES: Final = (b"state.json", b"exec.fifo", b"notify.sock")
 """What runc keeps in a state directory, besides its temporary ``state-*``."""
 
@@ -81,19 +82,15 @@ def read_state(root: bytes, owner: Owner, name: bytes = b"") -> State | None:
         OSError: It cannot be looked at.
     """
     base, _, namespace = root.rpartition(b"/")
-    try:
-        top = os.open(base, _ROOT)
+    path = namespace + b"/" + (name or unescape(owner.key.id))
+    with ExitStack() as handles:
         try:
-            handle = kernel.open_beneath(top, namespace + b"/" + (name or unescape(owner.key.id)))
-        finally:
-            os.close(top)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
+            top = handles.enter_context(opened(base, os.O_PATH))
+            handle = handles.enter_context(beneath(top, path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         is_default = base == owner.layout.runc_root
         return _read(handle, owner, is_default=is_default, is_hidden=bool(name))
-    finally:
-        os.close(handle)
 
 
 def _read(handle: int, owner: Owner, *, is_default: bool, is_hidden: bool) -> State:

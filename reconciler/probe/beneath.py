@@ -6,6 +6,7 @@ nothing here takes it for emptiness.
 """
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from errno import EFBIG, ELOOP, ENOENT, ENOTDIR, EXDEV
@@ -17,7 +18,6 @@ from reconciler.model.ids import Identity
 MOST_NAMES: Final = 1 << 20
 """Names in one directory; containerd needs minutes to make so many."""
 
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _NOTHING: Final = frozenset({ENOENT, ENOTDIR})
 _BARRED: Final = frozenset({ELOOP, EXDEV})
 
@@ -28,13 +28,17 @@ def identity_of(seen: kernel.Stat) -> Identity:
 
 
 @contextmanager
-def opened(path: bytes) -> Iterator[int]:
-    """Open a directory by its path; only symlinks on the way to it are followed.
+def opened(path: bytes, flags: int = os.O_RDONLY | os.O_NOFOLLOW) -> Iterator[int]:
+    """Open a directory by its path, where work beneath it begins.
+
+    Args:
+        path: Symlinks on the way to it are followed.
+        flags: O_PATH asks nothing of its filesystem; without O_NOFOLLOW it may be a symlink itself.
 
     Raises:
         OSError: It cannot be opened.
     """
-    handle = os.open(path, _DIRECTORY)
+    handle = os.open(path, flags | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield handle
     finally:
@@ -102,12 +106,21 @@ def enter(parent: int, wanted: Iterable[bytes]) -> Iterator[Entered]:
         try:
             fd = kernel.open_beneath(parent, name)
         except OSError as error:
-            if error.errno in _BARRED:
-                yield Entered(name, -1, error.errno)
-            elif error.errno not in _NOTHING:
+            # The kernel calls a symlink no directory where only a directory will do.
+            errno = ELOOP if error.errno == ENOTDIR and _is_link(parent, name) else error.errno
+            if errno in _BARRED:
+                yield Entered(name, -1, errno)
+            elif errno not in _NOTHING:
                 raise
             continue
         try:
             yield Entered(name, fd)
         finally:
             os.close(fd)
+
+
+def _is_link(parent: int, name: bytes) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False

@@ -25,7 +25,7 @@ from reconciler.model.evidence import (
 )
 from reconciler.model.ids import BundleKey, Identity, escape, unescape
 from reconciler.probe import testimony
-from reconciler.probe.beneath import identity_of
+from reconciler.probe.beneath import beneath, identity_of
 from reconciler.probe.cgroups import CgroupDir, Cgroups
 from reconciler.probe.folder import BLOCK, Counted, Folder, count_tree, read_files, read_folder
 from reconciler.probe.gather import Own, ask_cgroups, ask_init, ask_runtime, ask_shim
@@ -164,11 +164,8 @@ def _enter(
 def _from_outside(tree_fd: int, key: BundleKey, mounts: tuple[Mount, ...]) -> Look | None:
     """Say what can be said of what cannot be entered: a mount, a symlink, a file."""
     try:
-        namespace_fd = kernel.open_beneath(tree_fd, unescape(key.namespace))
-        try:
-            seen = kernel.statx(namespace_fd, unescape(key.id))
-        finally:
-            os.close(namespace_fd)
+        with beneath(tree_fd, unescape(key.namespace)) as namespace:
+            seen = kernel.statx(namespace, unescape(key.id))
     except OSError as error:
         return None if error.errno in _NO_BUNDLE else UNSEEN
     if seen.is_mount_root and all(mount.path for mount in mounts):
@@ -191,13 +188,10 @@ def _read_peer(tree_fd: int, key: BundleKey, group: str | None, folder: Folder) 
     if folder.text("shim-binary-path") and testimony.addresses_of(folder):
         return None
     try:
-        fd = kernel.open_beneath(tree_fd, BundleKey(key.namespace, group).path)
+        with beneath(tree_fd, BundleKey(key.namespace, group).path) as sandbox:
+            return read_files(sandbox, _SHARED)
     except OSError:
         return None
-    try:
-        return read_files(fd, _SHARED)
-    finally:
-        os.close(fd)
 
 
 def _weigh(

@@ -12,6 +12,7 @@ from typing import Final
 
 from reconciler.model.ids import escape
 from reconciler.model.layout import TASKS, Layout
+from reconciler.probe.beneath import opened
 
 _LEAST_DEPTH: Final = 2  # directories from the root to a state directory
 _TOO_BROAD: Final = frozenset(
@@ -21,7 +22,6 @@ _SIGNS: Final = frozenset(
     {b"containerd.sock", b"containerd.sock.ttrpc", b"debug.sock", b"runc", b"fifo", b"s"}
 )
 _PLUGIN: Final = b"io.containerd."
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class ProblemKind(Enum):
@@ -85,11 +85,8 @@ def _check_directory(path: bytes) -> Problem | None:
         if not stat.S_ISDIR(mode):
             hint = "give containerd's state directory with --state"
             return Problem(ProblemKind.NOT_A_DIRECTORY, f"{name} is not a directory", hint)
-        fd = os.open(path, _DIRECTORY)
-        try:
+        with opened(path) as fd:
             os.listdir(fd)
-        finally:
-            os.close(fd)
     except (FileNotFoundError, NotADirectoryError):
         hint = "is containerd installed, and is this its `state`? give it with --state"
         return Problem(ProblemKind.MISSING, f"{name} does not exist", hint)

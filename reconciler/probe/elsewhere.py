@@ -140,7 +140,7 @@ def _link(path: bytes) -> bytes | None:
 def _read(pid: int, proc: bytes) -> bytes:
     """Read the table of a process; empty if it has ended or is not ours to see."""
     try:
-        return read_table(b"%d" % pid, proc)
+        return read_table(b"%d" % pid, proc, most=MOST_MOUNTS)
     except PermissionError:
         return b""
     except OSError as error:

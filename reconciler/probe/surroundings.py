@@ -9,6 +9,7 @@ from reconciler import kernel
 from reconciler.clock import SystemClock
 from reconciler.kernel.mounts import Mounted
 from reconciler.model.layout import Layout
+from reconciler.probe.beneath import opened
 from reconciler.probe.cgroups import CgroupMounts, Hierarchy, hierarchies
 from reconciler.probe.door import Door
 from reconciler.probe.handles import Handles
@@ -109,12 +110,7 @@ def _own(layout: Layout) -> tuple[bytes, ...]:
 def _mount_of(path: bytes) -> tuple[bool, int | None]:
     """Tell whether a directory is on a tmpfs, and the number of its mount if that can be told."""
     try:
-        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        with opened(path, os.O_PATH) as fd:
+            return kernel.fs_type(fd) == kernel.TMPFS_MAGIC, kernel.statx_handle(fd).mount_id
     except OSError:
         return False, None
-    try:
-        return kernel.fs_type(fd) == kernel.TMPFS_MAGIC, kernel.statx_handle(fd).mount_id
-    except OSError:
-        return False, None
-    finally:
-        os.close(fd)
