@@ -26,11 +26,9 @@ class Address(NamedTuple):
 
     Attributes:
         path: The socket's path, or ``\0`` and an abstract name; empty for other transports.
-        text: As it was written.
     """
 
     path: bytes
-    text: bytes = b""
 
     @property
     def is_file(self) -> bool:
@@ -48,14 +46,14 @@ def parse_address(text: bytes) -> Address | None:
     scheme, separator, rest = text.partition(b"://")
     if separator and scheme != b"unix":
         known = scheme.isalnum() and rest and len(text) < _LONGEST
-        return Address(b"", text) if known else None
+        return Address(b"") if known else None
     name = rest if separator else text
     if name[:1] in {b"@", b"\0"}:
-        return Address(b"\0" + name[1:], text) if 1 < len(name) <= _SUN_PATH else None
+        return Address(b"\0" + name[1:]) if 1 < len(name) <= _SUN_PATH else None
     path = documents.to_path(name)
     if path is None or path == b"/":
         return None
-    return Address(path, text) if separator else Address(b"\0" + path, text)
+    return Address(path if separator else b"\0" + path)
 
 
 class Door:
