@@ -4,7 +4,10 @@ As an ordinary user it can mount nothing and make no cgroups, so the demo's bund
 The directory is its own, and the only thing it removes; it does so relative to handles.
 """
 
+import errno
+import itertools
 import os
+import socket
 import tempfile
 from pathlib import Path
 from typing import Final, Self
@@ -14,7 +17,6 @@ from reconciler.act.removal import remove_tree
 from reconciler.demo.cast import Role, cast
 from reconciler.demo.files import Task, contents, runc_state
 from reconciler.demo.processes import Process, Processes
-from reconciler.demo.turn import Turn
 from reconciler.errors import ReconcilerError
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
@@ -22,6 +24,7 @@ from reconciler.probe.beneath import identity_of
 
 DATA: Final = b"somebody's data"
 _PREFIX: Final = "rdemo-"
+_NAME: Final = b"\0containerd-reconciler-demo-%d"
 _AGE: Final = 3 * 3600.0
 _LONGEST: Final = 36
 """A socket's path has room for 107 bytes, of which `/run/s/` and the socket's name take 71."""
@@ -43,7 +46,7 @@ class DemoNode:
             wall: Now, in seconds since the epoch; what is dead is made to look older.
         """
         self._wall = wall
-        self._turn = Turn()
+        self._turn = _Turn()
         self.cast = cast(self._turn.number)
         self.top = os.fsencode(tempfile.mkdtemp(prefix=_PREFIX, dir=_place()))
         self._processes = Processes()
@@ -168,3 +171,31 @@ def _place() -> str:
         if place and len(os.fsencode(place)) <= room and os.access(place, os.W_OK | os.X_OK):
             return place
     raise ReconcilerError("no place for the demo's tree", "make /dev/shm or /tmp writable")
+
+
+class _Turn:
+    """Holds the lowest number that no other demo on this machine has.
+
+    A name in the abstract namespace of sockets is taken for as long as it lives, and free again
+    however it ends; nothing lies on disk.
+
+    Attributes:
+        number: The number, from 1.
+    """
+
+    def __init__(self) -> None:
+        self._held = socket.socket(socket.AF_UNIX)
+        self.number = next(number for number in itertools.count(1) if self._take(number))
+
+    def close(self) -> None:
+        """Let the number go."""
+        self._held.close()
+
+    def _take(self, number: int) -> bool:
+        try:
+            self._held.bind(_NAME % number)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return False
+        return True
