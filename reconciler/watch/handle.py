@@ -86,7 +86,8 @@ class Inotify:
         try:
             self._raw = INotify(nonblocking=True)
         except OSError as error:
-            raise exhausted(error) or BackendError(f"no inotify: {error.strerror}") from error
+            raise_if_exhausted(error)
+            raise BackendError(f"no inotify: {error.strerror}") from error
 
     def fileno(self) -> int:
         """Give the handle to wait on."""
@@ -114,12 +115,11 @@ class Inotify:
         self._raw.close()
 
 
-def exhausted(error: OSError) -> BackendError | None:
-    """Turn the errors that mean "nothing left" into one that ends the backend."""
+def raise_if_exhausted(error: OSError) -> None:
+    """Raise a `BackendError` for the errors that mean "nothing left"."""
     reason, limit = _EXHAUSTED.get(error.errno or 0, ("", ""))
-    if not reason:
-        return None
-    return BackendError(f"{reason}{_how_to_raise(limit)}")
+    if reason:
+        raise BackendError(f"{reason}{_how_to_raise(limit)}") from error
 
 
 def _how_to_raise(limit: str) -> str:

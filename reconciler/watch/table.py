@@ -17,9 +17,9 @@ from typing import Final
 
 from reconciler import kernel
 from reconciler.model.ids import BundleKey, Identity, escape, unescape
-from reconciler.probe.beneath import identity_of
+from reconciler.probe.beneath import beneath, identity_of, visible
 from reconciler.watch import handle
-from reconciler.watch.handle import Handle, exhausted
+from reconciler.watch.handle import Handle, raise_if_exhausted
 
 SLICE: Final = 1000
 """Watches added in one go: 15 ms of work."""
@@ -84,9 +84,7 @@ class WatchTable:
         try:
             self._root_fd = os.open(self._tasks, _PATH_HANDLE)
         except OSError as error:
-            failure = exhausted(error)
-            if failure:
-                raise failure from error
+            raise_if_exhausted(error)
         try:
             yield
         finally:
@@ -211,9 +209,7 @@ class WatchTable:
         try:
             wd = self._inotify.add_watch(path, mask | handle.ONLYDIR)
         except OSError as error:
-            failure = exhausted(error)
-            if failure:
-                raise failure from error
+            raise_if_exhausted(error)
             return None
         self._targets.setdefault(wd, Place.ANCESTOR)
         return wd
@@ -241,9 +237,7 @@ class WatchTable:
             try:
                 fd = kernel.open_beneath(self._root_fd, unescape(path), directory=False)
             except OSError as error:
-                failure = exhausted(error)
-                if failure:
-                    raise failure from error
+                raise_if_exhausted(error)
                 return False  # gone, a symlink, a mount: nothing of ours to watch
             try:
                 wd = self._watch(fd, mask)
@@ -258,9 +252,7 @@ class WatchTable:
         try:
             return self._inotify.add_watch(b"/proc/self/fd/%d" % fd, mask)
         except OSError as error:
-            failure = exhausted(error)
-            if failure:
-                raise failure from error
+            raise_if_exhausted(error)
             return None  # not a directory, or not ours to read
 
     def _bind(self, wd: int, target: Target) -> None:
@@ -284,19 +276,11 @@ class WatchTable:
     def _names(self, path: str) -> list[str]:
         """List what is not hidden in the root (``.``) or in a namespace."""
         try:
-            fd = kernel.open_beneath(self._root_fd, unescape(path))
+            with beneath(self._root_fd, unescape(path)) as directory:
+                return [escape(name) for name in visible(directory)]
         except OSError as error:
-            failure = exhausted(error)
-            if failure:
-                raise failure from error
-            return []
-        try:
-            names = (escape(os.fsencode(name)) for name in os.listdir(fd))
-            return [name for name in names if not name.startswith(".")]
-        except OSError:
+            raise_if_exhausted(error)
             return []  # gone meanwhile
-        finally:
-            os.close(fd)
 
 
 def _is_in(target: Target, namespace: str) -> bool:

@@ -10,7 +10,7 @@ everything is doubted then. Events are gathered in a thread of its own.
 
 import os
 from collections.abc import Collection
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Final
 
 import anyio
@@ -21,6 +21,7 @@ from reconciler.model.ids import BundleKey, Identity, escape, is_identifier
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Doubt, DoubtKind, Hint
 from reconciler.ports import Emit
+from reconciler.probe.beneath import opened
 from reconciler.watch.ancestors import identify
 from reconciler.watch.backend import BackendError
 
@@ -35,8 +36,6 @@ POLL_MS: Final = 500
 
 ROOT_CHECK: Final = 1.0
 """Seconds between checks that the root is still the same directory: one system call."""
-
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class WatchfilesBackend:
@@ -138,17 +137,9 @@ class WatchfilesBackend:
     def _list_namespaces(self) -> dict[bytes, int]:
         """Find the namespaces and which directories they are."""
         found: dict[bytes, int] = {}
-        try:
-            fd = os.open(self._tasks, _DIRECTORY)
-        except OSError:
-            return found
-        try:
-            with os.scandir(fd) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                        found[os.fsencode(entry.name)] = entry.inode()
-        except OSError:
-            pass  # gone meanwhile; the root is checked
-        finally:
-            os.close(fd)
+        # One that is gone, or goes meanwhile, has none: the root is checked.
+        with suppress(OSError), opened(self._tasks) as tree, os.scandir(tree) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                    found[os.fsencode(entry.name)] = entry.inode()
         return found

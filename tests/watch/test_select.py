@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from typing_extensions import override
 
 from reconciler.model.observations import Doubt, DoubtKind
 from reconciler.watch.backend import BackendError
-from reconciler.watch.handle import Inotify, exhausted
+from reconciler.watch.handle import Inotify, raise_if_exhausted
 from reconciler.watch.select import Choice, Watching
 from tests.support.handles import open_files
 from tests.support.mountns import in_private_mounts, leave_chroot
@@ -69,9 +70,9 @@ def test_what_has_run_out_is_named_with_its_limit_and_how_to_raise_it(
     number: int, limit: str
 ) -> None:
     now = int(Path("/proc/sys", *limit.split(".")).read_text())
-    assert f"({limit} is {now}; raise it: sysctl -w {limit}={2 * now})" in str(
-        exhausted(OSError(number, "none left"))
-    )
+    said = f"({limit} is {now}; raise it: sysctl -w {limit}={2 * now})"
+    with pytest.raises(BackendError, match=re.escape(said)):
+        raise_if_exhausted(OSError(number, "none left"))
 
 
 @pytest.mark.parametrize("backend", ["auto", "inotify", "watchfiles", "poll", "none"])
