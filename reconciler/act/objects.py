@@ -25,6 +25,10 @@ class ObjectId(NamedTuple):
     born_ns: int
 
 
+HIDDEN: Final = b".reconciler-"
+"""Put before the name of what is taken out of use: always the same, so that the next run finds what
+one that was killed began. No id begins with a dot."""
+
 NOTHING: Final = ObjectId(NOWHERE, 0)
 """Of what is there and could not be looked at."""
 

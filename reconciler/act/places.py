@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from reconciler import kernel
-from reconciler.act.objects import ObjectId, check_object, object_of
+from reconciler.act.objects import HIDDEN, ObjectId, check_object, object_of
 from reconciler.act.record import Kept, Tally
 from reconciler.act.removal import remove_tree
 from reconciler.act.states import Owner, State, read_state
@@ -22,9 +22,6 @@ from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.probe.beneath import beneath, opened
 
 _HANDLE: Final = os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW
-_HIDDEN: Final = b".reconciler-"
-"""Put before the id of a state taken out of use: always the same, so that the next run finds what
-one that was killed began. No id begins with a dot."""
 
 
 def remove_place(
@@ -55,7 +52,7 @@ def remove_state(
     """
     base, _, namespace = root.rpartition(b"/")
     id_, what = unescape(owner.key.id), f"runc's state of {owner.key.id}"
-    hidden = _HIDDEN + id_
+    hidden = HIDDEN + id_
     with opened(base, os.O_PATH) as top, beneath(top, namespace) as parent:
         place = _Place(parent, tally, stop)
         begun = read_state(root, owner, hidden)

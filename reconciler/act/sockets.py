@@ -11,14 +11,11 @@ import stat
 from typing import Final
 
 from reconciler import kernel
-from reconciler.act.objects import ObjectId, object_of
+from reconciler.act.objects import HIDDEN, ObjectId, object_of
 from reconciler.act.record import Kept, Tally
 from reconciler.model.ids import escape
 
 _DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-_HIDDEN: Final = b".reconciler-"
-"""Put before the name of a socket taken out of use: always the same, so that the next run finds
-what one that was killed began."""
 
 
 def is_there(path: bytes) -> bool:
@@ -33,7 +30,7 @@ def is_there(path: bytes) -> bool:
 def hidden_path(path: bytes) -> bytes:
     """Give the path a socket has once it was taken out of use."""
     directory, _, name = path.rpartition(b"/")
-    return directory + b"/" + _HIDDEN + name
+    return directory + b"/" + HIDDEN + name
 
 
 def _is_name(path: bytes) -> bool:
@@ -79,7 +76,7 @@ class _Removal:
     def __init__(self, parent: int, name: bytes, judged: frozenset[ObjectId], tally: Tally) -> None:
         self._parent = parent
         self._name = name
-        self._hidden = _HIDDEN + name
+        self._hidden = HIDDEN + name
         self._judged = judged
         self._tally = tally
 
