@@ -29,7 +29,9 @@ MOST_MOUNTS: Final = 1 << 26
 _CHUNK: Final = 1 << 16
 _ALIVENESS: Final = (InitState.ALIVE, InitState.NONE, InitState.DEAD, InitState.ABSENT)
 _STAT_FIELDS: Final = 20  # of those behind the command's name
+_WORDS: Final = slice(45, 47)  # arg_start and arg_end, 0 where we may not know
 _PF_EXITING: Final = 0x4
+_PF_KTHREAD: Final = 0x00200000
 
 
 class Candidate(NamedTuple):
@@ -47,12 +49,26 @@ class Candidate(NamedTuple):
 
 
 class Stat(NamedTuple):
-    """What /proc/PID/stat says (proc_pid_stat(5)); ``start`` in ticks since boot."""
+    """What /proc/PID/stat says (proc_pid_stat(5)).
+
+    Attributes:
+        state, ppid, flags, threads: As the kernel has them.
+        start: When it started, ticks since boot.
+        words: Where its command line is, first and last address; None if that is not told.
+    """
 
     state: bytes
     ppid: int
     start: int
     flags: int
+    threads: int
+    words: tuple[int, int] | None
+
+    @property
+    def is_nobody(self) -> bool:
+        """Whether it is a thread of the kernel, or dead with no thread left that lives."""
+        is_dead = self.state in {b"Z", b"X"} and self.threads <= 1
+        return is_dead or bool(self.flags & _PF_KTHREAD)
 
 
 class Cradle(NamedTuple):
@@ -230,9 +246,12 @@ def read_stat(pid: int, proc: bytes = PROC) -> Stat | None:
 def parse_stat(data: bytes) -> Stat | None:
     """Read the line; the command's name may itself hold spaces and parentheses."""
     fields = data[data.rfind(b")") + 1 :].split()
-    if len(fields) < _STAT_FIELDS or not all(fields[n].isdigit() for n in (1, 6, 19)):
+    if len(fields) < _STAT_FIELDS or not all(fields[n].isdigit() for n in (1, 6, 17, 19)):
         return None
-    return Stat(fields[0], int(fields[1]), int(fields[19]), int(fields[6]))
+    ppid, flags, threads, start = (int(fields[n]) for n in (1, 6, 17, 19))
+    told = [int(one) for one in fields[_WORDS] if one.isdigit()]
+    words = (told[0], told[1]) if all(told) and told[1:] else None
+    return Stat(fields[0], ppid, start, flags, threads, words)
 
 
 def read_cgroups(pid: int, proc: bytes = PROC) -> tuple[str, ...]:

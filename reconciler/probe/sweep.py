@@ -21,7 +21,7 @@ from reconciler.model.unread import UnreadProcess
 from reconciler.probe import mounts
 from reconciler.probe.commands import Asked, CommandLines
 from reconciler.probe.populated import PopulatedCgroups, TreeError
-from reconciler.probe.process import PROC, read_whole
+from reconciler.probe.process import PROC, parse_stat, read_whole
 
 _SHIM: Final = b"containerd-shim"
 _NAMED: Final = b"containerd-shi"
@@ -32,11 +32,6 @@ _FLAGS: Final = frozenset(
 )
 _CAP_SYS_PTRACE: Final = 1 << 19
 _GONE: Final = frozenset({ENOENT, ESRCH})
-_FLAG_BITS: Final = 6  # fields of /proc/PID/stat, counted behind the command's name
-_THREADS: Final = 17
-_START: Final = 19
-_WORDS: Final = 45  # arg_start and arg_end
-_PF_KTHREAD: Final = 0x00200000
 _WRAPPERS: Final = 3  # a shim may be started through an interpreter or a tracer
 _NOBODY: Final = 65534  # stands for everybody who has no number in our user namespace
 _UNTOLD: Final = frozenset({ENAMETOOLONG, EFBIG})
@@ -191,14 +186,14 @@ class _Pass:
 
     def _look_at(self, pid: str) -> None:
         data = read_whole(f"{pid}/stat", self._proc_fd)
-        end = data.rfind(b")")
-        fields = data[end + 1 :].split()
-        if _is_nobody(fields):
+        stat = parse_stat(data)
+        if stat is not None and stat.is_nobody:
             return
         if self._populated is not None:
             self._note_cgroups(self._populated, pid)
-        if _NAMED in data[data.find(b"(") : end] and self._may_be_shim(pid):
-            self._asked.append(_asked(int(pid), fields))
+        if _NAMED in data[data.find(b"(") : data.rfind(b")")] and self._may_be_shim(pid):
+            start, words = (stat.start, stat.words) if stat else (0, None)
+            self._asked.append(Asked(int(pid), start, words))
 
     def _note_cgroups(self, populated: PopulatedCgroups, pid: str) -> None:
         try:
@@ -247,22 +242,3 @@ class _Pass:
         _, found, rest = os.fsencode(path).rpartition(b"/" + TASKS + b"/")
         names = escape(rest.removesuffix(b" (deleted)")).split("/")
         return BundleKey(*names) if found and len(names) == len(BundleKey._fields) else None
-
-
-def _asked(pid: int, fields: list[bytes]) -> Asked:
-    """Name a process and its program by its fields of /proc/PID/stat."""
-    start = int(fields[_START]) if len(fields) > _START else 0
-    match [int(one) for one in fields[_WORDS : _WORDS + 2]]:
-        case [first, last] if first and last:  # 0 where we may not know
-            return Asked(pid, start, (first, last))
-        case _:
-            return Asked(pid, start)
-
-
-def _is_nobody(fields: list[bytes]) -> bool:
-    """Tell kernel threads and the dead by their fields of /proc/PID/stat."""
-    if len(fields) <= _THREADS:
-        return False
-    is_kernel_thread = bool(int(fields[_FLAG_BITS]) & _PF_KTHREAD)
-    is_dead = fields[0] in {b"Z", b"X"} and fields[_THREADS] in {b"0", b"1"}
-    return is_kernel_thread or is_dead

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from reconciler.model.cgroups import CgroupSource, NamedCgroup
 from reconciler.model.evidence import Init, InitState
 from reconciler.probe import process
-from reconciler.probe.process import Candidate, Cradle, candidates, judge
+from reconciler.probe.process import Candidate, Cradle, Stat, candidates, judge
 from tests.probe.world import World, start_of
 from tests.support.children import WITHOUT_FIRST_THREAD, wait_for_its_first_thread_to_end
 
@@ -266,8 +266,12 @@ def test_what_both_files_agree_on_is_one_candidate() -> None:
 
 
 def test_a_commands_name_may_look_like_fields() -> None:
-    seen = process.parse_stat(b"7 (x) R 1 (y) S 42 " + b"0 " * 4 + b"4 " + b"0 " * 12 + b"99 0")
-    assert seen == (b"S", 42, 99, 4)
+    told = b"7 (x) R 1 (y) S 42 " + b"0 " * 4 + b"4 " + b"0 " * 10 + b"3 0 99 0"
+    assert process.parse_stat(told) == Stat(b"S", 42, 99, 4, 3, None)
+    placed = told + b" 0" * 24 + b" 4096 4100 0"
+    assert process.parse_stat(placed) == Stat(b"S", 42, 99, 4, 3, (4096, 4100))
+    hidden = told + b" 0" * 27
+    assert process.parse_stat(hidden) == Stat(b"S", 42, 99, 4, 3, None)
 
 
 @given(st.binary())
