@@ -30,7 +30,7 @@ from reconciler.probe.namespaces import (
     tree_mount,
 )
 from reconciler.probe.privileges import WORKER
-from reconciler.probe.process import PROC, is_leaving, read_whole
+from reconciler.probe.process import PROC, is_leaving, read_capabilities
 
 INITIAL: Final = Namespaces("pid:[4026531836]", "mnt:[4026531832]", "time:[4026531834]")
 """The machine's first namespaces; their numbers are fixed (linux/nsfs.h, mnt since 6.17)."""
@@ -133,10 +133,8 @@ def _tree(tree: bytes) -> tuple[TreeMount | None, str | None]:
 
 def lacking_capabilities(proc: bytes = PROC) -> tuple[str, ...] | None:
     """Name the needed capabilities that are not in effect; None if that cannot be told."""
-    try:
-        lines = read_whole(proc + b"/self/status").splitlines()
-        effective = next(int(line[7:], 16) for line in lines if line.startswith(b"CapEff:"))
-    except (OSError, StopIteration, ValueError):
+    effective = read_capabilities(proc)
+    if effective is None:
         return None
     return tuple(one.name for one in WORKER if one.needed and not effective >> one.number & 1)
 

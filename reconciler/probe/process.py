@@ -278,6 +278,15 @@ def read_name(pid: int, proc: bytes = PROC) -> bytes:
     return read_whole(b"%s/%d/comm" % (proc, pid)).removesuffix(b"\n")
 
 
+def read_capabilities(proc: bytes = PROC) -> int | None:
+    """Read our capabilities in effect, a bit each (capabilities(7)); None if that is not told."""
+    try:
+        lines = read_whole(proc + b"/self/status").splitlines()
+        return next(int(line[7:], 16) for line in lines if line.startswith(b"CapEff:"))
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
 def read_boot_time(proc: bytes = PROC) -> float | None:
     """Read when the machine was started, seconds since the epoch; None if it cannot be told."""
     try:

@@ -21,7 +21,7 @@ from reconciler.model.unread import UnreadProcess
 from reconciler.probe import mounts
 from reconciler.probe.commands import Asked, CommandLines
 from reconciler.probe.populated import PopulatedCgroups, TreeError
-from reconciler.probe.process import PROC, parse_stat, read_whole
+from reconciler.probe.process import PROC, parse_stat, read_capabilities, read_whole
 
 _SHIM: Final = b"containerd-shim"
 _NAMED: Final = b"containerd-shi"
@@ -135,14 +135,7 @@ def hides_processes(proc: bytes = PROC) -> bool:
         option.startswith(b"hidepid=") and option not in {b"hidepid=0", b"hidepid=off"}
         for option in (entry.options if entry else b"").split(b",")
     )
-    return hidden and not _may_ptrace(proc)
-
-
-def _may_ptrace(proc: bytes) -> bool:
-    for line in read_whole(proc + b"/self/status").splitlines():
-        if line.startswith(b"CapEff:"):
-            return bool(int(line[7:], 16) & _CAP_SYS_PTRACE)
-    return False
+    return hidden and not (read_capabilities(proc) or 0) & _CAP_SYS_PTRACE
 
 
 class _Pass:
