@@ -18,18 +18,14 @@ from reconciler.decide.engine import Engine
 from reconciler.decide.ownership import Unproven, prove
 from reconciler.decide.verdicts import judge
 from reconciler.decide.views import BundleView
+from reconciler.model import decisions as decided
 from reconciler.model.decisions import (
     AskNode,
-    Braked,
     Clean,
     Decision,
-    Died,
     FinishRemoval,
-    Judged,
     LookAt,
-    OverBudget,
     Relist,
-    Vanished,
     Verdict,
 )
 from reconciler.model.evidence import Node as NodeWord
@@ -248,7 +244,13 @@ class Simulation:
                     self._cleaning.append((self.node.mono + self.manners.clean, decision))
                 case FinishRemoval():
                     self._late.append((self.node.mono + self.manners.clean, self._finish(decision)))
-                case Judged() | Vanished() | Died() | OverBudget() | Braked():
+                case (
+                    decided.Judged()
+                    | decided.Vanished()
+                    | decided.Died()
+                    | decided.OverBudget()
+                    | decided.Braked()
+                ):
                     pass
                 case _:
                     assert_never(decision)
