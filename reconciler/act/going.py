@@ -77,9 +77,7 @@ def stays(parent: int, path: bytes, *, even_going: bool = False) -> bool:
     return even_going or not is_going(parent, path)
 
 
-def bundles_called(
-    tree: bytes, ids: Collection[str], *, even_going: bool = False
-) -> Iterator[BundleKey]:
+def bundles_called(tree: bytes, ids: Collection[str]) -> Iterator[BundleKey]:
     """Give the bundles of these ids that stay, whatever their namespace.
 
     A namespace that cannot be entered may have all of them, for all that can be told.
@@ -87,7 +85,6 @@ def bundles_called(
     Args:
         tree: The state tree.
         ids: The ids.
-        even_going: Whether those that are being removed count, too.
 
     Raises:
         OSError: The tree cannot be read.
@@ -95,5 +92,5 @@ def bundles_called(
     with opened(tree) as top:
         for namespace in enter(top, names(top)):
             for id_ in ids:
-                if namespace.fd < 0 or stays(namespace.fd, unescape(id_), even_going=even_going):
+                if namespace.fd < 0 or stays(namespace.fd, unescape(id_)):
                     yield BundleKey(escape(namespace.name), id_)

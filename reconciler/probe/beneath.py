@@ -121,6 +121,6 @@ def enter(parent: int, wanted: Iterable[bytes]) -> Iterator[Entered]:
 
 def _is_link(parent: int, name: bytes) -> bool:
     try:
-        return stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+        return stat.S_ISLNK(kernel.statx(parent, name).mode)
     except FileNotFoundError:
         return False
