@@ -4,7 +4,7 @@ Data flows one way: watch -> model -> decide -> act, and an outcome is one more 
 
     watch/, containerd/   what may have changed          probe/      one close look at it
     model/                PURE: what we believe          decide/     PURE: what should happen
-    act/                  the only hands                 loop/       joins the stages
+    worker/               the only cleaner               loop/       joins the stages
     ports.py              every side effect on one page  kernel/     the only ctypes
     stages.py, supervision.py   what is beside the engine may fail, and all else goes on
     journal/, telemetry/  listeners: memory of a run, logs and metrics

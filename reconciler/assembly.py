@@ -13,25 +13,21 @@ from typing import Final, Literal, TypeVar
 
 from typing_extensions import override
 
-from reconciler.act.guards import Post
-from reconciler.act.lock import InstanceLock, directory
-from reconciler.act.messages import Manner
-from reconciler.act.pool import LOOKERS, WorkerPool
 from reconciler.clock import SystemClock
 from reconciler.containerd import witness
 from reconciler.containerd.client import ContainerdClient
 from reconciler.containerd.events import Events
 from reconciler.containerd.tasks import Singles
-from reconciler.model.evidence import Containerd, Look, PartialLook, Sweep
+from reconciler.model.evidence import Containerd, Look, PartialLook, ProcessScan
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from reconciler.model.policy import Policies
 from reconciler.ports import (
+    BatchInspector,
     Emit,
     Exits,
-    Eyes,
-    FarLookers,
-    Lookers,
+    Inspector,
+    RemoteInspector,
     Source,
     Stages,
     Watcher,
@@ -39,8 +35,12 @@ from reconciler.ports import (
 )
 from reconciler.probe.namespaces import tree_mount
 from reconciler.probe.points import BundleMounts, MountPoints
-from reconciler.probe.tree import NarrowEyes, TreeEyes
+from reconciler.probe.tree import FilteredInspector, TreeInspector
 from reconciler.settings.load import Loaded
+from reconciler.worker.guards import NodeGuards
+from reconciler.worker.lock import InstanceLock, directory
+from reconciler.worker.messages import CleanupOptions
+from reconciler.worker.pool import LOOKERS, WorkerPool
 
 _T = TypeVar("_T")
 
@@ -78,7 +78,7 @@ class Setup:
     own_tree: bool = False
 
 
-class NodeWitnesses(Witnesses):
+class LiveNodeSource(Witnesses):
     """The two witnesses that speak about the whole node."""
 
     def __init__(self, setup: Setup, pool: WorkerPool) -> None:
@@ -87,7 +87,7 @@ class NodeWitnesses(Witnesses):
         self._slow: frozenset[str] = frozenset()
 
     @override
-    async def sweep(self) -> Sweep:
+    async def sweep(self) -> ProcessScan:
         """Pass over /proc in a worker, which can be killed should it hang."""
         return await self._pool.sweep()
 
@@ -107,7 +107,7 @@ class NodeWitnesses(Witnesses):
         return await witness.ask_one(layout, key, self._pool.lock, waived=waived)
 
 
-class FarEyes(Lookers):
+class WorkerInspector(BatchInspector):
     """Workers that look, where there is a second processor.
 
     Some more than there are processors: each waits for the loop's next turn between two handfuls.
@@ -116,23 +116,23 @@ class FarEyes(Lookers):
     daemon, which is told of what changes meanwhile, should never have to compare the two.
     """
 
-    def __init__(self, pool: WorkerPool, eyes: TreeEyes) -> None:
+    def __init__(self, pool: WorkerPool, inspector: TreeInspector) -> None:
         self.many = LOOKERS if len(os.sched_getaffinity(0)) > 1 else 0
         self._pool = pool
-        self._eyes = eyes
+        self._inspector = inspector
 
     @override
     async def look(self, keys: Sequence[BundleKey]) -> Sequence[Look | PartialLook | None] | None:
         """Look in a worker, which can be killed should it hang."""
-        return await _with_all_asked(self._eyes, partial(self._pool.look, keys))
+        return await _with_all_asked(self._inspector, partial(self._pool.look, keys))
 
 
-class KillableEyes(FarLookers):
+class KillableInspector(RemoteInspector):
     """Workers that look where the parent may not: each can be killed should it hang."""
 
-    def __init__(self, pool: WorkerPool, eyes: TreeEyes) -> None:
+    def __init__(self, pool: WorkerPool, inspector: TreeInspector) -> None:
         self._pool = pool
-        self._eyes = eyes
+        self._inspector = inspector
 
     @override
     async def look(
@@ -140,17 +140,17 @@ class KillableEyes(FarLookers):
     ) -> Sequence[Look | None] | None:
         """Look in a worker."""
         look = partial(self._pool.look_far, keys, places=places)
-        return await _with_all_asked(self._eyes, look)
+        return await _with_all_asked(self._inspector, look)
 
 
 async def _with_all_asked(
-    eyes: TreeEyes, look: Callable[[frozenset[str]], Awaitable[_T | None]]
+    inspector: TreeInspector, look: Callable[[frozenset[str]], Awaitable[_T | None]]
 ) -> _T | None:
     """Look again if a reload asked for more annotations meanwhile: it must not be taken for new."""
     while True:
-        asked = eyes.annotation_keys
+        asked = inspector.annotation_keys
         looks = await look(asked)
-        if looks is None or eyes.annotation_keys <= asked:
+        if looks is None or inspector.annotation_keys <= asked:
             return looks
 
 
@@ -185,15 +185,15 @@ class Opened:
     Attributes:
         setup: What it was opened with; where things are does not change while it is open.
         stages: The stages.
-        pool: The hands.
-        eyes: The eyes.
+        pool: The cleaner.
+        inspector: Looks at bundles.
         lock: Held by whoever may remove something.
     """
 
     setup: Setup
     stages: Stages
     pool: WorkerPool
-    eyes: TreeEyes
+    inspector: TreeInspector
     lock: InstanceLock
 
     def configure(self, setup: Setup) -> None:
@@ -201,9 +201,9 @@ class Opened:
 
         What can fail comes first: then nothing of it holds.
         """
-        manner = _manner(replace(setup, layout=self.setup.layout))
-        self.pool.configure(manner, parallel=setup.policies.parallel)
-        self.eyes.annotation_keys = setup.policies.annotation_keys
+        cleanup_options = _cleanup_options(replace(setup, layout=self.setup.layout))
+        self.pool.configure(cleanup_options, parallel=setup.policies.parallel)
+        self.inspector.annotation_keys = setup.policies.annotation_keys
         self.lock.acting = acts(setup.policies)
 
 
@@ -221,33 +221,37 @@ async def opened(
     policies, layout = setup.policies, setup.layout
     clock = SystemClock()
     client = ContainerdClient(layout.address)
-    pool = WorkerPool(_manner(setup), parallel=policies.parallel, delete=client.delete)
+    pool = WorkerPool(_cleanup_options(setup), parallel=policies.parallel, delete=client.delete)
     lock = InstanceLock(setup.locks or directory(os.environ), acting=acting)
-    guards = Post(layout, pool.stand, lock, allow_disk=setup.allow_disk, own_tree=setup.own_tree)
+    guards = NodeGuards(
+        layout, pool.stand, lock, allow_disk=setup.allow_disk, own_tree=setup.own_tree
+    )
     with ExitStack() as cleanup:
-        eyes = TreeEyes(layout, annotation_keys=policies.annotation_keys, clock=clock)
-        for closes in (eyes.close, lock.release):
+        inspector = TreeInspector(layout, annotation_keys=policies.annotation_keys, clock=clock)
+        for closes in (inspector.close, lock.release):
             cleanup.callback(closes)
         exits, watcher, sources = _watchers(setup, cleanup, client) if watching else _NONE
         if not watching:
-            eyes.others = FarEyes(pool, eyes)
+            inspector.others = WorkerInspector(pool, inspector)
         async with pool:
             stages = Stages(
                 clock=clock,
-                eyes=_narrowed(eyes, setup.namespaces),
-                witnesses=NodeWitnesses(setup, pool),
-                hands=pool,
+                inspector=_narrowed(inspector, setup.namespaces),
+                witnesses=LiveNodeSource(setup, pool),
+                cleaner=pool,
                 guards=guards,
                 exits=exits,
-                far=KillableEyes(pool, eyes),
+                far=KillableInspector(pool, inspector),
                 watcher=watcher,
                 sources=sources,
             )
-            yield Opened(setup, stages, pool, eyes, lock)
+            yield Opened(setup, stages, pool, inspector, lock)
 
 
-def _manner(setup: Setup) -> Manner:
-    return Manner(setup.layout, settle=setup.policies.settle, lazy_unmount=setup.lazy_unmount)
+def _cleanup_options(setup: Setup) -> CleanupOptions:
+    return CleanupOptions(
+        setup.layout, settle=setup.policies.settle, lazy_unmount=setup.lazy_unmount
+    )
 
 
 _Watchers = tuple[Exits, Watcher | None, tuple[Source, ...]]
@@ -277,10 +281,10 @@ def acts(policies: Policies) -> bool:
     return policies.default.enforce or any(rule.policy.enforce for rule in policies.rules)
 
 
-def _narrowed(eyes: Eyes, namespaces: frozenset[str]) -> Eyes:
+def _narrowed(inspector: Inspector, namespaces: frozenset[str]) -> Inspector:
     if not namespaces:
-        return eyes
-    return NarrowEyes(eyes, lambda key: key.namespace in namespaces)
+        return inspector
+    return FilteredInspector(inspector, lambda key: key.namespace in namespaces)
 
 
 def setup_from(loaded: Loaded) -> Setup:

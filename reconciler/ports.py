@@ -11,7 +11,7 @@ from typing import Protocol
 
 from reconciler.clock import Bell
 from reconciler.model.decisions import Decision
-from reconciler.model.evidence import Containerd, Look, Node, PartialLook, Sweep
+from reconciler.model.evidence import Containerd, Look, Node, PartialLook, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Listed, Observation, Refusal, Stamp
 from reconciler.model.outcome import Outcome
@@ -48,7 +48,7 @@ class Source(Protocol):
 
 
 class Watcher(Source, Protocol):
-    """Says what may have changed in the state tree. May lose events, must say so by a Doubt."""
+    """Says what may have changed in the state tree. May lose events, must say so by a Resync."""
 
     def follow(self, bundles: Collection[BundleKey]) -> None:
         """Say which bundles the last full listing found; watches are added and dropped to fit."""
@@ -82,7 +82,7 @@ class Exits(Source, Protocol):
         ...
 
     def expect_containerd(self, pid: int | None) -> None:
-        """Watch containerd itself; its end is a Doubt."""
+        """Watch containerd itself; its end is a Resync."""
         ...
 
     def forget(self, key: BundleKey) -> None:
@@ -90,8 +90,8 @@ class Exits(Source, Protocol):
         ...
 
 
-class Lookers(Protocol):
-    """Other processes that make the same looks as our own eyes, for when there is a pile of them.
+class BatchInspector(Protocol):
+    """Other processes that make the same looks as our own inspector, where there are many.
 
     Attributes:
         many: How many of them are worth having.
@@ -104,8 +104,8 @@ class Lookers(Protocol):
         ...
 
 
-class FarLookers(Protocol):
-    """Other processes that look where our own eyes may not, because they could hang there."""
+class RemoteInspector(Protocol):
+    """Other processes that look where our own inspector may not, because it could hang there."""
 
     async def look(
         self, keys: Sequence[BundleKey], places: frozenset[str]
@@ -119,11 +119,11 @@ class FarLookers(Protocol):
         ...
 
 
-class Eyes(Protocol):
+class Inspector(Protocol):
     """Close looks at the tree. Read only; opens no FIFO, follows no symlink, crosses no mount."""
 
     @property
-    def others(self) -> Lookers | None:
+    def others(self) -> BatchInspector | None:
         """Who may look in our place, and sees no more than we do; None if nobody."""
         ...
 
@@ -146,7 +146,7 @@ class Eyes(Protocol):
 class Witnesses(Protocol):
     """The witnesses that speak about the whole node. Asking may take long and never raises."""
 
-    async def sweep(self) -> Sweep:
+    async def sweep(self) -> ProcessScan:
         """Pass over /proc once."""
         ...
 
@@ -173,10 +173,10 @@ class Guards(Protocol):
 
 
 Permit = Callable[[], Outcome | None]
-"""Asked at the moment hands are sent: None if they may begin, else the outcome: they may not."""
+"""Asked at the moment a cleanup is sent: None if it may begin, else the outcome: it may not."""
 
 
-class Hands(Protocol):
+class Cleaner(Protocol):
     """The only mutating side effect there is."""
 
     async def clean(
@@ -247,17 +247,17 @@ class Stages:
     """Everything the loop joins to the engine.
 
     ``watcher`` is None for one-shot commands; ``sources`` are further emitters of observations;
-    without ``far`` nobody sees what our own eyes leave out.
+    without ``far`` nobody sees what our own inspector leaves out.
     All of it is supervised but the ``essential`` listeners, without which a command has no result.
     """
 
     clock: Clock
-    eyes: Eyes
+    inspector: Inspector
     witnesses: Witnesses
-    hands: Hands
+    cleaner: Cleaner
     guards: Guards
     exits: Exits
-    far: FarLookers | None = None
+    far: RemoteInspector | None = None
     watcher: Watcher | None = None
     sources: Sequence[Source] = ()
     listeners: Sequence[Listener] = ()

@@ -15,28 +15,28 @@ import anyio
 from typing_extensions import override
 
 from reconciler.model.decisions import Decision
-from reconciler.model.evidence import UNSEEN, Containerd, Look, Node, PartialLook, Sweep
+from reconciler.model.evidence import UNSEEN, Containerd, Look, Node, PartialLook, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import (
-    Doubt,
-    DoubtKind,
     Guard,
     Listed,
     Observation,
     Refusal,
+    Resync,
+    ResyncKind,
     Stamp,
 )
 from reconciler.model.outcome import Outcome, Result
 from reconciler.model.policy import Policies
 from reconciler.ports import (
+    BatchInspector,
+    Cleaner,
     Emit,
     Exits,
-    Eyes,
-    FarLookers,
     Guards,
-    Hands,
-    Lookers,
+    Inspector,
     Permit,
+    RemoteInspector,
     Source,
     Stages,
     Watcher,
@@ -62,10 +62,10 @@ def supervised(stages: Stages) -> Stages:
     watcher, far = stages.watcher, stages.far
     return replace(
         stages,
-        eyes=SupervisedEyes(stages.eyes, watch),
-        far=None if far is None else _FarLookers(far, watch),
-        witnesses=SupervisedWitnesses(stages.witnesses, watch),
-        hands=SupervisedHands(stages.hands, watch),
+        inspector=SupervisedInspector(stages.inspector, watch),
+        far=None if far is None else _RemoteInspector(far, watch),
+        witnesses=SupervisedNodeSource(stages.witnesses, watch),
+        cleaner=SupervisedCleaner(stages.cleaner, watch),
         guards=SupervisedGuards(stages.guards, watch),
         exits=SupervisedExits(stages.exits, watch, pause),
         watcher=None if watcher is None else SupervisedWatcher(watcher, watch, pause),
@@ -128,8 +128,8 @@ class Listeners:
             self._watch.call(where, self._missed[where])
 
 
-class _Lookers(Lookers):
-    def __init__(self, lookers: Lookers, watch: Supervisor) -> None:
+class _BatchInspector(BatchInspector):
+    def __init__(self, lookers: BatchInspector, watch: Supervisor) -> None:
         self.many = lookers.many
         self._lookers = lookers
         self._watch = watch
@@ -139,8 +139,8 @@ class _Lookers(Lookers):
         return await _answer(self._watch, "looks", self._lookers.look(keys), lambda: None)
 
 
-class _FarLookers(FarLookers):
-    def __init__(self, lookers: FarLookers, watch: Supervisor) -> None:
+class _RemoteInspector(RemoteInspector):
+    def __init__(self, lookers: RemoteInspector, watch: Supervisor) -> None:
         self._lookers = lookers
         self._watch = watch
 
@@ -151,47 +151,47 @@ class _FarLookers(FarLookers):
         return await _answer(self._watch, "looks", self._lookers.look(keys, places), lambda: None)
 
 
-class SupervisedEyes(Eyes):
-    """Eyes whose failure is a look or a listing that gave no answer."""
+class SupervisedInspector(Inspector):
+    """An inspector whose failure is a look or a listing that gave no answer."""
 
-    def __init__(self, eyes: Eyes, watch: Supervisor) -> None:
-        self._eyes = eyes
+    def __init__(self, inspector: Inspector, watch: Supervisor) -> None:
+        self._inspector = inspector
         self._watch = watch
 
     @property
     @override
-    def others(self) -> Lookers | None:
-        others = self._eyes.others
-        return None if others is None else _Lookers(others, self._watch)
+    def others(self) -> BatchInspector | None:
+        others = self._inspector.others
+        return None if others is None else _BatchInspector(others, self._watch)
 
     @override
     def list(self, namespace: str | None = None) -> Listed:
         with self._watch.part("listing"):
-            return self._eyes.list(namespace)
+            return self._inspector.list(namespace)
         return Listed(answered=False, present=True, namespace=namespace)
 
     @override
     def look(self, key: BundleKey) -> Look | PartialLook | None:
         with self._watch.part("looks"):
-            return self._eyes.look(key)
+            return self._inspector.look(key)
         return UNSEEN
 
     @override
     def moment(self) -> AbstractContextManager[object]:
-        return self._eyes.moment()
+        return self._inspector.moment()
 
 
-class SupervisedWitnesses(Witnesses):
-    """Witnesses whose failure is no answer."""
+class SupervisedNodeSource(Witnesses):
+    """A source whose failure is no answer."""
 
     def __init__(self, witnesses: Witnesses, watch: Supervisor) -> None:
         self._witnesses = witnesses
         self._watch = watch
 
     @override
-    async def sweep(self) -> Sweep:
+    async def sweep(self) -> ProcessScan:
         return await _answer(
-            self._watch, "sweep", self._witnesses.sweep(), lambda: Sweep(answered=False)
+            self._watch, "sweep", self._witnesses.sweep(), lambda: ProcessScan(answered=False)
         )
 
     @override
@@ -220,32 +220,32 @@ class SupervisedGuards(Guards):
         return await _answer(self._watch, "guards", self._guards.check(), lambda: (refusal,))
 
 
-class SupervisedHands(Hands):
-    """Hands whose failure is a cleanup that failed, and is tried again."""
+class SupervisedCleaner(Cleaner):
+    """A cleaner whose failure is a cleanup that failed, and is tried again."""
 
-    def __init__(self, hands: Hands, watch: Supervisor) -> None:
-        self._hands = hands
+    def __init__(self, cleaner: Cleaner, watch: Supervisor) -> None:
+        self._cleaner = cleaner
         self._watch = watch
 
     @override
     async def clean(
         self, key: BundleKey, identity: Identity, node: Node, permit: Permit
     ) -> Outcome:
-        return await self._outcome(self._hands.clean(key, identity, node, permit), key, identity)
+        return await self._outcome(self._cleaner.clean(key, identity, node, permit), key, identity)
 
     @override
     async def kill(self, key: BundleKey, identity: Identity, node: Node, permit: Permit) -> Outcome:
-        return await self._outcome(self._hands.kill(key, identity, node, permit), key, identity)
+        return await self._outcome(self._cleaner.kill(key, identity, node, permit), key, identity)
 
     @override
     async def finish(self, key: BundleKey, identity: Identity, permit: Permit) -> Outcome:
-        return await self._outcome(self._hands.finish(key, identity, permit), key, identity)
+        return await self._outcome(self._cleaner.finish(key, identity, permit), key, identity)
 
     async def _outcome(
         self, work: Awaitable[Outcome], key: BundleKey, identity: Identity
     ) -> Outcome:
         failed = Outcome(key, identity, Result.FAILED, detail=_INTERNAL)
-        return await _answer(self._watch, "hands", work, lambda: failed)
+        return await _answer(self._watch, "cleaner", work, lambda: failed)
 
 
 class _Restarted(Source):
@@ -258,7 +258,7 @@ class _Restarted(Source):
     async def run(self, emit: Emit) -> None:
         async def pause(seconds: float) -> None:
             # Until it runs again nothing is heard from it: only a listing makes up for that.
-            emit(Doubt(DoubtKind.WATCH_LOST))
+            emit(Resync(ResyncKind.WATCH_LOST))
             await self._pause(seconds)
 
         await self._watch.keep_running(

@@ -13,8 +13,8 @@ from typing_extensions import override
 
 from reconciler.errors import InvariantError
 from reconciler.journal.lines import Given, Lost
+from reconciler.journal.listener import Snapshot
 from reconciler.journal.reader import Journal
-from reconciler.journal.scribe import Snapshot
 from reconciler.loop import Loop
 from reconciler.model.decisions import Decision
 from reconciler.model.evidence import Containerd, Look
@@ -27,7 +27,7 @@ from reconciler.stages import Listeners
 from reconciler.supervision import Fault, Supervisor
 from reconciler.testing.replayed import replay
 from tests.decide.world import ENFORCE, dead, key
-from tests.support.fakes import FakeExits, FakeEyes, FakeGuards, FakeWatcher, FakeWitnesses
+from tests.support.fakes import FakeExits, FakeGuards, FakeInspector, FakeNodeSource, FakeWatcher
 from tests.support.rig import Rig
 from tests.telemetry.test_logs import DECISIONS, OBSERVATIONS
 
@@ -85,10 +85,10 @@ async def test_a_listener_that_raises_at_everything_costs_nothing_but_itself() -
     raising = Raising()
     stages = replace(rig.stages, listeners=(raising, rig.memory), supervisor=watch)
     rig.loop = Loop(rig.engine, stages, relist=300.0)
-    rig.eyes.tree[key()] = dead()
+    rig.inspector.tree[key()] = dead()
     for observation, _ in OBSERVATIONS:
         rig.loop.emit(observation)
-    await rig.run_until(lambda: bool(rig.hands.cleaned))
+    await rig.run_until(lambda: bool(rig.cleaner.cleaned))
     heard = [type(one) for _, one in (*rig.memory.observations, *rig.memory.decisions)]
     assert raising.heard == Counter(heard)
     assert {type(one) for one, _ in OBSERVATIONS} <= raising.heard.keys()
@@ -176,7 +176,7 @@ def test_a_recorder_that_failed_tells_of_its_loss_and_never_a_wrong_journal(
 
 
 @dataclass
-class NoEyes(FakeEyes):
+class NoEyes(FakeInspector):
     @override
     def look(self, key: BundleKey) -> Look | None:
         broken()
@@ -213,25 +213,25 @@ class NoGuards(FakeGuards):
 
 async def test_a_look_that_fails_is_no_answer_and_the_loop_goes_on() -> None:
     rig, watch, _ = rig_with()
-    rig.eyes.tree[key()] = dead()
-    rig, watch, _ = rig_with(eyes=NoEyes(dict(rig.eyes.tree)))
+    rig.inspector.tree[key()] = dead()
+    rig, watch, _ = rig_with(inspector=NoEyes(dict(rig.inspector.tree)))
     await rig.run_for(1000)
-    assert rig.hands.cleaned == []
+    assert rig.cleaner.cleaned == []
     assert watch.counts["looks"] >= 3
 
 
 async def test_guards_that_fail_refuse() -> None:
     rig, watch, _ = rig_with(guards=NoGuards())
-    rig.eyes.tree[key()] = dead()
+    rig.inspector.tree[key()] = dead()
     await rig.run_for(1000)
-    assert rig.hands.cleaned == []
+    assert rig.cleaner.cleaned == []
     assert watch.counts["guards"]
 
 
 async def test_a_watcher_and_exits_that_fail_cost_time_alone() -> None:
     rig, watch, faults = rig_with(watcher=NoWatcher(), exits=NoExits())
-    rig.eyes.tree[key()] = dead()
-    await rig.run_until(lambda: bool(rig.hands.cleaned))
+    rig.inspector.tree[key()] = dead()
+    await rig.run_until(lambda: bool(rig.cleaner.cleaned))
     assert watch.counts["watcher"]
     assert watch.counts["exits"]
     assert watch.counts["source test_supervision"] >= 3, "it is started again"
@@ -245,24 +245,24 @@ async def test_a_hand_that_fails_is_a_failed_cleanup_that_is_tried_again() -> No
     def answer(_key: BundleKey, _identity: Identity) -> Outcome | None:
         return broken() if next(failures) else None
 
-    rig.hands.answer = answer
-    rig.eyes.tree[key()] = dead()
-    await rig.run_until(lambda: bool(rig.hands.cleaned))
+    rig.cleaner.answer = answer
+    rig.inspector.tree[key()] = dead()
+    await rig.run_until(lambda: bool(rig.cleaner.cleaned))
     results = [one.result for _, one in rig.memory.observations if isinstance(one, Outcome)]
     assert results == [Result.FAILED, Result.FAILED, Result.CLEANED]
-    assert watch.counts["hands"] == 2
+    assert watch.counts["cleaner"] == 2
 
 
 @pytest.mark.parametrize("name", ["observe", "advance"])
 async def test_the_engine_ends_the_loop(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     rig, _, _ = rig_with()
-    rig.eyes.tree[key()] = dead()
+    rig.inspector.tree[key()] = dead()
     monkeypatch.setattr(rig.engine, name, lambda *_: broken())
     with pytest.raises(BaseExceptionGroup):
-        await rig.run_until(lambda: bool(rig.hands.cleaned))
+        await rig.run_until(lambda: bool(rig.cleaner.cleaned))
 
 
-class AskingWitnesses(FakeWitnesses):
+class AskingWitnesses(FakeNodeSource):
     """containerd does not list: it is to be asked about single bundles."""
 
     @override
@@ -279,7 +279,7 @@ async def test_the_engine_ends_the_loop_where_a_part_has_asked_it(
 ) -> None:
     """Hands, witnesses and whoever reloads are supervised: what they call of the engine is not."""
     rig, watch, faults = rig_with()
-    rig.eyes.tree[key()] = dead()
+    rig.inspector.tree[key()] = dead()
 
     class Reloads(Source):
         @override
@@ -301,7 +301,7 @@ async def test_the_engine_ends_the_loop_where_a_part_has_asked_it(
 def test_an_invariant_among_other_failures_is_no_failure_of_a_part() -> None:
     both = ExceptionGroup("", [ValueError(), ExceptionGroup("", [OSError(), InvariantError()])])
     watch = Supervisor()
-    with pytest.raises(ExceptionGroup), watch.part("hands"):
+    with pytest.raises(ExceptionGroup), watch.part("cleaner"):
         raise both
     assert watch.counts.total() == 0
 
@@ -312,8 +312,8 @@ def test_an_invariant_that_does_not_hold_is_no_failure_of_a_part() -> None:
 
     watch = Supervisor()
     with pytest.raises(InvariantError):
-        watch.call("hands", break_it)
-    with pytest.raises(InvariantError), watch.part("hands"):
+        watch.call("cleaner", break_it)
+    with pytest.raises(InvariantError), watch.part("cleaner"):
         break_it()
     assert watch.counts.total() == 0
 

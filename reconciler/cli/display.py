@@ -20,7 +20,7 @@ from reconciler.supervision import Fault
 if TYPE_CHECKING:
     from reconciler.cli.live import LiveView
     from reconciler.present.records import Level
-    from reconciler.telemetry.lean import FilteringBoundLogger
+    from reconciler.telemetry.lazy import FilteringBoundLogger
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from reconciler.cli.console import fitted
 from reconciler.cli.display import Heading
-from reconciler.cli.picture import STUCK, Picture, Told
+from reconciler.cli.picture import STUCK, Picture, RecentRecord
 from reconciler.model.decisions import Judged, Phase, Verdict
 from reconciler.model.ids import printable
 from reconciler.model.outcome import Result
@@ -154,7 +154,7 @@ def _blocked(picture: Picture) -> Iterator[Text]:
         yield Text(printable(f"blocked {outcome.key}: {reason}{by}"), "bold red")
 
 
-def _recent(told: Told) -> Text:
+def _recent(told: RecentRecord) -> Text:
     record = told.record
     when = words.iso(told.stamp.wall)[11:-1]
     who = "" if record.key is None else f" {record.key}"

@@ -31,7 +31,7 @@ _STILL_BLOCKED: Final = frozenset({Phase.BLOCKED, Phase.DUE, Phase.CLEANING, Pha
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class RecentRecord:
     """Something that happened lately."""
 
     stamp: Stamp
@@ -57,7 +57,7 @@ class Picture(Listener):
     leftovers: dict[BundleKey, Judged] = field(default_factory=dict)
     blocked: dict[BundleKey, Outcome] = field(default_factory=dict)
     tally: Counter[Result] = field(default_factory=Counter)
-    recent: deque[Told] = field(default_factory=lambda: deque(maxlen=RECENT))
+    recent: deque[RecentRecord] = field(default_factory=lambda: deque(maxlen=RECENT))
     brakes: dict[str, str] = field(default_factory=dict)
     refused: tuple[Refusal, ...] = ()
     containerd: Containerd = field(default_factory=Containerd)
@@ -140,4 +140,4 @@ class Picture(Listener):
         said = self._repeats.admit(stamp.mono, record)
         quiet = said is None or said.level is Level.DEBUG
         if not quiet and record.event not in _SHOWN_ELSEWHERE:
-            self.recent.append(Told(stamp, record))
+            self.recent.append(RecentRecord(stamp, record))

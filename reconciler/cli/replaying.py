@@ -20,24 +20,24 @@ from reconciler.cli.output import Output
 from reconciler.clock import SystemClock
 from reconciler.decide.engine import Engine
 from reconciler.journal import expect
-from reconciler.journal.compare import Fates, Likeness, concerns
-from reconciler.journal.imagine import Imagination, enforcing, removes
+from reconciler.journal.compare import CleanupChanges, ReplayDiff, concerns
 from reconciler.journal.lines import Given
 from reconciler.journal.reader import Item, Journal
 from reconciler.journal.replay import Difference, Repeater, Turn
+from reconciler.journal.what_if import WhatIf, enforcing, removes
 from reconciler.model.evidence import Facts
 from reconciler.model.ids import BundleKey
 from reconciler.model.policy import Policies
 from reconciler.present import report
 from reconciler.present.comparison import (
+    CleanupChange,
     Differing,
-    Fate,
     changed,
     describe,
     difference_text,
     fates_table,
 )
-from reconciler.present.decisions import Told, is_conclusion, key_of, tell
+from reconciler.present.decisions import DecisionSummary, is_conclusion, key_of, tell
 from reconciler.present.words import plural, span
 
 
@@ -77,7 +77,7 @@ class Lists:
     def _begin(self) -> IO[bytes]:
         return tempfile.TemporaryFile()
 
-    def add(self, name: str, one: Told | Differing) -> None:
+    def add(self, name: str, one: DecisionSummary | Differing) -> None:
         """Append to a list."""
         self._files[name].write(b"" if self._empty[name] else b",")
         self._empty[name] = False
@@ -109,13 +109,13 @@ class Replaying:
         self._output = output
         self._begin = journal.header.mono
         redacted = journal.header.redacted
-        self._player: Repeater | Imagination = Repeater()
+        self._player: Repeater | WhatIf = Repeater()
         if request.policies is not None:
             volatile = journal.header.policies.volatile  # of the tree, not of the configuration
             policies = replace(enforcing(request.policies), volatile=volatile)
-            self._player = Imagination(policies)
-        self._likeness = Likeness(request.only, in_order=not redacted)
-        self._fates = Fates(request.only)
+            self._player = WhatIf(policies)
+        self._likeness = ReplayDiff(request.only, in_order=not redacted)
+        self._fates = CleanupChanges(request.only)
         self._expected = expect.Watch(request.expectations)
         self._lanes = None if request.report is None else report.Lanes(self._begin)
         self._lists = Lists() if request.as_json else None
@@ -156,7 +156,7 @@ class Replaying:
     def _turns(self) -> Iterator[Turn]:
         until = None if self._request.until is None else self._begin + self._request.until
         items = self._counted(self._journal.items())
-        if isinstance(self._player, Imagination):
+        if isinstance(self._player, WhatIf):
             yield from self._player.play(items, until)
             return
         for turn in self._player.play(items):
@@ -238,7 +238,7 @@ class Replaying:
         if self._player.lost:
             missing = plural(self._player.lost, "record")
             self._output.say(f"{missing} missing: lost when recorded, or damaged")
-        if isinstance(self._player, Imagination) and self._player.refused:
+        if isinstance(self._player, WhatIf) and self._player.refused:
             self._output.say("the guards refused when this was recorded: nothing is cleaned")
 
     def _print(self) -> None:
@@ -254,7 +254,7 @@ class Replaying:
         else:
             self._print_likeness()
 
-    def _changes(self) -> Iterator[Fate]:
+    def _changes(self) -> Iterator[CleanupChange]:
         if self._request.policies is not None:
             yield from (fate for fate in self._fates if fate.change != "same")
 

@@ -19,14 +19,14 @@ from reconciler.cli.preflight import check_guards
 from reconciler.cli.watching import Ended, Plan, Story
 from reconciler.cli.watching import watch as watch_stages
 from reconciler.cli.work import Found, clean_once, look_once, observing
+from reconciler.journal.listener import Snapshot
 from reconciler.journal.recorder import Options, recording
-from reconciler.journal.scribe import Snapshot
 from reconciler.model.evidence import PartialLook
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.observations import Listed, Stamp
 from reconciler.model.policy import Policies
 from reconciler.ports import Clock, Listener, Recorder, Stages
-from reconciler.probe.tree import NarrowEyes
+from reconciler.probe.tree import FilteredInspector
 from reconciler.supervision import Fault, Supervisor
 
 T = TypeVar("T")
@@ -64,13 +64,15 @@ def look_at(setup: Setup, choose: Callable[[Listed], BundleKey]) -> tuple[Bundle
 
     async def work() -> tuple[BundleKey, Found]:
         async with opened(setup) as session:
-            eyes = session.stages.eyes
-            key = choose(eyes.list())
-            seen = eyes.look(key)
+            inspector = session.stages.inspector
+            key = choose(inspector.list())
+            seen = inspector.look(key)
             look = seen.look if isinstance(seen, PartialLook) else seen
             sandbox = "" if look is None else escape(look.labels.sandbox.encode())
             wanted = {key, BundleKey(key.namespace, sandbox)}
-            stages = replace(session.stages, eyes=NarrowEyes(eyes, wanted.__contains__))
+            stages = replace(
+                session.stages, inspector=FilteredInspector(inspector, wanted.__contains__)
+            )
             return key, await look_once(stages, setup.policies)
 
     return _run(work)
@@ -132,7 +134,7 @@ def watch(setup: Setup, output: Output, how: Foreground) -> int:
                 relist=None if how.once else setup.relist,
                 once=how.once,
                 story=how.story,
-                stop_hands=pool.stop,
+                stop_workers=pool.stop,
             )
 
             def backend() -> str:

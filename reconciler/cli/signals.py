@@ -15,12 +15,12 @@ from reconciler.loop import Loop
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-StopHands = Callable[[], Awaitable[None]]
-"""Lets the hands stop at an entry boundary, and returns when they have."""
+StopWorkers = Callable[[], Awaitable[None]]
+"""Lets the cleanups stop at an entry boundary, and returns when they have."""
 
 
 @asynccontextmanager
-async def ending_in_order(loop: Loop, stop_hands: StopHands | None) -> AsyncIterator[list[int]]:
+async def ending_in_order(loop: Loop, stop_workers: StopWorkers | None) -> AsyncIterator[list[int]]:
     """Stop a loop at the first signal; gives a list that holds the signal from then on."""
     caught: list[int] = []
 
@@ -31,8 +31,8 @@ async def ending_in_order(loop: Loop, stop_hands: StopHands | None) -> AsyncIter
                 caught.append(int(caught_signal))
                 break
         # From here on a second one finds the defaults restored.
-        if stop_hands is not None:
-            await stop_hands()
+        if stop_workers is not None:
+            await stop_workers()
         loop.stop()
 
     async with anyio.create_task_group() as tasks:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import anyio
 from typing_extensions import override
 
-from reconciler.cli.signals import StopHands, ending_in_order
+from reconciler.cli.signals import StopWorkers, ending_in_order
 from reconciler.cli.work import Pass
 from reconciler.decide.engine import Engine
 from reconciler.errors import ExitCode
@@ -38,14 +38,14 @@ class Plan:
         relist: Seconds between two listings of the whole tree; None for none.
         once: End when waiting would change nothing more.
         story: What goes on beside the loop.
-        stop_hands: Lets the hands stop at an entry boundary before the loop ends.
+        stop_workers: Lets the cleanups stop at an entry boundary before the loop ends.
     """
 
     policies: Policies
     relist: float | None = None
     once: bool = False
     story: Story | None = None
-    stop_hands: StopHands | None = None
+    stop_workers: StopWorkers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ async def watch(stages: Stages, plan: Plan, listeners: Sequence[Listener]) -> En
         return plan.once and seen.complete and is_done
 
     async with (
-        ending_in_order(loop, plan.stop_hands) as caught,
+        ending_in_order(loop, plan.stop_workers) as caught,
         anyio.create_task_group() as tasks,
     ):
         if plan.story is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 from typing_extensions import override
 
-from reconciler.cli.signals import StopHands, ending_in_order
+from reconciler.cli.signals import StopWorkers, ending_in_order
 from reconciler.decide.engine import Engine
 from reconciler.decide.views import BundleView
 from reconciler.loop import Loop
@@ -144,14 +144,14 @@ async def look_once(stages: Stages, policies: Policies) -> Found:
 
 
 async def clean_once(
-    stages: Stages, policies: Policies, stop_hands: StopHands | None = None
+    stages: Stages, policies: Policies, stop_workers: StopWorkers | None = None
 ) -> Found:
     """Look, wait out the grace, clean what is due. Ends when waiting would change nothing more.
 
     A guard that refuses, or a tree that cannot be read, ends it at once; a signal ends it in order.
     """
     return await _pass(
-        stages, policies, lambda engine, now: engine.is_settled(now), stop_hands=stop_hands
+        stages, policies, lambda engine, now: engine.is_settled(now), stop_workers=stop_workers
     )
 
 
@@ -160,7 +160,7 @@ async def _pass(
     policies: Policies,
     is_over: Callable[[Engine, float], bool],
     *,
-    stop_hands: StopHands | None = None,
+    stop_workers: StopWorkers | None = None,
 ) -> Found:
     seen = Pass()
     engine = Engine(policies)
@@ -172,8 +172,8 @@ async def _pass(
 
     caught: list[int] = []
     async with AsyncExitStack() as stack:
-        if stop_hands is not None:
-            caught = await stack.enter_async_context(ending_in_order(loop, stop_hands))
+        if stop_workers is not None:
+            caught = await stack.enter_async_context(ending_in_order(loop, stop_workers))
         await loop.run(until)
     stamp = Stamp(stages.clock.monotonic(), stages.clock.wall())
     return Found(

@@ -35,7 +35,7 @@ changes nothing else, and probes run several a second."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Answers:
     """One answer: the version, and what is known of the tasks of all namespaces."""
 
     version: str
@@ -54,7 +54,7 @@ class ContainerdClient:
         self._address = address
         self._seconds = seconds
 
-    async def tell(self, singles: Singles = NOBODY) -> Told:
+    async def tell(self, singles: Singles = NOBODY) -> Answers:
         """Ask for version and tasks over one connection.
 
         Args:
@@ -64,14 +64,14 @@ class ContainerdClient:
             NoAnswerError: It did not answer, so nothing is known.
         """
 
-        async def ask() -> Told:
+        async def ask() -> Answers:
             async with opened(self._address) as channel:
                 with anyio.fail_after(self._seconds):
                     version = await _version(channel)
                     namespaces = await _namespaces(channel)
                 # Each of these calls has an end of its own.
                 questions = TaskQuestions(channel, self._address, self._seconds)
-                return Told(version, await questions.all(namespaces, singles))
+                return Answers(version, await questions.all(namespaces, singles))
 
         return await self._apart(ask)
 

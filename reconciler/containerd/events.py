@@ -11,7 +11,7 @@ import anyio
 from reconciler.containerd.calls import NoAnswerError
 from reconciler.containerd.client import ContainerdClient
 from reconciler.model.ids import BundleKey
-from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind
+from reconciler.model.observations import Hint, HintKind, Resync, ResyncKind
 from reconciler.ports import Clock, Emit
 from reconciler.supervision import Backoff
 
@@ -50,7 +50,7 @@ class _Heard:
     def subscribed(self) -> None:
         self._listening = True
         if not self._first:  # it came; what it swept went unheard
-            self._emit(Doubt(DoubtKind.CONTAINERD))
+            self._emit(Resync(ResyncKind.CONTAINERD))
 
     def touched(self, key: BundleKey) -> None:
         self._backoff.reset()
@@ -59,6 +59,6 @@ class _Heard:
     def ended(self) -> float:
         """Note that it went, and give the seconds until the next attempt."""
         if self._listening:
-            self._emit(Doubt(DoubtKind.CONTAINERD))
+            self._emit(Resync(ResyncKind.CONTAINERD))
         self._first = self._listening = False
         return self._backoff.next()

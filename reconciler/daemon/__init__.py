@@ -1,1 +1,1 @@
-"""The daemon: the loop with a configuration file, endpoints, a ledger and a service manager."""
+"""The daemon: the loop with a configuration file, endpoints, a checkpoint and a service manager."""

@@ -3,7 +3,8 @@
 It parses configuration, answers HTTP and talks to containerd for months, so it is the part that may
 be taken over one day. From then on it can neither unmount nor remove anything, nor write anywhere
 but in a directory of our own; its workers can, who judge again what they are told to do and are
-bound to one tree (`reconciler.act.messages`). `reconciler.probe.privileges` has the capabilities.
+bound to one tree (`reconciler.worker.messages`). `reconciler.probe.privileges` has the
+capabilities.
 Where the kernel has no Landlock, capabilities are dropped all the same, and status and log say so:
 then CAP_DAC_OVERRIDE still lets it remove files.
 
@@ -19,9 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from reconciler.act.lock import directory as lock_directory
-from reconciler.act.pool import WorkerPool
-from reconciler.daemon import ledger
+from reconciler.daemon import checkpoint
 from reconciler.daemon.endpoints import Check
 from reconciler.errors import ConfigError
 from reconciler.kernel import confine as giving_up
@@ -29,6 +28,8 @@ from reconciler.kernel import private
 from reconciler.model.layout import Layout
 from reconciler.probe.privileges import PARENT, numbers
 from reconciler.probe.reach import trouble
+from reconciler.worker.lock import directory as lock_directory
+from reconciler.worker.pool import WorkerPool
 
 _HANDLE: Final = os.O_PATH | os.O_CLOEXEC
 
@@ -60,11 +61,12 @@ def confine(
 ) -> Confinement:
     """Give up, for good, what only workers need.
 
-    Call it when the zygote was started, and before there is a second thread: it would keep all.
-    The journal's writer is to be started afterwards, and :meth:`Confinement.narrow` called then.
+    Call it when the fork server was started, and before there is a second thread: it would keep
+    all. The journal's writer is to be started afterwards, and :meth:`Confinement.narrow` called
+    then.
 
     Args:
-        pool: Whose zygote keeps what is given up here; it makes no other.
+        pool: Whose fork server keeps what is given up here; it makes no other.
         layout: Where things are that are not ours.
         journal: Path of the journal, empty if there is none.
         environ: The environment, for our own directories.
@@ -82,8 +84,11 @@ def confine(
 
 
 def _own_directories(layout: Layout, environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield the directories of ledger and lock; made if missing, left out if that cannot be."""
-    names = {os.path.dirname(ledger.place(environ, layout)), os.fsdecode(lock_directory(environ))}
+    """Yield the directories of checkpoint and lock; made if missing, left out if that cannot be."""
+    names = {
+        os.path.dirname(checkpoint.place(environ, layout)),
+        os.fsdecode(lock_directory(environ)),
+    }
     for name in sorted(names):
         with suppress(OSError):  # whoever wants to write there will say so
             os.close(private.open_directory(name))

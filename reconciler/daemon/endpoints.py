@@ -43,7 +43,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class Handlers:
     """Whom the endpoints ask.
 
     Attributes:
@@ -76,7 +76,7 @@ class Shared:
     """
 
     def __init__(
-        self, where: str, render: Callable[[], Response], desk: Desk, fresh: float
+        self, where: str, render: Callable[[], Response], desk: Handlers, fresh: float
     ) -> None:
         self._where = where
         self._render = render
@@ -97,7 +97,7 @@ class Shared:
         return self._response
 
 
-def routes(desk: Desk, *, orders: bool) -> Mapping[tuple[str, str], Route]:
+def routes(desk: Handlers, *, orders: bool) -> Mapping[tuple[str, str], Route]:
     """Make the routes; ``orders`` adds those that change something."""
     turned_at = float("-inf")
 

@@ -106,7 +106,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Doors:
+class HttpListeners:
     """Where requests come in: at ``ours`` also orders."""
 
     ours: Endpoint
@@ -114,7 +114,7 @@ class Doors:
 
 
 @asynccontextmanager
-async def open_doors(http: Http, watch: Supervisor) -> AsyncIterator[Doors]:
+async def open_doors(http: Http, watch: Supervisor) -> AsyncIterator[HttpListeners]:
     """Listen as the configuration says. The unix socket first: a daemon that runs is told by it.
 
     Raises:
@@ -123,7 +123,7 @@ async def open_doors(http: Http, watch: Supervisor) -> AsyncIterator[Doors]:
     async with AsyncExitStack() as closes:
         unix = partial(listen_unix, http.socket)
         tcp = TcpAddress(http.listen)
-        doors = Doors(
+        doors = HttpListeners(
             Endpoint("http.socket", http.socket, unix, watch),
             Endpoint("http.listen", http.listen, tcp.listen, watch),
         )

@@ -13,12 +13,12 @@ from typing import Final
 
 from reconciler.ports import Clock
 from reconciler.present.words import iso
-from reconciler.telemetry.lean import FilteringBoundLogger
+from reconciler.telemetry.lazy import FilteringBoundLogger
 
 MICROSECONDS: Final = 1_000_000
 
 
-class Teller:
+class ServiceLog:
     """Writes the daemon's own lines, beside those about bundles and in the same form.
 
     Args:

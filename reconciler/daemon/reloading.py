@@ -12,11 +12,11 @@ from typing import Final
 import anyio
 
 from reconciler.assembly import Opened, Setup, acts, setup_from
-from reconciler.daemon.notify import Notifier, Teller
+from reconciler.daemon.notify import Notifier, ServiceLog
 from reconciler.daemon.readiness import Readiness
 from reconciler.loop import Loop
 from reconciler.loop.looks import SLICE
-from reconciler.model.observations import Doubt, DoubtKind, GuardsChecked
+from reconciler.model.observations import GuardsChecked, Resync, ResyncKind
 from reconciler.present.status import ConfigStatus
 from reconciler.settings.load import Loaded
 from reconciler.settings.problems import SettingsError
@@ -73,7 +73,7 @@ class Configuration:
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
+class Reachable:
     """Whom a new configuration must reach, and who hears how it went.
 
     Attributes:
@@ -82,7 +82,7 @@ class Reached:
         readiness: Whether the guards are needed.
         metrics: Told of success and failure.
         notifier: The service manager, told of begin and end.
-        teller: The log.
+        service_log: The log.
         status_line: What the service manager shows.
         watch: Counts what fails: the old configuration stays then.
     """
@@ -92,7 +92,7 @@ class Reached:
     readiness: Readiness
     metrics: Metrics
     notifier: Notifier
-    teller: Teller
+    service_log: ServiceLog
     status_line: Callable[[], str]
     watch: Supervisor
 
@@ -100,7 +100,7 @@ class Reached:
 class Reloader:
     """Loads the configuration anew, one request at a time."""
 
-    def __init__(self, configuration: Configuration, reached: Reached) -> None:
+    def __init__(self, configuration: Configuration, reached: Reachable) -> None:
         self._configuration = configuration
         self._to = reached
         self._clock = reached.session.stages.clock
@@ -130,16 +130,16 @@ class Reloader:
                 done = self._configuration.refuse(("internal error, see the log",))
             to.metrics.reloaded(ok=not done.trouble)
             for line in done.trouble:
-                to.teller.warn("configuration refused", why=why, problem=line)
+                to.service_log.warn("configuration refused", why=why, problem=line)
             if done.changes:
-                to.teller.tell(
+                to.service_log.tell(
                     "configuration loaded",
                     why=why,
                     changes=list(done.changes),
                     after_restart=list(done.later),
                 )
             elif is_order and not done.trouble:
-                to.teller.tell("configuration unchanged", why=why)
+                to.service_log.tell("configuration unchanged", why=why)
             if was_ready:
                 to.notifier.ready(to.status_line())
             return done
@@ -171,16 +171,18 @@ class Reloader:
 
         Until then such a rule would not protect what it is meant for.
         """
-        eyes, wanted = self._to.session.eyes, setup.policies.annotation_keys
-        if wanted <= eyes.annotation_keys:
+        inspector, wanted = self._to.session.inspector, setup.policies.annotation_keys
+        if wanted <= inspector.annotation_keys:
             return ""
-        before = eyes.annotation_keys
-        eyes.annotation_keys |= wanted
+        before = inspector.annotation_keys
+        inspector.annotation_keys |= wanted
         since = self._clock.monotonic()
-        self._to.loop.emit(Doubt(DoubtKind.ASKED))
+        self._to.loop.emit(Resync(ResyncKind.ASKED))
         while not self._has_looked(since):
             if self._clock.monotonic() > since + LOOK_WITHIN:
-                eyes.annotation_keys = before  # or the next reload would take all for looked at
+                inspector.annotation_keys = (
+                    before  # or the next reload would take all for looked at
+                )
                 return "rule: the bundles' annotations cannot be read; look at the state tree"
             await self._clock.wait(anyio.Event(), self._clock.monotonic() + SLICE)
         return ""

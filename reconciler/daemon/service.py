@@ -1,7 +1,7 @@
 """The service: one loop for as long as the machine runs, and everything that belongs to a daemon.
 
 Around the same loop that `run` turns: a configuration that can be loaded anew, endpoints, metrics,
-a ledger, and a service manager that is told how we are. It ends in order on SIGTERM and SIGINT,
+a checkpoint, and a service manager that is told how we are. It ends in order on SIGTERM and SIGINT,
 and loads anew on SIGHUP, on an order over the unix socket and when a configuration file changes.
 """
 
@@ -19,15 +19,15 @@ from anyio.abc import TaskGroup
 from reconciler import __version__
 from reconciler.assembly import Opened, acts, opened, setup_from
 from reconciler.clock import SystemClock
-from reconciler.daemon import endpoints, ledger
+from reconciler.daemon import checkpoint, endpoints
 from reconciler.daemon.confinement import Confinement, confine
-from reconciler.daemon.endpoints import Check, Desk
+from reconciler.daemon.endpoints import Check, Handlers
 from reconciler.daemon.files import ConfigFiles
-from reconciler.daemon.keeping import LEDGER_EVERY, Keeper, recording
-from reconciler.daemon.listening import Doors, open_doors
-from reconciler.daemon.notify import Notifier, Teller
+from reconciler.daemon.housekeeping import CHECKPOINT_EVERY, Housekeeping, recording
+from reconciler.daemon.listening import HttpListeners, open_doors
+from reconciler.daemon.notify import Notifier, ServiceLog
 from reconciler.daemon.readiness import Readiness
-from reconciler.daemon.reloading import Configuration, Reached, Reloader
+from reconciler.daemon.reloading import Configuration, Reachable, Reloader
 from reconciler.decide.engine import Engine
 from reconciler.errors import NoWorkerError, RefusedError
 from reconciler.loop import Loop
@@ -35,8 +35,8 @@ from reconciler.model.observations import Stamp
 from reconciler.present.status import About, Attempts, JournalStatus, Status, gather
 from reconciler.settings.load import Loaded
 from reconciler.supervision import Supervisor
-from reconciler.telemetry.http import PAUSE, Server, Spare
-from reconciler.telemetry.lean import FilteringBoundLogger
+from reconciler.telemetry.http import PAUSE, ReservedDescriptor, Server
+from reconciler.telemetry.lazy import FilteringBoundLogger
 from reconciler.telemetry.logs import LogListener
 from reconciler.telemetry.metrics import Metrics
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from reconciler.ports import Listener
 
 STOP_WITHIN: Final = 10.0
-"""Seconds an end in order may take; hands stop at an entry boundary long before."""
+"""Seconds an end in order may take; cleanups stop at an entry boundary long before."""
 
 _BEATS: Final = 3  # times the watchdog is fed before it would bite
 
@@ -121,7 +121,7 @@ class _Service:
         session: Opened,
         recorders: "tuple[FileRecorder, ...]",
         confined: Confinement,
-        doors: Doors,
+        doors: HttpListeners,
     ) -> None:
         stages, setup = session.stages, session.setup
         self._start = start
@@ -135,17 +135,17 @@ class _Service:
         self._watcher = stages.watcher
         self._began = stages.clock.monotonic()
         self._notifier = Notifier(start.environ)
-        self._teller = Teller(start.logger, stages.clock)
+        self._service_log = ServiceLog(start.logger, stages.clock)
         self._engine = Engine(setup.policies)
         self._configuration = Configuration(start.load, start.loaded, stages.clock.wall())
         self._metrics = Metrics(self._engine, stages.clock, stages.watcher, self._watch)
         self._attempts = Attempts(setup.layout)
-        self._ledger = ledger.place(start.environ, setup.layout)
-        self._keeper = Keeper(
-            self._ledger,
+        self._checkpoint = checkpoint.place(start.environ, setup.layout)
+        self._keeper = Housekeeping(
+            self._checkpoint,
             lambda: self._engine.tracks,
             stages.clock,
-            self._teller,
+            self._service_log,
             pause=self._pause,
             recorders=recorders,
         )
@@ -159,13 +159,13 @@ class _Service:
         heard = replace(stages, listeners=(*stages.listeners, *listeners), recorders=(*recorders,))
         self._loop = Loop(self._engine, heard, relist=setup.relist)
         self.readiness.stop = self._loop.stop
-        reached = Reached(
+        reached = Reachable(
             session=session,
             loop=self._loop,
             readiness=self.readiness,
             metrics=self._metrics,
             notifier=self._notifier,
-            teller=self._teller,
+            service_log=self._service_log,
             status_line=self._status_line,
             watch=self._watch,
         )
@@ -174,35 +174,37 @@ class _Service:
     async def run(self, tasks: TaskGroup, signals: AsyncIterator[signal.Signals]) -> None:
         """Serve, watch and turn until told to end."""
         loaded = self._start.loaded
-        self._teller.tell(
+        self._service_log.tell(
             "starting", version=__version__, mode=self._mode, files=list(loaded.files)
         )
         confined = self._confined
-        self._teller.tell("confined", places=list(confined.places), trouble=confined.trouble)
+        self._service_log.tell("confined", places=list(confined.places), trouble=confined.trouble)
         for hint in loaded.hints:
-            self._teller.tell("configuration hint", hint=hint)
-        for memory in ledger.read(self._ledger, ledger.boot_id(), self._clock.monotonic()):
+            self._service_log.tell("configuration hint", hint=hint)
+        for memory in checkpoint.read(
+            self._checkpoint, checkpoint.boot_id(), self._clock.monotonic()
+        ):
             self._loop.emit(memory)
         tasks.start_soon(self._heed, signals, tasks)
         self._serve(tasks)
-        tasks.start_soon(self._mind_zygote)
+        tasks.start_soon(self._watch_fork_server)
         beside: dict[str, Callable[[], Awaitable[None]]] = {
             "watchdog": self._feed_watchdog,
             "configuration files": self._watch_files,
-            "ledger": self._keeper.run,
+            "checkpoint": self._keeper.run,
         }
         self._watch.know(*beside)
         for where, work in beside.items():
             tasks.start_soon(self._watch.keep_running, where, work, self._wait)
         await self._loop.run()
-        self._watch.call("ledger", self._keeper.write)
-        self._teller.tell("stopped")
+        self._watch.call("checkpoint", self._keeper.write)
+        self._service_log.tell("stopped")
         self._notifier.close()
 
     # ------------------------------------------------------------------ what goes on beside
 
     def _serve(self, tasks: TaskGroup) -> None:
-        desk = Desk(
+        desk = Handlers(
             ping=self._loop.ping,
             checks=self._checks,
             status=self._status,
@@ -211,16 +213,16 @@ class _Service:
             now=self._clock.monotonic,
             watch=self._watch,
         )
-        spare, doors = Spare(), self._doors
+        spare, doors = ReservedDescriptor(), self._doors
         for endpoint, orders in ((doors.ours, True), (doors.public, False)):
             if endpoint.trouble:
-                self._teller.warn("not reachable", problem=endpoint.trouble)
+                self._service_log.warn("not reachable", problem=endpoint.trouble)
             routes = endpoints.routes(desk, orders=orders)
             server = Server(routes, spare, self._watch, pause=0.0 if orders else PAUSE)
             tasks.start_soon(endpoint.serve, server, self._wait, self._reachable)
 
     def _reachable(self, address: str) -> None:
-        self._teller.tell("reachable", address=address)
+        self._service_log.tell("reachable", address=address)
 
     async def _wait(self, seconds: float) -> None:
         await self._clock.wait(anyio.Event(), self._clock.monotonic() + seconds)
@@ -231,13 +233,13 @@ class _Service:
                 # Beside, because it may have to wait, and the next signal may be the last.
                 tasks.start_soon(partial(self._reloader.reload, "SIGHUP", is_order=True))
                 continue
-            self._teller.tell("stopping", signal=signal.Signals(caught).name)
+            self._service_log.tell("stopping", signal=signal.Signals(caught).name)
             self._notifier.stopping("finishing what is under way", within=STOP_WITHIN)
-            with self._watch.part("hands"):
+            with self._watch.part("cleaner"):
                 await self._session.pool.stop()
             self._loop.stop()
 
-    async def _mind_zygote(self) -> None:
+    async def _watch_fork_server(self) -> None:
         """End with it: what it could do was given up here, so another could do nothing."""
         await self._session.pool.fork_server_ended()
         self.crippled = True
@@ -253,19 +255,19 @@ class _Service:
 
     async def _watch_files(self) -> None:
         def trouble(problem: str) -> None:
-            self._teller.warn("configuration not watched", problem=problem)
+            self._service_log.warn("configuration not watched", problem=problem)
 
         async for changed in self._start.files.changes(trouble):
             await self._reloader.reload(changed)
 
     def _pause(self) -> float:
-        return min(self._configuration.loaded.settings.watch.relist_seconds, LEDGER_EVERY)
+        return min(self._configuration.loaded.settings.watch.relist_seconds, CHECKPOINT_EVERY)
 
     # ------------------------------------------------------------------ what is said
 
     def _ready(self) -> None:
         self._notifier.ready(self._status_line())
-        self._teller.tell("ready", seconds=round(self._clock.monotonic() - self._began, 3))
+        self._service_log.tell("ready", seconds=round(self._clock.monotonic() - self._began, 3))
 
     def _checks(self) -> tuple[Check, ...]:
         return (*self.readiness.checks(), self._confined.check())

@@ -113,7 +113,7 @@ class SizeBudgets:
         return tally is not None and key in tally.marks
 
 
-class Dues:
+class DueTimes:
     """Places leftovers in time, and keeps the running totals that size budgets need.
 
     Args:

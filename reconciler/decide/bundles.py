@@ -7,11 +7,11 @@ says what it means for one bundle. It owns the indexes that keep the cost per ch
 from collections.abc import Iterator
 
 from reconciler.decide.asking import RECHECK, Asking
-from reconciler.decide.budgets import Dues, exceeded
+from reconciler.decide.budgets import DueTimes, exceeded
 from reconciler.decide.cleanups import Cleanups
 from reconciler.decide.deaths import Deaths
-from reconciler.decide.hearsay import Hearsay, NodeChange, is_touched
 from reconciler.decide.lifecycle import Event
+from reconciler.decide.nodestate import NodeChange, NodeState, is_touched
 from reconciler.decide.pods import Pods
 from reconciler.decide.queue import PriorityQueue
 from reconciler.decide.track import LIVING, SERVED, UNSURE, Track
@@ -39,7 +39,7 @@ class Bundles:
 
     Args:
         policies: What the operator allows.
-        hearsay: The node's witnesses.
+        node_state: What the node's witnesses said last.
         asking: Where a fresh word of theirs is wished for.
         cleanups: Where due leftovers queue.
         tell: Takes decisions, in order.
@@ -48,20 +48,20 @@ class Bundles:
     def __init__(
         self,
         policies: Policies,
-        hearsay: Hearsay,
+        nodestate: NodeState,
         asking: Asking,
         cleanups: Cleanups,
         tell: list[Decision],
     ) -> None:
         self._policies = policies
-        self._hearsay = hearsay
+        self._node_state = nodestate
         self._asking = asking
         self._cleanups = cleanups
         self._out = tell
         self._tracks: dict[BundleKey, Track] = {}
         self._memories: dict[BundleKey, Remembered] = {}
         self._agenda = PriorityQueue()
-        self._dues = Dues(self._life_of)
+        self._dues = DueTimes(self._life_of)
         self._pods = Pods(needed=policies.need_labels)
         self._living: set[BundleKey] = set()
         self._open: set[BundleKey] = set()
@@ -89,13 +89,14 @@ class Bundles:
     def configure(self, policies: Policies, now: float) -> None:
         """Think about everything again, under other policies: nothing is due by the old ones.
 
-        What hands are on is judged by them when these are about to begin (:meth:`objection`).
+        What a cleanup is under way on is judged by them when that is about to begin
+        (:meth:`objection`).
         """
         if policies.annotation_keys - self._policies.annotation_keys:
             for track in self._tracks.values():
                 track.ask_for_more()
         self._policies = policies
-        self._dues = Dues(self._life_of)
+        self._dues = DueTimes(self._life_of)
         self._pods = Pods(needed=policies.need_labels)
         for track in self._tracks.values():
             track.policy = track.counted_as = track.due_under = None
@@ -168,7 +169,7 @@ class Bundles:
         self._pods.leave(key)
         self._living.discard(key)
         self._open.discard(key)
-        self._hearsay.forget(key)
+        self._node_state.forget(key)
         self._dues.leave(track)
         self._out.append(Vanished(key, track.verdict, cleaned=cleaned))
 
@@ -181,7 +182,7 @@ class Bundles:
         self._tell(track)
 
     def objection(self, key: BundleKey, now: float, *, kill: bool) -> str:
-        """Say why hands that were asked for must not begin any more; empty if they may."""
+        """Say why a cleanup that was asked for must not begin any more; empty if they may."""
         track = self._tracks.get(key)
         if track is None or track.look is None:
             return ""
@@ -209,7 +210,7 @@ class Bundles:
         if track.look is None or track.is_being_cleaned:
             return
         previous = track.verdict
-        before, facts = track.facts, self._hearsay.weigh(track, track.look)
+        before, facts = track.facts, self._node_state.weigh(track, track.look)
         judgement = track.judgement = judge(facts, young=track.age(now) < self._policies.settle)
         verdict = judgement.verdict
         policy = self._choose_policy(track)
@@ -245,7 +246,7 @@ class Bundles:
         # 2. Judged before the witnesses spoke of it, it is judged again when they do: a helper
         #    that they knew before the bundle was seen is no news to anybody else.
         answers = track.look is not None and track.look.shim.state is ShimState.ALIVE
-        is_closed = verdict in SERVED and answers and self._hearsay.covers(track.first_seen)
+        is_closed = verdict in SERVED and answers and self._node_state.covers(track.first_seen)
         (self._open.discard if is_closed else self._open.add)(track.key)
         if track.deaths is not None:
             track.deaths.update(facts, now, answers=answers)
@@ -343,14 +344,14 @@ class Bundles:
         if track is None:
             return None
         policy = self._policy(track)
-        node = self._hearsay.about(key, track.first_seen)
+        node = self._node_state.about(key, track.first_seen)
         due_at = self._dues.due_at(track, policy)
         return view_of(track, node, policy, hold=self._cleanups.hold, due_at=due_at, now=now)
 
     def summary(self, now: float) -> Summary:
         """Count all bundles; one pass over them."""
         hold = self._cleanups.hold
-        said = self._hearsay.node.containerd
+        said = self._node_state.node.containerd
         return summarize(self, lambda track: shown(track, self._policy(track), hold), said, now)
 
     def is_settled(self, track: Track, now: float) -> bool:

@@ -53,7 +53,7 @@ class Cleanups:
 
     @property
     def busy(self) -> bool:
-        """Whether anything is under way or waits only for a free hand."""
+        """Whether anything is under way or waits only for a free worker."""
         return bool(self._under_way) or (bool(self._ready) and self._hold is None)
 
     def guard(self, refused: tuple[Refusal, ...]) -> None:
@@ -156,7 +156,7 @@ class Unfinished:
 
     @property
     def busy(self) -> bool:
-        """Whether hands are on one of them."""
+        """Whether a cleanup is under way on one of them."""
         return bool(self._under_way)
 
     def listed(self, listed: Listed, at_work: frozenset[Identity]) -> None:

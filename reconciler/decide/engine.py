@@ -17,8 +17,8 @@ from msgspec.structs import replace
 from reconciler.decide.asking import RECHECK, Asking
 from reconciler.decide.bundles import Bundles
 from reconciler.decide.cleanups import Cleanups, Hold, Unfinished
-from reconciler.decide.hearsay import Hearsay
 from reconciler.decide.lifecycle import Event, event_of
+from reconciler.decide.nodestate import NodeState
 from reconciler.decide.track import Track
 from reconciler.decide.views import BundleView, Summary
 from reconciler.model.decisions import (
@@ -33,7 +33,6 @@ from reconciler.model.evidence import Node
 from reconciler.model.ids import NOWHERE, BundleKey
 from reconciler.model.labels import doubted
 from reconciler.model.observations import (
-    Doubt,
     GuardsChecked,
     Hidden,
     Hint,
@@ -44,6 +43,7 @@ from reconciler.model.observations import (
     Observation,
     Refusal,
     Remembered,
+    Resync,
     Stamp,
 )
 from reconciler.model.outcome import BlockReason, Outcome, Result
@@ -62,10 +62,10 @@ class Engine:
     def __init__(self, policies: Policies) -> None:
         self._policies = policies
         self._out: list[Decision] = []
-        self._hearsay = Hearsay()
+        self._node_state = NodeState()
         self._asking = Asking()
         self._cleanups = Cleanups()
-        self._bundles = Bundles(policies, self._hearsay, self._asking, self._cleanups, self._out)
+        self._bundles = Bundles(policies, self._node_state, self._asking, self._cleanups, self._out)
         self._unfinished = Unfinished()
         self._again_at: float | None = None
 
@@ -77,7 +77,7 @@ class Engine:
         match observation:
             case Hint():
                 self._take_hint(observation, now)
-            case Doubt():
+            case Resync():
                 self._out.append(Relist(observation.kind, observation.namespace))
             case Listed():
                 self._take_listing(observation, now)
@@ -114,8 +114,8 @@ class Engine:
     ) -> Outcome | None:
         """Give the outcome of what was asked for and must not begin any more; None if it may.
 
-        To be asked at the very moment hands are sent: guards (``guards``: those that refuse now),
-        brakes and policies may be others than when it was asked for. Changes nothing that is
+        To be asked at the very moment a cleanup is sent: guards (``guards``: those that refuse
+        now), brakes and policies may be others than when it was asked for. Changes nothing that is
         decided, so a replay need not know of it.
         """
         why, reason = "; ".join(guard.reason for guard in guards), BlockReason.GUARD
@@ -175,7 +175,7 @@ class Engine:
 
         Those first that may be dead; not those of which that is known already.
         """
-        return self._hearsay.to_ask(namespace, self._bundles)
+        return self._node_state.to_ask(namespace, self._bundles)
 
     def summary(self, now: float) -> Summary:
         """Count all bundles; one pass over them."""
@@ -183,7 +183,7 @@ class Engine:
 
     @property
     def tracks(self) -> Iterator[Track]:
-        """Everything that is remembered, for the ledger."""
+        """Everything that is remembered, for the checkpoint."""
         return iter(self._bundles)
 
     @property
@@ -199,7 +199,7 @@ class Engine:
     @property
     def node(self) -> Node:
         """What the node's witnesses said last."""
-        return self._hearsay.node
+        return self._node_state.node
 
     # ------------------------------------------------------------------ observations
 
@@ -239,9 +239,9 @@ class Engine:
         self._bundles.absorb(track, looked.look, stamp)
 
     def _take_node(self, heard: NodeLooked, now: float) -> None:
-        change = self._hearsay.hear(heard)
+        change = self._node_state.hear(heard)
         self._asking.answered(heard.since, now)
-        said = self._hearsay.node.containerd
+        said = self._node_state.node.containerd
         # Nothing tells when a shim answers again.
         self._again_at = now + self._policies.recheck if said.wedged or said.unlisted else None
         for track in self._bundles.touched_by(change, now):
@@ -251,7 +251,7 @@ class Engine:
         now = stamp.mono
         self._cleanups.ended(outcome.key)
         self._unfinished.ended(outcome)
-        # Looks were ignored while hands were on it: whatever happened, look again.
+        # Looks were ignored while a cleanup was under way on it: whatever happened, look again.
         self._out.append(LookAt(outcome.key, HintKind.CHANGED))
         track = self._bundles.get(outcome.key)
         if track is None:
@@ -261,7 +261,7 @@ class Engine:
             return
         # 1. It is gone.
         # 2. A worker has tried. It is tried again after a pause, and where the second look
-        #    disagreed the unbroken time under our eyes begins anew, with that look.
+        #    disagreed the time of continuous observation begins anew, with that look.
         # 3. Nobody has tried: it stands where policies and brakes put it now.
         # 4. A workload was ended. What is left becomes a leftover, with a grace of its own.
         match event_of(outcome):
@@ -292,7 +292,7 @@ class Engine:
         if unfinished.wanted and not self._cleanups.refused:
             self._out.extend(unfinished.begin(self._policies.applied_to_hidden))
         begun, braked = self._cleanups.begin(
-            now, self._policies, self._bundles.living, self._hearsay.node.containerd.state
+            now, self._policies, self._bundles.living, self._node_state.node.containerd.state
         )
         self._out.extend(braked)
         for key in begun:

@@ -50,13 +50,13 @@ class Track:
             if they were not weighed together yet.
         judged_since: Since when it has this verdict.
         policy: The one that applies; None until it has been (or must be) looked up.
-        is_stale: Whether hands were on it since the latest look; others are not heard meanwhile.
+        is_stale: Whether a cleanup was under way since the latest look; others are not heard then.
         labels: All that was readable of this object's labels: config.json may vanish later.
         pod: Its pod's sandbox's labels, as far as they were asked for: that may vanish earlier.
         phase, cause: How far it is on its way to removal, and why; see :meth:`move`.
         told: Verdict, phase and cause as listeners know them.
         life: Last sign of life; negative for times before the boot.
-        last_alive: When it was last judged alive under our eyes.
+        last_alive: When this process last judged it alive.
         leftover_since: Since when it has been leftover without a break.
         waiting_as: The verdict under which it waits: a leftover, or an orphan that is to be ended.
         resumed: ``leftover_since`` as an earlier run wrote it down, until the first verdict.
@@ -145,9 +145,9 @@ class Track:
     def ask_for_more(self) -> None:
         """Note that rules match on annotations now that earlier looks were not asked for.
 
-        A reload waits for looks that were. Not heard are those at a bundle that hands are on, and
-        config.json may have gone since it was read, as may the whole sandbox: then it is not known
-        whether there is such an annotation.
+        A reload waits for looks that were. Not heard are those at a bundle that a cleanup is under
+        way on, and config.json may have gone since it was read, as may the whole sandbox: then it
+        is not known whether there is such an annotation.
         """
         if self.is_stale or self.look is None or not self.look.labels.known:
             self.labels = doubted(self.labels)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final, Self
 
 from reconciler import kernel
-from reconciler.act.removal import remove_tree
 from reconciler.demo.cast import Role, cast
 from reconciler.demo.files import Task, contents, runc_state
 from reconciler.demo.processes import Process, Processes
@@ -21,6 +20,7 @@ from reconciler.errors import ReconcilerError
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from reconciler.probe.beneath import identity_of
+from reconciler.worker.removal import remove_tree
 
 DATA: Final = b"somebody's data"
 _PREFIX: Final = "rdemo-"

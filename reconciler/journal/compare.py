@@ -1,7 +1,7 @@
 """Comparisons: what a replay is asked, kept small enough for journals of any size.
 
-:class:`Likeness` finds where a repeated run concludes otherwise; :class:`Fates` remembers what was
-cleaned when, in the recording and now, for `replay --config`.
+:class:`ReplayDiff` finds where a repeated run concludes otherwise; :class:`CleanupChanges`
+remembers what was cleaned when, in the recording and now, for `replay --config`.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from reconciler.journal.replay import Difference, Turn, difference
 from reconciler.model.decisions import Clean, Decision
 from reconciler.model.ids import BundleKey, Identity
-from reconciler.present.comparison import Fate
+from reconciler.present.comparison import CleanupChange
 from reconciler.present.decisions import key_of
 
 
@@ -19,7 +19,7 @@ def concerns(decision: Decision, only: BundleKey | None) -> bool:
     return only is None or key_of(decision) == only
 
 
-class Likeness:
+class ReplayDiff:
     """Compares turn by turn.
 
     Attributes:
@@ -58,11 +58,11 @@ def _narrowed(turn: Turn, only: BundleKey) -> Turn:
 
 
 @dataclass(slots=True)
-class Fates:
+class CleanupChanges:
     """What was cleaned in the recording and what is now. Grows with what is cleaned only."""
 
     only: BundleKey | None = None
-    _fates: dict[tuple[BundleKey, Identity], Fate] = field(default_factory=dict)
+    _fates: dict[tuple[BundleKey, Identity], CleanupChange] = field(default_factory=dict)
 
     def take(self, at: float, turn: Turn) -> None:
         """Take in a turn."""
@@ -78,14 +78,14 @@ class Fates:
             if isinstance(decision, Clean) and not decision.kill and concerns(decision, self.only):
                 yield decision
 
-    def _fate(self, clean: Clean) -> Fate:
-        return self._fates.setdefault((clean.key, clean.identity), Fate(clean.key))
+    def _fate(self, clean: Clean) -> CleanupChange:
+        return self._fates.setdefault((clean.key, clean.identity), CleanupChange(clean.key))
 
-    def __iter__(self) -> Iterator[Fate]:
+    def __iter__(self) -> Iterator[CleanupChange]:
         """Give all, in order of time."""
         return iter(sorted(self._fates.values(), key=_when))
 
 
-def _when(fate: Fate) -> tuple[float, BundleKey]:
+def _when(fate: CleanupChange) -> tuple[float, BundleKey]:
     times = [at for at in (fate.replayed, fate.recorded) if at is not None]
     return (times[0], fate.key)

@@ -12,7 +12,7 @@ from typing import Final, Generic, TypeVar
 
 from msgspec.structs import replace
 
-from reconciler.model.evidence import Containerd, Sweep
+from reconciler.model.evidence import Containerd, ProcessScan
 from reconciler.model.observations import NodeLooked
 from reconciler.model.values import EMPTY, Value
 
@@ -44,7 +44,7 @@ class Difference(Value, frozen=True):
 
     full: int
     since: float
-    sweep: Sweep | None = None
+    sweep: ProcessScan | None = None
     containerd: Containerd | None = None
     gone: Gone = NOTHING_GONE
 
@@ -106,7 +106,7 @@ class _Full:
 
     def __init__(self, said: NodeLooked) -> None:
         self._said = said
-        sweep, containerd = said.sweep or Sweep(), said.containerd or Containerd()
+        sweep, containerd = said.sweep or ProcessScan(), said.containerd or Containerd()
         self._shims = _Names(sweep.shims)
         self._helpers = _Names(sorted(sweep.helpers))
         self._names = _Names(sorted(sweep.cgroup_names))
@@ -147,7 +147,7 @@ class _Full:
         """Undo :meth:`difference`."""
         new, containerd, gone, sweep = change.sweep, change.containerd, change.gone, None
         if new is not None:
-            sweep = Sweep(
+            sweep = ProcessScan(
                 new.answered,
                 self._helpers.changed(gone.helpers, new.helpers),
                 (*self._shims.left(gone.shims), *new.shims),
@@ -192,7 +192,7 @@ class _Names(Generic[_T]):
         return left | new if new else left
 
 
-def _size(sweep: Sweep | None, containerd: Containerd | None) -> int:
+def _size(sweep: ProcessScan | None, containerd: Containerd | None) -> int:
     """Count names: they are what takes the room."""
     size = 0
     if sweep is not None:

@@ -13,7 +13,7 @@
     verdict = "unknown"              # in the end
     phase = "waiting"                # in the end; "" for none
 
-"Cleaned" means that the engine gave it to the hands. An expectation about a bundle that the
+"Cleaned" means that the engine gave it to the cleaner. An expectation about a bundle that the
 journal never shows is not met: a test that looks at nothing proves nothing. (For "never", name
 it all the same; ``absent = true`` expects that there is no such bundle.)
 """
@@ -106,7 +106,7 @@ def _span(text: str) -> tuple[float, float]:
 
 
 @dataclass(slots=True)
-class _Fate:
+class _Changes:
     """What became of the bundles of one name."""
 
     cleaned: list[float] = field(default_factory=list)
@@ -119,7 +119,7 @@ class Watch:
 
     def __init__(self, expectations: tuple[Expectation, ...]) -> None:
         self._expectations = expectations
-        self._fates: dict[BundleKey, _Fate] = {}
+        self._fates: dict[BundleKey, _Changes] = {}
         self._matches: dict[BundleKey, bool] = {}
 
     def follow(self, at: float, turn: Turn) -> None:
@@ -138,10 +138,10 @@ class Watch:
                 case _:
                     pass
 
-    def _fate(self, key: BundleKey) -> _Fate:
+    def _fate(self, key: BundleKey) -> _Changes:
         if not any(fnmatchcase(str(key), one.bundle) for one in self._expectations):
-            return _Fate()  # nobody asks: forgotten at once, so that memory stays bounded
-        return self._fates.setdefault(key, _Fate())
+            return _Changes()  # nobody asks: forgotten at once, so that memory stays bounded
+        return self._fates.setdefault(key, _Changes())
 
     def failures(self) -> Iterator[str]:
         """Say, one line each, what was expected and did not come."""
@@ -156,7 +156,7 @@ class Watch:
                 yield from (f"{key}: {failure}" for failure in _failures(one, fate))
 
 
-def _failures(one: Expectation, fate: _Fate) -> Iterator[str]:
+def _failures(one: Expectation, fate: _Changes) -> Iterator[str]:
     times = ", ".join(span(at) for at in fate.cleaned)
     if one.cleaned == _NEVER and fate.cleaned:
         yield f"expected never to be cleaned, was after {times}"

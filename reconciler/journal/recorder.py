@@ -1,4 +1,4 @@
-"""The recorder: hands the scribe's lines to the writer process, and never waits for it.
+"""The recorder: hands the journal listener's lines to the writer process, and never waits for it.
 
 Nothing here may delay the loop: a line goes into a bounded buffer, a task sends what the writer
 takes, and what does not fit is dropped and counted; a line in the journal says how much. A thread
@@ -24,8 +24,8 @@ from typing_extensions import override
 
 from reconciler.errors import UsageError
 from reconciler.journal import writer
+from reconciler.journal.listener import JournalListener, origin_here
 from reconciler.journal.redact import Redactor
-from reconciler.journal.scribe import Scribe, origin_here
 from reconciler.journal.writer import ROTATE
 from reconciler.model.decisions import Decision
 from reconciler.model.observations import Observation, Stamp
@@ -91,12 +91,12 @@ class FileRecorder(Recorder):
         self._writer: subprocess.Popen[bytes] | None = None
         self.trouble = ""
         redactor = Redactor() if options.redact else None
-        self._scribe = Scribe(origin_here(self._now(), policies), self._take, redactor)
+        self._listener = JournalListener(origin_here(self._now(), policies), self._take, redactor)
 
     @property
     def lost(self) -> int:
         """How many records are missing in the journal."""
-        return self._scribe.lost + self._dropped + self._unwritten
+        return self._listener.lost + self._dropped + self._unwritten
 
     def _now(self) -> Stamp:
         return Stamp(self._clock.monotonic(), self._clock.wall())
@@ -105,44 +105,44 @@ class FileRecorder(Recorder):
 
     @override
     def observed(self, stamp: Stamp, observation: Observation) -> None:
-        self._scribe.observed(stamp, observation)
+        self._listener.observed(stamp, observation)
         self._bell.set()
 
     @override
     def decided(self, stamp: Stamp, decision: Decision) -> None:
-        self._scribe.decided(stamp, decision)
+        self._listener.decided(stamp, decision)
 
     @override
     def advanced(self, stamp: Stamp) -> None:
-        self._scribe.advanced(stamp)
+        self._listener.advanced(stamp)
         self._bell.set()
 
     @override
     def configured(self, stamp: Stamp, policies: Policies) -> None:
-        self._scribe.configured(stamp, policies)
+        self._listener.configured(stamp, policies)
         self._bell.set()
 
     @override
     def missed(self) -> None:
-        self._scribe.missed()
+        self._listener.missed()
         self.trouble = "the recorder failed"
         self._bell.set()
 
     # ------------------------------------------------------------------ the buffer
 
     def _take(self, line: bytes) -> None:
-        """Keep a line for the writer; called by the scribe."""
+        """Keep a line for the writer; called by the journal listener."""
         if self._buffered + len(line) > _BUFFER or self._broken:
             self._drop(1, "the disk did not keep up")
             return
         if self._dropped or self._tells_loss:
             lost, self._dropped, self._tells_loss = self._dropped, 0, False
-            line = self._scribe.missing(lost, self.trouble or "the writer lost lines") + line
+            line = self._listener.missing(lost, self.trouble or "the writer lost lines") + line
         limit = self._options.max_size
         if limit is not None and self._part_size > limit:
             self._part_size = 0
             self._push(line)
-            line = ROTATE + self._scribe.header(self._now())
+            line = ROTATE + self._listener.header(self._now())
         self._push(line)
 
     def _push(self, line: bytes) -> None:
@@ -153,7 +153,7 @@ class FileRecorder(Recorder):
     def _drop(self, lost: int, why: str) -> None:
         self._dropped += lost
         self.trouble = why
-        self._scribe.begin_anew()
+        self._listener.begin_anew()
 
     # ------------------------------------------------------------------ the writer
 
@@ -236,9 +236,9 @@ class FileRecorder(Recorder):
         self._heard_all.set()
 
     def _flush(self) -> None:
-        if not self._watch.call(_PART, self._scribe.flush):
+        if not self._watch.call(_PART, self._listener.flush):
             self.missed()
-            self._watch.call(_PART, self._scribe.flush)  # the loss, if nothing follows
+            self._watch.call(_PART, self._listener.flush)  # the loss, if nothing follows
 
     async def _send(self) -> None:
         """Send what the writer takes; sleeps while there is nothing."""
@@ -298,7 +298,7 @@ class FileRecorder(Recorder):
                 elif line.startswith(b"lost "):
                     self._unwritten += int(line[5:])
                     self._tells_loss = True  # the writer cannot say which policies are in force
-                    self._scribe.begin_anew()
+                    self._listener.begin_anew()
 
 
 @asynccontextmanager

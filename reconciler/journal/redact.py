@@ -29,11 +29,10 @@ from reconciler.model.decisions import (
     Relist,
     Vanished,
 )
-from reconciler.model.evidence import Containerd, Labels, Look, Sweep
+from reconciler.model.evidence import Containerd, Labels, Look, ProcessScan
 from reconciler.model.hidden import hidden_name, parse_hidden
 from reconciler.model.ids import BundleKey, is_identifier
 from reconciler.model.observations import (
-    Doubt,
     GuardsChecked,
     Hint,
     Listed,
@@ -41,6 +40,7 @@ from reconciler.model.observations import (
     NodeLooked,
     Observation,
     Remembered,
+    Resync,
     Seen,
 )
 from reconciler.model.outcome import Outcome
@@ -146,7 +146,7 @@ class Redactor:
                 return replace(observation, key=self._key_of(observation.key))
             case Looked():
                 return Looked(self._key_of(observation.key), self._look(observation.look))
-            case Doubt():
+            case Resync():
                 return replace(observation, namespace=self._scope(observation.namespace))
             case Listed():
                 return self._listed(observation)
@@ -221,7 +221,7 @@ class Redactor:
             annotations=tuple((self.name(k), self.name(v)) for k, v in labels.annotations),
         )
 
-    def _sweep(self, sweep: Sweep | None) -> Sweep | None:
+    def _sweep(self, sweep: ProcessScan | None) -> ProcessScan | None:
         if sweep is None:
             return None
         return replace(

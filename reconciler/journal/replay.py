@@ -1,8 +1,8 @@
-"""Replay: the same engine, no hands, virtual time.
+"""Replay: the same engine, no cleaner, virtual time.
 
 :func:`repeat` gives the engine exactly what it was given and compares what it concludes with what
 it concluded then. :func:`what_if` gives another engine the same world and lets it decide by other
-policies (:mod:`reconciler.journal.imagine`). Both are generators: memory does not grow with the
+policies (:mod:`reconciler.journal.what_if`). Both are generators: memory does not grow with the
 journal.
 """
 

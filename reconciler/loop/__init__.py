@@ -19,7 +19,7 @@ import anyio.lowlevel
 
 from reconciler.decide.engine import Engine
 from reconciler.loop.looks import SLICE, Looks
-from reconciler.loop.nodesource import NodeSource
+from reconciler.loop.nodesource import NodeWatch
 from reconciler.model.decisions import (
     AskNode,
     Braked,
@@ -33,15 +33,15 @@ from reconciler.model.decisions import (
     Relist,
     Vanished,
 )
-from reconciler.model.evidence import Containerd, Node, Sweep
+from reconciler.model.evidence import Containerd, Node, ProcessScan
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
-    Doubt,
-    DoubtKind,
     GuardsChecked,
     NodeLooked,
     Observation,
     Refusal,
+    Resync,
+    ResyncKind,
     Stamp,
     is_transient,
 )
@@ -76,12 +76,12 @@ class Loop:
         self._guards_at = float("inf")
         self._inbox: deque[tuple[Stamp, Observation]] = deque()
         self._looks = Looks(stages, self._errand, self.emit, self._take_now)
-        self._listings: dict[str | None, DoubtKind] = {}
+        self._listings: dict[str | None, ResyncKind] = {}
         self._errands = 0
         self._bell = anyio.Event()
         self._tasks: TaskGroup
         self._checking = anyio.Lock()
-        self._node = NodeSource(
+        self._node = NodeWatch(
             stages.clock,
             stages.witnesses,
             about=unsupervised(engine.to_ask),
@@ -140,7 +140,7 @@ class Loop:
             for source in self._sources():
                 tasks.start_soon(source.run, self.emit)
             self._relist_at = self._next_relist(stages.clock.monotonic())
-            self.emit(Doubt(DoubtKind.START))
+            self.emit(Resync(ResyncKind.START))
             while not self._stopped:
                 await self._turn()
                 self._turned.set()
@@ -160,7 +160,7 @@ class Loop:
         stamp = self._now()
         if stamp.mono >= self._relist_at:
             self._relist_at = self._next_relist(stamp.mono)
-            self._take(stamp, Doubt(DoubtKind.TIMER))
+            self._take(stamp, Resync(ResyncKind.TIMER))
         if stamp.mono >= self._guards_at:
             self._guards_at = float("inf")
             self._errand(self._check_guards)
@@ -202,7 +202,7 @@ class Loop:
     def _hear_the_last(self) -> None:
         """Let everybody hear what came in before the end; nothing of it is carried out any more.
 
-        Hands that were stopped have said what they had done: that must not go untold.
+        Cleanups that were stopped have said what they had done: that must not go untold.
         """
         while self._inbox:
             stamp, observation = self._inbox.popleft()
@@ -210,11 +210,11 @@ class Loop:
             for decision in self.engine.observe(stamp, observation):
                 self._listeners.decided(stamp, decision)
 
-    def _list(self, namespace: str | None, why: DoubtKind) -> None:
+    def _list(self, namespace: str | None, why: ResyncKind) -> None:
         stages = self._stages
-        if namespace is None and why in (DoubtKind.START, DoubtKind.TIMER):
+        if namespace is None and why in (ResyncKind.START, ResyncKind.TIMER):
             self._errand(self._check_guards)
-        listed = stages.eyes.list(namespace)
+        listed = stages.inspector.list(namespace)
         if stages.watcher is not None and listed.answered and namespace is None:
             # Watches first, looks after: what changes in between is then an event or seen.
             stages.watcher.follow([self.engine.kept(seen.key) for seen in listed.bundles])
@@ -244,7 +244,7 @@ class Loop:
                 case _:
                     assert_never(decision)
 
-    def _hear_of_node(self, since: float, sweep: Sweep, containerd: Containerd) -> None:
+    def _hear_of_node(self, since: float, sweep: ProcessScan, containerd: Containerd) -> None:
         self._stages.exits.expect_containerd(containerd.pid)
         self._looks.note_shims(sweep)
         self._untaken = heard = NodeLooked(since, sweep, containerd)
@@ -265,7 +265,7 @@ class Loop:
         return node
 
     async def _send(self, request: Clean | FinishRemoval) -> None:
-        """Send hands, if they are still wanted at the moment at which a worker is free."""
+        """Send a cleanup, if it is still wanted at the moment at which a worker is free."""
         stages, key, identity = self._stages, request.key, request.identity
         blocked = await self._looks.refusal(key, identity)
         if blocked is not None:
@@ -278,9 +278,9 @@ class Loop:
             return self.engine.refusal(request, stages.clock.monotonic(), self._refused)
 
         if isinstance(request, FinishRemoval):
-            outcome = await stages.hands.finish(key, identity, permit)
+            outcome = await stages.cleaner.finish(key, identity, permit)
         else:
-            act = stages.hands.kill if request.kill else stages.hands.clean
+            act = stages.cleaner.kill if request.kill else stages.cleaner.clean
             outcome = await act(key, identity, node, permit)
         if outcome.holders:
             stages.exits.expect_holders(key, [holder.pid for holder in outcome.holders])

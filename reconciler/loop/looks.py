@@ -1,6 +1,6 @@
 """Looks: which bundles are to be looked at, made in slices or handed to others.
 
-Keys come in, a Looked comes out for each. Our own eyes look in between the loop's turns; where a
+Keys come in, a Looked comes out for each. Our own inspector looks between the loop's turns; where a
 pile waits others take handfuls of it (:mod:`.piles`), and what ours leave out because it may hang
 is looked at by those who can be killed (:mod:`.remote`). Each look says which processes of a bundle
 there are, so whose end is watched is settled here, too.
@@ -9,9 +9,9 @@ there are, so whose end is watched is settled here, too.
 from collections.abc import Callable
 from typing import Final
 
-from reconciler.loop.piles import Helpers
+from reconciler.loop.batches import Helpers
 from reconciler.loop.remote import RemoteLooks, Start
-from reconciler.model.evidence import InitState, Look, PartialLook, ShimState, Sweep
+from reconciler.model.evidence import InitState, Look, PartialLook, ProcessScan, ShimState
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import HintKind, Looked
 from reconciler.model.outcome import Outcome
@@ -34,12 +34,12 @@ class Looks:
     def __init__(
         self, stages: Stages, start: Start, emit: Emit, take: Callable[[Looked], None]
     ) -> None:
-        self._eyes, self._exits, self._clock = stages.eyes, stages.exits, stages.clock
+        self._inspector, self._exits, self._clock = stages.inspector, stages.exits, stages.clock
         self._start = start
         self._emit = emit
         self._take = take
         self._waiting: dict[BundleKey, HintKind] = {}
-        self._helpers = Helpers(stages.eyes.others, self._waiting, self._hear)
+        self._helpers = Helpers(stages.inspector.others, self._waiting, self._hear)
         self._remote = RemoteLooks(stages.far, stages.clock, start, self._hear_of_far, self.want)
         self._known_shims: dict[BundleKey, int] = {}
         self._swept_shims: dict[BundleKey, int] = {}
@@ -59,13 +59,13 @@ class Looks:
             self._start(self._helpers.help)
         if not self._waiting:
             return
-        with self._eyes.moment():
+        with self._inspector.moment():
             end = self._clock.monotonic() + SLICE
             while self._waiting:
                 key = next(iter(self._waiting))
                 del self._waiting[key]
                 self._helpers.overtake(key)
-                look = self._remote.whole(key, self._eyes.look(key))
+                look = self._remote.whole(key, self._inspector.look(key))
                 if not isinstance(look, PartialLook):
                     self._take(self._looked(key, look))
                 if self._clock.monotonic() >= end:
@@ -84,7 +84,7 @@ class Looks:
         self._known_shims.pop(key, None)
         self._exits.forget(key)
 
-    def note_shims(self, sweep: Sweep) -> None:
+    def note_shims(self, sweep: ProcessScan) -> None:
         """Look once at every bundle whose shim is seen for the first time, to watch its end."""
         before, now = self._swept_shims, {shim.key: shim.pid for shim in sweep.shims}
         self._swept_shims = now

@@ -10,15 +10,15 @@ from typing import Final
 
 import anyio
 
-from reconciler.model.evidence import Containerd, ContainerdState, Node, Sweep
+from reconciler.model.evidence import Containerd, ContainerdState, Node, ProcessScan
 from reconciler.model.ids import BundleKey, is_identifier
 from reconciler.ports import Clock, Witnesses
 
 FRESH: Final = 1.0
-"""The node's word must not be older than this, in seconds, when hands are sent."""
+"""The node's word must not be older than this, in seconds, when a cleanup is sent."""
 
 
-class NodeSource:
+class NodeWatch:
     """Asks the witnesses, and remembers what they said last.
 
     Args:
@@ -36,7 +36,7 @@ class NodeSource:
         *,
         about: Callable[[str], Sequence[BundleKey]],
         check_guards: Callable[[], Awaitable[None]],
-        answered: Callable[[float, Sweep, Containerd], None],
+        answered: Callable[[float, ProcessScan, Containerd], None],
     ) -> None:
         self._clock = clock
         self._witnesses = witnesses
@@ -61,7 +61,7 @@ class NodeSource:
             self._answered(since, sweep, containerd)
 
     async def fresh(self, key: BundleKey) -> Node:
-        """Give what is known of the node now, good enough to send hands to this bundle.
+        """Give what is known of the node now, good enough to send a cleanup to this bundle.
 
         1. containerd lists its namespace in time: the last word, or a new one if that is old.
         2. It does not, or takes so long that its word is old when it comes: what it says of this

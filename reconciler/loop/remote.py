@@ -16,9 +16,9 @@ import anyio
 from reconciler.model.evidence import Look, PartialLook
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result
-from reconciler.ports import Clock, FarLookers
+from reconciler.ports import Clock, RemoteInspector
 
-HANDFUL: Final = 50
+BATCH: Final = 50
 """Looks that are asked for at a time."""
 
 PAUSE: Final = 5.0
@@ -59,7 +59,7 @@ class RemoteLooks:
 
     def __init__(
         self,
-        lookers: FarLookers | None,
+        lookers: RemoteInspector | None,
         clock: Clock,
         start: Start,
         hear: Callable[[BundleKey, Look | None], None],
@@ -108,11 +108,11 @@ class RemoteLooks:
         return Outcome(key, identity, Result.BLOCKED, BlockReason.HUNG, why)
 
     async def _look(
-        self, lookers: FarLookers, places: Places, waiting: dict[BundleKey, None]
+        self, lookers: RemoteInspector, places: Places, waiting: dict[BundleKey, None]
     ) -> None:
         try:
             while waiting:
-                keys = tuple(waiting)[:HANDFUL]
+                keys = tuple(waiting)[:BATCH]
                 for key in keys:
                     del waiting[key]
                 looks = await self._ask(lookers, places, keys)
@@ -127,7 +127,7 @@ class RemoteLooks:
             del self._waiting[places]
 
     async def _ask(
-        self, lookers: FarLookers, places: Places, keys: Sequence[BundleKey]
+        self, lookers: RemoteInspector, places: Places, keys: Sequence[BundleKey]
     ) -> Sequence[Look | None] | None:
         """Ask, one at a time; None if there was no answer, or had been none a moment ago."""
         place = self._known.get(places)

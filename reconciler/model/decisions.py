@@ -4,7 +4,7 @@ import msgspec
 
 from reconciler.model.evidence import Facts
 from reconciler.model.ids import BundleKey, Identity
-from reconciler.model.observations import DoubtKind, HintKind
+from reconciler.model.observations import HintKind, ResyncKind
 from reconciler.model.values import Tagged, Value
 from reconciler.model.words import Word
 
@@ -121,7 +121,7 @@ class LookAt(Tagged, frozen=True, tag="look-at"):
 class Relist(Tagged, frozen=True, tag="relist"):
     """Ask for a listing of the tree or of one namespace."""
 
-    why: DoubtKind
+    why: ResyncKind
     namespace: str | None = None
 
 

@@ -1,9 +1,9 @@
 """Evidence: what was learnt about a bundle, every piece of it *yes*, *no* or *no answer*.
 
-A :class:`Look` is what one close look at the bundle itself found. :class:`Sweep` (one pass over
-/proc) and :class:`Containerd` (the daemon's own word) speak about the whole node. :func:`weigh`
-joins the three into :class:`Facts`, a row of closed enumerations and the only thing a verdict is
-made from. Nothing here decides, and nothing here may turn "no answer" into "no".
+A :class:`Look` is what one close look at the bundle itself found. :class:`ProcessScan` (one pass
+over /proc) and :class:`Containerd` (the daemon's own word) speak about the whole node.
+:func:`weigh` joins the three into :class:`Facts`, a row of closed enumerations and the only thing a
+verdict is made from. Nothing here decides, and nothing here may turn "no answer" into "no".
 """
 
 from dataclasses import dataclass, field
@@ -16,8 +16,8 @@ from reconciler.model.cgroups import CgroupSource, NamedCgroup, find_hints, usua
 from reconciler.model.containerd import Containerd as Containerd
 from reconciler.model.containerd import ContainerdState as ContainerdState
 from reconciler.model.ids import NOWHERE, BundleKey, Identity
-from reconciler.model.sweep import ShimProcess as ShimProcess
-from reconciler.model.sweep import Sweep as Sweep
+from reconciler.model.processes import ProcessScan as ProcessScan
+from reconciler.model.processes import ShimProcess as ShimProcess
 from reconciler.model.unread import may_be, may_be_in
 from reconciler.model.values import Value
 from reconciler.model.words import Word
@@ -258,7 +258,7 @@ class Node:
             every name.
     """
 
-    sweep: Sweep = field(default_factory=Sweep)
+    sweep: ProcessScan = field(default_factory=ProcessScan)
     containerd: Containerd = field(default_factory=Containerd)
     served: frozenset[BundleKey] = field(init=False, repr=False, compare=False)
     unread: frozenset[BundleKey | None] = field(init=False, repr=False, compare=False)
@@ -296,7 +296,7 @@ def weigh(key: BundleKey, identifier: bool, look: Look, node: Node) -> Facts:  #
         key: The bundle.
         identifier: Whether containerd's identifier rule accepts both names.
         look: The close look.
-        node: Sweep and containerd's word.
+        node: The process scan and containerd's word.
     """
     task = task_of(key, node.containerd)
     helper = _helper(key, node)

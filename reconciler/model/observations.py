@@ -1,14 +1,14 @@
 """Observations: everything the engine ever learns, as a closed union of values.
 
-Events from a watcher are hints (:class:`Hint`, :class:`Doubt`): lost, repeated or late ones
+Events from a watcher are hints (:class:`Hint`, :class:`Resync`): lost, repeated or late ones
 change only latency. :class:`Listed` and :class:`Looked` carry what the filesystem said,
-:class:`NodeLooked` what /proc and containerd said, :class:`Outcome` what our own hands did.
+:class:`NodeLooked` what /proc and containerd said, :class:`Outcome` what our own cleaner did.
 """
 
 import msgspec
 from typing_extensions import override
 
-from reconciler.model.evidence import Containerd, Look, Sweep
+from reconciler.model.evidence import Containerd, Look, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import Outcome
 from reconciler.model.values import Tagged, Value
@@ -45,7 +45,7 @@ class Hint(Tagged, frozen=True, tag="hint"):
     kind: HintKind = msgspec.field(default=HintKind.CHANGED, name="why")
 
 
-class DoubtKind(Word):
+class ResyncKind(Word):
     """Why the whole model may be wrong."""
 
     START = "start"
@@ -59,10 +59,10 @@ class DoubtKind(Word):
     ASKED = "asked"
 
 
-class Doubt(Tagged, frozen=True, tag="doubt"):
+class Resync(Tagged, frozen=True, tag="doubt"):
     """Relist everything (``namespace`` None) or one namespace."""
 
-    kind: DoubtKind = msgspec.field(name="why")
+    kind: ResyncKind = msgspec.field(name="why")
     namespace: str | None = None
 
 
@@ -120,7 +120,7 @@ class NodeLooked(Tagged, frozen=True, tag="node"):
     """
 
     since: float
-    sweep: Sweep | None = None
+    sweep: ProcessScan | None = None
     containerd: Containerd | None = None
 
 
@@ -174,4 +174,4 @@ class Remembered(Tagged, frozen=True, tag="remembered"):
     leftover_since: float | None = None
 
 
-Observation = Hint | Doubt | Listed | Looked | NodeLooked | GuardsChecked | Remembered | Outcome
+Observation = Hint | Resync | Listed | Looked | NodeLooked | GuardsChecked | Remembered | Outcome

@@ -36,7 +36,7 @@ class BlockReason(Word):
     GUARD = "guard"
     CONTAINERD = "containerd does not answer"
     HOOKS = "poststop hooks failed"
-    POLICY = "policy"  # another was put into force before hands were sent, or a brake pulled
+    POLICY = "policy"  # another was put into force before a cleanup was sent, or a brake pulled
 
 
 class StepResult(Word):

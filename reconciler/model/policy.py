@@ -34,7 +34,7 @@ class Policy(msgspec.Struct, frozen=True, gc=False):
         name: The rule it comes from, ``cleanup`` for the default.
         enforce: Whether anything may be removed.
         protect: Never remove, whatever the verdict.
-        grace: How long it must stay leftover under our own eyes.
+        grace: How long it must stay leftover, observed continuously by this process.
         threshold: Least time since the last sign of life.
         max_age: Older leftovers are due at once; None for no such budget.
         max_size: Leftovers under this policy in one namespace may not be larger together.

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from reconciler.model.decisions import Decision
 from reconciler.model.evidence import Facts
 from reconciler.model.ids import BundleKey
-from reconciler.present.decisions import Told, evidence, key_of, tell
+from reconciler.present.decisions import DecisionSummary, evidence, key_of, tell
 from reconciler.present.table import Cell, Column, Table
 from reconciler.present.words import name, span
 
@@ -27,14 +27,14 @@ class Differing(msgspec.Struct, frozen=True):
     at_seconds: float
     namespace: str
     id: str
-    recorded: Told | None
-    replayed: Told | None
+    recorded: DecisionSummary | None
+    replayed: DecisionSummary | None
     evidence: dict[str, str] = {}
 
 
 @dataclass(slots=True)
-class Fate:
-    """When one bundle was given to the hands, in seconds since the begin; None for never."""
+class CleanupChange:
+    """When one bundle was given to the cleaner, in seconds since the begin; None for never."""
 
     key: BundleKey
     recorded: float | None = None
@@ -92,7 +92,7 @@ def _apart(one: Decision | None, other: Decision | None, begin: float) -> str:
     return ", ".join(parts)
 
 
-def fates_table(fates: Iterable[Fate]) -> Table:
+def fates_table(fates: Iterable[CleanupChange]) -> Table:
     """Tell what was cleaned when, then and now."""
     columns = (
         Column("BUNDLE", gives_way=True),
@@ -111,18 +111,22 @@ def _at(seconds: float | None) -> str:
     return "-" if seconds is None else span(seconds)
 
 
-def _change(fate: Fate) -> str:
+def _change(fate: CleanupChange) -> str:
     if fate.recorded is None or fate.replayed is None or fate.change == "same":
         return fate.change
     return f"{span(abs(fate.recorded - fate.replayed))} {fate.change}"
 
 
-def changed(fate: Fate) -> Differing:
+def changed(fate: CleanupChange) -> Differing:
     """Put a fate into the shape of a difference."""
     namespace, id_ = fate.key
 
-    def told(at: float | None) -> Told | None:
-        return None if at is None else Told(round(at, 6), namespace, id_, "clean", _change(fate))
+    def told(at: float | None) -> DecisionSummary | None:
+        return (
+            None
+            if at is None
+            else DecisionSummary(round(at, 6), namespace, id_, "clean", _change(fate))
+        )
 
     times = [at for at in (fate.recorded, fate.replayed) if at is not None]
     return Differing(min(times), namespace, id_, told(fate.recorded), told(fate.replayed))

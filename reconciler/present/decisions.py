@@ -41,7 +41,7 @@ _WITNESSES: Final = {"identifier": "name", "helper": "shim helper", "task": "con
 """What a fact is called where it is told by witness, if not as it is."""
 
 
-class Told(msgspec.Struct, frozen=True):
+class DecisionSummary(msgspec.Struct, frozen=True):
     """One decision.
 
     Attributes:
@@ -81,11 +81,11 @@ def key_of(decision: Decision) -> BundleKey | None:
             return decision.key
 
 
-def tell(at: float, decision: Decision) -> Told:
+def tell(at: float, decision: Decision) -> DecisionSummary:
     """Tell a decision; ``at`` counts seconds since the journal began."""
     key = key_of(decision) or NOBODY
     told = _words(decision)
-    return Told(round(at, 6), key.namespace, key.id, told.action, told.reason)
+    return DecisionSummary(round(at, 6), key.namespace, key.id, told.action, told.reason)
 
 
 def mark(decision: Decision) -> Mark | None:

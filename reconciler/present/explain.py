@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from reconciler.decide.obstacles import foreign_mount
+from reconciler.decide.blockers import foreign_mount
 from reconciler.decide.verdicts import RULES
 from reconciler.decide.views import BundleView
 from reconciler.model.cgroups import CgroupSource, usual_path

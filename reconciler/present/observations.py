@@ -6,8 +6,6 @@ from typing import Final, assert_never
 from reconciler.model.evidence import Containerd
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
-    Doubt,
-    DoubtKind,
     GuardsChecked,
     Hint,
     HintKind,
@@ -16,16 +14,20 @@ from reconciler.model.observations import (
     NodeLooked,
     Observation,
     Remembered,
+    Resync,
+    ResyncKind,
 )
 from reconciler.model.outcome import Outcome, Result, Step, StepResult
 from reconciler.model.unread import UnreadProcess
 from reconciler.present import words
 from reconciler.present.records import Field, Level, Mark, Record, named
 
-_QUIET: Final = frozenset({DoubtKind.START, DoubtKind.TIMER, DoubtKind.ASKED, DoubtKind.NAMESPACE})
+_QUIET: Final = frozenset(
+    {ResyncKind.START, ResyncKind.TIMER, ResyncKind.ASKED, ResyncKind.NAMESPACE}
+)
 """Why the tree is listed again while nothing is wrong: said only to who wants every detail."""
 
-_UNMARKED: Final = frozenset({DoubtKind.START, DoubtKind.TIMER})
+_UNMARKED: Final = frozenset({ResyncKind.START, ResyncKind.TIMER})
 
 _RESULT_LEVELS = {
     Result.CLEANED: Level.INFO,
@@ -43,7 +45,7 @@ def records(observation: Observation) -> Iterator[Record]:
     match observation:
         case Outcome():
             yield from _outcome(observation)
-        case Doubt(kind=kind, namespace=namespace):
+        case Resync(kind=kind, namespace=namespace):
             level = Level.DEBUG if kind in _QUIET else Level.WARNING
             yield Record("doubt", level, {"reason": kind.value, **_namespace(namespace)})
         case Listed():
@@ -78,11 +80,13 @@ def mark(observation: Observation) -> Mark | None:
             return Mark("outcome", f"{result.value}{because}{more}", key)
         case Hint(key=key, kind=kind) if kind is not HintKind.CHANGED:
             return Mark("event", kind.value, key)
-        case Doubt(kind=kind) if kind not in _UNMARKED:
+        case Resync(kind=kind) if kind not in _UNMARKED:
             return Mark("node", kind.value)
         case NodeLooked(containerd=containerd) if containerd is not None:
             return Mark("node", f"containerd: {containerd.state.value}")
-        case Hint() | Doubt() | NodeLooked() | Listed() | Looked() | GuardsChecked() | Remembered():
+        case (
+            Hint() | Resync() | NodeLooked() | Listed() | Looked() | GuardsChecked() | Remembered()
+        ):
             return None
         case _:
             assert_never(observation)

@@ -1,1 +1,1 @@
-"""One close look at what is there; the same eyes for the watcher and for the hands. Read only."""
+"""One close look at what is there; the same for the watcher and for the cleaner. Read only."""

@@ -1,6 +1,6 @@
-"""One close look at one bundle: every piece of evidence it holds, and what hands would need.
+"""One close look at one bundle: every piece of evidence it holds, and what a cleanup would need.
 
-The same function serves the watcher and the hand that is about to remove. It opens the bundle
+The same function serves the watcher and the worker that is about to remove. It opens the bundle
 beneath the state tree, never through a mount or a symlink, and closes it again. It never raises
 for what a bundle is: missing, torn and hostile files are evidence.
 """
@@ -24,13 +24,13 @@ from reconciler.model.evidence import (
     PartialLook,
 )
 from reconciler.model.ids import BundleKey, Identity, escape, unescape
-from reconciler.probe import testimony
+from reconciler.probe import metadata
 from reconciler.probe.beneath import beneath, identity_of
 from reconciler.probe.cgroups import CgroupDir, Cgroups
+from reconciler.probe.context import NodeContext
+from reconciler.probe.evidence import BundleFiles, ask_cgroups, ask_init, ask_runtime, ask_shim
 from reconciler.probe.folder import BLOCK, Counted, Folder, count_tree, read_files, read_folder
-from reconciler.probe.gather import Own, ask_cgroups, ask_init, ask_runtime, ask_shim
 from reconciler.probe.runc import Runc
-from reconciler.probe.surroundings import Surroundings
 
 _NONE: Final = frozenset[bytes]()
 _NO_BUNDLE: Final = frozenset({ENOENT, ENOTDIR, ELOOP, EXDEV})
@@ -70,7 +70,7 @@ class Examination:
 
 
 def examine(
-    around: Surroundings, key: BundleKey, annotation_keys: Collection[str] = ()
+    around: NodeContext, key: BundleKey, annotation_keys: Collection[str] = ()
 ) -> Examination | None:
     """Look at one bundle and at what belongs to it; None if there is no such name.
 
@@ -86,11 +86,11 @@ def examine(
 
 
 def look_at(
-    around: Surroundings, key: BundleKey, annotation_keys: Collection[str] = ()
+    around: NodeContext, key: BundleKey, annotation_keys: Collection[str] = ()
 ) -> Look | PartialLook | None:
     """Look at one bundle, as :func:`examine` does, where nobody asks for its resources.
 
-    Partial only where surroundings that are kept near left something out.
+    Partial only where a node context that is kept near left something out.
     """
     missed = around.handles.missed
     missed.clear()
@@ -110,7 +110,7 @@ class _Seen(NamedTuple):
 
 
 def _see(
-    around: Surroundings, key: BundleKey, annotation_keys: Collection[str]
+    around: NodeContext, key: BundleKey, annotation_keys: Collection[str]
 ) -> _Seen | Look | None:
     """Look at a bundle; a bare look if it cannot be entered, None if it is not there."""
     if not (_is_name(key.namespace) and _is_name(key.id)):
@@ -125,10 +125,10 @@ def _see(
         if not isinstance(entered, _Entered):
             return entered
         folder = entered.folder
-        spec = testimony.spec_of(folder)
-        group = testimony.group_of(key, folder, spec)
-        own = Own(key, folder, spec, group, _read_peer(tree_fd, key, group, folder))
-        labels = testimony.labels_of(folder, spec, annotation_keys)
+        spec = metadata.spec_of(folder)
+        group = metadata.group_of(key, folder, spec)
+        own = BundleFiles(key, folder, spec, group, _read_peer(tree_fd, key, group, folder))
+        labels = metadata.labels_of(folder, spec, annotation_keys)
         return _weigh(around, own, entered.identity, mounts, labels)
 
 
@@ -140,7 +140,7 @@ class _Entered(NamedTuple):
 
 
 def _enter(
-    tree_fd: int, key: BundleKey, around: Surroundings, mounts: tuple[Mount, ...]
+    tree_fd: int, key: BundleKey, around: NodeContext, mounts: tuple[Mount, ...]
 ) -> _Entered | Look | None:
     try:
         fd = kernel.open_beneath(tree_fd, key.path)
@@ -185,7 +185,7 @@ def _read_peer(tree_fd: int, key: BundleKey, group: str | None, folder: Folder) 
     """Read in the sandbox's bundle what a member need not have of its own."""
     if group is None or group == key.id:
         return None
-    if folder.text("shim-binary-path") and testimony.addresses_of(folder):
+    if folder.text("shim-binary-path") and metadata.addresses_of(folder):
         return None
     try:
         with beneath(tree_fd, BundleKey(key.namespace, group).path) as sandbox:
@@ -195,7 +195,11 @@ def _read_peer(tree_fd: int, key: BundleKey, group: str | None, folder: Folder) 
 
 
 def _weigh(
-    around: Surroundings, own: Own, identity: Identity, mounts: tuple[Mount, ...], labels: Labels
+    around: NodeContext,
+    own: BundleFiles,
+    identity: Identity,
+    mounts: tuple[Mount, ...],
+    labels: Labels,
 ) -> _Seen:
     """Ask the witnesses, in the order in which one needs another."""
     folder = own.folder
@@ -211,7 +215,7 @@ def _weigh(
         folder.newest,
         (folder.blocks + counted.blocks) * BLOCK,
         Answer.YES if folder.has_pid else remembered.exists,
-        testimony.runtime_of(folder, own.peer),
+        metadata.runtime_of(folder, own.peer),
         init,
         ask_shim(own, around, init),
         cgroups.state,
@@ -224,7 +228,7 @@ def _weigh(
     return _Seen(look, remembered, cgroups)
 
 
-def _count_work(around: Surroundings, key: BundleKey) -> Counted | None:
+def _count_work(around: NodeContext, key: BundleKey) -> Counted | None:
     try:
         top = around.handles.named(around.layout.work)
     except OSError:

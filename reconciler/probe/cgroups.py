@@ -2,7 +2,7 @@
 
 Resolves what runc's state and config.json name to directories inside cgroup mounts, for version 1
 (one hierarchy per controller), version 2, and both at once. Reads only. Which directories exist and
-whether they are populated flows up as evidence, the list of them on to the hands. Sources: runc
+whether they are populated flows up as evidence, the list of them on to the cleaner. Sources: runc
 `libcontainer/specconv`, its `cgroups/fs` and `cgroups/systemd`; cgroups(7).
 """
 
@@ -38,7 +38,7 @@ class Hierarchy(NamedTuple):
 
 
 class CgroupDir(NamedTuple):
-    """A directory inside a cgroup mount. The hands open ``mount`` and go beneath it."""
+    """A directory inside a cgroup mount. The cleaner open ``mount`` and go beneath it."""
 
     mount: bytes
     relative: bytes

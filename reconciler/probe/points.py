@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from errno import ENOENT, ENOSYS, EPERM
 from typing import TYPE_CHECKING, Final
 
-from reconciler.decide.obstacles import VOLATILE
+from reconciler.decide.blockers import VOLATILE
 from reconciler.kernel.mounts import Mounted, list_mounts, stat_mount
 from reconciler.model.evidence import Mount
 from reconciler.model.ids import BundleKey, escape

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from reconciler.model.cgroups import COLON, SCOPE
 from reconciler.model.ids import escape
-from reconciler.model.sweep import Sweep
+from reconciler.model.processes import ProcessScan
 from reconciler.probe.beneath import enter, names, opened
 from reconciler.probe.process import parse_cgroups
 
@@ -66,7 +66,7 @@ class PopulatedCgroups:
         self._ids: frozenset[bytes] | None = None
         self._lengths: frozenset[int] = frozenset()
 
-    def told_with(self, sweep: Sweep) -> Sweep:
+    def told_with(self, sweep: ProcessScan) -> ProcessScan:
         """Give what else a pass has found together with this."""
         return replace(
             sweep,

@@ -30,7 +30,7 @@ WORKER: Final = (
     Privilege("CAP_SYS_PTRACE", 19, "see others' namespaces, and who keeps a mount busy"),
     Privilege("CAP_KILL", 5, "end orphaned workloads of other users, where told to", needed=False),
 )
-"""What the zygote and its children hold: a cleanup needs all of it, and nothing else."""
+"""What the fork server and its children hold: a cleanup needs all of it, and nothing else."""
 
 PARENT: Final = (
     Privilege("CAP_DAC_READ_SEARCH", 2, "look at bundles of containers with users of their own"),

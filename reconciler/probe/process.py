@@ -71,7 +71,7 @@ class Stat(NamedTuple):
         return is_dead or bool(self.flags & _PF_KTHREAD)
 
 
-class Cradle(NamedTuple):
+class ExpectedCgroup(NamedTuple):
     """How a process of this container is told from another.
 
     Attributes:
@@ -97,21 +97,25 @@ def candidates(
     return (Candidate(file_pid, None, written), named)
 
 
-def judge(found: Iterable[Candidate], cradle: Cradle, proc: bytes = PROC) -> Init:
+def judge(found: Iterable[Candidate], expected_cgroup: ExpectedCgroup, proc: bytes = PROC) -> Init:
     """Judge every candidate; the most alive one wins."""
     found = tuple(found)
     best = Init(InitState.ABSENT)
     for number, candidate in enumerate(found):
         # Where the files differ the runtime's state, which comes last, is the one that counts.
         overruled = number < len(found) - 1
-        init = judge_one(candidate, cradle, proc, overruled=overruled)
+        init = judge_one(candidate, expected_cgroup, proc, overruled=overruled)
         if _ALIVENESS.index(init.state) <= _ALIVENESS.index(best.state):
             best = init
     return best
 
 
 def judge_one(
-    candidate: Candidate, cradle: Cradle, proc: bytes = PROC, *, overruled: bool = False
+    candidate: Candidate,
+    expected_cgroup: ExpectedCgroup,
+    proc: bytes = PROC,
+    *,
+    overruled: bool = False,
 ) -> Init:
     """Judge one pid. ``overruled``: the runtime's state names another one."""
     pid = candidate.pid
@@ -131,7 +135,7 @@ def judge_one(
             return Init(InitState.DEAD, pid, "zombie" if stat and stat.state in b"ZX" else "ended")
         if stat is None:
             return Init(InitState.NONE, pid, "/proc/PID/stat cannot be read")
-        return _judge_living(candidate, stat, groups, cradle, proc, overruled=overruled)
+        return _judge_living(candidate, stat, groups, expected_cgroup, proc, overruled=overruled)
     finally:
         os.close(pidfd)
 
@@ -148,7 +152,7 @@ def _judge_living(  # noqa: PLR0913 - all that was read about it
     candidate: Candidate,
     stat: Stat,
     groups: tuple[str, ...],
-    cradle: Cradle,
+    expected_cgroup: ExpectedCgroup,
     proc: bytes,
     *,
     overruled: bool,
@@ -157,20 +161,28 @@ def _judge_living(  # noqa: PLR0913 - all that was read about it
     alive = "" if stat.state not in b"ZX" else "its first thread ended, others live"
     if candidate.start == stat.start:
         return Init(InitState.ALIVE, candidate.pid, alive)
-    if any(cradle.cgroup.holds(path) for path in groups):
+    if any(expected_cgroup.cgroup.holds(path) for path in groups):
         return Init(InitState.ALIVE, candidate.pid, alive)
-    hint = next((path for path in groups if cradle.cgroup.may_be_called(cradle.id, path)), None)
+    hint = next(
+        (path for path in groups if expected_cgroup.cgroup.may_be_called(expected_cgroup.id, path)),
+        None,
+    )
     if hint is not None and candidate.start is None and not overruled:
         where = f"in cgroup {hint}, which may be its"
         return Init(InitState.ALIVE, candidate.pid, alive or where)
-    why = _refutation(candidate, stat, cradle, proc, overruled=overruled)
+    why = _refutation(candidate, stat, expected_cgroup, proc, overruled=overruled)
     if why:
         return Init(InitState.DEAD, candidate.pid, why)
     return Init(InitState.NONE, candidate.pid, "a living process, perhaps another one")
 
 
 def _refutation(
-    candidate: Candidate, stat: Stat, cradle: Cradle, proc: bytes, *, overruled: bool
+    candidate: Candidate,
+    stat: Stat,
+    expected_cgroup: ExpectedCgroup,
+    proc: bytes,
+    *,
+    overruled: bool,
 ) -> str:
     """Say why a living process, in no cgroup of ours, cannot be the one meant; empty if it can.
 
@@ -181,7 +193,7 @@ def _refutation(
         return "pid reused: it started at another time than the runtime's state says"
     if overruled:
         return "the runtime's state names another pid"
-    if cradle.cgroup.refutes:
+    if expected_cgroup.cgroup.refutes:
         return "pid reused: the process is not in the container's cgroup"
     if candidate.written is None or not _is_late(candidate.written, stat.start, proc):
         return ""

@@ -17,8 +17,8 @@ from reconciler import kernel
 from reconciler.model.evidence import Shim, ShimState
 from reconciler.model.ids import escape
 from reconciler.model.layout import Layout
-from reconciler.probe.door import GONE, Address, Door
 from reconciler.probe.handles import Handles
+from reconciler.probe.sockets import GONE, Address, SocketProbe
 
 _ABSTRACT: Final = b"\0/containerd-shim/"
 """How the abstract names of shims before containerd 1.4 began."""
@@ -41,14 +41,18 @@ class Names(NamedTuple):
 
 
 def ask(
-    names: Names, layout: Layout, door: "Door", handles: Handles, addresses: Iterable[bytes] = ()
+    names: Names,
+    layout: Layout,
+    sockets: "SocketProbe",
+    handles: Handles,
+    addresses: Iterable[bytes] = (),
 ) -> Shim:
     """Find out whether the shim lives.
 
     Args:
         names: What the bundle's files say.
         layout: Where shims put their sockets, and containerd's own address.
-        door: Does the knocking.
+        sockets: Probes them.
         handles: Opens the directories of sockets.
         addresses: Further containerd addresses a shim may have been started with.
     """
@@ -58,7 +62,7 @@ def ask(
         path = address.path
         if path in asked:
             continue
-        state, detail = asked[path] = _knock(address, layout, door, handles)
+        state, detail = asked[path] = _probe(address, layout, sockets, handles)
         if state is ShimState.ALIVE:
             return Shim(state, escape(path), names.group, None, detail)
         if state is ShimState.NONE and silent is None:
@@ -75,15 +79,15 @@ def ask(
     return Shim(ShimState.DEAD, escape(path), names.group, None, asked[path][1])
 
 
-def _knock(
-    address: Address, layout: Layout, door: "Door", handles: Handles
+def _probe(
+    address: Address, layout: Layout, sockets: "SocketProbe", handles: Handles
 ) -> tuple[ShimState, str]:
     """Knock where shims listen, and nowhere else: through no symlink and at nothing mounted."""
     path = address.path
     if path and not _is_of_shims(path, layout):
         return ShimState.NONE, f"{escape(path)} is no place of containerd's shims"
     if not address.is_file:
-        return door.knock(address)
+        return sockets.probe(address)
     directory, _, name = path.rpartition(b"/")
     try:
         fd = handles.named(directory)
@@ -94,7 +98,7 @@ def _knock(
         return ShimState.NONE, error.strerror or str(error)
     if stat.S_ISLNK(seen.mode) or seen.is_mount_root or seen.is_automount:
         return ShimState.NONE, "something else has its socket's name"
-    return door.knock(Address(b"/proc/self/fd/%d/%s" % (fd, name)))
+    return sockets.probe(Address(b"/proc/self/fd/%d/%s" % (fd, name)))
 
 
 def _is_of_shims(path: bytes, layout: Layout) -> bool:

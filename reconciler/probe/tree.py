@@ -1,4 +1,4 @@
-"""The eyes: lists the state tree and looks at its bundles. Read only.
+"""The inspector: lists the state tree and looks at its bundles. Read only.
 
 Holds no handle on the tree between calls: one would keep it from being unmounted. Every directory
 is entered beneath the one above it, never through a symlink or a mount. What a listing cannot
@@ -19,14 +19,14 @@ from reconciler.model.hidden import parse_hidden
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Hidden, Listed, Seen
-from reconciler.ports import Clock, Eyes, Lookers
+from reconciler.ports import BatchInspector, Clock, Inspector
 from reconciler.probe.beneath import enter, identity_of, names, opened, visible
 from reconciler.probe.bundle import look_at
-from reconciler.probe.surroundings import Surroundings
+from reconciler.probe.context import NodeContext
 
 
-class TreeEyes:
-    """Looks at one state tree; implements `ports.Eyes`.
+class TreeInspector:
+    """Looks at one state tree; implements `ports.Inspector`.
 
     Args:
         layout: Where things are.
@@ -44,10 +44,10 @@ class TreeEyes:
         clock: Clock | None = None,
     ) -> None:
         self.annotation_keys = annotation_keys
-        self.others: Lookers | None = None
+        self.others: BatchInspector | None = None
         self._layout = layout
         self._clock = clock or SystemClock()
-        self._around = Surroundings(layout, addresses, near=True)
+        self._around = NodeContext(layout, addresses, near=True)
 
     def moment(self) -> AbstractContextManager[object]:
         """Begin a batch of looks: read the mount table again if it has changed."""
@@ -118,15 +118,15 @@ def _walk_namespace(fd: int, namespace: str) -> Iterator[Seen | Hidden]:
 
 
 @dataclass(frozen=True, slots=True)
-class NarrowEyes(Eyes):
-    """Eyes that see only some bundles, for ``--namespace`` and `explain`: unseen means untouched.
+class FilteredInspector(Inspector):
+    """Sees only some bundles, for ``--namespace`` and `explain`: unseen means untouched.
 
     Attributes:
-        eyes: The eyes that look.
+        inspector: The one that looks.
         wanted: Which bundles may be seen.
     """
 
-    eyes: Eyes
+    inspector: Inspector
     wanted: Callable[[BundleKey], bool]
 
     @property
@@ -138,7 +138,7 @@ class NarrowEyes(Eyes):
     @override
     def list(self, namespace: str | None = None) -> Listed:
         """List what may be seen."""
-        listed = self.eyes.list(namespace)
+        listed = self.inspector.list(namespace)
         return replace(
             listed,
             bundles=tuple(seen for seen in listed.bundles if self.wanted(seen.key)),
@@ -148,9 +148,9 @@ class NarrowEyes(Eyes):
     @override
     def look(self, key: BundleKey) -> Look | PartialLook | None:
         """Look at a bundle if it may be seen."""
-        return self.eyes.look(key) if self.wanted(key) else None
+        return self.inspector.look(key) if self.wanted(key) else None
 
     @override
     def moment(self) -> AbstractContextManager[object]:
         """Begin a batch of looks."""
-        return self.eyes.moment()
+        return self.inspector.moment()

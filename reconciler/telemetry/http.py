@@ -115,7 +115,7 @@ class _Connections:
         scope.cancel()
 
 
-class Spare:
+class ReservedDescriptor:
     """A file handle kept for the day on which there is no other: then one client is answered."""
 
     def __init__(self) -> None:
@@ -149,7 +149,7 @@ class Server:
     def __init__(
         self,
         routes: Mapping[tuple[str, str], Route],
-        spare: Spare,
+        spare: ReservedDescriptor,
         watch: Supervisor,
         *,
         pause: float = PAUSE,

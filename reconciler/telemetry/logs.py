@@ -9,13 +9,13 @@ from typing_extensions import override
 
 from reconciler.model.decisions import Decision
 from reconciler.model.ids import printable
-from reconciler.model.observations import Doubt, DoubtKind, Observation, Stamp
+from reconciler.model.observations import Observation, Resync, ResyncKind, Stamp
 from reconciler.ports import Listener, Watcher
 from reconciler.present import decisions, observations
 from reconciler.present.records import Field, Level, Record, Repeats
 from reconciler.present.words import iso, printable_json, to_json
 from reconciler.supervision import Fault
-from reconciler.telemetry.lean import (
+from reconciler.telemetry.lazy import (
     EventDict,
     FilteringBoundLogger,
     Processor,
@@ -44,7 +44,7 @@ class LogListener(Listener):
         """Log what was learnt."""
         for record in observations.records(observation):
             self.tell(stamp, record)
-        is_other = isinstance(observation, Doubt) and observation.kind is DoubtKind.BACKEND
+        is_other = isinstance(observation, Resync) and observation.kind is ResyncKind.BACKEND
         if is_other and self.watcher is not None:
             self.tell(stamp, observations.watching(self.watcher.backend, self.watcher.reason))
 

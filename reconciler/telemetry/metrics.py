@@ -27,8 +27,6 @@ from reconciler.model.decisions import (
 )
 from reconciler.model.evidence import ContainerdState
 from reconciler.model.observations import (
-    Doubt,
-    DoubtKind,
     Guard,
     GuardsChecked,
     Hint,
@@ -36,6 +34,8 @@ from reconciler.model.observations import (
     Listed,
     NodeLooked,
     Observation,
+    Resync,
+    ResyncKind,
     Stamp,
 )
 from reconciler.model.outcome import Outcome, Result, StepResult
@@ -145,7 +145,7 @@ class Metrics:
                 self._count_outcome(stamp, observation)
             case Hint(kind=HintKind.CHANGED):
                 self._events.inc()
-            case Doubt(kind=DoubtKind.OVERFLOW):
+            case Resync(kind=ResyncKind.OVERFLOW):
                 self._overflows.inc()
             case Listed(answered=True, namespace=None, seconds=seconds):
                 self._relists.observe(seconds)

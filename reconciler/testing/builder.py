@@ -7,17 +7,17 @@
         node.wait("1h")
 
 Everything between the words is the real thing: the engine, the journal's format, and simulated
-eyes that see only what real ones could (:mod:`reconciler.testing.simulator`).
+an inspector that sees only what a real one could (:mod:`reconciler.testing.simulator`).
 """
 
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-from reconciler.journal.scribe import Snapshot
+from reconciler.journal.listener import Snapshot
 from reconciler.model.evidence import ENTRY_NAMES, Entries
 from reconciler.model.ids import BundleKey
-from reconciler.model.observations import Doubt, DoubtKind
+from reconciler.model.observations import Resync, ResyncKind
 from reconciler.model.policy import Policies
 from reconciler.settings.units import parse_duration
 from reconciler.testing.node import Node
@@ -156,7 +156,7 @@ class JournalBuilder:
         """Hear again; ``overflow`` says that something was missed, as inotify does."""
         self._node.hears = True
         if overflow:
-            self.simulation.observe(Doubt(DoubtKind.OVERFLOW))
+            self.simulation.observe(Resync(ResyncKind.OVERFLOW))
         self._settle()
 
     def jump_clock(self, duration: str, *, back: bool = False) -> None:

@@ -9,7 +9,7 @@ one shim, a bundle directory is the lock of its id, pids come back. Nothing here
 from reconciler.model.cgroups import usual_path
 from reconciler.model.evidence import Entries, Mount
 from reconciler.model.ids import BundleKey, Identity
-from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind, Observation, Stamp
+from reconciler.model.observations import Hint, HintKind, Observation, Resync, ResyncKind, Stamp
 from reconciler.testing.parts import (
     BOOTED,
     BY_RUNC,
@@ -309,7 +309,7 @@ class Node:
         if before is Daemon.DOWN and daemon is not Daemon.DOWN:
             self._take_over(sweeps=sweeps)
         if daemon is not before and self.hears:
-            self.hints.append(Doubt(DoubtKind.CONTAINERD))
+            self.hints.append(Resync(ResyncKind.CONTAINERD))
 
     def jump(self, seconds: float) -> None:
         """Set the wall clock."""

@@ -4,7 +4,6 @@ The other containerd has the same namespaces and ids, a state tree of its own, a
 directory of the runtime's states and the cgroups. Nothing of it is in the node's bundles.
 """
 
-from reconciler.act.groups import carries
 from reconciler.decide.ownership import Claim, Evidence, Group, Member, Record
 from reconciler.model.cgroups import CgroupSource, usual_path
 from reconciler.model.evidence import CgroupState, InitState
@@ -12,6 +11,7 @@ from reconciler.model.ids import BundleKey
 from reconciler.testing.node import Node
 from reconciler.testing.parts import Bundle, Process, Role
 from reconciler.testing.sight import Sight
+from reconciler.worker.groups import carries
 
 HERE, THERE = "/here", "/there"
 _MOUNT = "/sys/fs/cgroup"

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reconciler.journal import expect
-from reconciler.journal.compare import Likeness
-from reconciler.journal.imagine import Imagination, enforcing
+from reconciler.journal.compare import ReplayDiff
 from reconciler.journal.reader import Journal
 from reconciler.journal.replay import Repeater, Turn
+from reconciler.journal.what_if import WhatIf, enforcing
 from reconciler.model.decisions import Clean, Judged, Vanished, Verdict
 from reconciler.model.policy import Policies
 from reconciler.present.comparison import Differing, describe
-from reconciler.present.decisions import Told, is_conclusion, tell
+from reconciler.present.decisions import DecisionSummary, is_conclusion, tell
 
 
 @dataclass(slots=True)
@@ -25,12 +25,12 @@ class Replayed:
         differences: Where a plain replay decided otherwise.
         warnings: What the reader complained about.
         unmet: Expectations that were not met, one line each.
-        cleaned: For each bundle (``NAMESPACE/ID``), when it was given to the hands.
+        cleaned: For each bundle (``NAMESPACE/ID``), when it was given to the cleaner.
         verdicts: For each bundle, the last verdict; absent once it is gone.
     """
 
     observations: int = 0
-    told: list[Told] = field(default_factory=list)
+    told: list[DecisionSummary] = field(default_factory=list)
     differences: list[Differing] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     unmet: list[str] = field(default_factory=list)
@@ -77,8 +77,8 @@ def replay(
     begin = journal.header.mono
     end = None if until is None else begin + until
     watch = expect.Watch(tuple(expectations))
-    likeness = Likeness(None, in_order=not journal.header.redacted)
-    player = Repeater() if policies is None else Imagination(enforcing(policies))
+    likeness = ReplayDiff(None, in_order=not journal.header.redacted)
+    player = Repeater() if policies is None else WhatIf(enforcing(policies))
     items = journal.items()
     turns = player.play(items) if isinstance(player, Repeater) else player.play(items, end)
     for turn in turns:

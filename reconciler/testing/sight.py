@@ -1,4 +1,4 @@
-"""What real eyes would see of a simulated node, faults of sight included.
+"""What a real inspector would see of a simulated node, faults of sight included.
 
 Each witness is built from what it could reach on a real node: files that may be missing, the
 process table, sockets, cgroups, containerd's answer. The truth is never consulted. Blindness is
@@ -20,12 +20,12 @@ from reconciler.model.evidence import (
     Kind,
     Labels,
     Look,
+    ProcessScan,
     Runtime,
     RuntimeState,
     Shim,
     ShimProcess,
     ShimState,
-    Sweep,
 )
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Hidden, Listed, Seen
@@ -38,7 +38,7 @@ _SOCKET_FILES = Entries.ADDRESS | Entries.BOOTSTRAP
 
 @dataclass(slots=True)
 class Sight:
-    """The eyes and witnesses of one reconciler on one node.
+    """The inspector and the witnesses of one reconciler on one node.
 
     Attributes:
         node: What is looked at.
@@ -101,12 +101,12 @@ class Sight:
             cgroup_paths=_paths(bundle),
         )
 
-    def sweep(self) -> Sweep:
+    def sweep(self) -> ProcessScan:
         """Pass over the process table."""
         if not self.proc:
-            return Sweep()
+            return ProcessScan()
         processes = self.node.processes.values()
-        return Sweep(
+        return ProcessScan(
             answered=True,
             helpers=frozenset(p.key for p in processes if p.role is Role.HELPER),
             shims=tuple(ShimProcess(p.key, p.pid) for p in processes if p.role is Role.SHIM),

@@ -1,10 +1,10 @@
 """The simulator: one real engine on one simulated node, in virtual time.
 
 It does what the loop does on a real node (fetch events, look, list, ask, clean) with simulated
-eyes and hands, and remembers everything that went into the engine and came out. Answers may come
-late (:attr:`Manners`), events may be lost, the daemon may be restarted. Each cleanup that is asked
-for is compared with the truth at that instant, and each removal again: what should never have
-happened is collected in :attr:`Simulation.harm`.
+an inspector and a cleaner, and remembers everything that went into the engine and came out. Answers
+may come late (:attr:`Manners`), events may be lost, the daemon may be restarted. Each cleanup that
+is asked for is compared with the truth at that instant, and each removal again: what should never
+have happened is collected in :attr:`Simulation.harm`.
 """
 
 from collections import deque
@@ -32,12 +32,12 @@ from reconciler.model.evidence import Node as NodeWord
 from reconciler.model.evidence import weigh
 from reconciler.model.ids import BundleKey, is_identifier
 from reconciler.model.observations import (
-    Doubt,
-    DoubtKind,
     GuardsChecked,
     Looked,
     NodeLooked,
     Observation,
+    Resync,
+    ResyncKind,
     Stamp,
 )
 from reconciler.model.outcome import BlockReason, Outcome, Result
@@ -112,7 +112,7 @@ class Simulation:
         self._work: deque[LookAt | Relist] = deque()
         self._relist_at = self.node.mono + self.manners.relist
         self.observe(GuardsChecked())
-        self.observe(Doubt(DoubtKind.START))
+        self.observe(Resync(ResyncKind.START))
         self.settle()
 
     def observe(self, observation: Observation) -> list[Decision]:
@@ -147,7 +147,7 @@ class Simulation:
 
     def relist(self) -> None:
         """Look at everything now."""
-        self.observe(Doubt(DoubtKind.ASKED))
+        self.observe(Resync(ResyncKind.ASKED))
         self.settle()
 
     def configure(self, policies: Policies) -> None:
@@ -179,7 +179,7 @@ class Simulation:
         if now >= self._relist_at:
             self._relist_at = now + self.manners.relist
             self.observe(GuardsChecked())
-            self.observe(Doubt(DoubtKind.TIMER))
+            self.observe(Resync(ResyncKind.TIMER))
             return True
         if self._work:
             self._do(self._work.popleft())

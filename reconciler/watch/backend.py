@@ -1,6 +1,6 @@
 """What every watch backend can do, and the one way it fails.
 
-A backend may lose events but must say so by a Doubt. When it cannot go on at all (no inotify
+A backend may lose events but must say so by a Resync. When it cannot go on at all (no inotify
 instance, no watch, no handle left) it raises :class:`BackendError` and is closed by whoever runs
 it; nothing else it meets in the tree is an error.
 """

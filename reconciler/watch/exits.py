@@ -17,7 +17,7 @@ from typing import Final
 import anyio
 
 from reconciler.model.ids import BundleKey
-from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind
+from reconciler.model.observations import Hint, HintKind, Resync, ResyncKind
 from reconciler.ports import Emit
 
 SHARE: Final = 2
@@ -188,7 +188,7 @@ class ExitWatch:
         if self._emit is None:
             self._outbox.append(interest)
         else:
-            doubt = Doubt(DoubtKind.CONTAINERD)
+            doubt = Resync(ResyncKind.CONTAINERD)
             self._emit(doubt if subject is None else Hint(subject, kind))
 
     def _was_told(self, pid: int, interest: _Interest) -> bool:

@@ -15,7 +15,7 @@ import anyio.lowlevel
 from reconciler.clock import SystemClock
 from reconciler.model.ids import BundleKey, Identity, escape
 from reconciler.model.layout import Layout
-from reconciler.model.observations import Doubt, DoubtKind, Hint, Observation
+from reconciler.model.observations import Hint, Observation, Resync, ResyncKind
 from reconciler.ports import Clock, Emit
 from reconciler.watch import handle
 from reconciler.watch.ancestors import SELF, Ancestors, identify
@@ -78,7 +78,7 @@ class InotifyBackend:
         self._suspect = False
         self._lost = False
         self._hints: dict[BundleKey, None] = {}
-        self._doubts: dict[Doubt, None] = {}
+        self._doubts: dict[Resync, None] = {}
 
     # ------------------------------------------------------------------ the backend's five
 
@@ -176,7 +176,7 @@ class InotifyBackend:
         if overflowed:
             self._table.forget(drop=False)
             self._watch_anew()
-            self._doubts[Doubt(DoubtKind.OVERFLOW)] = None
+            self._doubts[Resync(ResyncKind.OVERFLOW)] = None
         if self._unsettled:
             self._unsettled = False
             self._ancestors.settle()
@@ -208,10 +208,10 @@ class InotifyBackend:
         if event.mask & handle.GONE:
             self._end(event)
             self._table.drop(namespace)
-            self._doubts[Doubt(DoubtKind.WATCH_LOST, namespace)] = None
+            self._doubts[Resync(ResyncKind.WATCH_LOST, namespace)] = None
         elif event.mask & handle.DELETE_SELF:
             self._table.drop(namespace)
-            self._doubts[Doubt(DoubtKind.NAMESPACE, namespace)] = None
+            self._doubts[Resync(ResyncKind.NAMESPACE, namespace)] = None
         elif not event.name.startswith(b"."):
             key = BundleKey(namespace, escape(event.name))
             self._hints[key] = None
@@ -233,7 +233,7 @@ class InotifyBackend:
                 self._table.drop(namespace)
             elif event.mask & handle.ISDIR:
                 self._table.add_namespace(namespace)
-            self._doubts[Doubt(DoubtKind.NAMESPACE, namespace)] = None
+            self._doubts[Resync(ResyncKind.NAMESPACE, namespace)] = None
 
     def _take_ancestor(self, event: Event) -> None:
         if event.mask & handle.GONE:
@@ -255,7 +255,7 @@ class InotifyBackend:
         self._lost = False
         self._table.forget(drop=True)
         self._watch_anew()
-        self._say(Doubt(DoubtKind.ROOT_CHANGED))
+        self._say(Resync(ResyncKind.ROOT_CHANGED))
 
     def _watch_anew(self) -> None:
         """Watch whatever there is: outside in, and first watch, then list."""

@@ -15,7 +15,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from reconciler.clock import SystemClock
-from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind
+from reconciler.model.observations import Hint, HintKind, Resync, ResyncKind
 from reconciler.ports import Clock, Emit
 from reconciler.probe.mounts import MOUNTINFO
 from reconciler.probe.points import TreeMounts
@@ -72,7 +72,7 @@ class MountWatch:
                 await tasks.start(hear_mounts, self._ring)
                 await self._compare_for_ever(emit)
         except* OSError:
-            emit(Doubt(DoubtKind.WATCH_LOST))
+            emit(Resync(ResyncKind.WATCH_LOST))
 
     def _ring(self) -> None:
         self._bell.set()
@@ -93,7 +93,7 @@ class MountWatch:
             if before.of(key) != now.of(key):
                 emit(Hint(key, HintKind.MOUNT))
         for namespace in before.namespaces ^ now.namespaces:
-            emit(Doubt(DoubtKind.NAMESPACE, namespace))
+            emit(Resync(ResyncKind.NAMESPACE, namespace))
 
     def _read_or_nothing(self) -> TreeMounts:
         try:

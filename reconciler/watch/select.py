@@ -12,7 +12,7 @@ import anyio
 
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
-from reconciler.model.observations import Doubt, DoubtKind
+from reconciler.model.observations import Resync, ResyncKind
 from reconciler.ports import Emit
 from reconciler.watch.backend import Backend, BackendError
 from reconciler.watch.handle import Handle, Inotify
@@ -113,7 +113,7 @@ class Watching:
         """Emit until cancelled, and close."""
         self._running = True
         if self._rung:
-            emit(Doubt(DoubtKind.BACKEND))  # it was left before there was anybody to tell
+            emit(Resync(ResyncKind.BACKEND))  # it was left before there was anybody to tell
         try:
             while True:
                 self._switched = anyio.Event()
@@ -121,7 +121,7 @@ class Watching:
                     tasks.start_soon(self._drive, self._current, emit)
                     await self._switched.wait()
                     tasks.cancel_scope.cancel()
-                emit(Doubt(DoubtKind.BACKEND))
+                emit(Resync(ResyncKind.BACKEND))
         finally:
             self._running = False
             self._current.close()

@@ -19,7 +19,7 @@ from watchfiles import awatch
 
 from reconciler.model.ids import BundleKey, Identity, escape, is_identifier
 from reconciler.model.layout import Layout
-from reconciler.model.observations import Doubt, DoubtKind, Hint
+from reconciler.model.observations import Hint, Resync, ResyncKind
 from reconciler.ports import Emit
 from reconciler.probe.beneath import opened
 from reconciler.watch.ancestors import identify
@@ -76,7 +76,7 @@ class WatchfilesBackend:
             else:
                 await self._run_round(root, emit)
             if identify(self._tasks) != root:
-                emit(Doubt(DoubtKind.ROOT_CHANGED))
+                emit(Resync(ResyncKind.ROOT_CHANGED))
 
     async def _run_round(self, root: Identity, emit: Emit) -> None:
         """Watch until there are other namespaces or another root."""
@@ -87,7 +87,7 @@ class WatchfilesBackend:
             try:
                 # It begins to watch in its first step, which comes before our next one.
                 await anyio.lowlevel.checkpoint()
-                emit(Doubt(DoubtKind.BACKEND))
+                emit(Resync(ResyncKind.BACKEND))
                 while not stop.is_set() and identify(self._tasks) == root:
                     with anyio.move_on_after(ROOT_CHECK):
                         await stop.wait()

@@ -1,7 +1,8 @@
 """The daemon with its endpoints: what it holds, when it is ready, and how often it wakes.
 
 A containerd of ours answers it and lists nothing, as on a node where nothing happens; with one that
-is down it would look for it once a minute. No grace runs, or it would write its ledger meanwhile.
+is down it would look for it once a minute. No grace runs, or it would write its checkpoint
+meanwhile.
 """
 
 import json
@@ -52,7 +53,7 @@ def measure(plan: Plan) -> Iterator[Row]:
         )
         yield Row(
             f"`daemon` at {size:,} bundles: memory with endpoints, scraped",
-            f"{one.rss / _MIB:.1f} MiB RSS, {one.pss / _MIB:.1f} MiB PSS with its zygote",
+            f"{one.rss / _MIB:.1f} MiB RSS, {one.pss / _MIB:.1f} MiB PSS with its fork server",
             design="45 MiB" if size == _SIZES[1] else "",
         )
         yield Row(

@@ -27,7 +27,7 @@ def measure(plan: Plan) -> Iterator[Row]:
     for size, one in held.items():
         yield Row(
             f"memory of `run` at {size:,} bundles",
-            f"{one.rss / _MIB:.1f} MiB RSS, {one.pss / _MIB:.1f} MiB PSS with its zygote",
+            f"{one.rss / _MIB:.1f} MiB RSS, {one.pss / _MIB:.1f} MiB PSS with its fork server",
             design="45 MiB with endpoints" if size == _SIZES[1] else "",
         )
     few, many = _SIZES[1:]

@@ -20,7 +20,7 @@ import anyio
 from typing_extensions import override
 
 from reconciler.model.ids import BundleKey
-from reconciler.model.observations import DoubtKind, Hint, Observation
+from reconciler.model.observations import Hint, Observation, ResyncKind
 from reconciler.watch.exits import ExitWatch
 from reconciler.watch.select import Choice, Watching
 from tests.bench.figure import MS, US, Plan, Row, percentile, times
@@ -119,7 +119,7 @@ async def _hear_stream_of(backend: Choice, count: int, gap: float, again: bool) 
         watching, ear = Watching(tree.layout, backend), _Timed()
         async with running(watching, ear):
             if backend != "inotify":
-                await ear.doubt(DoubtKind.BACKEND)
+                await ear.doubt(ResyncKind.BACKEND)
             maker = [sys.executable, "-c", _MAKER, os.fspath(top)]
             words = [*maker, str(count), str(gap), str(int(again))]
             before = time.process_time()

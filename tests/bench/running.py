@@ -72,7 +72,7 @@ class Running:
         return sum(after[pid] - count for pid, count in before.items() if pid in after)
 
     def wait_alone(self) -> None:
-        """Wait until its idle workers have ended; the zygote, which makes them, stays."""
+        """Wait until its idle workers have ended; the fork server, which makes them, stays."""
         deadline = time.monotonic() + _PATIENCE
         while len(self._family()) > 2:
             assert time.monotonic() < deadline, "its workers stay"

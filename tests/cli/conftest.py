@@ -11,27 +11,34 @@ from reconciler.demo.node import DemoNode
 from reconciler.model.observations import Refusal
 from reconciler.ports import Stages
 from tests.support.clock import VirtualClock
-from tests.support.fakes import FakeExits, FakeEyes, FakeGuards, FakeHands, FakeWitnesses, Memory
+from tests.support.fakes import (
+    FakeCleaner,
+    FakeExits,
+    FakeGuards,
+    FakeInspector,
+    FakeNodeSource,
+    Memory,
+)
 
 
 @dataclass
 class FakeNode:
     clock: VirtualClock = field(default_factory=VirtualClock)
-    eyes: FakeEyes = field(default_factory=FakeEyes)
+    inspector: FakeInspector = field(default_factory=FakeInspector)
     guards: FakeGuards = field(default_factory=FakeGuards)
     memory: Memory = field(default_factory=Memory)
 
     def __post_init__(self) -> None:
-        self.hands = FakeHands(self.clock, self.eyes)
-        self.witnesses = FakeWitnesses(self.clock)
+        self.cleaner = FakeCleaner(self.clock, self.inspector)
+        self.witnesses = FakeNodeSource(self.clock)
 
     @property
     def stages(self) -> Stages:
         return Stages(
             clock=self.clock,
-            eyes=self.eyes,
+            inspector=self.inspector,
             witnesses=self.witnesses,
-            hands=self.hands,
+            cleaner=self.cleaner,
             guards=self.guards,
             exits=FakeExits(),
             listeners=(self.memory,),

@@ -32,7 +32,7 @@ ENFORCE = replace(OBSERVE, default=replace(OBSERVE.default, enforce=True))
 
 @pytest.fixture
 def node(node: FakeNode) -> FakeNode:
-    node.eyes.tree = {key("ns/dead"): dead(1), key("ns/live"): running(2)}
+    node.inspector.tree = {key("ns/dead"): dead(1), key("ns/live"): running(2)}
     return node
 
 
@@ -46,17 +46,17 @@ async def test_once_observing_looks_and_ends(node: FakeNode) -> None:
     ended = await watch(node.stages, Plan(OBSERVE, once=True), ())
     assert ended.code == ExitCode.DONE
     assert node.clock.now - begun < 1
-    assert node.hands.cleaned == []
+    assert node.cleaner.cleaned == []
 
 
 async def test_once_enforcing_waits_out_the_grace_and_cleans(node: FakeNode) -> None:
     ended = await watch(node.stages, Plan(ENFORCE, once=True), ())
     assert ended.code == ExitCode.DONE
-    assert [who for _, who in node.hands.cleaned] == [key("ns/dead")]
+    assert [who for _, who in node.cleaner.cleaned] == [key("ns/dead")]
 
 
 async def test_once_says_that_something_stayed(node: FakeNode) -> None:
-    node.hands.answer = busy
+    node.cleaner.answer = busy
     ended = await watch(node.stages, Plan(ENFORCE, once=True), ())
     assert ended.code == ExitCode.BLOCKED
 
@@ -77,19 +77,19 @@ async def test_a_signal_stops_the_hands_first_and_names_itself(
 ) -> None:
     stopped: list[str] = []
 
-    async def stop_hands() -> None:
-        stopped.append("hands")
+    async def stop_workers() -> None:
+        stopped.append("cleaner")
 
     async def interrupted(loop: Loop) -> None:
         await anyio.lowlevel.checkpoint()
         os.kill(os.getpid(), number)
         await anyio.sleep_forever()
 
-    plan = Plan(OBSERVE, relist=300.0, story=interrupted, stop_hands=stop_hands)
+    plan = Plan(OBSERVE, relist=300.0, story=interrupted, stop_workers=stop_workers)
     with anyio.fail_after(10):
         ended = await watch(node.stages, plan, ())
     assert ended.code == 128 + number
-    assert stopped == ["hands"]
+    assert stopped == ["cleaner"]
 
 
 async def test_the_end_of_the_story_is_the_end(node: FakeNode) -> None:
@@ -104,7 +104,7 @@ async def test_the_end_of_the_story_is_the_end(node: FakeNode) -> None:
 async def test_the_picture_counts_what_the_engine_believes(node: FakeNode) -> None:
     picture = Picture()
     for number in range(30):
-        node.eyes.tree[key(f"ns/d{number}")] = dead(100 + number)
+        node.inspector.tree[key(f"ns/d{number}")] = dead(100 + number)
     await watch(node.stages, Plan(OBSERVE, once=True), (picture,))
     assert picture.counts[Verdict.LEFTOVER] == 31
     assert picture.counts[Verdict.RUNNING] == 1
@@ -125,7 +125,7 @@ async def test_the_picture_forgets_what_was_cleaned(node: FakeNode) -> None:
 
 
 async def test_the_picture_names_who_blocks(node: FakeNode) -> None:
-    node.hands.answer = busy
+    node.cleaner.answer = busy
     picture = Picture()
     await watch(node.stages, Plan(ENFORCE, once=True), (picture,))
     assert picture.urgent(1)[0].phase is Phase.BLOCKED
@@ -135,7 +135,7 @@ async def test_the_picture_names_who_blocks(node: FakeNode) -> None:
 async def test_the_picture_counts_who_is_blocked_and_not_how_often_it_was_tried(
     node: FakeNode,
 ) -> None:
-    node.hands.answer = busy
+    node.cleaner.answer = busy
     picture = Picture()
 
     async def an_hour(_: Loop) -> None:
@@ -156,7 +156,7 @@ def test_the_picture_has_a_colour_for_every_result(result: Result) -> None:
 
 @pytest.mark.parametrize("width", [80, 60])
 async def test_a_narrow_window_shortens_names_and_reasons_alone(node: FakeNode, width: int) -> None:
-    node.eyes.tree = {BundleKey("k8s.io", "1234567890abc" * 5): dead(5)}
+    node.inspector.tree = {BundleKey("k8s.io", "1234567890abc" * 5): dead(5)}
     picture = Picture()
     await watch(node.stages, Plan(OBSERVE, once=True), (picture,))
     shown = drawn(picture, node.clock.now, width)
@@ -183,7 +183,7 @@ async def test_a_countdown_runs(node: FakeNode) -> None:
 
 @pytest.mark.parametrize("width", [20, 80, 200])
 async def test_a_hostile_name_is_drawn_as_it_is_escaped(node: FakeNode, width: int) -> None:
-    node.eyes.tree = {BundleKey("n\\x0a", "\\x1b[2J[red]"): dead(5)}
+    node.inspector.tree = {BundleKey("n\\x0a", "\\x1b[2J[red]"): dead(5)}
     picture = Picture()
     await watch(node.stages, Plan(OBSERVE, once=True), (picture,))
     shown = drawn(picture, node.clock.now, width)

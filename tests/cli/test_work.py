@@ -36,31 +36,31 @@ from reconciler.model.evidence import (
     Mount,
     Node,
     PartialLook,
-    Sweep,
+    ProcessScan,
 )
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Guard, Hidden, Listed, NodeLooked, Refusal
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
 from reconciler.model.policy import Match, Policies, Policy, Rule
 from reconciler.model.unread import UnreadProcess
-from reconciler.probe.tree import NarrowEyes
+from reconciler.probe.tree import FilteredInspector
 from tests.cli.conftest import FakeNode
 from tests.decide.world import dead, key, orphaned, running
-from tests.support.fakes import FakeEyes
+from tests.support.fakes import FakeInspector
 
 ENFORCE = Policies(default=Policy(enforce=True, grace=5.0, max_age=None, max_size=None))
 
 
 @pytest.fixture
 def node(node: FakeNode) -> FakeNode:
-    node.eyes.tree = {key("ns/dead"): dead(1), key("ns/live"): running(2)}
+    node.inspector.tree = {key("ns/dead"): dead(1), key("ns/live"): running(2)}
     return node
 
 
 async def test_looking_removes_nothing_whatever_the_policies(node: FakeNode) -> None:
     rule = Rule(Match(), replace(ENFORCE.default, name="all", grace=0.0))
     found = await look_once(node.stages, replace(ENFORCE, rules=(rule,)))
-    assert node.hands.cleaned == []
+    assert node.cleaner.cleaned == []
     assert {str(view.key): view.judgement.verdict for view in found.views} == {
         "ns/dead": Verdict.LEFTOVER,
         "ns/live": Verdict.RUNNING,
@@ -71,8 +71,8 @@ async def test_looking_removes_nothing_whatever_the_policies(node: FakeNode) -> 
 async def test_looking_asks_every_witness_once(node: FakeNode) -> None:
     await look_once(node.stages, ENFORCE)
     assert node.witnesses.asked == 1
-    assert node.eyes.listings == 1
-    assert sorted(node.eyes.looked) == sorted(node.eyes.tree)
+    assert node.inspector.listings == 1
+    assert sorted(node.inspector.looked) == sorted(node.inspector.tree)
 
 
 async def test_looking_goes_on_where_a_guard_refuses(node: FakeNode) -> None:
@@ -84,12 +84,12 @@ async def test_looking_goes_on_where_a_guard_refuses(node: FakeNode) -> None:
 
 
 async def test_a_tree_that_cannot_be_read_ends_it_at_once(node: FakeNode) -> None:
-    class Blind(FakeEyes):
+    class Blind(FakeInspector):
         @override
         def list(self, namespace: str | None = None) -> Listed:
             return Listed(answered=False, present=True)
 
-    stages = dataclasses.replace(node.stages, eyes=Blind())
+    stages = dataclasses.replace(node.stages, inspector=Blind())
     for work in (look_once, clean_once):
         found = await work(stages, ENFORCE)
         with pytest.raises(RefusedError):
@@ -98,7 +98,7 @@ async def test_a_tree_that_cannot_be_read_ends_it_at_once(node: FakeNode) -> Non
 
 async def test_cleaning_waits_the_grace_between_two_looks(node: FakeNode) -> None:
     found = await clean_once(node.stages, ENFORCE)
-    ((_, cleaned),) = node.hands.cleaned
+    ((_, cleaned),) = node.cleaner.cleaned
     assert cleaned == key("ns/dead")
     assert found.seconds == pytest.approx(5.0, abs=0.5)
     told = cleaning.cleaned(found, Setup(policies=ENFORCE))
@@ -117,7 +117,7 @@ async def test_a_guard_that_refuses_ends_it_before_anything(node: FakeNode) -> N
     node.refuse(Refusal(Guard.MOUNT_NAMESPACE, "slave mount namespace"))
     found = await clean_once(node.stages, ENFORCE)
     assert [refusal.reason for refusal in found.refused] == ["slave mount namespace"]
-    assert node.hands.cleaned == []
+    assert node.cleaner.cleaned == []
     assert found.seconds < 1
 
 
@@ -132,7 +132,7 @@ async def test_what_is_blocked_is_not_waited_for_and_says_so(node: FakeNode) -> 
             (Holder(7, "sh", "cwd"),),
         )
 
-    node.hands.answer = busy
+    node.cleaner.answer = busy
     found = await clean_once(node.stages, ENFORCE)
     told = cleaning.cleaned(found, Setup(policies=ENFORCE))
     assert [one.result for one in told.results] == ["blocked"]
@@ -141,16 +141,16 @@ async def test_what_is_blocked_is_not_waited_for_and_says_so(node: FakeNode) -> 
 
 
 async def test_what_we_broke_is_an_error(node: FakeNode) -> None:
-    node.hands.answer = lambda who, identity: Outcome(who, identity, Result.FAILED)
+    node.cleaner.answer = lambda who, identity: Outcome(who, identity, Result.FAILED)
     found = await clean_once(node.stages, ENFORCE)
     told = cleaning.cleaned(found, Setup(policies=ENFORCE))
     assert cleaning.exit_code(told, found) is ExitCode.ERROR
 
 
 async def test_a_silent_containerd_removes_nothing_and_says_69(node: FakeNode) -> None:
-    node.witnesses.node = Node(Sweep(answered=True), Containerd(detail="it hangs"))
+    node.witnesses.node = Node(ProcessScan(answered=True), Containerd(detail="it hangs"))
     found = await clean_once(node.stages, ENFORCE)
-    assert node.hands.cleaned == []
+    assert node.cleaner.cleaned == []
     told = cleaning.cleaned(found, Setup(policies=ENFORCE))
     assert told.results == []
     assert cleaning.exit_code(told, found) is ExitCode.NO_CONTAINERD
@@ -158,7 +158,7 @@ async def test_a_silent_containerd_removes_nothing_and_says_69(node: FakeNode) -
 
 async def test_what_is_not_old_enough_waits(node: FakeNode) -> None:
     old = replace(ENFORCE, default=replace(ENFORCE.default, threshold=86400.0))
-    node.eyes.tree[key("ns/dead")] = replace(dead(1), newest_mtime=node.clock.wall() - 60)
+    node.inspector.tree[key("ns/dead")] = replace(dead(1), newest_mtime=node.clock.wall() - 60)
     found = await clean_once(node.stages, old)
     told = cleaning.cleaned(found, Setup(policies=old))
     assert told.results == []
@@ -173,7 +173,7 @@ async def test_what_a_rule_protects_is_told_and_kept(node: FakeNode) -> None:
     told = cleaning.cleaned(found, Setup(policies=policies))
     assert [one.result for one in told.results] == ["protected"]
     assert cleaning.exit_code(told, found) is ExitCode.DONE
-    assert key("ns/dead") in node.eyes.tree
+    assert key("ns/dead") in node.inspector.tree
 
 
 async def test_a_dry_run_names_what_would_go_and_touches_nothing(node: FakeNode) -> None:
@@ -184,12 +184,12 @@ async def test_a_dry_run_names_what_would_go_and_touches_nothing(node: FakeNode)
         ("dead", "skipped", "dry run")
     ]
     assert told.summary.dry_run
-    assert node.hands.cleaned == []
+    assert node.cleaner.cleaned == []
 
 
 async def test_a_dry_run_says_what_would_be_in_the_way(node: FakeNode) -> None:
     mounts = (Mount("rootfs", 1, "overlay"), Mount("rootfs/data", 2, "ext4"))
-    node.eyes.tree[key("ns/dead")] = replace(dead(1), mounts=mounts)
+    node.inspector.tree[key("ns/dead")] = replace(dead(1), mounts=mounts)
     found = await look_once(node.stages, ENFORCE)
     told = cleaning.planned(found, Setup(policies=ENFORCE))
     (one,) = told.results
@@ -210,7 +210,7 @@ async def test_a_dry_run_says_what_would_be_in_the_way(node: FakeNode) -> None:
 async def test_rescue_works_only_where_containerd_is_down(
     node: FakeNode, state: ContainerdState, error: type[ReconcilerError] | None
 ) -> None:
-    node.witnesses.node = Node(Sweep(answered=True), Containerd(state))
+    node.witnesses.node = Node(ProcessScan(answered=True), Containerd(state))
     found = await look_once(node.stages, ENFORCE)
     if error is None:
         cleaning._check_down(found)
@@ -220,22 +220,22 @@ async def test_rescue_works_only_where_containerd_is_down(
 
 
 async def test_other_namespaces_are_neither_seen_nor_touched(node: FakeNode) -> None:
-    node.eyes.tree[key("other/dead")] = dead(3)
-    eyes = NarrowEyes(node.eyes, lambda who: who.namespace == "ns")
-    found = await clean_once(dataclasses.replace(node.stages, eyes=eyes), ENFORCE)
-    assert key("other/dead") in node.eyes.tree
-    assert key("other/dead") not in node.eyes.looked
+    node.inspector.tree[key("other/dead")] = dead(3)
+    inspector = FilteredInspector(node.inspector, lambda who: who.namespace == "ns")
+    found = await clean_once(dataclasses.replace(node.stages, inspector=inspector), ENFORCE)
+    assert key("other/dead") in node.inspector.tree
+    assert key("other/dead") not in node.inspector.looked
     assert {view.key.namespace for view in found.views} == {"ns"}
 
 
 async def test_a_removal_cut_short_is_shown_as_debris(node: FakeNode) -> None:
-    class Littered(FakeEyes):
+    class Littered(FakeInspector):
         @override
         def list(self, namespace: str | None = None) -> Listed:
             hidden = Hidden(BundleKey("ns", ".x"), dead(9).identity, 0.0, ours=False)
             return replace(super().list(namespace), hidden=(hidden,))
 
-    found = await look_once(dataclasses.replace(node.stages, eyes=Littered()), ENFORCE)
+    found = await look_once(dataclasses.replace(node.stages, inspector=Littered()), ENFORCE)
     (debris,) = shape(found, Setup()).debris
     assert (debris.kind, debris.namespace, debris.id) == ("hidden-bundle", "ns", ".x")
 
@@ -269,23 +269,23 @@ def test_a_name_nobody_has_gets_a_hint(asked: str, hint: str) -> None:
 async def test_a_signal_ends_a_clean_in_order_and_what_was_done_is_told(
     node: FakeNode, number: signal.Signals
 ) -> None:
-    node.eyes.tree |= {key(f"ns/dead{n}"): dead(10 + n) for n in range(20)}
+    node.inspector.tree |= {key(f"ns/dead{n}"): dead(10 + n) for n in range(20)}
     policies = replace(ENFORCE, parallel=1)
     stopped: list[float] = []
 
-    async def stop_hands() -> None:
+    async def stop_workers() -> None:
         stopped.append(node.clock.now)
 
     def interrupt(who: BundleKey, identity: Identity) -> None:  # None: removed as ever
-        if len(node.hands.cleaned) == 2:
+        if len(node.cleaner.cleaned) == 2:
             signal.raise_signal(number)
 
-    node.hands.answer = interrupt
-    found = await clean_once(node.stages, policies, stop_hands)
+    node.cleaner.answer = interrupt
+    found = await clean_once(node.stages, policies, stop_workers)
     assert found.signal == number
     assert len(stopped) == 1
-    assert 3 <= len(node.hands.cleaned) < 20
-    assert [outcome.key for outcome in found.outcomes] == [who for _, who in node.hands.cleaned]
+    assert 3 <= len(node.cleaner.cleaned) < 20
+    assert [outcome.key for outcome in found.outcomes] == [who for _, who in node.cleaner.cleaned]
 
 
 async def test_a_namespace_that_holds_nothing_is_named(
@@ -299,7 +299,7 @@ async def test_a_namespace_that_holds_nothing_is_named(
 async def test_a_scan_says_why_containerd_gives_no_answer(
     node: FakeNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    node.witnesses.node = Node(Sweep(answered=True), Containerd(detail="it hangs"))
+    node.witnesses.node = Node(ProcessScan(answered=True), Containerd(detail="it hangs"))
     complain_of_silence(await look_once(node.stages, ENFORCE), Output(quiet=True))
     assert "gives no answer (it hangs)" in capsys.readouterr().err
 
@@ -312,8 +312,8 @@ async def test_cleaning_ends_also_where_containerd_takes_seconds_for_each_answer
     One who cannot be removed is tried again meanwhile: that would go on for as long.
     """
     node.witnesses.takes = 2.0
-    node.eyes.tree |= {key(f"ns/lost{n}"): orphaned(10 + n) for n in range(5)}
-    node.hands.answer = lambda key, identity: Outcome(
+    node.inspector.tree |= {key(f"ns/lost{n}"): orphaned(10 + n) for n in range(5)}
+    node.cleaner.answer = lambda key, identity: Outcome(
         key, identity, Result.BLOCKED, BlockReason.BUSY
     )
     found = await clean_once(node.stages, ENFORCE)
@@ -326,7 +326,7 @@ async def test_looking_waits_for_the_answer_about_what_was_seen_after_the_questi
 ) -> None:
     seen: list[float] = []
 
-    class SlowEyes(FakeEyes):
+    class SlowEyes(FakeInspector):
         @override
         def look(self, key: BundleKey) -> Look | PartialLook | None:
             node.clock.now += 0.01
@@ -334,8 +334,8 @@ async def test_looking_waits_for_the_answer_about_what_was_seen_after_the_questi
             return super().look(key)
 
     node.witnesses.takes = 2.0
-    eyes = SlowEyes({key(f"ns/dead{n}"): dead(n) for n in range(20)})
-    await look_once(dataclasses.replace(node.stages, eyes=eyes), ENFORCE)
+    inspector = SlowEyes({key(f"ns/dead{n}"): dead(n) for n in range(20)})
+    await look_once(dataclasses.replace(node.stages, inspector=inspector), ENFORCE)
     heard = [said.since for _, said in node.memory.observations if isinstance(said, NodeLooked)]
     assert len(seen) == 20
     assert heard[-1] >= seen[-1]
@@ -347,13 +347,13 @@ UNREAD = UnreadProcess(7)
 
 
 @pytest.mark.safety
-@pytest.mark.parametrize("sweep", [Sweep(), Sweep(answered=True, unread=(UNREAD,))])
+@pytest.mark.parametrize("sweep", [ProcessScan(), ProcessScan(answered=True, unread=(UNREAD,))])
 async def test_a_clean_that_could_not_look_does_not_end_as_if_there_were_nothing_to_do(
-    node: FakeNode, sweep: Sweep, capsys: pytest.CaptureFixture[str]
+    node: FakeNode, sweep: ProcessScan, capsys: pytest.CaptureFixture[str]
 ) -> None:
     node.witnesses.node = dataclasses.replace(node.witnesses.node, sweep=sweep)
     found = await clean_once(node.stages, ENFORCE)
-    assert node.hands.cleaned == []
+    assert node.cleaner.cleaned == []
     done = cleaning.cleaned(found, Setup())
     assert cleaning._report(done, Form.TABLE, Output(), found) == ExitCode.NO_WORKER
     said = capsys.readouterr().err
@@ -365,13 +365,13 @@ async def test_a_clean_that_could_not_look_does_not_end_as_if_there_were_nothing
 async def test_one_that_does_not_answer_is_named_and_the_rest_is_cleaned(
     node: FakeNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    node.eyes.tree[key("ns/other")] = dead(3)
+    node.inspector.tree[key("ns/other")] = dead(3)
     unread = (UnreadProcess(7, key("ns/dead")),)
     node.witnesses.node = dataclasses.replace(
-        node.witnesses.node, sweep=Sweep(answered=True, unread=unread)
+        node.witnesses.node, sweep=ProcessScan(answered=True, unread=unread)
     )
     found = await clean_once(node.stages, ENFORCE)
-    assert [who for _, who in node.hands.cleaned] == [key("ns/other")]
+    assert [who for _, who in node.cleaner.cleaned] == [key("ns/other")]
     complain_of_silence(found, Output())
     assert "process 7 may be the shim of ns/dead" in capsys.readouterr().err
 

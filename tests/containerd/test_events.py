@@ -11,13 +11,13 @@ from reconciler.clock import Bell
 from reconciler.containerd.client import _TOPICS, ContainerdClient
 from reconciler.containerd.events import Events
 from reconciler.model.ids import BundleKey
-from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind, Observation
+from reconciler.model.observations import Hint, HintKind, Observation, Resync, ResyncKind
 from reconciler.supervision import Backoff
 from tests.support.fake_containerd import FakeContainerd
 
 WEB = BundleKey("default", "web")
 HINT = Hint(WEB, HintKind.CONTAINERD)
-DOUBT = Doubt(DoubtKind.CONTAINERD)
+DOUBT = Resync(ResyncKind.CONTAINERD)
 
 
 @dataclass

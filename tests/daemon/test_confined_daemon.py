@@ -1,4 +1,4 @@
-"""The daemon as a process: every thread is confined, and without a zygote it ends."""
+"""The daemon as a process: every thread is confined, and without a fork server it ends."""
 
 import os
 import re
@@ -23,12 +23,12 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def zygote_of(daemon: Daemon) -> int:
-    def is_zygote(pid: int) -> bool:
-        return b"reconciler.act.forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
+def fork_server_of(daemon: Daemon) -> int:
+    def is_fork_server(pid: int) -> bool:
+        return b"reconciler.worker.forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
-    (zygote,) = filter(is_zygote, children(daemon.process.pid))
-    return zygote
+    (fork_server,) = filter(is_fork_server, children(daemon.process.pid))
+    return fork_server
 
 
 @as_root
@@ -47,8 +47,8 @@ def test_every_thread_of_the_daemon_is_confined_and_says_so(
         daemon.wait_for("sweep", answered=True)  # a worker has been at work
         line = daemon.wait_for("confined")
         assert line["places"] == [str(site.base / "own")]
-        pid, zygote = daemon.process.pid, zygote_of(daemon)
-        others = [child for child in children(pid) if child != zygote]
+        pid, fork_server = daemon.process.pid, fork_server_of(daemon)
+        others = [child for child in children(pid) if child != fork_server]
         assert len(others) == 1, "the journal's writer"
         assert os.listdir(f"/proc/{pid}/task") == [str(pid)], "no thread while nothing changes"
         site.write(http__listen=f"localhost:{site.port}")
@@ -58,7 +58,7 @@ def test_every_thread_of_the_daemon_is_confined_and_says_so(
             found = status_of(who)
             assert found["CapPrm"] == found["CapEff"] == mask(numbers(PARENT)) & bounding
             assert found["NoNewPrivs"] == 1
-        assert status_of(zygote)["CapEff"] == mask(numbers(WORKER)) & bounding
+        assert status_of(fork_server)["CapEff"] == mask(numbers(WORKER)) & bounding
         told = daemon.ask("/readyz?verbose")[1]
         how = "by Landlock" if giving_up.landlock_abi() else r"by capabilities alone \(.*\)"
         assert re.search(rf"^\[\+\]confined {how} ok$", told, re.MULTILINE), told
@@ -79,7 +79,7 @@ def test_with_what_the_unit_grants_it_is_confined_as_well_and_cleans(
     site.make("a")
     with running(site, before=("setpriv", "--no-new-privs", bounding)) as daemon:
         daemon.wait_for("cleaned", id="a")
-        found, workers = status_of(daemon.process.pid), status_of(zygote_of(daemon))
+        found, workers = status_of(daemon.process.pid), status_of(fork_server_of(daemon))
         assert found["CapPrm"] == found["CapEff"] == mask(numbers(PARENT))
         assert found["CapBnd"] == mask(numbers((*WORKER, *PARENT)))
         assert workers["CapPrm"] == workers["CapEff"] == mask(numbers(WORKER))
@@ -88,10 +88,12 @@ def test_with_what_the_unit_grants_it_is_confined_as_well_and_cleans(
 
 @as_root
 @pytest.mark.kernel
-def test_a_zygote_that_dies_ends_the_daemon_with_70(site: Site, answering: FakeContainerd) -> None:
+def test_a_fork_server_that_dies_ends_the_daemon_with_70(
+    site: Site, answering: FakeContainerd
+) -> None:
     site.write(mode="enforce")
     with running(site) as daemon:
-        os.kill(zygote_of(daemon), signal.SIGKILL)
+        os.kill(fork_server_of(daemon), signal.SIGKILL)
         assert daemon.process.wait(10) == 70
         daemon._reader.join()
         assert len(daemon.strange) == 1

@@ -14,9 +14,6 @@ import anyio
 import pytest
 
 from reconciler import kernel
-from reconciler.act.guards import Standing, refusals
-from reconciler.act.messages import Manner
-from reconciler.act.pool import WorkerPool
 from reconciler.daemon.confinement import Confinement, confine
 from reconciler.errors import ConfigError
 from reconciler.kernel import confine as giving_up
@@ -25,12 +22,15 @@ from reconciler.model.layout import Layout
 from reconciler.model.observations import Guard
 from reconciler.model.outcome import Result
 from reconciler.probe.privileges import PARENT, WORKER, numbers
-from reconciler.probe.tree import TreeEyes
-from tests.act.test_orphans import name_init, workload
+from reconciler.probe.tree import TreeInspector
+from reconciler.worker.guards import Preflight, refusals
+from reconciler.worker.messages import CleanupOptions
+from reconciler.worker.pool import WorkerPool
 from tests.support import bundles, mountns
 from tests.support.bundles import DOWN, Bundle
 from tests.support.forked import REFUSED, in_a_child, mask, outcome, status_of
 from tests.support.mountns import private_mounts
+from tests.worker.test_orphans import name_init, workload
 
 MAPPED = 100_000
 """The root of a container with a user namespace, as the machine sees it."""
@@ -58,7 +58,7 @@ def run(main: Callable[[bundles.Site, WorkerPool], Awaitable[None]], base: Path)
     with bundles.site(base) as made:
 
         async def whole() -> None:
-            async with WorkerPool(Manner(made.layout)) as pool:
+            async with WorkerPool(CleanupOptions(made.layout)) as pool:
                 await main(made, pool)
 
         in_a_child(lambda: anyio.run(whole))
@@ -157,9 +157,9 @@ def test_it_writes_in_its_own_directory_and_leaves_the_journal_to_its_writer(
             go()
         assert os.listdir(journal) == ["written"]
         assert (tmp_path / "file").exists()
-        (tmp_path / "own" / "ledger.new").write_text("ledger")
-        os.replace(tmp_path / "own" / "ledger.new", tmp_path / "own" / "ledger.json")
-        os.unlink(tmp_path / "own" / "ledger.json")
+        (tmp_path / "own" / "checkpoint.new").write_text("checkpoint")
+        os.replace(tmp_path / "own" / "checkpoint.new", tmp_path / "own" / "checkpoint.json")
+        os.unlink(tmp_path / "own" / "checkpoint.json")
 
     (tmp_path / "file").write_text("precious")
     run(main, tmp_path)
@@ -204,19 +204,19 @@ def test_it_sees_what_it_saw_before(tmp_path: Path) -> None:
             name_init(running_, init.pid)
             name_init(lives, another.pid)
             give_to(lives, MAPPED)
-            eyes = TreeEyes(made.layout)
+            inspector = TreeInspector(made.layout)
             keys = [one.key for one in (dead, running_, mapped, lives)]
 
             def looks() -> list[Look | PartialLook | None]:
-                with eyes.moment():
-                    return [eyes.look(key) for key in keys]
+                with inspector.moment():
+                    return [inspector.look(key) for key in keys]
 
-            before, listed = looks(), eyes.list()
+            before, listed = looks(), inspector.list()
             confined(made, pool)
             assert looks() == before
-            assert eyes.list().bundles == listed.bundles
+            assert inspector.list().bundles == listed.bundles
             assert (await pool.sweep()).answered
-            fresh = TreeEyes(made.layout)
+            fresh = TreeInspector(made.layout)
             assert [fresh.look(key) for key in keys] == before
             whole = [look for look in before if isinstance(look, Look)]
             inits = [look.init.state for look in whole]
@@ -225,7 +225,7 @@ def test_it_sees_what_it_saw_before(tmp_path: Path) -> None:
             for look in whole:
                 assert look.mounts
                 assert look.labels.known
-            for closes in (eyes, fresh):
+            for closes in (inspector, fresh):
                 closes.close()
 
     run(main, tmp_path)
@@ -245,15 +245,15 @@ def listening(path: Path) -> Iterator[None]:
 def test_without_its_two_capabilities_it_would_be_blind(tmp_path: Path) -> None:
     async def main(made: bundles.Site, pool: WorkerPool) -> None:
         mapped = give_to(made.bundle("mapped"), MAPPED)
-        eyes = TreeEyes(made.layout)
-        before = eyes.look(mapped.key)
+        inspector = TreeInspector(made.layout)
+        before = inspector.look(mapped.key)
         confined(made, pool)
         giving_up.drop_capabilities(())
         assert isinstance(before, Look)
         assert before.labels.known
-        blind = eyes.look(mapped.key)
+        blind = inspector.look(mapped.key)
         assert blind is None or (isinstance(blind, Look) and not blind.labels.known)
-        eyes.close()
+        inspector.close()
 
     run(main, tmp_path)
 
@@ -267,11 +267,11 @@ def test_a_process_that_is_hidden_from_it_is_no_answer(tmp_path: Path, options: 
         with workload() as init:
             name_init(bundle, init.pid)
             mountns.mount("proc", "/proc", "proc", 0, options)
-            eyes = TreeEyes(made.layout)
-            before = eyes.look(bundle.key)
+            inspector = TreeInspector(made.layout)
+            before = inspector.look(bundle.key)
             confined(made, pool)
-            after = eyes.look(bundle.key)
-            eyes.close()
+            after = inspector.look(bundle.key)
+            inspector.close()
         assert isinstance(before, Look)
         assert isinstance(after, Look)
         assert before.init.state is not InitState.DEAD
@@ -298,7 +298,7 @@ def test_the_guards_still_measure_right(tmp_path: Path) -> None:
 async def refused(made: bundles.Site, pool: WorkerPool) -> list[Guard]:
     stood = await pool.stand()
     assert stood is not None
-    return [one.guard for one in refusals(Standing(stood, made.layout.tasks, allow_disk=True))]
+    return [one.guard for one in refusals(Preflight(stood, made.layout.tasks, allow_disk=True))]
 
 
 @private_mounts
@@ -354,7 +354,7 @@ def test_an_own_directory_that_is_containerds_is_refused(tmp_path: Path, where: 
     layout = layout_in(tmp_path)
     environ = own(tmp_path) | {"RUNTIME_DIRECTORY": str(tmp_path / where)}
     with pytest.raises(ConfigError, match="overlaps containerd's"):
-        confine(WorkerPool(Manner(layout)), layout, "", environ)
+        confine(WorkerPool(CleanupOptions(layout)), layout, "", environ)
     assert status_of()["NoNewPrivs"] == 0
 
 
@@ -366,7 +366,7 @@ def test_a_second_thread_is_a_bug_and_not_overlooked(tmp_path: Path) -> None:
     layout = layout_in(tmp_path)
     try:
         with pytest.raises(RuntimeError, match="second thread"):
-            confine(WorkerPool(Manner(layout)), layout, "", own(tmp_path))
+            confine(WorkerPool(CleanupOptions(layout)), layout, "", own(tmp_path))
     finally:
         end.set()
         thread.join()

@@ -10,7 +10,7 @@ import anyio
 import anyio.abc
 import pytest
 
-from reconciler.daemon.endpoints import Check, Desk, routes
+from reconciler.daemon.endpoints import Check, Handlers, routes
 from reconciler.decide.engine import Engine
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Stamp
@@ -18,7 +18,7 @@ from reconciler.model.policy import Policies
 from reconciler.present.status import About, Attempts, ConfigStatus, Status, gather
 from reconciler.supervision import Supervisor
 from reconciler.telemetry import http
-from reconciler.telemetry.http import Server, Spare
+from reconciler.telemetry.http import ReservedDescriptor, Server
 from reconciler.telemetry.metrics import Metrics
 from tests.support.clock import VirtualClock
 from tests.support.handles import open_files
@@ -29,7 +29,7 @@ AT_ONCE: Final = 16
 PATIENCE: Final = 30.0
 
 
-def desk(watch: Supervisor) -> Desk:
+def desk(watch: Supervisor) -> Handlers:
     """What a daemon without bundles answers from."""
     engine, clock = Engine(Policies()), VirtualClock()
 
@@ -44,7 +44,7 @@ def desk(watch: Supervisor) -> Desk:
         about = About("1", "observe", 1, "poll", 0.0, ready=True, config=config)
         return gather(engine, Attempts(Layout()), about, Stamp(clock.now, 0.0))
 
-    return Desk(
+    return Handlers(
         ping=ping,
         checks=lambda: (Check("listing", ok=True), Check("guards", ok=False, detail="refused")),
         status=status,
@@ -58,7 +58,7 @@ def desk(watch: Supervisor) -> Desk:
 @asynccontextmanager
 async def serving(where: Path, watch: Supervisor) -> AsyncIterator[Path]:
     """Serve on a unix socket, with orders: more routes, and as many connections as one likes."""
-    server = Server(routes(desk(watch), orders=True), Spare(), watch, pause=0.0)
+    server = Server(routes(desk(watch), orders=True), ReservedDescriptor(), watch, pause=0.0)
     path = where / "http.sock"
     listener = await anyio.create_unix_listener(path)
     assert isinstance(listener, anyio.abc.SocketListener)
@@ -232,7 +232,7 @@ async def test_a_route_that_fails_is_a_500_that_is_counted(tmp_path: Path) -> No
 
     object.__setattr__(broken, "status", fail)
     object.__setattr__(broken, "checks", fail)
-    server = Server(routes(broken, orders=False), Spare(), watch)
+    server = Server(routes(broken, orders=False), ReservedDescriptor(), watch)
     listener = await anyio.create_unix_listener(tmp_path / "http.sock")
     assert isinstance(listener, anyio.abc.SocketListener)
     async with anyio.create_task_group() as tasks:

@@ -1,4 +1,4 @@
-"""Keeping the ledger: written when there is news, fresh while a grace runs, quiet otherwise."""
+"""Keeping the checkpoint: written when there is news, fresh while a grace runs, quiet otherwise."""
 
 import json
 import os
@@ -13,12 +13,12 @@ from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.clock import Bell
-from reconciler.daemon import ledger
-from reconciler.daemon.keeping import Keeper
-from reconciler.daemon.notify import Teller
+from reconciler.daemon import checkpoint
+from reconciler.daemon.housekeeping import Housekeeping
+from reconciler.daemon.notify import ServiceLog
 from reconciler.decide.track import Track
 from reconciler.model.ids import BundleKey, Identity
-from reconciler.model.observations import Doubt, DoubtKind, Stamp
+from reconciler.model.observations import Resync, ResyncKind, Stamp
 from reconciler.model.policy import Policy
 from reconciler.ports import Clock
 
@@ -58,9 +58,9 @@ def clock() -> Steps:
     return Steps()
 
 
-def keeper(path: Path, clock: Clock, *tracks: Track) -> Keeper:
-    teller = Teller(structlog.wrap_logger(None), clock)
-    return Keeper(str(path), lambda: tracks, clock, teller, pause=lambda: PAUSE)
+def keeper(path: Path, clock: Clock, *tracks: Track) -> Housekeeping:
+    service_log = ServiceLog(structlog.wrap_logger(None), clock)
+    return Housekeeping(str(path), lambda: tracks, clock, service_log, pause=lambda: PAUSE)
 
 
 def track(since: float | None) -> Track:
@@ -75,12 +75,12 @@ async def settle() -> None:
         await anyio.lowlevel.checkpoint()
 
 
-async def run(kept: Keeper, *, news: bool) -> None:
+async def run(kept: Housekeeping, *, news: bool) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(kept.run)
         await settle()
         if news:
-            kept.observed(Stamp(1000.0, 1000.0), Doubt(DoubtKind.TIMER))
+            kept.observed(Stamp(1000.0, 1000.0), Resync(ResyncKind.TIMER))
             await settle()
         tasks.cancel_scope.cancel()
 
@@ -88,24 +88,24 @@ async def run(kept: Keeper, *, news: bool) -> None:
 async def test_nothing_is_written_and_nobody_woken_while_nothing_is_learnt(
     tmp_path: Path, clock: Steps
 ) -> None:
-    await run(keeper(tmp_path / "ledger", clock, track(None)), news=False)
+    await run(keeper(tmp_path / "checkpoint", clock, track(None)), news=False)
     assert clock.waits == []
     assert os.listdir(tmp_path) == []
 
 
 async def test_news_are_written_down_once(tmp_path: Path, clock: Steps) -> None:
-    await run(keeper(tmp_path / "ledger", clock, track(None)), news=True)
+    await run(keeper(tmp_path / "checkpoint", clock, track(None)), news=True)
     assert clock.waits == [1000.0 + PAUSE]
-    assert json.loads((tmp_path / "ledger").read_bytes())["written"] == 1000.0 + PAUSE
+    assert json.loads((tmp_path / "checkpoint").read_bytes())["written"] == 1000.0 + PAUSE
 
 
 async def test_what_comes_before_the_writing_is_no_reason_for_another(
     tmp_path: Path, clock: Steps
 ) -> None:
-    kept = keeper(tmp_path / "ledger", clock, track(None))
+    kept = keeper(tmp_path / "checkpoint", clock, track(None))
 
     def more_news() -> None:
-        kept.observed(Stamp(1000.0, 1000.0), Doubt(DoubtKind.TIMER))
+        kept.observed(Stamp(1000.0, 1000.0), Resync(ResyncKind.TIMER))
 
     clock.meanwhile = more_news
     await run(kept, news=True)
@@ -115,6 +115,6 @@ async def test_what_comes_before_the_writing_is_no_reason_for_another(
 async def test_while_a_grace_runs_it_stays_fresh_enough_to_go_on_with(
     tmp_path: Path, clock: Steps
 ) -> None:
-    await run(keeper(tmp_path / "ledger", clock, track(1000.0)), news=True)
+    await run(keeper(tmp_path / "checkpoint", clock, track(1000.0)), news=True)
     assert clock.waits == [1060.0, 1120.0, 1180.0], "until the grace of 150 s is over"
-    assert max(b - a for a, b in zip(clock.waits, clock.waits[1:], strict=False)) < ledger.FRESH
+    assert max(b - a for a, b in zip(clock.waits, clock.waits[1:], strict=False)) < checkpoint.FRESH

@@ -1,11 +1,11 @@
-"""The ledger: what it keeps, and everything it must not believe."""
+"""The checkpoint: what it keeps, and everything it must not believe."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from reconciler.daemon import ledger
+from reconciler.daemon import checkpoint
 from reconciler.decide.track import Track
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Remembered
@@ -21,34 +21,34 @@ def track(name: str = "a", *, alive: float | None = None, since: float | None = 
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
-    return str(tmp_path / "ledger.json")
+    return str(tmp_path / "checkpoint.json")
 
 
 def test_what_was_written_is_read_back(path: str) -> None:
-    ledger.write(
+    checkpoint.write(
         path, BOOT, 100.0, [track("a\\xff\\x0a", alive=50.0), track(since=90.0), track("c")]
     )
-    assert ledger.read(path, BOOT, 110.0) == [
+    assert checkpoint.read(path, BOOT, 110.0) == [
         Remembered(BundleKey("ns", "a\\xff\\x0a"), Identity(1, 2, 3), last_alive=50.0),
         Remembered(BundleKey("ns", "a"), Identity(1, 2, 3), leftover_since=90.0),
     ]
-    assert os.listdir(os.path.dirname(path)) == ["ledger.json"]
+    assert os.listdir(os.path.dirname(path)) == ["checkpoint.json"]
 
 
 def test_an_old_ledger_keeps_signs_of_life_but_no_grace(path: str) -> None:
-    ledger.write(path, BOOT, 100.0, [track(alive=50.0, since=90.0)])
-    (memory,) = ledger.read(path, BOOT, 100.0 + ledger.FRESH + 1)
+    checkpoint.write(path, BOOT, 100.0, [track(alive=50.0, since=90.0)])
+    (memory,) = checkpoint.read(path, BOOT, 100.0 + checkpoint.FRESH + 1)
     assert (memory.last_alive, memory.leftover_since) == (50.0, None)
 
 
 def test_another_boot_is_forgotten(path: str) -> None:
-    ledger.write(path, BOOT, 100.0, [track(alive=50.0)])
-    assert ledger.read(path, "another", 110.0) == []
+    checkpoint.write(path, BOOT, 100.0, [track(alive=50.0)])
+    assert checkpoint.read(path, "another", 110.0) == []
 
 
 def test_a_ledger_from_the_future_is_not_believed(path: str) -> None:
-    ledger.write(path, BOOT, 1000.0, [track(alive=50.0)])
-    assert ledger.read(path, BOOT, 110.0) == []
+    checkpoint.write(path, BOOT, 1000.0, [track(alive=50.0)])
+    assert checkpoint.read(path, BOOT, 110.0) == []
 
 
 @pytest.mark.parametrize(
@@ -59,27 +59,27 @@ def test_a_ledger_from_the_future_is_not_believed(path: str) -> None:
 def test_a_damaged_ledger_is_an_empty_one(path: str, content: bytes) -> None:
     with open(path, "wb") as file:
         file.write(content)
-    assert ledger.read(path, BOOT, 1e9) == []
+    assert checkpoint.read(path, BOOT, 1e9) == []
 
 
 def test_a_ledger_that_is_a_symlink_a_fifo_or_missing_is_an_empty_one(
     path: str, tmp_path: Path
 ) -> None:
-    assert ledger.read(path, BOOT, 1e9) == []
+    assert checkpoint.read(path, BOOT, 1e9) == []
     target = str(tmp_path / "target")
-    ledger.write(target, BOOT, 100.0, [track(alive=50.0)])
+    checkpoint.write(target, BOOT, 100.0, [track(alive=50.0)])
     os.symlink(target, path)
-    assert ledger.read(path, BOOT, 110.0) == []
+    assert checkpoint.read(path, BOOT, 110.0) == []
     os.unlink(path)
     os.mkfifo(path)
-    assert ledger.read(path, BOOT, 110.0) == []
+    assert checkpoint.read(path, BOOT, 110.0) == []
 
 
 def test_every_cut_of_the_file_is_survived(path: str) -> None:
-    ledger.write(path, BOOT, 100.0, [track(alive=50.0)])
+    checkpoint.write(path, BOOT, 100.0, [track(alive=50.0)])
     with open(path, "rb") as file:
         whole = file.read()
     for length in range(len(whole)):
         with open(path, "wb") as file:
             file.write(whole[:length])
-        assert ledger.read(path, BOOT, 110.0) == []
+        assert checkpoint.read(path, BOOT, 110.0) == []

@@ -9,14 +9,11 @@ import anyio
 import pytest
 from typing_extensions import override
 
-from reconciler.act.lock import InstanceLock
-from reconciler.act.messages import Manner
-from reconciler.act.pool import WorkerPool
-from reconciler.assembly import KillableEyes, Opened, Setup
+from reconciler.assembly import KillableInspector, Opened, Setup
 from reconciler.daemon import reloading
-from reconciler.daemon.notify import Notifier, Teller
+from reconciler.daemon.notify import Notifier, ServiceLog
 from reconciler.daemon.readiness import Readiness
-from reconciler.daemon.reloading import Configuration, Reached, Reload, Reloader
+from reconciler.daemon.reloading import Configuration, Reachable, Reload, Reloader
 from reconciler.loop import Loop
 from reconciler.model.evidence import Look
 from reconciler.model.ids import BundleKey
@@ -24,12 +21,15 @@ from reconciler.model.layout import Layout
 from reconciler.model.observations import Listed
 from reconciler.model.policy import Match, Policies, Policy, Rule
 from reconciler.ports import Emit, Source
-from reconciler.probe.tree import TreeEyes
+from reconciler.probe.tree import TreeInspector
 from reconciler.settings.load import Loaded
 from reconciler.settings.schema import Settings
 from reconciler.supervision import Supervisor
-from reconciler.telemetry.lean import structlog
+from reconciler.telemetry.lazy import structlog
 from reconciler.telemetry.metrics import Metrics
+from reconciler.worker.lock import InstanceLock
+from reconciler.worker.messages import CleanupOptions
+from reconciler.worker.pool import WorkerPool
 from tests.decide.world import dead, key
 from tests.support.fakes import FakeWatcher
 from tests.support.rig import Rig
@@ -55,16 +55,16 @@ class Reloads(Source):
         rig, layout, origins = self.rig, Layout(), defaultdict[str, str](str)
         stages = replace(rig.stages, sources=(self,), supervisor=self.watch)
         rig.loop = Loop(rig.engine, stages, relist=300.0)
-        self.pool = WorkerPool(Manner(layout))
-        self.eyes = TreeEyes(layout)
+        self.pool = WorkerPool(CleanupOptions(layout))
+        self.inspector = TreeInspector(layout)
         lock = InstanceLock(b"/nowhere", acting=False)
-        reached = Reached(
-            session=Opened(Setup(), stages, self.pool, self.eyes, lock),
+        reached = Reachable(
+            session=Opened(Setup(), stages, self.pool, self.inspector, lock),
             loop=rig.loop,
             readiness=Readiness(enforce=False, became_ready=lambda: None),
             metrics=Metrics(rig.engine, rig.clock),
             notifier=Notifier({}),
-            teller=Teller(SILENT, rig.clock),
+            service_log=ServiceLog(SILENT, rig.clock),
             status_line=str,
             watch=self.watch,
         )
@@ -91,7 +91,7 @@ def is_new(reloads: Reloads) -> tuple[bool, ...]:
         reloads.configuration.loaded.files == ("new",),
         reloads.rig.engine._policies is NEW,
         reloads.pool._slots.total_tokens == NEW.parallel,
-        reloads.eyes.annotation_keys == {"keep"},
+        reloads.inspector.annotation_keys == {"keep"},
     )
 
 
@@ -100,11 +100,11 @@ async def test_a_reload_that_could_not_look_has_not_looked_for_the_next_one_eith
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rig = Rig(Policies())
-    rig.eyes.tree[key()] = dead()
+    rig.inspector.tree[key()] = dead()
     reloads = Reloads(rig, NEW, times=2)
-    listings = [rig.eyes.list()]  # and no other is answered
+    listings = [rig.inspector.list()]  # and no other is answered
     silence = Listed(answered=False, present=True)
-    monkeypatch.setattr(rig.eyes, "list", lambda *_: listings.pop() if listings else silence)
+    monkeypatch.setattr(rig.inspector, "list", lambda *_: listings.pop() if listings else silence)
     await rig.run_until(lambda: len(reloads.done) == 2)
     assert [bool(one.trouble) for one in reloads.done] == [True, True]
     assert set(is_new(reloads)) == {False}
@@ -135,7 +135,7 @@ async def test_a_watcher_that_fails_keeps_no_reload_half_way(
 
 @pytest.mark.safety
 async def test_a_look_sent_before_a_reload_asks_again_for_what_that_needs() -> None:
-    eyes, asked = TreeEyes(Layout()), list[frozenset[str]]()
+    inspector, asked = TreeInspector(Layout()), list[frozenset[str]]()
 
     class Slow(WorkerPool):
         @override
@@ -146,10 +146,12 @@ async def test_a_look_sent_before_a_reload_asks_again_for_what_that_needs() -> N
             places: frozenset[str],
         ) -> Sequence[Look | None] | None:
             asked.append(annotation_keys)
-            eyes.annotation_keys = frozenset({"keep"})
+            inspector.annotation_keys = frozenset({"keep"})
             return [None for _ in keys]
 
-    looks = await KillableEyes(Slow(Manner(Layout())), eyes).look([key()], frozenset({"/far"}))
+    looks = await KillableInspector(Slow(CleanupOptions(Layout())), inspector).look(
+        [key()], frozenset({"/far"})
+    )
     assert looks == [None]
     assert asked == [frozenset(), {"keep"}]
 

@@ -194,7 +194,7 @@ def test_waiting_goes_on_after_a_restart(site: Site, answering: FakeContainerd) 
         line = daemon.wait_for("verdict", id="a", phase="waiting")
         assert float(str(line["due_in_seconds"])) < 3600 - 0.5
         assert daemon.end()[0] == 0
-    for path in (site.base / "own").glob("ledger-*.json"):
+    for path in (site.base / "own").glob("checkpoint-*.json"):
         path.write_bytes(b'{"torn":')
     with running(site) as daemon:
         line = daemon.wait_for("verdict", id="a", phase="waiting")

@@ -47,7 +47,7 @@ def test_deaths_without_end_are_asked_about_twice_a_second() -> None:
 
 
 def test_answers_nobody_asked_for_put_no_death_off_by_more_than_a_pause() -> None:
-    """Hands are sent only after a fresh word: while many are cleaned, answers come anyway."""
+    """A cleanup is sent only after a fresh word: while many are cleaned, answers come anyway."""
     world = World()
     world.listed(a=1)
     for _ in range(100):

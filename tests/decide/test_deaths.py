@@ -8,8 +8,8 @@ from reconciler.model.decisions import (
 )
 from reconciler.model.evidence import (
     Look,
+    ProcessScan,
     ShimProcess,
-    Sweep,
 )
 from reconciler.model.policy import Policies
 from tests.decide.world import (
@@ -80,7 +80,7 @@ def test_the_two_deaths_of_a_bundle_are_counted_one_after_the_other() -> None:
 def test_a_shim_that_only_an_older_sweep_shows_did_not_outlive_its_init() -> None:
     world = World()
     world.listed(a=1)
-    old = Sweep(answered=True, shims=(ShimProcess(key(), 7),))
+    old = ProcessScan(answered=True, shims=(ShimProcess(key(), 7),))
     world.node(sweep=old)
     world.look(running())
     world.look(dead())

@@ -22,15 +22,13 @@ from reconciler.model.evidence import (
     InitState,
     Look,
     Mount,
+    ProcessScan,
     Runtime,
     RuntimeState,
     ShimProcess,
-    Sweep,
 )
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import (
-    Doubt,
-    DoubtKind,
     Guard,
     GuardsChecked,
     Hidden,
@@ -39,6 +37,8 @@ from reconciler.model.observations import (
     Listed,
     Refusal,
     Remembered,
+    Resync,
+    ResyncKind,
 )
 from reconciler.model.outcome import Result
 from reconciler.model.policy import Policies
@@ -213,7 +213,7 @@ def test_a_running_helper_makes_it_busy_until_a_sweep_no_longer_sees_it() -> Non
     world = World()
     world.listed(a=1)
     world.look(dead())
-    world.node(sweep=Sweep(answered=True, helpers=frozenset({key()})))
+    world.node(sweep=ProcessScan(answered=True, helpers=frozenset({key()})))
     world.wait(60)
     assert world.verdicts() == ["unknown", "busy"]
     world.node()
@@ -225,7 +225,7 @@ def test_a_living_process_in_a_cgroup_of_that_name_contradicts_death() -> None:
     world = World()
     world.listed(a=1)
     world.look(dead())
-    world.node(sweep=Sweep(answered=True, cgroup_paths=frozenset({"/elsewhere/a"})))
+    world.node(sweep=ProcessScan(answered=True, cgroup_paths=frozenset({"/elsewhere/a"})))
     assert world.view().judgement.verdict is Verdict.ORPHANED
 
 
@@ -233,7 +233,7 @@ def test_a_shim_in_the_process_table_contradicts_a_dead_socket() -> None:
     world = World()
     world.listed(a=1)
     world.look(dead())
-    world.node(sweep=Sweep(answered=True, shims=(ShimProcess(key(), 7),)))
+    world.node(sweep=ProcessScan(answered=True, shims=(ShimProcess(key(), 7),)))
     assert world.view().judgement.verdict is Verdict.STOPPED
 
 
@@ -274,7 +274,7 @@ def test_a_listing_of_one_namespace_leaves_the_others_alone() -> None:
 
 def test_doubt_asks_for_a_listing() -> None:
     world = World()
-    assert world.tell(Doubt(DoubtKind.OVERFLOW)) == [Relist(DoubtKind.OVERFLOW)]
+    assert world.tell(Resync(ResyncKind.OVERFLOW)) == [Relist(ResyncKind.OVERFLOW)]
 
 
 def test_an_interrupted_removal_of_ours_is_finished_but_not_while_observing() -> None:
@@ -319,7 +319,7 @@ def test_evidence_without_a_cgroup_name_needs_the_sweep() -> None:
     world = World()
     world.listed(a=1)
     world.look(replace(dead(), cgroup=CgroupState.UNNAMED, created=Answer.YES))
-    world.node(UP, Sweep(answered=False))
+    world.node(UP, ProcessScan(answered=False))
     assert world.view().judgement.verdict is Verdict.UNKNOWN
     world.node(UP, SWEEP)
     assert world.view().judgement.verdict is Verdict.LEFTOVER

@@ -25,14 +25,14 @@ INIT, OTHER = Member(7, 500, GROUPS), Member(8, 600, GROUPS)
 RECORD = Record(BUNDLE, 7, 500, GROUPS, carries_id=True)
 OWN = Evidence(frozenset({BUNDLE}), RECORD, members=(INIT, OTHER))
 
-Doubt = Callable[[Evidence], Evidence]
+Resync = Callable[[Evidence], Evidence]
 
 
-def record(**changes: object) -> Doubt:
+def record(**changes: object) -> Resync:
     return lambda e: e._replace(record=Record(**{**e.record._asdict(), **changes}))
 
 
-def claim(*paths: str, init: int | None = None) -> Doubt:
+def claim(*paths: str, init: int | None = None) -> Resync:
     new = Claim("default/other", frozenset(paths), init)
     return lambda e: e._replace(claims=(*e.claims, new))
 
@@ -41,7 +41,7 @@ def changed(member: Member, **changes: object) -> Member:
     return Member(**{**member._asdict(), **changes})
 
 
-def other(**changes: object) -> Doubt:
+def other(**changes: object) -> Resync:
     """Change the last member alone."""
     return lambda e: e._replace(members=(*e.members[:-1], changed(e.members[-1], **changes)))
 
@@ -50,7 +50,7 @@ def silent(evidence: Evidence) -> Evidence:
     return evidence._replace(claims=(*evidence.claims, Claim("default/torn", None)))
 
 
-DOUBTS: dict[str, tuple[Doubt, str]] = {
+DOUBTS: dict[str, tuple[Resync, str]] = {
     "the state is another bundle's": (record(bundle=BUNDLE + "2"), "is that of"),
     "the state does not say whose it is": (record(bundle=None), "which bundle"),
     "no cgroup is named": (record(groups=frozenset()), "no cgroup"),
@@ -92,7 +92,7 @@ def test_neighbours_beside_it_do_not_matter() -> None:
 
 @pytest.mark.fault("I15")
 @pytest.mark.parametrize(("doubt", "why"), DOUBTS.values(), ids=DOUBTS)
-def test_one_doubt_is_enough_and_is_named(doubt: Doubt, why: str) -> None:
+def test_one_doubt_is_enough_and_is_named(doubt: Resync, why: str) -> None:
     found = prove(doubt(OWN))
     assert isinstance(found, Unproven)
     assert why in found.why

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from reconciler.decide import bundles
-from reconciler.decide.hearsay import NodeChange, is_touched
+from reconciler.decide.nodestate import NodeChange, is_touched
 from reconciler.decide.track import Track
 from reconciler.model.ids import BundleKey
 from reconciler.testing.builder import JournalBuilder

@@ -9,10 +9,10 @@ from reconciler.model.evidence import (
     ContainerdState,
     Init,
     InitState,
+    ProcessScan,
     Shim,
     ShimProcess,
     ShimState,
-    Sweep,
     TaskState,
 )
 from reconciler.model.ids import BundleKey
@@ -159,7 +159,7 @@ def test_not_found_does_not_say_that_no_shim_serves_it(world: World) -> None:
     Asked for alone, containerd denies also a task whose container is no longer recorded.
     """
     nameless = replace(dead(1), shim=Shim(ShimState.UNNAMED), init=Init(InitState.DEAD, 1001))
-    sweep = Sweep(answered=True, shims=(ShimProcess(key("ns/other"), 5),))
+    sweep = ProcessScan(answered=True, shims=(ShimProcess(key("ns/other"), 5),))
     world.look(nameless, "ns/a")
     world.node(partly(key("ns/a")), sweep)
     assert verdict(world) is Verdict.UNKNOWN

@@ -5,12 +5,12 @@ from msgspec.structs import replace
 
 from reconciler.model.cgroups import CgroupSource
 from reconciler.model.decisions import Verdict
-from reconciler.model.evidence import CgroupState, Sweep
+from reconciler.model.evidence import CgroupState, ProcessScan
 from tests.decide.world import DOWN, World, dead
 
 pytestmark = [pytest.mark.safety, pytest.mark.fault("megabytes of cgroup paths")]
 
-TOLD = Sweep(answered=True)
+TOLD = ProcessScan(answered=True)
 UNTOLD = replace(TOLD, unplaced=7)
 
 

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from reconciler.model.decisions import Verdict
-from reconciler.model.evidence import Containerd, Look, Shim, ShimProcess, ShimState, Sweep
+from reconciler.model.evidence import Containerd, Look, ProcessScan, Shim, ShimProcess, ShimState
 from reconciler.model.ids import BundleKey
 from reconciler.model.unread import UnreadProcess
 from tests.decide.world import DOWN, UP, World, dead, key, running, stopped
@@ -19,7 +19,7 @@ def verdict(look: Look, unread: BundleKey | None, containerd: Containerd = DOWN)
     world = World()
     world.listed(a=1)
     world.look(look)
-    world.node(containerd, Sweep(answered=True, unread=(UnreadProcess(7, unread),)))
+    world.node(containerd, ProcessScan(answered=True, unread=(UnreadProcess(7, unread),)))
     return world.view().judgement.verdict
 
 
@@ -54,11 +54,11 @@ def test_once_it_answers_or_ends_everything_is_judged_again(whose: BundleKey | N
     world = World()
     world.listed(a=1)
     world.look(dead())
-    world.node(DOWN, Sweep(answered=True))
+    world.node(DOWN, ProcessScan(answered=True))
     assert world.view().judgement.verdict is Verdict.LEFTOVER
-    world.node(DOWN, Sweep(answered=True, unread=(UnreadProcess(7, whose),)))
+    world.node(DOWN, ProcessScan(answered=True, unread=(UnreadProcess(7, whose),)))
     assert world.view().judgement.verdict is Verdict.UNKNOWN
-    world.node(DOWN, Sweep(answered=True, shims=(ShimProcess(key("ns/a"), 7),)))
+    world.node(DOWN, ProcessScan(answered=True, shims=(ShimProcess(key("ns/a"), 7),)))
     assert world.view().judgement.verdict is Verdict.STOPPED
-    world.node(DOWN, Sweep(answered=True))
+    world.node(DOWN, ProcessScan(answered=True))
     assert world.view().judgement.verdict is Verdict.LEFTOVER

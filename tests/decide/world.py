@@ -17,11 +17,11 @@ from reconciler.model.evidence import (
     Kind,
     Labels,
     Look,
+    ProcessScan,
     Runtime,
     RuntimeState,
     Shim,
     ShimState,
-    Sweep,
 )
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import (
@@ -44,7 +44,7 @@ ENFORCE = Policy(enforce=True, grace=10.0, threshold=0.0, max_age=None, max_size
 UP = Containerd(ContainerdState.UP)
 DOWN = Containerd(ContainerdState.DOWN)
 SILENT = Containerd(ContainerdState.NONE)
-SWEEP = Sweep(answered=True)
+SWEEP = ProcessScan(answered=True)
 
 
 def key(name: str = "ns/a") -> BundleKey:
@@ -128,7 +128,7 @@ class World:
         return self.tell(Looked(key(name), look))
 
     def node(
-        self, containerd: Containerd = UP, sweep: Sweep = SWEEP, since: float | None = None
+        self, containerd: Containerd = UP, sweep: ProcessScan = SWEEP, since: float | None = None
     ) -> list[Decision]:
         """Hear the witnesses; ``since``: when they were asked, if not just now."""
         asked_at = self.now if since is None else since

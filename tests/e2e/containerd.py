@@ -122,8 +122,8 @@ class Containerd:
     @property
     def serving(self) -> bool:
         """Whether its socket accepts."""
-        with socket.socket(socket.AF_UNIX) as knock:
-            return knock.connect_ex(os.fspath(self.apart.path(self.address))) == 0
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(os.fspath(self.apart.path(self.address))) == 0
 
     @property
     def log(self) -> str:

@@ -24,7 +24,7 @@ from reconciler.journal.lines import (
     read_header,
 )
 from reconciler.model.decisions import Decision, LookAt
-from reconciler.model.evidence import Containerd, ContainerdState, Entries, ShimProcess, Sweep
+from reconciler.model.evidence import Containerd, ContainerdState, Entries, ProcessScan, ShimProcess
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Hint, Listed, Looked, NodeLooked, Observation, Seen
 from reconciler.model.policy import Policies
@@ -95,7 +95,7 @@ nodes = st.builds(
     finite,
     st.none()
     | st.builds(
-        Sweep,
+        ProcessScan,
         st.booleans(),
         names,
         st.lists(any_of(ShimProcess), unique=True, max_size=6).map(tuple),
@@ -171,7 +171,7 @@ def node(*ids: int) -> NodeLooked:
     keys = [BundleKey("k8s.io", f"{id_:064}") for id_ in ids]
     shims = tuple(ShimProcess(name, pid) for pid, name in zip(ids, keys, strict=True))
     paths = frozenset(f"/k8s.io/{name.id}" for name in keys)
-    sweep = Sweep(answered=True, shims=shims, cgroup_paths=paths)
+    sweep = ProcessScan(answered=True, shims=shims, cgroup_paths=paths)
     return NodeLooked(MONO, sweep, Containerd(ContainerdState.UP, frozenset(keys)))
 
 

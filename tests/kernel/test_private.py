@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.act.lock import InstanceLock
-from reconciler.daemon import ledger
+from reconciler.daemon import checkpoint
 from reconciler.kernel import private
+from reconciler.worker.lock import InstanceLock
 from tests.support.forked import in_a_child, outcome
 from tests.support.handles import open_files
 
@@ -166,13 +166,13 @@ def test_a_directory_of_somebody_elses_is_none_of_ours(place: Path) -> None:
     with pytest.raises(OSError, match=f"belongs to uid {NOBODY}"):
         private.open_directory(str(place))
     with pytest.raises(OSError, match=f"belongs to uid {NOBODY}"):
-        ledger.write(str(place / "ledger.json"), "boot", 1.0, ())
+        checkpoint.write(str(place / "checkpoint.json"), "boot", 1.0, ())
 
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])
 def test_what_is_no_file_is_refused_and_left_alone(place: Path, kind: str) -> None:
     place.mkdir()
-    name, target = place / "ledger.json.new", place.parent / "target"
+    name, target = place / "checkpoint.json.new", place.parent / "target"
     target.write_text("precious")
     match kind:
         case "symlink":
@@ -182,16 +182,16 @@ def test_what_is_no_file_is_refused_and_left_alone(place: Path, kind: str) -> No
         case _:
             name.mkdir()
     with pytest.raises(OSError):  # noqa: PT011 - each kind has its own
-        ledger.write(str(place / "ledger.json"), "boot", 1.0, ())
+        checkpoint.write(str(place / "checkpoint.json"), "boot", 1.0, ())
     assert target.read_text() == "precious"
 
 
 @as_root
 def test_the_ledger_is_ours_alone_and_anybody_elses_is_none(place: Path) -> None:
-    path = place / "ledger.json"
+    path = place / "checkpoint.json"
     with umask(0):
-        ledger.write(str(path), "boot", 1.0, ())
+        checkpoint.write(str(path), "boot", 1.0, ())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    before = ledger.read(str(path), "boot", 1.0)
+    before = checkpoint.read(str(path), "boot", 1.0)
     os.chown(path, NOBODY, NOBODY)
-    assert ledger.read(str(path), "boot", 1.0) == [] == before
+    assert checkpoint.read(str(path), "boot", 1.0) == [] == before

@@ -8,14 +8,14 @@ from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.loop import Loop
-from reconciler.model.evidence import Containerd, ContainerdState, Node, Sweep
+from reconciler.model.evidence import Containerd, ContainerdState, Node, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Guard, Hidden, Listed, Refusal
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.model.policy import Policies
 from tests.decide.world import ENFORCE, dead, key
 from tests.support.clock import VirtualClock
-from tests.support.fakes import FakeEyes, FakeGuards, FakeWitnesses
+from tests.support.fakes import FakeGuards, FakeInspector, FakeNodeSource
 from tests.support.rig import Rig
 
 
@@ -26,12 +26,12 @@ def rig() -> Rig:
 
 async def test_a_refusing_guard_holds_everything(rig: Rig) -> None:
     rig.guards.refused = (Refusal(Guard.PID_NAMESPACE, "foreign"),)
-    rig.eyes.tree[key()] = dead()
+    rig.inspector.tree[key()] = dead()
     await rig.run_for(3600)
-    assert rig.hands.cleaned == []
+    assert rig.cleaner.cleaned == []
 
 
-class Replaced(FakeWitnesses):
+class Replaced(FakeNodeSource):
     """containerd is started anew whenever it is asked for: each answer is another process's."""
 
     @override
@@ -44,12 +44,12 @@ async def test_guards_are_checked_again_before_the_word_of_another_containerd_co
 ) -> None:
     """It may run in other namespaces than the one that was compared with."""
     rig.witnesses = Replaced(rig.clock)
-    rig.guards.refused_from = 3  # with the answer that is asked for before hands are sent
-    rig.eyes.tree[key()] = dead()
+    rig.guards.refused_from = 3  # with the answer that is asked for before a cleanup is sent
+    rig.inspector.tree[key()] = dead()
     stages = dataclasses.replace(rig.loop._stages, witnesses=rig.witnesses)
     rig.loop = Loop(rig.engine, stages, relist=300.0)
     await rig.run_for(120)
-    assert rig.hands.cleaned == []
+    assert rig.cleaner.cleaned == []
     (outcome,) = (told for _, told in rig.memory.observations if isinstance(told, Outcome))
     assert (outcome.result, outcome.reason) == (Result.HELD, BlockReason.GUARD)
     assert outcome.detail == "refused"
@@ -57,24 +57,24 @@ async def test_guards_are_checked_again_before_the_word_of_another_containerd_co
 
 async def test_a_containerd_that_is_starting_is_compared_with_once_it_serves(rig: Rig) -> None:
     starting = Containerd(ContainerdState.NONE, pid=7, detail="it is starting")
-    rig.witnesses.node = Node(Sweep(answered=True), starting)
-    rig.eyes.tree[key()] = dead()
+    rig.witnesses.node = Node(ProcessScan(answered=True), starting)
+    rig.inspector.tree[key()] = dead()
     await rig.run_until(lambda: rig.witnesses.asked > 2)
     checks = rig.guards.checks
-    rig.witnesses.node = Node(Sweep(answered=True), Containerd(ContainerdState.UP, pid=7))
-    await rig.run_until(lambda: bool(rig.hands.cleaned))
+    rig.witnesses.node = Node(ProcessScan(answered=True), Containerd(ContainerdState.UP, pid=7))
+    await rig.run_until(lambda: bool(rig.cleaner.cleaned))
     assert rig.guards.checks == checks + 2  # as that loop begins, and when containerd answers
 
 
 async def test_guards_are_not_checked_at_each_answer_of_one_containerd(rig: Rig) -> None:
-    rig.witnesses.node = Node(Sweep(answered=True), Containerd(ContainerdState.UP, pid=7))
-    rig.eyes.tree[key()] = dead()
-    await rig.run_until(lambda: bool(rig.hands.cleaned))
+    rig.witnesses.node = Node(ProcessScan(answered=True), Containerd(ContainerdState.UP, pid=7))
+    rig.inspector.tree[key()] = dead()
+    await rig.run_until(lambda: bool(rig.cleaner.cleaned))
     assert rig.witnesses.asked > 1
     assert rig.guards.checks == 2  # at the start, and for the first answer
 
 
-class WithHidden(FakeEyes):
+class WithHidden(FakeInspector):
     """A tree in which a removal of ours was cut short."""
 
     hidden = Hidden(key("ns/.reconciler-9-ab"), Identity(1, 9, 1), 0.0, ours=True)
@@ -91,14 +91,14 @@ async def test_a_removal_that_was_cut_short_is_not_finished_under_another_contai
         rig.engine, dataclasses.replace(rig.loop._stages, witnesses=Replaced(rig.clock))
     )
     await rig.run_until(lambda: rig.guards.checks == 2)  # at the start, and for the first answer
-    rig.guards.refused_from = 4  # for the answer that is asked for before hands are sent
-    eyes = WithHidden()
-    stages = dataclasses.replace(rig.loop._stages, eyes=eyes)
+    rig.guards.refused_from = 4  # for the answer that is asked for before a cleanup is sent
+    inspector = WithHidden()
+    stages = dataclasses.replace(rig.loop._stages, inspector=inspector)
     rig.loop = Loop(rig.engine, stages)
     await rig.run_until(lambda: rig.guards.checks == 4)
-    assert rig.hands.finished == []
+    assert rig.cleaner.finished == []
     outcomes = [told for _, told in rig.memory.observations if isinstance(told, Outcome)]
-    assert [(one.key, one.result) for one in outcomes] == [(eyes.hidden.key, Result.HELD)]
+    assert [(one.key, one.result) for one in outcomes] == [(inspector.hidden.key, Result.HELD)]
 
 
 class Slow(FakeGuards):
@@ -117,11 +117,11 @@ class Slow(FakeGuards):
 async def test_an_older_answer_of_the_guards_does_not_replace_a_newer_one(rig: Rig) -> None:
     guards = Slow(refused_from=2)
     guards.clock = rig.clock
-    rig.eyes.tree[key()] = dead()
-    rig.witnesses.node = Node(Sweep(answered=True), Containerd(ContainerdState.UP, pid=7))
+    rig.inspector.tree[key()] = dead()
+    rig.witnesses.node = Node(ProcessScan(answered=True), Containerd(ContainerdState.UP, pid=7))
     rig.loop = Loop(rig.engine, dataclasses.replace(rig.loop._stages, guards=guards), relist=300.0)
     await rig.run_for(120)
-    assert rig.hands.cleaned == []
+    assert rig.cleaner.cleaned == []
 
 
 class NobodyAtFirst(FakeGuards):
@@ -139,7 +139,7 @@ async def test_where_no_worker_could_look_the_guards_are_checked_again_soon(rig:
     rig.loop = Loop(
         rig.engine, dataclasses.replace(rig.loop._stages, guards=guards), relist=36000.0
     )
-    rig.eyes.tree[key()] = dead()
+    rig.inspector.tree[key()] = dead()
     await rig.run_for(60)
-    assert [who for _, who in rig.hands.cleaned] == [key()]
+    assert [who for _, who in rig.cleaner.cleaned] == [key()]
     assert guards.checks <= 6

@@ -2,7 +2,7 @@
 
 Three leftovers (or orphans that are to be ended) become due, one a minute may go, the witnesses
 take a while to answer and a free worker is waited for. Other policies are put into force at one
-moment after the other. From then on no hands begin that the new ones would not have sent.
+moment after the other. From then on no cleaner begin that the new ones would not have sent.
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ from typing_extensions import override
 from reconciler.loop import Loop
 from reconciler.model.evidence import Look
 from reconciler.model.ids import BundleKey, Identity
-from reconciler.model.observations import Doubt, DoubtKind, Hidden, Listed
+from reconciler.model.observations import Hidden, Listed, Resync, ResyncKind
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.model.policy import Brakes, Match, Orphans, Policies, Policy, Rule
 from reconciler.ports import Emit
 from tests.decide.world import ENFORCE, dead, key, orphaned
-from tests.support.fakes import FakeEyes
+from tests.support.fakes import FakeInspector
 from tests.support.rig import Rig
 
 pytestmark = pytest.mark.safety
@@ -69,26 +69,28 @@ class Reload:
     async def run(self, emit: Emit) -> None:
         if self.after:
             await self.rig.clock.take(self.after)
-        self.rig.eyes.annotation_keys |= self.policies.annotation_keys
+        self.rig.inspector.annotation_keys |= self.policies.annotation_keys
         if self.policies.annotation_keys:  # as `daemon.reloading` has all looked at first
-            emit(Doubt(DoubtKind.ASKED))
+            emit(Resync(ResyncKind.ASKED))
             await self.rig.clock.take(0.02)
         self.rig.loop.configure(self.policies)
-        self.before = [who for _, who in self.rig.hands.begun]
+        self.before = [who for _, who in self.rig.cleaner.begun]
         self.done = True
         await anyio.sleep_forever()
 
     @property
     def begun_after(self) -> list[BundleKey]:
-        return [who for _, who in self.rig.hands.begun[len(self.before) :]]
+        return [who for _, who in self.rig.cleaner.begun[len(self.before) :]]
 
 
 def make(policies: Policies, look: Look, *, names: Sequence[str] = NAMES) -> Rig:
     rig = Rig(policies)
     for number, name in enumerate(names, 1):
         sandbox = structs.replace(look.labels, sandbox=key(name).id)  # nobody tells more
-        rig.eyes.tree[key(name)] = replace(look, identity=Identity(1, number, 1), labels=sandbox)
-    rig.witnesses.takes, rig.hands.waits, rig.hands.takes = 0.7, 2.0, 1.0
+        rig.inspector.tree[key(name)] = replace(
+            look, identity=Identity(1, number, 1), labels=sandbox
+        )
+    rig.witnesses.takes, rig.cleaner.waits, rig.cleaner.takes = 0.7, 2.0, 1.0
     return rig
 
 
@@ -110,7 +112,7 @@ async def test_the_moments_are_these() -> None:
     rig = make(DEFAULT, KUBE)
     start = rig.clock.now
     await rig.run_for(400.0)
-    times = [at - start for at, _ in rig.hands.begun]
+    times = [at - start for at, _ in rig.cleaner.begun]
     assert [round(at, 1) for at in times[:2]] == [13.4, 73.4]
     assert len(times) == 3
 
@@ -130,7 +132,7 @@ async def test_no_orphan_is_ended_once_they_are_only_to_be_reported(after: float
     assert done.begun_after == []
     control = make(policies, orphaned())
     await control.run_for(100)
-    assert control.hands.begun
+    assert control.cleaner.begun
 
 
 @pytest.mark.parametrize("after", MOMENTS)
@@ -139,7 +141,7 @@ async def test_a_stricter_brake_holds_also_what_was_asked_for(after: float) -> N
     fast = replace(DEFAULT, brakes=Brakes(max_per_minute=100, mass_deaths=1000))
     rig = make(fast, KUBE, names=[f"ns/{number}" for number in range(8)])
     done = await reloaded(rig, DEFAULT, after)
-    times = [at for at, _ in rig.hands.begun]
+    times = [at for at, _ in rig.cleaner.begun]
     for number in range(len(done.before), len(times)):
         near = [at for at in times[: number + 1] if at > times[number] - 58.0]
         assert len(near) <= 1 or len(done.before) == number == 0, times
@@ -150,10 +152,10 @@ async def test_a_stricter_brake_holds_also_what_was_asked_for(after: float) -> N
 async def test_what_was_held_back_goes_on_under_the_next_policy(after: float) -> None:
     rig = make(DEFAULT, KUBE)
     await reloaded(rig, FORBIDDING["threshold"], after)
-    held = len(rig.eyes.tree)
+    held = len(rig.inspector.tree)
     done = await reloaded(rig, DEFAULT, 1.0)
     assert len(done.begun_after) == held
-    assert rig.eyes.tree == {}
+    assert rig.inspector.tree == {}
 
 
 async def test_what_is_held_back_has_not_failed() -> None:
@@ -168,7 +170,7 @@ async def test_what_is_held_back_has_not_failed() -> None:
     ] * 3
 
 
-class WithHidden(FakeEyes):
+class WithHidden(FakeInspector):
     """A tree in which a removal of ours was cut short."""
 
     hidden = Hidden(key("ns/.reconciler-9-ab"), Identity(1, 9, 1), 0.0, ours=True)
@@ -186,8 +188,10 @@ async def test_no_removal_is_finished_that_the_new_policy_forbids(
     namespace = Rule(Match(namespace="ns"), Policy("ns", protect=True))
     changes = FORBIDDING | {"protect a namespace": replace(DEFAULT, rules=(namespace,))}
     rig = make(DEFAULT, KUBE)
-    eyes = WithHidden()
-    rig.loop = Loop(rig.engine, dataclasses.replace(rig.loop._stages, eyes=eyes), relist=300.0)
+    inspector = WithHidden()
+    rig.loop = Loop(
+        rig.engine, dataclasses.replace(rig.loop._stages, inspector=inspector), relist=300.0
+    )
     done = await reloaded(rig, changes[change], after)
     assert done.begun_after == []
 
@@ -196,7 +200,7 @@ async def test_a_rule_for_some_ids_does_not_keep_what_has_lost_its_id() -> None:
     """A rule that needs an id or labels says nothing about a removal that was cut short."""
     rig = make(FORBIDDING["protect a pod"], KUBE)
     rig.loop = Loop(
-        rig.engine, dataclasses.replace(rig.loop._stages, eyes=WithHidden()), relist=300.0
+        rig.engine, dataclasses.replace(rig.loop._stages, inspector=WithHidden()), relist=300.0
     )
     await rig.run_for(10)
-    assert set(rig.hands.finished) == {WithHidden.hidden.key}
+    assert set(rig.cleaner.finished) == {WithHidden.hidden.key}

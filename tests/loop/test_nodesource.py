@@ -1,4 +1,4 @@
-"""The node's word is fresh when hands are sent, however long containerd takes to speak of all."""
+"""The node's word is fresh when a cleanup is sent, however long containerd takes to speak."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,20 +6,27 @@ import pytest
 from msgspec.structs import replace
 from typing_extensions import override
 
-from reconciler.loop.nodesource import FRESH, NodeSource
-from reconciler.model.evidence import Containerd, ContainerdState, Node, Sweep, TaskState, task_of
+from reconciler.loop.nodesource import FRESH, NodeWatch
+from reconciler.model.evidence import (
+    Containerd,
+    ContainerdState,
+    Node,
+    ProcessScan,
+    TaskState,
+    task_of,
+)
 from reconciler.model.ids import BundleKey
 from reconciler.model.policy import Policies
 from tests.decide.world import ENFORCE, dead, key
 from tests.support.clock import VirtualClock
-from tests.support.fakes import FakeWitnesses
+from tests.support.fakes import FakeNodeSource
 from tests.support.rig import Rig
 
 UP = Containerd(ContainerdState.UP, pid=7)
 SLOW = replace(UP, unlisted=frozenset({"ns"}), absent=frozenset({key()}))
 
 
-class Slowly(FakeWitnesses):
+class Slowly(FakeNodeSource):
     """Answers after a while, for which nobody has to wait."""
 
     @override
@@ -34,9 +41,9 @@ class Source:
 
     def __init__(self, said: Containerd) -> None:
         self.clock = VirtualClock()
-        self.witnesses = Slowly(self.clock, Node(Sweep(answered=True), said))
+        self.witnesses = Slowly(self.clock, Node(ProcessScan(answered=True), said))
         self.guarded = 0
-        self.source = NodeSource(
+        self.source = NodeWatch(
             self.clock,
             self.witnesses,
             about=lambda _: [],
@@ -66,7 +73,7 @@ async def test_one_pass_is_fresh_enough_for_many() -> None:
 async def test_what_no_list_tells_is_asked_for_alone_each_time() -> None:
     node = Source(SLOW)
     assert await node.task(key()) is TaskState.NOT_FOUND
-    node.witnesses.node = Node(Sweep(answered=True), replace(SLOW, absent=frozenset()))
+    node.witnesses.node = Node(ProcessScan(answered=True), replace(SLOW, absent=frozenset()))
     assert await node.task(key()) is TaskState.NONE, "the earlier answer is not used again"
     node.clock.now += 60
     await node.task(key())
@@ -98,7 +105,7 @@ async def test_guards_are_checked_before_the_single_answer_of_another_containerd
     node = Source(SLOW)
     await node.task(key())
     assert node.guarded == 1
-    node.witnesses.node = Node(Sweep(answered=True), replace(SLOW, pid=8))
+    node.witnesses.node = Node(ProcessScan(answered=True), replace(SLOW, pid=8))
     await node.task(key())
     assert node.guarded == 2
     await node.task(key())
@@ -110,7 +117,7 @@ async def test_a_containerd_that_falls_silent_is_heard_of_by_everybody() -> None
     node = Source(SLOW)
     await node.task(key())
     node.clock.now += 60
-    node.witnesses.node = Node(Sweep(answered=True), Containerd())
+    node.witnesses.node = Node(ProcessScan(answered=True), Containerd())
     assert await node.task(key()) is TaskState.NONE
     assert node.witnesses.asked == 2
 
@@ -124,10 +131,10 @@ async def test_a_removal_of_ours_that_was_cut_short_is_no_task() -> None:
 
 async def test_a_leftover_is_cleaned_although_no_list_ever_comes() -> None:
     rig = Rig(Policies(default=ENFORCE))
-    rig.witnesses.node = Node(Sweep(answered=True), SLOW)
+    rig.witnesses.node = Node(ProcessScan(answered=True), SLOW)
     rig.witnesses.takes = 3.0
-    rig.eyes.tree = {key(): dead(), key("ns/b"): dead(2)}
-    await rig.run_until(lambda: bool(rig.hands.cleaned))
+    rig.inspector.tree = {key(): dead(), key("ns/b"): dead(2)}
+    await rig.run_until(lambda: bool(rig.cleaner.cleaned))
     assert rig.witnesses.asked_alone == [key()]
     await rig.run_for(3600)
-    assert [cleaned for _, cleaned in rig.hands.cleaned] == [key()]
+    assert [cleaned for _, cleaned in rig.cleaner.cleaned] == [key()]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import anyio
 import pytest
 
-from reconciler.loop.piles import HANDFUL, PILE, Helpers
+from reconciler.loop.batches import BATCH, PILE, Helpers
 from reconciler.model.evidence import Kind, Look, PartialLook
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import HintKind
@@ -24,7 +24,7 @@ def look_of(key: BundleKey) -> Look:
 
 @dataclass
 class FakeLookers:
-    """Others. Implements `ports.Lookers`."""
+    """Others. Implements `ports.BatchInspector`."""
 
     many: int = 1
     asked: list[BundleKey] = field(default_factory=list)
@@ -64,7 +64,7 @@ async def test_each_look_is_made_by_one_of_us(rig: Rig) -> None:
     assert rig.heard == {key: look_of(key) for key in rig.lookers.asked}
     assert rig.heard.keys() | rig.waiting.keys() == set(keys())
     assert not rig.heard.keys() & rig.waiting.keys()
-    assert len(rig.waiting) <= HANDFUL
+    assert len(rig.waiting) <= BATCH
     assert next(iter(rig.waiting)) == keys()[0], "we begin at the other end"
 
 

@@ -25,7 +25,7 @@ from reconciler.cli.picture import Picture
 from reconciler.cli.progress import ProgressLine
 from reconciler.daemon.endpoints import Check, readiness
 from reconciler.decide.engine import Engine
-from reconciler.journal.scribe import Snapshot
+from reconciler.journal.listener import Snapshot
 from reconciler.model.decisions import (
     Braked,
     BudgetKind,
@@ -39,12 +39,10 @@ from reconciler.model.decisions import (
     Vanished,
     Verdict,
 )
-from reconciler.model.evidence import Containerd, ContainerdState, Sweep
+from reconciler.model.evidence import Containerd, ContainerdState, ProcessScan
 from reconciler.model.ids import Identity, printable
 from reconciler.model.layout import Layout
 from reconciler.model.observations import (
-    Doubt,
-    DoubtKind,
     Guard,
     GuardsChecked,
     Hint,
@@ -54,6 +52,8 @@ from reconciler.model.observations import (
     NodeLooked,
     Observation,
     Refusal,
+    Resync,
+    ResyncKind,
     Stamp,
 )
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result, Step, StepResult
@@ -107,9 +107,9 @@ def outcomes(text: str) -> Iterator[Outcome]:
 def observations(text: str) -> Iterator[Observation]:
     yield from outcomes(text)
     yield from (Hint(KEY, kind) for kind in HintKind)
-    yield from (Doubt(kind, name) for kind in DoubtKind for name in (None, "ns\\x1b[31m"))
+    yield from (Resync(kind, name) for kind in ResyncKind for name in (None, "ns\\x1b[31m"))
     yield from (NodeLooked(0.0, containerd=Containerd(one, detail=text)) for one in ContainerdState)
-    yield from (NodeLooked(0.0, sweep=Sweep(answered=one)) for one in (False, True))
+    yield from (NodeLooked(0.0, sweep=ProcessScan(answered=one)) for one in (False, True))
     yield from (Listed(answered=a, present=p) for a in (False, True) for p in (False, True))
     yield GuardsChecked(tuple(Refusal(guard, text) for guard in Guard))
     yield GuardsChecked()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.model.decisions import Judged, Judgement, Phase, Vanished, Verdict
-from reconciler.model.evidence import Containerd, ContainerdState, Sweep
+from reconciler.model.evidence import Containerd, ContainerdState, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import (
     Guard,
@@ -139,7 +139,7 @@ def test_the_last_line_about_anything_tells_what_is_so(
                 log.observed(GuardsChecked(refused))
             case "sweep":
                 so["sweep"] = bool(which)
-                log.observed(NodeLooked(0.0, sweep=Sweep(answered=bool(which))))
+                log.observed(NodeLooked(0.0, sweep=ProcessScan(answered=bool(which))))
             case _:
                 kinds = {Phase.WAITING: (False, True), Phase.HELD: (True, False)}
                 answered, present = kinds.get(phase, (True, True))

@@ -10,7 +10,7 @@ from reconciler import kernel
 from reconciler.model.layout import Layout
 from reconciler.probe import beneath
 from reconciler.probe.beneath import Entered, enter, names, opened, visible
-from reconciler.probe.tree import TreeEyes
+from reconciler.probe.tree import TreeInspector
 from tests.support.handles import open_files
 from tests.support.mountns import private_mounts, tmpfs
 
@@ -105,6 +105,6 @@ def test_a_namespace_that_goes_while_it_is_listed_takes_no_other_with_it(
         return handle
 
     monkeypatch.setattr(kernel, "open_beneath", racing)
-    listed = TreeEyes(layout).list()
+    listed = TreeInspector(layout).list()
     assert (listed.answered, listed.present) == (True, True)
     assert {str(seen.key) for seen in listed.bundles} == {"b/one", "c/two"}

@@ -23,7 +23,7 @@ from reconciler.model.evidence import (
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from reconciler.probe.bundle import examine
-from reconciler.probe.surroundings import Surroundings
+from reconciler.probe.context import NodeContext
 from tests.probe.world import FILES, KEY, World, end, start_of
 
 
@@ -54,9 +54,9 @@ def test_a_complete_living_bundle_is_alive_in_every_respect(world: World) -> Non
 
 def test_no_such_bundle_is_none(world: World) -> None:
     world.bundle()
-    eyes = world.eyes()
-    assert eyes.look(BundleKey("default", "c2")) is None
-    assert eyes.look(BundleKey("elsewhere", "c1")) is None
+    inspector = world.inspector()
+    assert inspector.look(BundleKey("default", "c2")) is None
+    assert inspector.look(BundleKey("elsewhere", "c1")) is None
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,9 @@ def test_no_such_bundle_is_none(world: World) -> None:
 )
 def test_what_is_no_name_is_no_bundle(world: World, name: str) -> None:
     world.bundle()
-    eyes = world.eyes()
-    assert eyes.look(BundleKey("default", name)) is None
-    assert eyes.look(BundleKey(name, "c1")) is None
+    inspector = world.inspector()
+    assert inspector.look(BundleKey("default", name)) is None
+    assert inspector.look(BundleKey(name, "c1")) is None
 
 
 @pytest.mark.parametrize("missing", FILES)
@@ -181,10 +181,10 @@ def test_a_living_pid_that_nothing_confirms_is_no_answer(world: World) -> None:
 def test_death_is_seen_by_the_next_look(world: World) -> None:
     pid = world.child()
     world.bundle(pid=pid, start=start_of(pid))
-    eyes = world.eyes()
-    before = eyes.look(KEY)
+    inspector = world.inspector()
+    before = inspector.look(KEY)
     end(pid)
-    after = eyes.look(KEY)
+    after = inspector.look(KEY)
     assert isinstance(before, Look)
     assert isinstance(after, Look)
     assert (before.init.state, after.init.state) == (InitState.ALIVE, InitState.DEAD)
@@ -338,7 +338,7 @@ def test_many_entries_hide_no_known_file(world: World) -> None:
 
 
 def test_a_tree_that_is_not_there_has_no_bundles(tmp_path: Path) -> None:
-    around = Surroundings(Layout(state=os.fsencode(tmp_path / "absent")))
+    around = NodeContext(Layout(state=os.fsencode(tmp_path / "absent")))
     assert examine(around, KEY) is None
     around.close()
 
@@ -346,7 +346,7 @@ def test_a_tree_that_is_not_there_has_no_bundles(tmp_path: Path) -> None:
 def test_a_tree_that_is_a_file_gives_no_answer(tmp_path: Path) -> None:
     layout = Layout(state=os.fsencode(tmp_path))
     (tmp_path / os.fsdecode(os.path.basename(layout.tasks))).touch()
-    around = Surroundings(layout)
+    around = NodeContext(layout)
     found = examine(around, KEY)
     around.close()
     assert found is not None

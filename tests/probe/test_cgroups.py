@@ -17,7 +17,7 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from reconciler.probe import cgroups, mounts, process
 from reconciler.probe.cgroups import CgroupDir, CgroupMounts, Hierarchy
-from reconciler.probe.surroundings import Surroundings
+from reconciler.probe.context import NodeContext
 from tests.probe.world import World
 
 KEY = BundleKey("default", "c1")
@@ -159,7 +159,7 @@ def test_a_hierarchy_that_could_not_be_opened_gives_no_answer_until_it_can(
     short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     wanted = [f"/{real.name}/c1"]
     with mock.patch.object(kernel, "fs_type", side_effect=short):
-        around = Surroundings(Layout(state=os.fsencode(tmp_path)))
+        around = NodeContext(Layout(state=os.fsencode(tmp_path)))
     assert around.cgroups is not None
     assert around.cgroups.look(KEY, (), wanted).state is CgroupState.NONE
     around.refresh()

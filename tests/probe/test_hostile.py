@@ -44,7 +44,7 @@ def test_a_symlink_is_seen_and_not_followed(world: World) -> None:
 def test_a_namespace_that_is_a_symlink_holds_no_bundles(world: World) -> None:
     world.bundle()
     (world.tree / "alias").symlink_to(world.tree / "default")
-    assert world.eyes().look(BundleKey("alias", "c1")) is None
+    assert world.inspector().look(BundleKey("alias", "c1")) is None
 
 
 def test_a_file_in_place_of_a_bundle_is_other(world: World) -> None:
@@ -147,10 +147,10 @@ CONTENTS = st.fixed_dictionaries(
 def test_no_content_raises(world: World, contents: dict[str, bytes], state: bytes) -> None:
     if not world.path().exists():
         world.bundle()
-        world.eyes()
+        world.inspector()
     for name, content in contents.items():
         (world.path() / name).write_bytes(content)
     (world.state_dir() / "state.json").write_bytes(state)
-    found = examine(world._eyes[0]._around, KEY)
+    found = examine(world._inspector[0]._around, KEY)
     assert found is not None
     assert found.look.kind is Kind.DIRECTORY

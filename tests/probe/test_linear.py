@@ -18,10 +18,10 @@ import pytest
 from reconciler.model import cgroups as names
 from reconciler.model.evidence import CgroupState
 from reconciler.model.ids import BundleKey
-from reconciler.probe import documents, testimony
+from reconciler.probe import documents, metadata
 from reconciler.probe.cgroups import CgroupMounts, Hierarchy, expand_slice, resolve
-from reconciler.probe.door import parse_address
 from reconciler.probe.folder import Folder
+from reconciler.probe.sockets import parse_address
 
 if TYPE_CHECKING:
     from _typeshed import TraceFunction
@@ -104,13 +104,13 @@ TEXTS: dict[str, Callable[[str], object]] = {
     "an address with a scheme": lambda text: parse_address(b"unix://" + text.encode()),
     "config.json": lambda text: documents.parse_spec(spec(text)),
     "annotations": lambda text: documents.parse_annotations(spec(text)),
-    "labels": lambda text: testimony.labels_of(
+    "labels": lambda text: metadata.labels_of(
         folder(config_json=spec(text)), documents.parse_spec(spec(text)), ["mine"]
     ),
-    "group": lambda text: testimony.group_of(KEY, folder(), documents.parse_spec(spec(text))),
-    "sandbox": lambda text: testimony.group_of(KEY, folder(sandbox=text), None),
-    "shim-binary-path": lambda text: testimony.runtime_of(folder(shim_binary_path=text), None),
-    "addresses": lambda text: testimony.addresses_of(folder(address=text, bootstrap_json=text)),
+    "group": lambda text: metadata.group_of(KEY, folder(), documents.parse_spec(spec(text))),
+    "sandbox": lambda text: metadata.group_of(KEY, folder(sandbox=text), None),
+    "shim-binary-path": lambda text: metadata.runtime_of(folder(shim_binary_path=text), None),
+    "addresses": lambda text: metadata.addresses_of(folder(address=text, bootstrap_json=text)),
     "options.json": lambda text: documents.parse_options(json.dumps({"root": text}).encode()),
 }
 
@@ -160,7 +160,7 @@ def test_a_slice_of_58_kib_is_none() -> None:
 def test_a_label_that_is_too_long_is_not_known() -> None:
     """Then a rule that protects takes it for a match."""
     data = spec("x" * 5000)
-    made = testimony.labels_of(folder(config_json=data), documents.parse_spec(data), ["mine"])
+    made = metadata.labels_of(folder(config_json=data), documents.parse_spec(data), ["mine"])
     assert not made.known
 
 

@@ -90,14 +90,14 @@ def without_size(look: Look) -> Look:
 
 def test_a_look_takes_no_longer_however_many_there_are(world: World) -> None:
     here = world.bundle()
-    eyes = world.eyes()
+    inspector = world.inspector()
     fill(here)
     with counting() as few:
-        eyes.look(KEY)
+        inspector.look(KEY)
     for one in range(MANY, 10 * MANY):
         os.mknod(here / f"{one}.x.pid")
     with counting() as more:
-        eyes.look(KEY)
+        inspector.look(KEY)
     assert few.listed <= NAMES + 10  # its rootfs and work directory are listed, too
     assert more.listed <= NAMES + 10
     assert len(more.asked) <= len(FILES) + 10

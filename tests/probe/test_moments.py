@@ -50,21 +50,21 @@ def make_all_kinds(world: World) -> None:
 def test_looks_in_one_moment_agree_with_looks_alone(world: World, data: st.DataObject) -> None:
     if not world.path("dead").exists():
         make_all_kinds(world)
-        world.eyes()
+        world.inspector()
     order = data.draw(st.lists(st.sampled_from(KINDS), max_size=12))
-    eyes = world._eyes[0]
-    alone = [eyes.look(one) for one in order]
-    with eyes.moment():
-        together = [eyes.look(one) for one in order]
+    inspector = world._inspector[0]
+    alone = [inspector.look(one) for one in order]
+    with inspector.moment():
+        together = [inspector.look(one) for one in order]
     assert together == alone
 
 
 def test_what_comes_alive_within_a_moment_is_seen_alive(world: World) -> None:
     here = world.bundle()
     options(here, world.base / "late")
-    eyes = world.eyes()
-    with eyes.moment():
-        before = eyes.look(key("c1"))
+    inspector = world.inspector()
+    with inspector.moment():
+        before = inspector.look(key("c1"))
         assert isinstance(before, Look)
         assert (before.init.state, before.shim.state) == (InitState.DEAD, ShimState.DEAD)
         pid = world.child()
@@ -74,7 +74,7 @@ def test_what_comes_alive_within_a_moment_is_seen_alive(world: World) -> None:
         (state / "state.json").write_text(json.dumps(text))
         (here / "init.pid").unlink()
         world.listen(world.socket_of())
-        look = eyes.look(key("c1"))
+        look = inspector.look(key("c1"))
     assert isinstance(look, Look)
     assert (look.init.state, look.init.pid) == (InitState.ALIVE, pid)
     assert look.shim.state is ShimState.ALIVE
@@ -83,35 +83,35 @@ def test_what_comes_alive_within_a_moment_is_seen_alive(world: World) -> None:
 
 def test_a_tree_that_appears_within_a_moment_is_looked_at(world: World) -> None:
     world.tree.rmdir()
-    eyes = world.eyes()
-    with eyes.moment():
-        assert eyes.look(key("c1")) is None
+    inspector = world.inspector()
+    with inspector.moment():
+        assert inspector.look(key("c1")) is None
         world.bundle()
-        assert eyes.look(key("c1")) is not None
+        assert inspector.look(key("c1")) is not None
 
 
 def test_handles_end_with_their_moment(world: World) -> None:
-    eyes = world.eyes()
+    inspector = world.inspector()
     world.bundle()
-    eyes.look(key("c1"))
+    inspector.look(key("c1"))
     before = open_files()
-    with eyes.moment():
-        eyes.look(key("c1"))
+    with inspector.moment():
+        inspector.look(key("c1"))
         assert open_files() - before
-        with eyes.moment():
-            eyes.look(key("c1"))
+        with inspector.moment():
+            inspector.look(key("c1"))
     assert open_files() <= before
 
 
 def test_handles_are_closed_when_a_moment_fails(world: World) -> None:
     world.bundle()
-    eyes = world.eyes()
-    eyes.look(key("c1"))
+    inspector = world.inspector()
+    inspector.look(key("c1"))
     before = open_files()
 
     def fail() -> None:
-        with eyes.moment():
-            eyes.look(key("c1"))
+        with inspector.moment():
+            inspector.look(key("c1"))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -127,11 +127,11 @@ def test_a_directory_of_its_own_for_each_bundle_does_not_use_up_handles(world: W
         root.mkdir()
         options(here, root)
         keys.append(key(f"c{number}"))
-    eyes = world.eyes()
-    eyes.look(keys[0])
+    inspector = world.inspector()
+    inspector.look(keys[0])
     before = open_files()
-    with eyes.moment():
-        looks = [eyes.look(one) for one in keys]
+    with inspector.moment():
+        looks = [inspector.look(one) for one in keys]
         assert len(open_files() - before) <= 12
     assert all(looks)
 

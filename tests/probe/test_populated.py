@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.model.cgroups import CgroupSource, NamedCgroup, find_hints, names_of
-from reconciler.model.evidence import Sweep
+from reconciler.model.evidence import ProcessScan
 from reconciler.model.ids import BundleKey, escape
 from reconciler.probe import populated
 from reconciler.probe.populated import PopulatedCgroups
-from reconciler.probe.sweep import sweep
-from tests.probe.test_sweep import FakeProc
+from reconciler.probe.processes import sweep
+from tests.probe.test_processes import FakeProc
 from tests.support.lag import Stopwatch
 
 pytestmark = [pytest.mark.safety, pytest.mark.fault("megabytes of cgroup paths")]
@@ -34,7 +34,7 @@ def tree(tmp_path: Path) -> Path:
     return tree
 
 
-def swept(fake: FakeProc, tree: Path | None) -> Sweep:
+def swept(fake: FakeProc, tree: Path | None) -> ProcessScan:
     fake.write_table()
     return sweep(os.fsencode(fake.root), tree=None if tree is None else os.fsencode(tree))
 
@@ -87,10 +87,10 @@ def test_where_no_tree_is_known_or_it_cannot_be_read_too_many_are_no_answer(
     fake: FakeProc, tree: Path
 ) -> None:
     fill(fake)
-    assert swept(fake, None) == Sweep()
+    assert swept(fake, None) == ProcessScan()
     (tree.parent / "file").touch()
-    assert swept(fake, tree.parent / "file") == Sweep()
-    assert swept(fake, tree.parent / "absent") == Sweep(answered=True)
+    assert swept(fake, tree.parent / "file") == ProcessScan()
+    assert swept(fake, tree.parent / "absent") == ProcessScan(answered=True)
 
 
 def test_what_is_no_namespace_is_not_entered(fake: FakeProc, tree: Path, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_what_is_no_namespace_is_not_entered(fake: FakeProc, tree: Path, tmp_pat
     (tmp_path / "elsewhere" / "54-name").mkdir(parents=True)
     (tree / "link").symlink_to(tmp_path / "elsewhere")
     (tree / "file").touch()
-    assert swept(fake, tree) == Sweep(answered=True)
+    assert swept(fake, tree) == ProcessScan(answered=True)
 
 
 def test_a_path_that_the_kernel_does_not_tell_leaves_the_pass_an_answer(fake: FakeProc) -> None:
@@ -153,7 +153,7 @@ def test_nobody_whom_a_path_may_concern_is_left_out(
         told.choose_among(ids)
     for path in paths:
         told.add(1, f"0::{path}\n".encode())
-    found = told.told_with(Sweep())
+    found = told.told_with(ProcessScan())
     for id_ in map(escape, ids):
         key = BundleKey("n", id_)
         hinted = find_hints(key, named, found.cgroup_paths, ()) or id_ in found.cgroup_names
@@ -171,7 +171,7 @@ def test_scopes_count_by_the_names_that_they_may_stand_for(
     told = PopulatedCgroups(os.fsencode(tree))
     for number in range(2 * most // 85):
         told.add(1, b"0::/%s%d-a.scope\n" % (b"-" * 60, number))
-        kept = told.told_with(Sweep()).cgroup_paths
+        kept = told.told_with(ProcessScan()).cgroup_paths
         assert sum(len(set(names_of(path))) for path in kept) <= most / 16
     assert told.names == {b"a"}
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.model.evidence import ShimProcess, Sweep
+from reconciler.model.evidence import ProcessScan, ShimProcess
 from reconciler.model.ids import BundleKey
 from reconciler.model.unread import UnreadProcess
 from reconciler.probe import commands, process
 from reconciler.probe.commands import Asked, CommandLines
-from reconciler.probe.sweep import sweep, users_of
-from tests.probe.test_sweep import KEY, SHIM, FakeProc
+from reconciler.probe.processes import sweep, users_of
+from tests.probe.test_processes import KEY, SHIM, FakeProc
 from tests.probe.world import World, end
 from tests.support import hostile
 from tests.support.handles import open_files
@@ -51,17 +51,17 @@ def test_another_users_process_is_nobody_whatever_it_calls_itself(
 ) -> None:
     """Not even one with a setuid program's rights: he chose its name and its words."""
     fake.add(10, SHIM, *TOLD, *action, uids=uids)
-    assert fake.sweep() == Sweep(answered=True)
+    assert fake.sweep() == ProcessScan(answered=True)
 
 
 def test_a_process_of_another_pid_namespace_is_nobody(fake: FakeProc) -> None:
     fake.add(10, SHIM, *TOLD, pids="\t1")
-    assert fake.sweep() == Sweep(answered=True)
+    assert fake.sweep() == ProcessScan(answered=True)
 
 
 def test_words_alone_make_no_shim(fake: FakeProc) -> None:
     fake.add(10, SHIM, *TOLD, comm="python3")
-    assert fake.sweep() == Sweep(answered=True)
+    assert fake.sweep() == ProcessScan(answered=True)
 
 
 def test_command_lines_of_others_are_not_even_read(fake: FakeProc) -> None:
@@ -87,7 +87,7 @@ def test_who_may_be_a_shim(tmp_path: Path) -> None:
 def test_an_unreadable_one_may_be_of_the_bundle_it_works_in(fake: FakeProc, suffix: str) -> None:
     fake.add(10, SHIM, *TOLD, cwd=BUNDLE + suffix)
     unreadable(fake, 10)
-    assert fake.sweep() == Sweep(
+    assert fake.sweep() == ProcessScan(
         answered=True, cgroup_paths=frozenset(), unread=(UnreadProcess(10, KEY),)
     )
 
@@ -117,7 +117,7 @@ def test_one_that_does_not_answer_costs_its_own_deadline_and_is_remembered(
     stuck(fake, 11)
     lines = CommandLines()
 
-    def swept() -> tuple[Sweep, float]:
+    def swept() -> tuple[ProcessScan, float]:
         watch = Stopwatch()
         return sweep(os.fsencode(fake.root), commands=lines), watch.read()
 

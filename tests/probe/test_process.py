@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from reconciler.model.cgroups import CgroupSource, NamedCgroup
 from reconciler.model.evidence import Init, InitState
 from reconciler.probe import process
-from reconciler.probe.process import Candidate, Cradle, Stat, candidates, judge
+from reconciler.probe.process import Candidate, ExpectedCgroup, Stat, candidates, judge
 from tests.probe.world import World, start_of
 from tests.support.children import WITHOUT_FIRST_THREAD, wait_for_its_first_thread_to_end
 
-STRANGER = Cradle("c1", NamedCgroup(CgroupSource.RUNTIME, ("/nowhere/c1",)))
-UNKNOWN = Cradle("c1")
+STRANGER = ExpectedCgroup("c1", NamedCgroup(CgroupSource.RUNTIME, ("/nowhere/c1",)))
+UNKNOWN = ExpectedCgroup("c1")
 NOW = time.time()
 
 
-def judged(candidate: Candidate, cradle: Cradle = STRANGER) -> Init:
-    return judge([candidate], cradle)
+def judged(candidate: Candidate, expected_cgroup: ExpectedCgroup = STRANGER) -> Init:
+    return judge([candidate], expected_cgroup)
 
 
 def own_cgroup(pid: int) -> str:
@@ -55,8 +55,8 @@ class FakeProc:
         link.unlink(missing_ok=True)
         link.symlink_to(namespace)
 
-    def judge(self, candidate: Candidate, cradle: Cradle = UNKNOWN) -> Init:
-        return judge([candidate], cradle, self.root)
+    def judge(self, candidate: Candidate, expected_cgroup: ExpectedCgroup = UNKNOWN) -> Init:
+        return judge([candidate], expected_cgroup, self.root)
 
 
 @pytest.fixture
@@ -123,8 +123,8 @@ def test_a_name_in_its_cgroup_does_not_make_up_for_another_start_time(
     fake: FakeProc, path: str
 ) -> None:
     fake.cgroup(path)
-    for cradle in (UNKNOWN, STRANGER):
-        assert fake.judge(Candidate(fake.pid, 1), cradle).state is InitState.DEAD
+    for expected_cgroup in (UNKNOWN, STRANGER):
+        assert fake.judge(Candidate(fake.pid, 1), expected_cgroup).state is InitState.DEAD
 
 
 @pytest.mark.safety
@@ -140,9 +140,9 @@ def test_what_was_only_asked_for_and_is_not_there_may_be_elsewhere(
 ) -> None:
     asked = NamedCgroup(CgroupSource.CONFIG, ("/default/c1",))
     fake.cgroup(path)
-    assert fake.judge(Candidate(fake.pid), Cradle("c1", asked)).state is state
+    assert fake.judge(Candidate(fake.pid), ExpectedCgroup("c1", asked)).state is state
     done = asked._replace(exists=True)
-    assert fake.judge(Candidate(fake.pid), Cradle("c1", done)).state is InitState.DEAD
+    assert fake.judge(Candidate(fake.pid), ExpectedCgroup("c1", done)).state is InitState.DEAD
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_cgroup_that_only_looks_like_the_id_does_not(fake: FakeProc, path: str
 @pytest.mark.parametrize("path", ["/pods/odd", "/pods/odd/below", "/docker/x/pods/odd"])
 def test_a_process_at_or_below_the_known_cgroup_is_ours(fake: FakeProc, path: str) -> None:
     fake.cgroup(path)
-    known = Cradle("c1", NamedCgroup(CgroupSource.CONFIG, ("/pods/odd",)))
+    known = ExpectedCgroup("c1", NamedCgroup(CgroupSource.CONFIG, ("/pods/odd",)))
     assert fake.judge(Candidate(fake.pid), known).state is InitState.ALIVE
 
 
@@ -190,7 +190,7 @@ def test_only_a_cgroup_that_was_made_refutes_who_is_outside(
 ) -> None:
     fake.cgroup("/pods/odder")
     paths = () if source is CgroupSource.NONE else ("/pods/odd",)
-    known = Cradle("c1", NamedCgroup(source, paths, exists))
+    known = ExpectedCgroup("c1", NamedCgroup(source, paths, exists))
     assert fake.judge(Candidate(fake.pid), known).state is state
     late = Candidate(fake.pid, None, int(NOW) - 500)
     fake.stat(start=ticks(900))

@@ -135,14 +135,14 @@ def test_runc_state_that_may_not_be_read_is_no_answer(open_world: World) -> None
 
 def test_nothing_stays_open(world: World) -> None:
     world.bundle()
-    eyes = world.eyes()
-    eyes.list()
-    eyes.look(KEY)
+    inspector = world.inspector()
+    inspector.list()
+    inspector.look(KEY)
     before = open_files()
     for _ in range(3):
-        with eyes.moment():
-            eyes.list()
-            eyes.look(KEY)
+        with inspector.moment():
+            inspector.list()
+            inspector.look(KEY)
     assert open_files() <= before
     tree = str(world.base)
     assert not [link for link in before if f" {tree}" in link]
@@ -201,14 +201,14 @@ def test_a_file_mounted_over_a_file_is_not_read(tmp_path: Path) -> None:
 def test_a_mount_over_a_bundle_hides_it(tmp_path: Path) -> None:
     world = World(tmp_path)
     here = world.bundle()
-    eyes = world.eyes()
-    under = eyes.look(KEY)
+    inspector = world.inspector()
+    under = inspector.look(KEY)
     assert isinstance(under, Look)
     tmpfs(here)
     (here / "init.pid").write_text(str(world.child()))
     for refreshed in (False, True):  # also by eyes whose mount table is older
-        with eyes.moment() if refreshed else nullcontext():
-            look = eyes.look(KEY)
+        with inspector.moment() if refreshed else nullcontext():
+            look = inspector.look(KEY)
         assert isinstance(look, Look)
         assert look.kind is Kind.DIRECTORY
         assert look.identity != under.identity
@@ -227,7 +227,7 @@ def test_a_bind_of_the_same_directory_over_itself_is_a_mount(tmp_path: Path) -> 
     look = world.look()
     assert [mount.path for mount in look.mounts] == [""]
     assert look.init.state is InitState.NONE
-    assert [seen.identity for seen in world.eyes().list().bundles] == [look.identity]
+    assert [seen.identity for seen in world.inspector().list().bundles] == [look.identity]
     world.close()
 
 
@@ -238,8 +238,8 @@ def test_a_namespace_under_a_mount_holds_no_bundles(tmp_path: Path) -> None:
     world.bundle()
     tmpfs(world.tree / "default")
     world.path().mkdir()
-    assert world.eyes().look(KEY) is None
-    assert world.eyes().list().bundles == ()
+    assert world.inspector().look(KEY) is None
+    assert world.inspector().list().bundles == ()
     world.close()
 
 
@@ -250,7 +250,7 @@ def test_a_tree_that_is_a_mount_is_looked_into(tmp_path: Path) -> None:
     (world.base / "run" / "s").mkdir()
     world.bundle()
     assert world.look().init.state is InitState.DEAD
-    assert [seen.key for seen in world.eyes().list().bundles] == [KEY]
+    assert [seen.key for seen in world.inspector().list().bundles] == [KEY]
     world.close()
 
 
@@ -281,11 +281,11 @@ def test_a_mount_below_a_tree_reached_through_a_symlink_is_named(tmp_path: Path)
 def test_a_dead_filesystem_on_rootfs_holds_nobody_up(tmp_path: Path, refreshed: bool) -> None:
     world = World(tmp_path)
     here = world.bundle()
-    eyes = world.eyes()
+    inspector = world.inspector()
     server = dead_fuse(here / "rootfs")
     try:
-        with eyes.moment() if refreshed else nullcontext():
-            look = eyes.look(KEY)
+        with inspector.moment() if refreshed else nullcontext():
+            look = inspector.look(KEY)
     finally:
         os.close(server)
     assert isinstance(look, Look)
@@ -301,7 +301,7 @@ def test_a_dead_filesystem_over_a_bundle_holds_nobody_up(tmp_path: Path) -> None
     server = dead_fuse(here)
     try:
         look = world.look()
-        listed = world.eyes().list()
+        listed = world.inspector().list()
     finally:
         os.close(server)
     assert look.init.state is InitState.NONE

@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.model.evidence import Look, RuntimeState, ShimState
 from reconciler.model.ids import BundleKey, escape
-from reconciler.probe.tree import TreeEyes
+from reconciler.probe.tree import TreeInspector
 from tests.probe.world import KEY, World, start_of
 
 
@@ -114,9 +114,9 @@ def test_a_shim_may_listen_beside_the_state(world: World) -> None:
     (world.base / "run" / "s").mkdir(parents=True)
     world.listen(state / "s" / "odd")
     (state / here.relative_to(world.base / "run") / "address").write_text(f"unix://{state}/s/odd")
-    eyes = TreeEyes(layout)
-    look = eyes.look(KEY)
-    eyes.close()
+    inspector = TreeInspector(layout)
+    look = inspector.look(KEY)
+    inspector.close()
     assert isinstance(look, Look)
     assert look.shim.state is ShimState.ALIVE
 

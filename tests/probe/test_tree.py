@@ -11,20 +11,20 @@ from reconciler.model.hidden import hidden_name, parse_hidden
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
 from reconciler.probe.checks import ProblemKind, check_tree
-from reconciler.probe.tree import TreeEyes
+from reconciler.probe.tree import TreeInspector
 from tests.probe.world import KEY, World, nobody
 
 if TYPE_CHECKING:
-    from reconciler.ports import Eyes
+    from reconciler.ports import Inspector
 
 
-def sees(eyes: "Eyes") -> bool:
-    with eyes.moment():
-        return eyes.list().present and eyes.look(KEY) is None
+def sees(inspector: "Inspector") -> bool:
+    with inspector.moment():
+        return inspector.list().present and inspector.look(KEY) is None
 
 
 def test_the_eyes_are_what_the_loop_expects(world: World) -> None:
-    assert sees(world.eyes())
+    assert sees(world.inspector())
 
 
 def test_every_name_is_listed_with_its_identity(world: World) -> None:
@@ -32,14 +32,14 @@ def test_every_name_is_listed_with_its_identity(world: World) -> None:
     world.bundle("b", namespace="k8s.io")
     world.path("file").touch()
     (world.tree / "stray").touch()
-    eyes = world.eyes()
-    listed = eyes.list()
+    inspector = world.inspector()
+    listed = inspector.list()
     assert listed.answered
     assert listed.namespace is None
     keys = {seen.key for seen in listed.bundles}
     assert keys == {("default", "a"), ("k8s.io", "b"), ("default", "file")}
     for seen in listed.bundles:
-        look = eyes.look(seen.key)
+        look = inspector.look(seen.key)
         assert isinstance(look, Look)
         assert look.identity == seen.identity
 
@@ -47,17 +47,17 @@ def test_every_name_is_listed_with_its_identity(world: World) -> None:
 def test_one_namespace_is_listed_alone(world: World) -> None:
     world.bundle("a")
     world.bundle("b", namespace="k8s.io")
-    listed = world.eyes().list("default")
+    listed = world.inspector().list("default")
     assert [seen.key for seen in listed.bundles] == [("default", "a")]
     assert listed.namespace == "default"
-    absent = world.eyes().list("absent")
+    absent = world.inspector().list("absent")
     assert (absent.answered, absent.present, absent.bundles) == (True, True, ())
 
 
 @pytest.mark.parametrize("namespace", ["..", ".", "a/b", "../../..", "", r"\x2e\x2e", r"a\x2fb"])
 def test_what_is_no_namespace_is_not_walked(world: World, namespace: str) -> None:
     world.bundle()
-    assert world.eyes().list(namespace).bundles == ()
+    assert world.inspector().list(namespace).bundles == ()
 
 
 @pytest.mark.fault("hidden .id")
@@ -70,7 +70,7 @@ def test_hidden_names_are_told_from_our_own(world: World) -> None:
     stolen = hidden_name(ino + 1, b"8 bytes!")
     (here.parent / stolen).mkdir()
     (world.tree / ".hidden" / "c3").mkdir(parents=True)
-    listed = world.eyes().list()
+    listed = world.inspector().list()
     assert listed.bundles == ()
     found = {hidden.key.id: hidden.ours for hidden in listed.hidden}
     assert found == {ours: True, ".c2": False, stolen: False}
@@ -87,7 +87,7 @@ def test_symlinks_are_listed_and_not_followed(world: World) -> None:
     world.bundle()
     (world.tree / "alias").symlink_to(world.tree / "default")
     world.path("link").symlink_to(world.path())
-    keys = {seen.key for seen in world.eyes().list().bundles}
+    keys = {seen.key for seen in world.inspector().list().bundles}
     assert keys == {KEY, BundleKey("default", "link")}
 
 
@@ -95,27 +95,27 @@ def test_hostile_names_are_listed(world: World) -> None:
     names = [b"new\nline", b"\xff\xfe", b"-rf", b" ", b"n" * 255]
     for name in names:
         os.makedirs(os.path.join(os.fsencode(world.tree), b"\xffns", name))
-    listed = world.eyes().list()
+    listed = world.inspector().list()
     assert {seen.key for seen in listed.bundles} == {(r"\xffns", escape(name)) for name in names}
-    assert len(world.eyes().list(r"\xffns").bundles) == len(names)
+    assert len(world.inspector().list(r"\xffns").bundles) == len(names)
 
 
 def test_a_tree_that_is_absent_is_not_present(tmp_path: Path) -> None:
-    eyes = TreeEyes(Layout(state=os.fsencode(tmp_path / "absent")))
-    listed = eyes.list()
+    inspector = TreeInspector(Layout(state=os.fsencode(tmp_path / "absent")))
+    listed = inspector.list()
     assert (listed.answered, listed.present) == (True, False)
-    eyes.close()
+    inspector.close()
 
 
 def test_a_tree_that_comes_and_goes_is_followed(world: World) -> None:
-    eyes = world.eyes()
+    inspector = world.inspector()
     world.bundle()
-    assert len(eyes.list().bundles) == 1
+    assert len(inspector.list().bundles) == 1
     world.tree.rename(world.base / "away")
-    assert not eyes.list().present
-    assert eyes.look(KEY) is None
+    assert not inspector.list().present
+    assert inspector.look(KEY) is None
     (world.base / "away").rename(world.tree)
-    assert len(eyes.list().bundles) == 1
+    assert len(inspector.list().bundles) == 1
 
 
 @pytest.mark.parametrize("kind", ["file", "symlink"])
@@ -127,10 +127,10 @@ def test_a_tree_that_is_no_directory_gives_no_answer(tmp_path: Path, kind: str) 
     else:
         (tmp_path / "real" / "default" / "c1").mkdir(parents=True)
         tree.symlink_to(tmp_path / "real")
-    eyes = TreeEyes(layout)
-    listed = eyes.list()
+    inspector = TreeInspector(layout)
+    listed = inspector.list()
     assert (listed.answered, listed.bundles) == (False, ())
-    eyes.close()
+    inspector.close()
 
 
 def test_no_permission_is_no_answer(open_world: World) -> None:
@@ -138,7 +138,7 @@ def test_no_permission_is_no_answer(open_world: World) -> None:
     open_world.tree.chmod(0o711)
     (open_world.tree / "default").chmod(0o711)
     with nobody():
-        whole, one = open_world.eyes().list(), open_world.eyes().list("default")
+        whole, one = open_world.inspector().list(), open_world.inspector().list("default")
         problem = check_tree(open_world.layout)
     assert not whole.answered
     assert not one.answered

@@ -20,7 +20,7 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.layout import TASKS, Layout
 from reconciler.probe import process
 from reconciler.probe.bundle import Examination, examine
-from reconciler.probe.tree import TreeEyes
+from reconciler.probe.tree import TreeInspector
 
 ID = "c1"
 KEY = BundleKey("default", "c1")
@@ -45,15 +45,15 @@ class World:
     nowhere: str = field(default_factory=lambda: f"/reconciler-test-{uuid.uuid4().hex}")
     _children: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _sockets: list[socket.socket] = field(default_factory=list)
-    _eyes: list[TreeEyes] = field(default_factory=list)
+    _inspector: list[TreeInspector] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for path in (self.tree, self.base / "lib" / TASKS.decode(), self.base / "run" / "s"):
             path.mkdir(parents=True)
 
     def close(self) -> None:
-        for eyes in self._eyes:
-            eyes.close()
+        for inspector in self._inspector:
+            inspector.close()
         for child in self._children:
             child.kill()
             child.wait()
@@ -74,18 +74,18 @@ class World:
     def tree(self) -> Path:
         return self.base / "run" / TASKS.decode()
 
-    def eyes(self, *annotation_keys: str) -> TreeEyes:
-        made = TreeEyes(self.layout, annotation_keys=frozenset(annotation_keys))
-        self._eyes.append(made)
+    def inspector(self, *annotation_keys: str) -> TreeInspector:
+        made = TreeInspector(self.layout, annotation_keys=frozenset(annotation_keys))
+        self._inspector.append(made)
         return made
 
     def look(self, key: BundleKey = KEY, *annotation_keys: str) -> Look:
-        found = self.eyes(*annotation_keys).look(key)
+        found = self.inspector(*annotation_keys).look(key)
         assert isinstance(found, Look)
         return found
 
     def examine(self, key: BundleKey = KEY) -> Examination:
-        found = examine(self.eyes()._around, key)
+        found = examine(self.inspector()._around, key)
         assert found is not None
         return found
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from reconciler.decide.engine import Engine
+from reconciler.journal.listener import JournalListener, Origin
 from reconciler.journal.redact import Redactor
-from reconciler.journal.scribe import Origin, Scribe
 from reconciler.model.cgroups import names_of
 from reconciler.model.decisions import (
     AskNode,
@@ -26,7 +26,7 @@ from reconciler.model.decisions import (
     Relist,
     Vanished,
 )
-from reconciler.model.evidence import Sweep
+from reconciler.model.evidence import ProcessScan
 from reconciler.model.ids import BundleKey, is_identifier
 from reconciler.model.observations import (
     GuardsChecked,
@@ -112,7 +112,7 @@ def test_redacted_names_are_gone_and_the_rules_still_match(tmp_path: Path) -> No
     node = Node()
     with path.open("wb") as file:
         origin = Origin("worker-1", "boot", "run", node.stamp, RULES)
-        scribe = Scribe(origin, file.write, Redactor(b"k" * 16))
+        scribe = JournalListener(origin, file.write, Redactor(b"k" * 16))
         simulation = Simulation(RULES, node, recorders=[scribe])
         names = ["web-7f9", "payments", "dns", "n\\xff\\x0a"]
         for name in names:
@@ -153,7 +153,7 @@ def test_a_redacted_cgroup_names_the_id_that_it_named() -> None:
     redactor, id_ = Redactor(b"k" * 16), "c" * 64
     new = redactor.name(id_)
     paths = frozenset({f"/pods.slice:cri-containerd:{id_}", f"/x.slice/cri-{id_}.scope"})
-    told = redactor.observation(NodeLooked(0.0, Sweep(answered=True, cgroup_paths=paths)))
+    told = redactor.observation(NodeLooked(0.0, ProcessScan(answered=True, cgroup_paths=paths)))
     assert isinstance(told, NodeLooked)
     assert told.sweep is not None
     assert [new in names_of(path) for path in told.sweep.cgroup_paths] == [True, True]
@@ -168,7 +168,7 @@ def test_any_story_replays_redacted(
     path = tmp_path_factory.mktemp("story") / "redacted.jsonl"
     node = Node()
     with path.open("wb") as file, JournalBuilder(path.with_suffix(".plain"), ENFORCE) as builder:
-        scribe = Scribe(Origin("h", "b", "r", node.stamp, ENFORCE), file.write, Redactor())
+        scribe = JournalListener(Origin("h", "b", "r", node.stamp, ENFORCE), file.write, Redactor())
         builder.simulation._recorders.append(scribe)
         builder.simulation.restart()
         for act in story:
@@ -287,6 +287,6 @@ def test_the_same_observations_in_another_way_come_to_the_same_end(
 
 
 def test_policies_without_rules_have_equal_digests() -> None:
-    from reconciler.journal.scribe import digest
+    from reconciler.journal.listener import digest
 
     assert digest(Policies()) == digest(Policies()) != digest(ENFORCE)

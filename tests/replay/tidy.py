@@ -5,8 +5,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from reconciler.journal.lines import Given
+from reconciler.journal.listener import JournalListener, Origin
 from reconciler.journal.reader import Journal
-from reconciler.journal.scribe import Origin, Scribe
 from reconciler.model.cgroups import names_of
 from reconciler.model.observations import NodeLooked, Observation, Stamp
 
@@ -20,7 +20,7 @@ def tidy(source: Path, target: Path, namespace: str) -> None:
     policies = header.policies
     begin = Stamp(header.mono, header.wall)
     with target.open("wb") as file:
-        scribe = Scribe(Origin("node", "boot", header.run, begin, policies), file.write)
+        scribe = JournalListener(Origin("node", "boot", header.run, begin, policies), file.write)
         for one in given:
             if one.observation is not None:
                 scribe.observed(one.stamp, _only(one.observation, namespace, ids))

@@ -1,6 +1,6 @@
 """A worker that skips the second look: it believes what it was told. A negative control.
 
-`python -m tests.safety.blind FD` is to the program's pool what `reconciler.act.forkserver` is.
+`python -m tests.safety.blind FD` is to the program's pool what `reconciler.worker.forkserver` is.
 """
 
 import os
@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
 
-from reconciler.act import client, forkserver, second_look
 from reconciler.model.decisions import Judgement, Verdict
 from reconciler.model.evidence import Facts
+from reconciler.worker import client, forkserver, second_look
 from tests.safety.ground import REPOSITORY
 
 

@@ -26,10 +26,17 @@ import anyio
 
 from reconciler.decide.verdicts import judge
 from reconciler.model.decisions import Verdict
-from reconciler.model.evidence import Containerd, ContainerdState, Node, PartialLook, Sweep, weigh
+from reconciler.model.evidence import (
+    Containerd,
+    ContainerdState,
+    Node,
+    PartialLook,
+    ProcessScan,
+    weigh,
+)
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import BlockReason, Outcome, Result, StepResult
-from reconciler.probe.tree import TreeEyes
+from reconciler.probe.tree import TreeInspector
 from tests.safety import straced
 from tests.safety.ground import Ground, ground
 from tests.safety.working import Kind, Work, working
@@ -210,18 +217,18 @@ def _look_fails(on: Ground, key: BundleKey, *options: str) -> str | None:
 
 def _verdict(on: Ground, key: BundleKey) -> str:
     """Say what is wrong with the verdict on a live task; nothing, if it lives or may live."""
-    eyes = TreeEyes(on.site.layout)
+    inspector = TreeInspector(on.site.layout)
     try:
-        listed, seen = eyes.list(), eyes.look(key)
+        listed, seen = inspector.list(), inspector.look(key)
     finally:
-        eyes.close()
+        inspector.close()
     if seen is None:
         return "there is none"
     # Where the mount table could not be read, nothing beyond the tree was looked at.
     look = seen.look if isinstance(seen, PartialLook) else seen
     if listed.answered and key not in {one.key for one in listed.bundles}:
         return "it is not listed"
-    node = Node(Sweep(answered=True), Containerd(ContainerdState.DOWN))
+    node = Node(ProcessScan(answered=True), Containerd(ContainerdState.DOWN))
     judgement = judge(weigh(key, True, look, node), young=False)
     return judgement.reason if judgement.verdict is Verdict.LEFTOVER else ""
 

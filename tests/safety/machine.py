@@ -19,7 +19,7 @@ from reconciler.model.cgroups import names_of
 from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import Entries
 from reconciler.model.ids import BundleKey
-from reconciler.model.observations import Doubt, DoubtKind
+from reconciler.model.observations import Resync, ResyncKind
 from reconciler.model.policy import Brakes, Policies, Policy
 from reconciler.testing.node import Node
 from reconciler.testing.parts import Daemon, Truth
@@ -258,7 +258,7 @@ class NodeMachine(RuleBasedStateMachine):
     @rule()
     def overflow(self) -> None:
         self.node.hears = True
-        self.sim.observe(Doubt(DoubtKind.OVERFLOW))
+        self.sim.observe(Resync(ResyncKind.OVERFLOW))
         self.sim.settle()
 
     @touches

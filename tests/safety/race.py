@@ -1,4 +1,4 @@
-"""Race a remover against attackers who mount, unmount and swap under its hands.
+"""Race a remover against attackers who mount, unmount and swap while it works.
 
     python -m tests.safety.race                      20,000 mounts
     python -m tests.safety.race --mounts 0           until interrupted
@@ -26,7 +26,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from reconciler.act.blocked import Blocked
+from reconciler.worker.blocked import Blocked
 from tests.safety.arena import VICTIMS, Arena
 from tests.safety.attackers import EXCHANGES, MOUNTS, SWAPS, Attackers
 from tests.safety.removers import REMOVERS, Job, Remover

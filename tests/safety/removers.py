@@ -15,10 +15,10 @@ from pathlib import Path
 from unittest import mock
 
 from reconciler import kernel
-from reconciler.act.removal import hide, remove_tree
 from reconciler.model.hidden import parse_hidden
 from reconciler.model.ids import Identity, escape
 from reconciler.probe.beneath import identity_of
+from reconciler.worker.removal import hide, remove_tree
 from tests.support.mountns import MNT_DETACH, UMOUNT_NOFOLLOW, umount
 
 

@@ -13,14 +13,14 @@ from msgspec.structs import replace
 import reconciler
 from reconciler.decide.engine import Engine
 from reconciler.loop import Loop
-from reconciler.model.observations import Doubt, DoubtKind
+from reconciler.model.observations import Resync, ResyncKind
 from reconciler.model.policy import Brakes, Policies
 from reconciler.ports import Stages
 from reconciler.telemetry.logs import LogListener
 from reconciler.telemetry.metrics import Metrics
 from tests.decide.world import ENFORCE, dead, key
 from tests.support.clock import VirtualClock
-from tests.support.fakes import FakeExits, FakeEyes, FakeGuards, FakeHands, FakeWitnesses
+from tests.support.fakes import FakeCleaner, FakeExits, FakeGuards, FakeInspector, FakeNodeSource
 
 pytestmark = pytest.mark.safety
 
@@ -35,8 +35,8 @@ class Churn:
     def __init__(self, a_round: int) -> None:
         self._a_round = a_round
         clock = VirtualClock()
-        self.eyes = FakeEyes()
-        self.hands = FakeHands(clock, self.eyes)
+        self.inspector = FakeInspector()
+        self.cleaner = FakeCleaner(clock, self.inspector)
         self._exits = FakeExits()
         policies = Policies(default=replace(ENFORCE, grace=0.0), brakes=Brakes(max_per_minute=None))
         self.engine = Engine(policies)
@@ -44,9 +44,9 @@ class Churn:
         log = LogListener(structlog.wrap_logger(structlog.ReturnLogger(), processors=[]))
         stages = Stages(
             clock=clock,
-            eyes=self.eyes,
-            witnesses=FakeWitnesses(clock),
-            hands=self.hands,
+            inspector=self.inspector,
+            witnesses=FakeNodeSource(clock),
+            cleaner=self.cleaner,
             guards=FakeGuards(),
             exits=self._exits,
             listeners=(self.metrics, log),
@@ -60,20 +60,20 @@ class Churn:
 
     def next_round(self, _: float) -> bool:
         """Begin another round once the last is over; true after all of them."""
-        if self.eyes.tree:
+        if self.inspector.tree:
             return False
-        self.cleaned += len(self.hands.cleaned)
+        self.cleaned += len(self.cleaner.cleaned)
         self._measure()
         self.round += 1
         for number in range(self._a_round):
             name = f"ns{self.round}/b{number}"
-            self.eyes.tree[key(name)] = dead(self.round * self._a_round + number)
-        self.loop.emit(Doubt(DoubtKind.ASKED))
+            self.inspector.tree[key(name)] = dead(self.round * self._a_round + number)
+        self.loop.emit(Resync(ResyncKind.ASKED))
         return self.round > ROUNDS
 
     def _measure(self) -> None:
         """Count what lives; the doubles' own memories are emptied first."""
-        for memory in (self.hands.begun, self.hands.cleaned, self.eyes.looked):
+        for memory in (self.cleaner.begun, self.cleaner.cleaned, self.inspector.looked):
             memory.clear()
         self._exits.expected.clear()
         self.series.append(len(self.metrics.render().splitlines()))
@@ -98,13 +98,13 @@ async def test_memory_handles_and_series_do_not_grow_with_what_came_and_went(bun
 # ------------------------------------------------------------------------------------ signals
 
 MAY_SIGNAL = {
-    "act/client.py",  # its fork server, by pidfd
-    "act/forkserver.py",  # its workers, by pidfd
-    "act/orphans.py",  # a workload that the operator wants ended, by pidfd
+    "worker/client.py",  # its fork server, by pidfd
+    "worker/forkserver.py",  # its workers, by pidfd
+    "worker/orphans.py",  # a workload that the operator wants ended, by pidfd
     "journal/recorder.py",  # its own child, by pidfd
     "probe/commands.py",  # its own child, by pidfd
 }
-MAY_KILL_A_CHILD = {"act/hooks.py", "demo/processes.py"}
+MAY_KILL_A_CHILD = {"worker/hooks.py", "demo/processes.py"}
 """Through `Popen.kill`, whose child is not reaped before."""
 
 

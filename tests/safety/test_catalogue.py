@@ -224,9 +224,9 @@ def test_a_worker_without_memory_is_killed_and_the_next_one_does_it(tmp_path: Pa
 def test_where_no_process_can_be_made_nothing_is_lost(tmp_path: Path) -> None:
     async def main(on: Ground) -> list[Outcome]:
         async with working(on, "whole") as work:
-            bundle, zygote = on.dead("dead"), work.pool.fork_server
-            assert zygote is not None
-            with confined(zygote, "pids", "pids.max", "1"):
+            bundle, fork_server = on.dead("dead"), work.pool.fork_server
+            assert fork_server is not None
+            with confined(fork_server, "pids", "pids.max", "1"):
                 first = await work.do(bundle)
                 assert bundle.path.exists()
             return [first, await work.do(bundle)]

@@ -61,7 +61,7 @@ def test_nothing_alive_is_cleaned_in_a_hundred_thousand_histories(record_propert
 
 
 class WithoutSecondLook(Simulation):
-    """One whose hands believe what they were told, so long as the object is the one that was meant.
+    """One whose cleaner believes what it was told, so long as the object is the one that was meant.
 
     It may have become another's: a directory made after one was removed may get its number.
     """
@@ -88,7 +88,7 @@ def a_new_task_in_the_place_of_a_dead_one(kind: type[Simulation]) -> Simulation:
     node.start(key)
     node.crash(key)
     simulation.relist()
-    simulation.wait(35.0)  # its grace of 30 seconds is over, hands are on their way
+    simulation.wait(35.0)  # its grace of 30 seconds is over, a cleanup is under way on their way
     node.remove(key)
     node.start(key)
     simulation.wait(60.0)

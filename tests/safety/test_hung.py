@@ -98,11 +98,11 @@ def slowed(calls: str, microseconds: int) -> Iterator[Callable[[Opened], None]]:
     straces: list[subprocess.Popen[bytes]] = []
 
     def slow(session: Opened) -> None:
-        zygote = session.pool.fork_server
-        command = ["strace", "-qq", "-f", "-p", str(zygote), "-o", "/dev/null", "-e"]
+        fork_server = session.pool.fork_server
+        command = ["strace", "-qq", "-f", "-p", str(fork_server), "-o", "/dev/null", "-e"]
         inject = f"inject={calls}:delay_enter={microseconds}"
         straces.append(subprocess.Popen([*command, inject], stderr=subprocess.DEVNULL))
-        wait_for(lambda: f"TracerPid:\t{straces[0].pid}\n" in status_of(zygote))
+        wait_for(lambda: f"TracerPid:\t{straces[0].pid}\n" in status_of(fork_server))
 
     try:
         yield slow
@@ -127,8 +127,10 @@ class Command:
     log: Path
 
     def workers(self) -> list[int]:
-        """The processes below its zygote."""
-        return [pid for zygote in children_of(self.child.pid) for pid in children_of(zygote)]
+        """The processes below its fork_server."""
+        return [
+            pid for fork_server in children_of(self.child.pid) for pid in children_of(fork_server)
+        ]
 
     def end(self) -> float:
         """Send SIGTERM and give the seconds until its end."""

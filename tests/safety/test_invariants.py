@@ -17,7 +17,7 @@ from reconciler.model.ids import escape, is_identifier
 from reconciler.model.observations import Stamp
 from reconciler.model.outcome import Outcome, Result
 from reconciler.model.policy import Policies
-from reconciler.probe.tree import TreeEyes
+from reconciler.probe.tree import TreeInspector
 from reconciler.telemetry.metrics import Metrics
 from tests.safety import straced
 from tests.safety.ground import NOW, REPOSITORY, Ground, Ran, environment, ground, wait_for
@@ -293,13 +293,13 @@ def _stand_in_for_ids(on: Ground, names: list[bytes]) -> None:
     strange = [name for name in visible if not is_identifier(escape(name))]
     for name in strange:
         os.mkdir(namespace + b"/" + name)
-    eyes = TreeEyes(on.site.layout)
+    inspector = TreeInspector(on.site.layout)
     try:
-        listed = eyes.list()
+        listed = inspector.list()
         assert {seen.key.id for seen in listed.bundles} >= set(map(escape, strange))
         for seen in listed.bundles:
-            eyes.look(seen.key)
+            inspector.look(seen.key)
     finally:
-        eyes.close()
+        inspector.close()
     for name in strange:
         os.rmdir(namespace + b"/" + name)  # ENOENT if anybody else did

@@ -12,8 +12,6 @@ from pathlib import Path
 import anyio
 import pytest
 
-from reconciler.act.messages import Manner
-from reconciler.act.pool import Limits, WorkerPool
 from reconciler.containerd import witness
 from reconciler.model.evidence import (
     Answer,
@@ -26,7 +24,9 @@ from reconciler.model.evidence import (
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
 from reconciler.probe.locks import Lock, LockState
-from reconciler.probe.tree import TreeEyes
+from reconciler.probe.tree import TreeInspector
+from reconciler.worker.messages import CleanupOptions
+from reconciler.worker.pool import Limits, WorkerPool
 from tests.safety.elsewhere import (
     ARMED,
     DEAD,
@@ -56,10 +56,10 @@ def looked_at(layout: Layout, key: BundleKey) -> Look | PartialLook | None:
 
     def look() -> Look | PartialLook | None:
         end_if_it_hangs(SECONDS)
-        eyes = TreeEyes(layout)
-        with eyes.moment():
-            found = eyes.look(key)
-        eyes.close()
+        inspector = TreeInspector(layout)
+        with inspector.moment():
+            found = inspector.look(key)
+        inspector.close()
         return found
 
     return in_a_child(look)
@@ -120,16 +120,16 @@ def test_a_worker_sees_what_was_left_out(tmp_path: Path) -> None:
     """A filesystem that might hang, and does not: by name, since no server is at hand."""
 
     async def main(layout: Layout, key: BundleKey) -> None:
-        eyes = TreeEyes(layout)
-        before = eyes.look(key)
+        inspector = TreeInspector(layout)
+        before = inspector.look(key)
         assert isinstance(before, Look)
-        eyes._around._reach.refresh(None, None)  # type: ignore[union-attr]  # it is there
-        partly = eyes.look(key)
+        inspector._around._reach.refresh(None, None)  # type: ignore[union-attr]  # it is there
+        partly = inspector.look(key)
         assert isinstance(partly, PartialLook)
         assert partly.look.created is Answer.YES, "init.pid says so"
-        async with WorkerPool(Manner(layout)) as pool:
+        async with WorkerPool(CleanupOptions(layout)) as pool:
             whole = await pool.look_far([key], frozenset(), partly.places)
-        eyes.close()
+        inspector.close()
         assert whole == (before,)
 
     with ground(tmp_path) as on:
@@ -141,7 +141,7 @@ def test_a_worker_sees_what_was_left_out(tmp_path: Path) -> None:
 def test_a_worker_that_hangs_is_given_up_and_another_bundle_is_looked_at(tmp_path: Path) -> None:
     async def main(layout: Layout, stuck: BundleKey, other: BundleKey) -> None:
         places = frozenset({str(DEAD)})
-        async with WorkerPool(Manner(layout), limits=Limits(look=1.0)) as pool:
+        async with WorkerPool(CleanupOptions(layout), limits=Limits(look=1.0)) as pool:
             assert await pool.look([other], frozenset()) is not None  # it is warm
             with dead():
                 with anyio.fail_after(SECONDS):
@@ -180,7 +180,7 @@ def test_whose_the_tree_is_is_not_looked_up_by_ourselves(tmp_path: Path, root: s
 @private_mounts
 def test_a_worker_that_hangs_over_whose_the_tree_is_proves_nothing(tmp_path: Path) -> None:
     async def main(layout: Layout) -> None:
-        async with WorkerPool(Manner(layout), limits=Limits(sweep=1.0)) as pool:
+        async with WorkerPool(CleanupOptions(layout), limits=Limits(sweep=1.0)) as pool:
             assert (await witness.ask(layout, pool.lock)).state is ContainerdState.DOWN
             with dead_at(Path(os.fsdecode(layout.tasks))), anyio.fail_after(SECONDS):
                 said = await witness.ask(layout, pool.lock)
@@ -198,7 +198,7 @@ def test_a_worker_that_hangs_over_whose_the_tree_is_proves_nothing(tmp_path: Pat
 @private_mounts
 def test_a_worker_tells_whose_the_tree_is_if_it_is_asked(tmp_path: Path, root: str | None) -> None:
     async def main(layout: Layout) -> None:
-        async with WorkerPool(Manner(layout)) as pool:
+        async with WorkerPool(CleanupOptions(layout)) as pool:
             assert (await pool.lock()).doubt, "it was not asked"
             found = await pool.lock(owner=True)
             said = await witness.ask(layout, pool.lock)

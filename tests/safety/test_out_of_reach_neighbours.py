@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.act.messages import KillJob
-from reconciler.act.orphans import end_orphan
 from reconciler.model.outcome import BlockReason, Outcome, Result, StepResult
+from reconciler.worker.messages import KillJob
+from reconciler.worker.orphans import end_orphan
 from tests.safety.elsewhere import (
     ARMED,
     dead,
@@ -51,7 +51,9 @@ def test_ending_an_orphan_goes_nowhere_that_another_names(
         try:
             arm(other)
             with dead():
-                job = KillJob(orphan.key, orphan.identity, DOWN.containerd, Hand(on.site).manner)
+                job = KillJob(
+                    orphan.key, orphan.identity, DOWN.containerd, Hand(on.site).cleanup_options
+                )
                 outcome = unhung(on, lambda hand: end_orphan(hand.place, job))
             if arm in UNTOLD:
                 assert outcome.reason is BlockReason.CGROUP, outcome

@@ -1,6 +1,6 @@
 """What comes to life after it was judged dead is not removed; without a second look it would be.
 
-The whole program watches a dead bundle, judges it and asks its hands to remove it. Just then the
+The whole program watches a dead bundle, judges it and asks its cleaner to remove it. Just then the
 task lives again, in the same directory: a shim listens, an init runs. Nobody has told the engine.
 """
 
@@ -16,7 +16,7 @@ from reconciler.demo.processes import Processes
 from reconciler.model.evidence import Node
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import Outcome, Result
-from reconciler.ports import Hands, Permit
+from reconciler.ports import Cleaner, Permit
 from tests.safety.blind import blind_workers
 from tests.safety.ground import Ground, Live, ground, name_init
 from tests.safety.watched import Watched, run
@@ -27,10 +27,10 @@ pytestmark = [pytest.mark.safety, pytest.mark.kernel]
 
 
 @dataclass
-class Late(Hands):
+class Late(Cleaner):
     """Hands that are slow: something happens before they begin."""
 
-    ours: Hands
+    ours: Cleaner
     meanwhile: Callable[[], None]
 
     @override
@@ -69,14 +69,16 @@ def revive(on: Ground, processes: Processes, bundle: Bundle) -> None:
 
 
 def harmed(base: Path) -> tuple[list[str], Outcome]:
-    """Let a task live again just before the hands begin; give the harm, and what came of it."""
+    """Let a task live again just before the cleaner begin; give the harm, and what came of it."""
     with ground(base) as on, Processes() as processes:
         task = on.dead("task")
 
         def until(watched: Watched) -> bool:
             return task.path.name in watched.done
 
-        watched = run(on, until, hands=lambda ours: Late(ours, lambda: revive(on, processes, task)))
+        watched = run(
+            on, until, cleaner=lambda ours: Late(ours, lambda: revive(on, processes, task))
+        )
         assert len(on.live) == 3, "it was never asked for"
         return on.harm(), watched.done[task.path.name][0]
 

@@ -17,7 +17,7 @@ from reconciler.model.decisions import Decision
 from reconciler.model.observations import Observation, Stamp
 from reconciler.model.outcome import Outcome, Result
 from reconciler.model.policy import Policies, Policy
-from reconciler.ports import Hands, Listener
+from reconciler.ports import Cleaner, Listener
 from tests.safety.ground import Ground
 from tests.support.bundles import Bundle
 from tests.support.lag import waited_for_a_processor
@@ -59,7 +59,7 @@ def run(
     *,
     before: Callable[[Opened], None] = lambda _: None,
     watched: Watched | None = None,
-    hands: Callable[[Hands], Hands] = lambda ours: ours,
+    cleaner: Callable[[Cleaner], Cleaner] = lambda ours: ours,
 ) -> Watched:
     """Run the program until something holds, and measure its lag all the while.
 
@@ -85,8 +85,8 @@ def run(
         setup = Setup(on.site.layout, Policies(default=NOW), locks=os.fsencode(on.site.base))
         async with opened(setup, acting=True, watching=True) as session:
             before(session)
-            plan = Plan(setup.policies, relist=0.5, story=story, stop_hands=session.pool.stop)
-            stages = replace(session.stages, hands=hands(session.stages.hands))
+            plan = Plan(setup.policies, relist=0.5, story=story, stop_workers=session.pool.stop)
+            stages = replace(session.stages, cleaner=cleaner(session.stages.cleaner))
             watched.ended = await watch(stages, plan, [watched])
 
     anyio.run(main)

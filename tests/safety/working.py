@@ -18,11 +18,11 @@ from typing import Literal, TypeVar
 import msgspec
 import pytest
 
-from reconciler.act.messages import Manner
-from reconciler.act.pool import WorkerPool
 from reconciler.model.hidden import parse_hidden
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import Outcome, Result
+from reconciler.worker.messages import CleanupOptions
+from reconciler.worker.pool import WorkerPool
 from tests.safety import straced
 from tests.safety.ground import REPOSITORY, Ground
 from tests.support.bundles import (
@@ -114,8 +114,8 @@ def hidden_of(bundle: Bundle) -> Path | None:
 @asynccontextmanager
 async def working(on: Ground, kind: Kind) -> AsyncIterator[Work]:
     """Have a pool on a ground."""
-    manner = Manner(on.site.layout, runc=str(on.programs / "runc"))
-    async with WorkerPool(manner) as pool:
+    cleanup_options = CleanupOptions(on.site.layout, runc=str(on.programs / "runc"))
+    async with WorkerPool(cleanup_options) as pool:
         yield Work(on, kind, pool)
 
 

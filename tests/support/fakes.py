@@ -10,22 +10,29 @@ from msgspec.structs import replace
 
 from reconciler.errors import InvariantError
 from reconciler.model.decisions import Decision
-from reconciler.model.evidence import Containerd, ContainerdState, Look, Node, PartialLook, Sweep
+from reconciler.model.evidence import (
+    Containerd,
+    ContainerdState,
+    Look,
+    Node,
+    PartialLook,
+    ProcessScan,
+)
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Guard, Listed, Observation, Refusal, Seen, Stamp
 from reconciler.model.outcome import Outcome, Result
-from reconciler.ports import Emit, Lookers, Permit
+from reconciler.ports import BatchInspector, Emit, Permit
 from tests.support.clock import VirtualClock
 
 
 @dataclass
-class FakeEyes:
-    """A state tree as a dictionary of looks. Implements `ports.Eyes`."""
+class FakeInspector:
+    """A state tree as a dictionary of looks. Implements `ports.Inspector`."""
 
     tree: dict[BundleKey, Look] = field(default_factory=dict)
     looked: list[BundleKey] = field(default_factory=list)
     listings: int = 0
-    others: Lookers | None = None
+    others: BatchInspector | None = None
     annotation_keys: frozenset[str] = frozenset()
 
     def list(self, namespace: str | None = None) -> Listed:
@@ -50,18 +57,18 @@ class FakeEyes:
 
 
 @dataclass
-class FakeWitnesses:
+class FakeNodeSource:
     """Implements `ports.Witnesses`."""
 
     clock: VirtualClock
     node: Node = field(
-        default_factory=lambda: Node(Sweep(answered=True), Containerd(ContainerdState.UP))
+        default_factory=lambda: Node(ProcessScan(answered=True), Containerd(ContainerdState.UP))
     )
     takes: float = 0.0
     asked: int = 0
     asked_alone: list[BundleKey] = field(default_factory=list)
 
-    async def sweep(self) -> Sweep:
+    async def sweep(self) -> ProcessScan:
         return self.node.sweep
 
     async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
@@ -76,11 +83,11 @@ class FakeWitnesses:
 
 
 @dataclass
-class FakeHands:
-    """Removes from the tree of the eyes. Implements `ports.Hands`."""
+class FakeCleaner:
+    """Removes from the tree of the eyes. Implements `ports.Cleaner`."""
 
     clock: VirtualClock
-    eyes: FakeEyes
+    inspector: FakeInspector
     takes: float = 0.0
     waits: float = 0.0
     answer: Callable[[BundleKey, Identity], Outcome | None] | None = None
@@ -115,7 +122,7 @@ class FakeHands:
                 await self.clock.take(self.takes)
             outcome = self.answer(key, identity) if self.answer else None
             if outcome is None:
-                del self.eyes.tree[key]
+                del self.inspector.tree[key]
                 self.cleaned.append((self.clock.now, key))
                 outcome = Outcome(key, identity, Result.CLEANED)
             return outcome

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from reconciler.act import steps
-from reconciler.act.messages import CleanJob, FinishJob, Manner, Progress
-from reconciler.act.workplace import Workplace
 from reconciler.clock import SystemClock
 from reconciler.model.evidence import Containerd, ContainerdState
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result, Step, StepResult
+from reconciler.worker import steps
+from reconciler.worker.context import WorkerContext
+from reconciler.worker.messages import CleanJob, CleanupOptions, FinishJob, Progress
 from tests.support.bundles import Bundle, Site, site
 
 
@@ -20,22 +20,22 @@ class Hand:
     """One worker's hands, without the process around them."""
 
     def __init__(self, made: Site) -> None:
-        self.manner = Manner(made.layout)
+        self.cleanup_options = CleanupOptions(made.layout)
         self.containerd = Containerd(ContainerdState.DOWN)
         self.listed = False
         self.stop = False
         self.delete: Callable[[], str | None] = lambda: "not expected"
         self.began: list[str] = []
-        self.place = Workplace(SystemClock(), self._begin, self._delete, lambda: self.stop)
+        self.place = WorkerContext(SystemClock(), self._begin, self._delete, lambda: self.stop)
 
     def clean(self, bundle: Bundle) -> Outcome:
         tasks = frozenset({bundle.key}) if self.listed else frozenset[BundleKey]()
         said = replace(self.containerd, tasks=tasks)
-        job = CleanJob(bundle.key, bundle.identity, said, self.manner)
+        job = CleanJob(bundle.key, bundle.identity, said, self.cleanup_options)
         return steps.clean(self.place, job)
 
     def finish(self, key: BundleKey, identity: Identity) -> Outcome:
-        return steps.finish(self.place, FinishJob(key, identity, self.manner))
+        return steps.finish(self.place, FinishJob(key, identity, self.cleanup_options))
 
     def _begin(self, progress: Progress) -> None:
         self.began.append(progress.began)

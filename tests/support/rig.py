@@ -11,12 +11,12 @@ from reconciler.model.policy import Policies
 from reconciler.ports import Stages
 from tests.support.clock import VirtualClock
 from tests.support.fakes import (
+    FakeCleaner,
     FakeExits,
-    FakeEyes,
     FakeGuards,
-    FakeHands,
+    FakeInspector,
+    FakeNodeSource,
     FakeWatcher,
-    FakeWitnesses,
     Memory,
 )
 
@@ -30,9 +30,9 @@ class Rig:
 
     def __post_init__(self) -> None:
         self.clock = VirtualClock()
-        self.eyes = FakeEyes()
-        self.hands = FakeHands(self.clock, self.eyes)
-        self.witnesses = FakeWitnesses(self.clock)
+        self.inspector = FakeInspector()
+        self.cleaner = FakeCleaner(self.clock, self.inspector)
+        self.witnesses = FakeNodeSource(self.clock)
         self.guards = FakeGuards()
         self.exits = FakeExits()
         self.watcher = FakeWatcher()
@@ -40,9 +40,9 @@ class Rig:
         self.engine = Engine(self.policies)
         self.stages = Stages(
             clock=self.clock,
-            eyes=self.eyes,
+            inspector=self.inspector,
             witnesses=self.witnesses,
-            hands=self.hands,
+            cleaner=self.cleaner,
             guards=self.guards,
             exits=self.exits,
             watcher=self.watcher,

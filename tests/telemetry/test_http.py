@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from reconciler.supervision import Supervisor
 from reconciler.telemetry import http
-from reconciler.telemetry.http import MAX_CONNECTIONS, Request, Response, Server, Spare
+from reconciler.telemetry.http import MAX_CONNECTIONS, Request, ReservedDescriptor, Response, Server
 
 
 async def hello(request: Request) -> Response:
@@ -23,7 +23,9 @@ async def hello(request: Request) -> Response:
 
 @asynccontextmanager
 async def serving() -> AsyncIterator[int]:
-    server = Server({("GET", "/hello"): hello, ("POST", "/do"): hello}, Spare(), Supervisor())
+    server = Server(
+        {("GET", "/hello"): hello, ("POST", "/do"): hello}, ReservedDescriptor(), Supervisor()
+    )
     multi = await anyio.create_tcp_listener(local_host="127.0.0.1")
     listener = multi.listeners[0]
     assert isinstance(listener, anyio.abc.SocketListener)
@@ -148,7 +150,7 @@ class Failing(SocketListener):
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> Server:
     monkeypatch.setattr(http, "_PAUSE", 0.0)
-    return Server({}, Spare(), Supervisor())
+    return Server({}, ReservedDescriptor(), Supervisor())
 
 
 @pytest.mark.breaks_parts

@@ -37,15 +37,13 @@ from reconciler.model.evidence import (
     Facts,
     InitState,
     Kind,
+    ProcessScan,
     RuntimeState,
     ShimState,
-    Sweep,
     TaskState,
 )
 from reconciler.model.ids import BundleKey, Identity, escape
 from reconciler.model.observations import (
-    Doubt,
-    DoubtKind,
     Guard,
     GuardsChecked,
     Hint,
@@ -55,6 +53,8 @@ from reconciler.model.observations import (
     NodeLooked,
     Observation,
     Refusal,
+    Resync,
+    ResyncKind,
     Stamp,
 )
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result, Step, StepResult
@@ -220,12 +220,12 @@ def test_a_changed_verdict_is_never_withheld(log: LogListener, lines: Lines) -> 
 
 OBSERVATIONS: list[tuple[Observation, str | None]] = [
     (Hint(KEY, HintKind.MOUNT), "hint"),
-    (Doubt(DoubtKind.OVERFLOW), "doubt"),
+    (Resync(ResyncKind.OVERFLOW), "doubt"),
     (Listed(answered=False, present=True), "relist failed"),
     (Listed(answered=True, present=False), "no state tree"),
     (Listed(answered=True, present=True, seconds=0.5), "relisted"),
     (Looked(KEY, None), None),
-    (NodeLooked(0.0, sweep=Sweep(answered=False)), "sweep"),
+    (NodeLooked(0.0, sweep=ProcessScan(answered=False)), "sweep"),
     (NodeLooked(0.0, containerd=Containerd(ContainerdState.DOWN)), "containerd"),
     (GuardsChecked((Refusal(Guard.PID_NAMESPACE, "foreign pid namespace"),)), "guards"),
 ]
@@ -236,7 +236,7 @@ DECISIONS: list[tuple[Decision, str | None]] = [
     (OverBudget(KEY, BudgetKind.AGE), "over budget"),
     (Braked("mass death", on=True, detail="12 of 13"), "brake"),
     (LookAt(KEY, HintKind.CHANGED), None),
-    (Relist(DoubtKind.TIMER), None),
+    (Relist(ResyncKind.TIMER), None),
     (AskNode("recheck"), None),
     (Clean(KEY, WHO, claimed=False, attempt=1), None),
     (FinishRemoval(KEY, WHO), None),
@@ -263,9 +263,9 @@ def test_a_backend_that_was_left_is_named_with_why_and_what_to_do(lines: Lines) 
     watcher = FakeWatcher(backend="poll", reason="no inotify instance left; poll instead")
     log = LogListener(make_logger(as_json=True, level=20, sink=lines), watcher)
     for _ in range(3):
-        log.observed(at(0), Doubt(DoubtKind.BACKEND))
+        log.observed(at(0), Resync(ResyncKind.BACKEND))
     watcher.backend, watcher.reason = "inotify", ""
-    log.observed(at(1), Doubt(DoubtKind.BACKEND))
+    log.observed(at(1), Resync(ResyncKind.BACKEND))
     told = [
         (line["level"], line["backend"], line["problem"])
         for line in lines.records

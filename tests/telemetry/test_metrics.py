@@ -4,11 +4,9 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
-from reconciler.model.evidence import Sweep
+from reconciler.model.evidence import ProcessScan
 from reconciler.model.ids import Identity
 from reconciler.model.observations import (
-    Doubt,
-    DoubtKind,
     Guard,
     GuardsChecked,
     Hint,
@@ -16,6 +14,8 @@ from reconciler.model.observations import (
     NodeLooked,
     Observation,
     Refusal,
+    Resync,
+    ResyncKind,
     Seen,
 )
 from reconciler.model.outcome import Outcome, Result, Step, StepResult
@@ -107,9 +107,9 @@ def test_a_death_counts_once_with_its_cause(scraped: Scraped) -> None:
 
 def test_watching_and_witnesses_are_shown(scraped: Scraped) -> None:
     scraped.tell(Hint(key()))
-    scraped.tell(Doubt(DoubtKind.OVERFLOW))
+    scraped.tell(Resync(ResyncKind.OVERFLOW))
     scraped.tell(listed())
-    scraped.tell(NodeLooked(0.0, Sweep(answered=True), UP))
+    scraped.tell(NodeLooked(0.0, ProcessScan(answered=True), UP))
     assert scraped.value("watch_events_total") == 1
     assert scraped.value("watch_overflows_total") == 1
     assert scraped.value("relist_duration_seconds_count") == 1

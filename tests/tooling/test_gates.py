@@ -26,7 +26,7 @@ BANNED = {
 def project(tmp_path: Path) -> Path:
     """An empty package, and no test yet, under the project's own settings."""
     (tmp_path / "pyproject.toml").write_bytes((TOP / "pyproject.toml").read_bytes())
-    for package in ("", "model", "decide", "present", "watch", "act"):
+    for package in ("", "model", "decide", "present", "watch", "worker"):
         write(tmp_path, f"reconciler/{package}/__init__.py".replace("//", "/"), '"""A part."""\n')
     write(tmp_path, "reconciler/ports.py", '"""A part."""\n')
     write(tmp_path, "tests/__init__.py", "")
@@ -73,7 +73,7 @@ def test_a_clean_project_passes_every_gate(project: Path) -> None:
 
 @pytest.mark.parametrize(("source", "name"), BANNED.items(), ids=range(len(BANNED)))
 def test_a_banned_call_is_refused_with_a_sentence(project: Path, source: str, name: str) -> None:
-    write(project, "reconciler/act/bad.py", f'"""Bad."""\n\n{source}')
+    write(project, "reconciler/worker/bad.py", f'"""Bad."""\n\n{source}')
     code, said = ruff(project)
     assert code == 1
     assert f"TID251 `{name}` is banned: " in said, said
@@ -113,7 +113,7 @@ def test_a_broken_house_rule_is_refused(project: Path, source: str, rule: str) -
 @pytest.mark.parametrize(
     ("contract", "module", "source"),
     [
-        ("layers", "watch/bad.py", "import reconciler.act"),
+        ("layers", "watch/bad.py", "import reconciler.worker"),
         ("layers", "model/bad.py", "import reconciler.decide"),
         ("layers", "ports.py", "import reconciler.watch"),
         ("layers", "stray.py", ""),
@@ -125,16 +125,16 @@ def test_a_broken_house_rule_is_refused(project: Path, source: str, rule: str) -
         ("core-without-kernel", "model/bad.py", "import reconciler.kernel"),
         ("core-without-kernel", "present/bad.py", "import reconciler.ports"),
         ("core-without-kernel", "decide/bad.py", "from reconciler import clock"),
-        ("one-home", "act/bad.py", "import ctypes"),
-        ("one-home", "act/bad.py", "import inotify_simple"),
-        ("one-home", "act/bad.py", "from google.protobuf import message"),
-        ("one-home", "act/bad.py", "import grpclib.client"),
+        ("one-home", "worker/bad.py", "import ctypes"),
+        ("one-home", "worker/bad.py", "import inotify_simple"),
+        ("one-home", "worker/bad.py", "from google.protobuf import message"),
+        ("one-home", "worker/bad.py", "import grpclib.client"),
         ("one-home", "watch/bad.py", "import prometheus_client"),
         ("one-home", "watch/bad.py", "import tomli"),
-        ("one-home", "act/bad.py", "import watchfiles"),
-        ("one-home", "act/bad.py", "from rich.console import Console"),
-        ("one-home", "act/bad.py", "import click"),
-        ("one-home", "act/bad.py", "import h11"),
+        ("one-home", "worker/bad.py", "import watchfiles"),
+        ("one-home", "worker/bad.py", "from rich.console import Console"),
+        ("one-home", "worker/bad.py", "import click"),
+        ("one-home", "worker/bad.py", "import h11"),
     ],
 )
 def test_a_forbidden_import_breaks_its_contract(

@@ -13,7 +13,7 @@ import pytest
 
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import TASKS, Layout
-from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind, Observation
+from reconciler.model.observations import Hint, HintKind, Observation, Resync, ResyncKind
 from reconciler.ports import Source, Watcher
 from tests.support.handles import open_files
 
@@ -82,10 +82,10 @@ class Ear:
     def hints(self, kind: HintKind = HintKind.CHANGED) -> list[BundleKey]:
         return [o.key for o in self.heard if isinstance(o, Hint) and o.kind is kind]
 
-    def doubts(self) -> list[Doubt]:
-        return [o for o in self.heard if isinstance(o, Doubt)]
+    def doubts(self) -> list[Resync]:
+        return [o for o in self.heard if isinstance(o, Resync)]
 
-    def kinds(self) -> list[DoubtKind]:
+    def kinds(self) -> list[ResyncKind]:
         return [doubt.kind for doubt in self.doubts()]
 
     def forget(self) -> None:
@@ -103,8 +103,8 @@ class Ear:
         key = BundleKey(escape(os.fsencode(namespace)), escape(os.fsencode(id_)))
         await self.until(lambda: key in self.hints(kind))
 
-    async def doubt(self, kind: DoubtKind, namespace: str | None = None) -> None:
-        await self.until(lambda: Doubt(kind, namespace) in self.heard)
+    async def doubt(self, kind: ResyncKind, namespace: str | None = None) -> None:
+        await self.until(lambda: Resync(kind, namespace) in self.heard)
 
 
 @asynccontextmanager
@@ -153,7 +153,7 @@ class Mirror:
         self._inbox: list[Observation] = []
         self._more = anyio.Event()
         self.seen: dict[BundleKey, tuple[int, frozenset[str]]] = {}
-        self.doubts: list[DoubtKind] = []
+        self.doubts: list[ResyncKind] = []
 
     def emit(self, observation: Observation) -> None:
         self._inbox.append(observation)
@@ -190,7 +190,7 @@ class Mirror:
             match observation:
                 case Hint(key=key):
                     self._look(key)
-                case Doubt(kind=kind, namespace=namespace):
+                case Resync(kind=kind, namespace=namespace):
                     self.doubts.append(kind)
                     self.relist(namespace)
                 case _:

@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from reconciler.model.ids import BundleKey
-from reconciler.model.observations import Doubt, DoubtKind, Hint, HintKind
+from reconciler.model.observations import Hint, HintKind, Resync, ResyncKind
 from reconciler.watch.exits import ExitWatch
 from tests.support.handles import open_files
 from tests.support.mountns import in_private_mounts
@@ -171,10 +171,10 @@ async def test_the_end_of_containerd_is_a_doubt(start: Start) -> None:
         watch.expect_containerd(first.pid)
         watch.expect_containerd(None)  # it gave no answer: that ends no watch
         end(first)
-        await ear.doubt(DoubtKind.CONTAINERD)
+        await ear.doubt(ResyncKind.CONTAINERD)
         watch.expect_containerd(first.pid)
         watch.expect_containerd(second.pid)
-        assert ear.heard == [Doubt(DoubtKind.CONTAINERD)]
+        assert ear.heard == [Resync(ResyncKind.CONTAINERD)]
         end(second)
         await ear.until(lambda: len(ear.heard) == 2)
 

@@ -10,7 +10,7 @@ import pytest
 from typing_extensions import override
 
 from reconciler.model.ids import BundleKey, escape
-from reconciler.model.observations import Doubt, DoubtKind, Hint
+from reconciler.model.observations import Hint, Resync, ResyncKind
 from reconciler.watch.handle import Event, Inotify
 from reconciler.watch.inotify import InotifyBackend
 from reconciler.watch.table import SLICE, WatchTable
@@ -19,7 +19,7 @@ from tests.watch.support import Ear, Tree, eventually, running, turn, wake_ups, 
 
 pytestmark = pytest.mark.kernel
 
-NAMESPACE = DoubtKind.NAMESPACE
+NAMESPACE = ResyncKind.NAMESPACE
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ async def test_a_deleted_namespace_is_one_doubt(tree: Tree, ear: Ear) -> None:
         tree.bundle("c1")
         (tree.root / "ns" / "c1" / "file").touch()
         await ear.hint("ns", "c1")
-    assert set(ear.doubts()) == {Doubt(NAMESPACE, "ns")}
+    assert set(ear.doubts()) == {Resync(NAMESPACE, "ns")}
 
 
 async def test_an_id_used_again_is_watched_again(tree: Tree, ear: Ear) -> None:
@@ -279,8 +279,8 @@ async def test_an_overflow_is_one_doubt_and_nothing_is_lost(tree: Tree, ear: Ear
                 again.mkdir()
                 shutil.rmtree(tree.root / "other")
                 tree.bundle("c1", "other")
-        await ear.doubt(DoubtKind.OVERFLOW)
-        assert ear.kinds().count(DoubtKind.OVERFLOW) == 1
+        await ear.doubt(ResyncKind.OVERFLOW)
+        assert ear.kinds().count(ResyncKind.OVERFLOW) == 1
         backend.follow(tree.listed())
         ear.forget()
         for key in set(tree.listed()):
@@ -310,7 +310,7 @@ async def test_an_unknown_watch_is_dropped_when_it_speaks(tree: Tree, ear: Ear) 
     backend = InotifyBackend(tree.layout, Deaf)
     async with running(backend, ear):
         away = bundle.rename(tree.state / "away")
-        await ear.doubt(DoubtKind.OVERFLOW)
+        await ear.doubt(ResyncKind.OVERFLOW)
         backend.follow(tree.listed())
         before = watches()
         (away / "file").touch()

@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.clock import SystemClock
 from reconciler.model.ids import BundleKey
-from reconciler.model.observations import Doubt, DoubtKind, HintKind
+from reconciler.model.observations import HintKind, Resync, ResyncKind
 from reconciler.probe.points import BundleMounts, MountPoints, TreeMounts
 from reconciler.watch.inotify import InotifyBackend
 from reconciler.watch.mounts import MountWatch, hear_mounts
@@ -89,7 +89,7 @@ async def test_a_mount_over_a_namespace_is_a_doubt_about_it(tree: Tree) -> None:
     ear = Ear()
     async with running(MountWatch(reader(tree)), ear):
         tmpfs(namespace)
-        await ear.doubt(DoubtKind.NAMESPACE, "ns")
+        await ear.doubt(ResyncKind.NAMESPACE, "ns")
 
 
 @mounting
@@ -182,7 +182,7 @@ async def test_an_unreadable_table_is_a_doubt_and_not_a_crash(
     ear = Ear()
     with anyio.fail_after(5):
         await MountWatch(TreeMounts).run(ear)
-    assert ear.heard == [Doubt(DoubtKind.WATCH_LOST)]
+    assert ear.heard == [Resync(ResyncKind.WATCH_LOST)]
 
 
 # ---------------------------------------------------------------------- the root, for inotify
@@ -196,7 +196,7 @@ async def test_watching_does_not_hinder_unmounting(tree: Tree) -> None:
     async with running(backend, ear):
         backend.follow(tree.listed())
         umount(tree.state)  # EBUSY if anything were held open
-        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        await ear.doubt(ResyncKind.ROOT_CHANGED)
 
 
 @pytest.mark.fault("I17", "root unmounted")
@@ -206,11 +206,11 @@ async def test_a_root_unmounted_and_mounted_again_is_watched(tree: Tree) -> None
     ear = Ear()
     async with running(InotifyBackend(tree.layout), ear):
         umount(tree.state)
-        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        await ear.doubt(ResyncKind.ROOT_CHANGED)
         ear.forget()
         tmpfs(tree.state)
         os.makedirs(tree.root / "ns" / "c2")
-        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        await ear.doubt(ResyncKind.ROOT_CHANGED)
         (tree.root / "ns" / "c2" / "file").touch()
         await ear.hint("ns", "c2")
         assert BundleKey("ns", "c1") not in ear.hints()
@@ -223,14 +223,14 @@ async def test_a_root_mounted_over_and_bared_again_is_noticed(tree: Tree) -> Non
     ear = Ear()
     async with running(InotifyBackend(tree.layout), ear):
         tmpfs(tree.root)
-        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        await ear.doubt(ResyncKind.ROOT_CHANGED)
         ear.forget()
         above = tree.bundle("above")
         (above / "file").touch()
         await ear.hint("ns", "above")
         ear.forget()
         umount(tree.root)
-        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        await ear.doubt(ResyncKind.ROOT_CHANGED)
         (bundle / "file").touch()
         await ear.hint("ns", "below")
 
@@ -242,7 +242,7 @@ async def test_a_tree_bound_over_an_ancestor_is_noticed(tree: Tree) -> None:
     ear = Ear()
     async with running(InotifyBackend(tree.layout), ear):
         bind(other.state, tree.state)
-        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        await ear.doubt(ResyncKind.ROOT_CHANGED)
         (tree.root / "ns" / "c2" / "file").touch()
         await ear.hint("ns", "c2")
 
@@ -253,7 +253,7 @@ async def test_a_root_detached_while_busy_is_noticed(tree: Tree) -> None:
     ear = Ear()
     async with running(InotifyBackend(tree.layout), ear):
         umount(tree.state, MNT_DETACH)
-        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        await ear.doubt(ResyncKind.ROOT_CHANGED)
         os.close(held)
 
 

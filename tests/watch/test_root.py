@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.model.ids import BundleKey
-from reconciler.model.observations import DoubtKind
+from reconciler.model.observations import ResyncKind
 from reconciler.watch.inotify import InotifyBackend
 from tests.watch.support import Ear, Tree, eventually, running, turn, watches
 
@@ -31,7 +31,7 @@ async def test_a_root_that_appears_is_noticed(tmp_path: Path, ear: Ear) -> None:
     tree = Tree(tmp_path / "run" / "containerd", make=False)
     async with running(InotifyBackend(tree.layout), ear):
         os.makedirs(tree.root / "ns" / "c1")
-        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        await ear.doubt(ResyncKind.ROOT_CHANGED)
         ear.forget()
         (tree.root / "ns" / "c1" / "file").touch()
         await ear.hint("ns", "c1")
@@ -46,7 +46,7 @@ async def test_a_root_that_appears_step_by_step_is_noticed(tmp_path: Path, ear: 
             path.mkdir()
             assert await eventually(lambda: watches() > before)  # noqa: B023 -- it is awaited
         tree.root.mkdir()
-        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        await ear.doubt(ResyncKind.ROOT_CHANGED)
 
 
 @pytest.mark.fault("I17", "root deleted")
@@ -60,10 +60,10 @@ async def test_a_root_deleted_with_its_parents_and_made_again_is_noticed(
     try:
         async with running(InotifyBackend(tree.layout), ear):
             shutil.rmtree(top)
-            await ear.doubt(DoubtKind.ROOT_CHANGED)
+            await ear.doubt(ResyncKind.ROOT_CHANGED)
             ear.forget()
             os.makedirs(tree.root / "ns" / "c1")
-            await ear.doubt(DoubtKind.ROOT_CHANGED)
+            await ear.doubt(ResyncKind.ROOT_CHANGED)
             (tree.root / "ns" / "c1" / "file").touch()
             await ear.hint("ns", "c1")
     finally:
@@ -78,9 +78,9 @@ async def test_a_root_renamed_and_replaced_is_noticed(tree: Tree, ear: Ear, leve
     top = [tree.root, tree.state, tree.state.parent][levels - 1]
     async with running(InotifyBackend(tree.layout), ear):
         away = top.rename(top.with_name("away"))
-        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        await ear.doubt(ResyncKind.ROOT_CHANGED)
         os.makedirs(tree.root / "ns" / "new")
-        await ear.until(lambda: ear.kinds().count(DoubtKind.ROOT_CHANGED) > 1)
+        await ear.until(lambda: ear.kinds().count(ResyncKind.ROOT_CHANGED) > 1)
         ear.forget()
         next(away.rglob("old")).joinpath("file").touch()
         (tree.root / "ns" / "new" / "file").touch()
@@ -94,7 +94,7 @@ async def test_a_root_made_again_at_once_is_noticed(tree: Tree, ear: Ear) -> Non
     async with running(InotifyBackend(tree.layout), ear):
         shutil.rmtree(tree.root)
         bundle = tree.bundle("new")
-        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        await ear.doubt(ResyncKind.ROOT_CHANGED)
         await turn()
         ear.forget()
         (bundle / "file").touch()
@@ -106,9 +106,9 @@ async def test_a_root_renamed_back_is_watched_again(tree: Tree, ear: Ear) -> Non
     tree.bundle("c1")
     async with running(InotifyBackend(tree.layout), ear):
         away = tree.root.rename(tree.root.with_name("away"))
-        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        await ear.doubt(ResyncKind.ROOT_CHANGED)
         ear.forget()
         away.rename(tree.root)
-        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        await ear.doubt(ResyncKind.ROOT_CHANGED)
         (tree.root / "ns" / "c1" / "file").touch()
         await ear.hint("ns", "c1")

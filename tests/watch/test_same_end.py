@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconciler.model.ids import BundleKey
-from reconciler.model.observations import DoubtKind
+from reconciler.model.observations import ResyncKind
 from reconciler.watch.select import Choice, Watching
 from tests.support.examples import several
 from tests.watch.support import Ear, Mirror, Tree, running, turn
@@ -50,7 +50,7 @@ async def test_the_same_bundles_are_hinted_at(tmp_path: Path, backend: Choice) -
     watching, ear = Watching(tree.layout, backend), Ear()
     async with running(watching, ear):
         if backend != "inotify":
-            await ear.doubt(DoubtKind.BACKEND)
+            await ear.doubt(ResyncKind.BACKEND)
         changed = play(tree)
         await ear.until(lambda: changed <= set(ear.hints()))
         tree.bundle("last", "moby")
@@ -120,7 +120,7 @@ async def test_changes_while_nobody_listens_are_found_by_the_relist(tmp_path: Pa
             (path.touch if number % 100 < 50 else path.unlink)()
             if number % 40 == 0:
                 change(tree, dice.randrange(7), dice.randrange(3), dice.randrange(9), number)
-        await mirror.until(lambda: DoubtKind.OVERFLOW in mirror.doubts)
+        await mirror.until(lambda: ResyncKind.OVERFLOW in mirror.doubts)
         await mirror.until_true()
         assert watching.backend == "inotify"
         for key in tree.listed():  # every watch is where it belongs

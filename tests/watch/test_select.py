@@ -11,7 +11,7 @@ import anyio
 import pytest
 from typing_extensions import override
 
-from reconciler.model.observations import Doubt, DoubtKind
+from reconciler.model.observations import Resync, ResyncKind
 from reconciler.watch.backend import BackendError
 from reconciler.watch.handle import Inotify, raise_if_exhausted
 from reconciler.watch.select import Choice, Watching
@@ -22,7 +22,7 @@ from tests.watch.support import Ear, Tree, only_open, running, turn
 pytestmark = pytest.mark.kernel
 
 CLONE_NEWUSER = 0x10000000
-BACKEND = DoubtKind.BACKEND
+BACKEND = ResyncKind.BACKEND
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ async def test_without_anything_listings_alone_are_left(tmp_path: Path) -> None:
     watching, ear = Watching(tree.layout, make_inotify=scarce), Ear()
     async with running(watching, ear):
         await ear.until(lambda: watching.backend == "none")
-        assert ear.heard == [Doubt(BACKEND), Doubt(BACKEND)]
+        assert ear.heard == [Resync(BACKEND), Resync(BACKEND)]
         assert "UTF-8" in watching.reason
         for _ in range(10):
             watching.follow(())

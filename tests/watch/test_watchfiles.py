@@ -8,13 +8,13 @@ import anyio
 import pytest
 
 from reconciler.model.ids import BundleKey
-from reconciler.model.observations import DoubtKind
+from reconciler.model.observations import ResyncKind
 from reconciler.watch.watchfiles import WatchfilesBackend
 from tests.watch.support import Ear, Tree, running
 
 pytestmark = pytest.mark.kernel
 
-BACKEND = DoubtKind.BACKEND
+BACKEND = ResyncKind.BACKEND
 
 
 @pytest.fixture
@@ -107,14 +107,14 @@ async def test_a_root_that_comes_goes_and_comes_is_noticed(
     async with running(backend, ear):
         for _ in range(2):
             os.makedirs(tree.root / "ns")
-            await ear.doubt(DoubtKind.ROOT_CHANGED)
+            await ear.doubt(ResyncKind.ROOT_CHANGED)
             await ear.doubt(BACKEND)
             ear.forget()
             tree.bundle("c1")
             await ear.hint("ns", "c1")
             ear.forget()
             shutil.rmtree(tree.state)
-            await ear.doubt(DoubtKind.ROOT_CHANGED)
+            await ear.doubt(ResyncKind.ROOT_CHANGED)
             ear.forget()
 
 
@@ -123,7 +123,7 @@ async def test_a_root_replaced_is_noticed(backend: WatchfilesBackend, tree: Tree
         await ear.doubt(BACKEND)
         tree.root.rename(tree.root.with_name("away"))
         os.makedirs(tree.root / "ns")
-        await ear.doubt(DoubtKind.ROOT_CHANGED)
+        await ear.doubt(ResyncKind.ROOT_CHANGED)
 
 
 async def test_polling_sees_files_come_and_go_in_a_bundle(tree: Tree, ear: Ear) -> None:

@@ -17,7 +17,7 @@ from reconciler.cli.preflight import (
 from reconciler.cli.setup import Changes, make_setup
 from reconciler.cli.values import duration
 from reconciler.cli.work import Found
-from reconciler.decide.obstacles import foreign_mount
+from reconciler.decide.blockers import foreign_mount
 from reconciler.decide.views import BundleView
 from reconciler.errors import ExitCode, NoContainerdError, RefusedError, UsageError
 from reconciler.model.decisions import Phase

@@ -1,4 +1,4 @@
-"""`daemon`: the run that a service manager starts: configuration, endpoints, reload, ledger."""
+"""`daemon`: the run that a service manager starts: configuration, endpoints, reload, checkpoint."""
 
 import os
 

@@ -1,1 +1,0 @@
-"""The only hands: what is removed is removed here, in worker processes that can be killed."""

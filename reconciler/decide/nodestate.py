@@ -1,0 +1,221 @@
+"""What the node's witnesses said last, since when it counts, and whom a new word touches. Pure.
+
+On a busy node a shim comes or goes several times a second, and thousands of leftovers may wait in
+the same namespace. To judge all of them again each time would keep the loop from everything else.
+"""
+
+from collections.abc import Iterable
+from typing import Final, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from reconciler.decide.track import LIVING, Track
+from reconciler.decide.verdicts import shared
+from reconciler.model.cgroups import names_in
+from reconciler.model.decisions import Phase, Verdict
+from reconciler.model.evidence import (
+    Containerd,
+    ContainerdState,
+    Facts,
+    Look,
+    Node,
+    ShimState,
+    weigh,
+)
+from reconciler.model.ids import BundleKey, is_identifier
+from reconciler.model.observations import NodeLooked
+
+_T = TypeVar("_T")
+_BLIND: Final = Node()
+_SETTLED: Final = frozenset({Phase.WAITING, Phase.DUE, Phase.BLOCKED, Phase.PROTECTED})
+_DEAF: Final = frozenset({ShimState.DEAD, ShimState.UNNAMED})
+
+
+class NodeChange(msgspec.Struct, frozen=True, gc=False):
+    """The difference between two words of the witnesses.
+
+    Attributes:
+        everybody: A witness fell silent, came back, or containerd went down or up.
+        keys: Bundles whose task or helper came or went.
+        shims: Names for which a shim came or went.
+        namespaces: Namespaces in which a shim came or went.
+        names: What cgroups that came or went may be named after, and the ids of such shims: a
+            name counts for nothing where a shim explains it.
+        listings: Namespaces whose list of tasks came, after it had not, or the other way round.
+        since: Bundles first seen later than this were not covered before, or are not now.
+    """
+
+    everybody: bool
+    keys: frozenset[BundleKey]
+    shims: frozenset[BundleKey]
+    namespaces: frozenset[str]
+    names: frozenset[str]
+    listings: frozenset[str]
+    since: float
+
+    @property
+    def is_news(self) -> bool:
+        """Whether anything was said that was not said before."""
+        return bool(self.everybody or self.keys or self.shims or self.names or self.listings)
+
+    def touches(self, key: BundleKey, first_seen: float) -> bool:
+        """Tell whether a bundle that is not plainly alive must be judged again."""
+        return key.namespace in self.namespaces or self.speaks_of(key, first_seen)
+
+    def speaks_of(self, key: BundleKey, first_seen: float) -> bool:
+        """Tell whether it is touched by more than a shim's coming or going in its namespace."""
+        return (
+            self.everybody
+            or first_seen > self.since
+            or key in self.keys
+            or key in self.shims
+            or key.id in self.names
+            or key.namespace in self.listings
+        )
+
+
+class NodeState:
+    """Remembers the witnesses' word. An answer says nothing about bundles first seen after it.
+
+    That a single bundle was not found, where no list came, is remembered until containerd is
+    another process or falls silent: while the bundle is there, no task of its name can be made
+    (design section 2, principle 6). So each is asked for once, however long no list comes.
+    """
+
+    def __init__(self) -> None:
+        self.node = _BLIND
+        self._unasked = _BLIND  # the same without what was learnt by asking for single bundles
+        self._absent: dict[BundleKey, float] = {}  # since when each is known not to be found
+        self._number = 0  # of the word, counted from the first; one that is no news keeps it
+        self._since = -1.0
+
+    def covers(self, first_seen: float) -> bool:
+        """Tell whether the last word counts for a bundle first seen then."""
+        return self._since >= first_seen
+
+    def about(self, key: BundleKey, first_seen: float) -> Node:
+        """The word that counts for a bundle first seen then."""
+        if not self.covers(first_seen):
+            return _BLIND
+        return self.node if self.is_absent(key, first_seen) else self._unasked
+
+    def is_absent(self, key: BundleKey, first_seen: float) -> bool:
+        """Tell whether it was asked for alone, and not found, since it was first seen."""
+        return self._absent.get(key, float("-inf")) >= first_seen
+
+    def to_ask(self, namespace: str, tracks: Iterable[Track]) -> list[BundleKey]:
+        """List whom containerd is to be asked for alone, those first that may be dead."""
+        found = [
+            (track.verdict in LIVING, track.key)
+            for track in tracks
+            if track.key.namespace == namespace and not self.is_absent(track.key, track.first_seen)
+        ]
+        return [key for _, key in sorted(found)]
+
+    def weigh(self, track: Track, look: Look) -> Facts:
+        """Join a track's look with the word that counts for it, where either is new."""
+        key, facts = track.key, track.facts
+        number = self._number if self.covers(track.first_seen) else 0
+        if facts is None or track.weighed_with != number:
+            is_valid = all(map(is_identifier, key)) if facts is None else facts.identifier
+            facts = track.facts = shared(
+                weigh(key, is_valid, look, self.about(key, track.first_seen))
+            )
+            track.weighed_with = number
+        return facts
+
+    def hear(self, heard: NodeLooked) -> NodeChange:
+        """Take in a new word."""
+        before, since = self.node, self._since
+        sweep, asked = heard.sweep or before.sweep, frozenset[BundleKey]()
+        containerd = before.containerd
+        if heard.containerd is not None:
+            asked = heard.containerd.absent
+            containerd = self._recall(heard.containerd, heard.since)
+        self.node = self._unasked = Node(sweep, containerd)
+        if containerd.absent:
+            self._unasked = Node(sweep, replace(containerd, absent=frozenset()))
+        self._since = heard.since
+        old, new = before.sweep, self.node.sweep
+        unread = _changed(before.unread, self.node.unread)
+        shims = _changed(before.served, self.node.served) | {one for one in unread if one}
+        paths = _changed(old.cgroup_paths, new.cgroup_paths)
+        change = NodeChange(
+            everybody=before.containerd.state is not containerd.state
+            or old.answered is not new.answered
+            or bool(old.unplaced) is not bool(new.unplaced)
+            or None in unread,
+            keys=_changed(before.containerd.tasks, containerd.tasks)
+            | _changed(before.containerd.absent, containerd.absent)
+            | _changed(old.helpers, new.helpers)
+            | asked,
+            shims=shims,
+            namespaces=frozenset(key.namespace for key in shims),
+            names=_changed(old.cgroup_names, new.cgroup_names)
+            | _names_in_all(paths)
+            | {key.id for key in shims},
+            listings=_changed(before.containerd.unlisted, containerd.unlisted),
+            since=min(since, heard.since),
+        )
+        self._number += change.is_news
+        return change
+
+    def _recall(self, said: Containerd, since: float) -> Containerd:
+        """Add to containerd's word what it said earlier of single bundles and still holds."""
+        absent, before = self._absent, self.node.containerd
+        is_same = said.state is ContainerdState.UP and said.pid is not None
+        if not is_same or said.pid != before.pid:
+            absent.clear()
+        for key in [k for k in absent if k in said.tasks or k.namespace not in said.unlisted]:
+            del absent[key]
+        absent.update(dict.fromkeys(said.absent, since))
+        return said if len(absent) == len(said.absent) else replace(said, absent=frozenset(absent))
+
+    def forget(self, key: BundleKey) -> None:
+        """Drop what is remembered of a bundle that is gone."""
+        self._absent.pop(key, None)
+
+
+def _names_in_all(paths: frozenset[str]) -> frozenset[str]:
+    """Give every id that paths may name; many share most of their parts."""
+    parts = {part for path in paths for part in path.split("/")}
+    return frozenset([name for part in parts for name in names_in(part)])
+
+
+def _changed(before: frozenset[_T], now: frozenset[_T]) -> frozenset[_T]:
+    """What is in one and not in the other; for large sets that are alike, or nearly."""
+    if before is now or before == now:
+        return frozenset()
+    return (before - now) | (now - before)
+
+
+def is_touched(track: Track, change: NodeChange, appointed: float | None, now: float) -> bool:
+    """Tell whether a bundle that is not plainly alive must be judged again.
+
+    ``appointed`` is when it is to be thought about anyway.
+    """
+    key, seen = track.key, track.first_seen
+    if not change.touches(key, seen):
+        return False
+    if change.speaks_of(key, seen) or not _is_indifferent(track, change.shims):
+        return True
+    return appointed is not None and appointed <= now
+
+
+def _is_indifferent(track: Track, shims: frozenset[BundleKey]) -> bool:
+    """Tell whether other shims of its namespace cannot change what is believed of a leftover.
+
+    Its shim is known to be none of those that came or went (``shims``), its group is known, and so
+    are its labels: the same facts, phase and policy would come out.
+    """
+    look = track.look
+    return (
+        look is not None
+        and track.verdict is Verdict.LEFTOVER
+        and track.phase in _SETTLED
+        and track.labels.known
+        and look.shim.state in _DEAF
+        and look.shim.group is not None
+        and BundleKey(track.key.namespace, look.shim.group) not in shims
+    )

@@ -1,0 +1,237 @@
+"""One pass over /proc: which shims and shim helpers run, and which cgroups hold processes.
+
+Anybody may call a process what he likes and give it any command line. A shim or a helper is only
+who the kernel says was executed under such a name by containerd's user in our own pid namespace:
+whoever else pretends to be one is nobody, and his command line is not read. Of a real one that does
+not answer, the directory it works in tells which bundle's it could be.
+
+To be called in a worker process that can be killed. Reads only; opens nothing but /proc. Processes
+that come and go meanwhile are normal. If /proc hides anything from us, there is no answer.
+"""
+
+import os
+from contextlib import suppress
+from errno import EFBIG, ENAMETOOLONG, ENOENT, ESRCH
+from typing import Final, NamedTuple
+
+from reconciler.model.evidence import ProcessScan, ShimProcess
+from reconciler.model.ids import BundleKey, escape
+from reconciler.model.layout import TASKS
+from reconciler.model.unread import UnreadProcess
+from reconciler.probe import mounts
+from reconciler.probe.commands import Asked, CommandLines
+from reconciler.probe.populated import PopulatedCgroups, TreeError
+from reconciler.probe.process import PROC, parse_stat, read_capabilities, read_whole
+
+_SHIM: Final = b"containerd-shim"
+_NAMED: Final = b"containerd-shi"
+"""What a shim is called in its short name of 15 bytes; some distributions put a dot before it."""
+_HELPERS: Final = frozenset({b"start", b"delete"})
+_FLAGS: Final = frozenset(
+    {b"namespace", b"id", b"address", b"publish-binary", b"bundle", b"socket", b"debug-socket"}
+)
+_CAP_SYS_PTRACE: Final = 1 << 19
+_GONE: Final = frozenset({ENOENT, ESRCH})
+_WRAPPERS: Final = 3  # a shim may be started through an interpreter or a tracer
+_NOBODY: Final = 65534  # stands for everybody who has no number in our user namespace
+_UNTOLD: Final = frozenset({ENAMETOOLONG, EFBIG})
+
+
+class ShimCommand(NamedTuple):
+    """A shim's command line (containerd `runtime/v2/shim/util.go`).
+
+    Attributes:
+        key: Namespace and id it was started with.
+        address: containerd's address as it was told.
+        action: ``start`` or ``delete`` for a helper, empty for the shim itself.
+    """
+
+    key: BundleKey
+    address: bytes
+    action: bytes
+
+
+def parse_command(words: list[bytes]) -> ShimCommand | None:
+    """Read a command line; None if it is not that of a shim for some namespace and id."""
+    programs = [word.rpartition(b"/")[2].startswith(_SHIM) for word in words[:_WRAPPERS]]
+    if not any(programs):
+        return None
+    flags: dict[bytes, bytes] = {}
+    action = b""
+    rest = iter(words[programs.index(True) + 1 :])
+    for word in rest:
+        if not word.startswith(b"-"):
+            action = word
+            continue
+        name, equals, value = word.lstrip(b"-").partition(b"=")
+        if name in _FLAGS:
+            flags[name] = value if equals else next(rest, b"")
+    namespace, shim_id = flags.get(b"namespace"), flags.get(b"id")
+    if not namespace or not shim_id:
+        return None
+    known = action if action in _HELPERS else b""
+    key = BundleKey(escape(namespace), escape(shim_id))
+    return ShimCommand(key, flags.get(b"address", b""), known)
+
+
+def users_of(state: bytes | None) -> frozenset[int]:
+    """Tell whose processes may be shims: our own user's, as ours is containerd's, and that of
+    whom the state directory belongs to, where containerd is rootless and we are not.
+    """  # noqa: D205 - one thought
+    users = {os.geteuid()}
+    if state is not None:
+        with suppress(OSError):
+            users.add(os.stat(state, follow_symlinks=False).st_uid)
+    return frozenset(users - ({_NOBODY} - {os.geteuid()}))
+
+
+def sweep(
+    proc: bytes = PROC,
+    *,
+    users: frozenset[int] | None = None,
+    commands: CommandLines | None = None,
+    tree: bytes | None = None,
+    cgroups: bool = True,
+) -> ProcessScan:
+    """Pass over /proc once. Never raises.
+
+    Args:
+        proc: Where it is mounted.
+        users: Whose processes may be shims; only our own user's by default.
+        commands: Reads command lines, and remembers who did not answer.
+        tree: The state tree, if it is known: where there are very many cgroups only those are told
+            that may matter to what is in there.
+        cgroups: Whether they are asked for at all; else nothing is told of them. To have the kernel
+            write down their paths is most of a pass, and for as long as somebody likes to make it.
+    """
+    try:
+        if hides_processes(proc):
+            return ProcessScan()
+        proc_fd = os.open(proc, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return ProcessScan()
+    try:
+        populated = PopulatedCgroups(tree) if cgroups else None
+        return _Pass(proc_fd, users or users_of(None), commands or CommandLines(), populated).run()
+    except (OSError, TreeError):
+        return ProcessScan()
+    finally:
+        os.close(proc_fd)
+
+
+def hides_processes(proc: bytes = PROC) -> bool:
+    """Tell whether /proc keeps others' processes from us, or speaks of another pid namespace.
+
+    Raises:
+        OSError: It does not even tell that.
+    """
+    try:
+        if int(os.readlink(proc + b"/self")) != os.getpid():
+            return True
+    except (OSError, ValueError):
+        pass  # a tree made up for a test
+    entry = mounts.mount_at(proc, proc)
+    hidden = any(
+        option.startswith(b"hidepid=") and option not in {b"hidepid=0", b"hidepid=off"}
+        for option in (entry.options if entry else b"").split(b",")
+    )
+    return hidden and not (read_capabilities(proc) or 0) & _CAP_SYS_PTRACE
+
+
+class _Pass:
+    """One pass: what was found so far."""
+
+    def __init__(
+        self,
+        proc_fd: int,
+        users: frozenset[int],
+        commands: CommandLines,
+        populated: PopulatedCgroups | None,
+    ) -> None:
+        self._proc_fd = proc_fd
+        self._users = users
+        self._commands = commands
+        self._helpers: set[BundleKey] = set()
+        self._shims: list[ShimProcess] = []
+        self._unread: list[UnreadProcess] = []
+        self._asked: list[Asked] = []
+        self._populated = populated
+
+    def run(self) -> ProcessScan:
+        for name in os.listdir(self._proc_fd):
+            if not name.isdecimal():
+                continue
+            try:
+                self._look_at(name)
+            except OSError as error:
+                if error.errno not in _GONE:
+                    raise
+        if self._asked:
+            for who, command in self._commands.read(self._proc_fd, self._asked).items():
+                self._note_shim(who, command)
+        told = ProcessScan(
+            answered=True,
+            helpers=frozenset(self._helpers),
+            shims=tuple(self._shims),
+            unread=tuple(self._unread),
+        )
+        return told if self._populated is None else self._populated.told_with(told)
+
+    def _look_at(self, pid: str) -> None:
+        data = read_whole(f"{pid}/stat", self._proc_fd)
+        stat = parse_stat(data)
+        if stat is not None and stat.is_nobody:
+            return
+        if self._populated is not None:
+            self._note_cgroups(self._populated, pid)
+        if _NAMED in data[data.find(b"(") : data.rfind(b")")] and self._may_be_shim(pid):
+            start, words = (stat.start, stat.words) if stat else (0, None)
+            self._asked.append(Asked(int(pid), start, words))
+
+    def _note_cgroups(self, populated: PopulatedCgroups, pid: str) -> None:
+        try:
+            data = read_whole(f"{pid}/cgroup", self._proc_fd)
+        except OSError as error:
+            if error.errno not in _UNTOLD:
+                raise
+            populated.add_unplaced(int(pid))
+        else:
+            populated.add(int(pid), data)
+
+    def _may_be_shim(self, pid: str) -> bool:
+        """Tell whether a process is of containerd's user and in our pid namespace.
+
+        All four user ids must be that user's: who runs a setuid program chooses its name and its
+        words, and keeps his own real id.
+        """
+        lines = read_whole(f"{pid}/status", self._proc_fd).split(b"\n")
+        ids = next((line[4:].split() for line in lines if line.startswith(b"Uid:")), [])
+        pids = next((line[6:].split() for line in lines if line.startswith(b"NSpid:")), [])
+        return {int(one) for one in ids} <= self._users and len(pids) <= 1
+
+    def _note_shim(self, who: Asked, command: bytes | None) -> None:
+        if command is None:
+            self._unread.append(UnreadProcess(who.pid, self._works_for(who.pid)))
+            return
+        found = parse_command(command.rstrip(b"\0").split(b"\0"))
+        if found is None:
+            return
+        if found.action:
+            self._helpers.add(found.key)
+        else:
+            # Were it another program by now after all, a dead shim would be taken for a living one.
+            self._commands.keep(who, command)
+            self._shims.append(ShimProcess(found.key, who.pid, escape(found.address)))
+
+    def _works_for(self, pid: int) -> BundleKey | None:
+        """Tell by its directory which bundle a shim or a helper was started for.
+
+        containerd starts both in the bundle (`runtime/v2/shim/util.go`, ``Command`` sets ``Dir``).
+        """
+        try:
+            path = os.readlink(f"{pid}/cwd", dir_fd=self._proc_fd)
+        except OSError:
+            return None
+        _, found, rest = os.fsencode(path).rpartition(b"/" + TASKS + b"/")
+        names = escape(rest.removesuffix(b" (deleted)")).split("/")
+        return BundleKey(*names) if found and len(names) == len(BundleKey._fields) else None

@@ -1,0 +1,143 @@
+"""Attempt: one job with one worker, from its sending to its end.
+
+A job ends in one of three ways: an answer, a worker that died (:class:`DiedError`), or a deadline;
+then the worker is killed and not waited for, because the kernel may not let it die. What is left
+of it in each case becomes an Outcome here.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, assert_never
+
+import anyio
+from msgspec.structs import replace
+
+from reconciler.model.outcome import BlockReason, Outcome, Result, Step, StepResult
+from reconciler.worker.channel import LostError, MessageError
+from reconciler.worker.client import WorkerHandle
+from reconciler.worker.messages import (
+    VERSION,
+    Answered,
+    AskDelete,
+    Deleted,
+    Done,
+    FromWorker,
+    Hello,
+    Job,
+    Locked,
+    Looks,
+    PreflightReport,
+    Progress,
+    Scanned,
+)
+
+_WHY_SECONDS: Final = 0.5
+
+AskContainerd = Callable[[Job], Awaitable[str | None]]
+"""Asks containerd to delete the task of a job's bundle. Gives what went wrong, empty if nothing
+did; None if there was no answer. Never raises."""
+
+
+class DiedError(Exception):
+    """The worker is gone, or none could be made; the message says why."""
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One job under way, and what was learnt of it so far.
+
+    Attributes:
+        job: What is to be done.
+        progress: How far it had come when it was given up.
+        worker: Who does it, once it was sent.
+        scope: Cancel it and the job is not waited for any longer.
+        stopped: It was told to stop.
+        brief: Its deadline is so short that missing it says nothing about the fork server.
+    """
+
+    job: Job
+    progress: Progress = field(default_factory=Progress)
+    worker: WorkerHandle | None = None
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    stopped: bool = False
+    brief: bool = False
+
+    def stop(self) -> None:
+        """Have it end at the next entry boundary."""
+        self.stopped = True
+        if self.worker is not None:
+            self.worker.interrupt()
+
+    def is_dying(self) -> bool:
+        """Tell whether its worker was killed and is still there."""
+        return self.worker is not None and self.worker.is_dying()
+
+    async def finish(
+        self, worker: WorkerHandle, seconds: float, delete: AskContainerd
+    ) -> Answered | None:
+        """Wait for a worker that was sent the job; None if it is not waited for any longer.
+
+        A worker that gave no answer is ended.
+
+        Raises:
+            DiedError: The worker is gone.
+        """
+        self.worker = worker
+        if self.stopped:  # while it was being sent
+            worker.interrupt()
+        self.scope.deadline = anyio.current_time() + seconds
+        answer: Answered | None = None
+        try:
+            with self.scope:
+                answer = await self._converse(worker, delete)
+        finally:  # also when we are cancelled: nobody would hear what it does from now on
+            if answer is None:
+                self.progress = worker.progress.read()
+                worker.end()
+        if answer is None and worker.pid is None and not (self.stopped or self.brief):
+            worker.server.abandon()  # in all that time it has made no worker
+        return answer
+
+    async def _converse(self, worker: WorkerHandle, delete: AskContainerd) -> Answered:
+        try:
+            while (message := await worker.receive()) is not None:
+                answer = await self._take(message, worker, delete)
+                if answer is not None:
+                    return answer
+        except (LostError, MessageError) as error:
+            raise DiedError(str(error)) from error
+        raise DiedError(await worker.why_ended(_WHY_SECONDS))
+
+    async def _take(
+        self, message: FromWorker, worker: WorkerHandle, delete: AskContainerd
+    ) -> Answered | None:
+        match message:
+            case Hello(version=version, pid=pid):
+                worker.pid = pid
+                if version != VERSION:
+                    raise DiedError("the program was replaced on disk while it ran; restart it")
+            case AskDelete():
+                worker.send(Deleted(await delete(self.job)))
+            case Done() | Scanned() | PreflightReport() | Looks() | Locked():
+                return message
+            case _:
+                assert_never(message)
+        return None
+
+    def failed(self, blank: Outcome, why: str, seconds: float) -> Outcome:
+        """Give the outcome of a worker that died under the job: loud, retried."""
+        began = self.progress.began
+        where = f" during {began}" if began else ""
+        detail = f"the worker ended before its job{where}: {why}"
+        return replace(blank, detail=detail, steps=self.progress.steps, seconds=seconds)
+
+    def cut_short(self, blank: Outcome, seconds: float) -> Outcome:
+        """Give the outcome of a job that is not waited for: it hung, or was told to stop."""
+        reason = BlockReason.STOPPED if self.stopped else BlockReason.HUNG
+        began, done = self.progress.began, self.progress.steps
+        where = began or "the start of the job"
+        detail = f"{where} had not ended after {seconds:.1f} s and the worker was killed"
+        steps = (*done, Step(began, StepResult.BLOCKED, reason.value)) if began else done
+        return replace(
+            blank, result=Result.BLOCKED, reason=reason, detail=detail, steps=steps, seconds=seconds
+        )

@@ -1,0 +1,184 @@
+"""Worker context: what one worker keeps between jobs, so that many bundles cost less than each.
+
+What it keeps is a moment old at most, and only things of which an older answer can do no harm: a
+dead bundle does not come back to life, and its own containerd cannot use its id again while it
+stands. Others can, so whoever asks about them is shown everybody who runs by then.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from reconciler.clock import SystemClock
+from reconciler.model.evidence import ProcessScan
+from reconciler.model.ids import unescape
+from reconciler.model.layout import Layout
+from reconciler.probe.bundle import look_at
+from reconciler.probe.commands import CommandLines
+from reconciler.probe.context import NodeContext
+from reconciler.probe.elsewhere import Elsewhere, mounted_elsewhere
+from reconciler.probe.fresh import Fresh
+from reconciler.probe.points import BundleMounts, MountPoints
+from reconciler.probe.process import last_pid
+from reconciler.probe.processes import sweep, users_of
+from reconciler.worker.fifos import FifoDirs
+from reconciler.worker.instances import Instances
+from reconciler.worker.messages import LookJob, Looks
+from reconciler.worker.record import Note
+from reconciler.worker.users import SocketUsers
+
+FRESH_SECONDS: Final = 1.0
+CGROUPS_SECONDS: Final = 5.0
+"""How old at most an answer about who is in which cgroup may be; see `WorkerContext.sweep`."""
+CGROUPS_COST: Final = 20
+"""How many times as long as it took to get it."""
+ELSEWHERE_SECONDS: Final = 5.0
+"""How old an answer about other mount namespaces may be: nobody mounts on a dead bundle often."""
+
+
+class WorkerContext:
+    """One worker's clock, its ways to speak to the parent, and what it remembers.
+
+    Args:
+        clock: The only source of time.
+        note: Takes down how far the job is.
+        ask_delete: Has the parent ask containerd to delete the task of the bundle at hand; gives
+            what went wrong, empty if nothing did, None if there was no answer.
+        stop: Whether we were told to stop.
+        state: containerd's state directory, if it is known.
+    """
+
+    def __init__(
+        self,
+        clock: SystemClock,
+        note: Note,
+        ask_delete: Callable[[], str | None],
+        stop: Callable[[], bool],
+        state: bytes | None = None,
+    ) -> None:
+        self.clock = clock
+        self.note = note
+        self.ask_delete = ask_delete
+        self.stop = stop
+        self.users = SocketUsers(clock)
+        self.fifo_dirs = FifoDirs(clock)
+        self.instances = Instances(self.sweep_for_shims)
+        self.points = MountPoints(clock)
+        self._state = state
+        self._commands = CommandLines()
+        self._last_pid: int | None = None
+        self._whole = ProcessScan()
+        self._cgroups_at = 0.0
+        self._cgroups_until = 0.0
+        self._sweep = Fresh(clock, self._pass, FRESH_SECONDS)
+        self._everybody = Fresh(clock, self._pass_for_shims, FRESH_SECONDS)
+        self._node = _Node(clock, self.points)
+        self._nearby = _Node(clock, self.points, near=True)
+        self._afar: dict[bool, NodeContext] = {}
+        self._elsewhere = Fresh(clock, mounted_elsewhere, ELSEWHERE_SECONDS)
+
+    def sweep(self, *, anew: bool = False, whole: bool = False) -> ProcessScan:
+        """Give a pass over /proc, a second old at most.
+
+        What it says of cgroups may be older where very many make that expensive, so that it is not
+        all that a worker does: nobody moves into the cgroup of a dead bundle. That is enough where
+        it is known which one that is.
+
+        Args:
+            anew: Make it now.
+            whole: Have what it says of cgroups as fresh as the rest.
+        """
+        if whole and self.clock.monotonic() - self._cgroups_at > FRESH_SECONDS:
+            anew = True
+        if anew:
+            self._cgroups_until = 0.0
+        return self._sweep.get(None, anew=anew)
+
+    def _pass(self, _: None) -> ProcessScan:
+        begun, users = self.clock.monotonic(), users_of(self._state)
+        if begun < self._cgroups_until:
+            found = sweep(users=users, commands=self._commands, cgroups=False)
+            return found.with_cgroups_of(self._whole) if found.answered else found
+        tree = None if self._state is None else Layout(state=self._state).tasks
+        self._whole = sweep(users=users, commands=self._commands, tree=tree)
+        kept = min((self.clock.monotonic() - begun) * CGROUPS_COST, CGROUPS_SECONDS)
+        self._cgroups_at = begun
+        self._cgroups_until = begun + kept if self._whole.answered else 0.0
+        return self._whole
+
+    def _pass_for_shims(self, _: None) -> ProcessScan:
+        self._last_pid = last_pid()  # before, so that whoever comes meanwhile counts as later
+        return sweep(users=users_of(self._state), commands=self._commands, cgroups=False)
+
+    def sweep_for_shims(self, anew: bool) -> ProcessScan:  # noqa: FBT001 -- as `Instances` asks
+        """Give a pass that shows everybody who runs by now, but not in which cgroups.
+
+        Another containerd may have started an id since a pass that is a moment old. If no pid was
+        given out since it began, nobody came, and it still shows all. Who was there then and only
+        executes a shim's program since has no thread of it yet, each of which takes a pid: such a
+        one has opened nothing so far, and what is removed is removed as the object that was judged.
+        """
+        last = last_pid()
+        return self._everybody.get(None, anew=anew or last is None or last != self._last_pid)
+
+    def around(self, layout: Layout, swept: ProcessScan) -> NodeContext:
+        """Give the node as a look before an act needs it: with the mounts as they are now."""
+        return self._with_mounts(self._node.get(layout, swept))
+
+    def nearby(self, layout: Layout, swept: ProcessScan) -> NodeContext:
+        """Give the same to look at other bundles with: what their files name must not hang us."""
+        return self._with_mounts(self._nearby.get(layout, swept))
+
+    def _with_mounts(self, around: NodeContext) -> NodeContext:
+        try:
+            around.mounts = BundleMounts(self.points.now(), around.tree) if around.tree else None
+        except OSError:
+            around.mounts = None
+        return around
+
+    def elsewhere(self, tree: bytes) -> tuple[Elsewhere, ...]:
+        """Tell what other mount namespaces have mounted in the tree and would lose.
+
+        Raises:
+            OSError: It cannot be told.
+        """
+        return self._elsewhere.get(tree)
+
+    def look(self, job: LookJob) -> Looks:
+        """Look at bundles as the parent's inspector would, now, in its own node context."""
+        around = self._afar.get(job.near)
+        if around is None or around.layout != job.cleanup_options.layout:
+            layout = job.cleanup_options.layout
+            around = NodeContext(layout, (), self.points, near=job.near)
+            self._afar[job.near] = around
+        around.refresh()
+        with around.handles:
+            return Looks(tuple(look_at(around, key, job.annotation_keys) for key in job.keys))
+
+
+class _Node:
+    """The node context, a second old at most, with every address a shim was started with.
+
+    Where they could not be read they are read again the next time: no answer is not kept.
+    """
+
+    def __init__(self, clock: SystemClock, points: MountPoints, *, near: bool = False) -> None:
+        self._clock = clock
+        self._points = points
+        self._near = near
+        self._around: NodeContext | None = None
+        self._until = 0.0
+
+    def get(self, layout: Layout, swept: ProcessScan) -> NodeContext:
+        addresses = tuple(sorted({unescape(shim.address) for shim in swept.shims if shim.address}))
+        now = self._clock.monotonic()
+        around = self._around
+        if around is None or (around.layout, around.addresses) != (layout, addresses):
+            if around is not None:
+                around.close()
+            around = self._around = NodeContext(layout, addresses, self._points, near=self._near)
+        elif now >= self._until:
+            around.refresh()
+        else:
+            return around
+        self._until = now + FRESH_SECONDS if around.is_whole else now
+        return around

@@ -1,0 +1,167 @@
+"""Instances: other containerds of this node, as their living shims show them. Reads only.
+
+Several containerds may share runc's root, the names of cgroups and the directory of FIFOs. A shim
+works in its bundle (`reconciler.worker.preflight`), so a shim of another instance leads to that
+instance's tree. Whatever may be used there under a bundle's name is not removed here, and nobody is
+ended. What nobody serves has no living user, and an instance without any living shim has none at
+all. This is the one place that is asked, and it never takes no answer for "nobody".
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+from reconciler import kernel
+from reconciler.model.evidence import Answer, ProcessScan, ShimProcess
+from reconciler.model.ids import BundleKey, escape
+from reconciler.model.layout import Layout
+from reconciler.worker.going import stays
+from reconciler.worker.preflight import works_in
+
+_TREE: Final = b"/proc/%d/cwd/../.."
+_TRIES: Final = 3
+_FOLLOW: Final = kernel.AT_PASSIVE & ~kernel.AT_SYMLINK_NOFOLLOW
+
+_Object = tuple[int, int]  # device, inode
+
+
+class Instances:
+    """Remembers which trees one pass over /proc leads to.
+
+    Args:
+        sweep: Gives a pass over /proc that shows everybody who runs by now, made anew if asked for.
+    """
+
+    def __init__(self, sweep: Callable[[bool], ProcessScan]) -> None:
+        self._sweep = sweep
+        self._swept: ProcessScan | None = None
+        self._layout: Layout | None = None
+        self._trees: dict[_Object, int] = {}
+        """One shim's pid for each tree that is not ours."""
+        self._lost = 0
+        """A shim of which even a new pass did not tell where it works."""
+
+    def user(self, layout: Layout, key: BundleKey, *, even_going: bool = False) -> str | None:
+        """Say who else may use the name of a bundle, or that this cannot be told; None if nobody.
+
+        Args:
+            layout: Where the bundle is.
+            key: Its name.
+            even_going: Whether a bundle that is being removed now counts, too. To what is dead it
+                has no more claim than the bundle at hand.
+        """
+        return self._ask(layout, _Name(key.id, key.namespace, even_going))
+
+    def user_of_id(self, layout: Layout, id_: str) -> str | None:
+        """Say the same for an id, whatever the namespace."""
+        return self._ask(layout, _Name(id_))
+
+    def _ask(self, layout: Layout, name: "_Name") -> str | None:
+        unanswered = "which shims run cannot be told"
+        for number in range(_TRIES):
+            swept = self._sweep(number > 0)
+            if not swept.answered:
+                continue  # that may have been for a moment
+            why = _named(swept, name)
+            if why is not None:
+                return why
+            try:
+                pid = self._having(layout, swept, name)
+            except _LostError as shim:
+                unanswered = f"where the shim with pid {shim.pid} works cannot be told"
+                lost, self._lost = self._lost, shim.pid
+                if lost == shim.pid:
+                    break
+                continue  # it may only have ended since: who leads there now?
+            if pid is None:
+                return None
+            return f"another containerd, that of the shim with pid {pid}, has one so named"
+        return unanswered
+
+    def _having(self, layout: Layout, swept: ProcessScan, name: "_Name") -> int | None:
+        """Give a pid of an instance that has a bundle of such a name.
+
+        Raises:
+            _LostError: A shim does not lead to its tree, or not any more.
+        """
+        if swept is not self._swept or layout != self._layout:
+            self._trees = dict(_trees(layout, swept))
+            self._swept, self._layout = swept, layout
+        for tree, pid in self._trees.items():
+            path = _TREE % pid
+            try:
+                there = any(
+                    stays(kernel.AT_FDCWD, path + b"/" + key.path, even_going=name.even_going)
+                    for key in name.keys_in(path)
+                )
+                # Nothing was there: that counts only if it was that tree which was asked.
+                if _object(path) != tree:
+                    raise _LostError(pid)
+            except OSError:
+                raise _LostError(pid) from None
+            if there:
+                return pid
+        return None
+
+
+class _Name(NamedTuple):
+    """What is asked about: an id, in one namespace or in any."""
+
+    id: str
+    namespace: str | None = None
+    even_going: bool = False
+
+    def fits(self, key: BundleKey) -> bool:
+        return key.id == self.id and self.namespace in {None, key.namespace}
+
+    def keys_in(self, tree: bytes) -> list[BundleKey]:
+        if self.namespace is not None:
+            return [BundleKey(self.namespace, self.id)]
+        return [BundleKey(escape(namespace), self.id) for namespace in os.listdir(tree)]
+
+
+class _LostError(Exception):
+    """A shim does not lead to its tree, or not any more."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(pid)
+        self.pid = pid
+
+
+def _named(swept: ProcessScan, name: _Name) -> str | None:
+    """Say which process of a pass bears such a name, or may."""
+    for key in (*swept.helpers, *(shim.key for shim in swept.shims)):
+        if name.fits(key):
+            return f"a shim of {key} is running"
+    for one in swept.unread:
+        if one.key is None or name.fits(one.key):
+            return f"whose shim the process with pid {one.pid} is cannot be told"
+    return None
+
+
+def _trees(layout: Layout, swept: ProcessScan) -> Iterator[tuple[_Object, int]]:
+    """Find the trees that are not ours, also those of shims of which only the directory is known.
+
+    Raises:
+        _LostError: A shim leads neither to our tree nor to a bundle of its name in another one.
+    """
+    ours = _object(layout.tasks)
+    silent = (ShimProcess(one.key, one.pid) for one in swept.unread if one.key is not None)
+    for shim in (*swept.shims, *silent):
+        where = works_in(layout, shim)
+        if where is Answer.YES:
+            continue
+        try:
+            tree = _object(_TREE % shim.pid)
+        except OSError:
+            raise _LostError(shim.pid) from None
+        if tree == ours:
+            continue  # its bundle was removed under it
+        if where is not Answer.NO:
+            raise _LostError(shim.pid)
+        yield tree, shim.pid
+
+
+def _object(path: bytes) -> _Object:
+    found = kernel.statx(kernel.AT_FDCWD, path, _FOLLOW)
+    return found.dev, found.ino

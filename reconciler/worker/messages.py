@@ -1,0 +1,248 @@
+"""Messages: what the pool, the fork server and the workers tell each other.
+
+The parent decides and asks, a worker judges again and acts, the fork server only makes and ends
+workers. Names travel as text. Everything a worker may do is a struct on this page, so the page is
+the whole privileged interface. `reconciler.worker.channel` carries them. Values only.
+
+    control    pool -> fork server:  WorkerScope, once; then Spawn (with two handles), Interrupt,
+                                     Kill
+               fork server -> pool:  Exited
+    job        pool -> worker:       CleanJob, KillJob, FinishJob, ScanJob, PreflightJob, LookJob,
+                                     LockJob, Deleted
+               worker -> pool:       Hello, AskDelete, Done, Scanned, PreflightReport, Looks, Locked
+    progress   worker writes, pool reads if it must: Progress
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from reconciler import __version__
+from reconciler.model.evidence import Answer, Containerd, Look, PartialLook, ProcessScan
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.layout import Layout
+from reconciler.model.outcome import Outcome, Step
+from reconciler.probe.locks import Lock
+
+VERSION: Final = f"{__version__}/8"
+"""Said first by every worker. It differs if the program was replaced on disk while it ran."""
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupOptions:
+    """How to clean: the settings a worker needs. They come with every job, so a reload is simple.
+
+    Attributes:
+        layout: Where things are.
+        settle: Seconds a bundle counts as young (design section 3, rule 7).
+        lazy_unmount: Detach a busy rootfs instead of leaving it, where the operator asked for it.
+        runc: The runtime's binary; looked up in PATH unless it holds a slash.
+        hook_seconds: How long ``runc delete`` may take with its poststop hooks.
+    """
+
+    layout: Layout
+    settle: float = 120.0
+    lazy_unmount: bool = False
+    runc: str = "runc"
+    hook_seconds: float = 30.0
+
+
+class WorkerScope(msgspec.Struct, frozen=True, tag=True):
+    """Where the workers may work, and what they may execute. Said first, and only once.
+
+    The parent says so before it has heard anything from outside. Whoever takes it over later can
+    send no worker to another tree, nor have it execute another program.
+    """
+
+    layout: Layout
+    runc: str
+
+    def hold(self, cleanup_options: CleanupOptions) -> bool:
+        """Tell whether the options of a job keep within them."""
+        return (cleanup_options.layout, cleanup_options.runc) == (self.layout, self.runc)
+
+
+class Spawn(msgspec.Struct, frozen=True, tag=True):
+    """Make a worker; its job socket and its progress file come along as descriptors."""
+
+    worker: int
+
+
+class Interrupt(msgspec.Struct, frozen=True, tag=True):
+    """Ask a worker to stop at the next entry boundary (SIGTERM)."""
+
+    worker: int
+
+
+class Kill(msgspec.Struct, frozen=True, tag=True):
+    """End a worker at once (SIGKILL)."""
+
+    worker: int
+
+
+class Exited(msgspec.Struct, frozen=True, tag=True):
+    """A worker has ended, or could not be made.
+
+    Attributes:
+        worker: Its number.
+        code: Exit code, or minus the signal's number; 0 with ``trouble`` if it was never made.
+        trouble: Why it could not be made, else empty.
+    """
+
+    worker: int
+    code: int
+    trouble: str = ""
+
+
+class CleanJob(msgspec.Struct, frozen=True, tag=True):
+    """Judge this bundle again and remove it if it is still that object and still leftover.
+
+    Of what the node's witnesses said, only containerd's word on this one bundle comes along
+    (:meth:`Containerd.about`); the worker sweeps /proc itself.
+    """
+
+    key: BundleKey
+    identity: Identity
+    containerd: Containerd
+    cleanup_options: CleanupOptions
+
+
+class KillJob(msgspec.Struct, frozen=True, tag=True):
+    """Judge this bundle again and end its processes if it is still that object and orphaned."""
+
+    key: BundleKey
+    identity: Identity
+    containerd: Containerd
+    cleanup_options: CleanupOptions
+
+
+class FinishJob(msgspec.Struct, frozen=True, tag=True):
+    """Finish a removal of ours that was cut short; the key's id is the hidden name."""
+
+    key: BundleKey
+    identity: Identity
+    cleanup_options: CleanupOptions
+
+
+class ScanJob(msgspec.Struct, frozen=True, tag=True):
+    """Pass over /proc once."""
+
+
+class PreflightJob(msgspec.Struct, frozen=True, tag=True):
+    """Measure whether acting is safe from where the worker stands."""
+
+    cleanup_options: CleanupOptions
+
+
+class LookJob(msgspec.Struct, frozen=True, tag=True):
+    """Look at these bundles and change nothing, as the parent's own inspector would.
+
+    Attributes:
+        keys: The bundles.
+        annotation_keys: Annotations that rules match on.
+        cleanup_options: Says where they are.
+        near: Leave out what may hang, as the parent does; else whoever asks is ready to end us.
+    """
+
+    keys: tuple[BundleKey, ...]
+    annotation_keys: frozenset[str]
+    cleanup_options: CleanupOptions
+    near: bool
+
+
+class LockJob(msgspec.Struct, frozen=True, tag=True):
+    """Find out who holds containerd's metadata lock.
+
+    Attributes:
+        cleanup_options: Says where it is.
+        owner: If nobody does, find out whether it is that of the tree's own containerd.
+    """
+
+    cleanup_options: CleanupOptions
+    owner: bool = False
+
+
+class Deleted(msgspec.Struct, frozen=True, tag=True):
+    """What came of asking containerd: what went wrong, empty if nothing did, None if no answer."""
+
+    trouble: str | None = ""
+
+
+class Hello(msgspec.Struct, frozen=True, tag=True):
+    """The worker is there and speaks this version."""
+
+    version: str
+    pid: int
+
+
+class AskDelete(msgspec.Struct, frozen=True, tag=True):
+    """The bundle is judged leftover and claimed: containerd is to delete its task now."""
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a job is. Not sent but written where the parent can read it, should it have to.
+
+    Attributes:
+        began: The step that runs now.
+        steps: The steps that are over.
+    """
+
+    began: str = ""
+    steps: tuple[Step, ...] = ()
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """The job is over."""
+
+    outcome: Outcome
+
+
+class Scanned(msgspec.Struct, frozen=True, tag=True):
+    """Answer to :class:`ScanJob`."""
+
+    sweep: ProcessScan
+
+
+class PreflightReport(msgspec.Struct, frozen=True, tag=True):
+    """Answer to :class:`PreflightJob`: where the worker stands, as measured there.
+
+    Attributes:
+        reference: With whose namespaces its own were compared, for people.
+        same_pids, same_time, same_mounts: Whether the namespace is the reference's.
+        shared_tree: Whether the state tree's mount is in one shared peer group with the
+            reference's; asked only if the mount namespaces differ.
+        fstype: Filesystem type of the state tree; empty if that could not be told, None if there is
+            no tree yet.
+        openat2: The kernel lets it resolve names beneath a handle.
+        lacking: Privileges that are missing, by name.
+    """
+
+    reference: str
+    same_pids: Answer
+    same_time: Answer
+    same_mounts: Answer
+    shared_tree: Answer
+    fstype: str | None
+    openat2: bool
+    lacking: tuple[str, ...] = ()
+
+
+class Looks(msgspec.Struct, frozen=True, tag=True):
+    """Answer to :class:`LookJob`: a look for each key in order, None where no such name is."""
+
+    looks: tuple[Look | PartialLook | None, ...]
+
+
+class Locked(msgspec.Struct, frozen=True, tag=True):
+    """Answer to :class:`LockJob`."""
+
+    lock: Lock
+
+
+ToForkServer = WorkerScope | Spawn | Interrupt | Kill
+Job = CleanJob | KillJob | FinishJob | ScanJob | PreflightJob | LookJob | LockJob
+ToWorker = Job | Deleted
+Answered = Done | Scanned | PreflightReport | Looks | Locked
+FromWorker = Hello | AskDelete | Answered
+Message = ToForkServer | Exited | ToWorker | FromWorker

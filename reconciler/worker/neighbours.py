@@ -1,0 +1,113 @@
+"""Neighbours: what the other bundles of a tree say is theirs. Reads only.
+
+Files name cgroups, and a file may be wrong or lie: two namespaces may have the same id, and a
+systemd scope ``cri-containerd-x-c1.scope`` ends in ``-c1`` though it is that of ``x-c1``. So before
+anything is done to a cgroup or to who is in it, the other bundles are looked at. A cgroup is
+another's if that names it too, or one above it, or cannot be asked.
+
+To remove an empty cgroup it is enough to ask those whose id its path may stand for
+(:class:`Neighbours`); to kill whoever is in one, all are asked (:func:`claims`).
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Final
+
+from reconciler.decide.ownership import Claim
+from reconciler.model.cgroups import CgroupSource, names_of
+from reconciler.model.evidence import CgroupState, InitState
+from reconciler.model.ids import BundleKey, escape
+from reconciler.probe.beneath import enter, names, opened
+from reconciler.probe.bundle import Examination, examine
+from reconciler.probe.context import NodeContext
+from reconciler.worker.going import bundles_called
+from reconciler.worker.record import Kept
+
+MOST_BUNDLES: Final = 20_000
+"""More of them than this are not asked: nobody is then proven to be anybody's."""
+
+
+class UnansweredError(Exception):
+    """A question about ownership got no answer; the message says which."""
+
+
+class Neighbours:
+    """The other bundles of a tree, as seen from one that is dead.
+
+    One that is being removed now does not count: to what is dead it has no more claim than the
+    bundle at hand, and both must not leave it to each other.
+
+    Args:
+        around: The node, kept near: what another bundle names must not hang whoever asks.
+        key: The bundle at hand.
+    """
+
+    def __init__(self, around: NodeContext, key: BundleKey) -> None:
+        self._around = around
+        self._key = key
+        self._owners: dict[str, BundleKey | None] = {}
+
+    def refuse(self, path: str) -> None:
+        """Raise Kept if a cgroup, or one above it, may be another bundle's.
+
+        Args:
+            path: Within a hierarchy, from its root.
+
+        Raises:
+            Kept: It may.
+            OSError: The tree cannot be read.
+        """
+        if path not in self._owners:
+            ids = dict.fromkeys(names_of(path))
+            others = bundles_called(self._around.layout.tasks, ids)
+            claims = (one for one in others if one != self._key and self._claims(one, path))
+            self._owners[path] = next(claims, None)
+        other = self._owners[path]
+        if other is not None:
+            raise Kept(f"cgroup {path} may be that of {other}")
+
+    def _claims(self, other: BundleKey, path: str) -> bool:
+        found = examine(self._around, other)
+        if found is None:
+            return False
+        own = _own_cgroups(found)
+        return own is None or any((path + "/").startswith(one + "/") for one in own)
+
+
+def claims(around: NodeContext, key: BundleKey) -> Iterator[Claim]:
+    """Give what every bundle but one says is its own.
+
+    Raises:
+        UnansweredError: They are too many.
+        OSError: The tree cannot be read, or not all of it.
+    """
+    for number, other in enumerate(_others(around.layout.tasks, key)):
+        if number >= MOST_BUNDLES:
+            raise UnansweredError(f"there are more than {MOST_BUNDLES} bundles to ask")
+        found = examine(around, other)
+        if found is None:
+            continue
+        look, own = found.look, _own_cgroups(found)
+        # Of one that is mounted and of which nothing names the cgroup, members may be anywhere.
+        is_lost = look.cgroup_source is CgroupSource.NONE and bool(look.mounts)
+        init = look.init.pid if look.init.state in {InitState.ALIVE, InitState.NONE} else None
+        yield Claim(str(other), None if is_lost else own, init)
+
+
+def _own_cgroups(found: Examination) -> frozenset[str] | None:
+    """Give the cgroups of a bundle, as paths within a hierarchy; None if they cannot be told."""
+    if found.look.cgroup is CgroupState.NONE or not found.resources.tells_all_cgroups:
+        return None
+    return frozenset("/" + escape(group.relative) for group in found.resources.cgroups)
+
+
+def _others(tree: bytes, key: BundleKey) -> Iterator[BundleKey]:
+    with opened(tree) as top:
+        for namespace in enter(top, names(top)):
+            if namespace.fd < 0:
+                raise OSError(namespace.errno, os.strerror(namespace.errno), namespace.name)
+            # As a whole: none may slip by because others are renamed while it is looked at.
+            for name in list(names(namespace.fd)):
+                other = BundleKey(escape(namespace.name), escape(name))
+                if other != key:
+                    yield other

@@ -1,0 +1,375 @@
+"""Worker pool: gives jobs to worker processes and never waits for one that hangs.
+
+What the engine asked for goes in, an Outcome comes back, always: a worker that dies or hangs is an
+outcome too. Nothing here touches a file, and nothing runs while there is no job. It must never give
+a job to a worker that has one, never work twice at a time on one bundle, and never let one bundle
+that hangs hold up another.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+import anyio
+from msgspec.structs import replace
+
+from reconciler.clock import SystemClock
+from reconciler.errors import InvariantError
+from reconciler.model.evidence import Look, Node, PartialLook, ProcessScan
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.outcome import BlockReason, Outcome, Result
+from reconciler.ports import Permit
+from reconciler.probe.locks import Lock, LockState
+from reconciler.worker.attempt import Attempt, DiedError
+from reconciler.worker.channel import LostError
+from reconciler.worker.client import ForkServerClient, WorkerHandle
+from reconciler.worker.messages import (
+    Answered,
+    CleanJob,
+    CleanupOptions,
+    Done,
+    FinishJob,
+    Job,
+    KillJob,
+    Locked,
+    LockJob,
+    LookJob,
+    Looks,
+    PreflightJob,
+    PreflightReport,
+    ScanJob,
+    Scanned,
+    WorkerScope,
+)
+
+LOOKERS: Final = 3
+"""How many workers look at a pile at the same time, at most."""
+
+_EACH: Final = 0.05
+"""Seconds that each further look at a place that answers slowly may take."""
+
+Delete = Callable[[BundleKey], Awaitable[str | None]]
+"""Asks containerd to delete a task. Gives what went wrong, empty if nothing did; None if there was
+no answer. Never raises."""
+
+_T = TypeVar("_T", Scanned, PreflightReport, Looks, Locked)
+_BundleJob = CleanJob | KillJob | FinishJob
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long things may take, in seconds, and how many may hang.
+
+    Attributes:
+        job: One cleanup, all steps, hooks included.
+        sweep: One pass over /proc.
+        look: A look at one bundle where looking may hang.
+        stop: From being told to stop to being ended.
+        delete: containerd's answer when asked to delete a task.
+        dying: Killed processes that the kernel does not let die (D state); no job begins while
+            there are more.
+    """
+
+    job: float = 60.0
+    sweep: float = 10.0
+    look: float = 5.0
+    stop: float = 3.0
+    delete: float = 10.0
+    dying: int = 32
+
+
+def _always() -> None:
+    """Permit whatever is asked for: for callers without an engine."""
+
+
+class WorkerPool:
+    """Implements `ports.Cleaner`, and ``sweep`` and ``stand`` for the witnesses and the guards.
+
+    An async context manager.
+
+    Args:
+        cleanup_options: How to clean. Layout and runc hold for good: the workers are bound to them.
+        parallel: How many bundles at a time.
+        limits: Deadlines.
+        delete: Asks containerd to delete a task that it still lists.
+    """
+
+    def __init__(
+        self,
+        cleanup_options: CleanupOptions,
+        *,
+        parallel: int = 8,
+        limits: Limits | None = None,
+        delete: Delete | None = None,
+    ) -> None:
+        self._cleanup_options = cleanup_options
+        self._bounds = WorkerScope(cleanup_options.layout, cleanup_options.runc)
+        self._limits = limits or Limits()
+        self._delete = delete
+        self._server: ForkServerClient | None = None
+        self._is_replaceable = True
+        self._idle: list[WorkerHandle] = []
+        self._slots = anyio.CapacityLimiter(parallel)
+        self._witness = anyio.CapacityLimiter(1)  # evidence does not queue behind cleanups
+        self._lookers = anyio.CapacityLimiter(LOOKERS)
+        self._far_lookers = anyio.CapacityLimiter(LOOKERS)
+        self._hung: dict[frozenset[str], Attempt] = {}
+        self._clock = SystemClock()
+        self._under_way: dict[BundleKey, Attempt] = {}
+        self._all_done = anyio.Event()
+        self._stopping = False
+
+    async def __aenter__(self) -> Self:
+        """Start the fork server; the workers come with the jobs."""
+        self._server = ForkServerClient(self._bounds)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End every process that was started."""
+        self._stopping = True
+        for worker in self._idle:
+            worker.release()
+        self._idle.clear()
+        if self._server is not None:
+            await self._server.close()
+
+    @property
+    def fork_server(self) -> int | None:
+        """Pid of the process that makes the workers, None before it was started."""
+        return None if self._server is None else self._server.pid
+
+    def configure(self, cleanup_options: CleanupOptions, *, parallel: int) -> None:
+        """Take over new settings; they hold from the next job on."""
+        self._slots.total_tokens = parallel
+        self._cleanup_options = cleanup_options
+
+    def keep_fork_server(self) -> None:
+        """Start no other fork server from now on: we are about to give up what it needs."""
+        self._is_replaceable = False
+
+    async def fork_server_ended(self) -> None:
+        """Wait until the fork server has ended, however; without one nothing can be done."""
+        if self._server is not None:
+            await self._server.ended()
+
+    async def stop(self) -> None:
+        """Stop at entry boundaries: nothing new begins, what is under way ends soon or is ended.
+
+        Every call that waits gets its outcome, ``blocked: stopped`` if it was cut short.
+        """
+        self._stopping = True
+        for attempt in self._under_way.values():
+            attempt.stop()
+        if self._under_way:
+            with anyio.move_on_after(self._limits.stop):
+                await self._all_done.wait()
+        for attempt in self._under_way.values():
+            attempt.scope.cancel()
+
+    # ------------------------------------------------------------------ one bundle
+
+    async def clean(
+        self, key: BundleKey, identity: Identity, node: Node, permit: Permit = _always
+    ) -> Outcome:
+        """Judge the bundle once more and remove it if it is still the same and still leftover.
+
+        Raises:
+            InvariantError: It is being cleaned already: a bug in the caller.
+        """
+        said = node.containerd.about(key)
+        return await self._act(lambda: CleanJob(key, identity, said, self._cleanup_options), permit)
+
+    async def kill(
+        self, key: BundleKey, identity: Identity, node: Node, permit: Permit = _always
+    ) -> Outcome:
+        """Judge the bundle once more and end its processes if it is still the same and orphaned.
+
+        Raises:
+            InvariantError: Somebody is at it already: a bug in the caller.
+        """
+        said = node.containerd.about(key)
+        return await self._act(lambda: KillJob(key, identity, said, self._cleanup_options), permit)
+
+    async def finish(self, key: BundleKey, identity: Identity, permit: Permit = _always) -> Outcome:
+        """Finish a removal of ours that was cut short; ``key`` holds the hidden name.
+
+        Raises:
+            InvariantError: It is being finished already: a bug in the caller.
+        """
+        return await self._act(lambda: FinishJob(key, identity, self._cleanup_options), permit)
+
+    async def _act(self, make: Callable[[], _BundleJob], permit: Permit) -> Outcome:
+        """Wait for a free worker; what it is told, and whether it is, is settled only then."""
+        job = make()
+        if job.key in self._under_way:
+            raise InvariantError(f"{job.key} is being cleaned already")
+        self._under_way[job.key] = attempt = Attempt(job)
+        try:
+            async with self._slots:
+                return await self._attempt(make, attempt, permit)
+        finally:
+            del self._under_way[job.key]
+            if not self._under_way:
+                self._all_done.set()
+                self._all_done = anyio.Event()
+
+    async def _attempt(
+        self, make: Callable[[], _BundleJob], attempt: Attempt, permit: Permit
+    ) -> Outcome:
+        began = self._clock.monotonic()
+        job = make()
+        blank = Outcome(job.key, job.identity, Result.FAILED)
+        try:
+            await self._living_server()
+            # Nothing waits from here on until the job is sent.
+            if self._stopping:
+                return replace(blank, result=Result.BLOCKED, reason=BlockReason.STOPPED)
+            refusal = permit()
+            if refusal is not None:
+                return refusal
+            attempt.job = make()  # by the settings that hold now
+            answer = await self._run(attempt, self._limits.job)
+        except DiedError as died:
+            return attempt.failed(blank, str(died), self._clock.monotonic() - began)
+        if isinstance(answer, Done):
+            return answer.outcome
+        return attempt.cut_short(blank, self._clock.monotonic() - began)
+
+    # ------------------------------------------------------------------ the node, and looks
+
+    async def sweep(self) -> ProcessScan:
+        """Pass over /proc in a worker; not answered if it takes too long or the worker dies."""
+        answer = await self._ask(ScanJob(), Scanned, self._witness)
+        return answer.sweep if isinstance(answer, Scanned) else ProcessScan()
+
+    async def stand(self) -> PreflightReport | None:
+        """Have a worker measure whether acting is safe from where it stands; None if it cannot."""
+        answer = await self._ask(
+            PreflightJob(self._cleanup_options), PreflightReport, self._witness
+        )
+        return answer if isinstance(answer, PreflightReport) else None
+
+    async def lock(self, *, owner: bool = False) -> Lock:
+        """Have a worker tell who holds containerd's metadata lock; no answer if it cannot.
+
+        Args:
+            owner: Find out of a free one, too, whether it is that of the tree's own containerd.
+        """
+        answer = await self._ask(LockJob(self._cleanup_options, owner), Locked, self._witness)
+        return answer.lock if isinstance(answer, Locked) else Lock(LockState.NONE, detail=answer)
+
+    async def look(
+        self, keys: Sequence[BundleKey], annotation_keys: frozenset[str]
+    ) -> Sequence[Look | PartialLook | None] | None:
+        """Have a worker look at bundles as we would; None if it takes too long or dies."""
+        job = LookJob(tuple(keys), annotation_keys, self._cleanup_options, near=True)
+        looks = await self._ask(job, Looks, self._lookers)
+        return looks.looks if isinstance(looks, Looks) else None
+
+    async def look_far(
+        self, keys: Sequence[BundleKey], annotation_keys: frozenset[str], places: frozenset[str]
+    ) -> Sequence[Look | None] | None:
+        """Have a worker look at bundles where that may hang; None if it takes too long or dies.
+
+        Args:
+            keys: The bundles.
+            annotation_keys: Annotations that rules match on.
+            places: What is named by this has hung together: while a worker that looked there
+                cannot be ended nobody follows it.
+        """
+        former = self._hung.get(places)
+        if former is not None and former.is_dying():
+            return None
+        job = LookJob(tuple(keys), annotation_keys, self._cleanup_options, near=False)
+        attempt = Attempt(job, brief=True)
+        async with self._far_lookers:
+            seconds = self._limits.look + _EACH * len(keys)
+            looks = await self._answer(attempt, Looks, seconds)
+        self._hung = {at: one for at, one in self._hung.items() if one.is_dying()}
+        if isinstance(looks, Looks):
+            whole = (one.look if isinstance(one, PartialLook) else one for one in looks.looks)
+            return tuple(whole)
+        self._hung[places] = attempt
+        return None
+
+    async def _ask(self, job: Job, kind: type[_T], slots: anyio.CapacityLimiter) -> _T | str:
+        async with slots:
+            return await self._answer(Attempt(job), kind, self._limits.sweep)
+
+    async def _answer(self, attempt: Attempt, kind: type[_T], seconds: float) -> _T | str:
+        """Have a worker answer, or say why there is no answer."""
+        try:
+            answer = await self._run(attempt, seconds)
+        except DiedError as died:
+            return str(died)
+        return answer if isinstance(answer, kind) else f"it took more than {seconds:g} s"
+
+    # ------------------------------------------------------------------ one job
+
+    async def _run(self, attempt: Attempt, seconds: float) -> Answered | None:
+        """Give a job to a worker and wait for its end; None if it is not waited for any longer.
+
+        Raises:
+            DiedError: The worker is gone, or none could be made.
+        """
+        worker = await self._employ(attempt.job)
+        answer = await attempt.finish(worker, seconds, self._ask_containerd)
+        if answer is not None:
+            self._idle.append(worker)
+        return answer
+
+    async def _employ(self, job: Job) -> WorkerHandle:
+        """Send the job to an idle worker, or to a new one."""
+        while self._idle:
+            worker = self._idle.pop()
+            try:
+                worker.progress.wipe()
+                worker.send(job)
+            except LostError:
+                worker.release()  # idle for so long that it ended
+                continue
+            return worker
+        server = await self._living_server()
+        server.refresh()
+        if len(server.dying) > self._limits.dying:
+            raise DiedError(f"{len(server.dying)} workers hang in the kernel and cannot be ended")
+        try:
+            return server.spawn(job)
+        except LostError as error:
+            raise DiedError("the fork server died") from error
+        except OSError as error:
+            raise DiedError(f"cannot make a worker: {error.strerror}") from error
+
+    async def _living_server(self) -> ForkServerClient:
+        """Give a fork server that lives; it waits only where the former one has to be replaced.
+
+        Raises:
+            DiedError: There is none, and none can be started.
+        """
+        former = self._server
+        if former is not None:
+            former.refresh()
+            if not former.lost:
+                return former
+        if not self._is_replaceable:
+            raise DiedError("the fork server died, and one made now could not do its work")
+        try:
+            self._server = living = ForkServerClient(self._bounds)
+        except OSError as error:
+            raise DiedError(f"cannot make a fork server: {error.strerror}") from error
+        if former is not None:
+            await former.close()
+        return living
+
+    async def _ask_containerd(self, job: Job) -> str | None:
+        if self._delete is None or not isinstance(job, CleanJob):
+            return "there is no connection to containerd"
+        with anyio.move_on_after(self._limits.delete):
+            return await self._delete(job.key)
+        return None

@@ -1,0 +1,123 @@
+"""Record: one attempt's steps, what each changed, and the one error policy (principles 5 and 9).
+
+A step's function takes a :class:`Tally`, returns a line for people, and raises: Blocked if it
+cannot go on, :class:`Kept` if it leaves something on purpose, OSError for what the kernel refuses.
+What that means for the steps after it is decided here and nowhere else: a missing thing is nothing
+to do, a core step that fails ends the attempt, any other failure is a warning.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from reconciler.clock import SystemClock
+from reconciler.model.ids import escape
+from reconciler.model.outcome import BlockReason, Step, StepResult
+from reconciler.worker.blocked import Blocked, blocked_by
+from reconciler.worker.messages import Progress
+
+_ENDS: Final = frozenset(
+    {
+        BlockReason.STOPPED,
+        BlockReason.CGROUP,
+        BlockReason.SCOPE,
+        BlockReason.HOOKS,
+        BlockReason.CONTAINERD,
+    }
+)
+"""Causes that end an attempt whichever step met them: nothing further may be removed."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a step changed.
+
+    Attributes:
+        mutations: Our own mutating system calls that succeeded, also those before a failure.
+        others: Somebody else (containerd, runc) did something because we asked.
+    """
+
+    mutations: int = 0
+    others: bool = False
+
+    def add(self, number: int = 1) -> None:
+        """Count one, or several."""
+        self.mutations += number
+
+
+class Kept(Exception):  # noqa: N818 -- not an error: safety outranks tidiness
+    """Something stays, on purpose; the message says what and why."""
+
+
+Note = Callable[[Progress], None]
+"""Takes down how far the job is, for whoever waits for it and may have to give up."""
+
+
+class Record:
+    """The steps of one attempt, in order.
+
+    Args:
+        clock: For how long each took.
+        note: Takes down each beginning, so that a hang has a name.
+        stop: Asked before each step.
+    """
+
+    def __init__(self, clock: SystemClock, note: Note, stop: Callable[[], bool]) -> None:
+        self._clock = clock
+        self._note = note
+        self._stop = stop
+        self.steps: list[Step] = []
+
+    def core(self, name: str, action: Callable[[Tally], str]) -> None:
+        """Do a step that must succeed, or nothing further is done.
+
+        Raises:
+            Blocked: It did not, or we were told to stop.
+        """
+        self._do(name, action, core=True)
+
+    def try_(self, name: str, action: Callable[[Tally], str]) -> None:
+        """Do a step whose failure is a warning.
+
+        Raises:
+            Blocked: For a cause that forbids going on whatever the step.
+        """
+        self._do(name, action, core=False)
+
+    def _do(self, name: str, action: Callable[[Tally], str], *, core: bool) -> None:
+        if self._stop():
+            raise Blocked(BlockReason.STOPPED, name, "told to stop")
+        self._note(Progress(name, tuple(self.steps)))
+        start = self._clock.monotonic()
+        tally = Tally()
+        result, detail, blocked = _judge(action, tally, core=core)
+        seconds = self._clock.monotonic() - start
+        self.steps.append(Step(name, result, detail, seconds, tally.mutations))
+        if blocked is not None:
+            raise blocked
+
+
+def _judge(
+    action: Callable[[Tally], str], tally: Tally, *, core: bool
+) -> tuple[StepResult, str, Blocked | None]:
+    """Run an action and say what its end means."""
+    try:
+        detail = action(tally)
+    except Kept as kept:
+        return StepResult.WARNING, str(kept), None
+    except FileNotFoundError:
+        return StepResult.NOTHING, "", None
+    except Blocked as blocked:
+        tally.add(blocked.mutations)
+        return _weigh(blocked, core=core)
+    except OSError as error:
+        name = escape(error.filename) if isinstance(error.filename, bytes) else ""
+        return _weigh(blocked_by(error, name), core=core)
+    done = tally.mutations or tally.others
+    return (StepResult.DONE if done else StepResult.NOTHING), detail, None
+
+
+def _weigh(blocked: Blocked, *, core: bool) -> tuple[StepResult, str, Blocked | None]:
+    if core or blocked.reason in _ENDS:
+        return StepResult.BLOCKED, str(blocked), blocked
+    return StepResult.WARNING, str(blocked), None

@@ -1,0 +1,135 @@
+"""Remove one directory tree, relative to handles: the place where data is lost if we are wrong.
+
+Called with a handle on the parent, one name, and the identity that was judged. It must never
+follow a symlink, never go through a mount (a bind of the same filesystem included), never open a
+FIFO, socket or device, and never use a path where a handle will do (principle 4).
+
+Others may work in the tree at the same time: what is gone is fine, what appears is removed too,
+what changes its type is treated as what it is now, and what is mounted blocks. Whatever was
+removed before that stays removed; running it again goes on.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reconciler import kernel
+from reconciler.model.hidden import hidden_name
+from reconciler.model.ids import Identity, escape, unescape
+from reconciler.worker.blocked import Blocked, blocked_at
+from reconciler.worker.walk import Walk, check_identity
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What went.
+
+    Attributes:
+        entries: Names removed, directories included; as many mutating system calls.
+        bytes: Allocated bytes freed, by files that had no other name.
+    """
+
+    entries: int = 0
+    bytes: int = 0
+
+
+def remove_tree(
+    parent_fd: int,
+    name: bytes,
+    expected: Identity,
+    stop: Callable[[], bool],
+    mount_points: frozenset[bytes] = frozenset(),
+) -> Removed:
+    """Remove the directory ``name`` in ``parent_fd`` and all below it.
+
+    Args:
+        parent_fd: Handle on the directory that holds it.
+        name: One name, not a path.
+        expected: The object that was judged; any other is left alone.
+        stop: Asked before each entry; true ends the work there.
+        mount_points: Names directly below it that were mount points: removed by rmdir alone, so
+            that what somebody wrote under the mount stays.
+
+    Returns:
+        What was removed; nothing if there was no such name.
+
+    Raises:
+        Blocked: Something is in the way, or we were told to stop.
+    """
+    _refuse_path(name)
+    walk = Walk(parent_fd, stop, mount_points)
+    try:
+        walk.run(name, expected)
+    finally:
+        walk.close()
+    return Removed(walk.entries, walk.bytes)
+
+
+def remove_mount_point(parent_fd: int, name: bytes) -> bool:
+    """Remove a directory that was a mount point by rmdir alone; false if it was gone already.
+
+    A symlink or file of that name was never mounted on (unlinking one that is fails) and goes, too.
+
+    Raises:
+        Blocked: Something is still mounted there, or it is not empty: then it is kept.
+    """
+    _refuse_path(name)
+    try:
+        try:
+            os.rmdir(name, dir_fd=parent_fd)
+        except NotADirectoryError:
+            os.unlink(name, dir_fd=parent_fd)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise blocked_at(parent_fd, name, error) from None
+    return True
+
+
+def hide(parent_fd: int, name: bytes, expected: Identity) -> bytes | None:
+    """Take an object out of use: rename it to a name that is its own (see `model.hidden`).
+
+    From then on its id is free, nobody else looks at it, and a later run knows it for our work.
+
+    Returns:
+        The hidden name; None if there was nothing of that name.
+
+    Raises:
+        Blocked: It is not the object that was judged; that one keeps, or has got back, its name.
+    """
+    _refuse_path(name)
+    hidden = unescape(hidden_name(expected.ino, os.urandom(8)))
+    try:
+        check_identity(kernel.statx(parent_fd, name), expected, escape(name))
+        kernel.renameat2(parent_fd, name, parent_fd, hidden)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise blocked_at(parent_fd, name, error) from None
+    try:
+        # Between the look and the rename the id may have been removed and created again.
+        check_identity(kernel.statx(parent_fd, hidden), expected, escape(name))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise blocked_at(parent_fd, hidden, error, mutations=1) from None
+    except Blocked as blocked:
+        raise _put_back(parent_fd, hidden, name, blocked) from None
+    return hidden
+
+
+def _put_back(parent_fd: int, hidden: bytes, name: bytes, why: Blocked) -> Blocked:
+    """Give a wrongly renamed object its name back; say so if that cannot be done."""
+    try:
+        kernel.renameat2(parent_fd, hidden, parent_fd, name)
+    except OSError as error:
+        detail = f"{why.detail}; it is now {escape(hidden)}: {error.strerror}"
+        return Blocked(why.reason, escape(name), detail, 1)
+    return Blocked(why.reason, escape(name), f"{why.detail}; renamed back", 2)
+
+
+def _refuse_path(name: bytes) -> None:
+    """A path here is a mistake of ours and must not reach the kernel."""
+    if name in {b"", b".", b".."} or b"/" in name:
+        msg = f"one name is needed, not {escape(name)!r}"
+        raise ValueError(msg)

@@ -1,0 +1,133 @@
+"""Second look: what a worker finds just before it acts must still allow it (principle 2).
+
+The same inspection and the same rules as the parent's, but its own look and its own pass over
+/proc; only containerd's word comes from the parent. Whatever differs from what was asked for ends
+the attempt before anything was touched. Reads only.
+"""
+
+import os
+from dataclasses import dataclass
+
+from reconciler.decide.blockers import foreign_mount
+from reconciler.decide.verdicts import judge
+from reconciler.model.cgroups import CgroupSource
+from reconciler.model.decisions import Judgement, Verdict
+from reconciler.model.evidence import Look, Mount, Node, weigh
+from reconciler.model.ids import BundleKey, escape, is_identifier
+from reconciler.model.outcome import BlockReason
+from reconciler.probe.bundle import Resources, examine
+from reconciler.probe.context import NodeContext
+from reconciler.probe.points import MountPoints
+from reconciler.worker.blocked import Blocked, blocked_by
+from reconciler.worker.context import WorkerContext
+from reconciler.worker.messages import CleanJob, KillJob
+
+
+class NotLeftover(Exception):  # noqa: N818 -- an answer, not an error
+    """The second look disagrees.
+
+    Attributes:
+        look: What it found, None if there is no such bundle any more.
+    """
+
+    def __init__(self, why: str, look: Look | None) -> None:
+        super().__init__(why)
+        self.look = look
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A second look that agrees."""
+
+    look: Look
+    resources: Resources
+    judgement: Judgement
+
+
+def look_again(
+    place: WorkerContext, job: CleanJob | KillJob, wanted: Verdict = Verdict.LEFTOVER
+) -> Seen:
+    """Look at the bundle and judge it.
+
+    Raises:
+        NotLeftover: It is gone, another object, or of another verdict than the wanted one.
+        Blocked: Something is mounted below it that we may not unmount.
+    """
+    key = job.key
+    swept = place.sweep()
+    around = place.around(job.cleanup_options.layout, swept)
+    found = examine(around, key)
+    if found is None:
+        raise NotLeftover("it is gone", None)
+    look = found.look
+    if look.identity != job.identity:
+        raise NotLeftover("another object has its name", look)
+    if around.mounts is None:
+        raise Blocked(BlockReason.IO, key.id, "the mount table cannot be read")
+    if look.cgroup_source is not CgroupSource.RUNTIME:  # the cgroups of all others count
+        swept = place.sweep(whole=True)
+    node = Node(swept, job.containerd)
+    named = is_identifier(key.namespace) and is_identifier(key.id)
+    young = place.clock.wall() - look.newest_mtime < job.cleanup_options.settle
+    judgement = judge(weigh(key, named, look, node), young=young)
+    if judgement.verdict is not wanted:
+        raise NotLeftover(f"{judgement.verdict.value}: {judgement.reason}", look)
+    if wanted is Verdict.LEFTOVER:
+        refuse_foreign(look.mounts)
+        refuse_elsewhere(place, around, key)
+    return Seen(look, found.resources, judgement)
+
+
+def refuse_foreign(mounts: tuple[Mount, ...]) -> None:
+    """Let only rootfs and its stack pass, and of those none whose content would be lost.
+
+    Raises:
+        Blocked: For the first other mount, by name.
+    """
+    found = foreign_mount(mounts)
+    if found is not None:
+        raise Blocked(BlockReason.FOREIGN_MOUNT, found.path, found.detail)
+
+
+def refuse_elsewhere(place: WorkerContext, around: NodeContext, key: BundleKey) -> None:
+    """Let nothing pass on which another mount namespace has a filesystem that rmdir would end.
+
+    Raises:
+        Blocked: For the first one, with a process of that namespace.
+    """
+    bundle = key.path
+    if around.mounts is None:
+        raise Blocked(BlockReason.IO, key.id, "the mount table cannot be read")
+    try:
+        found = place.elsewhere(around.tree)
+    except OSError as error:
+        raise blocked_by(error, key.id) from None
+    for one in found:
+        if one.path != bundle and not one.path.startswith(bundle + b"/"):
+            continue
+        if not around.mounts.shows_outside(*one[2:]):
+            detail = f"a {one.fstype} is mounted there in the mount namespace of pid {one.pid}"
+            path = escape(one.path[len(bundle) + 1 :]) or "."
+            raise Blocked(BlockReason.FOREIGN_MOUNT, path, detail)
+
+
+def refuse_mounts(points: MountPoints, bundle: int, key: BundleKey) -> None:
+    """Make sure by the mount table itself that nothing is mounted at or below the bundle.
+
+    Args:
+        points: Asks the mount table.
+        bundle: Handle on it; the kernel's own path of it is what the table shows.
+        key: Its name, for people.
+
+    Raises:
+        Blocked: Something is, or it cannot be told.
+    """
+    try:
+        path = os.readlink(b"/proc/self/fd/%d" % bundle)
+        found = points.below(path)
+    except OSError as error:
+        raise blocked_by(error, key.id) from None
+    for one in found:
+        detail = f"a {escape(one.fstype)} is still mounted there"
+        where = escape(one.point[len(path) + 1 :]) or "."
+        raise Blocked(BlockReason.FOREIGN_MOUNT, where, detail)

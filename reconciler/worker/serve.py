@@ -1,0 +1,192 @@
+"""Worker: serves jobs, one at a time, until its socket closes or it has been idle for a while.
+
+It decides nothing by itself: it judges again what the parent judged, by the same rules, and does
+less than it was asked for, never more. It works in the tree it was bound to at the start, and runs
+no other runc, whatever it is told later.
+
+It imports only what file work needs (no event loop, no logging, no gRPC), because a daemon and a
+test pay its start; the parent is never imported from here.
+"""
+
+import os
+import select
+import signal
+import socket
+import sys
+from dataclasses import replace
+from typing import Final, assert_never
+
+import msgspec
+
+from reconciler import kernel
+from reconciler.clock import SystemClock
+from reconciler.model.layout import Layout
+from reconciler.probe.locks import Lock, LockState, lock_holder
+from reconciler.probe.namespaces import peer_pid
+from reconciler.probe.owner import doubt_about_root
+from reconciler.worker.channel import Channel, LostError, MessageError, ProgressFile
+from reconciler.worker.context import WorkerContext
+from reconciler.worker.messages import (
+    VERSION,
+    AskDelete,
+    CleanJob,
+    CleanupOptions,
+    Deleted,
+    Done,
+    FinishJob,
+    Hello,
+    Job,
+    KillJob,
+    Locked,
+    LockJob,
+    LookJob,
+    PreflightJob,
+    ScanJob,
+    Scanned,
+    ToWorker,
+    WorkerScope,
+)
+from reconciler.worker.orphans import end_orphan
+from reconciler.worker.preflight import CONNECT_SECONDS, measure
+from reconciler.worker.steps import clean, finish
+
+IDLE_SECONDS: Final = 20.0
+"""A worker without a job ends after this long; the fork server stays."""
+
+DECODER: Final[msgspec.msgpack.Decoder[ToWorker]] = msgspec.msgpack.Decoder(ToWorker)
+
+
+class Flag:
+    """Whether we were told to stop. Set by a signal, asked at every entry boundary."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def raised(self, number: int = 0, frame: object = None) -> None:  # noqa: ARG002 -- a handler
+        """Set it; can be installed as a signal handler."""
+        self._is_set = True
+
+    def lower(self) -> None:
+        """Forget about it: it was meant for an earlier job."""
+        self._is_set = False
+
+    def __call__(self) -> bool:
+        """Tell whether it is set."""
+        return self._is_set
+
+
+class Worker:
+    """One worker: serves jobs from its socket.
+
+    Args:
+        job: The socket.
+        progress: Where progress is noted.
+        bounds: Where it may work; None lets it do nothing but sweep.
+    """
+
+    def __init__(
+        self, job: socket.socket, progress: ProgressFile, bounds: WorkerScope | None
+    ) -> None:
+        self._channel = Channel(job, DECODER)
+        self._bounds = bounds
+        self._stop = Flag()
+        state = bounds.layout.state if bounds is not None else None
+        self._place = WorkerContext(
+            SystemClock(), progress.write, self._ask_delete, self._stop, state
+        )
+
+    def run(self) -> None:
+        """Serve until nobody wants anything any more."""
+        signal.signal(signal.SIGTERM, self._stop.raised)
+        self._channel.send(Hello(VERSION, os.getpid()))
+        while (message := self._next()) is not None:
+            match message:
+                case Deleted():
+                    raise MessageError("an answer without a question")
+                case _:
+                    self._stop.lower()
+                    self._serve(message)
+
+    def _next(self) -> ToWorker | None:
+        """Wait for a job. When idle too long, refuse further ones first, then look once more."""
+        poll = select.poll()
+        poll.register(self._channel.socket, select.POLLIN)
+        if not poll.poll(IDLE_SECONDS * 1000):
+            self._channel.socket.shutdown(socket.SHUT_RD)
+        return self._channel.receive()
+
+    def _serve(self, job: Job) -> None:
+        if not isinstance(job, ScanJob):
+            self._check(job.cleanup_options)
+        match job:
+            case CleanJob():
+                self._channel.send(Done(clean(self._place, job)))
+            case KillJob():
+                self._channel.send(Done(end_orphan(self._place, job)))
+            case FinishJob():
+                self._channel.send(Done(finish(self._place, job)))
+            case ScanJob():
+                self._channel.send(Scanned(self._place.sweep(anew=True)))
+            case PreflightJob():
+                swept = self._place.sweep_for_shims(anew=True)
+                self._channel.send(measure(job.cleanup_options.layout, swept.shims))
+            case LockJob():
+                self._channel.send(
+                    Locked(metadata_lock(job.cleanup_options.layout, owner=job.owner))
+                )
+            case LookJob():
+                self._channel.send(self._place.look(job))
+            case _:
+                assert_never(job)
+
+    def _check(self, cleanup_options: CleanupOptions) -> None:
+        """Work nowhere but where the parent said when it had heard nothing from outside yet."""
+        if self._bounds is None or not self._bounds.hold(cleanup_options):
+            raise MessageError("a job out of bounds")
+
+    def _ask_delete(self) -> str | None:
+        self._channel.send(AskDelete())
+        match self._channel.receive():
+            case Deleted(trouble=trouble):
+                return trouble
+            case None:
+                sys.exit(0)  # the parent is gone
+            case other:
+                raise MessageError(f"no answer but {type(other).__name__}")
+
+
+def metadata_lock(layout: Layout, *, owner: bool = False) -> Lock:
+    """Tell who holds containerd's metadata lock; first of all its socket's owner is asked.
+
+    Args:
+        layout: Where it is.
+        owner: Find out of a free one, too, whether it is that of the tree's own containerd.
+    """
+    pid = peer_pid(layout.address, CONNECT_SECONDS)
+    lock = lock_holder(layout.metadata_lock, likely=(pid,) if pid else ())
+    if not owner or lock.state is not LockState.FREE:
+        return lock
+    doubt = doubt_about_root(layout)
+    # That took its time, in which containerd may have come.
+    lock = lock_holder(layout.metadata_lock, likely=(pid,) if pid else ())
+    return replace(lock, doubt=doubt) if lock.state is LockState.FREE else lock
+
+
+def serve(
+    job: socket.socket, progress: ProgressFile, bounds: WorkerScope | None, parent: int
+) -> None:
+    """Be a worker: serve until nobody wants anything any more.
+
+    Args:
+        job: Where jobs come from.
+        progress: Where progress is noted.
+        bounds: Where it may work; None lets it do nothing but sweep.
+        parent: Pid of the fork server; the worker dies with it.
+    """
+    kernel.die_with_parent(signal.SIGKILL)
+    if os.getppid() != parent:
+        return  # it was gone before the kernel was told
+    try:
+        Worker(job, progress, bounds).run()
+    except LostError:
+        return  # nobody listens any more: stop where we are, the next run goes on

@@ -1,1 +1,0 @@
-"""The hands against the real kernel, in private mount namespaces."""

@@ -1,0 +1,217 @@
+"""One pass over /proc, over the real one and over ones made up."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler import kernel
+from reconciler.model.evidence import ProcessScan, ShimProcess
+from reconciler.model.ids import BundleKey
+from reconciler.probe.processes import ShimCommand, parse_command, sweep
+from tests.probe.world import World, end
+
+SHIM = "/usr/bin/containerd-shim-runc-v2"
+KEY = BundleKey("k8s.io", "pod1")
+
+
+class FakeProc:
+    """A /proc of our own making."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.options = "rw"
+        (root / "self").mkdir(parents=True)
+        self.status(capabilities=0x1FFFFFFFFFF)
+        (root / "stat").write_text("btime 1\n")
+
+    def status(self, capabilities: int) -> None:
+        (self.root / "self" / "status").write_text(f"Name:\tx\nCapEff:\t{capabilities:016x}\n")
+
+    def add(
+        self,
+        pid: int,
+        *command: str,
+        cgroup: str = "/",
+        state: str = "S",
+        flags: int = 0,
+        comm: str | None = None,
+        uids: tuple[int, ...] = (0, 0, 0, 0),
+        pids: str = "",
+        cwd: str = "/",
+    ) -> None:
+        here = self.root / str(pid)
+        here.mkdir()
+        comm = os.path.basename(command[0])[:15] if comm is None and command else comm or "x"
+        (here / "cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in command))
+        (here / "cgroup").write_text(f"2:cpu:{cgroup}\n0::{cgroup}\n")
+        (here / "cwd").symlink_to(cwd)
+        ids = "\t".join(str(uid) for uid in uids)
+        (here / "status").write_text(f"Name:\t{comm}\nUid:\t{ids}\nNSpid:\t{pid}{pids}\n")
+        rest = " ".join(["0"] * 10)
+        (here / "stat").write_text(f"{pid} ({comm}) {state} 1 1 1 0 -1 {flags} {rest} 1 0 7 0\n")
+
+    def write_table(self) -> None:
+        """Have a mount table that says how this /proc is mounted."""
+        number = kernel.statx(kernel.AT_FDCWD, os.fsencode(self.root)).mount_id
+        line = f"{number} 1 0:9 / {self.root} rw - proc proc {self.options}\n"
+        (self.root / "self" / "mountinfo").write_text(line)
+
+    def sweep(self) -> ProcessScan:
+        self.write_table()
+        return sweep(os.fsencode(self.root))
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> FakeProc:
+    return FakeProc(tmp_path / "proc")
+
+
+def test_shims_and_helpers_are_told_apart(fake: FakeProc) -> None:
+    told = ("-namespace", "k8s.io", "-id", "pod1", "-address", "/c.sock")
+    fake.add(10, SHIM, *told)
+    fake.add(11, SHIM, *told, "start")
+    fake.add(12, SHIM, *told, "-bundle", "/b", "delete")
+    fake.add(13, "/bin/sleep", "containerd-shim")
+    found = fake.sweep()
+    assert found.answered
+    assert found.shims == (ShimProcess(KEY, 10, "/c.sock"),)
+    assert found.helpers == {KEY}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [SHIM, "-namespace", "k8s.io", "-id", "pod1", "-address", "/a"],
+        [SHIM, "-namespace=k8s.io", "--id=pod1", "--address", "/a"],
+        ["containerd-shim-kata-v2", "-id", "pod1", "-debug", "-namespace", "k8s.io", "-address=/a"],
+        [
+            "/bin/sh",
+            "/opt/containerd-shim-wrapped",
+            "-namespace",
+            "k8s.io",
+            "-id",
+            "pod1",
+            "-address",
+            "/a",
+        ],
+    ],
+)
+def test_shims_of_every_name_and_spelling_are_known(words: list[str]) -> None:
+    assert parse_command([word.encode() for word in words]) == ShimCommand(KEY, b"/a", b"")
+
+
+@pytest.mark.parametrize("action", ["start", "delete"])
+def test_helpers_end_in_what_they_do(action: str) -> None:
+    words = f"{SHIM} -namespace k8s.io -address /a -publish-binary /c -id pod1 -debug {action}"
+    assert parse_command(words.encode().split()) == ShimCommand(KEY, b"/a", action.encode())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "sleep 1",
+        f"{SHIM}",
+        f"{SHIM} -namespace x",
+        f"{SHIM} -id",
+        f"{SHIM} -id x -namespace",
+        "a b c containerd-shim -id x -namespace y",
+    ],
+)
+def test_other_commands_are_no_shims(words: str) -> None:
+    assert parse_command(words.encode().split()) is None
+
+
+def test_an_id_named_like_an_action_is_an_id() -> None:
+    words = [SHIM.encode(), b"-namespace", b"k8s.io", b"-id", b"start"]
+    assert parse_command(words) == ShimCommand(BundleKey("k8s.io", "start"), b"", b"")
+
+
+@given(st.lists(st.binary()))
+def test_any_command_line_is_read_or_not(words: list[bytes]) -> None:
+    parse_command(words)
+    parse_command([SHIM.encode(), *words])
+
+
+def test_cgroups_of_the_living_are_told(fake: FakeProc) -> None:
+    fake.add(10, "sleep", cgroup="/k8s.io/abc")
+    fake.add(11, "sleep", cgroup="/system.slice/cri-containerd-def.scope")
+    fake.add(12, cgroup="/default/no-command-line")
+    assert fake.sweep().cgroup_paths >= {
+        "/k8s.io/abc",
+        "/system.slice/cri-containerd-def.scope",
+        "/default/no-command-line",
+    }
+
+
+def test_the_dead_and_the_kernels_own_do_not_count(fake: FakeProc) -> None:
+    fake.add(10, cgroup="/default/zombie", state="Z")
+    fake.add(11, cgroup="/default/kernel", flags=0x00200040)
+    found = fake.sweep()
+    assert found.answered
+    assert found.cgroup_paths == frozenset()
+
+
+def test_the_vanished_do_not_matter(fake: FakeProc) -> None:
+    fake.add(10, "sleep", cgroup="/default/a")
+    (fake.root / "11").mkdir()
+    found = fake.sweep()
+    assert found.answered
+    assert "/default/a" in found.cgroup_paths
+
+
+@pytest.mark.fault("hidepid /proc")
+@pytest.mark.parametrize(
+    "options", ["rw,hidepid=1", "rw,hidepid=2", "rw,hidepid=invisible", "rw,hidepid=4"]
+)
+def test_a_hiding_proc_gives_no_answer_without_the_capability(fake: FakeProc, options: str) -> None:
+    fake.add(10, "sleep", cgroup="/default/a")
+    fake.options = options
+    assert fake.sweep().answered
+    fake.status(capabilities=~(1 << 19) & 0xFFFF)
+    assert fake.sweep() == ProcessScan()
+
+
+@pytest.mark.parametrize("options", ["rw", "rw,hidepid=0", "rw,hidepid=off,gid=5"])
+def test_a_proc_that_hides_nothing_answers(fake: FakeProc, options: str) -> None:
+    fake.options = options
+    fake.status(capabilities=0)
+    assert fake.sweep().answered
+
+
+def test_no_proc_is_no_answer(tmp_path: Path) -> None:
+    assert sweep(os.fsencode(tmp_path / "absent")) == ProcessScan()
+    assert sweep(os.fsencode(tmp_path)) == ProcessScan()
+
+
+def test_a_proc_of_another_pid_namespace_is_no_answer(fake: FakeProc) -> None:
+    (fake.root / "self" / "status").rename(fake.root / "status")
+    (fake.root / "self").rmdir()
+    (fake.root / "1").mkdir()
+    (fake.root / "self").symlink_to("1")
+    (fake.root / "status").rename(fake.root / "1" / "status")
+    assert fake.sweep() == ProcessScan()
+
+
+def test_an_unreadable_process_is_no_answer(fake: FakeProc) -> None:
+    fake.add(10, "sleep")
+    (fake.root / "10" / "cgroup").unlink()
+    (fake.root / "10" / "cgroup").mkdir()
+    assert fake.sweep() == ProcessScan()
+
+
+def test_a_real_shim_is_found(world: World) -> None:
+    script = world.base / "containerd-shim-runc-v2"
+    script.write_text("#!/bin/sh\necho\nread x\n")
+    script.chmod(0o755)
+    id_ = world.base.name
+    pid = world.start(str(script), "-namespace", "test", "-id", id_, "-address", "/x.sock")
+    key = BundleKey("test", id_)
+    found = sweep()
+    assert found.answered
+    assert ShimProcess(key, pid, "/x.sock") in found.shims
+    end(pid)
+    assert key not in {shim.key for shim in sweep().shims}

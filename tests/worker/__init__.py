@@ -1,0 +1,1 @@
+"""The cleaner against the real kernel, in private mount namespaces."""

@@ -1,0 +1,156 @@
+"""Who else has a name: other containerds of the node, as their living shims show them."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from reconciler.clock import SystemClock
+from reconciler.model.evidence import ProcessScan, ShimProcess
+from reconciler.model.ids import BundleKey
+from reconciler.model.layout import TASKS, Layout
+from reconciler.model.outcome import Result, StepResult
+from reconciler.model.unread import UnreadProcess
+from reconciler.probe.fresh import Fresh
+from reconciler.worker import context
+from reconciler.worker.instances import Instances
+from reconciler.worker.messages import Progress
+from tests.support.hand import step, workshop
+from tests.support.mountns import private_mounts
+
+
+@contextmanager
+def working_in(path: Path) -> Iterator[int]:
+    """Have a process work in a directory, as a shim works in its bundle."""
+    path.mkdir(parents=True)
+    with subprocess.Popen(["sleep", "60"], cwd=path) as process:
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+@pytest.mark.fault("runc's state of another tree's bundle")
+@pytest.mark.safety
+@private_mounts
+def test_a_bundle_of_another_containerd_has_a_claim_to_the_name(tmp_path: Path) -> None:
+    with workshop(tmp_path) as (made, _):
+        tree = tmp_path / "other" / TASKS.decode()
+        layout = made.layout
+        (tree / "default" / "member").mkdir(parents=True)
+        with working_in(tree / "default" / "pod") as pid:
+            swept = ProcessScan(True, shims=(ShimProcess(BundleKey("default", "pod"), pid),))
+            found = Instances(lambda _: swept)
+            user = found.user(layout, BundleKey("default", "member"))
+            assert user is not None
+            assert str(pid) in user
+            assert found.user(layout, BundleKey("default", "pod")) is not None
+            assert found.user_of_id(layout, "member") is not None
+            assert found.user_of_id(layout, "pod") is not None
+            assert found.user(layout, BundleKey("other", "member")) is None
+            assert found.user(layout, BundleKey("default", "none")) is None
+            assert found.user_of_id(layout, "none") is None
+
+
+def always(swept: ProcessScan) -> Instances:
+    return Instances(lambda _: swept)
+
+
+@pytest.mark.safety
+@private_mounts
+def test_no_answer_about_other_containerds_is_never_nobody(tmp_path: Path) -> None:
+    """The pass over /proc may be another one than that of the second look."""
+    with workshop(tmp_path) as (made, _):
+        key, pod = BundleKey("default", "member"), BundleKey("default", "pod")
+        tree = tmp_path / "other" / TASKS.decode()
+        (tree / "default" / "member").mkdir(parents=True)
+        with working_in(tree / "default" / "pod") as its, working_in(tmp_path / "out") as out:
+            for swept, why in (
+                (ProcessScan(), "which shims run cannot be told"),
+                (ProcessScan(True, unread=(UnreadProcess(7, key),)), "pid 7"),
+                (ProcessScan(True, unread=(UnreadProcess(7),)), "pid 7"),
+                (ProcessScan(True, unread=(UnreadProcess(its, pod),)), f"pid {its}"),
+                (ProcessScan(True, shims=(ShimProcess(pod, out),)), f"pid {out}"),
+            ):
+                found = always(swept)
+                for user in (
+                    found.user(made.layout, key),
+                    found.user(made.layout, key, even_going=True),
+                    found.user_of_id(made.layout, key.id),
+                ):
+                    assert user is not None, swept
+                    assert why in user
+        other = ProcessScan(True, unread=(UnreadProcess(7, BundleKey("other", "member")),))
+        found = Instances(lambda _: other)
+        assert found.user_of_id(made.layout, key.id) is not None
+
+
+@private_mounts
+def test_a_shim_whose_bundle_was_removed_under_it_is_still_ours(tmp_path: Path) -> None:
+    with workshop(tmp_path) as (made, _):
+        place = Path(os.fsdecode(made.layout.tasks)) / "default" / "gone"
+        with working_in(place) as pid:
+            place.rmdir()
+            swept = ProcessScan(True, shims=(ShimProcess(BundleKey("default", "gone"), pid),))
+            found = Instances(lambda _: swept)
+            assert found.user(made.layout, BundleKey("default", "none")) is None
+            assert found.user_of_id(made.layout, "none") is None
+
+
+@pytest.mark.fault("I5")
+@pytest.mark.safety
+@private_mounts
+def test_shared_names_stay_if_who_runs_cannot_be_told_any_more(tmp_path: Path) -> None:
+    with workshop(tmp_path) as (made, hand):
+        bundle = made.bundle("c1", fifos=True)
+        began, place = hand.began.append, hand.place
+
+        def forget(progress: Progress) -> None:
+            began(progress.began)
+            if progress.began == "rootfs":
+                place._sweep = place._everybody = Fresh(place.clock, lambda _: ProcessScan(), 1.0)
+
+        place.note = forget
+        outcome = hand.clean(bundle)
+        assert outcome.result is Result.CLEANED, outcome
+        for name in ("cgroup", "fifo"):
+            done = step(outcome, name)
+            assert (done.result, done.mutations) == (StepResult.WARNING, 0), done
+            assert "which shims run cannot be told" in done.detail
+        assert all(group.exists() for group in bundle.cgroups)
+        assert bundle.fifos.exists()
+
+
+@private_mounts
+def test_a_shim_that_ends_leads_to_nothing_and_is_looked_for_again(tmp_path: Path) -> None:
+    with workshop(tmp_path) as (made, _):
+        with working_in(tmp_path / "other" / TASKS.decode() / "default" / "pod") as pid:
+            swept = ProcessScan(True, shims=(ShimProcess(BundleKey("default", "pod"), pid),))
+            stays = Instances(lambda _: swept)
+            ended = Instances(lambda anew: ProcessScan(True) if anew else swept)
+            for found in (stays, ended):
+                assert found.user_of_id(made.layout, "none") is None
+        assert ended.user_of_id(made.layout, "none") is None
+        # It is said to run and leads nowhere: no answer, which is not a no.
+        assert stays.user_of_id(made.layout, "none") is not None
+
+
+@pytest.mark.safety
+def test_whoever_was_started_since_the_last_pass_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key = BundleKey("default", "web")
+    passes = [ProcessScan(True), ProcessScan(True, shims=(ShimProcess(key, 4711),))]
+
+    def one_pass(**_: object) -> ProcessScan:
+        return passes.pop(0)
+
+    monkeypatch.setattr(context, "sweep", one_pass)
+    place = context.WorkerContext(SystemClock(), lambda _: None, lambda: None, lambda: False)
+    assert place.sweep().shims == ()
+    assert place.sweep().shims == ()
+    subprocess.run(["true"], check=True)
+    assert place.instances.user(Layout(), key) is not None
