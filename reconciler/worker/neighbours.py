@@ -16,7 +16,7 @@ from typing import Final
 from reconciler.decide.ownership import Claim
 from reconciler.model.cgroups import CgroupSource, names_of
 from reconciler.model.evidence import CgroupState, InitState
-from reconciler.model.ids import BundleKey, escape
+from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.probe.beneath import enter, names, opened
 from reconciler.probe.bundle import Examination, examine
 from reconciler.probe.context import NodeContext
@@ -68,10 +68,16 @@ class Neighbours:
 
     def _claims(self, other: BundleKey, path: str) -> bool:
         found = examine(self._around, other)
-        if found is None:
-            return False
+        if found is None:  # it is gone by now, or nobody can say
+            return _is_barred(self._around.layout.tasks, other.namespace)
         own = _own_cgroups(found)
         return own is None or any((path + "/").startswith(one + "/") for one in own)
+
+
+def _is_barred(tree: bytes, namespace: str) -> bool:
+    """Tell whether a namespace cannot be entered, so that nothing is known of what is in it."""
+    with opened(tree) as top:
+        return any(one.fd < 0 for one in enter(top, (unescape(namespace),)))
 
 
 def claims(around: NodeContext, key: BundleKey) -> Iterator[Claim]:

@@ -20,7 +20,7 @@ from tests.support.bundles import DOWN, Bundle
 from tests.support.deadfuse import end_if_it_hangs
 from tests.support.forked import in_a_child
 from tests.support.hand import Hand, step
-from tests.support.mountns import private_mounts
+from tests.support.mountns import private_mounts, tmpfs
 
 pytestmark = [pytest.mark.safety, pytest.mark.kernel]
 
@@ -85,3 +85,27 @@ def test_cleaning_goes_nowhere_that_another_of_this_id_names(
         else:
             assert done.result is StepResult.DONE, done
         assert on.harm() == []
+
+
+def covered(namespace: Path) -> None:
+    tmpfs(namespace)
+
+
+def behind_a_symlink(namespace: Path) -> None:
+    there = namespace.rename(namespace.parent.parent / "elsewhere")
+    namespace.symlink_to(there)
+
+
+@pytest.mark.parametrize("bar", [covered, behind_a_symlink])
+@private_mounts
+def test_what_bundles_of_a_namespace_own_that_cannot_be_entered_is_not_known(
+    tmp_path: Path, bar: Callable[[Path], None]
+) -> None:
+    with ground(tmp_path) as on:
+        bundle, other = on.dead("same"), on.dead("same", "other", mounted=False)
+        bar(other.path.parent)
+        outcome = unhung(on, lambda hand: hand.clean(bundle))
+        assert outcome.result is Result.CLEANED, outcome
+        done = step(outcome, "cgroup")
+        assert (done.result, done.mutations) == (StepResult.WARNING, 0), done
+        assert f"may be that of {other.key.namespace}/" in done.detail
