@@ -1,7 +1,7 @@
 """Node source: asks the witnesses of the whole node for the loop, as fresh as is needed.
 
 Requests flow in, answers flow out. One pass is under way at a time and serves everybody who waits
-for it. A containerd that takes seconds to speak about all holds up no cleanup: before hands are
+for it. A containerd that takes seconds to speak about all holds up no cleanup: before one is
 sent it is asked for that one bundle.
 """
 

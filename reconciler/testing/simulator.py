@@ -255,7 +255,7 @@ class Simulation:
                 case _:
                     assert_never(decision)
 
-    # ------------------------------------------------------------------ hands
+    # ------------------------------------------------------------------ the cleaner
 
     def _check(self, request: Clean) -> None:
         """Compare a request with the truth, unless it changed without an event since the look.

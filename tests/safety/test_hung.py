@@ -127,7 +127,7 @@ class Command:
     log: Path
 
     def workers(self) -> list[int]:
-        """The processes below its fork_server."""
+        """The processes below its fork server."""
         return [
             pid for fork_server in children_of(self.child.pid) for pid in children_of(fork_server)
         ]
