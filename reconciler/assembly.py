@@ -27,11 +27,11 @@ from reconciler.ports import (
     Emit,
     Exits,
     Inspector,
+    NodeSource,
     RemoteInspector,
     Source,
     Stages,
     Watcher,
-    Witnesses,
 )
 from reconciler.probe.namespaces import tree_mount
 from reconciler.probe.points import BundleMounts, MountPoints
@@ -58,7 +58,7 @@ class Setup:
         policies: What may be removed, and when.
         backend: How to watch: ``auto``, ``inotify``, ``watchfiles`` or ``poll``.
         relist: Seconds between two listings of the whole tree.
-        waived: There is no containerd, the operator says.
+        without_containerd: There is no containerd, the operator says.
         allow_disk: The state directory may be on a disk.
         lazy_unmount: Detach a busy rootfs instead of leaving it.
         namespaces: Only these; empty for all.
@@ -70,7 +70,7 @@ class Setup:
     policies: Policies = field(default_factory=Policies)
     backend: Backend = "auto"
     relist: float = _RELIST
-    waived: bool = False
+    without_containerd: bool = False
     allow_disk: bool = False
     lazy_unmount: bool = False
     namespaces: frozenset[str] = frozenset()
@@ -78,7 +78,7 @@ class Setup:
     own_tree: bool = False
 
 
-class LiveNodeSource(Witnesses):
+class LiveNodeSource(NodeSource):
     """The two witnesses that speak about the whole node."""
 
     def __init__(self, setup: Setup, pool: WorkerPool) -> None:
@@ -87,24 +87,28 @@ class LiveNodeSource(Witnesses):
         self._slow: frozenset[str] = frozenset()
 
     @override
-    async def sweep(self) -> ProcessScan:
+    async def scan(self) -> ProcessScan:
         """Pass over /proc in a worker, which can be killed should it hang."""
-        return await self._pool.sweep()
+        return await self._pool.scan()
 
     @override
     async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
         """Ask containerd, unless the operator says that there is none."""
-        layout, waived = self._setup.layout, self._setup.waived
+        layout, without_containerd = self._setup.layout, self._setup.without_containerd
         singles, read_lock = Singles(about, self._slow), self._pool.lock
-        said = await witness.ask(layout, read_lock, waived=waived, singles=singles)
+        said = await witness.ask(
+            layout, read_lock, without_containerd=without_containerd, singles=singles
+        )
         self._slow = said.unlisted
         return said
 
     @override
     async def task(self, key: BundleKey) -> Containerd:
         """Ask containerd for one bundle alone."""
-        layout, waived = self._setup.layout, self._setup.waived
-        return await witness.ask_one(layout, key, self._pool.lock, waived=waived)
+        layout, without_containerd = self._setup.layout, self._setup.without_containerd
+        return await witness.ask_one(
+            layout, key, self._pool.lock, without_containerd=without_containerd
+        )
 
 
 class WorkerInspector(BatchInspector):
@@ -237,7 +241,7 @@ async def opened(
             stages = Stages(
                 clock=clock,
                 inspector=_narrowed(inspector, setup.namespaces),
-                witnesses=LiveNodeSource(setup, pool),
+                node_source=LiveNodeSource(setup, pool),
                 cleaner=pool,
                 guards=guards,
                 exits=exits,
@@ -272,12 +276,12 @@ def _watchers(setup: Setup, cleanup: ExitStack, client: ContainerdClient) -> _Wa
     mounts = MountWatch(
         lambda: BundleMounts(points.now(anew=True), os.path.realpath(layout.tasks)).all()
     )
-    events = () if setup.waived else (Events(client, SystemClock()),)
+    events = () if setup.without_containerd else (Events(client, SystemClock()),)
     return exits, watcher, (mounts, *events)
 
 
 def acts(policies: Policies) -> bool:
-    """Tell whether any policy lets something be removed."""
+    """Return whether any policy lets something be removed."""
     return policies.default.enforce or any(rule.policy.enforce for rule in policies.rules)
 
 
@@ -301,7 +305,7 @@ def setup_from(loaded: Loaded) -> Setup:
 
 
 def _is_volatile(layout: Layout) -> bool:
-    """Tell whether a boot empties the tree; unless it is known to last, no file is that old."""
+    """Return whether a boot empties the tree; unless it is known to last, no file is that old."""
     try:
         mount = tree_mount(layout.tasks)
     except FileNotFoundError:

@@ -143,10 +143,10 @@ class Inspector(Protocol):
         ...
 
 
-class Witnesses(Protocol):
+class NodeSource(Protocol):
     """The witnesses that speak about the whole node. Asking may take long and never raises."""
 
-    async def sweep(self) -> ProcessScan:
+    async def scan(self) -> ProcessScan:
         """Pass over /proc once."""
         ...
 
@@ -253,7 +253,7 @@ class Stages:
 
     clock: Clock
     inspector: Inspector
-    witnesses: Witnesses
+    node_source: NodeSource
     cleaner: Cleaner
     guards: Guards
     exits: Exits

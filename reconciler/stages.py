@@ -35,12 +35,12 @@ from reconciler.ports import (
     Exits,
     Guards,
     Inspector,
+    NodeSource,
     Permit,
     RemoteInspector,
     Source,
     Stages,
     Watcher,
-    Witnesses,
 )
 from reconciler.supervision import Supervisor
 
@@ -64,7 +64,7 @@ def supervised(stages: Stages) -> Stages:
         stages,
         inspector=SupervisedInspector(stages.inspector, watch),
         far=None if far is None else _RemoteInspector(far, watch),
-        witnesses=SupervisedNodeSource(stages.witnesses, watch),
+        node_source=SupervisedNodeSource(stages.node_source, watch),
         cleaner=SupervisedCleaner(stages.cleaner, watch),
         guards=SupervisedGuards(stages.guards, watch),
         exits=SupervisedExits(stages.exits, watch, pause),
@@ -85,8 +85,8 @@ class Listeners:
     """
 
     def __init__(self, stages: Stages) -> None:
-        heard = (*stages.listeners, *stages.recorders)
-        named = [(f"listener {name_of(one)}", one) for one in heard]
+        receivers = (*stages.listeners, *stages.recorders)
+        named = [(f"listener {name_of(one)}", one) for one in receivers]
         self._watch = watch = stages.supervisor
         self._essential = stages.essential
         self._recorders = [(f"listener {name_of(one)}", one) for one in stages.recorders]
@@ -99,16 +99,16 @@ class Listeners:
         """Tell of an observation, before the engine is."""
         for listener in self._essential:
             listener.observed(stamp, observation)
-        for where, hear in self._observed:
-            if not self._watch.call(where, hear, stamp, observation):
+        for where, receive in self._observed:
+            if not self._watch.call(where, receive, stamp, observation):
                 self._has_missed(where)
 
     def decided(self, stamp: Stamp, decision: Decision) -> None:
         """Tell what the engine concluded or asked for."""
         for listener in self._essential:
             listener.decided(stamp, decision)
-        for where, hear in self._decided:
-            if not self._watch.call(where, hear, stamp, decision):
+        for where, receive in self._decided:
+            if not self._watch.call(where, receive, stamp, decision):
                 self._has_missed(where)
 
     def advanced(self, stamp: Stamp) -> None:
@@ -181,26 +181,26 @@ class SupervisedInspector(Inspector):
         return self._inspector.moment()
 
 
-class SupervisedNodeSource(Witnesses):
+class SupervisedNodeSource(NodeSource):
     """A source whose failure is no answer."""
 
-    def __init__(self, witnesses: Witnesses, watch: Supervisor) -> None:
-        self._witnesses = witnesses
+    def __init__(self, node_source: NodeSource, watch: Supervisor) -> None:
+        self._node_source = node_source
         self._watch = watch
 
     @override
-    async def sweep(self) -> ProcessScan:
+    async def scan(self) -> ProcessScan:
         return await _answer(
-            self._watch, "sweep", self._witnesses.sweep(), lambda: ProcessScan(answered=False)
+            self._watch, "sweep", self._node_source.scan(), lambda: ProcessScan(answered=False)
         )
 
     @override
     async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
-        return await self._answer(self._witnesses.containerd(about))
+        return await self._answer(self._node_source.containerd(about))
 
     @override
     async def task(self, key: BundleKey) -> Containerd:
-        return await self._answer(self._witnesses.task(key))
+        return await self._answer(self._node_source.task(key))
 
     async def _answer(self, work: Awaitable[Containerd]) -> Containerd:
         none = Containerd(detail=_INTERNAL)

@@ -183,7 +183,7 @@ def unsupervised(work: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 def _is_ours(error: Exception) -> bool:
-    """Tell whether an invariant did not hold, whatever else failed beside it in a task group."""
+    """Return whether an invariant did not hold, whatever else failed beside it in a task group."""
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(InvariantError) is not None
     return isinstance(error, InvariantError)

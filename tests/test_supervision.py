@@ -42,17 +42,17 @@ def broken() -> NoReturn:
 class Raising(Recorder):
     """Raises at whatever it hears."""
 
-    heard: Counter[type] = field(default_factory=Counter)
+    received: Counter[type] = field(default_factory=Counter)
     lost: int = 0
 
     @override
     def observed(self, stamp: Stamp, observation: Observation) -> None:
-        self.heard[type(observation)] += 1
+        self.received[type(observation)] += 1
         broken()
 
     @override
     def decided(self, stamp: Stamp, decision: Decision) -> None:
-        self.heard[type(decision)] += 1
+        self.received[type(decision)] += 1
         broken()
 
     @override
@@ -89,10 +89,10 @@ async def test_a_listener_that_raises_at_everything_costs_nothing_but_itself() -
     for observation, _ in OBSERVATIONS:
         rig.loop.emit(observation)
     await rig.run_until(lambda: bool(rig.cleaner.cleaned))
-    heard = [type(one) for _, one in (*rig.memory.observations, *rig.memory.decisions)]
-    assert raising.heard == Counter(heard)
-    assert {type(one) for one, _ in OBSERVATIONS} <= raising.heard.keys()
-    assert watch.counts["listener test_supervision"] == sum(raising.heard.values())
+    received = [type(one) for _, one in (*rig.memory.observations, *rig.memory.decisions)]
+    assert raising.received == Counter(received)
+    assert {type(one) for one, _ in OBSERVATIONS} <= raising.received.keys()
+    assert watch.counts["listener test_supervision"] == sum(raising.received.values())
     assert len(faults) == 1, "each distinct fault is said once"
     assert faults[0].what == "KeyError: 'of our own making'"
     assert faults[0].frames[-1].endswith(" broken")
@@ -103,8 +103,8 @@ def test_every_kind_of_decision_may_break_a_listener(
     decision: Decision, _event: str | None
 ) -> None:
     rig, watch, _ = rig_with(recorders=(recorder := Raising(),))
-    heard = Listeners(replace(rig.stages, recorders=(recorder,), supervisor=watch))
-    heard.decided(Stamp(1.0, 1.0), decision)
+    received = Listeners(replace(rig.stages, recorders=(recorder,), supervisor=watch))
+    received.decided(Stamp(1.0, 1.0), decision)
     assert [one for _, one in rig.memory.decisions] == [decision]
     assert recorder.lost == 1, "it is told of its hole, and may break at that, too"
 
@@ -132,23 +132,23 @@ def test_a_recorder_that_failed_tells_of_its_loss_and_never_a_wrong_journal(
         recorder = Fragile(stream, Stamp(0.0, 0.0), Policies())
         rig = Rig(Policies())
         stages = replace(rig.stages, listeners=(), recorders=(recorder,), supervisor=watch)
-        heard = Listeners(stages)
+        received = Listeners(stages)
 
         def step(n: int) -> None:
             stamp = Stamp(float(n), float(n))
             if what == "advanced":
-                heard.advanced(stamp)
+                received.advanced(stamp)
                 decisions = rig.engine.advance(stamp)
             elif what == "configured":
                 policies = Policies(settle=float(n))
-                heard.configured(stamp, policies)
+                received.configured(stamp, policies)
                 decisions = rig.engine.configure(stamp, policies)
             else:
                 hint = Hint(key(f"ns/b{n}"))
-                heard.observed(stamp, hint)
+                received.observed(stamp, hint)
                 decisions = rig.engine.observe(stamp, hint)
             for decision in decisions:
-                heard.decided(stamp, decision)
+                received.decided(stamp, decision)
 
         for n in range(1, 10):
             step(n)
@@ -289,8 +289,8 @@ async def test_the_engine_ends_the_loop_where_a_part_has_asked_it(
             await anyio.sleep_forever()
 
     monkeypatch.setattr(rig.engine, name, lambda *_: broken())
-    witnesses = AskingWitnesses(rig.clock)
-    stages = replace(rig.stages, supervisor=watch, witnesses=witnesses, sources=(Reloads(),))
+    node_source = AskingWitnesses(rig.clock)
+    stages = replace(rig.stages, supervisor=watch, node_source=node_source, sources=(Reloads(),))
     rig.loop = Loop(rig.engine, stages, relist=300.0)
     with pytest.raises(BaseExceptionGroup) as caught:
         await rig.run_for(100.0)

@@ -50,18 +50,18 @@ def draw(picture: Picture, heading: Heading, backend: str, now: float) -> Render
     parts += _leftovers(picture, now)
     parts += _blocked(picture)
     if picture.recent:
-        parts += [Text(), Text("recent", "bold"), *(_recent(told) for told in picture.recent)]
+        parts += [Text(), Text("recent", "bold"), *(_recent(shown) for shown in picture.recent)]
     return Group(*parts, Text(), Text(heading.hint, "dim"))
 
 
-def draw_status(told: Status, trouble: str = "") -> RenderableType:
+def draw_status(shown: Status, trouble: str = "") -> RenderableType:
     """Draw what a daemon says of itself; ``trouble``: why it is not up to date."""
-    first, counts, *wrong = status_text.lines(told)
+    first, counts, *wrong = status_text.lines(shown)
     parts: list[RenderableType] = [Text(printable(first), "bold"), Text(printable(counts))]
     parts += [Text(printable(line), "bold red") for line in ([trouble] if trouble else []) + wrong]
-    for table in status_text.tables(told, most=_BUNDLES):
+    for table in status_text.tables(shown, most=_BUNDLES):
         parts += [Text(), fitted(table)]
-    more = told.omitted + max(0, len(told.bundles) - _BUNDLES)
+    more = shown.omitted + max(0, len(shown.bundles) - _BUNDLES)
     if more:
         parts.append(Text(f"and {more:,} more need attention", "dim"))
     return Group(*parts, Text(), Text("Ctrl-C ends", "dim"))
@@ -154,9 +154,9 @@ def _blocked(picture: Picture) -> Iterator[Text]:
         yield Text(printable(f"blocked {outcome.key}: {reason}{by}"), "bold red")
 
 
-def _recent(told: RecentRecord) -> Text:
-    record = told.record
-    when = words.iso(told.stamp.wall)[11:-1]
+def _recent(shown: RecentRecord) -> Text:
+    record = shown.record
+    when = words.iso(shown.stamp.wall)[11:-1]
     who = "" if record.key is None else f" {record.key}"
     return Text.assemble(
         (when + " ", "dim"),

@@ -60,20 +60,20 @@ def complain_of_silence(found: Found, output: Output) -> None:
             f"containerd gives no answer ({found.node.containerd.detail}); start it, "
             "check --address and --root, or say --without-containerd"
         )
-    sweep = found.node.sweep
-    if not sweep.answered and found.blind:
+    scan = found.node.processes
+    if not scan.answered and found.blind:
         output.complain(
             "no worker could tell which processes run, so nothing is known to be dead; run it again"
         )
-    for one in sweep.unread:
+    for one in scan.unread:
         whose = "any bundle" if one.key is None else str(one.key)
         output.complain(
             f"process {one.pid} may be the shim of {whose} and does not say so: its command line "
             f"cannot be read; see what it waits for in /proc/{one.pid}/stack"
         )
-    if sweep.unplaced and any(_has_no_cgroup(view) for view in found.views):
+    if scan.unplaced and any(_has_no_cgroup(view) for view in found.views):
         output.complain(
-            f"process {sweep.unplaced} may be of any bundle whose cgroup is not known: the path of "
+            f"process {scan.unplaced} may be of any bundle whose cgroup is not known: the path of "
             "its own is too long to be told"
         )
 

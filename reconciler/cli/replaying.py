@@ -37,7 +37,7 @@ from reconciler.present.comparison import (
     difference_text,
     fates_table,
 )
-from reconciler.present.decisions import DecisionSummary, is_conclusion, key_of, tell
+from reconciler.present.decisions import DecisionSummary, is_conclusion, key_of, summary
 from reconciler.present.words import plural, span
 
 
@@ -203,7 +203,7 @@ class Replaying:
         for name, decisions in (("recorded", turn.recorded), ("replayed", turn.replayed)):
             for decision in decisions:
                 if is_conclusion(decision) and concerns(decision, self._request.only):
-                    self._lists.add(name, tell(at, decision))
+                    self._lists.add(name, summary(at, decision))
 
     def _facts_of(self, found: Difference) -> Facts | None:
         """What the engine believes now about the bundle a difference concerns."""
@@ -276,8 +276,8 @@ class Replaying:
             compared = plural(likeness.compared, "step")
             self._output.data(f"{played}: {compared} compared, all decided alike\n")
             return
-        told = self._described(found, self._facts)
-        self._output.data(f"first difference {difference_text(told)}")
+        described = self._described(found, self._facts)
+        self._output.data(f"first difference {difference_text(described)}")
         self._output.say(f"{played}: {plural(likeness.count, 'step')} decided otherwise")
 
     def _print_live(self, at: float, turn: Turn) -> None:
@@ -285,9 +285,11 @@ class Replaying:
             return
         for decision in turn.replayed:
             if is_conclusion(decision) and concerns(decision, self._request.only):
-                told = tell(at, decision)
-                who = f"{told.namespace}/{told.id}" if told.id else "node"
-                self._output.data(f"{span(at):>12}  {who}  {told.action}  {told.reason}\n")
+                described = summary(at, decision)
+                who = f"{described.namespace}/{described.id}" if described.id else "node"
+                self._output.data(
+                    f"{span(at):>12}  {who}  {described.action}  {described.reason}\n"
+                )
 
     def _write_report(self) -> None:
         target = self._request.report

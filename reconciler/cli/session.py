@@ -115,7 +115,7 @@ class Foreground:
 
 
 def watch(setup: Setup, output: Output, how: Foreground) -> int:
-    """Watch in the foreground until told to end; returns the exit code."""
+    """Watch in the foreground until asked to end; returns the exit code."""
     heading = Heading(how.title, escape(setup.layout.state), setup.policies.default.enforce)
 
     async def work() -> Ended:

@@ -73,7 +73,7 @@ def make_setup(
         policies = replace(policies, brakes=replace(policies.brakes, max_per_minute=None))
     namespaces = frozenset(map(name, said.namespace))
     return dataclasses.replace(
-        setup, policies=policies, waived=without_containerd, namespaces=namespaces
+        setup, policies=policies, without_containerd=without_containerd, namespaces=namespaces
     )
 
 

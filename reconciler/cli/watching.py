@@ -1,4 +1,4 @@
-"""`run` and `demo`: the loop in the foreground until it is told to end, and how it ended.
+"""`run` and `demo`: the loop in the foreground until it is asked to end, and how it ended.
 
 Stages flow in, an exit code flows out. Written against the ports; what is shown is a listener.
 """
@@ -104,12 +104,14 @@ async def watch(stages: Stages, plan: Plan, listeners: Sequence[Listener]) -> En
     engine = Engine(plan.policies)
     # Without the pass a run of one pass would never end; one that goes on needs it for nothing.
     essential = (seen,) if plan.once else ()
-    heard = replace(stages, listeners=(*stages.listeners, *listeners, gate), essential=essential)
-    loop = Loop(engine, heard, relist=plan.relist)
+    supervised = replace(
+        stages, listeners=(*stages.listeners, *listeners, gate), essential=essential
+    )
+    loop = Loop(engine, supervised, relist=plan.relist)
     gate.stop = loop.stop
 
     def is_over(now: float) -> bool:
-        is_done = engine.is_settled(now) if gate.enforce else engine.is_heard
+        is_done = engine.is_settled(now) if gate.enforce else engine.is_answered
         return plan.once and seen.complete and is_done
 
     async with (
@@ -117,7 +119,7 @@ async def watch(stages: Stages, plan: Plan, listeners: Sequence[Listener]) -> En
         anyio.create_task_group() as tasks,
     ):
         if plan.story is not None:
-            tasks.start_soon(_tell, plan.story, loop)
+            tasks.start_soon(_run_story, plan.story, loop)
         await loop.run(is_over)
         tasks.cancel_scope.cancel()
     now = stages.clock.monotonic()
@@ -129,6 +131,6 @@ async def watch(stages: Stages, plan: Plan, listeners: Sequence[Listener]) -> En
     )
 
 
-async def _tell(story: Story, loop: Loop) -> None:
+async def _run_story(story: Story, loop: Loop) -> None:
     await story(loop)
     loop.stop()

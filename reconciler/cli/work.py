@@ -39,13 +39,13 @@ class Pass(Listener):
 
     Attributes:
         listed: The first listing of the whole tree.
-        heard: Whether the node's witnesses were asked since.
+        received: Whether the node's witnesses were asked since.
         refused: Reasons of the guards; None before they were checked.
         outcomes: The last outcome for each bundle, in the order in which they came first.
     """
 
     listed: Listed | None = None
-    heard: bool = False
+    received: bool = False
     refused: tuple[Refusal, ...] | None = None
     outcomes: dict[BundleKey, Outcome] = field(default_factory=dict)
 
@@ -56,7 +56,7 @@ class Pass(Listener):
             case Listed(namespace=None) if self.listed is None or not self.listed.answered:
                 self.listed = observation
             case NodeLooked():
-                self.heard = self.listed is not None
+                self.received = self.listed is not None
             case GuardsChecked(refused=refused):
                 self.refused = refused
             case Outcome(key=key):
@@ -73,7 +73,7 @@ class Pass(Listener):
         """Whether everything was looked at and everybody was asked once."""
         if self.listed is not None and not self.listed.answered:
             return True
-        return self.listed is not None and self.heard and self.refused is not None
+        return self.listed is not None and self.received and self.refused is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,8 @@ class Found:
     @property
     def blind(self) -> bool:
         """Whether anything cannot be judged because nobody could tell which processes run."""
-        sweep = self.node.sweep
-        if sweep.answered and all(one.key is not None for one in sweep.unread):
+        scan = self.node.processes
+        if scan.answered and all(one.key is not None for one in scan.unread):
             return False
         return any(
             view.judgement.verdict is Verdict.UNKNOWN and view.facts.helper is Answer.NONE
@@ -140,7 +140,7 @@ def observing(policies: Policies) -> Policies:
 
 async def look_once(stages: Stages, policies: Policies) -> Found:
     """Look at everything once and ask everybody once. Nothing is removed, whatever the policies."""
-    return await _pass(stages, observing(policies), lambda engine, _now: engine.is_heard)
+    return await _pass(stages, observing(policies), lambda engine, _now: engine.is_answered)
 
 
 async def clean_once(

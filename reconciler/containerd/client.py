@@ -54,7 +54,7 @@ class ContainerdClient:
         self._address = address
         self._seconds = seconds
 
-    async def tell(self, singles: Singles = NOBODY) -> Answers:
+    async def ask(self, singles: Singles = NOBODY) -> Answers:
         """Ask for version and tasks over one connection.
 
         Args:

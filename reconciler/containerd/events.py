@@ -30,15 +30,15 @@ class Events:
 
     async def run(self, emit: Emit) -> None:
         """Emit until cancelled; containerd may come and go meanwhile."""
-        heard = _Heard(emit)
+        received = _Subscriber(emit)
         while True:
             with suppress(NoAnswerError):
-                await self._client.subscribe(heard.subscribed, heard.touched)
-            delay = heard.ended()
+                await self._client.subscribe(received.subscribed, received.touched)
+            delay = received.ended()
             await self._clock.wait(anyio.Event(), self._clock.monotonic() + delay)
 
 
-class _Heard:
+class _Subscriber:
     """What becomes of one subscription after the other."""
 
     def __init__(self, emit: Emit) -> None:

@@ -58,7 +58,7 @@ AT_ONCE: Final = 64
 
 _LIST: Final = "/containerd.services.tasks.v1.Tasks/List"
 _GET: Final = "/containerd.services.tasks.v1.Tasks/Get"
-_UNTOLD: Final = 0  # Status UNKNOWN of task.proto: the shim did not tell
+_UNREPORTED: Final = 0  # Status UNKNOWN of task.proto: the shim did not tell
 
 _Answer = TypeVar("_Answer")
 
@@ -87,7 +87,7 @@ class Known:
         """Take in a task it told of."""
         key = BundleKey(namespace, escape((task.id or task.container_id).encode()))
         self.tasks.add(key)
-        if task.status == _UNTOLD:
+        if task.status == _UNREPORTED:
             self.wedged.add(key)
 
 

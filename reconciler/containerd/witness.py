@@ -31,7 +31,7 @@ class ReadLock(Protocol):
         ...
 
 
-_WAIVED: Final = Containerd(ContainerdState.WAIVED, detail="waived by --without-containerd")
+_SKIPPED: Final = Containerd(ContainerdState.SKIPPED, detail="skipped: --without-containerd")
 
 _RIGHT: Final = "; is --root right?"
 _NOT_HELD: Final = frozenset({LockState.FREE, LockState.ABSENT})
@@ -42,7 +42,7 @@ async def ask(
     read_lock: ReadLock,
     *,
     deadline: float = DEADLINE,
-    waived: bool = False,
+    without_containerd: bool = False,
     singles: Singles = NOBODY,
 ) -> Containerd:
     """Ask the containerd of a layout; never raises.
@@ -51,15 +51,15 @@ async def ask(
         layout: Where its socket and its metadata lock are.
         read_lock: Tells who holds the lock, and whose it is; may look where looking can hang.
         deadline: Seconds until it must have begun to answer.
-        waived: The caller said that there is no containerd to ask.
+        without_containerd: The caller said that there is no containerd to ask.
         singles: Whom to ask for one by one in a namespace whose list does not come soon.
     """
-    if waived:
-        return _WAIVED
+    if without_containerd:
+        return _SKIPPED
 
     async def question(client: ContainerdClient) -> Containerd:
-        told = await client.tell(singles)
-        return _known(told.known, told.version)
+        answers = await client.ask(singles)
+        return _known(answers.known, answers.version)
 
     return await _ask(layout, deadline, read_lock, question)
 
@@ -70,11 +70,11 @@ async def ask_one(
     read_lock: ReadLock,
     *,
     deadline: float = DEADLINE,
-    waived: bool = False,
+    without_containerd: bool = False,
 ) -> Containerd:
     """Ask for one bundle alone; what comes back speaks about no other. Never raises."""
-    if waived:
-        return _WAIVED
+    if without_containerd:
+        return _SKIPPED
 
     async def question(client: ContainerdClient) -> Containerd:
         return _known(await client.find(key), "")

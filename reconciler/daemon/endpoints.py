@@ -71,67 +71,67 @@ class Shared:
     Args:
         where: What is rendered, for the counts.
         render: Renders it.
-        desk: Gives the time.
+        handlers: Gives the time.
         fresh: Seconds for which it is kept, at least.
     """
 
     def __init__(
-        self, where: str, render: Callable[[], Response], desk: Handlers, fresh: float
+        self, where: str, render: Callable[[], Response], handlers: Handlers, fresh: float
     ) -> None:
         self._where = where
         self._render = render
-        self._desk = desk
+        self._handlers = handlers
         self._fresh = fresh
         self._until = float("-inf")
         self._response = FAILED
 
     async def answer(self, _: Request) -> Response:
         """Answer with what there is, or render it anew; a failure is kept as long."""
-        began = self._desk.now()
+        began = self._handlers.now()
         if began >= self._until:
             self._response = FAILED
-            with self._desk.watch.part(self._where):
+            with self._handlers.watch.part(self._where):
                 self._response = self._render()
-            took = self._desk.now() - began
+            took = self._handlers.now() - began
             self._until = began + max(self._fresh, _SHARE * took) if self._fresh else began
         return self._response
 
 
-def routes(desk: Handlers, *, orders: bool) -> Mapping[tuple[str, str], Route]:
+def routes(handlers: Handlers, *, orders: bool) -> Mapping[tuple[str, str], Route]:
     """Make the routes; ``orders`` adds those that change something."""
     turned_at = float("-inf")
 
     async def live(_: Request) -> Response:
         nonlocal turned_at
-        if desk.now() - turned_at < FRESH:
+        if handlers.now() - turned_at < FRESH:
             return Response(b"ok\n")
         with anyio.move_on_after(LIVE_WITHIN):
-            await desk.ping()
-            turned_at = desk.now()
+            await handlers.ping()
+            turned_at = handlers.now()
             return Response(b"ok\n")
         return Response(b"the loop does not turn\n", 503)
 
     async def ready(request: Request) -> Response:
-        return readiness(desk.checks(), verbose="verbose" in _keys(request.query))
+        return readiness(handlers.checks(), verbose="verbose" in _keys(request.query))
 
     def metrics() -> Response:
-        return Response(desk.metrics.render(), content_type=CONTENT_TYPE)
+        return Response(handlers.metrics.render(), content_type=CONTENT_TYPE)
 
     def status() -> Response:
-        return Response(to_json(desk.status()), content_type=JSON)
+        return Response(to_json(handlers.status()), content_type=JSON)
 
     def front() -> Response:
         return Response(
-            page.render(desk.status()).encode("utf-8", "backslashreplace"),
+            page.render(handlers.status()).encode("utf-8", "backslashreplace"),
             content_type="text/html; charset=utf-8",
             headers={"content-security-policy": page.POLICY},
         )
 
     def shared(path: str, render: Callable[[], Response]) -> Route:
-        return Shared(f"route {path}", render, desk, 0.0 if orders else FRESH).answer
+        return Shared(f"route {path}", render, handlers, 0.0 if orders else FRESH).answer
 
     async def reload(_: Request) -> Response:
-        trouble = await desk.reload()
+        trouble = await handlers.reload()
         return Response(f"{printable(trouble) or 'ok'}\n".encode(), 422 if trouble else 200)
 
     served: dict[tuple[str, str], Route] = {

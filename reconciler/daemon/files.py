@@ -31,7 +31,7 @@ _RESTLESS: Final = 5
 _COMPARE: Final = 300.0
 """Seconds between two comparisons: an event may be lost, or never come from a network."""
 
-_HEARD: Final = handle.NAMES | handle.CLOSE_WRITE | handle.MOVE_SELF | handle.ONLYDIR
+_WATCHED: Final = handle.NAMES | handle.CLOSE_WRITE | handle.MOVE_SELF | handle.ONLYDIR
 _ELSEWHERE: Final = handle.GONE | handle.MOVE_SELF | handle.OVERFLOW
 """What means that the directories must be found anew."""
 
@@ -78,7 +78,7 @@ class ConfigFiles:
                     watched = _watch(bell, directories(ways))
                     hit = self._difference(looks(self.names()))  # before they were watched
                     with anyio.move_on_after(_COMPARE):
-                        hit = hit or await _heard(bell, watched, ways)
+                        hit = hit or await _received(bell, watched, ways)
                     if hit:
                         await _come_to_rest(ways)
             except (OSError, BackendError) as error:
@@ -110,11 +110,11 @@ def _watch(bell: Inotify, names: Iterable[str]) -> dict[int, list[str]]:
     """Watch directories; gives the names of each, for a link makes two of one."""
     watched: dict[int, list[str]] = {}
     for name in names:
-        watched.setdefault(bell.add_watch(os.fsencode(name), _HEARD), []).append(name)
+        watched.setdefault(bell.add_watch(os.fsencode(name), _WATCHED), []).append(name)
     return watched
 
 
-async def _heard(bell: Inotify, watched: dict[int, list[str]], ways: frozenset[str]) -> str:
+async def _received(bell: Inotify, watched: dict[int, list[str]], ways: frozenset[str]) -> str:
     """Wait for a change on these ways; empty if they must be found anew."""
     while True:
         await anyio.wait_readable(bell.fileno())

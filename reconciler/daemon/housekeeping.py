@@ -58,7 +58,7 @@ class Housekeeping:
         self._service_log = service_log
         self._pause = pause
         self._recorders = recorders
-        self._told = 0
+        self._reported = 0
         self._news = anyio.Event()
 
     def observed(self, stamp: Stamp, observation: Observation) -> None:
@@ -81,8 +81,8 @@ class Housekeeping:
             if self._is_grace_running():
                 self._news.set()
             for recorder in self._recorders:
-                if recorder.lost > self._told:
-                    self._told = recorder.lost
+                if recorder.lost > self._reported:
+                    self._reported = recorder.lost
                     self._service_log.warn(
                         "journal has holes", lost=recorder.lost, problem=recorder.trouble
                     )

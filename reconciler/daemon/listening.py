@@ -114,7 +114,7 @@ class HttpListeners:
 
 
 @asynccontextmanager
-async def open_doors(http: Http, watch: Supervisor) -> AsyncIterator[HttpListeners]:
+async def open_listeners(http: Http, watch: Supervisor) -> AsyncIterator[HttpListeners]:
     """Listen as the configuration says. The unix socket first: a daemon that runs is told by it.
 
     Raises:
@@ -123,11 +123,11 @@ async def open_doors(http: Http, watch: Supervisor) -> AsyncIterator[HttpListene
     async with AsyncExitStack() as closes:
         unix = partial(listen_unix, http.socket)
         tcp = TcpAddress(http.listen)
-        doors = HttpListeners(
+        http_listeners = HttpListeners(
             Endpoint("http.socket", http.socket, unix, watch),
             Endpoint("http.listen", http.listen, tcp.listen, watch),
         )
-        for endpoint in (doors.ours, doors.public):
+        for endpoint in (http_listeners.ours, http_listeners.public):
             closes.push_async_callback(endpoint.close)
         if http.socket and _answers(http.socket):
             raise RefusedError(
@@ -135,9 +135,9 @@ async def open_doors(http: Http, watch: Supervisor) -> AsyncIterator[HttpListene
                 "stop it first, or give this one a socket and a port of its own: "
                 "set http.socket and http.listen",
             )
-        for endpoint in (doors.ours, doors.public):
+        for endpoint in (http_listeners.ours, http_listeners.public):
             await endpoint.open()
-        yield doors
+        yield http_listeners
 
 
 class TcpAddress:

@@ -30,7 +30,7 @@ class ServiceLog:
         self._logger = logger
         self._clock = clock
 
-    def tell(self, event: str, **fields: object) -> None:
+    def report(self, event: str, **fields: object) -> None:
         """Say what goes on."""
         self._logger.info(event, **fields, timestamp=iso(self._clock.wall()))
 

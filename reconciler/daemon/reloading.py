@@ -132,14 +132,14 @@ class Reloader:
             for line in done.trouble:
                 to.service_log.warn("configuration refused", why=why, problem=line)
             if done.changes:
-                to.service_log.tell(
+                to.service_log.report(
                     "configuration loaded",
                     why=why,
                     changes=list(done.changes),
                     after_restart=list(done.later),
                 )
             elif is_order and not done.trouble:
-                to.service_log.tell("configuration unchanged", why=why)
+                to.service_log.report("configuration unchanged", why=why)
             if was_ready:
                 to.notifier.ready(to.status_line())
             return done

@@ -24,7 +24,7 @@ from reconciler.daemon.confinement import Confinement, confine
 from reconciler.daemon.endpoints import Check, Handlers
 from reconciler.daemon.files import ConfigFiles
 from reconciler.daemon.housekeeping import CHECKPOINT_EVERY, Housekeeping, recording
-from reconciler.daemon.listening import HttpListeners, open_doors
+from reconciler.daemon.listening import HttpListeners, open_listeners
 from reconciler.daemon.notify import Notifier, ServiceLog
 from reconciler.daemon.readiness import Readiness
 from reconciler.daemon.reloading import Configuration, Reachable, Reloader
@@ -72,7 +72,7 @@ class Start:
 
 
 async def serve(start: Start) -> None:
-    """Run until told to end.
+    """Run until asked to end.
 
     Raises:
         RefusedError: It is to enforce and a guard refuses, or another daemon runs already.
@@ -85,7 +85,9 @@ async def serve(start: Start) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with AsyncExitStack() as closes:
             journal = start.loaded.settings.journal
-            doors = await closes.enter_async_context(open_doors(start.loaded.settings.http, watch))
+            http_listeners = await closes.enter_async_context(
+                open_listeners(start.loaded.settings.http, watch)
+            )
             session = await closes.enter_async_context(
                 opened(setup, acting=acts(setup.policies), watching=True)
             )
@@ -98,7 +100,7 @@ async def serve(start: Start) -> None:
                 session, stages=replace(session.stages, listeners=(log,), supervisor=watch)
             )
             log.watcher = session.stages.watcher
-            service = _Service(start, session, recorders, confined, doors)
+            service = _Service(start, session, recorders, confined, http_listeners)
             async with anyio.create_task_group() as tasks:
                 await service.run(tasks, signals)
                 tasks.cancel_scope.cancel()
@@ -121,14 +123,14 @@ class _Service:
         session: Opened,
         recorders: "tuple[FileRecorder, ...]",
         confined: Confinement,
-        doors: HttpListeners,
+        http_listeners: HttpListeners,
     ) -> None:
         stages, setup = session.stages, session.setup
         self._start = start
         self._session = session
         self._recorders = recorders
         self._confined = confined
-        self._doors = doors
+        self._http_listeners = http_listeners
         self._watch = stages.supervisor
         self.crippled = False
         self._clock = stages.clock
@@ -156,8 +158,10 @@ class _Service:
             self._keeper,
             self.readiness,
         )
-        heard = replace(stages, listeners=(*stages.listeners, *listeners), recorders=(*recorders,))
-        self._loop = Loop(self._engine, heard, relist=setup.relist)
+        supervised = replace(
+            stages, listeners=(*stages.listeners, *listeners), recorders=(*recorders,)
+        )
+        self._loop = Loop(self._engine, supervised, relist=setup.relist)
         self.readiness.stop = self._loop.stop
         reached = Reachable(
             session=session,
@@ -172,15 +176,15 @@ class _Service:
         self._reloader = Reloader(self._configuration, reached)
 
     async def run(self, tasks: TaskGroup, signals: AsyncIterator[signal.Signals]) -> None:
-        """Serve, watch and turn until told to end."""
+        """Serve, watch and turn until asked to end."""
         loaded = self._start.loaded
-        self._service_log.tell(
+        self._service_log.report(
             "starting", version=__version__, mode=self._mode, files=list(loaded.files)
         )
         confined = self._confined
-        self._service_log.tell("confined", places=list(confined.places), trouble=confined.trouble)
+        self._service_log.report("confined", places=list(confined.places), trouble=confined.trouble)
         for hint in loaded.hints:
-            self._service_log.tell("configuration hint", hint=hint)
+            self._service_log.report("configuration hint", hint=hint)
         for memory in checkpoint.read(
             self._checkpoint, checkpoint.boot_id(), self._clock.monotonic()
         ):
@@ -198,13 +202,13 @@ class _Service:
             tasks.start_soon(self._watch.keep_running, where, work, self._wait)
         await self._loop.run()
         self._watch.call("checkpoint", self._keeper.write)
-        self._service_log.tell("stopped")
+        self._service_log.report("stopped")
         self._notifier.close()
 
     # ------------------------------------------------------------------ what goes on beside
 
     def _serve(self, tasks: TaskGroup) -> None:
-        desk = Handlers(
+        handlers = Handlers(
             ping=self._loop.ping,
             checks=self._checks,
             status=self._status,
@@ -213,16 +217,16 @@ class _Service:
             now=self._clock.monotonic,
             watch=self._watch,
         )
-        spare, doors = ReservedDescriptor(), self._doors
-        for endpoint, orders in ((doors.ours, True), (doors.public, False)):
+        spare, http_listeners = ReservedDescriptor(), self._http_listeners
+        for endpoint, orders in ((http_listeners.ours, True), (http_listeners.public, False)):
             if endpoint.trouble:
                 self._service_log.warn("not reachable", problem=endpoint.trouble)
-            routes = endpoints.routes(desk, orders=orders)
+            routes = endpoints.routes(handlers, orders=orders)
             server = Server(routes, spare, self._watch, pause=0.0 if orders else PAUSE)
             tasks.start_soon(endpoint.serve, server, self._wait, self._reachable)
 
     def _reachable(self, address: str) -> None:
-        self._service_log.tell("reachable", address=address)
+        self._service_log.report("reachable", address=address)
 
     async def _wait(self, seconds: float) -> None:
         await self._clock.wait(anyio.Event(), self._clock.monotonic() + seconds)
@@ -233,7 +237,7 @@ class _Service:
                 # Beside, because it may have to wait, and the next signal may be the last.
                 tasks.start_soon(partial(self._reloader.reload, "SIGHUP", is_order=True))
                 continue
-            self._service_log.tell("stopping", signal=signal.Signals(caught).name)
+            self._service_log.report("stopping", signal=signal.Signals(caught).name)
             self._notifier.stopping("finishing what is under way", within=STOP_WITHIN)
             with self._watch.part("cleaner"):
                 await self._session.pool.stop()
@@ -267,7 +271,7 @@ class _Service:
 
     def _ready(self) -> None:
         self._notifier.ready(self._status_line())
-        self._service_log.tell("ready", seconds=round(self._clock.monotonic() - self._began, 3))
+        self._service_log.report("ready", seconds=round(self._clock.monotonic() - self._began, 3))
 
     def _checks(self) -> tuple[Check, ...]:
         return (*self.readiness.checks(), self._confined.check())
@@ -284,7 +288,9 @@ class _Service:
             ready=all(check.ok for check in self.readiness.checks()),
             config=self._configuration.status,
             journal=self._journal_status(),
-            endpoints=[one.status for one in (self._doors.ours, self._doors.public)],
+            endpoints=[
+                one.status for one in (self._http_listeners.ours, self._http_listeners.public)
+            ],
             internal_errors=self._watch.counts,
         )
         return gather(self._engine, self._attempts, about, stamp)

@@ -25,13 +25,13 @@ class Asking:
         self._under_way = False
         self._urgent = False
         self._awaited_at = float("-inf")
-        self._heard = float("-inf")
+        self._received = float("-inf")
         self._rested_at = float("-inf")
 
     @property
     def pending(self) -> bool:
         """Whether a question that something waits for is under way or still to be asked."""
-        return self._awaited_at > self._heard
+        return self._awaited_at > self._received
 
     @property
     def wake(self) -> float | None:
@@ -50,7 +50,7 @@ class Asking:
         """
         if awaited and why != RECHECK:
             self._awaited_at = max(self._awaited_at, at)
-        if at > self._heard and (self._wanted_at is None or at > self._wanted_at):
+        if at > self._received and (self._wanted_at is None or at > self._wanted_at):
             self._wanted_at, self._why = at, why
             self._urgent = self._urgent or why != RECHECK
 
@@ -64,9 +64,9 @@ class Asking:
     def answered(self, since: float, now: float) -> None:
         """Hear the answer to a question asked at ``since``."""
         self._under_way = False
-        self._heard = max(self._heard, since)
-        debt = min(max(self._rested_at, now) - now, BURST * PAUSE)
-        self._rested_at = now + debt + PAUSE
+        self._received = max(self._received, since)
+        backlog = min(max(self._rested_at, now) - now, BURST * PAUSE)
+        self._rested_at = now + backlog + PAUSE
         if self._wanted_at is not None and self._wanted_at <= since:
             self._wanted_at = None
             self._urgent = False

@@ -32,7 +32,7 @@ class RateBrake:
         return self._count
 
     def allows(self, number: int, limit: int | None) -> bool:
-        """Tell whether one that was counted may go under this limit, lower perhaps by now."""
+        """Return whether one that was counted may go under this limit, lower perhaps by now."""
         earlier = self._count - len(self._begun)
         return limit is None or number - earlier <= limit
 

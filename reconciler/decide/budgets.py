@@ -108,7 +108,7 @@ class SizeBudgets:
         return fresh
 
     def is_marked(self, scope: Scope, key: BundleKey) -> bool:
-        """Tell whether a leftover is to go early for this scope's sake."""
+        """Return whether a leftover is to go early for this scope's sake."""
         tally = self._tallies.get(scope)
         return tally is not None and key in tally.marks
 

@@ -42,7 +42,7 @@ class Bundles:
         node_state: What the node's witnesses said last.
         asking: Where a fresh word of theirs is wished for.
         cleanups: Where due leftovers queue.
-        tell: Takes decisions, in order.
+        out: Takes decisions, in order.
     """
 
     def __init__(
@@ -51,16 +51,16 @@ class Bundles:
         nodestate: NodeState,
         asking: Asking,
         cleanups: Cleanups,
-        tell: list[Decision],
+        out: list[Decision],
     ) -> None:
         self._policies = policies
         self._node_state = nodestate
         self._asking = asking
         self._cleanups = cleanups
-        self._out = tell
+        self._out = out
         self._tracks: dict[BundleKey, Track] = {}
         self._memories: dict[BundleKey, Remembered] = {}
-        self._agenda = PriorityQueue()
+        self._timers = PriorityQueue()
         self._dues = DueTimes(self._life_of)
         self._pods = Pods(needed=policies.need_labels)
         self._living: set[BundleKey] = set()
@@ -82,9 +82,9 @@ class Bundles:
         return len(self._living)
 
     @property
-    def next_appointment(self) -> float | None:
+    def next_timer(self) -> float | None:
         """When the next bundle wants to be thought about."""
-        return self._agenda.next
+        return self._timers.next
 
     def configure(self, policies: Policies, now: float) -> None:
         """Think about everything again, under other policies: nothing is due by the old ones.
@@ -102,12 +102,12 @@ class Bundles:
             track.policy = track.counted_as = track.due_under = None
             self.reconsider(track, now)
 
-    def keep_appointments(self, now: float) -> None:
+    def fire_timers(self, now: float) -> None:
         """Think about every bundle whose time has come."""
-        for key in list(self._agenda.pop_until(now)):
+        for key in list(self._timers.pop_until(now)):
             track = self._tracks.get(key)
             if track is not None:
-                self._keep_appointment(track, now)
+                self._fire_timer(track, now)
 
     def touched_by(self, change: NodeChange, now: float) -> list[Track]:
         """List the bundles to judge again after a new word of the witnesses, in order of name."""
@@ -115,7 +115,7 @@ class Bundles:
             return []
         helped = {key for key in change.keys if key in self._tracks}
         tracks = (self._tracks[key] for key in self._open | helped)
-        at = self._agenda.at
+        at = self._timers.at
         touched = [track for track in tracks if is_touched(track, change, at(track.key), now)]
         return sorted(touched, key=lambda track: track.key)
 
@@ -165,7 +165,7 @@ class Bundles:
         if not cleaned:
             self._cleanups.mass.revived(key)
         self._cleanups.withdraw(key)
-        self._agenda.set(key, None)
+        self._timers.set(key, None)
         self._pods.leave(key)
         self._living.discard(key)
         self._open.discard(key)
@@ -178,8 +178,8 @@ class Bundles:
         track.attempts += 1
         track.retry_at = now + self._policies.backoff.after(track.attempts)
         self._move(track, Event.FAILED, cause)
-        self._agenda.set(track.key, track.retry_at)
-        self._tell(track)
+        self._timers.set(track.key, track.retry_at)
+        self._report(track)
 
     def objection(self, key: BundleKey, now: float, *, kill: bool) -> str:
         """Say why a cleanup that was asked for must not begin any more; empty if they may."""
@@ -197,8 +197,8 @@ class Bundles:
             self._count_death(track)
         self._move(track, Event.BEGUN)
         track.is_stale = True
-        self._agenda.set(key, None)
-        self._tell(track)
+        self._timers.set(key, None)
+        self._report(track)
         claimed = track.judgement is not None and track.judgement.claimed
         kill = track.verdict is Verdict.ORPHANED
         self._out.append(Clean(track.key, track.identity, claimed, track.attempts + 1, kill))
@@ -221,8 +221,8 @@ class Bundles:
         due_at = self._place(track, policy, verdict, now)
         if verdict is not previous:
             track.judged_since = now
-        self._tell(track)
-        self._agenda.set(track.key, track.next_turn(policy, self._policies, due_at, now))
+        self._report(track)
+        self._timers.set(track.key, track.next_turn(policy, self._policies, due_at, now))
         if track.look.shim.state is not ShimState.ALIVE:
             # By its socket, that is: an older sweep may still show a shim that has just died.
             self._asking.want("death", track.looked_at, awaited=track.is_news)
@@ -292,7 +292,7 @@ class Bundles:
         if is_leftover:
             for key in self._dues.enter(track, policy, self._policies.node_max_size):
                 # To be thought about at once, but from the top: it may be another bundle.
-                self._agenda.set(key, now)
+                self._timers.set(key, now)
         due_at = self._dues.due_at(track, policy)
         if policy.protect:
             self._move(track, Event.PROTECTED, policy.name)
@@ -326,7 +326,7 @@ class Bundles:
                 self._out.append(OverBudget(track.key, kind))
             track.reported = kinds
 
-    def _keep_appointment(self, track: Track, now: float) -> None:
+    def _fire_timer(self, track: Track, now: float) -> None:
         since = track.deaths.since if track.deaths else None
         if since is not None and now >= since + self._policies.confirm_death:
             self._count_death(track)
@@ -355,7 +355,7 @@ class Bundles:
         return summarize(self, lambda track: shown(track, self._policy(track), hold), said, now)
 
     def is_settled(self, track: Track, now: float) -> bool:
-        """Tell whether waiting out the grace would change nothing for this bundle."""
+        """Return whether waiting out the grace would change nothing for this bundle."""
         if track.look is None:
             return False
         if track.phase is not Phase.WAITING or track.attempts:
@@ -364,15 +364,15 @@ class Bundles:
         grace_ends = (track.leftover_since or 0.0) + policy.grace
         return self._dues.due_at(track, policy) > max(now, grace_ends)
 
-    def _tell(self, track: Track) -> None:
+    def _report(self, track: Track) -> None:
         """Tell what is believed of a bundle, if listeners know it otherwise."""
         judgement = track.judgement
         if judgement is None:
             return  # nothing was told of it yet, and nothing can be
-        previous, phase, cause = track.told
+        previous, phase, cause = track.announced
         if judgement.verdict is previous and track.phase is phase and track.cause == cause:
             return
-        track.told = judgement.verdict, track.phase, track.cause
+        track.announced = judgement.verdict, track.phase, track.cause
         waits = track.phase is Phase.WAITING
         due_at = self._dues.due_at(track, self._policy(track)) if waits else None
         self._out.append(

@@ -39,7 +39,7 @@ class Cleanups:
         self._under_way: dict[BundleKey, int] = {}  # with its number for the brake
         self._refusal: Hold | None = _UNCHECKED
         self._hold: Hold | None = None
-        self._told: Hold | None = None
+        self._reported: Hold | None = None
 
     @property
     def hold(self) -> Hold | None:
@@ -121,9 +121,9 @@ class Cleanups:
 
     def _change(self, hold: Hold | None) -> list[Braked]:
         self._hold = hold
-        if hold is _UNCHECKED or hold is self._told:
+        if hold is _UNCHECKED or hold is self._reported:
             return []  # every run begins unchecked: no news
-        before, self._told = self._told, hold
+        before, self._reported = self._reported, hold
         if (before.brake if before else None) == (hold.brake if hold else None):
             return []
         changes = [Braked(before.brake, on=False, detail="released")] if before else []

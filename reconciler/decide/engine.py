@@ -97,7 +97,7 @@ class Engine:
 
     def advance(self, stamp: Stamp) -> list[Decision]:
         """Keep every appointment that has come; call it when :attr:`deadline` has passed."""
-        self._bundles.keep_appointments(stamp.mono)
+        self._bundles.fire_timers(stamp.mono)
         if self._again_at is not None and self._again_at <= stamp.mono:
             self._again_at = None
             self._asking.want(RECHECK, stamp.mono)
@@ -134,23 +134,23 @@ class Engine:
         """Monotonic time at which :meth:`advance` wants to be called; None for never."""
         hold = self._cleanups.hold
         until = hold.until if hold else None
-        times = (self._bundles.next_appointment, self._asking.wake, until, self._again_at)
+        times = (self._bundles.next_timer, self._asking.wake, until, self._again_at)
         return min((at for at in times if at is not None), default=None)
 
     # ------------------------------------------------------------------ for people
 
     @property
-    def is_heard(self) -> bool:
+    def is_answered(self) -> bool:
         """Whether the witnesses have answered every question that something waits for."""
         return not self._asking.pending
 
     def is_settled(self, now: float) -> bool:
-        """Tell whether waiting out the grace periods would change nothing any more.
+        """Return whether waiting out the grace periods would change nothing any more.
 
         For one-shot commands: false while something is cleaned, asked, not yet looked at, or
         kept back by its grace alone. Looks at every bundle.
         """
-        if self._cleanups.busy or self._unfinished.busy or not self.is_heard:
+        if self._cleanups.busy or self._unfinished.busy or not self.is_answered:
             return False
         return all(self._bundles.is_settled(track, now) for track in self._bundles)
 
@@ -238,9 +238,9 @@ class Engine:
         # A failed look answers nothing, also not whether it is another object.
         self._bundles.absorb(track, looked.look, stamp)
 
-    def _take_node(self, heard: NodeLooked, now: float) -> None:
-        change = self._node_state.hear(heard)
-        self._asking.answered(heard.since, now)
+    def _take_node(self, received: NodeLooked, now: float) -> None:
+        change = self._node_state.receive(received)
+        self._asking.answered(received.since, now)
         said = self._node_state.node.containerd
         # Nothing tells when a shim answers again.
         self._again_at = now + self._policies.recheck if said.wedged or said.unlisted else None

@@ -60,11 +60,11 @@ class NodeChange(msgspec.Struct, frozen=True, gc=False):
         return bool(self.everybody or self.keys or self.shims or self.names or self.listings)
 
     def touches(self, key: BundleKey, first_seen: float) -> bool:
-        """Tell whether a bundle that is not plainly alive must be judged again."""
+        """Return whether a bundle that is not plainly alive must be judged again."""
         return key.namespace in self.namespaces or self.speaks_of(key, first_seen)
 
     def speaks_of(self, key: BundleKey, first_seen: float) -> bool:
-        """Tell whether it is touched by more than a shim's coming or going in its namespace."""
+        """Return whether it is touched by more than a shim's coming or going in its namespace."""
         return (
             self.everybody
             or first_seen > self.since
@@ -91,7 +91,7 @@ class NodeState:
         self._since = -1.0
 
     def covers(self, first_seen: float) -> bool:
-        """Tell whether the last word counts for a bundle first seen then."""
+        """Return whether the last word counts for a bundle first seen then."""
         return self._since >= first_seen
 
     def about(self, key: BundleKey, first_seen: float) -> Node:
@@ -101,7 +101,7 @@ class NodeState:
         return self.node if self.is_absent(key, first_seen) else self._unasked
 
     def is_absent(self, key: BundleKey, first_seen: float) -> bool:
-        """Tell whether it was asked for alone, and not found, since it was first seen."""
+        """Return whether it was asked for alone, and not found, since it was first seen."""
         return self._absent.get(key, float("-inf")) >= first_seen
 
     def to_ask(self, namespace: str, tracks: Iterable[Track]) -> list[BundleKey]:
@@ -125,19 +125,19 @@ class NodeState:
             track.weighed_with = number
         return facts
 
-    def hear(self, heard: NodeLooked) -> NodeChange:
+    def receive(self, received: NodeLooked) -> NodeChange:
         """Take in a new word."""
         before, since = self.node, self._since
-        sweep, asked = heard.sweep or before.sweep, frozenset[BundleKey]()
+        scan, asked = received.processes or before.processes, frozenset[BundleKey]()
         containerd = before.containerd
-        if heard.containerd is not None:
-            asked = heard.containerd.absent
-            containerd = self._recall(heard.containerd, heard.since)
-        self.node = self._unasked = Node(sweep, containerd)
+        if received.containerd is not None:
+            asked = received.containerd.absent
+            containerd = self._recall(received.containerd, received.since)
+        self.node = self._unasked = Node(scan, containerd)
         if containerd.absent:
-            self._unasked = Node(sweep, replace(containerd, absent=frozenset()))
-        self._since = heard.since
-        old, new = before.sweep, self.node.sweep
+            self._unasked = Node(scan, replace(containerd, absent=frozenset()))
+        self._since = received.since
+        old, new = before.processes, self.node.processes
         unread = _changed(before.unread, self.node.unread)
         shims = _changed(before.served, self.node.served) | {one for one in unread if one}
         paths = _changed(old.cgroup_paths, new.cgroup_paths)
@@ -156,7 +156,7 @@ class NodeState:
             | _names_in_all(paths)
             | {key.id for key in shims},
             listings=_changed(before.containerd.unlisted, containerd.unlisted),
-            since=min(since, heard.since),
+            since=min(since, received.since),
         )
         self._number += change.is_news
         return change
@@ -191,7 +191,7 @@ def _changed(before: frozenset[_T], now: frozenset[_T]) -> frozenset[_T]:
 
 
 def is_touched(track: Track, change: NodeChange, appointed: float | None, now: float) -> bool:
-    """Tell whether a bundle that is not plainly alive must be judged again.
+    """Return whether a bundle that is not plainly alive must be judged again.
 
     ``appointed`` is when it is to be thought about anyway.
     """
@@ -204,7 +204,7 @@ def is_touched(track: Track, change: NodeChange, appointed: float | None, now: f
 
 
 def _is_indifferent(track: Track, shims: frozenset[BundleKey]) -> bool:
-    """Tell whether other shims of its namespace cannot change what is believed of a leftover.
+    """Return whether other shims of its namespace cannot change what is believed of a leftover.
 
     Its shim is known to be none of those that came or went (``shims``), its group is known, and so
     are its labels: the same facts, phase and policy would come out.

@@ -51,7 +51,7 @@ class Claim(NamedTuple):
 
     Attributes:
         who: The bundle, for people.
-        paths: Its cgroups, as paths within a hierarchy; None if that cannot be told.
+        paths: Its cgroups, as paths within a hierarchy; None if that cannot be known.
         init: A living process that may be its init.
     """
 
@@ -143,7 +143,7 @@ def _against_the_groups(evidence: Evidence) -> str:
     pids = {member.pid for member in evidence.members}
     for claim in evidence.claims:
         if claim.paths is None:
-            return f"whether they are those of {claim.who} cannot be told"
+            return f"whether they are those of {claim.who} cannot be known"
         if claim.init in pids:
             return f"pid {claim.init} may be the init of {claim.who}"
         for path in sorted(paths):
@@ -153,7 +153,7 @@ def _against_the_groups(evidence: Evidence) -> str:
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Tell whether one of two groups is the other or lies below it."""
+    """Return whether one of two groups is the other or lies below it."""
     one, other = one + "/", other + "/"
     return one.startswith(other) or other.startswith(one)
 

@@ -30,7 +30,9 @@ SERVED: Final = frozenset({Verdict.RUNNING, Verdict.STOPPED})
 LIVING: Final = SERVED | {Verdict.ORPHANED}
 """Verdicts under which something of the bundle lives."""
 
-UNSURE: Final = frozenset({Verdict.BUSY, Verdict.UNKNOWN, Verdict.ORPHANED, Verdict.STARTING})
+UNSURE: Final = frozenset(
+    {Verdict.IN_TRANSITION, Verdict.UNKNOWN, Verdict.ORPHANED, Verdict.STARTING}
+)
 """Verdicts that are looked into again and again."""
 
 _SOON: Final = 0.25
@@ -54,7 +56,7 @@ class Track:
         labels: All that was readable of this object's labels: config.json may vanish later.
         pod: Its pod's sandbox's labels, as far as they were asked for: that may vanish earlier.
         phase, cause: How far it is on its way to removal, and why; see :meth:`move`.
-        told: Verdict, phase and cause as listeners know them.
+        announced: Verdict, phase and cause as listeners know them.
         life: Last sign of life; negative for times before the boot.
         last_alive: When this process last judged it alive.
         leftover_since: Since when it has been leftover without a break.
@@ -87,7 +89,7 @@ class Track:
     pod: Labels = NO_LABELS
     phase: Phase = Phase.NONE
     cause: str = ""
-    told: tuple[Verdict | None, Phase, str] = (None, Phase.NONE, "")
+    announced: tuple[Verdict | None, Phase, str] = (None, Phase.NONE, "")
     life: float | None = None
     last_alive: float | None = None
     leftover_since: float | None = None
@@ -240,5 +242,5 @@ class Track:
 
 
 def is_wedged(track: Track, said: Containerd) -> bool:
-    """Tell whether its shim gives containerd no answer; one that still creates it cannot yet."""
+    """Return whether its shim gives containerd no answer; one that still creates it cannot yet."""
     return track.verdict in SERVED and track.key in said.wedged

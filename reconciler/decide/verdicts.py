@@ -24,7 +24,7 @@ from reconciler.model.evidence import (
 INIT_GONE: Final = frozenset({InitState.DEAD, InitState.ABSENT})
 CGROUP_CLEAR: Final = frozenset({CgroupState.EMPTY, CgroupState.GONE})
 RUNTIME_OURS: Final = frozenset({RuntimeState.KNOWN, RuntimeState.UNNAMED})
-CONTAINERD_SILENT_FOR_GOOD: Final = frozenset({TaskState.DOWN, TaskState.WAIVED})
+CONTAINERD_SILENT_FOR_GOOD: Final = frozenset({TaskState.DOWN, TaskState.SKIPPED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def _is_foreign(facts: Facts, _young: bool) -> bool:  # noqa: FBT001 - a column 
     return facts.kind is not Kind.DIRECTORY or not facts.identifier
 
 
-def _is_busy(facts: Facts, _young: bool) -> bool:  # noqa: FBT001 - a fact
+def _is_in_transition(facts: Facts, _young: bool) -> bool:  # noqa: FBT001 - a fact
     return facts.helper is Answer.YES
 
 
@@ -110,7 +110,7 @@ def _why_foreign(facts: Facts) -> str:
 
 def _why_orphaned(facts: Facts) -> str:
     who = "init lives" if facts.init is InitState.ALIVE else "its cgroup holds processes"
-    return f"shim is dead but {who}: a workload nobody manages"
+    return f"shim is dead but {who}: containerd cannot manage it"
 
 
 def _why_unknown(facts: Facts) -> str:
@@ -126,7 +126,7 @@ def _why_leftover(facts: Facts) -> str:
 
 RULES: Final[tuple[Rule, ...]] = (
     Rule(1, Verdict.FOREIGN, _is_foreign, _why_foreign),
-    Rule(2, Verdict.BUSY, _is_busy, lambda _: "a shim helper works on it"),
+    Rule(2, Verdict.IN_TRANSITION, _is_in_transition, lambda _: "a shim helper works on it"),
     Rule(3, Verdict.RUNNING, _is_running, lambda _: "shim and init live"),
     Rule(4, Verdict.STARTING, _is_served_and_new, lambda _: "shim lives, init is not there yet"),
     Rule(4, Verdict.STOPPED, _is_stopped, lambda f: f"shim lives, init is {f.init.value}"),

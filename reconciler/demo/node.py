@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from reconciler import kernel
-from reconciler.demo.cast import Role, cast
 from reconciler.demo.files import Task, contents, runc_state
+from reconciler.demo.fixtures import Fixture, fixtures
 from reconciler.demo.processes import Process, Processes
 from reconciler.errors import ReconcilerError
 from reconciler.model.ids import BundleKey
@@ -34,7 +34,7 @@ class DemoNode:
     """The demo's tree and processes; a context manager that leaves neither.
 
     Attributes:
-        cast: Its bundles.
+        fixtures: Its bundles.
         layout: Where they are.
         top: The directory that holds all of it.
     """
@@ -47,7 +47,7 @@ class DemoNode:
         """
         self._wall = wall
         self._turn = _Turn()
-        self.cast = cast(self._turn.number)
+        self.fixtures = fixtures(self._turn.number)
         self.top = os.fsencode(tempfile.mkdtemp(prefix=_PREFIX, dir=_place()))
         self._processes = Processes()
         self.layout = Layout(
@@ -70,20 +70,20 @@ class DemoNode:
     def __exit__(self, *_: object) -> None:
         self._close()
 
-    def kill_victims(self) -> list[Role]:
+    def kill_victims(self) -> list[Fixture]:
         """Kill the shim and the init of those who are to die half way."""
-        victims = [role for role in self.cast if role.killed]
-        for role in victims:
-            self._shims[role.key.namespace, _group(role)].end()
-            self._inits[role.key].end()
+        victims = [fixture for fixture in self.fixtures if fixture.killed]
+        for fixture in victims:
+            self._shims[fixture.key.namespace, _group(fixture)].end()
+            self._inits[fixture.key].end()
         return victims
 
-    def living(self, role: Role) -> bool:
-        """Tell whether the processes that should live do."""
-        shim = self._shims.get((role.key.namespace, _group(role)))
-        init = self._inits.get(role.key)
-        return not (role.shim and not (shim and shim.alive)) and not (
-            role.init and not (init and init.alive)
+    def living(self, fixture: Fixture) -> bool:
+        """Return whether the processes that should live do."""
+        shim = self._shims.get((fixture.key.namespace, _group(fixture)))
+        init = self._inits.get(fixture.key)
+        return not (fixture.shim and not (shim and shim.alive)) and not (
+            fixture.init and not (init and init.alive)
         )
 
     @property
@@ -96,14 +96,14 @@ class DemoNode:
     def _build(self) -> None:
         for path in (self.layout.tasks, self.layout.work, self.layout.sockets):
             os.makedirs(path)
-        for role in self.cast:
-            self._make(role)
+        for fixture in self.fixtures:
+            self._make(fixture)
 
-    def _make(self, role: Role) -> None:
-        key = role.key
-        group = _group(role)
+    def _make(self, fixture: Fixture) -> None:
+        key = fixture.key
+        group = _group(fixture)
         socket = self.layout.shim_socket(key.namespace, group)
-        if role.shim and (key.namespace, group) not in self._shims:
+        if fixture.shim and (key.namespace, group) not in self._shims:
             place = self.layout.bundle(BundleKey(key.namespace, group))
             os.makedirs(place, exist_ok=True)
             self._shims[key.namespace, group] = self._processes.shim(
@@ -111,32 +111,32 @@ class DemoNode:
             )
         init = self._processes.init(f"demo-{key.id}")
         root = self.layout.runc_root
-        task = Task(key, init.pid, init.start_ticks, socket, role.group, root)
-        if role.init:
+        task = Task(key, init.pid, init.start_ticks, socket, fixture.group, root)
+        if fixture.init:
             self._inits[key] = init
         else:
             init.end()
-        self._write(role, task)
+        self._write(fixture, task)
 
-    def _write(self, role: Role, task: Task) -> None:
-        bundle = Path(os.fsdecode(self.layout.bundle(role.key)))
+    def _write(self, fixture: Fixture, task: Task) -> None:
+        bundle = Path(os.fsdecode(self.layout.bundle(fixture.key)))
         work = Path(os.fsdecode(self.layout.work)) / bundle.parent.name / bundle.name
         state = Path(os.fsdecode(self.layout.runc_root)) / bundle.parent.name / bundle.name
         for directory in (bundle, work):
             directory.mkdir(parents=True, exist_ok=True)
-        if "*" not in role.missing:
+        if "*" not in fixture.missing:
             (bundle / "rootfs").mkdir()
             (bundle / "work").symlink_to(work)
             os.mkfifo(bundle / "log")
             for name, content in contents(task).items():
-                if name not in role.missing:
+                if name not in fixture.missing:
                     (bundle / name).write_bytes(content)
-        if "state.json" not in role.missing:
+        if "state.json" not in fixture.missing:
             state.mkdir(parents=True)
             (state / "state.json").write_bytes(runc_state(task, os.fsencode(bundle)))
-        if role.data:
+        if fixture.data:
             (bundle / "rootfs" / "data").write_bytes(DATA)
-        if not (role.shim or role.init):
+        if not (fixture.shim or fixture.init):
             self._age(bundle)
 
     def _age(self, bundle: Path) -> None:
@@ -159,8 +159,8 @@ class DemoNode:
             os.close(handle)
 
 
-def _group(role: Role) -> str:
-    return role.key.id if role.group is None else role.group
+def _group(fixture: Fixture) -> str:
+    return fixture.key.id if fixture.group is None else fixture.group
 
 
 def _place() -> str:

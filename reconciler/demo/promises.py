@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.demo.cast import Promise, Role
+from reconciler.demo.fixtures import Fixture, Promise
 from reconciler.demo.node import DemoNode
 from reconciler.model.decisions import Verdict
 from reconciler.model.ids import BundleKey
@@ -25,7 +25,7 @@ class Kept:
         broken: What is not as promised; empty if all is.
     """
 
-    role: Role
+    fixture: Fixture
     broken: str
 
 
@@ -49,7 +49,7 @@ def picture(top: Path) -> Picture:
 
 def pictures(node: DemoNode) -> dict[BundleKey, Picture]:
     """Take a picture of every bundle of the cast."""
-    return {role.key: picture(_path(node.layout, role.key)) for role in node.cast}
+    return {fixture.key: picture(_path(node.layout, fixture.key)) for fixture in node.fixtures}
 
 
 def compare(
@@ -62,29 +62,31 @@ def compare(
         before: The pictures from the beginning.
         verdicts: What each bundle was judged as, at any time.
     """
-    for role in node.cast:
-        faults = list(_faults(node, role, before[role.key], verdicts.get(role.key, set())))
-        yield Kept(role, ", ".join(faults))
+    for fixture in node.fixtures:
+        faults = list(_faults(node, fixture, before[fixture.key], verdicts.get(fixture.key, set())))
+        yield Kept(fixture, ", ".join(faults))
 
 
-def _faults(node: DemoNode, role: Role, before: Picture, judged: set[Verdict]) -> Iterator[str]:
+def _faults(
+    node: DemoNode, fixture: Fixture, before: Picture, judged: set[Verdict]
+) -> Iterator[str]:
     layout = node.layout
-    after = picture(_path(layout, role.key))
-    if role.verdict not in judged:
-        yield f"never judged {role.verdict.value}"
-    if role.promise is Promise.CLEANED:
+    after = picture(_path(layout, fixture.key))
+    if fixture.verdict not in judged:
+        yield f"never judged {fixture.verdict.value}"
+    if fixture.promise is Promise.CLEANED:
         if after:
             yield "still there"
-        yield from _left(layout, role.key)
+        yield from _left(layout, fixture.key)
         return
     if after != before:
         yield "changed"
-    if role.promise is Promise.KEPT:
+    if fixture.promise is Promise.KEPT:
         # Before every witness has spoken a bundle may be unknown, which harms nothing.
-        others = judged - {role.verdict, Verdict.UNKNOWN}
+        others = judged - {fixture.verdict, Verdict.UNKNOWN}
         if others:
             yield f"judged {', '.join(sorted(one.value for one in others))}"
-        if not node.living(role):
+        if not node.living(fixture):
             yield "a process is gone"
 
 

@@ -9,7 +9,7 @@ from typing import Final
 import anyio
 from typing_extensions import override
 
-from reconciler.demo.cast import Promise, Role
+from reconciler.demo.fixtures import Fixture, Promise
 from reconciler.demo.node import DemoNode
 from reconciler.model.decisions import Decision, Judged, Vanished, Verdict
 from reconciler.model.ids import BundleKey
@@ -27,7 +27,7 @@ class Witness(Listener):
     """Remembers what the promises are about.
 
     Attributes:
-        cast: Whom it watches.
+        fixtures: Whom it watches.
         verdicts: What each bundle was judged as, at any time.
         killed_at: When the victims were killed, on the monotonic clock.
         noticed_at: When the first victim was judged a leftover.
@@ -35,7 +35,7 @@ class Witness(Listener):
         blocked: Bundles that were left where they are because something is in the way.
     """
 
-    cast: tuple[Role, ...]
+    fixtures: tuple[Fixture, ...]
     verdicts: dict[BundleKey, set[Verdict]] = field(default_factory=dict)
     killed_at: float | None = None
     noticed_at: float | None = None
@@ -59,19 +59,19 @@ class Witness(Listener):
         self.verdicts.setdefault(decision.key, set()).add(verdict)
         if verdict is not Verdict.LEFTOVER or self.killed_at is None:
             return
-        victim = any(role.killed and role.key == decision.key for role in self.cast)
+        victim = any(fixture.killed and fixture.key == decision.key for fixture in self.fixtures)
         if victim and self.noticed_at is None:
             self.noticed_at = stamp.mono
 
     @property
     def is_over(self) -> bool:
         """Whether everything that was to happen has happened."""
-        removed = {role.key for role in self.cast if role.promise is Promise.CLEANED}
-        stuck = {role.key for role in self.cast if role.promise is Promise.BLOCKED}
+        removed = {fixture.key for fixture in self.fixtures if fixture.promise is Promise.CLEANED}
+        stuck = {fixture.key for fixture in self.fixtures if fixture.promise is Promise.BLOCKED}
         return removed <= self.cleaned and stuck <= self.blocked
 
 
-async def tell(node: DemoNode, witness: Witness, clock: Clock, seconds: float | None) -> None:
+async def run_story(node: DemoNode, witness: Witness, clock: Clock, seconds: float | None) -> None:
     """Kill the victims half way, and return when the time is over.
 
     Args:

@@ -15,7 +15,7 @@ from reconciler.present.decisions import key_of
 
 
 def concerns(decision: Decision, only: BundleKey | None) -> bool:
-    """Tell whether a decision is about the one bundle that is asked for, if one is."""
+    """Return whether a decision is about the one bundle that is asked for, if one is."""
     return only is None or key_of(decision) == only
 
 

@@ -44,7 +44,7 @@ class Difference(Value, frozen=True):
 
     full: int
     since: float
-    sweep: ProcessScan | None = None
+    processes: ProcessScan | None = None
     containerd: Containerd | None = None
     gone: Gone = NOTHING_GONE
 
@@ -67,10 +67,10 @@ class Differences:
 
     def take(self, now: NodeLooked) -> Difference | None:
         """Give the difference to the last full one; None if this is one, of the new ``number``."""
-        whole = _size(now.sweep, now.containerd)
+        whole = _size(now.processes, now.containerd)
         if self._full is not None and self._full.has_all(now):
             found = self._full.difference(self.number, now)
-            size = _size(found.sweep, found.containerd)
+            size = _size(found.processes, found.containerd)
             self._allowed -= size
             if self._allowed >= 0 and 2 * size <= whole:
                 return found
@@ -106,48 +106,48 @@ class _Full:
 
     def __init__(self, said: NodeLooked) -> None:
         self._said = said
-        sweep, containerd = said.sweep or ProcessScan(), said.containerd or Containerd()
-        self._shims = _Names(sweep.shims)
-        self._helpers = _Names(sorted(sweep.helpers))
-        self._names = _Names(sorted(sweep.cgroup_names))
-        self._paths = _Names(sorted(sweep.cgroup_paths))
+        scan, containerd = said.processes or ProcessScan(), said.containerd or Containerd()
+        self._shims = _Names(scan.shims)
+        self._helpers = _Names(sorted(scan.helpers))
+        self._names = _Names(sorted(scan.cgroup_names))
+        self._paths = _Names(sorted(scan.cgroup_paths))
         self._tasks = _Names(sorted(containerd.tasks))
 
     def has_all(self, now: NodeLooked | Difference) -> bool:
-        """Tell whether whoever said something now has spoken here, too."""
-        return (now.sweep is None or self._said.sweep is not None) and (
+        """Return whether whoever said something now has spoken here, too."""
+        return (now.processes is None or self._said.processes is not None) and (
             now.containerd is None or self._said.containerd is not None
         )
 
     def difference(self, number: int, now: NodeLooked) -> Difference:
         """Give what another one has and this one has not, and the other way round."""
-        sweep, containerd, gone = now.sweep, now.containerd, NOTHING_GONE
-        if sweep is not None:
+        scan, containerd, gone = now.processes, now.containerd, NOTHING_GONE
+        if scan is not None:
             gone = Gone(
-                helpers=self._helpers.gone(sweep.helpers),
-                shims=self._shims.gone(frozenset(sweep.shims)),
-                cgroup_names=self._names.gone(sweep.cgroup_names),
-                cgroup_paths=self._paths.gone(sweep.cgroup_paths),
+                helpers=self._helpers.gone(scan.helpers),
+                shims=self._shims.gone(frozenset(scan.shims)),
+                cgroup_names=self._names.gone(scan.cgroup_names),
+                cgroup_paths=self._paths.gone(scan.cgroup_paths),
             )
-            sweep = replace(
-                sweep,
-                helpers=self._helpers.new(sweep.helpers),
-                shims=tuple(shim for shim in sweep.shims if shim not in self._shims.all),
-                cgroup_names=self._names.new(sweep.cgroup_names),
-                cgroup_paths=self._paths.new(sweep.cgroup_paths),
+            scan = replace(
+                scan,
+                helpers=self._helpers.new(scan.helpers),
+                shims=tuple(shim for shim in scan.shims if shim not in self._shims.all),
+                cgroup_names=self._names.new(scan.cgroup_names),
+                cgroup_paths=self._paths.new(scan.cgroup_paths),
             )
         if containerd is not None:
             gone = replace(gone, tasks=self._tasks.gone(containerd.tasks))
             containerd = replace(containerd, tasks=self._tasks.new(containerd.tasks))
         if gone == NOTHING_GONE:
             gone = NOTHING_GONE  # the very default is left out
-        return Difference(number, now.since, sweep, containerd, gone)
+        return Difference(number, now.since, scan, containerd, gone)
 
     def apply(self, change: Difference) -> NodeLooked:
         """Undo :meth:`difference`."""
-        new, containerd, gone, sweep = change.sweep, change.containerd, change.gone, None
+        new, containerd, gone, scan = change.processes, change.containerd, change.gone, None
         if new is not None:
-            sweep = ProcessScan(
+            scan = ProcessScan(
                 new.answered,
                 self._helpers.changed(gone.helpers, new.helpers),
                 (*self._shims.left(gone.shims), *new.shims),
@@ -159,7 +159,7 @@ class _Full:
         if containerd is not None:
             tasks = self._tasks.changed(gone.tasks, containerd.tasks)
             containerd = replace(containerd, tasks=tasks)
-        return NodeLooked(change.since, sweep, containerd)
+        return NodeLooked(change.since, scan, containerd)
 
 
 class _Names(Generic[_T]):
@@ -192,12 +192,12 @@ class _Names(Generic[_T]):
         return left | new if new else left
 
 
-def _size(sweep: ProcessScan | None, containerd: Containerd | None) -> int:
+def _size(scan: ProcessScan | None, containerd: Containerd | None) -> int:
     """Count names: they are what takes the room."""
     size = 0
-    if sweep is not None:
-        paths, names = len(sweep.cgroup_paths), len(sweep.cgroup_names)
-        size += len(sweep.helpers) + len(sweep.shims) + names + len(sweep.unread) + paths
+    if scan is not None:
+        paths, names = len(scan.cgroup_paths), len(scan.cgroup_names)
+        size += len(scan.helpers) + len(scan.shims) + names + len(scan.unread) + paths
     if containerd is not None:
         silent = len(containerd.unlisted) + len(containerd.absent) + len(containerd.wedged)
         size += len(containerd.tasks) + silent

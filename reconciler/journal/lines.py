@@ -32,11 +32,7 @@ class BadLineError(Exception):
 
 
 class OtherSchemaError(BadLineError):
-    """A journal of a later or an earlier version of the program; ``program`` is which."""
-
-    def __init__(self, message: str, program: str) -> None:
-        super().__init__(message)
-        self.program = program
+    """A journal of a later or an earlier version of the program."""
 
 
 class Header(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -143,7 +139,6 @@ class Encoder:
 class _First(msgspec.Struct):
     journal: str
     schema: int
-    program: str = ""
 
 
 def read_header(line: bytes) -> Header:
@@ -163,7 +158,7 @@ def read_header(line: bytes) -> Header:
         newer = f"is newer than {SCHEMA}, the newest known here"
         older = f"is older than {SCHEMA}, the only one read here"
         which = newer if first.schema > SCHEMA else older
-        raise OtherSchemaError(f"schema {first.schema} {which}", first.program)
+        raise OtherSchemaError(f"schema {first.schema} {which}")
     try:
         return msgspec.json.decode(line, type=Header)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:

@@ -124,8 +124,9 @@ def _checked(path: Path, line: bytes) -> Header:
     try:
         return read_header(line)
     except OtherSchemaError as error:
-        version = f"version {error.program}" if error.program else "the version that wrote it"
-        raise BadJournalError(f"{path}, line 1: {error}", f"read it with {version}") from error
+        raise BadJournalError(
+            f"{path}, line 1: {error}", "read it with the version that wrote it"
+        ) from error
     except BadLineError as error:
         raise BadJournalError(f"{path}, line 1: damaged: {error}") from error
 

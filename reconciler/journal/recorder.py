@@ -83,11 +83,11 @@ class FileRecorder(Recorder):
         self._buffered = 0
         self._dropped = 0
         self._unwritten = 0
-        self._tells_loss = False
+        self._reports_loss = False
         self._part_size = 0
         self._bell = anyio.Event()
         self._broken = self._ending = False
-        self._heard_all = anyio.Event()
+        self._received_all = anyio.Event()
         self._writer: subprocess.Popen[bytes] | None = None
         self.trouble = ""
         redactor = Redactor() if options.redact else None
@@ -135,8 +135,8 @@ class FileRecorder(Recorder):
         if self._buffered + len(line) > _BUFFER or self._broken:
             self._drop(1, "the disk did not keep up")
             return
-        if self._dropped or self._tells_loss:
-            lost, self._dropped, self._tells_loss = self._dropped, 0, False
+        if self._dropped or self._reports_loss:
+            lost, self._dropped, self._reports_loss = self._dropped, 0, False
             line = self._listener.missing(lost, self.trouble or "the writer lost lines") + line
         limit = self._options.max_size
         if limit is not None and self._part_size > limit:
@@ -163,7 +163,7 @@ class FileRecorder(Recorder):
         self._tasks = await anyio.create_task_group().__aenter__()
         if not self._broken:
             self._tasks.start_soon(self._until_it_fails, self._send)
-            self._tasks.start_soon(self._until_it_fails, self._hear)
+            self._tasks.start_soon(self._until_it_fails, self._receive)
         self._bell.set()
         return self
 
@@ -207,7 +207,7 @@ class FileRecorder(Recorder):
         self._ending = True
         self._bell.set()
         if not self._broken:
-            await self._heard_all.wait()
+            await self._received_all.wait()
 
     async def _bury(self) -> None:
         """Take the writer's exit status; one that is stuck in the kernel is left to init."""
@@ -233,7 +233,7 @@ class FileRecorder(Recorder):
             await work()
             return
         self._break("the recorder failed")
-        self._heard_all.set()
+        self._received_all.set()
 
     def _flush(self) -> None:
         if not self._watch.call(_PART, self._listener.flush):
@@ -275,7 +275,7 @@ class FileRecorder(Recorder):
         self._buffer.clear()
         self._buffered = 0
 
-    async def _hear(self) -> None:
+    async def _receive(self) -> None:
         """Hear what the writer says about its file, until it is gone."""
         rest = b""
         while True:
@@ -289,7 +289,7 @@ class FileRecorder(Recorder):
             if not said:
                 if not self._ending:
                     self._break("the writer is gone")
-                self._heard_all.set()
+                self._received_all.set()
                 return
             *lines, rest = (rest + said).split(b"\n")
             for line in lines:
@@ -297,7 +297,7 @@ class FileRecorder(Recorder):
                     self.trouble = line[4:].decode("utf-8", "replace")
                 elif line.startswith(b"lost "):
                     self._unwritten += int(line[5:])
-                    self._tells_loss = True  # the writer cannot say which policies are in force
+                    self._reports_loss = True  # the writer cannot say which policies are in force
                     self._listener.begin_anew()
 
 

@@ -153,7 +153,7 @@ class Redactor:
             case NodeLooked():
                 return replace(
                     observation,
-                    sweep=self._sweep(observation.sweep),
+                    processes=self._scan(observation.processes),
                     containerd=self._containerd(observation.containerd),
                 )
             case GuardsChecked():
@@ -221,21 +221,21 @@ class Redactor:
             annotations=tuple((self.name(k), self.name(v)) for k, v in labels.annotations),
         )
 
-    def _sweep(self, sweep: ProcessScan | None) -> ProcessScan | None:
-        if sweep is None:
+    def _scan(self, scan: ProcessScan | None) -> ProcessScan | None:
+        if scan is None:
             return None
         return replace(
-            sweep,
-            helpers=frozenset(self._key_of(key) for key in sweep.helpers),
+            scan,
+            helpers=frozenset(self._key_of(key) for key in scan.helpers),
             shims=tuple(
                 p._replace(key=self._key_of(p.key), address=self._path(p.address))
-                for p in sweep.shims
+                for p in scan.shims
             ),
-            cgroup_names=frozenset(self.name(name) for name in sweep.cgroup_names),
+            cgroup_names=frozenset(self.name(name) for name in scan.cgroup_names),
             unread=tuple(
-                p if p.key is None else p._replace(key=self._key_of(p.key)) for p in sweep.unread
+                p if p.key is None else p._replace(key=self._key_of(p.key)) for p in scan.unread
             ),
-            cgroup_paths=frozenset(map(self._cgroup, sweep.cgroup_paths)),
+            cgroup_paths=frozenset(map(self._cgroup, scan.cgroup_paths)),
         )
 
     def _containerd(self, containerd: Containerd | None) -> Containerd | None:

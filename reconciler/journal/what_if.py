@@ -58,7 +58,7 @@ class WhatIf:
         self.lost = 0
         self.refused = False
         self._looks: dict[BundleKey, Look] = {}
-        self._ghosts: dict[BundleKey, Look] = {}
+        self._still_there: dict[BundleKey, Look] = {}
         self._removed: dict[BundleKey, Identity] = {}
         self._word = NodeLooked(0.0, ProcessScan(), Containerd())
         self._stamp: Stamp | None = None
@@ -82,7 +82,7 @@ class WhatIf:
                 case Given():
                     if until is not None and item.stamp.mono > until:
                         break
-                    yield from self._keep_appointments(item.stamp)
+                    yield from self._fire_timers(item.stamp)
                     yield from self._live_through(item)
                 case _:
                     assert_never(item)
@@ -91,7 +91,7 @@ class WhatIf:
 
     # ------------------------------------------------------------------ time
 
-    def _keep_appointments(self, stamp: Stamp) -> Iterator[Turn]:
+    def _fire_timers(self, stamp: Stamp) -> Iterator[Turn]:
         """Let the time pass up to a stamp; the wall clock goes along."""
         if self._stamp is None:
             self._stamp = stamp
@@ -111,7 +111,7 @@ class WhatIf:
         while self._stamp.mono < until:
             mono = min(self._stamp.mono + _RELIST, until)
             then = Stamp(mono, self._stamp.wall + (mono - self._stamp.mono))
-            yield from self._keep_appointments(then)
+            yield from self._fire_timers(then)
             self._stamp = then
             seen = Resync(ResyncKind.TIMER)
             yield from self._turns(then, seen, self.engine.observe(then, seen))
@@ -155,20 +155,20 @@ class WhatIf:
     def _look(self, key: BundleKey) -> None:
         if key in self._removed:
             self._follow_up.append(Looked(key, None))
-        elif key in self._ghosts:
-            self._follow_up.append(Looked(key, self._ghosts[key]))
+        elif key in self._still_there:
+            self._follow_up.append(Looked(key, self._still_there[key]))
         elif self._frozen and key in self._looks:
             self._follow_up.append(Looked(key, self._looks[key]))
 
     def _clean(self, request: Clean) -> Outcome:
-        look = self._ghosts.get(request.key) or self._looks.get(request.key)
+        look = self._still_there.get(request.key) or self._looks.get(request.key)
         outcome = Outcome(request.key, request.identity, Result.CLEANED)
         if request.kill:
             # How a workload would have ended is not known: it lives on, as it was recorded.
-            return replace(outcome, result=Result.BLOCKED, reason=BlockReason.BUSY)
+            return replace(outcome, result=Result.BLOCKED, reason=BlockReason.MOUNT_BUSY)
         if look is not None and foreign_mount(look.mounts):
             return replace(outcome, result=Result.BLOCKED, reason=BlockReason.FOREIGN_MOUNT)
-        self._ghosts.pop(request.key, None)
+        self._still_there.pop(request.key, None)
         self._removed[request.key] = request.identity
         return outcome
 
@@ -183,7 +183,7 @@ class WhatIf:
             case NodeLooked():
                 self._word = NodeLooked(
                     observation.since,
-                    observation.sweep or self._word.sweep,
+                    observation.processes or self._word.processes,
                     observation.containerd or self._word.containerd,
                 )
                 return observation
@@ -207,23 +207,23 @@ class WhatIf:
             del self._removed[key]
         for key in [key for key in self._looks if key not in names and _covers(listed, key)]:
             del self._looks[key]
-        ghosts = [
+        still_there = [
             Seen(key, look.identity)
-            for key, look in self._ghosts.items()
+            for key, look in self._still_there.items()
             if key not in names and _covers(listed, key)
         ]
-        return replace(listed, bundles=(*there, *ghosts), hidden=())
+        return replace(listed, bundles=(*there, *still_there), hidden=())
 
     def _looked(self, looked: Looked) -> Looked:
         key, look = looked.key, looked.look
         if look is None:
             self._looks.pop(key, None)
             self._removed.pop(key, None)
-            return Looked(key, self._ghosts.get(key))
+            return Looked(key, self._still_there.get(key))
         if self._is_gone(key, look.identity):
             return Looked(key, None)
         self._looks[key] = look
-        self._ghosts.pop(key, None)  # another bundle has taken the name
+        self._still_there.pop(key, None)  # another bundle has taken the name
         return looked
 
     def _is_gone(self, key: BundleKey, identity: Identity) -> bool:
@@ -241,7 +241,7 @@ class WhatIf:
             return
         look = self._looks.pop(outcome.key, None)
         if look is not None and look.identity == outcome.identity:
-            self._ghosts[outcome.key] = look
+            self._still_there[outcome.key] = look
 
 
 def _covers(listed: Listed, key: BundleKey) -> bool:
@@ -249,7 +249,7 @@ def _covers(listed: Listed, key: BundleKey) -> bool:
 
 
 def removes(policies: Policies) -> bool:
-    """Tell whether anything may be removed at all."""
+    """Return whether anything may be removed at all."""
     return policies.default.enforce or any(rule.policy.enforce for rule in policies.rules)
 
 

@@ -113,7 +113,7 @@ class Writer:
             self._file = -1
 
     def _is_ours(self) -> bool:
-        """Tell whether a journal is in the way; anything else is never moved.
+        """Return whether a journal is in the way; anything else is never moved.
 
         Raises:
             OSError: Something else is in the way.
@@ -208,7 +208,7 @@ class Session:
         self._header_next = True
         self._header = b""
         self._try_at = 0.0
-        self._told = 0
+        self._reported = 0
 
     def run(self) -> None:
         """Write until the recorder closes its end."""
@@ -267,8 +267,8 @@ class Session:
             self._fail(_count(lines), str(lost))
         else:
             if missing:
-                self._tell_lost()
-            writer.lost = self._told = 0
+                self._write_lost()
+            writer.lost = self._reported = 0
             self._failing = False
 
     def _fail(self, lost: int, why: str) -> None:
@@ -278,12 +278,12 @@ class Session:
         self._writer.why = why
         self._failing = True
         self._try_at = time.monotonic() + _RETRY
-        self._tell_lost()
+        self._write_lost()
 
-    def _tell_lost(self) -> None:
+    def _write_lost(self) -> None:
         """Say how many more are lost, so that what comes next leans on none of them."""
-        self._say(b"lost %d\n" % (self._writer.lost - self._told))
-        self._told = self._writer.lost
+        self._say(b"lost %d\n" % (self._writer.lost - self._reported))
+        self._reported = self._writer.lost
 
     def _say(self, line: bytes) -> None:
         try:
@@ -294,8 +294,8 @@ class Session:
 
 def _count(lines: bytes) -> int:
     """Count records; a line that tells of lost ones stands for those."""
-    told = [line for line in lines.splitlines() if line.startswith(LOST)]
-    return lines.count(b"\n") - len(told) + sum(int(json.loads(line)["lost"]) for line in told)
+    losses = [line for line in lines.splitlines() if line.startswith(LOST)]
+    return lines.count(b"\n") - len(losses) + sum(int(json.loads(line)["lost"]) for line in losses)
 
 
 def _words(error: OSError) -> str:

@@ -285,7 +285,7 @@ def fs_type(fd: int) -> int:
 
 
 def has_openat2() -> bool:
-    """Tell whether the kernel (and whatever filters its calls) lets us use openat2."""
+    """Return whether the kernel (and whatever filters its calls) lets us use openat2."""
     try:
         os.close(openat2(AT_FDCWD, b"/", _PATH_HANDLE, RESOLVE_NO_MAGICLINKS))
     except OSError:

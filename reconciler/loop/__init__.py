@@ -75,18 +75,18 @@ class Loop:
         self._relist_at = float("inf")
         self._guards_at = float("inf")
         self._inbox: deque[tuple[Stamp, Observation]] = deque()
-        self._looks = Looks(stages, self._errand, self.emit, self._take_now)
+        self._looks = Looks(stages, self._start_task, self.emit, self._take_now)
         self._listings: dict[str | None, ResyncKind] = {}
-        self._errands = 0
+        self._running_tasks = 0
         self._bell = anyio.Event()
         self._tasks: TaskGroup
         self._checking = anyio.Lock()
         self._node = NodeWatch(
             stages.clock,
-            stages.witnesses,
+            stages.node_source,
             about=unsupervised(engine.to_ask),
             check_guards=self._check_guards,
-            answered=self._hear_of_node,
+            answered=self._receive_node,
         )
         self._untaken: NodeLooked | None = None
         self._refused: tuple[Refusal, ...] = ()
@@ -147,10 +147,10 @@ class Loop:
                 self._turned = anyio.Event()
                 if self._is_idle():
                     now = stages.clock.monotonic()
-                    if until is not None and not self._errands and until(now):
+                    if until is not None and not self._running_tasks and until(now):
                         break
                     await self._wait()
-            self._hear_the_last()
+            self._report_remaining()
             tasks.cancel_scope.cancel()
 
     # ------------------------------------------------------------------ one turn
@@ -163,7 +163,7 @@ class Loop:
             self._take(stamp, Resync(ResyncKind.TIMER))
         if stamp.mono >= self._guards_at:
             self._guards_at = float("inf")
-            self._errand(self._check_guards)
+            self._start_task(self._check_guards)
         while self._listings:
             self._list(*self._listings.popitem())
         self._looks.make_some()
@@ -199,7 +199,7 @@ class Loop:
     def _take_now(self, observation: Observation) -> None:
         self._take(self._now(), observation)
 
-    def _hear_the_last(self) -> None:
+    def _report_remaining(self) -> None:
         """Let everybody hear what came in before the end; nothing of it is carried out any more.
 
         Cleanups that were stopped have said what they had done: that must not go untold.
@@ -213,7 +213,7 @@ class Loop:
     def _list(self, namespace: str | None, why: ResyncKind) -> None:
         stages = self._stages
         if namespace is None and why in (ResyncKind.START, ResyncKind.TIMER):
-            self._errand(self._check_guards)
+            self._start_task(self._check_guards)
         listed = stages.inspector.list(namespace)
         if stages.watcher is not None and listed.answered and namespace is None:
             # Watches first, looks after: what changes in between is then an event or seen.
@@ -236,7 +236,7 @@ class Loop:
                     # No errand to be waited for: the engine knows which answers are.
                     self._tasks.start_soon(self._node.ask, stamp.mono)
                 case Clean() | FinishRemoval():
-                    self._errand(partial(self._send, decision))
+                    self._start_task(partial(self._send, decision))
                 case Vanished():
                     self._looks.forget(decision.key)
                 case Judged() | Died() | OverBudget() | Braked():
@@ -244,11 +244,11 @@ class Loop:
                 case _:
                     assert_never(decision)
 
-    def _hear_of_node(self, since: float, sweep: ProcessScan, containerd: Containerd) -> None:
+    def _receive_node(self, since: float, scan: ProcessScan, containerd: Containerd) -> None:
         self._stages.exits.expect_containerd(containerd.pid)
-        self._looks.note_shims(sweep)
-        self._untaken = heard = NodeLooked(since, sweep, containerd)
-        self.emit(heard)
+        self._looks.note_shims(scan)
+        self._untaken = received = NodeLooked(since, scan, containerd)
+        self.emit(received)
 
     async def _check_guards(self) -> None:
         async with self._checking:  # or an older answer could replace a newer one
@@ -257,7 +257,7 @@ class Loop:
             again = self._stages.clock.monotonic() + AGAIN
             self._guards_at = again if is_transient(self._refused) else float("inf")
 
-    async def _hear_node(self, key: BundleKey) -> Node:
+    async def _refresh_node(self, key: BundleKey) -> Node:
         """Have a fresh word of the witnesses, and the engine have heard it: brakes hang on it."""
         node = await self._node.fresh(key)
         while self._untaken is not None:
@@ -271,7 +271,7 @@ class Loop:
         if blocked is not None:
             self.emit(blocked)
             return
-        node = await self._hear_node(key)
+        node = await self._refresh_node(key)
 
         @unsupervised
         def permit() -> Outcome | None:
@@ -288,15 +288,15 @@ class Loop:
 
     # ------------------------------------------------------------------ small things
 
-    def _errand(self, work: Callable[[], Awaitable[None]]) -> None:
-        self._errands += 1
-        self._tasks.start_soon(self._run_errand, work)
+    def _start_task(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._running_tasks += 1
+        self._tasks.start_soon(self._run_task, work)
 
-    async def _run_errand(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _run_task(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         finally:
-            self._errands -= 1
+            self._running_tasks -= 1
             self._bell.set()
 
     def _sources(self) -> list[Source]:

@@ -19,7 +19,7 @@ PILE: Final = 1000
 BATCH: Final = 300
 """Looks a helper is given at a time: enough to keep it busy for some turns of the loop."""
 
-Hear = Callable[[BundleKey, Look | PartialLook | None], None]
+Receive = Callable[[BundleKey, Look | PartialLook | None], None]
 
 
 class Helpers:
@@ -28,7 +28,7 @@ class Helpers:
     Args:
         lookers: Who they are; None if there is nobody.
         waiting: The looks to be made, and why; we begin at its beginning, they at its end.
-        hear: Told of every look that was made.
+        receive: Called with every look that was made.
 
     Attributes:
         waiting: As above. To be replaced only while they are :attr:`resting`: whatever they took
@@ -36,11 +36,11 @@ class Helpers:
     """
 
     def __init__(
-        self, lookers: BatchInspector | None, waiting: dict[BundleKey, HintKind], hear: Hear
+        self, lookers: BatchInspector | None, waiting: dict[BundleKey, HintKind], receive: Receive
     ) -> None:
         self._lookers = lookers
         self.waiting = waiting
-        self._hear = hear
+        self._receive = receive
         self._taken: dict[BundleKey, HintKind] = {}
         self._at_work = 0
 
@@ -84,5 +84,5 @@ class Helpers:
             return False
         for key, look in zip(taken, looks, strict=True):
             if self._taken.pop(key, None) is not None:
-                self._hear(key, look)
+                self._receive(key, look)
         return True

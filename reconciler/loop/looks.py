@@ -39,10 +39,10 @@ class Looks:
         self._emit = emit
         self._take = take
         self._waiting: dict[BundleKey, HintKind] = {}
-        self._helpers = Helpers(stages.inspector.others, self._waiting, self._hear)
-        self._remote = RemoteLooks(stages.far, stages.clock, start, self._hear_of_far, self.want)
+        self._helpers = Helpers(stages.inspector.others, self._waiting, self._receive)
+        self._remote = RemoteLooks(stages.far, stages.clock, start, self._receive_remote, self.want)
         self._known_shims: dict[BundleKey, int] = {}
-        self._swept_shims: dict[BundleKey, int] = {}
+        self._scanned_shims: dict[BundleKey, int] = {}
 
     @property
     def is_done(self) -> bool:
@@ -84,19 +84,19 @@ class Looks:
         self._known_shims.pop(key, None)
         self._exits.forget(key)
 
-    def note_shims(self, sweep: ProcessScan) -> None:
+    def note_shims(self, scan: ProcessScan) -> None:
         """Look once at every bundle whose shim is seen for the first time, to watch its end."""
-        before, now = self._swept_shims, {shim.key: shim.pid for shim in sweep.shims}
-        self._swept_shims = now
+        before, now = self._scanned_shims, {shim.key: shim.pid for shim in scan.shims}
+        self._scanned_shims = now
         for key in now.keys() - before.keys() - self._known_shims.keys():
             self.want(key)
 
-    def _hear(self, key: BundleKey, look: Look | PartialLook | None) -> None:
+    def _receive(self, key: BundleKey, look: Look | PartialLook | None) -> None:
         look = self._remote.whole(key, look)
         if not isinstance(look, PartialLook):
-            self._hear_of_far(key, look)
+            self._receive_remote(key, look)
 
-    def _hear_of_far(self, key: BundleKey, look: Look | None) -> None:
+    def _receive_remote(self, key: BundleKey, look: Look | None) -> None:
         self._emit(self._looked(key, look))
 
     def _looked(self, key: BundleKey, look: Look | None) -> Looked:
@@ -113,8 +113,8 @@ class Looks:
         shim = look.shim.pid
         if shim is None and look.shim.state is ShimState.ALIVE:
             group = BundleKey(key.namespace, look.shim.group or key.id)
-            swept = self._swept_shims
-            shim = self._known_shims.get(key) or swept.get(key) or swept.get(group)
+            scanned = self._scanned_shims
+            shim = self._known_shims.get(key) or scanned.get(key) or scanned.get(group)
         if shim is not None:
             self._known_shims[key] = shim
         lives = look.init.state is InitState.ALIVE

@@ -12,7 +12,7 @@ import anyio
 
 from reconciler.model.evidence import Containerd, ContainerdState, Node, ProcessScan
 from reconciler.model.ids import BundleKey, is_identifier
-from reconciler.ports import Clock, Witnesses
+from reconciler.ports import Clock, NodeSource
 
 FRESH: Final = 1.0
 """The node's word must not be older than this, in seconds, when a cleanup is sent."""
@@ -23,7 +23,7 @@ class NodeWatch:
 
     Args:
         clock: Times the answers.
-        witnesses: Whom to ask.
+        node_source: Whom to ask.
         about: Whom containerd is asked for one by one where it cannot list a namespace.
         check_guards: Checks the guards anew.
         answered: Takes an answer: when it was asked for, and what was said.
@@ -32,14 +32,14 @@ class NodeWatch:
     def __init__(
         self,
         clock: Clock,
-        witnesses: Witnesses,
+        node_source: NodeSource,
         *,
         about: Callable[[str], Sequence[BundleKey]],
         check_guards: Callable[[], Awaitable[None]],
         answered: Callable[[float, ProcessScan, Containerd], None],
     ) -> None:
         self._clock = clock
-        self._witnesses = witnesses
+        self._node_source = node_source
         self._about = about
         self._check_guards = check_guards
         self._answered = answered
@@ -54,11 +54,11 @@ class NodeWatch:
             if self._since >= not_before:
                 return
             since = self._clock.monotonic()
-            containerd = await self._witnesses.containerd(self._about)
-            sweep = await self._witnesses.sweep()
+            containerd = await self._node_source.containerd(self._about)
+            scan = await self._node_source.scan()
             await self._guard(containerd)
-            self._node, self._since = Node(sweep, containerd), since
-            self._answered(since, sweep, containerd)
+            self._node, self._since = Node(scan, containerd), since
+            self._answered(since, scan, containerd)
 
     async def fresh(self, key: BundleKey) -> Node:
         """Give what is known of the node now, good enough to send a cleanup to this bundle.
@@ -76,12 +76,12 @@ class NodeWatch:
         answers = node.containerd.state is ContainerdState.UP
         if not (may_be_task and answers and (is_old or self._is_unlisted(key))):
             return node
-        containerd = await self._witnesses.task(key)
+        containerd = await self._node_source.task(key)
         if containerd.state is not ContainerdState.UP:
             await self.ask(self._clock.monotonic() - FRESH)  # everybody is to hear that
             return self._node
         await self._guard(containerd)
-        return Node(node.sweep, containerd)
+        return Node(node.processes, containerd)
 
     def _is_unlisted(self, key: BundleKey) -> bool:
         return key.namespace in self._node.containerd.unlisted

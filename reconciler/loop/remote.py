@@ -53,7 +53,7 @@ class RemoteLooks:
         lookers: Who they are; None if there is nobody.
         clock: Times the pauses.
         start: Runs something beside the loop.
-        hear: Told of every look that was made.
+        receive: Called with every look that was made.
         again: Told of every bundle that is to be looked at by ourselves again.
     """
 
@@ -62,13 +62,13 @@ class RemoteLooks:
         lookers: RemoteInspector | None,
         clock: Clock,
         start: Start,
-        hear: Callable[[BundleKey, Look | None], None],
+        receive: Callable[[BundleKey, Look | None], None],
         again: Callable[[BundleKey], None],
     ) -> None:
         self._lookers = lookers
         self._clock = clock
         self._start = start
-        self._hear = hear
+        self._receive = receive
         self._again = again
         self._places: dict[BundleKey, Places] = {}
         self._waiting: dict[Places, dict[BundleKey, None]] = {}
@@ -122,7 +122,7 @@ class RemoteLooks:
                     return
                 for key, look in zip(keys, looks, strict=True):
                     if self._places.get(key) == places:
-                        self._hear(key, look)
+                        self._receive(key, look)
         finally:
             del self._waiting[places]
 

@@ -53,7 +53,7 @@ class NamedCgroup(NamedTuple):
     Attributes:
         source: Who names it.
         paths: As paths within a hierarchy.
-        exists: Whether one of them was seen; not if that could not be told.
+        exists: Whether one of them was seen; not if that could not be known.
     """
 
     source: CgroupSource = CgroupSource.NONE
@@ -72,11 +72,11 @@ class NamedCgroup(NamedTuple):
                 return False
 
     def holds(self, path: str) -> bool:
-        """Tell whether a path is a named one, or lies below one; case 1."""
+        """Return whether a path is a named one, or lies below one; case 1."""
         return any(named + "/" in path + "/" for named in self.paths)
 
     def may_be_called(self, id_: str, path: str) -> bool:
-        """Tell whether the names in a path count for the id; cases 2 to 5."""
+        """Return whether the names in a path count for the id; cases 2 to 5."""
         match self.source:
             case CgroupSource.RUNTIME:
                 return False
@@ -107,7 +107,7 @@ def find_hints(
 
 
 def _is_explained(key: BundleKey, path: str, served: Collection[BundleKey]) -> bool:
-    """Tell whether a cgroup is that of the same id in another namespace, where its shim lives."""
+    """Return whether a cgroup is that of the same id in another namespace, where its shim lives."""
     return any(
         id_ == key.id and namespace != key.namespace and BundleKey(namespace, id_) in served
         for namespace, id_ in pairwise(path.split("/"))

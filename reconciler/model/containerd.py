@@ -12,7 +12,7 @@ class ContainerdState(Word):
 
     UP = "up"
     DOWN = "down"  # proven: its lock file exists and nobody holds it
-    WAIVED = "waived"
+    SKIPPED = "skipped"
     NONE = "no answer"
 
 
@@ -24,7 +24,7 @@ class Containerd(Value, frozen=True):
     answer.
 
     Attributes:
-        state: Up, proven down, waived by the caller, or no answer.
+        state: Up, proven down, skipped because the caller said so, or no answer.
         tasks: The tasks it lists, or has told of when asked alone; meaningful only when up.
         pid: containerd's pid, if known.
         version: As Version answers, or empty.

@@ -15,7 +15,7 @@ class Verdict(Word):
     RUNNING = "running"
     STOPPED = "stopped"
     STARTING = "starting"
-    BUSY = "busy"
+    IN_TRANSITION = "in-transition"
     ORPHANED = "orphaned"
     LEFTOVER = "leftover"
     UNKNOWN = "unknown"

@@ -117,7 +117,7 @@ class TaskState(Word):
     NOT_LISTED = "not listed"
     NOT_FOUND = "not found"  # asked for alone: no such task, or no such container any more
     DOWN = "containerd is down"  # proven: nobody holds its metadata lock
-    WAIVED = "containerd waived"  # the caller said --without-containerd
+    SKIPPED = "containerd skipped"  # the caller said --without-containerd
     NONE = "no answer"
 
 
@@ -142,7 +142,7 @@ class Shim(Value, frozen=True):
         state: See :class:`ShimState`.
         socket: Path of the socket that was asked, if any.
         group: Id the shim was started for: the sandbox's id for a pod member, else the bundle's
-            own. None if config.json could not tell.
+            own. None if config.json could not determine.
         pid: The shim's pid where the look came by it (parent of a living init), else None.
         detail: Why, for people.
     """
@@ -251,22 +251,22 @@ class Node:
     """The witnesses that speak about the whole node, as last heard.
 
     Attributes:
-        sweep: What runs.
+        processes: What runs.
         containerd: What containerd says.
         served: The names living shims were started for, found at once however many there are.
         unread: The names that processes which do not answer may serve or work on; None stands for
             every name.
     """
 
-    sweep: ProcessScan = field(default_factory=ProcessScan)
+    processes: ProcessScan = field(default_factory=ProcessScan)
     containerd: Containerd = field(default_factory=Containerd)
     served: frozenset[BundleKey] = field(init=False, repr=False, compare=False)
     unread: frozenset[BundleKey | None] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Index the shims once, not for each bundle that is weighed."""
-        object.__setattr__(self, "served", frozenset([shim.key for shim in self.sweep.shims]))
-        object.__setattr__(self, "unread", frozenset([one.key for one in self.sweep.unread]))
+        object.__setattr__(self, "served", frozenset([shim.key for shim in self.processes.shims]))
+        object.__setattr__(self, "unread", frozenset([one.key for one in self.processes.unread]))
 
 
 class Facts(NamedTuple):
@@ -313,8 +313,8 @@ def task_of(key: BundleKey, containerd: Containerd) -> TaskState:
             return _task_of_living(key, containerd)
         case ContainerdState.DOWN:
             return TaskState.DOWN
-        case ContainerdState.WAIVED:
-            return TaskState.WAIVED
+        case ContainerdState.SKIPPED:
+            return TaskState.SKIPPED
         case ContainerdState.NONE:
             return TaskState.NONE
 
@@ -328,9 +328,9 @@ def _task_of_living(key: BundleKey, containerd: Containerd) -> TaskState:
 
 
 def _helper(key: BundleKey, node: Node) -> Answer:
-    if not node.sweep.answered:
+    if not node.processes.answered:
         return Answer.NONE
-    if key in node.sweep.helpers:
+    if key in node.processes.helpers:
         return Answer.YES
     return Answer.NONE if may_be(node.unread, key) else Answer.NO
 
@@ -340,7 +340,7 @@ def _shim(key: BundleKey, shim: Shim, node: Node, task: TaskState) -> ShimState:
     state = shim.state
     if state in _SHIM_IS_SURE:
         return state
-    if not node.sweep.answered:
+    if not node.processes.answered:
         return ShimState.NONE
     group = key.id if shim.group is None else shim.group
     if key in node.served or BundleKey(key.namespace, group) in node.served:
@@ -358,20 +358,20 @@ def _shim(key: BundleKey, shim: Shim, node: Node, task: TaskState) -> ShimState:
 
 def _cgroup(key: BundleKey, look: Look, node: Node) -> CgroupState:
     """Let living processes that may be in its cgroup contradict "empty" and "gone"."""
-    cgroup, sweep = look.cgroup, node.sweep
+    cgroup, scan = look.cgroup, node.processes
     if cgroup in _CGROUP_IS_SURE:
         return cgroup
     named = _named_cgroup(key, look)
-    if key.id in sweep.cgroup_names or _find_hints(key, named, node):
+    if key.id in scan.cgroup_names or _find_hints(key, named, node):
         return CgroupState.POPULATED
-    if sweep.unplaced and not named.refutes:
+    if scan.unplaced and not named.refutes:
         return CgroupState.NONE
     if cgroup is CgroupState.UNNAMED:
         # It may have any name. Where something is still mounted, a workload may live in there of
         # which nothing else is left to tell. A dead init does not tell that it was the last: in
         # the host's pid namespace, or in its pod's, what it has forked lives on.
         is_open = bool(look.mounts)
-        return CgroupState.GONE if sweep.answered and not is_open else CgroupState.NONE
+        return CgroupState.GONE if scan.answered and not is_open else CgroupState.NONE
     return cgroup
 
 
@@ -381,7 +381,7 @@ def hints(key: BundleKey, look: Look, node: Node) -> tuple[str, ...]:
 
 
 def _find_hints(key: BundleKey, named: NamedCgroup, node: Node) -> tuple[str, ...]:
-    return find_hints(key, named, node.sweep.cgroup_paths, node.served)
+    return find_hints(key, named, node.processes.cgroup_paths, node.served)
 
 
 def _named_cgroup(key: BundleKey, look: Look) -> NamedCgroup:

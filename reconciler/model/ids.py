@@ -55,7 +55,7 @@ NOWHERE: Final = Identity(0, 0, 0)
 
 
 def is_identifier(name: str) -> bool:
-    """Tell whether containerd could have created a bundle or namespace of this name."""
+    """Return whether containerd could have created a bundle or namespace of this name."""
     return len(name) <= MAX_IDENTIFIER and _IDENTIFIER.match(name) is not None
 
 

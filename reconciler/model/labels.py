@@ -68,7 +68,7 @@ class Known:
         return bool(own.sandbox or own.pod_namespace or own.pod or own.container)
 
     def fits_pod(self, name: PodLabel, glob: str | None) -> Answer:
-        """Tell whether a label that all containers of a pod have in common fits."""
+        """Return whether a label that all containers of a pod have in common fits."""
         if glob is None:
             return Answer.YES
         own: str = getattr(self.own, name)
@@ -78,7 +78,7 @@ class Known:
         return _FITS[fnmatchcase(inherited, glob)] if inherited else Answer.NONE
 
     def fits_container(self, glob: str | None) -> Answer:
-        """Tell whether the container's name fits; a sandbox has none."""
+        """Return whether the container's name fits; a sandbox has none."""
         if glob is None:
             return Answer.YES
         if self.own.container or self.is_complete:
@@ -86,7 +86,7 @@ class Known:
         return Answer.NONE
 
     def fits_annotation(self, name: str, glob: str) -> Answer:
-        """Tell whether an annotation fits; one that only its pod has might be meant for it, too."""
+        """Return whether an annotation fits; one that only its pod has might be meant, too."""
         own = dict(self.own.annotations)
         if name in own:
             return _FITS[fnmatchcase(own[name], glob)]

@@ -59,7 +59,7 @@ class ResyncKind(Word):
     ASKED = "asked"
 
 
-class Resync(Tagged, frozen=True, tag="doubt"):
+class Resync(Tagged, frozen=True, tag="resync"):
     """Relist everything (``namespace`` None) or one namespace."""
 
     kind: ResyncKind = msgspec.field(name="why")
@@ -120,7 +120,7 @@ class NodeLooked(Tagged, frozen=True, tag="node"):
     """
 
     since: float
-    sweep: ProcessScan | None = None
+    processes: ProcessScan | None = None
     containerd: Containerd | None = None
 
 
@@ -150,7 +150,7 @@ class Refusal(Value, frozen=True):
 
 
 def is_transient(refused: tuple[Refusal, ...]) -> bool:
-    """Tell whether nothing but a worker that could not look keeps us from acting."""
+    """Return whether nothing but a worker that could not look keeps us from acting."""
     return bool(refused) and all(one.guard is Guard.WORKER for one in refused)
 
 

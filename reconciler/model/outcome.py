@@ -21,7 +21,7 @@ class Result(Word):
 class BlockReason(Word):
     """Why something stayed. One word per cause: also a metric label."""
 
-    BUSY = "busy"
+    MOUNT_BUSY = "mount busy"
     FOREIGN_MOUNT = "foreign mount"
     NOT_EMPTY = "rootfs not empty"
     READ_ONLY = "read-only"
@@ -32,7 +32,7 @@ class BlockReason(Word):
     HUNG = "hung"
     CGROUP = "cgroup populated"
     SCOPE = "scope kept by systemd"
-    STOPPED = "stopped"  # we were told to stop; the next run goes on
+    INTERRUPTED = "interrupted"  # a stop was requested; the next run goes on
     GUARD = "guard"
     CONTAINERD = "containerd does not answer"
     HOOKS = "poststop hooks failed"

@@ -21,7 +21,7 @@ DAY: Final = 86400.0
 
 
 class Orphans(Enum):
-    """What to do with a workload nobody manages."""
+    """What to do with a workload that containerd cannot manage."""
 
     REPORT = "report"
     KILL = "kill"
@@ -95,16 +95,16 @@ class Match(Value, frozen=True):
         return f"{{ {', '.join(globs)} }}" if globs else "{}"
 
     def fits_names(self, key: BundleKey) -> bool:
-        """Tell whether namespace and id fit."""
+        """Return whether namespace and id fit."""
         return _fits(self.namespace, key.namespace) and _fits(self.id, key.id)
 
     def fits_namespace(self, namespace: str) -> bool:
-        """Tell whether it fits whatever lies in this namespace."""
+        """Return whether it fits whatever lies in this namespace."""
         any_id = self.id is None or not self.id.strip("*")
         return any_id and not self.needs_labels and _fits(self.namespace, namespace)
 
     def fits(self, key: BundleKey, known: Known) -> Answer:
-        """Tell whether it fits a bundle; no answer if that hangs on what is not known."""
+        """Return whether it fits a bundle; no answer if that hangs on what is not known."""
         if not self.fits_names(key):
             return Answer.NO
         if not self.needs_labels:
@@ -128,7 +128,7 @@ class Rule(msgspec.Struct, frozen=True, gc=False):
     policy: Policy
 
     def applies(self, key: BundleKey, known: Known) -> bool:
-        """Tell whether it applies to a bundle.
+        """Return whether it applies to a bundle.
 
         A rule that needs what is not known applies if it protects (it might match, and alive may
         be assumed) and is passed over otherwise.

@@ -29,7 +29,7 @@ class ProcessScan(Value, frozen=True):
             the journal is an older one.
         cgroup_paths: The cgroups of living processes, as paths within a hierarchy.
         unread: Processes that may be a shim or a helper and do not answer what they are.
-        unplaced: Pid of a living process of which the cgroup cannot be told, 0 if there is none.
+        unplaced: Pid of a living process of which the cgroup cannot be known, 0 if there is none.
     """
 
     answered: bool = False

@@ -11,17 +11,17 @@ from reconciler.model.ids import BundleKey
 
 
 class UnreadProcess(NamedTuple):
-    """One of them; ``key`` is the bundle it works in, None if that cannot be told."""
+    """One of them; ``key`` is the bundle it works in, None if that cannot be known."""
 
     pid: int
     key: BundleKey | None = None
 
 
 def may_be(unread: Collection[BundleKey | None], *keys: BundleKey) -> bool:
-    """Tell whether one that does not answer may belong to one of these; None is anybody's."""
+    """Return whether one that does not answer may belong to one of these; None is anybody's."""
     return bool(unread) and any(key in unread for key in (None, *keys))
 
 
 def may_be_in(unread: Collection[BundleKey | None], namespace: str) -> bool:
-    """Tell whether one that does not answer works in a namespace."""
+    """Return whether one that does not answer works in a namespace."""
     return any(key is not None and key.namespace == namespace for key in unread)

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from reconciler.model.decisions import Decision
 from reconciler.model.evidence import Facts
 from reconciler.model.ids import BundleKey
-from reconciler.present.decisions import DecisionSummary, evidence, key_of, tell
+from reconciler.present.decisions import DecisionSummary, evidence, key_of, summary
 from reconciler.present.table import Cell, Column, Table
 from reconciler.present.words import name, span
 
@@ -66,7 +66,7 @@ def describe(
     """
     one = then or now
     key = None if one is None else key_of(one)
-    recorded, replayed = (None if side is None else tell(at, side) for side in (then, now))
+    recorded, replayed = (None if side is None else summary(at, side) for side in (then, now))
     if recorded is not None and recorded == replayed:
         replayed = replace(recorded, reason=f"{recorded.reason}; {_apart(now, then, begin)}")
         recorded = replace(recorded, reason=f"{recorded.reason}; {_apart(then, now, begin)}")
@@ -121,7 +121,7 @@ def changed(fate: CleanupChange) -> Differing:
     """Put a fate into the shape of a difference."""
     namespace, id_ = fate.key
 
-    def told(at: float | None) -> DecisionSummary | None:
+    def differing(at: float | None) -> DecisionSummary | None:
         return (
             None
             if at is None
@@ -129,13 +129,13 @@ def changed(fate: CleanupChange) -> Differing:
         )
 
     times = [at for at in (fate.recorded, fate.replayed) if at is not None]
-    return Differing(min(times), namespace, id_, told(fate.recorded), told(fate.replayed))
+    return Differing(min(times), namespace, id_, differing(fate.recorded), differing(fate.replayed))
 
 
-def difference_text(told: Differing) -> str:
+def difference_text(differing: Differing) -> str:
     """Tell a difference with both sides and the evidence, over several lines."""
-    lines = [f"at {span(told.at_seconds)}: {name(told) if told.id else 'the node'}"]
-    for side, one in (("recorded", told.recorded), ("replayed", told.replayed)):
+    lines = [f"at {span(differing.at_seconds)}: {name(differing) if differing.id else 'the node'}"]
+    for side, one in (("recorded", differing.recorded), ("replayed", differing.replayed)):
         lines.append(f"  {side:<12} " + ("-" if one is None else f"{one.action}: {one.reason}"))
-    lines += [f"  {witness:<12} {says}" for witness, says in told.evidence.items()]
+    lines += [f"  {witness:<12} {says}" for witness, says in differing.evidence.items()]
     return "\n".join(lines) + "\n"

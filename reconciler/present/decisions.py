@@ -68,7 +68,7 @@ class _Words(NamedTuple):
 
 
 def is_conclusion(decision: Decision) -> bool:
-    """Tell whether a decision is told, or only asks for evidence."""
+    """Return whether a decision is told, or only asks for evidence."""
     return not isinstance(decision, LookAt | Relist | AskNode)
 
 
@@ -81,11 +81,11 @@ def key_of(decision: Decision) -> BundleKey | None:
             return decision.key
 
 
-def tell(at: float, decision: Decision) -> DecisionSummary:
+def summary(at: float, decision: Decision) -> DecisionSummary:
     """Tell a decision; ``at`` counts seconds since the journal began."""
     key = key_of(decision) or NOBODY
-    told = _words(decision)
-    return DecisionSummary(round(at, 6), key.namespace, key.id, told.action, told.reason)
+    words = _words(decision)
+    return DecisionSummary(round(at, 6), key.namespace, key.id, words.action, words.reason)
 
 
 def mark(decision: Decision) -> Mark | None:

@@ -73,7 +73,7 @@ def explain(  # noqa: PLR0913 - all that is told
         containerd: What came of asking it, if not an answer.
         why_policy: Why that policy applies.
         hints: Cgroups of living processes that may be its own.
-        unplaced: A process of which the cgroup cannot be told, 0 if there is none.
+        unplaced: A process of which the cgroup cannot be known, 0 if there is none.
     """
     due = view.due_in_seconds
     return Explanation(
@@ -118,18 +118,18 @@ def _done(policy: Policy, what: str) -> str:
     return f"is {what}" if policy.enforce else f"would be {what} by a run that enforces"
 
 
-def evidence_table(told: Explanation) -> Table:
+def evidence_table(shown: Explanation) -> Table:
     """One row for each piece of evidence."""
     table = Table((Column("EVIDENCE"), Column("VALUE"), Column("DETAIL", gives_way=True)))
-    table.rows += [[Cell(p.evidence), Cell(p.value), Cell(p.detail)] for p in told.evidence]
+    table.rows += [[Cell(p.evidence), Cell(p.value), Cell(p.detail)] for p in shown.evidence]
     return table
 
 
-def rules_table(told: Explanation) -> Table:
+def rules_table(shown: Explanation) -> Table:
     """One row for each rule."""
     fits = {True: "fits", False: "no", None: "not reached"}
     table = Table((Column("RULE", right=True), Column("VERDICT"), Column("FITS")))
-    for tried in told.rules:
+    for tried in shown.rules:
         style = words.style(tried.verdict) if tried.fits else "dim"
         texts = (str(tried.rule), tried.verdict, fits[tried.fits])
         table.rows.append([Cell(text, style) for text in texts])

@@ -47,7 +47,7 @@ def records(observation: Observation) -> Iterator[Record]:
             yield from _outcome(observation)
         case Resync(kind=kind, namespace=namespace):
             level = Level.DEBUG if kind in _QUIET else Level.WARNING
-            yield Record("doubt", level, {"reason": kind.value, **_namespace(namespace)})
+            yield Record("resync", level, {"reason": kind.value, **_namespace(namespace)})
         case Listed():
             yield _listed(observation)
         case NodeLooked():
@@ -163,21 +163,21 @@ def _listed(listed: Listed) -> Record:
     return Record(event, level, where, None, news, kind, is_state=True)
 
 
-def _node(heard: NodeLooked) -> Iterator[Record]:
-    if heard.sweep is not None:
-        answered = heard.sweep.answered
-        fields: dict[str, Field] = {"answered": answered, "shims": len(heard.sweep.shims)}
-        unread = [_unread(one) for one in heard.sweep.unread]
+def _node(received: NodeLooked) -> Iterator[Record]:
+    if received.processes is not None:
+        answered = received.processes.answered
+        fields: dict[str, Field] = {"answered": answered, "shims": len(received.processes.shims)}
+        unread = [_unread(one) for one in received.processes.unread]
         if unread:
             fields["unread"] = unread
-        unplaced = heard.sweep.unplaced
+        unplaced = received.processes.unplaced
         if unplaced:
             fields["unplaced"] = f"pid {unplaced}"
         level = Level.DEBUG if answered and not unread and not unplaced else Level.WARNING
         said = (str(answered), *unread, str(bool(unplaced)))
-        yield Record("sweep", level, fields, None, said, "sweep", is_state=True)
-    if heard.containerd is not None:
-        yield _containerd(heard.containerd)
+        yield Record("process scan", level, fields, None, said, "process scan", is_state=True)
+    if received.containerd is not None:
+        yield _containerd(received.containerd)
 
 
 def _unread(process: UnreadProcess) -> str:

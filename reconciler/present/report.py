@@ -82,7 +82,7 @@ class Lanes:
         self._node: list[int] = []
         self._texts: dict[str, int] = {"": 0}
         self._rows: dict[tuple[object, object], int] = {}
-        self._told_rows: list[tuple[str, int, str, list[tuple[str, str]]]] = []
+        self._reported_rows: list[tuple[str, int, str, list[tuple[str, str]]]] = []
         self._end = 0
         self._containerd = ContainerdState.NONE
 
@@ -110,7 +110,7 @@ class Lanes:
             states=STATES,
             marks=MARKS,
             texts=list(self._texts),
-            rows=self._told_rows,
+            rows=self._reported_rows,
             namespaces=namespaces,
             lanes=[
                 (
@@ -164,7 +164,7 @@ class Lanes:
             judgement, facts = judged.judgement, judged.facts
             grounds = [] if facts is None else list(decisions.evidence(facts).items())
             verdict = judgement.verdict.value
-            self._told_rows.append((judgement.reason, judgement.rule, verdict, grounds))
+            self._reported_rows.append((judgement.reason, judgement.rule, verdict, grounds))
         return number
 
     def _mark(self, now: int, mark: Mark | None) -> None:

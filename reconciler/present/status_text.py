@@ -19,49 +19,49 @@ class Alarm(NamedTuple):
     what: str
 
 
-def lines(told: Status) -> Iterator[str]:
+def lines(status: Status) -> Iterator[str]:
     """Say how the daemon is and what is wrong, a line each."""
-    version = f" {told.containerd.version}" if told.containerd.version else ""
+    version = f" {status.containerd.version}" if status.containerd.version else ""
     yield (
-        f"{'ready' if told.ready else 'not ready'}, {told.mode}: {told.state}, "
-        f"containerd {told.containerd.state}{version}, watch {told.backend}, "
-        f"up {words.age(told.uptime_seconds)}, version {told.version}, pid {told.pid}"
+        f"{'ready' if status.ready else 'not ready'}, {status.mode}: {status.state}, "
+        f"containerd {status.containerd.state}{version}, watch {status.backend}, "
+        f"up {words.age(status.uptime_seconds)}, version {status.version}, pid {status.pid}"
     )
-    yield _counts(told)
-    for alarm in alarms(told):
+    yield _counts(status)
+    for alarm in alarms(status):
         if alarm.where:
             yield f"{alarm.where}: {alarm.what}"
 
 
-def alarms(told: Status) -> Iterator[Alarm]:
+def alarms(status: Status) -> Iterator[Alarm]:
     """Say what is wrong."""
-    for refused in told.refused:
+    for refused in status.refused:
         yield Alarm("not acting", "Not acting", refused.reason)
-    if told.brake:
-        yield Alarm("held", "Held", told.brake)
-    if told.containerd.state == "no answer":
-        why = told.containerd.detail
+    if status.brake:
+        yield Alarm("held", "Held", status.brake)
+    if status.containerd.state == "no answer":
+        why = status.containerd.detail
         yield Alarm("containerd" if why else "", "containerd does not answer", why)
-    if told.summary.wedged_shims:
-        count = words.plural(told.summary.wedged_shims, "shim")
-        yield Alarm(f"no answer to containerd from {count}", "", ", ".join(wedged(told.bundles)))
-    if not told.config.ok:
+    if status.summary.wedged_shims:
+        count = words.plural(status.summary.wedged_shims, "shim")
+        yield Alarm(f"no answer to containerd from {count}", "", ", ".join(wedged(status.bundles)))
+    if not status.config.ok:
         where = "configuration refused, the old one is in force"
-        yield Alarm(where, where.capitalize(), told.config.error)
-    if told.journal is not None and told.journal.lost:
-        yield Alarm(f"the journal misses {told.journal.lost} records", "", told.journal.trouble)
-    yield from _own_alarms(told)
+        yield Alarm(where, where.capitalize(), status.config.error)
+    if status.journal is not None and status.journal.lost:
+        yield Alarm(f"the journal misses {status.journal.lost} records", "", status.journal.trouble)
+    yield from _own_alarms(status)
 
 
-def _own_alarms(told: Status) -> Iterator[Alarm]:
+def _own_alarms(status: Status) -> Iterator[Alarm]:
     """Say what is wrong with the daemon itself, and not with what it sees."""
-    if told.backend_trouble:
-        yield Alarm("watch", "Watching", told.backend_trouble)
-    for one in told.endpoints:
+    if status.backend_trouble:
+        yield Alarm("watch", "Watching", status.backend_trouble)
+    for one in status.endpoints:
         if one.trouble:
             yield Alarm(one.key, one.key, one.trouble)
-    if told.internal_errors:
-        counted = ", ".join(f"{n:,} in {where}" for where, n in told.internal_errors.items())
+    if status.internal_errors:
+        counted = ", ".join(f"{n:,} in {where}" for where, n in status.internal_errors.items())
         yield Alarm("internal errors, see the log", "Internal errors, see the log", counted)
 
 
@@ -73,8 +73,8 @@ def wedged(bundles: Iterable[Bundle]) -> Iterator[str]:
             yield f"{words.name(one)}{pid}"
 
 
-def _counts(told: Status) -> str:
-    summary = told.summary
+def _counts(status: Status) -> str:
+    summary = status.summary
     found = words.bundles(summary.bundles, summary.verdicts)
     phases = ", ".join(words.counted(summary.phases))
     if not phases:
@@ -82,9 +82,9 @@ def _counts(told: Status) -> str:
     return f"{found}; leftovers: {phases}, {words.size(summary.leftover_bytes)}"
 
 
-def tables(told: Status, *, wide: bool = False, most: int | None = None) -> Iterator[Table]:
+def tables(status: Status, *, wide: bool = False, most: int | None = None) -> Iterator[Table]:
     """Lay out what needs attention, and what came of the last attempts."""
-    if told.bundles:
-        yield rows.bundles(told.bundles[:most], wide=wide)
-    if told.recent:
-        yield rows.results([one.result for one in told.recent[:_RECENT]])
+    if status.bundles:
+        yield rows.bundles(status.bundles[:most], wide=wide)
+    if status.recent:
+        yield rows.results([one.result for one in status.recent[:_RECENT]])

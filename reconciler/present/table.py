@@ -55,7 +55,7 @@ class Table:
     rows: list[Sequence[Cell]] = field(default_factory=list)
 
     def fits(self, width: int) -> bool:
-        """Tell whether a window can show it: numbers, verdicts and the like are never cut."""
+        """Return whether a window can show it: numbers, verdicts and the like are never cut."""
         widths = [
             min(widest, _LEAST) if column.gives_way or column.shortens else widest
             for column, widest in zip(self.columns, self._widths(), strict=True)

@@ -15,7 +15,7 @@ VERDICT_STYLES: Final = {
     Verdict.RUNNING: "green",
     Verdict.STOPPED: "green",
     Verdict.STARTING: "cyan",
-    Verdict.BUSY: "cyan",
+    Verdict.IN_TRANSITION: "cyan",
     Verdict.ORPHANED: "magenta",
     Verdict.LEFTOVER: "yellow",
     Verdict.UNKNOWN: "bold",
@@ -170,7 +170,7 @@ def containerd(said: Containerd) -> str:
     return {
         ContainerdState.UP: f"containerd {said.version or 'up'}",
         ContainerdState.DOWN: "containerd is down",
-        ContainerdState.WAIVED: "without containerd",
+        ContainerdState.SKIPPED: "without containerd",
         ContainerdState.NONE: "containerd gives no answer",
     }[said.state]
 

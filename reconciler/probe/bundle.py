@@ -56,7 +56,7 @@ class Resources:
     remembered: Runc | None = None
 
     @property
-    def tells_all_cgroups(self) -> bool:
+    def knows_all_cgroups(self) -> bool:
         """Whether the runtime's state could be asked; where it could not, it may name others."""
         return self.remembered is not None and self.remembered.exists is not Answer.NONE
 
@@ -151,7 +151,7 @@ def _enter(
         mounted = _NONE
         if mounts:
             mounted = frozenset(unescape(mount.path.split("/", 1)[0]) for mount in mounts)
-        folder = read_folder(fd, mounted, sizes_tell=around.on_tmpfs)
+        folder = read_folder(fd, mounted, sizes_show_empty=around.on_tmpfs)
     except OSError:
         return _from_outside(tree_fd, key, mounts)
     finally:

@@ -76,7 +76,7 @@ def hierarchies(mounts: Iterable[Mounted]) -> tuple[Hierarchy, ...]:
 
 
 def resolve(spec_path: str) -> tuple[str, ...]:
-    """Turn ``linux.cgroupsPath`` into paths within a hierarchy; nothing if that cannot be told.
+    """Turn ``linux.cgroupsPath`` into paths within a hierarchy; nothing if that cannot be known.
 
     A relative path is taken from the cgroup runc was in when it ran, which nobody knows later. No
     cgroup is made under a name or a path that the kernel does not take.
@@ -266,7 +266,7 @@ def _is_populated(fd: int, path: bytes) -> bool:
 
 
 def _holds_tasks(fd: int, path: bytes) -> bool:
-    """Tell whether a version 1 cgroup or one below it holds a thread.
+    """Return whether a version 1 cgroup or one below it holds a thread.
 
     ``tasks`` and not ``cgroup.procs``: a first thread that is gone may leave others behind.
     """

@@ -108,7 +108,7 @@ def _own(layout: Layout) -> tuple[bytes, ...]:
 
 
 def _mount_of(path: bytes) -> tuple[bool, int | None]:
-    """Tell whether a directory is on a tmpfs, and the number of its mount if that can be told."""
+    """Return whether a directory is on a tmpfs, and the number of its mount if that can be told."""
     try:
         with opened(path, os.O_PATH) as fd:
             return kernel.fs_type(fd) == kernel.TMPFS_MAGIC, kernel.statx_handle(fd).mount_id

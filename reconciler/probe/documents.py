@@ -106,16 +106,16 @@ class RuncState(msgspec.Struct, frozen=True):
         runc notes the directory it was called for as a label (`libcontainer/specconv`). Where there
         is none, a rootfs that lies in one of containerd's bundles tells it.
         """
-        told = self.config or RuncConfig()
-        for label in told.labels or ():
+        config = self.config or RuncConfig()
+        for label in config.labels or ():
             if label.startswith(_BUNDLE):
                 return label.removeprefix(_BUNDLE)
-        bundle, _, name = told.rootfs.rpartition("/")
+        bundle, _, name = config.rootfs.rpartition("/")
         return bundle if name == "rootfs" and f"/{TASKS.decode()}/" in bundle else ""
 
     @property
     def has_poststop_hooks(self) -> bool:
-        """Tell whether somebody expects to be called once the container is gone."""
+        """Return whether somebody expects to be called once the container is gone."""
         hooks = self.config.hooks if self.config else None
         return bool(hooks and hooks.poststop)
 
@@ -199,7 +199,7 @@ def parse_pid(data: bytes) -> int | None:
 
 
 def is_pid(pid: int) -> bool:
-    """Tell whether a kernel could have given this pid."""
+    """Return whether a kernel could have given this pid."""
     return 0 < pid <= MAX_PID
 
 

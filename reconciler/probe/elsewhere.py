@@ -52,7 +52,7 @@ def mounted_elsewhere(tree: bytes, proc: bytes = PROC) -> tuple[Elsewhere, ...]:
         proc: Where /proc is.
 
     Raises:
-        OSError: It cannot be told: where the tree lies, or what one of them has mounted.
+        OSError: It cannot be known: where the tree lies, or what one of them has mounted.
     """
     place = _place_of(tree, proc)
     return tuple(one for pid, table in _tables(proc) for one in _find(table, place, pid))

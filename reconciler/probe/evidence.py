@@ -40,7 +40,7 @@ class BundleFiles(NamedTuple):
         key: Its name.
         folder: Its files.
         spec: config.json, None if it cannot be understood.
-        group: Id its shim was started for, None if that cannot be told.
+        group: Id its shim was started for, None if that cannot be known.
         peer: Files of the sandbox's bundle that a member may lack.
     """
 
@@ -61,7 +61,7 @@ def ask_runtime(own: BundleFiles, around: NodeContext) -> Runc:
 
 
 def _is_its(own: BundleFiles, around: NodeContext, remembered: Runc) -> bool:
-    """Tell whether the runtime's state may be about this bundle, by what it says itself.
+    """Return whether the runtime's state may be about this bundle, by what it says itself.
 
     Two containerds share runc's default root. A state that names another bundle may be this one's
     by another path, or somebody else's: it may hint at life (whoever it names counts as alive), and
@@ -101,8 +101,8 @@ def ask_init(own: BundleFiles, around: NodeContext, remembered: Runc, cgroups: C
     written = folder.text("init.pid")
     pid = documents.parse_pid(written) if written else None
     is_its = _is_its(own, around, remembered)
-    told = (remembered.pid, remembered.start) if is_its else (None, None)
-    found = process.candidates(pid, folder.pid_written, *told)
+    known = (remembered.pid, remembered.start) if is_its else (None, None)
+    found = process.candidates(pid, folder.pid_written, *known)
     # What cannot be read may be gone, and what was seen may be the other's: neither refutes.
     exists = is_its and cgroups.state in _SEEN
     named = NamedCgroup(cgroups.source, tuple(cgroups.names), exists)

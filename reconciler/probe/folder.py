@@ -86,11 +86,11 @@ class Folder:
         return found if isinstance(found, bytes) and found else None
 
     def is_barred(self, name: str) -> bool:
-        """Tell whether a file is there and would not be read: no answer, which is not a no."""
+        """Return whether a file is there and would not be read: no answer, which is not a no."""
         return self.files.get(name) is Unread.BARRED
 
 
-def read_folder(fd: int, mounted: frozenset[bytes], *, sizes_tell: bool = False) -> Folder:
+def read_folder(fd: int, mounted: frozenset[bytes], *, sizes_show_empty: bool = False) -> Folder:
     """List a directory and read its small files.
 
     A task that has run many execs has a pid file of each. A listing that grows too long is cut
@@ -99,7 +99,7 @@ def read_folder(fd: int, mounted: frozenset[bytes], *, sizes_tell: bool = False)
     Args:
         fd: Handle on it.
         mounted: Names directly in it at or below which something is mounted.
-        sizes_tell: It is on a tmpfs, where the size of a directory tells an empty one.
+        sizes_show_empty: It is on a tmpfs, where the size of a directory shows an empty one.
 
     Raises:
         OSError: It cannot be listed.
@@ -107,7 +107,7 @@ def read_folder(fd: int, mounted: frozenset[bytes], *, sizes_tell: bool = False)
     folder = Folder()
     budget = _Budget(_MOST_ENTRIES)
     found = 0  # as a number: to join flags costs more than to read a file
-    smallest = _EMPTY_TMPFS if sizes_tell else -1
+    smallest = _EMPTY_TMPFS if sizes_show_empty else -1
     with os.scandir(fd) as listing:
         for number, entry in enumerate(listing):
             if number == _MOST_NAMES:

@@ -149,7 +149,7 @@ def _holder(path: bytes, seen: Stat, proc: bytes, budget: float) -> Lock:
 
 
 def _absence(path: bytes, seen: Stat, fstype: str, proc: bytes) -> Lock:
-    """Tell whether a lock that is not shown is not there."""
+    """Return whether a lock that is not shown is not there."""
     if fstype not in _PLAIN:
         return Lock(LockState.NONE, detail=f"locks on {fstype} may not show in /proc/locks")
     # locks.c leaves out every lock whose owner has no pid in the pid namespace of this /proc.

@@ -104,7 +104,7 @@ def tree_mount(tree: bytes, proc: bytes = PROC) -> TreeMount | None:
 
 
 def shares_mount(own: TreeMount, pid: int, proc: bytes = PROC) -> Answer:
-    """Tell whether another process sees our state tree's mount through the same peer group.
+    """Return whether another process sees our state tree's mount through the same peer group.
 
     Peer groups are numbered for the whole machine. In one peer group whatever we unmount is
     unmounted there, too, and busy there is busy here; a slave has neither.

@@ -170,7 +170,7 @@ class BundleMounts:
         return TreeMounts(bundles, frozenset(namespaces))
 
     def shows_outside(self, fstype: str, device: int, root: bytes) -> bool:
-        """Tell whether a mount outside of the tree shows this directory of a filesystem."""
+        """Return whether a mount outside of the tree shows this directory of a filesystem."""
         one = Mounted(-1, b"", fstype.encode(), device, root)
         return self._mounts.is_shown_outside(one, self._tree)
 
@@ -227,7 +227,7 @@ class Mounts:
             self._volatile.setdefault(one.device, {})[number] = one
 
     def is_shown_outside(self, one: Mounted, tree: bytes) -> bool:
-        """Tell whether whatever a mount of a filesystem in memory shows stays when it goes.
+        """Return whether whatever a mount of a filesystem in memory shows stays when it goes.
 
         It does if another mount of the same filesystem shows it too: the same directory of it or
         one above, at a place that nobody is about to unmount, which is none in the state tree (two

@@ -40,7 +40,7 @@ _COLON: Final = COLON.encode()
 
 
 class TreeError(Exception):
-    """What is in the state tree cannot be told. No `OSError`: those end with a process."""
+    """What is in the state tree cannot be known. No `OSError`: those end with a process."""
 
 
 class PopulatedCgroups:
@@ -52,7 +52,7 @@ class PopulatedCgroups:
     Attributes:
         paths: The cgroups of the living, but for the root.
         names: Ids that are named by cgroups of which the path is left out.
-        unplaced: The pid of a process of which the cgroup cannot be told; 0 if there is none.
+        unplaced: The pid of a process of which the cgroup cannot be known; 0 if there is none.
     """
 
     def __init__(self, tree: bytes | None) -> None:
@@ -66,10 +66,10 @@ class PopulatedCgroups:
         self._ids: frozenset[bytes] | None = None
         self._lengths: frozenset[int] = frozenset()
 
-    def told_with(self, sweep: ProcessScan) -> ProcessScan:
+    def added_to(self, scan: ProcessScan) -> ProcessScan:
         """Give what else a pass has found together with this."""
         return replace(
-            sweep,
+            scan,
             cgroup_names=frozenset(map(escape, self.names)),
             cgroup_paths=frozenset(map(escape, self.paths)),
             unplaced=self.unplaced,
@@ -155,7 +155,7 @@ def _ids_in(tree: bytes | None) -> frozenset[bytes]:
     """List what is in the state tree, whatever its namespace.
 
     Raises:
-        TreeError: It cannot be told.
+        TreeError: It cannot be known.
     """
     if tree is None:
         raise TreeError("which one it is, is not known")

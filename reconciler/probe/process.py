@@ -204,7 +204,7 @@ def _refutation(
 
 
 def _is_late(written: float, start: int, proc: bytes) -> bool:
-    """Tell whether a process started well after its pid file was written.
+    """Return whether a process started well after its pid file was written.
 
     A file older than the boot proves nothing: the clock was set since, or the file survived.
     """
@@ -215,7 +215,7 @@ def _is_late(written: float, start: int, proc: bytes) -> bool:
 
 
 def _shares_mounts_with_pid_1(pid: int, proc: bytes) -> bool:
-    """Tell whether a process is in pid 1's mount namespace; not if that cannot be told."""
+    """Return whether a process is in pid 1's mount namespace; not if that cannot be known."""
     try:
         theirs, first = (os.readlink(b"%s/%d/ns/mnt" % (proc, one)) for one in (pid, 1))
     except OSError:
@@ -224,7 +224,7 @@ def _shares_mounts_with_pid_1(pid: int, proc: bytes) -> bool:
 
 
 def has_ended(pidfd: int) -> bool:
-    """Tell whether every thread of a process has ended; not if that cannot be told."""
+    """Return whether every thread of a process has ended; not if that cannot be known."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     try:
@@ -234,10 +234,10 @@ def has_ended(pidfd: int) -> bool:
 
 
 def is_leaving(pid: int, pidfd: int, proc: bytes = PROC) -> bool:
-    """Tell whether a process has ended or its first thread is on its way out.
+    """Return whether a process has ended or its first thread is on its way out.
 
     Such a thread has left its namespaces some time before the pidfd can tell, and while others of
-    its process may still run (Linux ``do_exit``). Not if that cannot be told.
+    its process may still run (Linux ``do_exit``). Not if that cannot be known.
     """
     try:
         stat = read_stat(pid, proc)
@@ -261,8 +261,8 @@ def parse_stat(data: bytes) -> Stat | None:
     if len(fields) < _STAT_FIELDS or not all(fields[n].isdigit() for n in (1, 6, 17, 19)):
         return None
     ppid, flags, threads, start = (int(fields[n]) for n in (1, 6, 17, 19))
-    told = [int(one) for one in fields[_WORDS] if one.isdigit()]
-    words = (told[0], told[1]) if all(told) and told[1:] else None
+    numbers = [int(one) for one in fields[_WORDS] if one.isdigit()]
+    words = (numbers[0], numbers[1]) if all(numbers) and numbers[1:] else None
     return Stat(fields[0], ppid, start, flags, threads, words)
 
 
@@ -300,7 +300,7 @@ def read_capabilities(proc: bytes = PROC) -> int | None:
 
 
 def read_boot_time(proc: bytes = PROC) -> float | None:
-    """Read when the machine was started, seconds since the epoch; None if it cannot be told."""
+    """Read when the machine was started, seconds since the epoch; None if it cannot be known."""
     try:
         data = read_whole(proc + b"/stat")
     except OSError:
@@ -320,7 +320,7 @@ def _is_thread(pid: int, proc: bytes) -> bool:
 
 
 def last_pid() -> int | None:
-    """Give the pid that was last given out in our pid namespace; None if that cannot be told.
+    """Give the pid that was last given out in our pid namespace; None if that cannot be known.
 
     Kernels without checkpoint and restore do not tell (`kernel/pid_namespace.c`).
     """

@@ -34,7 +34,7 @@ _CAP_SYS_PTRACE: Final = 1 << 19
 _GONE: Final = frozenset({ENOENT, ESRCH})
 _WRAPPERS: Final = 3  # a shim may be started through an interpreter or a tracer
 _NOBODY: Final = 65534  # stands for everybody who has no number in our user namespace
-_UNTOLD: Final = frozenset({ENAMETOOLONG, EFBIG})
+_UNREPORTED: Final = frozenset({ENAMETOOLONG, EFBIG})
 
 
 class ShimCommand(NamedTuple):
@@ -85,7 +85,7 @@ def users_of(state: bytes | None) -> frozenset[int]:
     return frozenset(users - ({_NOBODY} - {os.geteuid()}))
 
 
-def sweep(
+def scan(
     proc: bytes = PROC,
     *,
     users: frozenset[int] | None = None,
@@ -120,7 +120,7 @@ def sweep(
 
 
 def hides_processes(proc: bytes = PROC) -> bool:
-    """Tell whether /proc keeps others' processes from us, or speaks of another pid namespace.
+    """Return whether /proc keeps others' processes from us, or speaks of another pid namespace.
 
     Raises:
         OSError: It does not even tell that.
@@ -169,13 +169,13 @@ class _Pass:
         if self._asked:
             for who, command in self._commands.read(self._proc_fd, self._asked).items():
                 self._note_shim(who, command)
-        told = ProcessScan(
+        found = ProcessScan(
             answered=True,
             helpers=frozenset(self._helpers),
             shims=tuple(self._shims),
             unread=tuple(self._unread),
         )
-        return told if self._populated is None else self._populated.told_with(told)
+        return found if self._populated is None else self._populated.added_to(found)
 
     def _look_at(self, pid: str) -> None:
         data = read_whole(f"{pid}/stat", self._proc_fd)
@@ -192,14 +192,14 @@ class _Pass:
         try:
             data = read_whole(f"{pid}/cgroup", self._proc_fd)
         except OSError as error:
-            if error.errno not in _UNTOLD:
+            if error.errno not in _UNREPORTED:
                 raise
             populated.add_unplaced(int(pid))
         else:
             populated.add(int(pid), data)
 
     def _may_be_shim(self, pid: str) -> bool:
-        """Tell whether a process is of containerd's user and in our pid namespace.
+        """Return whether a process is of containerd's user and in our pid namespace.
 
         All four user ids must be that user's: who runs a setuid program chooses its name and its
         words, and keeps his own real id.

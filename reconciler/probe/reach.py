@@ -165,7 +165,7 @@ class _OneByOne(_Points):
         """Look; a point behind a symlink is none, since real paths have no symlinks.
 
         Raises:
-            OSError: It cannot be told.
+            OSError: It cannot be known.
         """
         try:
             handle = kernel.openat2(kernel.AT_FDCWD, point, _POINT, _NO_LINKS)
@@ -210,7 +210,7 @@ def _follow(handle: int, point: bytes, below: bytes) -> bytes:
     """Find the first symlink on a way that has one, and give the whole path it stands for.
 
     Raises:
-        OSError: EXDEV if that cannot be told here; or the way is gone.
+        OSError: EXDEV if that cannot be known here; or the way is gone.
     """
     done = [part for part in point.split(b"/") if part]
     parts = below.split(b"/")

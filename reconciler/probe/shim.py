@@ -29,7 +29,7 @@ class Names(NamedTuple):
 
     Attributes:
         namespace: containerd's namespace.
-        group: Id the shim was started for; None if that cannot be told.
+        group: Id the shim was started for; None if that cannot be known.
         id: The bundle's own id.
         named: Addresses that files name, best first.
     """
@@ -102,7 +102,7 @@ def _probe(
 
 
 def _is_of_shims(path: bytes, layout: Layout) -> bool:
-    """Tell whether shims of containerd's listen there, by the name alone."""
+    """Return whether shims of containerd's listen there, by the name alone."""
     if path.startswith(b"\0"):
         return path.startswith(_ABSTRACT)
     return path.rpartition(b"/")[0] in {layout.sockets, layout.own_sockets}

@@ -43,25 +43,25 @@ class LogListener(Listener):
     def observed(self, stamp: Stamp, observation: Observation) -> None:
         """Log what was learnt."""
         for record in observations.records(observation):
-            self.tell(stamp, record)
+            self.report(stamp, record)
         is_other = isinstance(observation, Resync) and observation.kind is ResyncKind.BACKEND
         if is_other and self.watcher is not None:
-            self.tell(stamp, observations.watching(self.watcher.backend, self.watcher.reason))
+            self.report(stamp, observations.watching(self.watcher.backend, self.watcher.reason))
 
     @override
     def decided(self, stamp: Stamp, decision: Decision) -> None:
         """Log what was concluded."""
         record = decisions.record(stamp, decision)
         if record is not None:
-            self.tell(stamp, record)
+            self.report(stamp, record)
 
     def failed(self, stamp: Stamp, fault: Fault) -> None:
         """Log that a part of ours has failed."""
         frames = list(fault.frames)
         fields: dict[str, Field] = {"where": fault.where, "problem": fault.what, "frames": frames}
-        self.tell(stamp, Record("internal error", Level.ERROR, fields))
+        self.report(stamp, Record("internal error", Level.ERROR, fields))
 
-    def tell(self, stamp: Stamp, record: Record) -> None:
+    def report(self, stamp: Stamp, record: Record) -> None:
         """Log a record, or withhold it as a repeat of the same news."""
         said = self._repeats.admit(stamp.mono, record)
         if said is None:

@@ -150,11 +150,11 @@ class JournalBuilder:
 
     def lose_events(self) -> None:
         """Hear nothing from now on: only relists tell what happens."""
-        self._node.hears = False
+        self._node.events_arrive = False
 
-    def hear_again(self, *, overflow: bool = False) -> None:
+    def receive_again(self, *, overflow: bool = False) -> None:
         """Hear again; ``overflow`` says that something was missed, as inotify does."""
-        self._node.hears = True
+        self._node.events_arrive = True
         if overflow:
             self.simulation.observe(Resync(ResyncKind.OVERFLOW))
         self._settle()

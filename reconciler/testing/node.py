@@ -53,7 +53,7 @@ class Node:
         self.tasks: set[BundleKey] = set()
         self.daemon = Daemon.UP
         self.daemon_pid = 1
-        self.hears = True
+        self.events_arrive = True
         self.reuses_inodes = False
         self.hints: list[Observation] = []
         self._pid = 1000
@@ -308,7 +308,7 @@ class Node:
         self.daemon_pid += before is Daemon.DOWN and daemon is not before
         if before is Daemon.DOWN and daemon is not Daemon.DOWN:
             self._take_over(sweeps=sweeps)
-        if daemon is not before and self.hears:
+        if daemon is not before and self.events_arrive:
             self.hints.append(Resync(ResyncKind.CONTAINERD))
 
     def jump(self, seconds: float) -> None:
@@ -372,7 +372,7 @@ class Node:
             self._end(process)
 
     def _hint(self, key: BundleKey, kind: HintKind = HintKind.CHANGED) -> None:
-        if self.hears:
+        if self.events_arrive:
             self.hints.append(Hint(key, kind))
         elif key in self.bundles:
             self.bundles[key].unheard = self.mono

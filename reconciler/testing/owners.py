@@ -61,7 +61,7 @@ def end_elsewhere(node: Node) -> None:
 
 
 def is_elsewhere(node: Node, key: BundleKey) -> bool:
-    """Tell whether a living shim leads to a bundle of this name in the other tree."""
+    """Return whether a living shim leads to a bundle of this name in the other tree."""
     theirs = BundleKey(_THEIRS + key.namespace, key.id)
     processes = node.processes.values()
     return any(p.group == _THEIRS for p in processes) and any(p.key == theirs for p in processes)

@@ -12,7 +12,7 @@ from reconciler.journal.what_if import WhatIf, enforcing
 from reconciler.model.decisions import Clean, Judged, Vanished, Verdict
 from reconciler.model.policy import Policies
 from reconciler.present.comparison import Differing, describe
-from reconciler.present.decisions import DecisionSummary, is_conclusion, tell
+from reconciler.present.decisions import DecisionSummary, is_conclusion, summary
 
 
 @dataclass(slots=True)
@@ -21,7 +21,7 @@ class Replayed:
 
     Attributes:
         observations: How many were played.
-        told: Every conclusion, in order.
+        summaries: Every conclusion, in order.
         differences: Where a plain replay decided otherwise.
         warnings: What the reader complained about.
         unmet: Expectations that were not met, one line each.
@@ -30,7 +30,7 @@ class Replayed:
     """
 
     observations: int = 0
-    told: list[DecisionSummary] = field(default_factory=list)
+    summaries: list[DecisionSummary] = field(default_factory=list)
     differences: list[Differing] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     unmet: list[str] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Replayed:
         self.observations += turn.observation is not None
         for decision in turn.replayed:
             if is_conclusion(decision):
-                self.told.append(tell(at, decision))
+                self.summaries.append(summary(at, decision))
             match decision:
                 case Clean():
                     self.cleaned.setdefault(str(decision.key), []).append(at)
@@ -95,5 +95,5 @@ def replay(
 
 
 def same_end(one: Replayed, other: Replayed) -> bool:
-    """Tell whether two runs came to the same end, whatever the way there."""
+    """Return whether two runs came to the same end, whatever the way there."""
     return one.verdicts == other.verdicts and one.cleaned.keys() == other.cleaned.keys()

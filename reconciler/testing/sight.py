@@ -101,7 +101,7 @@ class Sight:
             cgroup_paths=_paths(bundle),
         )
 
-    def sweep(self) -> ProcessScan:
+    def scan(self) -> ProcessScan:
         """Pass over the process table."""
         if not self.proc:
             return ProcessScan()
@@ -200,7 +200,7 @@ def _paths(bundle: Bundle) -> tuple[str, ...]:
 
 
 def _whose(process: Process, bundle: Bundle) -> Init:
-    """Tell whether the process a bundle names is its own: pids come back."""
+    """Return whether the process a bundle names is its own: pids come back."""
     path, source = process.cgroup or "/", _source(bundle)
     asked = _named_path(bundle)
     named = NamedCgroup(source, () if asked is None else (asked,), _is_there(bundle))
@@ -214,7 +214,7 @@ def _whose(process: Process, bundle: Bundle) -> Init:
         return Init(InitState.DEAD, process.pid, "not in the container's cgroup")
     if process.started > bundle.init_started:
         return Init(InitState.DEAD, process.pid, "began after the pid was written")
-    return Init(InitState.NONE, process.pid, "cannot tell whose process it is")
+    return Init(InitState.NONE, process.pid, "cannot determine whose process it is")
 
 
 def _yes(fact: bool) -> Answer:  # noqa: FBT001 - the fact itself

@@ -236,7 +236,7 @@ class Simulation:
                 case AskNode():
                     # The answer is about the instant of the question, however late it comes.
                     said = self.sight.containerd(self.engine.to_ask)
-                    word = NodeLooked(stamp.mono, self.sight.sweep(), said)
+                    word = NodeLooked(stamp.mono, self.sight.scan(), said)
                     self._late.append((self.node.mono + self.manners.ask, word))
                 case Clean():
                     if not decision.kill:
@@ -277,7 +277,7 @@ class Simulation:
         look = self.sight.look(key)
         if look is None or look.identity != request.identity:
             return outcome
-        word = NodeWord(self.sight.sweep(), self.sight.containerd(lambda _: [key]))
+        word = NodeWord(self.sight.scan(), self.sight.containerd(lambda _: [key]))
         facts = weigh(key, is_identifier(key.namespace) and is_identifier(key.id), look, word)
         young = self.node.stamp.wall - look.newest_mtime < self.policies.settle
         wanted = Verdict.ORPHANED if request.kill else Verdict.LEFTOVER

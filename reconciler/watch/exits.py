@@ -24,7 +24,9 @@ SHARE: Final = 2
 """One in so many of the handles we may have is for processes."""
 
 _BATCH: Final = 256  # ends told in one turn of the loop
-_MOST_TOLD: Final = 256  # remembered for one bundle; it may be busy for days, with ever new holders
+_MOST_REPORTED: Final = (
+    256  # remembered for one bundle; it may be busy for days, with ever new holders
+)
 _MAX_PID: Final = (1 << 31) - 1
 _EXHAUSTED: Final = frozenset({EMFILE, ENFILE, ENOMEM})
 _NO_PIDS: Final[frozenset[int]] = frozenset()
@@ -48,7 +50,7 @@ class _Expected:
     """What is expected for one subject, and which ends were told."""
 
     pids: dict[HintKind, frozenset[int]] = field(default_factory=dict)
-    told: set[tuple[HintKind, int]] = field(default_factory=set)
+    reported: set[tuple[HintKind, int]] = field(default_factory=set)
 
 
 class ExitWatch:
@@ -102,7 +104,7 @@ class ExitWatch:
         self._emit = emit
         try:
             while self._outbox:
-                self._tell(self._outbox.pop(0))
+                self._report_end(self._outbox.pop(0))
             epoll = self._open()
             while epoll is not None:
                 await anyio.wait_readable(epoll.fileno())
@@ -156,7 +158,7 @@ class ExitWatch:
         except OSError as error:
             self._cannot_watch(pid, interest, error)
             return
-        if self._was_told(pid, interest) and _is_over(fd):
+        if self._was_reported(pid, interest) and _is_over(fd):
             os.close(fd)
             return
         epoll.register(fd, select.EPOLLIN)
@@ -166,35 +168,35 @@ class ExitWatch:
     def _cannot_watch(self, pid: int, interest: _Interest, error: OSError) -> None:
         if error.errno in _EXHAUSTED:
             self._unwatched.setdefault(pid, set()).add(interest)
-        elif isinstance(error, ProcessLookupError) and not self._was_told(pid, interest):
-            self._tell(interest, pid)
+        elif isinstance(error, ProcessLookupError) and not self._was_reported(pid, interest):
+            self._report_end(interest, pid)
 
     def _ended(self, pid: int) -> None:
         interests = self._by_pid[pid].interests
         self._discard(pid)
         for interest in interests:
-            self._tell(interest, pid)
+            self._report_end(interest, pid)
         self._take_in_unwatched()
 
-    def _tell(self, interest: _Interest, pid: int = 0) -> None:
+    def _report_end(self, interest: _Interest, pid: int = 0) -> None:
         subject, kind = interest
         expected = self._expected.get(subject)
         if expected is not None and pid:
             # Gone from what is expected, so that another process of this number is watched anew.
             expected.pids[kind] = expected.pids.get(kind, _NO_PIDS) - {pid}
-            if len(expected.told) >= _MOST_TOLD:
-                expected.told.clear()
-            expected.told.add((kind, pid))
+            if len(expected.reported) >= _MOST_REPORTED:
+                expected.reported.clear()
+            expected.reported.add((kind, pid))
         if self._emit is None:
             self._outbox.append(interest)
         else:
             doubt = Resync(ResyncKind.CONTAINERD)
             self._emit(doubt if subject is None else Hint(subject, kind))
 
-    def _was_told(self, pid: int, interest: _Interest) -> bool:
+    def _was_reported(self, pid: int, interest: _Interest) -> bool:
         subject, kind = interest
         expected = self._expected.get(subject)
-        return expected is not None and (kind, pid) in expected.told
+        return expected is not None and (kind, pid) in expected.reported
 
     def _release(self, pid: int, interest: _Interest) -> None:
         waiting = self._unwatched.get(pid)

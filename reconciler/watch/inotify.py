@@ -21,7 +21,7 @@ from reconciler.watch import handle
 from reconciler.watch.ancestors import SELF, Ancestors, identify
 from reconciler.watch.backend import BackendError
 from reconciler.watch.handle import Event, Handle, Inotify
-from reconciler.watch.mounts import hear_mounts
+from reconciler.watch.mounts import watch_mounts
 from reconciler.watch.table import Place, WatchTable
 
 GATHER: Final = 0.002
@@ -78,7 +78,7 @@ class InotifyBackend:
         self._suspect = False
         self._lost = False
         self._hints: dict[BundleKey, None] = {}
-        self._doubts: dict[Resync, None] = {}
+        self._resyncs: dict[Resync, None] = {}
 
     # ------------------------------------------------------------------ the backend's five
 
@@ -114,7 +114,7 @@ class InotifyBackend:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._add_in_slices)
                 try:
-                    await tasks.start(hear_mounts, self._ring)
+                    await tasks.start(watch_mounts, self._ring)
                 except OSError as error:
                     raise BackendError(f"cannot watch the mount table: {error}") from error
                 tasks.start_soon(self._check_after_mounts)
@@ -176,7 +176,7 @@ class InotifyBackend:
         if overflowed:
             self._table.forget(drop=False)
             self._watch_anew()
-            self._doubts[Resync(ResyncKind.OVERFLOW)] = None
+            self._resyncs[Resync(ResyncKind.OVERFLOW)] = None
         if self._unsettled:
             self._unsettled = False
             self._ancestors.settle()
@@ -208,10 +208,10 @@ class InotifyBackend:
         if event.mask & handle.GONE:
             self._end(event)
             self._table.drop(namespace)
-            self._doubts[Resync(ResyncKind.WATCH_LOST, namespace)] = None
+            self._resyncs[Resync(ResyncKind.WATCH_LOST, namespace)] = None
         elif event.mask & handle.DELETE_SELF:
             self._table.drop(namespace)
-            self._doubts[Resync(ResyncKind.NAMESPACE, namespace)] = None
+            self._resyncs[Resync(ResyncKind.NAMESPACE, namespace)] = None
         elif not event.name.startswith(b"."):
             key = BundleKey(namespace, escape(event.name))
             self._hints[key] = None
@@ -233,7 +233,7 @@ class InotifyBackend:
                 self._table.drop(namespace)
             elif event.mask & handle.ISDIR:
                 self._table.add_namespace(namespace)
-            self._doubts[Resync(ResyncKind.NAMESPACE, namespace)] = None
+            self._resyncs[Resync(ResyncKind.NAMESPACE, namespace)] = None
 
     def _take_ancestor(self, event: Event) -> None:
         if event.mask & handle.GONE:
@@ -270,10 +270,10 @@ class InotifyBackend:
 
     def _deliver(self) -> None:
         hints, self._hints = self._hints, {}
-        doubts, self._doubts = self._doubts, {}
+        resyncs, self._resyncs = self._resyncs, {}
         for key in hints:
             self._say(Hint(key))
-        for doubt in doubts:
+        for doubt in resyncs:
             self._say(doubt)
         if self._table.pending:
             self._more.set()

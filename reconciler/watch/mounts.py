@@ -27,7 +27,7 @@ SHARE: Final = 4.0
 """Pause at least this many times as long as reading took: thousands of mounts cost milliseconds."""
 
 
-async def hear_mounts(
+async def watch_mounts(
     ring: Callable[[], None], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
 ) -> None:
     """Call ``ring`` after every change of the mount table, until cancelled.
@@ -69,7 +69,7 @@ class MountWatch:
         """Emit until cancelled; if the mount table cannot be watched, say so and end."""
         try:
             async with anyio.create_task_group() as tasks:
-                await tasks.start(hear_mounts, self._ring)
+                await tasks.start(watch_mounts, self._ring)
                 await self._compare_for_ever(emit)
         except* OSError:
             emit(Resync(ResyncKind.WATCH_LOST))

@@ -95,7 +95,7 @@ class WatchfilesBackend:
                 stop.set()  # its thread is deaf to cancellation
 
     async def _watch(self, emit: Emit, stop: anyio.Event) -> None:
-        """Watch until told to stop; set ``stop`` when the namespaces are others."""
+        """Watch until a stop is requested; set ``stop`` when the namespaces are others."""
         names = [name for name in self._namespaces if is_identifier(escape(name))]
         paths = [self._tasks, *(self._tasks + b"/" + name for name in names)]
         changes = awatch(

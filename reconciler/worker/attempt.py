@@ -51,7 +51,7 @@ class Attempt:
         progress: How far it had come when it was given up.
         worker: Who does it, once it was sent.
         scope: Cancel it and the job is not waited for any longer.
-        stopped: It was told to stop.
+        stopped: A stop of it was requested.
         brief: Its deadline is so short that missing it says nothing about the fork server.
     """
 
@@ -69,7 +69,7 @@ class Attempt:
             self.worker.interrupt()
 
     def is_dying(self) -> bool:
-        """Tell whether its worker was killed and is still there."""
+        """Return whether its worker was killed and is still there."""
         return self.worker is not None and self.worker.is_dying()
 
     async def finish(
@@ -132,8 +132,8 @@ class Attempt:
         return replace(blank, detail=detail, steps=self.progress.steps, seconds=seconds)
 
     def cut_short(self, blank: Outcome, seconds: float) -> Outcome:
-        """Give the outcome of a job that is not waited for: it hung, or was told to stop."""
-        reason = BlockReason.STOPPED if self.stopped else BlockReason.HUNG
+        """Give the outcome of a job that is not waited for: it hung, or a stop was requested."""
+        reason = BlockReason.INTERRUPTED if self.stopped else BlockReason.HUNG
         began, done = self.progress.began, self.progress.steps
         where = began or "the start of the job"
         detail = f"{where} had not ended after {seconds:.1f} s and the worker was killed"

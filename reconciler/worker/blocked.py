@@ -15,8 +15,8 @@ from reconciler.model.outcome import BlockReason
 
 _REASONS: Final = {
     errno.EXDEV: BlockReason.FOREIGN_MOUNT,
-    errno.EBUSY: BlockReason.BUSY,
-    errno.ETXTBSY: BlockReason.BUSY,
+    errno.EBUSY: BlockReason.MOUNT_BUSY,
+    errno.ETXTBSY: BlockReason.MOUNT_BUSY,
     errno.ENOTEMPTY: BlockReason.NOT_EMPTY,
     errno.EROFS: BlockReason.READ_ONLY,
     errno.EPERM: BlockReason.IMMUTABLE,
@@ -67,7 +67,7 @@ def blocked_at(
 ) -> Blocked:
     """Do the same for a call about ``name`` in ``dir_fd``: EBUSY on a mount point is a mount."""
     blocked = blocked_by(error, escape(name) if path is None else path, mutations)
-    if blocked.reason is BlockReason.BUSY and _is_mount_root(dir_fd, name):
+    if blocked.reason is BlockReason.MOUNT_BUSY and _is_mount_root(dir_fd, name):
         blocked.reason = BlockReason.FOREIGN_MOUNT
         blocked.detail = "something is mounted there"
     return blocked

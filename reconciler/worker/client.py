@@ -72,18 +72,18 @@ class WorkerHandle:
 
     def interrupt(self) -> None:
         """Ask it to stop at the next entry boundary."""
-        self.server.tell(Interrupt(self.number))
+        self.server.send(Interrupt(self.number))
 
     def end(self) -> None:
         """End it at once, whatever it does, and forget it; no matter if it has ended."""
         self.server.refresh()
         if not self.server.lost and self.exited is None:
             self.server.dying.add(self.number)
-            self.server.tell(Kill(self.number))
+            self.server.send(Kill(self.number))
         self.release()
 
     def is_dying(self) -> bool:
-        """Tell whether it was ended and is still there, for the kernel does not let it die."""
+        """Return whether it was ended and is still there, for the kernel does not let it die."""
         self.server.refresh()
         return not self.server.lost and self.number in self.server.dying
 
@@ -127,7 +127,7 @@ class ForkServerClient:
         self.lost = False
         self.workers: dict[int, WorkerHandle] = {}
         self.dying: set[int] = set()
-        self.tell(bounds)
+        self.send(bounds)
 
     def spawn(self, job: Job) -> WorkerHandle:
         """Have a worker made, and send it its first job at once.
@@ -151,7 +151,7 @@ class ForkServerClient:
             undo.pop_all()
         return worker
 
-    def tell(self, message: WorkerScope | Interrupt | Kill) -> None:
+    def send(self, message: WorkerScope | Interrupt | Kill) -> None:
         """Send an order; if the fork server is gone its workers die with it."""
         with suppress(LostError):
             self._send(message)

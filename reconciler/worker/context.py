@@ -19,7 +19,7 @@ from reconciler.probe.elsewhere import Elsewhere, mounted_elsewhere
 from reconciler.probe.fresh import Fresh
 from reconciler.probe.points import BundleMounts, MountPoints
 from reconciler.probe.process import last_pid
-from reconciler.probe.processes import sweep, users_of
+from reconciler.probe.processes import scan, users_of
 from reconciler.worker.fifos import FifoDirs
 from reconciler.worker.instances import Instances
 from reconciler.worker.messages import LookJob, Looks
@@ -43,7 +43,7 @@ class WorkerContext:
         note: Takes down how far the job is.
         ask_delete: Has the parent ask containerd to delete the task of the bundle at hand; gives
             what went wrong, empty if nothing did, None if there was no answer.
-        stop: Whether we were told to stop.
+        stop: Whether a stop was requested.
         state: containerd's state directory, if it is known.
     """
 
@@ -61,7 +61,7 @@ class WorkerContext:
         self.stop = stop
         self.users = SocketUsers(clock)
         self.fifo_dirs = FifoDirs(clock)
-        self.instances = Instances(self.sweep_for_shims)
+        self.instances = Instances(self.scan_for_shims)
         self.points = MountPoints(clock)
         self._state = state
         self._commands = CommandLines()
@@ -69,14 +69,14 @@ class WorkerContext:
         self._whole = ProcessScan()
         self._cgroups_at = 0.0
         self._cgroups_until = 0.0
-        self._sweep = Fresh(clock, self._pass, FRESH_SECONDS)
+        self._scan = Fresh(clock, self._pass, FRESH_SECONDS)
         self._everybody = Fresh(clock, self._pass_for_shims, FRESH_SECONDS)
         self._node = _Node(clock, self.points)
         self._nearby = _Node(clock, self.points, near=True)
         self._afar: dict[bool, NodeContext] = {}
         self._elsewhere = Fresh(clock, mounted_elsewhere, ELSEWHERE_SECONDS)
 
-    def sweep(self, *, anew: bool = False, whole: bool = False) -> ProcessScan:
+    def scan(self, *, anew: bool = False, whole: bool = False) -> ProcessScan:
         """Give a pass over /proc, a second old at most.
 
         What it says of cgroups may be older where very many make that expensive, so that it is not
@@ -91,15 +91,15 @@ class WorkerContext:
             anew = True
         if anew:
             self._cgroups_until = 0.0
-        return self._sweep.get(None, anew=anew)
+        return self._scan.get(None, anew=anew)
 
     def _pass(self, _: None) -> ProcessScan:
         begun, users = self.clock.monotonic(), users_of(self._state)
         if begun < self._cgroups_until:
-            found = sweep(users=users, commands=self._commands, cgroups=False)
+            found = scan(users=users, commands=self._commands, cgroups=False)
             return found.with_cgroups_of(self._whole) if found.answered else found
         tree = None if self._state is None else Layout(state=self._state).tasks
-        self._whole = sweep(users=users, commands=self._commands, tree=tree)
+        self._whole = scan(users=users, commands=self._commands, tree=tree)
         kept = min((self.clock.monotonic() - begun) * CGROUPS_COST, CGROUPS_SECONDS)
         self._cgroups_at = begun
         self._cgroups_until = begun + kept if self._whole.answered else 0.0
@@ -107,9 +107,9 @@ class WorkerContext:
 
     def _pass_for_shims(self, _: None) -> ProcessScan:
         self._last_pid = last_pid()  # before, so that whoever comes meanwhile counts as later
-        return sweep(users=users_of(self._state), commands=self._commands, cgroups=False)
+        return scan(users=users_of(self._state), commands=self._commands, cgroups=False)
 
-    def sweep_for_shims(self, anew: bool) -> ProcessScan:  # noqa: FBT001 -- as `Instances` asks
+    def scan_for_shims(self, anew: bool) -> ProcessScan:  # noqa: FBT001 -- as `Instances` asks
         """Give a pass that shows everybody who runs by now, but not in which cgroups.
 
         Another containerd may have started an id since a pass that is a moment old. If no pid was
@@ -120,13 +120,13 @@ class WorkerContext:
         last = last_pid()
         return self._everybody.get(None, anew=anew or last is None or last != self._last_pid)
 
-    def around(self, layout: Layout, swept: ProcessScan) -> NodeContext:
+    def around(self, layout: Layout, scanned: ProcessScan) -> NodeContext:
         """Give the node as a look before an act needs it: with the mounts as they are now."""
-        return self._with_mounts(self._node.get(layout, swept))
+        return self._with_mounts(self._node.get(layout, scanned))
 
-    def nearby(self, layout: Layout, swept: ProcessScan) -> NodeContext:
+    def nearby(self, layout: Layout, scanned: ProcessScan) -> NodeContext:
         """Give the same to look at other bundles with: what their files name must not hang us."""
-        return self._with_mounts(self._nearby.get(layout, swept))
+        return self._with_mounts(self._nearby.get(layout, scanned))
 
     def _with_mounts(self, around: NodeContext) -> NodeContext:
         try:
@@ -139,7 +139,7 @@ class WorkerContext:
         """Tell what other mount namespaces have mounted in the tree and would lose.
 
         Raises:
-            OSError: It cannot be told.
+            OSError: It cannot be known.
         """
         return self._elsewhere.get(tree)
 
@@ -168,8 +168,10 @@ class _Node:
         self._around: NodeContext | None = None
         self._until = 0.0
 
-    def get(self, layout: Layout, swept: ProcessScan) -> NodeContext:
-        addresses = tuple(sorted({unescape(shim.address) for shim in swept.shims if shim.address}))
+    def get(self, layout: Layout, scanned: ProcessScan) -> NodeContext:
+        addresses = tuple(
+            sorted({unescape(shim.address) for shim in scanned.shims if shim.address})
+        )
         now = self._clock.monotonic()
         around = self._around
         if around is None or (around.layout, around.addresses) != (layout, addresses):

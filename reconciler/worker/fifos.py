@@ -100,7 +100,7 @@ class Times(NamedTuple):
     def refuse(self, born: float) -> None:
         """Raise Kept for a FIFO that a client may still wait at."""
         if self.bundle is None:
-            raise Kept("cannot tell when the bundle was made")
+            raise Kept("cannot determine when the bundle was made")
         if self.now < self.bundle:
             raise Kept("the clock was set back to before the bundle was made")
         if born > self.bundle and self.now - born < PATIENCE:

@@ -29,7 +29,7 @@ _GONE: Final = frozenset({ENOENT, ENODEV})
 
 
 def is_frozen(groups: Iterable[Group]) -> bool:
-    """Tell whether one of these groups is frozen; not if that cannot be told."""
+    """Return whether one of these groups is frozen; not if that cannot be known."""
     for group in groups:
         with suppress(OSError), _opened(group) as handle:
             if _read(handle, _STATE) not in {b"", b"THAWED"}:

@@ -38,7 +38,7 @@ def announce(bundle: int) -> None:
 
 
 def is_going(parent: int, path: bytes) -> bool:
-    """Tell whether somebody removes a bundle now; not if that cannot be told.
+    """Return whether somebody removes a bundle now; not if that cannot be known.
 
     Args:
         parent: Handle on a directory above it; AT_FDCWD for an absolute path.
@@ -60,7 +60,7 @@ def is_going(parent: int, path: bytes) -> bool:
 
 
 def stays(parent: int, path: bytes, *, even_going: bool = False) -> bool:
-    """Tell whether there is a bundle that is not being removed now.
+    """Return whether there is a bundle that is not being removed now.
 
     Args:
         parent: Handle on a directory above it; AT_FDCWD for an absolute path.
@@ -68,7 +68,7 @@ def stays(parent: int, path: bytes, *, even_going: bool = False) -> bool:
         even_going: Whether one that is being removed counts, too.
 
     Raises:
-        OSError: That cannot be told.
+        OSError: That cannot be known.
     """
     try:
         kernel.statx(parent, path)

@@ -72,7 +72,7 @@ def remove_group(
 
 
 def carries(name: str, id_: str) -> bool:
-    """Tell whether a group's name is that of a container: the id, or systemd's scope of it."""
+    """Return whether a group's name is that of a container: the id, or systemd's scope of it."""
     scope = name.removesuffix(_SCOPE)
     return name == id_ or (scope != name and (scope == id_ or scope.endswith("-" + id_)))
 

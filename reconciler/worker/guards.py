@@ -127,7 +127,7 @@ def _namespaces(standing: Preflight) -> Iterator[Refusal]:
 def _state(answer: Answer, kind: str, who: str) -> str:
     if answer is Answer.NO:
         return f"own {kind} namespace is not that of {who}"
-    return f"cannot tell whether own {kind} namespace is that of {who}"
+    return f"cannot determine whether own {kind} namespace is that of {who}"
 
 
 def _state_root(standing: Preflight) -> Iterator[Refusal]:
@@ -135,7 +135,7 @@ def _state_root(standing: Preflight) -> Iterator[Refusal]:
     if fstype is None or fstype == "tmpfs" or (fstype and standing.allow_disk):
         return
     if not fstype:
-        reason = f"cannot tell on which filesystem {tree} is; check the path and permissions"
+        reason = f"cannot determine on which filesystem {tree} is; check the path and permissions"
     else:
         reason = (
             f"{tree} is on {fstype}, not on a tmpfs; check the path, "

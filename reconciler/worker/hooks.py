@@ -38,7 +38,7 @@ def pick_runc(named: str, configured: str) -> str:
 
 
 def belongs_to(path: bytes, *owners: int) -> bool:
-    """Tell whether nobody but these users can change what is at a path or put another there."""
+    """Return whether nobody but these users can change what is at a path or put another there."""
     try:
         parts = os.path.realpath(path, strict=True).split(b"/")
         for number in range(1, len(parts) + 1):

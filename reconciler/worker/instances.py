@@ -29,12 +29,12 @@ class Instances:
     """Remembers which trees one pass over /proc leads to.
 
     Args:
-        sweep: Gives a pass over /proc that shows everybody who runs by now, made anew if asked for.
+        scan: Gives a pass over /proc that shows everybody who runs by now, made anew if asked for.
     """
 
-    def __init__(self, sweep: Callable[[bool], ProcessScan]) -> None:
-        self._sweep = sweep
-        self._swept: ProcessScan | None = None
+    def __init__(self, scan: Callable[[bool], ProcessScan]) -> None:
+        self._scan = scan
+        self._scanned: ProcessScan | None = None
         self._layout: Layout | None = None
         self._trees: dict[_Object, int] = {}
         """One shim's pid for each tree that is not ours."""
@@ -42,7 +42,7 @@ class Instances:
         """A shim of which even a new pass did not tell where it works."""
 
     def user(self, layout: Layout, key: BundleKey, *, even_going: bool = False) -> str | None:
-        """Say who else may use the name of a bundle, or that this cannot be told; None if nobody.
+        """Say who else may use the name of a bundle, or that this cannot be known; None if nobody.
 
         Args:
             layout: Where the bundle is.
@@ -57,18 +57,18 @@ class Instances:
         return self._ask(layout, _Name(id_))
 
     def _ask(self, layout: Layout, name: "_Name") -> str | None:
-        unanswered = "which shims run cannot be told"
+        unanswered = "which shims run cannot be known"
         for number in range(_TRIES):
-            swept = self._sweep(number > 0)
-            if not swept.answered:
+            scanned = self._scan(number > 0)
+            if not scanned.answered:
                 continue  # that may have been for a moment
-            why = _named(swept, name)
+            why = _named(scanned, name)
             if why is not None:
                 return why
             try:
-                pid = self._having(layout, swept, name)
+                pid = self._having(layout, scanned, name)
             except _LostError as shim:
-                unanswered = f"where the shim with pid {shim.pid} works cannot be told"
+                unanswered = f"where the shim with pid {shim.pid} works cannot be known"
                 lost, self._lost = self._lost, shim.pid
                 if lost == shim.pid:
                     break
@@ -78,15 +78,15 @@ class Instances:
             return f"another containerd, that of the shim with pid {pid}, has one so named"
         return unanswered
 
-    def _having(self, layout: Layout, swept: ProcessScan, name: "_Name") -> int | None:
+    def _having(self, layout: Layout, scanned: ProcessScan, name: "_Name") -> int | None:
         """Give a pid of an instance that has a bundle of such a name.
 
         Raises:
             _LostError: A shim does not lead to its tree, or not any more.
         """
-        if swept is not self._swept or layout != self._layout:
-            self._trees = dict(_trees(layout, swept))
-            self._swept, self._layout = swept, layout
+        if scanned is not self._scanned or layout != self._layout:
+            self._trees = dict(_trees(layout, scanned))
+            self._scanned, self._layout = scanned, layout
         for tree, pid in self._trees.items():
             path = _TREE % pid
             try:
@@ -128,26 +128,26 @@ class _LostError(Exception):
         self.pid = pid
 
 
-def _named(swept: ProcessScan, name: _Name) -> str | None:
+def _named(scanned: ProcessScan, name: _Name) -> str | None:
     """Say which process of a pass bears such a name, or may."""
-    for key in (*swept.helpers, *(shim.key for shim in swept.shims)):
+    for key in (*scanned.helpers, *(shim.key for shim in scanned.shims)):
         if name.fits(key):
             return f"a shim of {key} is running"
-    for one in swept.unread:
+    for one in scanned.unread:
         if one.key is None or name.fits(one.key):
-            return f"whose shim the process with pid {one.pid} is cannot be told"
+            return f"whose shim the process with pid {one.pid} is cannot be known"
     return None
 
 
-def _trees(layout: Layout, swept: ProcessScan) -> Iterator[tuple[_Object, int]]:
+def _trees(layout: Layout, scanned: ProcessScan) -> Iterator[tuple[_Object, int]]:
     """Find the trees that are not ours, also those of shims of which only the directory is known.
 
     Raises:
         _LostError: A shim leads neither to our tree nor to a bundle of its name in another one.
     """
     ours = _object(layout.tasks)
-    silent = (ShimProcess(one.key, one.pid) for one in swept.unread if one.key is not None)
-    for shim in (*swept.shims, *silent):
+    silent = (ShimProcess(one.key, one.pid) for one in scanned.unread if one.key is not None)
+    for shim in (*scanned.shims, *silent):
         where = works_in(layout, shim)
         if where is Answer.YES:
             continue

@@ -59,7 +59,7 @@ class WorkerScope(msgspec.Struct, frozen=True, tag=True):
     runc: str
 
     def hold(self, cleanup_options: CleanupOptions) -> bool:
-        """Tell whether the options of a job keep within them."""
+        """Return whether the options of a job keep within them."""
         return (cleanup_options.layout, cleanup_options.runc) == (self.layout, self.runc)
 
 
@@ -201,7 +201,7 @@ class Done(msgspec.Struct, frozen=True, tag=True):
 class Scanned(msgspec.Struct, frozen=True, tag=True):
     """Answer to :class:`ScanJob`."""
 
-    sweep: ProcessScan
+    processes: ProcessScan
 
 
 class PreflightReport(msgspec.Struct, frozen=True, tag=True):
@@ -212,8 +212,8 @@ class PreflightReport(msgspec.Struct, frozen=True, tag=True):
         same_pids, same_time, same_mounts: Whether the namespace is the reference's.
         shared_tree: Whether the state tree's mount is in one shared peer group with the
             reference's; asked only if the mount namespaces differ.
-        fstype: Filesystem type of the state tree; empty if that could not be told, None if there is
-            no tree yet.
+        fstype: Filesystem type of the state tree; empty if that could not be known, None if
+            there is no tree yet.
         openat2: The kernel lets it resolve names beneath a handle.
         lacking: Privileges that are missing, by name.
     """

@@ -75,7 +75,7 @@ class Neighbours:
 
 
 def _is_barred(tree: bytes, namespace: str) -> bool:
-    """Tell whether a namespace cannot be entered, so that nothing is known of what is in it."""
+    """Return whether a namespace cannot be entered, so that nothing is known of what is in it."""
     with opened(tree) as top:
         return any(one.fd < 0 for one in enter(top, (unescape(namespace),)))
 
@@ -101,8 +101,8 @@ def claims(around: NodeContext, key: BundleKey) -> Iterator[Claim]:
 
 
 def _own_cgroups(found: Examination) -> frozenset[str] | None:
-    """Give the cgroups of a bundle, as paths within a hierarchy; None if they cannot be told."""
-    if found.look.cgroup is CgroupState.NONE or not found.resources.tells_all_cgroups:
+    """Give the cgroups of a bundle, as paths within a hierarchy; None if they cannot be known."""
+    if found.look.cgroup is CgroupState.NONE or not found.resources.knows_all_cgroups:
         return None
     return frozenset("/" + escape(group.relative) for group in found.resources.cgroups)
 

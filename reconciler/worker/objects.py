@@ -39,7 +39,7 @@ def object_of(seen: kernel.Stat) -> ObjectId:
 
 
 def find(path: bytes) -> ObjectId | None:
-    """Give the object at a path; None if there is none, or if that cannot be told.
+    """Give the object at a path; None if there is none, or if that cannot be known.
 
     Both lead to the same: what is there later was not judged and is kept.
     """

@@ -1,4 +1,4 @@
-"""Orphans: ends a workload that nobody manages, where the operator said so. Removes nothing.
+"""Orphans: ends workloads containerd cannot manage, where the operator said so. Removes nothing.
 
 A signal goes only through a pidfd, and only after it was proven that everybody in the bundle's
 cgroups is its own (`reconciler.decide.ownership`; I15): the pidfds are opened first, the evidence
@@ -135,9 +135,9 @@ class _Ending:
 
         Raises:
             Blocked: One of them was not, so none of them is.
-            UnansweredError: That cannot be told.
+            UnansweredError: That cannot be known.
         """
-        self._place.sweep(anew=True)
+        self._place.scan(anew=True)
         try:
             seen = self._look()
         except NotLeftover as other:
@@ -161,17 +161,17 @@ class _Ending:
         # Two containerds of a node that have the same namespace and id share the runtime's state
         # and the cgroups of it, so that nothing there can be told apart.
         other = self._place.instances.user(around.layout, key, even_going=True)
-        swept = self._place.sweep()
-        if not swept.answered:
-            raise UnansweredError("which shims run cannot be told")
-        nearby = self._place.nearby(around.layout, swept)
-        return gather(nearby, key, record, swept.shims, other or "")
+        scanned = self._place.scan()
+        if not scanned.answered:
+            raise UnansweredError("which shims run cannot be known")
+        nearby = self._place.nearby(around.layout, scanned)
+        return gather(nearby, key, record, scanned.shims, other or "")
 
     def _look(self) -> Seen:
         return look_again(self._place, self._job, Verdict.ORPHANED)
 
     def _around(self) -> NodeContext:
-        return self._place.around(self._job.cleanup_options.layout, self._place.sweep())
+        return self._place.around(self._job.cleanup_options.layout, self._place.scan())
 
     def _unproven(self, found: Unproven, evidence: Evidence) -> Blocked:
         frozen = "frozen, and " if freezer.is_frozen(evidence.record.groups) else ""

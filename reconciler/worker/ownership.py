@@ -35,18 +35,18 @@ Held = dict[Group, frozenset[int]]
 
 def read_record(around: NodeContext, key: BundleKey, resources: Resources) -> Record:
     """Read what the runtime's state says of a bundle; config.json has no voice here."""
-    told = resources.remembered
-    if told is None or around.cgroups is None:
+    remembered = resources.remembered
+    if remembered is None or around.cgroups is None:
         return Record(answered=False)
-    inner = resolve(told.cgroup_path) if told.cgroup_path else ()
-    bundle = None if told.bundle is None else escape(told.bundle)
-    if not (told.cgroup_dirs or inner):
-        return Record(bundle, told.pid, told.start)
-    found = around.cgroups.look(key, told.cgroup_dirs, inner)
+    inner = resolve(remembered.cgroup_path) if remembered.cgroup_path else ()
+    bundle = None if remembered.bundle is None else escape(remembered.bundle)
+    if not (remembered.cgroup_dirs or inner):
+        return Record(bundle, remembered.pid, remembered.start)
+    found = around.cgroups.look(key, remembered.cgroup_dirs, inner)
     groups = frozenset(Group(escape(one.mount), "/" + escape(one.relative)) for one in found.dirs)
     named = all(carries(group.path.rpartition("/")[2], key.id) for group in groups)
     answered = found.state is not CgroupState.NONE
-    return Record(bundle, told.pid, told.start, groups, named, answered)
+    return Record(bundle, remembered.pid, remembered.start, groups, named, answered)
 
 
 def members_of(groups: Iterable[Group]) -> Held:

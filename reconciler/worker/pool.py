@@ -63,16 +63,16 @@ class Limits:
 
     Attributes:
         job: One cleanup, all steps, hooks included.
-        sweep: One pass over /proc.
+        scan: One pass over /proc.
         look: A look at one bundle where looking may hang.
-        stop: From being told to stop to being ended.
+        stop: From the request to stop until it is ended.
         delete: containerd's answer when asked to delete a task.
         dying: Killed processes that the kernel does not let die (D state); no job begins while
             there are more.
     """
 
     job: float = 60.0
-    sweep: float = 10.0
+    processes: float = 10.0
     look: float = 5.0
     stop: float = 3.0
     delete: float = 10.0
@@ -84,7 +84,7 @@ def _always() -> None:
 
 
 class WorkerPool:
-    """Implements `ports.Cleaner`, and ``sweep`` and ``stand`` for the witnesses and the guards.
+    """Implements `ports.Cleaner`, and ``scan`` and ``stand`` for the witnesses and the guards.
 
     An async context manager.
 
@@ -229,7 +229,7 @@ class WorkerPool:
             await self._living_server()
             # Nothing waits from here on until the job is sent.
             if self._stopping:
-                return replace(blank, result=Result.BLOCKED, reason=BlockReason.STOPPED)
+                return replace(blank, result=Result.BLOCKED, reason=BlockReason.INTERRUPTED)
             refusal = permit()
             if refusal is not None:
                 return refusal
@@ -243,10 +243,10 @@ class WorkerPool:
 
     # ------------------------------------------------------------------ the node, and looks
 
-    async def sweep(self) -> ProcessScan:
+    async def scan(self) -> ProcessScan:
         """Pass over /proc in a worker; not answered if it takes too long or the worker dies."""
         answer = await self._ask(ScanJob(), Scanned, self._witness)
-        return answer.sweep if isinstance(answer, Scanned) else ProcessScan()
+        return answer.processes if isinstance(answer, Scanned) else ProcessScan()
 
     async def stand(self) -> PreflightReport | None:
         """Have a worker measure whether acting is safe from where it stands; None if it cannot."""
@@ -300,7 +300,7 @@ class WorkerPool:
 
     async def _ask(self, job: Job, kind: type[_T], slots: anyio.CapacityLimiter) -> _T | str:
         async with slots:
-            return await self._answer(Attempt(job), kind, self._limits.sweep)
+            return await self._answer(Attempt(job), kind, self._limits.processes)
 
     async def _answer(self, attempt: Attempt, kind: type[_T], seconds: float) -> _T | str:
         """Have a worker answer, or say why there is no answer."""

@@ -132,7 +132,7 @@ def _tree(tree: bytes) -> tuple[TreeMount | None, str | None]:
 
 
 def lacking_capabilities(proc: bytes = PROC) -> tuple[str, ...] | None:
-    """Name the needed capabilities that are not in effect; None if that cannot be told."""
+    """Name the needed capabilities that are not in effect; None if that cannot be known."""
     effective = read_capabilities(proc)
     if effective is None:
         return None
@@ -162,7 +162,7 @@ def references(layout: Layout, shims: Iterable[ShimProcess]) -> Iterator[Referen
 
 
 def _is_at_home(pid: int) -> bool:
-    """Tell whether a process is in our own user namespace and shows what it executes."""
+    """Return whether a process is in our own user namespace and shows what it executes."""
     try:
         theirs, own = (os.readlink(b"/proc/%b/ns/user" % who) for who in (b"%d" % pid, b"self"))
         return theirs == own and bool(os.readlink(b"/proc/%d/exe" % pid))
@@ -171,7 +171,7 @@ def _is_at_home(pid: int) -> bool:
 
 
 def works_in(layout: Layout, shim: ShimProcess) -> Answer:
-    """Tell whether a shim works in this tree: in the very bundle that its command line names.
+    """Return whether a shim works in this tree: in the very bundle that its command line names.
 
     No only for one that is in a bundle of that name in another tree.
     """

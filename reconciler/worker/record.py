@@ -18,7 +18,7 @@ from reconciler.worker.messages import Progress
 
 _ENDS: Final = frozenset(
     {
-        BlockReason.STOPPED,
+        BlockReason.INTERRUPTED,
         BlockReason.CGROUP,
         BlockReason.SCOPE,
         BlockReason.HOOKS,
@@ -72,7 +72,7 @@ class Record:
         """Do a step that must succeed, or nothing further is done.
 
         Raises:
-            Blocked: It did not, or we were told to stop.
+            Blocked: It did not, or a stop was requested.
         """
         self._do(name, action, core=True)
 
@@ -86,7 +86,7 @@ class Record:
 
     def _do(self, name: str, action: Callable[[Tally], str], *, core: bool) -> None:
         if self._stop():
-            raise Blocked(BlockReason.STOPPED, name, "told to stop")
+            raise Blocked(BlockReason.INTERRUPTED, name, "a stop was requested")
         self._note(Progress(name, tuple(self.steps)))
         start = self._clock.monotonic()
         tally = Tally()

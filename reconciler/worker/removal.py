@@ -54,7 +54,7 @@ def remove_tree(
         What was removed; nothing if there was no such name.
 
     Raises:
-        Blocked: Something is in the way, or we were told to stop.
+        Blocked: Something is in the way, or a stop was requested.
     """
     _refuse_path(name)
     walk = Walk(parent_fd, stop, mount_points)

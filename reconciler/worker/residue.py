@@ -52,7 +52,7 @@ class Residue:
         kept = []
         if not self._resources.cgroups:
             return ""
-        around = self._place.nearby(self._layout, self._place.sweep())
+        around = self._place.nearby(self._layout, self._place.scan())
         neighbours = Neighbours(around, self._key)
         for group in self._resources.cgroups:
             try:

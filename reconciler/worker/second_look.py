@@ -54,8 +54,8 @@ def look_again(
         Blocked: Something is mounted below it that we may not unmount.
     """
     key = job.key
-    swept = place.sweep()
-    around = place.around(job.cleanup_options.layout, swept)
+    scanned = place.scan()
+    around = place.around(job.cleanup_options.layout, scanned)
     found = examine(around, key)
     if found is None:
         raise NotLeftover("it is gone", None)
@@ -65,8 +65,8 @@ def look_again(
     if around.mounts is None:
         raise Blocked(BlockReason.IO, key.id, "the mount table cannot be read")
     if look.cgroup_source is not CgroupSource.RUNTIME:  # the cgroups of all others count
-        swept = place.sweep(whole=True)
-    node = Node(swept, job.containerd)
+        scanned = place.scan(whole=True)
+    node = Node(scanned, job.containerd)
     named = is_identifier(key.namespace) and is_identifier(key.id)
     young = place.clock.wall() - look.newest_mtime < job.cleanup_options.settle
     judgement = judge(weigh(key, named, look, node), young=young)
@@ -120,7 +120,7 @@ def refuse_mounts(points: MountPoints, bundle: int, key: BundleKey) -> None:
         key: Its name, for people.
 
     Raises:
-        Blocked: Something is, or it cannot be told.
+        Blocked: Something is, or it cannot be known.
     """
     try:
         path = os.readlink(b"/proc/self/fd/%d" % bundle)

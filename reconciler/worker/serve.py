@@ -57,7 +57,7 @@ DECODER: Final[msgspec.msgpack.Decoder[ToWorker]] = msgspec.msgpack.Decoder(ToWo
 
 
 class Flag:
-    """Whether we were told to stop. Set by a signal, asked at every entry boundary."""
+    """Whether a stop was requested. Set by a signal, asked at every entry boundary."""
 
     def __init__(self) -> None:
         self._is_set = False
@@ -71,7 +71,7 @@ class Flag:
         self._is_set = False
 
     def __call__(self) -> bool:
-        """Tell whether it is set."""
+        """Return whether it is set."""
         return self._is_set
 
 
@@ -126,10 +126,10 @@ class Worker:
             case FinishJob():
                 self._channel.send(Done(finish(self._place, job)))
             case ScanJob():
-                self._channel.send(Scanned(self._place.sweep(anew=True)))
+                self._channel.send(Scanned(self._place.scan(anew=True)))
             case PreflightJob():
-                swept = self._place.sweep_for_shims(anew=True)
-                self._channel.send(measure(job.cleanup_options.layout, swept.shims))
+                scanned = self._place.scan_for_shims(anew=True)
+                self._channel.send(measure(job.cleanup_options.layout, scanned.shims))
             case LockJob():
                 self._channel.send(
                     Locked(metadata_lock(job.cleanup_options.layout, owner=job.owner))

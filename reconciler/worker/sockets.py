@@ -19,10 +19,10 @@ _DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def is_there(path: bytes) -> bool:
-    """Tell whether there is a socket to remove, or one whose removal was cut short.
+    """Return whether there is a socket to remove, or one whose removal was cut short.
 
     Raises:
-        OSError: That cannot be told.
+        OSError: That cannot be known.
     """
     return _is_name(path) or _is_name(hidden_path(path))
 

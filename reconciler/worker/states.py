@@ -45,7 +45,7 @@ class Owner(NamedTuple):
     old: float = 0.0
 
     def is_at(self, path: bytes) -> bool:
-        """Tell whether a path that a file names is the bundle's, by whatever name it goes there."""
+        """Return whether a path that a file names is the bundle's, under whatever name."""
         if path == self.layout.bundle(self.key):
             return True
         try:

@@ -62,7 +62,7 @@ def finish(place: WorkerContext, job: FinishJob) -> Outcome:
         if parse_hidden(job.key.id) != job.identity.ino:
             raise Blocked(BlockReason.CHANGED, job.key.id, "it was not hidden by us")
         layout = job.cleanup_options.layout
-        refuse_elsewhere(place, place.around(layout, place.sweep()), job.key)
+        refuse_elsewhere(place, place.around(layout, place.scan()), job.key)
         namespace = open_namespace(job.cleanup_options.layout, job.key)
         try:
             return _remove(namespace, unescape(job.key.id), job.identity, tally, place.stop)
@@ -145,7 +145,7 @@ class _Cleanup:
         record.core("guards", self._look)
         if self._now.judgement.claimed:
             record.try_("containerd", self._ask_containerd)
-            self._place.sweep(anew=True)  # its own `shim delete` may run by now, also if it failed
+            self._place.scan(anew=True)  # its own `shim delete` may run by now, also if it failed
             try:
                 record.core("guards", self._look)
             except NotLeftover as other:
@@ -157,7 +157,7 @@ class _Cleanup:
         if self._hooks_ran:
             # They may have taken long, and runc frees the id before it runs them: it may be
             # another's by now. So nothing counts that was seen before.
-            self._place.sweep(anew=True)
+            self._place.scan(anew=True)
             record.core("guards", self._look)
             self._keep_lock()
         record.core("unmount", self._unmount)
@@ -208,7 +208,7 @@ class _Cleanup:
 
         Raises:
             NotLeftover: It is gone.
-            Blocked: It is another object, or that cannot be told.
+            Blocked: It is another object, or that cannot be known.
         """
         key = self._job.key
         try:
@@ -253,7 +253,7 @@ class _Cleanup:
         try:
             done = unmount_stack(self._bundle, _ROOTFS, judged, lazy=lazy)
         except Blocked as blocked:
-            if blocked.reason is BlockReason.BUSY:
+            if blocked.reason is BlockReason.MOUNT_BUSY:
                 self.holders = holders(self._bundle, _ROOTFS)
             raise
         tally.add(done.layers)

@@ -62,8 +62,10 @@ def unmount_stack(
         How many went; none if nothing is mounted there, or the name is gone or is a symlink.
 
     Raises:
-        Blocked: BUSY (:func:`reconciler.worker.holders.holders` tells by whom), FOREIGN_MOUNT for
-        one on it or below it that was not judged, IMMUTABLE for one that is not ours to unmount.
+        Blocked: MOUNT_BUSY (:func:`reconciler.worker.holders.holders` names the holders);
+            FOREIGN_MOUNT for one on it or below it that was not judged; IMMUTABLE for one that is
+            not ours to unmount.
+
     """
     try:
         parent, name = _open_parent(bundle_fd, path)
@@ -110,7 +112,7 @@ def _take_one(place: _Place, top: int, *, lazy: bool) -> Unmounted:
     try:
         return Unmounted(int(_unmount(place, top, kernel.UMOUNT_NOFOLLOW)))
     except Blocked as blocked:
-        if not lazy or blocked.reason is not BlockReason.BUSY:
+        if not lazy or blocked.reason is not BlockReason.MOUNT_BUSY:
             raise
     gone = int(_unmount(place, top, kernel.UMOUNT_NOFOLLOW | kernel.MNT_DETACH))
     return Unmounted(gone, gone)
@@ -123,7 +125,7 @@ def _refuse_unknown(place: _Place, top: int, judged: frozenset[int]) -> None:
 
 def _refuse_more(place: _Place, bound: int) -> None:
     if _topmost(place) is not None:
-        raise Blocked(BlockReason.BUSY, place.path, f"still mounted after {bound} layers")
+        raise Blocked(BlockReason.MOUNT_BUSY, place.path, f"still mounted after {bound} layers")
 
 
 def _topmost(place: _Place) -> int | None:
@@ -141,7 +143,7 @@ def _unmount(place: _Place, top: int, flags: int) -> bool:
     """Unmount one layer; false if somebody else was faster.
 
     Raises:
-        Blocked: BUSY; or FOREIGN_MOUNT, where it is a mount below that keeps it busy.
+        Blocked: MOUNT_BUSY; or FOREIGN_MOUNT, where it is a mount below that keeps it busy.
     """
     try:
         # A path is all that umount takes; this one is a handle and one name, not followed.

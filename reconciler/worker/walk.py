@@ -139,7 +139,7 @@ class Walk:
         frame.listings -= 1
         if frame.listings < 0:
             detail = "somebody fills it while it is emptied"
-            raise Blocked(BlockReason.BUSY, self._path(), detail, self.entries)
+            raise Blocked(BlockReason.MOUNT_BUSY, self._path(), detail, self.entries)
         for name, is_directory in found:
             if is_directory:
                 frame.pending.append(name)
@@ -185,7 +185,7 @@ class Walk:
         self.entries += 1
 
     def _still_is(self, name: bytes, expected: Identity) -> bool:
-        """Tell whether the tree's own name is still there; raise if it means another object."""
+        """Return whether the tree's own name is still there; raise if it means another object."""
         try:
             seen = kernel.statx(self._parent_fd, name)
         except FileNotFoundError:
@@ -199,7 +199,9 @@ class Walk:
 
     def _go_on(self, name: bytes) -> None:
         if self._stop():
-            raise Blocked(BlockReason.STOPPED, self._path(name), "told to stop", self.entries)
+            raise Blocked(
+                BlockReason.INTERRUPTED, self._path(name), "a stop was requested", self.entries
+            )
 
     def _path(self, name: bytes = b"") -> str:
         names = [frame.name for frame in self._frames]

@@ -49,7 +49,7 @@ def measure(plan: Plan) -> Iterator[Row]:
     )
 
 
-class _Ear(Listener):
+class _Inbox(Listener):
     """Hears which bundles were judged leftovers."""
 
     def __init__(self) -> None:
@@ -79,21 +79,21 @@ async def _hear_verdicts(top: Path, processes: Processes) -> list[float]:
     base = os.fsencode(top)
     layout = Layout(base + b"/run", base + b"/lib", base + b"/run/c.sock", base + b"/run")
     tasks = [_start(layout, processes, BundleKey("bench", f"t{n}")) for n in range(_DEATHS)]
-    setup = Setup(layout=layout, waived=True, own_tree=True)
-    ear, delays = _Ear(), []
+    setup = Setup(layout=layout, without_containerd=True, own_tree=True)
+    inbox, delays = _Inbox(), []
     async with opened(setup, watching=True) as session, anyio.create_task_group() as group:
-        stages = replace(session.stages, listeners=(ear,))
+        stages = replace(session.stages, listeners=(inbox,))
         loop = Loop(Engine(setup.policies), stages, relist=setup.relist)
         group.start_soon(loop.run)
         with anyio.fail_after(60):
             for key, _ in tasks:
-                await ear.wait_for(key, Verdict.RUNNING)
+                await inbox.wait_for(key, Verdict.RUNNING)
             for key, ours in tasks:
                 await anyio.sleep(_APART)
                 began = time.monotonic()
                 for process in ours:
                     os.kill(process.pid, signal.SIGKILL)
-                delays.append(await ear.wait_for(key, Verdict.LEFTOVER) - began)
+                delays.append(await inbox.wait_for(key, Verdict.LEFTOVER) - began)
                 for process in ours:
                     process.end()
         loop.stop()

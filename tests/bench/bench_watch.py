@@ -24,7 +24,7 @@ from reconciler.model.observations import Hint, Observation, ResyncKind
 from reconciler.watch.exits import ExitWatch
 from reconciler.watch.select import Choice, Watching
 from tests.bench.figure import MS, US, Plan, Row, percentile, times
-from tests.watch.support import Ear, Tree, running
+from tests.watch.support import Inbox, Tree, running
 
 _EVENTS = 2_000
 _PER_SECOND = 1_000
@@ -116,34 +116,34 @@ def _hear_stream(backend: Choice, count: int, gap: float, *, again: bool) -> Tol
 async def _hear_stream_of(backend: Choice, count: int, gap: float, again: bool) -> Told:
     with _tree() as tree:
         top = tree.namespace()
-        watching, ear = Watching(tree.layout, backend), _Timed()
-        async with running(watching, ear):
+        watching, inbox = Watching(tree.layout, backend), _Timed()
+        async with running(watching, inbox):
             if backend != "inotify":
-                await ear.doubt(ResyncKind.BACKEND)
+                await inbox.resync(ResyncKind.BACKEND)
             maker = [sys.executable, "-c", _MAKER, os.fspath(top)]
             words = [*maker, str(count), str(gap), str(int(again))]
             before = time.process_time()
             await anyio.run_process(words, stderr=None)
             with anyio.move_on_after(2):
-                while len(ear.first) < count:  # noqa: ASYNC110 -- an event each would cost CPU
+                while len(inbox.first) < count:  # noqa: ASYNC110 -- an event each would cost CPU
                     await anyio.sleep(0.05)
             cpu = time.process_time() - before
-    delays = [at - int(key.id) / 1e9 for key, at in ear.first.items()]
+    delays = [at - int(key.id) / 1e9 for key, at in inbox.first.items()]
     return Told(delays, count - len(delays), cpu)
 
 
 async def _hear_deaths() -> list[float]:
     delays = []
-    watch, ear = ExitWatch(), Ear()
+    watch, inbox = ExitWatch(), Inbox()
     key = BundleKey("ns", "c1")
-    async with running(watch, ear):
+    async with running(watch, inbox):
         for _ in range(_DEATHS):
             with subprocess.Popen(["sleep", "60"]) as process:  # noqa: ASYNC220 -- it is short
                 watch.expect(key, init=process.pid, shim=None)
-                ear.forget()
+                inbox.forget()
                 began = time.monotonic()
                 process.kill()
-                await ear.until(lambda: bool(ear.heard))
+                await inbox.until(lambda: bool(inbox.received))
                 delays.append(time.monotonic() - began)
     return delays
 
@@ -153,19 +153,19 @@ async def _hear_burst() -> tuple[float, float, float]:
     with _tree() as tree:
         for number in range(_BUNDLES):
             tree.bundle(f"c{number}")
-        watching, ear = Watching(tree.layout), Ear()
+        watching, inbox = Watching(tree.layout), Inbox()
         listed = tree.listed()
         began = time.process_time()
-        async with running(watching, ear):
+        async with running(watching, inbox):
             watching.follow(listed)
-            await ear.until(lambda: len(set(ear.hints())) >= _BUNDLES - 2_000)
+            await inbox.until(lambda: len(set(inbox.hints())) >= _BUNDLES - 2_000)
             await anyio.wait_all_tasks_blocked()
             adding = time.process_time() - began
-            ear.forget()
+            inbox.forget()
             for key in listed[:_BURST]:
                 os.mkdir(tree.root / "ns" / key.id / "rootfs")
             began = time.process_time()
-            await ear.until(lambda: len(ear.heard) >= _BURST)
+            await inbox.until(lambda: len(inbox.received) >= _BURST)
             burst = time.process_time() - began
             await anyio.wait_all_tasks_blocked()
             return adding, burst, await _switches()
@@ -179,7 +179,7 @@ async def _switches() -> float:
     return max(0, resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before - 1)
 
 
-class _Timed(Ear):
+class _Timed(Inbox):
     """Notes when each bundle was first told of."""
 
     def __init__(self) -> None:

@@ -105,9 +105,9 @@ class Running:
                 time.sleep(_STEP)
             at += len(lines)
             for line in lines.splitlines():
-                self._hear(json.loads(line))
+                self._receive(json.loads(line))
 
-    def _hear(self, line: dict[str, object]) -> None:
+    def _receive(self, line: dict[str, object]) -> None:
         if line["event"] == "verdict" and line["verdict"] == "leftover":
             self._leftovers.add(str(line["id"]))
         self._guarded |= line["event"] == "guards"

@@ -30,14 +30,14 @@ class FakeNode:
 
     def __post_init__(self) -> None:
         self.cleaner = FakeCleaner(self.clock, self.inspector)
-        self.witnesses = FakeNodeSource(self.clock)
+        self.node_source = FakeNodeSource(self.clock)
 
     @property
     def stages(self) -> Stages:
         return Stages(
             clock=self.clock,
             inspector=self.inspector,
-            witnesses=self.witnesses,
+            node_source=self.node_source,
             cleaner=self.cleaner,
             guards=self.guards,
             exits=FakeExits(),

@@ -127,7 +127,7 @@ def test_defaults_are_containerds() -> None:
     setup = make_setup(Globals(), environ={})
     assert setup.layout == Layout()
     assert not setup.policies.default.enforce
-    assert (setup.backend, setup.relist, setup.waived, setup.allow_disk) == (
+    assert (setup.backend, setup.relist, setup.without_containerd, setup.allow_disk) == (
         "auto",
         300.0,
         False,
@@ -176,7 +176,7 @@ def test_changes_reach_the_policies() -> None:
     assert (policies.default.enforce, policies.default.grace) == (True, 1.0)
     assert (policies.default.threshold, policies.settle) == (2.0, 3.0)
     assert policies.brakes.max_per_minute is None
-    assert (setup.backend, setup.waived, setup.namespaces) == (
+    assert (setup.backend, setup.without_containerd, setup.namespaces) == (
         "poll",
         True,
         frozenset({"a"}),

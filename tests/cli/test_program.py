@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.demo.cast import Promise
+from reconciler.demo.fixtures import Promise
 from reconciler.demo.node import DemoNode
 from reconciler.demo.promises import compare, picture, pictures
 from tests.cli.program import (
@@ -26,7 +26,7 @@ from tests.cli.program import (
 
 def named(demo: DemoNode, rest: str = "") -> str:
     """Write a name of this demo: those that run at a time differ in the namespace."""
-    return demo.cast[0].key.namespace + rest
+    return demo.fixtures[0].key.namespace + rest
 
 
 def test_scan_says_of_every_bundle_what_it_is(demo: DemoNode) -> None:
@@ -34,16 +34,16 @@ def test_scan_says_of_every_bundle_what_it_is(demo: DemoNode) -> None:
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     found = {(one["namespace"], one["id"]): one for one in told["bundles"]}
-    for role in demo.cast:
-        one = found.pop((role.key.namespace, role.key.id))
-        assert one["verdict"] == role.verdict.value, one
-        assert one["containerd"] == "containerd waived"
-        if role.missing not in ((), ("*",)):
-            names = set(role.missing) - {"state.json"}
+    for fixture in demo.fixtures:
+        one = found.pop((fixture.key.namespace, fixture.key.id))
+        assert one["verdict"] == fixture.verdict.value, one
+        assert one["containerd"] == "containerd skipped"
+        if fixture.missing not in ((), ("*",)):
+            names = set(fixture.missing) - {"state.json"}
             assert names <= set(one["missing"])
     assert found == {}
     assert told["summary"]["leftovers"] == sum(
-        role.verdict.value == "leftover" for role in demo.cast
+        fixture.verdict.value == "leftover" for fixture in demo.fixtures
     )
     assert "bundles" in done.stderr
 
@@ -60,7 +60,7 @@ def test_data_goes_to_stdout_and_messages_to_stderr(demo: DemoNode) -> None:
     assert done.stdout.splitlines()[0].split() == [
         *("NAMESPACE", "ID", "VERDICT", "PHASE", "DUE", "AGE", "SIZE", "REASON"),
     ]
-    assert len(done.stdout.splitlines()) == 1 + len(demo.cast)
+    assert len(done.stdout.splitlines()) == 1 + len(demo.fixtures)
     assert "\x1b" not in done.stdout + done.stderr
     quiet = program(demo, "scan", "-q", *tree(demo))
     assert quiet.stderr == ""
@@ -68,7 +68,7 @@ def test_data_goes_to_stdout_and_messages_to_stderr(demo: DemoNode) -> None:
 
 def test_names_are_what_explain_takes(demo: DemoNode) -> None:
     names = program(demo, "scan", "-o", "name", *tree(demo)).stdout.splitlines()
-    assert len(names) == len(demo.cast)
+    assert len(names) == len(demo.fixtures)
     done = program(demo, "explain", names[0], *tree(demo))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{names[0]}: ")
@@ -115,7 +115,7 @@ def test_a_dry_run_changes_nothing_and_says_what_would_go(demo: DemoNode) -> Non
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert {one["id"] for one in told["results"]} == {
-        role.key.id for role in demo.cast if role.verdict.value == "leftover"
+        fixture.key.id for fixture in demo.fixtures if fixture.verdict.value == "leftover"
     }
     assert {one["result"] for one in told["results"]} == {"skipped"}
     assert picture(Path(os.fsdecode(demo.top))) == before
@@ -124,20 +124,20 @@ def test_a_dry_run_changes_nothing_and_says_what_would_go(demo: DemoNode) -> Non
 @acts
 def test_clean_removes_the_dead_and_nothing_else(demo: DemoNode) -> None:
     before = pictures(demo)
-    verdicts = {role.key: {role.verdict} for role in demo.cast}
+    verdicts = {fixture.key: {fixture.verdict} for fixture in demo.fixtures}
     done = program(demo, "clean", "--yes", "--grace", "0s", "-o", "json", *tree(demo))
     told = json.loads(done.stdout)
     results = {one["id"]: one for one in told["results"]}
-    dead = [role for role in demo.cast if role.verdict.value == "leftover"]
-    for role in dead:
-        expected = "cleaned" if role.promise is Promise.CLEANED else "blocked"
-        assert results[role.key.id]["result"] == expected, results
+    dead = [fixture for fixture in demo.fixtures if fixture.verdict.value == "leftover"]
+    for fixture in dead:
+        expected = "cleaned" if fixture.promise is Promise.CLEANED else "blocked"
+        assert results[fixture.key.id]["result"] == expected, results
     assert len(results) == len(dead)
     assert done.returncode == 75
     assert "has-data blocked" in done.stderr
     for kept in compare(demo, before, verdicts):
         # Nobody was killed here. Where options.json is gone nothing names our own runc root.
-        if not kept.role.killed and kept.role.missing != ("*",):
+        if not kept.fixture.killed and kept.fixture.missing != ("*",):
             assert not kept.broken, kept
     steps = results["complete"]["steps"]
     assert steps[-1]["step"] == "bundle"
@@ -159,7 +159,9 @@ def test_clean_leaves_what_is_not_old_enough(demo: DemoNode) -> None:
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["results"] == []
-    assert told["summary"]["waiting"] == sum(role.verdict.value == "leftover" for role in demo.cast)
+    assert told["summary"]["waiting"] == sum(
+        fixture.verdict.value == "leftover" for fixture in demo.fixtures
+    )
 
 
 @acts
@@ -219,7 +221,7 @@ def test_a_run_enforcing_notices_a_death_and_cleans(demo: DemoNode) -> None:
         wait_for(child, '"id":"web","verdict":"running"')
         demo.kill_victims()
         wait_for(child, f'"event":"cleaned","namespace":"{named(demo)}","id":"victim"')
-    assert not os.path.lexists(demo.layout.bundle(next(r.key for r in demo.cast if r.killed)))
+    assert not os.path.lexists(demo.layout.bundle(next(r.key for r in demo.fixtures if r.killed)))
 
 
 def test_run_once_observing_looks_and_ends(demo: DemoNode) -> None:
@@ -229,5 +231,5 @@ def test_run_once_observing_looks_and_ends(demo: DemoNode) -> None:
     assert done.stdout == ""
     records = [json.loads(line) for line in done.stderr.splitlines()]
     judged = {one["id"] for one in records if one["event"] == "verdict"}
-    assert judged == {role.key.id for role in demo.cast}
+    assert judged == {fixture.key.id for fixture in demo.fixtures}
     assert picture(Path(os.fsdecode(demo.top))) == before

@@ -38,7 +38,9 @@ def node(node: FakeNode) -> FakeNode:
 
 def busy(who: BundleKey, identity: Identity) -> Outcome:
     holder = Holder(7, "sh", "cwd")
-    return Outcome(who, identity, Result.BLOCKED, BlockReason.BUSY, "rootfs is busy", (holder,))
+    return Outcome(
+        who, identity, Result.BLOCKED, BlockReason.MOUNT_BUSY, "rootfs is busy", (holder,)
+    )
 
 
 async def test_once_observing_looks_and_ends(node: FakeNode) -> None:

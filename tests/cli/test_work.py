@@ -70,7 +70,7 @@ async def test_looking_removes_nothing_whatever_the_policies(node: FakeNode) -> 
 
 async def test_looking_asks_every_witness_once(node: FakeNode) -> None:
     await look_once(node.stages, ENFORCE)
-    assert node.witnesses.asked == 1
+    assert node.node_source.asked == 1
     assert node.inspector.listings == 1
     assert sorted(node.inspector.looked) == sorted(node.inspector.tree)
 
@@ -127,7 +127,7 @@ async def test_what_is_blocked_is_not_waited_for_and_says_so(node: FakeNode) -> 
             who,
             identity,
             Result.BLOCKED,
-            BlockReason.BUSY,
+            BlockReason.MOUNT_BUSY,
             "rootfs is busy",
             (Holder(7, "sh", "cwd"),),
         )
@@ -148,7 +148,7 @@ async def test_what_we_broke_is_an_error(node: FakeNode) -> None:
 
 
 async def test_a_silent_containerd_removes_nothing_and_says_69(node: FakeNode) -> None:
-    node.witnesses.node = Node(ProcessScan(answered=True), Containerd(detail="it hangs"))
+    node.node_source.node = Node(ProcessScan(answered=True), Containerd(detail="it hangs"))
     found = await clean_once(node.stages, ENFORCE)
     assert node.cleaner.cleaned == []
     told = cleaning.cleaned(found, Setup(policies=ENFORCE))
@@ -204,13 +204,13 @@ async def test_a_dry_run_says_what_would_be_in_the_way(node: FakeNode) -> None:
         (ContainerdState.UP, RefusedError),
         (ContainerdState.NONE, NoContainerdError),
         (ContainerdState.DOWN, None),
-        (ContainerdState.WAIVED, None),
+        (ContainerdState.SKIPPED, None),
     ],
 )
 async def test_rescue_works_only_where_containerd_is_down(
     node: FakeNode, state: ContainerdState, error: type[ReconcilerError] | None
 ) -> None:
-    node.witnesses.node = Node(ProcessScan(answered=True), Containerd(state))
+    node.node_source.node = Node(ProcessScan(answered=True), Containerd(state))
     found = await look_once(node.stages, ENFORCE)
     if error is None:
         cleaning._check_down(found)
@@ -299,7 +299,7 @@ async def test_a_namespace_that_holds_nothing_is_named(
 async def test_a_scan_says_why_containerd_gives_no_answer(
     node: FakeNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    node.witnesses.node = Node(ProcessScan(answered=True), Containerd(detail="it hangs"))
+    node.node_source.node = Node(ProcessScan(answered=True), Containerd(detail="it hangs"))
     complain_of_silence(await look_once(node.stages, ENFORCE), Output(quiet=True))
     assert "gives no answer (it hangs)" in capsys.readouterr().err
 
@@ -311,10 +311,10 @@ async def test_cleaning_ends_also_where_containerd_takes_seconds_for_each_answer
 
     One who cannot be removed is tried again meanwhile: that would go on for as long.
     """
-    node.witnesses.takes = 2.0
+    node.node_source.takes = 2.0
     node.inspector.tree |= {key(f"ns/lost{n}"): orphaned(10 + n) for n in range(5)}
     node.cleaner.answer = lambda key, identity: Outcome(
-        key, identity, Result.BLOCKED, BlockReason.BUSY
+        key, identity, Result.BLOCKED, BlockReason.MOUNT_BUSY
     )
     found = await clean_once(node.stages, ENFORCE)
     assert [outcome.result for outcome in found.outcomes] == [Result.BLOCKED]
@@ -333,12 +333,12 @@ async def test_looking_waits_for_the_answer_about_what_was_seen_after_the_questi
             seen.append(node.clock.now)
             return super().look(key)
 
-    node.witnesses.takes = 2.0
+    node.node_source.takes = 2.0
     inspector = SlowEyes({key(f"ns/dead{n}"): dead(n) for n in range(20)})
     await look_once(dataclasses.replace(node.stages, inspector=inspector), ENFORCE)
-    heard = [said.since for _, said in node.memory.observations if isinstance(said, NodeLooked)]
+    received = [said.since for _, said in node.memory.observations if isinstance(said, NodeLooked)]
     assert len(seen) == 20
-    assert heard[-1] >= seen[-1]
+    assert received[-1] >= seen[-1]
 
 
 # ------------------------------------------------------------------------- nobody could look
@@ -347,18 +347,18 @@ UNREAD = UnreadProcess(7)
 
 
 @pytest.mark.safety
-@pytest.mark.parametrize("sweep", [ProcessScan(), ProcessScan(answered=True, unread=(UNREAD,))])
+@pytest.mark.parametrize("scan", [ProcessScan(), ProcessScan(answered=True, unread=(UNREAD,))])
 async def test_a_clean_that_could_not_look_does_not_end_as_if_there_were_nothing_to_do(
-    node: FakeNode, sweep: ProcessScan, capsys: pytest.CaptureFixture[str]
+    node: FakeNode, scan: ProcessScan, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    node.witnesses.node = dataclasses.replace(node.witnesses.node, sweep=sweep)
+    node.node_source.node = dataclasses.replace(node.node_source.node, processes=scan)
     found = await clean_once(node.stages, ENFORCE)
     assert node.cleaner.cleaned == []
     done = cleaning.cleaned(found, Setup())
     assert cleaning._report(done, Form.TABLE, Output(), found) == ExitCode.NO_WORKER
     said = capsys.readouterr().err
     assert "nothing to do" not in said
-    assert "process 7 may be" in said if sweep.answered else "no worker could tell" in said
+    assert "process 7 may be" in said if scan.answered else "no worker could tell" in said
 
 
 @pytest.mark.safety
@@ -367,8 +367,8 @@ async def test_one_that_does_not_answer_is_named_and_the_rest_is_cleaned(
 ) -> None:
     node.inspector.tree[key("ns/other")] = dead(3)
     unread = (UnreadProcess(7, key("ns/dead")),)
-    node.witnesses.node = dataclasses.replace(
-        node.witnesses.node, sweep=ProcessScan(answered=True, unread=unread)
+    node.node_source.node = dataclasses.replace(
+        node.node_source.node, processes=ProcessScan(answered=True, unread=unread)
     )
     found = await clean_once(node.stages, ENFORCE)
     assert [who for _, who in node.cleaner.cleaned] == [key("ns/other")]

@@ -38,13 +38,13 @@ def client_of(fake: FakeContainerd, seconds: float = 5.0) -> ContainerdClient:
 
 async def failure_of(client: ContainerdClient) -> Failure:
     with pytest.raises(NoAnswerError) as caught:
-        await client.tell()
+        await client.ask()
     return caught.value.failure
 
 
 async def tasks_of(client: ContainerdClient) -> set[BundleKey]:
     """Ask for the tasks of all namespaces; there must be a list of each."""
-    known = (await client.tell()).known
+    known = (await client.ask()).known
     assert not known.unlisted
     return known.tasks
 
@@ -53,7 +53,7 @@ async def test_lists_the_tasks_of_every_namespace(tmp_path: Path) -> None:
     async with FakeContainerd(tmp_path) as fake:
         fake.tasks = {WEB, DNS}
         fake.namespaces = {"empty"}
-        told = await client_of(fake).tell()
+        told = await client_of(fake).ask()
     assert told.known.tasks == {WEB, DNS}
     assert told.version == "1.6.20"
     assert [namespace for method, namespace in fake.calls if method == TASKS] == [
@@ -78,7 +78,7 @@ async def test_one_namespace_that_fails_is_no_answer_there(tmp_path: Path) -> No
     async with FakeContainerd(tmp_path) as fake:
         fake.tasks = {WEB, DNS}
         fake.errors = {"k8s.io": GRPCError(Status.UNKNOWN, "shim is on fire")}
-        told = await client_of(fake).tell()
+        told = await client_of(fake).ask()
     assert (told.known.tasks, told.known.unlisted) == ({WEB}, {"k8s.io"})
 
 
@@ -167,7 +167,7 @@ async def test_an_address_that_is_not_utf8_works(tmp_path: Path) -> None:
     odd = os.fsencode(tmp_path) + b"/\xff\n"
     os.mkdir(odd)
     async with FakeContainerd(Path(os.fsdecode(odd))) as fake:
-        assert (await client_of(fake).tell()).version == "1.6.20"
+        assert (await client_of(fake).ask()).version == "1.6.20"
 
 
 @pytest.mark.parametrize(
@@ -223,20 +223,20 @@ async def test_a_name_that_is_none_is_never_asked_for(tmp_path: Path) -> None:
 
 
 async def test_a_subscriber_hears_which_tasks_were_touched(tmp_path: Path) -> None:
-    heard: list[BundleKey] = []
+    received: list[BundleKey] = []
     async with FakeContainerd(tmp_path) as fake, anyio.create_task_group() as tasks:
         subscribed = anyio.Event()
-        tasks.start_soon(client_of(fake).subscribe, subscribed.set, heard.append)
+        tasks.start_soon(client_of(fake).subscribe, subscribed.set, received.append)
         with anyio.fail_after(5):
             await subscribed.wait()
             await fake.subscribed()
             fake.publish(WEB, "/tasks/create")
             fake.publish(BundleKey("default", "not an id"))
             fake.publish(DNS, "/containers/delete")
-            while DNS not in heard:
+            while DNS not in received:
                 await checkpoint()
         tasks.cancel_scope.cancel()
-    assert heard == [WEB, DNS]
+    assert received == [WEB, DNS]
 
 
 async def test_a_subscription_that_breaks_says_so(tmp_path: Path) -> None:
@@ -256,11 +256,11 @@ async def test_nothing_stays_open(tmp_path: Path) -> None:
     async with FakeContainerd(tmp_path) as fake:
         fake.tasks = {WEB}
         before = open_files()
-        await client_of(fake).tell()
+        await client_of(fake).ask()
         fake.slow = 3600
         await failure_of(client_of(fake, 0.1))  # a deadline in the middle of a call
         with anyio.move_on_after(0.05):
-            await client_of(fake).tell()  # cancelled in the middle of a call
+            await client_of(fake).ask()  # cancelled in the middle of a call
         fake.slow = 0
         with anyio.move_on_after(0.05):  # cancelled while it waits
             await client_of(fake).subscribe(lambda: None, lambda key: None)

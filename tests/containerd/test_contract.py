@@ -73,30 +73,30 @@ async def test_tasks_come_and_go(daemon: Daemon) -> None:
 
 
 async def test_the_version_is_said(daemon: Daemon) -> None:
-    version = (await ContainerdClient(daemon.layout.address).tell()).version
+    version = (await ContainerdClient(daemon.layout.address).ask()).version
     assert version
     assert (await ask(daemon.layout)).version == version
 
 
 async def test_what_happens_to_a_task_is_heard(daemon: Daemon) -> None:
-    client, heard, subscribed = (
+    client, received, subscribed = (
         ContainerdClient(daemon.layout.address),
         set[BundleKey](),
         anyio.Event(),
     )
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(client.subscribe, subscribed.set, heard.add)
+        tasks.start_soon(client.subscribe, subscribed.set, received.add)
         with anyio.fail_after(30):
             await subscribed.wait()
             await daemon.listening()
             await daemon.run(WEB)
-            await until(lambda: WEB in heard)
-            heard.clear()
+            await until(lambda: WEB in received)
+            received.clear()
             await daemon.end(WEB)
-            await until(lambda: WEB in heard)
-            heard.clear()
+            await until(lambda: WEB in received)
+            received.clear()
             await client.delete(WEB)
-            await until(lambda: WEB in heard)
+            await until(lambda: WEB in received)
         tasks.cancel_scope.cancel()
 
 

@@ -46,33 +46,33 @@ async def until(condition: object) -> None:
 
 
 async def test_events_become_hints_and_a_restart_becomes_doubt(tmp_path: Path) -> None:
-    fake, heard = FakeContainerd(tmp_path), list[Observation]()
+    fake, received = FakeContainerd(tmp_path), list[Observation]()
     events = Events(ContainerdClient(fake.layout.address), ImpatientClock())
     async with fake, anyio.create_task_group() as tasks:
-        tasks.start_soon(events.run, heard.append)
+        tasks.start_soon(events.run, received.append)
         await fake.subscribed()
         fake.publish(WEB)
-        await until(lambda: heard == [HINT])
+        await until(lambda: received == [HINT])
         await fake.stop()
-        await until(lambda: heard == [HINT, DOUBT])
+        await until(lambda: received == [HINT, DOUBT])
         await fake.start()
-        await until(lambda: heard == [HINT, DOUBT, DOUBT])
+        await until(lambda: received == [HINT, DOUBT, DOUBT])
         await fake.subscribed()
         fake.publish(WEB, "/tasks/delete")
-        await until(lambda: heard == [HINT, DOUBT, DOUBT, HINT])
+        await until(lambda: received == [HINT, DOUBT, DOUBT, HINT])
         tasks.cancel_scope.cancel()
 
 
 async def test_the_exit_of_an_exec_is_no_hint(tmp_path: Path) -> None:
-    fake, heard = FakeContainerd(tmp_path), list[Observation]()
+    fake, received = FakeContainerd(tmp_path), list[Observation]()
     events = Events(ContainerdClient(fake.layout.address), ImpatientClock())
     async with fake, anyio.create_task_group() as tasks:
-        tasks.start_soon(events.run, heard.append)
+        tasks.start_soon(events.run, received.append)
         await fake.subscribed()
         fake.publish(WEB, process="a3f0")
         fake.publish(WEB, process=WEB.id)  # its init
-        await until(lambda: bool(heard))
-        assert heard == [HINT]
+        await until(lambda: bool(received))
+        assert received == [HINT]
         tasks.cancel_scope.cancel()
 
 
@@ -80,23 +80,23 @@ def test_execs_are_not_subscribed_to() -> None:
     topics = ("/tasks/exec-added", "/tasks/exec-started", "/tasks/exit", "/tasks/start")
     (pattern,) = (one.split('"')[1] for one in _TOPICS if "~=" in one)
     exact = {one.split('"')[1] for one in _TOPICS if "~=" not in one}
-    heard = {topic for topic in topics if re.search(pattern, topic) or topic in exact}
-    assert heard == {"/tasks/exit", "/tasks/start"}
+    received = {topic for topic in topics if re.search(pattern, topic) or topic in exact}
+    assert received == {"/tasks/exit", "/tasks/start"}
 
 
 async def test_attempts_grow_rarer_until_an_event_comes(tmp_path: Path) -> None:
-    fake, clock, heard = FakeContainerd(tmp_path), ImpatientClock(), list[Observation]()
+    fake, clock, received = FakeContainerd(tmp_path), ImpatientClock(), list[Observation]()
     events = Events(ContainerdClient(fake.layout.address), clock)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(events.run, heard.append)
+        tasks.start_soon(events.run, received.append)
         await until(lambda: clock.waits.count(Backoff.LONGEST) >= 2)
         first = Backoff.FIRST
         assert clock.waits[:4] == [first, 2 * first, 4 * first, 8 * first]
-        assert heard == []
+        assert received == []
         async with fake:
             await fake.subscribed()
             fake.publish(WEB)
-            await until(lambda: HINT in heard)
+            await until(lambda: HINT in received)
             before = len(clock.waits)
         await until(lambda: len(clock.waits) > before)
         assert clock.waits[before] == Backoff.FIRST

@@ -67,7 +67,7 @@ async def test_up_without_tasks_is_still_up(fake: FakeContainerd) -> None:
 
 async def test_waived_is_not_even_asked(fake: FakeContainerd) -> None:
     async with fake:
-        assert (await ask(fake.layout, waived=True)).state is ContainerdState.WAIVED
+        assert (await ask(fake.layout, without_containerd=True)).state is ContainerdState.SKIPPED
     assert fake.calls == []
 
 

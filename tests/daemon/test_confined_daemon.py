@@ -44,7 +44,7 @@ def test_every_thread_of_the_daemon_is_confined_and_says_so(
     site.make("a")
     with running(site) as daemon:
         daemon.wait_for("verdict", id="a")
-        daemon.wait_for("sweep", answered=True)  # a worker has been at work
+        daemon.wait_for("process scan", answered=True)  # a worker has been at work
         line = daemon.wait_for("confined")
         assert line["places"] == [str(site.base / "own")]
         pid, fork_server = daemon.process.pid, fork_server_of(daemon)

@@ -168,7 +168,7 @@ def test_it_writes_in_its_own_directory_and_leaves_the_journal_to_its_writer(
 @private_mounts
 def test_every_process_holds_what_is_listed_and_nothing_else(tmp_path: Path) -> None:
     async def main(made: bundles.Site, pool: WorkerPool) -> None:
-        assert (await pool.sweep()).answered
+        assert (await pool.scan()).answered
         confined(made, pool)
         found = status_of()
         kept = mask(numbers(PARENT))
@@ -215,7 +215,7 @@ def test_it_sees_what_it_saw_before(tmp_path: Path) -> None:
             confined(made, pool)
             assert looks() == before
             assert inspector.list().bundles == listed.bundles
-            assert (await pool.sweep()).answered
+            assert (await pool.scan()).answered
             fresh = TreeInspector(made.layout)
             assert [fresh.look(key) for key in keys] == before
             whole = [look for look in before if isinstance(look, Look)]

@@ -180,7 +180,7 @@ def test_metrics_are_records_are_system_calls(site: Site, answering: FakeContain
 
 
 def _is_in(site: Site, line: str) -> bool:
-    """Tell whether a call was about containerd's directories and not about our own."""
+    """Return whether a call was about containerd's directories and not about our own."""
     return any(f"{site.base}/{name}" in line for name in ("state", "root", "run"))
 
 

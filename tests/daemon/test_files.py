@@ -28,7 +28,7 @@ async def watching(config: str) -> AsyncIterator[tuple["Heard", list[str]]]:
 
     async def follow() -> None:
         async for name in ConfigFiles(config).changes(troubles.append):
-            found.hear(name)
+            found.receive(name)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(follow)
@@ -44,7 +44,7 @@ class Heard:
         self.names: list[str] = []
         self._more = anyio.Event()
 
-    def hear(self, name: str) -> None:
+    def receive(self, name: str) -> None:
         self.names.append(name)
         self._more.set()
         self._more = anyio.Event()

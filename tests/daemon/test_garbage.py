@@ -29,7 +29,7 @@ AT_ONCE: Final = 16
 PATIENCE: Final = 30.0
 
 
-def desk(watch: Supervisor) -> Handlers:
+def handlers(watch: Supervisor) -> Handlers:
     """What a daemon without bundles answers from."""
     engine, clock = Engine(Policies()), VirtualClock()
 
@@ -58,7 +58,7 @@ def desk(watch: Supervisor) -> Handlers:
 @asynccontextmanager
 async def serving(where: Path, watch: Supervisor) -> AsyncIterator[Path]:
     """Serve on a unix socket, with orders: more routes, and as many connections as one likes."""
-    server = Server(routes(desk(watch), orders=True), ReservedDescriptor(), watch, pause=0.0)
+    server = Server(routes(handlers(watch), orders=True), ReservedDescriptor(), watch, pause=0.0)
     path = where / "http.sock"
     listener = await anyio.create_unix_listener(path)
     assert isinstance(listener, anyio.abc.SocketListener)
@@ -225,7 +225,7 @@ async def test_what_ended_the_daemon_once_gets_its_answer(
 @pytest.mark.breaks_parts
 async def test_a_route_that_fails_is_a_500_that_is_counted(tmp_path: Path) -> None:
     watch = Supervisor()
-    broken = desk(watch)
+    broken = handlers(watch)
 
     def fail() -> Status:
         raise KeyError("of our own making")

@@ -23,7 +23,7 @@ class Manager:
         self.socket.bind(str(path))
         self.socket.settimeout(PATIENCE)
 
-    def hear(self, key: str) -> dict[str, str]:
+    def receive(self, key: str) -> dict[str, str]:
         """Wait for the next datagram with this key; others are passed over."""
         while True:
             text = self.socket.recv(4096).decode()
@@ -52,16 +52,16 @@ def test_it_hears_of_readiness_reloads_and_the_end(site: Site, answering: FakeCo
     with managing(site.base / "notify") as manager:
         began = time.monotonic()
         with running(site, NOTIFY_SOCKET=str(site.base / "notify")) as daemon:
-            assert manager.hear("READY")["STATUS"].startswith("observe: ")
+            assert manager.receive("READY")["STATUS"].startswith("observe: ")
             site.write(cleanup__grace="30m")
             sent = time.monotonic()
             daemon.send(signal.SIGHUP)
-            reloading = manager.hear("RELOADING")
+            reloading = manager.receive("RELOADING")
             # systemd compares it with the time of its own signal (sd_notify(3)).
             assert began < sent <= int(reloading["MONOTONIC_USEC"]) / 1e6 <= time.monotonic()
-            assert manager.hear("READY")["READY"] == "1"
+            assert manager.receive("READY")["READY"] == "1"
             daemon.send(signal.SIGTERM)
-            stopping = manager.hear("STOPPING")
+            stopping = manager.receive("STOPPING")
             assert int(stopping["EXTEND_TIMEOUT_USEC"]) == 10_000_000
             assert stopping["STATUS"]
             assert daemon.process.wait(PATIENCE) == 0
@@ -70,11 +70,11 @@ def test_it_hears_of_readiness_reloads_and_the_end(site: Site, answering: FakeCo
 def test_a_refused_reload_ends_with_ready_too(site: Site) -> None:
     address = site.base / "notify"
     with managing(address) as manager, running(site, NOTIFY_SOCKET=str(address)) as daemon:
-        manager.hear("READY")
+        manager.receive("READY")
         site.write(nonsense=1)
         daemon.send(signal.SIGHUP)
-        manager.hear("RELOADING")
-        assert manager.hear("READY")["READY"] == "1"
+        manager.receive("RELOADING")
+        assert manager.receive("READY")["READY"] == "1"
 
 
 def test_the_watchdog_is_fed_while_the_loop_turns(site: Site) -> None:
@@ -85,12 +85,12 @@ def test_the_watchdog_is_fed_while_the_loop_turns(site: Site) -> None:
     ):
         for _ in range(3):
             begun = time.monotonic()
-            manager.hear("WATCHDOG")
+            manager.receive("WATCHDOG")
             assert time.monotonic() - begun < 5
         daemon.send(signal.SIGSTOP)
         manager.drain(0.7)
         daemon.send(signal.SIGCONT)
-        manager.hear("WATCHDOG")
+        manager.receive("WATCHDOG")
 
 
 @enforces
@@ -102,7 +102,7 @@ def test_one_that_may_not_act_never_says_ready(site: Site) -> None:
             assert daemon.process.wait(PATIENCE) == 77
         manager.socket.settimeout(0.2)
         with pytest.raises(TimeoutError):
-            manager.hear("READY")
+            manager.receive("READY")
 
 
 @pytest.mark.parametrize("kind", ["stale", "full"])

@@ -21,28 +21,28 @@ class Heard:
         self.readiness = Readiness(enforce=True, became_ready=lambda: self.done.append("ready"))
         self.readiness.stop = lambda: self.done.append("stop")
 
-    def hear(self, *told: GuardsChecked | Listed) -> list[str]:
+    def receive(self, *told: GuardsChecked | Listed) -> list[str]:
         for one in told:
             self.readiness.observed(NOW, one)
         return self.done
 
 
 def test_a_guard_that_refuses_at_the_start_stops_it() -> None:
-    heard = Heard()
-    assert heard.hear(LISTED, FOREIGN) == ["stop"]
-    assert heard.readiness.refused_at_start == FOREIGN.refused
+    received = Heard()
+    assert received.receive(LISTED, FOREIGN) == ["stop"]
+    assert received.readiness.refused_at_start == FOREIGN.refused
 
 
 def test_no_worker_at_the_start_is_waited_for() -> None:
-    heard = Heard()
-    assert heard.hear(LISTED, NOBODY, NOBODY) == []
-    assert not all(check.ok for check in heard.readiness.checks())
-    assert heard.hear(GuardsChecked()) == ["ready"]
+    received = Heard()
+    assert received.receive(LISTED, NOBODY, NOBODY) == []
+    assert not all(check.ok for check in received.readiness.checks())
+    assert received.receive(GuardsChecked()) == ["ready"]
 
 
 def test_a_guard_that_refuses_once_somebody_could_look_stops_it_all_the_same() -> None:
-    assert Heard().hear(LISTED, NOBODY, FOREIGN) == ["stop"]
+    assert Heard().receive(LISTED, NOBODY, FOREIGN) == ["stop"]
 
 
 def test_a_guard_that_comes_to_refuse_later_does_not_stop_it() -> None:
-    assert Heard().hear(LISTED, GuardsChecked(), FOREIGN, NOBODY) == ["ready"]
+    assert Heard().receive(LISTED, GuardsChecked(), FOREIGN, NOBODY) == ["ready"]

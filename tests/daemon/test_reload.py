@@ -251,7 +251,7 @@ def test_a_reload_under_load_loses_no_event(site: Site, answering: FakeContainer
         # By events alone: the tree was listed at the start and by the reloads, never by the timer.
         assert not [
             line
-            for line in daemon.events("doubt")
+            for line in daemon.events("resync")
             if line["reason"] in ("timer", "event queue overflow")
         ]
         told = {line["id"] for line in daemon.events("verdict")}
@@ -266,4 +266,4 @@ def test_the_interval_of_listings_follows(site: Site, answering: FakeContainerd)
         site.write(watch__relist="1s")
         assert daemon.reload()[0] == 200
         assert daemon.wait_for("configuration loaded")["after_restart"] == []
-        daemon.wait_for("doubt", reason="timer")
+        daemon.wait_for("resync", reason="timer")

@@ -35,13 +35,13 @@ DAY = 86400.0
 def test_blocked_is_tried_again_with_growing_pauses() -> None:
     world = leftover()
     world.wait(11)
-    world.tell(outcome(Result.BLOCKED, reason=BlockReason.BUSY))
-    assert (world.phase(), world.view().cause) == (Phase.BLOCKED, "busy")
+    world.observe(outcome(Result.BLOCKED, reason=BlockReason.MOUNT_BUSY))
+    assert (world.phase(), world.view().cause) == (Phase.BLOCKED, "mount busy")
     world.wait(4.9)
     assert len(world.cleans()) == 1
     world.wait(0.2)
     assert len(world.cleans()) == 2
-    world.tell(outcome(Result.BLOCKED, reason=BlockReason.BUSY))
+    world.observe(outcome(Result.BLOCKED, reason=BlockReason.MOUNT_BUSY))
     world.wait(9.9)
     assert len(world.cleans()) == 2
     world.wait(0.2)
@@ -52,8 +52,8 @@ def test_blocked_is_tried_again_with_growing_pauses() -> None:
 def test_blocked_is_tried_at_once_when_the_obstacle_went_away(kind: HintKind) -> None:
     world = leftover()
     world.wait(11)
-    world.tell(outcome(Result.BLOCKED, reason=BlockReason.BUSY))
-    assert LookAt(key(), kind) in world.tell(Hint(key(), kind))
+    world.observe(outcome(Result.BLOCKED, reason=BlockReason.MOUNT_BUSY))
+    assert LookAt(key(), kind) in world.observe(Hint(key(), kind))
     world.look(dead())
     assert len(world.cleans()) == 2
 
@@ -61,7 +61,7 @@ def test_blocked_is_tried_at_once_when_the_obstacle_went_away(kind: HintKind) ->
 def test_our_own_half_done_work_does_not_make_it_look_young() -> None:
     world = leftover(replace(ENFORCE, threshold=3000.0))
     world.wait(11)
-    world.tell(outcome(Result.BLOCKED, reason=BlockReason.IO))
+    world.observe(outcome(Result.BLOCKED, reason=BlockReason.IO))
     world.look(dead(age=-world.now))  # its newest mtime is now
     world.wait(6)
     assert len(world.cleans()) == 2
@@ -70,7 +70,7 @@ def test_our_own_half_done_work_does_not_make_it_look_young() -> None:
 def test_a_second_look_that_disagrees_restarts_the_grace() -> None:
     world = leftover()
     world.wait(11)
-    world.tell(outcome(Result.SKIPPED, look=dead()))
+    world.observe(outcome(Result.SKIPPED, look=dead()))
     world.wait(9.9)
     assert len(world.cleans()) == 1
     world.wait(0.2)
@@ -81,7 +81,7 @@ def test_disagreement_with_no_grace_does_not_spin() -> None:
     world = leftover(replace(ENFORCE, grace=0.0))
     for attempt in range(5):
         assert len(world.cleans()) == attempt + 1
-        world.tell(outcome(Result.SKIPPED, look=dead()))
+        world.observe(outcome(Result.SKIPPED, look=dead()))
         assert len(world.cleans()) == attempt + 1
         world.wait(300)
 
@@ -91,7 +91,7 @@ def test_looks_while_hands_are_on_it_change_nothing() -> None:
     world.wait(11)
     world.look(running())
     world.look(None)
-    world.tell(Listed(answered=True, present=True))
+    world.observe(Listed(answered=True, present=True))
     assert world.phase() is Phase.CLEANING
 
 
@@ -133,7 +133,7 @@ def test_an_orphan_is_ended_only_where_the_operator_said_so_and_after_the_grace(
 def test_what_is_left_of_an_ended_orphan_waits_a_grace_of_its_own() -> None:
     world = orphan_world()
     world.wait(11)
-    world.tell(outcome(Result.KILLED))
+    world.observe(outcome(Result.KILLED))
     world.look(dead())
     world.node()
     world.wait(9)

@@ -33,7 +33,7 @@ def test_no_more_cleanups_are_under_way_than_allowed() -> None:
     world = World(Policies(default=replace(ENFORCE, grace=0.0), parallel=3))
     many(world, 10)
     assert len(world.cleans()) == 3
-    world.tell(outcome(Result.CLEANED, 1, "ns/b0000"))
+    world.observe(outcome(Result.CLEANED, 1, "ns/b0000"))
     assert len(world.cleans()) == 4
 
 

@@ -14,7 +14,7 @@ def test_a_name_of_which_an_old_journal_tells_no_path_still_counts() -> None:
     world = World()
     world.listed(a=1)
     world.look(replace(dead(), cgroup_source=CgroupSource.RUNTIME))
-    world.node(sweep=ProcessScan(answered=True, cgroup_names=frozenset({"a"})))
+    world.node(scan=ProcessScan(answered=True, cgroup_names=frozenset({"a"})))
     assert world.view().judgement.verdict is Verdict.ORPHANED
 
 
@@ -24,12 +24,12 @@ def test_a_word_in_anybodys_cgroup_path_is_not_told_from_life_only_where_nothing
     for path in ("/user.slice/user-0.slice/session-a.scope", "/a/web", "/other/a"):
         world = leftover()
         named = replace(dead(), cgroup=CgroupState.EMPTY, cgroup_source=CgroupSource.RUNTIME)
-        world.node(sweep=ProcessScan(answered=True, cgroup_paths=frozenset({path})))
+        world.node(scan=ProcessScan(answered=True, cgroup_paths=frozenset({path})))
         world.look(named)
         assert world.view().judgement.verdict is Verdict.LEFTOVER
         world.look(replace(named, cgroup_source=CgroupSource.NONE))
         assert world.view().judgement.verdict is Verdict.ORPHANED
-        world.node(sweep=ProcessScan(answered=True))
+        world.node(scan=ProcessScan(answered=True))
         assert world.view().judgement.verdict is Verdict.LEFTOVER
 
 
@@ -45,10 +45,10 @@ def test_a_workload_in_a_cgroup_of_another_driver_lives_though_the_one_asked_for
     )
     path = "/system.slice/pods.slice:cri-containerd:a"
     for source in (CgroupSource.CONFIG, CgroupSource.NONE):
-        world.node(sweep=ProcessScan(answered=True, cgroup_paths=frozenset({path})))
+        world.node(scan=ProcessScan(answered=True, cgroup_paths=frozenset({path})))
         world.look(replace(asked, cgroup_source=source))
         assert world.view().judgement.verdict is Verdict.ORPHANED
-        world.node(sweep=ProcessScan(answered=True))
+        world.node(scan=ProcessScan(answered=True))
         assert world.view().judgement.verdict is Verdict.LEFTOVER
 
 
@@ -58,9 +58,9 @@ def test_a_namesake_whose_shim_lives_explains_its_cgroup_for_as_long_as_it_does(
     world = leftover()
     path = frozenset({"/other/a"})
     namesake = ShimProcess(BundleKey("other", "a"), 9)
-    world.node(sweep=ProcessScan(True, cgroup_paths=path))
+    world.node(scan=ProcessScan(True, cgroup_paths=path))
     assert world.view().judgement.verdict is Verdict.ORPHANED
-    world.node(sweep=ProcessScan(True, shims=(namesake,), cgroup_paths=path))
+    world.node(scan=ProcessScan(True, shims=(namesake,), cgroup_paths=path))
     assert world.view().judgement.verdict is Verdict.LEFTOVER
-    world.node(sweep=ProcessScan(True, cgroup_paths=path))
+    world.node(scan=ProcessScan(True, cgroup_paths=path))
     assert world.view().judgement.verdict is Verdict.ORPHANED

@@ -106,14 +106,14 @@ def test_observing_never_asks_for_a_cleanup() -> None:
 
 def test_nothing_is_removed_before_the_guards_were_checked() -> None:
     world = World()
-    world.tell(GuardsChecked((Refusal(Guard.PID_NAMESPACE, "foreign"),)))
+    world.observe(GuardsChecked((Refusal(Guard.PID_NAMESPACE, "foreign"),)))
     world.listed(a=1)
     world.look(dead())
     world.node()
     world.wait(DAY)
     assert world.cleans() == []
     assert world.phase() is Phase.HELD
-    world.tell(GuardsChecked())
+    world.observe(GuardsChecked())
     assert world.cleans() == ["ns/a"]
 
 
@@ -134,7 +134,7 @@ def test_only_one_cleanup_of_a_bundle_is_under_way() -> None:
     for _ in range(3):
         world.look(dead())
         world.node()
-        world.tell(Hint(key()))
+        world.observe(Hint(key()))
         world.listed(a=1)
         world.wait(100)
     assert world.cleans() == ["ns/a"]
@@ -143,7 +143,7 @@ def test_only_one_cleanup_of_a_bundle_is_under_way() -> None:
 def test_a_cleaned_bundle_is_forgotten_and_looked_for_once_more() -> None:
     world = leftover()
     world.wait(11)
-    said = world.tell(outcome(Result.CLEANED))
+    said = world.observe(outcome(Result.CLEANED))
     assert Vanished(key(), Verdict.LEFTOVER, cleaned=True) in said
     assert LookAt(key(), HintKind.CHANGED) in said
     assert world.engine.view(key(), BOOTED) is None
@@ -213,9 +213,9 @@ def test_a_running_helper_makes_it_busy_until_a_sweep_no_longer_sees_it() -> Non
     world = World()
     world.listed(a=1)
     world.look(dead())
-    world.node(sweep=ProcessScan(answered=True, helpers=frozenset({key()})))
+    world.node(scan=ProcessScan(answered=True, helpers=frozenset({key()})))
     world.wait(60)
-    assert world.verdicts() == ["unknown", "busy"]
+    assert world.verdicts() == ["unknown", "in-transition"]
     world.node()
     world.wait(11)
     assert world.cleans() == ["ns/a"]
@@ -225,7 +225,7 @@ def test_a_living_process_in_a_cgroup_of_that_name_contradicts_death() -> None:
     world = World()
     world.listed(a=1)
     world.look(dead())
-    world.node(sweep=ProcessScan(answered=True, cgroup_paths=frozenset({"/elsewhere/a"})))
+    world.node(scan=ProcessScan(answered=True, cgroup_paths=frozenset({"/elsewhere/a"})))
     assert world.view().judgement.verdict is Verdict.ORPHANED
 
 
@@ -233,7 +233,7 @@ def test_a_shim_in_the_process_table_contradicts_a_dead_socket() -> None:
     world = World()
     world.listed(a=1)
     world.look(dead())
-    world.node(sweep=ProcessScan(answered=True, shims=(ShimProcess(key(), 7),)))
+    world.node(scan=ProcessScan(answered=True, shims=(ShimProcess(key(), 7),)))
     assert world.view().judgement.verdict is Verdict.STOPPED
 
 
@@ -262,28 +262,28 @@ def test_a_listing_forgets_what_is_gone_and_asks_for_looks_at_the_rest() -> None
 
 def test_a_listing_that_failed_changes_nothing() -> None:
     world = leftover()
-    assert world.tell(Listed(answered=False, present=False)) == []
+    assert world.observe(Listed(answered=False, present=False)) == []
     assert world.view().judgement.verdict is Verdict.LEFTOVER
 
 
 def test_a_listing_of_one_namespace_leaves_the_others_alone() -> None:
     world = leftover()
-    world.tell(Listed(answered=True, present=True, namespace="other"))
+    world.observe(Listed(answered=True, present=True, namespace="other"))
     assert world.view().judgement.verdict is Verdict.LEFTOVER
 
 
 def test_doubt_asks_for_a_listing() -> None:
     world = World()
-    assert world.tell(Resync(ResyncKind.OVERFLOW)) == [Relist(ResyncKind.OVERFLOW)]
+    assert world.observe(Resync(ResyncKind.OVERFLOW)) == [Relist(ResyncKind.OVERFLOW)]
 
 
 def test_an_interrupted_removal_of_ours_is_finished_but_not_while_observing() -> None:
     hidden = Hidden(BundleKey("ns", ".reconciler-1-ab"), Identity(1, 9, 1), 0.0, ours=True)
     alien = Hidden(BundleKey("ns", ".a"), Identity(1, 8, 1), 0.0, ours=False)
     listed = Listed(answered=True, present=True, hidden=(hidden, alien))
-    assert FinishRemoval(hidden.key, hidden.identity) in World().tell(listed)
+    assert FinishRemoval(hidden.key, hidden.identity) in World().observe(listed)
     observing = World(Policies(default=replace(ENFORCE, enforce=False)))
-    assert not [d for d in observing.tell(listed) if isinstance(d, FinishRemoval)]
+    assert not [d for d in observing.observe(listed) if isinstance(d, FinishRemoval)]
     assert [h.key for h in observing.engine.hidden] == [alien.key, hidden.key]
 
 
@@ -301,7 +301,7 @@ def test_one_shot_commands_end_when_only_time_could_help() -> None:
     assert not world.engine.is_settled(world.stamp.mono)
     world.wait(6)
     assert not world.engine.is_settled(world.stamp.mono)
-    world.tell(outcome(Result.CLEANED))
+    world.observe(outcome(Result.CLEANED))
     world.look(None)
     assert world.engine.is_settled(world.stamp.mono)
     assert world.cleans() == ["ns/a"]
@@ -354,7 +354,7 @@ def judged(look: Look) -> Verdict:
 
 def test_a_memory_of_life_delays_and_a_recent_one_keeps_the_grace_running() -> None:
     world = World(Policies(default=replace(ENFORCE, threshold=1800.0)))
-    world.tell(Remembered(key(), Identity(1, 1, 1), last_alive=BOOTED - 600.0))
+    world.observe(Remembered(key(), Identity(1, 1, 1), last_alive=BOOTED - 600.0))
     world.listed(a=1)
     world.look(dead(age=7200.0))
     world.node()
@@ -363,7 +363,7 @@ def test_a_memory_of_life_delays_and_a_recent_one_keeps_the_grace_running() -> N
     world.wait(2)
     assert world.cleans() == ["ns/a"]
     world = World()
-    world.tell(Remembered(key(), Identity(1, 1, 1), leftover_since=BOOTED - 8.0))
+    world.observe(Remembered(key(), Identity(1, 1, 1), leftover_since=BOOTED - 8.0))
     world.listed(a=1)
     world.look(dead())
     world.node()
@@ -373,7 +373,7 @@ def test_a_memory_of_life_delays_and_a_recent_one_keeps_the_grace_running() -> N
 
 def test_a_memory_of_another_object_is_worth_nothing() -> None:
     world = World()
-    world.tell(Remembered(key(), Identity(1, 99, 1), leftover_since=BOOTED - 8.0))
+    world.observe(Remembered(key(), Identity(1, 99, 1), leftover_since=BOOTED - 8.0))
     world.listed(a=1)
     world.look(dead())
     world.node()

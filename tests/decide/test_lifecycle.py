@@ -94,19 +94,19 @@ def test_nothing_but_the_table_changes_a_phase() -> None:
 
 def test_view_and_summary_agree_on_what_a_brake_holds() -> None:
     world = leftover()
-    world.tell(REFUSED)
+    world.observe(REFUSED)
     world.wait(11)
     assert (world.phase(), world.view().cause) == (Phase.HELD, "guards: no openat2")
     views = Counter(view.phase for view in world.engine.views(world.stamp.mono))
     assert world.engine.summary(world.stamp.mono).phases == views
-    world.tell(GuardsChecked())
+    world.observe(GuardsChecked())
     views = Counter(view.phase for view in world.engine.views(world.stamp.mono))
     assert world.engine.summary(world.stamp.mono).phases == views == Counter({Phase.CLEANING: 1})
 
 
 def test_what_may_only_be_observed_is_due_and_never_held() -> None:
     world = leftover(replace(ENFORCE, enforce=False))
-    world.tell(REFUSED)
+    world.observe(REFUSED)
     world.wait(11)
     assert world.phase() is Phase.DUE
 
@@ -114,11 +114,11 @@ def test_what_may_only_be_observed_is_due_and_never_held() -> None:
 def test_a_failure_that_nobody_asked_for_takes_it_out_of_the_queue() -> None:
     # A journal whose beginning is lost tells of attempts that were never begun here.
     world = leftover()
-    world.tell(REFUSED)
+    world.observe(REFUSED)
     world.wait(11)
-    world.tell(outcome(Result.BLOCKED, reason=BlockReason.BUSY))
+    world.observe(outcome(Result.BLOCKED, reason=BlockReason.MOUNT_BUSY))
     assert world.phase() is Phase.BLOCKED
-    assert not [one for one in world.tell(GuardsChecked()) if isinstance(one, Clean)]
+    assert not [one for one in world.observe(GuardsChecked()) if isinstance(one, Clean)]
     world.wait(5.1)
     assert world.cleans() == ["ns/a"]
 
@@ -130,7 +130,7 @@ def test_an_orphan_that_was_ended_is_not_being_cleaned_any_more() -> None:
     world.node()
     world.wait(11)
     assert world.phase() is Phase.CLEANING
-    world.tell(outcome(Result.KILLED))
+    world.observe(outcome(Result.KILLED))
     assert world.phase() is Phase.NONE
     world.look(orphaned())  # what dies takes a moment to leave its cgroup
     assert world.phase() is Phase.WAITING
@@ -139,6 +139,6 @@ def test_an_orphan_that_was_ended_is_not_being_cleaned_any_more() -> None:
 def test_the_outcome_of_another_object_lets_it_be_judged_again() -> None:
     world = leftover()
     world.wait(11)
-    world.tell(Outcome(key(), Identity(9, 9, 9), Result.CLEANED))
+    world.observe(Outcome(key(), Identity(9, 9, 9), Result.CLEANED))
     world.look(dead())
     assert world.cleans() == ["ns/a", "ns/a"]

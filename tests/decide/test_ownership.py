@@ -102,9 +102,9 @@ def test_one_doubt_is_enough_and_is_named(doubt: Resync, why: str) -> None:
 def test_no_doubt_makes_up_for_another() -> None:
     """Nobody is ever proven under any two or three doubts."""
     for number in (2, 3):
-        for doubts in itertools.permutations(DOUBTS.values(), number):
+        for resyncs in itertools.permutations(DOUBTS.values(), number):
             evidence = OWN
-            for doubt, _ in doubts:
+            for doubt, _ in resyncs:
                 evidence = doubt(evidence)
             assert isinstance(prove(evidence), Unproven)
 

@@ -77,9 +77,9 @@ def test_what_was_judged_before_the_witnesses_spoke_of_it_is_judged_again_when_t
     with JournalBuilder(tmp_path / "run.jsonl") as node:
         node.lose_events()
         node.create("k8s.io/pod")
-        node.hear_again()
+        node.receive_again()
         node.start("k8s.io/member", pod="pod")
         node.jump_clock("1h")
         assert pod not in node.simulation.verdicts()
         node.simulation.relist()
-        assert node.simulation.verdicts()[pod].value == "busy"
+        assert node.simulation.verdicts()[pod].value == "in-transition"

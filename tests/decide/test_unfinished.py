@@ -16,7 +16,7 @@ LISTED = Listed(answered=True, present=True, hidden=(HIDDEN,))
 
 
 def asked(world: World, observation: Observation) -> bool:
-    return FINISH in world.tell(observation)
+    return FINISH in world.observe(observation)
 
 
 def unchecked() -> World:
@@ -47,7 +47,7 @@ def test_it_is_never_asked_for_twice_at_a_time() -> None:
 
 def test_what_stayed_is_asked_for_again_at_the_next_listing_and_not_before() -> None:
     world = World()
-    world.tell(LISTED)
+    world.observe(LISTED)
     blocked = Outcome(HIDDEN.key, HIDDEN.identity, Result.BLOCKED, BlockReason.IO)
     assert not asked(world, blocked)
     assert not asked(world, GuardsChecked())
@@ -65,16 +65,16 @@ def test_what_our_own_hands_are_removing_right_now_is_left_to_them() -> None:
 
 def test_a_one_shot_run_waits_for_its_end() -> None:
     world = World()
-    world.tell(LISTED)
+    world.observe(LISTED)
     world.node()
     assert not world.engine.is_settled(world.stamp.mono)
-    world.tell(Outcome(HIDDEN.key, HIDDEN.identity, Result.CLEANED))
+    world.observe(Outcome(HIDDEN.key, HIDDEN.identity, Result.CLEANED))
     assert world.engine.is_settled(world.stamp.mono)
     assert world.engine.hidden == ()
 
 
 def test_a_listing_of_another_namespace_changes_nothing() -> None:
     world = unchecked()
-    world.tell(LISTED)
-    world.tell(Listed(answered=True, present=True, namespace="other"))
+    world.observe(LISTED)
+    world.observe(Listed(answered=True, present=True, namespace="other"))
     assert asked(world, GuardsChecked())

@@ -159,9 +159,9 @@ def test_not_found_does_not_say_that_no_shim_serves_it(world: World) -> None:
     Asked for alone, containerd denies also a task whose container is no longer recorded.
     """
     nameless = replace(dead(1), shim=Shim(ShimState.UNNAMED), init=Init(InitState.DEAD, 1001))
-    sweep = ProcessScan(answered=True, shims=(ShimProcess(key("ns/other"), 5),))
+    scan = ProcessScan(answered=True, shims=(ShimProcess(key("ns/other"), 5),))
     world.look(nameless, "ns/a")
-    world.node(partly(key("ns/a")), sweep)
+    world.node(partly(key("ns/a")), scan)
     assert verdict(world) is Verdict.UNKNOWN
-    world.node(WHOLE, sweep)
+    world.node(WHOLE, scan)
     assert verdict(world) is Verdict.LEFTOVER

@@ -1,4 +1,4 @@
-"""A process whose cgroup cannot be told makes unknown only those whose own is not known."""
+"""A process whose cgroup cannot be known makes unknown only those whose own is not known."""
 
 import pytest
 from msgspec.structs import replace

@@ -71,7 +71,7 @@ def test_leftover_needs_every_witness_and_nothing_else_is_leftover() -> None:
             assert young, facts
             assert facts.init is InitState.ABSENT
             assert facts.created is Answer.NO
-            assert facts.task not in {TaskState.DOWN, TaskState.WAIVED}
+            assert facts.task not in {TaskState.DOWN, TaskState.SKIPPED}
     assert in_creation, "no row is in creation: the table was not walked"
 
 
@@ -150,7 +150,7 @@ def test_a_table_that_forgets_one_witness_is_caught(forget: Callable[[Facts], Fa
         (DEAD._replace(kind=Kind.SYMLINK), False, Verdict.FOREIGN, 1),
         (DEAD._replace(kind=Kind.OTHER), False, Verdict.FOREIGN, 1),
         (DEAD._replace(identifier=False), False, Verdict.FOREIGN, 1),
-        (DEAD._replace(helper=Answer.YES), False, Verdict.BUSY, 2),
+        (DEAD._replace(helper=Answer.YES), False, Verdict.IN_TRANSITION, 2),
         (DEAD._replace(shim=ShimState.ALIVE, init=InitState.ALIVE), False, Verdict.RUNNING, 3),
         (DEAD._replace(shim=ShimState.ALIVE), False, Verdict.STOPPED, 4),
         (DEAD._replace(shim=ShimState.ALIVE), True, Verdict.STOPPED, 4),

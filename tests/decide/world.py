@@ -108,13 +108,13 @@ class World:
 
     def __post_init__(self) -> None:
         self.engine = Engine(self.policies)
-        self.tell(GuardsChecked())
+        self.observe(GuardsChecked())
 
     @property
     def stamp(self) -> Stamp:
         return Stamp(BOOTED + self.now, EPOCH + self.now + self.wall_offset)
 
-    def tell(self, observation: Observation) -> list[Decision]:
+    def observe(self, observation: Observation) -> list[Decision]:
         out = self.engine.observe(self.stamp, observation)
         self.said += out
         return out
@@ -122,17 +122,17 @@ class World:
     def listed(self, **bundles: int) -> list[Decision]:
         """List bundles of namespace ``ns`` by id and inode."""
         seen = tuple(Seen(key(f"ns/{name}"), Identity(1, ino, 1)) for name, ino in bundles.items())
-        return self.tell(Listed(answered=True, present=True, bundles=seen))
+        return self.observe(Listed(answered=True, present=True, bundles=seen))
 
     def look(self, look: Look | None, name: str = "ns/a") -> list[Decision]:
-        return self.tell(Looked(key(name), look))
+        return self.observe(Looked(key(name), look))
 
     def node(
-        self, containerd: Containerd = UP, sweep: ProcessScan = SWEEP, since: float | None = None
+        self, containerd: Containerd = UP, scan: ProcessScan = SWEEP, since: float | None = None
     ) -> list[Decision]:
         """Hear the witnesses; ``since``: when they were asked, if not just now."""
         asked_at = self.now if since is None else since
-        return self.tell(NodeLooked(BOOTED + asked_at, sweep, containerd))
+        return self.observe(NodeLooked(BOOTED + asked_at, scan, containerd))
 
     def wait(self, seconds: float) -> list[Decision]:
         """Let time pass, keeping every appointment on the way."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.demo.cast import cast
+from reconciler.demo.fixtures import fixtures
 from reconciler.demo.node import _PREFIX
 
 PROGRAM = [sys.executable, "-m", "reconciler", "demo"]
@@ -69,7 +69,7 @@ def test_every_promise_is_kept_and_nothing_is_left(place: Path) -> None:
     done = run(place, "--seconds", "5s")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 1 + len(cast())
+    assert len(lines) == 1 + len(fixtures())
     assert all(line.endswith("yes") for line in lines[1:])
     assert "every promise was kept; the tree and its processes are gone" in done.stderr
     assert list(place.iterdir()) == []

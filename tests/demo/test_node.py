@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from reconciler.demo.cast import Promise, Role
+from reconciler.demo.fixtures import Fixture, Promise
 from reconciler.demo.node import DemoNode
 from reconciler.demo.promises import compare, pictures
 from reconciler.model.evidence import ENTRY_NAMES
@@ -31,7 +31,7 @@ def test_nothing_outlives_the_demo() -> None:
         top = Path(os.fsdecode(node.top))
         pids = [process.pid for process in node._processes._all]
         assert top.is_dir()
-        assert len(pids) > len(node.cast) / 2
+        assert len(pids) > len(node.fixtures) / 2
     assert not top.exists()
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
@@ -41,10 +41,10 @@ def test_a_fault_while_it_is_made_leaves_nothing(monkeypatch: pytest.MonkeyPatch
     made = node._make
     left = iter([None, None, None])
 
-    def fail(role: Role) -> None:
+    def fail(fixture: Fixture) -> None:
         if next(left, "over") == "over":
             raise OSError("no space left")
-        made(role)
+        made(fixture)
 
     monkeypatch.setattr(node, "_make", fail)
     with pytest.raises(OSError, match="no space"):
@@ -81,11 +81,11 @@ def test_every_process_ends_when_the_demo_is_killed() -> None:
 
 
 def test_every_shim_answers_and_every_dead_one_refuses(node: DemoNode) -> None:
-    for role in node.cast:
-        group = role.key.id if role.group is None else role.group
-        path = node.layout.shim_socket(role.key.namespace, group)
+    for fixture in node.fixtures:
+        group = fixture.key.id if fixture.group is None else fixture.group
+        path = node.layout.shim_socket(fixture.key.namespace, group)
         with socket.socket(socket.AF_UNIX) as client:
-            if role.shim:
+            if fixture.shim:
                 client.connect(path)
             else:
                 with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
@@ -93,47 +93,49 @@ def test_every_shim_answers_and_every_dead_one_refuses(node: DemoNode) -> None:
 
 
 def test_the_files_are_those_of_a_bundle(node: DemoNode) -> None:
-    for role in node.cast:
-        bundle = node.layout.bundle(role.key)
+    for fixture in node.fixtures:
+        bundle = node.layout.bundle(fixture.key)
         names = set(os.listdir(os.fsdecode(bundle)))
         assert names <= set(ENTRY_NAMES)
-        assert is_identifier(role.key.id)
-        assert is_identifier(role.key.namespace)
-        assert not names & set(role.missing)
-        assert ("*" in role.missing) == (not names)
+        assert is_identifier(fixture.key.id)
+        assert is_identifier(fixture.key.namespace)
+        assert not names & set(fixture.missing)
+        assert ("*" in fixture.missing) == (not names)
         if names:
             config = msgspec.json.decode(Path(os.fsdecode(bundle), "config.json").read_bytes())
-            assert config["linux"]["cgroupsPath"].endswith(role.key.id)
+            assert config["linux"]["cgroupsPath"].endswith(fixture.key.id)
 
 
 def test_a_promise_broken_is_noticed(node: DemoNode) -> None:
     before = pictures(node)
-    seen = {role.key: {role.verdict} for role in node.cast}
-    kept = {one.role.key: one.broken for one in compare(node, before, seen)}
-    for role in node.cast:  # nobody has cleaned: only what should be gone is at fault
-        assert bool(kept[role.key]) == (role.promise is Promise.CLEANED), kept[role.key]
+    seen = {fixture.key: {fixture.verdict} for fixture in node.fixtures}
+    kept = {one.fixture.key: one.broken for one in compare(node, before, seen)}
+    for fixture in node.fixtures:  # nobody has cleaned: only what should be gone is at fault
+        assert bool(kept[fixture.key]) == (fixture.promise is Promise.CLEANED), kept[fixture.key]
 
-    web = node.cast[0]
+    web = node.fixtures[0]
     Path(os.fsdecode(node.layout.bundle(web.key)), "runtime").write_bytes(b"x")
     node.kill_victims()
-    seen[node.cast[1].key] = set()
-    kept = {one.role.key: one.broken for one in compare(node, before, seen)}
+    seen[node.fixtures[1].key] = set()
+    kept = {one.fixture.key: one.broken for one in compare(node, before, seen)}
     assert kept[web.key] == "changed"
-    assert "never judged" in kept[node.cast[1].key]
+    assert "never judged" in kept[node.fixtures[1].key]
 
 
 def test_a_killed_process_is_noticed(node: DemoNode) -> None:
     before = pictures(node)
-    node._inits[node.cast[0].key].end()
+    node._inits[node.fixtures[0].key].end()
     kept = {
-        one.role.key: one.broken
-        for one in compare(node, before, {role.key: {role.verdict} for role in node.cast})
+        one.fixture.key: one.broken
+        for one in compare(
+            node, before, {fixture.key: {fixture.verdict} for fixture in node.fixtures}
+        )
     }
-    assert kept[node.cast[0].key] == "a process is gone"
+    assert kept[node.fixtures[0].key] == "a process is gone"
 
 
 def lives(pid: str) -> bool:
-    """Tell whether a process runs; a zombie that nobody reaps does not."""
+    """Return whether a process runs; a zombie that nobody reaps does not."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
@@ -148,7 +150,7 @@ def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
 
 def test_demos_that_run_at_a_time_share_no_name() -> None:
     with DemoNode(time.time()) as one, DemoNode(time.time()) as other:
-        names = {role.key for role in one.cast}
-        others = {role.key for role in other.cast}
+        names = {fixture.key for fixture in one.fixtures}
+        others = {fixture.key for fixture in other.fixtures}
         assert not names & others
         assert all(is_identifier(part) for key in names | others for part in key)

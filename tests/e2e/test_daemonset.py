@@ -92,7 +92,7 @@ def test_a_pod_of_the_manifest_cleans_its_node_and_nothing_that_lives(usual: Nod
         holder = node.occupy(busy)
         node.crash(dead, busy)
         until(lambda: remains(node, "dead") == [], "the dead one is gone")
-        until(lambda: blocked(node) == {"busy": 1}, "the other is busy")
+        until(lambda: blocked(node) == {"mount busy": 1}, "the other is busy")
         assert node.bundle("busy").is_dir()
         holder.communicate()
         until(lambda: remains(node, "busy") == [], "the other is gone once it is free")

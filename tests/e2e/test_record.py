@@ -37,7 +37,7 @@ def alike(journal: Path, times: int = 1) -> Replayed:
     for result in results:
         assert result.differences == []
         assert result.warnings == []
-        assert result.told == results[0].told
+        assert result.summaries == results[0].summaries
     return results[0]
 
 
@@ -77,10 +77,10 @@ def test_a_long_session_replays_alike_ten_times_of_ten(
         watching.wait_quiet(2.0)
         assert watching.stop() == INTERRUPTED
     result = alike(journal, times=10)
-    met = {told.id for told in result.told if told.action == "judge"}
+    met = {told.id for told in result.summaries if told.action == "judge"}
     assert {f"task-{n}" for n in range(size)} <= met
     assert {f"{node.namespace}/task-{n}" for n in range(0, size, 3)} <= result.cleaned.keys()
-    told = {told.action for told in result.told}
+    told = {told.action for told in result.summaries}
     assert {"judge", "clean", "vanish", "die"} <= told
     kept(node, journal, f"session-{backend}")
 
@@ -157,7 +157,9 @@ def test_mass_death_is_held_recorded_and_replays(node: Node, tmp_path: Path) -> 
         assert watching.stop() == INTERRUPTED
     result = alike(journal)
     assert result.cleaned == {}, "most of what lived is dead at once: held"
-    assert [told.reason for told in result.told if told.action == "brake"][-1].startswith("mass")
+    assert [told.reason for told in result.summaries if told.action == "brake"][-1].startswith(
+        "mass"
+    )
     kept(node, journal, "containerd-mass-death")
 
 

@@ -135,9 +135,9 @@ def plain(thing: Given | Lost | None) -> Given:
     """
     assert isinstance(thing, Given), thing
     said = thing.observation
-    if isinstance(said, NodeLooked) and said.sweep is not None:
-        shims = tuple(sorted(set(said.sweep.shims), key=repr))
-        said = replace(said, sweep=replace(said.sweep, shims=shims))
+    if isinstance(said, NodeLooked) and said.processes is not None:
+        shims = tuple(sorted(set(said.processes.shims), key=repr))
+        said = replace(said, processes=replace(said.processes, shims=shims))
     return replace(thing, observation=said, full=0)
 
 
@@ -171,8 +171,8 @@ def node(*ids: int) -> NodeLooked:
     keys = [BundleKey("k8s.io", f"{id_:064}") for id_ in ids]
     shims = tuple(ShimProcess(name, pid) for pid, name in zip(ids, keys, strict=True))
     paths = frozenset(f"/k8s.io/{name.id}" for name in keys)
-    sweep = ProcessScan(answered=True, shims=shims, cgroup_paths=paths)
-    return NodeLooked(MONO, sweep, Containerd(ContainerdState.UP, frozenset(keys)))
+    scan = ProcessScan(answered=True, shims=shims, cgroup_paths=paths)
+    return NodeLooked(MONO, scan, Containerd(ContainerdState.UP, frozenset(keys)))
 
 
 def test_a_node_that_hardly_changes_is_a_difference_to_the_last_full_one() -> None:
@@ -260,9 +260,8 @@ def test_a_bad_first_line_is_refused(line: bytes) -> None:
 @pytest.mark.parametrize(("schema", "why"), [(3, "newer"), (1, "older")])
 def test_another_schema_is_refused_with_the_version_that_reads_it(schema: int, why: str) -> None:
     line = b'{"journal":"containerd-reconciler","schema":%d,"program":"9.8","x":[]}' % schema
-    with pytest.raises(OtherSchemaError, match=f"schema {schema} is {why} than 2") as caught:
+    with pytest.raises(OtherSchemaError, match=f"schema {schema} is {why} than 2"):
         read_header(line)
-    assert caught.value.program == "9.8"
 
 
 @pytest.mark.parametrize(

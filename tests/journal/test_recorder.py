@@ -43,7 +43,7 @@ def items(path: Path, warnings: list[str] | None = None) -> list[Given | Lost]:
     return [i for i in Journal(path, said.append).items() if isinstance(i, Given | Lost)]
 
 
-def heard(item: Given | Lost) -> Observation:
+def received(item: Given | Lost) -> Observation:
     assert isinstance(item, Given), item
     assert item.observation is not None, item
     return item.observation
@@ -83,7 +83,7 @@ async def test_what_was_heard_is_in_the_file_when_the_run_ends(tmp_path: Path) -
         for n in range(1000):
             recorder.observed(stamp(), Looked(name(n), dead(n)))
     read = items(path)
-    assert [heard(item) for item in read] == [Looked(name(n), dead(n)) for n in range(1000)]
+    assert [received(item) for item in read] == [Looked(name(n), dead(n)) for n in range(1000)]
     assert recorder.lost == 0
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -129,8 +129,8 @@ async def test_the_journal_of_an_earlier_run_is_kept_and_not_joined(tmp_path: Pa
     for run in range(2):
         async with starts(path, compress=False) as recorder:
             recorder.observed(stamp(), Hint(name(run)))
-    assert [heard(i) for i in items(path)] == [Hint(name(1))]
-    assert [heard(i) for i in items(tmp_path / "run.jsonl.1")] == [Hint(name(0))]
+    assert [received(i) for i in items(path)] == [Hint(name(1))]
+    assert [received(i) for i in items(tmp_path / "run.jsonl.1")] == [Hint(name(0))]
 
 
 @pytest.mark.parametrize("kind", ["text", "symlink", "directory", "fifo"])
@@ -253,7 +253,7 @@ async def test_a_writer_that_dies_ends_the_journal_and_not_the_run(tmp_path: Pat
         for n in range(100):
             recorder.observed(stamp(), Hint(name(n)))
     assert recorder.lost >= 99
-    assert [heard(i) for i in items(path)] == [Hint(name(0))]
+    assert [received(i) for i in items(path)] == [Hint(name(0))]
 
 
 async def test_text_that_is_no_unicode_is_counted_and_not_raised(tmp_path: Path) -> None:

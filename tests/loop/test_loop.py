@@ -191,7 +191,7 @@ async def test_the_witnesses_are_asked_again_just_before_hands_are_sent(rig: Rig
 
 
 async def test_a_slow_containerd_delays_nobody_else(rig: Rig) -> None:
-    rig.witnesses.takes = 30.0
+    rig.node_source.takes = 30.0
     rig.inspector.tree[key()] = running()
     start = rig.clock.now
     seen_at: list[float] = []
@@ -210,11 +210,11 @@ async def test_a_slow_containerd_delays_nobody_else(rig: Rig) -> None:
 
 
 async def test_silence_of_containerd_is_waited_out(rig: Rig) -> None:
-    rig.witnesses.node = Node(ProcessScan(answered=True), Containerd(ContainerdState.NONE))
+    rig.node_source.node = Node(ProcessScan(answered=True), Containerd(ContainerdState.NONE))
     rig.inspector.tree[key()] = dead()
     await rig.run_for(7200)
     assert rig.cleaner.cleaned == []
-    rig.witnesses.node = Node(ProcessScan(answered=True), Containerd(ContainerdState.UP))
+    rig.node_source.node = Node(ProcessScan(answered=True), Containerd(ContainerdState.UP))
     await rig.run_until(lambda: bool(rig.cleaner.cleaned))
 
 
@@ -227,7 +227,7 @@ async def test_the_holders_of_a_blocked_bundle_are_watched_and_their_end_frees_i
             return None
         holder = Holder(4711, "tail", "cwd")
         return Outcome(
-            bundle, identity, Result.BLOCKED, BlockReason.BUSY, "busy", holders=(holder,)
+            bundle, identity, Result.BLOCKED, BlockReason.MOUNT_BUSY, "busy", holders=(holder,)
         )
 
     rig.cleaner.answer = blocked
@@ -259,8 +259,8 @@ async def test_the_shim_of_a_stopped_task_stays_watched(rig: Rig) -> None:
 
 
 async def test_the_shim_of_a_task_found_stopped_is_known_from_the_process_table(rig: Rig) -> None:
-    sweep = ProcessScan(answered=True, shims=(ShimProcess(key(), 77),))
-    rig.witnesses.node = Node(sweep, Containerd(ContainerdState.UP))
+    scan = ProcessScan(answered=True, shims=(ShimProcess(key(), 77),))
+    rig.node_source.node = Node(scan, Containerd(ContainerdState.UP))
     rig.inspector.tree[key()] = stopped()
     await rig.run_for(1)
     assert rig.exits.expected[key()] == (None, 77)

@@ -43,10 +43,10 @@ async def test_guards_are_checked_again_before_the_word_of_another_containerd_co
     rig: Rig,
 ) -> None:
     """It may run in other namespaces than the one that was compared with."""
-    rig.witnesses = Replaced(rig.clock)
+    rig.node_source = Replaced(rig.clock)
     rig.guards.refused_from = 3  # with the answer that is asked for before a cleanup is sent
     rig.inspector.tree[key()] = dead()
-    stages = dataclasses.replace(rig.loop._stages, witnesses=rig.witnesses)
+    stages = dataclasses.replace(rig.loop._stages, node_source=rig.node_source)
     rig.loop = Loop(rig.engine, stages, relist=300.0)
     await rig.run_for(120)
     assert rig.cleaner.cleaned == []
@@ -57,20 +57,20 @@ async def test_guards_are_checked_again_before_the_word_of_another_containerd_co
 
 async def test_a_containerd_that_is_starting_is_compared_with_once_it_serves(rig: Rig) -> None:
     starting = Containerd(ContainerdState.NONE, pid=7, detail="it is starting")
-    rig.witnesses.node = Node(ProcessScan(answered=True), starting)
+    rig.node_source.node = Node(ProcessScan(answered=True), starting)
     rig.inspector.tree[key()] = dead()
-    await rig.run_until(lambda: rig.witnesses.asked > 2)
+    await rig.run_until(lambda: rig.node_source.asked > 2)
     checks = rig.guards.checks
-    rig.witnesses.node = Node(ProcessScan(answered=True), Containerd(ContainerdState.UP, pid=7))
+    rig.node_source.node = Node(ProcessScan(answered=True), Containerd(ContainerdState.UP, pid=7))
     await rig.run_until(lambda: bool(rig.cleaner.cleaned))
     assert rig.guards.checks == checks + 2  # as that loop begins, and when containerd answers
 
 
 async def test_guards_are_not_checked_at_each_answer_of_one_containerd(rig: Rig) -> None:
-    rig.witnesses.node = Node(ProcessScan(answered=True), Containerd(ContainerdState.UP, pid=7))
+    rig.node_source.node = Node(ProcessScan(answered=True), Containerd(ContainerdState.UP, pid=7))
     rig.inspector.tree[key()] = dead()
     await rig.run_until(lambda: bool(rig.cleaner.cleaned))
-    assert rig.witnesses.asked > 1
+    assert rig.node_source.asked > 1
     assert rig.guards.checks == 2  # at the start, and for the first answer
 
 
@@ -88,7 +88,7 @@ async def test_a_removal_that_was_cut_short_is_not_finished_under_another_contai
     rig: Rig,
 ) -> None:
     rig.loop = Loop(
-        rig.engine, dataclasses.replace(rig.loop._stages, witnesses=Replaced(rig.clock))
+        rig.engine, dataclasses.replace(rig.loop._stages, node_source=Replaced(rig.clock))
     )
     await rig.run_until(lambda: rig.guards.checks == 2)  # at the start, and for the first answer
     rig.guards.refused_from = 4  # for the answer that is asked for before a cleanup is sent
@@ -118,7 +118,7 @@ async def test_an_older_answer_of_the_guards_does_not_replace_a_newer_one(rig: R
     guards = Slow(refused_from=2)
     guards.clock = rig.clock
     rig.inspector.tree[key()] = dead()
-    rig.witnesses.node = Node(ProcessScan(answered=True), Containerd(ContainerdState.UP, pid=7))
+    rig.node_source.node = Node(ProcessScan(answered=True), Containerd(ContainerdState.UP, pid=7))
     rig.loop = Loop(rig.engine, dataclasses.replace(rig.loop._stages, guards=guards), relist=300.0)
     await rig.run_for(120)
     assert rig.cleaner.cleaned == []

@@ -90,7 +90,7 @@ def make(policies: Policies, look: Look, *, names: Sequence[str] = NAMES) -> Rig
         rig.inspector.tree[key(name)] = replace(
             look, identity=Identity(1, number, 1), labels=sandbox
         )
-    rig.witnesses.takes, rig.cleaner.waits, rig.cleaner.takes = 0.7, 2.0, 1.0
+    rig.node_source.takes, rig.cleaner.waits, rig.cleaner.takes = 0.7, 2.0, 1.0
     return rig
 
 

@@ -41,14 +41,14 @@ class Source:
 
     def __init__(self, said: Containerd) -> None:
         self.clock = VirtualClock()
-        self.witnesses = Slowly(self.clock, Node(ProcessScan(answered=True), said))
+        self.node_source = Slowly(self.clock, Node(ProcessScan(answered=True), said))
         self.guarded = 0
         self.source = NodeWatch(
             self.clock,
-            self.witnesses,
+            self.node_source,
             about=lambda _: [],
             check_guards=self._guard,
-            answered=lambda since, sweep, said: None,
+            answered=lambda since, scan, said: None,
         )
 
     async def _guard(self) -> None:
@@ -62,42 +62,42 @@ async def test_one_pass_is_fresh_enough_for_many() -> None:
     node = Source(UP)
     for _ in range(3):
         assert await node.task(key()) is TaskState.NOT_LISTED
-    assert node.witnesses.asked == 1
+    assert node.node_source.asked == 1
     node.clock.now += FRESH + 0.1
     await node.task(key())
-    assert node.witnesses.asked == 2
-    assert node.witnesses.asked_alone == []
+    assert node.node_source.asked == 2
+    assert node.node_source.asked_alone == []
 
 
 @pytest.mark.safety
 async def test_what_no_list_tells_is_asked_for_alone_each_time() -> None:
     node = Source(SLOW)
     assert await node.task(key()) is TaskState.NOT_FOUND
-    node.witnesses.node = Node(ProcessScan(answered=True), replace(SLOW, absent=frozenset()))
+    node.node_source.node = Node(ProcessScan(answered=True), replace(SLOW, absent=frozenset()))
     assert await node.task(key()) is TaskState.NONE, "the earlier answer is not used again"
     node.clock.now += 60
     await node.task(key())
-    assert node.witnesses.asked_alone == [key(), key(), key()]
-    assert node.witnesses.asked == 1, "nobody waits for the list once it is known to be slow"
+    assert node.node_source.asked_alone == [key(), key(), key()]
+    assert node.node_source.asked == 1, "nobody waits for the list once it is known to be slow"
     assert await node.task(key("other/a")) is TaskState.NOT_LISTED
-    assert node.witnesses.asked == 2
+    assert node.node_source.asked == 2
 
 
 @pytest.mark.safety
 @pytest.mark.parametrize("takes", [FRESH - 0.1, FRESH + 0.1, 6.0])
 async def test_an_answer_that_is_old_when_it_comes_is_not_acted_upon(takes: float) -> None:
     node = Source(UP)
-    node.witnesses.takes = takes
+    node.node_source.takes = takes
     await node.task(key())
-    assert node.witnesses.asked_alone == ([key()] if takes > FRESH else [])
+    assert node.node_source.asked_alone == ([key()] if takes > FRESH else [])
 
 
 @pytest.mark.parametrize("state", [ContainerdState.NONE, ContainerdState.DOWN])
 async def test_who_does_not_answer_at_all_is_not_asked_alone(state: ContainerdState) -> None:
     node = Source(Containerd(state))
-    node.witnesses.takes = 6.0
+    node.node_source.takes = 6.0
     await node.task(key())
-    assert node.witnesses.asked_alone == []
+    assert node.node_source.asked_alone == []
 
 
 @pytest.mark.safety
@@ -105,7 +105,7 @@ async def test_guards_are_checked_before_the_single_answer_of_another_containerd
     node = Source(SLOW)
     await node.task(key())
     assert node.guarded == 1
-    node.witnesses.node = Node(ProcessScan(answered=True), replace(SLOW, pid=8))
+    node.node_source.node = Node(ProcessScan(answered=True), replace(SLOW, pid=8))
     await node.task(key())
     assert node.guarded == 2
     await node.task(key())
@@ -117,24 +117,24 @@ async def test_a_containerd_that_falls_silent_is_heard_of_by_everybody() -> None
     node = Source(SLOW)
     await node.task(key())
     node.clock.now += 60
-    node.witnesses.node = Node(ProcessScan(answered=True), Containerd())
+    node.node_source.node = Node(ProcessScan(answered=True), Containerd())
     assert await node.task(key()) is TaskState.NONE
-    assert node.witnesses.asked == 2
+    assert node.node_source.asked == 2
 
 
 async def test_a_removal_of_ours_that_was_cut_short_is_no_task() -> None:
     node = Source(SLOW)
     for _ in range(2):
         await node.source.fresh(key("ns/.reconciler-9-ab"))
-    assert node.witnesses.asked_alone == []
+    assert node.node_source.asked_alone == []
 
 
 async def test_a_leftover_is_cleaned_although_no_list_ever_comes() -> None:
     rig = Rig(Policies(default=ENFORCE))
-    rig.witnesses.node = Node(ProcessScan(answered=True), SLOW)
-    rig.witnesses.takes = 3.0
+    rig.node_source.node = Node(ProcessScan(answered=True), SLOW)
+    rig.node_source.takes = 3.0
     rig.inspector.tree = {key(): dead(), key("ns/b"): dead(2)}
     await rig.run_until(lambda: bool(rig.cleaner.cleaned))
-    assert rig.witnesses.asked_alone == [key()]
+    assert rig.node_source.asked_alone == [key()]
     await rig.run_for(3600)
     assert [cleaned for _, cleaned in rig.cleaner.cleaned] == [key()]

@@ -12,7 +12,7 @@ from tests.telemetry.test_logs import DECISIONS
 
 @pytest.mark.parametrize("decision", [decision for decision, _ in DECISIONS])
 def test_every_decision_is_told_with_its_reason(decision: Decision) -> None:
-    told = decisions.tell(1.5, decision)
+    told = decisions.summary(1.5, decision)
     assert told.at_seconds == 1.5
     assert told.action
     assert told.reason

@@ -109,7 +109,7 @@ def observations(text: str) -> Iterator[Observation]:
     yield from (Hint(KEY, kind) for kind in HintKind)
     yield from (Resync(kind, name) for kind in ResyncKind for name in (None, "ns\\x1b[31m"))
     yield from (NodeLooked(0.0, containerd=Containerd(one, detail=text)) for one in ContainerdState)
-    yield from (NodeLooked(0.0, sweep=ProcessScan(answered=one)) for one in (False, True))
+    yield from (NodeLooked(0.0, processes=ProcessScan(answered=one)) for one in (False, True))
     yield from (Listed(answered=a, present=p) for a in (False, True) for p in (False, True))
     yield GuardsChecked(tuple(Refusal(guard, text) for guard in Guard))
     yield GuardsChecked()
@@ -133,7 +133,7 @@ def values(text: str) -> Iterator[Observation | Decision]:
     yield from decisions(text)
 
 
-def hear(listener: Listener, text: str) -> None:
+def receive(listener: Listener, text: str) -> None:
     for value in observations(text):
         listener.observed(STAMP, value)
     for decision in decisions(text):
@@ -203,7 +203,7 @@ def test_every_value_passes_every_listener(capsys: pytest.CaptureFixture[str]) -
         Snapshot(io.BytesIO(), STAMP, Policies()),
     ]
     for listener in listeners:
-        hear(listener, HOSTILE)
+        receive(listener, HOSTILE)
     assert all(line.isprintable() for line in lines.lines)
     heading = Heading(HOSTILE, printable(HOSTILE), enforce=True)
     assert is_clean(drawn(draw(picture, heading, "poll", 1.0)))

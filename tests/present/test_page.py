@@ -33,7 +33,7 @@ def busy_world() -> tuple[World, Attempts]:
     names = ["default/web", "default/db", "k8s.io/dead", "k8s.io/busy", "k8s.io/lost"]
     looks = [running(1), running(2), dead(3), dead(4, age=90_000.0), orphaned(5)]
     seen = tuple(Seen(key(n), look.identity) for n, look in zip(names, looks, strict=True))
-    world.tell(Listed(answered=True, present=True, bundles=seen))
+    world.observe(Listed(answered=True, present=True, bundles=seen))
     for name, look in zip(names, looks, strict=True):
         world.look(look, name)
     world.node()
@@ -43,13 +43,13 @@ def busy_world() -> tuple[World, Attempts]:
         key("k8s.io/busy"),
         Identity(1, 4, 1),
         Result.BLOCKED,
-        BlockReason.BUSY,
+        BlockReason.MOUNT_BUSY,
         "rootfs is busy",
         holders=(holder,),
     )
     for outcome in (blocked, Outcome(key("k8s.io/dead"), Identity(1, 3, 1), Result.CLEANED)):
         attempts.observed(world.stamp, outcome)
-        world.tell(outcome)
+        world.observe(outcome)
     return world, attempts
 
 
@@ -66,7 +66,7 @@ def test_what_needs_attention_is_shown_with_its_reason_and_who_is_in_the_way(
     assert "k8s.io/busy" in html
     assert "tail (4711, cwd)" in html
     assert "k8s.io/lost" in html
-    assert "a workload nobody manages" in html
+    assert "containerd cannot manage it" in html
     assert "default/web" not in html, "living bundles are counted, not listed"
 
 
@@ -91,7 +91,7 @@ def test_a_foreign_thing_is_counted_where_there_is_one() -> None:
         return page.render(gather(world.engine, Attempts(Layout()), about(), world.stamp))
 
     assert '<b class="foreign">' not in drawn()
-    world.tell(Looked(BundleKey("ns", HOSTILE), dead()))
+    world.observe(Looked(BundleKey("ns", HOSTILE), dead()))
     assert '<b class="foreign">1</b>' in drawn()
 
 
@@ -104,14 +104,14 @@ def test_counts_are_complete(status: Status) -> None:
     assert status.summary.bundles == 4
     assert status.summary.verdicts["running"] == 2
     assert status.summary.phases["blocked"] == 1
-    assert status.summary.blocked == {"busy": 1}
+    assert status.summary.blocked == {"mount busy": 1}
 
 
 def test_hostile_names_stay_text() -> None:
     world = World(Policies(default=ENFORCE))
     name = BundleKey("ns", HOSTILE)
-    world.tell(Listed(answered=True, present=True, bundles=(Seen(name, Identity(1, 1, 1)),)))
-    world.tell(Looked(name, dead()))
+    world.observe(Listed(answered=True, present=True, bundles=(Seen(name, Identity(1, 1, 1)),)))
+    world.observe(Looked(name, dead()))
     world.node()
     html = page.render(gather(world.engine, Attempts(Layout()), about(), world.stamp))
     assert "<script" not in html

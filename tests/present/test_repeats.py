@@ -123,7 +123,7 @@ def test_the_last_line_about_anything_tells_what_is_so(
                     continue
                 bundle.judge(log, Verdict.LEFTOVER, Phase.CLEANING, "")
                 steps = (Step("unmount", StepResult.BLOCKED, cause, mutations=which),)
-                reason = BlockReason.BUSY
+                reason = BlockReason.MOUNT_BUSY
                 log.observed(Outcome(bundle.key, WHO, Result.BLOCKED, reason, cause, (), steps))
                 bundle.judge(log, Verdict.LEFTOVER, Phase.BLOCKED, cause)
             case "vanish":
@@ -139,7 +139,7 @@ def test_the_last_line_about_anything_tells_what_is_so(
                 log.observed(GuardsChecked(refused))
             case "sweep":
                 so["sweep"] = bool(which)
-                log.observed(NodeLooked(0.0, sweep=ProcessScan(answered=bool(which))))
+                log.observed(NodeLooked(0.0, processes=ProcessScan(answered=bool(which))))
             case _:
                 kinds = {Phase.WAITING: (False, True), Phase.HELD: (True, False)}
                 answered, present = kinds.get(phase, (True, True))
@@ -163,7 +163,7 @@ def check(log: Log, bundles: list[Bundle], so: dict[str, object]) -> None:
     assert so["containerd"] == (line["state"] if line else "")
     line = log.last("guards")
     assert so["guards"] == (line["ok"] if line else True)
-    line = log.last("sweep")
+    line = log.last("process scan")
     assert so["sweep"] == (line["answered"] if line else True)
     line = log.last("relist failed", "no state tree", "relisted")
     assert so["list"] == (line["event"] if line else "relisted")
@@ -175,7 +175,9 @@ def test_an_attempt_that_goes_as_the_last_one_did_is_not_said_again(attempts: in
     steps = (Step("cgroup", StepResult.WARNING, "a"), Step("cgroup", StepResult.WARNING, "b"))
     for _ in range(attempts):
         bundle.judge(log, Verdict.LEFTOVER, Phase.CLEANING, "")
-        log.observed(Outcome(KEYS[0], WHO, Result.BLOCKED, BlockReason.BUSY, "busy", steps=steps))
+        log.observed(
+            Outcome(KEYS[0], WHO, Result.BLOCKED, BlockReason.MOUNT_BUSY, "busy", steps=steps)
+        )
         bundle.judge(log, Verdict.LEFTOVER, Phase.BLOCKED, "busy")
     events = [json.loads(line)["event"] for line in log.lines.lines]
     assert events == ["verdict", "step", "step", "blocked", "verdict"]

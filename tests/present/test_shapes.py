@@ -79,7 +79,7 @@ OUTCOME = Outcome(
     KEY,
     Identity(46, 1234, 77),
     Result.BLOCKED,
-    BlockReason.BUSY,
+    BlockReason.MOUNT_BUSY,
     "rootfs is busy",
     (Holder(17, "sleep", "cwd"),),
     (Step("unmount", StepResult.BLOCKED, "EBUSY", 0.001, 0),),
@@ -168,7 +168,7 @@ def test_a_result_has_the_promised_shape() -> None:
         "id": "web",
         "path": "/run/containerd/io.containerd.runtime.v2.task/k8s.io/web",
         "result": "blocked",
-        "reason": "busy",
+        "reason": "mount busy",
     }
     assert {name: shown[name] for name in promised} == promised
     assert shown["holders"] == [{"pid": 17, "name": "sleep", "how": "cwd"}]

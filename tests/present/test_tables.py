@@ -99,7 +99,7 @@ def result() -> shapes.ResultShape:
 def test_blocked_says_what_is_in_the_way_and_who() -> None:
     done = shapes.clean([result()], waiting=0, dry_run=False, seconds=0.1)
     assert rows.failures(done) == [
-        "k8s.io/web blocked: busy; rootfs is busy; held by pid 17 sleep (cwd)"
+        "k8s.io/web blocked: mount busy; rootfs is busy; held by pid 17 sleep (cwd)"
     ]
 
 

@@ -12,7 +12,7 @@ from reconciler.model.evidence import ProcessScan
 from reconciler.model.ids import BundleKey, escape
 from reconciler.probe import populated
 from reconciler.probe.populated import PopulatedCgroups
-from reconciler.probe.processes import sweep
+from reconciler.probe.processes import scan
 from tests.probe.test_processes import FakeProc
 from tests.support.lag import Stopwatch
 
@@ -34,9 +34,9 @@ def tree(tmp_path: Path) -> Path:
     return tree
 
 
-def swept(fake: FakeProc, tree: Path | None) -> ProcessScan:
+def scanned(fake: FakeProc, tree: Path | None) -> ProcessScan:
     fake.write_table()
-    return sweep(os.fsencode(fake.root), tree=None if tree is None else os.fsencode(tree))
+    return scan(os.fsencode(fake.root), tree=None if tree is None else os.fsencode(tree))
 
 
 def fill(fake: FakeProc) -> None:
@@ -59,7 +59,7 @@ def test_cgroups_that_name_no_bundle_take_nothing_from_those_that_do(
     for number, path in enumerate(paths):
         fake.add(first + number * 80, "sleep", cgroup=path)
     fake.add(7, "sleep", cgroup="/system.slice/ssh")
-    found = swept(fake, tree)
+    found = scanned(fake, tree)
     assert found.answered
     assert found.cgroup_paths == set(paths)
     assert (found.cgroup_names, found.unplaced) == (frozenset(), 0)
@@ -70,7 +70,7 @@ def test_of_too_many_that_name_bundles_the_names_are_told(fake: FakeProc, tree: 
         fake.add(pid, "sleep", cgroup=f"{DEEP}/a/{pid}")
     fake.add(70, "sleep", cgroup=f"{DEEP}/web")
     fake.add(71, "sleep", cgroup="/other/b")
-    found = swept(fake, tree)
+    found = scanned(fake, tree)
     assert found.answered
     assert found.cgroup_names == {"a", "web"}
     assert "/other/b" in found.cgroup_paths
@@ -79,18 +79,18 @@ def test_of_too_many_that_name_bundles_the_names_are_told(fake: FakeProc, tree: 
 
 def test_few_are_told_whatever_they_name(fake: FakeProc, tree: Path) -> None:
     fake.add(10, "sleep", cgroup="/system.slice/ssh")
-    assert swept(fake, tree).cgroup_paths == {"/system.slice/ssh"}
-    assert swept(fake, None).cgroup_paths == {"/system.slice/ssh"}
+    assert scanned(fake, tree).cgroup_paths == {"/system.slice/ssh"}
+    assert scanned(fake, None).cgroup_paths == {"/system.slice/ssh"}
 
 
 def test_where_no_tree_is_known_or_it_cannot_be_read_too_many_are_no_answer(
     fake: FakeProc, tree: Path
 ) -> None:
     fill(fake)
-    assert swept(fake, None) == ProcessScan()
+    assert scanned(fake, None) == ProcessScan()
     (tree.parent / "file").touch()
-    assert swept(fake, tree.parent / "file") == ProcessScan()
-    assert swept(fake, tree.parent / "absent") == ProcessScan(answered=True)
+    assert scanned(fake, tree.parent / "file") == ProcessScan()
+    assert scanned(fake, tree.parent / "absent") == ProcessScan(answered=True)
 
 
 def test_what_is_no_namespace_is_not_entered(fake: FakeProc, tree: Path, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_what_is_no_namespace_is_not_entered(fake: FakeProc, tree: Path, tmp_pat
     (tmp_path / "elsewhere" / "54-name").mkdir(parents=True)
     (tree / "link").symlink_to(tmp_path / "elsewhere")
     (tree / "file").touch()
-    assert swept(fake, tree) == ProcessScan(answered=True)
+    assert scanned(fake, tree) == ProcessScan(answered=True)
 
 
 def test_a_path_that_the_kernel_does_not_tell_leaves_the_pass_an_answer(fake: FakeProc) -> None:
@@ -110,7 +110,7 @@ def test_a_path_that_the_kernel_does_not_tell_leaves_the_pass_an_answer(fake: Fa
     cgroup.symlink_to("x" * 300)
     with pytest.raises(OSError, match="too long"):
         cgroup.read_bytes()
-    found = swept(fake, None)
+    found = scanned(fake, None)
     assert (found.answered, found.unplaced) == (True, 11)
     assert found.cgroup_paths == {"/ns/a"}
 
@@ -153,7 +153,7 @@ def test_nobody_whom_a_path_may_concern_is_left_out(
         told.choose_among(ids)
     for path in paths:
         told.add(1, f"0::{path}\n".encode())
-    found = told.told_with(ProcessScan())
+    found = told.added_to(ProcessScan())
     for id_ in map(escape, ids):
         key = BundleKey("n", id_)
         hinted = find_hints(key, named, found.cgroup_paths, ()) or id_ in found.cgroup_names
@@ -171,7 +171,7 @@ def test_scopes_count_by_the_names_that_they_may_stand_for(
     told = PopulatedCgroups(os.fsencode(tree))
     for number in range(2 * most // 85):
         told.add(1, b"0::/%s%d-a.scope\n" % (b"-" * 60, number))
-        kept = told.told_with(ProcessScan()).cgroup_paths
+        kept = told.added_to(ProcessScan()).cgroup_paths
         assert sum(len(set(names_of(path))) for path in kept) <= most / 16
     assert told.names == {b"a"}
 

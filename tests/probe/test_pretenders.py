@@ -10,7 +10,7 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.unread import UnreadProcess
 from reconciler.probe import commands, process
 from reconciler.probe.commands import Asked, CommandLines
-from reconciler.probe.processes import sweep, users_of
+from reconciler.probe.processes import scan, users_of
 from tests.probe.test_processes import KEY, SHIM, FakeProc
 from tests.probe.world import World, end
 from tests.support import hostile
@@ -51,17 +51,17 @@ def test_another_users_process_is_nobody_whatever_it_calls_itself(
 ) -> None:
     """Not even one with a setuid program's rights: he chose its name and its words."""
     fake.add(10, SHIM, *TOLD, *action, uids=uids)
-    assert fake.sweep() == ProcessScan(answered=True)
+    assert fake.scan() == ProcessScan(answered=True)
 
 
 def test_a_process_of_another_pid_namespace_is_nobody(fake: FakeProc) -> None:
     fake.add(10, SHIM, *TOLD, pids="\t1")
-    assert fake.sweep() == ProcessScan(answered=True)
+    assert fake.scan() == ProcessScan(answered=True)
 
 
 def test_words_alone_make_no_shim(fake: FakeProc) -> None:
     fake.add(10, SHIM, *TOLD, comm="python3")
-    assert fake.sweep() == ProcessScan(answered=True)
+    assert fake.scan() == ProcessScan(answered=True)
 
 
 def test_command_lines_of_others_are_not_even_read(fake: FakeProc) -> None:
@@ -69,7 +69,7 @@ def test_command_lines_of_others_are_not_even_read(fake: FakeProc) -> None:
     fake.add(11, SHIM, *TOLD, uids=(65534,) * 4)
     stuck(fake, 10)
     stuck(fake, 11)
-    found = fake.sweep()
+    found = fake.scan()
     assert (found.answered, found.unread) == (True, ())
     assert "/k8s.io/pod2" in found.cgroup_paths
 
@@ -87,7 +87,7 @@ def test_who_may_be_a_shim(tmp_path: Path) -> None:
 def test_an_unreadable_one_may_be_of_the_bundle_it_works_in(fake: FakeProc, suffix: str) -> None:
     fake.add(10, SHIM, *TOLD, cwd=BUNDLE + suffix)
     unreadable(fake, 10)
-    assert fake.sweep() == ProcessScan(
+    assert fake.scan() == ProcessScan(
         answered=True, cgroup_paths=frozenset(), unread=(UnreadProcess(10, KEY),)
     )
 
@@ -96,12 +96,12 @@ def test_an_unreadable_one_may_be_of_the_bundle_it_works_in(fake: FakeProc, suff
 def test_an_unreadable_one_elsewhere_may_be_anybodys(fake: FakeProc, cwd: str) -> None:
     fake.add(10, SHIM, *TOLD, cwd=cwd)
     unreadable(fake, 10)
-    assert fake.sweep().unread == (UnreadProcess(10, None),)
+    assert fake.scan().unread == (UnreadProcess(10, None),)
 
 
 def test_a_command_line_without_end_is_no_answer(fake: FakeProc) -> None:
     fake.add(10, SHIM, *TOLD, "x" * commands.LIMIT, cwd=BUNDLE)
-    found = fake.sweep()
+    found = fake.scan()
     assert found.unread == (UnreadProcess(10, KEY),)
     assert found.shims == ()
 
@@ -117,17 +117,17 @@ def test_one_that_does_not_answer_costs_its_own_deadline_and_is_remembered(
     stuck(fake, 11)
     lines = CommandLines()
 
-    def swept() -> tuple[ProcessScan, float]:
+    def scanned() -> tuple[ProcessScan, float]:
         watch = Stopwatch()
-        return sweep(os.fsencode(fake.root), commands=lines), watch.read()
+        return scan(os.fsencode(fake.root), commands=lines), watch.read()
 
     fake.write_table()
-    found, took = swept()
+    found, took = scanned()
     assert found.answered
     assert {shim.key.id for shim in found.shims} == {"first", "last"}
     assert found.unread == (UnreadProcess(11, KEY),)
     assert took < 2
-    again, took = swept()
+    again, took = scanned()
     assert again.unread == found.unread
     assert took < 0.2
 
@@ -157,7 +157,7 @@ def test_a_shim_that_was_read_is_read_again_only_as_another_program(
     pid = world.start(str(name), "-namespace", "test", "-id", "first")
 
     def ids() -> list[str]:
-        return [shim.key.id for shim in sweep(commands=lines).shims if shim.pid == pid]
+        return [shim.key.id for shim in scan(commands=lines).shims if shim.pid == pid]
 
     assert ids() == ids() == ["first"]
     assert asked.count(pid) == 1
@@ -180,7 +180,7 @@ def test_a_node_too_busy_to_let_the_reader_run_makes_nobody_look_stuck(
     monkeypatch.setattr(commands, "PATIENCE", 0.2)
     monkeypatch.setattr(commands, "_read", slowly)
     fake.add(10, SHIM, *TOLD, cwd=BUNDLE)
-    found = fake.sweep()
+    found = fake.scan()
     assert [shim.pid for shim in found.shims] == [10]
     assert found.unread == ()
 
@@ -197,9 +197,9 @@ def test_a_reader_that_ends_makes_nobody_look_stuck(
     fake.write_table()
     monkeypatch.setattr(commands, "_read", ended)
     root = os.fsencode(fake.root)
-    assert sweep(root, commands=lines).unread == (UnreadProcess(10, KEY),)
+    assert scan(root, commands=lines).unread == (UnreadProcess(10, KEY),)
     monkeypatch.setattr(commands, "_read", real)
-    assert sweep(root, commands=lines).unread == ()
+    assert scan(root, commands=lines).unread == ()
 
 
 def test_many_that_do_not_answer_are_not_all_waited_for(
@@ -210,7 +210,7 @@ def test_many_that_do_not_answer_are_not_all_waited_for(
         fake.add(pid, SHIM, *TOLD, cwd=BUNDLE)
         stuck(fake, pid)
     watch = Stopwatch()
-    assert len(fake.sweep().unread) == 50
+    assert len(fake.scan().unread) == 50
     assert watch.read() < 2
 
 
@@ -224,7 +224,7 @@ def test_no_child_to_read_with_is_no_answer_about_shims_alone(
     fake.add(11, "sleep", cgroup="/k8s.io/pod2")
     monkeypatch.setattr(os, "fork", fork)
     before = open_files()
-    found = fake.sweep()
+    found = fake.scan()
     assert found.unread == (UnreadProcess(10, KEY),)
     assert "/k8s.io/pod2" in found.cgroup_paths
     assert open_files() <= before
@@ -248,11 +248,11 @@ def test_a_real_shim_is_found_however_many_pretend(world: World) -> None:
     pretenders = {world.start(*words, cwd=world.base, user=65534) for _ in range(5)}
     pid = world.start(str(script), *words[1:])
     key = BundleKey("test", id_)
-    found = sweep()
+    found = scan()
     assert ShimProcess(key, pid, "/x.sock") in found.shims
     assert pretenders.isdisjoint(shim.pid for shim in found.shims)
     end(pid)
-    assert key not in {shim.key for shim in sweep().shims}
+    assert key not in {shim.key for shim in scan().shims}
 
 
 @pytest.mark.fault("one process in D state")
@@ -262,10 +262,10 @@ def test_a_shim_stuck_in_the_kernel_is_named_and_nobody_waits_for_it(tmp_path: P
     with hostile.silent(tmp_path, privileged=True) as pid:
         watch = Stopwatch()
         lines = CommandLines()
-        found = sweep(commands=lines)
+        found = scan(commands=lines)
         assert found.answered
         assert UnreadProcess(pid, None) in found.unread
-        assert UnreadProcess(pid, None) in sweep(commands=lines).unread
+        assert UnreadProcess(pid, None) in scan(commands=lines).unread
         assert watch.read() < 2 * commands.PATIENCE
 
 
@@ -274,7 +274,7 @@ def test_a_shim_stuck_in_the_kernel_is_named_and_nobody_waits_for_it(tmp_path: P
 def test_somebody_stuck_who_calls_himself_a_shim_costs_nothing(tmp_path: Path) -> None:
     with hostile.silent(tmp_path) as pid:
         watch = Stopwatch()
-        found = sweep()
+        found = scan()
         assert found.answered
         assert pid not in {one.pid for one in found.unread}
         assert watch.read() < commands.PATIENCE
@@ -284,7 +284,7 @@ def test_somebody_stuck_who_calls_himself_a_shim_costs_nothing(tmp_path: Path) -
 def test_a_command_line_of_gigabytes_costs_nothing() -> None:
     with hostile.attacked(hostile.endless_words, 64) as pid:
         watch = Stopwatch()
-        found = sweep()
+        found = scan()
         assert found.answered
         assert pid not in {one.pid for one in found.unread}
         assert watch.read() < 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reconciler import kernel
 from reconciler.model.evidence import ProcessScan, ShimProcess
 from reconciler.model.ids import BundleKey
-from reconciler.probe.processes import ShimCommand, parse_command, sweep
+from reconciler.probe.processes import ShimCommand, parse_command, scan
 from tests.probe.world import World, end
 
 SHIM = "/usr/bin/containerd-shim-runc-v2"
@@ -59,9 +59,9 @@ class FakeProc:
         line = f"{number} 1 0:9 / {self.root} rw - proc proc {self.options}\n"
         (self.root / "self" / "mountinfo").write_text(line)
 
-    def sweep(self) -> ProcessScan:
+    def scan(self) -> ProcessScan:
         self.write_table()
-        return sweep(os.fsencode(self.root))
+        return scan(os.fsencode(self.root))
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_shims_and_helpers_are_told_apart(fake: FakeProc) -> None:
     fake.add(11, SHIM, *told, "start")
     fake.add(12, SHIM, *told, "-bundle", "/b", "delete")
     fake.add(13, "/bin/sleep", "containerd-shim")
-    found = fake.sweep()
+    found = fake.scan()
     assert found.answered
     assert found.shims == (ShimProcess(KEY, 10, "/c.sock"),)
     assert found.helpers == {KEY}
@@ -140,7 +140,7 @@ def test_cgroups_of_the_living_are_told(fake: FakeProc) -> None:
     fake.add(10, "sleep", cgroup="/k8s.io/abc")
     fake.add(11, "sleep", cgroup="/system.slice/cri-containerd-def.scope")
     fake.add(12, cgroup="/default/no-command-line")
-    assert fake.sweep().cgroup_paths >= {
+    assert fake.scan().cgroup_paths >= {
         "/k8s.io/abc",
         "/system.slice/cri-containerd-def.scope",
         "/default/no-command-line",
@@ -150,7 +150,7 @@ def test_cgroups_of_the_living_are_told(fake: FakeProc) -> None:
 def test_the_dead_and_the_kernels_own_do_not_count(fake: FakeProc) -> None:
     fake.add(10, cgroup="/default/zombie", state="Z")
     fake.add(11, cgroup="/default/kernel", flags=0x00200040)
-    found = fake.sweep()
+    found = fake.scan()
     assert found.answered
     assert found.cgroup_paths == frozenset()
 
@@ -158,7 +158,7 @@ def test_the_dead_and_the_kernels_own_do_not_count(fake: FakeProc) -> None:
 def test_the_vanished_do_not_matter(fake: FakeProc) -> None:
     fake.add(10, "sleep", cgroup="/default/a")
     (fake.root / "11").mkdir()
-    found = fake.sweep()
+    found = fake.scan()
     assert found.answered
     assert "/default/a" in found.cgroup_paths
 
@@ -170,21 +170,21 @@ def test_the_vanished_do_not_matter(fake: FakeProc) -> None:
 def test_a_hiding_proc_gives_no_answer_without_the_capability(fake: FakeProc, options: str) -> None:
     fake.add(10, "sleep", cgroup="/default/a")
     fake.options = options
-    assert fake.sweep().answered
+    assert fake.scan().answered
     fake.status(capabilities=~(1 << 19) & 0xFFFF)
-    assert fake.sweep() == ProcessScan()
+    assert fake.scan() == ProcessScan()
 
 
 @pytest.mark.parametrize("options", ["rw", "rw,hidepid=0", "rw,hidepid=off,gid=5"])
 def test_a_proc_that_hides_nothing_answers(fake: FakeProc, options: str) -> None:
     fake.options = options
     fake.status(capabilities=0)
-    assert fake.sweep().answered
+    assert fake.scan().answered
 
 
 def test_no_proc_is_no_answer(tmp_path: Path) -> None:
-    assert sweep(os.fsencode(tmp_path / "absent")) == ProcessScan()
-    assert sweep(os.fsencode(tmp_path)) == ProcessScan()
+    assert scan(os.fsencode(tmp_path / "absent")) == ProcessScan()
+    assert scan(os.fsencode(tmp_path)) == ProcessScan()
 
 
 def test_a_proc_of_another_pid_namespace_is_no_answer(fake: FakeProc) -> None:
@@ -193,14 +193,14 @@ def test_a_proc_of_another_pid_namespace_is_no_answer(fake: FakeProc) -> None:
     (fake.root / "1").mkdir()
     (fake.root / "self").symlink_to("1")
     (fake.root / "status").rename(fake.root / "1" / "status")
-    assert fake.sweep() == ProcessScan()
+    assert fake.scan() == ProcessScan()
 
 
 def test_an_unreadable_process_is_no_answer(fake: FakeProc) -> None:
     fake.add(10, "sleep")
     (fake.root / "10" / "cgroup").unlink()
     (fake.root / "10" / "cgroup").mkdir()
-    assert fake.sweep() == ProcessScan()
+    assert fake.scan() == ProcessScan()
 
 
 def test_a_real_shim_is_found(world: World) -> None:
@@ -210,8 +210,8 @@ def test_a_real_shim_is_found(world: World) -> None:
     id_ = world.base.name
     pid = world.start(str(script), "-namespace", "test", "-id", id_, "-address", "/x.sock")
     key = BundleKey("test", id_)
-    found = sweep()
+    found = scan()
     assert found.answered
     assert ShimProcess(key, pid, "/x.sock") in found.shims
     end(pid)
-    assert key not in {shim.key for shim in sweep().shims}
+    assert key not in {shim.key for shim in scan().shims}

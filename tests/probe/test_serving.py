@@ -122,7 +122,7 @@ def test_a_shim_may_listen_beside_the_state(world: World) -> None:
 
 
 def nobody_called(listener: socket.socket) -> bool:
-    """Tell whether nobody has connected so far."""
+    """Return whether nobody has connected so far."""
     listener.setblocking(False)
     try:
         listener.accept()[0].close()

@@ -76,7 +76,7 @@ def overflow(node: JournalBuilder) -> None:
         node.delete(f"default/b{number}")
     node.start("default/late")
     node.crash("default/b1")
-    node.hear_again(overflow=True)
+    node.receive_again(overflow=True)
     node.wait("10m")
 
 

@@ -37,7 +37,7 @@ class Act:
             case "deaf":
                 node.lose_events()
             case "hear":
-                node.hear_again(overflow=self.how % 2 == 0)
+                node.receive_again(overflow=self.how % 2 == 0)
             case "jump":
                 node.jump_clock("1h", back=self.how % 2 == 0)
             case "lose" if there:

@@ -155,9 +155,9 @@ def test_a_redacted_cgroup_names_the_id_that_it_named() -> None:
     paths = frozenset({f"/pods.slice:cri-containerd:{id_}", f"/x.slice/cri-{id_}.scope"})
     told = redactor.observation(NodeLooked(0.0, ProcessScan(answered=True, cgroup_paths=paths)))
     assert isinstance(told, NodeLooked)
-    assert told.sweep is not None
-    assert [new in names_of(path) for path in told.sweep.cgroup_paths] == [True, True]
-    assert not any(id_ in path for path in told.sweep.cgroup_paths)
+    assert told.processes is not None
+    assert [new in names_of(path) for path in told.processes.cgroup_paths] == [True, True]
+    assert not any(id_ in path for path in told.processes.cgroup_paths)
 
 
 @few
@@ -201,7 +201,7 @@ def end_of(trace: Trace, sight: Sight) -> dict[str, tuple[str, str]]:
                 case LookAt():
                     engine.observe(stamp, Looked(decision.key, sight.look(decision.key)))
                 case AskNode():
-                    word = NodeLooked(now, sight.sweep(), sight.containerd(lambda _: []))
+                    word = NodeLooked(now, sight.scan(), sight.containerd(lambda _: []))
                     engine.observe(stamp, word)
                 case Clean() | FinishRemoval():
                     raise AssertionError(f"asked for while observing: {decision}")

@@ -242,7 +242,7 @@ def test_a_damaged_line_and_a_torn_end_are_warnings_and_another_schema_is_65(
         code, _, err = command(journal)
         assert code == 65
         assert f"line 1: schema {schema} is {why}" in err
-        assert "read it with version" in err
+        assert "read it with the version that wrote it" in err
 
 
 _MEASURE = """

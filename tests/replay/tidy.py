@@ -34,16 +34,16 @@ def tidy(source: Path, target: Path, namespace: str) -> None:
 
 
 def _only(observation: Observation, namespace: str, ids: set[str]) -> Observation:
-    if not isinstance(observation, NodeLooked) or observation.sweep is None:
+    if not isinstance(observation, NodeLooked) or observation.processes is None:
         return observation
-    sweep = observation.sweep
+    scan = observation.processes
     ours = replace(
-        sweep,
-        helpers=frozenset(key for key in sweep.helpers if key.namespace == namespace),
-        shims=tuple(p for p in sweep.shims if p.key.namespace == namespace),
-        cgroup_names=sweep.cgroup_names & ids,
-        cgroup_paths=frozenset(p for p in sweep.cgroup_paths if ids.intersection(names_of(p))),
+        scan,
+        helpers=frozenset(key for key in scan.helpers if key.namespace == namespace),
+        shims=tuple(p for p in scan.shims if p.key.namespace == namespace),
+        cgroup_names=scan.cgroup_names & ids,
+        cgroup_paths=frozenset(p for p in scan.cgroup_paths if ids.intersection(names_of(p))),
     )
     said = observation.containerd
     told = None if said is None else replace(said, detail="")  # it names our directory
-    return replace(observation, sweep=ours, containerd=told)
+    return replace(observation, processes=ours, containerd=told)

@@ -41,7 +41,7 @@ MOUNTS, SWAPS, EXCHANGES, STOP = range(4)
 
 
 class Attackers:
-    """Processes that do their worst until told to stop. A context manager.
+    """Processes that do their worst until a stop is requested. A context manager.
 
     Several, because most of an unmount is waiting for the other processors, and waits overlap.
     """

@@ -45,7 +45,7 @@ from tests.support.mountns import in_private_mounts
 
 REASONS = {
     "EIO": BlockReason.IO,
-    "EBUSY": BlockReason.BUSY,
+    "EBUSY": BlockReason.MOUNT_BUSY,
     "EROFS": BlockReason.READ_ONLY,
     "EPERM": BlockReason.IMMUTABLE,
     "ENOSPC": BlockReason.NO_SPACE,

@@ -250,14 +250,14 @@ class NodeMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------ what goes wrong with us
 
-    @rule(hears=st.booleans())
-    def hear(self, hears: bool) -> None:
-        self.node.hears = hears
+    @rule(events_arrive=st.booleans())
+    def receive(self, events_arrive: bool) -> None:
+        self.node.events_arrive = events_arrive
 
-    @precondition(lambda self: not self.node.hears)
+    @precondition(lambda self: not self.node.events_arrive)
     @rule()
     def overflow(self) -> None:
-        self.node.hears = True
+        self.node.events_arrive = True
         self.sim.observe(Resync(ResyncKind.OVERFLOW))
         self.sim.settle()
 
@@ -389,7 +389,7 @@ class NodeMachine(RuleBasedStateMachine):
     def heal(self) -> None:
         """Take every fault away; the world itself stays as it is."""
         sim, node = self.sim, self.sim.node
-        node.hears = sim.sight.proc = sim.sight.tree = sim.sight.lists = True
+        node.events_arrive = sim.sight.proc = sim.sight.tree = sim.sight.lists = True
         sim.sight.blind.clear()
         for key in list(node.bundles):
             node.unmount(key)

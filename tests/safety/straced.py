@@ -93,7 +93,7 @@ def counted(calls: list[Call]) -> Counter[str]:
 
 
 def injectable(call: str) -> bool:
-    """Tell whether strace can let such calls fail; not if they are newer than itself."""
+    """Return whether strace can let such calls fail; not if they are newer than itself."""
     return not call.startswith("syscall_")
 
 
@@ -133,5 +133,5 @@ def _wait_for_tracer(pid: int, strace: "subprocess.Popen[bytes]") -> None:
 
 
 def is_stopped(pid: int) -> bool:
-    """Tell whether a tracer holds a process just now."""
+    """Return whether a tracer holds a process just now."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "t"

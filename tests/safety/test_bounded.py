@@ -45,7 +45,7 @@ class Churn:
         stages = Stages(
             clock=clock,
             inspector=self.inspector,
-            witnesses=FakeNodeSource(clock),
+            node_source=FakeNodeSource(clock),
             cleaner=self.cleaner,
             guards=FakeGuards(),
             exits=self._exits,

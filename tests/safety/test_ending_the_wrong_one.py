@@ -198,7 +198,7 @@ def test_a_member_of_the_same_name_in_another_containerd_lives(tmp_path: Path) -
             join(guest, dead.cgroups)
             left_alone(end(on, dead), "another containerd, that of the shim with pid")
             assert alive(guest)
-            orphan = populate(dead.cgroups)  # whose it is cannot be told from here, either
+            orphan = populate(dead.cgroups)  # whose it is cannot be known from here, either
             try:
                 left_alone(end(on, dead), "has one so named")
                 assert orphan.alive

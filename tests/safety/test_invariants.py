@@ -24,7 +24,7 @@ from tests.safety.ground import NOW, REPOSITORY, Ground, Ran, environment, groun
 from tests.safety.straced import Call
 from tests.safety.working import working
 from tests.support.bundles import Bundle, listen
-from tests.support.hand import Hand
+from tests.support.inline import InlineWorker
 from tests.support.mountns import private_mounts
 
 pytestmark = [pytest.mark.safety, pytest.mark.kernel]
@@ -251,7 +251,7 @@ ODD = [b"new\nline", b"\xff", b"-rf", b"x" * 255, b"...", b" ", b"*", b"\\", b"a
 def test_names_are_bytes(tmp_path: Path) -> None:
     """I23: any name in a bundle goes with it; any name in the place of an id is only reported."""
     with ground(tmp_path) as on:
-        hand = Hand(on.site)
+        inline = InlineWorker(on.site)
         number = 0
 
         @settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
@@ -261,7 +261,7 @@ def test_names_are_bytes(tmp_path: Path) -> None:
             number += 1
             bundle = on.site.bundle(f"named-{number}", mounted=False, cgroups=False)
             _fill(bundle, names)
-            outcome = hand.clean(bundle)
+            outcome = inline.clean(bundle)
             assert outcome.result is Result.CLEANED, (names, outcome)
             assert bundle.left() == []
             _stand_in_for_ids(on, names)

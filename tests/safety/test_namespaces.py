@@ -143,7 +143,7 @@ def test_in_a_shared_peer_group_it_is_allowed_and_busy_mounts_are_protected(tmp_
             assert ran.code == 75, ran
             assert results[dead.path.name]["result"] == "cleaned"
             assert results[busy.path.name]["result"] == "blocked"
-            assert results[busy.path.name]["reason"] == "busy"
+            assert results[busy.path.name]["reason"] == "mount busy"
             holders = json.loads(ran.out)["results"]
             assert str(os.getpid()) in json.dumps(holders)
         assert (dead.left(), dead.mounts()) == ([], [])  # here, where containerd lives

@@ -180,7 +180,7 @@ def test_whose_the_tree_is_is_not_looked_up_by_ourselves(tmp_path: Path, root: s
 @private_mounts
 def test_a_worker_that_hangs_over_whose_the_tree_is_proves_nothing(tmp_path: Path) -> None:
     async def main(layout: Layout) -> None:
-        async with WorkerPool(CleanupOptions(layout), limits=Limits(sweep=1.0)) as pool:
+        async with WorkerPool(CleanupOptions(layout), limits=Limits(processes=1.0)) as pool:
             assert (await witness.ask(layout, pool.lock)).state is ContainerdState.DOWN
             with dead_at(Path(os.fsdecode(layout.tasks))), anyio.fail_after(SECONDS):
                 said = await witness.ask(layout, pool.lock)

@@ -19,7 +19,7 @@ from tests.safety.populated import populate
 from tests.support.bundles import DOWN, Bundle
 from tests.support.deadfuse import end_if_it_hangs
 from tests.support.forked import in_a_child
-from tests.support.hand import Hand, step
+from tests.support.inline import InlineWorker, step
 from tests.support.mountns import private_mounts, tmpfs
 
 pytestmark = [pytest.mark.safety, pytest.mark.kernel]
@@ -29,12 +29,12 @@ UNTOLD = {its_runtime_root, its_runtime_root_behind_a_symlink}
 """Where it names its runtime's root there, nobody can say which cgroups are its own."""
 
 
-def unhung(on: Ground, act: Callable[[Hand], Outcome]) -> Outcome:
+def unhung(on: Ground, act: Callable[[InlineWorker], Outcome]) -> Outcome:
     """Act in a process that is ended if it hangs."""
 
     def run() -> Outcome:
         end_if_it_hangs(SECONDS)
-        return act(Hand(on.site))
+        return act(InlineWorker(on.site))
 
     return in_a_child(run)
 
@@ -52,12 +52,15 @@ def test_ending_an_orphan_goes_nowhere_that_another_names(
             arm(other)
             with dead():
                 job = KillJob(
-                    orphan.key, orphan.identity, DOWN.containerd, Hand(on.site).cleanup_options
+                    orphan.key,
+                    orphan.identity,
+                    DOWN.containerd,
+                    InlineWorker(on.site).cleanup_options,
                 )
-                outcome = unhung(on, lambda hand: end_orphan(hand.place, job))
+                outcome = unhung(on, lambda inline: end_orphan(inline.place, job))
             if arm in UNTOLD:
                 assert outcome.reason is BlockReason.CGROUP, outcome
-                assert f"those of {other.key} cannot be told" in outcome.detail
+                assert f"those of {other.key} cannot be known" in outcome.detail
                 assert process.alive
             else:
                 assert outcome.result is Result.KILLED, outcome
@@ -76,7 +79,7 @@ def test_cleaning_goes_nowhere_that_another_of_this_id_names(
         bundle, other = on.dead("same"), on.dead("same", "other", mounted=False)
         arm(other)
         with dead():
-            outcome = unhung(on, lambda hand: hand.clean(bundle))
+            outcome = unhung(on, lambda inline: inline.clean(bundle))
         assert outcome.result is Result.CLEANED, outcome
         done = step(outcome, "cgroup")
         if arm in UNTOLD:
@@ -104,7 +107,7 @@ def test_what_bundles_of_a_namespace_own_that_cannot_be_entered_is_not_known(
     with ground(tmp_path) as on:
         bundle, other = on.dead("same"), on.dead("same", "other", mounted=False)
         bar(other.path.parent)
-        outcome = unhung(on, lambda hand: hand.clean(bundle))
+        outcome = unhung(on, lambda inline: inline.clean(bundle))
         assert outcome.result is Result.CLEANED, outcome
         done = step(outcome, "cgroup")
         assert (done.result, done.mutations) == (StepResult.WARNING, 0), done

@@ -99,7 +99,7 @@ def test_busy_twice_and_then_not(tmp_path: Path, call: str, when: str) -> None:
         with straced.attached(await work.worker(), "-e", inject):
             outcomes = [await work.do(bundle) for _ in range(3)]
         assert [one.result for one in outcomes] == [Result.BLOCKED, Result.BLOCKED, Result.CLEANED]
-        assert {one.reason for one in outcomes[:2]} == {BlockReason.BUSY}
+        assert {one.reason for one in outcomes[:2]} == {BlockReason.MOUNT_BUSY}
         assert (bundle.left(), bundle.mounts()) == ([], [])
 
     on_ground(tmp_path, main)

@@ -55,7 +55,7 @@ class Work:
 
     async def worker(self) -> int:
         """Have a worker that waits for a job and has just passed over /proc; give its pid."""
-        assert (await self.pool.sweep()).answered
+        assert (await self.pool.scan()).answered
         pid = self.pool._idle[-1].pid
         assert pid is not None
         return pid

@@ -26,10 +26,20 @@ def reading(layout: Layout) -> ReadLock:
 
 
 def ask(
-    layout: Layout, *, deadline: float = DEADLINE, waived: bool = False, singles: Singles = NOBODY
+    layout: Layout,
+    *,
+    deadline: float = DEADLINE,
+    without_containerd: bool = False,
+    singles: Singles = NOBODY,
 ) -> Awaitable[Containerd]:
     """Ask for everything."""
-    return witness.ask(layout, reading(layout), deadline=deadline, waived=waived, singles=singles)
+    return witness.ask(
+        layout,
+        reading(layout),
+        deadline=deadline,
+        without_containerd=without_containerd,
+        singles=singles,
+    )
 
 
 def ask_one(layout: Layout, key: BundleKey, *, deadline: float = DEADLINE) -> Awaitable[Containerd]:

@@ -68,8 +68,8 @@ class FakeNodeSource:
     asked: int = 0
     asked_alone: list[BundleKey] = field(default_factory=list)
 
-    async def sweep(self) -> ProcessScan:
-        return self.node.sweep
+    async def scan(self) -> ProcessScan:
+        return self.node.processes
 
     async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
         self.asked += 1

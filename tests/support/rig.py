@@ -32,7 +32,7 @@ class Rig:
         self.clock = VirtualClock()
         self.inspector = FakeInspector()
         self.cleaner = FakeCleaner(self.clock, self.inspector)
-        self.witnesses = FakeNodeSource(self.clock)
+        self.node_source = FakeNodeSource(self.clock)
         self.guards = FakeGuards()
         self.exits = FakeExits()
         self.watcher = FakeWatcher()
@@ -41,7 +41,7 @@ class Rig:
         self.stages = Stages(
             clock=self.clock,
             inspector=self.inspector,
-            witnesses=self.witnesses,
+            node_source=self.node_source,
             cleaner=self.cleaner,
             guards=self.guards,
             exits=self.exits,

@@ -49,12 +49,12 @@ class Tree:
 
     def __init__(self, body: Callable[[], object]) -> None:
         alive, self._held = os.pipe()
-        self._told, telling = os.pipe()
+        self._reported, telling = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
             try:
                 os.close(self._held)
-                os.close(self._told)
+                os.close(self._reported)
                 _keep(body, alive, telling)
             finally:
                 os._exit(0)  # not through pytest's own exit, which belongs to the parent
@@ -65,7 +65,7 @@ class Tree:
     def end(self) -> End:
         """End all of it, if it has not ended; wait until it has."""
         os.close(self._held)
-        with os.fdopen(self._told, "rb") as pipe:
+        with os.fdopen(self._reported, "rb") as pipe:
             told = pipe.read()
         os.waitpid(self._pid, 0)
         os.close(self.pidfd)

@@ -110,7 +110,7 @@ BLOCKED = Outcome(
     KEY,
     WHO,
     result=Result.BLOCKED,
-    reason=BlockReason.BUSY,
+    reason=BlockReason.MOUNT_BUSY,
     detail="rootfs is busy",
     holders=(Holder(17, "sleep", "cwd"),),
     steps=(Step("unmount", StepResult.BLOCKED, "busy"),),
@@ -171,7 +171,7 @@ def test_blocked_names_its_cause_and_the_holders(log: LogListener, lines: Lines)
     last = lines.records[-1]
     assert last["event"] == "blocked"
     assert last["level"] == "warning"
-    assert last["reason"] == "busy"
+    assert last["reason"] == "mount busy"
     assert last["holders"] == ["17 sleep (cwd)"]
 
 
@@ -220,12 +220,12 @@ def test_a_changed_verdict_is_never_withheld(log: LogListener, lines: Lines) -> 
 
 OBSERVATIONS: list[tuple[Observation, str | None]] = [
     (Hint(KEY, HintKind.MOUNT), "hint"),
-    (Resync(ResyncKind.OVERFLOW), "doubt"),
+    (Resync(ResyncKind.OVERFLOW), "resync"),
     (Listed(answered=False, present=True), "relist failed"),
     (Listed(answered=True, present=False), "no state tree"),
     (Listed(answered=True, present=True, seconds=0.5), "relisted"),
     (Looked(KEY, None), None),
-    (NodeLooked(0.0, sweep=ProcessScan(answered=False)), "sweep"),
+    (NodeLooked(0.0, processes=ProcessScan(answered=False)), "process scan"),
     (NodeLooked(0.0, containerd=Containerd(ContainerdState.DOWN)), "containerd"),
     (GuardsChecked((Refusal(Guard.PID_NAMESPACE, "foreign pid namespace"),)), "guards"),
 ]

@@ -33,9 +33,9 @@ class Scraped:
         self.clock = VirtualClock(BOOTED)
         self.metrics = Metrics(self.world.engine, self.clock)
 
-    def tell(self, observation: Observation) -> None:
+    def observe(self, observation: Observation) -> None:
         self.metrics.observed(self.world.stamp, observation)
-        for decision in self.world.tell(observation):
+        for decision in self.world.observe(observation):
             self.metrics.decided(self.world.stamp, decision)
 
     def value(self, name: str, **labels: str) -> float:
@@ -61,7 +61,7 @@ def listed(*names: str) -> Listed:
 
 
 def test_bundles_are_counted_by_namespace_and_verdict(scraped: Scraped) -> None:
-    scraped.tell(listed("ns/a", "ns/b", "k8s.io/c"))
+    scraped.observe(listed("ns/a", "ns/b", "k8s.io/c"))
     scraped.world.look(running(1), "ns/a")
     scraped.world.look(orphaned(2), "ns/b")
     scraped.world.look(dead(3), "k8s.io/c")
@@ -75,7 +75,7 @@ def test_bundles_are_counted_by_namespace_and_verdict(scraped: Scraped) -> None:
 
 
 def test_an_outcome_counts_once_with_age_duration_and_system_calls(scraped: Scraped) -> None:
-    scraped.tell(listed("ns/a"))
+    scraped.observe(listed("ns/a"))
     scraped.world.look(dead())
     scraped.world.node()
     steps = (
@@ -83,7 +83,7 @@ def test_an_outcome_counts_once_with_age_duration_and_system_calls(scraped: Scra
         Step("bundle", StepResult.DONE, "", 0, 9),
         Step("hooks", StepResult.WARNING, "poststop hooks failed"),
     )
-    scraped.tell(Outcome(key(), Identity(1, 1, 1), Result.CLEANED, steps=steps, seconds=0.004))
+    scraped.observe(Outcome(key(), Identity(1, 1, 1), Result.CLEANED, steps=steps, seconds=0.004))
     assert scraped.value("cleanup_warnings_total", step="hooks") == 1
     assert scraped.value("cleanup_warnings_total", step="bundle") == 0
     assert scraped.value("cleanups_total", namespace="ns", result="cleaned") == 1
@@ -96,7 +96,7 @@ def test_an_outcome_counts_once_with_age_duration_and_system_calls(scraped: Scra
 
 
 def test_a_death_counts_once_with_its_cause(scraped: Scraped) -> None:
-    scraped.tell(listed("ns/a"))
+    scraped.observe(listed("ns/a"))
     scraped.world.look(running())
     scraped.world.node()
     for decision in scraped.world.look(dead()):
@@ -106,10 +106,10 @@ def test_a_death_counts_once_with_its_cause(scraped: Scraped) -> None:
 
 
 def test_watching_and_witnesses_are_shown(scraped: Scraped) -> None:
-    scraped.tell(Hint(key()))
-    scraped.tell(Resync(ResyncKind.OVERFLOW))
-    scraped.tell(listed())
-    scraped.tell(NodeLooked(0.0, ProcessScan(answered=True), UP))
+    scraped.observe(Hint(key()))
+    scraped.observe(Resync(ResyncKind.OVERFLOW))
+    scraped.observe(listed())
+    scraped.observe(NodeLooked(0.0, ProcessScan(answered=True), UP))
     assert scraped.value("watch_events_total") == 1
     assert scraped.value("watch_overflows_total") == 1
     assert scraped.value("relist_duration_seconds_count") == 1
@@ -118,15 +118,15 @@ def test_watching_and_witnesses_are_shown(scraped: Scraped) -> None:
 
 
 def test_each_guard_is_shown_by_name(scraped: Scraped) -> None:
-    scraped.tell(GuardsChecked((Refusal(Guard.PID_NAMESPACE, "foreign"),)))
+    scraped.observe(GuardsChecked((Refusal(Guard.PID_NAMESPACE, "foreign"),)))
     assert scraped.value("guard_ok", guard="pid namespace") == 0
     assert scraped.value("guard_ok", guard="kernel") == 1
-    scraped.tell(GuardsChecked())
+    scraped.observe(GuardsChecked())
     assert scraped.value("guard_ok", guard="pid namespace") == 1
 
 
 def test_ten_thousand_namespaces_are_fifty_series_and_one_for_the_rest(scraped: Scraped) -> None:
-    scraped.tell(listed(*(f"ns{n}/a" for n in range(10_000))))
+    scraped.observe(listed(*(f"ns{n}/a" for n in range(10_000))))
     text = scraped.metrics.render().decode()
     namespaces = {
         sample.labels["namespace"]
@@ -138,7 +138,7 @@ def test_ten_thousand_namespaces_are_fifty_series_and_one_for_the_rest(scraped: 
 
 
 def test_no_id_and_no_path_is_a_label(scraped: Scraped) -> None:
-    scraped.tell(listed("ns/secret-id"))
+    scraped.observe(listed("ns/secret-id"))
     scraped.world.look(dead(), "ns/secret-id")
     scraped.world.node()
     assert "secret-id" not in scraped.metrics.render().decode()

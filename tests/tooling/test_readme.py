@@ -9,7 +9,7 @@ from reconciler.cli.app import COMMANDS, app
 from reconciler.cli.options import global_options
 from reconciler.decide.engine import Engine
 from reconciler.decide.verdicts import RULES
-from reconciler.demo.cast import cast
+from reconciler.demo.fixtures import fixtures
 from reconciler.errors import ExitCode
 from reconciler.model.policy import Policies
 from reconciler.probe.privileges import PARENT, WORKER
@@ -137,7 +137,7 @@ def test_every_metric_is_there_with_its_labels() -> None:
 
 
 def test_the_output_of_the_demo_is_that_of_the_demo() -> None:
-    for role in cast():
+    for role in fixtures():
         row = re.search(rf"^{role.key} +{re.escape(role.story)} +(.*?) +yes$", README, re.MULTILINE)
         assert row is not None, role
         assert row[1] == role.promise.value

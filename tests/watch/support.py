@@ -68,50 +68,50 @@ class Tree:
         return {key: look for key in self.listed() if (look := self.look(key)) is not None}
 
 
-class Ear:
+class Inbox:
     """Hears what is emitted, and lets a test wait until it has heard enough."""
 
     def __init__(self) -> None:
-        self.heard: list[Observation] = []
+        self.received: list[Observation] = []
         self._more = anyio.Event()
 
     def __call__(self, observation: Observation) -> None:
-        self.heard.append(observation)
+        self.received.append(observation)
         self._more.set()
 
     def hints(self, kind: HintKind = HintKind.CHANGED) -> list[BundleKey]:
-        return [o.key for o in self.heard if isinstance(o, Hint) and o.kind is kind]
+        return [o.key for o in self.received if isinstance(o, Hint) and o.kind is kind]
 
-    def doubts(self) -> list[Resync]:
-        return [o for o in self.heard if isinstance(o, Resync)]
+    def resyncs(self) -> list[Resync]:
+        return [o for o in self.received if isinstance(o, Resync)]
 
     def kinds(self) -> list[ResyncKind]:
-        return [doubt.kind for doubt in self.doubts()]
+        return [doubt.kind for doubt in self.resyncs()]
 
     def forget(self) -> None:
-        self.heard.clear()
+        self.received.clear()
 
-    async def until(self, heard: Callable[[], bool]) -> None:
+    async def until(self, received: Callable[[], bool]) -> None:
         """Wait until a condition on what was heard holds; fail after a while."""
         with anyio.move_on_after(PATIENCE):
-            while not heard():
+            while not received():
                 self._more = anyio.Event()
                 await self._more.wait()
-        assert heard(), f"never came; heard {self.heard[-20:]}"
+        assert received(), f"never came; heard {self.received[-20:]}"
 
     async def hint(self, namespace: str, id_: str, kind: HintKind = HintKind.CHANGED) -> None:
         key = BundleKey(escape(os.fsencode(namespace)), escape(os.fsencode(id_)))
         await self.until(lambda: key in self.hints(kind))
 
-    async def doubt(self, kind: ResyncKind, namespace: str | None = None) -> None:
-        await self.until(lambda: Resync(kind, namespace) in self.heard)
+    async def resync(self, kind: ResyncKind, namespace: str | None = None) -> None:
+        await self.until(lambda: Resync(kind, namespace) in self.received)
 
 
 @asynccontextmanager
-async def running(source: Source, ear: Ear) -> AsyncIterator[None]:
+async def running(source: Source, inbox: Inbox) -> AsyncIterator[None]:
     """Run a source beside the test."""
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(source.run, ear)
+        tasks.start_soon(source.run, inbox)
         await anyio.wait_all_tasks_blocked()
         try:
             yield
@@ -153,7 +153,7 @@ class Mirror:
         self._inbox: list[Observation] = []
         self._more = anyio.Event()
         self.seen: dict[BundleKey, tuple[int, frozenset[str]]] = {}
-        self.doubts: list[ResyncKind] = []
+        self.resyncs: list[ResyncKind] = []
 
     def emit(self, observation: Observation) -> None:
         self._inbox.append(observation)
@@ -191,7 +191,7 @@ class Mirror:
                 case Hint(key=key):
                     self._look(key)
                 case Resync(kind=kind, namespace=namespace):
-                    self.doubts.append(kind)
+                    self.resyncs.append(kind)
                     self.relist(namespace)
                 case _:
                     raise AssertionError(observation)

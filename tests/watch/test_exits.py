@@ -17,7 +17,7 @@ from reconciler.model.observations import Hint, HintKind, Resync, ResyncKind
 from reconciler.watch.exits import ExitWatch
 from tests.support.handles import open_files
 from tests.support.mountns import in_private_mounts
-from tests.watch.support import Ear, running, turn, wake_ups
+from tests.watch.support import Inbox, running, turn, wake_ups
 
 pytestmark = pytest.mark.kernel
 
@@ -61,8 +61,8 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 async def test_every_role_has_its_own_hint(start: Start) -> None:
     init, shim, holder = start(), start(), start()
-    watch, ear = ExitWatch(), Ear()
-    async with running(watch, ear):
+    watch, inbox = ExitWatch(), Inbox()
+    async with running(watch, inbox):
         watch.expect(KEY, init=init.pid, shim=shim.pid)
         watch.expect_holders(KEY, [holder.pid])
         for process, kind in (
@@ -70,132 +70,132 @@ async def test_every_role_has_its_own_hint(start: Start) -> None:
             (shim, HintKind.SHIM_EXIT),
             (holder, HintKind.HOLDER_EXIT),
         ):
-            ear.forget()
+            inbox.forget()
             end(process)
-            await ear.hint("ns", "c1", kind)
-            assert ear.heard == [Hint(KEY, kind)]
+            await inbox.hint("ns", "c1", kind)
+            assert inbox.received == [Hint(KEY, kind)]
     assert len(watch) == 0
 
 
 async def test_a_shared_shim_concerns_all_its_bundles_and_costs_one_handle(start: Start) -> None:
     shim = start()
     keys = [BundleKey("ns", f"c{number}") for number in range(30)]
-    watch, ear = ExitWatch(), Ear()
-    async with running(watch, ear):
+    watch, inbox = ExitWatch(), Inbox()
+    async with running(watch, inbox):
         for key in keys:
             watch.expect(key, init=None, shim=shim.pid)
         assert len(watch) == 1
         end(shim)
-        await ear.until(lambda: len(ear.heard) == 30)
-    assert set(ear.hints(HintKind.SHIM_EXIT)) == set(keys)
+        await inbox.until(lambda: len(inbox.received) == 30)
+    assert set(inbox.hints(HintKind.SHIM_EXIT)) == set(keys)
 
 
 async def test_a_process_dead_already_is_told_at_once_and_only_once(start: Start) -> None:
     process = start()
     end(process)
-    watch, ear = ExitWatch(), Ear()
-    async with running(watch, ear):
+    watch, inbox = ExitWatch(), Inbox()
+    async with running(watch, inbox):
         for _ in range(3):  # a look after each hint would say the same again
             watch.expect(KEY, init=process.pid, shim=None)
-        await ear.hint("ns", "c1", HintKind.INIT_EXIT)
-        assert ear.heard == [Hint(KEY, HintKind.INIT_EXIT)]
+        await inbox.hint("ns", "c1", HintKind.INIT_EXIT)
+        assert inbox.received == [Hint(KEY, HintKind.INIT_EXIT)]
 
 
 async def test_what_died_before_it_ran_is_told_when_it_runs(start: Start) -> None:
     process = start()
     end(process)
-    watch, ear = ExitWatch(), Ear()
+    watch, inbox = ExitWatch(), Inbox()
     watch.expect(KEY, init=process.pid, shim=None)
-    async with running(watch, ear):
-        await ear.hint("ns", "c1", HintKind.INIT_EXIT)
+    async with running(watch, inbox):
+        await inbox.hint("ns", "c1", HintKind.INIT_EXIT)
 
 
 async def test_a_zombie_is_told_once_and_does_not_spin(start: Start) -> None:
     zombie = start()
-    watch, ear = ExitWatch(), Ear()
-    async with running(watch, ear):
+    watch, inbox = ExitWatch(), Inbox()
+    async with running(watch, inbox):
         watch.expect(KEY, init=zombie.pid, shim=None)
         zombie.kill()  # and nobody reaps it
-        await ear.hint("ns", "c1", HintKind.INIT_EXIT)
+        await inbox.hint("ns", "c1", HintKind.INIT_EXIT)
         for _ in range(5):
             watch.expect(KEY, init=None, shim=None)
             watch.expect(KEY, init=zombie.pid, shim=None)
             await turn()
         assert len(watch) == 0
-    assert ear.heard == [Hint(KEY, HintKind.INIT_EXIT)]
+    assert inbox.received == [Hint(KEY, HintKind.INIT_EXIT)]
 
 
 async def test_a_zombie_looked_at_again_and_again_is_told_once(start: Start) -> None:
     zombie = start()
-    watch, ear = ExitWatch(), Ear()
-    async with running(watch, ear):
+    watch, inbox = ExitWatch(), Inbox()
+    async with running(watch, inbox):
         watch.expect(KEY, init=None, shim=zombie.pid)
         zombie.kill()
-        await ear.hint("ns", "c1", HintKind.SHIM_EXIT)
+        await inbox.hint("ns", "c1", HintKind.SHIM_EXIT)
         for _ in range(20):
             watch.expect(KEY, init=None, shim=zombie.pid)
             await turn()
-    assert ear.heard == [Hint(KEY, HintKind.SHIM_EXIT)]
+    assert inbox.received == [Hint(KEY, HintKind.SHIM_EXIT)]
 
 
 async def test_another_init_takes_the_place_of_the_first(start: Start) -> None:
     first, second = start(), start()
-    watch, ear = ExitWatch(), Ear()
-    async with running(watch, ear):
+    watch, inbox = ExitWatch(), Inbox()
+    async with running(watch, inbox):
         watch.expect(KEY, init=first.pid, shim=None)
         watch.expect(KEY, init=second.pid, shim=None)
         end(first)
         end(second)
-        await ear.hint("ns", "c1", HintKind.INIT_EXIT)
-    assert ear.heard == [Hint(KEY, HintKind.INIT_EXIT)]
+        await inbox.hint("ns", "c1", HintKind.INIT_EXIT)
+    assert inbox.received == [Hint(KEY, HintKind.INIT_EXIT)]
 
 
 async def test_what_is_forgotten_is_not_told(start: Start) -> None:
     shim = start()
-    watch, ear = ExitWatch(), Ear()
-    async with running(watch, ear):
+    watch, inbox = ExitWatch(), Inbox()
+    async with running(watch, inbox):
         watch.expect(KEY, init=None, shim=shim.pid)
         watch.expect(OTHER, init=None, shim=shim.pid)
         watch.forget(KEY)
         end(shim)
-        await ear.hint("ns", "c2", HintKind.SHIM_EXIT)
+        await inbox.hint("ns", "c2", HintKind.SHIM_EXIT)
         watch.forget(OTHER)
         watch.forget(OTHER)
-    assert ear.heard == [Hint(OTHER, HintKind.SHIM_EXIT)]
+    assert inbox.received == [Hint(OTHER, HintKind.SHIM_EXIT)]
 
 
 async def test_the_end_of_containerd_is_a_doubt(start: Start) -> None:
     first, second = start(), start()
-    watch, ear = ExitWatch(), Ear()
-    async with running(watch, ear):
+    watch, inbox = ExitWatch(), Inbox()
+    async with running(watch, inbox):
         watch.expect_containerd(first.pid)
         watch.expect_containerd(None)  # it gave no answer: that ends no watch
         end(first)
-        await ear.doubt(ResyncKind.CONTAINERD)
+        await inbox.resync(ResyncKind.CONTAINERD)
         watch.expect_containerd(first.pid)
         watch.expect_containerd(second.pid)
-        assert ear.heard == [Resync(ResyncKind.CONTAINERD)]
+        assert inbox.received == [Resync(ResyncKind.CONTAINERD)]
         end(second)
-        await ear.until(lambda: len(ear.heard) == 2)
+        await inbox.until(lambda: len(inbox.received) == 2)
 
 
 async def test_what_exceeds_the_budget_is_counted_and_taken_in_later(start: Start) -> None:
     some = [start() for _ in range(5)]
-    watch, ear = ExitWatch(budget=2), Ear()
-    async with running(watch, ear):
+    watch, inbox = ExitWatch(budget=2), Inbox()
+    async with running(watch, inbox):
         for number, process in enumerate(some):
             watch.expect(BundleKey("ns", f"{number}"), init=process.pid, shim=None)
         assert (len(watch), len(watch._unwatched)) == (2, 3)
         for process in some:
             process.kill()  # in any order: each frees a handle for one that waits
-        await ear.until(lambda: len(ear.heard) == 5)
+        await inbox.until(lambda: len(inbox.received) == 5)
         assert (len(watch), len(watch._unwatched)) == (0, 0)
 
 
 async def test_what_waits_for_a_handle_can_be_forgotten(start: Start) -> None:
     first, second = start(), start()
-    watch, ear = ExitWatch(budget=1), Ear()
-    async with running(watch, ear):
+    watch, inbox = ExitWatch(budget=1), Inbox()
+    async with running(watch, inbox):
         watch.expect(KEY, init=first.pid, shim=None)
         watch.expect(OTHER, init=second.pid, shim=None)
         assert len(watch._unwatched) == 1
@@ -207,11 +207,11 @@ async def test_what_waits_for_a_handle_can_be_forgotten(start: Start) -> None:
 
 @pytest.mark.parametrize("pid", [0, -1, 1 << 31, 1 << 70])
 async def test_a_pid_that_cannot_be_is_ignored(pid: int) -> None:
-    watch, ear = ExitWatch(), Ear()
-    async with running(watch, ear):
+    watch, inbox = ExitWatch(), Inbox()
+    async with running(watch, inbox):
         watch.expect(KEY, init=pid, shim=pid)
         assert (len(watch), len(watch._unwatched)) == (0, 0)
-    assert ear.heard == []
+    assert inbox.received == []
 
 
 def test_without_a_handle_left_it_counts_and_does_not_fail(start: Start) -> None:
@@ -252,13 +252,13 @@ def test_another_process_of_the_same_number_is_told_anew() -> None:
     """In a pid namespace of its own, where the next number can be chosen."""
 
     async def reuse() -> None:
-        watch, ear = ExitWatch(), Ear()
-        async with running(watch, ear):
+        watch, inbox = ExitWatch(), Inbox()
+        async with running(watch, inbox):
             with processes() as start:
                 first = start()
                 watch.expect(KEY, init=first.pid, shim=None)
                 end(first)
-                await ear.hint("ns", "c1", HintKind.INIT_EXIT)
+                await inbox.hint("ns", "c1", HintKind.INIT_EXIT)
                 set_next_pid(first.pid)
                 second = start()
                 assert second.pid == first.pid
@@ -266,7 +266,7 @@ def test_another_process_of_the_same_number_is_told_anew() -> None:
                 watch.expect(KEY, init=second.pid, shim=None)
                 assert len(watch) == 1
                 end(second)
-                await ear.until(lambda: len(ear.heard) == 2)
+                await inbox.until(lambda: len(inbox.received) == 2)
 
     def in_pid_namespace() -> None:
         assert ctypes.CDLL(None).unshare(CLONE_NEWPID) == 0
@@ -288,8 +288,8 @@ def test_another_process_of_the_same_number_is_told_anew() -> None:
 async def test_cancelling_closes_everything(start: Start) -> None:
     some = [start() for _ in range(10)]
     before = open_files()
-    watch, ear = ExitWatch(), Ear()
-    async with running(watch, ear):
+    watch, inbox = ExitWatch(), Inbox()
+    async with running(watch, inbox):
         for number, process in enumerate(some):
             watch.expect(BundleKey("ns", f"{number}"), init=process.pid, shim=process.pid)
         assert len(open_files() - before) >= 11
@@ -299,8 +299,8 @@ async def test_cancelling_closes_everything(start: Start) -> None:
 async def test_a_forked_child_keeps_no_end_alive(start: Start) -> None:
     """A handle inherited by a fork must not be told of again and again."""
     process = start()
-    watch, ear = ExitWatch(), Ear()
-    async with running(watch, ear):
+    watch, inbox = ExitWatch(), Inbox()
+    async with running(watch, inbox):
         watch.expect(KEY, init=process.pid, shim=None)
         child = os.fork()
         if child == 0:
@@ -308,9 +308,9 @@ async def test_a_forked_child_keeps_no_end_alive(start: Start) -> None:
             os._exit(0)
         try:
             end(process)
-            await ear.hint("ns", "c1", HintKind.INIT_EXIT)
+            await inbox.hint("ns", "c1", HintKind.INIT_EXIT)
             await turn()
-            assert ear.heard == [Hint(KEY, HintKind.INIT_EXIT)]
+            assert inbox.received == [Hint(KEY, HintKind.INIT_EXIT)]
         finally:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)  # noqa: ASYNC222 -- it was just killed
@@ -318,8 +318,8 @@ async def test_a_forked_child_keeps_no_end_alive(start: Start) -> None:
 
 async def test_nothing_wakes_up_between_ends(start: Start) -> None:
     process = start()
-    watch, ear = ExitWatch(), Ear()
-    async with running(watch, ear):
+    watch, inbox = ExitWatch(), Inbox()
+    async with running(watch, inbox):
         watch.expect(KEY, init=process.pid, shim=None)
         await turn()
         turns = await wake_ups(0.3)

@@ -15,7 +15,7 @@ from reconciler.watch.handle import Event, Inotify
 from reconciler.watch.inotify import InotifyBackend
 from reconciler.watch.table import SLICE, WatchTable
 from tests.support.handles import open_files
-from tests.watch.support import Ear, Tree, eventually, running, turn, wake_ups, watches
+from tests.watch.support import Inbox, Tree, eventually, running, turn, wake_ups, watches
 
 pytestmark = pytest.mark.kernel
 
@@ -30,8 +30,8 @@ def tree(tmp_path: Path) -> Tree:
 
 
 @pytest.fixture
-def ear() -> Ear:
-    return Ear()
+def inbox() -> Inbox:
+    return Inbox()
 
 
 def queue_limit() -> int:
@@ -57,10 +57,10 @@ class Counting(Inotify):
         super().rm_watch(wd)
 
 
-async def test_a_bundle_and_every_file_in_it_is_hinted_at(tree: Tree, ear: Ear) -> None:
-    async with running(InotifyBackend(tree.layout), ear):
+async def test_a_bundle_and_every_file_in_it_is_hinted_at(tree: Tree, inbox: Inbox) -> None:
+    async with running(InotifyBackend(tree.layout), inbox):
         bundle = tree.bundle("c1")
-        await ear.hint("ns", "c1")
+        await inbox.hint("ns", "c1")
         for change in (
             (bundle / "init.pid").touch,
             lambda: (bundle / "init.pid").write_text("12"),
@@ -70,161 +70,163 @@ async def test_a_bundle_and_every_file_in_it_is_hinted_at(tree: Tree, ear: Ear) 
             (bundle / "rootfs").rmdir,
             bundle.rmdir,
         ):
-            ear.forget()
+            inbox.forget()
             change()
-            await ear.hint("ns", "c1")
+            await inbox.hint("ns", "c1")
 
 
-async def test_the_pid_files_of_execs_are_not_hinted_at(tree: Tree, ear: Ear) -> None:
+async def test_the_pid_files_of_execs_are_not_hinted_at(tree: Tree, inbox: Inbox) -> None:
     bundle = tree.bundle("c1")
-    async with running(InotifyBackend(tree.layout), ear):
+    async with running(InotifyBackend(tree.layout), inbox):
         for number in range(50):
             (bundle / f".{number}.pid").write_text("12")
             (bundle / f".{number}.pid").rename(bundle / f"{number}.pid")
         (bundle / "7.pid").unlink()
         tree.bundle("last")
-        await ear.hint("ns", "last")
-        assert BundleKey("ns", "c1") not in ear.hints()
+        await inbox.hint("ns", "last")
+        assert BundleKey("ns", "c1") not in inbox.hints()
         for evidence in ("init.pid", "shim.pid", "log.json"):
-            ear.forget()
+            inbox.forget()
             (bundle / evidence).touch()
-            await ear.hint("ns", "c1")
-        ear.forget()
+            await inbox.hint("ns", "c1")
+        inbox.forget()
         (bundle / "odd.pid").mkdir()
-        await ear.hint("ns", "c1")
+        await inbox.hint("ns", "c1")
 
 
-async def test_nothing_below_a_bundle_is_watched(tree: Tree, ear: Ear) -> None:
+async def test_nothing_below_a_bundle_is_watched(tree: Tree, inbox: Inbox) -> None:
     (tree.bundle("c1") / "rootfs" / "deep").mkdir(parents=True)
-    async with running(InotifyBackend(tree.layout), ear):
+    async with running(InotifyBackend(tree.layout), inbox):
         (tree.root / "ns" / "c1" / "rootfs" / "deep" / "file").touch()
         (tree.root / "ns" / "c1" / "rootfs" / "file").touch()
         tree.bundle("last")
-        await ear.hint("ns", "last")
-    assert set(ear.hints()) == {BundleKey("ns", "last")}
+        await inbox.hint("ns", "last")
+    assert set(inbox.hints()) == {BundleKey("ns", "last")}
 
 
 @pytest.mark.fault("mkdir race")
-async def test_directories_made_all_at_once_are_all_watched(tree: Tree, ear: Ear) -> None:
-    async with running(InotifyBackend(tree.layout), ear):
+async def test_directories_made_all_at_once_are_all_watched(tree: Tree, inbox: Inbox) -> None:
+    async with running(InotifyBackend(tree.layout), inbox):
         os.makedirs(tree.root / "new" / "c1" / "rootfs")  # one event: the first of them
-        await ear.doubt(NAMESPACE, "new")
+        await inbox.resync(NAMESPACE, "new")
         (tree.root / "new" / "c1" / "init.pid").touch()
-        await ear.hint("new", "c1")
+        await inbox.hint("new", "c1")
 
 
-async def test_a_renamed_bundle_is_told_by_both_names(tree: Tree, ear: Ear) -> None:
+async def test_a_renamed_bundle_is_told_by_both_names(tree: Tree, inbox: Inbox) -> None:
     bundle = tree.bundle("old")
-    async with running(InotifyBackend(tree.layout), ear):
+    async with running(InotifyBackend(tree.layout), inbox):
         moved = bundle.rename(bundle.with_name("new"))
-        await ear.hint("ns", "old")
-        await ear.hint("ns", "new")
-        ear.forget()
+        await inbox.hint("ns", "old")
+        await inbox.hint("ns", "new")
+        inbox.forget()
         (moved / "file").touch()
-        await ear.hint("ns", "new")
-        assert set(ear.hints()) == {BundleKey("ns", "new")}
+        await inbox.hint("ns", "new")
+        assert set(inbox.hints()) == {BundleKey("ns", "new")}
 
 
-async def test_a_bundle_renamed_to_a_hidden_name_is_gone(tree: Tree, ear: Ear) -> None:
+async def test_a_bundle_renamed_to_a_hidden_name_is_gone(tree: Tree, inbox: Inbox) -> None:
     bundle = tree.bundle("c1")
-    async with running(InotifyBackend(tree.layout), ear):
+    async with running(InotifyBackend(tree.layout), inbox):
         hidden = bundle.rename(bundle.with_name(".c1"))
-        await ear.hint("ns", "c1")
-        ear.forget()
+        await inbox.hint("ns", "c1")
+        inbox.forget()
         (hidden / "file").touch()
         shutil.rmtree(hidden)
         tree.bundle("last")
-        await ear.hint("ns", "last")
-        assert set(ear.hints()) == {BundleKey("ns", "last")}
+        await inbox.hint("ns", "last")
+        assert set(inbox.hints()) == {BundleKey("ns", "last")}
 
 
-async def test_a_renamed_namespace_takes_its_bundles_along(tree: Tree, ear: Ear) -> None:
+async def test_a_renamed_namespace_takes_its_bundles_along(tree: Tree, inbox: Inbox) -> None:
     tree.bundle("c1")
-    async with running(InotifyBackend(tree.layout), ear):
+    async with running(InotifyBackend(tree.layout), inbox):
         (tree.root / "ns").rename(tree.root / "other")
-        await ear.doubt(NAMESPACE, "ns")
-        await ear.doubt(NAMESPACE, "other")
-        ear.forget()
+        await inbox.resync(NAMESPACE, "ns")
+        await inbox.resync(NAMESPACE, "other")
+        inbox.forget()
         (tree.root / "other" / "c1" / "file").touch()
-        await ear.hint("other", "c1")
-        assert set(ear.hints()) == {BundleKey("other", "c1")}
+        await inbox.hint("other", "c1")
+        assert set(inbox.hints()) == {BundleKey("other", "c1")}
 
 
-async def test_a_deleted_namespace_is_one_doubt(tree: Tree, ear: Ear) -> None:
-    async with running(InotifyBackend(tree.layout), ear):
+async def test_a_deleted_namespace_is_one_doubt(tree: Tree, inbox: Inbox) -> None:
+    async with running(InotifyBackend(tree.layout), inbox):
         (tree.root / "ns").rmdir()
-        await ear.doubt(NAMESPACE, "ns")
+        await inbox.resync(NAMESPACE, "ns")
         tree.bundle("c1")
         (tree.root / "ns" / "c1" / "file").touch()
-        await ear.hint("ns", "c1")
-    assert set(ear.doubts()) == {Resync(NAMESPACE, "ns")}
+        await inbox.hint("ns", "c1")
+    assert set(inbox.resyncs()) == {Resync(NAMESPACE, "ns")}
 
 
-async def test_an_id_used_again_is_watched_again(tree: Tree, ear: Ear) -> None:
-    async with running(InotifyBackend(tree.layout), ear):
+async def test_an_id_used_again_is_watched_again(tree: Tree, inbox: Inbox) -> None:
+    async with running(InotifyBackend(tree.layout), inbox):
         for _ in range(50):
             tree.bundle("c1").rmdir()
         bundle = tree.bundle("c1")
         tree.bundle("mark")
-        await ear.hint("ns", "mark")
-        ear.forget()
+        await inbox.hint("ns", "mark")
+        inbox.forget()
         (bundle / "file").touch()
-        await ear.hint("ns", "c1")
+        await inbox.hint("ns", "c1")
 
 
-async def test_any_name_is_told(tree: Tree, ear: Ear) -> None:
+async def test_any_name_is_told(tree: Tree, inbox: Inbox) -> None:
     names = [b"new\nline", b"\xff\xfe", b"-rf", b"x" * 255, b"\\\"'"]
     root = os.fsencode(tree.root)
-    async with running(InotifyBackend(tree.layout), ear):
+    async with running(InotifyBackend(tree.layout), inbox):
         for name in names:
             os.makedirs(b"/".join((root, name, name)))
         for name in names:
-            await ear.doubt(NAMESPACE, escape(name))
+            await inbox.resync(NAMESPACE, escape(name))
             os.mkdir(b"/".join((root, name, name, b"rootfs")))
-            await ear.hint(os.fsdecode(name), os.fsdecode(name))
+            await inbox.hint(os.fsdecode(name), os.fsdecode(name))
 
 
-async def test_symlinks_are_not_followed(tree: Tree, ear: Ear, tmp_path: Path) -> None:
+async def test_symlinks_are_not_followed(tree: Tree, inbox: Inbox, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "c1").mkdir(parents=True)
     (tree.root / "ns" / "link").symlink_to(elsewhere)
     (tree.root / "linked").symlink_to(elsewhere)
     backend = InotifyBackend(tree.layout)
-    async with running(backend, ear):
+    async with running(backend, inbox):
         backend.follow([BundleKey("ns", "link"), BundleKey("linked", "c1")])
         (elsewhere / "c2").mkdir()
         (elsewhere / "c1" / "file").touch()
         tree.bundle("last")
-        await ear.hint("ns", "last")
-    touched = {key.id for key in ear.hints()}
+        await inbox.hint("ns", "last")
+    touched = {key.id for key in inbox.hints()}
     assert touched <= {"last", "link"}
 
 
-async def test_a_burst_is_one_hint(tree: Tree, ear: Ear) -> None:
+async def test_a_burst_is_one_hint(tree: Tree, inbox: Inbox) -> None:
     bundle = tree.bundle("c1")
-    async with running(InotifyBackend(tree.layout), ear):
+    async with running(InotifyBackend(tree.layout), inbox):
         for number in range(300):  # the loop does not turn meanwhile
             (bundle / f"file-{number}").touch()
-        await ear.hint("ns", "c1")
+        await inbox.hint("ns", "c1")
         tree.bundle("last")
-        await ear.hint("ns", "last")
-    assert ear.hints().count(BundleKey("ns", "c1")) == 1
+        await inbox.hint("ns", "last")
+    assert inbox.hints().count(BundleKey("ns", "c1")) == 1
 
 
 @pytest.mark.fault("mkdir race")
-async def test_what_appears_between_listing_and_watching_is_hinted_at(tree: Tree, ear: Ear) -> None:
+async def test_what_appears_between_listing_and_watching_is_hinted_at(
+    tree: Tree, inbox: Inbox
+) -> None:
     backend = InotifyBackend(tree.layout)
     tree.bundle("early")
     listed = tree.listed()
     tree.bundle("late")
     backend.open()
     backend.follow(listed)  # as the loop does before it runs its sources
-    async with running(backend, ear):
-        await ear.hint("ns", "late")
-    assert ear.hints() == [BundleKey("ns", "late")]
+    async with running(backend, inbox):
+        await inbox.hint("ns", "late")
+    assert inbox.hints() == [BundleKey("ns", "late")]
 
 
-async def test_following_the_same_listing_costs_no_system_call(tree: Tree, ear: Ear) -> None:
+async def test_following_the_same_listing_costs_no_system_call(tree: Tree, inbox: Inbox) -> None:
     made: list[Counting] = []
 
     def make() -> Counting:
@@ -234,7 +236,7 @@ async def test_following_the_same_listing_costs_no_system_call(tree: Tree, ear: 
     backend = InotifyBackend(tree.layout, make)
     for number in range(20):
         tree.bundle(f"c{number}")
-    async with running(backend, ear):
+    async with running(backend, inbox):
         backend.follow(tree.listed())
         before = made[0].added, made[0].removed
         backend.follow(tree.listed())
@@ -244,30 +246,30 @@ async def test_following_the_same_listing_costs_no_system_call(tree: Tree, ear: 
         assert (made[0].added, made[0].removed) == (before[0] + 1, before[1])
 
 
-async def test_more_bundles_than_one_slice_are_all_watched(tree: Tree, ear: Ear) -> None:
+async def test_more_bundles_than_one_slice_are_all_watched(tree: Tree, inbox: Inbox) -> None:
     count = 2 * SLICE + 10
     for number in range(count):
         tree.bundle(f"c{number}")
     backend = InotifyBackend(tree.layout)
     backend.open()
     backend.follow(tree.listed())
-    async with running(backend, ear):
-        await ear.until(lambda: len(set(ear.hints())) >= count - 2 * SLICE)
-        ear.forget()
+    async with running(backend, inbox):
+        await inbox.until(lambda: len(set(inbox.hints())) >= count - 2 * SLICE)
+        inbox.forget()
         for number in range(count):
             (tree.root / "ns" / f"c{number}" / "file").touch()
-        await ear.until(lambda: len(set(ear.hints())) == count)
+        await inbox.until(lambda: len(set(inbox.hints())) == count)
 
 
 @pytest.mark.fault("I17", "overflow")
-async def test_an_overflow_is_one_doubt_and_nothing_is_lost(tree: Tree, ear: Ear) -> None:
+async def test_an_overflow_is_one_doubt_and_nothing_is_lost(tree: Tree, inbox: Inbox) -> None:
     kept = tree.bundle("kept")
     moved = tree.bundle("moved")
     again = tree.bundle("again")
     tree.bundle("c1", "other")
     backend = InotifyBackend(tree.layout)
     limit = queue_limit()
-    async with running(backend, ear):
+    async with running(backend, inbox):
         for number in range(limit // 2 + 2000):  # two events each, and the loop does not turn
             (kept / "a").touch()
             (kept / "a").unlink()
@@ -279,20 +281,20 @@ async def test_an_overflow_is_one_doubt_and_nothing_is_lost(tree: Tree, ear: Ear
                 again.mkdir()
                 shutil.rmtree(tree.root / "other")
                 tree.bundle("c1", "other")
-        await ear.doubt(ResyncKind.OVERFLOW)
-        assert ear.kinds().count(ResyncKind.OVERFLOW) == 1
+        await inbox.resync(ResyncKind.OVERFLOW)
+        assert inbox.kinds().count(ResyncKind.OVERFLOW) == 1
         backend.follow(tree.listed())
-        ear.forget()
+        inbox.forget()
         for key in set(tree.listed()):
             (tree.root / key.namespace / key.id / "file").touch()
-        await ear.until(lambda: set(ear.hints()) == set(tree.listed()))
-        ear.forget()
+        await inbox.until(lambda: set(inbox.hints()) == set(tree.listed()))
+        inbox.forget()
         for name in ("ns", "other", "unheard"):
             tree.bundle("brand-new", name)
-            await ear.hint(name, "brand-new")
+            await inbox.hint(name, "brand-new")
 
 
-async def test_an_unknown_watch_is_dropped_when_it_speaks(tree: Tree, ear: Ear) -> None:
+async def test_an_unknown_watch_is_dropped_when_it_speaks(tree: Tree, inbox: Inbox) -> None:
     """What an overflow hid: a directory moved out of the tree keeps its watch."""
 
     class Deaf(Inotify):
@@ -308,22 +310,22 @@ async def test_an_unknown_watch_is_dropped_when_it_speaks(tree: Tree, ear: Ear) 
 
     bundle = tree.bundle("c1")
     backend = InotifyBackend(tree.layout, Deaf)
-    async with running(backend, ear):
+    async with running(backend, inbox):
         away = bundle.rename(tree.state / "away")
-        await ear.doubt(ResyncKind.OVERFLOW)
+        await inbox.resync(ResyncKind.OVERFLOW)
         backend.follow(tree.listed())
         before = watches()
         (away / "file").touch()
         (away / "another").touch()
         tree.bundle("last")
-        await ear.hint("ns", "last")
+        await inbox.hint("ns", "last")
         # One more for the new bundle, one less for what went away.
         assert await eventually(lambda: watches() == before)
-        assert set(ear.hints()) == {BundleKey("ns", "last")}
+        assert set(inbox.hints()) == {BundleKey("ns", "last")}
 
 
-async def test_churn_leaves_no_watch_behind(tree: Tree, ear: Ear) -> None:
-    async with running(InotifyBackend(tree.layout), ear):
+async def test_churn_leaves_no_watch_behind(tree: Tree, inbox: Inbox) -> None:
+    async with running(InotifyBackend(tree.layout), inbox):
         before = watches()
         for number in range(300):
             bundle = tree.bundle(f"c{number}")
@@ -334,9 +336,9 @@ async def test_churn_leaves_no_watch_behind(tree: Tree, ear: Ear) -> None:
             bundle.rmdir()
         (tree.root / "ns").rename(tree.root / "other")
         (tree.root / "other").rename(tree.root / "ns")
-        await ear.doubt(NAMESPACE, "other")
+        await inbox.resync(NAMESPACE, "other")
         tree.bundle("last").rmdir()
-        await ear.hint("ns", "last")
+        await inbox.hint("ns", "last")
         assert await eventually(lambda: watches() == before)
 
 
@@ -355,39 +357,39 @@ def test_a_listing_drops_what_is_gone(tree: Tree) -> None:
     inotify.close()
 
 
-async def test_no_directory_is_held_open_and_nothing_leaks(tree: Tree, ear: Ear) -> None:
+async def test_no_directory_is_held_open_and_nothing_leaks(tree: Tree, inbox: Inbox) -> None:
     tree.bundle("c1")
     before = open_files()
     backend = InotifyBackend(tree.layout)
-    async with running(backend, ear):
+    async with running(backend, inbox):
         tree.bundle("c2")
-        await ear.hint("ns", "c2")
+        await inbox.hint("ns", "c2")
         backend.follow(tree.listed())
         added = " ".join(open_files() - before)
         assert str(tree.state) not in added
     assert open_files() <= before
 
 
-async def test_nothing_wakes_up_between_events(tree: Tree, ear: Ear) -> None:
+async def test_nothing_wakes_up_between_events(tree: Tree, inbox: Inbox) -> None:
     tree.bundle("c1")
     backend = InotifyBackend(tree.layout)
-    async with running(backend, ear):
+    async with running(backend, inbox):
         backend.follow(tree.listed())
         await anyio.wait_all_tasks_blocked()
         turns = await wake_ups(0.5)
     assert turns <= 2  # the wait itself, and its deadline
-    assert ear.heard == []
+    assert inbox.received == []
 
 
 async def test_a_hint_comes_after_the_watch(tree: Tree) -> None:
     """Whoever looks when hinted at misses nothing that comes later."""
     backend = InotifyBackend(tree.layout)
-    ear = Ear()
-    async with running(backend, ear):
+    inbox = Inbox()
+    async with running(backend, inbox):
         for number in range(100):
             bundle = tree.bundle(f"c{number}")
-            await ear.hint("ns", bundle.name)
-            ear.forget()
+            await inbox.hint("ns", bundle.name)
+            inbox.forget()
             (bundle / "file").touch()
-            await ear.hint("ns", bundle.name)
-            assert ear.heard == [Hint(BundleKey("ns", bundle.name))] * len(ear.heard)
+            await inbox.hint("ns", bundle.name)
+            assert inbox.received == [Hint(BundleKey("ns", bundle.name))] * len(inbox.received)

@@ -13,10 +13,10 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.observations import HintKind, Resync, ResyncKind
 from reconciler.probe.points import BundleMounts, MountPoints, TreeMounts
 from reconciler.watch.inotify import InotifyBackend
-from reconciler.watch.mounts import MountWatch, hear_mounts
+from reconciler.watch.mounts import MountWatch, watch_mounts
 from tests.support.handles import open_files
 from tests.support.mountns import MNT_DETACH, bind, mount, private_mounts, tmpfs, umount
-from tests.watch.support import Ear, Tree, running
+from tests.watch.support import Inbox, Tree, running
 
 MS_MOVE = 8192
 
@@ -46,13 +46,13 @@ async def test_a_mount_and_its_end_are_hinted_at(tree: Tree) -> None:
     rootfs = tree.bundle("c1") / "rootfs"
     tree.bundle("c2")
     rootfs.mkdir()
-    ear = Ear()
-    async with running(MountWatch(reader(tree)), ear):
+    inbox = Inbox()
+    async with running(MountWatch(reader(tree)), inbox):
         for change in (partial(tmpfs, rootfs), partial(tmpfs, rootfs), partial(umount, rootfs)):
-            ear.forget()
+            inbox.forget()
             change()
-            await ear.hint("ns", "c1", HintKind.MOUNT)
-            assert ear.hints(HintKind.MOUNT) == [BundleKey("ns", "c1")]
+            await inbox.hint("ns", "c1", HintKind.MOUNT)
+            assert inbox.hints(HintKind.MOUNT) == [BundleKey("ns", "c1")]
 
 
 @mounting
@@ -62,11 +62,11 @@ async def test_a_mount_that_is_moved_is_hinted_at_where_it_was_and_is(tree: Tree
     for place in (old, new):
         place.mkdir()
     tmpfs(old)
-    ear = Ear()
-    async with running(MountWatch(reader(tree)), ear):
+    inbox = Inbox()
+    async with running(MountWatch(reader(tree)), inbox):
         mount(old, new, None, MS_MOVE)
         for name in ("c1", "c2"):
-            await ear.hint("ns", name, HintKind.MOUNT)
+            await inbox.hint("ns", name, HintKind.MOUNT)
 
 
 @mounting
@@ -74,22 +74,22 @@ async def test_mounts_elsewhere_are_not_hinted_at(tree: Tree) -> None:
     elsewhere = tree.state / "elsewhere"
     elsewhere.mkdir()
     (tree.bundle("c1") / "rootfs").mkdir()
-    ear = Ear()
-    async with running(MountWatch(reader(tree)), ear):
+    inbox = Inbox()
+    async with running(MountWatch(reader(tree)), inbox):
         tmpfs(elsewhere)
         umount(elsewhere)
         tmpfs(tree.root / "ns" / "c1" / "rootfs")
-        await ear.hint("ns", "c1", HintKind.MOUNT)
-    assert ear.heard == ear.heard[:1]
+        await inbox.hint("ns", "c1", HintKind.MOUNT)
+    assert inbox.received == inbox.received[:1]
 
 
 @mounting
 async def test_a_mount_over_a_namespace_is_a_doubt_about_it(tree: Tree) -> None:
     namespace = tree.namespace()
-    ear = Ear()
-    async with running(MountWatch(reader(tree)), ear):
+    inbox = Inbox()
+    async with running(MountWatch(reader(tree)), inbox):
         tmpfs(namespace)
-        await ear.doubt(ResyncKind.NAMESPACE, "ns")
+        await inbox.resync(ResyncKind.NAMESPACE, "ns")
 
 
 @mounting
@@ -98,9 +98,9 @@ async def test_a_mount_made_before_it_runs_is_hinted_at(tree: Tree) -> None:
     rootfs.mkdir()
     watch = MountWatch(reader(tree))
     tmpfs(rootfs)
-    ear = Ear()
-    async with running(watch, ear):
-        await ear.hint("ns", "c1", HintKind.MOUNT)
+    inbox = Inbox()
+    async with running(watch, inbox):
+        await inbox.hint("ns", "c1", HintKind.MOUNT)
 
 
 @mounting
@@ -108,7 +108,7 @@ async def test_no_mount_is_swallowed_at_whatever_moment_it_happens(tree: Tree) -
     """Nested in the loop's epoll, the kernel's signal is lost if it comes just before a wait."""
     rootfs = tree.bundle("c1") / "rootfs"
     rootfs.mkdir()
-    ear = Ear()
+    inbox = Inbox()
     read = reader(tree)
     depth = 0
 
@@ -120,8 +120,8 @@ async def test_no_mount_is_swallowed_at_whatever_moment_it_happens(tree: Tree) -
             depth += 1
         return found
 
-    async with running(MountWatch(read_and_mount), ear):
-        await ear.until(lambda: len(ear.hints(HintKind.MOUNT)) >= 40)
+    async with running(MountWatch(read_and_mount), inbox):
+        await inbox.until(lambda: len(inbox.hints(HintKind.MOUNT)) >= 40)
     assert len(read().of(BundleKey("ns", "c1"))) == 40
 
 
@@ -136,10 +136,10 @@ async def test_a_table_that_does_not_change_is_not_read(tree: Tree) -> None:
         reads += 1
         return read()
 
-    ear = Ear()
-    async with running(MountWatch(counted), ear):
+    inbox = Inbox()
+    async with running(MountWatch(counted), inbox):
         tmpfs(rootfs)
-        await ear.hint("ns", "c1", HintKind.MOUNT)
+        await inbox.hint("ns", "c1", HintKind.MOUNT)
         before = reads
         with anyio.move_on_after(0.3):
             await anyio.sleep_forever()
@@ -156,7 +156,7 @@ async def test_the_listener_rings_for_every_change_it_waits_for(tree: Tree) -> N
         rung.set()
 
     async with anyio.create_task_group() as tasks:
-        await tasks.start(hear_mounts, ring)
+        await tasks.start(watch_mounts, ring)
         for _ in range(20):
             for change in (partial(tmpfs, place), partial(umount, place)):
                 rung = anyio.Event()
@@ -170,7 +170,7 @@ async def test_the_listener_rings_for_every_change_it_waits_for(tree: Tree) -> N
 async def test_nothing_is_left_open(tree: Tree) -> None:
     watch = MountWatch(TreeMounts)
     before = open_files()
-    async with running(watch, Ear()):
+    async with running(watch, Inbox()):
         pass
     assert open_files() <= before
 
@@ -179,10 +179,10 @@ async def test_an_unreadable_table_is_a_doubt_and_not_a_crash(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("reconciler.watch.mounts.MOUNTINFO", b"/proc/self/no-such-table")
-    ear = Ear()
+    inbox = Inbox()
     with anyio.fail_after(5):
-        await MountWatch(TreeMounts).run(ear)
-    assert ear.heard == [Resync(ResyncKind.WATCH_LOST)]
+        await MountWatch(TreeMounts).run(inbox)
+    assert inbox.received == [Resync(ResyncKind.WATCH_LOST)]
 
 
 # ---------------------------------------------------------------------- the root, for inotify
@@ -191,69 +191,69 @@ async def test_an_unreadable_table_is_a_doubt_and_not_a_crash(
 @mounting
 async def test_watching_does_not_hinder_unmounting(tree: Tree) -> None:
     tree.bundle("c1")
-    ear = Ear()
+    inbox = Inbox()
     backend = InotifyBackend(tree.layout)
-    async with running(backend, ear):
+    async with running(backend, inbox):
         backend.follow(tree.listed())
         umount(tree.state)  # EBUSY if anything were held open
-        await ear.doubt(ResyncKind.ROOT_CHANGED)
+        await inbox.resync(ResyncKind.ROOT_CHANGED)
 
 
 @pytest.mark.fault("I17", "root unmounted")
 @mounting
 async def test_a_root_unmounted_and_mounted_again_is_watched(tree: Tree) -> None:
     tree.bundle("c1")
-    ear = Ear()
-    async with running(InotifyBackend(tree.layout), ear):
+    inbox = Inbox()
+    async with running(InotifyBackend(tree.layout), inbox):
         umount(tree.state)
-        await ear.doubt(ResyncKind.ROOT_CHANGED)
-        ear.forget()
+        await inbox.resync(ResyncKind.ROOT_CHANGED)
+        inbox.forget()
         tmpfs(tree.state)
         os.makedirs(tree.root / "ns" / "c2")
-        await ear.doubt(ResyncKind.ROOT_CHANGED)
+        await inbox.resync(ResyncKind.ROOT_CHANGED)
         (tree.root / "ns" / "c2" / "file").touch()
-        await ear.hint("ns", "c2")
-        assert BundleKey("ns", "c1") not in ear.hints()
+        await inbox.hint("ns", "c2")
+        assert BundleKey("ns", "c1") not in inbox.hints()
 
 
 @pytest.mark.fault("I17", "root over-mounted")
 @mounting
 async def test_a_root_mounted_over_and_bared_again_is_noticed(tree: Tree) -> None:
     bundle = tree.bundle("below")
-    ear = Ear()
-    async with running(InotifyBackend(tree.layout), ear):
+    inbox = Inbox()
+    async with running(InotifyBackend(tree.layout), inbox):
         tmpfs(tree.root)
-        await ear.doubt(ResyncKind.ROOT_CHANGED)
-        ear.forget()
+        await inbox.resync(ResyncKind.ROOT_CHANGED)
+        inbox.forget()
         above = tree.bundle("above")
         (above / "file").touch()
-        await ear.hint("ns", "above")
-        ear.forget()
+        await inbox.hint("ns", "above")
+        inbox.forget()
         umount(tree.root)
-        await ear.doubt(ResyncKind.ROOT_CHANGED)
+        await inbox.resync(ResyncKind.ROOT_CHANGED)
         (bundle / "file").touch()
-        await ear.hint("ns", "below")
+        await inbox.hint("ns", "below")
 
 
 @mounting
 async def test_a_tree_bound_over_an_ancestor_is_noticed(tree: Tree) -> None:
     other = Tree(tree.state.parent / "other")
     other.bundle("c2")
-    ear = Ear()
-    async with running(InotifyBackend(tree.layout), ear):
+    inbox = Inbox()
+    async with running(InotifyBackend(tree.layout), inbox):
         bind(other.state, tree.state)
-        await ear.doubt(ResyncKind.ROOT_CHANGED)
+        await inbox.resync(ResyncKind.ROOT_CHANGED)
         (tree.root / "ns" / "c2" / "file").touch()
-        await ear.hint("ns", "c2")
+        await inbox.hint("ns", "c2")
 
 
 @mounting
 async def test_a_root_detached_while_busy_is_noticed(tree: Tree) -> None:
     held = os.open(tree.root, os.O_PATH)
-    ear = Ear()
-    async with running(InotifyBackend(tree.layout), ear):
+    inbox = Inbox()
+    async with running(InotifyBackend(tree.layout), inbox):
         umount(tree.state, MNT_DETACH)
-        await ear.doubt(ResyncKind.ROOT_CHANGED)
+        await inbox.resync(ResyncKind.ROOT_CHANGED)
         os.close(held)
 
 
@@ -261,11 +261,11 @@ async def test_a_root_detached_while_busy_is_noticed(tree: Tree) -> None:
 async def test_what_is_mounted_over_a_bundle_is_not_watched(tree: Tree) -> None:
     bundle = tree.bundle("c1")
     tmpfs(bundle)
-    ear = Ear()
+    inbox = Inbox()
     backend = InotifyBackend(tree.layout)
-    async with running(backend, ear):
+    async with running(backend, inbox):
         backend.follow(tree.listed())
         (bundle / "file").touch()
         tree.bundle("last")
-        await ear.hint("ns", "last")
-        assert BundleKey("ns", "c1") not in ear.hints()
+        await inbox.hint("ns", "last")
+        assert BundleKey("ns", "c1") not in inbox.hints()

@@ -15,7 +15,7 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.observations import ResyncKind
 from reconciler.watch.select import Choice, Watching
 from tests.support.examples import several
-from tests.watch.support import Ear, Mirror, Tree, running, turn
+from tests.watch.support import Inbox, Mirror, Tree, running, turn
 
 pytestmark = pytest.mark.kernel
 
@@ -47,17 +47,17 @@ async def test_the_same_bundles_are_hinted_at(tmp_path: Path, backend: Choice) -
     for name in ("old-1", "old-2", "untouched"):
         tree.bundle(name, "k8s.io")
     tree.namespace("moby")
-    watching, ear = Watching(tree.layout, backend), Ear()
-    async with running(watching, ear):
+    watching, inbox = Watching(tree.layout, backend), Inbox()
+    async with running(watching, inbox):
         if backend != "inotify":
-            await ear.doubt(ResyncKind.BACKEND)
+            await inbox.resync(ResyncKind.BACKEND)
         changed = play(tree)
-        await ear.until(lambda: changed <= set(ear.hints()))
+        await inbox.until(lambda: changed <= set(inbox.hints()))
         tree.bundle("last", "moby")
-        await ear.hint("moby", "last")
+        await inbox.hint("moby", "last")
     # Names that came and went in between may be told or not; what was not touched never is.
     passing = {BundleKey("k8s.io", f"pod-{n}") for n in (1, 2, 3)}
-    assert set(ear.hints()) - passing == changed | {BundleKey("moby", "last")}
+    assert set(inbox.hints()) - passing == changed | {BundleKey("moby", "last")}
 
 
 def upheaval(tree: Tree) -> None:
@@ -120,7 +120,7 @@ async def test_changes_while_nobody_listens_are_found_by_the_relist(tmp_path: Pa
             (path.touch if number % 100 < 50 else path.unlink)()
             if number % 40 == 0:
                 change(tree, dice.randrange(7), dice.randrange(3), dice.randrange(9), number)
-        await mirror.until(lambda: ResyncKind.OVERFLOW in mirror.doubts)
+        await mirror.until(lambda: ResyncKind.OVERFLOW in mirror.resyncs)
         await mirror.until_true()
         assert watching.backend == "inotify"
         for key in tree.listed():  # every watch is where it belongs

@@ -17,7 +17,7 @@ from reconciler.watch.handle import Inotify, raise_if_exhausted
 from reconciler.watch.select import Choice, Watching
 from tests.support.handles import open_files
 from tests.support.mountns import in_private_mounts, leave_chroot
-from tests.watch.support import Ear, Tree, only_open, running, turn
+from tests.watch.support import Inbox, Tree, only_open, running, turn
 
 pytestmark = pytest.mark.kernel
 
@@ -77,49 +77,49 @@ def test_what_has_run_out_is_named_with_its_limit_and_how_to_raise_it(
 
 @pytest.mark.parametrize("backend", ["auto", "inotify", "watchfiles", "poll", "none"])
 async def test_a_backend_can_be_chosen(tree: Tree, backend: Choice) -> None:
-    watching, ear = Watching(tree.layout, backend), Ear()
-    async with running(watching, ear):
+    watching, inbox = Watching(tree.layout, backend), Inbox()
+    async with running(watching, inbox):
         assert watching.backend == {"auto": "inotify"}.get(backend, backend)
         assert watching.reason == ""
         assert (watching.relist_hint is None) == (watching.backend == "inotify")
         if backend in {"watchfiles", "poll"}:
-            await ear.doubt(BACKEND)
+            await inbox.resync(BACKEND)
         tree.bundle("c1")
         if backend != "none":
-            await ear.hint("ns", "c1")
+            await inbox.hint("ns", "c1")
 
 
 async def test_without_an_instance_it_polls_and_says_so(tree: Tree) -> None:
     scarce = Scarce()
     scarce.instances = False
-    watching, ear = Watching(tree.layout, make_inotify=scarce), Ear()
-    async with running(watching, ear):
-        await ear.doubt(BACKEND)
+    watching, inbox = Watching(tree.layout, make_inotify=scarce), Inbox()
+    async with running(watching, inbox):
+        await inbox.resync(BACKEND)
         assert watching.backend == "poll"
         assert watching.reason == "no inotify instance left; poll instead of inotify"
-        await ear.until(lambda: ear.kinds().count(BACKEND) == 2)  # now it looks
+        await inbox.until(lambda: inbox.kinds().count(BACKEND) == 2)  # now it looks
         tree.bundle("c1")
-        await ear.hint("ns", "c1")
+        await inbox.hint("ns", "c1")
 
 
 async def test_it_steps_up_again_when_listings_come_by(tree: Tree) -> None:
     scarce = Scarce()
     scarce.instances = False
-    watching, ear = Watching(tree.layout, make_inotify=scarce), Ear()
+    watching, inbox = Watching(tree.layout, make_inotify=scarce), Inbox()
     before = open_files()
-    async with running(watching, ear):
-        await ear.doubt(BACKEND)
+    async with running(watching, inbox):
+        await inbox.resync(BACKEND)
         watching.follow(tree.listed())
         watching.follow(tree.listed())
         assert watching.backend == "poll"
         scarce.instances = True
-        ear.forget()
+        inbox.forget()
         for _ in range(4):
             watching.follow(tree.listed())
         assert (watching.backend, watching.reason) == ("inotify", "")
-        await ear.doubt(BACKEND)
+        await inbox.resync(BACKEND)
         tree.bundle("c1")
-        await ear.hint("ns", "c1")
+        await inbox.hint("ns", "c1")
     assert await only_open(before)
 
 
@@ -132,7 +132,7 @@ async def test_attempts_to_step_up_become_rare(tree: Tree) -> None:
         raise BackendError("none left")
 
     watching = Watching(tree.layout, make_inotify=none)
-    async with running(watching, Ear()):
+    async with running(watching, Inbox()):
         for _ in range(100):
             watching.follow(tree.listed())
     assert 2 < attempts < 12
@@ -140,25 +140,27 @@ async def test_attempts_to_step_up_become_rare(tree: Tree) -> None:
 
 async def test_watches_that_run_out_later_make_it_step_down(tree: Tree) -> None:
     scarce = Scarce()
-    watching, ear = Watching(tree.layout, make_inotify=scarce), Ear()
-    async with running(watching, ear):
+    watching, inbox = Watching(tree.layout, make_inotify=scarce), Inbox()
+    async with running(watching, inbox):
         scarce.watches = 0
         tree.bundle("c1")
-        await ear.doubt(BACKEND)
+        await inbox.resync(BACKEND)
         assert watching.backend == "poll"
         assert "max_user_watches" in watching.reason
 
 
 async def test_watches_that_run_out_in_a_listing_make_it_step_down(tree: Tree) -> None:
     scarce = Scarce()
-    watching, ear = Watching(tree.layout, make_inotify=scarce), Ear()
+    watching, inbox = Watching(tree.layout, make_inotify=scarce), Inbox()
     for number in range(50):
         tree.bundle(f"c{number}")
     scarce.watches = 30
     watching.follow(tree.listed())  # before it runs, as the loop does
     assert watching.backend == "poll"
-    async with running(watching, ear):
-        await ear.until(lambda: ear.kinds() == [BACKEND, BACKEND])  # the step, and the new start
+    async with running(watching, inbox):
+        await inbox.until(
+            lambda: inbox.kinds() == [BACKEND, BACKEND]
+        )  # the step, and the new start
 
 
 async def test_stepping_up_too_early_changes_nothing(tree: Tree) -> None:
@@ -166,26 +168,26 @@ async def test_stepping_up_too_early_changes_nothing(tree: Tree) -> None:
         tree.bundle(f"c{number}")
     scarce = Scarce()
     scarce.watches = 30
-    watching, ear = Watching(tree.layout, make_inotify=scarce), Ear()
-    async with running(watching, ear):
-        await ear.until(lambda: ear.kinds().count(BACKEND) == 2)
-        ear.forget()
+    watching, inbox = Watching(tree.layout, make_inotify=scarce), Inbox()
+    async with running(watching, inbox):
+        await inbox.until(lambda: inbox.kinds().count(BACKEND) == 2)
+        inbox.forget()
         for _ in range(20):
             watching.follow(tree.listed())
             await turn()
         assert watching.backend == "poll"
-        assert ear.heard == []
+        assert inbox.received == []
 
 
 async def test_without_anything_listings_alone_are_left(tmp_path: Path) -> None:
-    state = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")  # watchfiles cannot be told this name
+    state = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")  # watchfiles cannot be known this name
     scarce = Scarce()
     scarce.instances = False
     tree = Tree(Path(state))
-    watching, ear = Watching(tree.layout, make_inotify=scarce), Ear()
-    async with running(watching, ear):
-        await ear.until(lambda: watching.backend == "none")
-        assert ear.heard == [Resync(BACKEND), Resync(BACKEND)]
+    watching, inbox = Watching(tree.layout, make_inotify=scarce), Inbox()
+    async with running(watching, inbox):
+        await inbox.until(lambda: watching.backend == "none")
+        assert inbox.received == [Resync(BACKEND), Resync(BACKEND)]
         assert "UTF-8" in watching.reason
         for _ in range(10):
             watching.follow(())
@@ -200,7 +202,7 @@ async def test_cancelling_leaves_nothing_open(tree: Tree, backend: Choice) -> No
     before = open_files()
     for _ in range(3):
         with anyio.fail_after(5):
-            async with running(Watching(tree.layout, backend), Ear()):
+            async with running(Watching(tree.layout, backend), Inbox()):
                 tree.bundle("c1").rmdir()
     assert await only_open(before)
 
@@ -237,16 +239,16 @@ def test_no_instance_left_in_the_kernel(tree: Tree) -> None:
         taken = [Inotify(), Inotify()]
         with pytest.raises(BackendError, match="max_user_instances"):
             Inotify()
-        watching, ear = Watching(tree.layout), Ear()
-        async with running(watching, ear):
-            await ear.doubt(BACKEND)
+        watching, inbox = Watching(tree.layout), Inbox()
+        async with running(watching, inbox):
+            await inbox.resync(BACKEND)
             assert watching.backend == "poll"
             taken.pop().close()
             for _ in range(4):
                 watching.follow(tree.listed())
             assert watching.backend == "inotify"
             tree.bundle("c1")
-            await ear.hint("ns", "c1")
+            await inbox.hint("ns", "c1")
         taken.pop().close()
 
     in_user_namespace(tree, {"instances": 2}, lambda: anyio.run(step_down_and_up))
@@ -255,12 +257,12 @@ def test_no_instance_left_in_the_kernel(tree: Tree) -> None:
 @pytest.mark.fault("no watch left")
 def test_no_watch_left_in_the_kernel(tree: Tree) -> None:
     async def step_down() -> None:
-        watching, ear = Watching(tree.layout), Ear()
-        async with running(watching, ear):
+        watching, inbox = Watching(tree.layout), Inbox()
+        async with running(watching, inbox):
             assert watching.backend == "inotify"
             for number in range(40):
                 tree.bundle(f"c{number}")
-            await ear.doubt(BACKEND)
+            await inbox.resync(BACKEND)
             assert watching.backend == "poll"
             assert "max_user_watches" in watching.reason
 
@@ -270,11 +272,11 @@ def test_no_watch_left_in_the_kernel(tree: Tree) -> None:
 @pytest.mark.parametrize("limit", ["instances", "watches"])
 def test_watchfiles_without_inotify_polls(tree: Tree, limit: str) -> None:
     async def step_down() -> None:
-        watching, ear = Watching(tree.layout, "watchfiles"), Ear()
-        async with running(watching, ear):
-            await ear.until(lambda: watching.backend == "poll")
-            await ear.until(lambda: ear.kinds().count(BACKEND) >= 2)
+        watching, inbox = Watching(tree.layout, "watchfiles"), Inbox()
+        async with running(watching, inbox):
+            await inbox.until(lambda: watching.backend == "poll")
+            await inbox.until(lambda: inbox.kinds().count(BACKEND) >= 2)
             tree.bundle("c1")
-            await ear.hint("ns", "c1")
+            await inbox.hint("ns", "c1")
 
     in_user_namespace(tree, {limit: 0}, lambda: anyio.run(step_down))

@@ -13,7 +13,13 @@ from reconciler.model.outcome import BlockReason, Outcome
 from reconciler.worker.removal import hide
 from tests.support import mountns
 from tests.support.bundles import Bundle, Site
-from tests.support.hand import Hand, assert_blocked, assert_cleaned, assert_untouched, workshop
+from tests.support.inline import (
+    InlineWorker,
+    assert_blocked,
+    assert_cleaned,
+    assert_untouched,
+    inline_worker,
+)
 from tests.support.mountns import long_table, private_mounts
 
 pytestmark = pytest.mark.safety
@@ -47,7 +53,7 @@ def seen_from(pid: int, path: Path) -> str:
 
 def clean(made: Site, bundle: Bundle) -> Outcome:
     """Clean by a fresh worker, which remembers nothing."""
-    return Hand(made).clean(bundle)
+    return InlineWorker(made).clean(bundle)
 
 
 @private_mounts
@@ -65,7 +71,7 @@ def test_control_the_kernel_takes_it_away_without_a_word(tmp_path: Path) -> None
 @pytest.mark.parametrize("where", ["", "rootfs", "extra", "rootfs/etc"])
 @private_mounts
 def test_a_tmpfs_of_another_namespace_blocks(tmp_path: Path, where: str) -> None:
-    with workshop(tmp_path) as (made, _):
+    with inline_worker(tmp_path) as (made, _):
         bundle = made.bundle(cgroups=False)
         (bundle.path / "extra").mkdir()
         left, target = bundle.left(), bundle.path / where
@@ -81,7 +87,7 @@ def test_a_tmpfs_of_another_namespace_blocks(tmp_path: Path, where: str) -> None
 @private_mounts
 def test_one_that_is_mounted_under_another_path_blocks_too(tmp_path: Path) -> None:
     """A pod sees the state directory below its own root."""
-    with workshop(tmp_path) as (made, _):
+    with inline_worker(tmp_path) as (made, _):
         bundle = made.bundle(mounted=False, cgroups=False)
         pod = tmp_path / "pod"
         pod.mkdir()
@@ -94,7 +100,7 @@ def test_one_that_is_mounted_under_another_path_blocks_too(tmp_path: Path) -> No
 
 @private_mounts
 def test_a_removal_that_was_cut_short_is_not_finished_either(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (made, _):
+    with inline_worker(tmp_path) as (made, _):
         bundle = made.bundle(mounted=False, cgroups=False)
         namespace = os.open(bundle.path.parent, os.O_PATH)
         name = hide(namespace, unescape(bundle.key.id), bundle.identity)
@@ -103,7 +109,7 @@ def test_a_removal_that_was_cut_short_is_not_finished_either(tmp_path: Path) -> 
         key = BundleKey(bundle.key.namespace, escape(name))
         hidden = bundle.path.with_name(name.decode())
         with elsewhere(SCRIPT, hidden) as pid:
-            outcome = Hand(made).finish(key, bundle.identity)
+            outcome = InlineWorker(made).finish(key, bundle.identity)
             assert_blocked(outcome, BlockReason.FOREIGN_MOUNT)
             assert seen_from(pid, hidden / "data") == "precious\n"
 
@@ -121,7 +127,7 @@ def test_a_removal_that_was_cut_short_is_not_finished_either(tmp_path: Path) -> 
 @private_mounts
 def test_what_loses_nothing_holds_nothing_up(tmp_path: Path, script: str, own_user: bool) -> None:
     """The last one: anybody can make such a namespace, and must not keep bundles by it."""
-    with workshop(tmp_path) as (made, _):
+    with inline_worker(tmp_path) as (made, _):
         bundle = made.bundle(cgroups=False)
         disk, memory = tmp_path / "disk", tmp_path / "memory"
         for path in (disk, memory):
@@ -136,7 +142,7 @@ def test_what_loses_nothing_holds_nothing_up(tmp_path: Path, script: str, own_us
 @private_mounts
 def test_a_mount_table_of_more_than_a_mebibyte_holds_nothing_up(tmp_path: Path) -> None:
     """As thousands of dead bundles make it whose rootfs is still mounted."""
-    with workshop(tmp_path) as (made, _):
+    with inline_worker(tmp_path) as (made, _):
         bundle, other = made.bundle(cgroups=False), made.bundle("c2", cgroups=False)
         (other.path / "extra").mkdir()
         long_table(tmp_path)

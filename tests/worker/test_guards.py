@@ -17,7 +17,7 @@ from reconciler.model.evidence import Answer, ShimProcess
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import TASKS, Layout
 from reconciler.model.observations import Guard
-from reconciler.probe.processes import sweep
+from reconciler.probe.processes import scan
 from reconciler.worker.guards import NodeGuards, Preflight, refusals, unmeasured
 from reconciler.worker.lock import DIRECTORY, InstanceLock, Taken, directory
 from reconciler.worker.messages import CleanupOptions, PreflightReport
@@ -71,15 +71,15 @@ def test_what_is_as_safe_is_not_refused_either(fine: Preflight) -> None:
     ("bad", "guard", "says"),
     [
         (at(same_pids=NO), Guard.PID_NAMESPACE, "hostPID"),
-        (at(same_pids=NONE), Guard.PID_NAMESPACE, "cannot tell"),
+        (at(same_pids=NONE), Guard.PID_NAMESPACE, "cannot determine"),
         (at(same_time=NO), Guard.TIME_NAMESPACE, "time namespace"),
-        (at(same_time=NONE), Guard.TIME_NAMESPACE, "cannot tell"),
+        (at(same_time=NONE), Guard.TIME_NAMESPACE, "cannot determine"),
         (at(same_mounts=NO), Guard.MOUNT_NAMESPACE, "PrivateTmp"),
-        (at(same_mounts=NONE), Guard.MOUNT_NAMESPACE, "cannot tell"),
+        (at(same_mounts=NONE), Guard.MOUNT_NAMESPACE, "cannot determine"),
         (at(same_mounts=NO, shared_tree=NO), Guard.MOUNT_NAMESPACE, "Bidirectional"),
         (at(fstype="ext4"), Guard.STATE_ROOT, "allow_disk"),
-        (at(fstype=""), Guard.STATE_ROOT, "cannot tell"),
-        (at(fstype="", allow_disk=True), Guard.STATE_ROOT, "cannot tell"),
+        (at(fstype=""), Guard.STATE_ROOT, "cannot determine"),
+        (at(fstype="", allow_disk=True), Guard.STATE_ROOT, "cannot determine"),
         (at(openat2=False), Guard.KERNEL, "openat2"),
         (at(lacking=("CAP_SYS_ADMIN",)), Guard.PRIVILEGES, "CAP_SYS_ADMIN"),
         (replace(GOOD, other=42), Guard.INSTANCE, "pid 42"),
@@ -175,7 +175,7 @@ def test_a_pretended_shim_is_never_compared_with(tmp_path: Path) -> None:
     bundle = tmp_path / BUNDLE
     bundle.mkdir(parents=True)
     with hostile.attacked(hostile.own_namespaces, *KEY, cwd=bundle):
-        assert compared_with(layout, *(one for one in sweep().shims if one.key == KEY)) == [1]
+        assert compared_with(layout, *(one for one in scan().shims if one.key == KEY)) == [1]
 
 
 @pytest.mark.safety
@@ -196,13 +196,13 @@ def test_a_shim_that_has_just_ended_says_nothing(tmp_path: Path) -> None:
     """One killed between the pass over /proc and the question, whether or not it was reaped."""
     layout = layout_at(tmp_path)
     with sleeping_in(tmp_path / BUNDLE) as shim:
-        swept = ShimProcess(KEY, shim.pid, escape(layout.address))
-        assert measure(layout, (swept,)).reference == f"a shim (pid {shim.pid})"
+        scanned = ShimProcess(KEY, shim.pid, escape(layout.address))
+        assert measure(layout, (scanned,)).reference == f"a shim (pid {shim.pid})"
         shim.kill()
         os.waitid(os.P_PID, shim.pid, os.WEXITED | os.WNOWAIT)
-        assert measure(layout, (swept,)).reference == "pid 1"
+        assert measure(layout, (scanned,)).reference == "pid 1"
         shim.wait()
-        assert measure(layout, (swept,)).reference == "pid 1"
+        assert measure(layout, (scanned,)).reference == "pid 1"
 
 
 def test_a_process_that_has_left_its_namespaces_says_nothing(tmp_path: Path) -> None:
@@ -210,8 +210,8 @@ def test_a_process_that_has_left_its_namespaces_says_nothing(tmp_path: Path) -> 
     layout = layout_at(tmp_path)
     with sleeping_in(tmp_path / BUNDLE, sys.executable, "-c", WITHOUT_FIRST_THREAD) as shim:
         wait_for_its_first_thread_to_end(shim.pid)
-        swept = ShimProcess(KEY, shim.pid, escape(layout.address))
-        stood = measure(layout, (swept,))
+        scanned = ShimProcess(KEY, shim.pid, escape(layout.address))
+        stood = measure(layout, (scanned,))
         assert stood.reference == "pid 1"
         assert Answer.NO not in (stood.same_pids, stood.same_time, stood.same_mounts)
 
@@ -384,7 +384,7 @@ def child_of(pid: int) -> int:
 
 async def test_a_worker_that_hangs_or_died_is_no_answer(tmp_path: Path) -> None:
     layout = layout_at(tmp_path)
-    async with WorkerPool(CleanupOptions(layout), limits=Limits(sweep=2.0)) as pool:
+    async with WorkerPool(CleanupOptions(layout), limits=Limits(processes=2.0)) as pool:
         assert await pool.stand() is not None
         assert pool.fork_server is not None
         pool.keep_fork_server()

@@ -14,10 +14,10 @@ import pytest
 
 from reconciler.model.layout import TASKS
 from reconciler.model.outcome import Outcome, Result, StepResult
-from reconciler.probe.processes import sweep
+from reconciler.probe.processes import scan
 from tests.support import mountns
 from tests.support.bundles import LONG_AGO, Bundle, Site
-from tests.support.hand import Hand, assert_cleaned, step, workshop
+from tests.support.inline import InlineWorker, assert_cleaned, inline_worker, step
 from tests.support.mountns import private_mounts
 
 
@@ -91,7 +91,7 @@ class Runc:
         init = self.start(bundle.path, bundle.path.name, self.made._cgroup_path(bundle), *hooks)
         end(init)
         deadline = time.monotonic() + 20
-        while bundle.key.id in sweep().cgroup_names:  # somebody of it is still on his way out
+        while bundle.key.id in scan().cgroup_names:  # somebody of it is still on his way out
             assert time.monotonic() < deadline
         for path in bundle.path.iterdir():
             if path.name != "rootfs":
@@ -120,11 +120,11 @@ def state_of(pid: int) -> str:
 
 
 @contextmanager
-def real_runc(base: Path) -> Iterator[tuple[Site, Hand, Runc]]:
+def real_runc(base: Path) -> Iterator[tuple[Site, InlineWorker, Runc]]:
     if shutil.which("runc") is None:
         pytest.skip("needs runc")
-    with workshop(base) as (made, hand):
-        yield made, hand, Runc(made)
+    with inline_worker(base) as (made, inline):
+        yield made, inline, Runc(made)
 
 
 @pytest.mark.fault("an id started by another containerd while hooks run")
@@ -134,13 +134,13 @@ def real_runc(base: Path) -> Iterator[tuple[Site, Hand, Runc]]:
 def test_a_container_started_while_hooks_run_keeps_its_state(
     tmp_path: Path, shares_group: bool
 ) -> None:
-    with real_runc(tmp_path) as (made, hand, runc):
+    with real_runc(tmp_path) as (made, inline, runc):
         reached, gate = tmp_path / "reached", tmp_path / "gate"
         os.mkfifo(gate)
         bundle = runc.dead(f": >{reached}; read -r _ <{gate}")
         id_ = bundle.path.name
         outcomes: list[Outcome] = []
-        worker = Thread(target=lambda: outcomes.append(hand.clean(bundle)))
+        worker = Thread(target=lambda: outcomes.append(inline.clean(bundle)))
         worker.start()
         deadline = time.monotonic() + 20
         while not reached.exists() and time.monotonic() < deadline:
@@ -162,18 +162,18 @@ def test_a_container_started_while_hooks_run_keeps_its_state(
         # It was runc's last word about the first one; with the other one's end all can go.
         runc("delete", "--force", id_)
         deadline = time.monotonic() + 20
-        while bundle.key.id in hand.place.sweep(anew=True).cgroup_names:
+        while bundle.key.id in inline.place.scan(anew=True).cgroup_names:
             assert time.monotonic() < deadline
-        outcome = hand.clean(bundle)
+        outcome = inline.clean(bundle)
         assert outcome.result is Result.CLEANED, outcome
 
 
 @pytest.mark.fault("a poststop hook that fails")
 @private_mounts
 def test_a_hook_that_fails_is_a_warning_though_runc_ends_well(tmp_path: Path) -> None:
-    with real_runc(tmp_path) as (_, hand, runc):
+    with real_runc(tmp_path) as (_, inline, runc):
         bundle = runc.dead("exit 3")
-        outcome = hand.clean(bundle)
+        outcome = inline.clean(bundle)
         assert outcome.result is Result.CLEANED, outcome
         hooks = step(outcome, "hooks")
         assert hooks.result is StepResult.WARNING
@@ -184,8 +184,8 @@ def test_a_hook_that_fails_is_a_warning_though_runc_ends_well(tmp_path: Path) ->
 
 @private_mounts
 def test_hooks_that_ran_are_told_and_the_bundle_is_judged_again(tmp_path: Path) -> None:
-    with real_runc(tmp_path) as (_, hand, runc):
+    with real_runc(tmp_path) as (_, inline, runc):
         ran = tmp_path / "ran"
         bundle = runc.dead(f": >{ran}")
-        assert_cleaned(hand.clean(bundle), bundle)
+        assert_cleaned(inline.clean(bundle), bundle)
         assert ran.exists()

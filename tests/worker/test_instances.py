@@ -18,7 +18,7 @@ from reconciler.probe.fresh import Fresh
 from reconciler.worker import context
 from reconciler.worker.instances import Instances
 from reconciler.worker.messages import Progress
-from tests.support.hand import step, workshop
+from tests.support.inline import inline_worker, step
 from tests.support.mountns import private_mounts
 
 
@@ -37,13 +37,13 @@ def working_in(path: Path) -> Iterator[int]:
 @pytest.mark.safety
 @private_mounts
 def test_a_bundle_of_another_containerd_has_a_claim_to_the_name(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (made, _):
+    with inline_worker(tmp_path) as (made, _):
         tree = tmp_path / "other" / TASKS.decode()
         layout = made.layout
         (tree / "default" / "member").mkdir(parents=True)
         with working_in(tree / "default" / "pod") as pid:
-            swept = ProcessScan(True, shims=(ShimProcess(BundleKey("default", "pod"), pid),))
-            found = Instances(lambda _: swept)
+            scanned = ProcessScan(True, shims=(ShimProcess(BundleKey("default", "pod"), pid),))
+            found = Instances(lambda _: scanned)
             user = found.user(layout, BundleKey("default", "member"))
             assert user is not None
             assert str(pid) in user
@@ -55,33 +55,33 @@ def test_a_bundle_of_another_containerd_has_a_claim_to_the_name(tmp_path: Path) 
             assert found.user_of_id(layout, "none") is None
 
 
-def always(swept: ProcessScan) -> Instances:
-    return Instances(lambda _: swept)
+def always(scanned: ProcessScan) -> Instances:
+    return Instances(lambda _: scanned)
 
 
 @pytest.mark.safety
 @private_mounts
 def test_no_answer_about_other_containerds_is_never_nobody(tmp_path: Path) -> None:
     """The pass over /proc may be another one than that of the second look."""
-    with workshop(tmp_path) as (made, _):
+    with inline_worker(tmp_path) as (made, _):
         key, pod = BundleKey("default", "member"), BundleKey("default", "pod")
         tree = tmp_path / "other" / TASKS.decode()
         (tree / "default" / "member").mkdir(parents=True)
         with working_in(tree / "default" / "pod") as its, working_in(tmp_path / "out") as out:
-            for swept, why in (
-                (ProcessScan(), "which shims run cannot be told"),
+            for scanned, why in (
+                (ProcessScan(), "which shims run cannot be known"),
                 (ProcessScan(True, unread=(UnreadProcess(7, key),)), "pid 7"),
                 (ProcessScan(True, unread=(UnreadProcess(7),)), "pid 7"),
                 (ProcessScan(True, unread=(UnreadProcess(its, pod),)), f"pid {its}"),
                 (ProcessScan(True, shims=(ShimProcess(pod, out),)), f"pid {out}"),
             ):
-                found = always(swept)
+                found = always(scanned)
                 for user in (
                     found.user(made.layout, key),
                     found.user(made.layout, key, even_going=True),
                     found.user_of_id(made.layout, key.id),
                 ):
-                    assert user is not None, swept
+                    assert user is not None, scanned
                     assert why in user
         other = ProcessScan(True, unread=(UnreadProcess(7, BundleKey("other", "member")),))
         found = Instances(lambda _: other)
@@ -90,12 +90,12 @@ def test_no_answer_about_other_containerds_is_never_nobody(tmp_path: Path) -> No
 
 @private_mounts
 def test_a_shim_whose_bundle_was_removed_under_it_is_still_ours(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (made, _):
+    with inline_worker(tmp_path) as (made, _):
         place = Path(os.fsdecode(made.layout.tasks)) / "default" / "gone"
         with working_in(place) as pid:
             place.rmdir()
-            swept = ProcessScan(True, shims=(ShimProcess(BundleKey("default", "gone"), pid),))
-            found = Instances(lambda _: swept)
+            scanned = ProcessScan(True, shims=(ShimProcess(BundleKey("default", "gone"), pid),))
+            found = Instances(lambda _: scanned)
             assert found.user(made.layout, BundleKey("default", "none")) is None
             assert found.user_of_id(made.layout, "none") is None
 
@@ -104,33 +104,33 @@ def test_a_shim_whose_bundle_was_removed_under_it_is_still_ours(tmp_path: Path) 
 @pytest.mark.safety
 @private_mounts
 def test_shared_names_stay_if_who_runs_cannot_be_told_any_more(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (made, hand):
+    with inline_worker(tmp_path) as (made, inline):
         bundle = made.bundle("c1", fifos=True)
-        began, place = hand.began.append, hand.place
+        began, place = inline.began.append, inline.place
 
         def forget(progress: Progress) -> None:
             began(progress.began)
             if progress.began == "rootfs":
-                place._sweep = place._everybody = Fresh(place.clock, lambda _: ProcessScan(), 1.0)
+                place._scan = place._everybody = Fresh(place.clock, lambda _: ProcessScan(), 1.0)
 
         place.note = forget
-        outcome = hand.clean(bundle)
+        outcome = inline.clean(bundle)
         assert outcome.result is Result.CLEANED, outcome
         for name in ("cgroup", "fifo"):
             done = step(outcome, name)
             assert (done.result, done.mutations) == (StepResult.WARNING, 0), done
-            assert "which shims run cannot be told" in done.detail
+            assert "which shims run cannot be known" in done.detail
         assert all(group.exists() for group in bundle.cgroups)
         assert bundle.fifos.exists()
 
 
 @private_mounts
 def test_a_shim_that_ends_leads_to_nothing_and_is_looked_for_again(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (made, _):
+    with inline_worker(tmp_path) as (made, _):
         with working_in(tmp_path / "other" / TASKS.decode() / "default" / "pod") as pid:
-            swept = ProcessScan(True, shims=(ShimProcess(BundleKey("default", "pod"), pid),))
-            stays = Instances(lambda _: swept)
-            ended = Instances(lambda anew: ProcessScan(True) if anew else swept)
+            scanned = ProcessScan(True, shims=(ShimProcess(BundleKey("default", "pod"), pid),))
+            stays = Instances(lambda _: scanned)
+            ended = Instances(lambda anew: ProcessScan(True) if anew else scanned)
             for found in (stays, ended):
                 assert found.user_of_id(made.layout, "none") is None
         assert ended.user_of_id(made.layout, "none") is None
@@ -148,9 +148,9 @@ def test_whoever_was_started_since_the_last_pass_is_looked_for(
     def one_pass(**_: object) -> ProcessScan:
         return passes.pop(0)
 
-    monkeypatch.setattr(context, "sweep", one_pass)
+    monkeypatch.setattr(context, "scan", one_pass)
     place = context.WorkerContext(SystemClock(), lambda _: None, lambda: None, lambda: False)
-    assert place.sweep().shims == ()
-    assert place.sweep().shims == ()
+    assert place.scan().shims == ()
+    assert place.scan().shims == ()
     subprocess.run(["true"], check=True)
     assert place.instances.user(Layout(), key) is not None

@@ -78,9 +78,9 @@ def test_a_worker_sees_what_has_come_alive_since_it_last_looked(tmp_path: Path) 
 def test_a_worker_that_hangs_gives_no_answer(tmp_path: Path) -> None:
     async def main(there: Site) -> None:
         bundle = there.bundle(mounted=False, cgroups=False)
-        async with WorkerPool(CleanupOptions(there.layout), limits=Limits(sweep=5.0)) as pool:
+        async with WorkerPool(CleanupOptions(there.layout), limits=Limits(processes=5.0)) as pool:
             worker = await first_worker(pool)
-            pool._limits = Limits(sweep=0.2)
+            pool._limits = Limits(processes=0.2)
             with stopped(worker):
                 assert await pool.look([bundle.key], frozenset()) is None
             pool._limits = Limits()

@@ -23,7 +23,7 @@ from reconciler.worker.record import Tally
 from reconciler.worker.second_look import NotLeftover
 from tests.support.bundles import Bundle
 from tests.support.cgroups import join
-from tests.support.hand import Hand, assert_blocked, step, workshop
+from tests.support.inline import InlineWorker, assert_blocked, inline_worker, step
 from tests.support.mountns import private_mounts
 
 
@@ -39,9 +39,9 @@ def workload(*groups: Path) -> Iterator[subprocess.Popen[bytes]]:
         child.wait()
 
 
-def end(hand: Hand, bundle: Bundle) -> Outcome:
-    job = KillJob(bundle.key, bundle.identity, hand.containerd, hand.cleanup_options)
-    return end_orphan(hand.place, job)
+def end(inline: InlineWorker, bundle: Bundle) -> Outcome:
+    job = KillJob(bundle.key, bundle.identity, inline.containerd, inline.cleanup_options)
+    return end_orphan(inline.place, job)
 
 
 def name_init(bundle: Bundle, pid: int) -> None:
@@ -55,13 +55,13 @@ def name_init(bundle: Bundle, pid: int) -> None:
 
 @private_mounts
 def test_init_and_everybody_in_its_cgroups_are_ended_and_nothing_is_removed(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (site, hand):
+    with inline_worker(tmp_path) as (site, inline):
         bundle = site.bundle()
         groups = bundle.cgroups
         with workload(*groups) as init, workload(*groups) as other, workload() as stranger:
             name_init(bundle, init.pid)
             left = bundle.left()
-            outcome = end(hand, bundle)
+            outcome = end(inline, bundle)
             assert outcome.result is Result.KILLED, outcome
             assert init.wait(5) == other.wait(5) == -signal.SIGKILL
             assert stranger.poll() is None
@@ -71,10 +71,10 @@ def test_init_and_everybody_in_its_cgroups_are_ended_and_nothing_is_removed(tmp_
 
 @private_mounts
 def test_what_is_no_orphan_any_more_is_left_alone(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (site, hand):
+    with inline_worker(tmp_path) as (site, inline):
         bundle = site.bundle()
         with workload() as stranger:
-            outcome = end(hand, bundle)
+            outcome = end(inline, bundle)
             assert outcome.result is Result.SKIPPED
             assert stranger.poll() is None
 
@@ -83,7 +83,7 @@ def test_what_is_no_orphan_any_more_is_left_alone(tmp_path: Path) -> None:
 @private_mounts
 def test_a_bundle_that_points_at_another_ones_cgroup_ends_nobody(tmp_path: Path) -> None:
     """config.json is not to be trusted with whom to kill."""
-    with workshop(tmp_path) as (site, hand):
+    with inline_worker(tmp_path) as (site, inline):
         bundle, victim = site.bundle("liar"), site.bundle("victim")
         with workload(*victim.cgroups) as innocent:
             spec = json.loads((bundle.path / "config.json").read_text())
@@ -92,28 +92,28 @@ def test_a_bundle_that_points_at_another_ones_cgroup_ends_nobody(tmp_path: Path)
             state = json.loads((bundle.runc_state / "state.json").read_text())
             state["cgroup_paths"] = {g.parts[4]: str(g) for g in victim.cgroups}
             (bundle.runc_state / "state.json").write_text(json.dumps(state))
-            outcome = end(hand, bundle)
+            outcome = end(inline, bundle)
             assert innocent.poll() is None
             assert sum(step.mutations for step in outcome.steps) == 0
 
 
-def _always(swept: ProcessScan, _: bool) -> ProcessScan:
-    return swept
+def _always(scanned: ProcessScan, _: bool) -> ProcessScan:
+    return scanned
 
 
 @pytest.mark.fault("I5", "I15")
 @pytest.mark.safety
 @private_mounts
 def test_nobody_is_ended_if_who_else_has_the_name_cannot_be_told(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (site, hand):
+    with inline_worker(tmp_path) as (site, inline):
         bundle = site.bundle()
         with workload(*bundle.cgroups) as process:
             name_init(bundle, process.pid)
-            for swept in (ProcessScan(), ProcessScan(True, unread=(UnreadProcess(7),))):
-                hand.place.instances = Instances(partial(_always, swept))
-                outcome = end(hand, bundle)
+            for scanned in (ProcessScan(), ProcessScan(True, unread=(UnreadProcess(7),))):
+                inline.place.instances = Instances(partial(_always, scanned))
+                outcome = end(inline, bundle)
                 assert_blocked(outcome, BlockReason.CGROUP)
-                assert "cannot be told" in outcome.detail
+                assert "cannot be known" in outcome.detail
                 assert process.poll() is None
 
 
@@ -121,7 +121,7 @@ def test_nobody_is_ended_if_who_else_has_the_name_cannot_be_told(tmp_path: Path)
 @pytest.mark.safety
 @private_mounts
 def test_nobody_was_ended_if_the_bundle_went_first(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (site, hand):
+    with inline_worker(tmp_path) as (site, inline):
         bundle = site.bundle()
         tree = Path(os.fsdecode(site.layout.tasks))
         with workload(*bundle.cgroups) as process:
@@ -132,9 +132,9 @@ def test_nobody_was_ended_if_the_bundle_went_first(tmp_path: Path) -> None:
                     tree.rename(tree.with_name("gone"))
                 return ProcessScan(True)
 
-            hand.place.instances = Instances(go)
+            inline.place.instances = Instances(go)
             try:
-                outcome = end(hand, bundle)
+                outcome = end(inline, bundle)
             finally:
                 tree.with_name("gone").rename(tree)
             assert (outcome.result, outcome.detail) == (Result.SKIPPED, "it is gone"), outcome
@@ -149,19 +149,19 @@ def test_nobody_was_ended_by_a_thaw(tmp_path: Path) -> None:
         tally.add()
 
     with (
-        workshop(tmp_path) as (site, hand),
+        inline_worker(tmp_path) as (site, inline),
         mock.patch.object(orphans._Ending, "look", return_value=""),
         mock.patch.object(orphans._Ending, "_pin", side_effect=[{7: 7}, {}]),
         mock.patch.object(orphans._Ending, "_prove", return_value=((), [])),
         mock.patch.object(freezer, "thaw", thaw),
     ):
-        outcome = end(hand, site.bundle())
+        outcome = end(inline, site.bundle())
         assert outcome.result is Result.SKIPPED, outcome
 
 
 @private_mounts
 def test_who_was_ended_is_told_although_the_rest_is_no_orphan_any_more(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (site, hand):
+    with inline_worker(tmp_path) as (site, inline):
         bundle, pin = site.bundle(), orphans._Ending._pin
         for look, result in (
             (Look(bundle.identity, Kind.DIRECTORY), Result.BLOCKED),
@@ -182,7 +182,7 @@ def test_who_was_ended_is_told_although_the_rest_is_no_orphan_any_more(tmp_path:
                     raise NotLeftover("it lives again", look)
 
                 with mock.patch.object(orphans._Ending, "_pin", next_round):
-                    outcome = end(hand, bundle)
+                    outcome = end(inline, bundle)
                 assert outcome.result is result, outcome
                 kill = step(outcome, "kill")
                 assert kill.mutations == 1
@@ -192,7 +192,7 @@ def test_who_was_ended_is_told_although_the_rest_is_no_orphan_any_more(tmp_path:
 @private_mounts
 def test_whoever_ends_by_himself_before_the_signal_is_ended_by_nobody(tmp_path: Path) -> None:
     """With the init of a pid namespace all others end, too, between one signal and the next."""
-    with workshop(tmp_path) as (site, hand):
+    with inline_worker(tmp_path) as (site, inline):
         bundle = site.bundle()
         with workload(*bundle.cgroups) as init, workload(*bundle.cgroups) as other:
             name_init(bundle, init.pid)
@@ -203,7 +203,7 @@ def test_whoever_ends_by_himself_before_the_signal_is_ended_by_nobody(tmp_path: 
                     init.wait()
 
             with mock.patch.object(freezer, "thaw", thaw):
-                outcome = end(hand, bundle)
+                outcome = end(inline, bundle)
             assert outcome.result is Result.KILLED, outcome
             assert step(outcome, "kill").mutations == 1
             assert other.wait(5) == -signal.SIGKILL
@@ -212,11 +212,11 @@ def test_whoever_ends_by_himself_before_the_signal_is_ended_by_nobody(tmp_path: 
 @pytest.mark.fault("I15", "init.pid of a reused PID")
 @private_mounts
 def test_a_reused_pid_is_nobodys_init(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (site, hand):
+    with inline_worker(tmp_path) as (site, inline):
         bundle = site.bundle()
         with workload() as stranger:
             (bundle.path / "init.pid").write_text(str(stranger.pid))
-            outcome = end(hand, bundle)
+            outcome = end(inline, bundle)
             assert outcome.result is Result.SKIPPED
             assert stranger.poll() is None
             assert os.path.exists(bundle.path)

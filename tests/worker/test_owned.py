@@ -17,7 +17,7 @@ from reconciler.model.layout import TASKS
 from reconciler.model.outcome import Result, StepResult
 from reconciler.worker.objects import find
 from tests.support.bundles import Bundle
-from tests.support.hand import Hand, assert_cleaned, step, workshop
+from tests.support.inline import InlineWorker, assert_cleaned, inline_worker, step
 from tests.support.mountns import private_mounts
 
 POINTS = (
@@ -115,7 +115,7 @@ KINDS: list[Callable[[Bundle], list[Path]]] = [
 ]
 
 
-def at(hand: Hand, point: str, do: Callable[[], None]) -> None:
+def at(inline: InlineWorker, point: str, do: Callable[[], None]) -> None:
     """Do something once, when a step begins."""
     todo = [do]
 
@@ -123,7 +123,7 @@ def at(hand: Hand, point: str, do: Callable[[], None]) -> None:
         if name == point and todo:
             todo.pop()()
 
-    hand.place.note = lambda progress: begun(progress.began)
+    inline.place.note = lambda progress: begun(progress.began)
 
 
 @pytest.mark.fault("residue replaced between look and removal")
@@ -133,7 +133,7 @@ def at(hand: Hand, point: str, do: Callable[[], None]) -> None:
 def test_what_replaced_the_judged_object_lives(
     tmp_path: Path, replace: Callable[[Bundle], list[Path]]
 ) -> None:
-    with workshop(tmp_path) as (made, hand):
+    with inline_worker(tmp_path) as (made, inline):
         for number, point in enumerate(POINTS):
             bundle = made.bundle(f"c{number}", fifos=True)
             new: dict[Path, int] = {}
@@ -141,8 +141,8 @@ def test_what_replaced_the_judged_object_lives(
             def act(bundle: Bundle = bundle, new: dict[Path, int] = new) -> None:
                 new |= {path: path.stat().st_ino for path in replace(bundle)}
 
-            at(hand, point, act)
-            outcome = hand.clean(bundle)
+            at(inline, point, act)
+            outcome = inline.clean(bundle)
             assert new, point
             left = {path: path.stat().st_ino for path in new if path.exists()}
             assert left == new, (point, outcome)
@@ -183,7 +183,7 @@ HOOK: list[dict[str, object]] = [{"path": "/bin/true"}]
 def test_a_state_that_is_not_shown_to_be_its_own_is_kept(
     tmp_path: Path, root: str, how: str
 ) -> None:
-    with workshop(tmp_path) as (made, hand):
+    with inline_worker(tmp_path) as (made, inline):
         bundle = made.bundle(hooks=HOOK)
         other = tmp_path / "other" / TASKS.decode() / "default" / bundle.path.name
         other.mkdir(parents=True)
@@ -202,7 +202,7 @@ def test_a_state_that_is_not_shown_to_be_its_own_is_kept(
             shutil.copytree(bundle.runc_state, place)
             shutil.rmtree(bundle.runc_state)
             (bundle.path / "options.json").write_text(f'{{"root": "{tmp_path / "named"}"}}')
-        outcome = hand.clean(bundle)
+        outcome = inline.clean(bundle)
         assert outcome.result is Result.CLEANED, outcome
         assert step(outcome, "runc-state").result is StepResult.WARNING
         assert step(outcome, "hooks").result is StepResult.WARNING
@@ -213,7 +213,7 @@ def test_a_state_that_is_not_shown_to_be_its_own_is_kept(
 
 @private_mounts
 def test_a_state_in_a_named_root_that_names_the_bundle_goes(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (made, hand):
+    with inline_worker(tmp_path) as (made, inline):
         bundle = made.bundle()
         place = tmp_path / "named" / "default" / bundle.path.name
         place.parent.mkdir(parents=True)
@@ -225,42 +225,42 @@ def test_a_state_in_a_named_root_that_names_the_bundle_goes(tmp_path: Path) -> N
         state["config"]["labels"] = [f"bundle={alias}/{TASKS.decode()}/default/{bundle.path.name}"]
         (place / "state.json").write_text(json.dumps(state))
         (bundle.path / "options.json").write_text(f'{{"root": "{tmp_path / "named"}"}}')
-        assert_cleaned(hand.clean(bundle), bundle)
+        assert_cleaned(inline.clean(bundle), bundle)
         assert not place.exists()
 
 
 @pytest.mark.parametrize("gone", [False, True], ids=["whole", "partly removed"])
 @private_mounts
 def test_a_removal_of_a_state_that_was_cut_short_is_finished(tmp_path: Path, gone: bool) -> None:
-    with workshop(tmp_path) as (made, hand):
+    with inline_worker(tmp_path) as (made, inline):
         bundle = made.bundle()
         hidden = bundle.runc_state.with_name(f".reconciler-{bundle.path.name}")
         bundle.runc_state.rename(hidden)
         if gone:
             (hidden / "state.json").unlink()
-        assert_cleaned(hand.clean(bundle), bundle)
+        assert_cleaned(inline.clean(bundle), bundle)
         assert not hidden.exists()
 
 
 @private_mounts
 def test_a_hidden_state_that_is_anothers_gets_its_name_back(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (made, hand):
+    with inline_worker(tmp_path) as (made, inline):
         bundle = made.bundle()
         own_by(bundle, tmp_path)
         bundle.runc_state.rename(bundle.runc_state.with_name(f".reconciler-{bundle.path.name}"))
-        outcome = hand.clean(bundle)
+        outcome = inline.clean(bundle)
         assert outcome.result is Result.CLEANED, outcome
         assert [path.name for path in bundle.runc_state.parent.iterdir()] == [bundle.path.name]
 
 
 @private_mounts
 def test_a_state_that_says_nothing_is_its_own_if_the_bundle_lived_with_it(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (made, hand):
+    with inline_worker(tmp_path) as (made, inline):
         for lived in (True, False):
             bundle = made.bundle(f"lived-{lived}".lower())
             (bundle.runc_state / "state.json").unlink()
             if lived:
                 (bundle.path / "log.json").write_text("the last word")
-            outcome = hand.clean(bundle)
+            outcome = inline.clean(bundle)
             assert outcome.result is Result.CLEANED, outcome
             assert bundle.runc_state.exists() is not lived

@@ -29,7 +29,7 @@ class Node(SystemClock):
         self.took = 0.0
         self.answers = True
         self.asked: list[bool] = []
-        monkeypatch.setattr(context, "sweep", self.sweep)
+        monkeypatch.setattr(context, "scan", self.scan)
         self.place = WorkerContext(self, lambda _: None, lambda: None, lambda: False)
 
     @override
@@ -40,7 +40,7 @@ class Node(SystemClock):
     def wall(self) -> float:
         return self.now
 
-    def sweep(self, *, cgroups: bool = True, **_: object) -> ProcessScan:
+    def scan(self, *, cgroups: bool = True, **_: object) -> ProcessScan:
         self.asked.append(cgroups)
         if not self.answers:
             return ProcessScan()
@@ -62,7 +62,7 @@ class Node(SystemClock):
     ) -> tuple[int, set[str]]:
         """Give the numbers of the passes that told of shims and of cgroups."""
         self.now += after
-        found = self.place.sweep(anew=anew, whole=whole)
+        found = self.place.scan(anew=anew, whole=whole)
         # All that is said of cgroups is of one pass.
         assert found.cgroup_paths == {f"/{found.unplaced}"}
         assert found.cgroup_names == {str(found.unplaced)}
@@ -120,15 +120,15 @@ def test_no_answer_is_not_completed_by_an_older_one_nor_kept(
     node.passes()
     node.answers = False
     node.now += 1.001
-    assert node.place.sweep() == ProcessScan()
-    assert node.place.sweep(anew=True) == ProcessScan()
+    assert node.place.scan() == ProcessScan()
+    assert node.place.scan(anew=True) == ProcessScan()
     node.answers = True
     assert node.passes(after=1.001) == (4, {"/4"})
 
 
 def test_for_shims_alone_nobody_is_asked_for_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
     node = Node(monkeypatch)
-    assert node.place.sweep_for_shims(True).cgroup_paths == frozenset()
+    assert node.place.scan_for_shims(True).cgroup_paths == frozenset()
     assert node.asked == [False]
 
 

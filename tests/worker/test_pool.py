@@ -57,7 +57,7 @@ def fork_server_of(pool: WorkerPool) -> int:
 
 async def first_worker(pool: WorkerPool) -> int:
     """Have a worker made, and give its pid; it is idle then."""
-    assert (await pool.sweep()).answered
+    assert (await pool.scan()).answered
     (pid,) = children_of(fork_server_of(pool))
     return pid
 
@@ -229,9 +229,12 @@ def test_stop_ends_a_stuck_job_in_time_and_lets_nothing_begin(tmp_path: Path) ->
                 await pool.stop()
             assert time.monotonic() - begin < 1.0
         assert later.outcome is not None
-        assert (later.outcome.result, later.outcome.reason) == (Result.BLOCKED, BlockReason.STOPPED)
+        assert (later.outcome.result, later.outcome.reason) == (
+            Result.BLOCKED,
+            BlockReason.INTERRUPTED,
+        )
         outcome = await clean(pool, other)()
-        assert (outcome.result, outcome.reason) == (Result.BLOCKED, BlockReason.STOPPED)
+        assert (outcome.result, outcome.reason) == (Result.BLOCKED, BlockReason.INTERRUPTED)
         assert other.left()
 
     run(main, tmp_path, limits=Limits(stop=0.3))
@@ -251,7 +254,10 @@ def test_stop_ends_a_long_removal_at_an_entry_and_the_next_run_goes_on(tmp_path:
             await eventually(lambda: not bundle.path.exists())  # it has its hidden name
             await pool.stop()
         assert later.outcome is not None
-        assert (later.outcome.result, later.outcome.reason) == (Result.BLOCKED, BlockReason.STOPPED)
+        assert (later.outcome.result, later.outcome.reason) == (
+            Result.BLOCKED,
+            BlockReason.INTERRUPTED,
+        )
         last = later.outcome.steps[-1]
         assert last.step == "bundle"
         assert last.mutations > 0  # it said so itself: it was not killed
@@ -329,10 +335,10 @@ def test_a_sweep_that_hangs_is_no_answer(tmp_path: Path) -> None:
     async def main(made: Site, pool: WorkerPool) -> None:
         worker = await first_worker(pool)
         with stopped(worker):
-            assert not (await pool.sweep()).answered
-        assert (await pool.sweep()).answered
+            assert not (await pool.scan()).answered
+        assert (await pool.scan()).answered
 
-    run(main, tmp_path, limits=Limits(sweep=0.5))
+    run(main, tmp_path, limits=Limits(processes=0.5))
 
 
 @private_mounts
@@ -368,7 +374,7 @@ from reconciler.model.layout import Layout
 
 async def main():
     async with WorkerPool(CleanupOptions(Layout())) as pool:
-        assert (await pool.sweep()).answered
+        assert (await pool.scan()).answered
         print(pool.fork_server, flush=True)
         await anyio.sleep_forever()
 

@@ -107,7 +107,9 @@ def a_rootfs_that_somebody_uses(made: Site) -> Iterator[Task]:
     with sleeping(cwd=bundle.rootfs) as holder:
 
         def is_told(outcome: Outcome) -> bool:
-            assert (outcome.result, outcome.reason) == (Result.BLOCKED, BlockReason.BUSY), outcome
+            assert (outcome.result, outcome.reason) == (Result.BLOCKED, BlockReason.MOUNT_BUSY), (
+                outcome
+            )
             return [one.pid for one in outcome.holders] == [holder.pid]
 
         yield clean(bundle), is_told

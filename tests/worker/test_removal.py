@@ -137,7 +137,7 @@ def test_told_to_stop_it_stops_at_an_entry_and_goes_on_later(tmp_path: Path, par
     expected = identity(parent, b"victim")
     with pytest.raises(Blocked) as caught:
         remove_tree(parent, b"victim", expected, after_six)
-    assert caught.value.reason is BlockReason.STOPPED
+    assert caught.value.reason is BlockReason.INTERRUPTED
     assert caught.value.path.startswith("victim/sub/f")
     assert caught.value.mutations == 10 - len(os.listdir(victim / "sub")) == 4
     assert remove_tree(parent, b"victim", expected, never).entries == 8
@@ -145,7 +145,7 @@ def test_told_to_stop_it_stops_at_an_entry_and_goes_on_later(tmp_path: Path, par
 
 def test_told_to_stop_before_it_begins_it_touches_nothing(tmp_path: Path, parent: int) -> None:
     (tmp_path / "victim").mkdir()
-    with pytest.raises(Blocked, match="stopped"):
+    with pytest.raises(Blocked, match="interrupted"):
         remove_tree(parent, b"victim", identity(parent, b"victim"), lambda: True)
     assert (tmp_path / "victim").is_dir()
 
@@ -182,7 +182,7 @@ def test_a_directory_that_is_filled_for_ever_is_given_up(tmp_path: Path, parent:
 
     with pytest.raises(Blocked, match="somebody fills it") as caught:
         remove_tree(parent, b"victim", identity(parent, b"victim"), refill)
-    assert caught.value.reason is BlockReason.BUSY
+    assert caught.value.reason is BlockReason.MOUNT_BUSY
     assert caught.value.path == "victim/sub"
     remove(parent)
     assert os.listdir(parent) == []
@@ -254,7 +254,7 @@ def test_remove_mount_point_keeps_what_is_in_it(tmp_path: Path, parent: int) -> 
 @pytest.mark.parametrize(
     ("number", "reason"),
     [
-        (errno.EBUSY, BlockReason.BUSY),
+        (errno.EBUSY, BlockReason.MOUNT_BUSY),
         (errno.EXDEV, BlockReason.FOREIGN_MOUNT),
         (errno.EROFS, BlockReason.READ_ONLY),
         (errno.EPERM, BlockReason.IMMUTABLE),

@@ -21,7 +21,7 @@ from tests.support import canary, mountns
 from tests.support.bundles import Bundle
 from tests.support.canary import Canary
 from tests.support.deadfuse import dead_fuse
-from tests.support.hand import assert_blocked, assert_cleaned, assert_untouched, workshop
+from tests.support.inline import assert_blocked, assert_cleaned, assert_untouched, inline_worker
 from tests.support.mountns import bind, private_mounts, tmpfs, umount
 
 pytestmark = pytest.mark.safety
@@ -299,7 +299,7 @@ def _device_of(mounted: Path) -> str:
 
 @cache
 def _has_loops() -> bool:
-    """Tell whether a file can be mounted here; asks for no device that is not there."""
+    """Return whether a file can be mounted here; asks for no device that is not there."""
     if os.geteuid() != 0:
         return False
     try:
@@ -368,11 +368,11 @@ def _place(base: Path, bundle: Bundle) -> Place:
 @pytest.mark.parametrize("kind", kinds())
 @private_mounts
 def test_a_rootfs_whose_data_stay_is_taken_off(tmp_path: Path, kind: Kind) -> None:
-    with workshop(tmp_path) as (made, hand):
+    with inline_worker(tmp_path) as (made, inline):
         bundle = made.bundle(mounted=False, cgroups=False)
         intact = kind(_place(tmp_path, bundle))
         assert bundle.mounts()
-        assert_cleaned(hand.clean(bundle), bundle)
+        assert_cleaned(inline.clean(bundle), bundle)
         assert intact()
 
 
@@ -380,11 +380,11 @@ def test_a_rootfs_whose_data_stay_is_taken_off(tmp_path: Path, kind: Kind) -> No
 @pytest.mark.parametrize("kind", LOSING)
 @private_mounts
 def test_a_rootfs_whose_data_would_be_lost_is_left(tmp_path: Path, kind: Kind) -> None:
-    with workshop(tmp_path) as (made, hand):
+    with inline_worker(tmp_path) as (made, inline):
         bundle = made.bundle(mounted=False, cgroups=False)
         intact = kind(_place(tmp_path, bundle))
         left, mounts = bundle.left(), bundle.mounts()
-        outcome = hand.clean(bundle)
+        outcome = inline.clean(bundle)
         assert_blocked(outcome, BlockReason.FOREIGN_MOUNT)
         assert "unmounting would destroy" in outcome.detail
         assert_untouched(outcome, bundle, left)

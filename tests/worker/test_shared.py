@@ -13,7 +13,7 @@ from reconciler.model.outcome import Outcome, Result, StepResult
 from reconciler.worker import fifos
 from reconciler.worker.messages import Progress
 from tests.support.bundles import Bundle, Site
-from tests.support.hand import Hand, step, workshop
+from tests.support.inline import InlineWorker, inline_worker, step
 from tests.support.mountns import private_mounts
 
 SANDBOX = "io.kubernetes.cri.sandbox-id"
@@ -27,14 +27,14 @@ def together(made: Site, bundles: list[Bundle], *meet: str) -> list[Outcome]:
     barrier = Barrier(len(bundles))
 
     def remove(bundle: Bundle) -> None:
-        hand = Hand(made)
+        inline = InlineWorker(made)
 
         def begun(progress: Progress) -> None:
             if progress.began in meet:
                 barrier.wait(30)
 
-        hand.place.note = begun
-        outcomes.append(hand.clean(bundle))
+        inline.place.note = begun
+        outcomes.append(inline.clean(bundle))
 
     threads = [Thread(target=remove, args=[bundle]) for bundle in bundles]
     for thread in threads:
@@ -128,7 +128,7 @@ def test_nothing_that_they_shared_is_left(
     tmp_path: Path, make: Callable[[Site, int], list[Bundle]], meet: tuple[str, ...]
 ) -> None:
     # Each took its FIFOs an hour ago.
-    with workshop(tmp_path) as (made, _), mock.patch.object(fifos, "PATIENCE", 0.0):
+    with inline_worker(tmp_path) as (made, _), mock.patch.object(fifos, "PATIENCE", 0.0):
         for number in range(5):
             bundles = make(made, number)
             outcomes = together(made, bundles, *meet)
@@ -148,11 +148,11 @@ def test_what_one_that_stays_needs_is_left_to_it(
     tmp_path: Path, make: Callable[[Site, int], list[Bundle]]
 ) -> None:
     """Being judged dead, too, is not enough: it must be on its way."""
-    with workshop(tmp_path) as (made, hand):
+    with inline_worker(tmp_path) as (made, inline):
         bundles = make(made, 0)
         staying = bundles[0]
         left = staying.left()
-        outcome = hand.clean(bundles[-1])
+        outcome = inline.clean(bundles[-1])
         assert outcome.result is Result.CLEANED, outcome
         assert staying.left() == left
         warned = {one.step for one in outcome.steps if one.result is StepResult.WARNING}
@@ -162,7 +162,7 @@ def test_what_one_that_stays_needs_is_left_to_it(
 
 @private_mounts
 def test_two_that_go_say_no_more_than_one(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (made, _):
+    with inline_worker(tmp_path) as (made, _):
         for outcome in together(made, a_pod(made, 0), *SHARED):
             for name in SHARED:
                 assert step(outcome, name).result is not StepResult.WARNING, outcome

@@ -15,7 +15,7 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import Result
 from tests.support import canary
 from tests.support.bundles import Bundle, Site, identify
-from tests.support.hand import Hand, assert_cleaned, workshop
+from tests.support.inline import InlineWorker, assert_cleaned, inline_worker
 from tests.support.mountns import private_mounts
 
 P = ParamSpec("P")
@@ -52,12 +52,12 @@ class Counter:
         return counted
 
 
-def killed_at(hand: Hand, bundle: Bundle, number: int, *, before: bool) -> bool:
+def killed_at(inline: InlineWorker, bundle: Bundle, number: int, *, before: bool) -> bool:
     """Clean in a process that ends at a mutating call; false if there are not so many."""
     pid = os.fork()
     if pid == 0:
         with Counter(number, before=before).installed():
-            hand.clean(bundle)
+            inline.clean(bundle)
         os._exit(0)
     _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
@@ -65,13 +65,13 @@ def killed_at(hand: Hand, bundle: Bundle, number: int, *, before: bool) -> bool:
     return code != 0
 
 
-def run_again(made: Site, hand: Hand, bundle: Bundle) -> None:
+def run_again(made: Site, inline: InlineWorker, bundle: Bundle) -> None:
     """Do what the engine does after a restart: the bundle if it is there, what is hidden if not."""
-    outcome = hand.clean(bundle)
+    outcome = inline.clean(bundle)
     assert outcome.result in {Result.CLEANED, Result.SKIPPED}, outcome
     for path in (made.tree / "default").iterdir():
         assert parse_hidden(path.name) is not None, path
-        outcome = hand.finish(BundleKey("default", path.name), identify(path))
+        outcome = inline.finish(BundleKey("default", path.name), identify(path))
         assert outcome.result is Result.CLEANED, outcome
 
 
@@ -80,7 +80,7 @@ def run_again(made: Site, hand: Hand, bundle: Bundle) -> None:
 @pytest.mark.parametrize("before", [True, False])
 @private_mounts
 def test_killed_anywhere_the_next_run_converges(tmp_path: Path, before: bool) -> None:
-    with workshop(tmp_path) as (made, hand):
+    with inline_worker(tmp_path) as (made, inline):
         layers = made.base / "lib" / "layers"
         number, kills = 0, 0
         while True:
@@ -88,10 +88,10 @@ def test_killed_anywhere_the_next_run_converges(tmp_path: Path, before: bool) ->
             bundle = made.bundle(f"c{number}")
             upper = layers / f"default-{bundle.path.name}" / "upper"
             kept = canary.snapshot(upper)
-            if not killed_at(hand, bundle, number, before=before):
+            if not killed_at(inline, bundle, number, before=before):
                 break
             kills += 1
-            run_again(made, hand, bundle)
+            run_again(made, inline, bundle)
             assert bundle.left() == []
             assert bundle.mounts() == []
             assert list(bundle.socket.parent.iterdir()) == []
@@ -102,10 +102,10 @@ def test_killed_anywhere_the_next_run_converges(tmp_path: Path, before: bool) ->
 @pytest.mark.fault("I22")
 @private_mounts
 def test_the_records_count_every_mutating_call(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (made, hand):
+    with inline_worker(tmp_path) as (made, inline):
         bundle = made.bundle()
         counter = Counter()
         with counter.installed():
-            outcome = hand.clean(bundle)
+            outcome = inline.clean(bundle)
         assert_cleaned(outcome, bundle)
         assert sum(one.mutations for one in outcome.steps) == counter.calls > 25

@@ -21,13 +21,13 @@ from reconciler.worker.record import Kept, Tally
 from reconciler.worker.sockets import hidden_path, remove_socket
 from tests.support.bundles import LONG_AGO, Bundle, Site, identify, listen
 from tests.support.clock import VirtualClock
-from tests.support.hand import (
-    Hand,
+from tests.support.inline import (
+    InlineWorker,
     assert_blocked,
     assert_cleaned,
     assert_untouched,
+    inline_worker,
     step,
-    workshop,
 )
 from tests.support.mountns import private_mounts
 
@@ -35,8 +35,8 @@ HOOK: list[dict[str, object]] = [{"path": "/bin/true"}]
 SANDBOX = "io.kubernetes.cri.sandbox-id"
 
 
-def claim(hand: Hand) -> None:
-    hand.containerd, hand.listed = Containerd(ContainerdState.UP), True
+def claim(inline: InlineWorker) -> None:
+    inline.containerd, inline.listed = Containerd(ContainerdState.UP), True
 
 
 @pytest.mark.fault("I6")
@@ -45,78 +45,78 @@ def claim(hand: Hand) -> None:
 @private_mounts
 def test_what_containerd_began_when_it_was_asked_is_seen(tmp_path: Path, trouble: str) -> None:
     """Its own `shim delete` may run on, whatever it answered."""
-    with workshop(tmp_path) as (made, hand):
-        claim(hand)
+    with inline_worker(tmp_path) as (made, inline):
+        claim(inline)
         bundle = made.bundle()
         left, helpers = bundle.left(), set[BundleKey]()
         told = Fresh[None, ProcessScan](
-            hand.place.clock, lambda _: ProcessScan(True, frozenset(helpers)), 1.0
+            inline.place.clock, lambda _: ProcessScan(True, frozenset(helpers)), 1.0
         )
-        hand.place._sweep = told
+        inline.place._scan = told
 
         def delete() -> str:
             helpers.add(bundle.key)
             return trouble
 
-        hand.delete = delete
-        outcome = hand.clean(bundle)
+        inline.delete = delete
+        outcome = inline.clean(bundle)
         assert outcome.result is Result.SKIPPED, outcome
         assert bundle.left() == left
 
 
 @private_mounts
 def test_containerd_is_asked_first_and_its_refusal_is_a_warning(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (made, hand):
-        claim(hand)
+    with inline_worker(tmp_path) as (made, inline):
+        claim(inline)
         bundle = made.bundle()
-        hand.delete = lambda: "the task is in a strange state"
-        outcome = hand.clean(bundle)
+        inline.delete = lambda: "the task is in a strange state"
+        outcome = inline.clean(bundle)
         assert outcome.result is Result.CLEANED, outcome.detail
         assert bundle.left() == []
         asked = step(outcome, "containerd")
         assert asked.result is StepResult.WARNING
         assert "strange" in asked.detail
-        assert hand.began[:4] == ["guards", "containerd", "guards", "hooks"]
+        assert inline.began[:4] == ["guards", "containerd", "guards", "hooks"]
 
 
 @private_mounts
 def test_what_containerd_removed_when_asked_is_cleaned(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (made, hand):
-        claim(hand)
+    with inline_worker(tmp_path) as (made, inline):
+        claim(inline)
         bundle = made.bundle(mounted=False)
 
         def delete() -> str:
             bundle.path.rename(tmp_path / "run" / "removed")
             return ""
 
-        hand.delete = delete
-        outcome = hand.clean(bundle)
+        inline.delete = delete
+        outcome = inline.clean(bundle)
         assert outcome.result is Result.CLEANED, outcome.detail
         assert step(outcome, "containerd").result is StepResult.DONE
 
 
 @private_mounts
 def test_no_answer_from_containerd_touches_nothing(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (made, hand):
-        claim(hand)
+    with inline_worker(tmp_path) as (made, inline):
+        claim(inline)
         bundle = made.bundle()
         left = bundle.left()
-        hand.delete = lambda: None
-        outcome = hand.clean(bundle)
+        inline.delete = lambda: None
+        outcome = inline.clean(bundle)
         assert_blocked(outcome, BlockReason.CONTAINERD)
         assert_untouched(outcome, bundle, left)
 
 
 @private_mounts
 def test_containerd_is_not_asked_about_a_bundle_that_lives(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (made, hand):
-        claim(hand)
+    with inline_worker(tmp_path) as (made, inline):
+        claim(inline)
         bundle = made.bundle()
         bundle.socket.unlink()
         with listen(bundle.socket):
-            outcome = hand.clean(bundle)
+            outcome = inline.clean(bundle)
         assert outcome.result is Result.SKIPPED
-        assert hand.began == ["guards"]
+        assert inline.began == ["guards"]
 
 
 def fake_runc(directory: Path, script: str) -> Path:
@@ -128,12 +128,12 @@ def fake_runc(directory: Path, script: str) -> Path:
 
 @private_mounts
 def test_poststop_hooks_are_left_to_runc(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (made, hand):
+    with inline_worker(tmp_path) as (made, inline):
         bundle = made.bundle(hooks=HOOK)
         said = tmp_path / "said"
         runc = fake_runc(tmp_path, f'echo "$@" > {said}; rm -r {bundle.runc_state}')
-        hand.cleanup_options = CleanupOptions(made.layout, runc=str(runc))
-        assert_cleaned(hand.clean(bundle), bundle)
+        inline.cleanup_options = CleanupOptions(made.layout, runc=str(runc))
+        assert_cleaned(inline.clean(bundle), bundle)
         root = bundle.runc_state.parent
         assert said.read_text() == f"--root {root} delete --force {bundle.path.name}\n"
 
@@ -150,12 +150,12 @@ def test_poststop_hooks_are_left_to_runc(tmp_path: Path) -> None:
 def test_hooks_that_did_not_run_keep_the_bundle(
     tmp_path: Path, script: str | None, why: str
 ) -> None:
-    with workshop(tmp_path) as (made, hand):
+    with inline_worker(tmp_path) as (made, inline):
         bundle = made.bundle(hooks=HOOK)
         left = bundle.left()
         runc = tmp_path / "none" if script is None else fake_runc(tmp_path, script)
-        hand.cleanup_options = CleanupOptions(made.layout, runc=str(runc), hook_seconds=0.3)
-        outcome = hand.clean(bundle)
+        inline.cleanup_options = CleanupOptions(made.layout, runc=str(runc), hook_seconds=0.3)
+        outcome = inline.clean(bundle)
         assert_blocked(outcome, BlockReason.HOOKS)
         assert why in outcome.detail
         assert_untouched(outcome, bundle, left)
@@ -164,12 +164,12 @@ def test_hooks_that_did_not_run_keep_the_bundle(
 
 @private_mounts
 def test_hooks_lost_with_a_torn_state_are_a_warning(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (made, hand):
+    with inline_worker(tmp_path) as (made, inline):
         bundle = made.bundle(hooks=HOOK)
         state = bundle.runc_state / "state.json"
         state.write_text('{"id": "c1", "config": {"Hooks": {"pos')
         os.utime(state, (LONG_AGO, LONG_AGO))
-        outcome = hand.clean(bundle)
+        outcome = inline.clean(bundle)
         assert outcome.result is Result.CLEANED, outcome.detail
         assert step(outcome, "hooks").result is StepResult.WARNING
         assert bundle.left() == []
@@ -196,16 +196,16 @@ def join_pod(made: Site, id_: str, sandbox: Bundle) -> Bundle:
 
 @private_mounts
 def test_a_shared_socket_goes_with_the_last_of_the_pod(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (made, hand):
+    with inline_worker(tmp_path) as (made, inline):
         annotations = {SANDBOX: made.unique("pod")}
         sandbox = made.bundle("pod", annotations=annotations, cgroups=False)
         members = [join_pod(made, f"m{number}", sandbox) for number in range(2)]
         for bundle in (members[0], sandbox):
-            outcome = hand.clean(bundle)
+            outcome = inline.clean(bundle)
             assert outcome.result is Result.CLEANED, outcome.detail
             assert step(outcome, "shim-socket").result is StepResult.WARNING
             assert sandbox.socket.exists()
-        assert_cleaned(hand.clean(members[1]), members[1])
+        assert_cleaned(inline.clean(members[1]), members[1])
         assert not sandbox.socket.exists()
 
 
@@ -268,14 +268,14 @@ def test_a_cgroup_is_a_containers_only_if_its_name_says_so() -> None:
 
 @private_mounts
 def test_a_cgroup_that_does_not_carry_the_id_is_kept(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (made, hand):
+    with inline_worker(tmp_path) as (made, inline):
         bundle = made.bundle()
         shared = made.bundle("c2")
         for name in ("config.json", "state.json"):
             ours = bundle.path if name == "config.json" else bundle.runc_state
             text = (ours / name).read_text().replace(bundle.path.name, shared.path.name)
             (ours / name).write_text(text)
-        outcome = hand.clean(bundle)
+        outcome = inline.clean(bundle)
         assert outcome.result is Result.CLEANED, outcome.detail
         assert step(outcome, "cgroup").result is StepResult.WARNING
         assert all(group.exists() for group in shared.cgroups)
@@ -285,14 +285,14 @@ def test_a_cgroup_that_does_not_carry_the_id_is_kept(tmp_path: Path) -> None:
 def test_a_runc_root_named_by_a_file_is_removed_only_if_it_looks_like_runcs(
     tmp_path: Path,
 ) -> None:
-    with workshop(tmp_path) as (made, hand):
+    with inline_worker(tmp_path) as (made, inline):
         bundle = made.bundle()
         elsewhere = tmp_path / "elsewhere"
         place = elsewhere / "default" / bundle.path.name
         place.mkdir(parents=True)
         (place / "precious").write_text("precious")
         (bundle.path / "options.json").write_text(f'{{"root": "{elsewhere}"}}')
-        outcome = hand.clean(bundle)
+        outcome = inline.clean(bundle)
         assert outcome.result is Result.CLEANED, outcome.detail
         assert step(outcome, "runc-state").result is StepResult.WARNING
         assert (place / "precious").read_text() == "precious"
@@ -364,18 +364,18 @@ def test_directories_of_streams_are_listed_once_a_moment(tmp_path: Path) -> None
 @pytest.mark.fault("hidden .id")
 @private_mounts
 def test_finishes_a_removal_of_ours_and_no_other(tmp_path: Path) -> None:
-    with workshop(tmp_path) as (made, hand):
+    with inline_worker(tmp_path) as (made, inline):
         bundle = made.bundle(mounted=False)
         name = hidden_name(bundle.identity.ino, b"12345678")
         hidden = bundle.path.with_name(name)
         bundle.path.rename(hidden)
         key = BundleKey("default", name)
-        outcome = hand.finish(key, bundle.identity)
+        outcome = inline.finish(key, bundle.identity)
         assert outcome.result is Result.CLEANED, outcome
         assert not hidden.exists()
         for other in (".c1", hidden_name(1, b"12345678")):
             path = bundle.path.with_name(other)
             path.mkdir()
-            outcome = hand.finish(BundleKey("default", other), identify(path))
+            outcome = inline.finish(BundleKey("default", other), identify(path))
             assert_blocked(outcome, BlockReason.CHANGED)
             assert stat.S_ISDIR(path.lstat().st_mode)

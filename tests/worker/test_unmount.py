@@ -179,7 +179,7 @@ def test_names_are_bytes(tmp_path: Path, name: bytes) -> None:
     with process("sleep", "60", cwd=where) as sleeper:
         with pytest.raises(Blocked) as caught:
             unmount_stack(fd, name, judged)
-        assert caught.value.reason is BlockReason.BUSY
+        assert caught.value.reason is BlockReason.MOUNT_BUSY
         assert holders(fd, name) == (Holder(sleeper.pid, "sleep", "cwd"),)
     assert unmount_stack(fd, name, judged) == Unmounted(layers=1)
 
@@ -216,9 +216,9 @@ def test_who_keeps_it_busy_is_named_and_once_it_ends_it_goes(tmp_path: Path, how
     fd = bundle(tmp_path, layers=2)
     judged = stack(fd)
     with holding(tmp_path / "bundle" / "rootfs", how) as pid:
-        with pytest.raises(Blocked, match="busy: rootfs") as caught:
+        with pytest.raises(Blocked, match="mount busy: rootfs") as caught:
             unmount_stack(fd, b"rootfs", judged)
-        assert caught.value.reason is BlockReason.BUSY
+        assert caught.value.reason is BlockReason.MOUNT_BUSY
         assert [(one.pid, one.how) for one in holders(fd, b"rootfs")] == [(pid, how)]
         assert len(stack(fd)) == 2, "nothing is detached"
     assert unmount_stack(fd, b"rootfs", judged) == Unmounted(layers=2)

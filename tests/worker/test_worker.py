@@ -85,7 +85,7 @@ def test_a_child_says_hello_serves_and_ends_with_its_socket() -> None:
                 child.send(ScanJob())
                 answer = child.receive()
                 assert isinstance(answer, Scanned)
-                assert answer.sweep.answered
+                assert answer.processes.answered
         assert control.receive() == Exited(7, 0)
 
 

@@ -88,11 +88,11 @@ def clean(  # noqa: PLR0913 - the options
             return _report(planned(plan, setup), said.form, output, plan)
         if asks:
             check_guards(plan.refused)
-            told = planned(plan, setup, dry_run=False)
-            if not told.summary.results[Result.SKIPPED.value]:
+            report = planned(plan, setup, dry_run=False)
+            if not report.summary.results[Result.SKIPPED.value]:
                 # Not tried all the same: what falls due meanwhile was never shown.
-                return _report(told, said.form, output, plan)
-            if not _agreed(told, output):
+                return _report(report, said.form, output, plan)
+            if not _agreed(report, output):
                 return ExitCode.DONE
     done = session.clean(setup, output)
     if done.signal is not None:
@@ -167,18 +167,18 @@ def _check_down(found: Found) -> None:
         raise RefusedError("containerd runs", "--rescue is for before it starts; leave it out")
     if found.containerd_missing:
         raise NoContainerdError(
-            f"cannot tell whether containerd runs: {said.detail}", "is --root right?"
+            f"cannot determine whether containerd runs: {said.detail}", "is --root right?"
         )
 
 
-def _agreed(told: shapes.Clean, output: Output) -> bool:
+def _agreed(report: shapes.Clean, output: Output) -> bool:
     """Show the plan and ask.
 
     Raises:
         UsageError: Nobody is there to answer.
     """
-    count = told.summary.results[Result.SKIPPED.value]
-    output.table(rows.plan(told.results), to_messages=True)
+    count = report.summary.results[Result.SKIPPED.value]
+    output.table(rows.plan(report.results), to_messages=True)
     if not output.can_ask:
         question = f"{words.plural(count, 'bundle')} would be removed, and nobody is there to agree"
         raise UsageError(question, f"say --yes, or call {UNATTENDED}; --dry-run only shows this")

@@ -9,7 +9,7 @@ from reconciler.cli.values import duration
 from reconciler.clock import SystemClock
 from reconciler.demo.node import DemoNode
 from reconciler.demo.promises import Kept, compare, pictures
-from reconciler.demo.story import Witness, tell
+from reconciler.demo.story import Witness, run_story
 from reconciler.errors import ExitCode, UsageError
 from reconciler.loop import Loop
 from reconciler.model.ids import escape
@@ -46,7 +46,7 @@ def demo(said: Globals, *, seconds: str, hold: bool) -> int:
         raise UsageError(f"--seconds {seconds} is too short", f"use {_LEAST:g}s or more")
     output = Output(quiet=said.quiet)
     with DemoNode(SystemClock().wall()) as node:
-        witness = Witness(node.cast)
+        witness = Witness(node.fixtures)
         output.say(f"a tree of its own, without mounts and cgroups: {escape(node.top)}")
         before = pictures(node)
         code = _watch(said, node, witness, None if hold else lasts, output)
@@ -67,14 +67,14 @@ def _watch(
     setup = Setup(
         layout=node.layout,
         policies=Policies(default=policy, settle=_SETTLE, node_max_size=None),
-        waived=True,
+        without_containerd=True,
         allow_disk=True,
         own_tree=True,
         locks=node.top + b"/locks",
     )
 
     async def story(_loop: Loop) -> None:
-        await tell(node, witness, SystemClock(), seconds)
+        await run_story(node, witness, SystemClock(), seconds)
 
     how = Foreground(
         title="containerd-reconciler demo",
@@ -89,8 +89,10 @@ def _report(kept: list[Kept], witness: Witness, output: Output, *, gone: bool) -
     table = Table((Column("BUNDLE"), Column("WHAT IT IS"), Column("PROMISED"), Column("KEPT")))
     for one in kept:
         fault = Cell(f"no: {one.broken}", "bold red") if one.broken else Cell("yes", "green")
-        role = one.role
-        table.rows.append([Cell(str(role.key)), Cell(role.story), Cell(role.promise.value), fault])
+        fixture = one.fixture
+        table.rows.append(
+            [Cell(str(fixture.key)), Cell(fixture.story), Cell(fixture.promise.value), fault]
+        )
     output.table(table)
     if witness.killed_at is not None and witness.noticed_at is not None:
         milliseconds = (witness.noticed_at - witness.killed_at) * 1000

@@ -44,7 +44,7 @@ def explain(said: Globals, *, bundle: str, without_containerd: bool) -> int:
     view = next((view for view in found.views if view.key == key), None)
     if view is None:
         raise ReconcilerError(f"{key} went away while it was looked at")
-    told = explanation.explain(
+    shown = explanation.explain(
         view,
         setup.layout,
         setup.policies.named(view.policy),
@@ -52,9 +52,9 @@ def explain(said: Globals, *, bundle: str, without_containerd: bool) -> int:
         containerd=found.node.containerd.detail,
         why_policy=_why_policy(view, found.views, setup.policies),
         hints=hints(key, view.look, found.node),
-        unplaced=found.node.sweep.unplaced,
+        unplaced=found.node.processes.unplaced,
     )
-    _show(told, said.form, Output(quiet=said.quiet))
+    _show(shown, said.form, Output(quiet=said.quiet))
     return ExitCode.DONE
 
 
@@ -89,18 +89,18 @@ def _near(asked: BundleKey, keys: Sequence[BundleKey]) -> BundleKey | None:
     return next((key for key in keys if key.id == asked.id), None)
 
 
-def _show(told: explanation.Explanation, form: Form, output: Output) -> None:
-    one = told.bundle
+def _show(shown: explanation.Explanation, form: Form, output: Output) -> None:
+    one = shown.bundle
     match form:
         case Form.JSON:
-            output.json(shapes.encode(told))
+            output.json(shapes.encode(shown))
         case Form.NAME:
             output.data(f"{one.namespace}/{one.id}\n")
         case Form.TABLE | Form.WIDE:
             output.data(
                 f"{one.namespace}/{one.id}: {one.verdict}, by rule {one.rule}: {one.reason}\n"
             )
-            output.data(f"next: {told.next}\n\n")
-            output.table(explanation.evidence_table(told))
+            output.data(f"next: {shown.next}\n\n")
+            output.table(explanation.evidence_table(shown))
             output.data("\n")
-            output.table(explanation.rules_table(told))
+            output.table(explanation.rules_table(shown))

@@ -40,12 +40,12 @@ def scan(said: Globals, *, exit_code: bool, redact: bool, without_containerd: bo
         setup, output, Journalled(sys.stdout.buffer, redact) if said.wants_journal else None
     )
     check_listing(found.listed, setup.layout)
-    told = shape(found, setup)
+    report = shape(found, setup)
     if not said.wants_journal:
-        show(told, said.form, output)
+        show(report, said.form, output)
         complain_of_silence(found, output)
         complain_of_absence(setup.namespaces, found, output)
-    return ExitCode.LEFTOVERS if exit_code and told.summary.leftovers else ExitCode.DONE
+    return ExitCode.LEFTOVERS if exit_code and report.summary.leftovers else ExitCode.DONE
 
 
 def shape(found: Found, setup: Setup) -> shapes.Scan:
@@ -59,17 +59,17 @@ def shape(found: Found, setup: Setup) -> shapes.Scan:
     )
 
 
-def show(told: shapes.Scan, form: Form, output: Output) -> None:
+def show(report: shapes.Scan, form: Form, output: Output) -> None:
     """Print a scan."""
     match form:
         case Form.JSON:
-            output.json(shapes.encode(told))
+            output.json(shapes.encode(report))
         case Form.NAME:
-            output.data(rows.names(told.bundles))
+            output.data(rows.names(report.bundles))
         case Form.TABLE | Form.WIDE:
-            if told.bundles:
-                output.table(rows.bundles(told.bundles, wide=form is Form.WIDE))
-            if told.debris:
-                output.data("\n" if told.bundles else "")
-                output.table(rows.debris(told.debris))
-    output.say(rows.scan_summary(told))
+            if report.bundles:
+                output.table(rows.bundles(report.bundles, wide=form is Form.WIDE))
+            if report.debris:
+                output.data("\n" if report.bundles else "")
+                output.table(rows.debris(report.debris))
+    output.say(rows.scan_summary(report))

@@ -65,17 +65,17 @@ def _reload(daemon: "Daemon", output: Output) -> int:
 def _show(daemon: "Daemon", form: Form, output: Output) -> int:
     from reconciler.present import rows, status_text
 
-    told, raw = daemon.status()
+    shown, raw = daemon.status()
     match form:
         case Form.JSON:
             import msgspec
 
             output.json(msgspec.json.format(raw, indent=2).decode() + "\n")
         case Form.NAME:
-            output.data(rows.names(told.bundles))
+            output.data(rows.names(shown.bundles))
         case Form.TABLE | Form.WIDE:
-            output.data("".join(f"{line}\n" for line in status_text.lines(told)))
-            for table in status_text.tables(told, wide=form is Form.WIDE):
+            output.data("".join(f"{line}\n" for line in status_text.lines(shown)))
+            for table in status_text.tables(shown, wide=form is Form.WIDE):
                 output.data("\n")
                 output.table(table)
     return ExitCode.DONE
@@ -89,15 +89,15 @@ def _watch(daemon: "Daemon", output: Output) -> int:
     from reconciler.cli.live import draw_status
 
     pause = Event()
-    told, _ = daemon.status()
+    shown, _ = daemon.status()
     try:
-        with Live(draw_status(told), console=output.console(), auto_refresh=False) as live:
+        with Live(draw_status(shown), console=output.console(), auto_refresh=False) as live:
             while not pause.wait(_INTERVAL):
                 try:
-                    told, _ = daemon.status()
-                    live.update(draw_status(told), refresh=True)
+                    shown, _ = daemon.status()
+                    live.update(draw_status(shown), refresh=True)
                 except NoDaemonError as error:
-                    live.update(draw_status(told, str(error)), refresh=True)
+                    live.update(draw_status(shown, str(error)), refresh=True)
     except KeyboardInterrupt:
         pass
     return ExitCode.DONE

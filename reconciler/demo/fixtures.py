@@ -17,7 +17,7 @@ class Promise(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
+class Fixture:
     """One bundle of the demo.
 
     Attributes:
@@ -64,14 +64,14 @@ def _live(  # noqa: PLR0913 - a row of the table below
     init: bool = True,
     missing: tuple[str, ...] = (),
     group: str | None = None,
-) -> Role:
+) -> Fixture:
     key = BundleKey(namespace, name)
-    return Role(key, story, shim, init, verdict, Promise.KEPT, group=group, missing=missing)
+    return Fixture(key, story, shim, init, verdict, Promise.KEPT, group=group, missing=missing)
 
 
-def _dead(namespace: str, name: str, story: str, *missing: str, data: bool = False) -> Role:
+def _dead(namespace: str, name: str, story: str, *missing: str, data: bool = False) -> Fixture:
     promise = Promise.BLOCKED if data else Promise.CLEANED
-    return Role(
+    return Fixture(
         BundleKey(namespace, name),
         story,
         shim=False,
@@ -86,7 +86,7 @@ def _dead(namespace: str, name: str, story: str, *missing: str, data: bool = Fal
 _UNBORN: Final = ("init.pid", "log.json", "options.json", "runtime", "state.json")
 
 
-def cast(which: int = 1) -> tuple[Role, ...]:
+def fixtures(which: int = 1) -> tuple[Fixture, ...]:
     """Give the roles of one demo.
 
     Args:
@@ -121,7 +121,7 @@ def cast(which: int = 1) -> tuple[Role, ...]:
         _dead(crashed, "no-init-pid", "dead, `init.pid` missing", "init.pid"),
         _dead(crashed, "emptied", "dead, every file missing", "*"),
         _dead(crashed, "has-data", has_data, data=True),
-        Role(
+        Fixture(
             BundleKey(demo, "victim"),
             "running; its shim and init are killed half way",
             shim=True,

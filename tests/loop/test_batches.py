@@ -44,14 +44,14 @@ class Rig:
     waiting: dict[BundleKey, HintKind] = field(
         default_factory=lambda: dict.fromkeys(keys(), HintKind.CHANGED)
     )
-    heard: dict[BundleKey, Look | PartialLook | None] = field(default_factory=dict)
+    received: dict[BundleKey, Look | PartialLook | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.helpers = Helpers(self.lookers, self.waiting, self.hear)
+        self.helpers = Helpers(self.lookers, self.waiting, self.receive)
 
-    def hear(self, key: BundleKey, look: Look | PartialLook | None) -> None:
-        assert key not in self.heard
-        self.heard[key] = look
+    def receive(self, key: BundleKey, look: Look | PartialLook | None) -> None:
+        assert key not in self.received
+        self.received[key] = look
 
 
 @pytest.fixture
@@ -61,9 +61,9 @@ def rig() -> Rig:
 
 async def test_each_look_is_made_by_one_of_us(rig: Rig) -> None:
     await rig.helpers.help()
-    assert rig.heard == {key: look_of(key) for key in rig.lookers.asked}
-    assert rig.heard.keys() | rig.waiting.keys() == set(keys())
-    assert not rig.heard.keys() & rig.waiting.keys()
+    assert rig.received == {key: look_of(key) for key in rig.lookers.asked}
+    assert rig.received.keys() | rig.waiting.keys() == set(keys())
+    assert not rig.received.keys() & rig.waiting.keys()
     assert len(rig.waiting) <= BATCH
     assert next(iter(rig.waiting)) == keys()[0], "we begin at the other end"
 
@@ -71,7 +71,7 @@ async def test_each_look_is_made_by_one_of_us(rig: Rig) -> None:
 async def test_no_answer_says_nothing_and_leaves_the_looks_to_us(rig: Rig) -> None:
     rig.lookers.answers = False
     await rig.helpers.help()
-    assert rig.heard == {}
+    assert rig.received == {}
     assert rig.waiting.keys() == set(keys())
     assert rig.helpers.missing == 0, "it is not asked again"
 
@@ -81,7 +81,7 @@ async def test_a_look_of_ours_made_meanwhile_counts(rig: Rig) -> None:
     rig.lookers.meanwhile = lambda: rig.helpers.overtake(newer)
     await rig.helpers.help()
     assert newer in rig.lookers.asked
-    assert newer not in rig.heard
+    assert newer not in rig.received
     assert newer not in rig.waiting
 
 
@@ -111,9 +111,9 @@ async def test_as_many_help_as_are_worth_having() -> None:
         for _ in range(3):
             tasks.start_soon(rig.helpers.help)
     assert 0 in seen
-    assert rig.heard.keys() | rig.waiting.keys() == set(keys())
+    assert rig.received.keys() | rig.waiting.keys() == set(keys())
 
 
 def test_without_others_nobody_is_missing() -> None:
     rig = Rig()
-    assert Helpers(None, rig.waiting, rig.hear).missing == 0
+    assert Helpers(None, rig.waiting, rig.receive).missing == 0

@@ -19,13 +19,13 @@ def test_a_shim_that_only_an_older_sweep_shows_is_asked_for_again(
     world.listed(a=1)
     world.look(running())
     names = frozenset({"a"}) if verdict is Verdict.LEFTOVER else frozenset()
-    world.node(sweep=ProcessScan(True, shims=(ShimProcess(key(), 7),), cgroup_names=names))
+    world.node(scan=ProcessScan(True, shims=(ShimProcess(key(), 7),), cgroup_names=names))
     world.wait(60)
     before = len(world.said)
 
     world.look(look)
     assert any(isinstance(said, AskNode) for said in world.said[before:])
-    world.node(sweep=ProcessScan(answered=True))
+    world.node(scan=ProcessScan(answered=True))
     assert world.view().judgement.verdict is verdict
 
 
@@ -34,7 +34,7 @@ def test_a_shim_that_every_sweep_shows_is_not_asked_for_for_ever() -> None:
     world.listed(a=1)
     world.look(dead())
     for _ in range(3):
-        world.node(sweep=ProcessScan(True, shims=(ShimProcess(key(), 7),)))
+        world.node(scan=ProcessScan(True, shims=(ShimProcess(key(), 7),)))
     before = len(world.said)
     world.wait(3600)
     assert not any(isinstance(said, AskNode) for said in world.said[before:])

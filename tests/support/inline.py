@@ -16,7 +16,7 @@ from reconciler.worker.messages import CleanJob, CleanupOptions, FinishJob, Prog
 from tests.support.bundles import Bundle, Site, site
 
 
-class Hand:
+class InlineWorker:
     """One worker's hands, without the process around them."""
 
     def __init__(self, made: Site) -> None:
@@ -45,9 +45,9 @@ class Hand:
 
 
 @contextmanager
-def workshop(base: Path) -> Iterator[tuple[Site, Hand]]:
+def inline_worker(base: Path) -> Iterator[tuple[Site, InlineWorker]]:
     with site(base) as made:
-        yield made, Hand(made)
+        yield made, InlineWorker(made)
 
 
 def step(outcome: Outcome, name: str) -> Step:

@@ -182,7 +182,7 @@ def test_a_new_annotation_rule_holds_back_what_was_asked_for() -> None:
     held = objection(world)
     assert held is not None
     assert held.detail == 'the rule "keep" protects it'
-    world.tell(held)
+    world.observe(held)
     assert next(world.engine.tracks).phase is Phase.PROTECTED
     world.look(dead())
     world.node()
@@ -198,7 +198,7 @@ def test_an_attempt_is_no_look_that_asks_for_annotations(result: Result) -> None
         outcome = Outcome(key("ns/a"), dead().identity, result, look=dead())
         if rule_first:
             world.engine.configure(world.stamp, KEPT)
-        world.tell(outcome)
+        world.observe(outcome)
         if not rule_first:
             world.engine.configure(world.stamp, KEPT)
         world.wait(10)
