@@ -116,8 +116,8 @@ class WorkerInspector(BatchInspector):
 
     Some more than there are processors: each waits for the loop's next turn between two handfuls.
 
-    For one-shot commands: a look made elsewhere is heard of a moment after it was made, and a
-    daemon, which is told of what changes meanwhile, should never have to compare the two.
+    For one-shot commands: a look made elsewhere arrives a moment after it was made, and a
+    daemon, which learns what changes meanwhile, should never have to compare the two.
     """
 
     def __init__(self, pool: WorkerPool, inspector: TreeInspector) -> None:
@@ -184,7 +184,7 @@ class NoExits(Exits):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The stages of a session, and those among them that can be told something new.
+    """The stages of a session, and those among them that can be given something new.
 
     Attributes:
         setup: What it was opened with; where things are does not change while it is open.
@@ -220,7 +220,7 @@ async def opened(
     Args:
         setup: What the operator said.
         acting: Something may be removed: be the only one on this tree that may.
-        watching: For a run that lasts: hear of changes, not only look once.
+        watching: For a run that lasts: follow changes, not only look once.
     """
     policies, layout = setup.policies, setup.layout
     clock = SystemClock()

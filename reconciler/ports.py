@@ -151,7 +151,7 @@ class NodeSource(Protocol):
         ...
 
     async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
-        """Ask containerd, within a deadline; tell silence from proven absence.
+        """Ask containerd, within a deadline; distinguish silence from proven absence.
 
         Args:
             about: Names the bundles of a namespace that it is asked for one by one, should its
@@ -165,7 +165,7 @@ class NodeSource(Protocol):
 
 
 class Guards(Protocol):
-    """Tells whether this process is in a place from which acting is safe (design section 4)."""
+    """Says whether this process is in a place from which acting is safe (design section 4)."""
 
     async def check(self) -> tuple[Refusal, ...]:
         """Name every reason not to act; empty if there is none."""
@@ -215,30 +215,30 @@ class Cleaner(Protocol):
 
 
 class Listener(Protocol):
-    """Hears everything that goes through the loop: journal, logs, metrics, live view."""
+    """Receives everything that goes through the loop: journal, logs, metrics, live view."""
 
     def observed(self, stamp: Stamp, observation: Observation) -> None:
-        """Hear an observation before the engine does."""
+        """Receive an observation before the engine does."""
         ...
 
     def decided(self, stamp: Stamp, decision: Decision) -> None:
-        """Hear what the engine concluded or asked for."""
+        """Receive what the engine concluded or asked for."""
         ...
 
 
 class Recorder(Listener, Protocol):
-    """Hears also what the engine was given besides observations, so that a run can be repeated."""
+    """Receives also what else the engine was given, so that a run can be repeated."""
 
     def advanced(self, stamp: Stamp) -> None:
-        """Hear that the engine is about to be given nothing but the time."""
+        """Take note that the engine is about to be given nothing but the time."""
         ...
 
     def configured(self, stamp: Stamp, policies: Policies) -> None:
-        """Hear that other policies are about to be put into force."""
+        """Take note that other policies are about to be put into force."""
         ...
 
     def missed(self) -> None:
-        """Hear that the last thing it was told was lost on it: its record has a hole."""
+        """Take note that the last thing it received was lost on it: its record has a hole."""
         ...
 
 

@@ -79,9 +79,9 @@ def name_of(part: object) -> str:
 
 
 class Listeners:
-    """Tells everybody what goes through the loop, whatever becomes of one of them.
+    """Sends everybody what goes through the loop, whatever becomes of one of them.
 
-    A recorder that failed has a hole in its journal from then on, and is told so.
+    A recorder that failed has a hole in its journal from then on, and learns of it.
     """
 
     def __init__(self, stages: Stages) -> None:
@@ -96,7 +96,7 @@ class Listeners:
         watch.know(*(where for where, _ in named))
 
     def observed(self, stamp: Stamp, observation: Observation) -> None:
-        """Tell of an observation, before the engine is."""
+        """Report an observation, before the engine receives it."""
         for listener in self._essential:
             listener.observed(stamp, observation)
         for where, receive in self._observed:
@@ -104,7 +104,7 @@ class Listeners:
                 self._has_missed(where)
 
     def decided(self, stamp: Stamp, decision: Decision) -> None:
-        """Tell what the engine concluded or asked for."""
+        """Report what the engine concluded or asked for."""
         for listener in self._essential:
             listener.decided(stamp, decision)
         for where, receive in self._decided:
@@ -112,13 +112,13 @@ class Listeners:
                 self._has_missed(where)
 
     def advanced(self, stamp: Stamp) -> None:
-        """Tell recorders that the engine is about to be given nothing but the time."""
+        """Inform recorders that the engine is about to be given nothing but the time."""
         for where, recorder in self._recorders:
             if not self._watch.call(where, recorder.advanced, stamp):
                 self._has_missed(where)
 
     def configured(self, stamp: Stamp, policies: Policies) -> None:
-        """Tell recorders that other policies are about to be put into force."""
+        """Inform recorders that other policies are about to be put into force."""
         for where, recorder in self._recorders:
             if not self._watch.call(where, recorder.configured, stamp, policies):
                 self._has_missed(where)
@@ -257,7 +257,7 @@ class _Restarted(Source):
     @override
     async def run(self, emit: Emit) -> None:
         async def pause(seconds: float) -> None:
-            # Until it runs again nothing is heard from it: only a listing makes up for that.
+            # Until it runs again nothing comes from it: only a listing makes up for that.
             emit(Resync(ResyncKind.WATCH_LOST))
             await self._pause(seconds)
 

@@ -49,7 +49,7 @@ class Fault:
     Attributes:
         where: The part: ``listener logs``, ``route /metrics``, ``connection``.
         what: The error, on one printable line.
-        frames: Where it was raised, innermost last: ``logs.py:57 tell``.
+        frames: Where it was raised, innermost last: ``logs.py:57 report``.
     """
 
     where: str
@@ -85,7 +85,7 @@ class Supervisor:
     def call(
         self, where: str, work: Callable[_P, object], *args: _P.args, **more: _P.kwargs
     ) -> bool:
-        """Call a part; tell whether it went well."""
+        """Call a part; return whether it went well."""
         try:
             work(*args, **more)
         except Exception as error:  # noqa: BLE001 - supervision is here, so that it is nowhere else
@@ -139,7 +139,7 @@ class Supervisor:
         what = printable(f"{type(cause).__name__}: {cause}"[:_TEXT])
         try:
             self.report(Fault(where, what, frames))
-        except Exception:  # noqa: BLE001 - nobody is left who could be told
+        except Exception:  # noqa: BLE001 - nobody is left to report to
             self.counts["report"] += 1
 
 

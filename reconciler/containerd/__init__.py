@@ -1,1 +1,1 @@
-"""Containerd: the second witness. Asks over its socket, and tells "down" from "no answer"."""
+"""Containerd: the second witness. Asks over its socket; "down" is not "no answer"."""

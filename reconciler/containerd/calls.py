@@ -64,7 +64,7 @@ def translated(address: bytes, seconds: float) -> Generator[None]:
     except AttributeError as error:
         if error.name != "_transport":
             raise
-        # grpclib 0.4.9 stumbles so over a connection that broke before its first use
+        # grpclib 0.4.9 fails so on a connection that broke before its first use
         raise NoAnswerError(Failure.BROKEN, f"{where} broke off at once") from error
 
 

@@ -112,7 +112,7 @@ class ContainerdClient:
     async def subscribe(
         self, subscribed: Callable[[], None], touched: Callable[[BundleKey], None]
     ) -> None:
-        """Hear which tasks are touched, until containerd ends the stream.
+        """Receive which tasks are touched, until containerd ends the stream.
 
         A subscription says nothing while nothing happens, so its silence proves nothing.
 
@@ -185,7 +185,7 @@ async def _namespaces(channel: Channel) -> list[str]:
 
 
 def _is_of_an_exec(envelope: wire.Envelope) -> bool:
-    """Tell the exit of an exec: it names another process beside the container (TaskExit)."""
+    """Recognize the exit of an exec: it names another process beside the container (TaskExit)."""
     if envelope.topic != _EXIT:
         return False
     exited = wire.Process.FromString(envelope.event.value)

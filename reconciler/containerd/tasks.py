@@ -58,7 +58,7 @@ AT_ONCE: Final = 64
 
 _LIST: Final = "/containerd.services.tasks.v1.Tasks/List"
 _GET: Final = "/containerd.services.tasks.v1.Tasks/Get"
-_UNREPORTED: Final = 0  # Status UNKNOWN of task.proto: the shim did not tell
+_UNREPORTED: Final = 0  # Status UNKNOWN of task.proto: the shim did not say
 
 _Answer = TypeVar("_Answer")
 
@@ -69,7 +69,7 @@ class Known:
 
     Attributes:
         tasks: Those it knows; all there are, but for the namespaces in ``unlisted``.
-        wedged: Those whose shim did not tell their state.
+        wedged: Those whose shim did not report their state.
         unlisted: Namespaces whose list did not come.
         absent: Bundles of those namespaces that it was asked for and does not know.
         silent: Those it was asked for without any answer.
@@ -84,7 +84,7 @@ class Known:
     answers: int = 0
 
     def note(self, namespace: str, task: wire.Process) -> None:
-        """Take in a task it told of."""
+        """Take in a task it reported."""
         key = BundleKey(namespace, escape((task.id or task.container_id).encode()))
         self.tasks.add(key)
         if task.status == _UNREPORTED:
@@ -208,6 +208,6 @@ class TaskQuestions:
 
 
 def _denies(error: NoAnswerError) -> bool:
-    """Tell "there is no such task" from not having been answered."""
+    """Distinguish "there is no such task" from not having been answered."""
     cause = error.__cause__
     return isinstance(cause, GRPCError) and cause.status is Status.NOT_FOUND

@@ -24,10 +24,10 @@ DEADLINE: Final = 5.0
 
 
 class ReadLock(Protocol):
-    """Tells who holds the metadata lock. Where others hold very many that takes long."""
+    """Says who holds the metadata lock. Where others hold very many that takes long."""
 
     async def __call__(self, *, owner: bool = False) -> Lock:
-        """Tell; with ``owner`` of a free one, too, whether it is the tree's own containerd's."""
+        """Return it; with ``owner`` also whether a free one is that of the tree's containerd."""
         ...
 
 
@@ -49,7 +49,7 @@ async def ask(
 
     Args:
         layout: Where its socket and its metadata lock are.
-        read_lock: Tells who holds the lock, and whose it is; may look where looking can hang.
+        read_lock: Gives who holds the lock, and whose it is; may look where looking can hang.
         deadline: Seconds until it must have begun to answer.
         without_containerd: The caller said that there is no containerd to ask.
         singles: Whom to ask for one by one in a namespace whose list does not come soon.
@@ -126,7 +126,7 @@ def _slowness(known: Known) -> str:
 
 
 def _silent(layout: Layout, error: NoAnswerError, before: Lock, after: Lock) -> Containerd:
-    """Tell silence from absence; the lock was looked at before and after the failed call."""
+    """Distinguish silence from absence; the lock was looked at before and after the failed call."""
     match after.state:
         case LockState.HELD:
             return _holding(error, after)

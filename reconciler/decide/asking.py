@@ -5,7 +5,7 @@ from typing import Final
 from reconciler.model.decisions import AskNode
 
 RECHECK: Final = "recheck"
-"""A wish without an occasion, repeated as long as something is unsure: nobody waits for it."""
+"""A request without an occasion, repeated as long as something is unsure: nobody waits for it."""
 
 PAUSE: Final = 0.5
 """Seconds from an answer to the next question, on average: a sweep costs milliseconds on a large
@@ -40,13 +40,13 @@ class Asking:
 
     @property
     def _may_ask_at(self) -> float:
-        """Each answer costs a pause; what is urgent may run up a debt of them."""
+        """Each answer costs a pause; what is urgent may run up a backlog of them."""
         return self._rested_at - (BURST * PAUSE if self._urgent else 0.0)
 
     def want(self, why: str, at: float, *, awaited: bool = True) -> None:
-        """Wish for an answer asked for no earlier than ``at`` (monotonic seconds).
+        """Request an answer asked for no earlier than ``at`` (monotonic seconds).
 
-        ``awaited``: whether it can tell anything that an earlier answer could not.
+        ``awaited``: whether it can show anything that an earlier answer could not.
         """
         if awaited and why != RECHECK:
             self._awaited_at = max(self._awaited_at, at)
@@ -55,14 +55,14 @@ class Asking:
             self._urgent = self._urgent or why != RECHECK
 
     def ask(self, now: float) -> AskNode | None:
-        """Ask now if there is a wish and the time has come."""
+        """Ask now if there is a request and the time has come."""
         if self._under_way or self._wanted_at is None or now < self._may_ask_at:
             return None
         self._under_way = True
         return AskNode(self._why)
 
     def answered(self, since: float, now: float) -> None:
-        """Hear the answer to a question asked at ``since``."""
+        """Receive the answer to a question asked at ``since``."""
         self._under_way = False
         self._received = max(self._received, since)
         backlog = min(max(self._rested_at, now) - now, BURST * PAUSE)

@@ -55,12 +55,12 @@ class MassDeathBrake:
         return self._pulled_at is not None
 
     def died(self, key: BundleKey, now: float) -> None:
-        """Hear that a bundle that was alive is a leftover now."""
+        """Take note that a bundle that was alive is a leftover now."""
         self._died[key] = now
         self._died.move_to_end(key)
 
     def revived(self, key: BundleKey) -> None:
-        """Hear that a bundle is alive after all, or that containerd took it away in order."""
+        """Take note that a bundle is alive after all, or that containerd took it away in order."""
         self._died.pop(key, None)
 
     def update(self, now: float, alive: int, containerd: ContainerdState, limits: Brakes) -> bool:

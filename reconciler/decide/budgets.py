@@ -49,7 +49,7 @@ class SizeBudgets:
     """Running totals of leftovers per scope, and the leftovers marked for going early.
 
     Args:
-        life_of: Tells a leftover's last sign of life.
+        life_of: Gives a leftover's last sign of life.
     """
 
     def __init__(self, life_of: Callable[[BundleKey], float]) -> None:
@@ -117,7 +117,7 @@ class DueTimes:
     """Places leftovers in time, and keeps the running totals that size budgets need.
 
     Args:
-        life_of: Tells a leftover's last sign of life.
+        life_of: Gives a leftover's last sign of life.
     """
 
     def __init__(self, life_of: Callable[[BundleKey], float]) -> None:

@@ -40,7 +40,7 @@ class Bundles:
     Args:
         policies: What the operator allows.
         node_state: What the node's witnesses said last.
-        asking: Where a fresh word of theirs is wished for.
+        asking: Where fresh answers of theirs are requested.
         cleanups: Where due leftovers queue.
         out: Takes decisions, in order.
     """
@@ -206,7 +206,7 @@ class Bundles:
     # ------------------------------------------------------------------ one bundle, judged
 
     def reconsider(self, track: Track, now: float) -> None:
-        """Judge, place and appoint one bundle; tell if verdict, phase or cause changed."""
+        """Judge one bundle, set its timer, and report a changed verdict, phase or cause."""
         if track.look is None or track.is_being_cleaned:
             return
         previous = track.verdict
@@ -242,7 +242,7 @@ class Bundles:
             self._cleanups.mass.revived(track.key)
         else:
             self._living.discard(track.key)
-        # 1. Served by word of a sweep alone, it is judged again when a sweep says otherwise.
+        # 1. Served according to a process scan alone, it is judged again when one differs.
         # 2. Judged before the witnesses spoke of it, it is judged again when they do: a helper
         #    that they knew before the bundle was seen is no news to anybody else.
         answers = track.look is not None and track.look.shim.state is ShimState.ALIVE
@@ -365,10 +365,10 @@ class Bundles:
         return self._dues.due_at(track, policy) > max(now, grace_ends)
 
     def _report(self, track: Track) -> None:
-        """Tell what is believed of a bundle, if listeners know it otherwise."""
+        """Report what is believed of a bundle, if listeners know it otherwise."""
         judgement = track.judgement
         if judgement is None:
-            return  # nothing was told of it yet, and nothing can be
+            return  # nothing was reported of it yet, and nothing can be
         previous, phase, cause = track.announced
         if judgement.verdict is previous and track.phase is phase and track.cause == cause:
             return

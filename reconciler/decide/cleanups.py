@@ -57,7 +57,7 @@ class Cleanups:
         return bool(self._under_way) or (bool(self._ready) and self._hold is None)
 
     def guard(self, refused: tuple[Refusal, ...]) -> None:
-        """Hear what the guards say; any refusal holds everything."""
+        """Receive what the guards report; any refusal holds everything."""
         reasons = "; ".join(refusal.reason for refusal in refused)
         self._refusal = Hold("guards", reasons, None) if refused else None
 
@@ -71,7 +71,7 @@ class Cleanups:
         self._ready.set(key, None)
 
     def ended(self, key: BundleKey) -> None:
-        """Hear that an attempt is over."""
+        """Take note that an attempt is over."""
         self._under_way.pop(key, None)
 
     def begin(
@@ -173,7 +173,7 @@ class Unfinished:
         """Ask for the end of those that nobody is at; call it only where the guards allow it.
 
         Args:
-            policy_of: Tells what applies in a namespace.
+            policy_of: Gives what applies in a namespace.
         """
         for key in [key for key in self._wanted if key not in self._under_way]:
             if policy_of(key.namespace).objection():
@@ -182,7 +182,7 @@ class Unfinished:
             yield FinishRemoval(key, self._wanted.pop(key).identity)
 
     def ended(self, outcome: Outcome) -> None:
-        """Hear that an attempt is over; what stayed is asked for again at the next listing."""
+        """Take note that an attempt is over; what stayed is asked for again at the next listing."""
         self._under_way.discard(outcome.key)
         if outcome.result is Result.CLEANED:
             self._hidden.pop(outcome.key, None)

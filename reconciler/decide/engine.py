@@ -1,11 +1,11 @@
 """The engine: observations and the time in, decisions and the next deadline out. Sans-IO.
 
 One object for the daemon, `scan`, `explain`, replay and the property tests. It never looks, never
-waits and never acts; it asks for looks, listings and cleanups and is told what came of them. The
+waits and never acts; it asks for looks, listings and cleanups and receives what came of them. The
 same observations at the same times give the same decisions.
 
 Cost is per change: a bundle is thought about when something about it was observed or when its
-appointment has come. A full pass happens only where a whole listing was observed or a witness
+timer has fired. A full pass happens only where a whole listing was observed or a witness
 changed its mind about everybody.
 """
 
@@ -96,7 +96,7 @@ class Engine:
         return self._conclude(now)
 
     def advance(self, stamp: Stamp) -> list[Decision]:
-        """Keep every appointment that has come; call it when :attr:`deadline` has passed."""
+        """Fire every timer that is due; call it when :attr:`deadline` has passed."""
         self._bundles.fire_timers(stamp.mono)
         if self._again_at is not None and self._again_at <= stamp.mono:
             self._again_at = None
@@ -206,7 +206,7 @@ class Engine:
     def _take_hint(self, hint: Hint, now: float) -> None:
         track = self._bundles.get(hint.key)
         if track and track.is_being_cleaned:
-            return  # our own worker is moving things; the outcome will tell
+            return  # our own worker is moving things; the outcome will show
         if track and track.phase is Phase.BLOCKED and hint.kind in _OBSTACLE_GONE:
             track.retry_at = now
         self._out.append(LookAt(hint.key, hint.kind))
@@ -242,7 +242,7 @@ class Engine:
         change = self._node_state.receive(received)
         self._asking.answered(received.since, now)
         said = self._node_state.node.containerd
-        # Nothing tells when a shim answers again.
+        # Nothing announces that a shim answers again.
         self._again_at = now + self._policies.recheck if said.wedged or said.unlisted else None
         for track in self._bundles.touched_by(change, now):
             self._bundles.reconsider(track, now)

@@ -79,6 +79,6 @@ OUTCOMES: Final[Mapping[Result, Event]] = {
 
 
 def event_of(outcome: Outcome) -> Event:
-    """Tell what an outcome means to its bundle; one that was not even tried has not failed."""
+    """Return what an outcome means to its bundle; one that was not even tried has not failed."""
     is_tried = outcome.reason is not BlockReason.POLICY
     return OUTCOMES[outcome.result] if is_tried else Event.RETURNED

@@ -1,4 +1,4 @@
-"""What the node's witnesses said last, since when it counts, and whom a new word touches. Pure.
+"""What the node's witnesses said last, since when it counts, and whom a new answer affects. Pure.
 
 On a busy node a shim comes or goes several times a second, and thousands of leftovers may wait in
 the same namespace. To judge all of them again each time would keep the loop from everything else.
@@ -76,7 +76,7 @@ class NodeChange(msgspec.Struct, frozen=True, gc=False):
 
 
 class NodeState:
-    """Remembers the witnesses' word. An answer says nothing about bundles first seen after it.
+    """Remembers the witnesses' answers. An answer says nothing about bundles first seen after it.
 
     That a single bundle was not found, where no list came, is remembered until containerd is
     another process or falls silent: while the bundle is there, no task of its name can be made

@@ -1,4 +1,4 @@
-"""Pods: which bundles look to their pod's sandbox for what their config.json does not tell. Pure.
+"""Pods: which bundles look to their pod's sandbox for what their config.json does not say. Pure.
 
 A sandbox may be looked at after its members, and may be gone before them. So it is known whom its
 labels concern, and a member keeps what it once learnt of them.
@@ -25,7 +25,7 @@ class Pods:
         self._sandbox_of: dict[BundleKey, BundleKey] = {}
 
     def known(self, track: Track, find: Callable[[BundleKey], Track | None]) -> Known:
-        """Tell what can be known of a bundle's labels, and note whom it asked.
+        """Return what can be known of a bundle's labels, and note whom it asked.
 
         Args:
             track: The bundle.

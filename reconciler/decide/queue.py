@@ -38,7 +38,7 @@ class PriorityQueue:
             heapq.heapify(self._heap)
 
     def at(self, key: BundleKey) -> float | None:
-        """Tell where a bundle is, None if it is not there."""
+        """Return where a bundle is, None if it is not there."""
         return self._at.get(key)
 
     @property

@@ -45,14 +45,14 @@ class Track:
 
     Attributes:
         key, identity: The name and the object it means.
-        first_seen: When this object was first heard of.
+        first_seen: When this object was first seen.
         look, looked_at, facts, judgement: The latest; None before the first look.
-        is_news: Whether the latest look told anything else than the one before.
+        is_news: Whether the latest look found anything else than the one before.
         weighed_with: The number of the witnesses' word that ``look`` and ``facts`` agree with; None
             if they were not weighed together yet.
         judged_since: Since when it has this verdict.
         policy: The one that applies; None until it has been (or must be) looked up.
-        is_stale: Whether a cleanup was under way since the latest look; others are not heard then.
+        is_stale: Whether a cleanup was under way since the latest look; others do not count then.
         labels: All that was readable of this object's labels: config.json may vanish later.
         pod: Its pod's sandbox's labels, as far as they were asked for: that may vanish earlier.
         phase, cause: How far it is on its way to removal, and why; see :meth:`move`.
@@ -147,13 +147,13 @@ class Track:
     def ask_for_more(self) -> None:
         """Note that rules match on annotations now that earlier looks were not asked for.
 
-        A reload waits for looks that were. Not heard are those at a bundle that a cleanup is under
+        A reload waits for looks that were. Those do not count at a bundle that a cleanup is under
         way on, and config.json may have gone since it was read, as may the whole sandbox: then it
         is not known whether there is such an annotation.
         """
         if self.is_stale or self.look is None or not self.look.labels.known:
             self.labels = doubted(self.labels)
-        self.pod = doubted(self.pod)  # what is still there tells it anew
+        self.pod = doubted(self.pod)  # what is still there shows it anew
 
     @property
     def may_look_otherwise(self) -> bool:
@@ -232,8 +232,8 @@ class Track:
     def _recheck_after(self, now: float, *, at_most: float) -> float:
         """Seconds until an unsure verdict is looked into again.
 
-        What dies takes a moment to leave its cgroup, and nothing tells us when it has: until then
-        it looks like a workload that lost its shim and its init. Creation tells by events.
+        What dies takes a moment to leave its cgroup, and nothing announces when it has: until then
+        it looks like a workload that lost its shim and its init. Creation is announced by events.
         """
         if self.verdict is Verdict.STARTING:
             return at_most

@@ -71,7 +71,7 @@ def shown(track: Track, policy: Policy, hold: Hold | None) -> tuple[Phase, str]:
     """Give the phase of a bundle, and its cause.
 
     A brake holds and releases everything that is due at once, thousands of bundles perhaps, and is
-    told of once. So what it holds is read here and not written into each of them.
+    reported once. So what it holds is read here and not written into each of them.
     """
     is_held = hold is not None and policy.enforce
     phase = TABLE[Event.BRAKED if is_held else Event.RELEASED][track.phase]

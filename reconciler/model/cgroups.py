@@ -145,7 +145,7 @@ def _index(
 
 
 def usual_path(key: BundleKey) -> str:
-    """Give the path that containerd asks for unless it is told another one."""
+    """Give the path that containerd asks for unless it is given another one."""
     return f"/{key.namespace}/{key.id}"
 
 

@@ -25,7 +25,7 @@ class Containerd(Value, frozen=True):
 
     Attributes:
         state: Up, proven down, skipped because the caller said so, or no answer.
-        tasks: The tasks it lists, or has told of when asked alone; meaningful only when up.
+        tasks: The tasks it lists, or has named when asked alone; meaningful only when up.
         pid: containerd's pid, if known.
         version: As Version answers, or empty.
         detail: Why, for people.

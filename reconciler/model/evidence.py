@@ -248,7 +248,7 @@ class PartialLook(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """The witnesses that speak about the whole node, as last heard.
+    """The witnesses that speak about the whole node, as last received.
 
     Attributes:
         processes: What runs.
@@ -307,7 +307,7 @@ def weigh(key: BundleKey, identifier: bool, look: Look, node: Node) -> Facts:  #
 
 
 def task_of(key: BundleKey, containerd: Containerd) -> TaskState:
-    """Tell what containerd says about one task."""
+    """Return what containerd says about one task."""
     match containerd.state:
         case ContainerdState.UP:
             return _task_of_living(key, containerd)
@@ -349,7 +349,7 @@ def _shim(key: BundleKey, shim: Shim, node: Node, task: TaskState) -> ShimState:
     unsure = may_be(node.unread, key, BundleKey(key.namespace, group))
     if unsure or not is_anybodys:
         return ShimState.NONE if unsure else ShimState.DEAD
-    # No file names a socket and none tells the group: any shim of the namespace might serve it.
+    # No file names a socket and none names the group: any shim of the namespace might serve it.
     # Only containerd, answering and not listing the task, can then say that none does. "Not found"
     # will not do: it is said as well of a task whose container is no longer recorded.
     is_free = not any(may_be_in(some, key.namespace) for some in (node.served, node.unread))
@@ -368,7 +368,7 @@ def _cgroup(key: BundleKey, look: Look, node: Node) -> CgroupState:
         return CgroupState.NONE
     if cgroup is CgroupState.UNNAMED:
         # It may have any name. Where something is still mounted, a workload may live in there of
-        # which nothing else is left to tell. A dead init does not tell that it was the last: in
+        # which nothing else is left to show. A dead init does not say that it was the last: in
         # the host's pid namespace, or in its pod's, what it has forked lives on.
         is_open = bool(look.mounts)
         return CgroupState.GONE if scan.answered and not is_open else CgroupState.NONE

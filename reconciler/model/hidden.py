@@ -2,8 +2,8 @@
 
 A bundle is renamed to such a name before it is taken apart. The leading dot makes containerd skip
 it; it is never ``.<id>``, containerd's own hidden name, onto which a later rename would fail with
-ENOTEMPTY. It carries the inode number, so that a later run can tell its own work from a name that
-somebody made up: it is ours only if the object behind it has that number.
+ENOTEMPTY. It carries the inode number, so that a later run can distinguish its own work from a name
+that somebody made up: it is ours only if the object behind it has that number.
 """
 
 import re

@@ -58,7 +58,7 @@ class Known:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nobody else could tell more."""
+        """Whether nobody else could say more."""
         own = self.own
         return own.known and (self.is_sandbox or not self._is_in_pod)
 

@@ -76,7 +76,7 @@ class Seen(msgspec.Struct, frozen=True, gc=False, array_like=True):
 class Hidden(Value, frozen=True):
     """A name beginning with a dot in a namespace directory: debris of a removal.
 
-    ``ours`` tells a removal of our own that was cut short (its name carries its inode number).
+    ``ours`` marks a removal of our own that was cut short (its name carries its inode number).
     """
 
     key: BundleKey
@@ -163,7 +163,7 @@ class GuardsChecked(Tagged, frozen=True, tag="guards"):
 class Remembered(Tagged, frozen=True, tag="remembered"):
     """What an earlier run of ours wrote down about an object, within the same boot.
 
-    A memory may only delay: it tells of later signs of life than files do. ``leftover_since`` is
+    A memory may only delay: it knows of later signs of life than files do. ``leftover_since`` is
     set only if that run ended a moment ago, so that a restart does not begin the grace anew.
     Both times are monotonic.
     """

@@ -75,7 +75,7 @@ class Match(Value, frozen=True):
 
     @property
     def needs_labels(self) -> bool:
-        """Whether config.json is needed to tell if it matches."""
+        """Whether config.json is needed to know if it matches."""
         return bool(self.annotations) or any(
             glob is not None for glob in (self.pod_namespace, self.pod, self.container)
         )
@@ -209,12 +209,12 @@ class Policies(msgspec.Struct, frozen=True, gc=False):
         if match.fits(key, Known(known.own)) is Answer.YES:
             return f"{match} fits"
         which = "fits" if match.fits(key, known) is Answer.YES else "may fit"
-        own = "does not tell all" if known.own.known else "cannot be read"
+        own = "does not say all" if known.own.known else "cannot be read"
         pod = ", its pod's is known" if known.pod.known else ""
         return f"{match} {which}: config.json {own}{pod}"
 
     def named(self, name: str) -> Policy:
-        """Find a policy by its name, which a view tells."""
+        """Find a policy by its name, which a view shows."""
         return next((r.policy for r in self.rules if r.policy.name == name), self.default)
 
     @property

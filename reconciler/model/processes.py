@@ -25,7 +25,7 @@ class ProcessScan(Value, frozen=True):
             not be read; then the sets prove nothing.
         helpers: Ids for which ``shim ... start`` or ``shim ... delete`` runs now.
         shims: Living shims.
-        cgroup_names: Names in cgroups' paths, where the path is not told: there are too many, or
+        cgroup_names: Names in cgroups' paths, where the path is not known: there are too many, or
             the journal is an older one.
         cgroup_paths: The cgroups of living processes, as paths within a hierarchy.
         unread: Processes that may be a shim or a helper and do not answer what they are.

@@ -1,6 +1,6 @@
 """Processes that may be a shim or a helper and do not answer what they are.
 
-Whoever is stuck in the kernel cannot be asked for his command line. The directory he works in tells
+Whoever is stuck in the kernel cannot be asked for his command line. The directory it works in shows
 whose he may be; where it does not, he may be anybody's. He makes those unknown and nobody else.
 """
 

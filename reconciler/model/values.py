@@ -10,7 +10,7 @@ from typing import Final, Never
 import msgspec
 
 KIND: Final = "kind"
-"""The field that tells an observation or a decision from the others of its union."""
+"""The field that distinguishes an observation or a decision from the others of its union."""
 
 EMPTY: Final[frozenset[Never]] = frozenset()
 """The default of every set: what is left out is this very object, for there are several empty."""

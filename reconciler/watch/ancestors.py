@@ -3,7 +3,7 @@
 A root can be created, deleted, renamed, and so can everything above it. Watched are the parent of
 the root for its names, and those above it only for being moved or deleted themselves, so that a
 busy /run wakes nobody. While the root is absent all that are there are watched for their names.
-Mounts over any of them are no events; the mount table tells of those.
+Mounts over any of them are no events; the mount table shows those.
 """
 
 import stat
@@ -20,7 +20,7 @@ _NAMES: Final = handle.NAMES | SELF
 
 
 def identify(path: bytes) -> Identity | None:
-    """Tell which directory a path means now; None if it means none."""
+    """Return which directory a path means now; None if it means none."""
     try:
         found = kernel.statx(kernel.AT_FDCWD, path)
     except OSError:

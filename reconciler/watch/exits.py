@@ -2,8 +2,9 @@
 
 One epoll holds them all and sleeps until one ends. A pidfd is a handle, so there is a budget: what
 does not fit is not watched, counted, and taken in as soon as another has ended; listings find its
-end meanwhile. Every end is told once, also that of a zombie nobody reaps, or a look that finds the
-zombie again would be told again, for ever. A living process of the same number is another one.
+end meanwhile. Every end is reported once, also that of a zombie that nobody reaps: a
+look that finds it again would otherwise report it for ever. A living process of the same number is
+another one.
 """
 
 import os
@@ -23,7 +24,7 @@ from reconciler.ports import Emit
 SHARE: Final = 2
 """One in so many of the handles we may have is for processes."""
 
-_BATCH: Final = 256  # ends told in one turn of the loop
+_BATCH: Final = 256  # ends reported in one turn of the loop
 _MOST_REPORTED: Final = (
     256  # remembered for one bundle; it may be busy for days, with ever new holders
 )
@@ -47,7 +48,7 @@ class _Process:
 
 @dataclass(slots=True)
 class _Expected:
-    """What is expected for one subject, and which ends were told."""
+    """What is expected for one subject, and which ends were reported."""
 
     pids: dict[HintKind, frozenset[int]] = field(default_factory=dict)
     reported: set[tuple[HintKind, int]] = field(default_factory=set)

@@ -35,7 +35,7 @@ QUIET: Final = 0.0015
 
 
 def _is_of_an_exec(event: Event) -> bool:
-    """Tell the pid file of an exec, or the name it has while it is written: it is no evidence.
+    """Recognize the pid file of an exec, or the name it has while it is written: it is no evidence.
 
     A probe makes one several times a second, and they stay: a look for each would cost more the
     more there are. As a sign of life it is noticed with the next look, of which the end of the
@@ -51,7 +51,7 @@ class InotifyBackend:
     Args:
         layout: Where the tree is.
         make: Makes the inotify instance.
-        clock: Tells whether events come thick and fast.
+        clock: Gives whether events come thick and fast.
     """
 
     name = "inotify"

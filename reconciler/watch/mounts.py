@@ -52,7 +52,7 @@ async def watch_mounts(
 class MountWatch:
     """Hints at bundles whose mounts changed; implements `ports.Source`.
 
-    Make it before the first look: what changes from then on is told.
+    Make it before the first look: what changes from then on is reported.
 
     Args:
         read: Gives the mounts of the state tree as they are now.

@@ -113,7 +113,7 @@ class Watching:
         """Emit until cancelled, and close."""
         self._running = True
         if self._rung:
-            emit(Resync(ResyncKind.BACKEND))  # it was left before there was anybody to tell
+            emit(Resync(ResyncKind.BACKEND))  # it was left before anybody could receive it
         try:
             while True:
                 self._switched = anyio.Event()

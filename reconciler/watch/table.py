@@ -1,6 +1,6 @@
 """The table of watches: which directory each watch descriptor stands for.
 
-Watches follow inodes while names move, events are older than the tree they tell of, and a watch
+Watches follow inodes while names move, events are older than the tree they describe, and a watch
 may end by itself: the table keeps names and descriptors one to one through all of that. It emits
 nothing and keeps no directory handle between calls: one would keep mounts busy.
 
@@ -62,7 +62,7 @@ class WatchTable:
     # ------------------------------------------------------------------ questions
 
     def target(self, wd: int) -> Target | None:
-        """Tell what an event's descriptor stands for; None if nothing any more."""
+        """Return what an event's descriptor stands for; None if nothing any more."""
         return self._targets.get(wd)
 
     @property
@@ -93,7 +93,7 @@ class WatchTable:
             self._root_fd = -1
 
     def add_root(self) -> Identity | None:
-        """Watch the root; tell which object that is, None if there is none."""
+        """Watch the root; return which object that is, None if there is none."""
         with self.entered():
             if self._root_fd < 0:
                 return None
@@ -124,7 +124,7 @@ class WatchTable:
         self._add(key, str(key), BUNDLE_MASK)
 
     def add_pending(self) -> list[BundleKey]:
-        """Watch a slice of the bundles in line; tell which are out of it."""
+        """Watch a slice of the bundles in line; return which are out of it."""
         done: list[BundleKey] = []
         with self.entered():
             while self._pending and len(done) < SLICE:
@@ -167,7 +167,7 @@ class WatchTable:
 
         Args:
             drop: End the watches, too. Without it those whose directories are added again stay as
-                they are, and the others end when they speak (:meth:`stranger`).
+                they are, and the others end with their first event (:meth:`stranger`).
         """
         wds = list(self._targets) if drop else []
         self._targets.clear()
@@ -258,7 +258,7 @@ class WatchTable:
     def _bind(self, wd: int, target: Target) -> None:
         before = self._targets.get(wd)
         if before is not None and before != target and self._wds.get(before) == wd:
-            del self._wds[before]  # renamed; the event that tells what is there now is to come
+            del self._wds[before]  # renamed; the event that says what is there now is to come
         old = self._wds.get(target)
         if old is not None and old != wd:
             self._retire(old)

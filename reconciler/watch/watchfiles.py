@@ -1,6 +1,6 @@
 """The watchfiles backend: for where inotify has nothing left, or the operator chose it.
 
-Non-recursive, on the root and its namespaces only, so it tells of bundles that come and go and,
+Non-recursive, on the root and its namespaces only, so it reports bundles that come and go and,
 when polling, of files that come and go in them, unless within the second of the change before (it
 compares whole seconds); the rest waits for a listing. It drops what overflows without a word, so
 listings must be more frequent (:attr:`WatchfilesBackend.relist_hint`).
@@ -55,7 +55,7 @@ class WatchfilesBackend:
         self._namespaces: dict[bytes, int] = {}
 
     def open(self) -> None:
-        """Check that the path can be told to watchfiles; watching begins with :meth:`run`."""
+        """Check that the path can be given to watchfiles; watching begins with :meth:`run`."""
         try:
             self._tasks.decode()
         except UnicodeDecodeError as error:
@@ -118,7 +118,7 @@ class WatchfilesBackend:
         except ExceptionGroup as group:
             if not group.split(RuntimeError)[0]:
                 raise
-            await anyio.sleep(ROOT_CHECK)  # it stumbles over any name that is not UTF-8: likewise
+            await anyio.sleep(ROOT_CHECK)  # it fails on any name that is not UTF-8: likewise
         except (OSError, RuntimeError) as error:
             raise BackendError(f"watchfiles: {error}") from error
         stop.set()

@@ -57,9 +57,9 @@ def test_explain_names_the_rule_and_why(site: Site, answering: FakeContainerd) -
     assert policy_of(site, "whole") == ["cleanup", "no rule fits"]
     inherited = f"{databases} may fit: {unread}, its pod's is known"
     assert policy_of(site, "lost") == ["databases", inherited]
-    terse = f"{databases} may fit: config.json does not tell all, its pod's is known"
+    terse = f"{databases} may fit: config.json does not say all, its pod's is known"
     assert policy_of(site, "terse") == ["databases", terse]
-    astray = f"{critical} may fit: config.json does not tell all"
+    astray = f"{critical} may fit: config.json does not say all"
     assert policy_of(site, "astray") == ["critical", astray]
     assert policy_of(site, "alone") == ["critical", f"{critical} may fit: {unread}"]
 

@@ -210,7 +210,7 @@ def test_it_can_be_said_why_a_policy_applies() -> None:
     assert why("pod", nothing) == f'{{ pod = "p*" }} may fit: {unread}'
     assert why("pod", Known(Labels(), pod)) == f"{fits}: {unread}, its pod's is known"
     member = Known(Labels(known=True, sandbox="s"), pod)
-    says_little = "config.json does not tell all, its pod's is known"
+    says_little = "config.json does not say all, its pod's is known"
     assert why("pod", member) == f"{fits}: {says_little}"
     own = '{ container = "c", annotation."a.b" = "1" }'
     assert why("own", Known(Labels(), pod)) == f"{own} may fit: {unread}, its pod's is known"
