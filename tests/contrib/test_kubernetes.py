@@ -160,6 +160,12 @@ def test_an_overlay_is_valid_and_finds_containerd(overlay: str, tmp_path: Path) 
         assert_reaches(pod, layout)
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_enforcing_leaves_the_selector_of_the_first_daemonset_as_it_is(overlay: str) -> None:
+    """Whoever goes on from it to the overlay that enforces: the API server refuses another one."""
+    assert selectors(built(overlay))[0] == selectors(built("enforce"))[0]
+
+
 def test_no_pod_belongs_to_two_daemonsets() -> None:
     for found in (built("enforce"), rendered("--set", "mode=by-label")):
         one, other = selectors(found)
