@@ -1,10 +1,11 @@
-# make run     the reconciler in the foreground on a throw-away demo tree; no root, no containerd
+# make run     the reconciler in the foreground on a throwaway demo tree; no root, no containerd
 # make test    everything; as root it installs the Debian packages the end-to-end tests need
 # make lint    ruff, format, types, import contracts, shape of the tree
 # make bench   figures beside containerd and find
 # make soak    the slow tests
 # make explore  properties with other examples than those of make test, ten times as many
 # make faults  the tests that show faults, and from their report tests/safety/README.md
+# make pictures  what README.md shows, from real runs: contrib/pictures, and the transcripts (printed); as root
 # make wheel   dist/*.whl
 # make clean   remove what the targets above made
 #
@@ -21,7 +22,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet -c .ci/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench soak explore faults wheel packages clean
+.PHONY: help run test lint bench soak explore faults pictures wheel packages clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -43,6 +44,11 @@ faults: $(VENV)/.dev $(VENV)/.kubernetes packages
 	mkdir -p build
 	$(BIN)/python -m pytest -m 'fault and not bench and not slow' --junitxml=build/faults.xml $(ARGS)
 	$(BIN)/python -m tests.safety.table --write build/faults.xml $(HISTORIES)
+
+pictures: $(VENV)/.run
+	@.ci/packages chromium containerd runc busybox-static
+	$(BIN)/python -m tests.pictures
+	$(BIN)/python -m tests.minute
 
 bench: $(VENV)/.dev packages
 	$(BIN)/python -m tests.bench $(ARGS)
