@@ -1,6 +1,6 @@
 """Every side effect of the program, as one Protocol each. `loop` joins them to the engine.
 
-Adapters live in `watch`, `probe`, `containerd` and `act`; doubles in the tests are typed against
+Adapters live in `watch`, `probe`, `containerd` and `worker`; doubles in the tests are typed against
 this page. Nothing here touches anything.
 """
 
