@@ -5,7 +5,7 @@
 # make soak    the slow tests
 # make explore  properties with other examples than those of make test, ten times as many
 # make faults  the tests that show faults, and from their report tests/safety/README.md
-# make pictures  what README.md shows, from real runs: contrib/pictures, and the transcripts (printed); as root
+# make pictures  the pictures and transcripts of README.md, from real runs; as root
 # make wheel   dist/*.whl
 # make clean   remove what the targets above made
 #

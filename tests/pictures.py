@@ -29,7 +29,7 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
-from reconciler.demo.fixtures import Promise, Fixture
+from reconciler.demo.fixtures import Fixture, Promise
 from reconciler.demo.node import DemoNode
 
 PICTURES: Final = Path(__file__).resolve().parents[1] / "contrib" / "pictures"
@@ -121,7 +121,7 @@ def record(directory: Path) -> tuple[str, Path]:
     """Run it while a task is killed; gives the screen to show and the journal."""
     journal, config = directory / "run.jsonl", directory / "config.toml"
     with DemoNode(time.time()) as node:
-        victim = next(role for role in node.cast if role.killed)
+        victim = next(one for one in node.fixtures if one.killed)
         if victim.key.namespace != "demo":
             sys.stderr.write("another demo is running, so the namespaces get a number\n")
         paths = {
@@ -130,14 +130,14 @@ def record(directory: Path) -> tuple[str, Path]:
         lines = [f'containerd.{name} = "{os.fsdecode(path)}"' for name, path in paths.items()]
         config.write_text("\n".join(["containerd.allow_disk = true", *lines, ""]))
 
-        def gone(role: Fixture) -> bool:
-            return not os.path.lexists(node.layout.bundle(role.key))
+        def gone(fixture: Fixture) -> bool:
+            return not os.path.lexists(node.layout.bundle(fixture.key))
 
         command = (*_PROGRAM, "run", "--enforce", "--without-containerd", "--config", config)
         options = ("--grace", "3s", "--settle", "1h", "--record", journal)
         with on_terminal(*command, *options, directory=directory) as terminal:
             dead = [
-                role for role in node.cast if role.promise is Promise.CLEANED and role != victim
+                one for one in node.fixtures if one.promise is Promise.CLEANED and one != victim
             ]
             until(lambda: all(map(gone, dead)), "the dead are removed", terminal)
             time.sleep(_PAUSE)

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from rich.live import Live
 
+from tests.minute import SHOWN, rewritten
 from tests.pictures import PICTURES, chosen, screens_of
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
@@ -51,3 +52,27 @@ def test_the_screen_with_something_to_see_is_chosen() -> None:
 def test_a_run_that_never_showed_it_makes_no_picture() -> None:
     with pytest.raises(LookupError, match="no screen shows demo/victim"):
         chosen(screens_of(shown(BEFORE, LATER)), "demo/victim")
+
+
+def test_transcripts_are_replaced_and_nothing_else_and_what_removes_is_run_last() -> None:
+    page = "a\n```\n# containerd-reconciler clean -y\nold\nold\n```\n```\n# other scan\nold\n```\n"
+    page += "```\n# containerd-reconciler explain a/b | head -n 2\nold\n```\nb\n"
+    ran: list[list[str]] = []
+
+    def run(words: list[str]) -> str:
+        ran.append(words)
+        return "1\n2\n3\n"
+
+    assert rewritten(page, run) == (
+        "a\n```\n# containerd-reconciler clean -y\n1\n2\n3\n```\n```\n# other scan\nold\n```\n"
+        "```\n# containerd-reconciler explain a/b | head -n 2\n1\n2\n```\nb\n"
+    )
+    assert ran == [["explain", "a/b"], ["clean", "-y"]]
+
+
+def test_the_readme_has_three_transcripts() -> None:
+    assert [found["words"] for found in SHOWN.finditer(README)] == [
+        "scan",
+        "clean --yes",
+        "explain shop/api",
+    ]
