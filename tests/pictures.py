@@ -33,7 +33,7 @@ from reconciler.demo.fixtures import Fixture, Promise
 from reconciler.demo.node import DemoNode
 
 PICTURES: Final = Path(__file__).resolve().parents[1] / "contrib" / "pictures"
-COLUMNS, LINES = 120, 40
+COLUMNS, LINES = 128, 40
 REPORT: Final = "1280,520"
 """Width and height of the report, in pixels."""
 
