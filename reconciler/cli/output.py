@@ -14,7 +14,22 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from reconciler.present.envelope import Envelope
     from reconciler.present.table import Table
+
+
+def envelope(wall: float | None = None, node: str = "") -> "Envelope":
+    """Give the envelope of a document.
+
+    Args:
+        wall: When it was made; None for now.
+        node: What it is about, if not this node.
+    """
+    from reconciler.clock import SystemClock
+    from reconciler.present.envelope import envelope as made
+    from reconciler.settings.outside import node_name
+
+    return made(node or node_name(os.environ), SystemClock().wall() if wall is None else wall)
 
 
 def printable_lines(text: str) -> str:

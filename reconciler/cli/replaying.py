@@ -4,6 +4,7 @@ A journal flows in, turns flow past the watchers (likeness, fates, expectations,
 JSON flow out (:mod:`reconciler.present.comparison`).
 """
 
+import os
 import shutil
 import sys
 import tempfile
@@ -16,7 +17,7 @@ import anyio
 import msgspec
 from msgspec.structs import replace
 
-from reconciler.cli.output import Output
+from reconciler.cli.output import Output, envelope
 from reconciler.clock import SystemClock
 from reconciler.decide.engine import Engine
 from reconciler.journal import expect
@@ -26,19 +27,20 @@ from reconciler.journal.reader import Item, Journal
 from reconciler.journal.replay import Difference, Repeater, Turn
 from reconciler.journal.what_if import WhatIf, enforcing, removes
 from reconciler.model.evidence import Facts
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, escape
 from reconciler.model.policy import Policies
 from reconciler.present import report
 from reconciler.present.comparison import (
     CleanupChange,
     Differing,
+    ReplayHead,
     changed,
     describe,
     difference_text,
     fates_table,
 )
 from reconciler.present.decisions import DecisionSummary, is_conclusion, key_of, summary
-from reconciler.present.words import plural, span
+from reconciler.present.words import iso, plural, span, to_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Request:
 
     Attributes:
         policies: Let these decide instead of the recorded ones; None to compare.
+        config: Name of the file that has them.
         expectations: What must come true.
         report: Where to write the page.
         speed: So many times faster than it was; None for as fast as possible.
@@ -57,6 +60,7 @@ class Request:
     """
 
     policies: Policies | None = None
+    config: str = ""
     expectations: tuple[expect.Expectation, ...] = ()
     report: Path | None = None
     speed: float | None = None
@@ -83,9 +87,9 @@ class Lists:
         self._empty[name] = False
         self._files[name].write(self._json.encode(one))
 
-    def write(self, observations: int, target: IO[bytes]) -> None:
+    def write(self, head: ReplayHead, target: IO[bytes]) -> None:
         """Print the whole object."""
-        target.write(b'{"observations":%d' % observations)
+        target.write(to_json(head).removesuffix(b"}"))
         for name, file in self._files.items():
             target.write(b',"%s":[' % name.encode())
             file.seek(0)
@@ -245,7 +249,7 @@ class Replaying:
         if self._lists is not None:
             for fate in self._changes():
                 self._lists.add("differences", changed(fate))
-            self._lists.write(self._observations, sys.stdout.buffer)
+            self._lists.write(self._head(), sys.stdout.buffer)
         elif self._request.names:
             fates = (fate for fate in self._fates if fate.replayed is not None)
             self._output.data("".join(f"{fate.key}\n" for fate in fates))
@@ -253,6 +257,16 @@ class Replaying:
             self._print_fates()
         else:
             self._print_likeness()
+
+    def _head(self) -> ReplayHead:
+        header = self._journal.header
+        return ReplayHead(
+            **envelope(node=header.host),
+            journal=escape(os.fsencode(self._journal.parts[-1])),
+            begin=iso(header.wall),
+            policies=self._request.config,
+            observations=self._observations,
+        )
 
     def _changes(self) -> Iterator[CleanupChange]:
         if self._request.policies is not None:

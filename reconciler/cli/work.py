@@ -5,7 +5,7 @@ ports alone, so the same code runs on doubles. Nothing is printed here.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -17,7 +17,7 @@ from reconciler.decide.engine import Engine
 from reconciler.decide.views import BundleView
 from reconciler.loop import Loop
 from reconciler.model.decisions import Decision, Verdict
-from reconciler.model.evidence import Answer, Node, TaskState
+from reconciler.model.evidence import NO_LABELS, Answer, Labels, Node, TaskState
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
     GuardsChecked,
@@ -42,12 +42,16 @@ class Pass(Listener):
         received: Whether the node's witnesses were asked since.
         refused: Reasons of the guards; None before they were checked.
         outcomes: The last outcome for each bundle, in the order in which they came first.
+        labels: What was known of the labels of those.
+        labels_of: Gives it.
     """
 
     listed: Listed | None = None
     received: bool = False
     refused: tuple[Refusal, ...] | None = None
     outcomes: dict[BundleKey, Outcome] = field(default_factory=dict)
+    labels: dict[BundleKey, Labels] = field(default_factory=dict)
+    labels_of: Callable[[BundleKey], Labels] = lambda _key: NO_LABELS
 
     @override
     def observed(self, stamp: Stamp, observation: Observation) -> None:
@@ -61,6 +65,7 @@ class Pass(Listener):
                 self.refused = refused
             case Outcome(key=key):
                 self.outcomes[key] = observation
+                self.labels[key] = self.labels_of(key)
             case _:
                 pass
 
@@ -90,6 +95,7 @@ class Found:
         stamp: When it ended.
         seconds: How long it took.
         signal: The signal that ended it, if one did.
+        labels: What was known of the labels of those that came to an outcome.
     """
 
     views: tuple[BundleView, ...]
@@ -101,6 +107,7 @@ class Found:
     stamp: Stamp
     seconds: float
     signal: int | None = None
+    labels: Mapping[BundleKey, Labels] = field(default_factory=dict)
 
     @property
     def containerd_missing(self) -> bool:
@@ -162,8 +169,8 @@ async def _pass(
     *,
     stop_workers: StopWorkers | None = None,
 ) -> Found:
-    seen = Pass()
     engine = Engine(policies)
+    seen = Pass(labels_of=engine.labels)
     loop = Loop(engine, dataclasses.replace(stages, essential=(seen,)))
     began = stages.clock.monotonic()
 
@@ -186,4 +193,5 @@ async def _pass(
         stamp=stamp,
         seconds=stamp.mono - began,
         signal=caught[0] if caught else None,
+        labels=seen.labels,
     )

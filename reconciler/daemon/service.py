@@ -34,6 +34,7 @@ from reconciler.loop import Loop
 from reconciler.model.observations import Stamp
 from reconciler.present.status import About, Attempts, JournalStatus, Status, gather
 from reconciler.settings.load import Loaded
+from reconciler.settings.outside import node_name
 from reconciler.supervision import Supervisor
 from reconciler.telemetry.http import PAUSE, ReservedDescriptor, Server
 from reconciler.telemetry.lazy import FilteringBoundLogger
@@ -135,13 +136,14 @@ class _Service:
         self.crippled = False
         self._clock = stages.clock
         self._watcher = stages.watcher
+        self._node = node_name(start.environ)
         self._began = stages.clock.monotonic()
         self._notifier = Notifier(start.environ)
         self._service_log = ServiceLog(start.logger, stages.clock)
         self._engine = Engine(setup.policies)
         self._configuration = Configuration(start.load, start.loaded, stages.clock.wall())
         self._metrics = Metrics(self._engine, stages.clock, stages.watcher, self._watch)
-        self._attempts = Attempts(setup.layout)
+        self._attempts = Attempts(setup.layout, self._engine.labels)
         self._checkpoint = checkpoint.place(start.environ, setup.layout)
         self._keeper = Housekeeping(
             self._checkpoint,
@@ -279,6 +281,7 @@ class _Service:
     def _status(self) -> Status:
         stamp = Stamp(self._clock.monotonic(), self._clock.wall())
         about = About(
+            node=self._node,
             version=__version__,
             mode=self._mode,
             pid=os.getpid(),

@@ -29,7 +29,7 @@ from reconciler.model.decisions import (
     Phase,
     Relist,
 )
-from reconciler.model.evidence import Node
+from reconciler.model.evidence import NO_LABELS, Labels, Node
 from reconciler.model.ids import NOWHERE, BundleKey
 from reconciler.model.labels import doubted
 from reconciler.model.observations import (
@@ -164,6 +164,11 @@ class Engine:
     def view(self, key: BundleKey, now: float) -> BundleView | None:
         """Show what is believed about one bundle; None if it is not known."""
         return self._bundles.view(key, now)
+
+    def labels(self, key: BundleKey) -> Labels:
+        """Tell what is known of a bundle's labels, also of one that has lost its config.json."""
+        track = self._bundles.get(key)
+        return NO_LABELS if track is None else track.labels
 
     def kept(self, key: BundleKey) -> BundleKey:
         """Give the equal key that is kept here; who keeps keys as well keeps the same object."""

@@ -25,6 +25,7 @@ from reconciler.model.decisions import Decision
 from reconciler.model.observations import Observation, Stamp
 from reconciler.model.policy import Policies
 from reconciler.ports import Recorder
+from reconciler.settings.outside import node_name
 
 _UNWRITABLE: Final = "a value could not be written"
 _MISSED: Final = "the recorder failed"
@@ -34,7 +35,7 @@ class Origin(msgspec.Struct, frozen=True):
     """Where and when a journal is begun.
 
     Attributes:
-        host, boot: Host name and boot id.
+        host, boot: The node's name and boot id.
         run: Identifies the run; random.
         stamp: The clocks.
         policies: In force.
@@ -49,7 +50,7 @@ class Origin(msgspec.Struct, frozen=True):
 
 def origin_here(stamp: Stamp, policies: Policies) -> Origin:
     """Give the origin of a run that begins now on this machine."""
-    return Origin(os.uname().nodename, _boot_id(), secrets.token_hex(8), stamp, policies)
+    return Origin(node_name(os.environ), _boot_id(), secrets.token_hex(8), stamp, policies)
 
 
 def digest(policies: Policies) -> str:

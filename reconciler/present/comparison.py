@@ -3,33 +3,62 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import msgspec
 from msgspec.structs import replace
 
 from reconciler.model.decisions import Decision
 from reconciler.model.evidence import Facts
 from reconciler.model.ids import BundleKey
 from reconciler.present.decisions import DecisionSummary, evidence, key_of, summary
+from reconciler.present.envelope import Document, Shape
 from reconciler.present.table import Cell, Column, Table
 from reconciler.present.words import name, span
 
 
-class Differing(msgspec.Struct, frozen=True):
+class Differing(Shape, frozen=True, kw_only=True):
     """One turn in which the two sides differ (an element of ``differences``).
 
     Attributes:
         at_seconds: Seconds since the journal began.
-        namespace, id: The bundle; empty where it concerns the node.
-        recorded, replayed: The first decisions that are not alike, null where there is none.
+        namespace, id: The bundle; none where it concerns the node.
+        recorded, replayed: The first decisions that are not alike, none where there is none.
         evidence: What is believed about the bundle now, by witness.
     """
 
     at_seconds: float
-    namespace: str
-    id: str
-    recorded: DecisionSummary | None
-    replayed: DecisionSummary | None
-    evidence: dict[str, str] = {}
+    namespace: str = ""
+    id: str = ""
+    recorded: DecisionSummary | None = None
+    replayed: DecisionSummary | None = None
+    evidence: dict[str, str]
+
+
+class ReplayHead(Document, frozen=True, kw_only=True, tag="ReplayDiff"):
+    """What `replay -o json` begins with; its three lists follow as they come from disk.
+
+    Attributes:
+        journal: The file that was replayed.
+        begin: When it begins, as ``time``: all ``at_seconds`` count from then.
+        policies: The file with other policies, if it is a what-if.
+        observations: How many were played.
+    """
+
+    journal: str
+    begin: str
+    policies: str = ""
+    observations: int
+
+
+class ReplayDiff(ReplayHead, frozen=True, kw_only=True, tag=True):
+    """The whole of `replay -o json`.
+
+    Attributes:
+        recorded, replayed: What was decided then and now.
+        differences: Where it differs, first what is decided, then what is cleaned when.
+    """
+
+    recorded: list[DecisionSummary]
+    replayed: list[DecisionSummary]
+    differences: list[Differing]
 
 
 @dataclass(slots=True)
@@ -125,11 +154,24 @@ def changed(fate: CleanupChange) -> Differing:
         return (
             None
             if at is None
-            else DecisionSummary(round(at, 6), namespace, id_, "clean", _change(fate))
+            else DecisionSummary(
+                at_seconds=round(at, 6),
+                namespace=namespace,
+                id=id_,
+                action="clean",
+                reason=_change(fate),
+            )
         )
 
     times = [at for at in (fate.recorded, fate.replayed) if at is not None]
-    return Differing(min(times), namespace, id_, differing(fate.recorded), differing(fate.replayed))
+    return Differing(
+        at_seconds=min(times),
+        namespace=namespace,
+        id=id_,
+        recorded=differing(fate.recorded),
+        replayed=differing(fate.replayed),
+        evidence={},
+    )
 
 
 def difference_text(differing: Differing) -> str:

@@ -9,8 +9,6 @@ but they are not conclusions, and are told only where they differ.
 from enum import Enum
 from typing import Final, NamedTuple, assert_never
 
-import msgspec
-
 from reconciler.model.decisions import (
     AskNode,
     Braked,
@@ -29,7 +27,8 @@ from reconciler.model.decisions import (
 from reconciler.model.evidence import Facts
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Stamp
-from reconciler.present.records import Field, Level, Mark, Record, named
+from reconciler.present.envelope import Shape
+from reconciler.present.records import Field, Level, Mark, MarkKind, Record, named
 
 NOBODY: Final = BundleKey("", "")
 
@@ -41,30 +40,33 @@ _WITNESSES: Final = {"identifier": "name", "helper": "shim helper", "task": "con
 """What a fact is called where it is told by witness, if not as it is."""
 
 
-class DecisionSummary(msgspec.Struct, frozen=True):
+class DecisionSummary(Shape, frozen=True, kw_only=True):
     """One decision.
 
     Attributes:
         at_seconds: Seconds since the journal began.
-        namespace, id: The bundle; empty where it concerns the node.
+        namespace, id: The bundle; none where it concerns the node.
         action: ``judge``, ``clean``, ``kill``, ``finish``, ``vanish``, ``die``, ``over-budget``,
             ``brake``, ``release``, and where they differ ``look``, ``relist``, ``ask``.
         reason: Why, in words.
     """
 
     at_seconds: float
-    namespace: str
-    id: str
+    namespace: str = ""
+    id: str = ""
     action: str
     reason: str
 
 
 class _Words(NamedTuple):
-    """What is decided and why, and how the report marks it; None for what shows by itself."""
+    """What is decided and why, and what kind of mark the report makes of it.
+
+    None for what the report shows by itself.
+    """
 
     action: str
     reason: str
-    mark: Mark | None = None
+    kind: MarkKind | None = None
 
 
 def is_conclusion(decision: Decision) -> bool:
@@ -85,41 +87,48 @@ def summary(at: float, decision: Decision) -> DecisionSummary:
     """Tell a decision; ``at`` counts seconds since the journal began."""
     key = key_of(decision) or NOBODY
     words = _words(decision)
-    return DecisionSummary(round(at, 6), key.namespace, key.id, words.action, words.reason)
+    return DecisionSummary(
+        at_seconds=round(at, 6),
+        namespace=key.namespace,
+        id=key.id,
+        action=words.action,
+        reason=words.reason,
+    )
 
 
 def mark(decision: Decision) -> Mark | None:
-    """Mark a decision on the report; None for what shows by itself."""
-    return _words(decision).mark
+    """Mark a decision on the report, in the words of `replay`; None for what shows by itself."""
+    action, reason, kind = _words(decision)
+    key = key_of(decision)
+    if kind is None:
+        return None
+    if kind == "node" and key is not None:
+        return Mark(kind, f"{action} {key}: {reason}")
+    return Mark(kind, f"{action}: {reason}", key)
 
 
 def _words(decision: Decision) -> _Words:  # noqa: C901, PLR0911 - one case each
     match decision:
         case Judged():
             return _Words("judge", _judged(decision))
-        case Clean(key=key, kill=True, attempt=attempt):
-            marked = Mark("clean", f"kill, attempt {attempt}", key)
-            return _Words("kill", f"orphaned and due, attempt {attempt}", marked)
-        case Clean(key=key, attempt=attempt):
-            marked = Mark("clean", f"cleanup, attempt {attempt}", key)
+        case Clean(kill=True, attempt=attempt):
+            return _Words("kill", f"orphaned and due, attempt {attempt}", "clean")
+        case Clean(attempt=attempt):
             claimed = ", claimed by containerd" if decision.claimed else ""
-            return _Words("clean", f"leftover and due, attempt {attempt}{claimed}", marked)
-        case FinishRemoval(key=key):
-            marked = Mark("node", f"finishes a removal of ours: {key}")
-            return _Words("finish", "a removal of ours was cut short", marked)
+            return _Words("clean", f"leftover and due, attempt {attempt}{claimed}", "clean")
+        case FinishRemoval():
+            return _Words("finish", "a removal of ours was cut short", "node")
         case Vanished():
             last = "never looked at" if decision.last is None else f"was {decision.last.value}"
             return _Words("vanish", f"cleaned, {last}" if decision.cleaned else f"gone, {last}")
-        case Died(key=key, cause=cause):
-            why = f"abnormal end of {cause}"
-            return _Words("die", why, Mark("death", why, key))
-        case OverBudget(key=key, kind=kind):
+        case Died(cause=cause):
+            return _Words("die", f"abnormal end of {cause}", "death")
+        case OverBudget(kind=kind):
             why = f"running and over its {kind.value} budget"
-            return _Words("over-budget", why, Mark("budget", why, key))
+            return _Words("over-budget", why, "budget")
         case Braked():
             why = f"{decision.brake}: {decision.detail}"
-            marked = Mark("node", f"{'brake' if decision.on else 'released'}: {why}")
-            return _Words("brake" if decision.on else "release", why, marked)
+            return _Words("brake" if decision.on else "release", why, "node")
         case LookAt():
             return _Words("look", decision.why.value)
         case Relist():

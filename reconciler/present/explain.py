@@ -8,8 +8,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-import msgspec
-
 from reconciler.decide.blockers import foreign_mount
 from reconciler.decide.verdicts import RULES
 from reconciler.decide.views import BundleView
@@ -20,36 +18,37 @@ from reconciler.model.ids import escape
 from reconciler.model.layout import Layout
 from reconciler.model.policy import Orphans, Policy
 from reconciler.present import shapes, words
+from reconciler.present.envelope import Document, Envelope, Shape
 from reconciler.present.table import Cell, Column, Table
 
 _SHOWN: Final = 3
 """Paths of cgroups in one line."""
 
 
-class Piece(msgspec.Struct, frozen=True):
+class Piece(Shape, frozen=True):
     """One piece of evidence."""
 
     evidence: str
     value: str
-    detail: str
+    detail: str = ""
 
 
-class RuleTried(msgspec.Struct, frozen=True):
+class RuleTried(Shape, frozen=True):
     """One row of the verdict table; ``fits`` is None for rows after the one that fired."""
 
     rule: int
     verdict: str
-    fits: bool | None
+    fits: bool | None = None
 
 
-class Explanation(msgspec.Struct, frozen=True):
+class Explanation(Document, frozen=True, kw_only=True, tag=True):
     """The whole of `explain -o json`."""
 
     bundle: shapes.Bundle
     evidence: list[Piece]
     rules: list[RuleTried]
     next: str
-    due_in_seconds: float | None
+    due_in_seconds: float | None = None
 
 
 def explain(  # noqa: PLR0913 - all that is told
@@ -57,6 +56,7 @@ def explain(  # noqa: PLR0913 - all that is told
     layout: Layout,
     policy: Policy,
     *,
+    envelope: Envelope,
     young: bool,
     containerd: str = "",
     why_policy: str = "",
@@ -69,6 +69,7 @@ def explain(  # noqa: PLR0913 - all that is told
         view: What the engine believes.
         layout: Where it lies.
         policy: What would apply to it in a run.
+        envelope: Where and when it is explained.
         young: Whether its age is below ``settle``.
         containerd: What came of asking it, if not an answer.
         why_policy: Why that policy applies.
@@ -77,6 +78,7 @@ def explain(  # noqa: PLR0913 - all that is told
     """
     due = view.due_in_seconds
     return Explanation(
+        **envelope,
         bundle=shapes.bundle(view, layout),
         evidence=list(_evidence(view, containerd, why_policy, _cgroup(view, hints, unplaced))),
         rules=list(_rules(view, young=young)),

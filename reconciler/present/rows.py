@@ -5,7 +5,15 @@ from typing import Final
 
 from reconciler.model.outcome import Result, StepResult
 from reconciler.present import words
-from reconciler.present.shapes import Bundle, Clean, CleanSummary, DebrisShape, ResultShape, Scan
+from reconciler.present.shapes import (
+    PLANNED,
+    Bundle,
+    Clean,
+    CleanSummary,
+    DebrisShape,
+    ResultShape,
+    Scan,
+)
 from reconciler.present.table import Cell, Column, Table
 
 _NAME: Final = (Column("NAMESPACE"), Column("ID", shortens=True))
@@ -24,7 +32,6 @@ _BUNDLE_WIDE: Final = (
 )
 _DEBRIS: Final = (Column("KIND"), *_NAME, _AGE, Column("PATH", gives_way=True), _REASON)
 _PLAN: Final = (*_NAME, Column("PLAN"), _REASON)
-_PLANS: Final = {Result.SKIPPED.value: "remove"}
 _RESULT: Final = (
     *(*_NAME, Column("RESULT"), Column("TOOK", right=True), Column("STEPS", right=True)),
     Column("DETAIL", gives_way=True),
@@ -64,8 +71,9 @@ def plan(shown: Sequence[ResultShape]) -> Table:
     table = Table(_PLAN)
     for one in shown:
         style = words.style(one.result)
-        what = Cell(_PLANS.get(one.result, one.result), style)
-        why = one.detail if one.result in _PLANS else blocked_by(one)
+        is_planned = one.result == PLANNED
+        what = Cell("remove" if is_planned else one.result, style)
+        why = one.detail if is_planned else blocked_by(one)
         table.rows.append([Cell(one.namespace), Cell(one.id), what, Cell(why)])
     return table
 
@@ -100,8 +108,8 @@ def clean_summary(summary: CleanSummary, *, unsure: bool = False) -> str:
     """Say in one line what a clean did; ``unsure``: whether there may have been more to do."""
     parts = words.counted(summary.results)
     if summary.dry_run:
-        count = summary.results[Result.SKIPPED.value]
-        others = [f"{n} {what}" for what, n in summary.results.items() if n and what not in _PLANS]
+        count = summary.results[PLANNED]
+        others = [f"{n} {what}" for what, n in summary.results.items() if n and what != PLANNED]
         would = [f"{words.plural(count, 'bundle')} would be removed", *others]
         parts = [f"dry run: {', '.join(would)}, nothing was touched"]
     elif not parts:

@@ -5,22 +5,20 @@ byte of a hostile name reaches a terminal or breaks a parser.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
 from typing import Final
 
-import msgspec
-
 from reconciler.decide.views import BundleView
 from reconciler.model.debris import DebrisKind
 from reconciler.model.decisions import Verdict
-from reconciler.model.evidence import Entries, Kind, Labels, Look
+from reconciler.model.evidence import NO_LABELS, Entries, Kind, Labels, Look
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Hidden, Refusal
 from reconciler.model.outcome import Holder, Outcome, Result
-from reconciler.present.words import to_json
+from reconciler.present.envelope import Document, Envelope, Shape
 
 _EXPECTED: Final[dict[str, Entries]] = {
     "address": Entries.ADDRESS | Entries.BOOTSTRAP,
@@ -40,40 +38,46 @@ and members of a 2.x pod have a `sandbox` file in place of `shim-binary-path`)."
 
 WEDGED: Final = "the shim gives containerd no answer"
 
+PLANNED: Final = "planned"
+"""The result of what would be removed; every other result is one of :class:`Result`."""
 
-class Init(msgspec.Struct, frozen=True):
+
+class Init(Shape, frozen=True, kw_only=True):
     """Evidence about the init process."""
 
-    pid: int | None
+    pid: int | None = None
     state: str
-    detail: str
+    detail: str = ""
 
 
-class Shim(msgspec.Struct, frozen=True):
+class Shim(Shape, frozen=True, kw_only=True):
     """Evidence about the shim; a wedged one lives and gives containerd no answer."""
 
-    socket: str | None
+    socket: str | None = None
     state: str
-    detail: str
-    pid: int | None
+    detail: str = ""
+    pid: int | None = None
     wedged: bool
 
 
-class Pod(msgspec.Struct, frozen=True):
+class Pod(Shape, frozen=True):
     """Whose container it is, on Kubernetes; the pod's sandbox itself has no ``container``."""
 
     namespace: str
     name: str
-    container: str | None
+    container: str | None = None
 
 
-class Bundle(msgspec.Struct, frozen=True):
-    """One bundle of `scan -o json`. ``pod`` is None where config.json names none or is missing."""
+class Bundle(Shape, frozen=True, kw_only=True):
+    """One bundle of `scan -o json`; one on which a filesystem is mounted has a mount ``.``.
+
+    ``pod`` is absent where config.json names none or is missing.
+    """
 
     namespace: str
     id: str
     verdict: str
-    phase: str | None
+    phase: str | None = None
     reason: str
     age_seconds: float
     size_bytes: int
@@ -84,16 +88,16 @@ class Bundle(msgspec.Struct, frozen=True):
     mounts: list[str]
     missing: list[str]
     rule: int
-    due_in_seconds: float | None
-    cause: str
+    due_in_seconds: float | None = None
+    cause: str = ""
     cgroup: str
     runtime: str
     policy: str
     path: str
-    pod: Pod | None
+    pod: Pod | None = None
 
 
-class DebrisShape(msgspec.Struct, frozen=True):
+class DebrisShape(Shape, frozen=True):
     """One piece of debris of `scan -o json`."""
 
     kind: str
@@ -102,10 +106,10 @@ class DebrisShape(msgspec.Struct, frozen=True):
     id: str
     age_seconds: float
     reason: str
-    phase: str | None
+    phase: str | None = None
 
 
-class ScanSummary(msgspec.Struct, frozen=True):
+class ScanSummary(Shape, frozen=True):
     """Counts of a scan."""
 
     bundles: int
@@ -119,7 +123,7 @@ class ScanSummary(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class Scan(msgspec.Struct, frozen=True):
+class Scan(Document, frozen=True, kw_only=True, tag=True):
     """The whole of `scan -o json`."""
 
     bundles: list[Bundle]
@@ -127,32 +131,33 @@ class Scan(msgspec.Struct, frozen=True):
     summary: ScanSummary
 
 
-class StepShape(msgspec.Struct, frozen=True):
+class StepShape(Shape, frozen=True, kw_only=True):
     """One step of `clean -o json`."""
 
     step: str
     result: str
-    detail: str
+    detail: str = ""
     seconds: float
     mutations: int
 
 
-class ResultShape(msgspec.Struct, frozen=True):
-    """What came of one thing that `clean` was to remove."""
+class ResultShape(Shape, frozen=True, kw_only=True):
+    """What came of one thing that `clean` was to remove, or would come of it: ``planned``."""
 
     kind: str
     namespace: str
     id: str
     path: str
     result: str
-    reason: str
-    detail: str
+    reason: str = ""
+    detail: str = ""
     holders: list[Holder]
     seconds: float
     steps: list[StepShape]
+    pod: Pod | None = None
 
 
-class CleanSummary(msgspec.Struct, frozen=True):
+class CleanSummary(Shape, frozen=True):
     """Counts of a clean; ``waiting`` are leftovers whose time has not come."""
 
     results: dict[str, int]
@@ -162,16 +167,11 @@ class CleanSummary(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class Clean(msgspec.Struct, frozen=True):
+class Clean(Document, frozen=True, kw_only=True, tag=True):
     """The whole of `clean -o json`."""
 
     results: list[ResultShape]
     summary: CleanSummary
-
-
-def encode(value: msgspec.Struct) -> str:
-    """Encode for people and machines: indented JSON with a final newline."""
-    return msgspec.json.format(to_json(value), indent=2).decode() + "\n"
 
 
 def missing(look: Look) -> list[str]:
@@ -199,16 +199,16 @@ def bundle(view: BundleView, layout: Layout) -> Bundle:
         age_seconds=round(view.age_seconds, 3),
         size_bytes=look.size_bytes,
         size_exact=look.size_exact,
-        init=Init(look.init.pid, look.init.state.value, look.init.detail),
+        init=Init(pid=look.init.pid, state=look.init.state.value, detail=look.init.detail),
         shim=Shim(
-            look.shim.socket,
-            view.facts.shim.value,
-            look.shim.detail,
-            look.shim.pid,
-            view.wedged,
+            socket=look.shim.socket,
+            state=view.facts.shim.value,
+            detail=look.shim.detail,
+            pid=look.shim.pid,
+            wedged=view.wedged,
         ),
         containerd=view.facts.task.value,
-        mounts=[mount.path for mount in look.mounts],
+        mounts=[mount.path or "." for mount in look.mounts],
         missing=missing(look),
         rule=view.judgement.rule,
         due_in_seconds=None if view.due_in_seconds is None else round(view.due_in_seconds, 3),
@@ -217,7 +217,7 @@ def bundle(view: BundleView, layout: Layout) -> Bundle:
         runtime=_printable(runtime),
         policy=view.policy,
         path=_path(view.key, layout),
-        pod=_pod(look.labels),
+        pod=pod(look.labels),
     )
 
 
@@ -226,7 +226,8 @@ def _reason(view: BundleView) -> str:
     return f"{reason}; {WEDGED}" if view.wedged else reason
 
 
-def _pod(labels: Labels) -> Pod | None:
+def pod(labels: Labels) -> Pod | None:
+    """Name the pod and the container of a bundle; None where its labels name none."""
     if not labels.pod:
         return None
     container = _printable(labels.container) if labels.container else None
@@ -250,14 +251,14 @@ def debris(found: Hidden, layout: Layout, wall: float) -> DebrisShape:
         id=found.key.id,
         age_seconds=round(max(0.0, wall - found.mtime), 3),
         reason="a removal of ours was cut short" if found.ours else "a removal was cut short",
-        phase=None,
     )
 
 
-def scan(
+def scan(  # noqa: PLR0913 - all that is found
     bundles: Sequence[Bundle],
     left: Sequence[DebrisShape],
     *,
+    envelope: Envelope,
     containerd: str,
     refused: Sequence[Refusal],
     seconds: float,
@@ -266,7 +267,7 @@ def scan(
     leftovers = [one for one in bundles if one.verdict == Verdict.LEFTOVER.value]
     summary = ScanSummary(
         bundles=len(bundles),
-        verdicts=_counts((one.verdict for one in bundles), Verdict),
+        verdicts=_counts(Counter(one.verdict for one in bundles), Verdict),
         leftovers=len(leftovers),
         debris=len(left),
         total_bytes=sum(one.size_bytes for one in bundles),
@@ -275,11 +276,11 @@ def scan(
         refused=[refusal.reason for refusal in refused],
         seconds=round(seconds, 6),
     )
-    return Scan(list(bundles), list(left), summary)
+    return Scan(**envelope, bundles=list(bundles), debris=list(left), summary=summary)
 
 
-def outcome(done: Outcome, layout: Layout) -> ResultShape:
-    """Shape what came of one bundle."""
+def outcome(done: Outcome, layout: Layout, labels: Labels = NO_LABELS) -> ResultShape:
+    """Shape what came of one bundle; ``labels`` are what its config.json said of it."""
     return ResultShape(
         kind="bundle",
         namespace=done.key.namespace,
@@ -292,47 +293,71 @@ def outcome(done: Outcome, layout: Layout) -> ResultShape:
         seconds=round(done.seconds, 6),
         steps=[
             StepShape(
-                step.step, step.result.value, step.detail, round(step.seconds, 6), step.mutations
+                step=step.step,
+                result=step.result.value,
+                detail=step.detail,
+                seconds=round(step.seconds, 6),
+                mutations=step.mutations,
             )
             for step in done.steps
         ],
+        pod=pod(labels),
     )
 
 
 def kept(
     view: BundleView, layout: Layout, result: Result, reason: str, detail: str = ""
 ) -> ResultShape:
-    """Shape what was left alone on purpose: a brake, a protecting rule, a dry run.
+    """Shape what was left alone on purpose: a brake, a protecting rule, a mount.
 
     ``detail``: what is to be said beside the reason, if not the verdict's own.
     """
+    return _untouched(view, layout, result.value, reason, detail)
+
+
+def planned(view: BundleView, layout: Layout) -> ResultShape:
+    """Shape what would be removed, as a dry run and the plan before a question say it."""
+    return _untouched(view, layout, PLANNED)
+
+
+def _untouched(
+    view: BundleView, layout: Layout, result: str, reason: str = "", detail: str = ""
+) -> ResultShape:
     return ResultShape(
         kind="bundle",
         namespace=view.key.namespace,
         id=view.key.id,
         path=_path(view.key, layout),
-        result=result.value,
+        result=result,
         reason=reason,
         detail=detail or view.judgement.reason,
         holders=[],
         seconds=0.0,
         steps=[],
+        pod=pod(view.look.labels),
     )
 
 
-def clean(results: Sequence[ResultShape], *, waiting: int, dry_run: bool, seconds: float) -> Clean:
+def clean(
+    results: Sequence[ResultShape],
+    *,
+    envelope: Envelope,
+    waiting: int,
+    dry_run: bool,
+    seconds: float,
+) -> Clean:
     """Shape a whole clean."""
+    counts = Counter(one.result for one in results)
     summary = CleanSummary(
-        results=_counts((one.result for one in results), Result),
+        results={**_counts(counts, Result), PLANNED: counts[PLANNED]},
         mutations=sum(step.mutations for one in results for step in one.steps),
         waiting=waiting,
         dry_run=dry_run,
         seconds=round(seconds, 6),
     )
-    return Clean(list(results), summary)
+    return Clean(**envelope, results=list(results), summary=summary)
 
 
-def _counts(values: Iterable[str], of: type[Enum]) -> dict[str, int]:
+def _counts(counts: Mapping[str, int], of: type[Enum]) -> dict[str, int]:
     """Count values, every possible one named, so that a reader finds a 0 and not a hole."""
-    counted = Counter(values)
-    return {str(one.value): counted[str(one.value)] for one in of}
+    return {str(one.value): counts.get(str(one.value), 0) for one in of}

@@ -5,21 +5,21 @@ stays small on a large node; `scan` lists everything.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from typing import Final
 
-import msgspec
-
 from reconciler.decide.engine import Engine
 from reconciler.decide.views import BundleView
 from reconciler.model.decisions import Decision, Verdict
-from reconciler.model.ids import escape
+from reconciler.model.evidence import NO_LABELS, Labels
+from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
 from reconciler.model.observations import GuardsChecked, Observation, Refusal, Stamp
 from reconciler.model.outcome import Outcome
 from reconciler.present import shapes
+from reconciler.present.envelope import Document, Shape, envelope
 from reconciler.present.words import URGENCY
 
 MOST_BUNDLES: Final = 500
@@ -27,39 +27,39 @@ MOST_RECENT: Final = 50
 _LISTED: Final = frozenset(Verdict) - {Verdict.RUNNING, Verdict.STOPPED}
 
 
-class ContainerdStatus(msgspec.Struct, frozen=True):
+class ContainerdStatus(Shape, frozen=True):
     """What is known of containerd itself."""
 
     state: str
-    version: str
-    detail: str
+    version: str = ""
+    detail: str = ""
 
 
-class RefusalStatus(msgspec.Struct, frozen=True):
+class RefusalStatus(Shape, frozen=True):
     """A guard that does not let us act."""
 
     guard: str
     reason: str
 
 
-class ConfigStatus(msgspec.Struct, frozen=True):
+class ConfigStatus(Shape, frozen=True):
     """Which configuration is in force, and how the last attempt to load one ended."""
 
     files: list[str]
     loaded_at: float
     ok: bool
-    error: str
+    error: str = ""
 
 
-class JournalStatus(msgspec.Struct, frozen=True):
+class JournalStatus(Shape, frozen=True):
     """Where the run is recorded, how many records are missing, and why the last of them is."""
 
     path: str
     lost: int
-    trouble: str
+    trouble: str = ""
 
 
-class EndpointStatus(msgspec.Struct, frozen=True):
+class EndpointStatus(Shape, frozen=True):
     """An address of ours: the key that names it, and why nobody can reach it, empty if one can."""
 
     key: str
@@ -67,7 +67,7 @@ class EndpointStatus(msgspec.Struct, frozen=True):
     trouble: str = ""
 
 
-class SummaryStatus(msgspec.Struct, frozen=True):
+class SummaryStatus(Shape, frozen=True):
     """All bundles in a few numbers."""
 
     bundles: int
@@ -80,14 +80,14 @@ class SummaryStatus(msgspec.Struct, frozen=True):
     wedged_shims: int
 
 
-class Recent(msgspec.Struct, frozen=True):
+class Recent(Shape, frozen=True):
     """One attempt that ended lately; ``at`` in seconds since the epoch."""
 
     at: float
     result: shapes.ResultShape
 
 
-class Status(msgspec.Struct, frozen=True):
+class Status(Document, frozen=True, kw_only=True, tag=True):
     """The whole answer. ``bundles`` are those that need attention, ``omitted`` how many more.
 
     ``internal_errors`` counts what failed by part of ours; all else went on.
@@ -103,23 +103,29 @@ class Status(msgspec.Struct, frozen=True):
     ready: bool
     containerd: ContainerdStatus
     refused: list[RefusalStatus]
-    brake: str
+    brake: str = ""
     config: ConfigStatus
-    journal: JournalStatus | None
+    journal: JournalStatus | None = None
     summary: SummaryStatus
     bundles: list[shapes.Bundle]
     omitted: int
     recent: list[Recent]
     backend_trouble: str = ""
-    endpoints: list[EndpointStatus] = []
-    internal_errors: dict[str, int] = {}
+    endpoints: list[EndpointStatus]
+    internal_errors: dict[str, int]
 
 
 @dataclass(slots=True)
 class Attempts:
-    """Remembers what came of the last attempts and what the guards say. A listener."""
+    """Remembers what came of the last attempts and what the guards say. A listener.
+
+    Attributes:
+        layout: Where bundles lie.
+        labels_of: Gives what is known of the labels of a bundle that was tried.
+    """
 
     layout: Layout
+    labels_of: Callable[[BundleKey], Labels] = lambda _key: NO_LABELS
     refused: tuple[Refusal, ...] = ()
     recent: deque[Recent] = field(default_factory=lambda: deque(maxlen=MOST_RECENT))
 
@@ -127,7 +133,9 @@ class Attempts:
         """Take in what was learnt."""
         match observation:
             case Outcome():
-                self.recent.appendleft(Recent(stamp.wall, shapes.outcome(observation, self.layout)))
+                labels = self.labels_of(observation.key)
+                result = shapes.outcome(observation, self.layout, labels)
+                self.recent.appendleft(Recent(stamp.wall, result))
             case GuardsChecked(refused=refused):
                 self.refused = refused
             case _:
@@ -141,6 +149,7 @@ class Attempts:
 class About:
     """What the status says beside the engine's part; see :class:`Status`."""
 
+    node: str
     version: str
     mode: str
     pid: int
@@ -163,6 +172,7 @@ def gather(engine: Engine, attempts: Attempts, about: About, stamp: Stamp) -> St
     notable = sum(n for (_, verdict), n in summary.verdicts.items() if verdict in _LISTED)
     notable += summary.wedged.total()
     return Status(
+        **envelope(about.node, stamp.wall),
         version=about.version,
         mode=about.mode,
         pid=about.pid,

@@ -44,6 +44,7 @@ _STYLES: Final[Mapping[str, str]] = {
     **{one.value: style for one, style in VERDICT_STYLES.items()},
     **{one.value: style for one, style in PHASE_STYLES.items()},
     **{one.value: style for one, style in RESULT_STYLES.items()},
+    "planned": "cyan",
 }
 
 URGENCY: Final = {

@@ -5,24 +5,34 @@ own tools read, the address. An unknown variable of our prefix is a mistake and 
 unknown key, but for those that Kubernetes makes of a service that is named like us.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Final
 
 from msgspec import inspect
 
+from reconciler.model.ids import escape
 from reconciler.settings.check import Table, check_value, known_keys
 from reconciler.settings.problems import Problem, meant
 
 ENVIRONMENT: Final = "environment"
 PREFIX: Final = "CONTAINERD_RECONCILER_"
 ADDRESS: Final = "CONTAINERD_ADDRESS"
+NODE: Final = "NODE_NAME"
+"""Holds the node's name in a pod, where a manifest asks for ``spec.nodeName``."""
 
 _SERVICE: Final = re.compile(
     r".*(SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 _SERVICE_URL: Final = re.compile(r"(tcp|udp|sctp)://.*")
 _WHOLE: Final = re.compile(r"-?[0-9]{1,18}")
+
+
+def node_name(environ: Mapping[str, str]) -> str:
+    """Give the node's name: as Kubernetes calls it where a pod is told, else as the kernel does."""
+    name = environ.get(NODE) or os.uname().nodename
+    return escape(name.encode("utf-8", "surrogateescape"))
 
 
 def variables() -> dict[str, str]:

@@ -180,9 +180,7 @@ async def test_a_dry_run_names_what_would_go_and_touches_nothing(node: FakeNode)
     setup = Setup(policies=ENFORCE)
     found = await look_once(node.stages, ENFORCE)
     told = cleaning.planned(found, setup)
-    assert [(one.id, one.result, one.reason) for one in told.results] == [
-        ("dead", "skipped", "dry run")
-    ]
+    assert [(one.id, one.result, one.reason) for one in told.results] == [("dead", "planned", "")]
     assert told.summary.dry_run
     assert node.cleaner.cleaned == []
 

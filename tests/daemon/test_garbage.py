@@ -41,7 +41,7 @@ def handlers(watch: Supervisor) -> Handlers:
 
     def status() -> Status:
         config = ConfigStatus([], 0.0, ok=True, error="")
-        about = About("1", "observe", 1, "poll", 0.0, ready=True, config=config)
+        about = About("node-1", "1", "observe", 1, "poll", 0.0, ready=True, config=config)
         return gather(engine, Attempts(Layout()), about, Stamp(clock.now, 0.0))
 
     return Handlers(

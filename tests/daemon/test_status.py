@@ -16,6 +16,7 @@ from reconciler.cli.app import app
 from reconciler.cli.ending import run
 from tests.daemon.running import PROGRAM, Site, environment, running, until
 from tests.support.fake_containerd import FakeContainerd
+from tests.support.schema import strict
 
 pytestmark = pytest.mark.kernel
 
@@ -79,6 +80,9 @@ def test_it_shows_what_the_daemon_sees(site: Site, answering: FakeContainerd) ->
         assert here(site, "status", *where, "-o", "name").stdout == "shop/a\n"
         told = json.loads(here(site, "status", *where, "-o", "json").stdout)
         assert told.keys() == daemon.status().keys()
+        for document in (told, daemon.status()):
+            assert document["kind"] == "Status"
+            assert not list(strict().iter_errors(document))
         assert told["summary"]["verdicts"]["leftover"] == 1
 
 
@@ -176,9 +180,12 @@ def test_show_says_where_each_value_comes_from(site: Site) -> None:
     assert told["watch.relist"] == "CONTAINERD_RECONCILER_WATCH_RELIST"
     assert told["cleanup.grace"] == str(site.config)
     assert told["cleanup.threshold"] == "default"
-    values = json.loads(here(site, "config", "show", *where, "-o", "json").stdout)
+    shown = json.loads(here(site, "config", "show", *where, "-o", "json").stdout)
+    assert not list(strict().iter_errors(shown))
+    assert (shown["kind"], shown["files"]) == ("Configuration", [str(site.config)])
+    values = shown["values"]
     assert {one["key"] for one in values} == told.keys()
-    plain = {one["key"]: one["value"] for one in values}
+    plain = {one["key"]: one.get("value") for one in values}
     assert (plain["watch.relist"], plain["cleanup.parallel"]) == ("5m", 8)
 
 

@@ -60,6 +60,7 @@ from reconciler.model.outcome import BlockReason, Holder, Outcome, Result, Step,
 from reconciler.model.policy import Policies
 from reconciler.ports import Listener
 from reconciler.present import page, rows, shapes, status_text
+from reconciler.present.envelope import encode
 from reconciler.present.status import (
     About,
     Attempts,
@@ -146,7 +147,7 @@ def status(text: str) -> Status:
     for value in (next(outcomes(text)), GuardsChecked((Refusal(Guard.WORKER, text),))):
         attempts.observed(STAMP, value)
     config = ConfigStatus([text], 0.0, ok=False, error=text)
-    about = About("1", "observe", 1, "poll", 0.0, ready=True, config=config)
+    about = About("node-1", "1", "observe", 1, "poll", 0.0, ready=True, config=config)
     told = gather(engine, attempts, about, STAMP)
     from msgspec.structs import replace as changed
 
@@ -240,7 +241,7 @@ def test_what_is_written_and_said_is_clean(capsys: pytest.CaptureFixture[str]) -
     output.data(f"{HOSTILE}\n")
     output.say(HOSTILE)
     output.complain(HOSTILE)
-    output.json(shapes.encode(status(WHOLE)))
+    output.json(encode(status(WHOLE)))
     out, err = capsys.readouterr()
     assert is_clean(out)
     assert is_clean(err)

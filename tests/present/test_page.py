@@ -23,7 +23,7 @@ WELL = ConfigStatus(["/etc/containerd-reconciler/config.toml"], 1.0, ok=True, er
 
 
 def about(mode: str = "enforce", config: ConfigStatus = WELL) -> About:
-    return About("1.2.3", mode, 42, "inotify", 3600.0, ready=True, config=config)
+    return About("node-1", "1.2.3", mode, 42, "inotify", 3600.0, ready=True, config=config)
 
 
 def busy_world() -> tuple[World, Attempts]:

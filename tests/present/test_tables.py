@@ -19,7 +19,7 @@ from reconciler.model.outcome import Result, Step, StepResult
 from reconciler.model.policy import Orphans, Policy
 from reconciler.present import explain, rows, shapes, words
 from reconciler.present.table import Cell, Column, Table
-from tests.present.test_shapes import LAYOUT, LOOK, OUTCOME, VIEW
+from tests.present.test_shapes import ENVELOPE, LAYOUT, LOOK, OUTCOME, VIEW
 
 BUNDLE = shapes.bundle(VIEW, LAYOUT)
 OBSERVE = Policy()
@@ -97,7 +97,7 @@ def result() -> shapes.ResultShape:
 
 
 def test_blocked_says_what_is_in_the_way_and_who() -> None:
-    done = shapes.clean([result()], waiting=0, dry_run=False, seconds=0.1)
+    done = shapes.clean([result()], envelope=ENVELOPE, waiting=0, dry_run=False, seconds=0.1)
     assert rows.failures(done) == [
         "k8s.io/web blocked: mount busy; rootfs is busy; held by pid 17 sleep (cwd)"
     ]
@@ -147,7 +147,7 @@ def test_a_size_is_short(count: int, shown: str) -> None:
 
 
 def test_explain_shows_the_rules_up_to_the_one_that_fired() -> None:
-    told = explain.explain(VIEW, LAYOUT, OBSERVE, young=False)
+    told = explain.explain(VIEW, LAYOUT, OBSERVE, envelope=ENVELOPE, young=False)
     fits = [tried.fits for tried in told.rules]
     assert len(fits) == len(RULES)
     assert fits.count(True) == 1
@@ -155,12 +155,14 @@ def test_explain_shows_the_rules_up_to_the_one_that_fired() -> None:
     assert (fired.rule, fired.verdict) == (VIEW.judgement.rule, VIEW.judgement.verdict.value)
 
     running = VIEW.facts._replace(shim=ShimState.ALIVE, init=InitState.ALIVE)
-    told = explain.explain(dataclasses.replace(VIEW, facts=running), LAYOUT, OBSERVE, young=False)
+    told = explain.explain(
+        dataclasses.replace(VIEW, facts=running), LAYOUT, OBSERVE, envelope=ENVELOPE, young=False
+    )
     assert [tried.fits for tried in told.rules] == [False, False, True, *[None] * 6]
 
 
 def test_explain_shows_every_piece_of_evidence() -> None:
-    told = explain.explain(VIEW, LAYOUT, OBSERVE, young=False)
+    told = explain.explain(VIEW, LAYOUT, OBSERVE, envelope=ENVELOPE, young=False)
     table = explain.evidence_table(told).plain()
     for piece in (
         "device 0:46 inode 1234 mount 77",
@@ -202,7 +204,7 @@ def test_explain_says_why_what_is_mounted_and_named_by_nothing_is_unknown() -> N
     facts = VIEW.facts._replace(cgroup=CgroupState.NONE)
     for mounts, told in ((LOOK.mounts, True), ((), False)):
         view = dataclasses.replace(VIEW, look=replace(lost, mounts=mounts), facts=facts)
-        pieces = explain.explain(view, LAYOUT, OBSERVE, young=False).evidence
+        pieces = explain.explain(view, LAYOUT, OBSERVE, envelope=ENVELOPE, young=False).evidence
         (detail,) = (piece.detail for piece in pieces if piece.evidence == "cgroup")
         assert detail.startswith("no file names it")
         assert ("whoever uses what is mounted may be in one of any name" in detail) is told
@@ -219,13 +221,13 @@ def test_explain_says_that_an_orphan_is_ended_where_it_is() -> None:
 
 
 def test_a_plan_says_what_would_be_done_and_not_what_was() -> None:
-    removed = shapes.kept(VIEW, LAYOUT, Result.SKIPPED, "dry run")
+    removed = shapes.planned(VIEW, LAYOUT)
     stays = shapes.kept(VIEW, LAYOUT, Result.BLOCKED, "foreign mount", "foreign mount: extra (x)")
     lines = rows.plan([removed, stays]).plain().splitlines()
     assert lines[0].split() == ["NAMESPACE", "ID", "PLAN", "REASON"]
     assert lines[1].split()[2:] == ["remove", *VIEW.judgement.reason.split()]
     assert lines[2].split()[2:] == ["blocked", "foreign", "mount:", "extra", "(x)"]
-    done = shapes.clean([removed, stays], waiting=0, dry_run=True, seconds=0.01)
+    done = shapes.clean([removed, stays], envelope=ENVELOPE, waiting=0, dry_run=True, seconds=0.01)
     assert rows.clean_summary(done.summary) == (
         "dry run: 1 bundle would be removed, 1 blocked, nothing was touched; 10 ms"
     )
@@ -233,14 +235,16 @@ def test_a_plan_says_what_would_be_done_and_not_what_was() -> None:
 
 def test_what_a_file_said_stays_on_one_line() -> None:
     hostile = replace(LOOK, init=replace(LOOK.init, detail="bad\n\x1b[2Jpid"))
-    told = explain.explain(dataclasses.replace(VIEW, look=hostile), LAYOUT, OBSERVE, young=False)
+    told = explain.explain(
+        dataclasses.replace(VIEW, look=hostile), LAYOUT, OBSERVE, envelope=ENVELOPE, young=False
+    )
     assert all(line.isprintable() for line in explain.evidence_table(told).plain().splitlines())
 
 
 def summary(verdict: Verdict, look: Look = LOOK) -> str:
     view = dataclasses.replace(VIEW, judgement=Judgement(verdict, 1, "why"), look=look)
     bundles = [shapes.bundle(view, LAYOUT)]
-    scan = shapes.scan(bundles, [], containerd="up", refused=[], seconds=0.01)
+    scan = shapes.scan(bundles, [], envelope=ENVELOPE, containerd="up", refused=[], seconds=0.01)
     return rows.scan_summary(scan)
 
 

@@ -12,6 +12,7 @@ from reconciler.present import explain, observations, rows, shapes, status, stat
 from reconciler.present.records import Level
 from reconciler.telemetry.metrics import Metrics
 from tests.decide.world import BOOTED, ENFORCE, World, dead, key, newborn, running
+from tests.present.test_shapes import ENVELOPE
 from tests.support.clock import VirtualClock
 
 ALIVE = Shim(ShimState.ALIVE, "/run/containerd/s/x", "pod", 4711)
@@ -38,7 +39,7 @@ def world() -> World:
 
 def told(world: World) -> status.Status:
     about = status.About(
-        "1", "enforce", 1, "inotify", 1.0, True, status.ConfigStatus([], 0, True, "")
+        "node-1", "1", "enforce", 1, "inotify", 1.0, True, status.ConfigStatus([], 0, True, "")
     )
     return status.gather(world.engine, status.Attempts(Layout()), about, world.stamp)
 
@@ -58,7 +59,9 @@ def test_scan_names_it(world: World) -> None:
 def test_explain_names_it(world: World) -> None:
     rows = {
         name: explain.evidence_table(
-            explain.explain(world.view(f"ns/{name}"), Layout(), Policy(), young=False)
+            explain.explain(
+                world.view(f"ns/{name}"), Layout(), Policy(), envelope=ENVELOPE, young=False
+            )
         ).plain()
         for name in ("web", "well")
     }

@@ -29,7 +29,6 @@ PARTIAL: Final = {
     ("cli.commands.clean", "Phase"): "only what is kept back although it is a leftover",
     ("decide.views", "Phase"): "only what will happen at some time",
     ("present.page", "Phase"): "only what will happen at some time",
-    ("present.rows", "Result"): "a dry run has another word for one, and the others as they are",
 }
 """By module and enumeration: why the members that are missing are looked up by nobody."""
 

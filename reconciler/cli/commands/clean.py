@@ -7,7 +7,7 @@ import click
 
 from reconciler.assembly import Setup
 from reconciler.cli.options import Command, Form, Globals, without_containerd
-from reconciler.cli.output import Output
+from reconciler.cli.output import Output, envelope
 from reconciler.cli.preflight import (
     check_guards,
     check_listing,
@@ -21,9 +21,10 @@ from reconciler.decide.blockers import foreign_mount
 from reconciler.decide.views import BundleView
 from reconciler.errors import ExitCode, NoContainerdError, RefusedError, UsageError
 from reconciler.model.decisions import Phase
-from reconciler.model.evidence import ContainerdState
+from reconciler.model.evidence import NO_LABELS, ContainerdState
 from reconciler.model.outcome import BlockReason, Result
 from reconciler.present import rows, shapes, words
+from reconciler.present.envelope import encode
 
 UNATTENDED: Final = "containerd-cleanup"
 """The name under which units call it: that is the yes."""
@@ -89,7 +90,7 @@ def clean(  # noqa: PLR0913 - the options
         if asks:
             check_guards(plan.refused)
             report = planned(plan, setup, dry_run=False)
-            if not report.summary.results[Result.SKIPPED.value]:
+            if not report.summary.results[shapes.PLANNED]:
                 # Not tried all the same: what falls due meanwhile was never shown.
                 return _report(report, said.form, output, plan)
             if not _agreed(report, output):
@@ -118,24 +119,33 @@ def planned(found: Found, setup: Setup, *, dry_run: bool = True) -> shapes.Clean
             results.append(_planned(view, setup))
         elif view.phase is Phase.WAITING:
             waiting += 1
-    return shapes.clean(results, waiting=waiting, dry_run=dry_run, seconds=found.seconds)
+    head = envelope(found.stamp.wall)
+    return shapes.clean(
+        results, envelope=head, waiting=waiting, dry_run=dry_run, seconds=found.seconds
+    )
 
 
 def _planned(view: BundleView, setup: Setup) -> shapes.ResultShape:
     """Say what would come of one that would be due, as far as it can be told beforehand."""
     mount = foreign_mount(view.look.mounts)
     if mount is None:
-        return shapes.kept(view, setup.layout, Result.SKIPPED, "dry run")
+        return shapes.planned(view, setup.layout)
     reason = BlockReason.FOREIGN_MOUNT.value
     return shapes.kept(view, setup.layout, Result.BLOCKED, reason, f"{reason}: {mount}")
 
 
 def cleaned(found: Found, setup: Setup) -> shapes.Clean:
     """Give what came of it its promised shape."""
-    results = [shapes.outcome(outcome, setup.layout) for outcome in found.outcomes]
+    results = [
+        shapes.outcome(outcome, setup.layout, found.labels.get(outcome.key, NO_LABELS))
+        for outcome in found.outcomes
+    ]
     results += _kept(found, setup)
     waiting = sum(view.phase is Phase.WAITING for view in found.views)
-    return shapes.clean(results, waiting=waiting, dry_run=False, seconds=found.seconds)
+    head = envelope(found.stamp.wall)
+    return shapes.clean(
+        results, envelope=head, waiting=waiting, dry_run=False, seconds=found.seconds
+    )
 
 
 def exit_code(done: shapes.Clean, found: Found) -> ExitCode:
@@ -177,7 +187,7 @@ def _agreed(report: shapes.Clean, output: Output) -> bool:
     Raises:
         UsageError: Nobody is there to answer.
     """
-    count = report.summary.results[Result.SKIPPED.value]
+    count = report.summary.results[shapes.PLANNED]
     output.table(rows.plan(report.results), to_messages=True)
     if not output.can_ask:
         question = f"{words.plural(count, 'bundle')} would be removed, and nobody is there to agree"
@@ -206,7 +216,7 @@ def _interrupted(number: int, found: Found, setup: Setup, form: Form, output: Ou
 def _report(done: shapes.Clean, form: Form, output: Output, found: Found) -> int:
     match form:
         case Form.JSON:
-            output.json(shapes.encode(done))
+            output.json(encode(done))
         case Form.NAME:
             output.data(rows.names(done.results))
         case Form.TABLE | Form.WIDE:

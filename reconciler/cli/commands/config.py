@@ -3,7 +3,7 @@
 import click
 
 from reconciler.cli.options import Command, Form, Globals
-from reconciler.cli.output import Output
+from reconciler.cli.output import Output, envelope
 from reconciler.errors import ExitCode
 
 
@@ -45,11 +45,13 @@ def show(said: Globals, *, origin: bool) -> int:
     from reconciler.settings.show import shown
 
     output = Output(quiet=said.quiet)
-    values = shown(load_layers(said))
+    loaded = load_layers(said)
+    values = shown(loaded)
     if said.form is Form.JSON:
-        import msgspec
+        from reconciler.present.configuration import configuration
+        from reconciler.present.envelope import encode
 
-        output.json(msgspec.json.format(msgspec.json.encode(values), indent=2).decode() + "\n")
+        output.json(encode(configuration(values, loaded.files, envelope())))
         return ExitCode.DONE
     width = max(len(f"{one.key} = {one.text}") for one in values)
     for one in values:

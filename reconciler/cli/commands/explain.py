@@ -6,7 +6,7 @@ from difflib import get_close_matches
 import click
 
 from reconciler.cli.options import Command, Form, Globals, without_containerd
-from reconciler.cli.output import Output
+from reconciler.cli.output import Output, envelope
 from reconciler.cli.preflight import check_listing, check_state
 from reconciler.cli.setup import make_setup
 from reconciler.cli.values import bundle_key
@@ -18,7 +18,7 @@ from reconciler.model.labels import Known
 from reconciler.model.observations import Listed
 from reconciler.model.policy import Policies
 from reconciler.present import explain as explanation
-from reconciler.present import shapes
+from reconciler.present.envelope import encode
 
 
 @click.command(cls=Command, name="explain")
@@ -48,6 +48,7 @@ def explain(said: Globals, *, bundle: str, without_containerd: bool) -> int:
         view,
         setup.layout,
         setup.policies.named(view.policy),
+        envelope=envelope(found.stamp.wall),
         young=view.age_seconds < setup.policies.settle,
         containerd=found.node.containerd.detail,
         why_policy=_why_policy(view, found.views, setup.policies),
@@ -93,7 +94,7 @@ def _show(shown: explanation.Explanation, form: Form, output: Output) -> None:
     one = shown.bundle
     match form:
         case Form.JSON:
-            output.json(shapes.encode(shown))
+            output.json(encode(shown))
         case Form.NAME:
             output.data(f"{one.namespace}/{one.id}\n")
         case Form.TABLE | Form.WIDE:

@@ -57,6 +57,7 @@ def replay(  # noqa: PLR0913 - the options
     output = Output(quiet=said.quiet)
     request = Request(
         policies=None if said.config is None else _policies(said.config),
+        config=said.config or "",
         expectations=() if expect is None else expectations.load(expect),
         report=report,
         speed=speed,

@@ -6,7 +6,7 @@ import click
 
 from reconciler.assembly import Setup
 from reconciler.cli.options import Command, Form, Globals, without_containerd
-from reconciler.cli.output import Output
+from reconciler.cli.output import Output, envelope
 from reconciler.cli.preflight import (
     check_listing,
     check_state,
@@ -17,6 +17,7 @@ from reconciler.cli.setup import make_setup
 from reconciler.cli.work import Found
 from reconciler.errors import ExitCode, UsageError
 from reconciler.present import rows, shapes
+from reconciler.present.envelope import encode
 
 
 @click.command(cls=Command, name="scan")
@@ -53,6 +54,7 @@ def shape(found: Found, setup: Setup) -> shapes.Scan:
     return shapes.scan(
         [shapes.bundle(view, setup.layout) for view in found.views],
         [shapes.debris(one, setup.layout, found.stamp.wall) for one in found.hidden],
+        envelope=envelope(found.stamp.wall),
         containerd=found.node.containerd.state.value,
         refused=found.refused,
         seconds=found.seconds,
@@ -63,7 +65,7 @@ def show(report: shapes.Scan, form: Form, output: Output) -> None:
     """Print a scan."""
     match form:
         case Form.JSON:
-            output.json(shapes.encode(report))
+            output.json(encode(report))
         case Form.NAME:
             output.data(rows.names(report.bundles))
         case Form.TABLE | Form.WIDE:
