@@ -16,6 +16,7 @@ from kubernetes_validate.utils import validate
 from reconciler import __version__
 from reconciler.model.layout import Layout
 from reconciler.settings.load import Loaded, load
+from reconciler.settings.outside import node_name
 from tests.e2e.kubelet import DaemonSet, Pod
 
 TOP: Final = Path(__file__).resolve().parents[2]
@@ -23,6 +24,7 @@ KUBERNETES: Final = TOP / "contrib" / "kubernetes"
 CHART: Final = KUBERNETES / "chart"
 OVERLAYS: Final = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())
 VERSION: Final = "1.37"
+NODE: Final = "worker-3"
 PLACES: Final = {
     "": Layout(),
     "k3s": Layout(
@@ -90,7 +92,7 @@ def pods(found: list[Document]) -> dict[str, Pod]:
 
 def variables(pod: Pod) -> dict[str, str]:
     (container,) = pod.containers
-    return {one.name: one.value for one in container.env}
+    return {one.name: one.on(NODE) for one in container.env}
 
 
 class ConfigMap(msgspec.Struct):
@@ -112,6 +114,7 @@ def assert_reaches(pod: Pod, layout: Layout) -> None:
     """All that containerd keeps is mounted at the node's own paths, and shared both ways."""
     (container,) = pod.containers
     assert pod.host_pid
+    assert node_name(variables(pod)) == NODE, "not the pod's own name"
     assert container.security_context.privileged
     host = {one.name: one.host_path.path for one in pod.volumes if one.host_path is not None}
     shared = [

@@ -19,11 +19,31 @@ from tests.e2e.node import Node
 from tests.e2e.task import Task
 
 
-class Variable(msgspec.Struct):
+class FieldRef(msgspec.Struct, rename="camel"):
+    """A field of the pod itself."""
+
+    field_path: str
+
+
+class ValueFrom(msgspec.Struct, rename="camel"):
+    """Where the kubelet takes a value from."""
+
+    field_ref: FieldRef
+
+
+class Variable(msgspec.Struct, rename="camel"):
     """An environment variable."""
 
     name: str
-    value: str
+    value: str = ""
+    value_from: ValueFrom | None = None
+
+    def on(self, node: str) -> str:
+        """Give the value that a container has on a node."""
+        if self.value_from is None:
+            return self.value
+        assert self.value_from.field_ref.field_path == "spec.nodeName"
+        return node
 
 
 class VolumeMount(msgspec.Struct, rename="camel"):
@@ -149,7 +169,7 @@ def run(
         inside = os.fspath(path) if host.path in moved else place
         mounts.append(cri.mount(path, inside, _PROPAGATION[one.mount_propagation]))
     assert container.command == ["containerd-reconciler"]
-    said = {one.name: one.value for one in container.env}
+    said = {one.name: one.on(os.uname().nodename) for one in container.env}
     return cri.single(
         node,
         container.name,
