@@ -6,14 +6,15 @@ holds should one forget.
 
 from collections.abc import Iterable
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.segment import Segment
-from rich.table import Table as RichTable
 from rich.text import Text
 from typing_extensions import override
 
 from reconciler.model.ids import printable
-from reconciler.present.table import GAP, Table
+from reconciler.present.layout import Line, laid
+from reconciler.present.table import Table
 
 
 class PlainConsole(Console):
@@ -31,21 +32,18 @@ class PlainConsole(Console):
                 yield Segment(lines, segment.style)
 
 
-def fitted(table: Table) -> RichTable:
-    """Lay out a table for a terminal: coloured, and fitted to its width."""
-    shown = RichTable(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
-    for column in table.columns:
-        shown.add_column(
-            column.name,
-            justify="right" if column.right else "left",
-            no_wrap=not (column.gives_way or column.shortens),
-            overflow="ellipsis" if column.shortens else "fold",
-        )
-    for row in table.rows:
-        shown.add_row(
-            *(
-                Text(cell.shown, cell.style, no_wrap=column.shortens or None)
-                for cell, column in zip(row, table.columns, strict=True)
-            )
-        )
-    return shown
+class fitted:  # noqa: N801 - reads like what it gives
+    """A table that fits itself to whatever width it is drawn in."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw it, a line each."""
+        for line in laid(self._table, options.max_width, cell_len).lines():
+            yield styled(line)
+
+
+def styled(line: Line) -> Text:
+    """Turn a line into what rich draws, as it is."""
+    return Text.assemble(*line, no_wrap=True, overflow="ellipsis")

@@ -91,16 +91,14 @@ class Output:
 
         sys.stdout.write(words.printable_json(text))
 
-    def table(self, table: "Table", *, to_messages: bool = False) -> None:
-        """Write a table; as it is, for the terminal to fold, where the window is far too narrow."""
+    def table(self, table: "Table", *, to_messages: bool = False, whole: bool = False) -> None:
+        """Write a table: fitted to a terminal, and in full elsewhere or if it is wanted whole."""
         terminal = self.messages_on_terminal if to_messages else self.on_terminal
-        if terminal:
+        if terminal and not whole:
             from reconciler.cli.console import fitted
 
-            console = self.console(to_messages=to_messages)
-            if table.fits(console.width):
-                console.print(fitted(table))
-                return
+            self.console(to_messages=to_messages).print(fitted(table))
+            return
         (sys.stderr if to_messages else sys.stdout).write(table.plain())
 
     def say(self, line: str) -> None:

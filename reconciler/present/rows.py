@@ -1,6 +1,6 @@
 """Rows: bundles, debris and results as tables, and a whole `scan` or `clean` in one line. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from reconciler.model.outcome import Result, StepResult
@@ -16,17 +16,18 @@ from reconciler.present.shapes import (
 )
 from reconciler.present.table import Cell, Column, Table
 
-_NAME: Final = (Column("NAMESPACE"), Column("ID", shortens=True))
-_REASON: Final = Column("REASON", gives_way=True)
+_NAME: Final = (Column("NAMESPACE", shortens=True), Column("ID", shortens=True, is_id=True))
+_POD: Final = (Column("POD", gives_way=True), Column("CONTAINER", gives_way=True))
+_REASON: Final = Column("REASON", gives_way=True, has_notes=True)
 _AGE: Final = Column("AGE", right=True)
 _SIZE: Final = Column("SIZE", right=True)
 
 _BUNDLE: Final = (
-    *(*_NAME, Column("VERDICT"), Column("PHASE")),
+    *(Column("VERDICT"), Column("PHASE")),
     *(Column("DUE", right=True), _AGE, _SIZE, _REASON),
 )
 _BUNDLE_WIDE: Final = (
-    *(Column("RULE", right=True), Column("POLICY"), Column("POD", gives_way=True)),
+    *(Column("RULE", right=True), Column("POLICY")),
     *(Column("INIT"), Column("SHIM"), Column("CGROUP"), Column("RUNTIME", gives_way=True)),
     *(Column("CONTAINERD"), Column("MOUNTS", gives_way=True), Column("MISSING", gives_way=True)),
 )
@@ -34,18 +35,22 @@ _DEBRIS: Final = (Column("KIND"), *_NAME, _AGE, Column("PATH", gives_way=True), 
 _PLAN: Final = (*_NAME, Column("PLAN"), _REASON)
 _RESULT: Final = (
     *(*_NAME, Column("RESULT"), Column("TOOK", right=True), Column("STEPS", right=True)),
-    Column("DETAIL", gives_way=True),
+    Column("DETAIL", gives_way=True, has_notes=True),
 )
 
 
-def bundles(shown: Sequence[Bundle], *, wide: bool) -> Table:
-    """One row for each bundle."""
-    columns = (*_BUNDLE, *_BUNDLE_WIDE) if wide else _BUNDLE
-    table = Table(columns)
+def bundles(shown: Sequence[Bundle], *, wide: bool, ids: Collection[str] = ()) -> Table:
+    """One row for each bundle; on Kubernetes with its pod and container.
+
+    ``ids``: those of all bundles there are, where these are only some of them.
+    """
+    pods = _POD if any(one.pod for one in shown) else ()
+    table = Table((*_NAME, *pods, *_BUNDLE, *(_BUNDLE_WIDE if wide else ())), ids=ids)
     for one in shown:
         cells = [
             Cell(one.namespace),
             Cell(one.id),
+            *(_pod(one) if pods else ()),
             Cell(one.verdict, words.style(one.verdict)),
             Cell(one.phase or "-", words.style(one.phase or "")),
             Cell(words.due(one.due_in_seconds)),
@@ -87,7 +92,7 @@ def results(shown: Sequence[ResultShape]) -> Table:
                 Cell(one.namespace),
                 Cell(one.id),
                 Cell(one.result, words.style(one.result)),
-                Cell(f"{one.seconds * 1000:.1f}ms" if one.steps else "-"),
+                Cell(words.took(one.seconds) if one.steps else "-"),
                 Cell(str(len(one.steps) or "-")),
                 Cell("; ".join((*filter(None, [blocked_by(one)]), *warnings_of(one)))),
             ]
@@ -156,10 +161,11 @@ def with_cause(reason: str, cause: str) -> str:
     return f"{reason}; {cause}" if cause else reason
 
 
-def _pod(one: Bundle) -> str:
+def _pod(one: Bundle) -> tuple[Cell, Cell]:
     if one.pod is None:
-        return "-"
-    return "/".join(part for part in (one.pod.namespace, one.pod.name, one.pod.container) if part)
+        return Cell("-"), Cell("-")
+    pod = "/".join(part for part in (one.pod.namespace, one.pod.name) if part)
+    return Cell(pod), Cell(one.pod.container or "-")
 
 
 def _wide(one: Bundle) -> list[Cell]:
@@ -167,7 +173,6 @@ def _wide(one: Bundle) -> list[Cell]:
     return [
         Cell(str(one.rule)),
         Cell(one.policy),
-        Cell(_pod(one)),
         Cell(init),
         Cell(one.shim.state),
         Cell(one.cgroup),

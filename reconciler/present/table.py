@@ -1,10 +1,10 @@
 """Tables: rows of cells, as aligned text for pipes and files; nothing is cut off. Pure.
 
-A cell's text is taken as it is, never as markup: a bundle may be called ``[red]``. How a terminal
-shows a table is the command line's (:mod:`reconciler.cli.console`).
+A cell's text is taken as it is, never as markup: a bundle may be called ``[red]``. How a table is
+fitted to a window is :mod:`reconciler.present.layout`'s.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,9 +12,6 @@ from reconciler.model.ids import printable
 
 GAP: Final = 3
 """Blanks between two columns."""
-
-_LEAST: Final = 13
-"""What is left of a column that is folded or cut, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,34 +34,40 @@ class Column:
     Attributes:
         name: Its heading.
         right: Align to the right (numbers).
-        gives_way: Is folded where the window is too narrow.
+        gives_way: Takes several lines, or one of its own, where the window is too narrow.
         shortens: Is cut there, with an ellipsis: where the beginning of a name will do.
+        is_id: Holds ids: in a window those that say nothing are shortened to a unique prefix.
+        has_notes: In a window, what several rows say is said once, below the table.
     """
 
     name: str
     right: bool = False
     gives_way: bool = False
     shortens: bool = False
+    is_id: bool = False
+    has_notes: bool = False
 
 
 @dataclass(slots=True)
 class Table:
-    """Columns and rows."""
+    """Columns and rows.
+
+    Attributes:
+        columns, rows: What it shows.
+        ids: Further ids from which a shortened one must differ: of what is there and not shown.
+        headings: Whether the columns are named.
+    """
 
     columns: Sequence[Column]
     rows: list[Sequence[Cell]] = field(default_factory=list)
-
-    def fits(self, width: int) -> bool:
-        """Return whether a window can show it: numbers, verdicts and the like are never cut."""
-        widths = [
-            min(widest, _LEAST) if column.gives_way or column.shortens else widest
-            for column, widest in zip(self.columns, self._widths(), strict=True)
-        ]
-        return sum(widths) + GAP * (len(widths) - 1) <= width
+    ids: Collection[str] = ()
+    headings: bool = True
 
     def plain(self) -> str:
         """Lay out as text without colour; nothing is cut off."""
-        texts, widths = self._texts(), self._widths()
+        texts = [[column.name for column in self.columns]] if self.headings else []
+        texts += [[cell.shown for cell in row] for row in self.rows]
+        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
         return "".join(
             (" " * GAP)
             .join(
@@ -75,10 +78,3 @@ class Table:
             + "\n"
             for row in texts
         )
-
-    def _texts(self) -> list[list[str]]:
-        texts = [[column.name for column in self.columns]]
-        return texts + [[cell.shown for cell in row] for row in self.rows]
-
-    def _widths(self) -> list[int]:
-        return [max(map(len, column)) for column in zip(*self._texts(), strict=True)]

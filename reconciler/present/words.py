@@ -57,6 +57,7 @@ URGENCY: Final = {
 
 _UNITS: Final = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 _FINE: Final = 10.0
+_MINUTE: Final = 60.0
 _STEP: Final = 1000
 _NOT_ASCII: Final = re.compile("[^ -~\n]")
 
@@ -113,8 +114,11 @@ def span(seconds: float) -> str:
 
 
 def took(seconds: float) -> str:
-    """Write how long a command took."""
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+    """Write how long something took: ``219ms``, ``26.5s``, ``4m12s``."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}ms" if round(seconds * 1000) < _STEP else "1.0s"
+    tenths = round(seconds, 1)
+    return f"{tenths:.1f}s" if tenths < _MINUTE else age(round(seconds))
 
 
 def iso(wall: float) -> str:

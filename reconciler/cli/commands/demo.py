@@ -86,7 +86,8 @@ def _watch(
 
 
 def _report(kept: list[Kept], witness: Witness, output: Output, *, gone: bool) -> None:
-    table = Table((Column("BUNDLE"), Column("WHAT IT IS"), Column("PROMISED"), Column("KEPT")))
+    what = Column("WHAT IT IS", gives_way=True)
+    table = Table((Column("BUNDLE"), what, Column("PROMISED"), Column("KEPT", gives_way=True)))
     for one in kept:
         fault = Cell(f"no: {one.broken}", "bold red") if one.broken else Cell("yes", "green")
         fixture = one.fixture
