@@ -13,6 +13,7 @@ import anyio
 from typing_extensions import override
 
 from reconciler.cli.output import Output
+from reconciler.decide.engine import Engine
 from reconciler.model.observations import Stamp
 from reconciler.ports import Clock, Emit, Listener, Source, Watcher
 from reconciler.supervision import Fault
@@ -42,11 +43,12 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What the loop is to feed, and who tells at once that a part of ours has failed."""
+    """What the loop is to feed, who tells of a failed part at once, and who asks the engine."""
 
     listeners: tuple[Listener, ...] = ()
     sources: tuple[Source, ...] = ()
     report: Callable[[Fault], None] | None = None
+    engine_made: Callable[[Engine], None] = lambda _: None
 
 
 @contextmanager
@@ -78,8 +80,11 @@ def foreground(  # noqa: PLR0913 - what is shown, and where
     def report(fault: Fault) -> None:
         log.failed(Stamp(clock.monotonic(), clock.wall()), fault)
 
+    def engine_made(engine: Engine) -> None:
+        log.find = engine.track
+
     if not viewed:
-        yield Shown(logged, report=report)
+        yield Shown(logged, report=report, engine_made=engine_made)
         return
     from reconciler.cli.live import LiveView
     from reconciler.cli.picture import Picture
@@ -87,7 +92,7 @@ def foreground(  # noqa: PLR0913 - what is shown, and where
     picture = Picture()
     with LiveView(picture, heading, output.console()) as view:
         drawing = _Drawing(view, clock, backend)
-        yield Shown((picture, *logged), (drawing,), report if logged else None)
+        yield Shown((picture, *logged), (drawing,), report if logged else None, engine_made)
         view.update(backend(), clock.monotonic())
 
 

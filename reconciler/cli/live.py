@@ -160,7 +160,7 @@ def _recent(shown: RecentRecord) -> Text:
     who = "" if record.key is None else f" {record.key}"
     return Text.assemble(
         (when + " ", "dim"),
-        (printable(f"{record.event}{who} "), _LEVEL_STYLES[record.level]),
+        (printable(f"{record.event.value}{who} "), _LEVEL_STYLES[record.level]),
         printable(summary(record)),
         no_wrap=True,
         overflow="ellipsis",

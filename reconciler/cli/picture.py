@@ -19,11 +19,19 @@ from reconciler.model.observations import GuardsChecked, NodeLooked, Observation
 from reconciler.model.outcome import Outcome, Result
 from reconciler.ports import Listener
 from reconciler.present import decisions, observations
+from reconciler.present.events import LogEvent
 from reconciler.present.records import Level, Record, Repeats
 from reconciler.present.words import URGENCY
 
 RECENT: Final = 8
-_SHOWN_ELSEWHERE: Final = frozenset({"step", "brake", "guards"})
+_SHOWN_ELSEWHERE: Final = frozenset(
+    {
+        LogEvent.STEP_FINISHED,
+        LogEvent.BRAKE_PULLED,
+        LogEvent.BRAKE_RELEASED,
+        LogEvent.GUARDS_CHECKED,
+    }
+)
 STUCK: Final = frozenset({Result.BLOCKED, Result.FAILED})
 """Results after which a leftover stays, and is tried again."""
 

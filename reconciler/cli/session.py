@@ -146,6 +146,7 @@ def watch(setup: Setup, output: Output, how: Foreground) -> int:
                 output, heading, stages.clock, backend, verbose=how.verbose, watcher=watcher
             ) as shown:
                 watch.report = shown.report or watch.report
+                plan = replace(plan, engine_made=shown.engine_made)
                 ended = await watch_stages(_shown(stages, shown, watch), plan, how.listeners)
         for recorder in recorders:
             if recorder.lost:

@@ -39,6 +39,7 @@ class Plan:
         once: End when waiting would change nothing more.
         story: What goes on beside the loop.
         stop_workers: Lets the cleanups stop at an entry boundary before the loop ends.
+        engine_made: Is given the engine before anything goes through it.
     """
 
     policies: Policies
@@ -46,6 +47,7 @@ class Plan:
     once: bool = False
     story: Story | None = None
     stop_workers: StopWorkers | None = None
+    engine_made: Callable[[Engine], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ async def watch(stages: Stages, plan: Plan, listeners: Sequence[Listener]) -> En
     """Run the loop until a signal, the end of the story, or once nothing is left to wait for."""
     seen, gate = Pass(), _Gate(plan.policies.default.enforce)
     engine = Engine(plan.policies)
+    plan.engine_made(engine)
     # Without the pass a run of one pass would never end; one that goes on needs it for nothing.
     essential = (seen,) if plan.once else ()
     supervised = replace(

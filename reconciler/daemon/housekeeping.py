@@ -19,6 +19,7 @@ from reconciler.model.decisions import Decision
 from reconciler.model.observations import Observation, Stamp
 from reconciler.model.policy import Policies
 from reconciler.ports import Clock
+from reconciler.present.events import LogEvent
 from reconciler.settings.schema import Journal
 from reconciler.supervision import Supervisor
 
@@ -84,7 +85,7 @@ class Housekeeping:
                 if recorder.lost > self._reported:
                     self._reported = recorder.lost
                     self._service_log.warn(
-                        "journal has holes", lost=recorder.lost, problem=recorder.trouble
+                        LogEvent.RECORDS_LOST, lost=recorder.lost, problem=recorder.trouble
                     )
 
     def write(self) -> None:
@@ -93,7 +94,7 @@ class Housekeeping:
             checkpoint.write(self._path, self._boot, self._clock.monotonic(), self._tracks())
         except OSError as error:
             self._service_log.warn(
-                "checkpoint not written", path=self._path, problem=error.strerror
+                LogEvent.CHECKPOINT_FAILED, path=self._path, problem=error.strerror
             )
 
     def _is_grace_running(self) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from reconciler.ports import Clock
+from reconciler.present.events import LogEvent
 from reconciler.present.words import iso
 from reconciler.telemetry.lazy import FilteringBoundLogger
 
@@ -30,13 +31,13 @@ class ServiceLog:
         self._logger = logger
         self._clock = clock
 
-    def report(self, event: str, **fields: object) -> None:
+    def report(self, event: LogEvent, **fields: object) -> None:
         """Say what goes on."""
-        self._logger.info(event, **fields, timestamp=iso(self._clock.wall()))
+        self._logger.info(event.value, **fields, timestamp=iso(self._clock.wall()))
 
-    def warn(self, event: str, **fields: object) -> None:
+    def warn(self, event: LogEvent, **fields: object) -> None:
         """Say what is wrong."""
-        self._logger.warning(event, **fields, timestamp=iso(self._clock.wall()))
+        self._logger.warning(event.value, **fields, timestamp=iso(self._clock.wall()))
 
 
 class Notifier:

@@ -17,6 +17,7 @@ from reconciler.daemon.readiness import Readiness
 from reconciler.loop import Loop
 from reconciler.loop.looks import SLICE
 from reconciler.model.observations import GuardsChecked, Resync, ResyncKind
+from reconciler.present.events import LogEvent
 from reconciler.present.status import ConfigStatus
 from reconciler.settings.load import Loaded
 from reconciler.settings.problems import SettingsError
@@ -130,16 +131,16 @@ class Reloader:
                 done = self._configuration.refuse(("internal error, see the log",))
             to.metrics.reloaded(ok=not done.trouble)
             for line in done.trouble:
-                to.service_log.warn("configuration refused", why=why, problem=line)
+                to.service_log.warn(LogEvent.CONFIG_REJECTED, why=why, problem=line)
             if done.changes:
                 to.service_log.report(
-                    "configuration loaded",
+                    LogEvent.CONFIG_LOADED,
                     why=why,
                     changes=list(done.changes),
                     after_restart=list(done.later),
                 )
             elif is_order and not done.trouble:
-                to.service_log.report("configuration unchanged", why=why)
+                to.service_log.report(LogEvent.CONFIG_UNCHANGED, why=why)
             if was_ready:
                 to.notifier.ready(to.status_line())
             return done

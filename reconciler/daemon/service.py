@@ -32,6 +32,7 @@ from reconciler.decide.engine import Engine
 from reconciler.errors import NoWorkerError, RefusedError
 from reconciler.loop import Loop
 from reconciler.model.observations import Stamp
+from reconciler.present.events import LogEvent
 from reconciler.present.status import About, Attempts, JournalStatus, Status, gather
 from reconciler.settings.load import Loaded
 from reconciler.settings.outside import node_name
@@ -102,6 +103,7 @@ async def serve(start: Start) -> None:
             )
             log.watcher = session.stages.watcher
             service = _Service(start, session, recorders, confined, http_listeners)
+            log.find = service.engine.track
             async with anyio.create_task_group() as tasks:
                 await service.run(tasks, signals)
                 tasks.cancel_scope.cancel()
@@ -140,14 +142,14 @@ class _Service:
         self._began = stages.clock.monotonic()
         self._notifier = Notifier(start.environ)
         self._service_log = ServiceLog(start.logger, stages.clock)
-        self._engine = Engine(setup.policies)
+        self.engine = Engine(setup.policies)
         self._configuration = Configuration(start.load, start.loaded, stages.clock.wall())
-        self._metrics = Metrics(self._engine, stages.clock, stages.watcher, self._watch)
-        self._attempts = Attempts(setup.layout, self._engine.labels)
+        self._metrics = Metrics(self.engine, stages.clock, stages.watcher, self._watch)
+        self._attempts = Attempts(setup.layout, self.engine.labels)
         self._checkpoint = checkpoint.place(start.environ, setup.layout)
         self._keeper = Housekeeping(
             self._checkpoint,
-            lambda: self._engine.tracks,
+            lambda: self.engine.tracks,
             stages.clock,
             self._service_log,
             pause=self._pause,
@@ -163,7 +165,7 @@ class _Service:
         supervised = replace(
             stages, listeners=(*stages.listeners, *listeners), recorders=(*recorders,)
         )
-        self._loop = Loop(self._engine, supervised, relist=setup.relist)
+        self._loop = Loop(self.engine, supervised, relist=setup.relist)
         self.readiness.stop = self._loop.stop
         reached = Reachable(
             session=session,
@@ -181,12 +183,14 @@ class _Service:
         """Serve, watch and turn until asked to end."""
         loaded = self._start.loaded
         self._service_log.report(
-            "starting", version=__version__, mode=self._mode, files=list(loaded.files)
+            LogEvent.DAEMON_STARTED, version=__version__, mode=self._mode, files=list(loaded.files)
         )
         confined = self._confined
-        self._service_log.report("confined", places=list(confined.places), trouble=confined.trouble)
+        self._service_log.report(
+            LogEvent.DAEMON_CONFINED, places=list(confined.places), trouble=confined.trouble
+        )
         for hint in loaded.hints:
-            self._service_log.report("configuration hint", hint=hint)
+            self._service_log.report(LogEvent.CONFIG_QUESTIONED, hint=hint)
         for memory in checkpoint.read(
             self._checkpoint, checkpoint.boot_id(), self._clock.monotonic()
         ):
@@ -204,7 +208,7 @@ class _Service:
             tasks.start_soon(self._watch.keep_running, where, work, self._wait)
         await self._loop.run()
         self._watch.call("checkpoint", self._keeper.write)
-        self._service_log.report("stopped")
+        self._service_log.report(LogEvent.DAEMON_STOPPED)
         self._notifier.close()
 
     # ------------------------------------------------------------------ what goes on beside
@@ -222,13 +226,13 @@ class _Service:
         spare, http_listeners = ReservedDescriptor(), self._http_listeners
         for endpoint, orders in ((http_listeners.ours, True), (http_listeners.public, False)):
             if endpoint.trouble:
-                self._service_log.warn("not reachable", problem=endpoint.trouble)
+                self._service_log.warn(LogEvent.ENDPOINT_FAILED, problem=endpoint.trouble)
             routes = endpoints.routes(handlers, orders=orders)
             server = Server(routes, spare, self._watch, pause=0.0 if orders else PAUSE)
             tasks.start_soon(endpoint.serve, server, self._wait, self._reachable)
 
     def _reachable(self, address: str) -> None:
-        self._service_log.report("reachable", address=address)
+        self._service_log.report(LogEvent.ENDPOINT_OPENED, address=address)
 
     async def _wait(self, seconds: float) -> None:
         await self._clock.wait(anyio.Event(), self._clock.monotonic() + seconds)
@@ -239,7 +243,7 @@ class _Service:
                 # Beside, because it may have to wait, and the next signal may be the last.
                 tasks.start_soon(partial(self._reloader.reload, "SIGHUP", is_order=True))
                 continue
-            self._service_log.report("stopping", signal=signal.Signals(caught).name)
+            self._service_log.report(LogEvent.STOP_REQUESTED, signal=signal.Signals(caught).name)
             self._notifier.stopping("finishing what is under way", within=STOP_WITHIN)
             with self._watch.part("cleaner"):
                 await self._session.pool.stop()
@@ -261,7 +265,7 @@ class _Service:
 
     async def _watch_files(self) -> None:
         def trouble(problem: str) -> None:
-            self._service_log.warn("configuration not watched", problem=problem)
+            self._service_log.warn(LogEvent.CONFIG_UNWATCHED, problem=problem)
 
         async for changed in self._start.files.changes(trouble):
             await self._reloader.reload(changed)
@@ -273,7 +277,9 @@ class _Service:
 
     def _ready(self) -> None:
         self._notifier.ready(self._status_line())
-        self._service_log.report("ready", seconds=round(self._clock.monotonic() - self._began, 3))
+        self._service_log.report(
+            LogEvent.READINESS_REACHED, seconds=round(self._clock.monotonic() - self._began, 3)
+        )
 
     def _checks(self) -> tuple[Check, ...]:
         return (*self.readiness.checks(), self._confined.check())
@@ -296,7 +302,7 @@ class _Service:
             ],
             internal_errors=self._watch.counts,
         )
-        return gather(self._engine, self._attempts, about, stamp)
+        return gather(self.engine, self._attempts, about, stamp)
 
     def _journal_status(self) -> JournalStatus | None:
         path = self._start.loaded.settings.journal.path
@@ -305,7 +311,7 @@ class _Service:
         return None
 
     def _status_line(self) -> str:
-        summary = self._engine.summary(self._clock.monotonic())
+        summary = self.engine.summary(self._clock.monotonic())
         leftovers = summary.phases.total()
         return f"{self._mode}: {summary.verdicts.total()} bundles, {leftovers} leftovers"
 

@@ -186,6 +186,10 @@ class Engine:
         """Count all bundles; one pass over them."""
         return self._bundles.summary(now)
 
+    def track(self, key: BundleKey) -> Track | None:
+        """Find what is remembered about one bundle; to be read only."""
+        return self._bundles.get(key)
+
     @property
     def tracks(self) -> Iterator[Track]:
         """Everything that is remembered, for the checkpoint."""

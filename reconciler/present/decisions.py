@@ -28,6 +28,7 @@ from reconciler.model.evidence import Facts
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Stamp
 from reconciler.present.envelope import Shape
+from reconciler.present.events import LogEvent
 from reconciler.present.records import Field, Level, Mark, MarkKind, Record, named
 
 NOBODY: Final = BundleKey("", "")
@@ -35,6 +36,8 @@ NOBODY: Final = BundleKey("", "")
 _ON_THE_WAY: Final = frozenset({Phase.DUE, Phase.CLEANING})
 _RETRIED: Final = _ON_THE_WAY | {Phase.BLOCKED, Phase.HELD}
 """Phases a leftover passes again at each attempt; those on the way it is not in for long."""
+
+_STAYS: Final = frozenset({Phase.BLOCKED, Phase.PROTECTED, Phase.HELD})
 
 _WITNESSES: Final = {"identifier": "name", "helper": "shim helper", "task": "containerd"}
 """What a fact is called where it is told by witness, if not as it is."""
@@ -148,30 +151,39 @@ def _judged(judged: Judged) -> str:
 # ---------------------------------------------------------------------- for the log
 
 
-def record(stamp: Stamp, decision: Decision) -> Record | None:
-    """Write what was concluded as a record; requests are told by what comes of them."""
+def record(stamp: Stamp, decision: Decision, *, observed: bool = False) -> Record | None:
+    """Write what was concluded as a record; requests are told by what comes of them.
+
+    Args:
+        stamp: When.
+        decision: What was concluded.
+        observed: Its bundle is only observed: nothing will come of a verdict.
+    """
     match decision:
         case Judged():
-            return _verdict(stamp, decision)
+            return _verdict(stamp, decision, observed=observed)
         case Vanished(key=key, last=last, cleaned=cleaned):
             fields: dict[str, Field] = {"last": last.value if last else None, "cleaned": cleaned}
-            return Record("vanished", Level.INFO, named(key) | fields, key, is_end=True)
+            return Record(
+                LogEvent.BUNDLE_VANISHED, Level.DEBUG, named(key) | fields, key, is_end=True
+            )
         case Died(key=key, cause=cause):
-            return Record("died", Level.WARNING, {**named(key), "cause": cause}, key)
+            return Record(LogEvent.TASK_DIED, Level.WARNING, {**named(key), "cause": cause}, key)
         case OverBudget(key=key, kind=kind):
             fields = {**named(key), "budget": kind.value}
-            news = (kind.value,)
-            return Record("over budget", Level.WARNING, fields, key, news, f"budget {kind.value}")
+            news, what = (kind.value,), f"budget {kind.value}"
+            return Record(LogEvent.BUDGET_EXCEEDED, Level.WARNING, fields, key, news, what)
         case Braked(brake=brake, on=on, detail=detail):
-            fields = {"brake": brake, "on": on, "detail": detail}
-            return Record("brake", Level.WARNING if on else Level.INFO, fields)
+            fields = {"brake": brake, "detail": detail}
+            pulled, released = LogEvent.BRAKE_PULLED, LogEvent.BRAKE_RELEASED
+            return Record(pulled if on else released, Level.WARNING if on else Level.INFO, fields)
         case LookAt() | Relist() | AskNode() | Clean() | FinishRemoval():
             return None
         case _:
             assert_never(decision)
 
 
-def _verdict(stamp: Stamp, judged: Judged) -> Record:
+def _verdict(stamp: Stamp, judged: Judged, *, observed: bool) -> Record:
     judgement = judged.judgement
     due = None if judged.due_at is None else round(max(0.0, judged.due_at - stamp.mono), 3)
     fields: dict[str, Field] = {
@@ -187,14 +199,34 @@ def _verdict(stamp: Stamp, judged: Judged) -> Record:
     }
     known = judged.previous is judgement.verdict and judged.phase in _RETRIED
     return Record(
-        "verdict",
-        Level.WARNING if judgement.verdict is Verdict.ORPHANED else Level.INFO,
+        LogEvent.BUNDLE_JUDGED,
+        _level(judged, observed=observed),
         fields,
         judged.key,
         (judgement.verdict.value, judged.phase.value, judged.cause) if known else None,
         judged.phase.value if judged.phase in _ON_THE_WAY else "verdict",
         is_state=judged.phase not in _ON_THE_WAY,
     )
+
+
+def _level(judged: Judged, *, observed: bool) -> Level:
+    """Say how much a verdict matters.
+
+    1. A workload that nobody manages: somebody should look.
+    2. A leftover that stays, because of a rule, an obstacle, or because it is only observed; and
+       what is no bundle at all: worth a line.
+    3. A leftover on its way to removal: the line about its end is the one that counts.
+    4. All else is healthy, comes and goes, and is nobody's news.
+    """
+    match judged.judgement.verdict:
+        case Verdict.ORPHANED:
+            return Level.WARNING
+        case Verdict.FOREIGN:
+            return Level.INFO
+        case Verdict.LEFTOVER if observed or judged.phase in _STAYS:
+            return Level.INFO
+        case _:
+            return Level.DEBUG
 
 
 # ---------------------------------------------------------------------- facts

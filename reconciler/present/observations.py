@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final, assert_never
 
-from reconciler.model.evidence import Containerd
+from reconciler.model.evidence import Containerd, ContainerdState
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
     GuardsChecked,
@@ -20,6 +20,7 @@ from reconciler.model.observations import (
 from reconciler.model.outcome import Outcome, Result, Step, StepResult
 from reconciler.model.unread import UnreadProcess
 from reconciler.present import words
+from reconciler.present.events import LogEvent
 from reconciler.present.records import Field, Level, Mark, Record, named
 
 _QUIET: Final = frozenset(
@@ -29,14 +30,22 @@ _QUIET: Final = frozenset(
 
 _UNMARKED: Final = frozenset({ResyncKind.START, ResyncKind.TIMER})
 
-_RESULT_LEVELS = {
-    Result.CLEANED: Level.INFO,
-    Result.BLOCKED: Level.WARNING,
-    Result.FAILED: Level.ERROR,
-    Result.HELD: Level.INFO,
-    Result.PROTECTED: Level.INFO,
-    Result.KILLED: Level.WARNING,  # a workload was ended, if only one that nobody managed
-    Result.SKIPPED: Level.INFO,
+_RESULTS: Final = {
+    Result.CLEANED: (LogEvent.BUNDLE_CLEANED, Level.INFO),
+    Result.BLOCKED: (LogEvent.BUNDLE_BLOCKED, Level.WARNING),
+    Result.FAILED: (LogEvent.CLEANUP_FAILED, Level.ERROR),
+    Result.HELD: (LogEvent.BUNDLE_HELD, Level.INFO),
+    Result.PROTECTED: (LogEvent.BUNDLE_PROTECTED, Level.INFO),
+    # A workload was ended, if only one that nobody managed.
+    Result.KILLED: (LogEvent.WORKLOAD_KILLED, Level.WARNING),
+    Result.SKIPPED: (LogEvent.BUNDLE_SKIPPED, Level.INFO),
+}
+
+_CONTAINERD_LEVELS: Final = {
+    ContainerdState.UP: Level.INFO,
+    ContainerdState.DOWN: Level.WARNING,
+    ContainerdState.NONE: Level.WARNING,
+    ContainerdState.SKIPPED: Level.INFO,
 }
 
 
@@ -47,14 +56,16 @@ def records(observation: Observation) -> Iterator[Record]:
             yield from _outcome(observation)
         case Resync(kind=kind, namespace=namespace):
             level = Level.DEBUG if kind in _QUIET else Level.WARNING
-            yield Record("resync", level, {"reason": kind.value, **_namespace(namespace)})
+            yield Record(
+                LogEvent.RESYNC_STARTED, level, {"reason": kind.value, **_namespace(namespace)}
+            )
         case Listed():
             yield _listed(observation)
         case NodeLooked():
             yield from _node(observation)
         case GuardsChecked(refused=refused):
             yield Record(
-                "guards",
+                LogEvent.GUARDS_CHECKED,
                 Level.WARNING if refused else Level.DEBUG,
                 {"ok": not refused, "refused": [refusal.reason for refusal in refused]},
                 repeats=tuple(refusal.reason for refusal in refused) or ("ok",),
@@ -62,9 +73,11 @@ def records(observation: Observation) -> Iterator[Record]:
                 is_state=True,
             )
         case Hint(key=key, kind=kind):
-            yield Record("hint", Level.DEBUG, {**named(key), "why": kind.value}, key)
+            yield Record(
+                LogEvent.HINT_RECEIVED, Level.DEBUG, {**named(key), "why": kind.value}, key
+            )
         case Remembered(key=key):
-            yield Record("remembered", Level.DEBUG, named(key), key)
+            yield Record(LogEvent.BUNDLE_REMEMBERED, Level.DEBUG, named(key), key)
         case Looked():
             pass  # what a look changed is told by the verdict
         case _:
@@ -96,7 +109,8 @@ def watching(backend: str, reason: str) -> Record:
     """Tell which watch backend works now, and if it is not the wanted one, why and what to do."""
     level = Level.WARNING if reason else Level.INFO
     fields: dict[str, Field] = {"backend": backend, "problem": reason}
-    return Record("watching", level, fields, None, (backend, reason), "watching", is_state=True)
+    news = (backend, reason)
+    return Record(LogEvent.WATCH_SWITCHED, level, fields, None, news, "watching", is_state=True)
 
 
 def _namespace(namespace: str | None) -> dict[str, Field]:
@@ -116,22 +130,21 @@ def _outcome(outcome: Outcome) -> Iterator[Record]:
         "mutations": sum(step.mutations for step in outcome.steps),
     }
     cleaned = outcome.result is Result.CLEANED
+    event, level = _RESULTS[outcome.result]
     yield Record(
-        outcome.result.value,
-        _RESULT_LEVELS[outcome.result],
+        event,
+        level,
         fields,
         outcome.key,
         None if cleaned else (outcome.result.value, reason, outcome.detail),
         "outcome",
+        is_end=cleaned,
     )
 
 
 def _step(key: BundleKey, step: Step, place: int) -> Record:
-    level = Level.INFO
-    if step.result in (StepResult.WARNING, StepResult.BLOCKED):
-        level = Level.WARNING
-    elif step.result is StepResult.NOTHING and not step.detail:
-        level = Level.DEBUG
+    is_wrong = step.result in (StepResult.WARNING, StepResult.BLOCKED)
+    level = Level.WARNING if is_wrong else Level.DEBUG
     fields: dict[str, Field] = {
         **named(key),
         "step": step.step,
@@ -142,7 +155,8 @@ def _step(key: BundleKey, step: Step, place: int) -> Record:
     }
     # A step that changed something is never withheld: the records must add up to what was done.
     repeats = None if step.mutations else (step.step, step.result.value, step.detail)
-    return Record("step", level, fields, key, repeats, f"step {place}", is_detail=True)
+    kind = f"step {place}"
+    return Record(LogEvent.STEP_FINISHED, level, fields, key, repeats, kind, is_detail=True)
 
 
 def _listed(listed: Listed) -> Record:
@@ -150,11 +164,11 @@ def _listed(listed: Listed) -> Record:
     kind = f"listing {where.get('namespace', '')}"
     news: tuple[str, ...] | None = ("no answer",)
     if not listed.answered:
-        event, level = "relist failed", Level.WARNING
+        event, level = LogEvent.LISTING_FAILED, Level.WARNING
     elif not listed.present and listed.namespace is None:
-        event, level, news = "no state tree", Level.INFO, ("absent",)
+        event, level, news = LogEvent.TREE_NOT_FOUND, Level.INFO, ("absent",)
     else:
-        event, level, news = "relisted", Level.DEBUG, None
+        event, level, news = LogEvent.TREE_LISTED, Level.DEBUG, None
         where |= {
             "bundles": len(listed.bundles),
             "hidden": len(listed.hidden),
@@ -175,7 +189,8 @@ def _node(received: NodeLooked) -> Iterator[Record]:
             fields["unplaced"] = f"pid {unplaced}"
         level = Level.DEBUG if answered and not unread and not unplaced else Level.WARNING
         said = (str(answered), *unread, str(bool(unplaced)))
-        yield Record("process scan", level, fields, None, said, "process scan", is_state=True)
+        kind = "process scan"
+        yield Record(LogEvent.PROCESSES_SCANNED, level, fields, None, said, kind, is_state=True)
     if received.containerd is not None:
         yield _containerd(received.containerd)
 
@@ -196,8 +211,8 @@ def _containerd(containerd: Containerd) -> Record:
     if wedged:
         fields["wedged"] = [*wedged]
     return Record(
-        "containerd",
-        Level.WARNING if wedged else Level.INFO,
+        LogEvent.CONTAINERD_ASKED,
+        Level.WARNING if wedged else _CONTAINERD_LEVELS[containerd.state],
         fields,
         repeats=(containerd.state.value, containerd.version, *wedged),
         kind="containerd",

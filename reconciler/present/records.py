@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Literal, NamedTuple, get_args
 
+from reconciler.model.evidence import Labels
 from reconciler.model.ids import BundleKey
+from reconciler.present.events import LogEvent
 
 _SHOWN: Final = ("cause", "budget", "reason", "detail", "state")
 
@@ -39,7 +41,7 @@ class Record:
     """One thing to tell.
 
     Attributes:
-        event: ``verdict``, ``step``, ``cleaned``, ``blocked``, ...
+        event: What it is called.
         level: How much it matters.
         fields: What it says; names are printable.
         key: The bundle it is about, if one.
@@ -50,7 +52,7 @@ class Record:
         is_end: It is the last thing that can be told of the bundle, which is gone.
     """
 
-    event: str
+    event: LogEvent
     level: Level
     fields: dict[str, Field] = field(default_factory=dict)
     key: BundleKey | None = None
@@ -79,10 +81,20 @@ def named(key: BundleKey) -> dict[str, Field]:
     return {"namespace": key.namespace, "id": key.id}
 
 
+def in_pod(labels: Labels) -> dict[str, Field]:
+    """Name pod and container, as far as they are known, by the words that rules use."""
+    names = {
+        "pod_namespace": labels.pod_namespace,
+        "pod": labels.pod,
+        "container": labels.container,
+    }
+    return {what: name for what, name in names.items() if name}
+
+
 def summary(record: Record) -> str:
     """Write what a record says on one short line, for the live view."""
     fields = record.fields
-    if record.event == "verdict":
+    if record.event is LogEvent.BUNDLE_JUDGED:
         before = f"{fields['previous']} -> " if fields["previous"] not in (None, "leftover") else ""
         after = [str(fields[name]) for name in ("verdict", "phase", "cause") if fields[name]]
         return f"{before}{', '.join(after)}: {fields['reason']}"
@@ -139,12 +151,16 @@ class Repeats:
     def admit(self, mono: float, record: Record) -> Admission | None:
         """Decide whether a record is said; None if it is withheld."""
         if record.is_end and record.key is not None:
-            self._objects.pop(record.key, None)
-            return Admission(record.level)
+            known_thing = self._objects.pop(record.key, None)
+            is_trouble_over = known_thing is not None and known_thing.in_trouble
+            return Admission(_loud(record.level) if is_trouble_over else record.level)
         if record.repeats is None and record.key is not None:
             self._note_change(record.key, record)
-        if record.repeats is None and not (record.is_state and record.key is None):
+        if record.repeats is None and not record.is_state:
             return Admission(record.level)
+        is_well = record.is_state and record.level is Level.DEBUG
+        if is_well and record.key is not None and record.key not in self._objects:
+            return Admission(record.level)  # nobody has heard otherwise
         thing = self._object(record)
         known = thing.by_kind.get(record.kind)
         news = record.repeats or ()
@@ -164,7 +180,7 @@ class Repeats:
     def _level(self, thing: _Object, record: Record) -> Level:
         """Let the end of a trouble be as loud as people hear; remember what they heard last."""
         is_quiet = record.level is Level.DEBUG
-        level = Level.INFO if is_quiet and record.is_state and thing.in_trouble else record.level
+        level = _loud(record.level) if record.is_state and thing.in_trouble else record.level
         if record.is_state:
             thing.in_trouble = not is_quiet
         if level is not Level.DEBUG or record.is_state:
@@ -174,10 +190,11 @@ class Repeats:
     def _note_change(self, key: BundleKey, record: Record) -> None:
         """Something is different: what was said about it before does not count any more."""
         thing = self._objects.get(key)
-        if thing is not None and record.level is not Level.DEBUG:
-            thing.last = record.kind
-            if not record.is_detail:
-                thing.by_kind.clear()
+        if thing is None or (record.level is Level.DEBUG and not record.is_state):
+            return
+        thing.last = record.kind
+        if not record.is_detail:
+            thing.by_kind.clear()
 
     def _object(self, record: Record) -> _Object:
         what = record.kind if record.key is None else record.key
@@ -186,3 +203,7 @@ class Repeats:
         if len(self._objects) > self._most:
             self._objects.popitem(last=False)
         return thing
+
+
+def _loud(level: Level) -> Level:
+    return Level.INFO if level is Level.DEBUG else level

@@ -5,14 +5,20 @@ Observations and decisions flow in, lines flow out through a sink that never wai
 same news are withheld for a while and counted.
 """
 
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
 from typing_extensions import override
 
+from reconciler.decide.track import Track
 from reconciler.model.decisions import Decision
-from reconciler.model.ids import printable
+from reconciler.model.ids import BundleKey, printable
 from reconciler.model.observations import Observation, Resync, ResyncKind, Stamp
 from reconciler.ports import Listener, Watcher
 from reconciler.present import decisions, observations
-from reconciler.present.records import Field, Level, Record, Repeats
+from reconciler.present.events import LogEvent
+from reconciler.present.records import Field, Level, Record, Repeats, in_pod, named
 from reconciler.present.words import iso, printable_json, to_json
 from reconciler.supervision import Fault
 from reconciler.telemetry.lazy import (
@@ -26,18 +32,25 @@ from reconciler.telemetry.sink import DescriptorSink, Sink
 
 STDERR = 2
 
+_MOST_PODS: Final = 4096
+
+Find = Callable[[BundleKey], Track | None]
+
 
 class LogListener(Listener):
     """Logs what goes through the loop.
 
     Attributes:
         watcher: Is asked which backend works, and why, when that has changed; None for none.
+        find: Is asked whose a bundle is, and whether it is only observed; None for nobody.
     """
 
     def __init__(self, logger: FilteringBoundLogger, watcher: Watcher | None = None) -> None:
         self.watcher = watcher
+        self.find: Find | None = None
         self._logger = logger
         self._repeats = Repeats()
+        self._pods: OrderedDict[BundleKey, dict[str, Field]] = OrderedDict()
 
     @override
     def observed(self, stamp: Stamp, observation: Observation) -> None:
@@ -51,7 +64,9 @@ class LogListener(Listener):
     @override
     def decided(self, stamp: Stamp, decision: Decision) -> None:
         """Log what was concluded."""
-        record = decisions.record(stamp, decision)
+        track = self._track(decisions.key_of(decision))
+        observed = track is not None and track.policy is not None and not track.policy.enforce
+        record = decisions.record(stamp, decision, observed=observed)
         if record is not None:
             self.report(stamp, record)
 
@@ -59,22 +74,41 @@ class LogListener(Listener):
         """Log that a part of ours has failed."""
         frames = list(fault.frames)
         fields: dict[str, Field] = {"where": fault.where, "problem": fault.what, "frames": frames}
-        self.report(stamp, Record("internal error", Level.ERROR, fields))
+        self.report(stamp, Record(LogEvent.PART_FAILED, Level.ERROR, fields))
 
     def report(self, stamp: Stamp, record: Record) -> None:
         """Log a record, or withhold it as a repeat of the same news."""
         said = self._repeats.admit(stamp.mono, record)
         if said is None:
             return
+        fields = record.fields
+        if record.key is not None:
+            fields = named(record.key) | self._pod(record.key) | fields
         extra = {"repeated": said.repeated} if said.repeated else {}
         self._logger.log(
             said.level.number,
-            record.event,
-            **record.fields,
+            record.event.value,
+            **fields,
             **extra,
             timestamp=iso(stamp.wall),
             mono=round(stamp.mono, 6),
         )
+
+    def _track(self, key: BundleKey | None) -> Track | None:
+        return None if key is None or self.find is None else self.find(key)
+
+    def _pod(self, key: BundleKey) -> dict[str, Field]:
+        """Name the pod and the container of a bundle, also once it is gone."""
+        track = self._track(key)
+        if track is None:
+            return self._pods.get(key, {})
+        pod = in_pod(track.labels)
+        if pod:
+            self._pods[key] = pod
+            self._pods.move_to_end(key)
+            if len(self._pods) > _MOST_PODS:
+                self._pods.popitem(last=False)
+        return pod
 
 
 class _SinkLogger:
@@ -104,7 +138,7 @@ def make_logger(
     if as_json:
         processors += [_order, structlog.processors.JSONRenderer(serializer=_encode)]
     else:
-        processors += [_for_people, structlog.dev.ConsoleRenderer(colors=colour, pad_event_to=10)]
+        processors += [_for_people, structlog.dev.ConsoleRenderer(colors=colour, pad_event_to=16)]
     logger: FilteringBoundLogger = structlog.wrap_logger(
         _SinkLogger(sink),
         processors=processors,
@@ -116,7 +150,7 @@ def make_logger(
 def stderr_sink(descriptor: int = STDERR) -> DescriptorSink:
     """Make the sink on standard error; how many lines it dropped is told in the stream itself."""
     return DescriptorSink(
-        descriptor, lambda count: _encode({"event": "log lines dropped", "count": count})
+        descriptor, lambda count: _encode({"event": LogEvent.LINES_DROPPED.value, "count": count})
     )
 
 
@@ -141,7 +175,7 @@ def _for_people(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDi
     if "id" in event:
         who = f"{event['namespace']}/{event['id']}"
         shown = {name: shown[name] for name in shown if name not in ("namespace", "id")}
-        shown["event"] = f"{event['event']:<10} {who}"
+        shown["event"] = f"{event['event']:<16} {who}"
     return shown
 
 

@@ -108,10 +108,10 @@ class Running:
                 self._receive(json.loads(line))
 
     def _receive(self, line: dict[str, object]) -> None:
-        if line["event"] == "verdict" and line["verdict"] == "leftover":
+        if line["event"] == "bundle.judged" and line["verdict"] == "leftover":
             self._leftovers.add(str(line["id"]))
-        self._guarded |= line["event"] == "guards"
-        self._asked |= line["event"] == "containerd"
+        self._guarded |= line["event"] == "guards.checked"
+        self._asked |= line["event"] == "containerd.asked"
 
     def _knows_all(self) -> bool:
         asked = self._asked or not self._count  # nobody is asked about an empty tree

@@ -119,8 +119,8 @@ def test_on_a_terminal_clean_shows_the_plan_and_takes_no_for_an_answer(demo: Dem
 def test_where_nothing_is_due_nothing_is_asked_and_nothing_begun(demo: DemoNode) -> None:
     """What fell due between the plan and the act would be removed without a yes."""
     words = ["clean", "--grace", "0s", "--threshold", "24h", *tree(demo)]
-    with running(demo, "run", "--enforce", "--grace", "1h", *tree(demo)) as holder:
-        wait_for(holder, '"event":"verdict"')  # it holds the lock: beginning would be refused
+    with running(demo, "run", "-v", "--enforce", "--grace", "1h", *tree(demo)) as holder:
+        wait_for(holder, '"event":"bundle.judged"')  # it holds the lock: beginning would be refused
         code, said = on_terminal(demo, words, b"")
     assert code == 0
     assert b"nothing to do; 5 leftovers not due yet" in said

@@ -195,8 +195,8 @@ def test_containerd_cleanup_is_clean(demo: DemoNode) -> None:
 
 @acts
 def test_a_second_instance_is_refused(demo: DemoNode) -> None:
-    with running(demo, "run", "--enforce", "--grace", "1h", *tree(demo)) as first:
-        wait_for(first, '"event":"verdict"')
+    with running(demo, "run", "-v", "--enforce", "--grace", "1h", *tree(demo)) as first:
+        wait_for(first, '"event":"bundle.judged"')
         done = program(demo, "clean", "--yes", "--grace", "0s", *tree(demo))
         assert done.returncode == 77
         assert str(first.pid) in done.stderr
@@ -206,8 +206,8 @@ def test_a_second_instance_is_refused(demo: DemoNode) -> None:
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
 def test_a_signal_ends_a_run_in_order(demo: DemoNode, number: int, code: int) -> None:
-    with running(demo, "run", *tree(demo)) as child:
-        wait_for(child, '"event":"verdict"')
+    with running(demo, "run", "-v", *tree(demo)) as child:
+        wait_for(child, '"event":"bundle.judged"')
         child.send_signal(number)
         assert child.stderr is not None
         rest = child.stderr.read()
@@ -217,19 +217,19 @@ def test_a_signal_ends_a_run_in_order(demo: DemoNode, number: int, code: int) ->
 
 @acts
 def test_a_run_enforcing_notices_a_death_and_cleans(demo: DemoNode) -> None:
-    with running(demo, "run", "--enforce", "--grace", "1s", *tree(demo)) as child:
+    with running(demo, "run", "-v", "--enforce", "--grace", "1s", *tree(demo)) as child:
         wait_for(child, '"id":"web","verdict":"running"')
         demo.kill_victims()
-        wait_for(child, f'"event":"cleaned","namespace":"{named(demo)}","id":"victim"')
+        wait_for(child, f'"event":"bundle.cleaned","namespace":"{named(demo)}","id":"victim"')
     assert not os.path.lexists(demo.layout.bundle(next(r.key for r in demo.fixtures if r.killed)))
 
 
 def test_run_once_observing_looks_and_ends(demo: DemoNode) -> None:
     before = picture(Path(os.fsdecode(demo.top)))
-    done = program(demo, "run", "--once", *tree(demo))
+    done = program(demo, "run", "--once", "-v", *tree(demo))
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     records = [json.loads(line) for line in done.stderr.splitlines()]
-    judged = {one["id"] for one in records if one["event"] == "verdict"}
+    judged = {one["id"] for one in records if one["event"] == "bundle.judged"}
     assert judged == {fixture.key.id for fixture in demo.fixtures}
     assert picture(Path(os.fsdecode(demo.top))) == before

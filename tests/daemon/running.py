@@ -1,7 +1,7 @@
 """The daemon as a process on a tree of its own, with a containerd that answers as it is told.
 
     with running(site) as daemon:
-        daemon.wait_for("ready")
+        daemon.wait_for("readiness.reached")
         daemon.get("/metrics")
 
 A tree holds dead bundles of plain files, so no mounts and no root are needed to make it. Whatever
@@ -274,7 +274,7 @@ class Daemon:
         took = time.monotonic() - begun
         self._reader.join()
         assert not self.strange, "".join(self.strange)
-        assert not self.events("internal error"), self.events("internal error")
+        assert not self.events("part.failed"), self.events("part.failed")
         return code, took
 
     def _read(self) -> None:
@@ -323,7 +323,7 @@ def running(
     daemon = Daemon(site, process)
     try:
         if ready:
-            daemon.wait_for("ready")
+            daemon.wait_for("readiness.reached")
         yield daemon
     except BaseException as error:
         error.add_note(daemon.tail())

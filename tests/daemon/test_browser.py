@@ -60,9 +60,9 @@ def test_a_person_sees_what_goes_on(site: Site, answering: FakeContainerd) -> No
     site.write(mode="enforce", cleanup__grace="0s")
     site.make("waiting")
     with running(site) as daemon:
-        daemon.wait_for("blocked", id="has-data")
-        daemon.wait_for("cleaned", id="gone2")
-        daemon.wait_for("verdict", id="waiting", phase="waiting")
+        daemon.wait_for("bundle.blocked", id="has-data")
+        daemon.wait_for("bundle.cleaned", id="gone2")
+        daemon.wait_for("bundle.judged", id="waiting", phase="waiting")
         dom = browse(site, "one", "--dump-dom")
         picture = Path(SCREENSHOT) if SCREENSHOT else site.base / "page.png"
         browse(site, "two", f"--screenshot={picture}")

@@ -43,9 +43,9 @@ def test_every_thread_of_the_daemon_is_confined_and_says_so(
     site.write(journal__path=str(journal / "run.jsonl"), http__listen=f"localhost:{site.port}")
     site.make("a")
     with running(site) as daemon:
-        daemon.wait_for("verdict", id="a")
-        daemon.wait_for("process scan", answered=True)  # a worker has been at work
-        line = daemon.wait_for("confined")
+        daemon.wait_for("bundle.judged", id="a")
+        daemon.wait_for("processes.scanned", answered=True)  # a worker has been at work
+        line = daemon.wait_for("daemon.confined")
         assert line["places"] == [str(site.base / "own")]
         pid, fork_server = daemon.process.pid, fork_server_of(daemon)
         others = [child for child in children(pid) if child != fork_server]
@@ -78,7 +78,7 @@ def test_with_what_the_unit_grants_it_is_confined_as_well_and_cleans(
     site.write(mode="enforce", cleanup__grace="0s")
     site.make("a")
     with running(site, before=("setpriv", "--no-new-privs", bounding)) as daemon:
-        daemon.wait_for("cleaned", id="a")
+        daemon.wait_for("bundle.cleaned", id="a")
         found, workers = status_of(daemon.process.pid), status_of(fork_server_of(daemon))
         assert found["CapPrm"] == found["CapEff"] == mask(numbers(PARENT))
         assert found["CapBnd"] == mask(numbers((*WORKER, *PARENT)))
@@ -115,7 +115,7 @@ def test_a_confined_daemon_unmounts_and_removes_through_its_workers(tmp_path: Pa
     mountns.overlay(lower, upper, work, rootfs)
     site.write(mode="enforce", cleanup__grace="0s")
     with containerd(site), running(site) as daemon:
-        daemon.wait_for("cleaned", id="a")
+        daemon.wait_for("bundle.cleaned", id="a")
         assert daemon.end()[0] == 0
     assert site.left() == set()
     assert not os.path.ismount(rootfs)

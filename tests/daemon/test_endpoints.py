@@ -83,7 +83,7 @@ def test_what_is_scraped_is_what_prometheus_wants(site: Site, answering: FakeCon
     promtool = needs("promtool")
     site.make("a")
     with running(site) as daemon:
-        daemon.wait_for("verdict", id="a", phase="waiting")
+        daemon.wait_for("bundle.judged", id="a", phase="waiting")
         text = daemon.ask("/metrics")[1]
     done = subprocess.run(
         [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False
@@ -122,7 +122,7 @@ def test_every_promised_metric_is_there_before_anything_happens(
 ) -> None:
     site.make("a")
     with running(site) as daemon:
-        daemon.wait_for("verdict", id="a", phase="waiting")
+        daemon.wait_for("bundle.judged", id="a", phase="waiting")
         found = daemon.metrics()
     for name, labels in PROMISED.items():
         series = [one for one in found if re.fullmatch(rf"{name}(\{{.*\}})?", one)]
@@ -147,13 +147,13 @@ def test_metrics_are_records_are_system_calls(site: Site, answering: FakeContain
     # A file for each process: in one file calls are torn where processes alternate.
     command = (strace, "-ff", "-y", "-o", str(trace), "-e", f"trace={calls}", "-e", "signal=none")
     with running(site, before=command) as daemon:
-        until(lambda: len(daemon.events("cleaned")) == 8, "all are removed")
-        daemon.wait_for("blocked", id="blocked")
+        until(lambda: len(daemon.events("bundle.cleaned")) == 8, "all are removed")
+        daemon.wait_for("bundle.blocked", id="blocked")
         counted = daemon.metrics()
         own = next(line for line in _children(daemon.process.pid))
         os.kill(own, signal.SIGTERM)
         assert daemon.process.wait(20) == 0
-    steps = daemon.events("step")
+    steps = daemon.events("step.finished")
     recorded = Counter[str]()
     for line in steps:
         recorded[str(line["step"])] += int(str(line["mutations"]))
@@ -163,11 +163,11 @@ def test_metrics_are_records_are_system_calls(site: Site, answering: FakeContain
         if name.startswith("mutations_total")
     }
     assert {step: count for step, count in metrics.items() if count} == +recorded
-    ended = [*daemon.events("cleaned"), *daemon.events("blocked")]
+    ended = [*daemon.events("bundle.cleaned"), *daemon.events("bundle.blocked")]
     assert sum(int(str(line["mutations"])) for line in ended) == recorded.total()
     assert counted[f'cleanups_total{{namespace="{NAMESPACE}",result="cleaned"}}'] == 8
     assert counted[f'cleanups_total{{namespace="{NAMESPACE}",result="blocked"}}'] == len(
-        daemon.events("blocked")
+        daemon.events("bundle.blocked")
     )
     called = [
         line

@@ -18,8 +18,8 @@ def test_nothing_wakes_it_while_nothing_changes(site: Site, answering: FakeConta
     site.make("a")
     site.write(cleanup__grace="0s", watch__relist="1h")
     with running(site) as daemon:
-        daemon.wait_for("verdict", id="a", phase="due")
-        daemon.wait_for("guards")
+        daemon.wait_for("bundle.judged", id="a", phase="due")
+        daemon.wait_for("guards.checked")
         until(lambda: _sleeps_for_a_while(daemon.process.pid), "it sleeps", 50)
         assert daemon.end()[0] == 0
 

@@ -13,8 +13,8 @@ from tests.support.fake_containerd import FakeContainerd
 
 pytestmark = pytest.mark.kernel
 
-LOADED = "configuration loaded"
-REFUSED = "configuration refused"
+LOADED = "config.loaded"
+REFUSED = "config.rejected"
 
 
 def test_a_signal_loads_anew_and_the_log_says_what_changed(
@@ -38,7 +38,7 @@ def test_a_bad_file_changes_nothing_and_shows_everywhere(
 ) -> None:
     site.make("a")
     with running(site) as daemon:
-        before = daemon.wait_for("verdict", id="a", phase="waiting")
+        before = daemon.wait_for("bundle.judged", id="a", phase="waiting")
         site.config.write_text(site.text(cleanup__grace="0s") + "\nnonsense = 1\n")
         code, text = daemon.reload()
         assert code == 422
@@ -52,7 +52,7 @@ def test_a_bad_file_changes_nothing_and_shows_everywhere(
         assert "nonsense" in daemon.ask("/")[1]
         assert daemon.ask("/readyz")[0] == 200
         # The grace is still an hour: nothing has become due.
-        assert daemon.events("verdict")[-1] == before
+        assert daemon.events("bundle.judged")[-1] == before
         site.write(cleanup__grace="2h")
         assert daemon.reload() == (200, "ok\n")
         assert daemon.metrics()["config_last_reload_successful"] == 1
@@ -111,7 +111,7 @@ def test_a_rule_on_an_annotation_protects_from_the_first_moment(
         )
         site.write(mode="enforce", cleanup__grace="0s", brake__mass_deaths=1000)
         assert daemon.reload() == (200, "ok\n")
-        until(lambda: len(daemon.events("cleaned")) == 30, "the others are removed")
+        until(lambda: len(daemon.events("bundle.cleaned")) == 30, "the others are removed")
         assert {line["cause"] for line in _phases(daemon, "protected").values()} == {"payments"}
         assert daemon.end()[0] == 0
     assert site.left() == {f"kept{number}" for number in range(30)}
@@ -137,7 +137,7 @@ def test_a_reload_holds_back_what_is_queued(
         site.make(name)
     site.write(mode="enforce", cleanup__grace="0s", brake__max_per_minute=1)
     with running(site) as daemon:
-        daemon.wait_for("cleaned")
+        daemon.wait_for("bundle.cleaned")
         assert len(site.left()) == 3
         site.tail = tail
         site.write(brake__max_per_minute=1000, **change)
@@ -147,20 +147,20 @@ def test_a_reload_holds_back_what_is_queued(
         wanted = {"protected" if tail else "waiting" if "cleanup__threshold" in change else "due"}
         until(lambda: _phases_of(daemon, site.left()) == wanted, "all are held back")
         daemon.send(signal.SIGHUP)  # a listing and a round of looks later
-        daemon.wait_for("configuration unchanged")
+        daemon.wait_for("config.unchanged")
         assert len(site.left()) == 3
-        assert len(daemon.events("cleaned")) == 1
+        assert len(daemon.events("bundle.cleaned")) == 1
         assert daemon.end()[0] == 0
     assert len(site.left()) == 3
 
 
 def _phases_of(daemon: Daemon, names: set[str]) -> set[object]:
-    last = {line["id"]: line for line in daemon.events("verdict")}
+    last = {line["id"]: line for line in daemon.events("bundle.judged")}
     return {last[name]["phase"] for name in names if name in last}
 
 
 def _phases(daemon: Daemon, phase: str) -> dict[object, dict[str, object]]:
-    last = {line["id"]: line for line in daemon.events("verdict")}
+    last = {line["id"]: line for line in daemon.events("bundle.judged")}
     return {key: line for key, line in last.items() if line["phase"] == phase}
 
 
@@ -171,12 +171,12 @@ def test_an_observer_that_is_to_act_takes_the_lock_first(
     site.make("a")
     site.write(cleanup__grace="0s", watch__relist="1s")
     with running(site) as first:
-        first.wait_for("verdict", id="a", phase="due")
+        first.wait_for("bundle.judged", id="a", phase="due")
         # A second observer is welcome, with a door of its own.
         own = {"http__listen": "", "http__socket": str(site.base / "own" / "other.sock")}
         site.write(**own)
         with running(site) as second:
-            second.wait_for("verdict", id="a", phase="due")
+            second.wait_for("bundle.judged", id="a", phase="due")
             site.write(mode="enforce", cleanup__grace="1h")
             first.send(signal.SIGHUP)
             first.wait_for(LOADED, why="SIGHUP")
@@ -194,7 +194,7 @@ def test_an_observer_that_is_to_act_takes_the_lock_first(
         first.send(signal.SIGSTOP)  # it follows the same file, and might take the lock again
         site.write(mode="enforce", cleanup__grace="0s")
         with running(site) as third:
-            third.wait_for("cleaned", id="a")
+            third.wait_for("bundle.cleaned", id="a")
 
 
 def _is_free(site: Site) -> bool:
@@ -251,10 +251,10 @@ def test_a_reload_under_load_loses_no_event(site: Site, answering: FakeContainer
         # By events alone: the tree was listed at the start and by the reloads, never by the timer.
         assert not [
             line
-            for line in daemon.events("resync")
+            for line in daemon.events("resync.started")
             if line["reason"] in ("timer", "event queue overflow")
         ]
-        told = {line["id"] for line in daemon.events("verdict")}
+        told = {line["id"] for line in daemon.events("bundle.judged")}
         assert told >= {f"b{number}" for number in range(kept)}
         assert daemon.status()["ready"] is True
         assert daemon.end()[0] == 0
@@ -265,5 +265,5 @@ def test_the_interval_of_listings_follows(site: Site, answering: FakeContainerd)
     with running(site) as daemon:
         site.write(watch__relist="1s")
         assert daemon.reload()[0] == 200
-        assert daemon.wait_for("configuration loaded")["after_restart"] == []
-        daemon.wait_for("resync", reason="timer")
+        assert daemon.wait_for("config.loaded")["after_restart"] == []
+        daemon.wait_for("resync.started", reason="timer")

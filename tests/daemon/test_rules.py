@@ -73,9 +73,9 @@ def test_what_might_be_protected_is_kept(site: Site, answering: FakeContainerd) 
         kept = {"lost": "databases", "alone": "critical", "terse": "databases"}
         kept |= {"astray": "critical"}
         for name, rule in kept.items():
-            daemon.wait_for("verdict", id=name, phase="protected", cause=rule)
+            daemon.wait_for("bundle.judged", id=name, phase="protected", cause=rule)
         for name in ("pod", "whole"):
-            daemon.wait_for("cleaned", id=name)
+            daemon.wait_for("bundle.cleaned", id=name)
         assert daemon.end()[0] == 0
     assert site.left() == kept.keys()
     assert all(Path(site.tree / NAMESPACE / name / "rootfs").is_dir() for name in site.left())

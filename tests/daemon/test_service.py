@@ -24,7 +24,7 @@ def test_it_says_when_it_is_ready_and_ends_in_order(site: Site, answering: FakeC
         code, seconds = daemon.end()
     assert code == 0
     assert seconds < 5
-    assert [line["event"] for line in daemon.lines[-2:]] == ["stopping", "stopped"]
+    assert [line["event"] for line in daemon.lines[-2:]] == ["stop.requested", "daemon.stopped"]
     assert not site.socket.exists() or not _answers(site.socket)
 
 
@@ -32,7 +32,7 @@ def test_observing_removes_nothing(site: Site, answering: FakeContainerd) -> Non
     site.make("a")
     site.write(cleanup__grace="0s")
     with running(site) as daemon:
-        daemon.wait_for("verdict", id="a", phase="due")
+        daemon.wait_for("bundle.judged", id="a", phase="due")
         assert daemon.end()[0] == 0
     assert site.left() == {"a"}
 
@@ -42,9 +42,9 @@ def test_enforcing_removes_what_is_due(site: Site, answering: FakeContainerd) ->
     site.make("a")
     site.write(mode="enforce", cleanup__grace="0s")
     with running(site) as daemon:
-        daemon.wait_for("cleaned", id="a")
+        daemon.wait_for("bundle.cleaned", id="a")
         site.make("b")
-        daemon.wait_for("cleaned", id="b")
+        daemon.wait_for("bundle.cleaned", id="b")
         assert daemon.end()[0] == 0
     assert site.left() == set()
 
@@ -73,7 +73,7 @@ def test_a_state_directory_that_is_not_there_yet_is_waited_for(
     with running(site) as daemon:
         os.rename(site.base / "later", site.base / "state")
         site.make("a")
-        daemon.wait_for("verdict", id="a", verdict="leftover")
+        daemon.wait_for("bundle.judged", id="a", verdict="leftover")
         assert daemon.end()[0] == 0
 
 
@@ -120,12 +120,12 @@ def test_a_socket_left_by_a_killed_daemon_is_taken_over(site: Site) -> None:
 def test_what_is_no_socket_is_left_where_it_is_and_is_waited_for(site: Site) -> None:
     site.socket.write_text("precious")
     with running(site) as daemon:
-        said = daemon.wait_for("not reachable")
+        said = daemon.wait_for("endpoint.failed")
         assert "exists and is no socket" in str(said["problem"])
         assert "exists and is no socket" in daemon.ask("/status")[1], "told where we can be asked"
         assert site.socket.read_text() == "precious"
         site.socket.unlink()
-        daemon.wait_for("reachable", address=str(site.socket))
+        daemon.wait_for("endpoint.opened", address=str(site.socket))
         assert daemon.reload() == (200, "ok\n")
         assert site.socket.stat().st_mode & 0o777 == 0o600
         assert daemon.end()[0] == 0
@@ -137,15 +137,15 @@ def test_a_port_in_use_is_told_and_taken_once_it_is_free(site: Site) -> None:
         other.bind(("127.0.0.1", site.port))
         other.listen()
         with running(site) as daemon:
-            said = daemon.wait_for("not reachable")
+            said = daemon.wait_for("endpoint.failed")
             assert f"cannot listen on 127.0.0.1:{site.port}" in str(said["problem"])
             assert "set http.listen" in str(said["problem"])
             asked = program(site, "--config", str(site.config), "status")
             assert f"http.listen: cannot listen on 127.0.0.1:{site.port}" in asked.stdout
             site.make("a")
-            daemon.wait_for("verdict", id="a")  # it is at work all the same
+            daemon.wait_for("bundle.judged", id="a")  # it is at work all the same
             other.close()
-            daemon.wait_for("reachable", address=f"127.0.0.1:{site.port}")
+            daemon.wait_for("endpoint.opened", address=f"127.0.0.1:{site.port}")
             assert daemon.ask("/livez") == (200, "ok\n")
             asked = program(site, "--config", str(site.config), "status")
             assert "cannot listen" not in asked.stdout
@@ -179,7 +179,7 @@ def test_an_end_comes_at_an_entry_boundary(site: Site, answering: FakeContainerd
     left = len(os.listdir(work))
     assert left > 0
     with running(site, ready=False) as daemon:
-        daemon.wait_for("cleaned", id="large")
+        daemon.wait_for("bundle.cleaned", id="large")
         assert daemon.end()[0] == 0
     assert site.left() == set()
 
@@ -187,17 +187,17 @@ def test_an_end_comes_at_an_entry_boundary(site: Site, answering: FakeContainerd
 def test_waiting_goes_on_after_a_restart(site: Site, answering: FakeContainerd) -> None:
     site.make("a")
     with running(site) as daemon:
-        daemon.wait_for("verdict", id="a", phase="waiting")
+        daemon.wait_for("bundle.judged", id="a", phase="waiting")
         time.sleep(0.5)  # the time that must not be waited for again
         assert daemon.end()[0] == 0
     with running(site) as daemon:
-        line = daemon.wait_for("verdict", id="a", phase="waiting")
+        line = daemon.wait_for("bundle.judged", id="a", phase="waiting")
         assert float(str(line["due_in_seconds"])) < 3600 - 0.5
         assert daemon.end()[0] == 0
     for path in (site.base / "own").glob("checkpoint-*.json"):
         path.write_bytes(b'{"torn":')
     with running(site) as daemon:
-        line = daemon.wait_for("verdict", id="a", phase="waiting")
+        line = daemon.wait_for("bundle.judged", id="a", phase="waiting")
         assert float(str(line["due_in_seconds"])) > 3600 - 0.5
 
 
@@ -223,14 +223,14 @@ def test_a_journal_on_a_full_disk_is_told_and_holds_nothing_up(site: Site) -> No
         site.make(f"b{number}")
     site.write(journal__path=str(site.base / "disk" / "journal.jsonl"), watch__relist="1s")
     with containerd(site), running(site) as daemon:
-        line = daemon.wait_for("journal has holes")
+        line = daemon.wait_for("records.lost")
         journal = daemon.status()["journal"]
         assert isinstance(journal, dict)
         assert journal["lost"] > 0
         assert "No space" in journal["trouble"]
         assert "No space" in str(line["problem"])
         site.make("late")
-        daemon.wait_for("verdict", id="late", phase="waiting")
+        daemon.wait_for("bundle.judged", id="late", phase="waiting")
         assert daemon.end()[0] == 0
 
 
@@ -252,8 +252,8 @@ def test_a_run_is_recorded_where_the_configuration_says(
     journal = site.base / "journal.jsonl"
     site.write(journal__path=str(journal))
     with running(site) as daemon:
-        daemon.wait_for("verdict", id="a", phase="waiting")
-        daemon.wait_for("ready")
+        daemon.wait_for("bundle.judged", id="a", phase="waiting")
+        daemon.wait_for("readiness.reached")
         assert daemon.end()[0] == 0
     done = program(site, "replay", str(journal), "-o", "json")
     assert done.returncode == 0, done.stderr
@@ -286,7 +286,7 @@ def test_signals_at_any_moment_end_it(site: Site) -> None:
     for pause in (0.0, 0.05, 0.15, 0.3):
         with running(site, ready=False) as daemon:
             if pause:
-                daemon.wait_for("starting")
+                daemon.wait_for("daemon.started")
             time.sleep(pause)
             daemon.send(signal.SIGTERM)
             code = daemon.process.wait(10)

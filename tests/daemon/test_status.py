@@ -68,7 +68,7 @@ def test_a_configuration_that_cannot_be_read_is_named_before_the_daemon_is_misse
 def test_it_shows_what_the_daemon_sees(site: Site, answering: FakeContainerd) -> None:
     site.make("a")
     with running(site) as daemon:
-        daemon.wait_for("verdict", id="a", phase="waiting")
+        daemon.wait_for("bundle.judged", id="a", phase="waiting")
         where = ("--config", str(site.config))
         table = here(site, "status", *where)
         assert table.returncode == 0, table.stderr

@@ -106,12 +106,12 @@ def test_an_ordinary_user_may_run_it(place: Path, who: str) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_and_leaves_nothing(place: Path, number: int, code: int) -> None:
     child = subprocess.Popen(
-        [*PROGRAM, "--hold"], env=environment(place), stderr=subprocess.PIPE, text=True
+        [*PROGRAM, "--hold", "-v"], env=environment(place), stderr=subprocess.PIPE, text=True
     )
     assert child.stderr is not None
     try:
         for line in child.stderr:
-            if '"event":"verdict"' in line:
+            if '"event":"bundle.judged"' in line:
                 break
         assert len(list(place.glob(f"{_PREFIX}*"))) == 1
         child.send_signal(number)

@@ -225,8 +225,8 @@ class Watching:
 
     def wait_ready(self, containerd: str) -> None:
         """Wait until it knows where it stands, and how containerd is: then start-up is over."""
-        self.wait_since(0.0, {"event": "guards", "ok": True})
-        self.wait_since(0.0, {"event": "containerd", "state": containerd})
+        self.wait_since(0.0, {"event": "guards.checked", "ok": True})
+        self.wait_since(0.0, {"event": "containerd.asked", "state": containerd})
 
     def wait_quiet(self, seconds: float) -> None:
         """Wait until nothing was written for so long: then whatever was going on has ended."""

@@ -158,7 +158,7 @@ def test_a_second_instance_is_refused(node: Node, dead: Task) -> None:
     watch = ("--enforce", "--grace", "1h")
     before = Snapshot.take(node, [dead])
     with product.watching(node, *watch) as watching:
-        watching.wait_for("verdict", dead, verdict="leftover")
+        watching.wait_for("bundle.judged", dead, verdict="leftover")
         watching.wait_ready("up")
         ran = product.run(node, *product.words(node, *CLEAN, "-q"))
         assert ran.code == REFUSED

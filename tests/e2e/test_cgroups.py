@@ -56,7 +56,7 @@ def test_cgroups_that_a_container_made_below_its_own_are_removed_leaf_first(node
     assert max(depths(node, "dead")) == 5
     before = Snapshot.take(node, [keeper])
     with product.watching(node, *ENFORCE) as watching:
-        watching.wait_for("cleaned", dead)
+        watching.wait_for("bundle.cleaned", dead)
         assert watching.stop() == INTERRUPTED
     assert remains(node, "dead") == []
     assert before.changes(Snapshot.take(node, [keeper])) == []

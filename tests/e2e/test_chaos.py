@@ -38,7 +38,7 @@ def test_chaos(node: Node, tmp_path: Path, seed: int) -> None:
         chaos.steps(40)
         chaos.end()
         assert watching.stop() == INTERRUPTED
-        told = [line for line in watching.lines if line["event"] == "cleaned"]
+        told = [line for line in watching.lines if line["event"] == "bundle.cleaned"]
     cleaned = {line["id"] for line in told}
     # containerd 2.1 cleans up by itself what 1.x cannot; it may leave nothing to us.
     assert cleaned or node.containerd.version >= (2, 1), "nothing was left to do for us"

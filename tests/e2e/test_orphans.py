@@ -95,17 +95,18 @@ def test_who_may_be_ended_is_and_is_cleaned_and_who_may_not_lives(
     before = Snapshot.take(node, alive)
     with killing(node, tmp_path, command) as (watching, port):
         for task in (own, cold):
-            watching.wait_for("killed", task)
-            watching.wait_for("cleaned", task)
+            watching.wait_for("workload.killed", task)
+            watching.wait_for("bundle.cleaned", task)
             assert remains(node, task.id) == []
-        line = watching.wait_for("blocked", host)
+        line = watching.wait_for("bundle.blocked", host)
         assert f"of {guest.name}" in json.dumps(line)
         kill_all([later.shim, later.init])
-        watching.wait_for("cleaned", later)
+        watching.wait_for("bundle.cleaned", later)
         assert host.init.alive
         assert guest.init.alive
         told = [line["event"] for line in watching.lines]
-        expected = {name: told.count(name) for name in ("killed", "cleaned")}
+        names = {"workload.killed": "killed", "bundle.cleaned": "cleaned"}
+        expected = {result: told.count(event) for event, result in names.items()}
         assert expected == {"killed": 2, "cleaned": 3}
         if command == "daemon":
             counted = results(port)
@@ -124,7 +125,7 @@ def test_an_orphan_whose_state_is_of_another_tree_lives(node: Node, tmp_path: Pa
     state.write_text(state.read_text().replace(node.inside("twin"), "/run/other/twin"))
     before = Snapshot.take(node, [keeper, twin])
     with killing(node, tmp_path, "run") as (watching, _):
-        line = watching.wait_for("blocked", twin)
+        line = watching.wait_for("bundle.blocked", twin)
         assert "is that of /run/other/twin" in json.dumps(line)
         assert twin.init.alive
         watching.stop()

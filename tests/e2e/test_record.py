@@ -95,11 +95,11 @@ def test_the_seed_case_is_recorded_and_replays(node: Node, tmp_path: Path) -> No
     journal = tmp_path / "seed.jsonl"
     keeper, seed = node.run("keeper"), node.run("seed")
     with product.watching(node, *ENFORCE, "--record", journal) as watching:
-        watching.wait_for("verdict", seed, verdict="running")
+        watching.wait_for("bundle.judged", seed, verdict="running")
         node.crash(seed)
         node.lose(seed, "runtime", "init.pid", "options.json")
         node.containerd.start()
-        watching.wait_for("cleaned", seed)
+        watching.wait_for("bundle.cleaned", seed)
         assert watching.stop() == INTERRUPTED
     result = alike(journal)
     assert list(result.cleaned) == [seed.name]
@@ -111,10 +111,10 @@ def test_what_moby_50040_left_is_recorded_and_replays(node: Node, tmp_path: Path
     journal = tmp_path / "moby.jsonl"
     keeper, half = node.run("keeper"), node.run("half")
     with product.watching(node, *ENFORCE, "--record", journal) as watching:
-        watching.wait_for("verdict", half, verdict="running")
+        watching.wait_for("bundle.judged", half, verdict="running")
         node.crash(half)
         node.lose(half, "init.pid", "options.json", "runtime", "log.json")
-        watching.wait_for("cleaned", half)
+        watching.wait_for("bundle.cleaned", half)
         assert watching.stop() == INTERRUPTED
     result = alike(journal)
     assert list(result.cleaned) == [half.name]
@@ -127,14 +127,14 @@ def test_a_pod_with_one_shim_is_recorded_and_replays(node: Node, tmp_path: Path)
     keeper, pod = node.run("keeper"), node.run("pod", pod="pod")
     member, ended = node.run("member", pod="pod"), node.stopped("ended", pod="pod")
     with product.watching(node, *ENFORCE, "--record", journal) as watching:
-        watching.wait_for("verdict", member, verdict="running")
-        watching.wait_for("verdict", ended, verdict="stopped")
+        watching.wait_for("bundle.judged", member, verdict="running")
+        watching.wait_for("bundle.judged", ended, verdict="stopped")
         watching.wait_quiet(3.0)  # a stopped member is nobody's leftover, however long it lasts
         assert node.bundle("ended").is_dir()
         node.containerd.kill()
         kill_all([pod.shim, pod.init, member.init])
         for task in (pod, member, ended):
-            watching.wait_for("cleaned", task)
+            watching.wait_for("bundle.cleaned", task)
         assert watching.stop() == INTERRUPTED
     result = alike(journal)
     assert result.cleaned.keys() == {pod.name, member.name, ended.name}
@@ -148,11 +148,11 @@ def test_mass_death_is_held_recorded_and_replays(node: Node, tmp_path: Path) -> 
         tasks = list(clients.map(node.run, [f"task-{n}" for n in range(12)]))
     with product.watching(node, *ENFORCE, "--record", journal) as watching:
         for task in tasks:
-            watching.wait_for("verdict", task, verdict="running")
+            watching.wait_for("bundle.judged", task, verdict="running")
         node.containerd.kill()
         kill_all({one for task in tasks[:11] for one in (task.shim, task.init)})
         for task in tasks[:11]:
-            watching.wait_for("verdict", task, verdict="leftover")
+            watching.wait_for("bundle.judged", task, verdict="leftover")
         watching.wait_quiet(2.0)
         assert watching.stop() == INTERRUPTED
     result = alike(journal)

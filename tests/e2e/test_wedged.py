@@ -92,9 +92,11 @@ def test_a_run_cleans_who_dies_while_others_are_wedged(node: Node) -> None:
     with wedged(stuck), product.watching(node, *ENFORCE) as watching:
         began = time.monotonic()
         for task in gone:
-            watching.wait_for("cleaned", task, SOON)
+            watching.wait_for("bundle.cleaned", task, SOON)
         assert time.monotonic() - began < SOON
-        watching.wait_since(0.0, {"event": "containerd", "wedged": sorted(t.name for t in stuck)})
+        watching.wait_since(
+            0.0, {"event": "containerd.asked", "wedged": sorted(t.name for t in stuck)}
+        )
         assert [left for task in gone for left in remains(node, task.id)] == []
         watching.stop()
     assert all(task.init.alive for task in (keeper, *stuck))

@@ -187,7 +187,7 @@ def test_no_control_character_reaches_the_log(kind: bool, text: str) -> None:
     for line in lines.lines:
         assert line.isprintable(), line
     if kind:
-        details = [one["detail"] for one in lines.records if one["event"] == "cleaned"]
+        details = [one["detail"] for one in lines.records if one["event"] == "bundle.cleaned"]
         assert details == [text.encode("utf-8", "replace").decode()] or not text.isprintable()
 
 

@@ -39,10 +39,11 @@ class Log:
 
     lines: Lines = field(default_factory=Lines)
     now: float = 0.0
+    level: Level = Level.INFO
 
     def __post_init__(self) -> None:
-        level = Level.INFO.number
-        self.listener = LogListener(make_logger(as_json=True, level=level, sink=self.lines))
+        logger = make_logger(as_json=True, level=self.level.number, sink=self.lines)
+        self.listener = LogListener(logger)
 
     @property
     def stamp(self) -> Stamp:
@@ -52,12 +53,24 @@ class Log:
         self.listener.observed(self.stamp, observation)
 
     def last(self, *events: str, id_: str = "") -> dict[str, object] | None:
-        """Give the last line of these events, or about a bundle."""
+        """Give the last line of these events, or about a bundle; those on the way not at debug."""
         found = (json.loads(line) for line in reversed(self.lines.lines))
-        return next(
-            (one for one in found if (one.get("id") == id_ if id_ else one["event"] in events)),
-            None,
-        )
+        if id_:
+            about = (one for one in found if one.get("id") == id_)
+            is_all = self.level is Level.DEBUG
+            return next((one for one in about if not is_all or tells_state(one)), None)
+        return next((one for one in found if one["event"] in events), None)
+
+
+def tells_state(line: dict[str, object]) -> bool:
+    return line["event"] == "bundle.vanished" or (
+        line["event"] == "bundle.judged" and line["phase"] not in {one.value for one in ON_THE_WAY}
+    )
+
+
+def is_trouble(verdict: object, phase: object) -> bool:
+    """A state of a bundle that is worth a line, and so is its end."""
+    return verdict == "orphaned" or phase in ("blocked", "held", "protected")
 
 
 def test_down_is_said_though_it_was_down_a_moment_ago() -> None:
@@ -96,7 +109,7 @@ moves = st.tuples(
         ["judge", "judge", "judge", "attempt", "vanish", "containerd", "guards", "sweep", "list"]
     ),
     st.sampled_from(range(2)),
-    st.sampled_from([Verdict.LEFTOVER, Verdict.LEFTOVER, Verdict.RUNNING]),
+    st.sampled_from([Verdict.LEFTOVER, Verdict.LEFTOVER, Verdict.RUNNING, Verdict.ORPHANED]),
     st.sampled_from(
         [Phase.WAITING, Phase.DUE, Phase.CLEANING, Phase.BLOCKED, Phase.HELD, Phase.BLOCKED]
     ),
@@ -105,18 +118,19 @@ moves = st.tuples(
 )
 
 
-@given(st.lists(moves, max_size=60))
+@pytest.mark.parametrize("level", [Level.DEBUG, Level.INFO])
+@given(story=st.lists(moves, max_size=60))
 def test_the_last_line_about_anything_tells_what_is_so(
-    story: list[tuple[str, int, Verdict, Phase, str, float]],
+    level: Level, story: list[tuple[str, int, Verdict, Phase, str, float]]
 ) -> None:
-    log, bundles = Log(), [Bundle(key) for key in KEYS]
-    so = {"containerd": "", "guards": True, "sweep": True, "list": "relisted"}
+    log, bundles = Log(level=level), [Bundle(key) for key in KEYS]
+    so = {"containerd": "", "guards": True, "sweep": True, "list": "tree.listed"}
     for what, which, verdict, phase, cause, later in story:
         log.now += later
         bundle = bundles[which]
         match what:
             case "judge":
-                alive = verdict is Verdict.RUNNING
+                alive = verdict is not Verdict.LEFTOVER
                 bundle.judge(log, verdict, Phase.NONE if alive else phase, "" if alive else cause)
             case "attempt":
                 if bundle.verdict is not Verdict.LEFTOVER:
@@ -144,9 +158,8 @@ def test_the_last_line_about_anything_tells_what_is_so(
                 kinds = {Phase.WAITING: (False, True), Phase.HELD: (True, False)}
                 answered, present = kinds.get(phase, (True, True))
                 log.observed(Listed(answered=answered, present=present))
-                so["list"] = (
-                    "relist failed" if not answered else "relisted" if present else "no state tree"
-                )
+                found = "tree.listed" if present else "tree.not_found"
+                so["list"] = found if answered else "listing.failed"
         check(log, bundles, so)
 
 
@@ -154,19 +167,30 @@ def check(log: Log, bundles: list[Bundle], so: dict[str, object]) -> None:
     for bundle in bundles:
         line = log.last(id_=bundle.key.id)
         if bundle.verdict is not None and bundle.phase not in ON_THE_WAY:
-            assert line is not None
-            told = (line["verdict"], line["phase"], line["cause"])
-            assert told == (bundle.verdict.value, bundle.phase.value, bundle.cause), line
-        elif bundle.verdict is None and line is not None:
-            assert line["event"] == "vanished"
-    line = log.last("containerd")
+            so_now = (bundle.verdict.value, bundle.phase.value, bundle.cause)
+            if log.level is Level.DEBUG or is_trouble(*so_now[:2]):
+                assert line is not None
+                assert (line["verdict"], line["phase"], line["cause"]) == so_now, line
+            else:
+                assert not tells_trouble(line)
+        elif bundle.verdict is None and log.level is Level.DEBUG:
+            assert line is None or line["event"] == "bundle.vanished"
+        elif bundle.verdict is None:
+            assert not tells_trouble(line)
+    line = log.last("containerd.asked")
     assert so["containerd"] == (line["state"] if line else "")
-    line = log.last("guards")
+    line = log.last("guards.checked")
     assert so["guards"] == (line["ok"] if line else True)
-    line = log.last("process scan")
+    line = log.last("processes.scanned")
     assert so["sweep"] == (line["answered"] if line else True)
-    line = log.last("relist failed", "no state tree", "relisted")
-    assert so["list"] == (line["event"] if line else "relisted")
+    line = log.last("listing.failed", "tree.not_found", "tree.listed")
+    assert so["list"] == (line["event"] if line else "tree.listed")
+
+
+def tells_trouble(line: dict[str, object] | None) -> bool:
+    if line is None or line["event"] == "bundle.vanished":
+        return False
+    return line["event"] != "bundle.judged" or is_trouble(line["verdict"], line["phase"])
 
 
 @pytest.mark.parametrize("attempts", [5, 50])
@@ -180,7 +204,46 @@ def test_an_attempt_that_goes_as_the_last_one_did_is_not_said_again(attempts: in
         )
         bundle.judge(log, Verdict.LEFTOVER, Phase.BLOCKED, "busy")
     events = [json.loads(line)["event"] for line in log.lines.lines]
-    assert events == ["verdict", "step", "step", "blocked", "verdict"]
+    assert events == [*["step.finished"] * 2, "bundle.blocked", "bundle.judged"]
+
+
+def test_an_end_is_as_loud_as_the_trouble_was_and_said_once() -> None:
+    log, bundle = Log(), Bundle(KEYS[0])
+    for phase in (Phase.WAITING, Phase.DUE, Phase.BLOCKED):
+        bundle.judge(log, Verdict.LEFTOVER, phase, "busy" if phase is Phase.BLOCKED else "")
+    bundle.judge(log, Verdict.RUNNING, Phase.NONE, "")
+    bundle.judge(log, Verdict.STOPPED, Phase.NONE, "")
+    bundle.vanish(log)
+    told = [(line["verdict"], line["phase"]) for line in map(json.loads, log.lines.lines)]
+    assert told == [("leftover", "blocked"), ("running", "")]
+
+
+def test_healthy_containers_coming_and_going_are_nobodys_news() -> None:
+    log = Log()
+    for n in range(100):
+        bundle = Bundle(BundleKey("ns", str(n)))
+        for verdict in (
+            Verdict.UNKNOWN,
+            Verdict.IN_TRANSITION,
+            Verdict.STARTING,
+            Verdict.RUNNING,
+            Verdict.STOPPED,
+        ):
+            bundle.judge(log, verdict, Phase.NONE, "")
+        bundle.vanish(log)
+    assert not log.lines.lines
+    assert not log.listener._repeats._objects, "nor is any of it remembered"
+
+
+def test_a_cleaned_bundle_is_one_line() -> None:
+    log, bundle = Log(), Bundle(KEYS[0], Verdict.RUNNING)
+    for phase in (Phase.WAITING, Phase.DUE, Phase.CLEANING):
+        bundle.judge(log, Verdict.LEFTOVER, phase, "")
+    steps = tuple(Step(name, StepResult.DONE, mutations=1) for name in ("unmount", "bundle"))
+    log.observed(Outcome(KEYS[0], WHO, Result.CLEANED, steps=steps))
+    log.listener.decided(log.stamp, Vanished(KEYS[0], Verdict.LEFTOVER, cleaned=True))
+    (line,) = map(json.loads, log.lines.lines)
+    assert (line["event"], line["level"], line["mutations"]) == ("bundle.cleaned", "info", 2)
 
 
 def test_what_is_remembered_is_bounded() -> None:

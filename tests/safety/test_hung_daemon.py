@@ -35,6 +35,8 @@ relist = "1s"
 grace = "0s"
 [http]
 listen = "127.0.0.1:{port}"
+[log]
+level = "debug"
 """
 
 

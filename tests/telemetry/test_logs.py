@@ -125,8 +125,8 @@ def test_a_verdict_tells_what_was_decided_on_what_grounds(log: LogListener, line
     assert lines.records == [
         {
             "timestamp": "2023-11-14T22:13:22.623Z",
-            "level": "info",
-            "event": "verdict",
+            "level": "debug",
+            "event": "bundle.judged",
             "namespace": "k8s.io",
             "id": "web",
             "verdict": "leftover",
@@ -160,8 +160,8 @@ def test_each_step_and_the_end_of_a_cleanup_is_a_record(log: LogListener, lines:
     )
     log.observed(at(1), Outcome(KEY, WHO, Result.CLEANED, steps=steps, seconds=0.0041))
     told = lines.records
-    assert [line["event"] for line in told] == ["step", "step", "step", "cleaned"]
-    assert [line["level"] for line in told] == ["info", "warning", "info", "info"]
+    assert [line["event"] for line in told] == [*["step.finished"] * 3, "bundle.cleaned"]
+    assert [line["level"] for line in told] == ["debug", "warning", "debug", "info"]
     assert sum(int(str(line["mutations"])) for line in told[:3]) == told[3]["mutations"] == 9
     assert told[3]["seconds"] == 0.0041
 
@@ -169,7 +169,7 @@ def test_each_step_and_the_end_of_a_cleanup_is_a_record(log: LogListener, lines:
 def test_blocked_names_its_cause_and_the_holders(log: LogListener, lines: Lines) -> None:
     log.observed(at(1), BLOCKED)
     last = lines.records[-1]
-    assert last["event"] == "blocked"
+    assert last["event"] == "bundle.blocked"
     assert last["level"] == "warning"
     assert last["reason"] == "mount busy"
     assert last["holders"] == ["17 sleep (cwd)"]
@@ -182,7 +182,8 @@ def test_a_retry_that_ends_the_same_is_told_once_and_counted(
         log.observed(at(mono), BLOCKED)
         for phase in (Phase.CLEANING, Phase.BLOCKED):
             log.decided(at(mono), Judged(KEY, LEFTOVER, phase, Verdict.LEFTOVER, "busy"))
-    assert [line["event"] for line in lines.records] == ["step", "blocked", "verdict", "verdict"]
+    told = [line["event"] for line in lines.records]
+    assert told == ["step.finished", "bundle.blocked", "bundle.judged", "bundle.judged"]
     log.observed(at(WINDOW + 1), BLOCKED)
     assert [line.get("repeated") for line in lines.records[4:]] == [4, 4]
 
@@ -207,7 +208,7 @@ def test_a_step_that_changed_something_is_never_withheld(log: LogListener, lines
     steps = (Step("unmount", StepResult.DONE, "rootfs", mutations=1),)
     for mono in range(10):
         log.observed(at(mono), replace(BLOCKED, steps=steps))
-    assert sum(line["event"] == "step" for line in lines.records) == 10
+    assert sum(line["event"] == "step.finished" for line in lines.records) == 10
 
 
 def test_a_changed_verdict_is_never_withheld(log: LogListener, lines: Lines) -> None:
@@ -219,22 +220,23 @@ def test_a_changed_verdict_is_never_withheld(log: LogListener, lines: Lines) -> 
 
 
 OBSERVATIONS: list[tuple[Observation, str | None]] = [
-    (Hint(KEY, HintKind.MOUNT), "hint"),
-    (Resync(ResyncKind.OVERFLOW), "resync"),
-    (Listed(answered=False, present=True), "relist failed"),
-    (Listed(answered=True, present=False), "no state tree"),
-    (Listed(answered=True, present=True, seconds=0.5), "relisted"),
+    (Hint(KEY, HintKind.MOUNT), "hint.received"),
+    (Resync(ResyncKind.OVERFLOW), "resync.started"),
+    (Listed(answered=False, present=True), "listing.failed"),
+    (Listed(answered=True, present=False), "tree.not_found"),
+    (Listed(answered=True, present=True, seconds=0.5), "tree.listed"),
     (Looked(KEY, None), None),
-    (NodeLooked(0.0, processes=ProcessScan(answered=False)), "process scan"),
-    (NodeLooked(0.0, containerd=Containerd(ContainerdState.DOWN)), "containerd"),
-    (GuardsChecked((Refusal(Guard.PID_NAMESPACE, "foreign pid namespace"),)), "guards"),
+    (NodeLooked(0.0, processes=ProcessScan(answered=False)), "processes.scanned"),
+    (NodeLooked(0.0, containerd=Containerd(ContainerdState.DOWN)), "containerd.asked"),
+    (GuardsChecked((Refusal(Guard.PID_NAMESPACE, "foreign pid namespace"),)), "guards.checked"),
 ]
 
 DECISIONS: list[tuple[Decision, str | None]] = [
-    (Vanished(KEY, Verdict.LEFTOVER, cleaned=True), "vanished"),
-    (Died(KEY, "both"), "died"),
-    (OverBudget(KEY, BudgetKind.AGE), "over budget"),
-    (Braked("mass death", on=True, detail="12 of 13"), "brake"),
+    (Vanished(KEY, Verdict.LEFTOVER, cleaned=True), "bundle.vanished"),
+    (Died(KEY, "both"), "task.died"),
+    (OverBudget(KEY, BudgetKind.AGE), "budget.exceeded"),
+    (Braked("mass death", on=True, detail="12 of 13"), "brake.pulled"),
+    (Braked("mass death", on=False, detail="released"), "brake.released"),
     (LookAt(KEY, HintKind.CHANGED), None),
     (Relist(ResyncKind.TIMER), None),
     (AskNode("recheck"), None),
@@ -269,7 +271,7 @@ def test_a_backend_that_was_left_is_named_with_why_and_what_to_do(lines: Lines) 
     told = [
         (line["level"], line["backend"], line["problem"])
         for line in lines.records
-        if line["event"] == "watching"
+        if line["event"] == "watch.switched"
     ]
     assert told == [
         ("warning", "poll", "no inotify instance left; poll instead"),
@@ -281,7 +283,7 @@ def test_the_level_leaves_out_what_matters_less(lines: Lines) -> None:
     log = LogListener(make_logger(as_json=True, level=30, sink=lines))
     log.observed(at(0), Listed(answered=True, present=True))
     log.decided(at(0), Died(KEY, "init"))
-    assert [line["event"] for line in lines.records] == ["died"]
+    assert [line["event"] for line in lines.records] == ["task.died"]
 
 
 @given(namespace=st.binary(max_size=60), name=st.binary(max_size=255))
@@ -297,7 +299,7 @@ def test_a_hostile_name_stays_on_one_line(namespace: bytes, name: bytes) -> None
 
 
 def test_people_read_the_name_as_they_type_it(lines: Lines) -> None:
-    log = LogListener(make_logger(as_json=False, sink=lines))
+    log = LogListener(make_logger(as_json=False, level=10, sink=lines))
     log.decided(at(0), Judged(KEY, LEFTOVER, Phase.WAITING, None, facts=FACTS))
     (line,) = lines.lines
     assert "k8s.io/web" in line
@@ -328,7 +330,7 @@ def test_a_log_nobody_reads_drops_lines_and_says_so_later(pipe: tuple[int, int])
     sink.write(json.dumps({"event": "after"}))
     got += read_all(reader)
     told = [json.loads(text) for text in got.decode().splitlines()]
-    assert told[-2:] == [{"event": "log lines dropped", "count": dropped}, {"event": "after"}]
+    assert told[-2:] == [{"event": "lines.dropped", "count": dropped}, {"event": "after"}]
     assert len(told) == 100 - dropped + 2
 
 
