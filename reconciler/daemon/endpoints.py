@@ -35,11 +35,19 @@ JSON: Final = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One condition of readiness, as `/readyz?verbose` lists it."""
+    """One condition of readiness, as `/readyz?verbose` lists it.
+
+    Attributes:
+        name: What is checked.
+        ok: Whether it is met.
+        detail: Why it is not, if it is not.
+        note: What there is to know about it all the same.
+    """
 
     name: str
     ok: bool
     detail: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +160,7 @@ def readiness(checks: tuple[Check, ...], *, verbose: bool) -> Response:
     ok = all(check.ok for check in checks)
     lines = [
         f"[{'+' if check.ok else '-'}]{check.name} {'ok' if check.ok else check.detail}"
+        + (f" ({check.note})" if check.note else "")
         for check in checks
         if verbose or not check.ok
     ]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from reconciler.daemon.endpoints import Check
+from reconciler.decide.cleanups import Hold
 from reconciler.model.decisions import Decision
 from reconciler.model.observations import (
     GuardsChecked,
@@ -12,6 +13,11 @@ from reconciler.model.observations import (
     Stamp,
     is_transient,
 )
+
+
+def held(hold: Hold | None) -> Check:
+    """Tell which brake holds every removal now: a reason to wait, and none to be unready."""
+    return Check("brake", ok=True, note=f"on: {hold.brake}: {hold.detail}" if hold else "")
 
 
 class Readiness:

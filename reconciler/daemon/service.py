@@ -26,7 +26,7 @@ from reconciler.daemon.files import ConfigFiles
 from reconciler.daemon.housekeeping import CHECKPOINT_EVERY, Housekeeping, recording
 from reconciler.daemon.listening import HttpListeners, open_listeners
 from reconciler.daemon.notify import Notifier, ServiceLog
-from reconciler.daemon.readiness import Readiness
+from reconciler.daemon.readiness import Readiness, held
 from reconciler.daemon.reloading import Configuration, Reachable, Reloader
 from reconciler.decide.engine import Engine
 from reconciler.errors import NoWorkerError, RefusedError
@@ -144,7 +144,13 @@ class _Service:
         self._service_log = ServiceLog(start.logger, stages.clock)
         self.engine = Engine(setup.policies)
         self._configuration = Configuration(start.load, start.loaded, stages.clock.wall())
-        self._metrics = Metrics(self.engine, stages.clock, stages.watcher, self._watch)
+        self._metrics = Metrics(
+            self.engine,
+            stages.clock,
+            stages.watcher,
+            self._watch,
+            lost=lambda: sum(one.lost for one in recorders),
+        )
         self._attempts = Attempts(setup.layout, self.engine.labels)
         self._checkpoint = checkpoint.place(start.environ, setup.layout)
         self._keeper = Housekeeping(
@@ -282,7 +288,7 @@ class _Service:
         )
 
     def _checks(self) -> tuple[Check, ...]:
-        return (*self.readiness.checks(), self._confined.check())
+        return (*self.readiness.checks(), held(self.engine.hold), self._confined.check())
 
     def _status(self) -> Status:
         stamp = Stamp(self._clock.monotonic(), self._clock.wall())

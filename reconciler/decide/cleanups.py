@@ -26,7 +26,13 @@ class Hold:
     until: float | None
 
 
-_UNCHECKED: Final = Hold("guards", "guards not checked yet", None)
+GUARDS: Final = "guards"
+MASS_DEATH: Final = "mass death"
+RATE: Final = "max_per_minute"
+BRAKES: Final = (GUARDS, MASS_DEATH, RATE)
+"""Every name of a hold."""
+
+_UNCHECKED: Final = Hold(GUARDS, "guards not checked yet", None)
 
 
 class Cleanups:
@@ -59,7 +65,7 @@ class Cleanups:
     def guard(self, refused: tuple[Refusal, ...]) -> None:
         """Receive what the guards report; any refusal holds everything."""
         reasons = "; ".join(refusal.reason for refusal in refused)
-        self._refusal = Hold("guards", reasons, None) if refused else None
+        self._refusal = Hold(GUARDS, reasons, None) if refused else None
 
     def queue(self, key: BundleKey, life: float) -> None:
         """Put a due leftover into the queue; ``life`` orders it, oldest first."""
@@ -110,14 +116,14 @@ class Cleanups:
             detail = f"{self.mass.deaths} bundles died at once"
             release_at = self.mass.release_at(policies.brakes) or now
             # While containerd stays silent past that time, ask again now and then.
-            return Hold("mass death", detail, max(release_at, now + policies.recheck))
+            return Hold(MASS_DEATH, detail, max(release_at, now + policies.recheck))
         if not self._ready:
             return None
         limit = policies.brakes.max_per_minute
         free_at = self._rate.free_at(now, limit)
         if free_at is None:
             return None
-        return Hold("max_per_minute", f"{limit} cleanups in the last minute", free_at)
+        return Hold(RATE, f"{limit} cleanups in the last minute", free_at)
 
     def _change(self, hold: Hold | None) -> list[Braked]:
         self._hold = hold

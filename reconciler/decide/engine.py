@@ -196,6 +196,11 @@ class Engine:
         return iter(self._bundles)
 
     @property
+    def policies(self) -> Policies:
+        """What the operator allows now."""
+        return self._policies
+
+    @property
     def hold(self) -> Hold | None:
         """The brake that holds everything now, None if the way is free."""
         return self._cleanups.hold

@@ -50,6 +50,7 @@ class Summary:
 
     Attributes:
         verdicts: Bundles by namespace and verdict.
+        bundles: The same by phase, too.
         phases: Leftovers by phase.
         blocked: Blocked leftovers by cause.
         leftover_bytes: Allocated bytes of all leftovers.
@@ -59,6 +60,7 @@ class Summary:
     """
 
     verdicts: Counter[tuple[str, Verdict]] = field(default_factory=Counter)
+    bundles: Counter[tuple[str, Verdict, Phase]] = field(default_factory=Counter)
     phases: Counter[Phase] = field(default_factory=Counter)
     blocked: Counter[str] = field(default_factory=Counter)
     leftover_bytes: int = 0
@@ -133,14 +135,16 @@ def summarize(
         verdict = track.verdict
         if verdict is None:
             continue
+        on_its_way = track.phase is not Phase.NONE
+        phase, cause = shown_of(track) if on_its_way else (Phase.NONE, "")
         summary.verdicts[track.key.namespace, verdict] += 1
+        summary.bundles[track.key.namespace, verdict, phase] += 1
         summary.over_budget.update(track.reported)
         if is_wedged(track, said):
             group = track.look.shim.group if track.look else None
             summary.wedged[BundleKey(track.key.namespace, group or track.key.id)] += 1
         if verdict is not Verdict.LEFTOVER:
             continue
-        phase, cause = shown_of(track)
         summary.phases[phase] += 1
         summary.leftover_bytes += track.look.size_bytes if track.look else 0
         summary.oldest_leftover_age = max(summary.oldest_leftover_age, track.age(now))

@@ -7,19 +7,29 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from typing_extensions import override
 
+from reconciler.decide.cleanups import BRAKES
 from reconciler.decide.engine import Engine
 from reconciler.model.debris import DebrisKind
-from reconciler.model.decisions import BudgetKind, Verdict
+from reconciler.model.decisions import BudgetKind, Phase, Verdict
 from reconciler.model.outcome import BlockReason
 from reconciler.ports import Clock, Watcher
+from reconciler.present.words import URGENCY
 from reconciler.supervision import Supervisor
 
 PREFIX: Final = "containerd_reconciler_"
 MAX_NAMESPACES: Final = 50
 OTHER: Final = "(other)"
+MODES: Final = ("observe", "enforce")
+NO_PHASE: Final = "none"
 BACKENDS: Final = ("inotify", "watchfiles", "poll", "none")
 
 Rows = dict[tuple[str, ...], float]
+
+_KINDS: Final = (
+    *((verdict.value, NO_PHASE) for verdict in Verdict if verdict is not Verdict.LEFTOVER),
+    *((Verdict.LEFTOVER.value, phase.value or NO_PHASE) for phase in (Phase.NONE, *URGENCY)),
+)
+"""Verdict and phase of the series that every namespace has from its first sight on."""
 
 
 class Namespaces:
@@ -42,21 +52,25 @@ class AtScrape(Collector):
         engine: Whose bundles are counted.
         clock: To age them.
         watcher: Whose backend is shown; None for none.
+        lost: Counts the records that are missing in the journal.
         namespaces: The bounded label values.
         watch: Counts what failed, here as well: one metric that cannot be had costs no other.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - whom it asks
         self,
         engine: Engine,
         clock: Clock,
         watcher: Watcher | None,
+        *,
+        lost: Callable[[], int],
         namespaces: Namespaces,
         watch: Supervisor,
     ) -> None:
         self._engine = engine
         self._clock = clock
         self._watcher = watcher
+        self._lost = lost
         self._namespaces = namespaces
         self._watch = watch
         watch.know("metric")
@@ -64,7 +78,7 @@ class AtScrape(Collector):
     @override
     def collect(self) -> Iterable[Metric]:
         found: list[Metric] = []
-        for some in (self._of_bundles, self._of_parts):
+        for some in (self._of_bundles, self._of_parts, self._of_the_journal):
             self._watch.call("metric", _extend, found, some)
         yield from found
         errors = CounterMetricFamily(
@@ -78,13 +92,12 @@ class AtScrape(Collector):
 
     def _of_bundles(self) -> Iterable[Metric]:
         summary = self._engine.summary(self._clock.monotonic())
-        counts: Rows = {
-            (name, verdict.value): 0.0 for name in self._namespaces.known for verdict in Verdict
-        }
-        for (namespace, verdict), count in summary.verdicts.items():
-            row = (self._namespaces.label(namespace), verdict.value)
+        counts: Rows = {(name, *kind): 0.0 for name in self._namespaces.known for kind in _KINDS}
+        for (namespace, verdict, phase), count in summary.bundles.items():
+            row = (self._namespaces.label(namespace), verdict.value, phase.value or NO_PHASE)
             counts[row] = counts.get(row, 0.0) + count
-        yield _family("bundles", "Bundles by verdict.", ["namespace", "verdict"], counts)
+        labels = ["namespace", "verdict", "phase"]
+        yield _family("bundles", "Bundles by verdict and phase.", labels, counts)
         yield _family("debris", "Things left outside a bundle.", ["kind"], self._debris())
         yield _plain("leftover_bytes", "Bytes of all leftovers.", summary.leftover_bytes)
         oldest = summary.oldest_leftover_age
@@ -101,6 +114,18 @@ class AtScrape(Collector):
         now = self._watcher.backend if self._watcher else "none"
         backends: Rows = {(name,): float(name == now) for name in BACKENDS}
         yield _family("watch_backend", "The backend that works now.", ["backend"], backends)
+        hold = self._engine.hold
+        on: Rows = {(name,): float(hold is not None and hold.brake == name) for name in BRAKES}
+        yield _family("brake_on", "Whether a brake holds every removal now.", ["brake"], on)
+        mode = MODES[self._engine.policies.default.enforce]
+        modes: Rows = {(name,): float(name == mode) for name in MODES}
+        yield _family(
+            "mode", "The mode that is in force; rules may say otherwise.", ["mode"], modes
+        )
+
+    def _of_the_journal(self) -> Iterable[Metric]:
+        text = "Records that are missing in the journal."
+        yield CounterMetricFamily(PREFIX + "journal_records_lost", text, value=self._lost())
 
     def _debris(self) -> Rows:
         """Count the kinds that are looked for; a 0 for another one would say that none is there."""

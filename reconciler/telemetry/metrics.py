@@ -5,9 +5,10 @@ so they cannot drift. No id and no path ever becomes a label, and namespaces bey
 bound share one label value (:mod:`reconciler.telemetry.gauges`), so the series are bounded too.
 """
 
+from collections.abc import Callable
 from typing import Final, assert_never
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from reconciler import __version__
@@ -57,6 +58,7 @@ class Metrics:
         clock: To age them.
         watcher: Whose backend is shown; None for none.
         watch: Whose counts of internal errors are shown.
+        lost: Counts the records that are missing in the journal; None where there is none.
     """
 
     def __init__(
@@ -65,18 +67,35 @@ class Metrics:
         clock: Clock,
         watcher: Watcher | None = None,
         watch: Supervisor | None = None,
+        *,
+        lost: Callable[[], int] | None = None,
     ) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
+        ProcessCollector(registry=self.registry)
         self._engine = engine
         self._namespaces = Namespaces()
         self._make_counters()
-        shown = AtScrape(engine, clock, watcher, self._namespaces, watch or Supervisor())
+        watch = watch or Supervisor()
+        shown = AtScrape(
+            engine,
+            clock,
+            watcher,
+            lost=lost or (lambda: 0),
+            namespaces=self._namespaces,
+            watch=watch,
+        )
         self.registry.register(shown)
 
     def _make_counters(self) -> None:
         reg = self.registry
         self._cleanups = Counter(
             PREFIX + "cleanups", "Attempts to clean.", ["namespace", "result"], registry=reg
+        )
+        self._freed = Counter(
+            PREFIX + "freed_bytes",
+            "Bytes of cleaned bundles, as last looked at.",
+            ["namespace"],
+            registry=reg,
         )
         self._durations = Histogram(
             PREFIX + "cleanup_duration_seconds",
@@ -187,6 +206,7 @@ class Metrics:
         view = self._engine.view(outcome.key, stamp.mono)
         if outcome.result is Result.CLEANED and view is not None:
             self._ages.observe(view.age_seconds)
+            self._freed.labels(namespace).inc(view.look.size_bytes)
         for step in outcome.steps:
             self._mutations.labels(step.step).inc(step.mutations)
             self._warnings.labels(step.step).inc(step.result is StepResult.WARNING)
@@ -201,6 +221,7 @@ class Metrics:
         is_new = namespace not in self._namespaces.known
         label = self._namespaces.label(namespace)
         if is_new:
+            self._freed.labels(label)
             for result in Result:
                 self._cleanups.labels(label, result.value)
             for cause in CAUSES:

@@ -37,6 +37,16 @@ def test_promtool_accepts_the_rules() -> None:
     assert f"{len(RULES)} rules found" in done.stdout
 
 
+def test_promtool_accepts_the_metrics() -> None:
+    done = subprocess.run(
+        [needs("promtool"), "check", "metrics"],
+        input=Metrics(Engine(Policies()), VirtualClock()).render(),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
 def test_each_alert_fires_and_is_silent_where_it_should() -> None:
     done = promtool("test", "rules", PAGES / "rules_test.yml")
     assert done.returncode == 0, done.stdout + done.stderr

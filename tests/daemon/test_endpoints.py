@@ -92,11 +92,12 @@ def test_what_is_scraped_is_what_prometheus_wants(site: Site, answering: FakeCon
 
 
 PROMISED = {
-    "bundles": {"namespace", "verdict"},
+    "bundles": {"namespace", "verdict", "phase"},
     "debris": {"kind"},
     "leftover_bytes": set(),
     "oldest_leftover_age_seconds": set(),
     "leftover_age_seconds_count": set(),
+    "freed_bytes_total": {"namespace"},
     "cleanups_total": {"namespace", "result"},
     "cleanup_duration_seconds_count": set(),
     "abnormal_terminations_total": {"namespace", "cause"},
@@ -109,8 +110,11 @@ PROMISED = {
     "relist_duration_seconds_count": set(),
     "last_relist_timestamp_seconds": set(),
     "containerd_up": set(),
+    "mode": {"mode"},
+    "brake_on": {"brake"},
     "guard_ok": {"guard"},
     "config_last_reload_successful": set(),
+    "journal_records_lost_total": set(),
     "internal_errors_total": {"where"},
     "build_info": {"version"},
 }
@@ -124,6 +128,8 @@ def test_every_promised_metric_is_there_before_anything_happens(
     with running(site) as daemon:
         daemon.wait_for("bundle.judged", id="a", phase="waiting")
         found = daemon.metrics()
+        own = daemon.ask("/metrics")[1]
+    assert float(re.findall(r"^process_resident_memory_bytes (\S+)$", own, re.MULTILINE)[0]) > 1e6
     for name, labels in PROMISED.items():
         series = [one for one in found if re.fullmatch(rf"{name}(\{{.*\}})?", one)]
         assert series, name
@@ -200,5 +206,6 @@ def test_answers_carry_no_secrets_and_allow_nothing(site: Site) -> None:
         code, body = daemon.ask("/readyz?verbose")
         assert code == 200
         assert "[+]listing ok" in body
+        assert "[+]brake ok\n" in body
         told = json.loads(daemon.ask("/status")[1])
         assert told["pid"] == daemon.process.pid

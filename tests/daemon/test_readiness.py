@@ -2,7 +2,9 @@
 
 import pytest
 
-from reconciler.daemon.readiness import Readiness
+from reconciler.daemon.endpoints import readiness
+from reconciler.daemon.readiness import Readiness, held
+from reconciler.decide.cleanups import Hold
 from reconciler.model.observations import Guard, GuardsChecked, Listed, Refusal, Stamp
 
 pytestmark = pytest.mark.safety
@@ -46,3 +48,13 @@ def test_a_guard_that_refuses_once_somebody_could_look_stops_it_all_the_same() -
 
 def test_a_guard_that_comes_to_refuse_later_does_not_stop_it() -> None:
     assert Heard().receive(LISTED, GuardsChecked(), FOREIGN, NOBODY) == ["ready"]
+
+
+def test_a_hold_is_told_and_is_no_reason_to_be_unready() -> None:
+    hold = Hold("mass death", "12 bundles died at once", 600.0)
+    told = readiness((held(hold),), verbose=True)
+    assert told.status == 200
+    assert told.body == (
+        b"[+]brake ok (on: mass death: 12 bundles died at once)\nreadyz check passed\n"
+    )
+    assert b"[+]brake ok\n" in readiness((held(None),), verbose=True).body

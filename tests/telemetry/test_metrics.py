@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
+from reconciler.decide.cleanups import BRAKES
 from reconciler.model.evidence import ProcessScan
 from reconciler.model.ids import Identity
 from reconciler.model.observations import (
@@ -23,6 +24,8 @@ from reconciler.model.policy import Policies
 from reconciler.telemetry.metrics import Metrics
 from tests.decide.world import BOOTED, ENFORCE, UP, World, dead, key, orphaned, running
 from tests.support.clock import VirtualClock
+
+FOREIGN = GuardsChecked((Refusal(Guard.PID_NAMESPACE, "foreign"),))
 
 
 class Scraped:
@@ -49,6 +52,9 @@ class Scraped:
         assert len(found) == 1, f"{name}{labels}: {len(found)} samples\n{text}"
         return found[0]
 
+    def bundles(self, namespace: str, verdict: str, phase: str = "none") -> float:
+        return self.value("bundles", namespace=namespace, verdict=verdict, phase=phase)
+
 
 @pytest.fixture
 def scraped() -> Scraped:
@@ -61,15 +67,17 @@ def listed(*names: str) -> Listed:
 
 
 def test_bundles_are_counted_by_namespace_and_verdict(scraped: Scraped) -> None:
+    scraped.observe(FOREIGN)
     scraped.observe(listed("ns/a", "ns/b", "k8s.io/c"))
     scraped.world.look(running(1), "ns/a")
     scraped.world.look(orphaned(2), "ns/b")
     scraped.world.look(dead(3), "k8s.io/c")
     scraped.world.node()
-    assert scraped.value("bundles", namespace="ns", verdict="running") == 1
-    assert scraped.value("bundles", namespace="ns", verdict="orphaned") == 1
-    assert scraped.value("bundles", namespace="k8s.io", verdict="leftover") == 1
-    assert scraped.value("bundles", namespace="k8s.io", verdict="running") == 0
+    assert scraped.bundles("ns", "running") == 1
+    assert scraped.bundles("ns", "orphaned") == 1
+    assert scraped.bundles("k8s.io", "running") == 0
+    assert scraped.bundles("k8s.io", "leftover", "held") == 1
+    assert scraped.bundles("k8s.io", "leftover", "waiting") == 0
     assert scraped.value("leftover_bytes") == 4096
     assert scraped.value("oldest_leftover_age_seconds") == pytest.approx(3600, abs=1)
 
@@ -90,6 +98,7 @@ def test_an_outcome_counts_once_with_age_duration_and_system_calls(scraped: Scra
     assert scraped.value("cleanups_total", namespace="ns", result="failed") == 0
     assert scraped.value("mutations_total", step="unmount") == 2
     assert scraped.value("mutations_total", step="bundle") == 9
+    assert scraped.value("freed_bytes_total", namespace="ns") == 4096
     assert scraped.value("leftover_age_seconds_count") == 1
     assert scraped.value("leftover_age_seconds_sum") == pytest.approx(3600, abs=1)
     assert scraped.value("cleanup_duration_seconds_sum") == pytest.approx(0.004)
@@ -118,7 +127,7 @@ def test_watching_and_witnesses_are_shown(scraped: Scraped) -> None:
 
 
 def test_each_guard_is_shown_by_name(scraped: Scraped) -> None:
-    scraped.observe(GuardsChecked((Refusal(Guard.PID_NAMESPACE, "foreign"),)))
+    scraped.observe(FOREIGN)
     assert scraped.value("guard_ok", guard="pid namespace") == 0
     assert scraped.value("guard_ok", guard="kernel") == 1
     scraped.observe(GuardsChecked())
@@ -149,3 +158,61 @@ def test_what_nobody_looks_for_is_not_counted() -> None:
     families = {family.name: family for family in text_string_to_metric_families(text)}
     samples = families["containerd_reconciler_debris"].samples
     assert [sample.labels["kind"] for sample in samples] == ["hidden-bundle"]
+
+
+def test_the_phase_of_a_leftover_follows_what_holds_it(scraped: Scraped) -> None:
+    scraped.observe(FOREIGN)
+    scraped.observe(listed("ns/a"))
+    scraped.world.look(dead())
+    scraped.world.node()
+    assert scraped.bundles("ns", "leftover", "held") == 1
+    assert scraped.value("brake_on", brake="guards") == 1
+    scraped.observe(GuardsChecked())
+    assert scraped.bundles("ns", "leftover", "held") == 0
+    assert scraped.bundles("ns", "leftover", "cleaning") == 1
+    assert {scraped.value("brake_on", brake=brake) for brake in BRAKES} == {0}
+
+
+def test_sudden_mass_death_is_shown_as_a_brake(scraped: Scraped) -> None:
+    names = [f"ns/{n}" for n in range(20)]
+    scraped.observe(GuardsChecked())
+    scraped.observe(listed(*names))
+    for look in (running, dead):
+        for n, name in enumerate(names):
+            scraped.world.look(look(n + 1), name)
+        scraped.world.node()
+    assert scraped.value("brake_on", brake="mass death") == 1
+    assert scraped.value("brake_on", brake="guards") == 0
+    assert scraped.bundles("ns", "leftover", "held") > 0
+
+
+def test_the_mode_is_the_one_in_force(scraped: Scraped) -> None:
+    assert scraped.value("mode", mode="enforce") == 1
+    assert scraped.value("mode", mode="observe") == 0
+    scraped.world.engine.configure(scraped.world.stamp, Policies())
+    assert scraped.value("mode", mode="enforce") == 0
+    assert scraped.value("mode", mode="observe") == 1
+
+
+def test_lost_records_of_the_journal_are_counted() -> None:
+    lost = 0
+    scraped = Scraped()
+    scraped.metrics = Metrics(scraped.world.engine, scraped.clock, lost=lambda: lost)
+    assert scraped.value("journal_records_lost_total") == 0
+    lost = 7
+    assert scraped.value("journal_records_lost_total") == 7
+
+
+def test_our_own_process_is_shown_as_every_client_of_prometheus_shows_it(
+    scraped: Scraped,
+) -> None:
+    text = scraped.metrics.render().decode()
+    names = {family.name for family in text_string_to_metric_families(text)}
+    assert names >= {
+        "process_cpu_seconds",
+        "process_max_fds",
+        "process_open_fds",
+        "process_resident_memory_bytes",
+        "process_start_time_seconds",
+        "process_virtual_memory_bytes",
+    }
