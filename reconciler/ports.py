@@ -167,6 +167,11 @@ class NodeSource(Protocol):
 class Guards(Protocol):
     """Says whether this process is in a place from which acting is safe (design section 4)."""
 
+    @property
+    def slow(self) -> tuple[str, ...]:
+        """Which parts of the last check took long, and how long, in words."""
+        ...
+
     async def check(self) -> tuple[Refusal, ...]:
         """Name every reason not to act; empty if there is none."""
         ...

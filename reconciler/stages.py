@@ -214,9 +214,15 @@ class SupervisedGuards(Guards):
         self._guards = guards
         self._watch = watch
 
+    @property
+    @override
+    def slow(self) -> tuple[str, ...]:
+        return self._guards.slow
+
     @override
     async def check(self) -> tuple[Refusal, ...]:
-        refusal = Refusal(Guard.WORKER, f"the guards could not be checked: {_INTERNAL}")
+        why = f"the guards could not be checked: {_INTERNAL}"
+        refusal = Refusal(Guard.WORKER, why, unsure=True)
         return await _answer(self._watch, "guards", self._guards.check(), lambda: (refusal,))
 
 

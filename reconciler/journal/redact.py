@@ -254,7 +254,7 @@ class Redactor:
         refused = tuple(replace(r, reason=self.name(r.reason)) for r in checked.refused)
         # The brake's detail quotes the reasons; it must say what a replay will say.
         self._refused = _join(checked), _join(GuardsChecked(refused))
-        return GuardsChecked(refused)
+        return GuardsChecked(refused, tuple(map(self.name, checked.slow)))
 
     def _outcome(self, outcome: Outcome) -> Outcome:
         return replace(

@@ -43,7 +43,7 @@ from reconciler.model.observations import (
     Resync,
     ResyncKind,
     Stamp,
-    is_transient,
+    is_unsure,
 )
 from reconciler.model.outcome import Outcome
 from reconciler.model.policy import Policies
@@ -54,8 +54,9 @@ from reconciler.supervision import unsupervised
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-AGAIN: Final = 5.0
-"""Seconds until the guards are checked again where no worker could say where we stand."""
+AGAIN: Final = 1.0
+LONGEST: Final = 300.0
+"""Seconds until the guards are asked again where one gave no answer; doubled each time, to this."""
 
 
 class Loop:
@@ -74,6 +75,7 @@ class Loop:
         self._relist = relist
         self._relist_at = float("inf")
         self._guards_at = float("inf")
+        self._guards_pause = 0.0
         self._inbox: deque[tuple[Stamp, Observation]] = deque()
         self._looks = Looks(stages, self._start_task, self.emit, self._take_now)
         self._listings: dict[str | None, ResyncKind] = {}
@@ -252,10 +254,15 @@ class Loop:
 
     async def _check_guards(self) -> None:
         async with self._checking:  # or an older answer could replace a newer one
-            self._refused = await self._stages.guards.check()
-            self.emit(GuardsChecked(self._refused))
-            again = self._stages.clock.monotonic() + AGAIN
-            self._guards_at = again if is_transient(self._refused) else float("inf")
+            guards = self._stages.guards
+            self._refused = await guards.check()
+            self.emit(GuardsChecked(self._refused, guards.slow))
+            if not is_unsure(self._refused):
+                self._guards_pause, self._guards_at = 0.0, float("inf")
+                return
+            # Or one slow answer would hold everything until the next listing.
+            self._guards_pause = min(max(AGAIN, self._guards_pause * 2), LONGEST)
+            self._guards_at = self._stages.clock.monotonic() + self._guards_pause
 
     async def _refresh_node(self, key: BundleKey) -> Node:
         """Have a fresh word of the witnesses, and the engine have heard it: brakes hang on it."""

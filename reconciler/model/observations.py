@@ -138,10 +138,17 @@ class Guard(Word):
 
 
 class Refusal(Value, frozen=True):
-    """A guard that does not let us act; ``reason`` is one line: what is wrong and what to do."""
+    """A guard that does not let us act.
+
+    Attributes:
+        guard: Which.
+        reason: One line: what is wrong and what to do.
+        unsure: Nothing was found to be wrong; whoever was asked gave no answer.
+    """
 
     guard: Guard
     reason: str
+    unsure: bool = False
 
     @override
     def __str__(self) -> str:
@@ -154,10 +161,21 @@ def is_transient(refused: tuple[Refusal, ...]) -> bool:
     return bool(refused) and all(one.guard is Guard.WORKER for one in refused)
 
 
+def is_unsure(refused: tuple[Refusal, ...]) -> bool:
+    """Return whether nothing but missing answers keeps us from acting; some may come later."""
+    return bool(refused) and all(one.unsure or one.guard is Guard.WORKER for one in refused)
+
+
 class GuardsChecked(Tagged, frozen=True, tag="guards"):
-    """Whether the guards let us act, and the reasons of those that do not."""
+    """Whether the guards let us act.
+
+    Attributes:
+        refused: Those that do not, with their reasons.
+        slow: Which checks took long, and how long, in words.
+    """
 
     refused: tuple[Refusal, ...] = ()
+    slow: tuple[str, ...] = ()
 
 
 class Remembered(Tagged, frozen=True, tag="remembered"):

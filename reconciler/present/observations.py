@@ -63,15 +63,8 @@ def records(observation: Observation) -> Iterator[Record]:
             yield _listed(observation)
         case NodeLooked():
             yield from _node(observation)
-        case GuardsChecked(refused=refused):
-            yield Record(
-                LogEvent.GUARDS_CHECKED,
-                Level.WARNING if refused else Level.DEBUG,
-                {"ok": not refused, "refused": [refusal.reason for refusal in refused]},
-                repeats=tuple(refusal.reason for refusal in refused) or ("ok",),
-                kind="guards",
-                is_state=True,
-            )
+        case GuardsChecked():
+            yield _guards(observation)
         case Hint(key=key, kind=kind):
             yield Record(
                 LogEvent.HINT_RECEIVED, Level.DEBUG, {**named(key), "why": kind.value}, key
@@ -157,6 +150,16 @@ def _step(key: BundleKey, step: Step, place: int) -> Record:
     repeats = None if step.mutations else (step.step, step.result.value, step.detail)
     kind = f"step {place}"
     return Record(LogEvent.STEP_FINISHED, level, fields, key, repeats, kind, is_detail=True)
+
+
+def _guards(checked: GuardsChecked) -> Record:
+    reasons = [refusal.reason for refusal in checked.refused]
+    fields: dict[str, Field] = {"ok": not reasons, "refused": reasons}
+    if checked.slow:
+        fields["slow"] = [*checked.slow]
+    level = Level.WARNING if reasons or checked.slow else Level.DEBUG
+    news = (*reasons, "slow" if checked.slow else "in time")
+    return Record(LogEvent.GUARDS_CHECKED, level, fields, None, news, "guards", is_state=True)
 
 
 def _listed(listed: Listed) -> Record:

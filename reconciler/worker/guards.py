@@ -25,16 +25,19 @@ class NodeGuards:
 
     Args:
         layout: Where things are.
-        stand: Has a worker measure; None if it gave no answer, which is a refusal.
+        stand: Has a worker measure; why there is no answer, if there is none: a refusal.
         lock: Taken on each check; None for modes that only observe.
         allow_disk: The operator allows a state tree that is not on a tmpfs.
         own_tree: The tree is of our own making, where an ordinary user needs no privileges.
+
+    Attributes:
+        slow: Which parts of the last check took long, and how long.
     """
 
     def __init__(
         self,
         layout: Layout,
-        stand: Callable[[], Awaitable[PreflightReport | None]],
+        stand: Callable[[], Awaitable[PreflightReport | str]],
         lock: InstanceLock | None,
         *,
         allow_disk: bool = False,
@@ -45,12 +48,15 @@ class NodeGuards:
         self._lock = lock
         self._allow_disk = allow_disk
         self._own_tree = own_tree
+        self.slow: tuple[str, ...] = ()
 
     async def check(self) -> tuple[Refusal, ...]:
         """Name every reason not to act; empty if there is none."""
         stood = await self._stand()
-        if stood is None:
-            return unmeasured()
+        if isinstance(stood, str):
+            self.slow = ()
+            return unmeasured(stood)
+        self.slow = stood.slow
         tree = self._layout.tasks
         other, lock_trouble = _try_lock(self._lock, tree)
         refused = refusals(Preflight(stood, tree, self._allow_disk, other, lock_trouble))
@@ -78,14 +84,14 @@ class Preflight:
     lock_trouble: str = ""
 
 
-def unmeasured() -> tuple[Refusal, ...]:
+def unmeasured(why: str) -> tuple[Refusal, ...]:
     """Refuse because nobody could say where we stand."""
     return (
         Refusal(
             Guard.WORKER,
-            "no worker could say where it stands, so nothing is known to be safe; "
-            "it is tried again; if it stays so, look above for why it ended, and at the limits on "
-            "processes and memory",
+            f"no worker could say where it stands ({why}), so nothing is known to be safe; it is "
+            "asked again; if it stays so, look at the limits on processes and memory",
+            unsure=True,
         ),
     )
 
@@ -107,12 +113,14 @@ def _namespaces(standing: Preflight) -> Iterator[Refusal]:
             Guard.PID_NAMESPACE,
             f"{_state(stood.same_pids, 'pid', who)}: living processes would look dead; "
             "run in the host's pid namespace (hostPID: true, --pid=host)",
+            unsure=stood.same_pids is Answer.NONE,
         )
     if stood.same_time is not Answer.YES:
         yield Refusal(
             Guard.TIME_NAMESPACE,
             f"{_state(stood.same_time, 'time', who)}: start times of processes would be "
             "misread; run in the host's time namespace",
+            unsure=stood.same_time is Answer.NONE,
         )
     if Answer.YES not in (stood.same_mounts, stood.shared_tree):
         yield Refusal(
@@ -121,6 +129,7 @@ def _namespaces(standing: Preflight) -> Iterator[Refusal]:
             "to be in a shared peer group with it: a busy mount would be lost instead of refused; "
             "run in the host's mount namespace (no ProtectSystem=, PrivateTmp=, ... in the unit) "
             "or mount the tree with mountPropagation: Bidirectional",
+            unsure=Answer.NONE in (stood.same_mounts, stood.shared_tree),
         )
 
 
@@ -141,7 +150,7 @@ def _state_root(standing: Preflight) -> Iterator[Refusal]:
             f"{tree} is on {fstype}, not on a tmpfs; check the path, "
             "and set allow_disk = true if containerd's state really is on disk"
         )
-    yield Refusal(Guard.STATE_ROOT, reason)
+    yield Refusal(Guard.STATE_ROOT, reason, unsure=not fstype)
 
 
 def _kernel(standing: Preflight) -> Iterator[Refusal]:
@@ -165,6 +174,7 @@ def _instance(standing: Preflight) -> Iterator[Refusal]:
             Guard.INSTANCE,
             f"cannot make sure to be the only instance: {standing.lock_trouble}; "
             "make its directory writable",
+            unsure=True,
         )
     elif standing.other is not None:
         who = f"pid {standing.other}" if standing.other else "another process"

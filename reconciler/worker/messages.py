@@ -25,7 +25,7 @@ from reconciler.model.layout import Layout
 from reconciler.model.outcome import Outcome, Step
 from reconciler.probe.locks import Lock
 
-VERSION: Final = f"{__version__}/8"
+VERSION: Final = f"{__version__}/9"
 """Said first by every worker. It differs if the program was replaced on disk while it ran."""
 
 
@@ -216,6 +216,7 @@ class PreflightReport(msgspec.Struct, frozen=True, tag=True):
             there is no tree yet.
         openat2: The kernel lets it resolve names beneath a handle.
         lacking: Privileges that are missing, by name.
+        slow: Which parts took long, and how long, in words.
     """
 
     reference: str
@@ -226,6 +227,7 @@ class PreflightReport(msgspec.Struct, frozen=True, tag=True):
     fstype: str | None
     openat2: bool
     lacking: tuple[str, ...] = ()
+    slow: tuple[str, ...] = ()
 
 
 class Looks(msgspec.Struct, frozen=True, tag=True):

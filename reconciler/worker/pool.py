@@ -248,12 +248,9 @@ class WorkerPool:
         answer = await self._ask(ScanJob(), Scanned, self._witness)
         return answer.processes if isinstance(answer, Scanned) else ProcessScan()
 
-    async def stand(self) -> PreflightReport | None:
-        """Have a worker measure whether acting is safe from where it stands; None if it cannot."""
-        answer = await self._ask(
-            PreflightJob(self._cleanup_options), PreflightReport, self._witness
-        )
-        return answer if isinstance(answer, PreflightReport) else None
+    async def stand(self) -> PreflightReport | str:
+        """Have a worker measure whether acting is safe from where it stands; else say why not."""
+        return await self._ask(PreflightJob(self._cleanup_options), PreflightReport, self._witness)
 
     async def lock(self, *, owner: bool = False) -> Lock:
         """Have a worker tell who holds containerd's metadata lock; no answer if it cannot.
@@ -308,7 +305,12 @@ class WorkerPool:
             answer = await self._run(attempt, seconds)
         except DiedError as died:
             return str(died)
-        return answer if isinstance(answer, kind) else f"it took more than {seconds:g} s"
+        if isinstance(answer, kind):
+            return answer
+        began = attempt.progress.began
+        return (
+            f"{began} did not end within {seconds:g} s" if began else f"no answer in {seconds:g} s"
+        )
 
     # ------------------------------------------------------------------ one job
 

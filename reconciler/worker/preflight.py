@@ -12,10 +12,12 @@ was started for and which it never leaves (containerd `runtime/v2/shim/util.go`,
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from errno import ENOENT, ENOTDIR
 from typing import Final, NamedTuple
 
 from reconciler import kernel
+from reconciler.clock import SystemClock
 from reconciler.model.evidence import Answer, ShimProcess
 from reconciler.model.ids import escape
 from reconciler.model.layout import TASKS, Layout
@@ -30,10 +32,14 @@ from reconciler.probe.namespaces import (
 )
 from reconciler.probe.privileges import WORKER
 from reconciler.probe.process import PROC, is_leaving, read_capabilities
-from reconciler.worker.messages import PreflightReport
+from reconciler.worker.messages import PreflightReport, Progress
+from reconciler.worker.record import Note
 
 INITIAL: Final = Namespaces("pid:[4026531836]", "mnt:[4026531832]", "time:[4026531834]")
 """The machine's first namespaces; their numbers are fixed (linux/nsfs.h, mnt since 6.17)."""
+
+SLOW: Final = 1.0
+"""Seconds from which on a part of the measurement is said to have been slow."""
 
 CONNECT_SECONDS: Final = 0.1
 """How long containerd's socket may take to be connected to."""
@@ -48,16 +54,46 @@ class Reference(NamedTuple):
     name: str
 
 
-def measure(layout: Layout, shims: Iterable[ShimProcess]) -> PreflightReport:
+class Timed:
+    """Takes the time of each part, and notes which is under way, should it never end.
+
+    Args:
+        clock: The only source of time.
+        note: Takes down how far it is.
+
+    Attributes:
+        slow: The parts that took long, and how long.
+    """
+
+    def __init__(self, clock: SystemClock, note: Note) -> None:
+        self._clock = clock
+        self._note = note
+        self.slow: list[str] = []
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Time one part."""
+        self._note(Progress(name))
+        began = self._clock.monotonic()
+        yield
+        took = self._clock.monotonic() - began
+        if took >= SLOW:
+            self.slow.append(f"{name} took {took:.1f} s")
+
+
+def measure(layout: Layout, shims: Iterable[ShimProcess], timed: Timed) -> PreflightReport:
     """Measure where this process stands.
 
     Args:
         layout: Where things are.
         shims: The living ones, to compare with where containerd is silent.
+        timed: Takes the time.
     """
-    mount, fstype = _tree(layout.tasks)
+    with timed.part("finding the mount of the state directory"):
+        mount, fstype = _tree(layout.tasks)
+    with timed.part("comparing namespaces with containerd's"):
+        reference, alike = _compare_with_first_there(references(layout, shims), mount)
     lacking = lacking_capabilities()
-    reference, alike = _compare_with_first_there(references(layout, shims), mount)
     return PreflightReport(
         reference=reference.name,
         same_pids=alike.pids,
@@ -67,6 +103,7 @@ def measure(layout: Layout, shims: Iterable[ShimProcess]) -> PreflightReport:
         fstype=fstype,
         openat2=kernel.has_openat2(),
         lacking=("what cannot even be told",) if lacking is None else lacking,
+        slow=tuple(timed.slow),
     )
 
 

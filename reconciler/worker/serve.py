@@ -47,7 +47,7 @@ from reconciler.worker.messages import (
     WorkerScope,
 )
 from reconciler.worker.orphans import end_orphan
-from reconciler.worker.preflight import CONNECT_SECONDS, measure
+from reconciler.worker.preflight import CONNECT_SECONDS, Timed, measure
 from reconciler.worker.steps import clean, finish
 
 IDLE_SECONDS: Final = 20.0
@@ -128,8 +128,10 @@ class Worker:
             case ScanJob():
                 self._channel.send(Scanned(self._place.scan(anew=True)))
             case PreflightJob():
-                scanned = self._place.scan_for_shims(anew=True)
-                self._channel.send(measure(job.cleanup_options.layout, scanned.shims))
+                timed = Timed(self._place.clock, self._place.note)
+                with timed.part("the pass over /proc"):
+                    scanned = self._place.scan_for_shims(anew=True)
+                self._channel.send(measure(job.cleanup_options.layout, scanned.shims, timed))
             case LockJob():
                 self._channel.send(
                     Locked(metadata_lock(job.cleanup_options.layout, owner=job.owner))

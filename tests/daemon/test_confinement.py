@@ -24,7 +24,7 @@ from reconciler.model.outcome import Result
 from reconciler.probe.privileges import PARENT, WORKER, numbers
 from reconciler.probe.tree import TreeInspector
 from reconciler.worker.guards import Preflight, refusals
-from reconciler.worker.messages import CleanupOptions
+from reconciler.worker.messages import CleanupOptions, PreflightReport
 from reconciler.worker.pool import WorkerPool
 from tests.support import bundles, mountns
 from tests.support.bundles import DOWN, Bundle
@@ -297,7 +297,7 @@ def test_the_guards_still_measure_right(tmp_path: Path) -> None:
 
 async def refused(made: bundles.Site, pool: WorkerPool) -> list[Guard]:
     stood = await pool.stand()
-    assert stood is not None
+    assert isinstance(stood, PreflightReport)
     return [one.guard for one in refusals(Preflight(stood, made.layout.tasks, allow_disk=True))]
 
 

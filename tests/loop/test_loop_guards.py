@@ -1,16 +1,17 @@
 """The guards hold whatever the loop is about to do, and are checked again when they must be."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 
 import pytest
 from msgspec.structs import replace
 from typing_extensions import override
 
-from reconciler.loop import Loop
+from reconciler.loop import AGAIN, LONGEST, Loop
 from reconciler.model.evidence import Containerd, ContainerdState, Node, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
-from reconciler.model.observations import Guard, Hidden, Listed, Refusal
+from reconciler.model.observations import Guard, GuardsChecked, Hidden, Listed, Refusal
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.model.policy import Policies
 from tests.decide.world import ENFORCE, dead, key
@@ -143,3 +144,49 @@ async def test_where_no_worker_could_look_the_guards_are_checked_again_soon(rig:
     await rig.run_for(60)
     assert [who for _, who in rig.cleaner.cleaned] == [key()]
     assert guards.checks <= 6
+
+
+class Unanswered(FakeGuards):
+    """Nobody answers one of the questions, the first few times."""
+
+    clock: VirtualClock
+    times: list[float]
+    until: int
+
+    @override
+    async def check(self) -> tuple[Refusal, ...]:
+        await super().check()
+        self.times.append(self.clock.monotonic())
+        self.slow = ("the pass over /proc took 9.0 s",) if self.checks <= self.until else ()
+        no_answer = Refusal(Guard.PID_NAMESPACE, "cannot determine", unsure=True)
+        return (no_answer,) if self.checks <= self.until else ()
+
+
+def unanswered(rig: Rig, until: int) -> Unanswered:
+    guards = Unanswered()
+    guards.clock, guards.times, guards.until = rig.clock, [], until
+    stages = dataclasses.replace(rig.loop._stages, guards=guards)
+    rig.loop = Loop(rig.engine, stages, relist=36000.0)
+    return guards
+
+
+@pytest.mark.safety
+async def test_one_slow_guard_does_not_hold_everything_until_the_next_relist(rig: Rig) -> None:
+    guards = unanswered(rig, 1)
+    rig.inspector.tree[key()] = dead()
+    await rig.run_for(30)
+    assert [who for _, who in rig.cleaner.cleaned] == [key()]
+    assert guards.times[1] - guards.times[0] == pytest.approx(AGAIN, abs=0.1)
+    told = [one for _, one in rig.memory.observations if isinstance(one, GuardsChecked)]
+    assert told[0].slow == ("the pass over /proc took 9.0 s",)
+    assert told[1] == GuardsChecked()
+
+
+async def test_guards_that_never_answer_are_asked_ever_more_seldom(rig: Rig) -> None:
+    guards = unanswered(rig, 1000)
+    await rig.run_for(3600)
+    pauses = [later - sooner for sooner, later in itertools.pairwise(guards.times)]
+    assert pauses[:4] == pytest.approx([1, 2, 4, 8], abs=0.5)
+    assert max(pauses) == pytest.approx(LONGEST, abs=0.5)
+    assert len(guards.times) < 25
+    assert rig.cleaner.cleaned == []

@@ -151,6 +151,7 @@ class FakeGuards:
     refused: tuple[Refusal, ...] = ()
     refused_from: float = float("inf")
     checks: int = 0
+    slow: tuple[str, ...] = ()
 
     async def check(self) -> tuple[Refusal, ...]:
         self.checks += 1

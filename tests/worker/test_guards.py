@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from reconciler.clock import SystemClock
 from reconciler.model.evidence import Answer, ShimProcess
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import TASKS, Layout
@@ -22,7 +23,7 @@ from reconciler.worker.guards import NodeGuards, Preflight, refusals, unmeasured
 from reconciler.worker.lock import DIRECTORY, InstanceLock, Taken, directory
 from reconciler.worker.messages import CleanupOptions, PreflightReport
 from reconciler.worker.pool import Limits, WorkerPool
-from reconciler.worker.preflight import measure, references
+from reconciler.worker.preflight import Timed, measure, references
 from tests.safety.ground import wait_for
 from tests.support import hostile, mountns
 from tests.support.children import WITHOUT_FIRST_THREAD, wait_for_its_first_thread_to_end
@@ -197,12 +198,12 @@ def test_a_shim_that_has_just_ended_says_nothing(tmp_path: Path) -> None:
     layout = layout_at(tmp_path)
     with sleeping_in(tmp_path / BUNDLE) as shim:
         scanned = ShimProcess(KEY, shim.pid, escape(layout.address))
-        assert measure(layout, (scanned,)).reference == f"a shim (pid {shim.pid})"
+        assert measured(layout, (scanned,)).reference == f"a shim (pid {shim.pid})"
         shim.kill()
         os.waitid(os.P_PID, shim.pid, os.WEXITED | os.WNOWAIT)
-        assert measure(layout, (scanned,)).reference == "pid 1"
+        assert measured(layout, (scanned,)).reference == "pid 1"
         shim.wait()
-        assert measure(layout, (scanned,)).reference == "pid 1"
+        assert measured(layout, (scanned,)).reference == "pid 1"
 
 
 def test_a_process_that_has_left_its_namespaces_says_nothing(tmp_path: Path) -> None:
@@ -211,7 +212,7 @@ def test_a_process_that_has_left_its_namespaces_says_nothing(tmp_path: Path) -> 
     with sleeping_in(tmp_path / BUNDLE, sys.executable, "-c", WITHOUT_FIRST_THREAD) as shim:
         wait_for_its_first_thread_to_end(shim.pid)
         scanned = ShimProcess(KEY, shim.pid, escape(layout.address))
-        stood = measure(layout, (scanned,))
+        stood = measured(layout, (scanned,))
         assert stood.reference == "pid 1"
         assert Answer.NO not in (stood.same_pids, stood.same_time, stood.same_mounts)
 
@@ -221,7 +222,7 @@ def test_an_own_mount_namespace_is_refused_unless_the_tree_is_shared(tmp_path: P
     """We have left the namespace of the process that made us and that stands for containerd."""
     layout = layout_at(tmp_path)
     shim = ShimProcess(BundleKey("default", "c1"), os.getppid())
-    stood = measure(layout, (shim,))
+    stood = measured(layout, (shim,))
     assert stood.reference.startswith("a shim")
     standing = Preflight(stood, layout.tasks, allow_disk=True)
     assert [one.guard for one in refusals(standing)] == [Guard.MOUNT_NAMESPACE]
@@ -233,8 +234,8 @@ def test_a_tree_on_disk_is_refused_unless_allowed(tmp_path: Path) -> None:
     (tmp_path / "mem").mkdir()
     mountns.tmpfs(tmp_path / "mem")
     on_disk, in_memory = layout_at(tmp_path / "disk"), layout_at(tmp_path / "mem")
-    assert measure(in_memory, ()).fstype == "tmpfs"
-    stood = measure(on_disk, ())
+    assert measured(in_memory, ()).fstype == "tmpfs"
+    stood = measured(on_disk, ())
     if stood.fstype == "tmpfs":
         pytest.skip("temporary files are on a tmpfs here")
     standing = Preflight(stood, on_disk.tasks, allow_disk=False)
@@ -350,8 +351,8 @@ async def test_a_second_instance_is_refused_and_an_observer_is_not(tmp_path: Pat
 
 
 async def test_no_answer_from_the_worker_is_a_refusal_and_takes_no_lock(tmp_path: Path) -> None:
-    async def stand() -> None:
-        return None
+    async def stand() -> str:
+        return "the pass over /proc did not end within 10 s"
 
     async def stand_well() -> PreflightReport:
         return HERE
@@ -360,7 +361,7 @@ async def test_no_answer_from_the_worker_is_a_refusal_and_takes_no_lock(tmp_path
     locks = os.fsencode(tmp_path / "locks")
     first, second = InstanceLock(locks), InstanceLock(locks)
     try:
-        assert await NodeGuards(layout, stand, first).check() == unmeasured()
+        assert await NodeGuards(layout, stand, first).check() == unmeasured(await stand())
         assert await NodeGuards(layout, stand_well, second).check() == ()
     finally:
         first.release()
@@ -372,10 +373,14 @@ async def test_a_worker_measures_where_it_stands_itself(tmp_path: Path) -> None:
     with listen(tmp_path):
         async with WorkerPool(CleanupOptions(layout)) as pool:
             stood = await pool.stand()
-    assert stood is not None
+    assert isinstance(stood, PreflightReport)
     assert stood.reference == f"containerd (pid {os.getpid()})"
     assert (stood.same_pids, stood.same_time, stood.same_mounts) == (YES, YES, YES)
     assert stood.openat2
+
+
+def measured(layout: Layout, shims: tuple[ShimProcess, ...]) -> PreflightReport:
+    return measure(layout, shims, Timed(SystemClock(), lambda _: None))
 
 
 def child_of(pid: int) -> int:
@@ -385,10 +390,10 @@ def child_of(pid: int) -> int:
 async def test_a_worker_that_hangs_or_died_is_no_answer(tmp_path: Path) -> None:
     layout = layout_at(tmp_path)
     async with WorkerPool(CleanupOptions(layout), limits=Limits(processes=2.0)) as pool:
-        assert await pool.stand() is not None
+        assert isinstance(await pool.stand(), PreflightReport)
         assert pool.fork_server is not None
         pool.keep_fork_server()
         os.kill(child_of(pool.fork_server), signal.SIGSTOP)
-        assert await pool.stand() is None
+        assert isinstance(await pool.stand(), str)
         os.kill(pool.fork_server, signal.SIGKILL)
-        assert await pool.stand() is None
+        assert isinstance(await pool.stand(), str)

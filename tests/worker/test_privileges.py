@@ -175,7 +175,7 @@ def test_without_one_of_them_it_does_not(tmp_path: Path, name: str) -> None:
 def test_a_guard_names_the_one_that_is_missing(tmp_path: Path, missing: Privilege) -> None:
     with site(tmp_path) as made:
         stood = granted(ALL - {missing.number}, made, WorkerPool.stand)
-        assert stood is not None
+        assert isinstance(stood, PreflightReport)
         assert stood.lacking == ((missing.name,) if missing.needed else ())
         found = {one.guard for one in refusals(Preflight(stood, made.layout.tasks, True))}
         assert (Guard.PRIVILEGES in found) == missing.needed
@@ -202,8 +202,8 @@ def test_missing_capabilities_are_named(
 
 @private_mounts
 def test_namespaces_of_a_containerd_with_more_power_need_ptrace(tmp_path: Path) -> None:
-    def answers(stood: PreflightReport | None) -> set[Answer]:
-        assert stood is not None
+    def answers(stood: PreflightReport | str) -> set[Answer]:
+        assert isinstance(stood, PreflightReport)
         assert stood.reference == f"containerd (pid {os.getpid()})"
         return {stood.same_pids, stood.same_time, stood.same_mounts}
 
