@@ -37,6 +37,7 @@ from reconciler.probe.namespaces import tree_mount
 from reconciler.probe.points import BundleMounts, MountPoints
 from reconciler.probe.tree import FilteredInspector, TreeInspector
 from reconciler.settings.load import Loaded
+from reconciler.settings.schema import Log
 from reconciler.worker.guards import NodeGuards
 from reconciler.worker.lock import InstanceLock, directory
 from reconciler.worker.messages import CleanupOptions
@@ -64,6 +65,8 @@ class Setup:
         namespaces: Only these; empty for all.
         locks: Where the lock of the acting instance lies; None for the usual place.
         own_tree: The tree is of our own making (`demo`), so no privileges are needed.
+        log: What the configuration says of the log.
+        hints: What it says that is probably not meant.
     """
 
     layout: Layout = field(default_factory=Layout)
@@ -76,6 +79,8 @@ class Setup:
     namespaces: frozenset[str] = frozenset()
     locks: bytes | None = None
     own_tree: bool = False
+    log: Log = field(default_factory=Log)
+    hints: tuple[str, ...] = ()
 
 
 class LiveNodeSource(NodeSource):
@@ -301,6 +306,8 @@ def setup_from(loaded: Loaded) -> Setup:
         relist=settings.watch.relist_seconds,
         allow_disk=settings.containerd.allow_disk,
         lazy_unmount=settings.cleanup.lazy_unmount,
+        log=settings.log,
+        hints=tuple(loaded.hints),
     )
 
 

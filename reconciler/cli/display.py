@@ -4,7 +4,7 @@ Chooses and wires listeners; draws nothing itself. Log lines go to standard erro
 live view, unless both would share one terminal.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,11 +16,11 @@ from reconciler.cli.output import Output
 from reconciler.decide.engine import Engine
 from reconciler.model.observations import Stamp
 from reconciler.ports import Clock, Emit, Listener, Source, Watcher
+from reconciler.settings.schema import Log, LogFormat
 from reconciler.supervision import Fault
 
 if TYPE_CHECKING:
     from reconciler.cli.live import LiveView
-    from reconciler.present.records import Level
     from reconciler.telemetry.lazy import FilteringBoundLogger
 
 
@@ -59,6 +59,8 @@ def foreground(  # noqa: PLR0913 - what is shown, and where
     backend: Callable[[], str],
     *,
     verbose: int = 0,
+    wanted: Log | None = None,
+    hints: Sequence[str] = (),
     watcher: Watcher | None = None,
 ) -> Iterator[Shown]:
     """Show a run for as long as the context is open.
@@ -69,13 +71,22 @@ def foreground(  # noqa: PLR0913 - what is shown, and where
         clock: Times the countdowns.
         backend: Names the watch backend in use.
         verbose: How much more to log.
+        wanted: What the configuration says of the log; None where there is none.
+        hints: What it says that is probably not meant; where people read, they were told already.
         watcher: Whose backend the log tells of.
     """
+    from reconciler.present.events import LogEvent
+    from reconciler.present.records import Level, Record
     from reconciler.telemetry.logs import LogListener
 
-    log = LogListener(make_log(output, verbose), watcher)
+    log = LogListener(make_log(output, verbose, wanted), watcher)
     viewed = output.on_terminal and not output.quiet
     logged = () if viewed and output.shares_terminal else (log,)
+
+    if logged and not output.messages_on_terminal:
+        for hint in hints:
+            record = Record(LogEvent.CONFIG_QUESTIONED, Level.INFO, {"hint": hint})
+            log.report(Stamp(clock.monotonic(), clock.wall()), record)
 
     def report(fault: Fault) -> None:
         log.failed(Stamp(clock.monotonic(), clock.wall()), fault)
@@ -113,25 +124,27 @@ class _Drawing(Source):
             await anyio.sleep(INTERVAL)
 
 
-def make_log(
-    output: Output, verbose: int, usual: "Level | None" = None, *, people: bool | None = None
-) -> "FilteringBoundLogger":
+def make_log(output: Output, verbose: int, wanted: Log | None = None) -> "FilteringBoundLogger":
     """Make the log on standard error; what is said on the command line wins.
 
     Args:
         output: Whose colour and quiet it has.
         verbose: How much more to log.
-        usual: From which level on; None for info.
-        people: Write text for people, not JSON; None for whoever reads standard error.
+        wanted: What the configuration says of it; None where there is none.
     """
     from reconciler.present.records import Level
-    from reconciler.telemetry.logs import make_logger, stderr_sink
+    from reconciler.telemetry.journald import is_journal
+    from reconciler.telemetry.logs import STDERR, make_logger, stderr_sink
 
+    wanted = wanted or Log()
     on_terminal = output.messages_on_terminal
-    level = Level.WARNING if output.quiet else Level.DEBUG if verbose else usual or Level.INFO
+    as_json = {LogFormat.AUTO: not on_terminal, LogFormat.CONSOLE: False, LogFormat.JSON: True}
+    usual = Level(wanted.level.value)
+    level = Level.ERROR if output.quiet else Level.DEBUG if verbose else usual
     return make_logger(
-        as_json=not (on_terminal if people is None else people),
+        as_json=as_json[wanted.format],
         colour=on_terminal and output.colour,
         level=level.number,
         sink=stderr_sink(),
+        prefixed=is_journal(STDERR),
     )

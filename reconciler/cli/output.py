@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from reconciler.telemetry import journald
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -104,11 +106,12 @@ class Output:
     def say(self, line: str) -> None:
         """Write a message, unless told to be quiet."""
         if not self.quiet:
-            click.echo(_printable(line), err=True)
+            click.echo(journald.prefix(journald.INFO) + _printable(line), err=True)
 
     def complain(self, line: str) -> None:
         """Write what is wrong, also if told to be quiet."""
-        click.echo(_printable(f"containerd-reconciler: {line}"), err=True)
+        before = journald.prefix(journald.ERROR)
+        click.echo(before + _printable(f"containerd-reconciler: {line}"), err=True)
 
     def ask(self, question: str) -> bool:
         """Ask for a yes; anything else is a no."""

@@ -143,7 +143,14 @@ def watch(setup: Setup, output: Output, how: Foreground) -> int:
                 return f"{watcher.backend}: {watcher.reason}" if watcher.reason else watcher.backend
 
             with foreground(
-                output, heading, stages.clock, backend, verbose=how.verbose, watcher=watcher
+                output,
+                heading,
+                stages.clock,
+                backend,
+                verbose=how.verbose,
+                wanted=setup.log,
+                hints=setup.hints,
+                watcher=watcher,
             ) as shown:
                 watch.report = shown.report or watch.report
                 plan = replace(plan, engine_made=shown.engine_made)

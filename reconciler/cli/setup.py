@@ -61,10 +61,11 @@ def make_setup(
         SettingsError: The same of a file or the environment.
     """
     loaded = load_layers(said, changes, environ=environ)
-    if not said.quiet:
+    is_log = changes.logs and not sys.stderr.isatty()
+    if not (said.quiet or is_log):
         for hint in loaded.hints:
             click.echo(printable(f"containerd-reconciler: {hint}"), err=True)
-    if said.verbose and not (changes.logs and not sys.stderr.isatty()):
+    if said.verbose and not is_log:
         files = ", ".join(loaded.files) or "no file"
         click.echo(printable(f"containerd-reconciler: configuration: {files}"), err=True)
     setup = setup_from(loaded)

@@ -21,6 +21,7 @@ from reconciler.present.events import LogEvent
 from reconciler.present.records import Field, Level, Record, Repeats, in_pod, named
 from reconciler.present.words import iso, printable_json, to_json
 from reconciler.supervision import Fault
+from reconciler.telemetry import journald
 from reconciler.telemetry.lazy import (
     EventDict,
     FilteringBoundLogger,
@@ -112,19 +113,35 @@ class LogListener(Listener):
 
 
 class _SinkLogger:
-    """What structlog calls with a finished line."""
+    """What structlog calls with a finished line, by the name of its level."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, *, prefixed: bool) -> None:
         self._sink = sink
+        self._prefixed = prefixed
 
-    def msg(self, line: str) -> None:
-        self._sink.write(line)
+    def debug(self, line: str) -> None:
+        self._write(journald.DEBUG, line)
 
-    debug = info = warning = error = msg
+    def info(self, line: str) -> None:
+        self._write(journald.INFO, line)
+
+    def warning(self, line: str) -> None:
+        self._write(journald.WARNING, line)
+
+    def error(self, line: str) -> None:
+        self._write(journald.ERROR, line)
+
+    def _write(self, level: int, line: str) -> None:
+        self._sink.write(f"<{level}>{line}" if self._prefixed else line)
 
 
 def make_logger(
-    *, as_json: bool, colour: bool = False, level: int = Level.INFO.number, sink: Sink
+    *,
+    as_json: bool,
+    colour: bool = False,
+    level: int = Level.INFO.number,
+    sink: Sink,
+    prefixed: bool = False,
 ) -> FilteringBoundLogger:
     """Make a logger without touching structlog's global configuration.
 
@@ -133,6 +150,7 @@ def make_logger(
         colour: Colour the text.
         level: Records below this number (as in :mod:`logging`) are left out.
         sink: Takes the finished lines.
+        prefixed: Begin each line with its level, as the journal reads it.
     """
     processors: list[Processor] = [structlog.processors.add_log_level]
     if as_json:
@@ -140,7 +158,7 @@ def make_logger(
     else:
         processors += [_for_people, structlog.dev.ConsoleRenderer(colors=colour, pad_event_to=16)]
     logger: FilteringBoundLogger = structlog.wrap_logger(
-        _SinkLogger(sink),
+        _SinkLogger(sink, prefixed=prefixed),
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )
@@ -149,9 +167,12 @@ def make_logger(
 
 def stderr_sink(descriptor: int = STDERR) -> DescriptorSink:
     """Make the sink on standard error; how many lines it dropped is told in the stream itself."""
-    return DescriptorSink(
-        descriptor, lambda count: _encode({"event": LogEvent.LINES_DROPPED.value, "count": count})
-    )
+    before = journald.prefix(journald.WARNING, descriptor)
+
+    def lost(count: int) -> str:
+        return before + _encode({"event": LogEvent.LINES_DROPPED.value, "count": count})
+
+    return DescriptorSink(descriptor, lost)
 
 
 def _encode(line: object, **_options: object) -> str:

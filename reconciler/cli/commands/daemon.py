@@ -21,9 +21,7 @@ def daemon(said: Globals) -> int:
     from reconciler.cli.values import name
     from reconciler.daemon.files import ConfigFiles
     from reconciler.daemon.service import Start, serve
-    from reconciler.present.records import Level
     from reconciler.settings.problems import SettingsError
-    from reconciler.settings.schema import LogFormat
 
     output = Output(quiet=said.quiet)
     files = ConfigFiles(None if said.config is None else os.path.abspath(said.config))
@@ -34,14 +32,12 @@ def daemon(said: Globals) -> int:
             output.complain(str(problem))
         return ExitCode.CONFIG
     check_state(loaded.layout, may_be_missing=True)
-    log = loaded.settings.log
-    people = {LogFormat.AUTO: None, LogFormat.CONSOLE: True, LogFormat.JSON: False}[log.format]
     start = Start(
         load=lambda: load_layers(said),
         loaded=loaded,
         files=files,
         environ=os.environ,
-        logger=make_log(output, said.verbose, Level(log.level.value), people=people),
+        logger=make_log(output, said.verbose, loaded.settings.log),
         namespaces=frozenset(map(name, said.namespace)),
     )
     anyio.run(serve, start)
