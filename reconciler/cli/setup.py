@@ -11,14 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import click
 from msgspec.structs import replace
 
 from reconciler.assembly import Setup, setup_from
 from reconciler.cli.options import Globals
+from reconciler.cli.output import Output
 from reconciler.cli.values import name
 from reconciler.errors import UsageError
-from reconciler.model.ids import printable
 from reconciler.settings.load import COMMAND_LINE, Flag, Loaded, load
 from reconciler.settings.problems import SettingsError
 from reconciler.settings.schema import Mode
@@ -62,12 +61,12 @@ def make_setup(
     """
     loaded = load_layers(said, changes, environ=environ)
     is_log = changes.logs and not sys.stderr.isatty()
-    if not (said.quiet or is_log):
-        for hint in loaded.hints:
-            click.echo(printable(f"containerd-reconciler: {hint}"), err=True)
-    if said.verbose and not is_log:
+    output = Output(quiet=said.quiet or is_log)
+    for hint in loaded.hints:
+        output.say(f"containerd-reconciler: {hint}")
+    if said.verbose:
         files = ", ".join(loaded.files) or "no file"
-        click.echo(printable(f"containerd-reconciler: configuration: {files}"), err=True)
+        output.say(f"containerd-reconciler: configuration: {files}")
     setup = setup_from(loaded)
     policies = setup.policies
     if changes.once:

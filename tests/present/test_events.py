@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import pytest
 
 import reconciler
@@ -13,6 +14,7 @@ from reconciler.model.observations import Stamp
 from reconciler.present import decisions, observations
 from reconciler.present.events import LogEvent
 from reconciler.present.records import Level
+from reconciler.settings.schema import Settings
 from tests.present.test_every_value import decisions as all_decisions
 from tests.present.test_every_value import observations as all_observations
 from tests.telemetry.test_logs import DECISIONS, OBSERVATIONS
@@ -22,6 +24,14 @@ PAGE: Final = SOURCES.parent / "contrib" / "systemd" / "README.md"
 ROWS: Final = re.findall(
     r"^\| `([a-z_.]+)` \| ([a-z, ]+) \| (.+) \|$", PAGE.read_text(), re.MULTILINE
 )
+SUBJECTS: Final = sorted({event.value.partition(".")[0] for event in LogEvent})
+KEYS: Final = {
+    f"{section}.{key}"
+    for section, table in msgspec.to_builtins(Settings()).items()
+    if isinstance(table, dict)
+    for key in table
+}
+"""The keys of the configuration, which look like events."""
 IRREGULAR: Final = {"found", "held", "lost"}
 BY_METHOD: Final = {"report": "info", "warn": "warning"}
 
@@ -83,3 +93,10 @@ def test_the_levels_are_those_of_the_table() -> None:
     assert all(levels <= known for levels in table.values())
     for name, levels in said.items():
         assert levels <= table[name], name
+
+
+def test_the_runbook_names_no_event_that_is_none() -> None:
+    runbook = (PAGE.parents[1] / "prometheus" / "runbook.md").read_text()
+    named_there = set(re.findall(rf"`((?:{'|'.join(SUBJECTS)})\.[a-z_]+)`", runbook))
+    assert named_there, "it sends to the log"
+    assert named_there <= {event.value for event in LogEvent} | KEYS

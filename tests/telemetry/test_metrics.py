@@ -144,6 +144,7 @@ def test_ten_thousand_namespaces_are_fifty_series_and_one_for_the_rest(scraped: 
         if "namespace" in sample.labels
     }
     assert len(namespaces) <= 51
+    assert text.count("\n") < 3000, "all series together, with their help"
 
 
 def test_no_id_and_no_path_is_a_label(scraped: Scraped) -> None:
