@@ -115,7 +115,9 @@ class AtScrape(Collector):
         backends: Rows = {(name,): float(name == now) for name in BACKENDS}
         yield _family("watch_backend", "The backend that works now.", ["backend"], backends)
         hold = self._engine.hold
-        on: Rows = {(name,): float(hold is not None and hold.brake == name) for name in BRAKES}
+        on: Rows = {(name,): 0.0 for name in BRAKES}
+        if hold is not None:
+            on[hold.brake,] = 1.0
         yield _family("brake_on", "Whether a brake holds every removal now.", ["brake"], on)
         mode = MODES[self._engine.policies.default.enforce]
         modes: Rows = {(name,): float(name == mode) for name in MODES}
