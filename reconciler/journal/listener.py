@@ -106,7 +106,6 @@ class JournalListener(Recorder):
 
     def missing(self, lost: int, reason: str) -> bytes:
         """Write that records were lost, with the policies in force."""
-        self.lost += lost
         return self._encoder.lost(Lost(lost, reason, self._in_force()))
 
     def begin_anew(self) -> None:
@@ -145,6 +144,7 @@ class JournalListener(Recorder):
         """Forget the record at hand: it may be half of one. What comes next begins with a loss."""
         self._given, self._decided = None, []
         self._missed += 1
+        self.lost += 1
 
     def flush(self) -> None:
         """Write the record at hand; call it where the engine is not at work."""
@@ -162,6 +162,7 @@ class JournalListener(Recorder):
             line = self._encoder.record(given)
         except (ValueError, OverflowError):
             # Text that is no Unicode, a number of more than 64 bits: not worth the run.
+            self.lost += 1
             line = self.missing(1, _UNWRITABLE)
         self._sink(line)
 

@@ -81,7 +81,9 @@ class FileRecorder(Recorder):
         self._clock = clock
         self._buffer = deque[bytes]()
         self._buffered = 0
+        self._sent = 0  # bytes of the first line in the buffer
         self._dropped = 0
+        self._missing = 0
         self._unwritten = 0
         self._reports_loss = False
         self._part_size = 0
@@ -133,10 +135,10 @@ class FileRecorder(Recorder):
     def _take(self, line: bytes) -> None:
         """Keep a line for the writer; called by the journal listener."""
         if self._buffered + len(line) > _BUFFER or self._broken:
-            self._drop(1, "the disk did not keep up")
+            self._drop(line, "the disk did not keep up")
             return
-        if self._dropped or self._reports_loss:
-            lost, self._dropped, self._reports_loss = self._dropped, 0, False
+        if self._missing or self._reports_loss:
+            lost, self._missing, self._reports_loss = self._missing, 0, False
             line = self._listener.missing(lost, self.trouble or "the writer lost lines") + line
         limit = self._options.max_size
         if limit is not None and self._part_size > limit:
@@ -150,8 +152,9 @@ class FileRecorder(Recorder):
         self._buffered += len(line)
         self._part_size += len(line)
 
-    def _drop(self, lost: int, why: str) -> None:
-        self._dropped += lost
+    def _drop(self, lines: bytes, why: str) -> None:
+        self._dropped += writer.records(lines)
+        self._missing += writer.missing(lines)
         self.trouble = why
         self._listener.begin_anew()
 
@@ -255,7 +258,7 @@ class FileRecorder(Recorder):
         while self._buffer:
             line = self._buffer[0]
             try:
-                sent = self._link.send(line)
+                sent = self._link.send(memoryview(line)[self._sent :])
             except BlockingIOError:
                 await anyio.wait_writable(self._link)
                 continue
@@ -263,15 +266,15 @@ class FileRecorder(Recorder):
                 self._break(error.strerror or "the writer is gone")
                 return
             self._buffered -= sent
-            if sent < len(line):
-                self._buffer[0] = line[sent:]
-            else:
+            self._sent += sent
+            if self._sent == len(line):
                 self._buffer.popleft()
+                self._sent = 0
 
     def _break(self, why: str) -> None:
         """Give up: the writer is gone. The run goes on without a journal, and counts."""
         self._broken = True
-        self._drop(len(self._buffer), why)
+        self._drop(b"".join(self._buffer), why)
         self._buffer.clear()
         self._buffered = 0
 

@@ -208,7 +208,7 @@ class Session:
         self._header_next = True
         self._header = b""
         self._try_at = 0.0
-        self._reported = 0
+        self._unreported = 0
 
     def run(self) -> None:
         """Write until the recorder closes its end."""
@@ -247,13 +247,13 @@ class Session:
             self._header = line
             self._write(b"")
         elif self._failing and time.monotonic() < self._try_at:
-            self._writer.lost += _count(line)
+            self._lose(line)
         else:
             self._write(line)
 
     def _write(self, lines: bytes) -> None:
         """Write lines; before them what is due: a new file's header, and how much is missing."""
-        writer, missing = self._writer, b""
+        writer, loss = self._writer, b""
         try:
             if self._header_next:
                 writer.begin_file()
@@ -261,18 +261,22 @@ class Session:
                 self._header_next = False
             if writer.lost:
                 lost = {"lost": writer.lost, "reason": writer.why}
-                missing = json.dumps(lost, separators=(",", ":")).encode() + b"\n"
-            writer.write(missing + lines)
+                loss = json.dumps(lost, separators=(",", ":")).encode() + b"\n"
+            writer.write(loss + lines)
         except Lost as lost:
-            self._fail(_count(lines), str(lost))
+            self._fail(lines, str(lost))
         else:
-            if missing:
+            if loss:
                 self._write_lost()
-            writer.lost = self._reported = 0
+            writer.lost = 0
             self._failing = False
 
-    def _fail(self, lost: int, why: str) -> None:
-        self._writer.lost += lost
+    def _lose(self, lines: bytes) -> None:
+        self._writer.lost += missing(lines)
+        self._unreported += records(lines)
+
+    def _fail(self, lines: bytes, why: str) -> None:
+        self._lose(lines)
         if not self._failing or why != self._writer.why:
             self._say(b"why " + why.encode() + b"\n")
         self._writer.why = why
@@ -282,20 +286,30 @@ class Session:
 
     def _write_lost(self) -> None:
         """Say how many more are lost, so that what comes next leans on none of them."""
-        self._say(b"lost %d\n" % (self._writer.lost - self._reported))
-        self._reported = self._writer.lost
+        if self._say(b"lost %d\n" % self._unreported):
+            self._unreported = 0
 
-    def _say(self, line: bytes) -> None:
+    def _say(self, line: bytes) -> bool:
         try:
             self._link.send(line, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except OSError:
-            return  # nobody is there to hear it
+            return False  # nobody is there to receive it, or not now
+        return True
 
 
-def _count(lines: bytes) -> int:
-    """Count records; a line that tells of lost ones stands for those."""
+def records(lines: bytes) -> int:
+    """Count the records in lines. Headers are none, nor is a line that tells of lost ones.
+
+    Those were counted when they were lost, so a line that tells of them may be lost as well.
+    """
+    others = (LOST, MAGIC, ROTATE)
+    return sum(not line.startswith(others) for line in lines.splitlines(keepends=True))
+
+
+def missing(lines: bytes) -> int:
+    """Count the records that a journal without these lines has to call missing."""
     losses = [line for line in lines.splitlines() if line.startswith(LOST)]
-    return lines.count(b"\n") - len(losses) + sum(int(json.loads(line)["lost"]) for line in losses)
+    return records(lines) + sum(int(json.loads(line)["lost"]) for line in losses)
 
 
 def _words(error: OSError) -> str:
