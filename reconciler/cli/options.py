@@ -114,7 +114,23 @@ class Command(click.Command):
     @override
     def invoke(self, ctx: click.Context) -> object:
         ctx.obj = merge(ctx)
+        self.accept(ctx.obj)
         return super().invoke(ctx)
+
+    def accept(self, said: Globals) -> None:
+        """Refuse what this command cannot do with what was said for all."""
+
+
+class Logging(Command):
+    """A command that prints no data: what it has to say is its log, or a view of its own."""
+
+    @override
+    def accept(self, said: Globals) -> None:
+        if said.output is not None:
+            raise UsageError(
+                f"-o {said.output} is not for `{self.name}`",
+                "its log is one JSON object a line where standard error is no terminal",
+            )
 
 
 def merge(ctx: click.Context) -> Globals:

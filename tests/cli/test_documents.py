@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.cli.app import COMMANDS
+from reconciler.cli.app import COMMANDS, app
+from reconciler.cli.ending import run
 from reconciler.demo.node import DemoNode
 from reconciler.testing.builder import JournalBuilder
 from tests.cli.program import acts, program, tree
@@ -16,7 +17,7 @@ from tests.support.schema import KINDS, Node, strict
 
 DOCUMENTS = {"scan": "Scan", "explain": "Explanation", "clean": "Clean", "replay": "ReplayDiff"}
 ELSEWHERE = {"status": "tests/daemon/test_status.py", "config": "the same"}
-STREAMS = {"run", "record", "daemon", "demo"}
+LOGGING = {"run", "record", "daemon", "demo"}
 
 
 def document(done_out: str) -> Node:
@@ -31,8 +32,20 @@ def document(done_out: str) -> Node:
 
 
 def test_every_command_is_looked_at() -> None:
-    assert DOCUMENTS.keys() | ELSEWHERE.keys() | STREAMS == COMMANDS.keys()
+    assert DOCUMENTS.keys() | ELSEWHERE.keys() | LOGGING == COMMANDS.keys()
     assert set(DOCUMENTS.values()) | {"Status", "Configuration"} == KINDS
+
+
+@pytest.mark.parametrize("name", sorted(LOGGING))
+def test_what_has_no_data_does_not_promise_any(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = ["/nowhere/file"] if name == "record" else []
+    for words in ([name, *file, "-o", "json"], ["-o", "wide", name, *file]):
+        assert run(app, words, "containerd-reconciler") == 2
+        out, err = capsys.readouterr()
+        assert (out, len(err.splitlines())) == ("", 1)
+        assert f"is not for `{name}`; its log is one JSON object a line" in err
 
 
 @pytest.mark.kernel

@@ -152,6 +152,29 @@ def test_watching_shows_it_live_and_survives_a_restart(
         os.close(ours)
 
 
+def test_a_stream_is_one_document_a_line(site: Site, answering: FakeContainerd) -> None:
+    site.make("a")
+    with running(site):
+        watcher = subprocess.Popen(
+            [*PROGRAM, "status", "--watch", "-o", "json", "--config", str(site.config)],
+            env=environment(site),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert watcher.stdout is not None
+            for _ in range(2):
+                told = json.loads(watcher.stdout.readline())
+                assert not list(strict().iter_errors(told))
+                assert [one["id"] for one in told["bundles"]] == ["a"]
+            watcher.send_signal(signal.SIGINT)
+            assert watcher.wait(10) == 0
+        finally:
+            watcher.kill()
+            watcher.communicate()
+
+
 def test_watching_needs_a_terminal(site: Site) -> None:
     done = here(site, "status", "--watch", "--config", str(site.config))
     assert done.returncode == 2

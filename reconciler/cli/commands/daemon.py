@@ -4,12 +4,12 @@ import os
 
 import click
 
-from reconciler.cli.options import Command, Globals
+from reconciler.cli.options import Globals, Logging
 from reconciler.cli.output import Output
 from reconciler.errors import ExitCode
 
 
-@click.command(cls=Command, name="daemon")
+@click.command(cls=Logging, name="daemon")
 @click.pass_obj
 def daemon(said: Globals) -> int:
     """Watch, decide and act as the configuration says, until SIGTERM. SIGHUP loads it anew."""

@@ -3,7 +3,7 @@
 import click
 
 from reconciler.assembly import Setup
-from reconciler.cli.options import Command, Globals
+from reconciler.cli.options import Globals, Logging
 from reconciler.cli.output import Output
 from reconciler.cli.values import duration
 from reconciler.clock import SystemClock
@@ -23,7 +23,7 @@ _LEAST = 2.0
 _SETTLE = 3600.0
 
 
-@click.command(cls=Command, name="demo")
+@click.command(cls=Logging, name="demo")
 @click.option(
     "--seconds",
     callback=duration,

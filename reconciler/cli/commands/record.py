@@ -7,14 +7,14 @@ from typing import get_args
 import click
 
 from reconciler.assembly import Backend
-from reconciler.cli.options import Command, Globals, replaces_journal, without_containerd
+from reconciler.cli.options import Globals, Logging, replaces_journal, without_containerd
 from reconciler.cli.output import Output
 from reconciler.cli.preflight import check_state
 from reconciler.cli.setup import Changes, make_setup
 from reconciler.cli.values import size
 
 
-@click.command(cls=Command, name="record")
+@click.command(cls=Logging, name="record")
 @click.argument("journal", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--redact", is_flag=True, help="Replace all names, each consistently.")
 @click.option(

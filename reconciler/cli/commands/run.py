@@ -7,14 +7,14 @@ from typing import get_args
 import click
 
 from reconciler.assembly import Backend
-from reconciler.cli.options import Command, Globals, replaces_journal, without_containerd
+from reconciler.cli.options import Globals, Logging, replaces_journal, without_containerd
 from reconciler.cli.output import Output
 from reconciler.cli.preflight import check_state
 from reconciler.cli.setup import Changes, make_setup
 from reconciler.cli.values import duration
 
 
-@click.command(cls=Command, name="run")
+@click.command(cls=Logging, name="run")
 @click.option("--enforce", is_flag=True, help="Remove what is due.  [observe only]")
 @click.option("--once", is_flag=True, help="End when waiting would change nothing more.")
 @click.option(

@@ -1,5 +1,6 @@
 """`status`: asks the running daemon over its unix socket."""
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -15,7 +16,9 @@ _INTERVAL = 1.0
 
 
 @click.command(cls=Command, name="status")
-@click.option("--watch", is_flag=True, help="Show it live until Ctrl-C; on a terminal only.")
+@click.option(
+    "--watch", is_flag=True, help="Show it live until Ctrl-C; -o json: a line each second."
+)
 @click.option("--reload", is_flag=True, help="Let it load its configuration anew, and wait.")
 @click.option("--socket", metavar="PATH", help="The daemon's socket.  [http.socket]")
 @click.pass_obj
@@ -26,11 +29,14 @@ def status(said: Globals, *, watch: bool, reload: bool, socket: str | None) -> i
     output = Output(quiet=said.quiet)
     if watch and reload:
         raise UsageError("--watch and --reload do not go together", "use one of them")
-    if watch and not output.on_terminal:
-        raise UsageError("--watch needs a terminal", "leave it out")
+    is_stream = watch and said.form is Form.JSON
+    if watch and not output.on_terminal and not is_stream:
+        raise UsageError("--watch needs a terminal", "add -o json, or leave it out")
     daemon = Daemon(_socket(said, output) if socket is None else socket)
     if reload:
         return _reload(daemon, output)
+    if is_stream:
+        return _stream(daemon, output)
     if watch:
         return _watch(daemon, output)
     return _show(daemon, said.form, output)
@@ -79,6 +85,29 @@ def _show(daemon: "Daemon", form: Form, output: Output) -> int:
                 output.data("\n")
                 output.table(table)
     return ExitCode.DONE
+
+
+def _stream(daemon: "Daemon", output: Output) -> int:
+    """Print the status each second, one line each; says once that the daemon is gone."""
+    from threading import Event
+
+    pause = Event()
+    _, raw = daemon.status()
+    missed = ""
+    try:
+        while True:
+            if raw:
+                output.json(f"{raw.decode()}\n")
+                sys.stdout.flush()
+            pause.wait(_INTERVAL)
+            try:
+                raw, missed = daemon.status()[1], ""
+            except NoDaemonError as error:
+                if not missed:
+                    output.complain(str(error))
+                raw, missed = b"", str(error)
+    except KeyboardInterrupt:
+        return ExitCode.DONE
 
 
 def _watch(daemon: "Daemon", output: Output) -> int:
