@@ -310,8 +310,10 @@ class Replaying:
         if self._lanes is None or target is None:
             return
         header, title = self._journal.header, self._journal.parts[-1].name
-        page = self._lanes.page(title, header.host, header.program, header.wall)
+        config = self._request.config
+        page = self._lanes.page(title, header.host, header.program, header.wall, config)
         html = report.render(page)
         target.write_bytes(html)
         shown = f"{len(page.lanes):,} bundles over {span(page.end / 1000)}"
-        self._output.say(f"{target}: {shown}, {len(html) // 1000:,} kB")
+        what_if = f", what-if with {config}" if config else ""
+        self._output.say(f"{target}: {shown}{what_if}, {len(html) // 1000:,} kB")

@@ -15,7 +15,9 @@ import anyio
 
 from reconciler.model.ids import printable
 from reconciler.present import page
+from reconciler.present.page import ALL, Filter
 from reconciler.present.status import Status
+from reconciler.present.style import POLICY
 from reconciler.present.words import to_json
 from reconciler.supervision import Supervisor
 from reconciler.telemetry.http import FAILED, Request, Response, Route
@@ -57,7 +59,7 @@ class Handlers:
     Attributes:
         ping: Returns once the loop has turned.
         checks: The conditions of readiness.
-        status: The status, now.
+        status: The status, now: all of it, or what mentions a text.
         metrics: The metrics.
         now: Monotonic seconds.
         watch: Counts what cannot be rendered.
@@ -66,11 +68,17 @@ class Handlers:
 
     ping: Callable[[], Awaitable[None]]
     checks: Callable[[], tuple[Check, ...]]
-    status: Callable[[], Status]
+    status: Callable[[str], Status]
     metrics: Metrics
     reload: Callable[[], Awaitable[str]]
     now: Callable[[], float]
     watch: Supervisor
+
+
+BUSY: Final = Response(
+    b"another filter is being answered; ask again in a second\n", 503, headers={"retry-after": "1"}
+)
+"""Each text is looked for in every bundle, so a flood of texts must not add up."""
 
 
 class Shared:
@@ -78,28 +86,38 @@ class Shared:
 
     Args:
         where: What is rendered, for the counts.
-        render: Renders it.
+        render: Renders it, as it is wanted.
         handlers: Gives the time.
         fresh: Seconds for which it is kept, at least.
+        wanted: Tells from the query what is wanted, if there is a choice.
     """
 
     def __init__(
-        self, where: str, render: Callable[[], Response], handlers: Handlers, fresh: float
+        self,
+        where: str,
+        render: Callable[[Filter], Response],
+        handlers: Handlers,
+        fresh: float,
+        wanted: Callable[[str], Filter] = lambda _query: ALL,
     ) -> None:
         self._where = where
         self._render = render
         self._handlers = handlers
         self._fresh = fresh
+        self._wanted = wanted
+        self._shown = ALL
         self._until = float("-inf")
         self._response = FAILED
 
-    async def answer(self, _: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
         """Answer with what there is, or render it anew; a failure is kept as long."""
-        began = self._handlers.now()
+        began, wanted = self._handlers.now(), self._wanted(request.query)
+        if began < self._until and wanted != self._shown:
+            return BUSY
         if began >= self._until:
-            self._response = FAILED
+            self._response, self._shown = FAILED, wanted
             with self._handlers.watch.part(self._where):
-                self._response = self._render()
+                self._response = self._render(wanted)
             took = self._handlers.now() - began
             self._until = began + max(self._fresh, _SHARE * took) if self._fresh else began
         return self._response
@@ -122,22 +140,6 @@ def routes(handlers: Handlers, *, orders: bool) -> Mapping[tuple[str, str], Rout
     async def ready(request: Request) -> Response:
         return readiness(handlers.checks(), verbose="verbose" in _keys(request.query))
 
-    def metrics() -> Response:
-        return Response(handlers.metrics.render(), content_type=CONTENT_TYPE)
-
-    def status() -> Response:
-        return Response(to_json(handlers.status()), content_type=JSON)
-
-    def front() -> Response:
-        return Response(
-            page.render(handlers.status()).encode("utf-8", "backslashreplace"),
-            content_type="text/html; charset=utf-8",
-            headers={"content-security-policy": page.POLICY},
-        )
-
-    def shared(path: str, render: Callable[[], Response]) -> Route:
-        return Shared(f"route {path}", render, handlers, 0.0 if orders else FRESH).answer
-
     async def reload(_: Request) -> Response:
         trouble = await handlers.reload()
         return Response(f"{printable(trouble) or 'ok'}\n".encode(), 422 if trouble else 200)
@@ -146,13 +148,45 @@ def routes(handlers: Handlers, *, orders: bool) -> Mapping[tuple[str, str], Rout
         ("GET", "/livez"): live,
         ("GET", "/healthz"): live,
         ("GET", "/readyz"): ready,
-        ("GET", "/metrics"): shared("/metrics", metrics),
-        ("GET", "/status"): shared("/status", status),
-        ("GET", "/"): shared("/", front),
+        **_rendered(handlers, 0.0 if orders else FRESH),
     }
     if orders:
         served["POST", "/-/reload"] = reload
     return served
+
+
+def _rendered(handlers: Handlers, fresh: float) -> dict[tuple[str, str], Route]:
+    """Make the routes of what must be rendered."""
+
+    def metrics(_: Filter) -> Response:
+        return Response(handlers.metrics.render(), content_type=CONTENT_TYPE)
+
+    def status(_: Filter) -> Response:
+        return Response(to_json(handlers.status("")), content_type=JSON)
+
+    def front(shown: Filter) -> Response:
+        html = page.render(handlers.status(shown.text), shown)
+        return Response(
+            html.encode("utf-8", "backslashreplace"),
+            content_type="text/html; charset=utf-8",
+            headers={"content-security-policy": POLICY},
+        )
+
+    def shared(path: str, render: Callable[[Filter], Response]) -> Route:
+        return Shared(f"route {path}", render, handlers, fresh).answer
+
+    everything = Shared("route /", front, handlers, fresh)
+    filtered = Shared("route /", front, handlers, fresh, page.wanted)
+
+    async def root(request: Request) -> Response:
+        is_all = page.wanted(request.query) == ALL
+        return await (everything if is_all else filtered).answer(request)
+
+    return {
+        ("GET", "/metrics"): shared("/metrics", metrics),
+        ("GET", "/status"): shared("/status", status),
+        ("GET", "/"): root,
+    }
 
 
 def readiness(checks: tuple[Check, ...], *, verbose: bool) -> Response:

@@ -290,7 +290,7 @@ class _Service:
     def _checks(self) -> tuple[Check, ...]:
         return (*self.readiness.checks(), held(self.engine.hold), self._confined.check())
 
-    def _status(self) -> Status:
+    def _status(self, text: str = "") -> Status:
         stamp = Stamp(self._clock.monotonic(), self._clock.wall())
         about = About(
             node=self._node,
@@ -308,7 +308,7 @@ class _Service:
             ],
             internal_errors=self._watch.counts,
         )
-        return gather(self.engine, self._attempts, about, stamp)
+        return gather(self.engine, self._attempts, about, stamp, text)
 
     def _journal_status(self) -> JournalStatus | None:
         path = self._start.loaded.settings.journal.path

@@ -4,68 +4,67 @@ It loads itself anew every few seconds by a `refresh` of its own, so it is as re
 JavaScript as with it, and its content security policy allows nothing but its own style.
 """
 
-import base64
-import hashlib
 import html
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
+from urllib.parse import parse_qs, urlencode
 
 from reconciler.model.decisions import Phase
 from reconciler.model.ids import printable
-from reconciler.present.shapes import Bundle
-from reconciler.present.status import Recent, Status
+from reconciler.present.shapes import Bundle, ResultShape
+from reconciler.present.status import Recent, Status, needs_attention
 from reconciler.present.status_text import alarms
-from reconciler.present.words import age, due, name, plural, size
+from reconciler.present.style import STYLE
+from reconciler.present.words import age, due, name, plural, size, took
 
 REFRESH: Final = 5
 
+_LONGEST: Final = 2048
+_LONGEST_TEXT: Final = 256
+"""Characters of a query, and of a text to look for, that are read."""
+
 _NEXT: Final = {Phase.WAITING.value: "due ", Phase.BLOCKED.value: "retry "}
-
-_STYLE: Final = """
-:root{color-scheme:light dark;--line:#d8dee4;--soft:#57606a;--back:#fff;--fore:#1f2328;
---good:#1a7f37;--warn:#9a6700;--bad:#cf222e;--note:#8250df;--band:#f6f8fa}
-@media(prefers-color-scheme:dark){:root{--line:#30363d;--soft:#9198a1;--back:#0d1117;
---fore:#e6edf3;--good:#3fb950;--warn:#d29922;--bad:#f85149;--note:#a371f7;--band:#151b23}}
-*{box-sizing:border-box}body{margin:0;background:var(--back);color:var(--fore);
-font:14px/1.5 system-ui,sans-serif}main{max-width:76rem;margin:0 auto;padding:1rem 1.25rem 3rem}
-header{display:flex;flex-wrap:wrap;gap:.25rem 1.5rem;align-items:baseline}
-h1{font-size:1.3rem;margin:.5rem 0}h2{font-size:1rem;margin:1.75rem 0 .5rem}
-.soft{color:var(--soft)}.alarm{border:1px solid var(--bad);border-left-width:5px;
-border-radius:6px;padding:.5rem .75rem;margin:.5rem 0}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(7rem,1fr));gap:.6rem;
-margin:1rem 0;padding:0;list-style:none}
-.cards li{border:1px solid var(--line);border-radius:8px;padding:.45rem .75rem;
-background:var(--band)}
-.cards b{display:block;font-size:1.45rem;line-height:1.25;font-variant-numeric:tabular-nums}
-.wide{overflow-x:auto;border:1px solid var(--line);border-radius:8px}
-table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.35rem .75rem;
-border-top:1px solid var(--line);vertical-align:top}thead th{border-top:0;font-weight:600;
-color:var(--soft);background:var(--band);white-space:nowrap}
-td.name{font-family:ui-monospace,monospace;font-size:.92em;overflow-wrap:anywhere;min-width:12rem}
-td.why{min-width:16rem}
-td.num,th.num{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
-.running,.stopped,.cleaned{color:var(--good)}.leftover,.waiting,.due{color:var(--warn)}
-.blocked,.failed{color:var(--bad);font-weight:600}.orphaned,.held{color:var(--note)}
-footer{margin-top:2rem}
-"""
-
-_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-POLICY: Final = (
-    f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
-)
-"""The content security policy the page is sent with."""
+_BUNDLES: Final = ("Bundle", "Verdict", "Phase", "Why", "#Age", "#Size", "#Next")
+_RESULTS: Final = ("#When", "Bundle", "Result", "Why", "#Took")
 
 
-def render(status: Status) -> str:
-    """Draw the whole page."""
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a reader wants to see.
+
+    Attributes:
+        text: Only what mentions this; empty for all.
+        editing: The text is being typed: the page does not renew itself meanwhile.
+    """
+
+    text: str = ""
+    editing: bool = False
+
+
+ALL: Final = Filter()
+
+
+def wanted(query: str) -> Filter:
+    """Read what is wanted from the query of the address: ``q=web``, ``filter&q=web``."""
+    said = parse_qs(query[:_LONGEST], keep_blank_values=True)
+    text = "".join(said.get("q", [])[:1]).strip()
+    return Filter(text[:_LONGEST_TEXT], editing="filter" in said)
+
+
+def render(status: Status, shown: Filter = ALL) -> str:
+    """Draw the whole page; the status lists what is ``shown`` already."""
+    refresh = "" if shown.editing else f'<meta http-equiv="refresh" content="{REFRESH}">'
+    attention = [one for one in status.bundles if needs_attention(one)]
+    others = [one for one in status.bundles if not needs_attention(one)]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="refresh" content="{REFRESH}">'
+        f"{refresh}"
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{_title(status)}</title><style>{_STYLE}</style></head><body><main>"
-        f"{_header(status)}{_alarms(status)}{_cards(status)}"
-        f"{_leftovers(status)}{_recent(status.recent, status.now)}{_footer(status)}"
+        f"<title>{_title(status)}</title><style>{STYLE}</style></head><body><main>"
+        f"{_header(status)}{_alarms(status)}{_cards(status)}{_filter(shown)}"
+        f"{_attention(attention, status, shown)}{_others(others, status.recent)}"
+        f"{_recent(status.recent, status.now, shown)}{_footer(status, shown)}"
         "</main></body></html>\n"
     )
 
@@ -77,13 +76,14 @@ def escape(text: str) -> str:
 
 def _title(status: Status) -> str:
     count = status.summary.verdicts.get("leftover", 0)
-    return f"{plural(count, 'leftover')} · containerd-reconciler"
+    return f"{plural(count, 'leftover')} · {escape(status.node)} · containerd-reconciler"
 
 
 def _header(status: Status) -> str:
     containerd = f"containerd {status.containerd.version}".strip()
     means = " (nothing is removed)" if status.mode == "observe" else ""
     facts = (
+        "containerd-reconciler",
         f"mode <b>{escape(status.mode)}</b>{means}",
         escape(status.state),
         f"{escape(containerd)} {escape(status.containerd.state)}",
@@ -91,53 +91,100 @@ def _header(status: Status) -> str:
         f"up {age(status.uptime_seconds)}",
     )
     items = "".join(f'<span class="soft">{fact}</span>' for fact in facts)
-    return f"<header><h1>containerd-reconciler</h1>{items}</header>"
+    return f"<header><h1>{escape(status.node)}</h1>{items}</header>"
 
 
 def _alarms(status: Status) -> str:
-    lines = (f"{one.on_page}: {one.what}" for one in alarms(status) if one.on_page)
-    return "".join(f'<p class="alarm" role="alert">{escape(line)}</p>' for line in lines)
+    return "".join(
+        f'<p class="alarm" role="alert">{escape(alarm.line)}</p>' for alarm in alarms(status)
+    )
 
 
 def _cards(status: Status) -> str:
     summary = status.summary
     cards = [
-        (verdict, str(count))
+        (verdict, count, str(count))
         for verdict, count in summary.verdicts.items()
         if count or verdict != "foreign"
     ]
-    cards += [("leftover bytes", size(summary.leftover_bytes))]
-    cards += [("oldest leftover", age(summary.oldest_leftover_age_seconds))]
+    oldest = summary.oldest_leftover_age_seconds
+    cards += [("leftover bytes", summary.leftover_bytes, size(summary.leftover_bytes))]
+    cards += [("oldest leftover", int(oldest), age(oldest))]
     items = "".join(
-        f'<li><b class="{escape(what)}">{escape(value)}</b>{escape(what)}</li>'
-        for what, value in cards
+        f"<li><b{_colour(what) if count else ''}>{escape(value)}</b>{escape(what)}</li>"
+        for what, count, value in cards
     )
     return f'<ul class="cards">{items}</ul>'
 
 
-def _leftovers(status: Status) -> str:
-    rows = [_bundle_row(one, status.recent) for one in status.bundles]
-    if not rows:
-        return "<h2>Needs attention</h2><p>Nothing: everything here is alive or in order.</p>"
-    heads = ("Bundle", "Verdict", "Phase", "Why", "#Age", "#Size", "#Next")
+def _colour(what: str) -> str:
+    return f' class="{escape(what)}"'
+
+
+def _filter(shown: Filter) -> str:
+    """Draw the form, or what it was told; it needs no script."""
+    text = escape(shown.text)
+    if shown.editing:
+        return (
+            '<form action="/" method="get" role="search">'
+            f'<input type="search" name="q" value="{text}" autofocus aria-label="Part of a name, '
+            'a verdict, a phase or a reason" placeholder="part of a name, verdict or reason">'
+            '<button type="submit">Filter</button></form>'
+        )
+    if not shown.text:
+        return '<p><a href="/?filter">Filter</a></p>'
+    change = html.escape(f"/?{urlencode({'filter': '', 'q': shown.text}, errors='replace')}")
+    return (
+        f"<p>Only what mentions <b>{text}</b> is listed. "
+        f'<a href="{change}">Change</a> · <a href="/">Show all</a></p>'
+    )
+
+
+def _attention(bundles: Sequence[Bundle], status: Status, shown: Filter) -> str:
+    nothing = "Nothing: everything here is alive or in order."
+    if shown.text:
+        nothing = "Nothing that mentions this."
     more = f'<p class="soft">{status.omitted} more are not shown.</p>' if status.omitted else ""
-    return f"<h2>Needs attention</h2>{_table(heads, rows)}{more}"
+    rows = [_bundle_row(one, status.recent) for one in bundles]
+    return (
+        f"<h2>Needs attention</h2>{_table(_BUNDLES, rows) if rows else f'<p>{nothing}</p>'}{more}"
+    )
+
+
+def _others(bundles: Sequence[Bundle], recent: Sequence[Recent]) -> str:
+    """Draw what a rule protects or what passes by itself."""
+    rows = [_bundle_row(one, recent) for one in bundles]
+    return f"<h2>Left alone on purpose</h2>{_table(_BUNDLES, rows)}" if rows else ""
 
 
 def _bundle_row(one: Bundle, recent: Sequence[Recent]) -> str:
     why = escape(one.reason)
-    if one.cause:
-        why += f"<br><b>{escape(one.cause)}</b>{_holders(one, recent)}"
     phase = one.phase or ""
+    if one.cause:
+        rule = "rule " if phase == Phase.PROTECTED.value else ""
+        why += f"<br><b>{rule}{escape(one.cause)}</b>{_holders(one, recent)}"
     large = size(one.size_bytes, exact=one.size_exact)
-    what = _NEXT.get(phase, "")
+    due_in = f"{_NEXT.get(phase, '')}{due(one.due_in_seconds)}"
     return (
-        f'<tr><td class="name">{escape(name(one))}</td>'
+        f"<tr>{_name(one)}"
         f'<td class="{escape(one.verdict)}">{escape(one.verdict)}</td>'
-        f'<td class="{escape(phase)}">{escape(phase) or "-"}</td><td class="why">{why}</td>'
-        f'<td class="num">{age(one.age_seconds)}</td><td class="num">{large}</td>'
-        f'<td class="num">{what}{due(one.due_in_seconds)}</td></tr>'
+        f'<td class="{escape(phase) or "none"}">{escape(phase) or "-"}</td>'
+        f'<td class="why">{why}</td>'
+        f"{_number('age', age(one.age_seconds))}{_number('size', large)}"
+        f"{_number('', due_in, absent=one.due_in_seconds is None)}</tr>"
     )
+
+
+def _name(one: Bundle | ResultShape) -> str:
+    """Name the pod, where there is one, and below it what `explain` takes."""
+    pod = "" if one.pod is None else f"<b>{escape(one.pod.path)}</b> "
+    return f'<td class="name">{pod}<code>{escape(name(one))}</code></td>'
+
+
+def _number(head: str, value: str, *, absent: bool = False) -> str:
+    """Draw a number; where rows are stacked its head stands before it."""
+    hidden = " none" if absent else ""
+    return f'<td class="num{hidden}" data-head="{head}">{value}</td>'
 
 
 def _holders(one: Bundle, recent: Sequence[Recent]) -> str:
@@ -149,18 +196,19 @@ def _holders(one: Bundle, recent: Sequence[Recent]) -> str:
     return ""
 
 
-def _recent(recent: Sequence[Recent], now: float) -> str:
+def _recent(recent: Sequence[Recent], now: float, shown: Filter) -> str:
     rows = [
-        f'<tr><td class="num">{age(max(0.0, now - one.at))} ago</td>'
-        f'<td class="name">{escape(name(one.result))}</td>'
+        f"<tr>{_number('', f'{age(max(0.0, now - one.at))} ago')}"
+        f"{_name(one.result)}"
         f'<td class="{escape(one.result.result)}">{escape(one.result.result)}</td>'
         f'<td class="why">{escape(one.result.detail or one.result.reason)}</td>'
-        f'<td class="num">{one.result.seconds * 1000:.1f} ms</td></tr>'
+        f"{_number('took', took(one.result.seconds))}</tr>"
         for one in recent
     ]
-    if not rows:
-        return "<h2>Lately</h2><p>Nothing was cleaned yet.</p>"
-    return f"<h2>Lately</h2>{_table(('#When', 'Bundle', 'Result', 'Detail', '#Took'), rows)}"
+    if rows:
+        return f"<h2>Recent activity</h2>{_table(_RESULTS, rows)}"
+    nothing = "Nothing that mentions this." if shown.text else "Nothing was cleaned yet."
+    return f"<h2>Recent activity</h2><p>{nothing}</p>"
 
 
 def _table(heads: Iterable[str], rows: Iterable[str]) -> str:
@@ -178,10 +226,12 @@ def _table(heads: Iterable[str], rows: Iterable[str]) -> str:
     )
 
 
-def _footer(status: Status) -> str:
+def _footer(status: Status, shown: Filter) -> str:
     files = ", ".join(status.config.files) or "built-in defaults"
+    renewed = "not renewed while you type" if shown.editing else f"renewed every {REFRESH} s"
     return (
-        f'<footer class="soft">version {escape(status.version)} · configuration: {escape(files)} · '
+        f'<footer class="soft">{escape(status.time)} · version {escape(status.version)} · '
+        f"configuration: {escape(files)} · "
         'see also <a href="/metrics">metrics</a>, <a href="/status">status</a>, '
-        f'<a href="/readyz?verbose">readiness</a> · renewed every {REFRESH} s</footer>'
+        f'<a href="/readyz?verbose">readiness</a> · {renewed}</footer>'
     )

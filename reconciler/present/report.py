@@ -17,8 +17,8 @@ import msgspec
 from reconciler.model.decisions import Decision, Judged, Phase, Vanished, Verdict
 from reconciler.model.evidence import ContainerdState
 from reconciler.model.ids import BundleKey
-from reconciler.model.observations import NodeLooked, Observation
-from reconciler.present import decisions, observations
+from reconciler.model.observations import Looked, NodeLooked, Observation
+from reconciler.present import decisions, observations, shapes
 from reconciler.present.records import MARKS, Mark
 
 STATES: Final = (
@@ -40,6 +40,7 @@ class _Lane:
     begin: int
     end: int = -1
     cleaned: bool = False
+    pod: str = ""
     segments: list[int] = field(default_factory=list)
     marks: list[int] = field(default_factory=list)
 
@@ -49,12 +50,14 @@ class Page(msgspec.Struct, frozen=True):
 
     Attributes:
         title, host, program, wall, end: About the journal; ``wall`` is the epoch of its begin.
+        policies: Name of the file whose policies decide here, if it is a what-if.
         states, marks: Names by number.
         texts: Texts by number; 0 is the empty one.
         rows: Judgements: reason, rule, verdict, and evidence as pairs.
         namespaces: Names by number.
-        lanes: Namespace, id, begin, end (-1: still there), cleaned, segments, marks. A segment is
-            begin, state, row, cause, due (-1: none); a mark is time, kind, text.
+        lanes: Namespace, id, begin, end (-1: still there), cleaned, segments, marks, and the text
+            that names its pod. A segment is begin, state, row, cause, due (-1: none); a mark is
+            time, kind, text.
         node: Marks that concern the whole node.
     """
 
@@ -63,12 +66,13 @@ class Page(msgspec.Struct, frozen=True):
     program: str
     wall: float
     end: int
+    policies: str
     states: tuple[str, ...]
     marks: tuple[str, ...]
     texts: list[str]
     rows: list[tuple[str, int, str, list[tuple[str, str]]]]
     namespaces: list[str]
-    lanes: list[tuple[int, str, int, int, int, list[int], list[int]]]
+    lanes: list[tuple[int, str, int, int, int, list[int], list[int], int]]
     node: list[int]
 
 
@@ -79,6 +83,7 @@ class Lanes:
         self._begin = begin
         self._open: dict[BundleKey, _Lane] = {}
         self._lanes: list[_Lane] = []
+        self._pods: dict[BundleKey, str] = {}
         self._node: list[int] = []
         self._texts: dict[str, int] = {"": 0}
         self._rows: dict[tuple[object, object], int] = {}
@@ -97,8 +102,9 @@ class Lanes:
         for decision in concluded:
             self._decide(now, decision)
 
-    def page(self, title: str, host: str, program: str, wall: float) -> Page:
+    def page(self, title: str, host: str, program: str, wall: float, policies: str = "") -> Page:
         """Give the page's data; see :class:`Page`."""
+        pods = [self._text(lane.pod) for lane in self._lanes]
         namespaces = sorted({lane.key.namespace for lane in self._lanes})
         numbers = {namespace: number for number, namespace in enumerate(namespaces)}
         return Page(
@@ -107,6 +113,7 @@ class Lanes:
             program=program,
             wall=wall,
             end=max(self._end, 1),
+            policies=policies,
             states=STATES,
             marks=MARKS,
             texts=list(self._texts),
@@ -121,8 +128,9 @@ class Lanes:
                     int(lane.cleaned),
                     lane.segments,
                     lane.marks,
+                    pod,
                 )
-                for lane in self._lanes
+                for lane, pod in zip(self._lanes, pods, strict=True)
             ],
             node=self._node,
         )
@@ -132,13 +140,24 @@ class Lanes:
             before, self._containerd = self._containerd, observation.containerd.state
             if self._containerd is before:
                 return
+        if isinstance(observation, Looked) and observation.look is not None:
+            self._name(observation.key, shapes.pod(observation.look.labels))
         self._mark(now, observations.mark(observation))
+
+    def _name(self, key: BundleKey, pod: shapes.Pod | None) -> None:
+        """Remember whose container it is: config.json may be gone when it is looked at again."""
+        if pod is None:
+            return
+        self._pods[key] = pod.path
+        if key in self._open:
+            self._open[key].pod = pod.path
 
     def _decide(self, now: int, decision: Decision) -> None:
         if isinstance(decision, Judged):
             self._judged(now, decision)
         elif isinstance(decision, Vanished):
             lane = self._open.pop(decision.key, None)
+            self._pods.pop(decision.key, None)
             if lane is not None:
                 lane.end, lane.cleaned = now, decision.cleaned
         else:
@@ -147,7 +166,9 @@ class Lanes:
     def _judged(self, now: int, judged: Judged) -> None:
         lane = self._open.get(judged.key)
         if lane is None:
-            lane = self._open[judged.key] = _Lane(judged.key, now)
+            lane = self._open[judged.key] = _Lane(
+                judged.key, now, pod=self._pods.get(judged.key, "")
+            )
             self._lanes.append(lane)
         state = judged.phase.value or judged.judgement.verdict.value
         due = -1

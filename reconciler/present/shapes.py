@@ -67,6 +67,11 @@ class Pod(Shape, frozen=True):
     name: str
     container: str | None = None
 
+    @property
+    def path(self) -> str:
+        """All of it as one name: ``shop/cart-0/nginx``."""
+        return "/".join(part for part in (self.namespace, self.name, self.container) if part)
+
 
 class Bundle(Shape, frozen=True, kw_only=True):
     """One bundle of `scan -o json`; one on which a filesystem is mounted has a mount ``.``.

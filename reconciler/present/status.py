@@ -5,14 +5,14 @@ stays small on a large node; `scan` lists everything.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from typing import Final
 
 from reconciler.decide.engine import Engine
 from reconciler.decide.views import BundleView
-from reconciler.model.decisions import Decision, Verdict
+from reconciler.model.decisions import Decision, Phase, Verdict
 from reconciler.model.evidence import NO_LABELS, Labels
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
@@ -20,11 +20,16 @@ from reconciler.model.observations import GuardsChecked, Observation, Refusal, S
 from reconciler.model.outcome import Outcome
 from reconciler.present import shapes
 from reconciler.present.envelope import Document, Shape, envelope
-from reconciler.present.words import URGENCY
+from reconciler.present.words import URGENCY, name
 
 MOST_BUNDLES: Final = 500
 MOST_RECENT: Final = 50
 _LISTED: Final = frozenset(Verdict) - {Verdict.RUNNING, Verdict.STOPPED}
+
+_PASSING: Final = frozenset({Verdict.STARTING, Verdict.IN_TRANSITION})
+"""Verdicts that pass by themselves."""
+
+_TROUBLED: Final = (Phase.CLEANING, Phase.BLOCKED, Phase.HELD)
 
 
 class ContainerdStatus(Shape, frozen=True):
@@ -88,9 +93,10 @@ class Recent(Shape, frozen=True):
 
 
 class Status(Document, frozen=True, kw_only=True, tag=True):
-    """The whole answer. ``bundles`` are those that need attention, ``omitted`` how many more.
+    """The whole answer.
 
-    ``internal_errors`` counts what failed by part of ours; all else went on.
+    ``bundles`` are those that are not simply alive, what needs attention first, and ``omitted`` how
+    many more there are. ``internal_errors`` counts what failed by part of ours; all else went on.
     """
 
     version: str
@@ -163,14 +169,40 @@ class About:
     internal_errors: Mapping[str, int] = field(default_factory=dict)
 
 
-def gather(engine: Engine, attempts: Attempts, about: About, stamp: Stamp) -> Status:
-    """Put the status together; one pass over all bundles."""
+def needs_attention(one: shapes.Bundle) -> bool:
+    """Return whether anybody has to look at a bundle that is listed.
+
+    What a rule protects stays on purpose, and what is being created or removed passes by itself.
+    """
+    passes = one.verdict in {verdict.value for verdict in _PASSING} and not one.shim.wedged
+    return one.phase != Phase.PROTECTED.value and not passes
+
+
+def gather(
+    engine: Engine, attempts: Attempts, about: About, stamp: Stamp, text: str = ""
+) -> Status:
+    """Put the status together; one pass over all bundles.
+
+    Args:
+        engine: What decides.
+        attempts: What came of the last attempts.
+        about: What else is said.
+        stamp: The time.
+        text: List only what mentions this, in capitals or not.
+    """
     summary = engine.summary(stamp.mono)
     node, hold = engine.node.containerd, engine.hold
+    wanted, listed = text.casefold(), 0
+
+    def notable() -> Iterator[BundleView]:
+        nonlocal listed
+        for view in engine.views(stamp.mono):
+            if (view.judgement.verdict in _LISTED or view.wedged) and wanted in _said(view):
+                listed += 1
+                yield view
+
     # Never all views at once: on a large node they are many megabytes.
-    urgent = nsmallest(MOST_BUNDLES, _notable(engine.views(stamp.mono)), key=_urgency)
-    notable = sum(n for (_, verdict), n in summary.verdicts.items() if verdict in _LISTED)
-    notable += summary.wedged.total()
+    urgent = nsmallest(MOST_BUNDLES, notable(), key=_urgency)
     return Status(
         **envelope(about.node, stamp.wall),
         version=about.version,
@@ -202,17 +234,39 @@ def gather(engine: Engine, attempts: Attempts, about: About, stamp: Stamp) -> St
             wedged_shims=len(summary.wedged),
         ),
         bundles=[shapes.bundle(view, attempts.layout) for view in urgent],
-        omitted=max(0, notable - len(urgent)),
-        recent=list(attempts.recent),
+        omitted=listed - len(urgent),
+        recent=[one for one in attempts.recent if wanted in _told(one.result)],
         backend_trouble=about.backend_trouble,
         endpoints=about.endpoints,
         internal_errors={where: n for where, n in about.internal_errors.items() if n},
     )
 
 
-def _notable(views: Iterable[BundleView]) -> Iterable[BundleView]:
-    return (view for view in views if view.judgement.verdict in _LISTED or view.wedged)
+def _said(view: BundleView) -> str:
+    """Join what the page says of a bundle, for whoever looks for a word of it."""
+    labels, judgement = view.look.labels, view.judgement
+    pod = f"{labels.pod_namespace}/{labels.pod}/{labels.container}"
+    words = (str(view.key), pod, judgement.verdict.value, view.phase.value, judgement.reason)
+    return "\n".join((*words, view.cause)).casefold()
+
+
+def _told(one: shapes.ResultShape) -> str:
+    pod = "" if one.pod is None else one.pod.path
+    return "\n".join((name(one), pod, one.result, one.reason, one.detail)).casefold()
 
 
 def _urgency(view: BundleView) -> tuple[int, float]:
-    return URGENCY.get(view.phase, len(URGENCY)), -view.age_seconds
+    """Order by what people want to see first.
+
+    (1) What is being removed or cannot be, (2) what nobody removes: an orphan, an unknown one, a
+    wedged shim, (3) leftovers on their way, (4) what passes by itself, (5) what a rule protects.
+    """
+    phase, last = view.phase, len(URGENCY)
+    if phase in _TROUBLED:
+        return URGENCY[phase] - last, -view.age_seconds
+    if phase is Phase.PROTECTED:
+        return last + 1, -view.age_seconds
+    if phase in URGENCY:
+        return URGENCY[phase], -view.age_seconds
+    passes = view.judgement.verdict in _PASSING and not view.wedged
+    return last if passes else -1, -view.age_seconds

@@ -12,11 +12,15 @@ _RECENT: Final = 8
 
 
 class Alarm(NamedTuple):
-    """Something that is wrong: its name on a terminal and on the page, empty where not shown."""
+    """Something that is wrong: what, and why or which."""
 
-    where: str
-    on_page: str
     what: str
+    why: str = ""
+
+    @property
+    def line(self) -> str:
+        """Both, as terminal and page say it."""
+        return f"{self.what}: {self.why}" if self.why else self.what
 
 
 def lines(status: Status) -> Iterator[str]:
@@ -28,49 +32,48 @@ def lines(status: Status) -> Iterator[str]:
         f"up {words.age(status.uptime_seconds)}, version {status.version}, pid {status.pid}"
     )
     yield _counts(status)
-    for alarm in alarms(status):
-        if alarm.where:
-            yield f"{alarm.where}: {alarm.what}"
+    yield from (alarm.line for alarm in alarms(status))
 
 
 def alarms(status: Status) -> Iterator[Alarm]:
     """Say what is wrong."""
     for refused in status.refused:
-        yield Alarm("not acting", "Not acting", refused.reason)
+        yield Alarm("not acting", refused.reason)
     if status.brake:
-        yield Alarm("held", "Held", status.brake)
+        yield Alarm("held", status.brake)
     if status.containerd.state == "no answer":
-        why = status.containerd.detail
-        yield Alarm("containerd" if why else "", "containerd does not answer", why)
+        yield Alarm("containerd does not answer", status.containerd.detail)
     if status.summary.wedged_shims:
         count = words.plural(status.summary.wedged_shims, "shim")
-        yield Alarm(f"no answer to containerd from {count}", "", ", ".join(wedged(status.bundles)))
+        yield Alarm(f"no answer to containerd from {count}", ", ".join(wedged(status.bundles)))
     if not status.config.ok:
-        where = "configuration refused, the old one is in force"
-        yield Alarm(where, where.capitalize(), status.config.error)
+        yield Alarm("configuration refused, the old one is in force", status.config.error)
     if status.journal is not None and status.journal.lost:
-        yield Alarm(f"the journal misses {status.journal.lost} records", "", status.journal.trouble)
+        lost = words.plural(status.journal.lost, "record")
+        yield Alarm(f"the journal misses {lost}", status.journal.trouble)
     yield from _own_alarms(status)
 
 
 def _own_alarms(status: Status) -> Iterator[Alarm]:
     """Say what is wrong with the daemon itself, and not with what it sees."""
     if status.backend_trouble:
-        yield Alarm("watch", "Watching", status.backend_trouble)
+        yield Alarm("watch", status.backend_trouble)
     for one in status.endpoints:
         if one.trouble:
-            yield Alarm(one.key, one.key, one.trouble)
+            yield Alarm(one.key, one.trouble)
     if status.internal_errors:
         counted = ", ".join(f"{n:,} in {where}" for where, n in status.internal_errors.items())
-        yield Alarm("internal errors, see the log", "Internal errors, see the log", counted)
+        yield Alarm("internal errors, see the log", counted)
 
 
 def wedged(bundles: Iterable[Bundle]) -> Iterator[str]:
     """Name the tasks whose shim gives containerd no answer, with its pid if that is known."""
     for one in bundles:
         if one.shim.wedged:
-            pid = "" if one.shim.pid is None else f" (pid {one.shim.pid})"
-            yield f"{words.name(one)}{pid}"
+            pid = "" if one.shim.pid is None else f"pid {one.shim.pid}"
+            names = [words.name(one)] if one.pod is None else [one.pod.path, words.name(one)]
+            first, *more = [*names, pid] if pid else names
+            yield f"{first} ({', '.join(more)})" if more else first
 
 
 def _counts(status: Status) -> str:

@@ -39,7 +39,7 @@ def handlers(watch: Supervisor) -> Handlers:
     async def reload() -> str:
         return ""
 
-    def status() -> Status:
+    def status(_text: str) -> Status:
         config = ConfigStatus([], 0.0, ok=True, error="")
         about = About("node-1", "1", "observe", 1, "poll", 0.0, ready=True, config=config)
         return gather(engine, Attempts(Layout()), about, Stamp(clock.now, 0.0))
@@ -86,6 +86,7 @@ async def ask(path: Path, request: bytes, *, rude: bool = False) -> bytes:
 
 TARGETS: Final = [
     *("/", "/livez", "/healthz", "/readyz", "/metrics", "/status", "/-/reload", "/nothing"),
+    *("/?q=x", "/?filter", "/?filter&q=%ff%00%3cb%3e", "/?" + "q=a&" * 400, "/?q=" + "b" * 9000),
     *("*", "", "//", "/%00", "/\xff", "http://x/livez", "/livez/..", "/" + "a" * 3000, "x:1"),
 ]
 METHODS: Final = [

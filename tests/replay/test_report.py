@@ -4,75 +4,31 @@ import base64
 import gzip
 import html
 import json
-import os
 import re
-import shutil
-import signal
-import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from reconciler.journal.reader import Journal
 from reconciler.journal.replay import Repeater
-from reconciler.model.decisions import Judged, Judgement, Phase, Vanished, Verdict
+from reconciler.model.decisions import Clean, Judged, Judgement, Phase, Vanished, Verdict
+from reconciler.model.evidence import Labels
 from reconciler.model.ids import BundleKey
+from reconciler.model.observations import Looked
 from reconciler.present import report
+from reconciler.present.records import MARKS
 from reconciler.testing.builder import JournalBuilder
+from tests.decide.world import dead
 from tests.replay.stories import ENFORCE
+from tests.support.browser import Browser, browser
 
-CHROMIUM = shutil.which("chromium")
-browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--disable-dev-shm-usage", "--hide-scrollbars", "--virtual-time-budget=8000"),
-)
 NASTY = "</script><img src=x onerror=document.title=1>"
-
-
-@dataclass
-class Browser:
-    """A chromium with a profile of its own for each page it opens."""
-
-    directory: Path
-    opened: int = 0
-
-    def _run(self, page: str, *options: str) -> bytes:
-        assert CHROMIUM is not None
-        self.opened += 1
-        profile = self.directory / f"profile-{self.opened}"
-        process = subprocess.Popen(
-            [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *options, page],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "HOME": os.fspath(self.directory)},
-            process_group=0,
-        )
-        try:
-            out, err = process.communicate(timeout=50)
-        except BaseException:  # also pytest's timeout
-            os.killpg(process.pid, signal.SIGKILL)  # not reaped yet, so the group is its own
-            process.communicate()
-            raise
-        assert process.returncode == 0, err.decode()
-        return out
-
-    def dom(self, page: Path, place: str = "") -> str:
-        return self._run(f"file://{page}{place}", "--dump-dom").decode()
-
-    def picture(self, page: Path, place: str = "", *options: str) -> bytes:
-        target = self.directory / "picture.png"
-        self._run(f"file://{page}{place}", f"--screenshot={target}", *options)
-        return target.read_bytes()
 
 
 @pytest.fixture
 def chromium(tmp_path: Path) -> Browser:
-    directory = tmp_path / "browser"
-    directory.mkdir()
-    return Browser(directory)
+    return Browser.within(tmp_path)
 
 
 def page_of(journal: Path, target: Path) -> Path:
@@ -110,6 +66,62 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
         node.crash("default/web-3")
         node.wait("20h")
     return page_of(journal, directory / "report.html")
+
+
+@pytest.fixture(scope="module")
+def what_if(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two bundles under other policies; one is of a pod, and has lost its config.json since."""
+    labels = Labels(known=True, pod_namespace="shop", pod="cart-0", container="nginx<b>")
+    member, plain = BundleKey("k8s.io", "3f7a" * 16), BundleKey("k8s.io", "plain")
+    judgement = Judgement(Verdict.LEFTOVER, 8, "shim dead, init dead")
+    lanes = report.Lanes(0.0)
+    for at, key, look in (
+        (0.0, member, replace(dead(1), labels=labels)),
+        (1.0, plain, dead(2)),
+        (2.0, member, dead(1)),
+    ):
+        judged = Judged(key, judgement, Phase.BLOCKED, None, "mount busy" * (key == plain))
+        lanes.take(at, Looked(key, look), (judged, Clean(key, look.identity, False, 1)))
+    page = lanes.page("run.jsonl", "worker-3", "0", 1_700_000_000.0, "other.toml")
+    target = tmp_path_factory.mktemp("what-if") / "report.html"
+    target.write_bytes(report.render(page))
+    return target
+
+
+@browser
+@pytest.mark.kernel
+def test_a_what_if_says_so_and_pods_are_named(what_if: Path, chromium: Browser) -> None:
+    dom = chromium.dom(what_if, "#order=name&at=0,5")
+    assert text(dom, "title") == "run.jsonl: what-if with other.toml"
+    assert "<title>run.jsonl: what-if with other.toml</title>" in dom
+    assert "worker-3" in text(dom, "about")
+    assert '<h2>shop/cart-0/nginx&lt;b&gt;</h2><p class="id">k8s.io/3f7a' in dom
+    assert "clean: leftover and due, attempt 1" in dom, "the words of `replay`"
+    for place, shown in (("cart-0", 1), ("MOUNT BUSY", 1), ("init dead", 2), ("k8s.io/pl", 1)):
+        dom = chromium.dom(what_if, f"#name={place.replace(' ', '%20')}")
+        assert text(dom, "shown") == f"{shown} of 2 bundles"
+
+
+@browser
+@pytest.mark.kernel
+def test_a_legend_names_every_symbol(small: Path, chromium: Browser) -> None:
+    dom = chromium.dom(small)
+    legend = dom.split('id="legend"')[1].partition("</details>")[0]
+    assert len(re.findall("<li><canvas", legend)) == len(MARKS) + 2
+    assert "a shim or an init ended abnormally" in legend
+
+
+@browser
+@pytest.mark.kernel
+@pytest.mark.parametrize("width", [390, 1280])
+def test_why_stays_on_the_screen(small: Path, chromium: Browser, width: int) -> None:
+    boxes = chromium.boxes(small, width, "#tip", "#only=blocked&at=0,20000")
+    assert boxes.page <= width, "nothing to scroll to"
+    (tip,) = boxes.found
+    assert tip.left >= 0
+    assert tip.right <= width
+    assert tip.right - tip.left > 300
+    assert tip.bottom <= boxes.height
 
 
 def data_of(page: Path) -> dict[str, object]:

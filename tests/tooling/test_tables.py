@@ -126,3 +126,11 @@ def test_the_report_has_a_colour_and_a_rank_for_every_state() -> None:
     assert all(template.count(f" --{state}: #") == 2 for state in report.STATES), "light and dark"
     (ranked,) = re.findall(r"const WORST = (\[.*\]);", template)
     assert sorted(json.loads(ranked)) == sorted(report.STATES)
+
+
+def test_the_report_has_words_for_every_symbol() -> None:
+    from reconciler.present.records import MARKS
+
+    template = resources.files("reconciler.present").joinpath("report.html").read_text()
+    (legend,) = re.findall(r"const LEGEND = (\{.*?\});", template, re.DOTALL)
+    assert json.loads(legend).keys() == {*MARKS, "cleaned", "blocked"}
