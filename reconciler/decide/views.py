@@ -12,7 +12,7 @@ from reconciler.decide.cleanups import Hold
 from reconciler.decide.lifecycle import TABLE, Event
 from reconciler.decide.track import Track, is_wedged
 from reconciler.model.decisions import BudgetKind, Judgement, Phase, Verdict
-from reconciler.model.evidence import Containerd, Facts, Look, Node, weigh
+from reconciler.model.evidence import NO_LABELS, Containerd, Facts, Labels, Look, Node, weigh
 from reconciler.model.ids import BundleKey
 from reconciler.model.policy import Policy
 
@@ -29,6 +29,7 @@ class BundleView:
         due_in_seconds: 0 if due, None if no time is known.
         attempts: Failed attempts so far.
         wedged: Its shim lives and gives containerd no answer.
+        labels: All that was ever read of its labels: config.json may be gone by now.
     """
 
     key: BundleKey
@@ -42,6 +43,7 @@ class BundleView:
     due_in_seconds: float | None
     attempts: int
     wedged: bool = False
+    labels: Labels = NO_LABELS
 
 
 @dataclass(slots=True)
@@ -113,6 +115,7 @@ def view_of(  # noqa: PLR0913 - all that a view shows
         due_in_seconds=None if at is None else max(0.0, at - now),
         attempts=track.attempts,
         wedged=is_wedged(track, node.containerd),
+        labels=track.labels,
     )
 
 

@@ -76,7 +76,7 @@ class Pod(Shape, frozen=True):
 class Bundle(Shape, frozen=True, kw_only=True):
     """One bundle of `scan -o json`; one on which a filesystem is mounted has a mount ``.``.
 
-    ``pod`` is absent where config.json names none or is missing.
+    ``pod`` is absent where config.json never named one, as long as it was there.
     """
 
     namespace: str
@@ -222,7 +222,7 @@ def bundle(view: BundleView, layout: Layout) -> Bundle:
         runtime=_printable(runtime),
         policy=view.policy,
         path=_path(view.key, layout),
-        pod=pod(look.labels),
+        pod=pod(view.labels),
     )
 
 
@@ -339,7 +339,7 @@ def _untouched(
         holders=[],
         seconds=0.0,
         steps=[],
-        pod=pod(view.look.labels),
+        pod=pod(view.labels),
     )
 
 

@@ -244,7 +244,7 @@ def gather(
 
 def _said(view: BundleView) -> str:
     """Join what the page says of a bundle, for whoever looks for a word of it."""
-    labels, judgement = view.look.labels, view.judgement
+    labels, judgement = view.labels, view.judgement
     pod = f"{labels.pod_namespace}/{labels.pod}/{labels.container}"
     words = (str(view.key), pod, judgement.verdict.value, view.phase.value, judgement.reason)
     return "\n".join((*words, view.cause)).casefold()

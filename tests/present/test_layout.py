@@ -40,7 +40,7 @@ def bundle(
     view = dataclasses.replace(
         VIEW,
         key=BundleKey("k8s.io", hexadecimal(n)),
-        look=replace(LOOK, labels=labels),
+        labels=labels,
         judgement=Judgement(Verdict.LEFTOVER, 8, reason),
         phase=Phase.WAITING,
     )

@@ -179,6 +179,18 @@ def test_pods_stand_before_ids_wherever_one_is_named() -> None:
     assert '<td class="name"><code>k8s.io/dead</code>' in results, "without a pod it is its id"
 
 
+def test_a_pod_is_known_after_its_config_json_is_lost() -> None:
+    world = World(Policies(default=ENFORCE))
+    world.listed(a=1)
+    labels = Labels(known=True, pod_namespace="shop", pod="cart-0", container="nginx")
+    world.look(replace(running(1), labels=labels))
+    world.look(dead(1))
+    world.node()
+    assert not world.view().look.labels.pod
+    told = gather(world.engine, Attempts(Layout()), about(), world.stamp, "cart-0")
+    assert [one.pod and one.pod.path for one in told.bundles] == ["shop/cart-0/nginx"]
+
+
 def test_the_node_is_named(status: Status) -> None:
     html = page.render(replace(status, node="worker-3<b>"))
     assert "<h1>worker-3&lt;b&gt;</h1>" in html

@@ -252,7 +252,7 @@ def test_a_hostile_name_survives_json_and_back(namespace: bytes, name: bytes) ->
     ],
 )
 def test_a_bundle_names_its_pod(labels: Labels, pod: dict[str, str] | None) -> None:
-    view = dataclasses.replace(VIEW, look=replace(LOOK, labels=labels))
+    view = dataclasses.replace(VIEW, labels=labels)
     for shape in (
         shapes.bundle(view, LAYOUT),
         shapes.planned(view, LAYOUT),
