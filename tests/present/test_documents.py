@@ -1,12 +1,15 @@
 """The schema of all documents: its file is what the structs make, and absent is absent in it."""
 
+import importlib
 import json
+import pkgutil
 
 import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 from msgspec.structs import replace
 
+from reconciler import present
 from reconciler.present.envelope import API_VERSION, Document, encode, encode_line
 from tests.present.test_every_value import WHOLE, status
 from tests.present.test_shapes import ENVELOPE
@@ -23,6 +26,8 @@ def test_every_document_is_in_it_and_is_known_by_its_kind() -> None:
     def below(kind: type[Document]) -> set[type[Document]]:
         return {kind, *(one for sub in kind.__subclasses__() for one in below(sub))}
 
+    for module in pkgutil.iter_modules(present.__path__, "reconciler.present."):
+        importlib.import_module(module.name)  # whose documents are known then
     kinds = {str(one.__struct_config__.tag) for one in below(Document) if one is not Document}
     assert kinds == schema.KINDS
     made = schema.schema()
