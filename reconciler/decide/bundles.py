@@ -102,6 +102,12 @@ class Bundles:
             track.policy = track.counted_as = track.due_under = None
             self.reconsider(track, now)
 
+    def judge_all_anew(self, now: float) -> None:
+        """Weigh and judge every bundle again: the node is seen in another light."""
+        for track in sorted(self._tracks.values(), key=lambda track: track.key):
+            track.weighed_with = None
+            self.reconsider(track, now)
+
     def fire_timers(self, now: float) -> None:
         """Think about every bundle whose time has come."""
         for key in list(self._timers.pop_until(now)):

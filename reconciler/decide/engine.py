@@ -85,8 +85,10 @@ class Engine:
                 self._take_look(observation, stamp)
             case NodeLooked():
                 self._take_node(observation, now)
-            case GuardsChecked():
-                self._cleanups.guard(observation.refused)
+            case GuardsChecked(refused=refused):
+                self._cleanups.guard(refused)
+                if self._node_state.stand(refused):
+                    self._bundles.judge_all_anew(now)
             case Remembered():
                 self._bundles.remember(observation)
             case Outcome():

@@ -20,14 +20,16 @@ from reconciler.model.evidence import (
     Facts,
     Look,
     Node,
+    ProcessScan,
     ShimState,
-    weigh,
 )
 from reconciler.model.ids import BundleKey, is_identifier
-from reconciler.model.observations import NodeLooked
+from reconciler.model.observations import Guard, NodeLooked, Refusal, is_transient
+from reconciler.model.weighing import weigh
 
 _T = TypeVar("_T")
 _BLIND: Final = Node()
+_OF_PROCESSES: Final = frozenset({Guard.PID_NAMESPACE, Guard.TIME_NAMESPACE})
 _SETTLED: Final = frozenset({Phase.WAITING, Phase.DUE, Phase.BLOCKED, Phase.PROTECTED})
 _DEAF: Final = frozenset({ShimState.DEAD, ShimState.UNNAMED})
 
@@ -87,6 +89,8 @@ class NodeState:
         self.node = _BLIND
         self._unasked = _BLIND  # the same without what was learnt by asking for single bundles
         self._absent: dict[BundleKey, float] = {}  # since when each is known not to be found
+        self._unseen = _BLIND  # what counts for bundles that the word does not cover
+        self._foreign_processes = self._foreign_mounts = False
         self._number = 0  # of the word, counted from the first; one that is no news keeps it
         self._since = -1.0
 
@@ -97,7 +101,7 @@ class NodeState:
     def about(self, key: BundleKey, first_seen: float) -> Node:
         """The word that counts for a bundle first seen then."""
         if not self.covers(first_seen):
-            return _BLIND
+            return self._unseen
         return self.node if self.is_absent(key, first_seen) else self._unasked
 
     def is_absent(self, key: BundleKey, first_seen: float) -> bool:
@@ -133,9 +137,7 @@ class NodeState:
         if received.containerd is not None:
             asked = received.containerd.absent
             containerd = self._recall(received.containerd, received.since)
-        self.node = self._unasked = Node(scan, containerd)
-        if containerd.absent:
-            self._unasked = Node(scan, replace(containerd, absent=frozenset()))
+        self._keep(scan, containerd)
         self._since = received.since
         old, new = before.processes, self.node.processes
         unread = _changed(before.unread, self.node.unread)
@@ -160,6 +162,28 @@ class NodeState:
         )
         self._number += change.is_news
         return change
+
+    def stand(self, refused: tuple[Refusal, ...]) -> bool:
+        """Take in what the guards say of our own place; True if it makes us see otherwise.
+
+        Where no worker could measure it, the earlier measurement counts: our place does not change.
+        """
+        if is_transient(refused):
+            return False
+        guards = {one.guard for one in refused}
+        foreign = not _OF_PROCESSES.isdisjoint(guards), Guard.MOUNT_NAMESPACE in guards
+        if foreign == (self._foreign_processes, self._foreign_mounts):
+            return False
+        self._foreign_processes, self._foreign_mounts = foreign
+        self._unseen = Node(ProcessScan(), Containerd(), *foreign)
+        self._keep(self.node.processes, self.node.containerd)
+        return True
+
+    def _keep(self, scan: ProcessScan, containerd: Containerd) -> None:
+        foreign = self._foreign_processes, self._foreign_mounts
+        self.node = self._unasked = Node(scan, containerd, *foreign)
+        if containerd.absent:
+            self._unasked = Node(scan, replace(containerd, absent=frozenset()), *foreign)
 
     def _recall(self, said: Containerd, since: float) -> Containerd:
         """Add to containerd's word what it said earlier of single bundles and still holds."""

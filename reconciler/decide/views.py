@@ -12,9 +12,10 @@ from reconciler.decide.cleanups import Hold
 from reconciler.decide.lifecycle import TABLE, Event
 from reconciler.decide.track import Track, is_wedged
 from reconciler.model.decisions import BudgetKind, Judgement, Phase, Verdict
-from reconciler.model.evidence import NO_LABELS, Containerd, Facts, Labels, Look, Node, weigh
+from reconciler.model.evidence import NO_LABELS, Containerd, Facts, Labels, Look, Node
 from reconciler.model.ids import BundleKey
 from reconciler.model.policy import Policy
+from reconciler.model.weighing import weigh
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,15 @@
 
 A :class:`Look` is what one close look at the bundle itself found. :class:`ProcessScan` (one pass
 over /proc) and :class:`Containerd` (the daemon's own word) speak about the whole node.
-:func:`weigh` joins the three into :class:`Facts`, a row of closed enumerations and the only thing a
-verdict is made from. Nothing here decides, and nothing here may turn "no answer" into "no".
+:mod:`reconciler.model.weighing` joins the three into :class:`Facts`, a row of closed enumerations
+and the only thing a verdict is made from. Nothing here decides.
 """
 
 from dataclasses import dataclass, field
 from enum import IntFlag, auto
 from typing import Final, NamedTuple
 
-from reconciler.model.cgroups import CgroupSource, NamedCgroup, find_hints, usual_path
+from reconciler.model.cgroups import CgroupSource
 
 # Evidence like the rest, to be imported from here.
 from reconciler.model.containerd import Containerd as Containerd
@@ -18,7 +18,6 @@ from reconciler.model.containerd import ContainerdState as ContainerdState
 from reconciler.model.ids import NOWHERE, BundleKey, Identity
 from reconciler.model.processes import ProcessScan as ProcessScan
 from reconciler.model.processes import ShimProcess as ShimProcess
-from reconciler.model.unread import may_be, may_be_in
 from reconciler.model.values import Value
 from reconciler.model.words import Word
 
@@ -253,6 +252,9 @@ class Node:
     Attributes:
         processes: What runs.
         containerd: What containerd says.
+        foreign_processes: Our pid or time namespace is not known to be containerd's: a process that
+            /proc does not show, or that began at another time, may live all the same.
+        foreign_mounts: Our mount namespace is not known to be containerd's: mounts may be hidden.
         served: The names living shims were started for, found at once however many there are.
         unread: The names that processes which do not answer may serve or work on; None stands for
             every name.
@@ -260,6 +262,8 @@ class Node:
 
     processes: ProcessScan = field(default_factory=ProcessScan)
     containerd: Containerd = field(default_factory=Containerd)
+    foreign_processes: bool = False
+    foreign_mounts: bool = False
     served: frozenset[BundleKey] = field(init=False, repr=False, compare=False)
     unread: frozenset[BundleKey | None] = field(init=False, repr=False, compare=False)
 
@@ -268,6 +272,11 @@ class Node:
         object.__setattr__(self, "served", frozenset([shim.key for shim in self.processes.shims]))
         object.__setattr__(self, "unread", frozenset([one.key for one in self.processes.unread]))
 
+    @property
+    def shows_processes(self) -> bool:
+        """Whether a process that /proc does not show is not there."""
+        return self.processes.answered and not self.foreign_processes
+
 
 class Facts(NamedTuple):
     """All a verdict is made from: one row of closed enumerations."""
@@ -275,116 +284,9 @@ class Facts(NamedTuple):
     kind: Kind
     identifier: bool
     helper: Answer
-    shim: ShimState  # never UNNAMED: weigh() resolves it
+    shim: ShimState  # never UNNAMED: weighing resolves it
     init: InitState
     cgroup: CgroupState  # never UNNAMED: weigh() resolves it
     runtime: RuntimeState
     created: Answer
     task: TaskState
-
-
-# What no process that is seen elsewhere can contradict. Sets, because on Python 3.11 to name a
-# member of an enumeration takes four times as long as to find one.
-_SHIM_IS_SURE: Final = frozenset({ShimState.ALIVE, ShimState.NONE})
-_CGROUP_IS_SURE: Final = frozenset({CgroupState.POPULATED, CgroupState.NONE})
-
-
-def weigh(key: BundleKey, identifier: bool, look: Look, node: Node) -> Facts:  # noqa: FBT001 - a fact
-    """Join a look with what the whole node's witnesses say about the same bundle.
-
-    Args:
-        key: The bundle.
-        identifier: Whether containerd's identifier rule accepts both names.
-        look: The close look.
-        node: The process scan and containerd's word.
-    """
-    task = task_of(key, node.containerd)
-    helper = _helper(key, node)
-    shim = _shim(key, look.shim, node, task)
-    cgroup = _cgroup(key, look, node)
-    init, runtime = look.init.state, look.runtime.state
-    return Facts(look.kind, identifier, helper, shim, init, cgroup, runtime, look.created, task)
-
-
-def task_of(key: BundleKey, containerd: Containerd) -> TaskState:
-    """Return what containerd says about one task."""
-    match containerd.state:
-        case ContainerdState.UP:
-            return _task_of_living(key, containerd)
-        case ContainerdState.DOWN:
-            return TaskState.DOWN
-        case ContainerdState.SKIPPED:
-            return TaskState.SKIPPED
-        case ContainerdState.NONE:
-            return TaskState.NONE
-
-
-def _task_of_living(key: BundleKey, containerd: Containerd) -> TaskState:
-    if key in containerd.tasks:
-        return TaskState.LISTED
-    if key.namespace not in containerd.unlisted:
-        return TaskState.NOT_LISTED
-    return TaskState.NOT_FOUND if key in containerd.absent else TaskState.NONE
-
-
-def _helper(key: BundleKey, node: Node) -> Answer:
-    if not node.processes.answered:
-        return Answer.NONE
-    if key in node.processes.helpers:
-        return Answer.YES
-    return Answer.NONE if may_be(node.unread, key) else Answer.NO
-
-
-def _shim(key: BundleKey, shim: Shim, node: Node, task: TaskState) -> ShimState:
-    """Resolve the shim: its socket speaks first, the process table may only contradict death."""
-    state = shim.state
-    if state in _SHIM_IS_SURE:
-        return state
-    if not node.processes.answered:
-        return ShimState.NONE
-    group = key.id if shim.group is None else shim.group
-    if key in node.served or BundleKey(key.namespace, group) in node.served:
-        return ShimState.ALIVE
-    is_anybodys = state is ShimState.UNNAMED and shim.group is None
-    unsure = may_be(node.unread, key, BundleKey(key.namespace, group))
-    if unsure or not is_anybodys:
-        return ShimState.NONE if unsure else ShimState.DEAD
-    # No file names a socket and none names the group: any shim of the namespace might serve it.
-    # Only containerd, answering and not listing the task, can then say that none does. "Not found"
-    # will not do: it is said as well of a task whose container is no longer recorded.
-    is_free = not any(may_be_in(some, key.namespace) for some in (node.served, node.unread))
-    return ShimState.DEAD if is_free or task is TaskState.NOT_LISTED else ShimState.NONE
-
-
-def _cgroup(key: BundleKey, look: Look, node: Node) -> CgroupState:
-    """Let living processes that may be in its cgroup contradict "empty" and "gone"."""
-    cgroup, scan = look.cgroup, node.processes
-    if cgroup in _CGROUP_IS_SURE:
-        return cgroup
-    named = _named_cgroup(key, look)
-    if key.id in scan.cgroup_names or _find_hints(key, named, node):
-        return CgroupState.POPULATED
-    if scan.unplaced and not named.refutes:
-        return CgroupState.NONE
-    if cgroup is CgroupState.UNNAMED:
-        # It may have any name. Where something is still mounted, a workload may live in there of
-        # which nothing else is left to show. A dead init does not say that it was the last: in
-        # the host's pid namespace, or in its pod's, what it has forked lives on.
-        is_open = bool(look.mounts)
-        return CgroupState.GONE if scan.answered and not is_open else CgroupState.NONE
-    return cgroup
-
-
-def hints(key: BundleKey, look: Look, node: Node) -> tuple[str, ...]:
-    """Give the cgroups in which a living process may be this bundle's, in order of name."""
-    return _find_hints(key, _named_cgroup(key, look), node)
-
-
-def _find_hints(key: BundleKey, named: NamedCgroup, node: Node) -> tuple[str, ...]:
-    return find_hints(key, named, node.processes.cgroup_paths, node.served)
-
-
-def _named_cgroup(key: BundleKey, look: Look) -> NamedCgroup:
-    usual = () if look.cgroup_source is CgroupSource.NONE else (usual_path(key),)
-    exists = look.cgroup is CgroupState.EMPTY
-    return NamedCgroup(look.cgroup_source, look.cgroup_paths or usual, exists)

@@ -5,6 +5,8 @@ change only latency. :class:`Listed` and :class:`Looked` carry what the filesyst
 :class:`NodeLooked` what /proc and containerd said, :class:`Outcome` what our own cleaner did.
 """
 
+from typing import Final
+
 import msgspec
 from typing_extensions import override
 
@@ -154,6 +156,19 @@ class Refusal(Value, frozen=True):
     def __str__(self) -> str:
         """Give the reason alone."""
         return self.reason
+
+
+SPOILS_LOOKING: Final = frozenset(
+    {
+        Guard.PID_NAMESPACE,
+        Guard.TIME_NAMESPACE,
+        Guard.MOUNT_NAMESPACE,
+        Guard.KERNEL,
+        Guard.PRIVILEGES,
+        Guard.WORKER,
+    }
+)
+"""Where one of these refuses, something may not be seen: no answer, and never a no."""
 
 
 def is_transient(refused: tuple[Refusal, ...]) -> bool:

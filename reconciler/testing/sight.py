@@ -45,6 +45,8 @@ class Sight:
         proc: Whether /proc shows every process.
         tree: Whether the state tree can be listed.
         blind: Bundles of which a look learns that they exist and nothing more.
+        foreign: Whether we are in another pid namespace: it has processes of its own, and none of
+            the node's.
         lists: Whether containerd's lists of tasks come; else it answers about single bundles.
         most: About how many of them at a time.
     """
@@ -53,6 +55,7 @@ class Sight:
     proc: bool = True
     tree: bool = True
     blind: set[BundleKey] = field(default_factory=set)
+    foreign: bool = False
     lists: bool = True
     most: int = 2
 
@@ -105,7 +108,7 @@ class Sight:
         """Pass over the process table."""
         if not self.proc:
             return ProcessScan()
-        processes = self.node.processes.values()
+        processes = () if self.foreign else tuple(self.node.processes.values())
         return ProcessScan(
             answered=True,
             helpers=frozenset(p.key for p in processes if p.role is Role.HELPER),
@@ -140,7 +143,7 @@ class Sight:
         if not (bundle.files & _PID_FILES or bundle.runc_state) or not bundle.init_pid:
             return Init(InitState.ABSENT)
         pid = bundle.init_pid
-        process = self.node.processes.get(pid)
+        process = None if self.foreign else self.node.processes.get(pid)
         if process is None:
             # hidepid makes a foreign process look absent, but a pidfd still finds it
             return Init(InitState.DEAD, pid, "no such process")
@@ -166,6 +169,8 @@ class Sight:
 
     def _cgroup(self, bundle: Bundle) -> CgroupState:
         path = _named_path(bundle)
+        if self.foreign and path is not None:
+            return CgroupState.GONE  # its cgroup namespace is another one, too
         if self.node.in_cgroup(path or usual_path(bundle.key)):
             return CgroupState.POPULATED
         if path is None:

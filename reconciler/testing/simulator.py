@@ -29,19 +29,21 @@ from reconciler.model.decisions import (
     Verdict,
 )
 from reconciler.model.evidence import Node as NodeWord
-from reconciler.model.evidence import weigh
 from reconciler.model.ids import BundleKey, is_identifier
 from reconciler.model.observations import (
+    Guard,
     GuardsChecked,
     Looked,
     NodeLooked,
     Observation,
+    Refusal,
     Resync,
     ResyncKind,
     Stamp,
 )
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.model.policy import Policies
+from reconciler.model.weighing import weigh
 from reconciler.ports import Recorder
 from reconciler.testing.node import Node
 from reconciler.testing.owners import evidence_of
@@ -111,7 +113,7 @@ class Simulation:
         self._looked_at: dict[BundleKey, float] = {}
         self._work: deque[LookAt | Relist] = deque()
         self._relist_at = self.node.mono + self.manners.relist
-        self.observe(GuardsChecked())
+        self.observe(self._guards())
         self.observe(Resync(ResyncKind.START))
         self.settle()
 
@@ -178,13 +180,17 @@ class Simulation:
             return True
         if now >= self._relist_at:
             self._relist_at = now + self.manners.relist
-            self.observe(GuardsChecked())
+            self.observe(self._guards())
             self.observe(Resync(ResyncKind.TIMER))
             return True
         if self._work:
             self._do(self._work.popleft())
             return True
         return self._deliver(now) or self._advance(now)
+
+    def _guards(self) -> GuardsChecked:
+        foreign = Refusal(Guard.PID_NAMESPACE, "own pid namespace is not that of containerd")
+        return GuardsChecked((foreign,) if self.sight.foreign else ())
 
     def _do(self, work: LookAt | Relist) -> None:
         match work:

@@ -106,7 +106,7 @@ def test_observing_never_asks_for_a_cleanup() -> None:
 
 def test_nothing_is_removed_before_the_guards_were_checked() -> None:
     world = World()
-    world.observe(GuardsChecked((Refusal(Guard.PID_NAMESPACE, "foreign"),)))
+    world.observe(GuardsChecked((Refusal(Guard.KERNEL, "no openat2"),)))
     world.listed(a=1)
     world.look(dead())
     world.node()

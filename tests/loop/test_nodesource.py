@@ -13,10 +13,10 @@ from reconciler.model.evidence import (
     Node,
     ProcessScan,
     TaskState,
-    task_of,
 )
 from reconciler.model.ids import BundleKey
 from reconciler.model.policy import Policies
+from reconciler.model.weighing import task_of
 from tests.decide.world import ENFORCE, dead, key
 from tests.support.clock import VirtualClock
 from tests.support.fakes import FakeNodeSource

@@ -12,11 +12,12 @@ from reconciler.cli.setup import make_setup
 from reconciler.cli.values import bundle_key
 from reconciler.decide.views import BundleView
 from reconciler.errors import ExitCode, ReconcilerError
-from reconciler.model.evidence import NO_LABELS, hints
+from reconciler.model.evidence import NO_LABELS
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.labels import Known
 from reconciler.model.observations import Listed
 from reconciler.model.policy import Policies
+from reconciler.model.weighing import hints
 from reconciler.present import explain as explanation
 from reconciler.present.envelope import encode
 
