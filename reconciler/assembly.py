@@ -7,7 +7,7 @@ something, for it draws in most of the program.
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Literal, TypeVar
 
@@ -40,7 +40,7 @@ from reconciler.settings.load import Loaded
 from reconciler.settings.schema import Log
 from reconciler.worker.guards import NodeGuards
 from reconciler.worker.lock import InstanceLock, directory
-from reconciler.worker.messages import CleanupOptions
+from reconciler.worker.messages import CleanupOptions, WorkerScope
 from reconciler.worker.pool import LOOKERS, WorkerPool
 
 _T = TypeVar("_T")
@@ -210,8 +210,7 @@ class Opened:
 
         What can fail comes first: then nothing of it holds.
         """
-        cleanup_options = _cleanup_options(replace(setup, layout=self.setup.layout))
-        self.pool.configure(cleanup_options, parallel=setup.policies.parallel)
+        self.pool.configure(_cleanup_options(setup), parallel=setup.policies.parallel)
         self.inspector.annotation_keys = setup.policies.annotation_keys
         self.lock.acting = acts(setup.policies)
 
@@ -230,7 +229,12 @@ async def opened(
     policies, layout = setup.policies, setup.layout
     clock = SystemClock()
     client = ContainerdClient(layout.address)
-    pool = WorkerPool(_cleanup_options(setup), parallel=policies.parallel, delete=client.delete)
+    pool = WorkerPool(
+        WorkerScope(layout),
+        _cleanup_options(setup),
+        parallel=policies.parallel,
+        delete=client.delete,
+    )
     lock = InstanceLock(setup.locks or directory(os.environ), acting=acting)
     guards = NodeGuards(
         layout, pool.stand, lock, allow_disk=setup.allow_disk, own_tree=setup.own_tree
@@ -258,9 +262,7 @@ async def opened(
 
 
 def _cleanup_options(setup: Setup) -> CleanupOptions:
-    return CleanupOptions(
-        setup.layout, settle=setup.policies.settle, lazy_unmount=setup.lazy_unmount
-    )
+    return CleanupOptions(settle=setup.policies.settle, lazy_unmount=setup.lazy_unmount)
 
 
 _Watchers = tuple[Exits, Watcher | None, tuple[Source, ...]]

@@ -19,7 +19,8 @@ from reconciler.demo.processes import Process, Processes
 from reconciler.errors import ReconcilerError
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
-from reconciler.probe.beneath import identity_of
+from reconciler.probe.beneath import identity_of, opened
+from reconciler.worker.record import Tally
 from reconciler.worker.removal import remove_tree
 
 DATA: Final = b"somebody's data"
@@ -150,13 +151,8 @@ class DemoNode:
         self._processes.__exit__(None, None, None)
         self._turn.close()
         parent, name = os.path.split(self.top)
-        handle = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            seen = kernel.statx(handle, name)
-            identity = identity_of(seen)
-            remove_tree(handle, name, identity, lambda: False)
-        finally:
-            os.close(handle)
+        with opened(parent, os.O_PATH) as handle:
+            remove_tree(handle, name, identity_of(kernel.statx(handle, name)), Tally())
 
 
 def _group(fixture: Fixture) -> str:

@@ -37,17 +37,13 @@ class Blocked(Exception):  # noqa: N818 -- blocked is not failed
         reason: The cause, out of a closed set.
         path: What is in the way, relative to the handle the step was given; for people.
         detail: What the kernel said, for people.
-        mutations: Mutating system calls that had succeeded before.
     """
 
-    def __init__(
-        self, reason: BlockReason, path: str, detail: str = "", mutations: int = 0
-    ) -> None:
-        super().__init__(reason, path, detail, mutations)
+    def __init__(self, reason: BlockReason, path: str, detail: str = "") -> None:
+        super().__init__(reason, path, detail)
         self.reason = reason
         self.path = path
         self.detail = detail
-        self.mutations = mutations
 
     @override
     def __str__(self) -> str:
@@ -56,17 +52,15 @@ class Blocked(Exception):  # noqa: N818 -- blocked is not failed
         return f"{text} ({self.detail})" if self.detail else text
 
 
-def blocked_by(error: OSError, path: str, mutations: int = 0) -> Blocked:
+def blocked_by(error: OSError, path: str) -> Blocked:
     """Turn what the kernel said into a reason; what there is no word for is an i/o error."""
     reason = _REASONS.get(error.errno or 0, BlockReason.IO)
-    return Blocked(reason, path, error.strerror or str(error), mutations)
+    return Blocked(reason, path, error.strerror or str(error))
 
 
-def blocked_at(
-    dir_fd: int, name: bytes, error: OSError, path: str | None = None, mutations: int = 0
-) -> Blocked:
+def blocked_at(dir_fd: int, name: bytes, error: OSError, path: str | None = None) -> Blocked:
     """Do the same for a call about ``name`` in ``dir_fd``: EBUSY on a mount point is a mount."""
-    blocked = blocked_by(error, escape(name) if path is None else path, mutations)
+    blocked = blocked_by(error, escape(name) if path is None else path)
     if blocked.reason is BlockReason.MOUNT_BUSY and _is_mount_root(dir_fd, name):
         blocked.reason = BlockReason.FOREIGN_MOUNT
         blocked.detail = "something is mounted there"

@@ -42,17 +42,10 @@ def pack(message: Message | Progress) -> bytes:
 
 
 class Channel(Generic[In]):
-    """One end of a channel.
-
-    Args:
-        sock: The socket; one with a timeout of 0 never waits.
-        decoder: Decodes the messages of this direction.
-        most_fds: Descriptors that may come along with what is read at once; the kernel closes
-            any further ones.
+    """One end of a channel; one whose socket has a timeout of 0 never waits.
 
     Attributes:
-        socket: The socket.
-        fds: Descriptors that came along, in order.
+        fds: Descriptors that came along, in order; the kernel closes those beyond ``most_fds``.
     """
 
     def __init__(

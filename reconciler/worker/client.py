@@ -1,7 +1,7 @@
 """Client: the pool's handles on the fork server and its workers. It does no file work.
 
 Everything it sends is small and never waited for; everything it receives is read when somebody
-waits for an answer. So it needs no task of its own and nothing wakes while there is nothing to do.
+waits for an answer. So it needs no task of its own, and nothing wakes without a job.
 """
 
 import os
@@ -41,10 +41,8 @@ class WorkerHandle:
     """One worker: give it a message, wait for its answers, end it.
 
     Attributes:
-        server: The fork server that made it.
-        number: Its number there, never used twice.
+        number: Its number with the fork server that made it, never used twice.
         pid: Known once it has said hello.
-        progress: Where it notes its progress.
         exited: How it ended, once the fork server has said so.
     """
 
@@ -105,18 +103,14 @@ class WorkerHandle:
 class ForkServerClient:
     """The fork server and what it said about its workers.
 
-    Args:
-        bounds: Where its workers may work.
-
     Attributes:
-        pid: The fork server's pid.
         lost: It is gone; start another.
         workers: Those that were not released, by number.
         dying: Numbers of workers that were ended and whose end was not reported yet: a process in
             D state stays here until its system call returns.
     """
 
-    def __init__(self, bounds: WorkerScope) -> None:
+    def __init__(self, scope: WorkerScope) -> None:
         ours, theirs = _socketpair()
         with theirs:
             self._process = _launch(theirs)
@@ -127,7 +121,7 @@ class ForkServerClient:
         self.lost = False
         self.workers: dict[int, WorkerHandle] = {}
         self.dying: set[int] = set()
-        self.send(bounds)
+        self.send(scope)
 
     def spawn(self, job: Job) -> WorkerHandle:
         """Have a worker made, and send it its first job at once.

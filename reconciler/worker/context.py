@@ -22,13 +22,13 @@ from reconciler.probe.process import last_pid
 from reconciler.probe.processes import scan, users_of
 from reconciler.worker.fifos import FifoDirs
 from reconciler.worker.instances import Instances
-from reconciler.worker.messages import LookJob, Looks
+from reconciler.worker.messages import LookJob, Looks, WorkerScope
 from reconciler.worker.record import Note
 from reconciler.worker.users import SocketUsers
 
 FRESH_SECONDS: Final = 1.0
 CGROUPS_SECONDS: Final = 5.0
-"""How old at most an answer about who is in which cgroup may be; see `WorkerContext.sweep`."""
+"""How old at most an answer about who is in which cgroup may be; see `WorkerContext.scan`."""
 CGROUPS_COST: Final = 20
 """How many times as long as it took to get it."""
 ELSEWHERE_SECONDS: Final = 5.0
@@ -39,31 +39,32 @@ class WorkerContext:
     """One worker's clock, its ways to speak to the parent, and what it remembers.
 
     Args:
+        scope: Where it works.
         clock: The only source of time.
         note: Takes down how far the job is.
         ask_delete: Has the parent ask containerd to delete the task of the bundle at hand; gives
             what went wrong, empty if nothing did, None if there was no answer.
         stop: Whether a stop was requested.
-        state: containerd's state directory, if it is known.
     """
 
     def __init__(
         self,
+        scope: WorkerScope,
         clock: SystemClock,
         note: Note,
         ask_delete: Callable[[], str | None],
         stop: Callable[[], bool],
-        state: bytes | None = None,
     ) -> None:
+        self.scope = scope
+        self.layout = scope.layout
         self.clock = clock
         self.note = note
         self.ask_delete = ask_delete
         self.stop = stop
         self.users = SocketUsers(clock)
         self.fifo_dirs = FifoDirs(clock)
-        self.instances = Instances(self.scan_for_shims)
+        self.instances = Instances(scope.layout, self.scan_for_shims)
         self.points = MountPoints(clock)
-        self._state = state
         self._commands = CommandLines()
         self._last_pid: int | None = None
         self._whole = ProcessScan()
@@ -71,8 +72,8 @@ class WorkerContext:
         self._cgroups_until = 0.0
         self._scan = Fresh(clock, self._pass, FRESH_SECONDS)
         self._everybody = Fresh(clock, self._pass_for_shims, FRESH_SECONDS)
-        self._node = _Node(clock, self.points)
-        self._nearby = _Node(clock, self.points, near=True)
+        self._node = _Node(scope.layout, clock, self.points)
+        self._nearby = _Node(scope.layout, clock, self.points, near=True)
         self._afar: dict[bool, NodeContext] = {}
         self._elsewhere = Fresh(clock, mounted_elsewhere, ELSEWHERE_SECONDS)
 
@@ -81,11 +82,7 @@ class WorkerContext:
 
         What it says of cgroups may be older where very many make that expensive, so that it is not
         all that a worker does: nobody moves into the cgroup of a dead bundle. That is enough where
-        it is known which one that is.
-
-        Args:
-            anew: Make it now.
-            whole: Have what it says of cgroups as fresh as the rest.
+        it is known which one that is; ``whole`` has it as fresh as the rest. ``anew`` passes now.
         """
         if whole and self.clock.monotonic() - self._cgroups_at > FRESH_SECONDS:
             anew = True
@@ -94,12 +91,11 @@ class WorkerContext:
         return self._scan.get(None, anew=anew)
 
     def _pass(self, _: None) -> ProcessScan:
-        begun, users = self.clock.monotonic(), users_of(self._state)
+        begun, users = self.clock.monotonic(), users_of(self.layout.state)
         if begun < self._cgroups_until:
             found = scan(users=users, commands=self._commands, cgroups=False)
             return found.with_cgroups_of(self._whole) if found.answered else found
-        tree = None if self._state is None else Layout(state=self._state).tasks
-        self._whole = scan(users=users, commands=self._commands, tree=tree)
+        self._whole = scan(users=users, commands=self._commands, tree=self.layout.tasks)
         kept = min((self.clock.monotonic() - begun) * CGROUPS_COST, CGROUPS_SECONDS)
         self._cgroups_at = begun
         self._cgroups_until = begun + kept if self._whole.answered else 0.0
@@ -107,7 +103,7 @@ class WorkerContext:
 
     def _pass_for_shims(self, _: None) -> ProcessScan:
         self._last_pid = last_pid()  # before, so that whoever comes meanwhile counts as later
-        return scan(users=users_of(self._state), commands=self._commands, cgroups=False)
+        return scan(users=users_of(self.layout.state), commands=self._commands, cgroups=False)
 
     def scan_for_shims(self, anew: bool) -> ProcessScan:  # noqa: FBT001 -- as `Instances` asks
         """Give a pass that shows everybody who runs by now, but not in which cgroups.
@@ -120,13 +116,13 @@ class WorkerContext:
         last = last_pid()
         return self._everybody.get(None, anew=anew or last is None or last != self._last_pid)
 
-    def around(self, layout: Layout, scanned: ProcessScan) -> NodeContext:
+    def around(self, scanned: ProcessScan) -> NodeContext:
         """Give the node as a look before an act needs it: with the mounts as they are now."""
-        return self._with_mounts(self._node.get(layout, scanned))
+        return self._with_mounts(self._node.get(scanned))
 
-    def nearby(self, layout: Layout, scanned: ProcessScan) -> NodeContext:
+    def nearby(self, scanned: ProcessScan) -> NodeContext:
         """Give the same to look at other bundles with: what their files name must not hang us."""
-        return self._with_mounts(self._nearby.get(layout, scanned))
+        return self._with_mounts(self._nearby.get(scanned))
 
     def _with_mounts(self, around: NodeContext) -> NodeContext:
         try:
@@ -146,10 +142,8 @@ class WorkerContext:
     def look(self, job: LookJob) -> Looks:
         """Look at bundles as the parent's inspector would, now, in its own node context."""
         around = self._afar.get(job.near)
-        if around is None or around.layout != job.cleanup_options.layout:
-            layout = job.cleanup_options.layout
-            around = NodeContext(layout, (), self.points, near=job.near)
-            self._afar[job.near] = around
+        if around is None:
+            around = self._afar[job.near] = NodeContext(self.layout, (), self.points, near=job.near)
         around.refresh()
         with around.handles:
             return Looks(tuple(look_at(around, key, job.annotation_keys) for key in job.keys))
@@ -161,23 +155,27 @@ class _Node:
     Where they could not be read they are read again the next time: no answer is not kept.
     """
 
-    def __init__(self, clock: SystemClock, points: MountPoints, *, near: bool = False) -> None:
+    def __init__(
+        self, layout: Layout, clock: SystemClock, points: MountPoints, *, near: bool = False
+    ) -> None:
+        self._layout = layout
         self._clock = clock
         self._points = points
         self._near = near
         self._around: NodeContext | None = None
         self._until = 0.0
 
-    def get(self, layout: Layout, scanned: ProcessScan) -> NodeContext:
+    def get(self, scanned: ProcessScan) -> NodeContext:
         addresses = tuple(
             sorted({unescape(shim.address) for shim in scanned.shims if shim.address})
         )
         now = self._clock.monotonic()
         around = self._around
-        if around is None or (around.layout, around.addresses) != (layout, addresses):
+        if around is None or around.addresses != addresses:
             if around is not None:
                 around.close()
-            around = self._around = NodeContext(layout, addresses, self._points, near=self._near)
+            around = NodeContext(self._layout, addresses, self._points, near=self._near)
+            self._around = around
         elif now >= self._until:
             around.refresh()
         else:

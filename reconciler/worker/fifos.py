@@ -49,9 +49,6 @@ class FifoDirs:
 
     Each is read once; the list of them is a moment old at most. A client makes them before the
     bundle, so none comes for a bundle that is dead.
-
-    Args:
-        clock: Says how old the list is.
     """
 
     def __init__(self, clock: "Clock") -> None:
@@ -59,7 +56,7 @@ class FifoDirs:
         self._numbers = Fresh(clock, self._list, FRESH_SECONDS)
 
     def of(self, fifos: bytes, id_: str) -> list[bytes]:
-        """Give the directories below ``fifos`` that hold, or held a moment ago, FIFOs of an id.
+        """Give the directories that hold, or held a moment ago, FIFOs of an id.
 
         Raises:
             OSError: ``fifos`` cannot be read.

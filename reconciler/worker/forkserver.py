@@ -53,7 +53,7 @@ class ForkServer:
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
         self._children: dict[int, _Child] = {}  # by pidfd
-        self._bounds: WorkerScope | None = None
+        self._scope: WorkerScope | None = None
 
     def run(self) -> Work | None:
         """Serve until the parent is gone.
@@ -87,14 +87,16 @@ class ForkServer:
                 assert_never(message)
         return None
 
-    def _bind(self, bounds: WorkerScope) -> None:
-        """Take the bounds of all workers to come; there is no other word on that later."""
-        if self._bounds is not None:
+    def _bind(self, scope: WorkerScope) -> None:
+        """Take the scope of all workers to come; there is no other word on that later."""
+        if self._scope is not None:
             raise MessageError("told a second time where to work")
-        self._bounds = bounds
+        self._scope = scope
 
     def _spawn(self, number: int, job: int, progress: int) -> Work | None:
         """Fork a worker; only the worker gets something back."""
+        if self._scope is None:
+            raise MessageError("not told where to work")
         server = os.getpid()
         try:
             pid = os.fork()
@@ -104,7 +106,7 @@ class ForkServer:
         if pid == 0:
             self._forget_everything()
             sock, file = socket.socket(fileno=job), ProgressFile(progress)
-            return partial(serve, sock, file, self._bounds, parent=server)
+            return partial(serve, sock, file, self._scope, parent=server)
         os.close(job)  # before the next call, which needs a descriptor
         os.close(progress)
         if pid > 0:

@@ -38,12 +38,7 @@ def announce(bundle: int) -> None:
 
 
 def is_going(parent: int, path: bytes) -> bool:
-    """Return whether somebody removes a bundle now; not if that cannot be known.
-
-    Args:
-        parent: Handle on a directory above it; AT_FDCWD for an absolute path.
-        path: From there.
-    """
+    """Return whether somebody removes the bundle at a path now; not if that cannot be known."""
     try:
         bundle = os.open(path, _DIRECTORY, dir_fd=parent)
     except OSError:
@@ -60,7 +55,7 @@ def is_going(parent: int, path: bytes) -> bool:
 
 
 def stays(parent: int, path: bytes, *, even_going: bool = False) -> bool:
-    """Return whether there is a bundle that is not being removed now.
+    """Return whether there is a bundle that is not being removed now, or ``even_going``.
 
     Args:
         parent: Handle on a directory above it; AT_FDCWD for an absolute path.
@@ -81,10 +76,6 @@ def bundles_called(tree: bytes, ids: Collection[str]) -> Iterator[BundleKey]:
     """Give the bundles of these ids that stay, whatever their namespace.
 
     A namespace that cannot be entered may have all of them, for all that can be told.
-
-    Args:
-        tree: The state tree.
-        ids: The ids.
 
     Raises:
         OSError: The tree cannot be read.

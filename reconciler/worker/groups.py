@@ -14,14 +14,13 @@ from typing import Final
 from reconciler import kernel
 from reconciler.model.ids import escape
 from reconciler.model.outcome import BlockReason
-from reconciler.probe.beneath import beneath
+from reconciler.probe.beneath import beneath, opened
 from reconciler.probe.cgroups import children
 from reconciler.probe.process import read_whole
 from reconciler.worker.blocked import Blocked
 from reconciler.worker.objects import ObjectId, check_object
 from reconciler.worker.record import Kept, Tally
 
-_MOUNT: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _SCOPE: Final = ".scope"
 _PID_1: Final = b"/proc/1"
 _TRANSIENT: Final = b"/root/run/systemd/transient/"
@@ -33,8 +32,8 @@ _DEPTH: Final = 64  # no real container nests its groups this deep
 
 def remove_group(
     mount: bytes, path: bytes, id_: str, judged: ObjectId | None, tally: Tally
-) -> bool:
-    """Remove one container's group in one hierarchy, with the empty groups below it.
+) -> None:
+    """Remove one container's group in one hierarchy, if there is one, with the empty ones below.
 
     Args:
         mount: Where the hierarchy is mounted.
@@ -42,9 +41,6 @@ def remove_group(
         id_: The container's id.
         judged: The group that was looked at when the bundle was judged.
         tally: Counts what was removed.
-
-    Returns:
-        Whether there was such a group.
 
     Raises:
         Kept: It does not carry the id, is not the group that was judged, or ``mount`` is no cgroup
@@ -55,36 +51,19 @@ def remove_group(
     parts = [part for part in path.split(b"/") if part]
     if not parts or not carries(escape(parts[-1]), id_):
         raise Kept(f"cgroup {escape(path)} does not carry the id")
-    try:
-        parent = _open_parent(mount, b"/".join(parts[:-1]) or b".")
-    except FileNotFoundError:
-        return False
-    try:
-        _leave_to_systemd(parent, parts[-1])
-        try:
-            found = kernel.statx(parent, parts[-1])
-        except FileNotFoundError:
-            return False
-        check_object(found, judged, f"cgroup {escape(path)}")
-        return _remove(parent, parts[-1], tally)
-    finally:
-        os.close(parent)
+    with suppress(FileNotFoundError), opened(mount, os.O_PATH | os.O_NOFOLLOW) as top:
+        if kernel.fs_type(top) not in {kernel.CGROUP_MAGIC, kernel.CGROUP2_MAGIC}:
+            raise Kept(f"{escape(mount)} is no cgroup hierarchy")
+        with beneath(top, b"/".join(parts[:-1]) or b".") as parent:
+            _leave_to_systemd(parent, parts[-1])
+            check_object(kernel.statx(parent, parts[-1]), judged, f"cgroup {escape(path)}")
+            _remove(parent, parts[-1], tally)
 
 
 def carries(name: str, id_: str) -> bool:
     """Return whether a group's name is that of a container: the id, or systemd's scope of it."""
     scope = name.removesuffix(_SCOPE)
     return name == id_ or (scope != name and (scope == id_ or scope.endswith("-" + id_)))
-
-
-def _open_parent(mount: bytes, path: bytes) -> int:
-    top = os.open(mount, _MOUNT)
-    try:
-        if kernel.fs_type(top) not in {kernel.CGROUP_MAGIC, kernel.CGROUP2_MAGIC}:
-            raise Kept(f"{escape(mount)} is no cgroup hierarchy")
-        return kernel.open_beneath(top, path)
-    finally:
-        os.close(top)
 
 
 def _leave_to_systemd(parent: int, name: bytes) -> None:
@@ -106,22 +85,16 @@ def _leave_to_systemd(parent: int, name: bytes) -> None:
     raise Blocked(BlockReason.SCOPE, escape(name), "if it stays: systemctl stop that scope")
 
 
-def _remove(parent: int, name: bytes, tally: Tally) -> bool:
+def _remove(parent: int, name: bytes, tally: Tally) -> None:
     """Try rmdir first: the kernel refuses it for a group with processes or groups in it."""
     try:
         os.rmdir(name, dir_fd=parent)
-    except FileNotFoundError:
-        return False
     except OSError as error:
         if error.errno != EBUSY:
             raise
-        try:
-            _remove_below(parent, name, tally)
-            os.rmdir(name, dir_fd=parent)
-        except FileNotFoundError:
-            return False
+        _remove_below(parent, name, tally)
+        os.rmdir(name, dir_fd=parent)
     tally.add()
-    return True
 
 
 def _remove_below(parent: int, name: bytes, tally: Tally) -> None:

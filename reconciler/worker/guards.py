@@ -1,10 +1,8 @@
 """Guards: from which place acting is safe (design section 4). Each refusal says what to do.
 
 :func:`refusals` is pure: measured facts in, reasons out, and any question without an answer is a
-refusal. A worker measures (`reconciler.worker.preflight`). The instance lock alone is the
-parent's: it
-has to last, and an acting mode wants it while an observing one must not take it. Guards never let
-anything happen, they only forbid.
+refusal. A worker measures (`reconciler.worker.preflight`). The instance lock alone is the parent's:
+it has to last. Guards never let anything happen, they only forbid.
 """
 
 import os
@@ -71,9 +69,8 @@ class Preflight:
     Attributes:
         stood: What a worker measured of itself.
         tree: The state tree, for people.
-        allow_disk: The operator allows a state tree that is not on a tmpfs.
-        other: Pid of another instance on this tree, 0 if it has not said which; None if there is
-            none.
+        allow_disk: See :class:`NodeGuards`.
+        other: Pid of another instance on this tree, 0 if it has not said which; None for none.
         lock_trouble: Why the lock could not be asked for, empty if it could.
     """
 

@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Final
 
 from reconciler import kernel
-from reconciler.clock import SystemClock
+from reconciler.clock import Deadline
 from reconciler.model.outcome import Holder
 from reconciler.probe.mounts import parse, read_table
 from reconciler.probe.process import MOST_MOUNTS, read_name
@@ -39,11 +39,6 @@ def holders(bundle_fd: int, path: bytes, proc: bytes = b"/proc") -> tuple[Holder
 
     Copies in other mount namespaces are looked for only where no direct user is found: a copy that
     shares our mount events goes with it and is in nobody's way.
-
-    Args:
-        bundle_fd: Handle on the bundle directory.
-        path: Mount point relative to it.
-        proc: Where to look.
     """
     try:
         point = os.readlink(b"/proc/self/fd/%d" % bundle_fd) + b"/" + path
@@ -54,25 +49,12 @@ def holders(bundle_fd: int, path: bytes, proc: bytes = b"/proc") -> tuple[Holder
     if not seen.is_mount_root:
         return ()
     places = [proc + b"/" + name for name in processes]
-    budget = _Budget(SECONDS)
+    budget = Deadline(SECONDS)
     users = tuple(islice(_users(places, point, budget), _FOUND))
     return users or tuple(islice(_copies(places, seen.mount_id, budget), _FOUND))
 
 
-class _Budget:
-    """Tells whether there is time left."""
-
-    def __init__(self, seconds: float) -> None:
-        self._clock = SystemClock()
-        self._until = self._clock.monotonic() + seconds
-
-    @property
-    def is_left(self) -> bool:
-        """Whether there is."""
-        return self._clock.monotonic() < self._until
-
-
-def _users(places: Sequence[bytes], point: bytes, budget: _Budget) -> Iterator[Holder]:
+def _users(places: Sequence[bytes], point: bytes, budget: Deadline) -> Iterator[Holder]:
     """Give the processes with a directory, program or file on the mount."""
     found = set[bytes]()
     for uses in (_links, partial(_handles, range(_FEW)), partial(_handles, range(_FEW, _HANDLES))):
@@ -81,21 +63,21 @@ def _users(places: Sequence[bytes], point: bytes, budget: _Budget) -> Iterator[H
             if how is not None:
                 found.add(place)
                 yield _holder(place, how)
-            if not budget.is_left:
+            if budget.is_over:
                 return
 
 
-def _links(place: bytes, point: bytes, _: _Budget) -> Iterator[str]:
+def _links(place: bytes, point: bytes, _: Deadline) -> Iterator[str]:
     return (link for link in _LINKS if _leads_below(place + b"/" + link.encode(), point))
 
 
-def _handles(which: range, place: bytes, point: bytes, budget: _Budget) -> Iterator[str]:
+def _handles(which: range, place: bytes, point: bytes, budget: Deadline) -> Iterator[str]:
     try:
         with os.scandir(place + b"/fd") as handles:
             for entry in islice(handles, which.start, which.stop):
                 if _leads_below(place + b"/fd/" + entry.name, point):
                     yield "fd"
-                if not budget.is_left:
+                if budget.is_over:
                     return
     except OSError:
         return
@@ -109,7 +91,7 @@ def _leads_below(link: bytes, point: bytes) -> bool:
     return target == point or target.startswith(point + b"/")
 
 
-def _copies(places: Iterable[bytes], mount_id: int, budget: _Budget) -> Iterator[Holder]:
+def _copies(places: Iterable[bytes], mount_id: int, budget: Deadline) -> Iterator[Holder]:
     """Give one process for each other mount namespace where the same thing is mounted."""
     ours = _mounted(b"/proc/self", MOST_MOUNTS)
     what = next((key for number, key in ours if number == mount_id), None)
@@ -117,7 +99,7 @@ def _copies(places: Iterable[bytes], mount_id: int, budget: _Budget) -> Iterator
         return
     seen = {_namespace(b"/proc/self")}
     for place in places:
-        if not budget.is_left:
+        if budget.is_over:
             return
         namespace = _namespace(place)
         if namespace is None or namespace in seen:

@@ -62,12 +62,11 @@ def refuse_strangers(root: bytes, id_: str) -> None:
 
 
 class Call(NamedTuple):
-    """How runc is called.
+    """How runc is called: ``runc --root ROOT delete --force ID``.
 
     Attributes:
         runc: The binary's name or path.
-        root: runc's root for the namespace, which holds the state directory of the id.
-        id: The container.
+        root: The namespace's; it holds the state directory of the id.
         state: The state directory that was shown to be the bundle's.
         seconds: How long it may take.
     """
@@ -101,12 +100,9 @@ def run_hooks(call: Call, tally: Tally) -> str:
     if find(state) != call.state:
         raise Blocked(BlockReason.CHANGED, id_, "runc's state is another one than was judged")
     command = [os.fsencode(binary), b"--root", call.root, b"delete", b"--force", unescape(id_)]
-    said = os.memfd_create("runc")
-    try:
-        code = _call(command, said, call.seconds)
-        words = escape(os.pread(said, _SAID, 0).strip())
-    finally:
-        os.close(said)
+    with os.fdopen(os.memfd_create("runc"), "rb") as said:
+        code = _call(command, said.fileno(), call.seconds)
+        words = escape(os.pread(said.fileno(), _SAID, 0).strip())
     if code is None:
         detail = f"runc delete has not ended after {call.seconds:g} s"
         raise Blocked(BlockReason.HOOKS, id_, detail)

@@ -29,34 +29,32 @@ class Instances:
     """Remembers which trees one pass over /proc leads to.
 
     Args:
+        layout: Where our own tree is.
         scan: Gives a pass over /proc that shows everybody who runs by now, made anew if asked for.
     """
 
-    def __init__(self, scan: Callable[[bool], ProcessScan]) -> None:
+    def __init__(self, layout: Layout, scan: Callable[[bool], ProcessScan]) -> None:
+        self._layout = layout
         self._scan = scan
         self._scanned: ProcessScan | None = None
-        self._layout: Layout | None = None
         self._trees: dict[_Object, int] = {}
         """One shim's pid for each tree that is not ours."""
         self._lost = 0
         """A shim of which even a new pass did not tell where it works."""
 
-    def user(self, layout: Layout, key: BundleKey, *, even_going: bool = False) -> str | None:
+    def user(self, key: BundleKey, *, even_going: bool = False) -> str | None:
         """Say who else may use the name of a bundle, or that this cannot be known; None if nobody.
 
-        Args:
-            layout: Where the bundle is.
-            key: Its name.
-            even_going: Whether a bundle that is being removed now counts, too. To what is dead it
-                has no more claim than the bundle at hand.
+        Also a bundle that is being removed now, if ``even_going``: to what is dead it has no more
+        claim than the bundle at hand.
         """
-        return self._ask(layout, _Name(key.id, key.namespace, even_going))
+        return self._ask(_Name(key.id, key.namespace, even_going))
 
-    def user_of_id(self, layout: Layout, id_: str) -> str | None:
+    def user_of_id(self, id_: str) -> str | None:
         """Say the same for an id, whatever the namespace."""
-        return self._ask(layout, _Name(id_))
+        return self._ask(_Name(id_))
 
-    def _ask(self, layout: Layout, name: "_Name") -> str | None:
+    def _ask(self, name: "_Name") -> str | None:
         unanswered = "which shims run cannot be known"
         for number in range(_TRIES):
             scanned = self._scan(number > 0)
@@ -66,7 +64,7 @@ class Instances:
             if why is not None:
                 return why
             try:
-                pid = self._having(layout, scanned, name)
+                pid = self._having(scanned, name)
             except _LostError as shim:
                 unanswered = f"where the shim with pid {shim.pid} works cannot be known"
                 lost, self._lost = self._lost, shim.pid
@@ -78,15 +76,15 @@ class Instances:
             return f"another containerd, that of the shim with pid {pid}, has one so named"
         return unanswered
 
-    def _having(self, layout: Layout, scanned: ProcessScan, name: "_Name") -> int | None:
+    def _having(self, scanned: ProcessScan, name: "_Name") -> int | None:
         """Give a pid of an instance that has a bundle of such a name.
 
         Raises:
             _LostError: A shim does not lead to its tree, or not any more.
         """
-        if scanned is not self._scanned or layout != self._layout:
-            self._trees = dict(_trees(layout, scanned))
-            self._scanned, self._layout = scanned, layout
+        if scanned is not self._scanned:
+            self._trees = dict(_trees(self._layout, scanned))
+            self._scanned = scanned
         for tree, pid in self._trees.items():
             path = _TREE % pid
             try:

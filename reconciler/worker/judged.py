@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from reconciler.model.ids import unescape
+from reconciler.model.layout import Layout
 from reconciler.worker.messages import CleanJob
 from reconciler.worker.objects import NOTHING, ObjectId, find
 from reconciler.worker.second_look import Seen
@@ -36,10 +37,13 @@ class Judged:
         return frozenset(self.objects[path] for path in paths if path in self.objects)
 
 
-def pin(job: CleanJob, seen: Seen, old: float, before: State | None = None) -> Judged:
+def pin(
+    layout: Layout, job: CleanJob, seen: Seen, old: float, before: State | None = None
+) -> Judged:
     """Pin the residue of a bundle that was judged just now.
 
     Args:
+        layout: Where things are.
         job: Which bundle.
         seen: What the look found.
         old: See :class:`reconciler.worker.states.Owner`.
@@ -47,13 +51,13 @@ def pin(job: CleanJob, seen: Seen, old: float, before: State | None = None) -> J
             bundle's remains so, even if its content has gone since.
     """
     resources, key = seen.resources, job.key
-    sockets = _sockets(job, seen)
+    sockets = _sockets(layout, job, seen)
     names = [group.path for group in resources.cgroups]
     names += [path for socket in sockets for path in (socket, hidden_path(socket))]
-    names += [job.cleanup_options.layout.work + b"/" + key.path]
+    names += [layout.work + b"/" + key.path]
     found = {path: this for path in names if (this := find(path)) is not None}
     try:
-        owner = Owner(job.cleanup_options.layout, key, job.identity, seen.look.newest_mtime, old)
+        owner = Owner(layout, key, job.identity, seen.look.newest_mtime, old)
         state = read_state(resources.runc_root, owner)
     except OSError as error:
         state = State(NOTHING, f"it cannot be read: {error.strerror}")
@@ -62,12 +66,12 @@ def pin(job: CleanJob, seen: Seen, old: float, before: State | None = None) -> J
     return Judged(sockets, found, state)
 
 
-def _sockets(job: CleanJob, seen: Seen) -> tuple[bytes, ...]:
+def _sockets(layout: Layout, job: CleanJob, seen: Seen) -> tuple[bytes, ...]:
     """Give the sockets of its shim: the one it names, and those a shim would have derived.
 
     An abstract one (it begins with NUL) went with its shim.
     """
-    shim, key, layout = seen.look.shim, job.key, job.cleanup_options.layout
+    shim, key = seen.look.shim, job.key
     named = unescape(shim.socket) if shim.socket and shim.socket.startswith("/") else None
     own = layout.shim_socket(key.namespace, key.id)
     group = layout.shim_socket(key.namespace, shim.group) if shim.group else None

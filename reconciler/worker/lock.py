@@ -37,10 +37,6 @@ class Taken:
 class InstanceLock:
     """The lock on the tree we act on. Taking another tree's lets the first one go.
 
-    Args:
-        where: The directory of the lock files.
-        acting: See below.
-
     Attributes:
         acting: Whether anything may be removed; one who only observes leaves the lock to others.
     """
@@ -54,8 +50,7 @@ class InstanceLock:
     def take(self, dev: int, ino: int) -> Taken | None:
         """Take the lock of the tree with this device and inode, or keep it; if not acting, let go.
 
-        Returns:
-            None if it is ours now or not wanted, else who holds it.
+        Returns None if it is ours now or not wanted, else who holds it.
 
         Raises:
             OSError: The lock file cannot be made, or is not ours alone.

@@ -13,7 +13,6 @@ the whole privileged interface. `reconciler.worker.channel` carries them. Values
     progress   worker writes, pool reads if it must: Progress
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -29,38 +28,33 @@ VERSION: Final = f"{__version__}/9"
 """Said first by every worker. It differs if the program was replaced on disk while it ran."""
 
 
-@dataclass(frozen=True, slots=True)
-class CleanupOptions:
-    """How to clean: the settings a worker needs. They come with every job, so a reload is simple.
+class WorkerScope(msgspec.Struct, frozen=True, tag=True):
+    """Where the workers work, and what they may execute. Said first and once; no job names it.
+
+    The parent says so before it has heard anything from outside. Whoever takes it over later can
+    send no worker to another tree, nor have it execute another program.
 
     Attributes:
         layout: Where things are.
-        settle: Seconds a bundle counts as young (design section 3, rule 7).
-        lazy_unmount: Detach a busy rootfs instead of leaving it, where the operator asked for it.
         runc: The runtime's binary; looked up in PATH unless it holds a slash.
         hook_seconds: How long ``runc delete`` may take with its poststop hooks.
     """
 
     layout: Layout
-    settle: float = 120.0
-    lazy_unmount: bool = False
     runc: str = "runc"
     hook_seconds: float = 30.0
 
 
-class WorkerScope(msgspec.Struct, frozen=True, tag=True):
-    """Where the workers may work, and what they may execute. Said first, and only once.
+class CleanupOptions(msgspec.Struct, frozen=True):
+    """Settings of a cleanup. They come with every job, so a reload is simple.
 
-    The parent says so before it has heard anything from outside. Whoever takes it over later can
-    send no worker to another tree, nor have it execute another program.
+    Attributes:
+        settle: Seconds a bundle counts as young (design section 3, rule 7).
+        lazy_unmount: Detach a busy rootfs instead of leaving it, where the operator asked for it.
     """
 
-    layout: Layout
-    runc: str
-
-    def hold(self, cleanup_options: CleanupOptions) -> bool:
-        """Return whether the options of a job keep within them."""
-        return (cleanup_options.layout, cleanup_options.runc) == (self.layout, self.runc)
+    settle: float = 120.0
+    lazy_unmount: bool = False
 
 
 class Spawn(msgspec.Struct, frozen=True, tag=True):
@@ -95,34 +89,32 @@ class Exited(msgspec.Struct, frozen=True, tag=True):
     trouble: str = ""
 
 
-class CleanJob(msgspec.Struct, frozen=True, tag=True):
-    """Judge this bundle again and remove it if it is still that object and still leftover.
-
-    Of what the node's witnesses said, only containerd's word on this one bundle comes along
-    (:meth:`Containerd.about`); the worker sweeps /proc itself.
-    """
-
-    key: BundleKey
-    identity: Identity
-    containerd: Containerd
-    cleanup_options: CleanupOptions
-
-
-class KillJob(msgspec.Struct, frozen=True, tag=True):
-    """Judge this bundle again and end its processes if it is still that object and orphaned."""
-
-    key: BundleKey
-    identity: Identity
-    containerd: Containerd
-    cleanup_options: CleanupOptions
-
-
 class FinishJob(msgspec.Struct, frozen=True, tag=True):
     """Finish a removal of ours that was cut short; the key's id is the hidden name."""
 
     key: BundleKey
     identity: Identity
-    cleanup_options: CleanupOptions
+
+
+class _JudgedJob(msgspec.Struct, frozen=True):
+    """A bundle to judge again.
+
+    Of what the node's witnesses said, only containerd's word on this one comes along
+    (:meth:`Containerd.about`); the worker scans /proc itself.
+    """
+
+    key: BundleKey
+    identity: Identity
+    containerd: Containerd
+    options: CleanupOptions = CleanupOptions()
+
+
+class CleanJob(_JudgedJob, frozen=True, tag=True):
+    """Judge this bundle again and remove it if it is still that object and still leftover."""
+
+
+class KillJob(_JudgedJob, frozen=True, tag=True):
+    """Judge this bundle again and end its processes if it is still that object and orphaned."""
 
 
 class ScanJob(msgspec.Struct, frozen=True, tag=True):
@@ -132,8 +124,6 @@ class ScanJob(msgspec.Struct, frozen=True, tag=True):
 class PreflightJob(msgspec.Struct, frozen=True, tag=True):
     """Measure whether acting is safe from where the worker stands."""
 
-    cleanup_options: CleanupOptions
-
 
 class LookJob(msgspec.Struct, frozen=True, tag=True):
     """Look at these bundles and change nothing, as the parent's own inspector would.
@@ -141,13 +131,11 @@ class LookJob(msgspec.Struct, frozen=True, tag=True):
     Attributes:
         keys: The bundles.
         annotation_keys: Annotations that rules match on.
-        cleanup_options: Says where they are.
         near: Leave out what may hang, as the parent does; else whoever asks is ready to end us.
     """
 
     keys: tuple[BundleKey, ...]
     annotation_keys: frozenset[str]
-    cleanup_options: CleanupOptions
     near: bool
 
 
@@ -155,11 +143,9 @@ class LockJob(msgspec.Struct, frozen=True, tag=True):
     """Find out who holds containerd's metadata lock.
 
     Attributes:
-        cleanup_options: Says where it is.
         owner: If nobody does, find out whether it is that of the tree's own containerd.
     """
 
-    cleanup_options: CleanupOptions
     owner: bool = False
 
 

@@ -35,11 +35,8 @@ class Neighbours:
     """The other bundles of a tree, as seen from one that is dead.
 
     One that is being removed now does not count: to what is dead it has no more claim than the
-    bundle at hand, and both must not leave it to each other.
-
-    Args:
-        around: The node, kept near: what another bundle names must not hang whoever asks.
-        key: The bundle at hand.
+    bundle at hand, and both must not leave it to each other. ``around`` is kept near: what another
+    bundle names must not hang whoever asks.
     """
 
     def __init__(self, around: NodeContext, key: BundleKey) -> None:
@@ -50,11 +47,8 @@ class Neighbours:
     def refuse(self, path: str) -> None:
         """Raise Kept if a cgroup, or one above it, may be another bundle's.
 
-        Args:
-            path: Within a hierarchy, from its root.
-
         Raises:
-            Kept: It may.
+            Kept: It may; ``path`` is within a hierarchy, from its root.
             OSError: The tree cannot be read.
         """
         if path not in self._owners:

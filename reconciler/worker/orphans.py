@@ -44,8 +44,8 @@ def end_orphan(place: WorkerContext, job: KillJob) -> Outcome:
     ending = _Ending(place, job)
 
     def run() -> None:
-        record.core("guards", ending.look)
-        record.core("kill", ending.end)
+        record.do("guards", ending.look)
+        record.do("kill", ending.end)
 
     outcome = conclude(place, record, job, run, tuple)
     if outcome.result is Result.CLEANED:
@@ -112,11 +112,8 @@ class _Ending:
 
     def _pin(self, handles: ExitStack) -> dict[int, int]:
         """Open a pidfd for everybody in its cgroups; gives pid and pidfd. Nobody if it is dead."""
-        try:
-            seen = self._look()
-        except NotLeftover as other:
-            if other.look is None or other.look.identity != self._job.identity:
-                raise
+        seen = self._look_unless_dead()
+        if seen is None:
             return {}
         groups = read_record(self._around(), self._job.key, seen.resources).groups
         pinned: dict[int, int] = {}
@@ -138,11 +135,8 @@ class _Ending:
             UnansweredError: That cannot be known.
         """
         self._place.scan(anew=True)
-        try:
-            seen = self._look()
-        except NotLeftover as other:
-            if other.look is None or other.look.identity != self._job.identity:
-                raise
+        seen = self._look_unless_dead()
+        if seen is None:
             return (), []  # the last one ended by itself meanwhile
         evidence = self._gather(seen)
         found = prove(evidence)
@@ -160,18 +154,27 @@ class _Ending:
         record = read_record(around, key, seen.resources)
         # Two containerds of a node that have the same namespace and id share the runtime's state
         # and the cgroups of it, so that nothing there can be told apart.
-        other = self._place.instances.user(around.layout, key, even_going=True)
+        other = self._place.instances.user(key, even_going=True)
         scanned = self._place.scan()
         if not scanned.answered:
             raise UnansweredError("which shims run cannot be known")
-        nearby = self._place.nearby(around.layout, scanned)
+        nearby = self._place.nearby(scanned)
         return gather(nearby, key, record, scanned.shims, other or "")
 
     def _look(self) -> Seen:
         return look_again(self._place, self._job, Verdict.ORPHANED)
 
+    def _look_unless_dead(self) -> Seen | None:
+        """Look again; None if it is no orphan any more, and still the same bundle."""
+        try:
+            return self._look()
+        except NotLeftover as other:
+            if other.look is None or other.look.identity != self._job.identity:
+                raise
+            return None
+
     def _around(self) -> NodeContext:
-        return self._place.around(self._job.cleanup_options.layout, self._place.scan())
+        return self._place.around(self._place.scan())
 
     def _unproven(self, found: Unproven, evidence: Evidence) -> Blocked:
         frozen = "frozen, and " if freezer.is_frozen(evidence.record.groups) else ""

@@ -10,13 +10,12 @@ got it back, whole.
 """
 
 import os
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from reconciler import kernel
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.probe.beneath import beneath, opened
-from reconciler.worker.objects import HIDDEN, ObjectId, check_object, object_of
+from reconciler.worker.objects import HIDDEN, Aside, ObjectId, check_object
 from reconciler.worker.record import Kept, Tally
 from reconciler.worker.removal import remove_tree
 from reconciler.worker.states import Owner, State, read_state
@@ -24,70 +23,49 @@ from reconciler.worker.states import Owner, State, read_state
 _HANDLE: Final = os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-def remove_place(
-    root: bytes, key: BundleKey, judged: ObjectId | None, tally: Tally, stop: Callable[[], bool]
-) -> None:
+def remove_place(root: bytes, key: BundleKey, judged: ObjectId | None, tally: Tally) -> None:
     """Remove ``<root>/<namespace>/<id>`` and all below it.
 
     Raises:
         Kept: It is not the object that was judged.
         Blocked: A mount, a symlink or the kernel is in the way.
-        FileNotFoundError: There is no such directory.
-        OSError: It could not even be looked at.
+        OSError: It could not even be looked at; FileNotFoundError if there is none.
     """
     with opened(root, os.O_PATH) as top, beneath(top, unescape(key.namespace)) as parent:
-        _Place(parent, tally, stop).remove(unescape(key.id), judged, key.id)
+        _remove(parent, unescape(key.id), judged, key.id, tally)
 
 
-def remove_state(
-    root: bytes, owner: Owner, judged: State | None, tally: Tally, stop: Callable[[], bool]
-) -> None:
+def remove_state(root: bytes, owner: Owner, judged: State | None, tally: Tally) -> None:
     """Remove a runtime's state directory ``<root>/<id>``, if it was shown to be the bundle's.
 
-    Raises:
-        Kept: It was not, or another has its name by now.
-        Blocked: A mount, a symlink or the kernel is in the way.
-        FileNotFoundError: There is no such directory.
-        OSError: It could not even be looked at.
+    Raises as :func:`remove_place` does, Kept also if another has its name by now.
     """
     base, _, namespace = root.rpartition(b"/")
     id_, what = unescape(owner.key.id), f"runc's state of {owner.key.id}"
     hidden = HIDDEN + id_
     with opened(base, os.O_PATH) as top, beneath(top, namespace) as parent:
-        place = _Place(parent, tally, stop)
+
+        def refuse(now: bytes) -> None:
+            found = kernel.statx(parent, now)
+            if judged is not None and judged.doubt:
+                raise Kept(f"{what} is kept: {judged.doubt}")
+            check_object(found, judged.id if judged else None, what)
+
+        aside = Aside(parent, id_, hidden, refuse, tally)
         begun = read_state(root, owner, hidden)
         if begun is not None and begun.doubt:
-            place.rename(hidden, id_)
+            aside.put_back()
         elif begun is not None:
-            place.remove(hidden, begun.id, escape(hidden))
-        found = kernel.statx(parent, id_)
-        if judged is not None and judged.doubt:
-            raise Kept(f"{what} is kept: {judged.doubt}")
-        check_object(found, judged.id if judged else None, what)
-        place.rename(id_, hidden)
-        if judged is None or object_of(kernel.statx(parent, hidden)) != judged.id:
-            place.rename(hidden, id_)
-            raise Kept(f"{what} is another one than was judged")
-        place.remove(hidden, judged.id, what)
+            _remove(parent, hidden, begun.id, escape(hidden), tally)
+        aside.put()
+        _remove(parent, hidden, judged.id if judged else None, what, tally)
 
 
-class _Place(NamedTuple):
-    """A directory that holds what is removed, and what every removal there needs."""
-
-    parent: int
-    tally: Tally
-    stop: Callable[[], bool]
-
-    def rename(self, old: bytes, new: bytes) -> None:
-        kernel.renameat2(self.parent, old, self.parent, new)
-        self.tally.add()
-
-    def remove(self, name: bytes, judged: ObjectId | None, what: str) -> None:
-        handle = kernel.openat2(self.parent, name, _HANDLE, kernel.RESOLVE_STRICT)
-        try:
-            check_object(kernel.statx_handle(handle), judged, what)
-            if judged is not None:
-                removed = remove_tree(self.parent, name, judged.identity, self.stop)
-                self.tally.add(removed.entries)
-        finally:
-            os.close(handle)
+def _remove(parent: int, name: bytes, judged: ObjectId | None, what: str, tally: Tally) -> None:
+    handle = kernel.openat2(parent, name, _HANDLE, kernel.RESOLVE_STRICT)
+    try:
+        check_object(kernel.statx_handle(handle), judged, what)
+        if judged is not None:
+            remove_tree(parent, name, judged.identity, tally)
+    finally:
+        os.close(handle)

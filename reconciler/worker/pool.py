@@ -53,6 +53,8 @@ Delete = Callable[[BundleKey], Awaitable[str | None]]
 """Asks containerd to delete a task. Gives what went wrong, empty if nothing did; None if there was
 no answer. Never raises."""
 
+_USUAL: Final = CleanupOptions()
+
 _T = TypeVar("_T", Scanned, PreflightReport, Looks, Locked)
 _BundleJob = CleanJob | KillJob | FinishJob
 
@@ -86,10 +88,9 @@ def _always() -> None:
 class WorkerPool:
     """Implements `ports.Cleaner`, and ``scan`` and ``stand`` for the witnesses and the guards.
 
-    An async context manager.
-
     Args:
-        cleanup_options: How to clean. Layout and runc hold for good: the workers are bound to them.
+        scope: Where the workers work, for good.
+        options: How to clean.
         parallel: How many bundles at a time.
         limits: Deadlines.
         delete: Asks containerd to delete a task that it still lists.
@@ -97,14 +98,15 @@ class WorkerPool:
 
     def __init__(
         self,
-        cleanup_options: CleanupOptions,
+        scope: WorkerScope,
+        options: CleanupOptions = _USUAL,
         *,
         parallel: int = 8,
         limits: Limits | None = None,
         delete: Delete | None = None,
     ) -> None:
-        self._cleanup_options = cleanup_options
-        self._bounds = WorkerScope(cleanup_options.layout, cleanup_options.runc)
+        self._scope = scope
+        self._options = options
         self._limits = limits or Limits()
         self._delete = delete
         self._server: ForkServerClient | None = None
@@ -122,7 +124,7 @@ class WorkerPool:
 
     async def __aenter__(self) -> Self:
         """Start the fork server; the workers come with the jobs."""
-        self._server = ForkServerClient(self._bounds)
+        self._server = ForkServerClient(self._scope)
         return self
 
     async def __aexit__(
@@ -144,10 +146,10 @@ class WorkerPool:
         """Pid of the process that makes the workers, None before it was started."""
         return None if self._server is None else self._server.pid
 
-    def configure(self, cleanup_options: CleanupOptions, *, parallel: int) -> None:
+    def configure(self, options: CleanupOptions, *, parallel: int) -> None:
         """Take over new settings; they hold from the next job on."""
         self._slots.total_tokens = parallel
-        self._cleanup_options = cleanup_options
+        self._options = options
 
     def keep_fork_server(self) -> None:
         """Start no other fork server from now on: we are about to give up what it needs."""
@@ -177,53 +179,39 @@ class WorkerPool:
     async def clean(
         self, key: BundleKey, identity: Identity, node: Node, permit: Permit = _always
     ) -> Outcome:
-        """Judge the bundle once more and remove it if it is still the same and still leftover.
-
-        Raises:
-            InvariantError: It is being cleaned already: a bug in the caller.
-        """
-        said = node.containerd.about(key)
-        return await self._act(lambda: CleanJob(key, identity, said, self._cleanup_options), permit)
+        """Judge the bundle once more and remove it if it is still the same and still leftover."""
+        return await self._act(CleanJob(key, identity, node.containerd.about(key)), permit)
 
     async def kill(
         self, key: BundleKey, identity: Identity, node: Node, permit: Permit = _always
     ) -> Outcome:
-        """Judge the bundle once more and end its processes if it is still the same and orphaned.
-
-        Raises:
-            InvariantError: Somebody is at it already: a bug in the caller.
-        """
-        said = node.containerd.about(key)
-        return await self._act(lambda: KillJob(key, identity, said, self._cleanup_options), permit)
+        """Judge the bundle once more and end its processes if it is still the same and orphaned."""
+        return await self._act(KillJob(key, identity, node.containerd.about(key)), permit)
 
     async def finish(self, key: BundleKey, identity: Identity, permit: Permit = _always) -> Outcome:
-        """Finish a removal of ours that was cut short; ``key`` holds the hidden name.
+        """Finish a removal of ours that was cut short; ``key`` holds the hidden name."""
+        return await self._act(FinishJob(key, identity), permit)
+
+    async def _act(self, job: _BundleJob, permit: Permit) -> Outcome:
+        """Wait for a free worker; whether it gets the job, and with which options, is settled then.
 
         Raises:
-            InvariantError: It is being finished already: a bug in the caller.
+            InvariantError: Somebody is at this bundle already: a bug in the caller.
         """
-        return await self._act(lambda: FinishJob(key, identity, self._cleanup_options), permit)
-
-    async def _act(self, make: Callable[[], _BundleJob], permit: Permit) -> Outcome:
-        """Wait for a free worker; what it is told, and whether it is, is settled only then."""
-        job = make()
         if job.key in self._under_way:
             raise InvariantError(f"{job.key} is being cleaned already")
         self._under_way[job.key] = attempt = Attempt(job)
         try:
             async with self._slots:
-                return await self._attempt(make, attempt, permit)
+                return await self._attempt(job, attempt, permit)
         finally:
             del self._under_way[job.key]
             if not self._under_way:
                 self._all_done.set()
                 self._all_done = anyio.Event()
 
-    async def _attempt(
-        self, make: Callable[[], _BundleJob], attempt: Attempt, permit: Permit
-    ) -> Outcome:
+    async def _attempt(self, job: _BundleJob, attempt: Attempt, permit: Permit) -> Outcome:
         began = self._clock.monotonic()
-        job = make()
         blank = Outcome(job.key, job.identity, Result.FAILED)
         try:
             await self._living_server()
@@ -233,7 +221,8 @@ class WorkerPool:
             refusal = permit()
             if refusal is not None:
                 return refusal
-            attempt.job = make()  # by the settings that hold now
+            if not isinstance(job, FinishJob):
+                attempt.job = replace(job, options=self._options)  # those that hold now
             answer = await self._run(attempt, self._limits.job)
         except DiedError as died:
             return attempt.failed(blank, str(died), self._clock.monotonic() - began)
@@ -250,22 +239,21 @@ class WorkerPool:
 
     async def stand(self) -> PreflightReport | str:
         """Have a worker measure whether acting is safe from where it stands; else say why not."""
-        return await self._ask(PreflightJob(self._cleanup_options), PreflightReport, self._witness)
+        return await self._ask(PreflightJob(), PreflightReport, self._witness)
 
     async def lock(self, *, owner: bool = False) -> Lock:
         """Have a worker tell who holds containerd's metadata lock; no answer if it cannot.
 
-        Args:
-            owner: Find out of a free one, too, whether it is that of the tree's own containerd.
+        Of a free one, too, if ``owner``, whether it is that of the tree's own containerd.
         """
-        answer = await self._ask(LockJob(self._cleanup_options, owner), Locked, self._witness)
+        answer = await self._ask(LockJob(owner), Locked, self._witness)
         return answer.lock if isinstance(answer, Locked) else Lock(LockState.NONE, detail=answer)
 
     async def look(
         self, keys: Sequence[BundleKey], annotation_keys: frozenset[str]
     ) -> Sequence[Look | PartialLook | None] | None:
         """Have a worker look at bundles as we would; None if it takes too long or dies."""
-        job = LookJob(tuple(keys), annotation_keys, self._cleanup_options, near=True)
+        job = LookJob(tuple(keys), annotation_keys, near=True)
         looks = await self._ask(job, Looks, self._lookers)
         return looks.looks if isinstance(looks, Looks) else None
 
@@ -274,16 +262,13 @@ class WorkerPool:
     ) -> Sequence[Look | None] | None:
         """Have a worker look at bundles where that may hang; None if it takes too long or dies.
 
-        Args:
-            keys: The bundles.
-            annotation_keys: Annotations that rules match on.
-            places: What is named by this has hung together: while a worker that looked there
-                cannot be ended nobody follows it.
+        What is named by ``places`` has hung together: while a worker that looked there cannot be
+        ended nobody follows it.
         """
         former = self._hung.get(places)
         if former is not None and former.is_dying():
             return None
-        job = LookJob(tuple(keys), annotation_keys, self._cleanup_options, near=False)
+        job = LookJob(tuple(keys), annotation_keys, near=False)
         attempt = Attempt(job, brief=True)
         async with self._far_lookers:
             seconds = self._limits.look + _EACH * len(keys)
@@ -362,7 +347,7 @@ class WorkerPool:
         if not self._is_replaceable:
             raise DiedError("the fork server died, and one made now could not do its work")
         try:
-            self._server = living = ForkServerClient(self._bounds)
+            self._server = living = ForkServerClient(self._scope)
         except OSError as error:
             raise DiedError(f"cannot make a fork server: {error.strerror}") from error
         if former is not None:

@@ -28,17 +28,23 @@ _ENDS: Final = frozenset(
 """Causes that end an attempt whichever step met them: nothing further may be removed."""
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(slots=True)
 class Tally:
-    """What a step changed.
+    """What a step changed, and whether it is to go on.
 
     Attributes:
         mutations: Our own mutating system calls that succeeded, also those before a failure.
         others: Somebody else (containerd, runc) did something because we asked.
+        stop: Whether we were a stop was requested; asked before each of very many changes.
     """
 
     mutations: int = 0
     others: bool = False
+    stop: Callable[[], bool] = _never
 
     def add(self, number: int = 1) -> None:
         """Count one, or several."""
@@ -68,28 +74,18 @@ class Record:
         self._stop = stop
         self.steps: list[Step] = []
 
-    def core(self, name: str, action: Callable[[Tally], str]) -> None:
-        """Do a step that must succeed, or nothing further is done.
+    def do(self, name: str, action: Callable[[Tally], str], *, core: bool = True) -> None:
+        """Do a step; nothing further is done if a core step fails, and the others only warn.
 
         Raises:
-            Blocked: It did not, or a stop was requested.
+            Blocked: A core step failed, or any for a cause that forbids going on; or a stop
+                was requested.
         """
-        self._do(name, action, core=True)
-
-    def try_(self, name: str, action: Callable[[Tally], str]) -> None:
-        """Do a step whose failure is a warning.
-
-        Raises:
-            Blocked: For a cause that forbids going on whatever the step.
-        """
-        self._do(name, action, core=False)
-
-    def _do(self, name: str, action: Callable[[Tally], str], *, core: bool) -> None:
         if self._stop():
             raise Blocked(BlockReason.INTERRUPTED, name, "a stop was requested")
         self._note(Progress(name, tuple(self.steps)))
         start = self._clock.monotonic()
-        tally = Tally()
+        tally = Tally(stop=self._stop)
         result, detail, blocked = _judge(action, tally, core=core)
         seconds = self._clock.monotonic() - start
         self.steps.append(Step(name, result, detail, seconds, tally.mutations))
@@ -108,7 +104,6 @@ def _judge(
     except FileNotFoundError:
         return StepResult.NOTHING, "", None
     except Blocked as blocked:
-        tally.add(blocked.mutations)
         return _weigh(blocked, core=core)
     except OSError as error:
         name = escape(error.filename) if isinstance(error.filename, bytes) else ""

@@ -10,63 +10,50 @@ removed before that stays removed; running it again goes on.
 """
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from reconciler import kernel
 from reconciler.model.hidden import hidden_name
 from reconciler.model.ids import Identity, escape, unescape
-from reconciler.worker.blocked import Blocked, blocked_at
+from reconciler.worker.blocked import blocked_at
+from reconciler.worker.objects import Aside
+from reconciler.worker.record import Tally
 from reconciler.worker.walk import Walk, check_identity
-
-
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """What went.
-
-    Attributes:
-        entries: Names removed, directories included; as many mutating system calls.
-        bytes: Allocated bytes freed, by files that had no other name.
-    """
-
-    entries: int = 0
-    bytes: int = 0
 
 
 def remove_tree(
     parent_fd: int,
     name: bytes,
     expected: Identity,
-    stop: Callable[[], bool],
+    tally: Tally,
     mount_points: frozenset[bytes] = frozenset(),
-) -> Removed:
-    """Remove the directory ``name`` in ``parent_fd`` and all below it.
+) -> int:
+    """Remove the directory ``name`` in ``parent_fd`` and all below it, if there is one.
 
     Args:
         parent_fd: Handle on the directory that holds it.
         name: One name, not a path.
         expected: The object that was judged; any other is left alone.
-        stop: Asked before each entry; true ends the work there.
+        tally: Counts the names removed, directories included; asked before each whether to stop.
         mount_points: Names directly below it that were mount points: removed by rmdir alone, so
             that what somebody wrote under the mount stays.
 
     Returns:
-        What was removed; nothing if there was no such name.
+        Allocated bytes freed, by files that had no other name.
 
     Raises:
         Blocked: Something is in the way, or a stop was requested.
     """
     _refuse_path(name)
-    walk = Walk(parent_fd, stop, mount_points)
+    walk = Walk(parent_fd, tally, mount_points)
     try:
         walk.run(name, expected)
     finally:
         walk.close()
-    return Removed(walk.entries, walk.bytes)
+    return walk.bytes
 
 
-def remove_mount_point(parent_fd: int, name: bytes) -> bool:
-    """Remove a directory that was a mount point by rmdir alone; false if it was gone already.
+def remove_mount_point(parent_fd: int, name: bytes, tally: Tally) -> None:
+    """Remove a directory that was a mount point by rmdir alone, unless it is gone already.
 
     A symlink or file of that name was never mounted on (unlinking one that is fails) and goes, too.
 
@@ -80,52 +67,34 @@ def remove_mount_point(parent_fd: int, name: bytes) -> bool:
         except NotADirectoryError:
             os.unlink(name, dir_fd=parent_fd)
     except FileNotFoundError:
-        return False
+        return
     except OSError as error:
         raise blocked_at(parent_fd, name, error) from None
-    return True
+    tally.add()
 
 
-def hide(parent_fd: int, name: bytes, expected: Identity) -> bytes | None:
+def hide(parent_fd: int, name: bytes, expected: Identity, tally: Tally) -> bytes | None:
     """Take an object out of use: rename it to a name that is its own (see `model.hidden`).
 
     From then on its id is free, nobody else looks at it, and a later run knows it for our work.
-
-    Returns:
-        The hidden name; None if there was nothing of that name.
+    Gives the hidden name, None if there was nothing of that name.
 
     Raises:
         Blocked: It is not the object that was judged; that one keeps, or has got back, its name.
     """
     _refuse_path(name)
     hidden = unescape(hidden_name(expected.ino, os.urandom(8)))
+
+    def refuse(now: bytes) -> None:
+        check_identity(kernel.statx(parent_fd, now), expected, escape(name))
+
     try:
-        check_identity(kernel.statx(parent_fd, name), expected, escape(name))
-        kernel.renameat2(parent_fd, name, parent_fd, hidden)
+        Aside(parent_fd, name, hidden, refuse, tally).put()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise blocked_at(parent_fd, name, error) from None
-    try:
-        # Between the look and the rename the id may have been removed and created again.
-        check_identity(kernel.statx(parent_fd, hidden), expected, escape(name))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise blocked_at(parent_fd, hidden, error, mutations=1) from None
-    except Blocked as blocked:
-        raise _put_back(parent_fd, hidden, name, blocked) from None
+        raise blocked_at(parent_fd, error.filename, error) from None
     return hidden
-
-
-def _put_back(parent_fd: int, hidden: bytes, name: bytes, why: Blocked) -> Blocked:
-    """Give a wrongly renamed object its name back; say so if that cannot be done."""
-    try:
-        kernel.renameat2(parent_fd, hidden, parent_fd, name)
-    except OSError as error:
-        detail = f"{why.detail}; it is now {escape(hidden)}: {error.strerror}"
-        return Blocked(why.reason, escape(name), detail, 1)
-    return Blocked(why.reason, escape(name), f"{why.detail}; renamed back", 2)
 
 
 def _refuse_path(name: bytes) -> None:

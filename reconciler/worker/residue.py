@@ -25,15 +25,7 @@ from reconciler.worker.states import Owner
 
 
 class Residue:
-    """The residue of one bundle, as the look that judged it found it.
-
-    Args:
-        place: The worker's.
-        job: Which bundle.
-        seen: The look.
-        judged: The objects that were there.
-        born: When the bundle was made; None if nothing tells.
-    """
+    """The residue of one bundle, as the look that judged it found it; it was made at ``born``."""
 
     def __init__(
         self, place: WorkerContext, job: CleanJob, seen: Seen, judged: Judged, born: float | None
@@ -41,7 +33,7 @@ class Residue:
         self._place = place
         self._key = job.key
         self._identity = job.identity
-        self._layout = job.cleanup_options.layout
+        self._layout = place.layout
         self._look = seen.look
         self._resources = seen.resources
         self._judged = judged
@@ -52,12 +44,12 @@ class Residue:
         kept = []
         if not self._resources.cgroups:
             return ""
-        around = self._place.nearby(self._layout, self._place.scan())
+        around = self._place.nearby(self._place.scan())
         neighbours = Neighbours(around, self._key)
         for group in self._resources.cgroups:
             try:
                 # Asked for each: another containerd may start the id between any two.
-                other = self._place.instances.user(self._layout, self._key)
+                other = self._place.instances.user(self._key)
                 if other is not None:
                     raise Kept(other)  # noqa: TRY301 -- said as all other reasons are
                 neighbours.refuse("/" + escape(group.relative))
@@ -77,7 +69,7 @@ class Residue:
         if root.rpartition(b"/")[2] != unescape(self._key.namespace):
             raise Kept(f"runc's root {escape(root)} is not the namespace's")
         owner = Owner(self._layout, self._key, self._identity)
-        remove_state(root, owner, self._judged.state, tally, self._place.stop)
+        remove_state(root, owner, self._judged.state, tally)
         return ""
 
     def remove_socket(self, tally: Tally) -> str:
@@ -120,7 +112,7 @@ class Residue:
             return ""
         if any(other != key for other in bundles_called(self._layout.tasks, (key.id,))):
             raise Kept("another namespace has a bundle of this id")
-        other = place.instances.user_of_id(self._layout, key.id)
+        other = place.instances.user_of_id(key.id)
         if other is not None:
             raise Kept(other)
         times, kept = Times(self._born, place.clock.wall()), []
@@ -136,5 +128,5 @@ class Residue:
     def remove_work_dir(self, tally: Tally) -> str:
         """Remove its directory in containerd's persistent tree."""
         judged = self._judged.objects.get(self._layout.work + b"/" + self._key.path)
-        remove_place(self._layout.work, self._key, judged, tally, self._place.stop)
+        remove_place(self._layout.work, self._key, judged, tally)
         return ""

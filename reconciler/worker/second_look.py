@@ -56,7 +56,7 @@ def look_again(
     """
     key = job.key
     scanned = place.scan()
-    around = place.around(job.cleanup_options.layout, scanned)
+    around = place.around(scanned)
     found = examine(around, key)
     if found is None:
         raise NotLeftover("it is gone", None)
@@ -69,7 +69,7 @@ def look_again(
         scanned = place.scan(whole=True)
     node = Node(scanned, job.containerd)
     named = is_identifier(key.namespace) and is_identifier(key.id)
-    young = place.clock.wall() - look.newest_mtime < job.cleanup_options.settle
+    young = place.clock.wall() - look.newest_mtime < job.options.settle
     judgement = judge(weigh(key, named, look, node), young=young)
     if judgement.verdict is not wanted:
         raise NotLeftover(f"{judgement.verdict.value}: {judgement.reason}", look)
@@ -115,10 +115,7 @@ def refuse_elsewhere(place: WorkerContext, around: NodeContext, key: BundleKey) 
 def refuse_mounts(points: MountPoints, bundle: int, key: BundleKey) -> None:
     """Make sure by the mount table itself that nothing is mounted at or below the bundle.
 
-    Args:
-        points: Asks the mount table.
-        bundle: Handle on it; the kernel's own path of it is what the table shows.
-        key: Its name, for people.
+    ``bundle`` is a handle on it: the kernel's own path of it is what the table shows.
 
     Raises:
         Blocked: Something is, or it cannot be known.

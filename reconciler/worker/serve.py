@@ -2,7 +2,7 @@
 
 It decides nothing by itself: it judges again what the parent judged, by the same rules, and does
 less than it was asked for, never more. It works in the tree it was bound to at the start, and runs
-no other runc, whatever it is told later.
+no other runc: no job names either.
 
 It imports only what file work needs (no event loop, no logging, no gRPC), because a daemon and a
 test pay its start; the parent is never imported from here.
@@ -30,7 +30,6 @@ from reconciler.worker.messages import (
     VERSION,
     AskDelete,
     CleanJob,
-    CleanupOptions,
     Deleted,
     Done,
     FinishJob,
@@ -56,56 +55,31 @@ IDLE_SECONDS: Final = 20.0
 DECODER: Final[msgspec.msgpack.Decoder[ToWorker]] = msgspec.msgpack.Decoder(ToWorker)
 
 
-class Flag:
-    """Whether a stop was requested. Set by a signal, asked at every entry boundary."""
-
-    def __init__(self) -> None:
-        self._is_set = False
-
-    def raised(self, number: int = 0, frame: object = None) -> None:  # noqa: ARG002 -- a handler
-        """Set it; can be installed as a signal handler."""
-        self._is_set = True
-
-    def lower(self) -> None:
-        """Forget about it: it was meant for an earlier job."""
-        self._is_set = False
-
-    def __call__(self) -> bool:
-        """Return whether it is set."""
-        return self._is_set
-
-
 class Worker:
-    """One worker: serves jobs from its socket.
+    """One worker: serves jobs from its socket, and notes its progress."""
 
-    Args:
-        job: The socket.
-        progress: Where progress is noted.
-        bounds: Where it may work; None lets it do nothing but sweep.
-    """
-
-    def __init__(
-        self, job: socket.socket, progress: ProgressFile, bounds: WorkerScope | None
-    ) -> None:
+    def __init__(self, job: socket.socket, progress: ProgressFile, scope: WorkerScope) -> None:
         self._channel = Channel(job, DECODER)
-        self._bounds = bounds
-        self._stop = Flag()
-        state = bounds.layout.state if bounds is not None else None
+        self._layout = scope.layout
+        self._is_stop_requested = False
         self._place = WorkerContext(
-            SystemClock(), progress.write, self._ask_delete, self._stop, state
+            scope, SystemClock(), progress.write, self._ask_delete, lambda: self._is_stop_requested
         )
 
     def run(self) -> None:
         """Serve until nobody wants anything any more."""
-        signal.signal(signal.SIGTERM, self._stop.raised)
+        signal.signal(signal.SIGTERM, self._stop)
         self._channel.send(Hello(VERSION, os.getpid()))
         while (message := self._next()) is not None:
             match message:
                 case Deleted():
                     raise MessageError("an answer without a question")
                 case _:
-                    self._stop.lower()
+                    self._is_stop_requested = False  # that was meant for an earlier job
                     self._serve(message)
+
+    def _stop(self, _number: int, _frame: object) -> None:
+        self._is_stop_requested = True
 
     def _next(self) -> ToWorker | None:
         """Wait for a job. When idle too long, refuse further ones first, then look once more."""
@@ -116,8 +90,6 @@ class Worker:
         return self._channel.receive()
 
     def _serve(self, job: Job) -> None:
-        if not isinstance(job, ScanJob):
-            self._check(job.cleanup_options)
         match job:
             case CleanJob():
                 self._channel.send(Done(clean(self._place, job)))
@@ -131,20 +103,13 @@ class Worker:
                 timed = Timed(self._place.clock, self._place.note)
                 with timed.part("the pass over /proc"):
                     scanned = self._place.scan_for_shims(anew=True)
-                self._channel.send(measure(job.cleanup_options.layout, scanned.shims, timed))
+                self._channel.send(measure(self._layout, scanned.shims, timed))
             case LockJob():
-                self._channel.send(
-                    Locked(metadata_lock(job.cleanup_options.layout, owner=job.owner))
-                )
+                self._channel.send(Locked(metadata_lock(self._layout, owner=job.owner)))
             case LookJob():
                 self._channel.send(self._place.look(job))
             case _:
                 assert_never(job)
-
-    def _check(self, cleanup_options: CleanupOptions) -> None:
-        """Work nowhere but where the parent said when it had heard nothing from outside yet."""
-        if self._bounds is None or not self._bounds.hold(cleanup_options):
-            raise MessageError("a job out of bounds")
 
     def _ask_delete(self) -> str | None:
         self._channel.send(AskDelete())
@@ -160,9 +125,7 @@ class Worker:
 def metadata_lock(layout: Layout, *, owner: bool = False) -> Lock:
     """Tell who holds containerd's metadata lock; first of all its socket's owner is asked.
 
-    Args:
-        layout: Where it is.
-        owner: Find out of a free one, too, whether it is that of the tree's own containerd.
+    Of a free one, too, if ``owner``, whether it is that of the tree's own containerd.
     """
     pid = peer_pid(layout.address, CONNECT_SECONDS)
     lock = lock_holder(layout.metadata_lock, likely=(pid,) if pid else ())
@@ -174,21 +137,19 @@ def metadata_lock(layout: Layout, *, owner: bool = False) -> Lock:
     return replace(lock, doubt=doubt) if lock.state is LockState.FREE else lock
 
 
-def serve(
-    job: socket.socket, progress: ProgressFile, bounds: WorkerScope | None, parent: int
-) -> None:
+def serve(job: socket.socket, progress: ProgressFile, scope: WorkerScope, parent: int) -> None:
     """Be a worker: serve until nobody wants anything any more.
 
     Args:
         job: Where jobs come from.
         progress: Where progress is noted.
-        bounds: Where it may work; None lets it do nothing but sweep.
+        scope: Where it works.
         parent: Pid of the fork server; the worker dies with it.
     """
     kernel.die_with_parent(signal.SIGKILL)
     if os.getppid() != parent:
         return  # it was gone before the kernel was told
     try:
-        Worker(job, progress, bounds).run()
+        Worker(job, progress, scope).run()
     except LostError:
         return  # nobody listens any more: stop where we are, the next run goes on

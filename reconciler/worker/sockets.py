@@ -8,14 +8,13 @@ already does, and then it gets its name back (design section 3, step 5).
 import os
 import socket
 import stat
-from typing import Final
+from contextlib import suppress
 
 from reconciler import kernel
 from reconciler.model.ids import escape
-from reconciler.worker.objects import HIDDEN, ObjectId, object_of
+from reconciler.probe.beneath import opened
+from reconciler.worker.objects import HIDDEN, Aside, ObjectId, object_of
 from reconciler.worker.record import Kept, Tally
-
-_DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def is_there(path: bytes) -> bool:
@@ -41,17 +40,14 @@ def _is_name(path: bytes) -> bool:
     return True
 
 
-def remove_socket(sockets: bytes, path: bytes, judged: frozenset[ObjectId], tally: Tally) -> bool:
-    """Unlink the socket at ``path`` if nobody listens on it.
+def remove_socket(sockets: bytes, path: bytes, judged: frozenset[ObjectId], tally: Tally) -> None:
+    """Unlink the socket at ``path``, if there is one and nobody listens on it.
 
     Args:
         sockets: The directory shims put their sockets in; one that lies elsewhere is kept.
         path: The socket's path.
         judged: What had the path, or the name it is hidden by, when the bundle was judged.
         tally: Counts what was done.
-
-    Returns:
-        Whether there was one.
 
     Raises:
         Kept: It is alive, is no socket, is not one that was judged, or lies elsewhere.
@@ -60,65 +56,40 @@ def remove_socket(sockets: bytes, path: bytes, judged: frozenset[ObjectId], tall
     directory, _, name = path.rpartition(b"/")
     if directory != sockets or not name or name in {b".", b".."}:
         raise Kept(f"socket {escape(path)} is not in {escape(sockets)}")
-    try:
-        parent = os.open(sockets, _DIRECTORY)
-    except FileNotFoundError:
-        return False
-    try:
-        return _Removal(parent, name, judged, tally).run()
-    finally:
-        os.close(parent)
+    with suppress(FileNotFoundError), opened(sockets, os.O_PATH) as parent:
+
+        def refuse(now: bytes) -> None:
+            why = _doubt(parent, now, judged)
+            if why and now != name:
+                raise Kept(f"somebody has begun to use {escape(name)}")
+            if why:
+                raise Kept(why)
+
+        aside = Aside(parent, name, HIDDEN + name, refuse, tally)
+        with suppress(FileNotFoundError):
+            aside.check()  # an earlier run may have been killed
+            _unlink(aside)
+        aside.put()
+        _unlink(aside)
 
 
-class _Removal:
-    """The removal of one socket from an open directory."""
+def _unlink(aside: Aside) -> None:
+    os.unlink(aside.hidden, dir_fd=aside.parent)
+    aside.tally.add()
 
-    def __init__(self, parent: int, name: bytes, judged: frozenset[ObjectId], tally: Tally) -> None:
-        self._parent = parent
-        self._name = name
-        self._hidden = HIDDEN + name
-        self._judged = judged
-        self._tally = tally
 
-    def run(self) -> bool:
-        finished = self._finish()
-        try:
-            found = kernel.statx(self._parent, self._name)
-        except FileNotFoundError:
-            return finished
-        what = escape(self._name)
-        if not stat.S_ISSOCK(found.mode):
-            raise Kept(f"{what} is not a socket")
-        if object_of(found) not in self._judged:
-            raise Kept(f"{what} is another socket than was judged")
-        if _is_alive(self._parent, self._name):
-            raise Kept(f"somebody listens on {what}")
-        try:
-            self._rename(self._name, self._hidden)
-        except FileNotFoundError:
-            return finished
-        return self._finish()
+def _doubt(parent: int, name: bytes, judged: frozenset[ObjectId]) -> str:
+    """Say why a socket may not be removed; empty if it may.
 
-    def _finish(self) -> bool:
-        """Remove what has the hidden name, if it was judged and nobody listens on it.
-
-        Anything else gets its name back.
-        """
-        try:
-            found = kernel.statx(self._parent, self._hidden)
-            is_dead = stat.S_ISSOCK(found.mode) and not _is_alive(self._parent, self._hidden)
-            if not is_dead or object_of(found) not in self._judged:
-                self._rename(self._hidden, self._name)
-                raise Kept(f"somebody has begun to use {escape(self._name)}")
-            os.unlink(self._hidden, dir_fd=self._parent)
-        except FileNotFoundError:
-            return False  # whoever removes another bundle that named it was faster
-        self._tally.add()
-        return True
-
-    def _rename(self, old: bytes, new: bytes) -> None:
-        kernel.renameat2(self._parent, old, self._parent, new)
-        self._tally.add()
+    Raises:
+        OSError: That cannot be known; FileNotFoundError if it is gone.
+    """
+    found, what = kernel.statx(parent, name), escape(name)
+    if not stat.S_ISSOCK(found.mode):
+        return f"{what} is not a socket"
+    if object_of(found) not in judged:
+        return f"{what} is another socket than was judged"
+    return f"somebody listens on {what}" if _is_alive(parent, name) else ""
 
 
 def _is_alive(parent: int, name: bytes) -> bool:

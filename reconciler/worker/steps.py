@@ -9,6 +9,7 @@ decided here but in `reconciler.worker.record`.
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Final
 
 from msgspec.structs import replace
@@ -19,7 +20,7 @@ from reconciler.model.hidden import parse_hidden
 from reconciler.model.ids import BundleKey, Identity, unescape
 from reconciler.model.layout import Layout
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
-from reconciler.probe.beneath import identity_of
+from reconciler.probe.beneath import beneath, identity_of, opened
 from reconciler.worker.blocked import Blocked, blocked_by
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.fifos import birth_of
@@ -42,16 +43,13 @@ from reconciler.worker.unmount import unmount_stack
 from reconciler.worker.walk import check_identity
 
 _ROOTFS: Final = unescape(ROOTFS)
-_TREE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def clean(place: WorkerContext, job: CleanJob) -> Outcome:
     """Judge the bundle once more and remove it if it is still the same and still leftover."""
-    attempt = _Cleanup(place, job)
-    try:
+    with ExitStack() as handles:
+        attempt = _Cleanup(place, job, handles)
         return conclude(place, attempt.record, job, attempt.run, lambda: attempt.holders)
-    finally:
-        attempt.close()
 
 
 def finish(place: WorkerContext, job: FinishJob) -> Outcome:
@@ -61,18 +59,15 @@ def finish(place: WorkerContext, job: FinishJob) -> Outcome:
     def remove(tally: Tally) -> str:
         if parse_hidden(job.key.id) != job.identity.ino:
             raise Blocked(BlockReason.CHANGED, job.key.id, "it was not hidden by us")
-        layout = job.cleanup_options.layout
-        refuse_elsewhere(place, place.around(layout, place.scan()), job.key)
-        namespace = open_namespace(job.cleanup_options.layout, job.key)
-        try:
-            return _remove(namespace, unescape(job.key.id), job.identity, tally, place.stop)
-        finally:
-            os.close(namespace)
+        refuse_elsewhere(place, place.around(place.scan()), job.key)
+        with ExitStack() as handles:
+            namespace = _open_namespace(handles, place.layout, job.key)
+            return _remove(namespace, unescape(job.key.id), job.identity, tally)
 
-    return conclude(place, record, job, lambda: record.core("bundle", remove), tuple)
+    return conclude(place, record, job, lambda: record.do("bundle", remove), tuple)
 
 
-def open_namespace(layout: Layout, key: BundleKey) -> int:
+def _open_namespace(handles: ExitStack, layout: Layout, key: BundleKey) -> int:
     """Open the directory that holds the bundle, on the state tree's own mount.
 
     Raises:
@@ -80,11 +75,8 @@ def open_namespace(layout: Layout, key: BundleKey) -> int:
         FileNotFoundError: It is gone.
     """
     try:
-        tree = os.open(layout.tasks, _TREE)
-        try:
-            return kernel.open_beneath(tree, unescape(key.namespace))
-        finally:
-            os.close(tree)
+        tree = handles.enter_context(opened(layout.tasks, os.O_PATH | os.O_NOFOLLOW))
+        return handles.enter_context(beneath(tree, unescape(key.namespace)))
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -120,9 +112,10 @@ def conclude(
 class _Cleanup:
     """One attempt on one bundle."""
 
-    def __init__(self, place: WorkerContext, job: CleanJob) -> None:
+    def __init__(self, place: WorkerContext, job: CleanJob, handles: ExitStack) -> None:
         self._place = place
         self._job = job
+        self._handles = handles
         self._bundle = -1
         self._namespace = -1
         self._seen: Seen | None = None
@@ -132,36 +125,29 @@ class _Cleanup:
         self.record = Record(place.clock, place.note, place.stop)
         self.holders: tuple[Holder, ...] = ()
 
-    def close(self) -> None:
-        """Give the handles back."""
-        for handle in (self._bundle, self._namespace):
-            if handle >= 0:
-                os.close(handle)
-        self._bundle = self._namespace = -1
-
     def run(self) -> None:
         """Go through the steps, in this order."""
         record = self.record
-        record.core("guards", self._look)
+        record.do("guards", self._look)
         if self._now.judgement.claimed:
-            record.try_("containerd", self._ask_containerd)
+            record.do("containerd", self._ask_containerd, core=False)
             self._place.scan(anew=True)  # its own `shim delete` may run by now, also if it failed
             try:
-                record.core("guards", self._look)
+                record.do("guards", self._look)
             except NotLeftover as other:
                 if other.look is None:
                     return  # it removed everything itself
                 raise
         self._keep_lock()
-        record.core("hooks", self._run_hooks)
+        record.do("hooks", self._run_hooks)
         if self._hooks_ran:
             # They may have taken long, and runc frees the id before it runs them: it may be
             # another's by now. So nothing counts that was seen before.
             self._place.scan(anew=True)
-            record.core("guards", self._look)
+            record.do("guards", self._look)
             self._keep_lock()
-        record.core("unmount", self._unmount)
-        record.core("rootfs", self._remove_rootfs)
+        record.do("unmount", self._unmount)
+        record.do("rootfs", self._remove_rootfs)
         announce(self._bundle)
         residue = Residue(self._place, self._job, self._now, self._judged, self._born)
         for name, remove in (
@@ -172,8 +158,8 @@ class _Cleanup:
             ("work-dir", residue.remove_work_dir),
         ):
             self._keep_lock()
-            record.try_(name, remove)
-        record.core("bundle", self._remove_bundle)
+            record.do(name, remove, core=False)
+        record.do("bundle", self._remove_bundle)
 
     @property
     def _now(self) -> Seen:
@@ -184,11 +170,12 @@ class _Cleanup:
     def _look(self, _: Tally) -> str:
         """Judge again, and hold on to the very object that was judged."""
         job = self._job
-        self.close()
+        self._handles.close()
         seen = self._seen = look_again(self._place, job)
         try:
-            self._namespace = open_namespace(job.cleanup_options.layout, job.key)
-            self._bundle = kernel.open_beneath(self._namespace, unescape(job.key.id))
+            self._namespace = _open_namespace(self._handles, self._place.layout, job.key)
+            bundle = beneath(self._namespace, unescape(job.key.id))
+            self._bundle = self._handles.enter_context(bundle)
         except FileNotFoundError:
             raise NotLeftover("it is gone", None) from None
         except OSError as error:
@@ -197,8 +184,8 @@ class _Cleanup:
         if identity_of(found) != job.identity:
             raise NotLeftover("it was replaced while we looked", seen.look)
         self._born = birth_of(self._bundle)
-        old = self._place.clock.wall() - job.cleanup_options.settle
-        self._judged = pin(job, seen, old, self._judged.state)
+        old = self._place.clock.wall() - job.options.settle
+        self._judged = pin(self._place.layout, job, seen, old, self._judged.state)
         return seen.judgement.reason
 
     def _keep_lock(self) -> None:
@@ -229,11 +216,7 @@ class _Cleanup:
         return "containerd deleted the task"
 
     def _run_hooks(self, tally: Tally) -> str:
-        cleanup_options, resources, state = (
-            self._job.cleanup_options,
-            self._now.resources,
-            self._judged.state,
-        )
+        scope, resources, state = self._place.scope, self._now.resources, self._judged.state
         if not resources.has_poststop_hooks:
             if state is not None and state.torn:
                 raise Kept("runc's state is torn: poststop hooks, if it had any, do not run")
@@ -243,41 +226,37 @@ class _Cleanup:
         if state is None or state.doubt:
             why = state.doubt if state else "it is gone"
             raise Kept(f"poststop hooks in runc's state do not run: {why}")
-        runc = pick_runc(resources.runc, cleanup_options.runc)
+        runc = pick_runc(resources.runc, scope.runc)
         self._hooks_ran = True
-        return run_hooks(Call(runc, root, id_, state.id, cleanup_options.hook_seconds), tally)
+        return run_hooks(Call(runc, root, id_, state.id, scope.hook_seconds), tally)
 
     def _unmount(self, tally: Tally) -> str:
         judged = frozenset(mount.mount_id for mount in self._now.look.mounts)
-        lazy = self._job.cleanup_options.lazy_unmount
+        lazy = self._job.options.lazy_unmount
         try:
-            done = unmount_stack(self._bundle, _ROOTFS, judged, lazy=lazy)
+            detached = unmount_stack(self._bundle, _ROOTFS, judged, tally, lazy=lazy)
         except Blocked as blocked:
             if blocked.reason is BlockReason.MOUNT_BUSY:
                 self.holders = holders(self._bundle, _ROOTFS)
             raise
-        tally.add(done.layers)
-        return f"{done.detached} detached while busy" if done.detached else ""
+        return f"{detached} detached while busy" if detached else ""
 
     def _remove_rootfs(self, tally: Tally) -> str:
         """Look at the mount table itself once more: what is left below must not be ours to lose."""
         refuse_mounts(self._place.points, self._bundle, self._job.key)
-        tally.add(remove_mount_point(self._bundle, _ROOTFS))
+        remove_mount_point(self._bundle, _ROOTFS, tally)
         return ""
 
     def _remove_bundle(self, tally: Tally) -> str:
         job = self._job
-        hidden = hide(self._namespace, unescape(job.key.id), job.identity)
+        hidden = hide(self._namespace, unescape(job.key.id), job.identity, tally)
         if hidden is None:
             return ""
-        tally.add()
-        return _remove(self._namespace, hidden, job.identity, tally, self._place.stop)
+        return _remove(self._namespace, hidden, job.identity, tally)
 
 
-def _remove(
-    namespace: int, name: bytes, identity: Identity, tally: Tally, stop: Callable[[], bool]
-) -> str:
+def _remove(namespace: int, name: bytes, identity: Identity, tally: Tally) -> str:
     """Remove what has been hidden; a rootfs that has come back goes by rmdir alone."""
-    removed = remove_tree(namespace, name, identity, stop, frozenset({_ROOTFS}))
-    tally.add(removed.entries)
-    return f"{removed.bytes} bytes freed" if removed.entries else ""
+    before = tally.mutations
+    freed = remove_tree(namespace, name, identity, tally, frozenset({_ROOTFS}))
+    return f"{freed} bytes freed" if tally.mutations > before else ""

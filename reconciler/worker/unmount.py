@@ -7,7 +7,6 @@ make it busy. Whether a mount may go at all (foreign, tmpfs) was decided before.
 """
 
 import os
-from dataclasses import dataclass
 from errno import EBUSY, EINVAL
 from typing import Final, NamedTuple
 
@@ -16,21 +15,9 @@ from reconciler.model.ids import escape
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.mounts import MOUNTINFO, parse, read_table
 from reconciler.worker.blocked import Blocked, blocked_by
+from reconciler.worker.record import Tally
 
 _BOUND: Final = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Unmounted:
-    """What was unmounted.
-
-    Attributes:
-        layers: Mounts taken off; as many mutating system calls.
-        detached: How many of them were busy and only detached.
-    """
-
-    layers: int = 0
-    detached: int = 0
 
 
 class _Place(NamedTuple):
@@ -45,21 +32,22 @@ def unmount_stack(
     bundle_fd: int,
     path: bytes,
     judged: frozenset[int],
+    tally: Tally,
     *,
     lazy: bool = False,
-    bound: int = _BOUND,
-) -> Unmounted:
+) -> int:
     """Take off every layer that is mounted at ``path``.
 
     Args:
         bundle_fd: Handle on the bundle directory.
         path: Relative to it; nothing on the way there may be a mount or a symlink.
         judged: Mount ids that may be unmounted.
+        tally: Counts the layers taken off; none if nothing is mounted there, or the name is gone or
+            is a symlink.
         lazy: Detach what is busy (MNT_DETACH) instead of giving up.
-        bound: Layers to take off at most.
 
     Returns:
-        How many went; none if nothing is mounted there, or the name is gone or is a symlink.
+        How many layers were busy and only detached.
 
     Raises:
         Blocked: MOUNT_BUSY (:func:`reconciler.worker.holders.holders` names the holders);
@@ -70,11 +58,23 @@ def unmount_stack(
     try:
         parent, name = _open_parent(bundle_fd, path)
     except FileNotFoundError:
-        return Unmounted()
+        return 0
     except OSError as error:
         raise blocked_by(error, escape(path)) from None
     try:
-        return _take_off(_Place(parent, name, escape(path)), judged, lazy=lazy, bound=bound)
+        place, detached = _Place(parent, name, escape(path)), 0
+        for _ in range(_BOUND):
+            top = _topmost(place)
+            if top is None:
+                return detached
+            if top not in judged:
+                raise Blocked(BlockReason.FOREIGN_MOUNT, place.path, "mounted since it was judged")
+            detached += _take_one(place, top, tally, lazy=lazy)
+        if _topmost(place) is not None:
+            raise Blocked(
+                BlockReason.MOUNT_BUSY, place.path, f"still mounted after {_BOUND} layers"
+            )
+        return detached
     finally:
         os.close(parent)
 
@@ -90,42 +90,18 @@ def _open_parent(bundle_fd: int, path: bytes) -> tuple[int, bytes]:
     return kernel.open_beneath(bundle_fd, above, directory=False), name
 
 
-def _take_off(place: _Place, judged: frozenset[int], *, lazy: bool, bound: int) -> Unmounted:
-    layers = detached = 0
+def _take_one(place: _Place, top: int, tally: Tally, *, lazy: bool) -> bool:
+    """Take off one layer; true if it was busy and only detached."""
     try:
-        for _ in range(bound):
-            top = _topmost(place)
-            if top is None:
-                return Unmounted(layers, detached)
-            _refuse_unknown(place, top, judged)
-            one = _take_one(place, top, lazy=lazy)
-            layers += one.layers
-            detached += one.detached
-        _refuse_more(place, bound)
-    except Blocked as blocked:
-        blocked.mutations = layers
-        raise
-    return Unmounted(layers, detached)
-
-
-def _take_one(place: _Place, top: int, *, lazy: bool) -> Unmounted:
-    try:
-        return Unmounted(int(_unmount(place, top, kernel.UMOUNT_NOFOLLOW)))
+        tally.add(_unmount(place, top, kernel.UMOUNT_NOFOLLOW))
     except Blocked as blocked:
         if not lazy or blocked.reason is not BlockReason.MOUNT_BUSY:
             raise
-    gone = int(_unmount(place, top, kernel.UMOUNT_NOFOLLOW | kernel.MNT_DETACH))
-    return Unmounted(gone, gone)
-
-
-def _refuse_unknown(place: _Place, top: int, judged: frozenset[int]) -> None:
-    if top not in judged:
-        raise Blocked(BlockReason.FOREIGN_MOUNT, place.path, "mounted since it was judged")
-
-
-def _refuse_more(place: _Place, bound: int) -> None:
-    if _topmost(place) is not None:
-        raise Blocked(BlockReason.MOUNT_BUSY, place.path, f"still mounted after {bound} layers")
+    else:
+        return False
+    gone = _unmount(place, top, kernel.UMOUNT_NOFOLLOW | kernel.MNT_DETACH)
+    tally.add(gone)
+    return gone
 
 
 def _topmost(place: _Place) -> int | None:

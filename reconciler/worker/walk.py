@@ -3,7 +3,7 @@
 Used by `removal` only, which says what it promises. It must never make a destructive call that is
 not relative to a handle from :func:`reconciler.kernel.open_beneath`, and never enter anything by
 another call: the kernel then refuses mounts and symlinks, however late they appear. Names come
-from the directory being read, counters go back with the result.
+from the directory being read.
 
 Deep trees: a stack instead of recursion, and only the lowest directories keep their handles. One
 further up is opened again by its names, from the top and within the same limits, and must be the
@@ -11,7 +11,7 @@ same object.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
@@ -21,6 +21,7 @@ from reconciler.model.ids import Identity, escape
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.beneath import identity_of
 from reconciler.worker.blocked import Blocked, blocked_at, blocked_by
+from reconciler.worker.record import Tally
 
 _BATCH: Final = 4096  # names held at a time, however many a directory has
 _HANDLES: Final = 32  # directories held open at a time, however deep the tree is
@@ -33,7 +34,6 @@ class _Frame:
     """One directory on the way down.
 
     Attributes:
-        name: Its name in the one above.
         fd: Handle; -1 while given up.
         pending: Directories found in it and not yet entered.
         listed: A listing has come to its end: once nothing is pending it should be empty.
@@ -53,17 +53,13 @@ class Walk:
     """The removal of one tree. Run once, then close.
 
     Attributes:
-        entries: Names removed; as many mutating system calls.
         bytes: Allocated bytes freed.
     """
 
-    def __init__(
-        self, parent_fd: int, stop: Callable[[], bool], mount_points: frozenset[bytes]
-    ) -> None:
-        self.entries = 0
+    def __init__(self, parent_fd: int, tally: Tally, mount_points: frozenset[bytes]) -> None:
         self.bytes = 0
+        self._tally = tally
         self._parent_fd = parent_fd
-        self._stop = stop
         self._mount_points = mount_points
         self._frames: list[_Frame] = []
 
@@ -72,7 +68,7 @@ class Walk:
         self._go_on(name)
         self._enter(self._parent_fd, name)
         if self._frames:
-            self._compare(self._look(self._frames[0].fd), expected)
+            check_identity(self._look(self._frames[0].fd), expected, self._path())
         while self._frames:
             frame = self._frames[-1]
             if frame.pending:
@@ -110,7 +106,7 @@ class Walk:
             self._unlink(dir_fd, name)  # it was a directory when it was listed
             return
         except OSError as error:
-            raise blocked_by(error, self._path(name), self.entries) from None
+            raise blocked_by(error, self._path(name)) from None
         self._frames.append(_Frame(name, fd))
         if len(self._frames) > _HANDLES:
             self._give_up(self._frames[-_HANDLES - 1])
@@ -135,11 +131,11 @@ class Walk:
                 if frame.listings is None:
                     frame.listings = sum(1 for _ in listing) // _BATCH + _SPARE
         except OSError as error:
-            raise blocked_by(error, self._path(), self.entries) from None
+            raise blocked_by(error, self._path()) from None
         frame.listings -= 1
         if frame.listings < 0:
             detail = "somebody fills it while it is emptied"
-            raise Blocked(BlockReason.MOUNT_BUSY, self._path(), detail, self.entries)
+            raise Blocked(BlockReason.MOUNT_BUSY, self._path(), detail)
         for name, is_directory in found:
             if is_directory:
                 frame.pending.append(name)
@@ -155,8 +151,8 @@ class Walk:
         except (FileNotFoundError, IsADirectoryError):
             return  # gone, or a directory by now: the next listing shows it
         except OSError as error:
-            raise blocked_at(dir_fd, name, error, self._path(name), self.entries) from None
-        self.entries += 1
+            raise blocked_at(dir_fd, name, error, self._path(name)) from None
+        self._tally.add()
         self.bytes += size
 
     # ---- up
@@ -181,8 +177,8 @@ class Walk:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise blocked_at(dir_fd, name, error, self._path(below), self.entries) from None
-        self.entries += 1
+            raise blocked_at(dir_fd, name, error, self._path(below)) from None
+        self._tally.add()
 
     def _still_is(self, name: bytes, expected: Identity) -> bool:
         """Return whether the tree's own name is still there; raise if it means another object."""
@@ -191,17 +187,15 @@ class Walk:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise blocked_by(error, escape(name), self.entries) from None
-        self._compare(seen, expected)
+            raise blocked_by(error, escape(name)) from None
+        check_identity(seen, expected, self._path())
         return True
 
     # ---- shared
 
     def _go_on(self, name: bytes) -> None:
-        if self._stop():
-            raise Blocked(
-                BlockReason.INTERRUPTED, self._path(name), "a stop was requested", self.entries
-            )
+        if self._tally.stop():
+            raise Blocked(BlockReason.INTERRUPTED, self._path(name), "a stop was requested")
 
     def _path(self, name: bytes = b"") -> str:
         names = [frame.name for frame in self._frames]
@@ -211,14 +205,7 @@ class Walk:
         try:
             return kernel.statx_handle(fd)
         except OSError as error:
-            raise blocked_by(error, self._path(), self.entries) from None
-
-    def _compare(self, seen: kernel.Stat, expected: Identity) -> None:
-        try:
-            check_identity(seen, expected, self._path())
-        except Blocked as blocked:
-            blocked.mutations = self.entries
-            raise
+            raise blocked_by(error, self._path()) from None
 
     def _handle(self, index: int) -> int:
         """Give the handle of a directory on the way down; -1 means the one that holds the tree."""
@@ -244,11 +231,11 @@ class Walk:
             seen = kernel.statx_handle(fd)
         except OSError as error:
             os.close(fd)
-            raise blocked_by(error, self._path(), self.entries) from None
+            raise blocked_by(error, self._path()) from None
         if identity_of(seen) != self._frames[index].identity:
             os.close(fd)
             detail = f"a directory {len(self._frames) - 1 - index} above was moved meanwhile"
-            raise Blocked(BlockReason.CHANGED, self._path(), detail, self.entries)
+            raise Blocked(BlockReason.CHANGED, self._path(), detail)
         self._frames[index].fd = fd
 
 

@@ -24,7 +24,7 @@ from reconciler.model.outcome import Result
 from reconciler.probe.privileges import PARENT, WORKER, numbers
 from reconciler.probe.tree import TreeInspector
 from reconciler.worker.guards import Preflight, refusals
-from reconciler.worker.messages import CleanupOptions, PreflightReport
+from reconciler.worker.messages import PreflightReport, WorkerScope
 from reconciler.worker.pool import WorkerPool
 from tests.support import bundles, mountns
 from tests.support.bundles import DOWN, Bundle
@@ -58,7 +58,7 @@ def run(main: Callable[[bundles.Site, WorkerPool], Awaitable[None]], base: Path)
     with bundles.site(base) as made:
 
         async def whole() -> None:
-            async with WorkerPool(CleanupOptions(made.layout)) as pool:
+            async with WorkerPool(WorkerScope(made.layout)) as pool:
                 await main(made, pool)
 
         in_a_child(lambda: anyio.run(whole))
@@ -354,7 +354,7 @@ def test_an_own_directory_that_is_containerds_is_refused(tmp_path: Path, where: 
     layout = layout_in(tmp_path)
     environ = own(tmp_path) | {"RUNTIME_DIRECTORY": str(tmp_path / where)}
     with pytest.raises(ConfigError, match="overlaps containerd's"):
-        confine(WorkerPool(CleanupOptions(layout)), layout, "", environ)
+        confine(WorkerPool(WorkerScope(layout)), layout, "", environ)
     assert status_of()["NoNewPrivs"] == 0
 
 
@@ -366,7 +366,7 @@ def test_a_second_thread_is_a_bug_and_not_overlooked(tmp_path: Path) -> None:
     layout = layout_in(tmp_path)
     try:
         with pytest.raises(RuntimeError, match="second thread"):
-            confine(WorkerPool(CleanupOptions(layout)), layout, "", own(tmp_path))
+            confine(WorkerPool(WorkerScope(layout)), layout, "", own(tmp_path))
     finally:
         end.set()
         thread.join()

@@ -28,7 +28,7 @@ from reconciler.supervision import Supervisor
 from reconciler.telemetry.lazy import structlog
 from reconciler.telemetry.metrics import Metrics
 from reconciler.worker.lock import InstanceLock
-from reconciler.worker.messages import CleanupOptions
+from reconciler.worker.messages import WorkerScope
 from reconciler.worker.pool import WorkerPool
 from tests.decide.world import dead, key
 from tests.support.fakes import FakeWatcher
@@ -55,7 +55,7 @@ class Reloads(Source):
         rig, layout, origins = self.rig, Layout(), defaultdict[str, str](str)
         stages = replace(rig.stages, sources=(self,), supervisor=self.watch)
         rig.loop = Loop(rig.engine, stages, relist=300.0)
-        self.pool = WorkerPool(CleanupOptions(layout))
+        self.pool = WorkerPool(WorkerScope(layout))
         self.inspector = TreeInspector(layout)
         lock = InstanceLock(b"/nowhere", acting=False)
         reached = Reachable(
@@ -149,7 +149,7 @@ async def test_a_look_sent_before_a_reload_asks_again_for_what_that_needs() -> N
             inspector.annotation_keys = frozenset({"keep"})
             return [None for _ in keys]
 
-    looks = await KillableInspector(Slow(CleanupOptions(Layout())), inspector).look(
+    looks = await KillableInspector(Slow(WorkerScope(Layout())), inspector).look(
         [key()], frozenset({"/far"})
     )
     assert looks == [None]

@@ -18,6 +18,7 @@ from reconciler import kernel
 from reconciler.model.hidden import parse_hidden
 from reconciler.model.ids import Identity, escape
 from reconciler.probe.beneath import identity_of
+from reconciler.worker.record import Tally
 from reconciler.worker.removal import hide, remove_tree
 from tests.support.mountns import MNT_DETACH, UMOUNT_NOFOLLOW, umount
 
@@ -42,18 +43,14 @@ class Job:
 Remover = Callable[[Job], bool]
 
 
-def never() -> bool:
-    return False
-
-
 def ours(job: Job) -> bool:
     """What the program does; half of the time without hiding first, to be longer in reach."""
     if parse_hidden(escape(job.name)) is None and random.random() < 0.5:  # noqa: S311 -- a coin
-        hidden = hide(job.parent, job.name, job.expected)
+        hidden = hide(job.parent, job.name, job.expected, Tally())
         if hidden is None:
             return True
         job.name = hidden
-    remove_tree(job.parent, job.name, job.expected, never)
+    remove_tree(job.parent, job.name, job.expected, Tally())
     return True
 
 
@@ -104,7 +101,7 @@ def device_check(job: Job) -> bool:
 def any_object(job: Job) -> bool:
     """Remove whatever has the name now, not the object that was judged."""
     now = identity_of(kernel.statx(job.parent, job.name))
-    remove_tree(job.parent, job.name, now, never)
+    remove_tree(job.parent, job.name, now, Tally())
     return True
 
 

@@ -25,7 +25,7 @@ from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
 from reconciler.probe.locks import Lock, LockState
 from reconciler.probe.tree import TreeInspector
-from reconciler.worker.messages import CleanupOptions
+from reconciler.worker.messages import WorkerScope
 from reconciler.worker.pool import Limits, WorkerPool
 from tests.safety.elsewhere import (
     ARMED,
@@ -127,7 +127,7 @@ def test_a_worker_sees_what_was_left_out(tmp_path: Path) -> None:
         partly = inspector.look(key)
         assert isinstance(partly, PartialLook)
         assert partly.look.created is Answer.YES, "init.pid says so"
-        async with WorkerPool(CleanupOptions(layout)) as pool:
+        async with WorkerPool(WorkerScope(layout)) as pool:
             whole = await pool.look_far([key], frozenset(), partly.places)
         inspector.close()
         assert whole == (before,)
@@ -141,7 +141,7 @@ def test_a_worker_sees_what_was_left_out(tmp_path: Path) -> None:
 def test_a_worker_that_hangs_is_given_up_and_another_bundle_is_looked_at(tmp_path: Path) -> None:
     async def main(layout: Layout, stuck: BundleKey, other: BundleKey) -> None:
         places = frozenset({str(DEAD)})
-        async with WorkerPool(CleanupOptions(layout), limits=Limits(look=1.0)) as pool:
+        async with WorkerPool(WorkerScope(layout), limits=Limits(look=1.0)) as pool:
             assert await pool.look([other], frozenset()) is not None  # it is warm
             with dead():
                 with anyio.fail_after(SECONDS):
@@ -180,7 +180,7 @@ def test_whose_the_tree_is_is_not_looked_up_by_ourselves(tmp_path: Path, root: s
 @private_mounts
 def test_a_worker_that_hangs_over_whose_the_tree_is_proves_nothing(tmp_path: Path) -> None:
     async def main(layout: Layout) -> None:
-        async with WorkerPool(CleanupOptions(layout), limits=Limits(processes=1.0)) as pool:
+        async with WorkerPool(WorkerScope(layout), limits=Limits(processes=1.0)) as pool:
             assert (await witness.ask(layout, pool.lock)).state is ContainerdState.DOWN
             with dead_at(Path(os.fsdecode(layout.tasks))), anyio.fail_after(SECONDS):
                 said = await witness.ask(layout, pool.lock)
@@ -198,7 +198,7 @@ def test_a_worker_that_hangs_over_whose_the_tree_is_proves_nothing(tmp_path: Pat
 @private_mounts
 def test_a_worker_tells_whose_the_tree_is_if_it_is_asked(tmp_path: Path, root: str | None) -> None:
     async def main(layout: Layout) -> None:
-        async with WorkerPool(CleanupOptions(layout)) as pool:
+        async with WorkerPool(WorkerScope(layout)) as pool:
             assert (await pool.lock()).doubt, "it was not asked"
             found = await pool.lock(owner=True)
             said = await witness.ask(layout, pool.lock)

@@ -51,12 +51,7 @@ def test_ending_an_orphan_goes_nowhere_that_another_names(
         try:
             arm(other)
             with dead():
-                job = KillJob(
-                    orphan.key,
-                    orphan.identity,
-                    DOWN.containerd,
-                    InlineWorker(on.site).cleanup_options,
-                )
+                job = KillJob(orphan.key, orphan.identity, DOWN.containerd)
                 outcome = unhung(on, lambda inline: end_orphan(inline.place, job))
             if arm in UNTOLD:
                 assert outcome.reason is BlockReason.CGROUP, outcome

@@ -21,7 +21,7 @@ import pytest
 from reconciler.model.hidden import parse_hidden
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import Outcome, Result
-from reconciler.worker.messages import CleanupOptions
+from reconciler.worker.messages import WorkerScope
 from reconciler.worker.pool import WorkerPool
 from tests.safety import straced
 from tests.safety.ground import REPOSITORY, Ground
@@ -114,8 +114,8 @@ def hidden_of(bundle: Bundle) -> Path | None:
 @asynccontextmanager
 async def working(on: Ground, kind: Kind) -> AsyncIterator[Work]:
     """Have a pool on a ground."""
-    cleanup_options = CleanupOptions(on.site.layout, runc=str(on.programs / "runc"))
-    async with WorkerPool(cleanup_options) as pool:
+    scope = WorkerScope(on.site.layout, runc=str(on.programs / "runc"))
+    async with WorkerPool(scope) as pool:
         yield Work(on, kind, pool)
 
 

@@ -12,7 +12,7 @@ from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result, Step, StepResult
 from reconciler.worker import steps
 from reconciler.worker.context import WorkerContext
-from reconciler.worker.messages import CleanJob, CleanupOptions, FinishJob, Progress
+from reconciler.worker.messages import CleanJob, CleanupOptions, FinishJob, Progress, WorkerScope
 from tests.support.bundles import Bundle, Site, site
 
 
@@ -20,22 +20,28 @@ class InlineWorker:
     """One worker's hands, without the process around them."""
 
     def __init__(self, made: Site) -> None:
-        self.cleanup_options = CleanupOptions(made.layout)
+        self.options = CleanupOptions()
         self.containerd = Containerd(ContainerdState.DOWN)
         self.listed = False
         self.stop = False
         self.delete: Callable[[], str | None] = lambda: "not expected"
         self.began: list[str] = []
-        self.place = WorkerContext(SystemClock(), self._begin, self._delete, lambda: self.stop)
+        self.bind(WorkerScope(made.layout))
+
+    def bind(self, scope: WorkerScope) -> None:
+        """Be a worker of this scope from now on."""
+        self.place = WorkerContext(
+            scope, SystemClock(), self._begin, self._delete, lambda: self.stop
+        )
 
     def clean(self, bundle: Bundle) -> Outcome:
         tasks = frozenset({bundle.key}) if self.listed else frozenset[BundleKey]()
         said = replace(self.containerd, tasks=tasks)
-        job = CleanJob(bundle.key, bundle.identity, said, self.cleanup_options)
+        job = CleanJob(bundle.key, bundle.identity, said, self.options)
         return steps.clean(self.place, job)
 
     def finish(self, key: BundleKey, identity: Identity) -> Outcome:
-        return steps.finish(self.place, FinishJob(key, identity, self.cleanup_options))
+        return steps.finish(self.place, FinishJob(key, identity))
 
     def _begin(self, progress: Progress) -> None:
         self.began.append(progress.began)

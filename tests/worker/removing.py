@@ -1,13 +1,19 @@
 """What the removal tests share."""
 
+from typing import NamedTuple
+
 from reconciler import kernel
 from reconciler.model.ids import Identity
 from reconciler.probe.beneath import identity_of
-from reconciler.worker.removal import Removed, remove_tree
+from reconciler.worker.record import Tally
+from reconciler.worker.removal import remove_tree
 
 
-def never() -> bool:
-    return False
+class Removed(NamedTuple):
+    """Names removed, and bytes freed."""
+
+    entries: int
+    bytes: int
 
 
 def identity(parent: int, name: bytes = b"victim") -> Identity:
@@ -17,4 +23,6 @@ def identity(parent: int, name: bytes = b"victim") -> Identity:
 def remove(
     parent: int, name: bytes = b"victim", mount_points: frozenset[bytes] = frozenset()
 ) -> Removed:
-    return remove_tree(parent, name, identity(parent, name), never, mount_points)
+    tally = Tally()
+    freed = remove_tree(parent, name, identity(parent, name), tally, mount_points)
+    return Removed(tally.mutations, freed)

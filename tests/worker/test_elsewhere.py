@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.model.outcome import BlockReason, Outcome
+from reconciler.worker.record import Tally
 from reconciler.worker.removal import hide
 from tests.support import mountns
 from tests.support.bundles import Bundle, Site
@@ -103,7 +104,7 @@ def test_a_removal_that_was_cut_short_is_not_finished_either(tmp_path: Path) -> 
     with inline_worker(tmp_path) as (made, _):
         bundle = made.bundle(mounted=False, cgroups=False)
         namespace = os.open(bundle.path.parent, os.O_PATH)
-        name = hide(namespace, unescape(bundle.key.id), bundle.identity)
+        name = hide(namespace, unescape(bundle.key.id), bundle.identity, Tally())
         os.close(namespace)
         assert name is not None
         key = BundleKey(bundle.key.namespace, escape(name))

@@ -21,7 +21,7 @@ from reconciler.model.observations import Guard
 from reconciler.probe.processes import scan
 from reconciler.worker.guards import NodeGuards, Preflight, refusals, unmeasured
 from reconciler.worker.lock import DIRECTORY, InstanceLock, Taken, directory
-from reconciler.worker.messages import CleanupOptions, PreflightReport
+from reconciler.worker.messages import PreflightReport, WorkerScope
 from reconciler.worker.pool import Limits, WorkerPool
 from reconciler.worker.preflight import Timed, measure, references
 from tests.safety.ground import wait_for
@@ -245,7 +245,7 @@ def test_a_tree_on_disk_is_refused_unless_allowed(tmp_path: Path) -> None:
 CHECK = """
 import sys
 import anyio
-from reconciler.worker.messages import CleanupOptions
+from reconciler.worker.messages import WorkerScope
 from reconciler.worker.pool import WorkerPool
 from reconciler.worker.guards import NodeGuards
 from reconciler.model.layout import Layout
@@ -253,7 +253,7 @@ from reconciler.model.layout import Layout
 async def main():
     base = sys.argv[1].encode()
     layout = Layout(base, base, base + b"/c.sock", base)
-    async with WorkerPool(CleanupOptions(layout)) as pool:
+    async with WorkerPool(WorkerScope(layout)) as pool:
         for one in await NodeGuards(layout, pool.stand, None, allow_disk=True).check():
             print(one.guard.value)
 
@@ -371,7 +371,7 @@ async def test_no_answer_from_the_worker_is_a_refusal_and_takes_no_lock(tmp_path
 async def test_a_worker_measures_where_it_stands_itself(tmp_path: Path) -> None:
     layout = layout_at(tmp_path)
     with listen(tmp_path):
-        async with WorkerPool(CleanupOptions(layout)) as pool:
+        async with WorkerPool(WorkerScope(layout)) as pool:
             stood = await pool.stand()
     assert isinstance(stood, PreflightReport)
     assert stood.reference == f"containerd (pid {os.getpid()})"
@@ -389,7 +389,7 @@ def child_of(pid: int) -> int:
 
 async def test_a_worker_that_hangs_or_died_is_no_answer(tmp_path: Path) -> None:
     layout = layout_at(tmp_path)
-    async with WorkerPool(CleanupOptions(layout), limits=Limits(processes=2.0)) as pool:
+    async with WorkerPool(WorkerScope(layout), limits=Limits(processes=2.0)) as pool:
         assert isinstance(await pool.stand(), PreflightReport)
         assert pool.fork_server is not None
         pool.keep_fork_server()

@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from reconciler.model.unread import UnreadProcess
 from reconciler.probe.fresh import Fresh
 from reconciler.worker import context
 from reconciler.worker.instances import Instances
-from reconciler.worker.messages import Progress
+from reconciler.worker.messages import Progress, WorkerScope
 from tests.support.inline import inline_worker, step
 from tests.support.mountns import private_mounts
 
@@ -39,24 +40,23 @@ def working_in(path: Path) -> Iterator[int]:
 def test_a_bundle_of_another_containerd_has_a_claim_to_the_name(tmp_path: Path) -> None:
     with inline_worker(tmp_path) as (made, _):
         tree = tmp_path / "other" / TASKS.decode()
-        layout = made.layout
         (tree / "default" / "member").mkdir(parents=True)
         with working_in(tree / "default" / "pod") as pid:
             scanned = ProcessScan(True, shims=(ShimProcess(BundleKey("default", "pod"), pid),))
-            found = Instances(lambda _: scanned)
-            user = found.user(layout, BundleKey("default", "member"))
+            found = Instances(made.layout, lambda _: scanned)
+            user = found.user(BundleKey("default", "member"))
             assert user is not None
             assert str(pid) in user
-            assert found.user(layout, BundleKey("default", "pod")) is not None
-            assert found.user_of_id(layout, "member") is not None
-            assert found.user_of_id(layout, "pod") is not None
-            assert found.user(layout, BundleKey("other", "member")) is None
-            assert found.user(layout, BundleKey("default", "none")) is None
-            assert found.user_of_id(layout, "none") is None
+            assert found.user(BundleKey("default", "pod")) is not None
+            assert found.user_of_id("member") is not None
+            assert found.user_of_id("pod") is not None
+            assert found.user(BundleKey("other", "member")) is None
+            assert found.user(BundleKey("default", "none")) is None
+            assert found.user_of_id("none") is None
 
 
-def always(scanned: ProcessScan) -> Instances:
-    return Instances(lambda _: scanned)
+def _always(scanned: ProcessScan, _: bool) -> ProcessScan:
+    return scanned
 
 
 @pytest.mark.safety
@@ -75,17 +75,17 @@ def test_no_answer_about_other_containerds_is_never_nobody(tmp_path: Path) -> No
                 (ProcessScan(True, unread=(UnreadProcess(its, pod),)), f"pid {its}"),
                 (ProcessScan(True, shims=(ShimProcess(pod, out),)), f"pid {out}"),
             ):
-                found = always(scanned)
+                found = Instances(made.layout, partial(_always, scanned))
                 for user in (
-                    found.user(made.layout, key),
-                    found.user(made.layout, key, even_going=True),
-                    found.user_of_id(made.layout, key.id),
+                    found.user(key),
+                    found.user(key, even_going=True),
+                    found.user_of_id(key.id),
                 ):
                     assert user is not None, scanned
                     assert why in user
         other = ProcessScan(True, unread=(UnreadProcess(7, BundleKey("other", "member")),))
-        found = Instances(lambda _: other)
-        assert found.user_of_id(made.layout, key.id) is not None
+        found = Instances(made.layout, lambda _: other)
+        assert found.user_of_id(key.id) is not None
 
 
 @private_mounts
@@ -95,9 +95,9 @@ def test_a_shim_whose_bundle_was_removed_under_it_is_still_ours(tmp_path: Path) 
         with working_in(place) as pid:
             place.rmdir()
             scanned = ProcessScan(True, shims=(ShimProcess(BundleKey("default", "gone"), pid),))
-            found = Instances(lambda _: scanned)
-            assert found.user(made.layout, BundleKey("default", "none")) is None
-            assert found.user_of_id(made.layout, "none") is None
+            found = Instances(made.layout, lambda _: scanned)
+            assert found.user(BundleKey("default", "none")) is None
+            assert found.user_of_id("none") is None
 
 
 @pytest.mark.fault("I5")
@@ -129,13 +129,13 @@ def test_a_shim_that_ends_leads_to_nothing_and_is_looked_for_again(tmp_path: Pat
     with inline_worker(tmp_path) as (made, _):
         with working_in(tmp_path / "other" / TASKS.decode() / "default" / "pod") as pid:
             scanned = ProcessScan(True, shims=(ShimProcess(BundleKey("default", "pod"), pid),))
-            stays = Instances(lambda _: scanned)
-            ended = Instances(lambda anew: ProcessScan(True) if anew else scanned)
+            stays = Instances(made.layout, lambda _: scanned)
+            ended = Instances(made.layout, lambda anew: ProcessScan(True) if anew else scanned)
             for found in (stays, ended):
-                assert found.user_of_id(made.layout, "none") is None
-        assert ended.user_of_id(made.layout, "none") is None
+                assert found.user_of_id("none") is None
+        assert ended.user_of_id("none") is None
         # It is said to run and leads nowhere: no answer, which is not a no.
-        assert stays.user_of_id(made.layout, "none") is not None
+        assert stays.user_of_id("none") is not None
 
 
 @pytest.mark.safety
@@ -149,8 +149,10 @@ def test_whoever_was_started_since_the_last_pass_is_looked_for(
         return passes.pop(0)
 
     monkeypatch.setattr(context, "scan", one_pass)
-    place = context.WorkerContext(SystemClock(), lambda _: None, lambda: None, lambda: False)
+    place = context.WorkerContext(
+        WorkerScope(Layout()), SystemClock(), lambda _: None, lambda: None, lambda: False
+    )
     assert place.scan().shims == ()
     assert place.scan().shims == ()
     subprocess.run(["true"], check=True)
-    assert place.instances.user(Layout(), key) is not None
+    assert place.instances.user(key) is not None

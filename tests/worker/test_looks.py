@@ -9,7 +9,7 @@ from reconciler.model.evidence import InitState, Look, ShimState
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from reconciler.probe.tree import TreeInspector
-from reconciler.worker.messages import CleanupOptions
+from reconciler.worker.messages import WorkerScope
 from reconciler.worker.pool import Limits, WorkerPool
 from tests.support.bundles import Site, listen, site
 from tests.support.mountns import private_mounts
@@ -38,7 +38,7 @@ def test_a_worker_sees_what_we_see(tmp_path: Path) -> None:
         with listen(Path(os.fsdecode(served))):
             inspector = TreeInspector(there.layout, annotation_keys=frozenset({"team"}))
             ours = [inspector.look(key) for key in keys]
-            async with WorkerPool(CleanupOptions(there.layout)) as pool:
+            async with WorkerPool(WorkerScope(there.layout)) as pool:
                 for _ in range(2):  # what it keeps makes no difference
                     assert await pool.look(keys, frozenset({"team"})) == tuple(ours)
             inspector.close()
@@ -56,7 +56,7 @@ def test_a_worker_sees_what_we_see(tmp_path: Path) -> None:
 def test_a_worker_sees_what_has_come_alive_since_it_last_looked(tmp_path: Path) -> None:
     async def main(there: Site) -> None:
         bundle = there.bundle(mounted=False, cgroups=False)
-        async with WorkerPool(CleanupOptions(there.layout)) as pool:
+        async with WorkerPool(WorkerScope(there.layout)) as pool:
             before = await pool.look([bundle.key], frozenset())
             assert before is not None
             assert isinstance(before[0], Look)
@@ -78,7 +78,7 @@ def test_a_worker_sees_what_has_come_alive_since_it_last_looked(tmp_path: Path) 
 def test_a_worker_that_hangs_gives_no_answer(tmp_path: Path) -> None:
     async def main(there: Site) -> None:
         bundle = there.bundle(mounted=False, cgroups=False)
-        async with WorkerPool(CleanupOptions(there.layout), limits=Limits(processes=5.0)) as pool:
+        async with WorkerPool(WorkerScope(there.layout), limits=Limits(processes=5.0)) as pool:
             worker = await first_worker(pool)
             pool._limits = Limits(processes=0.2)
             with stopped(worker):
@@ -95,9 +95,12 @@ def test_a_worker_that_hangs_gives_no_answer(tmp_path: Path) -> None:
 def test_a_worker_looks_at_no_tree_but_its_own(tmp_path: Path) -> None:
     async def main(there: Site) -> None:
         bundle = there.bundle(mounted=False, cgroups=False)
-        async with WorkerPool(CleanupOptions(there.layout)) as pool:
-            pool._cleanup_options = CleanupOptions(Layout(state=b"/run/other"))
-            assert await pool.look([bundle.key], frozenset()) is None
+        async with WorkerPool(WorkerScope(there.layout)) as pool:
+            pool._scope = WorkerScope(Layout(state=b"/run/other"))  # after its workers were told
+            looks = await pool.look([bundle.key], frozenset())
+            assert looks is not None
+            assert isinstance(looks[0], Look)
+            assert looks[0].identity == bundle.identity
 
     with site(tmp_path) as there:
         anyio.run(main, there)

@@ -40,7 +40,7 @@ def workload(*groups: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def end(inline: InlineWorker, bundle: Bundle) -> Outcome:
-    job = KillJob(bundle.key, bundle.identity, inline.containerd, inline.cleanup_options)
+    job = KillJob(bundle.key, bundle.identity, inline.containerd)
     return end_orphan(inline.place, job)
 
 
@@ -110,7 +110,7 @@ def test_nobody_is_ended_if_who_else_has_the_name_cannot_be_told(tmp_path: Path)
         with workload(*bundle.cgroups) as process:
             name_init(bundle, process.pid)
             for scanned in (ProcessScan(), ProcessScan(True, unread=(UnreadProcess(7),))):
-                inline.place.instances = Instances(partial(_always, scanned))
+                inline.place.instances = Instances(site.layout, partial(_always, scanned))
                 outcome = end(inline, bundle)
                 assert_blocked(outcome, BlockReason.CGROUP)
                 assert "cannot be known" in outcome.detail
@@ -132,7 +132,7 @@ def test_nobody_was_ended_if_the_bundle_went_first(tmp_path: Path) -> None:
                     tree.rename(tree.with_name("gone"))
                 return ProcessScan(True)
 
-            inline.place.instances = Instances(go)
+            inline.place.instances = Instances(site.layout, go)
             try:
                 outcome = end(inline, bundle)
             finally:

@@ -15,22 +15,27 @@ from reconciler.model.layout import Layout
 from reconciler.probe.bundle import Examination
 from reconciler.worker import context, second_look
 from reconciler.worker.context import WorkerContext
-from reconciler.worker.messages import CleanJob, CleanupOptions
+from reconciler.worker.messages import CleanJob, WorkerScope
 from reconciler.worker.second_look import NotLeftover
 
 pytestmark = [pytest.mark.safety, pytest.mark.fault("megabytes of cgroup paths")]
 
 
+USUAL = Layout()
+
+
 class Node(SystemClock):
     """A clock and a /proc: a pass that asks for cgroups takes its time."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, layout: Layout = USUAL) -> None:
         self.now = 100.0
         self.took = 0.0
         self.answers = True
         self.asked: list[bool] = []
         monkeypatch.setattr(context, "scan", self.scan)
-        self.place = WorkerContext(self, lambda _: None, lambda: None, lambda: False)
+        self.place = WorkerContext(
+            WorkerScope(layout), self, lambda _: None, lambda: None, lambda: False
+        )
 
     @override
     def monotonic(self) -> float:
@@ -136,15 +141,15 @@ def test_for_shims_alone_nobody_is_asked_for_cgroups(monkeypatch: pytest.MonkeyP
 def test_who_is_in_any_cgroup_is_asked_anew_unless_it_is_known_which_one_counts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: CgroupSource
 ) -> None:
-    node = Node(monkeypatch)
+    layout = Layout(state=os.fsencode(tmp_path))
+    os.makedirs(layout.tasks)
+    node = Node(monkeypatch, layout)
     node.took = 1.0
     node.passes()
     node.now += 1.001
     look = replace(UNSEEN, cgroup_source=source)
     monkeypatch.setattr(second_look, "examine", lambda *_: Examination(look))
-    layout = Layout(state=os.fsencode(tmp_path))
-    os.makedirs(layout.tasks)
-    job = CleanJob(BundleKey("ns", "a"), look.identity, Containerd(), CleanupOptions(layout))
+    job = CleanJob(BundleKey("ns", "a"), look.identity, Containerd())
     with pytest.raises(NotLeftover, match="unknown"):
         second_look.look_again(node.place, job)
     assert node.asked == [True, False] + [True] * (source is not CgroupSource.RUNTIME)

@@ -18,7 +18,7 @@ from reconciler.errors import InvariantError
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.worker import attempt
-from reconciler.worker.messages import CleanupOptions
+from reconciler.worker.messages import WorkerScope
 from reconciler.worker.pool import Limits, WorkerPool
 from tests.support.bundles import DOWN, Bundle, Site, identify, site
 from tests.support.children import children_of, has_ended
@@ -99,8 +99,8 @@ def run(
 ) -> None:
     async def whole() -> None:
         with site(base) as made:
-            cleanup_options = CleanupOptions(made.layout, runc=runc)
-            async with WorkerPool(cleanup_options, limits=limits, parallel=parallel) as pool:
+            scope = WorkerScope(made.layout, runc)
+            async with WorkerPool(scope, limits=limits, parallel=parallel) as pool:
                 await main(made, pool)
 
     anyio.run(whole)
@@ -263,7 +263,7 @@ def test_stop_ends_a_long_removal_at_an_entry_and_the_next_run_goes_on(tmp_path:
         assert last.mutations > 0  # it said so itself: it was not killed
         (hidden,) = bundle.path.parent.iterdir()
         assert last.mutations + len(list(hidden.iterdir())) > 40_000
-        async with WorkerPool(CleanupOptions(made.layout)) as another:
+        async with WorkerPool(WorkerScope(made.layout)) as another:
             key = BundleKey("default", hidden.name)
             outcome = await another.finish(key, bundle.identity)
         assert outcome.result is Result.CLEANED, outcome
@@ -368,12 +368,12 @@ def test_nothing_is_left_running_at_the_end(tmp_path: Path) -> None:
 
 PARENT = """
 import anyio, sys
-from reconciler.worker.messages import CleanupOptions
+from reconciler.worker.messages import WorkerScope
 from reconciler.worker.pool import WorkerPool
 from reconciler.model.layout import Layout
 
 async def main():
-    async with WorkerPool(CleanupOptions(Layout())) as pool:
+    async with WorkerPool(WorkerScope(Layout())) as pool:
         assert (await pool.scan()).answered
         print(pool.fork_server, flush=True)
         await anyio.sleep_forever()

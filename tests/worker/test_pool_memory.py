@@ -7,7 +7,7 @@ import pytest
 
 from reconciler.model.ids import BundleKey
 from reconciler.worker.attempt import Attempt
-from reconciler.worker.messages import CleanupOptions, LookJob
+from reconciler.worker.messages import LookJob, WorkerScope
 from reconciler.worker.pool import WorkerPool
 from tests.support.bundles import site
 from tests.support.mountns import private_mounts
@@ -36,7 +36,7 @@ async def only_what_still_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(WorkerPool, "_run", never)
     monkeypatch.setattr(Attempt, "is_dying", is_dying)
     with site(tmp_path) as made:
-        pool = WorkerPool(CleanupOptions(made.layout, runc="runc"))
+        pool = WorkerPool(WorkerScope(made.layout))
 
         async def look(name: str) -> None:
             dying.add(name)

@@ -45,6 +45,7 @@ def test_a_job_that_waited_is_asked_for_again_and_done_by_the_settings_of_then(
             asked.append(bundle.key)
             return answer
 
+        options = CleanupOptions(settle=7.0, lazy_unmount=True)
         worker = await first_worker(pool)
         laters = {bundle.key: Later() for bundle in (refused, wanted)}
         with stopped(worker):
@@ -57,9 +58,7 @@ def test_a_job_that_waited_is_asked_for_again_and_done_by_the_settings_of_then(
                     tasks.start_soon(laters[bundle.key].get, ask)
                 await eventually(lambda: len(pool._under_way) == 3)
                 attempt = pool._under_way[wanted.key]
-                pool.configure(
-                    CleanupOptions(made.layout, settle=7.0, lazy_unmount=True), parallel=1
-                )
+                pool.configure(options, parallel=1)
                 assert asked == []  # nobody is asked before there is a worker
         assert asked == [refused.key, wanted.key]
         assert laters[refused.key].outcome == held
@@ -68,9 +67,6 @@ def test_a_job_that_waited_is_asked_for_again_and_done_by_the_settings_of_then(
         assert outcome is not None
         assert outcome.result is Result.CLEANED, outcome
         assert isinstance(attempt.job, CleanJob)
-        assert (attempt.job.cleanup_options.settle, attempt.job.cleanup_options.lazy_unmount) == (
-            7.0,
-            True,
-        )
+        assert attempt.job.options == options
 
     run(main, tmp_path, limits=Limits(job=0.8), parallel=1)

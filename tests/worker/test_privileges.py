@@ -17,7 +17,7 @@ from reconciler.model.observations import Guard
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.probe.privileges import PARENT, WORKER, Privilege, numbers
 from reconciler.worker.guards import Preflight, refusals
-from reconciler.worker.messages import CleanupOptions, PreflightReport
+from reconciler.worker.messages import PreflightReport, WorkerScope
 from reconciler.worker.pool import WorkerPool
 from reconciler.worker.preflight import lacking_capabilities
 from tests.support.bundles import DOWN, Bundle, Site, listen, site
@@ -46,7 +46,7 @@ def granted(
     """Ask a pool whose workers are granted no more than these, as by a unit."""
 
     async def whole() -> T:
-        async with WorkerPool(CleanupOptions(made.layout, runc=runc)) as pool:
+        async with WorkerPool(WorkerScope(made.layout, runc=runc)) as pool:
             return await ask(pool)
 
     def body() -> T:

@@ -11,10 +11,11 @@ import pytest
 from reconciler.model.ids import Identity, escape
 from reconciler.model.outcome import BlockReason
 from reconciler.worker.blocked import Blocked, blocked_by
-from reconciler.worker.removal import Removed, hide, remove_mount_point, remove_tree
+from reconciler.worker.record import Tally
+from reconciler.worker.removal import hide, remove_mount_point, remove_tree
 from tests.support.canary import plant
 from tests.support.opens import opened_of
-from tests.worker.removing import identity, never, remove
+from tests.worker.removing import Removed, identity, remove
 
 ODD_NAMES = [b"new\nline", b"\xff\xfe", b"-rf", b" ", b"tab\tback\\slash", b"n" * 255, b"...", b"*"]
 
@@ -38,7 +39,8 @@ def test_a_file_with_another_name_frees_nothing(tmp_path: Path, parent: int) -> 
 
 
 def test_what_is_gone_is_no_trouble(parent: int) -> None:
-    assert remove_tree(parent, b"victim", Identity(1, 2, 3), never) == Removed()
+    assert remove_tree(parent, b"victim", Identity(1, 2, 3), tally := Tally()) == 0
+    assert tally.mutations == 0
 
 
 @pytest.mark.fault("I8")
@@ -52,7 +54,7 @@ def test_another_object_of_the_name_is_left_alone(tmp_path: Path, parent: int) -
         Identity(real.dev, real.ino, real.mount_id + 1),
     ):
         with pytest.raises(Blocked) as caught:
-            remove_tree(parent, b"victim", wrong, never)
+            remove_tree(parent, b"victim", wrong, Tally())
         assert caught.value.reason is BlockReason.CHANGED
     assert (tmp_path / "victim" / "file").exists()
 
@@ -61,9 +63,9 @@ def test_another_object_of_the_name_is_left_alone(tmp_path: Path, parent: int) -
 @pytest.mark.parametrize("name", [b"", b".", b"..", b"a/b", b"/", b"../x"])
 def test_a_path_is_refused(parent: int, name: bytes) -> None:
     for call in (
-        lambda: remove_tree(parent, name, Identity(1, 2, 3), never),
-        lambda: remove_mount_point(parent, name),
-        lambda: hide(parent, name, Identity(1, 2, 3)),
+        lambda: remove_tree(parent, name, Identity(1, 2, 3), Tally()),
+        lambda: remove_mount_point(parent, name, Tally()),
+        lambda: hide(parent, name, Identity(1, 2, 3), Tally()),
     ):
         with pytest.raises(ValueError, match="one name"):
             call()
@@ -99,7 +101,7 @@ def test_an_id_that_is_a_symlink_is_not_entered(tmp_path: Path, parent: int) -> 
     (tmp_path / "victim").symlink_to(canary.root)
     for expected in (identity(parent, b"victim"), identity(parent, b"canary")):
         with pytest.raises(Blocked) as caught:
-            remove_tree(parent, b"victim", expected, never)
+            remove_tree(parent, b"victim", expected, Tally())
         assert caught.value.reason is BlockReason.CHANGED
     assert canary.intact()
     assert (tmp_path / "victim").is_symlink()
@@ -136,17 +138,17 @@ def test_told_to_stop_it_stops_at_an_entry_and_goes_on_later(tmp_path: Path, par
 
     expected = identity(parent, b"victim")
     with pytest.raises(Blocked) as caught:
-        remove_tree(parent, b"victim", expected, after_six)
+        remove_tree(parent, b"victim", expected, tally := Tally(stop=after_six))
     assert caught.value.reason is BlockReason.INTERRUPTED
     assert caught.value.path.startswith("victim/sub/f")
-    assert caught.value.mutations == 10 - len(os.listdir(victim / "sub")) == 4
-    assert remove_tree(parent, b"victim", expected, never).entries == 8
+    assert tally.mutations == 10 - len(os.listdir(victim / "sub")) == 4
+    assert remove(parent).entries == 8
 
 
 def test_told_to_stop_before_it_begins_it_touches_nothing(tmp_path: Path, parent: int) -> None:
     (tmp_path / "victim").mkdir()
     with pytest.raises(Blocked, match="interrupted"):
-        remove_tree(parent, b"victim", identity(parent, b"victim"), lambda: True)
+        remove_tree(parent, b"victim", identity(parent, b"victim"), Tally(stop=lambda: True))
     assert (tmp_path / "victim").is_dir()
 
 
@@ -164,7 +166,7 @@ def test_entries_that_come_back_once_are_removed_again(tmp_path: Path, parent: i
                 added.append(path)
         return False
 
-    remove_tree(parent, b"victim", identity(parent, b"victim"), add_once)
+    remove_tree(parent, b"victim", identity(parent, b"victim"), Tally(stop=add_once))
     assert len(added) == 2
     assert not victim.exists()
 
@@ -181,7 +183,7 @@ def test_a_directory_that_is_filled_for_ever_is_given_up(tmp_path: Path, parent:
         return False
 
     with pytest.raises(Blocked, match="somebody fills it") as caught:
-        remove_tree(parent, b"victim", identity(parent, b"victim"), refill)
+        remove_tree(parent, b"victim", identity(parent, b"victim"), Tally(stop=refill))
     assert caught.value.reason is BlockReason.MOUNT_BUSY
     assert caught.value.path == "victim/sub"
     remove(parent)
@@ -203,7 +205,7 @@ def test_a_listed_directory_that_became_a_symlink_is_unlinked(tmp_path: Path, pa
 
     expected = identity(parent, b"victim")
     os.listdir(parent)
-    remove_tree(parent, b"victim", expected, swap)
+    remove_tree(parent, b"victim", expected, Tally(stop=swap))
     assert canary.intact()
     assert not victim.exists()
 
@@ -219,7 +221,7 @@ def test_a_listed_file_that_became_a_directory_is_emptied(tmp_path: Path, parent
             (victim / "a" / "b").mkdir(parents=True)
         return False
 
-    remove_tree(parent, b"victim", identity(parent, b"victim"), swap)
+    remove_tree(parent, b"victim", identity(parent, b"victim"), Tally(stop=swap))
     assert not victim.exists()
 
 
@@ -241,13 +243,16 @@ def test_remove_mount_point_keeps_what_is_in_it(tmp_path: Path, parent: int) -> 
     rootfs = tmp_path / "rootfs"
     (rootfs / "data").mkdir(parents=True)
     with pytest.raises(Blocked) as caught:
-        remove_mount_point(parent, b"rootfs")
+        remove_mount_point(parent, b"rootfs", Tally())
     assert caught.value.reason is BlockReason.NOT_EMPTY
     (rootfs / "data").rmdir()
-    assert remove_mount_point(parent, b"rootfs") is True
-    assert remove_mount_point(parent, b"rootfs") is False
+    tally = Tally()
+    for gone in (1, 1):
+        remove_mount_point(parent, b"rootfs", tally)
+        assert tally.mutations == gone
     rootfs.symlink_to("/etc")
-    assert remove_mount_point(parent, b"rootfs") is True
+    remove_mount_point(parent, b"rootfs", tally)
+    assert tally.mutations == 2
     assert Path("/etc").is_dir()
 
 
@@ -267,7 +272,6 @@ def test_remove_mount_point_keeps_what_is_in_it(tmp_path: Path, parent: int) -> 
     ],
 )
 def test_every_error_has_a_reason(number: int, reason: BlockReason) -> None:
-    blocked = blocked_by(OSError(number, os.strerror(number)), escape(b"a\nb"), 3)
+    blocked = blocked_by(OSError(number, os.strerror(number)), escape(b"a\nb"))
     assert blocked.reason is reason
-    assert blocked.mutations == 3
     assert str(blocked) == f"{reason.value}: a\\x0ab ({os.strerror(number)})"

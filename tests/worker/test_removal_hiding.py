@@ -11,21 +11,22 @@ from reconciler import kernel
 from reconciler.model.hidden import hidden_name, parse_hidden
 from reconciler.model.outcome import BlockReason
 from reconciler.worker.blocked import Blocked
+from reconciler.worker.record import Tally
 from reconciler.worker.removal import hide, remove_tree
-from tests.worker.removing import identity, never
+from tests.worker.removing import identity
 
 
 def test_hiding_frees_the_name_and_keeps_the_object(tmp_path: Path, parent: int) -> None:
     (tmp_path / "victim").mkdir()
     expected = identity(parent, b"victim")
-    hidden = hide(parent, b"victim", expected)
+    hidden = hide(parent, b"victim", expected, Tally())
     assert hidden is not None
     assert os.listdir(parent) == [os.fsdecode(hidden)]
     assert hidden != b".victim"
     assert identity(parent, hidden) == expected
     assert parse_hidden(os.fsdecode(hidden)) == expected.ino
-    assert hide(parent, b"victim", expected) is None
-    remove_tree(parent, hidden, expected, never)
+    assert hide(parent, b"victim", expected, Tally()) is None
+    remove_tree(parent, hidden, expected, Tally())
     assert os.listdir(parent) == []
 
 
@@ -34,9 +35,9 @@ def test_hiding_does_not_rename_another_object(tmp_path: Path, parent: int) -> N
     (tmp_path / "other").mkdir()
     before = identity(parent, b"victim")
     with pytest.raises(Blocked) as caught:
-        hide(parent, b"victim", identity(parent, b"other"))
+        hide(parent, b"victim", identity(parent, b"other"), tally := Tally())
     assert caught.value.reason is BlockReason.CHANGED
-    assert caught.value.mutations == 0
+    assert tally.mutations == 0
     assert identity(parent, b"victim") == before
 
 
@@ -75,9 +76,9 @@ def test_an_id_created_again_at_the_last_instant_gets_its_name_back(
 
     racing_rename(monkeypatch, recreate)
     with pytest.raises(Blocked) as caught:
-        hide(parent, b"victim", expected)
+        hide(parent, b"victim", expected, tally := Tally())
     assert caught.value.reason is BlockReason.CHANGED
-    assert caught.value.mutations == 2
+    assert tally.mutations == 2
     assert (victim / "config.json").exists()
     assert sorted(os.listdir(parent)) == ["old", "victim"]
 
@@ -100,9 +101,9 @@ def test_where_the_name_cannot_be_given_back_nothing_is_overwritten_and_it_is_sa
         (victim / "third").touch()
 
     racing_rename(monkeypatch, recreate, and_again)
-    with pytest.raises(Blocked, match=re.escape("it is now .reconciler-")) as caught:
-        hide(parent, b"victim", expected)
-    assert caught.value.mutations == 1
+    with pytest.raises(Blocked, match=re.escape("it is now .reconciler-")):
+        hide(parent, b"victim", expected, tally := Tally())
+    assert tally.mutations == 1
     assert os.listdir(victim) == ["third"]
     (hidden,) = tmp_path.glob(".reconciler-*")
     assert os.listdir(hidden) == ["second"]

@@ -10,6 +10,7 @@ import pytest
 from reconciler.model.outcome import BlockReason
 from reconciler.worker import walk
 from reconciler.worker.blocked import Blocked
+from reconciler.worker.record import Tally
 from reconciler.worker.removal import remove_tree
 from tests.support.mountns import private_mounts, tmpfs
 from tests.worker.removing import identity, remove
@@ -42,8 +43,9 @@ def test_a_tree_3000_deep_needs_few_handles(tmp_path: Path) -> None:
         return False
 
     before = len(os.listdir("/proc/self/fd"))
-    removed = remove_tree(parent, b"victim", identity(parent, b"victim"), watch_handles)
-    assert removed.entries == 3001
+    tally = Tally(stop=watch_handles)
+    remove_tree(parent, b"victim", identity(parent, b"victim"), tally)
+    assert tally.mutations == 3001
     assert walk._HANDLES <= most - before <= walk._HANDLES + 4
     assert os.listdir(parent) == []
 
@@ -73,7 +75,7 @@ def test_a_directory_moved_away_from_under_a_deep_walk_is_noticed(
 
     (deep / "sub").mkdir()
     with pytest.raises(Blocked) as caught:
-        remove_tree(parent, b"victim", identity(parent, b"victim"), swap_at_the_bottom)
+        remove_tree(parent, b"victim", identity(parent, b"victim"), Tally(stop=swap_at_the_bottom))
     assert caught.value.reason is BlockReason.CHANGED
     assert (top / "d" / "d" / "kept").is_dir()
 

@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.model.outcome import BlockReason
 from reconciler.worker.blocked import Blocked
+from reconciler.worker.record import Tally
 from reconciler.worker.removal import hide, remove_mount_point, remove_tree
 from tests.support.canary import Canary, plant
 from tests.support.mountns import (
@@ -23,7 +24,7 @@ from tests.support.mountns import (
     tmpfs,
     umount,
 )
-from tests.worker.removing import identity, never
+from tests.worker.removing import identity
 
 pytestmark = pytest.mark.safety
 
@@ -90,16 +91,16 @@ def test_a_mount_below_blocks_and_keeps_its_data(
     parent = os.open(tmp_path, os.O_RDONLY)
     before = None if make is a_stack else canary.intact()
     with pytest.raises(Blocked) as caught:
-        remove_tree(parent, b"victim", identity(parent), never)
+        remove_tree(parent, b"victim", identity(parent), Tally())
     assert caught.value.reason is BlockReason.FOREIGN_MOUNT
     assert caught.value.path == f"victim/{place}"
     assert before is None or canary.intact()
     umount(victim / place, MNT_DETACH)
     if make is a_stack:
         with pytest.raises(Blocked):
-            remove_tree(parent, b"victim", identity(parent), never)
+            remove_tree(parent, b"victim", identity(parent), Tally())
         umount(victim / place, MNT_DETACH)
-    remove_tree(parent, b"victim", identity(parent), never)
+    remove_tree(parent, b"victim", identity(parent), Tally())
     assert not victim.exists()
     if make in {same_filesystem, other_filesystem, a_stack}:
         assert canary.intact()
@@ -115,7 +116,7 @@ def test_a_file_mounted_over_a_file_blocks_and_is_kept(tmp_path: Path, place: st
     bind(canary.root / "data-0", victim / place)
     parent = os.open(tmp_path, os.O_RDONLY)
     with pytest.raises(Blocked) as caught:
-        remove_tree(parent, b"victim", identity(parent), never)
+        remove_tree(parent, b"victim", identity(parent), Tally())
     assert caught.value.reason is BlockReason.FOREIGN_MOUNT
     assert caught.value.path == f"victim/{place}"
     assert canary.intact()
@@ -131,10 +132,10 @@ def test_a_bundle_that_is_a_mount_point_itself_is_not_entered(tmp_path: Path) ->
     canary = same_filesystem(tmp_path, victim)
     for expected in (below, identity(parent)):
         with pytest.raises(Blocked) as caught:
-            remove_tree(parent, b"victim", expected, never)
+            remove_tree(parent, b"victim", expected, Tally())
         assert caught.value.reason is BlockReason.FOREIGN_MOUNT
         with pytest.raises(Blocked) as caught:
-            hide(parent, b"victim", expected)
+            hide(parent, b"victim", expected, Tally())
         assert caught.value.reason is BlockReason.FOREIGN_MOUNT
     assert canary.intact()
 
@@ -146,7 +147,7 @@ def test_a_former_mount_point_that_is_still_one_is_kept(tmp_path: Path) -> None:
     canary = same_filesystem(tmp_path, victim / "rootfs")
     parent = os.open(victim, os.O_RDONLY)
     with pytest.raises(Blocked) as caught:
-        remove_mount_point(parent, b"rootfs")
+        remove_mount_point(parent, b"rootfs", Tally())
     assert caught.value.reason is BlockReason.FOREIGN_MOUNT
     assert canary.intact()
 
@@ -174,7 +175,7 @@ def test_a_mount_that_appears_at_any_moment_of_the_walk_is_not_entered(
 
     parent = os.open(tmp_path, os.O_RDONLY)
     with pytest.raises(Blocked) as caught:
-        remove_tree(parent, b"victim", identity(parent), mount_now)
+        remove_tree(parent, b"victim", identity(parent), Tally(stop=mount_now))
     assert caught.value.reason is BlockReason.FOREIGN_MOUNT
     assert asked >= moment
     assert canary.intact()
@@ -188,14 +189,15 @@ def test_a_read_only_filesystem_blocks(tmp_path: Path) -> None:
     mount(None, tmp_path, None, MS_REMOUNT | MS_RDONLY)
     parent = os.open(tmp_path, os.O_RDONLY)
     expected = identity(parent)
+    tally = Tally()
     for call in (
-        lambda: remove_tree(parent, b"victim", expected, never),
-        lambda: hide(parent, b"victim", expected),
+        lambda: remove_tree(parent, b"victim", expected, tally),
+        lambda: hide(parent, b"victim", expected, tally),
     ):
         with pytest.raises(Blocked) as caught:
             call()
         assert caught.value.reason is BlockReason.READ_ONLY
-        assert caught.value.mutations == 0
+        assert tally.mutations == 0
     assert identity(parent) == expected
 
 
@@ -210,12 +212,12 @@ def test_an_immutable_file_blocks_and_is_named_and_goes_once_it_may(tmp_path: Pa
     parent = os.open(tmp_path, os.O_RDONLY)
     try:
         with pytest.raises(Blocked) as caught:
-            remove_tree(parent, b"victim", identity(parent), never)
+            remove_tree(parent, b"victim", identity(parent), Tally())
     finally:
         subprocess.run(["chattr", "-i", wanted], check=True)
     assert caught.value.reason is BlockReason.IMMUTABLE
     assert caught.value.path == "victim/rootfs/data/keep"
-    remove_tree(parent, b"victim", identity(parent), never)
+    remove_tree(parent, b"victim", identity(parent), Tally())
     assert not victim.exists()
 
 
@@ -226,7 +228,7 @@ def test_devices_are_unlinked(tmp_path: Path) -> None:
     os.mknod(victim / "disk", stat.S_IFBLK | 0o600, os.makedev(7, 0))
     os.mknod(victim / "null", stat.S_IFCHR | 0o600, os.makedev(1, 3))
     parent = os.open(tmp_path, os.O_RDONLY)
-    remove_tree(parent, b"victim", identity(parent), never)
+    remove_tree(parent, b"victim", identity(parent), Tally())
     assert not victim.exists()
 
 
@@ -242,7 +244,7 @@ def test_a_full_filesystem_does_not_hinder_removal(tmp_path: Path) -> None:
             (tmp_path / f"name-{number}").touch()
     parent = os.open(tmp_path, os.O_RDONLY)
     expected = identity(parent)
-    hidden = hide(parent, b"victim", expected)
+    hidden = hide(parent, b"victim", expected, Tally())
     assert hidden is not None
-    remove_tree(parent, hidden, expected, never)
+    remove_tree(parent, hidden, expected, Tally())
     assert not list(tmp_path.glob("*victim*")) + list(tmp_path.glob(".*"))

@@ -54,7 +54,7 @@ FILES = [
 @private_mounts
 def test_cleans_whatever_file_is_missing(tmp_path: Path, missing: list[str]) -> None:
     with inline_worker(tmp_path) as (made, inline):
-        inline.cleanup_options = CleanupOptions(made.layout, settle=0.0)
+        inline.options = CleanupOptions(settle=0.0)
         bundle = made.bundle()
         for name in missing:
             (bundle.path / name).unlink()
@@ -115,7 +115,7 @@ def test_a_busy_rootfs_blocks_names_its_holder_and_is_cleaned_once_free(tmp_path
 def test_detaches_a_busy_rootfs_only_where_that_is_configured(tmp_path: Path) -> None:
     with inline_worker(tmp_path) as (made, inline):
         bundle = made.bundle()
-        inline.cleanup_options = CleanupOptions(made.layout, lazy_unmount=True)
+        inline.options = CleanupOptions(lazy_unmount=True)
         with subprocess.Popen(["sleep", "60"], cwd=bundle.rootfs) as holder:
             try:
                 outcome = inline.clean(bundle)

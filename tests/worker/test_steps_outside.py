@@ -15,7 +15,7 @@ from reconciler.probe.fresh import Fresh
 from reconciler.worker.fifos import FRESH_SECONDS, PATIENCE, FifoDirs, Times, remove_fifo_dir
 from reconciler.worker.groups import carries
 from reconciler.worker.hooks import pick_runc
-from reconciler.worker.messages import CleanupOptions
+from reconciler.worker.messages import WorkerScope
 from reconciler.worker.objects import find
 from reconciler.worker.record import Kept, Tally
 from reconciler.worker.sockets import hidden_path, remove_socket
@@ -132,7 +132,7 @@ def test_poststop_hooks_are_left_to_runc(tmp_path: Path) -> None:
         bundle = made.bundle(hooks=HOOK)
         said = tmp_path / "said"
         runc = fake_runc(tmp_path, f'echo "$@" > {said}; rm -r {bundle.runc_state}')
-        inline.cleanup_options = CleanupOptions(made.layout, runc=str(runc))
+        inline.bind(WorkerScope(made.layout, runc=str(runc)))
         assert_cleaned(inline.clean(bundle), bundle)
         root = bundle.runc_state.parent
         assert said.read_text() == f"--root {root} delete --force {bundle.path.name}\n"
@@ -154,7 +154,7 @@ def test_hooks_that_did_not_run_keep_the_bundle(
         bundle = made.bundle(hooks=HOOK)
         left = bundle.left()
         runc = tmp_path / "none" if script is None else fake_runc(tmp_path, script)
-        inline.cleanup_options = CleanupOptions(made.layout, runc=str(runc), hook_seconds=0.3)
+        inline.bind(WorkerScope(made.layout, runc=str(runc), hook_seconds=0.3))
         outcome = inline.clean(bundle)
         assert_blocked(outcome, BlockReason.HOOKS)
         assert why in outcome.detail
@@ -213,7 +213,9 @@ def remove(path: bytes, tally: Tally, sockets: bytes = b"") -> bool:
     """Remove a socket that was just judged, whatever name it has."""
     found = (find(path), find(hidden_path(path)))
     judged = frozenset(one for one in found if one is not None)
-    return remove_socket(sockets or os.path.dirname(path), path, judged, tally)
+    before = tally.mutations
+    remove_socket(sockets or os.path.dirname(path), path, judged, tally)
+    return tally.mutations > before
 
 
 def test_a_socket_that_is_listened_on_is_kept(tmp_path: Path) -> None:

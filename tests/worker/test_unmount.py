@@ -13,10 +13,12 @@ import pytest
 from reconciler import kernel
 from reconciler.model.outcome import BlockReason, Holder
 from reconciler.probe.beneath import identity_of
+from reconciler.worker import unmount
 from reconciler.worker.blocked import Blocked
 from reconciler.worker.holders import holders
+from reconciler.worker.record import Tally
 from reconciler.worker.removal import remove_tree
-from reconciler.worker.unmount import Unmounted, unmount_stack
+from reconciler.worker.unmount import unmount_stack
 from tests.support.canary import plant
 from tests.support.deadfuse import dead_fuse
 from tests.support.mountns import bind, enter_private_mounts, private_mounts, tmpfs, umount
@@ -46,6 +48,15 @@ def stack(fd: int, path: bytes = b"rootfs") -> frozenset[int]:
     return frozenset(int(line[0]) for line in lines if line[4].encode() == point)
 
 
+def take_off(
+    fd: int, path: bytes, judged: frozenset[int], *, lazy: bool = False
+) -> tuple[int, int]:
+    """Unmount a stack; give how many layers went, and how many of them were only detached."""
+    tally = Tally()
+    detached = unmount_stack(fd, path, judged, tally, lazy=lazy)
+    return tally.mutations, detached
+
+
 @contextmanager
 def process(
     *command: str | Path,
@@ -70,19 +81,23 @@ def process(
 @private_mounts
 def test_a_stack_of_five_goes(tmp_path: Path) -> None:
     fd = bundle(tmp_path, layers=5)
-    assert unmount_stack(fd, b"rootfs", stack(fd)) == Unmounted(layers=5)
+    assert take_off(fd, b"rootfs", stack(fd)) == (5, 0)
     assert not kernel.statx(fd, b"rootfs").is_mount_root
-    assert unmount_stack(fd, b"rootfs", frozenset()) == Unmounted()
+    assert take_off(fd, b"rootfs", frozenset()) == (0, 0)
 
 
 @pytest.mark.fault("I12", "stacked mounts")
 @private_mounts
-def test_a_stack_deeper_than_the_bound_blocks(tmp_path: Path) -> None:
+def test_a_stack_deeper_than_the_bound_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fd = bundle(tmp_path, layers=5)
-    with pytest.raises(Blocked, match="after 3 layers") as caught:
-        unmount_stack(fd, b"rootfs", stack(fd), bound=3)
-    assert caught.value.mutations == 3
-    assert unmount_stack(fd, b"rootfs", stack(fd), bound=2) == Unmounted(layers=2)
+    monkeypatch.setattr(unmount, "_BOUND", 3)
+    with pytest.raises(Blocked, match="after 3 layers"):
+        unmount_stack(fd, b"rootfs", stack(fd), tally := Tally())
+    assert tally.mutations == 3
+    monkeypatch.setattr(unmount, "_BOUND", 2)
+    assert take_off(fd, b"rootfs", stack(fd)) == (2, 0)
 
 
 @private_mounts
@@ -90,13 +105,13 @@ def test_nothing_mounted_is_nothing_to_do(tmp_path: Path) -> None:
     fd = bundle(tmp_path)
     (tmp_path / "bundle" / "file").touch()
     for name in (b"rootfs", b"file", b"absent", b"absent/rootfs"):
-        assert unmount_stack(fd, name, frozenset()) == Unmounted()
+        assert take_off(fd, name, frozenset()) == (0, 0)
 
 
 @pytest.mark.parametrize("path", [b"", b".", b"..", b"a/..", b"rootfs/", b"/"])
 def test_what_is_no_name_is_refused(path: bytes) -> None:
     with pytest.raises(ValueError, match="mount point"):
-        unmount_stack(0, path, frozenset())
+        unmount_stack(0, path, frozenset(), Tally())
 
 
 @private_mounts
@@ -106,9 +121,9 @@ def test_a_mount_nobody_judged_stays(tmp_path: Path) -> None:
     canary = plant(tmp_path / "canary")
     bind(canary.root, tmp_path / "bundle" / "rootfs")
     with pytest.raises(Blocked, match="mounted since") as caught:
-        unmount_stack(fd, b"rootfs", judged)
+        unmount_stack(fd, b"rootfs", judged, tally := Tally())
     assert caught.value.reason is BlockReason.FOREIGN_MOUNT
-    assert caught.value.mutations == 0
+    assert tally.mutations == 0
     assert len(stack(fd)) == 2
     assert canary.intact()
 
@@ -123,7 +138,7 @@ def test_a_mount_below_is_named_and_stays_even_where_detaching_is_allowed(tmp_pa
     bind(canary.root, nested)
     for lazy in (False, True):
         with pytest.raises(Blocked) as caught:
-            unmount_stack(fd, b"rootfs", stack(fd), lazy=lazy)
+            unmount_stack(fd, b"rootfs", stack(fd), Tally(), lazy=lazy)
         assert caught.value.reason is BlockReason.FOREIGN_MOUNT
         assert caught.value.path == "rootfs/my data"
     assert (nested / "data-0").exists()
@@ -142,9 +157,9 @@ def test_a_symlink_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "bundle" / "dir").symlink_to(tmp_path)
     fd = opened(tmp_path / "bundle")
     everything = frozenset(range(100_000))
-    assert unmount_stack(fd, b"rootfs", everything) == Unmounted()
+    assert take_off(fd, b"rootfs", everything) == (0, 0)
     with pytest.raises(Blocked) as caught:
-        unmount_stack(fd, b"dir/target", everything)
+        unmount_stack(fd, b"dir/target", everything, Tally())
     assert caught.value.reason is BlockReason.CHANGED
     assert canary.intact()
     assert os.path.ismount(target)
@@ -156,7 +171,7 @@ def test_nothing_behind_another_mount_is_unmounted(tmp_path: Path) -> None:
     (tmp_path / "bundle" / "rootfs" / "a").mkdir()
     tmpfs(tmp_path / "bundle" / "rootfs" / "a")
     with pytest.raises(Blocked) as caught:
-        unmount_stack(fd, b"rootfs/a", stack(fd, b"rootfs/a"))
+        unmount_stack(fd, b"rootfs/a", stack(fd, b"rootfs/a"), Tally())
     assert caught.value.reason is BlockReason.FOREIGN_MOUNT
 
 
@@ -165,7 +180,7 @@ def test_a_mount_deeper_in_the_bundle_goes_by_its_path(tmp_path: Path) -> None:
     fd = bundle(tmp_path)
     (tmp_path / "bundle" / "a" / "b").mkdir(parents=True)
     tmpfs(tmp_path / "bundle" / "a" / "b")
-    assert unmount_stack(fd, b"a/b", stack(fd, b"a/b")) == Unmounted(layers=1)
+    assert take_off(fd, b"a/b", stack(fd, b"a/b")) == (1, 0)
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
@@ -178,10 +193,10 @@ def test_names_are_bytes(tmp_path: Path, name: bytes) -> None:
     judged = frozenset({kernel.statx(fd, name).mount_id})
     with process("sleep", "60", cwd=where) as sleeper:
         with pytest.raises(Blocked) as caught:
-            unmount_stack(fd, name, judged)
+            unmount_stack(fd, name, judged, Tally())
         assert caught.value.reason is BlockReason.MOUNT_BUSY
         assert holders(fd, name) == (Holder(sleeper.pid, "sleep", "cwd"),)
-    assert unmount_stack(fd, name, judged) == Unmounted(layers=1)
+    assert take_off(fd, name, judged) == (1, 0)
 
 
 HOLD = {
@@ -217,11 +232,11 @@ def test_who_keeps_it_busy_is_named_and_once_it_ends_it_goes(tmp_path: Path, how
     judged = stack(fd)
     with holding(tmp_path / "bundle" / "rootfs", how) as pid:
         with pytest.raises(Blocked, match="mount busy: rootfs") as caught:
-            unmount_stack(fd, b"rootfs", judged)
+            unmount_stack(fd, b"rootfs", judged, Tally())
         assert caught.value.reason is BlockReason.MOUNT_BUSY
         assert [(one.pid, one.how) for one in holders(fd, b"rootfs")] == [(pid, how)]
         assert len(stack(fd)) == 2, "nothing is detached"
-    assert unmount_stack(fd, b"rootfs", judged) == Unmounted(layers=2)
+    assert take_off(fd, b"rootfs", judged) == (2, 0)
     assert holders(fd, b"rootfs") == ()
 
 
@@ -229,8 +244,8 @@ def test_who_keeps_it_busy_is_named_and_once_it_ends_it_goes(tmp_path: Path, how
 def test_what_is_busy_is_detached_only_where_that_is_asked_for(tmp_path: Path) -> None:
     fd = bundle(tmp_path, layers=3)
     with process("sleep", "60", cwd=tmp_path / "bundle" / "rootfs"):
-        got = unmount_stack(fd, b"rootfs", stack(fd), lazy=True)
-    assert got == Unmounted(layers=3, detached=1)
+        got = take_off(fd, b"rootfs", stack(fd), lazy=True)
+    assert got == (3, 1)
     assert stack(fd) == frozenset()
 
 
@@ -240,9 +255,9 @@ def test_layers_taken_off_before_a_busy_one_are_counted(tmp_path: Path) -> None:
     with process("sleep", "60", cwd=tmp_path / "bundle" / "rootfs"):
         for _ in range(2):
             tmpfs(tmp_path / "bundle" / "rootfs")
-        with pytest.raises(Blocked) as caught:
-            unmount_stack(fd, b"rootfs", stack(fd))
-        assert caught.value.mutations == 2
+        with pytest.raises(Blocked):
+            unmount_stack(fd, b"rootfs", stack(fd), tally := Tally())
+        assert tally.mutations == 2
 
 
 @private_mounts
@@ -280,10 +295,10 @@ def test_a_mount_whose_server_is_dead_holds_nothing_up(tmp_path: Path) -> None:
     server = dead_fuse(tmp_path / "bundle" / "rootfs")
     expected = identity_of(kernel.statx(victim, b"bundle"))
     with pytest.raises(Blocked) as caught:
-        remove_tree(victim, b"bundle", expected, lambda: False)
+        remove_tree(victim, b"bundle", expected, Tally())
     assert caught.value.reason is BlockReason.FOREIGN_MOUNT
     assert holders(fd, b"rootfs") == ()
-    assert unmount_stack(fd, b"rootfs", stack(fd)) == Unmounted(layers=1)
-    remove_tree(victim, b"bundle", expected, lambda: False)
+    assert take_off(fd, b"rootfs", stack(fd)) == (1, 0)
+    remove_tree(victim, b"bundle", expected, Tally())
     assert os.listdir(victim) == []
     os.close(server)

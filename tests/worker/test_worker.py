@@ -10,7 +10,9 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import repeat
+from typing import get_args
 
+import msgspec
 import pytest
 
 from reconciler.model.evidence import Containerd, ContainerdState
@@ -22,9 +24,9 @@ from reconciler.worker.channel import Channel, LostError, MessageError, Progress
 from reconciler.worker.client import FROM_FORK_SERVER, FROM_WORKER
 from reconciler.worker.messages import (
     VERSION,
+    Answered,
     CleanJob,
     CleanupOptions,
-    Done,
     Exited,
     FinishJob,
     FromWorker,
@@ -32,8 +34,9 @@ from reconciler.worker.messages import (
     Job,
     Kill,
     KillJob,
+    LockJob,
+    LookJob,
     PreflightJob,
-    PreflightReport,
     ScanJob,
     Scanned,
     Spawn,
@@ -43,6 +46,7 @@ from reconciler.worker.messages import (
 from tests.support.forked import mask, status_of
 from tests.support.handles import open_files
 
+SCOPE = WorkerScope(Layout(b"/s", b"/r", b"/s/c.sock", b"/s"))
 HEAVY = {"anyio", "asyncio", "grpclib", "google", "rich", "structlog", "click", "logging", "typer"}
 
 
@@ -59,7 +63,9 @@ def fork_server() -> Iterator[tuple[Channel[Exited], "subprocess.Popen[bytes]"]]
     command = [sys.executable, "-m", "reconciler.worker.forkserver", str(theirs.fileno())]
     with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process, ours:
         theirs.close()
-        yield Channel(ours, FROM_FORK_SERVER), process
+        control = Channel(ours, FROM_FORK_SERVER)
+        control.send(SCOPE)
+        yield control, process
         ours.close()
         assert process.wait(10) == 0
 
@@ -137,56 +143,64 @@ def test_ctrl_c_and_termination_are_the_parents_to_hear() -> None:
 
 
 KEY, OBJECT = BundleKey("default", "c1"), Identity(1, 2, 3)
-BOUNDS = WorkerScope(Layout(b"/s", b"/r", b"/s/c.sock", b"/s"), "runc")
-WITHIN = CleanupOptions(BOUNDS.layout, settle=1.0, lazy_unmount=True)
+SAID = Containerd(ContainerdState.DOWN)
+JOBS: tuple[Job, ...] = (
+    CleanJob(KEY, OBJECT, SAID, CleanupOptions(settle=1.0, lazy_unmount=True)),
+    KillJob(KEY, OBJECT, SAID),
+    FinishJob(KEY, OBJECT),
+    ScanJob(),
+    PreflightJob(),
+    LookJob((KEY,), frozenset(), near=True),
+    LockJob(owner=True),
+)
 
 
-def jobs(cleanup_options: CleanupOptions) -> list[Job]:
-    said = (Containerd(ContainerdState.DOWN), cleanup_options)
-    return [
-        CleanJob(KEY, OBJECT, *said),
-        KillJob(KEY, OBJECT, *said),
-        FinishJob(KEY, OBJECT, cleanup_options),
-        PreflightJob(cleanup_options),
-    ]
+def test_no_job_names_a_tree_or_a_program() -> None:
+    """Whoever has taken the parent over chooses neither: a worker works in the scope told first."""
+    assert {type(job) for job in JOBS} == set(get_args(Job))
+    said: list[object] = [msgspec.to_builtins(job) for job in JOBS]
+    words = set[str]()
+    while said:
+        one = said.pop()
+        assert not isinstance(one, bytes | memoryview)
+        if isinstance(one, dict):
+            said += one.values()
+        elif isinstance(one, list | tuple):
+            said += one
+        elif isinstance(one, str):
+            words.add(one)
+    names = {type(job).__name__ for job in JOBS}
+    assert words == {KEY.namespace, KEY.id, SAID.state.value, *names}
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: type(job).__name__)
+def test_what_a_job_says_of_another_place_is_not_heard(job: Job) -> None:
+    elsewhere = {"layout": Layout(b"/x"), "runc": "/x", "scope": WorkerScope(Layout(), "/x")}
+    said = msgspec.msgpack.encode(msgspec.to_builtins(job) | elsewhere)
+    assert serve.DECODER.decode(said) == job
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: type(job).__name__)
+def test_in_the_scope_told_first_it_works(job: Job) -> None:
+    with fork_server() as (control, _):
+        child = spawn(control, 1)
+        with child.socket:
+            assert isinstance(child.receive(), Hello)
+            child.send(job)
+            assert isinstance(child.receive(), get_args(Answered))
 
 
 @pytest.mark.parametrize(
-    "bounds",
+    ("messages", "why"),
     [
-        None,
-        WorkerScope(Layout(b"/s", b"/elsewhere", b"/s/c.sock", b"/s"), "runc"),
-        WorkerScope(BOUNDS.layout, "/x"),
+        ([SCOPE, WorkerScope(Layout(), "/bin/sh")], b"a second time"),
+        ([Spawn(1)], b"not told where to work"),
     ],
-    ids=["none were told", "another tree", "another program"],
+    ids=["told twice", "not told"],
 )
-@pytest.mark.parametrize("job", jobs(WITHIN), ids=lambda job: type(job).__name__)
-def test_a_child_works_only_within_the_bounds_told_first(
-    bounds: WorkerScope | None, job: Job
+def test_the_scope_is_told_once_and_before_a_worker_is_made(
+    messages: list[WorkerScope | Spawn], why: bytes
 ) -> None:
-    with fork_server() as (control, _):
-        if bounds is not None:
-            control.send(bounds)
-        child = spawn(control, 1)
-        with child.socket:
-            assert isinstance(child.receive(), Hello)
-            child.send(job)
-            assert child.receive() is None
-        assert control.receive() == Exited(1, 1)
-
-
-@pytest.mark.parametrize("job", jobs(WITHIN), ids=lambda job: type(job).__name__)
-def test_within_them_it_works(job: Job) -> None:
-    with fork_server() as (control, _):
-        control.send(BOUNDS)
-        child = spawn(control, 1)
-        with child.socket:
-            assert isinstance(child.receive(), Hello)
-            child.send(job)
-            assert isinstance(child.receive(), Done | PreflightReport)
-
-
-def test_bounds_cannot_be_told_again() -> None:
     ours, theirs = socket.socketpair()
     ours.settimeout(10)
     command = [sys.executable, "-m", "reconciler.worker.forkserver", str(theirs.fileno())]
@@ -196,12 +210,12 @@ def test_bounds_cannot_be_told_again() -> None:
     ):
         theirs.close()
         control = Channel(ours, FROM_FORK_SERVER)
-        control.send(BOUNDS)
-        control.send(WorkerScope(Layout(), "/bin/sh"))
+        for message in messages:
+            control.send(message, [2, 2] if isinstance(message, Spawn) else ())
         assert control.receive() is None
         assert process.wait(10) == 1
         assert process.stderr is not None
-        assert b"a second time" in process.stderr.read()
+        assert why in process.stderr.read()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to have capabilities")
@@ -225,7 +239,7 @@ def serve_in_a_fork(job: socket.socket, idle: float) -> int:
     if pid == 0:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(serve, "IDLE_SECONDS", idle)
-            serve.Worker(job, ProgressFile(-1), None).run()
+            serve.Worker(job, ProgressFile(-1), SCOPE).run()
         os._exit(0)
     job.close()
     return pid
