@@ -12,6 +12,18 @@ class Bell(Protocol):
         ...
 
 
+class Deadline:
+    """A moment, so many seconds from now, from which on there is no time left."""
+
+    def __init__(self, seconds: float) -> None:
+        self._at = time.monotonic() + seconds
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has come."""
+        return time.monotonic() > self._at
+
+
 class SystemClock:
     """The kernel's clocks; implements `ports.Clock`."""
 

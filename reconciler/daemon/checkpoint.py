@@ -63,13 +63,7 @@ def boot_id() -> str:
 
 
 def write(path: str, boot: str, now: float, tracks: Iterable[Track]) -> None:
-    """Replace the checkpoint.
-
-    Args:
-        path: Where it is kept.
-        boot: The running boot.
-        now: Monotonic seconds.
-        tracks: The bundles to remember; those without a time are left out.
+    """Replace the checkpoint; bundles without a time are left out. ``now`` in monotonic seconds.
 
     Raises:
         OSError: It could not be written; the old one is still there.

@@ -3,10 +3,9 @@
 It parses configuration, answers HTTP and talks to containerd for months, so it is the part that may
 be taken over one day. From then on it can neither unmount nor remove anything, nor write anywhere
 but in a directory of our own; its workers can, who judge again what they are told to do and are
-bound to one tree (`reconciler.worker.messages`). `reconciler.probe.privileges` has the
-capabilities.
-Where the kernel has no Landlock, capabilities are dropped all the same, and status and log say so:
-then CAP_DAC_OVERRIDE still lets it remove files.
+bound to one tree (`reconciler.worker.messages`). Where the kernel has no Landlock, capabilities
+(`reconciler.probe.privileges`) are dropped all the same, and status and log say so: then
+CAP_DAC_OVERRIDE still lets it remove files.
 
 The foreground commands (`run`, `scan`, `clean`, `record`) are not confined: they end after seconds
 or under somebody's eyes, hear nothing from the network, and belong to a root shell that could do
@@ -63,13 +62,7 @@ def confine(
 
     Call it when the fork server was started, and before there is a second thread: it would keep
     all. The journal's writer is to be started afterwards, and :meth:`Confinement.narrow` called
-    then.
-
-    Args:
-        pool: Whose fork server keeps what is given up here; it makes no other.
-        layout: Where things are that are not ours.
-        journal: Path of the journal, empty if there is none.
-        environ: The environment, for our own directories.
+    then. The pool's fork server keeps what is given up here; it makes no other.
 
     Raises:
         ConfigError: A directory of ours holds containerd's, or the other way round.

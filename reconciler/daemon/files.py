@@ -48,12 +48,9 @@ Looks = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 class ConfigFiles:
-    """The files of the configuration, and what they look like.
+    """The files of the configuration (the usual ones if none is named), and what they look like.
 
     To be made before they are read, so that a change in between is noticed.
-
-    Args:
-        config: The only file to read, None for the usual places.
     """
 
     def __init__(self, config: str | None) -> None:
@@ -67,8 +64,7 @@ class ConfigFiles:
     async def changes(self, trouble: Callable[[str], None]) -> AsyncIterator[str]:
         """Say which file changed, each time one does; ends only when cancelled.
 
-        Args:
-            trouble: Hears why they cannot be watched; even then they are compared now and then.
+        ``trouble`` receives why they cannot be watched; even then they are compared now and then.
         """
         while True:
             ways, hit = names_on_the_way(self.names()), ""
@@ -96,10 +92,9 @@ class ConfigFiles:
 
 
 def _check_spare(bell: Inotify) -> None:
-    """Leave the last handles to looks, workers and clients.
+    """Leave the last handles to looks, workers and clients; BackendError if there are too few.
 
-    Raises:
-        BackendError: There are too few. The lowest free number is given out, so it tells.
+    The lowest free number is given out, so it tells.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and bell.fileno() + _SPARE > soft:

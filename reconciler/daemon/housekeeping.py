@@ -31,7 +31,7 @@ CHECKPOINT_EVERY: Final = 60.0
 
 
 class Housekeeping:
-    """Keeps house beside the loop.
+    """Writes down what is to survive a restart, beside the loop.
 
     Args:
         path: Where the checkpoint is kept.

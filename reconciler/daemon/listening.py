@@ -83,10 +83,7 @@ class Endpoint:
     async def serve(self, server: Server, wait: Wait, reachable: Callable[[str], None]) -> None:
         """Serve until cancelled; whatever fails is opened again, after a growing pause.
 
-        Args:
-            server: Who answers.
-            wait: Waits for so many seconds.
-            reachable: Hears the address once it could be had after all.
+        ``reachable`` is called with the address once it could be had after all.
         """
         backoff = Backoff()
         while self._address:

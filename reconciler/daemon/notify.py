@@ -20,12 +20,7 @@ MICROSECONDS: Final = 1_000_000
 
 
 class ServiceLog:
-    """Writes the daemon's own lines, beside those about bundles and in the same form.
-
-    Args:
-        logger: Where records go.
-        clock: Dates them.
-    """
+    """Writes the daemon's own lines, beside those about bundles and in the same form."""
 
     def __init__(self, logger: FilteringBoundLogger, clock: Clock) -> None:
         self._logger = logger
@@ -41,11 +36,7 @@ class ServiceLog:
 
 
 class Notifier:
-    """Sends states to the service manager, if there is one.
-
-    Args:
-        environment: Where ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID`` are read.
-    """
+    """Sends states to the service manager, if ``NOTIFY_SOCKET`` names one."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         address = environment.get("NOTIFY_SOCKET", "")

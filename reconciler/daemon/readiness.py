@@ -27,14 +27,10 @@ class Readiness:
     healthy and removes nothing would be worse. Where only no worker could look it is not: that is
     tried again, and until then it is not ready.
 
-    Args:
-        enforce: Whether anything is to be removed.
-        became_ready: Called once, when all is in order for the first time.
-
     Attributes:
-        enforce: The same; a reload may change it.
+        enforce: Whether anything is to be removed; a reload may change it.
         stop: Ends the run.
-        was_ready: Whether all has been in order once.
+        was_ready: Whether all has been in order once; then ``became_ready`` was called.
         refused_at_start: Why it is not to run at all.
     """
 

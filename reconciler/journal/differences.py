@@ -33,13 +33,9 @@ NOTHING_GONE: Final = Gone()
 
 
 class Difference(Value, frozen=True):
-    """A :class:`NodeLooked` that differs from a full one.
+    """A :class:`NodeLooked` that differs from the full one of this number.
 
-    Attributes:
-        full: Number of the full one.
-        since: Its own.
-        sweep, containerd: Its own; in the fields that :class:`Gone` has, only what is new.
-        gone: See there.
+    In the fields that :class:`Gone` has, processes and containerd hold only what is new.
     """
 
     full: int
@@ -91,11 +87,7 @@ class Restored:
         self._number, self._full = number, _Full(full)
 
     def apply(self, change: Difference) -> NodeLooked:
-        """Give what a difference stands for.
-
-        Raises:
-            NoFullError: That which it differs from was not the last one that was read.
-        """
+        """Give what a difference stands for; NoFullError if its full one was not read last."""
         if self._full is None or change.full != self._number or not self._full.has_all(change):
             raise NoFullError("a difference to a line that was lost")
         return self._full.apply(change)

@@ -32,13 +32,10 @@ _MISSED: Final = "the recorder failed"
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where and when a journal is begun.
+    """Where and when a journal is begun: node name, boot id, clocks, policies in force.
 
     Attributes:
-        host, boot: The node's name and boot id.
         run: Identifies the run; random.
-        stamp: The clocks.
-        policies: In force.
     """
 
     host: str
@@ -181,12 +178,6 @@ class Snapshot(JournalListener, AbstractContextManager["Snapshot"]):
     """A recorder that writes to a stream; complete when the context closes.
 
     For one-shot commands only: nothing here is bounded or waits in a process of its own.
-
-    Args:
-        stream: Takes the lines.
-        stamp: The clocks now.
-        policies: In force.
-        redact: Replace names.
     """
 
     def __init__(

@@ -52,11 +52,7 @@ Item = Begun | Given | Lost
 
 
 class Journal:
-    """One recorded run.
-
-    Args:
-        path: The file, or the newest of several.
-        warn: Takes warnings, one line each.
+    """One recorded run: a file, or the newest of several.
 
     Attributes:
         header: That of the oldest part.
@@ -87,12 +83,7 @@ class Journal:
         return self.header.part == 0
 
     def items(self) -> Iterator[Item]:
-        """Read everything, in order.
-
-        Raises:
-            BadJournalError: A part has no usable header, or cannot be unpacked.
-            NoFileError: A file cannot be read.
-        """
+        """Read everything, in order; raises as the class does, also for what cannot be unpacked."""
         for place, path in enumerate(self.parts):
             yield from self._items_of(path, is_last=place == len(self.parts) - 1)
 

@@ -53,11 +53,7 @@ longer than containerd allows; globs beyond these match nothing."""
 
 
 class Redactor:
-    """Replaces names. One per run.
-
-    Args:
-        key: Secret of the run; random if not given.
-    """
+    """Replaces names. One per run, with a secret of its own."""
 
     def __init__(self, key: bytes | None = None) -> None:
         self._key = key or secrets.token_bytes(16)

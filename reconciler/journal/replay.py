@@ -1,9 +1,8 @@
 """Replay: the same engine, no cleaner, virtual time.
 
-:func:`repeat` gives the engine exactly what it was given and compares what it concludes with what
-it concluded then. :func:`what_if` gives another engine the same world and lets it decide by other
-policies (:mod:`reconciler.journal.what_if`). Both are generators: memory does not grow with the
-journal.
+:class:`Repeater` gives the engine exactly what it was given, and :func:`difference` compares what
+it concludes with what it concluded then. `reconciler.journal.what_if` gives another engine the same
+world and lets it decide by other policies. Memory does not grow with the journal.
 """
 
 from collections import Counter
@@ -27,7 +26,6 @@ class Turn(msgspec.Struct, frozen=True, gc=False):
     """One thing the engine was given, what it concluded when recorded, and what it does now.
 
     Attributes:
-        stamp: When.
         observation: None if it was given the time alone, or policies.
         recorded, replayed: The conclusions then and now, in order.
         comparable: Whether they must be alike: false after records were lost, and by another
@@ -112,10 +110,8 @@ class Repeater:
 def difference(turn: Turn, *, in_order: bool = True) -> Difference | None:
     """Compare the two sides of a turn.
 
-    Args:
-        turn: The turn.
-        in_order: False for a redacted journal: names sort otherwise there, and what is concluded
-            about several bundles at the same instant is told in the order of their names.
+    Not in order for a redacted journal: names sort otherwise there, and what is concluded about
+    several bundles at the same instant is told in the order of their names.
     """
     if turn.recorded == turn.replayed or not turn.comparable:
         return None

@@ -42,10 +42,7 @@ _MOST_TURNS: Final = 1_000_000
 
 
 class WhatIf:
-    """Plays a journal's world to an engine with policies of its own.
-
-    Args:
-        policies: In force throughout, whatever was configured when it was recorded.
+    """Plays a journal's world to an engine with policies of its own, whatever was configured then.
 
     Attributes:
         engine: What decides.
@@ -66,12 +63,10 @@ class WhatIf:
         self._frozen = False
 
     def play(self, items: Iterable[Item], until: float | None = None) -> Iterator[Turn]:
-        """Play everything, in order.
+        """Play everything, in order, to a monotonic time if one is given.
 
-        Args:
-            items: The journal.
-            until: Monotonic time at which to end. Beyond the end of the journal the world stands
-                still: this is how a snapshot tells what will be cleaned when.
+        Beyond the end of the journal the world stands still: this is how a snapshot tells what will
+        be cleaned when.
         """
         for item in items:
             match item:

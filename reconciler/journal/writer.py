@@ -34,13 +34,7 @@ class Lost(Exception):  # noqa: N818 - no error of the program: the file's state
 
 
 class Writer:
-    """One journal file and its predecessors ``FILE.1``, ``FILE.2``, ...
-
-    Args:
-        path: The file.
-        keep: How many predecessors are kept.
-        compress: Whether predecessors are compressed (``FILE.1.gz``).
-    """
+    """One journal file and those before it, ``FILE.1``, ``FILE.2.gz``, ...; it keeps some."""
 
     def __init__(self, path: bytes, keep: int, *, compress: bool) -> None:
         self._path = path
@@ -55,11 +49,7 @@ class Writer:
         self.why = ""
 
     def begin_file(self) -> None:
-        """Move what is there aside and begin a new file.
-
-        Raises:
-            Lost: It cannot be done now.
-        """
+        """Move what is there aside and begin a new file; Lost if that cannot be done now."""
         try:
             self._close()
             if self._folder < 0:
@@ -74,11 +64,7 @@ class Writer:
             raise Lost(_words(error)) from error
 
     def write(self, lines: bytes) -> None:
-        """Append whole lines, or nothing.
-
-        Raises:
-            Lost: They could not be written; the file is as it was.
-        """
+        """Append whole lines, or nothing: then it raises Lost, and the file is as it was."""
         try:
             if self._file < 0:
                 raise Lost("no file")
@@ -113,11 +99,7 @@ class Writer:
             self._file = -1
 
     def _is_ours(self) -> bool:
-        """Return whether a journal is in the way; anything else is never moved.
-
-        Raises:
-            OSError: Something else is in the way.
-        """
+        """Return whether a journal is in the way; anything else is never moved, and an OSError."""
         try:
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             there = os.open(self._name, flags, dir_fd=self._folder)

@@ -145,14 +145,14 @@ class Stat(NamedTuple):
         return bool(self.attributes & STATX_ATTR_AUTOMOUNT)
 
 
-def openat2(dir_fd: int, name: bytes, flags: int, resolve: int, mode: int = 0) -> int:
+def openat2(dir_fd: int, name: bytes, flags: int, resolve: int) -> int:
     """Open ``name`` relative to ``dir_fd`` within the limits of ``resolve`` (openat2(2), 5.6).
 
     Raises:
         OSError: EXDEV if it would cross a mount or leave the directory, ELOOP if a symlink is in
             the way, EAGAIN if the kernel could not be sure for longer than is reasonable.
     """
-    return _open(dir_fd, name, _OPEN_HOW.pack(flags, mode, resolve))
+    return _open(dir_fd, name, _OPEN_HOW.pack(flags, 0, resolve))
 
 
 def _open(dir_fd: int, name: bytes, how: bytes) -> int:

@@ -60,12 +60,9 @@ def drop_capabilities(keep: Collection[int], *, bounding: bool = True) -> None:
     """Keep at most these capabilities, by number; capabilities(7).
 
     Permitted and effective are what was permitted before and is to be kept; inheritable and ambient
-    are empty. The bounding set, which limits what an executed program gets, shrinks too; that takes
-    CAP_SETPCAP, without which it stays as it is: see :func:`no_new_privileges`.
-
-    Args:
-        keep: Their numbers.
-        bounding: False leaves the bounding set alone, for programs that need more than we do.
+    are empty. The bounding set, which limits what an executed program gets, shrinks too, unless
+    told not to for programs that need more than we do; that takes CAP_SETPCAP, without which it
+    stays as it is: see :func:`no_new_privileges`.
     """
     if bounding:
         _drop_bounding(keep)

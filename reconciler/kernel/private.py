@@ -40,15 +40,11 @@ def open_directory(path: str | bytes) -> int:
 
 
 def open_file(directory: int, name: str | bytes, flags: int) -> int:
-    """Open or make a file of ours in a directory of ours, for us alone.
+    """Open or make a file of ours in a directory of ours (:func:`open_directory`), for us alone.
 
     One that belongs to somebody else is none of ours: where nobody else may put files it was put
-    there before that was so, and is replaced; in a directory like /tmp it is refused.
-
-    Args:
-        directory: A handle of :func:`open_directory`.
-        name: Its name there.
-        flags: Reading or writing; the rest is added. Not O_TRUNC: that comes before any look.
+    there before that was so, and is replaced; in a directory like /tmp it is refused. ``flags`` say
+    reading or writing; the rest is added. Not O_TRUNC: that comes before any look.
 
     Raises:
         OSError: It cannot be made or opened, is no regular file, or is somebody else's (EPERM).

@@ -23,16 +23,12 @@ Receive = Callable[[BundleKey, Look | PartialLook | None], None]
 
 
 class Helpers:
-    """Those who help with one loop's looks.
-
-    Args:
-        lookers: Who they are; None if there is nobody.
-        waiting: The looks to be made, and why; we begin at its beginning, they at its end.
-        receive: Called with every look that was made.
+    """Those who help with one loop's looks, if there are any.
 
     Attributes:
-        waiting: As above. To be replaced only while they are :attr:`resting`: whatever they took
-            and give no answer about comes back to it.
+        waiting: The looks to be made, and why; we begin at its beginning, they at its end. To be
+            replaced only while they are :attr:`resting`: whatever they took and give no answer
+            about comes back to it.
     """
 
     def __init__(

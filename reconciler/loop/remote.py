@@ -47,10 +47,10 @@ class Place:
 
 
 class RemoteLooks:
-    """The looks of one loop that others make.
+    """The looks of one loop that others make, if there is anybody.
 
     Args:
-        lookers: Who they are; None if there is nobody.
+        lookers: Who they are.
         clock: Times the pauses.
         start: Runs something beside the loop.
         receive: Called with every look that was made.

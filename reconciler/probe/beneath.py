@@ -31,9 +31,7 @@ def identity_of(seen: kernel.Stat) -> Identity:
 def opened(path: bytes, flags: int = os.O_RDONLY | os.O_NOFOLLOW) -> Iterator[int]:
     """Open a directory by its path, where work beneath it begins.
 
-    Args:
-        path: Symlinks on the way to it are followed.
-        flags: O_PATH asks nothing of its filesystem; without O_NOFOLLOW it may be a symlink itself.
+    ``O_PATH`` asks nothing of its filesystem; without ``O_NOFOLLOW`` it may be a symlink itself.
 
     Raises:
         OSError: It cannot be opened.
@@ -86,7 +84,6 @@ class Entered(NamedTuple):
     """A directory, open until the next one is asked for.
 
     Attributes:
-        name: Its name.
         fd: Handle on it; -1 if it cannot be entered.
         errno: Then why: ELOOP for a symlink, EXDEV if something is mounted there.
     """

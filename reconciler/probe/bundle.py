@@ -72,13 +72,7 @@ class Examination:
 def examine(
     around: NodeContext, key: BundleKey, annotation_keys: Collection[str] = ()
 ) -> Examination | None:
-    """Look at one bundle and at what belongs to it; None if there is no such name.
-
-    Args:
-        around: The node, refreshed not long ago.
-        key: The bundle.
-        annotation_keys: Annotations that rules match on.
-    """
+    """Look at one bundle and at what belongs to it; None if there is no such name."""
     seen = _see(around, key, annotation_keys)
     if seen is None or isinstance(seen, Look):
         return None if seen is None else Examination(seen)

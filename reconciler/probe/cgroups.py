@@ -296,11 +296,7 @@ def _below(fd: int, path: bytes) -> Iterator[bytes]:
 
 
 def children(parent: int, path: bytes = b"") -> list[bytes]:
-    """Give the cgroups directly below one, as paths from a handle.
-
-    Args:
-        parent: Handle on a cgroup above it, or on the mount.
-        path: From there; empty for that one itself.
+    """Give the cgroups directly below one (``path`` from a handle; empty for that one itself).
 
     Raises:
         OSError: They cannot be listed.

@@ -63,12 +63,7 @@ class CommandLines:
     def read(self, proc_fd: int, wanted: Iterable[Asked]) -> dict[Asked, bytes | None]:
         """Read command lines.
 
-        Args:
-            proc_fd: Handle on /proc.
-            wanted: Whose.
-
-        Returns:
-            Each that did not end meanwhile; None for one that gives no answer, or no sane one.
+        Gives each that did not end meanwhile; None for one that gives no answer, or no sane one.
         """
         now = self._clock.monotonic()
         self._silent = {who: until for who, until in self._silent.items() if until > now}

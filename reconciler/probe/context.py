@@ -21,13 +21,10 @@ class NodeContext:
     """The node around the bundles, as of the last :meth:`refresh`.
 
     Attributes:
-        layout: Where things are.
         tree: The state tree's real path, as the mount table has it.
         mounts: Mounts at or below bundles; None if the mount table could not be read.
         cgroups: Mounted cgroup hierarchies; None likewise.
         on_tmpfs: The state tree is on a tmpfs.
-        sockets: Probes sockets.
-        handles: Opens the directories at which looks begin.
         addresses: containerd addresses that shims may have been started with.
 
     Args:

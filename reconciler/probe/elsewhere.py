@@ -45,11 +45,7 @@ class Elsewhere(NamedTuple):
 
 
 def mounted_elsewhere(tree: bytes, proc: bytes = PROC) -> tuple[Elsewhere, ...]:
-    """Pass over all mount namespaces once.
-
-    Args:
-        tree: The state tree's real path.
-        proc: Where /proc is.
+    """Pass over all mount namespaces once; ``tree`` is the state tree's real path.
 
     Raises:
         OSError: It cannot be known: where the tree lies, or what one of them has mounted.

@@ -308,9 +308,7 @@ class Counted(NamedTuple):
 def count_tree(top: int, relative: bytes) -> Counted | None:
     """Count the blocks of a directory and all below it; None if there is none.
 
-    Args:
-        top: Handle on a directory above it.
-        relative: Below that nothing is followed and no mount is entered: it may be a dead one.
+    Below ``top`` nothing is followed and no mount is entered: it may be a dead one.
     """
     try:
         fd = kernel.open_beneath(top, relative)

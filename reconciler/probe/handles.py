@@ -5,6 +5,7 @@ on the state tree, or on the disk of the work tree, would keep it from being unm
 """
 
 import os
+from collections.abc import Callable
 from typing import Final, Self
 
 from reconciler.probe.reach import OutOfReachError, Reach
@@ -16,11 +17,8 @@ _MOST: Final = 8  # hostile files may name a different directory in each bundle
 class Handles:
     """Opens directories; ``with`` is the moment, and one within another is a part of it.
 
-    Args:
-        reach: Opens those that are named from outside; None if we may hang.
-
     Attributes:
-        missed: Where reach ended since this was last cleared.
+        missed: Where reach ended since this was last cleared; never if we may hang (no reach).
     """
 
     def __init__(self, reach: Reach | None = None) -> None:
@@ -45,19 +43,12 @@ class Handles:
     def get(self, path: bytes, flags: int = 0) -> int:
         """Open a directory without reading it; the handle is ours until the look ends.
 
-        Args:
-            path: Absolute; symlinks and mounts on the way are followed.
-            flags: O_NOFOLLOW refuses a symlink at the end of it.
+        Symlinks and mounts on the way are followed; O_NOFOLLOW refuses a symlink at its end.
 
         Raises:
             OSError: It cannot be opened.
         """
-        found = self._open.get((path, flags))
-        if found is None:
-            if not self._depth:
-                raise RuntimeError("a handle outside of any moment would never be closed")
-            found = self._open[path, flags] = os.open(path, _HANDLE | flags)
-        return found
+        return self._find(path, flags, lambda: os.open(path, _HANDLE | flags))
 
     def named(self, path: bytes) -> int:
         """Open a directory as :meth:`get` does that a file or the operator names, within reach.
@@ -66,17 +57,21 @@ class Handles:
             OutOfReachError: It may not be opened here, which :attr:`missed` notes.
             OSError: It cannot be opened.
         """
-        if self._reach is None:
+        reach = self._reach
+        if reach is None:
             return self.get(path)
-        found = self._open.get((path, 0))
+        try:
+            return self._find(path, 0, lambda: reach.open(path))
+        except OutOfReachError as error:
+            self.missed.add(error.place)
+            raise
+
+    def _find(self, path: bytes, flags: int, opens: Callable[[], int]) -> int:
+        found = self._open.get((path, flags))
         if found is None:
             if not self._depth:
                 raise RuntimeError("a handle outside of any moment would never be closed")
-            try:
-                found = self._open[path, 0] = self._reach.open(path)
-            except OutOfReachError as error:
-                self.missed.add(error.place)
-                raise
+            found = self._open[path, flags] = opens()
         return found
 
     def _close(self) -> None:

@@ -11,13 +11,13 @@ read as it comes and within a budget. To be called in a worker.
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from reconciler.clock import SystemClock
+from reconciler.clock import Deadline
 from reconciler.kernel import AT_FDCWD, Stat, statx
 from reconciler.model.ids import escape
 from reconciler.probe import reach
@@ -129,21 +129,16 @@ def _held_by(pid: int, path: bytes, seen: Stat, proc: bytes) -> Lock | None:
 def _holder(path: bytes, seen: Stat, proc: bytes, budget: float) -> Lock:
     if not stat.S_ISREG(seen.mode):
         return Lock(LockState.NONE, detail=f"{escape(path)} is not a regular file")
-    clock = SystemClock()
-    until = clock.monotonic() + budget
-
-    def is_late() -> bool:
-        return clock.monotonic() > until
-
+    listed, deadline = os.path.join(proc, b"locks"), Deadline(budget)
     devices = {seen.dev}
-    if (lock := _look_up(seen.ino, devices, proc, is_late)) is not None:
+    if (lock := _find(_lines(listed, deadline), seen.ino, devices)) is not None:
         return lock
     device, fstype = _filesystem(seen.mount_id, proc)
     devices.add(device)  # btrfs: locks show the filesystem's device, stat the subvolume's
     # The kernel gives /proc/locks in pages. If an earlier lock goes away between two of them, the
     # next one is skipped; so a lock is taken to be absent only when two passes missed it.
     for _ in range(2):
-        if (lock := _look_up(seen.ino, devices, proc, is_late)) is not None:
+        if (lock := _find(_lines(listed, deadline), seen.ino, devices)) is not None:
             return lock
     return _absence(path, seen, fstype, proc)
 
@@ -163,24 +158,17 @@ def _absence(path: bytes, seen: Stat, fstype: str, proc: bytes) -> Lock:
     return Lock(LockState.FREE)
 
 
-def _look_up(
-    inode: int, devices: set[int], proc: bytes, is_late: Callable[[], bool]
-) -> Lock | None:
-    """Look through the list of all locks, no further than to the one that is looked for.
+def _lines(path: bytes, deadline: Deadline) -> Iterator[bytes]:
+    """Give the lines of the list of all locks as it comes.
 
     Raises:
-        ValueError: A line is not as expected; the kernel has learnt to say something else.
         _TooManyError: It took too long.
+        ValueError: A line is not as expected.
     """
-    return _find(_lines(os.path.join(proc, b"locks"), is_late), inode, devices)
-
-
-def _lines(path: bytes, is_late: Callable[[], bool]) -> Iterator[bytes]:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with open(path, "rb", buffering=0) as listed:
         rest = b""
-        while data := os.read(fd, _CHUNK):
-            if is_late():
+        while data := listed.read(_CHUNK):
+            if deadline.is_over:
                 raise _TooManyError
             *lines, rest = (rest + data).split(b"\n")
             yield from lines
@@ -188,8 +176,6 @@ def _lines(path: bytes, is_late: Callable[[], bool]) -> Iterator[bytes]:
                 raise ValueError("a line without end")
         if rest:
             yield rest
-    finally:
-        os.close(fd)
 
 
 def _find(lines: Iterable[bytes], inode: int, devices: set[int]) -> Lock | None:
@@ -210,11 +196,7 @@ def _find(lines: Iterable[bytes], inode: int, devices: set[int]) -> Lock | None:
 
 
 def _filesystem(mount_id: int, proc: bytes) -> tuple[int, str]:
-    """Find a mount's device and filesystem type.
-
-    Raises:
-        ValueError: There is no such mount, or the line is damaged.
-    """
+    """Find a mount's device and filesystem type; ValueError if there is no such mount."""
     entry = mount_numbered(mount_id, proc)
     if entry is None:
         raise ValueError("the file's mount is not in mountinfo")

@@ -33,12 +33,7 @@ class Namespaces:
 
 @dataclass(frozen=True, slots=True)
 class TreeMount:
-    """The mount that the state tree is on.
-
-    Attributes:
-        fstype: Filesystem type.
-        peer: Its peer group, None if it is not shared.
-    """
+    """The mount that the state tree is on; ``peer`` is its peer group, None if it is not shared."""
 
     fstype: str
     peer: int | None
@@ -68,12 +63,8 @@ def same(own: str | None, other: str | None) -> Answer:
 def peer_pid(path: bytes, timeout: float = 1.0) -> int | None:
     """Tell who listens at a unix socket, as our pid namespace numbers it (``SO_PEERCRED``).
 
-    Args:
-        path: containerd's socket. A shim's tells only the helper that made it.
-        timeout: Seconds to wait for a full backlog.
-
-    Returns:
-        The pid, 0 if the listener has none in our pid namespace, None if nobody listens.
+    Of containerd's: a shim's tells only the helper that made it. Gives 0 if the listener has no pid
+    in our namespace, None if nobody listens; waits ``timeout`` seconds for a full backlog.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(timeout)

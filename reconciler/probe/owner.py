@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from errno import EINVAL, ELOOP, ENOENT
 from typing import Final
 
-from reconciler.clock import SystemClock
+from reconciler.clock import Deadline
 from reconciler.model.ids import escape
 from reconciler.model.layout import TASKS, Layout
 from reconciler.probe.beneath import Entered, enter, opened, visible
@@ -36,15 +36,14 @@ def doubt_about_root(layout: Layout, *, budget: float = BUDGET) -> str:
     """Say why the tree may belong to another root than the layout's; empty if it does not."""
     own = frozenset({os.path.normpath(layout.root), os.path.realpath(layout.root)})
     tree = escape(layout.tasks)
-    clock = SystemClock()
-    until = clock.monotonic() + budget
+    deadline = Deadline(budget)
     empty, vouched = True, False
     try:
         for root in _roots(layout.tasks):
             if root is not None and root not in own:
                 return f"bundles in {tree} belong to a containerd with root {escape(root)}"
             empty, vouched = False, vouched or root is not None
-            if clock.monotonic() > until:
+            if deadline.is_over:
                 return f"{tree} holds more bundles than could be asked for theirs in {budget:g} s"
     except FileNotFoundError:
         return ""

@@ -33,11 +33,7 @@ _UNSUPPORTED: Final = frozenset({ENOSYS, EPERM})
 
 
 class MountPoints:
-    """Asks for mount points; remembers each for a moment. :meth:`close` gives its handle back.
-
-    Args:
-        clock: Says how long ago that was.
-    """
+    """Asks for mount points; remembers each for a moment. :meth:`close` gives its handle back."""
 
     def __init__(self, clock: "Clock") -> None:
         self._clock = clock
@@ -53,10 +49,7 @@ class MountPoints:
         self._table.close()
 
     def below(self, path: bytes) -> list[Mounted]:
-        """Give the mounts at or below a directory, in the order in which they were mounted.
-
-        Args:
-            path: Its real path, as the kernel has it.
+        """Give the mounts at or below a real path, in the order in which they were mounted.
 
         Raises:
             OSError: The mount table cannot be read.
@@ -66,8 +59,7 @@ class MountPoints:
     def now(self, *, anew: bool = False) -> "Mounts":
         """Give all mounts as they are now; what is given may, but need not, follow what changes.
 
-        Args:
-            anew: Look at each again, so that also those moved a moment ago are where they are now.
+        ``anew`` looks at each again, so that also those moved a moment ago are where they are now.
 
         Raises:
             OSError: The mount table cannot be read.
@@ -123,12 +115,7 @@ class TreeMounts:
 
 
 class BundleMounts:
-    """The mounts at or below the bundles of one tree, found when somebody asks.
-
-    Args:
-        mounts: All mounts.
-        tree: The tree's real path.
-    """
+    """The mounts at or below the bundles of one tree (its real path), found when somebody asks."""
 
     def __init__(self, mounts: "Mounts", tree: bytes) -> None:
         self._mounts = mounts

@@ -44,10 +44,7 @@ class TreeError(Exception):
 
 
 class PopulatedCgroups:
-    """What one pass over /proc has found so far.
-
-    Args:
-        tree: The state tree, if it is known.
+    """What one pass over /proc has found so far, for what is in the state tree, if that is known.
 
     Attributes:
         paths: The cgroups of the living, but for the root.

@@ -52,7 +52,6 @@ class Stat(NamedTuple):
     """What /proc/PID/stat says (proc_pid_stat(5)).
 
     Attributes:
-        state, ppid, flags, threads: As the kernel has them.
         start: When it started, ticks since boot.
         words: Where its command line is, first and last address; None if that is not told.
     """
@@ -267,11 +266,7 @@ def parse_stat(data: bytes) -> Stat | None:
 
 
 def read_cgroups(pid: int, proc: bytes = PROC) -> tuple[str, ...]:
-    """Read the paths of a process's cgroups, one per hierarchy.
-
-    Raises:
-        OSError: They cannot be read.
-    """
+    """Read the paths of a process's cgroups, one per hierarchy; OSError if they cannot be read."""
     return tuple(map(escape, parse_cgroups(read_whole(b"%s/%d/cgroup" % (proc, pid)))))
 
 
@@ -282,11 +277,7 @@ def parse_cgroups(data: bytes) -> tuple[bytes, ...]:
 
 
 def read_name(pid: int, proc: bytes = PROC) -> bytes:
-    """Read a process's short name (proc_pid_comm(5)).
-
-    Raises:
-        OSError: It cannot be read.
-    """
+    """Read a process's short name (proc_pid_comm(5)); OSError if it cannot be read."""
     return read_whole(b"%s/%d/comm" % (proc, pid)).removesuffix(b"\n")
 
 
@@ -333,13 +324,8 @@ def last_pid() -> int | None:
 def read_whole(path: bytes | str, dir_fd: int | None = None, *, most: int = MOST) -> bytes:
     """Read a file of /proc to its end.
 
-    Args:
-        path: The file.
-        dir_fd: Where a relative path begins.
-        most: Bytes to read at most.
-
     Raises:
-        OSError: It cannot be read, or holds more (EFBIG).
+        OSError: It cannot be read, or holds more than ``most`` bytes (EFBIG).
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
     try:

@@ -53,8 +53,7 @@ class OutOfReachError(OSError):
 class Reach:
     """Opens directories that lie within reach, as of the mount table last given.
 
-    Args:
-        own: The operator's directories.
+    ``own`` are the operator's directories.
     """
 
     def __init__(self, own: Collection[bytes]) -> None:

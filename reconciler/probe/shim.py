@@ -28,7 +28,6 @@ class Names(NamedTuple):
     """What is known about a shim before it is asked.
 
     Attributes:
-        namespace: containerd's namespace.
         group: Id the shim was started for; None if that cannot be known.
         id: The bundle's own id.
         named: Addresses that files name, best first.
@@ -49,12 +48,7 @@ def ask(
 ) -> Shim:
     """Find out whether the shim lives.
 
-    Args:
-        names: What the bundle's files say.
-        layout: Where shims put their sockets, and containerd's own address.
-        sockets: Probes them.
-        handles: Opens the directories of sockets.
-        addresses: Further containerd addresses a shim may have been started with.
+    ``addresses`` are further containerd addresses that a shim may have been started with.
     """
     asked: dict[bytes, tuple[ShimState, str]] = {}
     silent: bytes | None = None

@@ -22,11 +22,7 @@ GONE: Final = "socket is gone"
 
 
 class Address(NamedTuple):
-    r"""Where a shim listens.
-
-    Attributes:
-        path: The socket's path, or ``\0`` and an abstract name; empty for other transports.
-    """
+    """Where a shim listens: a path, or NUL and an abstract name; empty for other transports."""
 
     path: bytes
 

@@ -31,7 +31,6 @@ class TreeInspector:
     Args:
         layout: Where things are.
         annotation_keys: Annotations that rules match on, kept in every look.
-        addresses: Further containerd addresses that shims may have been started with.
         clock: Times the listings.
     """
 
@@ -40,14 +39,13 @@ class TreeInspector:
         layout: Layout,
         *,
         annotation_keys: frozenset[str] = frozenset(),
-        addresses: tuple[bytes, ...] = (),
         clock: Clock | None = None,
     ) -> None:
         self.annotation_keys = annotation_keys
         self.others: BatchInspector | None = None
         self._layout = layout
         self._clock = clock or SystemClock()
-        self._around = NodeContext(layout, addresses, near=True)
+        self._around = NodeContext(layout, near=True)
 
     def moment(self) -> AbstractContextManager[object]:
         """Begin a batch of looks: read the mount table again if it has changed."""
@@ -119,12 +117,7 @@ def _walk_namespace(fd: int, namespace: str) -> Iterator[Seen | Hidden]:
 
 @dataclass(frozen=True, slots=True)
 class FilteredInspector(Inspector):
-    """Sees only some bundles, for ``--namespace`` and `explain`: unseen means untouched.
-
-    Attributes:
-        inspector: The one that looks.
-        wanted: Which bundles may be seen.
-    """
+    """Sees only the wanted bundles, for ``--namespace`` and `explain`: unseen means untouched."""
 
     inspector: Inspector
     wanted: Callable[[BundleKey], bool]

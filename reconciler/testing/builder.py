@@ -36,13 +36,7 @@ def key_of(name: str) -> BundleKey:
 class JournalBuilder:
     """Writes the journal of a simulated run. Bundles go by ``NAMESPACE/ID``, times as ``12m``.
 
-    Args:
-        path: Where the journal is written.
-        policies: In force; the defaults, which only observe, if not given.
-        manners: How long looks and cleanups take.
-
-    Attributes:
-        simulation: The run itself, for whatever has no word here.
+    ``simulation`` is the run itself, for whatever has no word here.
     """
 
     simulation: Simulation

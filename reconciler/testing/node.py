@@ -32,11 +32,9 @@ class Node:
         wall_offset: How far the wall clock is off.
         bundles: What the state tree holds.
         hidden: Hidden directories: what containerd (or we) left half removed, and whether ours.
-        processes: What runs, by pid.
-        shims: Those of them that are shims, by namespace and group.
+        shims: Those processes that are shims, by namespace and group.
         tasks: What containerd would list.
-        daemon: How containerd fares.
-        daemon_pid: Which process it is, or was.
+        daemon_pid: Which process containerd is, or was.
         hears: Whether events reach us.
         reuses_inodes: A new directory may get the inode number of a removed one.
         hints: Events not fetched yet.

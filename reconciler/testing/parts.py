@@ -48,7 +48,6 @@ class Process:
     """One living process.
 
     Attributes:
-        pid, role, started: See their names.
         key: Whose it is; a shim's is the bundle it was started for.
         cgroup: Its cgroup's path.
         group: What a shim's socket is named after: the bundle, or the sandbox of its pod.
@@ -69,7 +68,6 @@ class Bundle:
     """One bundle directory.
 
     Attributes:
-        key, identity: Its name and the object behind it.
         group: What its shim's socket is named after: its own id, or that of its pod's sandbox.
         files: The known files it holds.
         mtime: Newest modification time, wall clock.
@@ -77,10 +75,8 @@ class Bundle:
         runc_state: Whether runc's state directory exists.
         state_is_its: Whether that is about this bundle, and not one of another containerd's.
         cgroup: Whether the cgroup directory exists.
-        mounts: Mounts at or below it.
         runtime: What ``shim-binary-path`` names.
         creating: containerd has not finished (or given up) creating it.
-        pod_namespace: Annotation of its pod.
         cgroup_path: Where its processes are; mostly what containerd asks for by itself.
         asked_path: What config.json asks for; another driver may have done something else.
         unheard: When it last changed (or began) without an event reaching us.

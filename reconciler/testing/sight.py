@@ -41,7 +41,6 @@ class Sight:
     """The inspector and the witnesses of one reconciler on one node.
 
     Attributes:
-        node: What is looked at.
         proc: Whether /proc shows every process.
         tree: Whether the state tree can be listed.
         blind: Bundles of which a look learns that they exist and nothing more.

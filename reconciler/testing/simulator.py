@@ -70,13 +70,7 @@ class Manners:
 
 
 class Simulation:
-    """An engine on a node.
-
-    Args:
-        policies: What the operator allows.
-        node: The world; a fresh one if not given.
-        manners: How long things take.
-        recorders: Hear what a real loop's recorders hear.
+    """An engine on a node, a fresh one if none is given.
 
     Attributes:
         harm: What should never have happened, in words; empty if all is well.
