@@ -12,7 +12,7 @@ tasks of its own. :mod:`.looks` has the looks at bundles, :mod:`.nodesource` tho
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.lowlevel
@@ -22,16 +22,13 @@ from reconciler.loop.looks import SLICE, Looks
 from reconciler.loop.nodesource import NodeWatch
 from reconciler.model.decisions import (
     AskNode,
-    Braked,
     Clean,
     Decision,
-    Died,
     FinishRemoval,
-    Judged,
     LookAt,
-    OverBudget,
     Relist,
     Vanished,
+    assert_reported,
 )
 from reconciler.model.evidence import Containerd, Node, ProcessScan
 from reconciler.model.ids import BundleKey
@@ -241,10 +238,8 @@ class Loop:
                     self._start_task(partial(self._send, decision))
                 case Vanished():
                     self._looks.forget(decision.key)
-                case Judged() | Died() | OverBudget() | Braked():
-                    pass
                 case _:
-                    assert_never(decision)
+                    assert_reported(decision)
 
     def _receive_node(self, since: float, scan: ProcessScan, containerd: Containerd) -> None:
         self._stages.exits.expect_containerd(containerd.pid)

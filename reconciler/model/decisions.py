@@ -159,3 +159,11 @@ Request = LookAt | Relist | AskNode | Clean | FinishRemoval
 """Work for the loop to do."""
 
 Decision = Report | Request
+
+
+def assert_reported(_: Report) -> None:
+    """Accept what is left of a match whose every request has a case: there is nothing to do.
+
+    As `assert_never`, it is for the type checker, which names the match that a new kind of request
+    has no case in, and is content with a new kind of report.
+    """

@@ -18,7 +18,6 @@ from reconciler.decide.engine import Engine
 from reconciler.decide.ownership import Unproven, prove
 from reconciler.decide.verdicts import judge
 from reconciler.decide.views import BundleView
-from reconciler.model import decisions as decided
 from reconciler.model.decisions import (
     AskNode,
     Clean,
@@ -27,6 +26,7 @@ from reconciler.model.decisions import (
     LookAt,
     Relist,
     Verdict,
+    assert_reported,
 )
 from reconciler.model.evidence import Node as NodeWord
 from reconciler.model.ids import BundleKey, is_identifier
@@ -244,16 +244,8 @@ class Simulation:
                     self._cleaning.append((self.node.mono + self.manners.clean, decision))
                 case FinishRemoval():
                     self._late.append((self.node.mono + self.manners.clean, self._finish(decision)))
-                case (
-                    decided.Judged()
-                    | decided.Vanished()
-                    | decided.Died()
-                    | decided.OverBudget()
-                    | decided.Braked()
-                ):
-                    pass
                 case _:
-                    assert_never(decision)
+                    assert_reported(decision)
 
     # ------------------------------------------------------------------ the cleaner
 
