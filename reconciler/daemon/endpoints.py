@@ -29,8 +29,7 @@ LIVE_WITHIN: Final = 2.0
 FRESH: Final = 1.0
 """Seconds for which an answer over TCP may be the one that somebody else got."""
 
-_SHARE: Final = 10
-"""How many times longer than rendering takes its result is kept, at least."""
+_SHARE: Final = 10  # times longer than rendering takes its result is kept, at least
 
 JSON: Final = "application/json"
 

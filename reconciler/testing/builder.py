@@ -10,6 +10,7 @@ Everything between the words is the real thing: the engine, the journal's format
 an inspector that sees only what a real one could (:mod:`reconciler.testing.simulator`).
 """
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -70,8 +71,7 @@ class JournalBuilder:
 
     def proceed(self, name: str) -> None:
         """Take a creation one step on: first the shim, then init."""
-        self._node.proceed(key_of(name))
-        self._settle()
+        self._do(self._node.proceed, name)
 
     def start(self, name: str, *, pod: str | None = None, runtime: str = "runc") -> None:
         """Create a task and let it run; ``pod`` is the id of the sandbox whose shim serves it."""
@@ -81,31 +81,26 @@ class JournalBuilder:
 
     def stop(self, name: str) -> None:
         """Let a task end in order; its shim and bundle stay until :meth:`delete`."""
-        self._node.stop(key_of(name))
-        self._settle()
+        self._do(self._node.stop, name)
 
     def delete(self, name: str) -> None:
         """Let containerd delete a stopped task."""
-        self._node.delete(key_of(name))
-        self._settle()
+        self._do(self._node.delete, name)
 
     # ------------------------------------------------------------------ what goes wrong
 
     def crash(self, *names: str) -> None:
         """Kill shim and container of each, at once."""
         for name in names:
-            self._node.crash(key_of(name))
-        self._settle()
+            self._do(self._node.crash, name)
 
     def kill_shim(self, name: str) -> None:
         """Kill the shim; the container lives on."""
-        self._node.kill_shim(key_of(name))
-        self._settle()
+        self._do(self._node.kill_shim, name)
 
     def kill_init(self, name: str) -> None:
         """Kill the container; the shim lives on."""
-        self._node.kill_init(key_of(name))
-        self._settle()
+        self._do(self._node.kill_init, name)
 
     def lose_files(self, name: str, *files: str) -> None:
         """Remove files of a bundle by name (``init.pid``, ``runtime``, ``options.json``, ...)."""
@@ -117,13 +112,11 @@ class JournalBuilder:
 
     def lose_runc_state(self, name: str) -> None:
         """Remove runc's state directory of a bundle."""
-        self._node.lose_runc_state(key_of(name))
-        self._settle()
+        self._do(self._node.lose_runc_state, name)
 
     def reuse_pid(self, name: str) -> None:
         """Give the pid a dead bundle names to a stranger."""
-        self._node.reuse_pid(key_of(name))
-        self._settle()
+        self._do(self._node.reuse_pid, name)
 
     def mount(self, name: str, path: str = "extra") -> None:
         """Mount something of somebody else's inside a bundle."""
@@ -132,8 +125,7 @@ class JournalBuilder:
 
     def unmount(self, name: str) -> None:
         """Take it away again."""
-        self._node.unmount(key_of(name))
-        self._settle()
+        self._do(self._node.unmount, name)
 
     def containerd(self, state: str, *, sweeps: bool = False) -> None:
         """Let containerd be ``up``, ``down`` or ``hung``; ``sweeps`` at its start or not."""
@@ -165,6 +157,10 @@ class JournalBuilder:
     @property
     def _node(self) -> Node:
         return self.simulation.node
+
+    def _do(self, happens: Callable[[BundleKey], None], name: str) -> None:
+        happens(key_of(name))
+        self._settle()
 
     def _settle(self) -> None:
         self.simulation.settle()

@@ -27,10 +27,9 @@ from reconciler.worker.record import Note
 from reconciler.worker.users import SocketUsers
 
 FRESH_SECONDS: Final = 1.0
-CGROUPS_SECONDS: Final = 5.0
-"""How old at most an answer about who is in which cgroup may be; see `WorkerContext.scan`."""
-CGROUPS_COST: Final = 20
-"""How many times as long as it took to get it."""
+CGROUPS_SECONDS, CGROUPS_COST = 5.0, 20
+"""How old an answer about who is in which cgroup may be at most, and how many times as long as it
+took to get; see `WorkerContext.scan`."""
 ELSEWHERE_SECONDS: Final = 5.0
 """How old an answer about other mount namespaces may be: nobody mounts on a dead bundle often."""
 

@@ -57,54 +57,54 @@ class CleanupOptions(msgspec.Struct, frozen=True):
     lazy_unmount: bool = False
 
 
-class Spawn(msgspec.Struct, frozen=True, tag=True):
+class _AboutWorker(msgspec.Struct, frozen=True):
+    """What is said of one worker, by its number."""
+
+    worker: int
+
+
+class Spawn(_AboutWorker, frozen=True, tag=True):
     """Make a worker; its job socket and its progress file come along as descriptors."""
 
-    worker: int
 
-
-class Interrupt(msgspec.Struct, frozen=True, tag=True):
+class Interrupt(_AboutWorker, frozen=True, tag=True):
     """Ask a worker to stop at the next entry boundary (SIGTERM)."""
 
-    worker: int
 
-
-class Kill(msgspec.Struct, frozen=True, tag=True):
+class Kill(_AboutWorker, frozen=True, tag=True):
     """End a worker at once (SIGKILL)."""
 
-    worker: int
 
-
-class Exited(msgspec.Struct, frozen=True, tag=True):
+class Exited(_AboutWorker, frozen=True, tag=True):
     """A worker has ended, or could not be made.
 
     Attributes:
-        worker: Its number.
         code: Exit code, or minus the signal's number; 0 with ``trouble`` if it was never made.
         trouble: Why it could not be made, else empty.
     """
 
-    worker: int
     code: int
     trouble: str = ""
 
 
-class FinishJob(msgspec.Struct, frozen=True, tag=True):
-    """Finish a removal of ours that was cut short; the key's id is the hidden name."""
+class _AboutBundle(msgspec.Struct, frozen=True):
+    """The bundle to work on, and the object that was judged."""
 
     key: BundleKey
     identity: Identity
 
 
-class _JudgedJob(msgspec.Struct, frozen=True):
+class FinishJob(_AboutBundle, frozen=True, tag=True):
+    """Finish a removal of ours that was cut short; the key's id is the hidden name."""
+
+
+class _JudgedJob(_AboutBundle, frozen=True):
     """A bundle to judge again.
 
     Of what the node's witnesses said, only containerd's word on this one comes along
     (:meth:`Containerd.about`); the worker scans /proc itself.
     """
 
-    key: BundleKey
-    identity: Identity
     containerd: Containerd
     options: CleanupOptions = CleanupOptions()
 
