@@ -11,7 +11,7 @@ import os
 import socket
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from errno import ECONNREFUSED, ENOENT, ENOTDIR
 from functools import partial
@@ -22,6 +22,7 @@ from anyio.abc import SocketListener
 
 from reconciler.errors import ReconcilerError, RefusedError
 from reconciler.present.status import EndpointStatus
+from reconciler.probe.beneath import opened
 from reconciler.settings.schema import Http
 from reconciler.supervision import Backoff, Supervisor
 from reconciler.telemetry.http import Server
@@ -31,7 +32,6 @@ _BACKLOG: Final = 1024
 
 _Sockaddr = str | tuple[str | int | bytes, ...]
 Wait = Callable[[float], Awaitable[None]]
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 Open = Callable[[], Awaitable[tuple[SocketListener, ...]]]
@@ -222,18 +222,13 @@ def _bound(family: int, address: _Sockaddr) -> socket.socket:
 
 def _clear(directory: str, name: str, path: str) -> None:
     """Remove a dead socket of that name; leave everything else where it is."""
-    handle = os.open(directory, _DIRECTORY)
-    try:
+    with opened(os.fsencode(directory), os.O_RDONLY) as handle, suppress(FileNotFoundError):
         found = os.stat(name, dir_fd=handle, follow_symlinks=False)
         if not stat.S_ISSOCK(found.st_mode):
             raise ReconcilerError(f"{path} exists and is no socket", "set http.socket elsewhere")
         if _answers(path):
             raise ReconcilerError(f"another process listens on {path}", "set http.socket elsewhere")
         os.unlink(name, dir_fd=handle)
-    except FileNotFoundError:
-        pass
-    finally:
-        os.close(handle)
 
 
 def _answers(path: str) -> bool:

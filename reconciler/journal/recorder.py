@@ -70,11 +70,7 @@ class FileRecorder(Recorder):
     """
 
     def __init__(
-        self,
-        options: Options,
-        clock: Clock,
-        policies: Policies,
-        watch: Supervisor | None = None,
+        self, options: Options, clock: Clock, policies: Policies, watch: Supervisor | None = None
     ) -> None:
         self._options = options
         self._watch = watch or Supervisor()

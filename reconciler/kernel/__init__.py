@@ -74,13 +74,7 @@ _HOW_SIZE: Final = _OPEN_HOW.size
 _HOW_DIRECTORY: Final = _OPEN_HOW.pack(_DIRECTORY, 0, RESOLVE_STRICT)
 _HOW_PATH_HANDLE: Final = _OPEN_HOW.pack(_PATH_HANDLE, 0, RESOLVE_STRICT)
 
-_libc.statx.argtypes = [
-    ctypes.c_int,
-    ctypes.c_char_p,
-    ctypes.c_int,
-    ctypes.c_uint,
-    _StatxBuffer,
-]
+_libc.statx.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, _StatxBuffer]
 _libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
 _libc.renameat2.argtypes = [
     ctypes.c_int,
@@ -208,22 +202,9 @@ def statx(dir_fd: int, name: bytes, flags: int = AT_PASSIVE, mask: int = STATX_A
     buffer = _StatxBuffer()
     if _libc.statx(dir_fd, name, flags, mask, buffer) != 0:
         raise _error(name)
-    (
-        got,
-        attributes,
-        _,
-        mode,
-        ino,
-        size,
-        blocks,
-        born,
-        born_ns,
-        mod,
-        mod_ns,
-        major,
-        minor,
-        mnt,
-    ) = _STATX.unpack_from(buffer)
+    (got, attributes, _, mode, ino, size, blocks, born, born_ns, mod, mod_ns, major, minor, mnt) = (
+        _STATX.unpack_from(buffer)
+    )
     if mask & ~got & STATX_MNT_ID:
         raise OSError(ENOSYS, "this kernel tells no mount ids", name)
     return Stat(

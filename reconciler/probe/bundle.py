@@ -14,15 +14,7 @@ from typing import Final, NamedTuple
 
 from reconciler import kernel
 from reconciler.model.cgroups import usual_path
-from reconciler.model.evidence import (
-    UNSEEN,
-    Answer,
-    Kind,
-    Labels,
-    Look,
-    Mount,
-    PartialLook,
-)
+from reconciler.model.evidence import UNSEEN, Answer, Kind, Labels, Look, Mount, PartialLook
 from reconciler.model.ids import BundleKey, Identity, escape, unescape
 from reconciler.probe import metadata
 from reconciler.probe.beneath import beneath, identity_of

@@ -10,14 +10,7 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from reconciler.model.cgroups import CgroupSource, NamedCgroup
-from reconciler.model.evidence import (
-    Answer,
-    CgroupState,
-    Init,
-    InitState,
-    Shim,
-    ShimState,
-)
+from reconciler.model.evidence import Answer, CgroupState, Init, InitState, Shim, ShimState
 from reconciler.model.ids import BundleKey
 from reconciler.probe import documents, metadata, process, runc, shim
 from reconciler.probe.cgroups import Cgroups, resolve

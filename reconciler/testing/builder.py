@@ -92,7 +92,8 @@ class JournalBuilder:
     def crash(self, *names: str) -> None:
         """Kill shim and container of each, at once."""
         for name in names:
-            self._do(self._node.crash, name)
+            self._node.crash(key_of(name))
+        self._settle()
 
     def kill_shim(self, name: str) -> None:
         """Kill the shim; the container lives on."""

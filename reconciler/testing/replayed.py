@@ -92,8 +92,3 @@ def replay(
             result.differences.append(describe(found.recorded, found.replayed, at, begin, None))
     result.unmet = list(watch.failures())
     return result
-
-
-def same_end(one: Replayed, other: Replayed) -> bool:
-    """Return whether two runs came to the same end, whatever the way there."""
-    return one.verdicts == other.verdicts and one.cleaned.keys() == other.cleaned.keys()

@@ -29,12 +29,7 @@ class _Place(NamedTuple):
 
 
 def unmount_stack(
-    bundle_fd: int,
-    path: bytes,
-    judged: frozenset[int],
-    tally: Tally,
-    *,
-    lazy: bool = False,
+    bundle_fd: int, path: bytes, judged: frozenset[int], tally: Tally, *, lazy: bool = False
 ) -> int:
     """Take off every layer that is mounted at ``path``.
 
