@@ -9,7 +9,7 @@ over the unix socket, gets it fresh.
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import anyio
 
@@ -34,8 +34,7 @@ _SHARE: Final = 10  # times longer than rendering takes its result is kept, at l
 JSON: Final = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """One condition of readiness, as `/readyz?verbose` lists it.
 
     Attributes:

@@ -148,11 +148,7 @@ class TcpAddress:
         self._found: list[tuple[int, _Sockaddr]] | None = None
 
     async def listen(self) -> tuple[SocketListener, ...]:
-        """Listen there.
-
-        Raises:
-            ReconcilerError: The address is taken or is none of ours.
-        """
+        """Listen there; ReconcilerError if the address is taken or is none of ours."""
         address = self._address
         try:
             with ExitStack() as undo:

@@ -174,11 +174,7 @@ class Decoder:
         self._restored = Restored()
 
     def record(self, line: bytes) -> Given | Lost:
-        """Read one line.
-
-        Raises:
-            BadLineError: It is damaged, or differs from a line that was lost.
-        """
+        """Read one line; BadLineError if it is damaged, or differs from a line that was lost."""
         try:
             if line.startswith(LOST):
                 return self._lost.decode(line)

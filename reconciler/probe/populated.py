@@ -149,11 +149,7 @@ def _weight(path: bytes) -> int:
 
 
 def _ids_in(tree: bytes | None) -> frozenset[bytes]:
-    """List what is in the state tree, whatever its namespace.
-
-    Raises:
-        TreeError: It cannot be known.
-    """
+    """List what is in the state tree, whatever its namespace; TreeError if it cannot be known."""
     if tree is None:
         raise TreeError("which one it is, is not known")
     try:
