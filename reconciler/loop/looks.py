@@ -1,24 +1,32 @@
 """Looks: which bundles are to be looked at, made in slices or handed to others.
 
 Keys come in, a Looked comes out for each. Our own inspector looks between the loop's turns; where a
-pile waits others take handfuls of it (:mod:`.piles`), and what ours leave out because it may hang
-is looked at by those who can be killed (:mod:`.remote`). Each look says which processes of a bundle
+pile waits others take handfuls of it, and what ours leave out because it may hang is looked at by
+those who can be killed (:mod:`.remote`). Each look says which processes of a bundle
 there are, so whose end is watched is settled here, too.
 """
 
 from collections.abc import Callable
 from typing import Final
 
-from reconciler.loop.batches import Helpers
 from reconciler.loop.remote import RemoteLooks, Start
 from reconciler.model.evidence import InitState, Look, PartialLook, ProcessScan, ShimState
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import HintKind, Looked
 from reconciler.model.outcome import Outcome
-from reconciler.ports import Emit, Stages
+from reconciler.ports import BatchInspector, Emit, Stages
 
 SLICE: Final = 0.02
 """Longest time spent on close looks before the loop turns, in seconds."""
+
+
+PILE: Final = 1000
+"""Looks that wait from which on others help: to start them takes as long as some hundred."""
+
+BATCH: Final = 300
+"""Looks a helper is given at a time: enough to keep it busy for some turns of the loop."""
+
+Receive = Callable[[BundleKey, Look | PartialLook | None], None]
 
 
 class Looks:
@@ -119,3 +127,69 @@ class Looks:
             self._known_shims[key] = shim
         lives = look.init.state is InitState.ALIVE
         self._exits.expect(key, init=look.init.pid if lives else None, shim=shim)
+
+
+class Helpers:
+    """Those who help with one loop's looks, if there are any, where starting them pays.
+
+    The looks that wait are taken by the handful, what comes back is handed on, and whatever they
+    gave no answer about is looked at by ourselves. Where both happened to look at a bundle, the
+    later look counts.
+
+    Attributes:
+        waiting: The looks to be made, and why; we begin at its beginning, they at its end. To be
+            replaced only while they are :attr:`resting`: whatever they took and give no answer
+            about comes back to it.
+    """
+
+    def __init__(
+        self, lookers: BatchInspector | None, waiting: dict[BundleKey, HintKind], receive: Receive
+    ) -> None:
+        self._lookers = lookers
+        self.waiting = waiting
+        self._receive = receive
+        self._taken: dict[BundleKey, HintKind] = {}
+        self._at_work = 0
+
+    @property
+    def missing(self) -> int:
+        """How many more should :meth:`help`."""
+        if self._lookers is None or len(self.waiting) < PILE:
+            return 0
+        return self._lookers.many - self._at_work
+
+    @property
+    def resting(self) -> bool:
+        """Whether nobody is helping."""
+        return not self._at_work
+
+    def overtake(self, key: BundleKey) -> None:
+        """We are about to look at it ourselves: an earlier look that is under way is void."""
+        self._taken.pop(key, None)
+
+    async def help(self) -> None:
+        """Look at handfuls until there is no pile any more, or one of them was not answered."""
+        if self._lookers is None:
+            return
+        self._at_work += 1
+        try:
+            while len(self.waiting) > BATCH:
+                if not await self._take_handful(self._lookers):
+                    break
+        finally:
+            self._at_work -= 1
+
+    async def _take_handful(self, lookers: BatchInspector) -> bool:
+        taken = dict(self.waiting.popitem() for _ in range(BATCH))
+        self._taken |= taken
+        looks = await lookers.look(tuple(taken))
+        if looks is None:
+            self._lookers = None  # what hung once may hang again
+            for key, why in taken.items():
+                if self._taken.pop(key, None) is not None:
+                    self.waiting.setdefault(key, why)
+            return False
+        for key, look in zip(taken, looks, strict=True):
+            if self._taken.pop(key, None) is not None:
+                self._receive(key, look)
+        return True

@@ -24,7 +24,7 @@ from reconciler.worker.fifos import FifoDirs
 from reconciler.worker.instances import Instances
 from reconciler.worker.messages import LookJob, Looks, WorkerScope
 from reconciler.worker.record import Note
-from reconciler.worker.users import SocketUsers
+from reconciler.worker.sockets import SocketUsers
 
 FRESH_SECONDS: Final = 1.0
 CGROUPS_SECONDS, CGROUPS_COST = 5.0, 20

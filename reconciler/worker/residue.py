@@ -8,8 +8,13 @@ these are asked, too. Among them runc's state is the lock: runc makes no contain
 its name stands, so the names are free again only once that has gone.
 """
 
+import os
+from typing import Final
+
+from reconciler import kernel
 from reconciler.model.evidence import Entries
-from reconciler.model.ids import escape, unescape
+from reconciler.model.ids import BundleKey, escape, unescape
+from reconciler.probe.beneath import beneath, opened
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.fifos import Times, remove_fifo_dir
 from reconciler.worker.going import bundles_called
@@ -17,11 +22,14 @@ from reconciler.worker.groups import remove_group
 from reconciler.worker.judged import Judged
 from reconciler.worker.messages import CleanJob
 from reconciler.worker.neighbours import Neighbours
-from reconciler.worker.places import remove_place, remove_state
+from reconciler.worker.objects import HIDDEN, Aside, ObjectId, check_object
 from reconciler.worker.record import Kept, Tally
+from reconciler.worker.removal import remove_tree
 from reconciler.worker.second_look import Seen
 from reconciler.worker.sockets import hidden_path, is_there, remove_socket
-from reconciler.worker.states import Owner
+from reconciler.worker.states import Owner, State, read_state
+
+_HANDLE: Final = os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Residue:
@@ -69,7 +77,7 @@ class Residue:
         if root.rpartition(b"/")[2] != unescape(self._key.namespace):
             raise Kept(f"runc's root {escape(root)} is not the namespace's")
         owner = Owner(self._layout, self._key, self._identity)
-        remove_state(root, owner, self._judged.state, tally)
+        _remove_state(root, owner, self._judged.state, tally)
         return ""
 
     def remove_socket(self, tally: Tally) -> str:
@@ -128,5 +136,60 @@ class Residue:
     def remove_work_dir(self, tally: Tally) -> str:
         """Remove its directory in containerd's persistent tree."""
         judged = self._judged.objects.get(self._layout.work + b"/" + self._key.path)
-        remove_place(self._layout.work, self._key, judged, tally)
+        _remove_place(self._layout.work, self._key, judged, tally)
         return ""
+
+
+def _remove_place(root: bytes, key: BundleKey, judged: ObjectId | None, tally: Tally) -> None:
+    """Remove ``<root>/<namespace>/<id>`` and all below it.
+
+    The root comes from the configuration and may itself be a symlink; below it nothing is followed
+    and no mount is crossed.
+
+    Raises:
+        Kept: It is not the object that was judged.
+        Blocked: A mount, a symlink or the kernel is in the way.
+        OSError: It could not even be looked at; FileNotFoundError if there is none.
+    """
+    with opened(root, os.O_PATH) as top, beneath(top, unescape(key.namespace)) as parent:
+        _remove(parent, unescape(key.id), judged, key.id, tally)
+
+
+def _remove_state(root: bytes, owner: Owner, judged: State | None, tally: Tally) -> None:
+    """Remove a runtime's state directory ``<root>/<id>``, if it was shown to be the bundle's.
+
+    It is shared between the containerds of a node, so it is put aside first: whoever made another
+    of that name has it still, or has got it back, whole.
+
+    Raises as :func:`_remove_place` does, Kept also if another has its name by now.
+    """
+    base, _, namespace = root.rpartition(b"/")
+    id_, what = unescape(owner.key.id), f"runc's state of {owner.key.id}"
+    hidden = HIDDEN + id_
+    with opened(base, os.O_PATH) as top, beneath(top, namespace) as parent:
+
+        def refuse(now: bytes) -> None:
+            found = kernel.statx(parent, now)
+            if judged is not None and judged.doubt:
+                raise Kept(f"{what} is kept: {judged.doubt}")
+            check_object(found, judged.id if judged else None, what)
+
+        aside = Aside(parent, id_, hidden, refuse, tally)
+        begun = read_state(root, owner, hidden)
+        if begun is not None and begun.doubt:
+            aside.put_back()
+        elif begun is not None:
+            _remove(parent, hidden, begun.id, escape(hidden), tally)
+        aside.put()
+        _remove(parent, hidden, judged.id if judged else None, what, tally)
+
+
+def _remove(parent: int, name: bytes, judged: ObjectId | None, what: str, tally: Tally) -> None:
+    """Remove what was judged, held open so that its number cannot be another's meanwhile."""
+    handle = kernel.openat2(parent, name, _HANDLE, kernel.RESOLVE_STRICT)
+    try:
+        check_object(kernel.statx_handle(handle), judged, what)
+        if judged is not None:
+            remove_tree(parent, name, judged.identity, tally)
+    finally:
+        os.close(handle)

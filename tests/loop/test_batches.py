@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import anyio
 import pytest
 
-from reconciler.loop.batches import BATCH, PILE, Helpers
+from reconciler.loop.looks import BATCH, PILE, Helpers
 from reconciler.model.evidence import Kind, Look, PartialLook
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import HintKind
