@@ -31,16 +31,7 @@ CHECKPOINT_EVERY: Final = 60.0
 
 
 class Housekeeping:
-    """Writes down what is to survive a restart, beside the loop.
-
-    Args:
-        path: Where the checkpoint is kept.
-        tracks: What it is to remember.
-        clock: Times the writing.
-        service_log: Hears what does not work.
-        pause: Seconds between something learnt and its being written down.
-        recorders: The journal, if there is one.
-    """
+    """Writes down what is to survive a restart, ``pause`` seconds after something was learnt."""
 
     def __init__(  # noqa: PLR0913 - what it keeps, and whom it asks
         self,

@@ -48,13 +48,7 @@ class Reload:
 
 
 class Configuration:
-    """What is in force, and why nothing else is.
-
-    Args:
-        load: Reads all layers anew; raises SettingsError.
-        loaded: What ``load`` gave at the start.
-        wall: Now, in seconds since the epoch.
-    """
+    """What is in force, and why nothing else is; ``load`` reads all layers anew."""
 
     def __init__(self, load: Callable[[], Loaded], loaded: Loaded, wall: float) -> None:
         self.load = load
@@ -113,12 +107,7 @@ class Reloader:
         return "; ".join((await self.reload("order", is_order=True)).trouble)
 
     async def reload(self, why: str, *, is_order: bool = False) -> Reload:
-        """Load for a reason.
-
-        Args:
-            why: The signal or the file, for the log.
-            is_order: Somebody asked, and is told also if nothing is different.
-        """
+        """Load, and log why; an order is answered also if nothing is different."""
         to = self._to
         async with self._turn:
             was_ready = to.readiness.was_ready

@@ -58,10 +58,7 @@ def digest(policies: Policies) -> str:
 class JournalListener(Recorder):
     """Writes everything that goes through the loop.
 
-    Args:
-        origin: Goes into the header.
-        sink: Takes each line as it is complete. Must neither block nor raise.
-        redactor: Replaces names before anything is written, if there is one.
+    ``sink`` takes each line as it is complete, and must neither block nor raise.
 
     Attributes:
         lost: How many records were not written.

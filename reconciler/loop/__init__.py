@@ -57,13 +57,7 @@ LONGEST: Final = 300.0
 
 
 class Loop:
-    """Runs one engine on one state tree.
-
-    Args:
-        engine: What decides.
-        stages: What looks and acts.
-        relist: Seconds between listings of the whole tree; None for one-shot commands.
-    """
+    """Runs one engine on one state tree, listed every ``relist`` seconds; once if that is None."""
 
     def __init__(self, engine: Engine, stages: Stages, *, relist: float | None = None) -> None:
         self.engine = engine

@@ -32,11 +32,7 @@ Receive = Callable[[BundleKey, Look | PartialLook | None], None]
 class Looks:
     """The looks of one loop.
 
-    Args:
-        stages: Who looks, and who watches processes.
-        start: Runs something beside the loop.
-        emit: Takes a look that others made.
-        take: Takes a look of ours, at once.
+    ``start`` runs something beside it; ``emit`` receives looks that others made, ``take`` ours.
     """
 
     def __init__(

@@ -20,18 +20,14 @@ from reconciler.probe.sockets import SocketProbe
 class NodeContext:
     """The node around the bundles, as of the last :meth:`refresh`.
 
+    Opens nothing that may hang if ``near``: for who cannot be killed and replaced.
+
     Attributes:
         tree: The state tree's real path, as the mount table has it.
         mounts: Mounts at or below bundles; None if the mount table could not be read.
         cgroups: Mounted cgroup hierarchies; None likewise.
         on_tmpfs: The state tree is on a tmpfs.
         addresses: containerd addresses that shims may have been started with.
-
-    Args:
-        layout: Where things are.
-        addresses: As above.
-        points: Asks for mounts; by default it has one of its own.
-        near: Open nothing that may hang; for who cannot be killed and replaced.
     """
 
     def __init__(

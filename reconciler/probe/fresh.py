@@ -13,11 +13,8 @@ T = TypeVar("T")
 class Fresh(Generic[K, T]):
     """The last answer to a question about something; no answer is not kept.
 
-    Args:
-        clock: Tells how old it is.
-        ask: Asks; what it raises is the asker's.
-        seconds: How old the answer may be, counted from when it was asked for.
-        cost: How many times as long as asking took it is kept, where that is longer.
+    It is kept for so many seconds from when it was asked for, or for ``cost`` times as long as
+    asking took, where that is longer.
     """
 
     def __init__(

@@ -76,13 +76,10 @@ class Lock:
 def lock_holder(
     path: bytes, proc: bytes = b"/proc", *, likely: Iterable[int] = (), budget: float = BUDGET
 ) -> Lock:
-    """Tell who holds a lock of any kind on a file.
+    """Find who holds a lock of any kind on a file.
 
-    Args:
-        path: The file; symlinks on the way are followed, the file itself may not be one.
-        proc: Where /proc is mounted.
-        likely: Pids of processes that may well hold it.
-        budget: Seconds that reading the list of all locks may take.
+    Symlinks on the way are followed, the file itself may not be one. The ``likely`` holders are
+    asked first; reading the list of all locks may take ``budget`` seconds.
     """
     if why := reach.trouble(path):
         return Lock(LockState.NONE, detail=why)

@@ -67,10 +67,7 @@ class Reach:
         self._mounts, self._tree = mounts, tree
 
     def open(self, path: bytes) -> int:
-        """Open a directory without reading it.
-
-        Args:
-            path: Absolute, without dots; symlinks are followed as far as reach goes.
+        """Open a directory without reading it; symlinks are followed as far as reach goes.
 
         Raises:
             OutOfReachError: It may not be opened here.

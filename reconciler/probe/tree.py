@@ -26,13 +26,7 @@ from reconciler.probe.context import NodeContext
 
 
 class TreeInspector:
-    """Looks at one state tree; implements `ports.Inspector`.
-
-    Args:
-        layout: Where things are.
-        annotation_keys: Annotations that rules match on, kept in every look.
-        clock: Times the listings.
-    """
+    """Looks at one state tree, and keeps these annotations; implements `ports.Inspector`."""
 
     def __init__(
         self,

@@ -37,13 +37,8 @@ ELSEWHERE_SECONDS: Final = 5.0
 class WorkerContext:
     """One worker's clock, its ways to speak to the parent, and what it remembers.
 
-    Args:
-        scope: Where it works.
-        clock: The only source of time.
-        note: Takes down how far the job is.
-        ask_delete: Has the parent ask containerd to delete the task of the bundle at hand; gives
-            what went wrong, empty if nothing did, None if there was no answer.
-        stop: Whether a stop was requested.
+    ``ask_delete`` has the parent ask containerd to delete the task of the bundle at hand, and gives
+    what went wrong, empty if nothing did, None if there was no answer.
     """
 
     def __init__(

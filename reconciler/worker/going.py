@@ -55,12 +55,9 @@ def is_going(parent: int, path: bytes) -> bool:
 
 
 def stays(parent: int, path: bytes, *, even_going: bool = False) -> bool:
-    """Return whether there is a bundle that is not being removed now, or ``even_going``.
+    """Return whether a bundle is there and not being removed now, or ``even_going``.
 
-    Args:
-        parent: Handle on a directory above it; AT_FDCWD for an absolute path.
-        path: From there.
-        even_going: Whether one that is being removed counts, too.
+    ``path`` is taken from ``parent``, a handle above it, or AT_FDCWD for an absolute one.
 
     Raises:
         OSError: That cannot be known.

@@ -35,12 +35,7 @@ def remove_group(
 ) -> None:
     """Remove one container's group in one hierarchy, if there is one, with the empty ones below.
 
-    Args:
-        mount: Where the hierarchy is mounted.
-        path: The group, relative to that mount.
-        id_: The container's id.
-        judged: The group that was looked at when the bundle was judged.
-        tally: Counts what was removed.
+    ``path`` is relative to ``mount``; ``judged`` was looked at when the bundle was judged.
 
     Raises:
         Kept: It does not carry the id, is not the group that was judged, or ``mount`` is no cgroup

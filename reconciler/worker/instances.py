@@ -28,9 +28,7 @@ _Object = tuple[int, int]  # device, inode
 class Instances:
     """Remembers which trees one pass over /proc leads to.
 
-    Args:
-        layout: Where our own tree is.
-        scan: Gives a pass over /proc that shows everybody who runs by now, made anew if asked for.
+    ``scan`` gives a pass that shows everybody who runs by now, made anew if asked for.
     """
 
     def __init__(self, layout: Layout, scan: Callable[[bool], ProcessScan]) -> None:

@@ -42,13 +42,8 @@ def pin(
 ) -> Judged:
     """Pin the residue of a bundle that was judged just now.
 
-    Args:
-        layout: Where things are.
-        job: Which bundle.
-        seen: What the look found.
-        old: See :class:`reconciler.worker.states.Owner`.
-        before: The state as an earlier look of this attempt found it: what was shown to be the
-            bundle's remains so, even if its content has gone since.
+    ``before`` is the state as an earlier look of this attempt found it: what was shown to be the
+    bundle's remains so, even if its content has gone since. ``old``: see `Owner`.
     """
     resources, key = seen.resources, job.key
     sockets = _sockets(layout, job, seen)

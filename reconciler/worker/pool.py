@@ -88,12 +88,8 @@ def _always() -> None:
 class WorkerPool:
     """Implements `ports.Cleaner`, and ``scan`` and ``stand`` for the witnesses and the guards.
 
-    Args:
-        scope: Where the workers work, for good.
-        options: How to clean.
-        parallel: How many bundles at a time.
-        limits: Deadlines.
-        delete: Asks containerd to delete a task that it still lists.
+    So many bundles are worked on in ``parallel``; ``delete`` asks containerd to delete a task that
+    it still lists.
     """
 
     def __init__(

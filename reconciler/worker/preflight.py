@@ -82,13 +82,7 @@ class Timed:
 
 
 def measure(layout: Layout, shims: Iterable[ShimProcess], timed: Timed) -> PreflightReport:
-    """Measure where this process stands.
-
-    Args:
-        layout: Where things are.
-        shims: The living ones, to compare with where containerd is silent.
-        timed: Takes the time.
-    """
+    """Measure where this process stands; where containerd is silent, by these living shims."""
     with timed.part("finding the mount of the state directory"):
         mount, fstype = _tree(layout.tasks)
     with timed.part("comparing namespaces with containerd's"):

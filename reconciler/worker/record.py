@@ -62,10 +62,7 @@ Note = Callable[[Progress], None]
 class Record:
     """The steps of one attempt, in order.
 
-    Args:
-        clock: For how long each took.
-        note: Takes down each beginning, so that a hang has a name.
-        stop: Asked before each step.
+    Each beginning is noted, so that a hang has a name, and before each it is asked whether to stop.
     """
 
     def __init__(self, clock: SystemClock, note: Note, stop: Callable[[], bool]) -> None:

@@ -138,14 +138,7 @@ def metadata_lock(layout: Layout, *, owner: bool = False) -> Lock:
 
 
 def serve(job: socket.socket, progress: ProgressFile, scope: WorkerScope, parent: int) -> None:
-    """Be a worker: serve until nobody wants anything any more.
-
-    Args:
-        job: Where jobs come from.
-        progress: Where progress is noted.
-        scope: Where it works.
-        parent: Pid of the fork server; the worker dies with it.
-    """
+    """Be a worker until nobody wants anything any more, or the fork server, its parent, ends."""
     kernel.die_with_parent(signal.SIGKILL)
     if os.getppid() != parent:
         return  # it was gone before the kernel was told

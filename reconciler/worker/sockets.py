@@ -58,14 +58,10 @@ def _is_name(path: bytes) -> bool:
 def remove_socket(sockets: bytes, path: bytes, judged: frozenset[ObjectId], tally: Tally) -> None:
     """Unlink the socket at ``path``, if there is one and nobody listens on it.
 
-    Args:
-        sockets: The directory shims put their sockets in; one that lies elsewhere is kept.
-        path: The socket's path.
-        judged: What had the path, or the name it is hidden by, when the bundle was judged.
-        tally: Counts what was done.
+    ``judged`` is what had the path, or the name it is hidden by, when the bundle was judged.
 
     Raises:
-        Kept: It is alive, is no socket, is not one that was judged, or lies elsewhere.
+        Kept: It is alive, is no socket, is not one that was judged, or is not in ``sockets``.
         OSError: The kernel refused.
     """
     directory, _, name = path.rpartition(b"/")

@@ -72,11 +72,8 @@ class State(NamedTuple):
 def read_state(root: bytes, owner: Owner, name: bytes = b"") -> State | None:
     """Look whose ``<root>/<id>`` is; None if there is no such directory.
 
-    Args:
-        root: What the runtime was given as ``--root``: the namespace's directory.
-        owner: The bundle.
-        name: The directory's name, where it was taken out of use as the bundle's and renamed: then
-            it is the bundle's unless its content says otherwise, for some of that may have gone.
+    ``name`` is the directory's name where it was taken out of use as the bundle's and renamed: then
+    it is the bundle's unless its content says otherwise, for some of that may have gone.
 
     Raises:
         OSError: It cannot be looked at.
