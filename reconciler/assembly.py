@@ -67,6 +67,7 @@ class Setup:
         own_tree: The tree is of our own making (`demo`), so no privileges are needed.
         log: What the configuration says of the log.
         hints: What it says that is probably not meant.
+        socket: Where a daemon that runs beside us can be asked; empty for nowhere.
     """
 
     layout: Layout = field(default_factory=Layout)
@@ -81,6 +82,7 @@ class Setup:
     own_tree: bool = False
     log: Log = field(default_factory=Log)
     hints: tuple[str, ...] = ()
+    socket: str = ""
 
 
 class LiveNodeSource(NodeSource):
@@ -310,6 +312,7 @@ def setup_from(loaded: Loaded) -> Setup:
         lazy_unmount=settings.cleanup.lazy_unmount,
         log=settings.log,
         hints=tuple(loaded.hints),
+        socket=settings.http.socket,
     )
 
 

@@ -20,6 +20,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     NO_DAEMON = 3
     LEFTOVERS = 10
+    UNPROVEN = 11
     BAD_JOURNAL = 65
     NO_CONTAINERD = 69
     NO_WORKER = 70
@@ -40,9 +41,10 @@ _MEANINGS: Final = {
     ExitCode.USAGE: "usage",
     ExitCode.NO_DAEMON: "no daemon",
     ExitCode.LEFTOVERS: "leftovers (`scan --exit-code`)",
+    ExitCode.UNPROVEN: "nothing could be proven (`scan --exit-code`)",
     ExitCode.BAD_JOURNAL: "bad journal",
-    ExitCode.NO_CONTAINERD: "containerd needed and not reachable",
-    ExitCode.NO_WORKER: "no worker could look; start it again",
+    ExitCode.NO_CONTAINERD: "containerd or its state directory is needed and not there",
+    ExitCode.NO_WORKER: "no worker process could look; try again",
     ExitCode.BLOCKED: "something stayed blocked",
     ExitCode.REFUSED: "no permission or a guard refused",
     ExitCode.CONFIG: "configuration",
@@ -89,7 +91,7 @@ class ConfigError(ReconcilerError):
 
 
 class NoContainerdError(ReconcilerError):
-    """containerd is needed and cannot be reached."""
+    """containerd is needed and cannot be reached, or its state directory is not there."""
 
     code = ExitCode.NO_CONTAINERD
 

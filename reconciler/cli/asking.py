@@ -5,20 +5,29 @@ daemon that was restarted in between is no problem.
 """
 
 import socket
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from errno import ECONNREFUSED, ENOENT
 from http.client import HTTPConnection, HTTPException
-from typing import Final
+from typing import Final, TypeVar
+from urllib.parse import urlencode
 
 import msgspec
 from typing_extensions import override
 
 from reconciler.errors import NoDaemonError, ReconcilerError
+from reconciler.model.ids import BundleKey
+from reconciler.present.beliefs import Beliefs, Reply
 from reconciler.present.status import Status
 
 _SECONDS: Final = 5.0
 _RELOAD_SECONDS: Final = 60.0
 """A reload may look at every bundle anew."""
+
+T = TypeVar("T")
+
+_AT_ONCE: Final = 30
+"""Bundles in one request: their names fit into its first line, however long they are."""
 
 _OK: Final = 200
 _REFUSED: Final = 422
@@ -36,6 +45,21 @@ class Answer:
     def text(self) -> str:
         """The body for people."""
         return self.body.decode("utf-8", "replace").strip()
+
+
+def _query(keys: Iterable[BundleKey]) -> str:
+    return urlencode([("key", str(key)) for key in keys])
+
+
+def _decoded(answer: Answer, what: type[T]) -> T:
+    if answer.code != _OK:
+        raise ReconcilerError(f"the daemon answered {answer.code}: {answer.text}")
+    try:
+        return msgspec.json.decode(answer.body, type=what)
+    except msgspec.MsgspecError as error:
+        raise ReconcilerError(
+            f"the daemon's answer cannot be read: {error}", "is it of the same version?"
+        ) from None
 
 
 class _UnixConnection(HTTPConnection):
@@ -70,14 +94,7 @@ class Daemon:
             ReconcilerError: It answered something else.
         """
         answer = self._ask("GET", "/status", _SECONDS)
-        if answer.code != _OK:
-            raise ReconcilerError(f"the daemon answered {answer.code}: {answer.text}")
-        try:
-            return msgspec.json.decode(answer.body, type=Status), answer.body
-        except msgspec.MsgspecError as error:
-            raise ReconcilerError(
-                f"the daemon's answer cannot be read: {error}", "is it of the same version?"
-            ) from None
+        return _decoded(answer, Status), answer.body
 
     def reload(self) -> str:
         """Order it to load its configuration anew, and wait; gives why it refused, else nothing.
@@ -90,6 +107,42 @@ class Daemon:
         if answer.code not in {_OK, _REFUSED}:
             raise ReconcilerError(f"the daemon answered {answer.code}: {answer.text}")
         return answer.text if answer.code == _REFUSED else ""
+
+    def beliefs(self, keys: Iterable[BundleKey] = ()) -> Beliefs:
+        """Ask what it believes of these bundles, or of all that have a phase.
+
+        Raises:
+            NoDaemonError: Nobody answers.
+            ReconcilerError: It answered something else.
+        """
+        query = _query(keys)
+        path = f"/bundles?{query}" if query else "/bundles"
+        return _decoded(self._ask("GET", path, _SECONDS), Beliefs)
+
+    def clean(self, keys: Sequence[BundleKey]) -> Reply:
+        """Ask for these bundles to be cleaned now, some at a time.
+
+        Raises:
+            NoDaemonError: Nobody answers.
+            ReconcilerError: It answered something else.
+        """
+        replies = [
+            _decoded(
+                self._ask("POST", f"/-/clean?{_query(keys[n : n + _AT_ONCE])}", _SECONDS), Reply
+            )
+            for n in range(0, len(keys), _AT_ONCE)
+        ]
+        last = replies[-1]
+        return Reply(last.pid, last.hold, [one for reply in replies for one in reply.bundles])
+
+    def release(self) -> Reply:
+        """Ask for the brakes to be released.
+
+        Raises:
+            NoDaemonError: Nobody answers.
+            ReconcilerError: It answered something else.
+        """
+        return _decoded(self._ask("POST", "/-/release", _SECONDS), Reply)
 
     def _ask(self, method: str, path: str, seconds: float) -> Answer:
         connection = _UnixConnection(self._path, seconds)

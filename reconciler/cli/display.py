@@ -100,7 +100,7 @@ def foreground(  # noqa: PLR0913 - what is shown, and where
     from reconciler.cli.live import LiveView
     from reconciler.cli.picture import Picture
 
-    picture = Picture()
+    picture = Picture(enforce=heading.enforce)
     with LiveView(picture, heading, output.console()) as view:
         drawing = _Drawing(view, clock, backend)
         yield Shown((picture, *logged), (drawing,), report if logged else None, engine_made)

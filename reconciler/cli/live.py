@@ -129,11 +129,12 @@ def _leftovers(picture: Picture, now: float) -> list[RenderableType]:
         # Names and reasons give way, each on its one line; a phase of two letters says nothing.
         table.add_column(name, no_wrap=name in ("phase", "due"), overflow="ellipsis")
     for one in picture.urgent(_ROWS):
+        phase = picture.phase_of(one)
         table.add_row(
             Text(str(one.key), no_wrap=True),
-            Text(one.phase.value or "-", words.PHASE_STYLES[one.phase]),
+            Text(phase.value or "-", words.PHASE_STYLES[phase]),
             _countdown(one, now),
-            Text(printable(one.cause or one.judgement.reason), no_wrap=True),
+            Text(printable(picture.cause_of(one) or one.judgement.reason), no_wrap=True),
         )
     more = len(picture.leftovers) - _ROWS
     rest = [Text(f"and {more:,} more", "dim")] if more > 0 else []

@@ -51,6 +51,7 @@ class Picture(Listener):
     """What there is to see.
 
     Attributes:
+        enforce: Whether what is due may be removed, so that a brake can hold it.
         counts: Bundles by verdict.
         leftovers: The leftovers, by name, as last judged.
         blocked: The last outcome of each leftover that stays.
@@ -61,6 +62,7 @@ class Picture(Listener):
         changed: Set with each change; whoever draws clears it.
     """
 
+    enforce: bool = False
     counts: Counter[Verdict] = field(default_factory=Counter)
     leftovers: dict[BundleKey, Judged] = field(default_factory=dict)
     blocked: dict[BundleKey, Outcome] = field(default_factory=dict)
@@ -117,8 +119,25 @@ class Picture(Listener):
         return nsmallest(
             most,
             self.leftovers.values(),
-            key=lambda one: (URGENCY.get(one.phase, len(URGENCY)), one.due_at or 0.0, one.key),
+            key=lambda one: (
+                URGENCY.get(self.phase_of(one), len(URGENCY)),
+                one.due_at or 0.0,
+                one.key,
+            ),
         )
+
+    def phase_of(self, one: Judged) -> Phase:
+        """Give a leftover's phase now: a brake holds and releases all of them, and is told once."""
+        if one.phase not in (Phase.DUE, Phase.HELD):
+            return one.phase
+        is_held = bool(self.brakes) and (self.enforce or one.phase is Phase.HELD)
+        return Phase.HELD if is_held else Phase.DUE
+
+    def cause_of(self, one: Judged) -> str:
+        """Say why a leftover is not further: of what is held, the brake that is on."""
+        if self.phase_of(one) is Phase.HELD:
+            return "; ".join(f"{name}: {why}" for name, why in self.brakes.items())
+        return "" if one.phase is Phase.HELD else one.cause
 
     def _judged(self, judged: Judged) -> None:
         self._forget(judged.key)

@@ -5,17 +5,29 @@ exit code that fits. Nothing is touched.
 """
 
 import os
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Final
 
 from reconciler.cli.output import Output
 from reconciler.cli.work import Found
 from reconciler.decide.views import BundleView
-from reconciler.errors import NoWorkerError, ReconcilerError, RefusedError
+from reconciler.errors import (
+    NoContainerdError,
+    NoWorkerError,
+    ReconcilerError,
+    RefusedError,
+    UsageError,
+)
 from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import CgroupState
-from reconciler.model.ids import escape
+from reconciler.model.ids import escape, unescape
 from reconciler.model.layout import Layout
-from reconciler.model.observations import Listed, Refusal, is_transient
+from reconciler.model.observations import SPOILS_LOOKING, Listed, Refusal, is_transient
+from reconciler.present import words
 from reconciler.probe.checks import ProblemKind, check_tree
+
+_SHOWN: Final = 5
 
 
 def check_state(layout: Layout, *, may_be_missing: bool = False) -> None:
@@ -36,8 +48,52 @@ def check_state(layout: Layout, *, may_be_missing: bool = False) -> None:
             return
         case ProblemKind.NO_PERMISSION | ProblemKind.DANGEROUS:
             raise RefusedError(problem.what, problem.hint)
-        case _:
+        case ProblemKind.UNREADABLE:
             raise ReconcilerError(problem.what, problem.hint)
+        case _:
+            raise NoContainerdError(problem.what, problem.hint)
+
+
+def check_namespaces(
+    layout: Layout, asked: Iterable[str], output: Output, *, may_come: bool = False
+) -> None:
+    """Raise if a namespace that is asked for does not exist: it may be a typing error.
+
+    Args:
+        layout: Where to look.
+        asked: Which are asked for.
+        output: Where it is said instead, of one that may come yet.
+        may_come: Whether it is waited for.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    tasks = layout.tasks
+    for name in sorted(asked):
+        if os.path.lexists(os.path.join(tasks, unescape(name))):
+            continue
+        what, hint = f"there is no namespace {name} in {escape(tasks)}", _meant(tasks, name)
+        if not may_come:
+            raise UsageError(what, hint)
+        output.say(f"{what} yet")
+
+
+def _meant(tasks: bytes, name: str) -> str:
+    try:
+        known = sorted(map(escape, os.listdir(tasks)))
+    except OSError:
+        known = []
+    near = get_close_matches(name, known, n=1)
+    if near:
+        return f"did you mean {near[0]}?"
+    return f"there are {', '.join(known[:_SHOWN])}" if known else "there is none at all"
+
+
+def warn_of_place(refused: Iterable[Refusal], output: Output) -> None:
+    """Say before an answer what it is not worth, where not all that lives can be seen from here."""
+    for one in refused:
+        if one.guard in SPOILS_LOOKING:
+            output.complain(f"warning: not everything can be seen from here: {one.reason}")
 
 
 def check_guards(refused: tuple[Refusal, ...]) -> None:
@@ -66,11 +122,7 @@ def complain_of_silence(found: Found, output: Output) -> None:
             "no worker could tell which processes run, so nothing is known to be dead; run it again"
         )
     for one in scan.unread:
-        whose = "any bundle" if one.key is None else str(one.key)
-        output.complain(
-            f"process {one.pid} may be the shim of {whose} and does not say so: its command line "
-            f"cannot be read; see what it waits for in /proc/{one.pid}/stack"
-        )
+        output.complain(words.stuck(one.pid, "" if one.key is None else str(one.key)))
     if scan.unplaced and any(_has_no_cgroup(view) for view in found.views):
         output.complain(
             f"process {scan.unplaced} may be of any bundle whose cgroup is not known: the path of "

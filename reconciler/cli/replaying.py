@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from reconciler.cli.output import Output, envelope
 from reconciler.clock import SystemClock
 from reconciler.decide.engine import Engine
+from reconciler.errors import ReconcilerError
 from reconciler.journal import expect
 from reconciler.journal.compare import CleanupChanges, ReplayDiff, concerns
 from reconciler.journal.lines import Given
@@ -125,6 +126,7 @@ class Replaying:
         self._lists = Lists() if request.as_json else None
         self._facts: Facts | None = None
         self._observations = 0
+        self._met = request.only is None
         self._end = 0.0
 
     def run(self) -> bool:
@@ -132,6 +134,7 @@ class Replaying:
 
         Raises:
             BadJournalError: At the first damaged line.
+            ReconcilerError: The one bundle that is asked for was never seen.
         """
         try:
             self._warn_before()
@@ -141,6 +144,8 @@ class Replaying:
             else:
                 anyio.run(self._play_slowly, self._request.speed)
             self._warn_after()
+            if not self._met:
+                raise ReconcilerError(f"there is no bundle {self._request.only} in this journal")
             self._print()
             self._write_report()
             failures = list(self._expected.failures())
@@ -194,6 +199,9 @@ class Replaying:
                 self._facts = facts
             if self._lists is not None:
                 self._lists.add("differences", self._described(found, facts))
+        if not self._met:
+            decisions = (*turn.recorded, *turn.replayed)
+            self._met = any(key_of(decision) == self._request.only for decision in decisions)
         if turn.recorded or turn.replayed:
             self._fates.take(at, turn)
             self._list(at, turn)

@@ -129,6 +129,19 @@ class Found:
         )
 
     @property
+    def unproven(self) -> bool:
+        """Whether anything is unknown because a witness of the whole node is silent or blind."""
+        return any(
+            view.judgement.verdict is Verdict.UNKNOWN
+            and (
+                view.facts.task is TaskState.NONE
+                or view.facts.helper is Answer.NONE
+                or self.node.foreign_mounts
+            )
+            for view in self.views
+        )
+
+    @property
     def results(self) -> frozenset[Result]:
         """The results there were."""
         return frozenset(outcome.result for outcome in self.outcomes)

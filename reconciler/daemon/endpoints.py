@@ -1,10 +1,10 @@
 """Endpoints: what the daemon answers over HTTP (design section 8).
 
 The TCP address and the unix socket answer alike; only the unix socket, which root alone may open,
-also takes orders (``POST /-/reload``). No answer waits for anything but the loop, and that not for
-long. Health is answered from memory. What must be rendered is rendered for all who ask over TCP
-within a second at once, and seldom enough that it never takes more than a tenth of the time; root,
-over the unix socket, gets it fresh.
+also takes orders (``POST /-/reload``, :mod:`reconciler.daemon.requests`). No answer waits for
+anything but the loop, and that not for long. Health is answered from memory. What must be rendered
+is rendered for all who ask over TCP within a second at once, and seldom enough that it never takes
+more than a tenth of the time; root, over the unix socket, gets it fresh.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 import anyio
 
+from reconciler.daemon.requests import Requests
 from reconciler.model.ids import printable
 from reconciler.present import page
 from reconciler.present.page import ALL, Filter
@@ -61,6 +62,7 @@ class Handlers:
         metrics: The metrics.
         now: Monotonic seconds.
         watch: Counts what cannot be rendered.
+        requests: Answers what is asked about single bundles.
         reload: Loads the configuration anew; gives what is wrong with it, empty if nothing is.
     """
 
@@ -71,6 +73,7 @@ class Handlers:
     reload: Callable[[], Awaitable[str]]
     now: Callable[[], float]
     watch: Supervisor
+    requests: Requests
 
 
 BUSY: Final = Response(
@@ -150,6 +153,7 @@ def routes(handlers: Handlers, *, orders: bool) -> Mapping[tuple[str, str], Rout
     }
     if orders:
         served["POST", "/-/reload"] = reload
+        served |= handlers.requests.routes()
     return served
 
 

@@ -28,9 +28,11 @@ from reconciler.daemon.listening import HttpListeners, open_listeners
 from reconciler.daemon.notify import Notifier, ServiceLog
 from reconciler.daemon.readiness import Readiness, held
 from reconciler.daemon.reloading import Configuration, Reachable, Reloader
+from reconciler.daemon.requests import Requests
 from reconciler.decide.engine import Engine
 from reconciler.errors import NoWorkerError, RefusedError
 from reconciler.loop import Loop
+from reconciler.model.ids import escape
 from reconciler.model.observations import Stamp
 from reconciler.present.events import LogEvent
 from reconciler.present.status import About, Attempts, JournalStatus, Status, gather
@@ -228,6 +230,13 @@ class _Service:
             reload=self._reloader.order,
             now=self._clock.monotonic,
             watch=self._watch,
+            requests=Requests(
+                self.engine,
+                self._loop.deliver,
+                self._whoami,
+                lambda: list(self._attempts.recent),
+                self._clock.monotonic,
+            ),
         )
         spare, http_listeners = ReservedDescriptor(), self._http_listeners
         for endpoint, orders in ((http_listeners.ours, True), (http_listeners.public, False)):
@@ -320,6 +329,10 @@ class _Service:
         summary = self.engine.summary(self._clock.monotonic())
         leftovers = summary.phases.total()
         return f"{self._mode}: {summary.verdicts.total()} bundles, {leftovers} leftovers"
+
+    def _whoami(self) -> tuple[str, str, int, str]:
+        state = escape(self._session.setup.layout.state)
+        return __version__, self._mode, os.getpid(), state
 
     @property
     def _mode(self) -> str:

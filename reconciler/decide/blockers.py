@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from typing_extensions import override
 
+from reconciler.model.decisions import Judgement, Verdict
 from reconciler.model.evidence import Mount
 
 ROOTFS: Final = "rootfs"
@@ -25,6 +26,13 @@ class ForeignMount(NamedTuple):
     @override
     def __str__(self) -> str:
         return f"{self.path} ({self.detail})"
+
+
+def needless(judgement: Judgement) -> str:
+    """Say why there is nothing to clean; empty of a leftover."""
+    if judgement.verdict is Verdict.LEFTOVER:
+        return ""
+    return f"it is {judgement.verdict.value}: {judgement.reason}"
 
 
 def foreign_mount(mounts: Iterable[Mount]) -> ForeignMount | None:

@@ -25,6 +25,10 @@ class RateBrake:
             return None
         return self._begun[len(self._begun) - limit] + _WINDOW
 
+    def release(self) -> None:
+        """Count anew: what began before holds nothing back any more."""
+        self._begun.clear()
+
     def begin(self, now: float) -> int:
         """Count one cleanup; gives its number."""
         self._begun.append(now)
@@ -42,12 +46,14 @@ class MassDeathBrake:
 
     A death counts while the bundle stays leftover. The brake is pulled when at least
     ``mass_deaths`` bundles died within ``hold`` seconds and they outnumber the survivors. It is
-    released when ``hold`` has passed since and containerd answers or is proven down.
+    released when ``hold`` has passed since, or somebody says so, and containerd answers or is
+    proven down.
     """
 
     def __init__(self) -> None:
         self._died = OrderedDict[BundleKey, float]()  # by time
         self._pulled_at: float | None = None
+        self._need_not_wait = False
 
     @property
     def pulled(self) -> bool:
@@ -74,7 +80,8 @@ class MassDeathBrake:
         """
         if self._pulled_at is not None:
             silent = containerd is ContainerdState.NONE
-            if self._died and (silent or now < self._pulled_at + limits.hold):
+            waits = now < self._pulled_at + limits.hold and not self._need_not_wait
+            if self._died and (silent or waits):
                 return False
             self._pulled_at = None
             self._died.clear()
@@ -83,9 +90,13 @@ class MassDeathBrake:
             return False  # also with those that are too long ago
         self._forget_until(now - limits.hold)
         if len(self._died) >= limits.mass_deaths and len(self._died) > alive:
-            self._pulled_at = now
+            self._pulled_at, self._need_not_wait = now, False
             return True
         return False
+
+    def release(self) -> None:
+        """Do not wait any longer: somebody knows why they died."""
+        self._need_not_wait = True
 
     def _forget_until(self, then: float) -> None:
         while self._died and next(iter(self._died.values())) <= then:

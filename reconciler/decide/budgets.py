@@ -19,6 +19,9 @@ from reconciler.model.policy import Policy
 
 Scope = tuple[str, str]
 
+BETWEEN_LOOKS: Final = 5.0
+"""Seconds between the two looks at a leftover that somebody asked for, as with `clean`."""
+
 _NODE: Final[Scope] = ("node", "")
 _EXCEEDED: Final = {
     (False, False): frozenset[BudgetKind](),
@@ -150,7 +153,9 @@ class DueTimes:
         life = (track.life if track.due_life is None else track.due_life) or 0.0
         due = max(since + policy.grace, life + policy.threshold)
         if track.verdict is Verdict.ORPHANED:
-            return due  # no budget is worth a living workload
+            return due  # no budget and no request is worth a living workload
+        if track.is_requested:
+            due = min(due, since + min(policy.grace, BETWEEN_LOOKS))
         return due if policy.max_age is None else min(due, max(since, life + policy.max_age))
 
     def _is_marked(self, track: Track) -> bool:

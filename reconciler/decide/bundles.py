@@ -7,6 +7,7 @@ says what it means for one bundle. It owns the indexes that keep the cost per ch
 from collections.abc import Iterator
 
 from reconciler.decide.asking import RECHECK, Asking
+from reconciler.decide.blockers import needless
 from reconciler.decide.budgets import DueTimes, exceeded
 from reconciler.decide.cleanups import Cleanups
 from reconciler.decide.deaths import Deaths
@@ -16,7 +17,7 @@ from reconciler.decide.pods import Pods
 from reconciler.decide.queue import PriorityQueue
 from reconciler.decide.track import LIVING, SERVED, UNSURE, Track
 from reconciler.decide.verdicts import judge
-from reconciler.decide.views import BundleView, Summary, shown, summarize, view_of
+from reconciler.decide.views import BundleView, Summary, announced, shown, summarize, view_of
 from reconciler.model.decisions import (
     Clean,
     Decision,
@@ -104,15 +105,14 @@ class Bundles:
 
     def judge_all_anew(self, now: float) -> None:
         """Weigh and judge every bundle again: the node is seen in another light."""
-        for track in sorted(self._tracks.values(), key=lambda track: track.key):
+        for _, track in sorted(self._tracks.items()):
             track.weighed_with = None
             self.reconsider(track, now)
 
     def fire_timers(self, now: float) -> None:
         """Think about every bundle whose time has come."""
         for key in list(self._timers.pop_until(now)):
-            track = self._tracks.get(key)
-            if track is not None:
+            if (track := self._tracks.get(key)) is not None:
                 self._fire_timer(track, now)
 
     def touched_by(self, change: NodeChange, now: float) -> list[Track]:
@@ -186,6 +186,20 @@ class Bundles:
         self._move(track, Event.FAILED, cause)
         self._timers.set(track.key, track.retry_at)
         self._report(track)
+
+    def request(self, key: BundleKey, now: float) -> None:
+        """Let a leftover wait no longer than two looks take, if it may be removed at all."""
+        track = self._tracks.get(key)
+        if track is not None and not self.refusal(key):
+            track.is_requested, track.retry_at = True, now
+            self.reconsider(track, now)
+
+    def refusal(self, key: BundleKey) -> str:
+        """Say why a request for a cleanup means nothing to a bundle; empty if it does."""
+        track = self._tracks.get(key)
+        if track is None or track.judgement is None:
+            return "there is no such bundle" if track is None else "it was not looked at yet"
+        return needless(track.judgement) or self._choose_policy(track).objection()
 
     def objection(self, key: BundleKey, now: float, *, kill: bool) -> str:
         """Say why a cleanup that was asked for must not begin any more; empty if they may."""
@@ -375,12 +389,11 @@ class Bundles:
         judgement = track.judgement
         if judgement is None:
             return  # nothing was reported of it yet, and nothing can be
-        previous, phase, cause = track.announced
-        if judgement.verdict is previous and track.phase is phase and track.cause == cause:
+        previous = track.announced[0]
+        phase, cause = announced(track, self._policy(track), self._cleanups.hold)
+        if track.announced == (judgement.verdict, phase, cause):
             return
-        track.announced = judgement.verdict, track.phase, track.cause
-        waits = track.phase is Phase.WAITING
+        track.announced = judgement.verdict, phase, cause
+        waits = phase is Phase.WAITING
         due_at = self._dues.due_at(track, self._policy(track)) if waits else None
-        self._out.append(
-            Judged(track.key, judgement, track.phase, previous, track.cause, due_at, track.facts)
-        )
+        self._out.append(Judged(track.key, judgement, phase, previous, cause, due_at, track.facts))

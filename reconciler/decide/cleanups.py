@@ -32,6 +32,7 @@ RATE: Final = "max_per_minute"
 BRAKES: Final = (GUARDS, MASS_DEATH, RATE)
 """Every name of a hold."""
 
+_BY_ITSELF: Final = "released"
 _UNCHECKED: Final = Hold(GUARDS, "guards not checked yet", None)
 
 
@@ -46,6 +47,7 @@ class Cleanups:
         self._refusal: Hold | None = _UNCHECKED
         self._hold: Hold | None = None
         self._reported: Hold | None = None
+        self._released = _BY_ITSELF
 
     @property
     def hold(self) -> Hold | None:
@@ -66,6 +68,12 @@ class Cleanups:
         """Receive what the guards report; any refusal holds everything."""
         reasons = "; ".join(refusal.reason for refusal in refused)
         self._refusal = Hold(GUARDS, reasons, None) if refused else None
+
+    def release(self, who: str) -> None:
+        """Release the brakes, and remember who did until it is told. Guards are none."""
+        self.mass.release()
+        self._rate.release()
+        self._released = f"{_BY_ITSELF} by {who}"
 
     def queue(self, key: BundleKey, life: float) -> None:
         """Put a due leftover into the queue; ``life`` orders it, oldest first."""
@@ -127,12 +135,13 @@ class Cleanups:
 
     def _change(self, hold: Hold | None) -> list[Braked]:
         self._hold = hold
+        released, self._released = self._released, _BY_ITSELF
         if hold is _UNCHECKED or hold is self._reported:
             return []  # every run begins unchecked: no news
         before, self._reported = self._reported, hold
         if (before.brake if before else None) == (hold.brake if hold else None):
             return []
-        changes = [Braked(before.brake, on=False, detail="released")] if before else []
+        changes = [Braked(before.brake, on=False, detail=released)] if before else []
         if hold:
             changes.append(Braked(hold.brake, on=True, detail=hold.detail))
         return changes

@@ -33,6 +33,7 @@ from reconciler.model.evidence import NO_LABELS, Labels, Node
 from reconciler.model.ids import NOWHERE, BundleKey
 from reconciler.model.labels import doubted
 from reconciler.model.observations import (
+    CleanRequested,
     GuardsChecked,
     Hidden,
     Hint,
@@ -42,6 +43,7 @@ from reconciler.model.observations import (
     NodeLooked,
     Observation,
     Refusal,
+    ReleaseRequested,
     Remembered,
     Resync,
     Stamp,
@@ -85,12 +87,12 @@ class Engine:
                 self._take_look(observation, stamp)
             case NodeLooked():
                 self._take_node(observation, now)
-            case GuardsChecked(refused=refused):
-                self._cleanups.guard(refused)
-                if self._node_state.stand(refused):
-                    self._bundles.judge_all_anew(now)
+            case GuardsChecked():
+                self._take_guards(observation, now)
             case Remembered():
                 self._bundles.remember(observation)
+            case CleanRequested() | ReleaseRequested():
+                self._take_request(observation, now)
             case Outcome():
                 self._take_outcome(observation, stamp)
             case _:
@@ -130,6 +132,10 @@ class Engine:
             return self._policies.applied_to_hidden(request.key.namespace).objection()
         held = self._cleanups.objection(request.key, self._policies)
         return held or self._bundles.objection(request.key, now, kill=request.kill)
+
+    def request_refusal(self, key: BundleKey) -> str:
+        """Say why a request to clean a bundle now would mean nothing to it; empty if it would."""
+        return self._bundles.refusal(key)
 
     @property
     def deadline(self) -> float | None:
@@ -253,6 +259,18 @@ class Engine:
             track = self._bundles.meet(looked.key, looked.look.identity, stamp.mono)
         # A failed look answers nothing, also not whether it is another object.
         self._bundles.absorb(track, looked.look, stamp)
+
+    def _take_guards(self, checked: GuardsChecked, now: float) -> None:
+        self._cleanups.guard(checked.refused)
+        if self._node_state.stand(checked.refused):
+            self._bundles.judge_all_anew(now)
+
+    def _take_request(self, request: CleanRequested | ReleaseRequested, now: float) -> None:
+        if isinstance(request, ReleaseRequested):
+            self._cleanups.release(f"uid {request.uid}, pid {request.pid}")
+            return
+        for key in request.keys:
+            self._bundles.request(key, now)
 
     def _take_node(self, received: NodeLooked, now: float) -> None:
         change = self._node_state.receive(received)

@@ -62,6 +62,7 @@ class Track:
         leftover_since: Since when it has been leftover without a break.
         waiting_as: The verdict under which it waits: a leftover, or an orphan that is to be ended.
         resumed: ``leftover_since`` as an earlier run wrote it down, until the first verdict.
+        is_requested: Whether somebody asked for it to be cleaned now, and it stayed a leftover.
         attempts: Failed attempts on this leftover.
         retry_at: Not before, after a failed attempt.
         due_under: The policy under which it became due; None if it has not, or if others were put
@@ -95,6 +96,7 @@ class Track:
     leftover_since: float | None = None
     waiting_as: Verdict | None = None
     resumed: float | None = None
+    is_requested: bool = False
     attempts: int = 0
     retry_at: float = 0.0
     due_under: Policy | None = None
@@ -179,6 +181,7 @@ class Track:
         """Begin the grace anew: at once, or None for when it is judged next."""
         self.leftover_since = since
         self.due_under = self.due_life = None
+        self.is_requested = False
 
     def go_on_waiting(self, verdict: Verdict, now: float) -> None:
         """Wait as a leftover, or as an orphan that is to be ended; each has a grace of its own."""

@@ -5,14 +5,14 @@ that :func:`shown` gives.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from reconciler.decide.cleanups import Hold
 from reconciler.decide.lifecycle import TABLE, Event
 from reconciler.decide.track import Track, is_wedged
 from reconciler.model.decisions import BudgetKind, Judgement, Phase, Verdict
-from reconciler.model.evidence import NO_LABELS, Containerd, Facts, Labels, Look, Node
+from reconciler.model.evidence import NO_LABELS, Containerd, Facts, Labels, Look, Node, ShimState
 from reconciler.model.ids import BundleKey
 from reconciler.model.policy import Policy
 from reconciler.model.weighing import weigh
@@ -31,6 +31,7 @@ class BundleView:
         attempts: Failed attempts so far.
         wedged: Its shim lives and gives containerd no answer.
         labels: All that was ever read of its labels: config.json may be gone by now.
+        enforce: Whether the policy lets anything of it be removed.
     """
 
     key: BundleKey
@@ -45,6 +46,17 @@ class BundleView:
     attempts: int
     wedged: bool = False
     labels: Labels = NO_LABELS
+    enforce: bool = False
+
+    def shim_pid(self, pids: Mapping[BundleKey, int]) -> int | None:
+        """Tell the pid of its living shim, if the look or the process table has shown it.
+
+        ``pids`` are those of shims, by the bundles they were started for.
+        """
+        shim, key = self.look.shim, self.key
+        if shim.pid is not None or self.facts.shim is not ShimState.ALIVE:
+            return shim.pid
+        return pids.get(key) or pids.get(BundleKey(key.namespace, shim.group or key.id))
 
 
 @dataclass(slots=True)
@@ -85,6 +97,12 @@ def shown(track: Track, policy: Policy, hold: Hold | None) -> tuple[Phase, str]:
     return phase, track.cause
 
 
+def announced(track: Track, policy: Policy, hold: Hold | None) -> tuple[Phase, str]:
+    """Give phase and cause as listeners are told them: of a brake its name alone."""
+    phase, cause = shown(track, policy, hold)
+    return phase, hold.brake if hold is not None and phase is Phase.HELD else cause
+
+
 def view_of(  # noqa: PLR0913 - all that a view shows
     track: Track, node: Node, policy: Policy, *, hold: Hold | None, due_at: float, now: float
 ) -> BundleView | None:
@@ -117,6 +135,7 @@ def view_of(  # noqa: PLR0913 - all that a view shows
         attempts=track.attempts,
         wedged=is_wedged(track, node.containerd),
         labels=track.labels,
+        enforce=policy.enforce,
     )
 
 

@@ -33,12 +33,14 @@ from reconciler.model.evidence import Containerd, Labels, Look, ProcessScan
 from reconciler.model.hidden import hidden_name, parse_hidden
 from reconciler.model.ids import BundleKey, is_identifier
 from reconciler.model.observations import (
+    CleanRequested,
     GuardsChecked,
     Hint,
     Listed,
     Looked,
     NodeLooked,
     Observation,
+    ReleaseRequested,
     Remembered,
     Resync,
     Seen,
@@ -154,6 +156,10 @@ class Redactor:
                 )
             case GuardsChecked():
                 return self._guards(observation)
+            case CleanRequested(keys=keys):
+                return replace(observation, keys=tuple(map(self._key_of, keys)))
+            case ReleaseRequested():
+                return observation
             case Outcome():
                 return self._outcome(observation)
             case _:

@@ -22,12 +22,14 @@ from reconciler.model.decisions import AskNode, Clean, Decision, LookAt
 from reconciler.model.evidence import Containerd, Look, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import (
+    CleanRequested,
     GuardsChecked,
     Hint,
     Listed,
     Looked,
     NodeLooked,
     Observation,
+    ReleaseRequested,
     Remembered,
     Resync,
     ResyncKind,
@@ -188,7 +190,7 @@ class WhatIf:
             case Outcome():
                 self._outcome(observation)
                 return None
-            case Hint() | Resync() | Remembered():
+            case Hint() | Resync() | Remembered() | CleanRequested() | ReleaseRequested():
                 return observation
             case _:
                 assert_never(observation)

@@ -164,7 +164,6 @@ SPOILS_LOOKING: Final = frozenset(
         Guard.TIME_NAMESPACE,
         Guard.MOUNT_NAMESPACE,
         Guard.KERNEL,
-        Guard.PRIVILEGES,
         Guard.WORKER,
     }
 )
@@ -207,4 +206,41 @@ class Remembered(Tagged, frozen=True, tag="remembered"):
     leftover_since: float | None = None
 
 
-Observation = Hint | Resync | Listed | Looked | NodeLooked | GuardsChecked | Remembered | Outcome
+class CleanRequested(Tagged, frozen=True, tag="clean-requested"):
+    """Somebody asked for these leftovers to be cleaned now, and not when their wait is over.
+
+    It shortens the wait and nothing else: verdict, second look, guards, policy and brakes stay.
+
+    Attributes:
+        keys: The bundles. Whatever is no leftover that may be removed is not concerned.
+        uid, pid: Who asked, as the kernel tells.
+    """
+
+    keys: tuple[BundleKey, ...]
+    uid: int
+    pid: int
+
+
+class ReleaseRequested(Tagged, frozen=True, tag="release-requested"):
+    """Somebody asked for the brakes to be released now. What else holds a cleanup back stays.
+
+    Attributes:
+        uid, pid: Who asked, as the kernel tells.
+    """
+
+    uid: int
+    pid: int
+
+
+Observation = (
+    Hint
+    | Resync
+    | Listed
+    | Looked
+    | NodeLooked
+    | GuardsChecked
+    | Remembered
+    | CleanRequested
+    | ReleaseRequested
+    | Outcome
+)

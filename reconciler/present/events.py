@@ -29,6 +29,8 @@ class LogEvent(Enum):
     # ---- the node
     BRAKE_PULLED = "brake.pulled"
     BRAKE_RELEASED = "brake.released"
+    CLEANUP_REQUESTED = "cleanup.requested"
+    RELEASE_REQUESTED = "release.requested"
     CONTAINERD_ASKED = "containerd.asked"
     GUARDS_CHECKED = "guards.checked"
     PROCESSES_SCANNED = "processes.scanned"

@@ -5,7 +5,7 @@ The rules are asked here exactly as the engine asks them, so that what is shown 
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from reconciler.decide.blockers import foreign_mount
@@ -14,7 +14,7 @@ from reconciler.decide.views import BundleView
 from reconciler.model.cgroups import CgroupSource, usual_path
 from reconciler.model.decisions import Phase, Verdict
 from reconciler.model.evidence import ENTRY_NAMES, CgroupState, Entries, Look
-from reconciler.model.ids import escape
+from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
 from reconciler.model.policy import Orphans, Policy
 from reconciler.present import shapes, words
@@ -62,6 +62,9 @@ def explain(  # noqa: PLR0913 - all that is told
     why_policy: str = "",
     hints: Sequence[str] = (),
     unplaced: int = 0,
+    stuck: Sequence[int] = (),
+    history: str = "",
+    pids: Mapping[BundleKey, int] | None = None,
 ) -> Explanation:
     """Gather everything about one bundle.
 
@@ -75,12 +78,19 @@ def explain(  # noqa: PLR0913 - all that is told
         why_policy: Why that policy applies.
         hints: Cgroups of living processes that may be its own.
         unplaced: A process of which the cgroup cannot be known, 0 if there is none.
+        stuck: Processes that may be its shim or a helper, and do not answer what they are.
+        history: What came of the last attempt.
+        pids: Those of shims, by the bundles they were started for.
     """
-    due = view.due_in_seconds
+    due, pid = view.due_in_seconds, view.shim_pid(pids or {})
+    who = _stuck(stuck), "" if pid is None else f"pid {pid}"
     return Explanation(
         **envelope,
-        bundle=shapes.bundle(view, layout),
-        evidence=list(_evidence(view, containerd, why_policy, _cgroup(view, hints, unplaced))),
+        bundle=shapes.bundle(view, layout, pids or {}),
+        evidence=[
+            *_evidence(view, containerd, why_policy, _cgroup(view, hints, unplaced), who),
+            _attempts(view, history),
+        ],
         rules=list(_rules(view, young=young)),
         next=next_step(view, policy),
         due_in_seconds=None if due is None else round(due, 3),
@@ -139,17 +149,21 @@ def rules_table(shown: Explanation) -> Table:
 
 
 def _evidence(
-    view: BundleView, containerd: str, why_policy: str, cgroup: Iterable[str]
+    view: BundleView,
+    containerd: str,
+    why_policy: str,
+    cgroup: Iterable[str],
+    who: tuple[str, str],
 ) -> Iterator[Piece]:
     look, facts = view.look, view.facts
-    shim = f"pid {look.shim.pid}" if look.shim.pid is not None else ""
+    helper, shim = who
     wedged = shapes.WEDGED if view.wedged else ""
     socket = look.shim.socket or ""
     group = "" if look.shim.group is None else f"started for {look.shim.group}"
     init = "" if look.init.pid is None else f"pid {look.init.pid}"
     yield _piece("object", look.kind.value, _object(look))
     yield _piece("name", "identifier" if facts.identifier else "not containerd's")
-    yield _piece("shim helper", facts.helper.value)
+    yield _piece("shim helper", facts.helper.value, helper)
     yield _piece("shim", facts.shim.value, look.shim.detail, wedged, shim, socket, group)
     yield _piece("init", facts.init.value, init, look.init.detail)
     yield _piece("cgroup", facts.cgroup.value, *cgroup)
@@ -167,8 +181,18 @@ def _evidence(
     pod = f"{labels.pod_namespace}/{labels.pod}" if labels.pod else ""
     yield _piece("labels", "read" if labels.known else "no answer", pod, labels.container)
     yield _piece("policy", view.policy, why_policy)
+
+
+def _attempts(view: BundleView, history: str) -> Piece:
     tried = f"{view.attempts} failed" if view.attempts else "-"
-    yield _piece("attempts", tried, view.cause if view.attempts else "")
+    return _piece("attempts", tried, history or (view.cause if view.attempts else ""))
+
+
+def _stuck(pids: Sequence[int]) -> str:
+    if not pids:
+        return ""
+    who = ", ".join(f"pid {pid}" for pid in pids[:_SHOWN])
+    return f"{who} may be one, or its shim: the command line cannot be read"
 
 
 def _cgroup(view: BundleView, hints: Sequence[str], unplaced: int) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import Final, assert_never
 from reconciler.model.evidence import Containerd, ContainerdState
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
+    CleanRequested,
     GuardsChecked,
     Hint,
     HintKind,
@@ -13,6 +14,7 @@ from reconciler.model.observations import (
     Looked,
     NodeLooked,
     Observation,
+    ReleaseRequested,
     Remembered,
     Resync,
     ResyncKind,
@@ -69,6 +71,8 @@ def records(observation: Observation) -> Iterator[Record]:
             yield Record(
                 LogEvent.HINT_RECEIVED, Level.DEBUG, {**named(key), "why": kind.value}, key
             )
+        case CleanRequested() | ReleaseRequested():
+            yield _request(observation)
         case Remembered(key=key):
             yield Record(LogEvent.BUNDLE_REMEMBERED, Level.DEBUG, named(key), key)
         case Looked():
@@ -90,12 +94,30 @@ def mark(observation: Observation) -> Mark | None:
             return Mark("node", kind.value)
         case NodeLooked(containerd=containerd) if containerd is not None:
             return Mark("node", f"containerd: {containerd.state.value}")
+        case CleanRequested() | ReleaseRequested():
+            return Mark("node", _asked(observation))
         case (
             Hint() | Resync() | NodeLooked() | Listed() | Looked() | GuardsChecked() | Remembered()
         ):
             return None
         case _:
             assert_never(observation)
+
+
+def _request(request: CleanRequested | ReleaseRequested) -> Record:
+    """Tell who asked for what: whoever acts by hand is to be found again."""
+    who: dict[str, Field] = {"uid": request.uid, "pid": request.pid}
+    if isinstance(request, ReleaseRequested):
+        return Record(LogEvent.RELEASE_REQUESTED, Level.WARNING, who)
+    names = [str(key) for key in request.keys]
+    return Record(LogEvent.CLEANUP_REQUESTED, Level.WARNING, {"bundles": names, **who})
+
+
+def _asked(request: CleanRequested | ReleaseRequested) -> str:
+    who = f"requested by uid {request.uid}, pid {request.pid}"
+    if isinstance(request, ReleaseRequested):
+        return f"release of the brakes {who}"
+    return f"cleaning of {words.plural(len(request.keys), 'bundle')} {who}"
 
 
 def watching(backend: str, reason: str) -> Record:

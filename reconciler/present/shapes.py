@@ -36,10 +36,15 @@ _EXPECTED: Final[dict[str, Entries]] = {
 and members of a 2.x pod have a `sandbox` file in place of `shim-binary-path`)."""
 
 
+_NO_PIDS: Final[Mapping[BundleKey, int]] = {}
+
 WEDGED: Final = "the shim gives containerd no answer"
 
 PLANNED: Final = "planned"
-"""The result of what would be removed; every other result is one of :class:`Result`."""
+"""The result of what would be removed."""
+
+UNKNOWN: Final = Verdict.UNKNOWN.value
+"""What a dry run says of what nobody can judge; every other result is one of :class:`Result`."""
 
 
 class Init(Shape, frozen=True, kw_only=True):
@@ -100,6 +105,7 @@ class Bundle(Shape, frozen=True, kw_only=True):
     policy: str
     path: str
     pod: Pod | None = None
+    attempts: int
 
 
 class DebrisShape(Shape, frozen=True):
@@ -114,8 +120,16 @@ class DebrisShape(Shape, frozen=True):
     phase: str | None = None
 
 
+class Daemon(Shape, frozen=True):
+    """The daemon whose phases and due times are shown; ``hold`` names what holds everything."""
+
+    pid: int
+    mode: str
+    hold: str = ""
+
+
 class ScanSummary(Shape, frozen=True):
-    """Counts of a scan."""
+    """Counts of a scan; no ``daemon`` where none runs: then due times start with the scan."""
 
     bundles: int
     verdicts: dict[str, int]
@@ -126,6 +140,7 @@ class ScanSummary(Shape, frozen=True):
     containerd: str
     refused: list[str]
     seconds: float
+    daemon: Daemon | None = None
 
 
 class Scan(Document, frozen=True, kw_only=True, tag=True):
@@ -191,8 +206,8 @@ def _missing(found: Entries) -> tuple[str, ...]:
     return tuple([name for name, entries in _EXPECTED.items() if not found & entries])
 
 
-def bundle(view: BundleView, layout: Layout) -> Bundle:
-    """Shape one bundle."""
+def bundle(view: BundleView, layout: Layout, pids: Mapping[BundleKey, int] = _NO_PIDS) -> Bundle:
+    """Shape one bundle; ``pids`` are those of shims, by the bundles they were started for."""
     look = view.look
     runtime = look.runtime.name or look.runtime.state.value
     return Bundle(
@@ -209,7 +224,7 @@ def bundle(view: BundleView, layout: Layout) -> Bundle:
             socket=look.shim.socket,
             state=view.facts.shim.value,
             detail=look.shim.detail,
-            pid=look.shim.pid,
+            pid=view.shim_pid(pids),
             wedged=view.wedged,
         ),
         containerd=view.facts.task.value,
@@ -223,6 +238,7 @@ def bundle(view: BundleView, layout: Layout) -> Bundle:
         policy=view.policy,
         path=_path(view.key, layout),
         pod=pod(view.labels),
+        attempts=view.attempts,
     )
 
 
@@ -267,6 +283,7 @@ def scan(  # noqa: PLR0913 - all that is found
     containerd: str,
     refused: Sequence[Refusal],
     seconds: float,
+    daemon: Daemon | None = None,
 ) -> Scan:
     """Shape a whole scan."""
     leftovers = [one for one in bundles if one.verdict == Verdict.LEFTOVER.value]
@@ -280,6 +297,7 @@ def scan(  # noqa: PLR0913 - all that is found
         containerd=containerd,
         refused=[refusal.reason for refusal in refused],
         seconds=round(seconds, 6),
+        daemon=daemon,
     )
     return Scan(**envelope, bundles=list(bundles), debris=list(left), summary=summary)
 
@@ -325,6 +343,11 @@ def planned(view: BundleView, layout: Layout) -> ResultShape:
     return _untouched(view, layout, PLANNED)
 
 
+def unknown(view: BundleView, layout: Layout) -> ResultShape:
+    """Shape what nobody can judge: whether it would be removed is not known, either."""
+    return _untouched(view, layout, UNKNOWN)
+
+
 def _untouched(
     view: BundleView, layout: Layout, result: str, reason: str = "", detail: str = ""
 ) -> ResultShape:
@@ -354,7 +377,10 @@ def clean(
     """Shape a whole clean."""
     counts = Counter(one.result for one in results)
     summary = CleanSummary(
-        results={**_counts(counts, Result), PLANNED: counts[PLANNED]},
+        results={
+            **_counts(counts, Result),
+            **{one: counts[one] for one in (PLANNED, UNKNOWN)},
+        },
         mutations=sum(step.mutations for one in results for step in one.steps),
         waiting=waiting,
         dry_run=dry_run,

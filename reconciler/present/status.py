@@ -92,6 +92,13 @@ class Recent(Shape, frozen=True):
     result: shapes.ResultShape
 
 
+class StuckStatus(Shape, frozen=True):
+    """A process that may be the shim of a bundle, of any if none is named, and does not say so."""
+
+    pid: int
+    bundle: str = ""
+
+
 class Status(Document, frozen=True, kw_only=True, tag=True):
     """The whole answer.
 
@@ -109,6 +116,7 @@ class Status(Document, frozen=True, kw_only=True, tag=True):
     ready: bool
     containerd: ContainerdStatus
     refused: list[RefusalStatus]
+    stuck: list[StuckStatus]
     brake: str = ""
     config: ConfigStatus
     journal: JournalStatus | None = None
@@ -192,6 +200,8 @@ def gather(
     """
     summary = engine.summary(stamp.mono)
     node, hold = engine.node.containerd, engine.hold
+    processes = engine.node.processes
+    pids = {shim.key: shim.pid for shim in processes.shims}
     wanted, listed = text.casefold(), 0
 
     def notable() -> Iterator[BundleView]:
@@ -215,6 +225,10 @@ def gather(
         ready=about.ready,
         containerd=ContainerdStatus(node.state.value, node.version, node.detail),
         refused=[RefusalStatus(one.guard.value, one.reason) for one in attempts.refused],
+        stuck=[
+            StuckStatus(one.pid, "" if one.key is None else str(one.key))
+            for one in processes.unread
+        ],
         brake=f"{hold.brake}: {hold.detail}" if hold else "",
         config=about.config,
         journal=about.journal,
@@ -233,7 +247,7 @@ def gather(
             over_budget={kind.value: count for kind, count in summary.over_budget.items()},
             wedged_shims=len(summary.wedged),
         ),
-        bundles=[shapes.bundle(view, attempts.layout) for view in urgent],
+        bundles=[shapes.bundle(view, attempts.layout, pids) for view in urgent],
         omitted=listed - len(urgent),
         recent=[one for one in attempts.recent if wanted in _told(one.result)],
         backend_trouble=about.backend_trouble,

@@ -43,6 +43,8 @@ def alarms(status: Status) -> Iterator[Alarm]:
         yield Alarm("held", status.brake)
     if status.containerd.state == "no answer":
         yield Alarm("containerd does not answer", status.containerd.detail)
+    for one in status.stuck:
+        yield Alarm("stuck", words.stuck(one.pid, one.bundle))
     if status.summary.wedged_shims:
         count = words.plural(status.summary.wedged_shims, "shim")
         yield Alarm(f"no answer to containerd from {count}", ", ".join(wedged(status.bundles)))

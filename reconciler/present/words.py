@@ -170,6 +170,14 @@ def holders(who: Iterable[Holder]) -> str:
     return ", ".join(f"pid {holder(one)}" for one in who)
 
 
+def stuck(pid: int, bundle: str) -> str:
+    """Write that a process may be a shim of a bundle and does not say so; empty: of any."""
+    return (
+        f"process {pid} may be the shim of {bundle or 'any bundle'} and does not say so: its "
+        f"command line cannot be read; see what it waits for in /proc/{pid}/stack"
+    )
+
+
 def containerd(said: Containerd) -> str:
     """Write how containerd is."""
     return {

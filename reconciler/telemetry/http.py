@@ -9,6 +9,8 @@ fails is counted, and costs that client its answer and nobody anything else.
 """
 
 import os
+import socket
+import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
@@ -40,6 +42,8 @@ _TRIES: Final = 25
 """So often in a row accept(2) may fail otherwise, which takes five seconds; then it is over."""
 _PIECE: Final = 32 * 1024
 
+_UCRED: Final = struct.Struct("3i")
+
 _HEADERS: Final = (
     ("x-content-type-options", "nosniff"),
     ("cache-control", "no-store"),
@@ -49,11 +53,12 @@ _HEADERS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a route needs to know."""
+    """What a route needs to know; ``peer`` is who asks, on a unix socket: user id and pid."""
 
     method: str
     path: str
     query: str = ""
+    peer: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +205,9 @@ class Server:
             self._connections.leave(number)
             self._spare.take()
 
-    async def _one_exchange(self, machine: h11.Connection, stream: ByteStream, number: int) -> bool:
+    async def _one_exchange(
+        self, machine: h11.Connection, stream: SocketStream, number: int
+    ) -> bool:
         """Read one request and answer it; True if another may follow."""
         try:
             request: h11.Request | None = None
@@ -219,7 +226,7 @@ class Server:
                 await _send(stream, [_refusal(HTTPStatus(refused))])
             if request is None:
                 return False
-            response = await self._answer(request)
+            response = await self._answer(request, stream)
             await _send(stream, _written(machine, response, head=request.method == b"HEAD"))
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
             return False  # the client went away, which is its right
@@ -230,13 +237,13 @@ class Server:
         await anyio.sleep(self._pause)
         return True
 
-    async def _answer(self, request: h11.Request) -> Response:
+    async def _answer(self, request: h11.Request, stream: SocketStream) -> Response:
         path, _, query = request.target.decode("latin-1").partition("?")
         method = request.method.decode("latin-1")
         route = self._routes.get(("GET" if method == "HEAD" else method, path))
         if route is not None:
             with self._watch.part(f"route {path}"):
-                return await route(Request(method, path, query))
+                return await route(Request(method, path, query, _credentials(stream)))
             return FAILED
         if any(known == path for _, known in self._routes):
             return Response(b"method not allowed\n", 405)
@@ -247,6 +254,15 @@ def _peer(stream: SocketStream) -> str:
     """Tell who is at the other end: a host, or all of those who reach a unix socket of ours."""
     address = stream.extra(SocketAttribute.remote_address, "")  # noqa: S610 - anyio, not Django
     return str(address[0]) if isinstance(address, tuple) else ""
+
+
+def _credentials(stream: SocketStream) -> tuple[int, int] | None:
+    """Tell who is at the other end of a unix socket, as of its connection (``SO_PEERCRED``)."""
+    raw: socket.socket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - anyio, not Django
+    if raw.family != socket.AF_UNIX:
+        return None
+    pid, uid, _ = _UCRED.unpack(raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return uid, pid
 
 
 async def _read(machine: h11.Connection, stream: ByteStream) -> h11.Request | None:

@@ -86,8 +86,9 @@ def unmeasured(why: str) -> tuple[Refusal, ...]:
     return (
         Refusal(
             Guard.WORKER,
-            f"no worker could say where it stands ({why}), so nothing is known to be safe; it is "
-            "asked again; if it stays so, look at the limits on processes and memory",
+            "no worker process could check whether it is safe to remove anything here "
+            f"({why}); try again, and if that does not help, raise the limits on processes and "
+            "memory",
             unsure=True,
         ),
     )

@@ -26,9 +26,9 @@ from tests.cli.program import (
 @pytest.mark.parametrize(
     ("make", "code", "said"),
     [
-        (lambda top: top / "nothing", 1, "does not exist"),
-        (lambda top: made(top / "etc"), 1, "is not a containerd state directory"),
-        (lambda top: written(top / "file"), 1, "is not a directory"),
+        (lambda top: top / "nothing", 69, "does not exist"),
+        (lambda top: made(top / "etc"), 69, "is not a containerd state directory"),
+        (lambda top: written(top / "file"), 69, "is not a directory"),
         (lambda _: Path("/"), 2, "--state: '/' is not containerd's alone"),
     ],
 )

@@ -15,15 +15,17 @@ from reconciler.cli.display import Heading
 from reconciler.cli.live import draw
 from reconciler.cli.picture import RECENT, STUCK, Picture
 from reconciler.cli.watching import Plan, watch
+from reconciler.decide.verdicts import judge
 from reconciler.errors import ExitCode
 from reconciler.loop import Loop
-from reconciler.model.decisions import Phase, Verdict
+from reconciler.model.decisions import Braked, Judged, Phase, Verdict
 from reconciler.model.ids import BundleKey, Identity
-from reconciler.model.observations import Guard, Refusal
+from reconciler.model.observations import Guard, Refusal, Stamp
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
 from reconciler.model.policy import Policies, Policy
 from reconciler.present.words import RESULT_STYLES
 from tests.cli.conftest import FakeNode
+from tests.decide.test_verdicts import DEAD
 from tests.decide.world import dead, key, running
 
 OBSERVE = Policies(default=Policy(grace=5.0, max_age=None, max_size=None))
@@ -199,3 +201,33 @@ def drawn(picture: Picture, now: float, width: int = 160) -> str:
     console = Console(file=out, width=width, color_system=None, force_terminal=False, markup=False)
     console.print(draw(picture, Heading("demo", "/run/x", enforce=False), "inotify", now))
     return out.getvalue()
+
+
+# ------------------------------------------------------------------------- what a brake holds
+
+
+def row(picture: Picture, name: str) -> str:
+    shown = drawn(picture, 0.0)
+    return next(line for line in shown.splitlines() if line.startswith(name))
+
+
+def due(name: str) -> Judged:
+    return Judged(key(name), judge(DEAD, young=False), Phase.DUE)
+
+
+@pytest.mark.parametrize("enforce", [True, False])
+def test_what_a_brake_holds_is_not_called_due(enforce: bool) -> None:
+    """A brake is told of once, whatever became due before it; nothing holds who only observes."""
+    picture, stamp = Picture(enforce=enforce), Stamp(0.0, 0.0)
+    picture.decided(stamp, due("ns/before"))
+    picture.decided(stamp, Braked("mass death", on=True, detail="20 bundles died at once"))
+    held = Judged(key("ns/after"), judge(DEAD, young=False), Phase.HELD, cause="mass death")
+    picture.decided(stamp, held)
+    expected = "mass death: 20 bundles died at once" if enforce else "shim dead"
+    assert ("held" if enforce else "due") in row(picture, "ns/before")
+    assert expected in row(picture, "ns/before")
+    assert "held" in row(picture, "ns/after")
+    picture.decided(stamp, Braked("mass death", on=False, detail="released"))
+    for name in ("ns/before", "ns/after"):
+        assert "due" in row(picture, name)
+        assert "mass death" not in row(picture, name)

@@ -11,9 +11,10 @@ import anyio.abc
 import pytest
 
 from reconciler.daemon.endpoints import Check, Handlers, routes
+from reconciler.daemon.requests import Requests
 from reconciler.decide.engine import Engine
 from reconciler.model.layout import Layout
-from reconciler.model.observations import Stamp
+from reconciler.model.observations import Observation, Stamp
 from reconciler.model.policy import Policies
 from reconciler.present.status import About, Attempts, ConfigStatus, Status, gather
 from reconciler.supervision import Supervisor
@@ -39,6 +40,9 @@ def handlers(watch: Supervisor) -> Handlers:
     async def reload() -> str:
         return ""
 
+    async def deliver(observation: Observation) -> None:
+        engine.observe(Stamp(clock.now, 0.0), observation)
+
     def status(_text: str) -> Status:
         config = ConfigStatus([], 0.0, ok=True, error="")
         about = About("node-1", "1", "observe", 1, "poll", 0.0, ready=True, config=config)
@@ -52,6 +56,9 @@ def handlers(watch: Supervisor) -> Handlers:
         reload=reload,
         now=clock.monotonic,
         watch=watch,
+        requests=Requests(
+            engine, deliver, lambda: ("1", "observe", 1, "/s"), list, clock.monotonic
+        ),
     )
 
 
@@ -87,6 +94,7 @@ async def ask(path: Path, request: bytes, *, rude: bool = False) -> bytes:
 TARGETS: Final = [
     *("/", "/livez", "/healthz", "/readyz", "/metrics", "/status", "/-/reload", "/nothing"),
     *("/?q=x", "/?filter", "/?filter&q=%ff%00%3cb%3e", "/?" + "q=a&" * 400, "/?q=" + "b" * 9000),
+    *("/bundles", "/bundles?key=a/b&key=%ff", "/-/clean?key=a", "/-/clean?key=a/b", "/-/release"),
     *("*", "", "//", "/%00", "/\xff", "http://x/livez", "/livez/..", "/" + "a" * 3000, "x:1"),
 ]
 METHODS: Final = [

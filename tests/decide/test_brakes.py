@@ -4,9 +4,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from reconciler.model.decisions import (
-    Phase,
-)
+from reconciler.model.decisions import Judged, Phase
 from reconciler.model.evidence import Look
 from reconciler.model.outcome import Result
 from reconciler.model.policy import Brakes, Policies
@@ -15,6 +13,7 @@ from tests.decide.world import (
     SILENT,
     World,
     dead,
+    key,
     outcome,
     running,
 )
@@ -63,6 +62,25 @@ def test_sudden_mass_death_is_held_and_believed_only_if_it_lasts() -> None:
     assert world.phase("ns/b0000") is Phase.HELD
     world.wait(10)
     assert len(world.cleans()) == 8
+
+
+def test_what_becomes_due_under_a_brake_is_told_as_held() -> None:
+    """Who listens is told what a table, the page and the metrics show."""
+    world = World(Policies(default=replace(ENFORCE, grace=1.0), brakes=Brakes(None, hold=600.0)))
+    many(world, 20, running)
+    for n in range(20):
+        world.look(dead(n + 1), f"ns/b{n:04}")
+    world.wait(599)
+
+    def told() -> list[tuple[Phase, str]]:
+        mine = (d for d in world.said if isinstance(d, Judged) and d.key == key("ns/b0000"))
+        return [(one.phase, one.cause) for one in mine]
+
+    assert told()[-1] == (Phase.HELD, "mass death")
+    assert world.engine.summary(world.stamp.mono).phases == {Phase.HELD: 20}
+    assert world.view("ns/b0000").cause == "mass death: 20 bundles died at once"
+    world.wait(10)
+    assert told()[-1] == (Phase.CLEANING, "")
 
 
 def test_mass_death_is_not_believed_while_containerd_is_silent() -> None:

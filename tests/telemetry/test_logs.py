@@ -44,6 +44,7 @@ from reconciler.model.evidence import (
 )
 from reconciler.model.ids import BundleKey, Identity, escape
 from reconciler.model.observations import (
+    CleanRequested,
     Guard,
     GuardsChecked,
     Hint,
@@ -53,6 +54,7 @@ from reconciler.model.observations import (
     NodeLooked,
     Observation,
     Refusal,
+    ReleaseRequested,
     Resync,
     ResyncKind,
     Stamp,
@@ -226,6 +228,8 @@ OBSERVATIONS: list[tuple[Observation, str | None]] = [
     (Listed(answered=True, present=False), "tree.not_found"),
     (Listed(answered=True, present=True, seconds=0.5), "tree.listed"),
     (Looked(KEY, None), None),
+    (CleanRequested((KEY,), 0, 7), "cleanup.requested"),
+    (ReleaseRequested(0, 7), "release.requested"),
     (NodeLooked(0.0, processes=ProcessScan(answered=False)), "processes.scanned"),
     (NodeLooked(0.0, containerd=Containerd(ContainerdState.DOWN)), "containerd.asked"),
     (GuardsChecked((Refusal(Guard.PID_NAMESPACE, "foreign pid namespace"),)), "guards.checked"),

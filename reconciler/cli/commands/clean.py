@@ -1,16 +1,18 @@
 """`clean`, and `containerd-cleanup`: removes what is due, once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import click
 
 from reconciler.assembly import Setup
+from reconciler.cli.beside import ask_daemon, say_whose
 from reconciler.cli.options import Command, Form, Globals, without_containerd
 from reconciler.cli.output import Output, envelope
 from reconciler.cli.preflight import (
     check_guards,
     check_listing,
+    check_namespaces,
     check_state,
     complain_of_silence,
 )
@@ -20,16 +22,20 @@ from reconciler.cli.work import Found
 from reconciler.decide.blockers import foreign_mount
 from reconciler.decide.views import BundleView
 from reconciler.errors import ExitCode, NoContainerdError, RefusedError, UsageError
-from reconciler.model.decisions import Phase
+from reconciler.model.decisions import Phase, Verdict
 from reconciler.model.evidence import NO_LABELS, ContainerdState
+from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import BlockReason, Result
 from reconciler.present import rows, shapes, words
+from reconciler.present.beliefs import Beliefs
 from reconciler.present.envelope import encode
+from reconciler.settings.schema import Mode
 
 UNATTENDED: Final = "containerd-cleanup"
 """The name under which units call it: that is the yes."""
 
 _GRACE: Final = "5s"
+_NOT_REACHED: Final = "interrupted before its turn came"
 
 
 @click.command(cls=Command, name="clean")
@@ -77,16 +83,19 @@ def clean(  # noqa: PLR0913 - the options
     setup = make_setup(said, changes, without_containerd=without_containerd)
     check_state(setup.layout, may_be_missing=rescue)
     output = Output(quiet=said.quiet)
+    check_namespaces(setup.layout, setup.namespaces, output, may_come=rescue)
     asks = not yes and context.find_root().info_name != UNATTENDED
+    told = ask_daemon(setup, output)
+    if _acts(told) and not (dry_run or rescue):
+        return _by_the_daemon(setup, said.form, output, asks=asks)
     if dry_run or rescue or asks:
         plan = session.look(setup, output)
         check_listing(plan.listed, setup.layout)
         if rescue:
             _check_down(plan)
         if dry_run:
-            for refusal in plan.refused:
-                output.complain(f"without --dry-run it would be refused: {refusal.reason}")
-            return _report(planned(plan, setup), said.form, output, plan)
+            say_whose(told, output)
+            return _dry_run(plan, setup, said.form, output)
         if asks:
             check_guards(plan.refused)
             report = planned(plan, setup, dry_run=False)
@@ -101,6 +110,45 @@ def clean(  # noqa: PLR0913 - the options
     check_listing(done.listed, setup.layout)
     check_guards(done.refused)
     return _report(cleaned(done, setup), said.form, output, done)
+
+
+def _dry_run(plan: Found, setup: Setup, form: Form, output: Output) -> int:
+    for refusal in plan.refused:
+        output.complain(f"without --dry-run it would be refused: {refusal.reason}")
+    return _report(planned(plan, setup), form, output, plan)
+
+
+def _acts(told: Beliefs | None) -> bool:
+    return told is not None and told.mode == Mode.ENFORCE.value
+
+
+def _by_the_daemon(setup: Setup, form: Form, output: Output, *, asks: bool) -> int:
+    """Have the daemon that acts on this tree remove what is planned."""
+    from reconciler.cli import session
+    from reconciler.cli.handover import hand_over
+
+    plan = session.look(setup, output)
+    check_listing(plan.listed, setup.layout)
+    check_guards(plan.refused)
+    report = planned(plan, setup, dry_run=False)
+    keys = [
+        BundleKey(one.namespace, one.id) for one in report.results if one.result == shapes.PLANNED
+    ]
+    if not keys:
+        return _report(report, form, output, plan)
+    output.say("a daemon acts here: it is asked to remove what is planned")
+    if asks and not _agreed(report, output):
+        return ExitCode.DONE
+    results = hand_over(plan, keys, setup, output)
+    kept = [one for one in report.results if one.result != shapes.PLANNED]
+    done = shapes.clean(
+        [*results, *kept],
+        envelope=envelope(plan.stamp.wall),
+        waiting=report.summary.waiting,
+        dry_run=False,
+        seconds=plan.seconds,
+    )
+    return _report(done, form, output, plan)
 
 
 def planned(found: Found, setup: Setup, *, dry_run: bool = True) -> shapes.Clean:
@@ -119,6 +167,8 @@ def planned(found: Found, setup: Setup, *, dry_run: bool = True) -> shapes.Clean
             results.append(_planned(view, setup))
         elif view.phase is Phase.WAITING:
             waiting += 1
+        elif dry_run and view.judgement.verdict is Verdict.UNKNOWN:
+            results.append(shapes.unknown(view, setup.layout))
     head = envelope(found.stamp.wall)
     return shapes.clean(
         results, envelope=head, waiting=waiting, dry_run=dry_run, seconds=found.seconds
@@ -134,13 +184,15 @@ def _planned(view: BundleView, setup: Setup) -> shapes.ResultShape:
     return shapes.kept(view, setup.layout, Result.BLOCKED, reason, f"{reason}: {mount}")
 
 
-def cleaned(found: Found, setup: Setup) -> shapes.Clean:
+def cleaned(
+    found: Found, setup: Setup, unreached: Sequence[shapes.ResultShape] = ()
+) -> shapes.Clean:
     """Give what came of it its promised shape."""
     results = [
         shapes.outcome(outcome, setup.layout, found.labels.get(outcome.key, NO_LABELS))
         for outcome in found.outcomes
     ]
-    results += _kept(found, setup)
+    results += [*_kept(found, setup), *unreached]
     waiting = sum(view.phase is Phase.WAITING for view in found.views)
     head = envelope(found.stamp.wall)
     return shapes.clean(
@@ -153,6 +205,8 @@ def exit_code(done: shapes.Clean, found: Found) -> ExitCode:
     results = {one.result for one in done.results}
     if Result.FAILED.value in results:
         return ExitCode.ERROR
+    if found.node.foreign_processes:
+        return ExitCode.REFUSED
     if found.containerd_missing:
         return ExitCode.NO_CONTAINERD
     if found.blind:
@@ -205,15 +259,40 @@ def _agreed(report: shapes.Clean, output: Output) -> bool:
 
 def _interrupted(number: int, found: Found, setup: Setup, form: Form, output: Output) -> int:
     """Tell what had been done before a signal; the exit code is the one a shell reports."""
+    unreached = list(_unreached(found, setup))
+    done = cleaned(found, setup, unreached)
     if found.outcomes:
-        _report(cleaned(found, setup), form, output, found)
-        output.say("interrupted before the end")
+        _report(done, form, output, found)
+        count = words.plural(len(unreached), "bundle")
+        output.say(f"interrupted before the end; {count} not reached")
     else:
+        _show(done, form, output)
         output.say("interrupted; nothing was touched")
     return 128 + number
 
 
+def _unreached(found: Found, setup: Setup) -> Iterator[shapes.ResultShape]:
+    """Name what would have been cleaned, had there been the time."""
+    tried = {outcome.key for outcome in found.outcomes}
+    for view in found.views:
+        due, grace = view.due_in_seconds, setup.policies.named(view.policy).grace
+        is_next = view.phase is Phase.WAITING and due is not None and due <= grace
+        if view.key in tried or not (is_next or view.phase in (Phase.DUE, Phase.CLEANING)):
+            continue
+        yield shapes.kept(view, setup.layout, Result.SKIPPED, "interrupted", _NOT_REACHED)
+
+
 def _report(done: shapes.Clean, form: Form, output: Output, found: Found) -> int:
+    _show(done, form, output)
+    for line in rows.failures(done):
+        output.say(line)
+    complain_of_silence(found, output)
+    unsure = (found.containerd_missing or found.blind) and not done.results
+    output.say(rows.clean_summary(done.summary, unsure=unsure))
+    return exit_code(done, found)
+
+
+def _show(done: shapes.Clean, form: Form, output: Output) -> None:
     match form:
         case Form.JSON:
             output.json(encode(done))
@@ -223,9 +302,3 @@ def _report(done: shapes.Clean, form: Form, output: Output, found: Found) -> int
             if done.results:
                 laid_out = rows.plan if done.summary.dry_run else rows.results
                 output.table(laid_out(done.results))
-    for line in rows.failures(done):
-        output.say(line)
-    complain_of_silence(found, output)
-    unsure = (found.containerd_missing or found.blind) and not done.results
-    output.say(rows.clean_summary(done.summary, unsure=unsure))
-    return exit_code(done, found)

@@ -16,7 +16,7 @@ def daemon(said: Globals) -> int:
     import anyio
 
     from reconciler.cli.display import make_log
-    from reconciler.cli.preflight import check_state
+    from reconciler.cli.preflight import check_namespaces, check_state
     from reconciler.cli.setup import load_layers
     from reconciler.cli.values import name
     from reconciler.daemon.files import ConfigFiles
@@ -32,13 +32,15 @@ def daemon(said: Globals) -> int:
             output.complain(str(problem))
         return ExitCode.CONFIG
     check_state(loaded.layout, may_be_missing=True)
+    namespaces = frozenset(map(name, said.namespace))
+    check_namespaces(loaded.layout, namespaces, output, may_come=True)
     start = Start(
         load=lambda: load_layers(said),
         loaded=loaded,
         files=files,
         environ=os.environ,
         logger=make_log(output, said.verbose, loaded.settings.log),
-        namespaces=frozenset(map(name, said.namespace)),
+        namespaces=namespaces,
     )
     anyio.run(serve, start)
     return ExitCode.DONE

@@ -50,6 +50,8 @@ def demo(said: Globals, *, seconds: str, hold: bool) -> int:
         output.say(f"a tree of its own, without mounts and cgroups: {escape(node.top)}")
         before = pictures(node)
         code = _watch(said, node, witness, None if hold else lasts, output)
+        if hold and code == ExitCode.INTERRUPTED:
+            return ExitCode.DONE  # the way to end it
         if code not in (ExitCode.DONE, ExitCode.BLOCKED):
             return code
         kept = list(compare(node, before, witness.verdicts))

@@ -4,10 +4,17 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 import click
+from msgspec.structs import replace
 
+from reconciler.cli.beside import as_believed, ask_daemon, history, say_whose
 from reconciler.cli.options import Command, Form, Globals, without_containerd
 from reconciler.cli.output import Output, envelope
-from reconciler.cli.preflight import check_listing, check_state
+from reconciler.cli.preflight import (
+    check_listing,
+    check_namespaces,
+    check_state,
+    warn_of_place,
+)
 from reconciler.cli.setup import make_setup
 from reconciler.cli.values import bundle_key
 from reconciler.decide.views import BundleView
@@ -16,9 +23,10 @@ from reconciler.model.evidence import NO_LABELS
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.labels import Known
 from reconciler.model.observations import Listed
-from reconciler.model.policy import Policies
+from reconciler.model.policy import Policies, Policy
 from reconciler.model.weighing import hints
 from reconciler.present import explain as explanation
+from reconciler.present.beliefs import Beliefs
 from reconciler.present.envelope import encode
 
 
@@ -36,28 +44,42 @@ def explain(said: Globals, *, bundle: str, without_containerd: bool) -> int:
     setup = make_setup(said, without_containerd=without_containerd)
     asked = bundle_key(bundle, said.namespace)
     check_state(setup.layout)
+    output = Output(quiet=said.quiet)
+    check_namespaces(setup.layout, setup.namespaces, output)
 
     def choose(listed: Listed) -> BundleKey:
         check_listing(listed, setup.layout)
         return find(asked, (seen.key for seen in listed.bundles))
 
     key, found = look_at(setup, choose)
+    told = ask_daemon(setup, output, (key,))
+    found = as_believed(found, told)
     view = next((view for view in found.views if view.key == key), None)
     if view is None:
         raise ReconcilerError(f"{key} went away while it was looked at")
     shown = explanation.explain(
         view,
         setup.layout,
-        setup.policies.named(view.policy),
+        _policy(view, setup.policies, told),
         envelope=envelope(found.stamp.wall),
         young=view.age_seconds < setup.policies.settle,
         containerd=found.node.containerd.detail,
         why_policy=_why_policy(view, found.views, setup.policies),
         hints=hints(key, view.look, found.node),
         unplaced=found.node.processes.unplaced,
+        stuck=[one.pid for one in found.node.processes.unread if one.key in (None, key)],
+        history=history(told, key, found.stamp.wall),
+        pids={shim.key: shim.pid for shim in found.node.processes.shims},
     )
-    _show(shown, said.form, Output(quiet=said.quiet))
+    warn_of_place(found.refused, output)
+    _show(shown, said.form, output)
+    say_whose(told, output)
     return ExitCode.DONE
+
+
+def _policy(view: BundleView, policies: Policies, told: Beliefs | None) -> Policy:
+    named = policies.named(view.policy)
+    return named if told is None else replace(named, enforce=view.enforce)
 
 
 def _why_policy(view: BundleView, views: Iterable[BundleView], policies: Policies) -> str:

@@ -9,9 +9,10 @@ import click
 from reconciler.assembly import Backend
 from reconciler.cli.options import Globals, Logging, replaces_journal, without_containerd
 from reconciler.cli.output import Output
-from reconciler.cli.preflight import check_state
+from reconciler.cli.preflight import check_namespaces, check_state
 from reconciler.cli.setup import Changes, make_setup
 from reconciler.cli.values import size
+from reconciler.errors import ExitCode
 
 
 @click.command(cls=Logging, name="record")
@@ -49,7 +50,11 @@ def record(  # noqa: PLR0913 - the options
     changes = Changes(enforce=False, backend=backend, once=once, logs=True)
     setup = make_setup(said, changes, without_containerd=without_containerd)
     check_state(setup.layout, may_be_missing=not once)
+    output = Output(quiet=said.quiet)
+    check_namespaces(setup.layout, setup.namespaces, output, may_come=not once)
     setup = replace(setup, policies=observing(setup.policies))
     options = journal_options(journal, redact=redact, max_size=max_size, keep=keep, force=force)
     how = Foreground("recording", once=once, verbose=said.verbose, record=options)
-    return watch(setup, Output(quiet=said.quiet), how)
+    code = watch(setup, output, how)
+    is_the_way_to_end = not once and code == ExitCode.INTERRUPTED
+    return ExitCode.DONE if is_the_way_to_end else code

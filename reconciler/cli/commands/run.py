@@ -9,7 +9,7 @@ import click
 from reconciler.assembly import Backend
 from reconciler.cli.options import Globals, Logging, replaces_journal, without_containerd
 from reconciler.cli.output import Output
-from reconciler.cli.preflight import check_state
+from reconciler.cli.preflight import check_namespaces, check_state
 from reconciler.cli.setup import Changes, make_setup
 from reconciler.cli.values import duration
 
@@ -72,5 +72,7 @@ def run(  # noqa: PLR0913 - the options
         # `mode`, of a file or of a rule, is the daemon's: nobody removes by surprise.
         setup = replace(setup, policies=observing(setup.policies))
     check_state(setup.layout, may_be_missing=not once)
+    output = Output(quiet=said.quiet)
+    check_namespaces(setup.layout, setup.namespaces, output, may_come=not once)
     how = Foreground(once=once, verbose=said.verbose, record=journal_options(record, force=force))
-    return watch(setup, Output(quiet=said.quiet), how)
+    return watch(setup, output, how)

@@ -5,23 +5,32 @@ import sys
 import click
 
 from reconciler.assembly import Setup
+from reconciler.cli.beside import as_believed, ask_daemon, say_whose
 from reconciler.cli.options import Command, Form, Globals, without_containerd
 from reconciler.cli.output import Output, envelope
 from reconciler.cli.preflight import (
     check_listing,
+    check_namespaces,
     check_state,
     complain_of_absence,
     complain_of_silence,
+    warn_of_place,
 )
 from reconciler.cli.setup import make_setup
 from reconciler.cli.work import Found
 from reconciler.errors import ExitCode, UsageError
+from reconciler.model.decisions import Verdict
 from reconciler.present import rows, shapes
+from reconciler.present.beliefs import Beliefs
 from reconciler.present.envelope import encode
 
 
 @click.command(cls=Command, name="scan")
-@click.option("--exit-code", is_flag=True, help="Exit with 10 if there are leftovers.")
+@click.option(
+    "--exit-code",
+    is_flag=True,
+    help="Exit with 10 if there are leftovers, 11 if nothing could be proven.",
+)
 @click.option("--redact", is_flag=True, help="With -o journal: replace all names consistently.")
 @without_containerd
 @click.pass_obj
@@ -35,21 +44,32 @@ def scan(said: Globals, *, exit_code: bool, redact: bool, without_containerd: bo
     setup = make_setup(said, without_containerd=without_containerd)
     check_state(setup.layout)
     output = Output(quiet=said.quiet)
+    check_namespaces(setup.layout, setup.namespaces, output)
     if redact and not said.wants_journal:
         raise UsageError("--redact is for -o journal", "add -o journal")
     found = look(
         setup, output, Journalled(sys.stdout.buffer, redact) if said.wants_journal else None
     )
     check_listing(found.listed, setup.layout)
-    report = shape(found, setup)
+    warn_of_place(found.refused, output)
+    told = None if said.wants_journal else ask_daemon(setup, output)
+    report = shape(as_believed(found, told), setup, told)
     if not said.wants_journal:
         show(report, said.form, output)
+        say_whose(told, output)
         complain_of_silence(found, output)
         complain_of_absence(setup.namespaces, found, output)
-    return ExitCode.LEFTOVERS if exit_code and report.summary.leftovers else ExitCode.DONE
+    return ending(found) if exit_code else ExitCode.DONE
 
 
-def shape(found: Found, setup: Setup) -> shapes.Scan:
+def ending(found: Found) -> ExitCode:
+    """Say by one number what was found: 0 only where it was looked at, and nothing is left over."""
+    if any(view.judgement.verdict is Verdict.LEFTOVER for view in found.views):
+        return ExitCode.LEFTOVERS
+    return ExitCode.UNPROVEN if found.unproven else ExitCode.DONE
+
+
+def shape(found: Found, setup: Setup, told: Beliefs | None = None) -> shapes.Scan:
     """Give what was found its promised shape."""
     return shapes.scan(
         [shapes.bundle(view, setup.layout) for view in found.views],
@@ -58,6 +78,7 @@ def shape(found: Found, setup: Setup) -> shapes.Scan:
         containerd=found.node.containerd.state.value,
         refused=found.refused,
         seconds=found.seconds,
+        daemon=None if told is None else shapes.Daemon(told.pid, told.mode, told.hold),
     )
 
 

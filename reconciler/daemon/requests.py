@@ -1,0 +1,102 @@
+"""Requests over the daemon's private socket: what it believes, clean these now, release the brakes.
+
+Only root can open that socket, and the kernel tells who it is. What is asked for becomes an
+observation, and the engine decides what follows: nothing here goes round a verdict, a guard, a
+policy or a second look.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+from urllib.parse import parse_qsl
+
+import anyio.lowlevel
+
+from reconciler.decide.engine import Engine
+from reconciler.model.ids import BundleKey, escape, unescape
+from reconciler.model.observations import CleanRequested, Observation, ReleaseRequested
+from reconciler.present.beliefs import Asked, Belief, Beliefs, Reply, believed, hold_of
+from reconciler.present.status import Recent
+from reconciler.present.words import to_json
+from reconciler.telemetry.http import Request, Response, Route
+
+_AT_ONCE: Final = 500
+"""Bundles that are told of before the loop gets its turn: some milliseconds."""
+
+_JSON: Final = "application/json"
+_NOBODY: Final = -1, 0
+"""Who asks, where the kernel does not tell: nobody's user id, and no pid."""
+
+
+class Requests:
+    """Answers what is asked of the daemon about single bundles.
+
+    Args:
+        engine: What believes and decides.
+        deliver: Hands it what is asked for, and returns once it has heard it.
+        about: Gives version, mode, pid and the state directory.
+        recent: Gives what came of the last attempts.
+        now: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        deliver: Callable[[Observation], Awaitable[None]],
+        about: Callable[[], tuple[str, str, int, str]],
+        recent: Callable[[], list[Recent]],
+        now: Callable[[], float],
+    ) -> None:
+        self._engine = engine
+        self._deliver = deliver
+        self._about = about
+        self._recent = recent
+        self._now = now
+
+    def routes(self) -> Mapping[tuple[str, str], Route]:
+        """Give the routes, for the private socket alone."""
+        return {
+            ("GET", "/bundles"): self._bundles,
+            ("POST", "/-/clean"): self._clean,
+            ("POST", "/-/release"): self._release,
+        }
+
+    async def _bundles(self, request: Request) -> Response:
+        version, mode, pid, state = self._about()
+        bundles: list[Belief] = []
+        for number, one in enumerate(believed(self._engine, self._now(), _keys(request.query))):
+            if one is not None:
+                bundles.append(one)
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                await anyio.lowlevel.checkpoint()
+        hold, recent = hold_of(self._engine), self._recent()
+        return _json(Beliefs(version, mode, pid, state, hold, bundles, recent))
+
+    async def _clean(self, request: Request) -> Response:
+        keys = _keys(request.query)
+        if not keys:
+            return Response(b"no bundle is named\n", 400)
+        uid, pid = request.peer or _NOBODY
+        asked = [Asked(*key, self._engine.request_refusal(key)) for key in keys]
+        await self._deliver(CleanRequested(keys, uid, pid))
+        return _json(Reply(self._about()[2], hold_of(self._engine), asked))
+
+    async def _release(self, request: Request) -> Response:
+        uid, pid = request.peer or _NOBODY
+        await self._deliver(ReleaseRequested(uid, pid))
+        return _json(Reply(self._about()[2], hold_of(self._engine)))
+
+
+def _keys(query: str) -> tuple[BundleKey, ...]:
+    """Read the bundles that are asked for: ``key=NS/ID``, as often as wanted."""
+    pairs = parse_qsl(query, errors="surrogateescape")
+    names = [value.partition("/") for name, value in pairs if name == "key"]
+    keys = (BundleKey(_name(namespace), _name(id_)) for namespace, _, id_ in names)
+    return tuple(dict.fromkeys(keys))
+
+
+def _name(text: str) -> str:
+    return escape(unescape(text))
+
+
+def _json(value: Beliefs | Reply) -> Response:
+    return Response(to_json(value), content_type=_JSON)

@@ -1,0 +1,102 @@
+"""Beliefs: what the daemon believes of each bundle that is not plainly alive, as one JSON value.
+
+For `scan`, `explain` and `clean`, which look by themselves and ask the daemon for what it alone
+knows: since when it waits for what, what it has tried, and what holds it.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+
+import msgspec
+
+from reconciler.decide.engine import Engine
+from reconciler.decide.views import BundleView
+from reconciler.model.decisions import Phase
+from reconciler.model.ids import BundleKey
+from reconciler.present.status import Recent
+
+
+class Belief(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the daemon believes of one bundle; ``due_in_seconds`` as in `scan -o json`.
+
+    ``enforce``: whether it may be removed by the policy of that name.
+    """
+
+    namespace: str
+    id: str
+    verdict: str
+    phase: Phase = Phase.NONE
+    cause: str = ""
+    policy: str = ""
+    enforce: bool = False
+    due_in_seconds: float | None = None
+    attempts: int = 0
+
+    @property
+    def key(self) -> BundleKey:
+        """The bundle's key."""
+        return BundleKey(self.namespace, self.id)
+
+
+class Beliefs(msgspec.Struct, frozen=True):
+    """All of them, of the bundles that have a phase or were asked for; who says so; what holds it.
+
+    ``hold`` is empty where nothing does; ``recent`` are the last attempts, the latest first.
+    """
+
+    version: str
+    mode: str
+    pid: int
+    state: str
+    hold: str
+    bundles: list[Belief]
+    recent: list[Recent]
+
+
+class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What came of a request about one bundle: why it means nothing to it, empty if it does."""
+
+    namespace: str
+    id: str
+    refused: str = ""
+
+
+class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What came of a request; ``hold``: what holds everything now, after it."""
+
+    pid: int
+    hold: str = ""
+    bundles: list[Asked] = []
+
+
+def believed(
+    engine: Engine, now: float, keys: Collection[BundleKey] = ()
+) -> Iterator[Belief | None]:
+    """Tell what is believed of these bundles, or of all; None for one that has no phase.
+
+    One at a time: on a large node all of them take longer than the loop may be kept.
+    """
+    asked = (engine.view(key, now) for key in keys)
+    views: Iterable[BundleView | None] = asked if keys else engine.views(now)
+    for view in views:
+        yield _belief(view) if view is not None and (keys or view.phase.value) else None
+
+
+def hold_of(engine: Engine) -> str:
+    """Name what holds everything now; empty if nothing does."""
+    hold = engine.hold
+    return f"{hold.brake}: {hold.detail}" if hold else ""
+
+
+def _belief(view: BundleView) -> Belief:
+    due = view.due_in_seconds
+    return Belief(
+        namespace=view.key.namespace,
+        id=view.key.id,
+        verdict=view.judgement.verdict.value,
+        phase=view.phase,
+        cause=view.cause,
+        policy=view.policy,
+        enforce=view.enforce,
+        due_in_seconds=None if due is None else round(due, 3),
+        attempts=view.attempts,
+    )
