@@ -4,21 +4,33 @@ Words flow in, sessions (:mod:`reconciler.cli.session`) do the work, tables and 
 module imports next to nothing, so that ``--version`` and ``--help`` answer at once.
 """
 
+import gc
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    import click
 
 
 def main() -> NoReturn:
     """Run ``containerd-reconciler``."""
+    gc.disable()  # until there may be garbage: see reconciler.cli.garbage
     from reconciler.cli.app import app
-    from reconciler.cli.ending import run
 
-    sys.exit(run(app, sys.argv[1:], "containerd-reconciler"))
+    _run(app, "containerd-reconciler")
 
 
 def cleanup_main() -> NoReturn:
     """Run ``containerd-cleanup``: `clean` under the name that existing units use."""
+    gc.disable()  # as above
     from reconciler.cli.commands.clean import clean
+
+    _run(clean, "containerd-cleanup")
+
+
+def _run(command: "click.Command", program: str) -> NoReturn:
     from reconciler.cli.ending import run
 
-    sys.exit(run(clean, sys.argv[1:], "containerd-cleanup"))
+    code = run(command, sys.argv[1:], program)
+    gc.freeze()  # the interpreter, before it ends, need not look through all that is left
+    sys.exit(code)

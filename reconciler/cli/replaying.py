@@ -17,6 +17,7 @@ import anyio
 import msgspec
 from msgspec.structs import replace
 
+from reconciler.cli.garbage import collect_from_now_on
 from reconciler.cli.output import Output, envelope
 from reconciler.clock import SystemClock
 from reconciler.decide.engine import Engine
@@ -136,6 +137,7 @@ class Replaying:
             BadJournalError: At the first damaged line.
             ReconcilerError: The one bundle that is asked for was never seen.
         """
+        collect_from_now_on()
         try:
             self._warn_before()
             if self._request.speed is None:

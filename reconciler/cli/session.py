@@ -4,7 +4,6 @@ Thin on purpose: what the commands do is in :mod:`reconciler.cli.work` and
 :mod:`reconciler.cli.watching`, against the ports; the stages come from :mod:`reconciler.assembly`.
 """
 
-import gc
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import anyio
 
 from reconciler.assembly import Setup, acts, opened
 from reconciler.cli.display import Heading, Shown, foreground
+from reconciler.cli.garbage import collect_from_now_on, nothing_collected
 from reconciler.cli.output import Output
 from reconciler.cli.preflight import check_guards
 from reconciler.cli.watching import Ended, Plan, Story
@@ -52,11 +52,8 @@ def look(setup: Setup, output: Output, journal: Journalled | None = None) -> Fou
                     stages = replace(_shown(session.stages, shown, watch), recorders=recorders)
                     return await look_once(stages, setup.policies)
 
-    gc.disable()  # all that is found is kept to the end: among it there is no garbage to find
-    try:
+    with nothing_collected():  # all that is found is kept to the end
         return _run(work)
-    finally:
-        gc.enable()
 
 
 def look_at(setup: Setup, choose: Callable[[Listed], BundleKey]) -> tuple[BundleKey, Found]:
@@ -87,6 +84,7 @@ def clean(setup: Setup, output: Output) -> Found:
                 stages = _shown(session.stages, shown, watch)
                 return await clean_once(stages, setup.policies, session.pool.stop)
 
+    collect_from_now_on()
     return _run(work)
 
 
@@ -160,6 +158,7 @@ def watch(setup: Setup, output: Output, how: Foreground) -> int:
                 output.complain(f"{recorder.lost} records are missing: {recorder.trouble}")
         return ended
 
+    collect_from_now_on()
     ended = _run(work)
     check_guards(ended.refused)
     return ended.code

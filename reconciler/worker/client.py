@@ -218,7 +218,7 @@ def _launch(theirs: socket.socket) -> "subprocess.Popen[bytes]":
     """
     home = str(Path(reconciler.__file__).parent.parent)
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "reconciler.worker.forkserver", str(theirs.fileno())],
+        [sys.executable, "-P", "-m", "reconciler.worker", str(theirs.fileno())],
         pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""Fork server: makes, ends and reaps the workers, ``python -m reconciler.worker.forkserver FD``.
+"""Fork server: makes, ends and reaps the workers, ``python -m reconciler.worker FD``.
 
 It forks them from an interpreter that has loaded everything, so a worker costs a millisecond and
 shares its memory. It touches no file itself and so cannot hang. Being their parent it can end a
@@ -161,6 +161,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)  # the parent hears them, and closes our sockets
     gc.collect()
     gc.freeze()  # what is loaded stays shared with every worker
+    gc.enable()
     work = ForkServer(control).run()
     if work is not None:
         work()

@@ -25,7 +25,7 @@ def children(pid: int) -> list[int]:
 
 def fork_server_of(daemon: Daemon) -> int:
     def is_fork_server(pid: int) -> bool:
-        return b"reconciler.worker.forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"reconciler.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
     (fork_server,) = filter(is_fork_server, children(daemon.process.pid))
     return fork_server

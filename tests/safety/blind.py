@@ -1,6 +1,6 @@
 """A worker that skips the second look: it believes what it was told. A negative control.
 
-`python -m tests.safety.blind FD` is to the program's pool what `reconciler.worker.forkserver` is.
+`python -m tests.safety.blind FD` is to the program's pool what `reconciler.worker` is.
 """
 
 import os

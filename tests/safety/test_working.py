@@ -37,7 +37,7 @@ def below(pid: int) -> set[int]:
 
 def is_worker(pid: int) -> bool:
     try:
-        return b"reconciler.worker.forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"reconciler.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return False
 

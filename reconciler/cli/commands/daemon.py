@@ -16,6 +16,7 @@ def daemon(said: Globals) -> int:
     import anyio
 
     from reconciler.cli.display import make_log
+    from reconciler.cli.garbage import collect_from_now_on
     from reconciler.cli.preflight import check_namespaces, check_state
     from reconciler.cli.setup import load_layers
     from reconciler.cli.values import name
@@ -42,5 +43,6 @@ def daemon(said: Globals) -> int:
         logger=make_log(output, said.verbose, loaded.settings.log),
         namespaces=namespaces,
     )
+    collect_from_now_on()
     anyio.run(serve, start)
     return ExitCode.DONE

@@ -151,6 +151,9 @@ def _stream(daemon: "Daemon", output: Output) -> int:
     """Print the status each second, one line each; says once that the daemon is gone."""
     from threading import Event
 
+    from reconciler.cli.garbage import collect_from_now_on
+
+    collect_from_now_on()
     pause = Event()
     _, raw = daemon.status()
     missed = ""
@@ -196,8 +199,10 @@ def _watch(daemon: "Daemon", output: Output) -> int:
 
     from rich.live import Live
 
+    from reconciler.cli.garbage import collect_from_now_on
     from reconciler.cli.live import draw_status
 
+    collect_from_now_on()
     pause = Event()
     shown, _ = daemon.status()
     try:
