@@ -58,7 +58,18 @@ def test_scan_changes_nothing(demo: DemoNode) -> None:
 def test_data_goes_to_stdout_and_messages_to_stderr(demo: DemoNode) -> None:
     done = program(demo, "scan", *tree(demo))
     assert done.stdout.splitlines()[0].split() == [
-        *("NAMESPACE", "ID", "VERDICT", "PHASE", "DUE", "AGE", "SIZE", "REASON"),
+        *(
+            "NAMESPACE",
+            "ID",
+            "POD",
+            "CONTAINER",
+            "VERDICT",
+            "PHASE",
+            "DUE",
+            "AGE",
+            "SIZE",
+            "REASON",
+        ),
     ]
     assert len(done.stdout.splitlines()) == 1 + len(demo.fixtures)
     assert "\x1b" not in done.stdout + done.stderr
