@@ -23,9 +23,9 @@ def main() -> NoReturn:
 def cleanup_main() -> NoReturn:
     """Run ``containerd-cleanup``: `clean` under the name that existing units use."""
     gc.disable()  # as above
-    from reconciler.cli.commands.clean import clean
+    from reconciler.cli.commands.clean import UNATTENDED, unattended
 
-    _run(clean, "containerd-cleanup")
+    _run(unattended(), UNATTENDED)
 
 
 def _run(command: "click.Command", program: str) -> NoReturn:

@@ -147,7 +147,7 @@ def merge(ctx: click.Context) -> Globals:
 
 
 replaces_journal: Final = click.option(
-    "--force", is_flag=True, help="Begin anew where FILE is a journal already."
+    "--force", is_flag=True, help="Begin anew where FILE is a journal of an earlier run."
 )
 without_containerd: Final = click.option(
     "--without-containerd",

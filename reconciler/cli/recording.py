@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from reconciler.errors import UsageError
-from reconciler.journal.recorder import Options, check_target
+from reconciler.journal.recorder import Options, check_target, is_being_written
 
 
 def journal_options(
@@ -29,6 +29,8 @@ def journal_options(
     if path is None:
         return None
     check_target(path)
+    if is_being_written(path):
+        raise UsageError(f"another process writes {path} now", "name another file")
     if not force and path.exists() and path.stat().st_size:
         raise UsageError(
             f"{path} is the journal of another run", "name another file, or say --force"

@@ -21,6 +21,7 @@ from reconciler.errors import UsageError
 from reconciler.settings.load import COMMAND_LINE, Flag, Loaded, load
 from reconciler.settings.problems import SettingsError
 from reconciler.settings.schema import Mode
+from reconciler.settings.units import parse_duration
 
 _UNIX: Final = "unix://"
 
@@ -31,7 +32,8 @@ class Changes:
 
     Attributes:
         enforce: Whether leftovers are removed.
-        grace, threshold, settle: Durations as they were typed.
+        grace, threshold, settle: Durations as they were typed. No rule and no budget of a file
+            makes the first two shorter.
         backend: How to watch.
         logs: Standard error takes log lines where it is no terminal, and nothing else then.
         once: A single pass: then the brake on the rate would only leave work undone.
@@ -68,13 +70,19 @@ def make_setup(
         files = ", ".join(loaded.files) or "no file"
         output.say(f"containerd-reconciler: configuration: {files}")
     setup = setup_from(loaded)
-    policies = setup.policies
+    policies = setup.policies.at_least(
+        grace=_seconds(changes.grace), threshold=_seconds(changes.threshold)
+    )
     if changes.once:
         policies = replace(policies, brakes=replace(policies.brakes, max_per_minute=None))
     namespaces = frozenset(map(name, said.namespace))
     return dataclasses.replace(
         setup, policies=policies, without_containerd=without_containerd, namespaces=namespaces
     )
+
+
+def _seconds(typed: str | None) -> float | None:
+    return None if typed is None else parse_duration(typed)
 
 
 def load_layers(

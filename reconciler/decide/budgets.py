@@ -1,6 +1,7 @@
 """When a leftover is due: grace, threshold, and the budgets that shorten the wait. Pure.
 
-A budget never overrides a verdict: only leftovers come here, and two looks remain two looks.
+A budget never overrides a verdict: only leftovers come here, and two looks remain two looks, with
+the time between them that the policy asks for.
 
 A scope is what a size budget applies to: all leftovers of a namespace under one policy, or of the
 node. Oldest first, each leftover is marked at most once, so the cost is per change. Their order is
@@ -147,11 +148,12 @@ class DueTimes:
 
     def due_at(self, track: Track, policy: Policy) -> float:
         """Monotonic time at which a leftover is due; a time that has passed if it is."""
-        since = track.leftover_since or 0.0
+        since = (track.leftover_since or 0.0) + policy.between_looks
         if track.due_under is policy or track.due_under == policy or self._is_marked(track):
             return since
         life = (track.life if track.due_life is None else track.due_life) or 0.0
-        due = max(since + policy.grace, life + policy.threshold)
+        grace_ends = (track.leftover_since or 0.0) + policy.grace
+        due = max(since, grace_ends, life + policy.threshold)
         if track.verdict is Verdict.ORPHANED:
             return due  # no budget and no request is worth a living workload
         if track.is_requested:

@@ -6,9 +6,11 @@ would not do: one that is stuck in the kernel on a dead disk keeps the whole pro
 A writer that hangs is left behind.
 """
 
+import fcntl
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections import deque
@@ -312,20 +314,39 @@ async def recording(
         yield (recorder,)
 
 
-def check_target(path: Path) -> None:
-    """Make sure that a journal may be written there, before a run begins.
-
-    Raises:
-        UsageError: Something that is no journal is in the way, or there is no directory.
-    """
+def is_being_written(path: Path) -> bool:
+    """Return whether another process writes a journal there now: a daemon, or another `record`."""
     try:
         with path.open("rb") as file:
-            begin = file.read(len(writer.MAGIC))
+            return not writer.take_lock(file.fileno(), fcntl.LOCK_SH)
+    except OSError:
+        return False
+
+
+def check_target(path: Path, begin: bytes = writer.MAGIC, what: str = "journal") -> None:
+    """Make sure that a file of one kind may be written there, before a run begins.
+
+    Args:
+        path: The file.
+        begin: How each of its kind begins.
+        what: What its kind is called.
+
+    Raises:
+        UsageError: Something else is in the way, or there is no directory.
+    """
+    try:
+        is_file = stat.S_ISREG(path.stat().st_mode)
+        there = _first_bytes(path, len(begin)) if is_file else b"?"
     except FileNotFoundError:
         if not path.absolute().parent.is_dir():
             raise UsageError(f"{path}: no such directory", "make it first") from None
         return
     except OSError as error:
-        raise UsageError(f"{path} cannot be a journal: {error.strerror or error}") from error
-    if begin and begin != writer.MAGIC:
-        raise UsageError(f"{path} is there and is no journal", "name another file")
+        raise UsageError(f"{path} cannot be a {what}: {error.strerror or error}") from error
+    if there and there != begin:
+        raise UsageError(f"{path} is there and is no {what}", "name another file")
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(count)

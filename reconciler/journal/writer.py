@@ -3,7 +3,8 @@ r"""The writer: a process of its own that puts lines into a file, and the only o
 Started by file name with nothing but the standard library, so that it costs little. It reads lines
 from a socket until the other end is closed, and never asks the recorder to wait. What it cannot
 write it counts, and says so in the file and to the recorder when writing works again. A line is
-written whole or not at all. A line of :data:`ROTATE` means that the next line is the header of a
+written whole or not at all. While it writes a file it holds its lock, and moves none that another
+writer holds. A line of :data:`ROTATE` means that the next line is the header of a
 new file.
 
     recorder -> writer   lines
@@ -11,6 +12,7 @@ new file.
 """
 
 import errno
+import fcntl
 import gzip
 import json
 import os
@@ -59,6 +61,7 @@ class Writer:
                 self._shift()
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             self._file = os.open(self._name, flags, 0o600, dir_fd=self._folder)
+            take_lock(self._file, fcntl.LOCK_EX)
             self._size = 0
         except OSError as error:
             raise Lost(_words(error)) from error
@@ -108,6 +111,8 @@ class Writer:
         try:
             is_file = stat.S_ISREG(os.fstat(there).st_mode)
             begin = os.read(there, len(MAGIC)) if is_file else b"?"
+            if not take_lock(there, fcntl.LOCK_SH):
+                raise OSError(errno.EBUSY, "another process writes this journal")
         finally:
             os.close(there)
         if begin == MAGIC or not begin:
@@ -277,6 +282,17 @@ class Session:
         except OSError:
             return False  # nobody is there to receive it, or not now
         return True
+
+
+def take_lock(file: int, kind: int) -> bool:
+    """Lock a journal until it is closed; false only if another process holds it."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a filesystem without locks tells nothing
+    return True
 
 
 def records(lines: bytes) -> int:

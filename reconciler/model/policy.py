@@ -39,6 +39,8 @@ class Policy(msgspec.Struct, frozen=True, gc=False):
         max_age: Older leftovers are due at once; None for no such budget.
         max_size: Leftovers under this policy in one namespace may not be larger together.
         orphans: See :class:`Orphans`.
+        between_looks: Least time from the look that finds it a leftover to the second one. No
+            budget shortens it, as one shortens ``grace``.
     """
 
     name: str = "cleanup"
@@ -49,6 +51,23 @@ class Policy(msgspec.Struct, frozen=True, gc=False):
     max_age: float | None = 168 * HOUR
     max_size: int | None = 10 * 1000**3
     orphans: Orphans = Orphans.REPORT
+    between_looks: float = 0.0
+
+    def at_least(self, *, grace: float | None, threshold: float | None) -> "Policy":
+        """Give the same with waits that neither it nor a budget makes shorter; None for as it is.
+
+        A size budget knows no age, so it gives way to a threshold; one of age is as long at least.
+        """
+        said = self
+        if grace is not None:
+            longer = max(said.grace, grace)
+            said = msgspec.structs.replace(said, grace=longer, between_looks=grace)
+        if threshold is not None:
+            age = None if said.max_age is None else max(said.max_age, threshold)
+            longer = max(said.threshold, threshold)
+            size = None if threshold else said.max_size
+            said = msgspec.structs.replace(said, threshold=longer, max_age=age, max_size=size)
+        return said
 
     def objection(self, *, kill: bool = False) -> str:
         """Say why nothing may be removed (``kill``: no workload ended); empty if that may be."""
@@ -187,6 +206,23 @@ class Policies(msgspec.Struct, frozen=True, gc=False):
     parallel: int = 8
     node_max_size: int | None = 10 * 1000**3
     volatile: bool = True
+
+    def at_least(self, *, grace: float | None = None, threshold: float | None = None) -> "Policies":
+        """Give the same with waits that no rule and no budget makes shorter; None for as they are.
+
+        For what is typed at a terminal: whoever types how long to wait is not thinking of a file.
+        """
+        return msgspec.structs.replace(
+            self,
+            default=self.default.at_least(grace=grace, threshold=threshold),
+            rules=tuple(
+                msgspec.structs.replace(
+                    rule, policy=rule.policy.at_least(grace=grace, threshold=threshold)
+                )
+                for rule in self.rules
+            ),
+            node_max_size=None if threshold else self.node_max_size,
+        )
 
     def applied(self, key: BundleKey, known: Known) -> Policy:
         """Find the policy for a bundle: the first rule that applies names it."""

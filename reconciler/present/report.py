@@ -27,6 +27,9 @@ STATES: Final = (
 )
 """What a lane is coloured by: the verdict, and the phase of a leftover."""
 
+BEGIN: Final = b"<!doctype html>"
+"""How every report begins: nothing else is overwritten by one."""
+
 _STATE_NUMBERS: Final = {state: number for number, state in enumerate(STATES)}
 _MOST_MARKS: Final = 400
 """A bundle that is blocked for a week is tried 2,000 times; the first and the last tell enough."""

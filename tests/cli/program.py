@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,11 @@ def tree(node: DemoNode) -> list[str]:
     ]
 
 
-def program(node: DemoNode | None, *args: str) -> subprocess.CompletedProcess[str]:
+def program(
+    node: DemoNode | None, *args: str, command: Sequence[str] = PROGRAM
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*PROGRAM, *args],
+        [*command, *args],
         env=environment(node),
         capture_output=True,
         text=True,
@@ -88,6 +91,13 @@ def wait_for(child: subprocess.Popen[str], text: str) -> None:
         if text in line:
             return
     pytest.fail(f"ended without {text!r}:\n{''.join(seen)}")
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.01)
 
 
 def wait_until_it_catches(child: subprocess.Popen[str], number: signal.Signals) -> None:

@@ -1,14 +1,16 @@
 """Nobody removes by surprise: a file, a habit or a script alone never makes a command remove."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from reconciler.demo.node import DemoNode
-from tests.cli.program import acts, environment, program, tree
+from reconciler.journal.recorder import is_being_written
+from tests.cli.program import acts, program, running, tree, until, wait_for
+
+CLEANUP = [sys.executable, "-c", "from reconciler.cli import cleanup_main; cleanup_main()"]
 
 ENFORCING = """
 mode = "enforce"
@@ -64,16 +66,7 @@ def test_nothing_is_refused_where_nothing_would_be_removed(demo: DemoNode) -> No
 @acts
 def test_the_name_that_units_use_is_the_yes(demo: DemoNode) -> None:
     before = picture(demo)
-    command = [sys.executable, "-c", "from reconciler.cli import cleanup_main; cleanup_main()"]
-    done = subprocess.run(
-        [*command, "--grace", "0s", *tree(demo)],
-        env=environment(demo),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    done = program(demo, "--grace", "0s", *tree(demo), command=CLEANUP)
     assert picture(demo) != before, done.stderr
 
 
@@ -98,3 +91,58 @@ def test_a_journal_of_another_run_is_not_replaced(demo: DemoNode, tmp_path: Path
     assert journal.read_bytes() == before
     assert program(demo, *words, "--force").returncode == 0
     assert journal.read_bytes() != before
+
+
+@pytest.mark.safety
+def test_a_journal_that_is_being_written_is_not_replaced_whatever_is_said(
+    demo: DemoNode, tmp_path: Path
+) -> None:
+    journal = tmp_path / "week.jsonl"
+    with running(demo, "record", str(journal), *tree(demo)) as first:
+        wait_for(first, "no-runtime")
+        until(lambda: is_being_written(journal))
+        inode = journal.stat().st_ino
+        refused = program(demo, "record", str(journal), "--once", "--force", *tree(demo))
+        assert refused.returncode == 2
+        assert "another process writes" in refused.stderr
+        assert journal.stat().st_ino == inode
+        assert list(tmp_path.iterdir()) == [journal]
+
+
+def test_a_report_replaces_a_report_alone(demo: DemoNode, tmp_path: Path) -> None:
+    journal, page = tmp_path / "week.jsonl", tmp_path / "week.html"
+    assert program(demo, "record", str(journal), "--once", *tree(demo)).returncode == 0
+    before = journal.read_bytes()
+    refused = program(demo, "replay", str(journal), "--report", str(journal))
+    assert refused.returncode == 2
+    assert journal.read_bytes() == before
+    for _ in range(2):
+        done = program(demo, "replay", str(journal), "--report", str(page))
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_help_of_the_unattended_command_speaks_of_no_question(demo: DemoNode) -> None:
+    done = program(demo, "--help", command=CLEANUP)
+    assert done.returncode == 0
+    for word in ("yes", "ask", "plan is shown"):
+        assert word not in done.stdout.replace("without asking", "")
+
+
+@acts
+@pytest.mark.safety
+@pytest.mark.parametrize("command", ["clean --yes", "run --once --enforce"])
+def test_what_is_typed_is_not_shortened_by_a_file(
+    demo: DemoNode, tmp_path: Path, command: str
+) -> None:
+    """The demo's dead are three hours old; budgets and a rule would have them go at once."""
+    config = tmp_path / "config.toml"
+    config.write_text(
+        'cleanup = { max_runtime_dir_age = "1m", max_runtime_dir_size = "1B", settle = "0s" }\n'
+        '[[rule]]\nname = "hasty"\nmatch = { id = "no-*" }\nthreshold = "0s"\ngrace = "0s"\n'
+    )
+    before = picture(demo)
+    words = (*command.split(), "--config", str(config), "--grace", "0s", *tree(demo))
+    done = program(demo, *words, "--threshold", "24h")
+    assert picture(demo) == before, done.stderr
+    done = program(demo, *words, "--threshold", "1h")
+    assert picture(demo) != before, done.stderr

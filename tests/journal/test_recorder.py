@@ -17,7 +17,7 @@ from reconciler.errors import UsageError
 from reconciler.journal import recorder as recorder_module
 from reconciler.journal.lines import Given, Lost
 from reconciler.journal.reader import Journal
-from reconciler.journal.recorder import FileRecorder, Options, check_target
+from reconciler.journal.recorder import FileRecorder, Options, check_target, is_being_written
 from reconciler.model.evidence import Runtime, RuntimeState
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Hint, Looked, Observation, Stamp
@@ -154,9 +154,22 @@ async def test_whatever_is_no_journal_is_never_moved_nor_written(tmp_path: Path,
         await until(lambda: recorder.trouble)
     assert path.lstat().st_ino == before.st_ino
     assert other.read_bytes() == b"precious"
-    if kind != "fifo":
-        with pytest.raises(UsageError):
-            check_target(path)
+    with pytest.raises(UsageError):
+        check_target(path)
+
+
+async def test_a_journal_that_another_process_writes_is_never_moved(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    async with starts(path, keep=0) as first:
+        first.observed(stamp(), Hint(name(1)))
+        await until(lambda: path.exists() and is_being_written(path))
+        async with starts(path, keep=0) as second:
+            second.observed(stamp(), Hint(name(2)))
+            await until(lambda: second.trouble)
+            assert "another process writes" in second.trouble
+        first.observed(stamp(), Hint(name(3)))
+    assert [received(i) for i in items(path)] == [Hint(name(1)), Hint(name(3))]
+    assert not is_being_written(path)
 
 
 @pytest.mark.fault("disk full under the journal")

@@ -1,6 +1,7 @@
 """`clean`, and `containerd-cleanup`: removes what is due, once."""
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import Final
 
 import click
@@ -33,6 +34,12 @@ from reconciler.settings.schema import Mode
 
 UNATTENDED: Final = "containerd-cleanup"
 """The name under which units call it: that is the yes."""
+
+_UNATTENDED_HELP: Final = """Remove what is due, once, without asking; for timers and scripts.
+
+A bundle is due if it is a leftover on two looks, --grace apart, and for longer than --threshold;
+no rule and no budget shortens what is typed here. --dry-run shows what would be removed.
+"""
 
 _GRACE: Final = "5s"
 _NOT_REACHED: Final = "interrupted before its turn came"
@@ -70,8 +77,8 @@ def clean(  # noqa: PLR0913 - the options
     """Remove what is due, once.
 
     A bundle is due if it is a leftover on two looks, --grace apart, and for longer than
-    --threshold. The plan is shown first, and nothing is removed without a yes: one that is typed
-    at a terminal, or --yes. Called as containerd-cleanup it asks nothing.
+    --threshold; no rule and no budget shortens what is typed here. The plan is shown first, and
+    nothing is removed without a yes: one that is typed at a terminal, or --yes.
     """
     from reconciler.cli import session
 
@@ -149,6 +156,21 @@ def _by_the_daemon(setup: Setup, form: Form, output: Output, *, asks: bool) -> i
         seconds=plan.seconds,
     )
     return _report(done, form, output, plan)
+
+
+def unattended() -> click.Command:
+    """Make `clean` as units call it: it asks nothing, and its help speaks of no question."""
+    command = copy(clean)
+    command.help = _UNATTENDED_HELP
+    command.params = [_hidden(one) if one.name == "yes" else one for one in clean.params]
+    return command
+
+
+def _hidden(param: click.Parameter) -> click.Parameter:
+    option = copy(param)  # still taken: units of earlier days say it
+    if isinstance(option, click.Option):
+        option.hidden = True
+    return option
 
 
 def planned(found: Found, setup: Setup, *, dry_run: bool = True) -> shapes.Clean:

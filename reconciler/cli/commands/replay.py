@@ -52,9 +52,13 @@ def replay(  # noqa: PLR0913 - the options
     from reconciler.cli.replaying import Replaying, Request
     from reconciler.journal import expect as expectations
     from reconciler.journal.reader import Journal
+    from reconciler.journal.recorder import check_target
+    from reconciler.present import report as report_page
     from reconciler.settings.units import parse_duration
 
     output = Output(quiet=said.quiet)
+    if report is not None:
+        check_target(report, report_page.BEGIN, "report")
     request = Request(
         policies=None if said.config is None else _policies(said.config),
         config=said.config or "",
