@@ -17,7 +17,9 @@ from reconciler.settings.problems import short
 
 _ALNUM: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _BETWEEN: Final = "._-"
-_LETTERS: Final = frozenset(_ALNUM + _BETWEEN)
+LETTERS: Final = _ALNUM + _BETWEEN
+"""All that containerd's names are made of."""
+
 _LONGEST_NAME: Final = 253  # of a pod; others are shorter
 
 _PIECE: Final = re.compile(r"\[!?\]?[^]]*\]|.", re.DOTALL)  # as fnmatch reads it
@@ -60,16 +62,16 @@ def witness(glob: str) -> str | None:
     """
     if _least(glob) > MAX_IDENTIFIER:
         return None
-    pieces = _pieces(re.sub(r"\*+", "*", glob))
+    parts = pieces(re.sub(r"\*+", "*", glob))
     begin = _State(0, may_end=False)
     reached = {begin: ""}
     for _ in range(MAX_IDENTIFIER + 1):
         for state in reached:
-            if state.may_end and all(piece == "*" for piece in pieces[state.used :]):
+            if state.may_end and all(piece == "*" for piece in parts[state.used :]):
                 return reached[state]
         further: dict[_State, str] = {}
         for state, name_so_far in reached.items():
-            for char, after in _steps(pieces, state):
+            for char, after in _steps(parts, state):
                 further.setdefault(after, name_so_far + char)
         reached = further
     return None
@@ -80,11 +82,11 @@ class _State(NamedTuple):
     may_end: bool
 
 
-def _steps(pieces: list[str], state: _State) -> Iterable[tuple[str, _State]]:
+def _steps(parts: list[str], state: _State) -> Iterable[tuple[str, _State]]:
     """Give every state one more letter leads to, each with one such letter."""
     used = state.used
     while True:
-        piece = pieces[used] if used < len(pieces) else ""
+        piece = parts[used] if used < len(parts) else ""
         for letters in (_ALNUM, _BETWEEN if state.may_end else ""):
             char = next((one for one in letters if piece and fnmatchcase(one, piece)), None)
             if char is not None:
@@ -94,12 +96,13 @@ def _steps(pieces: list[str], state: _State) -> Iterable[tuple[str, _State]]:
         used += 1
 
 
-def _pieces(glob: str) -> list[str]:
+def pieces(glob: str) -> list[str]:
+    """Take a glob apart: letters, ``?``, ``*`` and sets in brackets."""
     return _PIECE.findall(glob)
 
 
 def _least(glob: str) -> int:
-    return sum(piece != "*" for piece in _pieces(glob))
+    return sum(piece != "*" for piece in pieces(glob))
 
 
 def _not_empty(glob: str) -> None:
@@ -108,7 +111,7 @@ def _not_empty(glob: str) -> None:
 
 
 def _refuse_expression(glob: str) -> None:
-    bare = "".join(piece if len(piece) == 1 else "[]" for piece in _pieces(glob))
+    bare = "".join(piece if len(piece) == 1 else "[]" for piece in pieces(glob))
     sign = _SIGNS.search(bare)
     if sign is None:
         return
@@ -126,8 +129,8 @@ def _refuse_strange(glob: str, whose: str) -> None:
     if _BRACES.search(glob):
         reason = f"{short(glob)!r} has braces, which mean nothing in a glob"
         raise ValueError(f"{reason}; write one rule for each")
-    for piece in _pieces(glob):
-        if not any(fnmatchcase(letter, piece) for letter in _LETTERS):
+    for piece in pieces(glob):
+        if not any(fnmatchcase(letter, piece) for letter in LETTERS):
             raise ValueError(f"{short(glob)!r} can never match: no name of {whose}'s has {piece!r}")
 
 

@@ -150,11 +150,12 @@ def _joined(layers: list[_Layer], hints: tuple[str, ...], files: tuple[str, ...]
                 origins[key] = layer.where
                 rules.append(rule)
     settings = msgspec.convert({**table, "rule": rules}, Settings)
-    for keys, reason, hint in products.contradictions(settings):
+    for keys, reason, hint in products.contradictions(settings, layers[-1].origins):
         where = next((origins[key] for key in keys if origins[key] != DEFAULT), DEFAULT)
         problems.append(Problem(where, keys[0], reason, hint))
     if problems:
         raise SettingsError(problems)
+    hints += tuple(f"{origins[key]}: {key}: {note}" for key, note in products.notes(settings))
     layout = _layout(settings, layers)
     said, address = settings.containerd, os.fsdecode(layout.address)
     if kinds.socket(said.address) != address:  # so that what is shown is what is in force

@@ -1,11 +1,12 @@
 """Products: settings as the values the other parts work with. Right settings in, values out."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from reconciler.model.policy import Brakes, Match, Policies, Policy, Rule
 from reconciler.settings import kinds, schema
 from reconciler.settings.problems import below
+from reconciler.settings.rules import shadowed
 from reconciler.settings.units import parse_duration
 
 _BESIDE_PROTECT: Final = (
@@ -49,8 +50,14 @@ def policies(settings: schema.Settings, *, volatile: bool = True) -> Policies:
     )
 
 
-def contradictions(settings: schema.Settings) -> Iterator[tuple[tuple[str, ...], str, str]]:
+def contradictions(
+    settings: schema.Settings, typed: Collection[str] = ()
+) -> Iterator[tuple[tuple[str, ...], str, str]]:
     """Find values that are right alone and cannot be meant together.
+
+    Args:
+        settings: All layers joined.
+        typed: Keys from the command line; no budget shortens a wait that is typed.
 
     Yields:
         The keys that say so, what is wrong with the first of them, and a hint.
@@ -64,6 +71,44 @@ def contradictions(settings: schema.Settings) -> Iterator[tuple[tuple[str, ...],
         if rule.protect and beside:
             reason = f"protects, and says {beside[0]}, which then means nothing"
             yield (below("rule", rule.name),), reason, "leave one of them out"
+    for rule, before in shadowed(settings.rule):
+        if rule.protect and not before.protect:
+            yield (below("rule", rule.name),), _never(before, "protects nothing"), "put it first"
+    yield from _useless_thresholds(settings, typed)
+
+
+def notes(settings: schema.Settings) -> Iterator[tuple[str, str]]:
+    """Find what can be meant and does nothing; yields a rule's key, and what is said of it."""
+    for rule, before in shadowed(settings.rule):
+        if before.protect or not rule.protect:
+            yield below("rule", rule.name), _never(before, "never applies")
+
+
+def _never(before: schema.Rule, what: str) -> str:
+    return f"{what}: {below('rule', before.name)} before it matches all that it matches"
+
+
+def _useless_thresholds(
+    settings: schema.Settings, typed: Collection[str]
+) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """Find thresholds that a budget of age ends before they are over."""
+    hint = 'make max_runtime_dir_age longer, or "none"'
+    usual = settings.cleanup
+    places = [
+        (("cleanup.threshold", "cleanup.max_runtime_dir_age"), usual.threshold, None),
+        *(
+            ((below("rule", rule.name),), rule.threshold, rule.max_runtime_dir_age)
+            for rule in settings.rule
+        ),
+    ]
+    for keys, threshold, age in places:
+        most = kinds.max_age(age or usual.max_runtime_dir_age)
+        if threshold is None or most is None or keys[0] in typed:
+            continue
+        if parse_duration(threshold) > most:
+            limit = age or usual.max_runtime_dir_age
+            reason = f"threshold {threshold} is never waited for: max_runtime_dir_age is {limit}"
+            yield keys, reason, hint
 
 
 def _policy(rule: schema.Rule, default: Policy) -> Policy:

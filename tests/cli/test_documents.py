@@ -16,7 +16,7 @@ from tests.replay.stories import ENFORCE
 from tests.support.schema import KINDS, Node, strict
 
 DOCUMENTS = {"scan": "Scan", "explain": "Explanation", "clean": "Clean", "replay": "ReplayDiff"}
-ELSEWHERE = {"status": "tests/daemon/test_status.py", "config": "the same"}
+ELSEWHERE = {"status": "tests/daemon/test_status.py", "config": "the same, and test_config.py"}
 LOGGING = {"run", "record", "daemon", "demo"}
 
 
@@ -33,7 +33,7 @@ def document(done_out: str) -> Node:
 
 def test_every_command_is_looked_at() -> None:
     assert DOCUMENTS.keys() | ELSEWHERE.keys() | LOGGING == COMMANDS.keys()
-    assert set(DOCUMENTS.values()) | {"Status", "Configuration"} == KINDS
+    assert set(DOCUMENTS.values()) | {"Status", "Configuration", "PolicyTest"} == KINDS
 
 
 @pytest.mark.parametrize("name", sorted(LOGGING))

@@ -322,8 +322,8 @@ def test_a_reload_says_what_changed(tree: Tree) -> None:
     before = tree.load()
     assert changed(before, tree.load()) == []
     tree.main.write_text(
-        "".join(reversed(rules))
-        + '[[rule]]\nname = "c d"\nmatch = { annotation.a = "x\\"y" }\nprotect = true'
+        '[[rule]]\nname = "c d"\nmatch = { annotation.a = "x\\"y" }\nprotect = true\n'
+        + "".join(reversed(rules))
     )
     assert changed(before, tree.load()) == [
         'cleanup.grace: "1m" -> "10m"',

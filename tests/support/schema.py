@@ -19,15 +19,16 @@ from reconciler.present.comparison import ReplayDiff
 from reconciler.present.configuration import Configuration
 from reconciler.present.envelope import API_VERSION
 from reconciler.present.explain import Explanation
+from reconciler.present.policies import PolicyTest
 from reconciler.present.shapes import Clean, Scan
 from reconciler.present.status import Status
 
 PLACE: Final = Path(__file__).resolve().parents[2] / "contrib/commands/schema.json"
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 
-Document = Scan | Clean | Explanation | Status | ReplayDiff | Configuration
+Document = Scan | Clean | Explanation | Status | ReplayDiff | Configuration | PolicyTest
 KINDS: Final = frozenset(
-    {"Scan", "Clean", "Explanation", "Status", "ReplayDiff", "Configuration"},
+    {"Scan", "Clean", "Explanation", "Status", "ReplayDiff", "Configuration", "PolicyTest"},
 )
 
 Node = dict[str, object]

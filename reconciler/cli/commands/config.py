@@ -1,14 +1,33 @@
 """`config`: what the configuration says, whether it can be meant, and where a value comes from."""
 
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
 import click
+from typing_extensions import override
 
 from reconciler.cli.options import Command, Form, Globals
 from reconciler.cli.output import Output, envelope
-from reconciler.errors import ExitCode
+from reconciler.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from reconciler.model.ids import BundleKey
+    from reconciler.model.observations import Listed
+    from reconciler.settings.load import Loaded
 
 
 class Group(Command, click.Group):
     """Takes the options of every command too."""
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # click cuts what a command does after so many letters, whatever the window's width.
+        whole = [(name, one.get_short_help_str(10_000)) for name, one in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(whole))
 
 
 @click.group(cls=Group, name="config")
@@ -17,12 +36,21 @@ def config() -> None:
 
 
 @config.command(cls=Command, name="check")
+@click.argument("file", metavar="[FILE]", required=False)
 @click.pass_obj
-def check(said: Globals) -> int:
-    """Say everything that is wrong, a line each; exits with 78 if anything is."""
+def check(said: Globals, *, file: str | None) -> int:
+    """Say everything that is wrong, a line each; exits with 78 if anything is.
+
+    With FILE that file alone is read, as with --config FILE. What can be meant and does nothing,
+    like a rule for a namespace that is not there now, is noted.
+    """
     from reconciler.cli.setup import load_layers
     from reconciler.settings.problems import SettingsError
 
+    if file is not None:
+        if said.config not in (None, file):
+            raise UsageError(f"both {file} and --config {said.config} are named", "name one")
+        said = replace(said, config=file)
     output = Output(quiet=said.quiet)
     try:
         loaded = load_layers(said)
@@ -32,7 +60,67 @@ def check(said: Globals) -> int:
         return ExitCode.CONFIG
     for hint in loaded.hints:
         output.complain(hint)
+    for note in _unmatched(loaded):
+        output.say(f"note: {note}")
     output.say(f"nothing is wrong with {', '.join(loaded.files) or 'the defaults'}")
+    return ExitCode.DONE
+
+
+def _unmatched(loaded: "Loaded") -> Iterator[str]:
+    """Say which rules are for namespaces that are not there now; nothing where none can be seen."""
+    from reconciler.model.ids import escape
+    from reconciler.settings.problems import below
+
+    try:
+        there = sorted(escape(name) for name in os.listdir(loaded.layout.tasks))
+    except OSError:
+        return
+    for rule in loaded.settings.rule:
+        glob = rule.match.namespace
+        if glob is not None and there and not any(fnmatchcase(one, glob) for one in there):
+            key = below("rule", rule.name)
+            yield f'{key}: no namespace fits "{glob}" now; there are {", ".join(there)}'
+
+
+@config.command(cls=Command, name="test")
+@click.argument("bundle", metavar="NAMESPACE/ID")
+@click.pass_obj
+def test(said: Globals, *, bundle: str) -> int:
+    """Say which rule applies to a bundle, and why, from its real labels.
+
+    With --config FILE the rules of that file are asked. The beginning of an ID will do.
+    """
+    from reconciler.cli.commands.explain import find, known_labels
+    from reconciler.cli.preflight import check_listing, check_state
+    from reconciler.cli.session import look_at
+    from reconciler.cli.setup import make_setup
+    from reconciler.cli.values import bundle_key
+    from reconciler.errors import ReconcilerError
+    from reconciler.present import policies
+    from reconciler.present.envelope import encode
+
+    asked = bundle_key(bundle, said.namespace)
+    setup = make_setup(said, without_containerd=True)  # whether it lives is another question
+    check_state(setup.layout)
+
+    def choose(listed: "Listed") -> "BundleKey":
+        check_listing(listed, setup.layout)
+        return find(asked, (seen.key for seen in listed.bundles))
+
+    key, found = look_at(setup, choose)
+    view = next((view for view in found.views if view.key == key), None)
+    if view is None:
+        raise ReconcilerError(f"{key} went away while it was looked at")
+    known = known_labels(view, found.views)
+    shown = policies.policy_test(key, known, setup.policies, envelope(found.stamp.wall))
+    output = Output(quiet=said.quiet)
+    if said.form is Form.JSON:
+        output.json(encode(shown))
+        return ExitCode.DONE
+    output.data(policies.sentences(shown))
+    if shown.rules:
+        output.data("\n")
+        output.table(policies.rules_table(shown))
     return ExitCode.DONE
 
 

@@ -83,10 +83,15 @@ def _policy(view: BundleView, policies: Policies, told: Beliefs | None) -> Polic
 
 
 def _why_policy(view: BundleView, views: Iterable[BundleView], policies: Policies) -> str:
+    return policies.why(view.policy, view.key, known_labels(view, views))
+
+
+def known_labels(view: BundleView, views: Iterable[BundleView]) -> Known:
+    """Join what a bundle and its pod's sandbox tell of its labels."""
     own, key = view.look.labels, view.key
     sandbox = BundleKey(key.namespace, escape(own.sandbox.encode("utf-8", "replace")))
     pod = next((one.look.labels for one in views if one.key == sandbox != key), NO_LABELS)
-    return policies.why(view.policy, key, Known(own, pod, is_sandbox=sandbox == key))
+    return Known(own, pod, is_sandbox=sandbox == key)
 
 
 def find(asked: BundleKey, known: Iterable[BundleKey]) -> BundleKey:

@@ -1,0 +1,129 @@
+"""`config` finds rules that cannot work, and says which rule applies to a bundle that is there."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from reconciler.cli.app import COMMANDS, app
+from reconciler.cli.commands.config import config as config_group
+from reconciler.cli.ending import run
+from reconciler.demo.node import DemoNode
+from reconciler.errors import ExitCode
+from tests.cli.program import program, tree
+from tests.support.schema import strict
+
+RULES = """
+[[rule]]
+name = "pods"
+match = { namespace = "*", pod = "no-such-*" }
+protect = true
+
+[[rule]]
+name = "web"
+match = { namespace = "DEMO", id = "w*" }
+mode = "enforce"
+grace = "1h"
+
+[[rule]]
+name = "the web too"
+match = { namespace = "DEMO", id = "web" }
+
+[[rule]]
+name = "crashed"
+match = { namespace = "DEMO-crashed", pod = "no-such-pod" }
+protect = true
+"""
+
+
+@pytest.fixture
+def config(demo: DemoNode, tmp_path: Path) -> str:
+    path, rules = tmp_path / "config.toml", RULES.replace("DEMO", name(demo))
+    path.write_text(f'[containerd]\nstate = "{os.fsdecode(demo.layout.state)}"\n{rules}')
+    return str(path)
+
+
+def name(demo: DemoNode) -> str:
+    """Give the namespace of its bundles: demo, or another where there are two at a time."""
+    return demo.fixtures[0].key.namespace
+
+
+def test_a_file_may_be_named_without_an_option(demo: DemoNode, config: str) -> None:
+    named = program(demo, "config", "check", config)
+    assert named.returncode == 0, named.stderr
+    assert config in named.stderr
+    assert named.stderr == program(demo, "config", "check", "--config", config).stderr
+    both = program(demo, "config", "check", config, "--config", "/other.toml")
+    assert both.returncode == ExitCode.USAGE
+
+
+def test_a_rule_that_never_applies_is_told(demo: DemoNode, config: str) -> None:
+    told = program(demo, "config", "check", config).stderr
+    assert 'rule."the web too": never applies: rule.web' in told
+
+
+@pytest.mark.safety
+def test_a_rule_that_would_protect_and_never_can_is_an_error(demo: DemoNode, config: str) -> None:
+    path = Path(config)
+    path.write_text(path.read_text().replace('id = "web" }', 'id = "web" }\nprotect = true'))
+    for words in (("config", "check", config), ("scan", "--config", config, *tree(demo))):
+        done = program(demo, *words)
+        assert done.returncode == ExitCode.CONFIG
+        assert 'rule."the web too": protects nothing' in done.stderr
+
+
+def test_a_namespace_that_is_not_there_now_is_noted(demo: DemoNode, config: str) -> None:
+    path = Path(config)
+    path.write_text(path.read_text() + '[[rule]]\nname = "k8s"\nmatch = { namespace = "k8s-*" }\n')
+    done = program(demo, "config", "check", config)
+    assert done.returncode == 0
+    (note,) = (line for line in done.stderr.splitlines() if line.startswith("note: "))
+    assert note.startswith('note: rule.k8s: no namespace fits "k8s-*" now; there are demo')
+
+
+@pytest.mark.parametrize(
+    ("bundle", "rule", "why"),
+    [
+        ("/web", "web", 'id = "w*" } fits'),
+        ("/we", "web", 'id = "w*" } fits'),
+        ("/batch", "cleanup", "no rule fits"),
+        ("-crashed/emptied", "pods", "may fit: config.json cannot be read"),
+    ],
+)
+def test_it_is_said_which_rule_applies_and_why(
+    demo: DemoNode, config: str, bundle: str, rule: str, why: str
+) -> None:
+    words = ("config", "test", name(demo) + bundle, "--config", config, *tree(demo)[:4])
+    done = program(demo, *words)
+    assert done.returncode == 0, done.stderr
+    assert why in done.stdout
+    assert ("[cleanup]" if rule == "cleanup" else f'"{rule}"') in done.stdout.splitlines()[0]
+    said = json.loads(program(demo, *words, "-o", "json").stdout)
+    assert not list(strict().iter_errors(said))
+    assert (said["kind"], said["policy"]) == ("PolicyTest", rule)
+    fits = [one.get("fits") for one in said["rules"]]
+    expected = {"web": ["no", "yes", None, None], "cleanup": ["no"] * 4}
+    assert fits == expected.get(rule, ["cannot be told", None, None, None])
+
+
+def test_a_bundle_that_is_not_there_is_an_error(demo: DemoNode, config: str) -> None:
+    words = ("config", "test", f"{name(demo)}/nobody", "--config", config, *tree(demo)[:4])
+    done = program(demo, *words)
+    assert done.returncode == 1
+    assert "there is no bundle" in done.stderr
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("words", [[], ["config"]], ids=str)
+def test_no_list_of_commands_is_cut(
+    words: list[str],
+    width: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert run(app, [*words, "--help"], "prog") == 0
+    told = capsys.readouterr().out.partition("Commands:\n")[2]
+    assert all(name in told for name in (config_group.commands if words else COMMANDS))
+    assert not [line for line in told.splitlines() if line.endswith("...")]

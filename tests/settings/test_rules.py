@@ -1,0 +1,159 @@
+"""Rules that cannot work are found, and no rule that can."""
+
+from fnmatch import fnmatchcase
+from itertools import product
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from reconciler.model.evidence import Labels
+from reconciler.model.ids import BundleKey
+from reconciler.model.labels import Known
+from reconciler.model.policy import Policies, Policy
+from reconciler.model.policy import Rule as PolicyRule
+from reconciler.settings import globs, products
+from reconciler.settings.load import Flag, Loaded, load
+from reconciler.settings.problems import SettingsError
+from reconciler.settings.rules import covers, includes, shadowed
+from reconciler.settings.schema import Match, Rule
+
+pieces = st.sampled_from([*"ab-*?", "[ab]", "[!a]", "[a-c]", "["])
+short_globs = st.lists(pieces, min_size=1, max_size=3).map("".join)
+WORDS = [*map("".join, (word for n in range(5) for word in product("abc-[", repeat=n)))]
+
+
+@given(broad=short_globs, narrow=short_globs | st.none())
+@example(broad="*a", narrow="*")
+@example(broad="?*", narrow="*")
+@example(broad="a*", narrow="ab")
+def test_whether_a_glob_includes_another_is_decided_exactly(broad: str, narrow: str | None) -> None:
+    missed = (
+        word for word in WORDS if fnmatchcase(word, narrow or "*") and not fnmatchcase(word, broad)
+    )
+    assert includes(broad, narrow) is (next(missed, None) is None)
+    beside = (word for word in missed if word)
+    if includes(broad, narrow, globs.LETTERS):
+        assert all("[" in word for word in beside)
+
+
+identifiers = st.sampled_from(["*", "a*", "ab", "?*", "[ab]*", "b", "*b", "kube-*"])
+names = st.none() | identifiers
+matches = st.builds(
+    Match,
+    namespace=names,
+    id=names,
+    pod_namespace=names,
+    pod=names,
+    container=names,
+    annotation=st.dictionaries(st.sampled_from(["x", "y"]), identifiers, max_size=2),
+)
+values = st.sampled_from(["a", "b", "ab", "kube-system", "zz"])
+bundles = st.builds(
+    lambda key, labels: (key, Known(labels)),
+    st.builds(BundleKey, values, values),
+    st.builds(
+        Labels,
+        known=st.just(value=True),
+        pod_namespace=st.just("") | values,
+        pod=st.just("") | values,
+        container=st.just("") | values,
+        annotations=st.dictionaries(st.sampled_from(["x", "y"]), values, max_size=2).map(
+            lambda said: tuple(sorted(said.items()))
+        ),
+    ),
+)
+
+
+@pytest.mark.safety
+@given(rules=st.lists(matches, min_size=2, max_size=4), bundle=bundles)
+def test_what_is_said_never_to_apply_never_does(
+    rules: list[Match], bundle: tuple[BundleKey, Known]
+) -> None:
+    said = tuple(Rule(f"r{n}", match) for n, match in enumerate(rules))
+    never = {rule.name for rule, _ in shadowed(said)}
+    policies = Policies(
+        default=Policy("none"),
+        rules=tuple(PolicyRule(products._match(one.match), Policy(one.name)) for one in said),
+    )
+    assert policies.applied(*bundle).name not in never
+
+
+def test_an_annotation_that_may_be_missing_is_no_cover() -> None:
+    assert not covers(Match(annotation={"x": "*"}), Match())
+    assert covers(Match(annotation={"x": "*"}), Match(annotation={"x": "a", "y": "b"}))
+
+
+def loaded(tmp_path: Path, text: str, *flags: Flag) -> Loaded:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    return load(str(path), environ={}, flags=flags)
+
+
+BROAD = '[[rule]]\nname = "all"\nmatch = { namespace = "*" }\n'
+KUBE = '[[rule]]\nname = "kube"\nmatch = { namespace = "k8s.io", pod_namespace = "kube-*" }\n'
+
+
+@pytest.mark.safety
+def test_a_rule_that_protects_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        loaded(tmp_path, BROAD + KUBE + "protect = true\n")
+    (problem,) = caught.value.problems
+    assert problem.key == "rule.kube"
+    assert "rule.all" in problem.reason
+    assert "first" in problem.hint
+    assert loaded(tmp_path, KUBE + "protect = true\n" + BROAD).hints == ()
+
+
+@pytest.mark.parametrize(
+    "text", [BROAD + "protect = true\n" + KUBE + "protect = true\n", BROAD + KUBE]
+)
+def test_a_rule_that_never_applies_and_harms_nobody_is_noted(tmp_path: Path, text: str) -> None:
+    (hint,) = loaded(tmp_path, text).hints
+    assert "rule.kube: never applies" in hint
+
+
+@pytest.mark.safety
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('cleanup = { threshold = "30d" }\n', "cleanup.threshold"),
+        ('cleanup = { threshold = "2h", max_runtime_dir_age = "1h" }\n', "cleanup.threshold"),
+        (KUBE + 'threshold = "30d"\n', "rule.kube"),
+        (KUBE + 'threshold = "2h"\nmax_runtime_dir_age = "1h"\n', "rule.kube"),
+    ],
+)
+def test_a_threshold_that_a_budget_ends_is_refused(tmp_path: Path, text: str, key: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        loaded(tmp_path, text)
+    (problem,) = caught.value.problems
+    assert problem.key == key
+    assert "max_runtime_dir_age" in problem.what
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'cleanup = { threshold = "168h" }\n',
+        'cleanup = { threshold = "30d", max_runtime_dir_age = "none" }\n',
+        KUBE + 'threshold = "30d"\nmax_runtime_dir_age = "60d"\n',
+        KUBE + 'max_runtime_dir_age = "1h"\n',
+    ],
+)
+def test_a_threshold_that_is_waited_for_is_none_of_these(tmp_path: Path, text: str) -> None:
+    loaded(tmp_path, text)
+
+
+def test_a_threshold_that_is_typed_is_waited_for(tmp_path: Path) -> None:
+    flag = Flag("--threshold", "cleanup.threshold", "30d")
+    assert loaded(tmp_path, "", flag).settings.cleanup.threshold == "30d"
+
+
+SHIPPED = sorted((Path(__file__).resolve().parents[2] / "config").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_the_rules_that_are_shipped_can_work(path: Path) -> None:
+    settings = load(str(path), environ={}).settings
+    assert not [*shadowed(settings.rule)]
