@@ -96,17 +96,22 @@ class Daemon:
         answer = self._ask("GET", "/status", _SECONDS)
         return _decoded(answer, Status), answer.body
 
-    def reload(self) -> str:
-        """Order it to load its configuration anew, and wait; gives why it refused, else nothing.
+    def reload(self) -> tuple[str, list[str]]:
+        """Order it to load its configuration anew, and wait.
+
+        Returns:
+            Why it refused, empty if it did not; and what has changed, a line each.
 
         Raises:
             NoDaemonError: Nobody answers.
             ReconcilerError: It answered something else.
         """
-        answer = self._ask("POST", "/-/reload", _RELOAD_SECONDS)
+        answer = self._ask("POST", "/-/reload?verbose", _RELOAD_SECONDS)
         if answer.code not in {_OK, _REFUSED}:
             raise ReconcilerError(f"the daemon answered {answer.code}: {answer.text}")
-        return answer.text if answer.code == _REFUSED else ""
+        if answer.code == _REFUSED:
+            return answer.text, []
+        return "", answer.text.splitlines()[:-1]  # the last one is "ok"
 
     def beliefs(self, keys: Iterable[BundleKey] = ()) -> Beliefs:
         """Ask what it believes of these bundles, or of all that have a phase.

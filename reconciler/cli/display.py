@@ -22,6 +22,7 @@ from reconciler.supervision import Fault
 if TYPE_CHECKING:
     from reconciler.cli.live import LiveView
     from reconciler.telemetry.lazy import FilteringBoundLogger
+    from reconciler.telemetry.logs import Threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,27 +125,34 @@ class _Drawing(Source):
             await anyio.sleep(INTERVAL)
 
 
-def make_log(output: Output, verbose: int, wanted: Log | None = None) -> "FilteringBoundLogger":
+def make_log(
+    output: Output,
+    verbose: int,
+    wanted: Log | None = None,
+    threshold: "Threshold | None" = None,
+) -> "FilteringBoundLogger":
     """Make the log on standard error; what is said on the command line wins.
 
     Args:
         output: Whose colour and quiet it has.
         verbose: How much more to log.
         wanted: What the configuration says of it; None where there is none.
+        threshold: The level it says, if that may change; asked where the command line says none.
     """
     from reconciler.present.records import Level
     from reconciler.telemetry.journald import is_journal
-    from reconciler.telemetry.logs import STDERR, make_logger, stderr_sink
+    from reconciler.telemetry.logs import STDERR, Threshold, make_logger, stderr_sink
 
     wanted = wanted or Log()
     on_terminal = output.messages_on_terminal
     as_json = {LogFormat.AUTO: not on_terminal, LogFormat.CONSOLE: False, LogFormat.JSON: True}
-    usual = Level(wanted.level.value)
-    level = Level.ERROR if output.quiet else Level.DEBUG if verbose else usual
+    level: int | Threshold = threshold or Level(wanted.level.value).number
+    if output.quiet or verbose:
+        level = Level.ERROR.number if output.quiet else Level.DEBUG.number
     return make_logger(
         as_json=as_json[wanted.format],
         colour=on_terminal and output.colour,
-        level=level.number,
+        level=level,
         sink=stderr_sink(),
         prefixed=is_journal(STDERR),
     )

@@ -17,7 +17,8 @@ from reconciler.daemon.requests import Requests
 from reconciler.model.ids import printable
 from reconciler.present import page
 from reconciler.present.page import ALL, Filter
-from reconciler.present.status import Status
+from reconciler.present.status import Reload, Status
+from reconciler.present.status_text import reload_lines
 from reconciler.present.style import POLICY
 from reconciler.present.words import to_json
 from reconciler.supervision import Supervisor
@@ -63,14 +64,14 @@ class Handlers:
         now: Monotonic seconds.
         watch: Counts what cannot be rendered.
         requests: Answers what is asked about single bundles.
-        reload: Loads the configuration anew; gives what is wrong with it, empty if nothing is.
+        reload: Loads the configuration anew.
     """
 
     ping: Callable[[], Awaitable[None]]
     checks: Callable[[], tuple[Check, ...]]
     status: Callable[[str], Status]
     metrics: Metrics
-    reload: Callable[[], Awaitable[str]]
+    reload: Callable[[], Awaitable[Reload]]
     now: Callable[[], float]
     watch: Supervisor
     requests: Requests
@@ -141,9 +142,12 @@ def routes(handlers: Handlers, *, orders: bool) -> Mapping[tuple[str, str], Rout
     async def ready(request: Request) -> Response:
         return readiness(handlers.checks(), verbose="verbose" in _keys(request.query))
 
-    async def reload(_: Request) -> Response:
-        trouble = await handlers.reload()
-        return Response(f"{printable(trouble) or 'ok'}\n".encode(), 422 if trouble else 200)
+    async def reload(request: Request) -> Response:
+        done = await handlers.reload()
+        said = reload_lines(done) if "verbose" in _keys(request.query) else []
+        lines = ["; ".join(done.trouble)] if done.trouble else [*said, "ok"]
+        text = "".join(f"{printable(line)}\n" for line in lines)
+        return Response(text.encode(), 422 if done.trouble else 200)
 
     served: dict[tuple[str, str], Route] = {
         ("GET", "/livez"): live,

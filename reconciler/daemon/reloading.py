@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import anyio
+from msgspec.structs import replace as replace_fields
 
 from reconciler.assembly import Opened, Setup, acts, setup_from
 from reconciler.daemon.notify import Notifier, ServiceLog
@@ -18,33 +19,19 @@ from reconciler.loop import Loop
 from reconciler.loop.looks import SLICE
 from reconciler.model.observations import GuardsChecked, Resync, ResyncKind
 from reconciler.present.events import LogEvent
-from reconciler.present.status import ConfigStatus
+from reconciler.present.status import ConfigStatus, Reload
 from reconciler.settings.load import Loaded
 from reconciler.settings.problems import SettingsError
+from reconciler.settings.schema import LogLevel
 from reconciler.settings.show import changed
 from reconciler.supervision import Supervisor
 from reconciler.telemetry.metrics import Metrics
 
-FIXED: Final = ("containerd.", "watch.backend:", "journal.", "http.", "log.")
+FIXED: Final = ("containerd.", "watch.backend:", "journal.", "http.", "log.format:")
 """Keys that take effect only at a start: they say what is opened, not what is decided."""
 
 LOOK_WITHIN: Final = 30.0
 """Seconds within which every bundle can be looked at once; 100,000 take a fifth of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reload:
-    """What came of a load.
-
-    Attributes:
-        trouble: What is wrong, one line for each problem; empty if it is in force.
-        changes: What is different now, one line for each key.
-        later: Those of the changes that wait for a restart.
-    """
-
-    trouble: tuple[str, ...] = ()
-    changes: tuple[str, ...] = ()
-    later: tuple[str, ...] = ()
 
 
 class Configuration:
@@ -53,18 +40,24 @@ class Configuration:
     def __init__(self, load: Callable[[], Loaded], loaded: Loaded, wall: float) -> None:
         self.load = load
         self.loaded = loaded
-        self.status = ConfigStatus(list(loaded.files), wall, ok=True, error="")
+        self._started = loaded
+        self.status = ConfigStatus(list(loaded.files), wall, ok=True, after_restart=[])
 
     def refuse(self, trouble: tuple[str, ...]) -> Reload:
         """Keep what is in force, and remember why nothing else is."""
         old = self.status
-        self.status = ConfigStatus(old.files, old.loaded_at, ok=False, error=trouble[0])
+        self.status = replace_fields(old, ok=False, error=trouble[0])
         return Reload(trouble=trouble)
 
-    def accept(self, fresh: Loaded, wall: float) -> None:
+    def pending(self, fresh: Loaded) -> tuple[str, ...]:
+        """Say what waits for a restart: beside what was opened at the start, not at any reload."""
+        return tuple(line for line in changed(self._started, fresh) if line.startswith(FIXED))
+
+    def accept(self, fresh: Loaded, wall: float, pending: tuple[str, ...]) -> None:
         """Note that another configuration is in force."""
         self.loaded = fresh
-        self.status = ConfigStatus(list(fresh.files), wall, ok=True, error="")
+        files = list(fresh.files)
+        self.status = ConfigStatus(files, wall, ok=True, after_restart=list(pending))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +73,7 @@ class Reachable:
         service_log: The log.
         status_line: What the service manager shows.
         watch: Counts what fails: the old configuration stays then.
+        log_level: Sets the least important level that is logged.
     """
 
     session: Opened
@@ -90,6 +84,7 @@ class Reachable:
     service_log: ServiceLog
     status_line: Callable[[], str]
     watch: Supervisor
+    log_level: Callable[[LogLevel], None] = lambda _: None
 
 
 class Reloader:
@@ -102,9 +97,9 @@ class Reloader:
         self._turn = anyio.Lock()
         self._relist = reached.session.setup.relist
 
-    async def order(self) -> str:
-        """Load on an order; gives what is wrong, empty if nothing is."""
-        return "; ".join((await self.reload("order", is_order=True)).trouble)
+    async def order(self) -> Reload:
+        """Load on an order."""
+        return await self.reload("order", is_order=True)
 
     async def reload(self, why: str, *, is_order: bool = False) -> Reload:
         """Load, and log why; an order is answered also if nothing is different."""
@@ -126,7 +121,7 @@ class Reloader:
                     LogEvent.CONFIG_LOADED,
                     why=why,
                     changes=list(done.changes),
-                    after_restart=list(done.later),
+                    after_restart=list(done.after_restart),
                 )
             elif is_order and not done.trouble:
                 to.service_log.report(LogEvent.CONFIG_UNCHANGED, why=why)
@@ -146,9 +141,11 @@ class Reloader:
             return configuration.refuse((trouble,))
         # What can fail comes first: the old configuration stays whole then.
         changes = tuple(changed(configuration.loaded, fresh))
+        pending = configuration.pending(fresh)
         self._apply(setup)
-        configuration.accept(fresh, self._clock.wall())
-        return Reload(changes=changes, later=tuple(x for x in changes if x.startswith(FIXED)))
+        self._to.log_level(fresh.settings.log.level)
+        configuration.accept(fresh, self._clock.wall(), pending)
+        return Reload(changes=changes, after_restart=pending)
 
     def setup(self, loaded: Loaded) -> Setup:
         """Make a setup of it; where things are is not changed by a reload."""

@@ -35,13 +35,15 @@ from reconciler.loop import Loop
 from reconciler.model.ids import escape
 from reconciler.model.observations import Stamp
 from reconciler.present.events import LogEvent
+from reconciler.present.records import Level
 from reconciler.present.status import About, Attempts, JournalStatus, Status, gather
 from reconciler.settings.load import Loaded
 from reconciler.settings.outside import node_name
+from reconciler.settings.schema import LogLevel
 from reconciler.supervision import Supervisor
 from reconciler.telemetry.http import PAUSE, ReservedDescriptor, Server
 from reconciler.telemetry.lazy import FilteringBoundLogger
-from reconciler.telemetry.logs import LogListener
+from reconciler.telemetry.logs import LogListener, Threshold
 from reconciler.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class Start:
         files: The files it reads; made before it did.
         environ: The environment, for the service manager and our own places.
         logger: Where records go.
+        threshold: From which level on.
         namespaces: Only these; empty for all.
     """
 
@@ -72,6 +75,7 @@ class Start:
     files: ConfigFiles
     environ: Mapping[str, str]
     logger: FilteringBoundLogger
+    threshold: Threshold
     namespaces: frozenset[str] = frozenset()
 
 
@@ -184,6 +188,7 @@ class _Service:
             service_log=self._service_log,
             status_line=self._status_line,
             watch=self._watch,
+            log_level=self._set_log_level,
         )
         self._reloader = Reloader(self._configuration, reached)
 
@@ -284,6 +289,9 @@ class _Service:
 
         async for changed in self._start.files.changes(trouble):
             await self._reloader.reload(changed)
+
+    def _set_log_level(self, level: LogLevel) -> None:
+        self._start.threshold.level = Level(level.value)
 
     def _pause(self) -> float:
         return min(self._configuration.loaded.settings.watch.relist_seconds, CHECKPOINT_EVERY)

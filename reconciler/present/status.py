@@ -48,12 +48,28 @@ class RefusalStatus(Shape, frozen=True):
 
 
 class ConfigStatus(Shape, frozen=True):
-    """Which configuration is in force, and how the last attempt to load one ended."""
+    """Which configuration is in force, what waits for a restart, and how the last load ended."""
 
     files: list[str]
     loaded_at: float
     ok: bool
+    after_restart: list[str]
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What came of a load.
+
+    Attributes:
+        trouble: What is wrong, one line for each problem; empty if it is in force.
+        changes: What is different now, one line for each key.
+        after_restart: What waits for a restart, since the start.
+    """
+
+    trouble: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+    after_restart: tuple[str, ...] = ()
 
 
 class JournalStatus(Shape, frozen=True):

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from reconciler.present import rows, words
 from reconciler.present.shapes import Bundle
-from reconciler.present.status import Status
+from reconciler.present.status import Reload, Status
 from reconciler.present.table import Table
 
 _RECENT: Final = 8
@@ -50,10 +50,18 @@ def alarms(status: Status) -> Iterator[Alarm]:
         yield Alarm(f"no answer to containerd from {count}", ", ".join(wedged(status.bundles)))
     if not status.config.ok:
         yield Alarm("configuration refused, the old one is in force", status.config.error)
+    if status.config.after_restart:
+        yield Alarm("waits for a restart", "; ".join(status.config.after_restart))
     if status.journal is not None and status.journal.lost:
         lost = words.plural(status.journal.lost, "record")
         yield Alarm(f"the journal misses {lost}", status.journal.trouble)
     yield from _own_alarms(status)
+
+
+def reload_lines(done: Reload) -> list[str]:
+    """Say what a reload has changed, and what of it waits for a restart."""
+    now = [line for line in done.changes if line not in done.after_restart]
+    return [*now, *(f"waits for a restart: {line}" for line in done.after_restart)]
 
 
 def _own_alarms(status: Status) -> Iterator[Alarm]:

@@ -7,6 +7,8 @@ same news are withheld for a while and counted.
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from typing_extensions import override
@@ -36,6 +38,13 @@ STDERR = 2
 _MOST_PODS: Final = 4096
 
 Find = Callable[[BundleKey], Track | None]
+
+
+@dataclass(slots=True)
+class Threshold:
+    """The least important level that is written; a reload may change it."""
+
+    level: Level
 
 
 class LogListener(Listener):
@@ -139,7 +148,7 @@ def make_logger(
     *,
     as_json: bool,
     colour: bool = False,
-    level: int = Level.INFO.number,
+    level: int | Threshold = Level.INFO.number,
     sink: Sink,
     prefixed: bool = False,
 ) -> FilteringBoundLogger:
@@ -148,11 +157,15 @@ def make_logger(
     Args:
         as_json: One JSON object a line, else aligned text for people.
         colour: Colour the text.
-        level: Records below this number (as in :mod:`logging`) are left out.
+        level: Records below this number (as in :mod:`logging`) are left out; a threshold is asked
+            for each record.
         sink: Takes the finished lines.
         prefixed: Begin each line with its level, as the journal reads it.
     """
     processors: list[Processor] = [structlog.processors.add_log_level]
+    if isinstance(level, Threshold):
+        processors.insert(0, partial(_not_below, level))
+        level = Level.DEBUG.number
     if as_json:
         processors += [_order, structlog.processors.JSONRenderer(serializer=_encode)]
     else:
@@ -177,6 +190,14 @@ def stderr_sink(descriptor: int = STDERR) -> DescriptorSink:
 
 def _encode(line: object, **_options: object) -> str:
     return printable_json(to_json(line).decode())
+
+
+def _not_below(
+    threshold: Threshold, _logger: WrappedLogger, name: str, event: EventDict
+) -> EventDict:
+    if Level(name).number < threshold.level.number:
+        raise structlog.DropEvent
+    return event
 
 
 def _order(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:

@@ -16,7 +16,7 @@ from reconciler.decide.engine import Engine
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Observation, Stamp
 from reconciler.model.policy import Policies
-from reconciler.present.status import About, Attempts, ConfigStatus, Status, gather
+from reconciler.present.status import About, Attempts, ConfigStatus, Reload, Status, gather
 from reconciler.supervision import Supervisor
 from reconciler.telemetry import http
 from reconciler.telemetry.http import ReservedDescriptor, Server
@@ -37,14 +37,14 @@ def handlers(watch: Supervisor) -> Handlers:
     async def ping() -> None:
         await anyio.lowlevel.checkpoint()
 
-    async def reload() -> str:
-        return ""
+    async def reload() -> Reload:
+        return Reload()
 
     async def deliver(observation: Observation) -> None:
         engine.observe(Stamp(clock.now, 0.0), observation)
 
     def status(_text: str) -> Status:
-        config = ConfigStatus([], 0.0, ok=True, error="")
+        config = ConfigStatus([], 0.0, ok=True, after_restart=[])
         about = About("node-1", "1", "observe", 1, "poll", 0.0, ready=True, config=config)
         return gather(engine, Attempts(Layout()), about, Stamp(clock.now, 0.0))
 

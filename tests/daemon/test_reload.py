@@ -32,6 +32,20 @@ def test_a_signal_loads_anew_and_the_log_says_what_changed(
         assert daemon.metrics()["config_last_reload_successful"] == 1
 
 
+def test_the_level_of_the_log_follows(site: Site, answering: FakeContainerd) -> None:
+    with running(site) as daemon:
+        site.write(log__level="error")
+        assert daemon.reload()[0] == 200
+        site.make("a")
+        until(lambda: daemon.bundles() == 1, "it was seen")
+        site.write(log__level="debug")
+        assert daemon.reload()[0] == 200
+        assert daemon.wait_for(LOADED)["after_restart"] == []
+        assert [line for line in daemon.lines if line.get("id") == "a"] == []
+        site.make("b")
+        until(lambda: [line for line in daemon.lines if line.get("id") == "b"], "it says more")
+
+
 @pytest.mark.fault("I21", "bad configuration on reload")
 def test_a_bad_file_changes_nothing_and_shows_everywhere(
     site: Site, answering: FakeContainerd

@@ -13,7 +13,7 @@ from reconciler.assembly import KillableInspector, Opened, Setup
 from reconciler.daemon import reloading
 from reconciler.daemon.notify import Notifier, ServiceLog
 from reconciler.daemon.readiness import Readiness
-from reconciler.daemon.reloading import Configuration, Reachable, Reload, Reloader
+from reconciler.daemon.reloading import Configuration, Reachable, Reloader
 from reconciler.loop import Loop
 from reconciler.model.evidence import Look
 from reconciler.model.ids import BundleKey
@@ -21,6 +21,7 @@ from reconciler.model.layout import Layout
 from reconciler.model.observations import Listed
 from reconciler.model.policy import Match, Policies, Policy, Rule
 from reconciler.ports import Emit, Source
+from reconciler.present.status import Reload
 from reconciler.probe.tree import TreeInspector
 from reconciler.settings.load import Loaded
 from reconciler.settings.schema import Settings

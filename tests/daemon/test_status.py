@@ -100,6 +100,26 @@ def test_a_reload_that_is_refused_is_78_and_says_why(site: Site) -> None:
         assert "configuration refused, the old one is in force: " in table
 
 
+def test_a_reload_tells_on_the_command_line_what_waits_for_a_restart(site: Site) -> None:
+    with running(site) as daemon:
+        where = ("--socket", str(site.socket))
+        site.write(cleanup__grace="30m", http__listen="127.0.0.1:1", log__level="warning")
+        done = here(site, "status", "--reload", *where)
+        waits = f'waits for a restart: http.listen: "127.0.0.1:{site.port}" -> "127.0.0.1:1"'
+        lines = done.stderr.splitlines()
+        assert lines[-2:] == [waits, "the configuration was loaded"]
+        assert 'cleanup.grace: "1h" -> "30m"' in lines[:-2]
+        assert 'log.level: "debug" -> "warning"' in lines[:-2]
+        assert waits in here(site, "status", *where).stdout
+        assert daemon.ask("/-/reload", "POST", order=True) == (200, "ok\n")
+        # It waits until it is restarted, whatever else changes, or until it is taken back.
+        site.write(cleanup__grace="31m")
+        assert waits in here(site, "status", "--reload", *where).stderr.splitlines()
+        site.write(http__listen=f"127.0.0.1:{site.port}")
+        assert "waits for" not in here(site, "status", "--reload", *where).stderr
+        assert "waits for" not in here(site, "status", *where).stdout
+
+
 def test_a_daemon_that_hangs_is_not_waited_for_for_ever(site: Site) -> None:
     with running(site) as daemon:
         daemon.send(signal.SIGSTOP)

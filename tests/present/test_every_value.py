@@ -146,7 +146,7 @@ def status(text: str) -> Status:
     engine, attempts = Engine(Policies()), Attempts(Layout())
     for value in (next(outcomes(text)), GuardsChecked((Refusal(Guard.WORKER, text),))):
         attempts.observed(STAMP, value)
-    config = ConfigStatus([text], 0.0, ok=False, error=text)
+    config = ConfigStatus([text], 0.0, ok=False, after_restart=[text], error=text)
     about = About("node-1", "1", "observe", 1, "poll", 0.0, ready=True, config=config)
     told = gather(engine, attempts, about, STAMP)
     from msgspec.structs import replace as changed

@@ -29,7 +29,7 @@ from tests.present.test_every_value import status as everything_wrong
 HOSTILE = "<script>alert(1)</script>\\x0a\"'&"
 
 
-WELL = ConfigStatus(["/etc/containerd-reconciler/config.toml"], 1.0, ok=True, error="")
+WELL = ConfigStatus(["/etc/containerd-reconciler/config.toml"], 1.0, ok=True, after_restart=[])
 
 
 def about(mode: str = "enforce", config: ConfigStatus = WELL) -> About:
@@ -146,7 +146,9 @@ def test_trouble_is_said_at_the_top() -> None:
     attempts.observed(
         world.stamp, GuardsChecked((Refusal(Guard.MOUNT_NAMESPACE, "own mount namespace"),))
     )
-    broken = ConfigStatus([], 1.0, ok=False, error="config.toml: mode: must be observe or enforce")
+    broken = ConfigStatus(
+        [], 1.0, ok=False, after_restart=[], error="config.toml: mode: must be observe or enforce"
+    )
     html = page.render(gather(world.engine, attempts, about(config=broken), world.stamp))
     assert "not acting: own mount namespace" in html
     assert "must be observe or enforce" in html

@@ -39,7 +39,7 @@ def world() -> World:
 
 def told(world: World) -> status.Status:
     about = status.About(
-        "node-1", "1", "enforce", 1, "inotify", 1.0, True, status.ConfigStatus([], 0, True, "")
+        "node-1", "1", "enforce", 1, "inotify", 1.0, True, status.ConfigStatus([], 0, True, [])
     )
     return status.gather(world.engine, status.Attempts(Layout()), about, world.stamp)
 

@@ -22,7 +22,9 @@ def daemon(said: Globals) -> int:
     from reconciler.cli.values import name
     from reconciler.daemon.files import ConfigFiles
     from reconciler.daemon.service import Start, serve
+    from reconciler.present.records import Level
     from reconciler.settings.problems import SettingsError
+    from reconciler.telemetry.logs import Threshold
 
     output = Output(quiet=said.quiet)
     files = ConfigFiles(None if said.config is None else os.path.abspath(said.config))
@@ -35,12 +37,15 @@ def daemon(said: Globals) -> int:
     check_state(loaded.layout, may_be_missing=True)
     namespaces = frozenset(map(name, said.namespace))
     check_namespaces(loaded.layout, namespaces, output, may_come=True)
+    log = loaded.settings.log
+    threshold = Threshold(Level(log.level.value))
     start = Start(
         load=lambda: load_layers(said),
         loaded=loaded,
         files=files,
         environ=os.environ,
-        logger=make_log(output, said.verbose, loaded.settings.log),
+        logger=make_log(output, said.verbose, log, threshold),
+        threshold=threshold,
         namespaces=namespaces,
     )
     collect_from_now_on()

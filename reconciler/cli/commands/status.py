@@ -92,10 +92,12 @@ def _socket(said: Globals, output: Output) -> str:
 
 
 def _reload(daemon: "Daemon", output: Output) -> int:
-    refused = daemon.reload()
+    refused, lines = daemon.reload()
     if refused:
         output.complain(f"refused, the old configuration stays in force: {refused}")
         return ExitCode.CONFIG
+    for line in lines:
+        output.say(line)
     output.say("the configuration was loaded")
     return ExitCode.DONE
 
