@@ -23,10 +23,12 @@ class Kept:
     Attributes:
         role: The bundle.
         broken: What is not as promised; empty if all is.
+        pending: It was ended before this could come true.
     """
 
     fixture: Fixture
     broken: str
+    pending: bool = False
 
 
 def picture(top: Path) -> Picture:

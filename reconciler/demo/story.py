@@ -63,6 +63,16 @@ class Witness(Listener):
         if victim and self.noticed_at is None:
             self.noticed_at = stamp.mono
 
+    def waits_for(self, fixture: Fixture) -> bool:
+        """Whether what is promised of a bundle has not happened yet."""
+        match fixture.promise:
+            case Promise.CLEANED:
+                return fixture.key not in self.cleaned
+            case Promise.BLOCKED:
+                return fixture.key not in self.blocked
+            case Promise.KEPT:
+                return fixture.verdict not in self.verdicts.get(fixture.key, set())
+
     @property
     def is_over(self) -> bool:
         """Whether everything that was to happen has happened."""

@@ -1,6 +1,8 @@
 """The demo keeps its promises, as root and as anybody else, and leaves nothing behind."""
 
+import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -104,24 +106,44 @@ def test_an_ordinary_user_may_run_it(place: Path, who: str) -> None:
     assert list(place.iterdir()) == []
 
 
+def look_as_told(said: list[str], place: Path) -> None:
+    """Type what the demo says."""
+    (line,) = (line for line in said if "from another terminal: " in line)
+    name, *words = shlex.split(line.partition("terminal: ")[2])
+    assert name == "containerd-reconciler"
+    looked = run(place, *words, "-o", "json", program=PROGRAM[:-1])
+    assert looked.returncode == 0, looked.stderr
+    verdicts = {one["id"]: one["verdict"] for one in json.loads(looked.stdout)["bundles"]}
+    assert verdicts["web"] == "running", looked.stdout
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_and_leaves_nothing(place: Path, number: int, code: int) -> None:
     child = subprocess.Popen(
-        [*PROGRAM, "--hold", "-v"], env=environment(place), stderr=subprocess.PIPE, text=True
+        [*PROGRAM, "--hold", "-v"],
+        env=environment(place),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert child.stderr is not None
     try:
+        told = []
         for line in child.stderr:
-            if '"event":"bundle.judged"' in line:
+            told.append(line)
+            if '"id":"has-data"' in line:
                 break
         assert len(list(place.glob(f"{_PREFIX}*"))) == 1
+        look_as_told(told, place)
         child.send_signal(number)
-        child.stderr.read()
-        assert child.wait(timeout=10) == code
+        shown, rest = child.communicate(timeout=20)
+        assert child.returncode == code
+        assert len(shown.splitlines()) == 1 + len(fixtures())
+        assert "no: " not in shown
+        assert "the tree and its processes are gone" in rest
     finally:
         child.kill()
-        child.wait()
-        child.stderr.close()
+        child.communicate()
     assert list(place.iterdir()) == []
     assert children(str(place)) == set()
 

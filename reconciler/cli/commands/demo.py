@@ -21,6 +21,8 @@ from reconciler.settings.units import parse_duration
 _GRACE = 2.0
 _LEAST = 2.0
 _SETTLE = 3600.0
+_SIGNALS = 128
+"""Codes above tell of a signal, as a shell reports it."""
 
 
 @click.command(cls=Logging, name="demo")
@@ -48,16 +50,34 @@ def demo(said: Globals, *, seconds: str, hold: bool) -> int:
     with DemoNode(SystemClock().wall()) as node:
         witness = Witness(node.fixtures)
         output.say(f"a tree of its own, without mounts and cgroups: {escape(node.top)}")
+        if hold:
+            output.say(f"look at it from another terminal: {_scan(node)}")
         before = pictures(node)
         code = _watch(said, node, witness, None if hold else lasts, output)
-        if hold and code == ExitCode.INTERRUPTED:
-            return ExitCode.DONE  # the way to end it
-        if code not in (ExitCode.DONE, ExitCode.BLOCKED):
+        is_ended = code > _SIGNALS
+        if code not in (ExitCode.DONE, ExitCode.BLOCKED) and not is_ended:
             return code
         kept = list(compare(node, before, witness.verdicts))
+    if is_ended:
+        kept = [_pending(one, witness) for one in kept]
     gone = node.is_gone
     _report(kept, witness, output, gone=gone)
-    return ExitCode.DONE if gone and not any(one.broken for one in kept) else ExitCode.ERROR
+    if not gone or any(one.broken for one in kept):
+        return ExitCode.ERROR
+    if hold and code == ExitCode.INTERRUPTED:
+        return ExitCode.DONE  # the way to end it
+    return code if is_ended else ExitCode.DONE
+
+
+def _scan(node: DemoNode) -> str:
+    places = f"--state {escape(node.layout.state)} --root {escape(node.layout.root)}"
+    return f"containerd-reconciler scan {places} --without-containerd"
+
+
+def _pending(one: Kept, witness: Witness) -> Kept:
+    """Tell what is broken from what had no time to come true."""
+    is_early = bool(one.broken) and witness.waits_for(one.fixture)
+    return Kept(one.fixture, "", pending=True) if is_early else one
 
 
 def _watch(
@@ -91,7 +111,9 @@ def _report(kept: list[Kept], witness: Witness, output: Output, *, gone: bool) -
     what = Column("WHAT IT IS", gives_way=True)
     table = Table((Column("BUNDLE"), what, Column("PROMISED"), Column("KEPT", gives_way=True)))
     for one in kept:
-        fault = Cell(f"no: {one.broken}", "bold red") if one.broken else Cell("yes", "green")
+        fault = Cell("not yet", "yellow") if one.pending else Cell("yes", "green")
+        if one.broken:
+            fault = Cell(f"no: {one.broken}", "bold red")
         fixture = one.fixture
         table.rows.append(
             [Cell(str(fixture.key)), Cell(fixture.story), Cell(fixture.promise.value), fault]
@@ -100,9 +122,11 @@ def _report(kept: list[Kept], witness: Witness, output: Output, *, gone: bool) -
     if witness.killed_at is not None and witness.noticed_at is not None:
         milliseconds = (witness.noticed_at - witness.killed_at) * 1000
         output.say(f"the victim's death was noticed after {milliseconds:.0f} ms")
-    broken = sum(bool(one.broken) for one in kept)
-    verdict = (
-        "every promise was kept" if not broken else f"{words.plural(broken, 'promise')} broken"
-    )
+    broken, pending = sum(bool(one.broken) for one in kept), sum(one.pending for one in kept)
+    verdict = "every promise was kept"
+    if broken:
+        verdict = f"{words.plural(broken, 'promise')} broken"
+    elif pending:
+        verdict = f"no promise was broken, and {pending} had no time to come true"
     left = "the tree and its processes are gone" if gone else "SOMETHING IS LEFT"
     output.say(f"{verdict}; {left}")
