@@ -6,7 +6,8 @@
 # make explore  properties with other examples than those of make test, ten times as many
 # make faults  the tests that show faults, and from their report tests/safety/README.md
 # make pictures  the pictures and transcripts of README.md, from real runs; as root
-# make wheel   dist/*.whl
+# make wheel   dist/*.whl, and dist/constraints.txt with the versions that were tested
+# make wheelhouse  dist/wheelhouse, with all that an installation without internet takes
 # make clean   remove what the targets above made
 #
 # ARGS is handed on: make test ARGS='tests/decide -x', make run ARGS='--help'
@@ -20,9 +21,10 @@ PACKAGES := chromium containerd runc busybox-static strace util-linux e2fsprogs 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet -c .ci/constraints.txt
+WHEEL := $(BIN)/python -m pip --disable-pip-version-check --no-input wheel --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench soak explore faults pictures wheel packages clean
+.PHONY: help run test lint bench soak explore faults pictures wheel wheelhouse packages clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -60,9 +62,14 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/tree.py
 
-wheel: $(VENV)/.dev
+# pip builds in an environment of its own, so nothing needs to be installed for it.
+wheel: $(VENV)/.made
 	rm -rf dist
-	$(BIN)/python -m build --wheel --outdir dist
+	$(WHEEL) --no-deps --wheel-dir dist .
+	cp .ci/constraints.txt dist/constraints.txt
+
+wheelhouse: wheel
+	$(WHEEL) -c dist/constraints.txt --wheel-dir dist/wheelhouse dist/*.whl
 
 packages:
 	@.ci/packages $(PACKAGES)

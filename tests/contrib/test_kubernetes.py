@@ -1,6 +1,7 @@
 """Chart and overlays: helm and kubectl accept them, and their pods find the node's containerd."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -167,6 +168,23 @@ def test_an_overlay_is_valid_and_finds_containerd(overlay: str, tmp_path: Path) 
 def test_enforcing_leaves_the_selector_of_the_first_daemonset_as_it_is(overlay: str) -> None:
     """Whoever goes on from it to the overlay that enforces: the API server refuses another one."""
     assert selectors(built(overlay))[0] == selectors(built("enforce"))[0]
+
+
+@pytest.mark.safety
+def test_what_is_applied_first_removes_nothing() -> None:
+    """Neither the README's recipe, nor an example as it is shipped."""
+    readme = (TOP / "README.md").read_text()
+    recipe = readme.partition("**Kubernetes**")[2].partition("**Without internet**")[0]
+    named = {*re.findall(r"overlays/(\w+)", recipe)}
+    assert named == {"observe", "k3s"}
+    assert "mode=" not in recipe
+    for found in (*map(built, named), rendered(), rendered("--set", "distribution=k3s")):
+        assert set(pods(found)) == {"observe"}
+    for path in (TOP / "config").glob("*.toml"):
+        assert re.search(r'^mode = "observe"', path.read_text(), re.MULTILINE), path
+    for name in ("kubernetes", "k3s"):
+        text = (TOP / "config" / f"{name}.toml").read_text()
+        assert re.search(r'^mode = "observe" .*#.*"enforce"', text, re.MULTILINE), "what to change"
 
 
 def test_no_pod_belongs_to_two_daemonsets() -> None:
