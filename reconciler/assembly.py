@@ -18,6 +18,7 @@ from reconciler.containerd import witness
 from reconciler.containerd.client import ContainerdClient
 from reconciler.containerd.events import Events
 from reconciler.containerd.tasks import Singles
+from reconciler.model.debris import Inventory
 from reconciler.model.evidence import Containerd, Look, PartialLook, ProcessScan
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
@@ -97,6 +98,11 @@ class LiveNodeSource(NodeSource):
     async def scan(self) -> ProcessScan:
         """Pass over /proc in a worker, which can be killed should it hang."""
         return await self._pool.scan()
+
+    @override
+    async def inventory(self) -> Inventory:
+        """Have a worker find what lies outside of bundles."""
+        return await self._pool.inventory()
 
     @override
     async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:

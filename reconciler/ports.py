@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from reconciler.clock import Bell
+from reconciler.model.debris import Inventory
 from reconciler.model.decisions import Decision
 from reconciler.model.evidence import Containerd, Look, Node, PartialLook, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
@@ -148,6 +149,10 @@ class NodeSource(Protocol):
 
     async def scan(self) -> ProcessScan:
         """Pass over /proc once."""
+        ...
+
+    async def inventory(self) -> Inventory:
+        """Find what lies outside of bundles; of kinds that cannot be looked for it says nothing."""
         ...
 
     async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:

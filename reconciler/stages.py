@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 import anyio
 from typing_extensions import override
 
+from reconciler.model.debris import Inventory
 from reconciler.model.decisions import Decision
 from reconciler.model.evidence import UNSEEN, Containerd, Look, Node, PartialLook, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
@@ -191,7 +192,17 @@ class SupervisedNodeSource(NodeSource):
     @override
     async def scan(self) -> ProcessScan:
         return await _answer(
-            self._watch, "sweep", self._node_source.scan(), lambda: ProcessScan(answered=False)
+            self._watch,
+            "process scan",
+            self._node_source.scan(),
+            lambda: ProcessScan(answered=False),
+        )
+
+    @override
+    async def inventory(self) -> Inventory:
+        taken = self._node_source.inventory()
+        return await _answer(
+            self._watch, "inventory", taken, lambda: Inventory(0.0, troubles=(_INTERNAL,))
         )
 
     @override

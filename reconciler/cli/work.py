@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.cli.signals import StopWorkers, ending_in_order
+from reconciler.decide.debris import SHOWN, DebrisView
 from reconciler.decide.engine import Engine
 from reconciler.decide.views import BundleView
 from reconciler.loop import Loop
@@ -88,6 +89,7 @@ class Found:
     Attributes:
         views: Every bundle, in order of name.
         hidden: Directories left by removals that were cut short.
+        debris: What lies outside of bundles, and is debris or may be.
         node: What the node's witnesses said.
         listed: The listing; ``answered`` is false if the tree could not be read.
         refused: Reasons of the guards.
@@ -100,6 +102,7 @@ class Found:
 
     views: tuple[BundleView, ...]
     hidden: tuple[Hidden, ...]
+    debris: tuple[DebrisView, ...]
     node: Node
     listed: Listed
     refused: tuple[Refusal, ...]
@@ -199,6 +202,7 @@ async def _pass(
     return Found(
         views=tuple(engine.views(stamp.mono)),
         hidden=engine.hidden,
+        debris=tuple(one for one in engine.debris.views(stamp) if one.verdict in SHOWN),
         node=engine.node,
         listed=seen.listed or Listed(answered=False, present=False),
         refused=seen.refused or (),

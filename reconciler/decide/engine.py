@@ -17,10 +17,12 @@ from msgspec.structs import replace
 from reconciler.decide.asking import RECHECK, Asking
 from reconciler.decide.bundles import Bundles
 from reconciler.decide.cleanups import Cleanups, Hold, Unfinished
+from reconciler.decide.debris import Debris
 from reconciler.decide.lifecycle import Event, event_of
 from reconciler.decide.nodestate import NodeState
 from reconciler.decide.track import Track
 from reconciler.decide.views import BundleView, Summary
+from reconciler.model.debris import Inventory
 from reconciler.model.decisions import (
     Clean,
     Decision,
@@ -28,6 +30,7 @@ from reconciler.model.decisions import (
     LookAt,
     Phase,
     Relist,
+    TakeInventory,
 )
 from reconciler.model.evidence import NO_LABELS, Labels, Node
 from reconciler.model.ids import NOWHERE, BundleKey
@@ -69,11 +72,14 @@ class Engine:
         self._cleanups = Cleanups()
         self._bundles = Bundles(policies, self._node_state, self._asking, self._cleanups, self._out)
         self._unfinished = Unfinished()
+        self._debris = Debris(self._node_state)
         self._again_at: float | None = None
 
     # ------------------------------------------------------------------ in and out
 
-    def observe(self, stamp: Stamp, observation: Observation) -> list[Decision]:
+    def observe(  # noqa: C901 - one case each
+        self, stamp: Stamp, observation: Observation
+    ) -> list[Decision]:
         """Take in one observation; return what follows from it."""
         now = stamp.mono
         match observation:
@@ -87,6 +93,11 @@ class Engine:
                 self._take_look(observation, stamp)
             case NodeLooked():
                 self._take_node(observation, now)
+            case Inventory():
+                self._debris.receive(observation)
+                # What containerd says of the places counts only if it is asked after they were.
+                if observation.places:
+                    self._asking.want("inventory", now)
             case GuardsChecked():
                 self._take_guards(observation, now)
             case Remembered():
@@ -150,7 +161,7 @@ class Engine:
     @property
     def is_answered(self) -> bool:
         """Whether the witnesses have answered every question that something waits for."""
-        return not self._asking.pending
+        return not self._asking.pending and not self._debris.pending
 
     def is_settled(self, now: float) -> bool:
         """Return whether waiting out the grace periods would change nothing any more.
@@ -219,6 +230,11 @@ class Engine:
         return self._unfinished.hidden
 
     @property
+    def debris(self) -> Debris:
+        """What the last inventory found outside of bundles."""
+        return self._debris
+
+    @property
     def node(self) -> Node:
         """What the node's witnesses said last."""
         return self._node_state.node
@@ -247,6 +263,8 @@ class Engine:
         at_work = frozenset(t.identity for t in self._bundles if t.is_being_cleaned)
         self._unfinished.listed(listed, at_work)
         self._asking.want("listing", now)
+        if listed.namespace is None:
+            self._debris.listed(now)
 
     def _take_look(self, looked: Looked, stamp: Stamp) -> None:
         track = self._bundles.get(looked.key)
@@ -331,6 +349,8 @@ class Engine:
         self._out.extend(braked)
         for key in begun:
             self._bundles.begin(key)
+        if self._debris.ask(now):
+            self._out.append(TakeInventory())
         ask = self._asking.ask(now)
         if ask is not None:
             self._out.append(ask)

@@ -16,6 +16,7 @@ from typing import Final, assert_never
 from msgspec.structs import replace
 
 from reconciler.model.cgroups import COLON, SCOPE, names_in
+from reconciler.model.debris import Inventory, PlaceKey
 from reconciler.model.decisions import (
     AskNode,
     Braked,
@@ -27,6 +28,7 @@ from reconciler.model.decisions import (
     LookAt,
     OverBudget,
     Relist,
+    TakeInventory,
     Vanished,
 )
 from reconciler.model.evidence import Containerd, Labels, Look, ProcessScan
@@ -137,8 +139,8 @@ class Redactor:
 
     # ------------------------------------------------------------------ observations
 
-    def observation(self, observation: Observation) -> Observation:  # noqa: PLR0911 - one case each
-        """Replace the names in an observation."""
+    def observation(self, observation: Observation) -> Observation:  # noqa: C901, PLR0911
+        """Replace the names in an observation, one case each."""
         match observation:
             case Hint() | Remembered():
                 return replace(observation, key=self._key_of(observation.key))
@@ -154,6 +156,8 @@ class Redactor:
                     processes=self._scan(observation.processes),
                     containerd=self._containerd(observation.containerd),
                 )
+            case Inventory():
+                return self._inventory(observation)
             case GuardsChecked():
                 return self._guards(observation)
             case CleanRequested(keys=keys):
@@ -164,6 +168,22 @@ class Redactor:
                 return self._outcome(observation)
             case _:
                 assert_never(observation)
+
+    def _inventory(self, taken: Inventory) -> Inventory:
+        return replace(
+            taken,
+            places=tuple(
+                replace(
+                    one,
+                    key=PlaceKey(one.key.kind, self._path(one.key.path)),
+                    namespace=self.name(one.namespace) if one.namespace else "",
+                    id=self.name(one.id) if one.id else "",
+                    detail=self.name(one.detail) if one.detail else "",
+                )
+                for one in taken.places
+            ),
+            troubles=tuple(map(self.name, taken.troubles)),
+        )
 
     def _scope(self, namespace: str | None) -> str | None:
         return None if namespace is None else self.name(namespace)
@@ -286,7 +306,7 @@ class Redactor:
                 was, is_ = self._refused
                 is_quoted = was and decision.detail == was
                 return replace(decision, detail=is_) if is_quoted else decision
-            case AskNode():
+            case AskNode() | TakeInventory():
                 return decision
             case _:
                 assert_never(decision)

@@ -18,6 +18,7 @@ from reconciler.decide.engine import Engine
 from reconciler.journal.lines import Given, Lost
 from reconciler.journal.reader import Begun, Item
 from reconciler.journal.replay import Turn
+from reconciler.model.debris import Inventory
 from reconciler.model.decisions import AskNode, Clean, Decision, LookAt
 from reconciler.model.evidence import Containerd, Look, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
@@ -190,7 +191,14 @@ class WhatIf:
             case Outcome():
                 self._outcome(observation)
                 return None
-            case Hint() | Resync() | Remembered() | CleanRequested() | ReleaseRequested():
+            case (
+                Hint()
+                | Resync()
+                | Remembered()
+                | Inventory()
+                | CleanRequested()
+                | ReleaseRequested()
+            ):
                 return observation
             case _:
                 assert_never(observation)

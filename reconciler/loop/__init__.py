@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.lowlevel
+from msgspec.structs import replace
 
 from reconciler.decide.engine import Engine
 from reconciler.loop.looks import SLICE, Looks
@@ -27,6 +28,7 @@ from reconciler.model.decisions import (
     FinishRemoval,
     LookAt,
     Relist,
+    TakeInventory,
     Vanished,
     assert_reported,
 )
@@ -228,6 +230,8 @@ class Loop:
                 case AskNode():
                     # No errand to be waited for: the engine knows which answers are.
                     self._tasks.start_soon(self._node.ask, stamp.mono)
+                case TakeInventory():
+                    self._tasks.start_soon(self._take_inventory)
                 case Clean() | FinishRemoval():
                     self._start_task(partial(self._send, decision))
                 case Vanished():
@@ -240,6 +244,11 @@ class Loop:
         self._looks.note_shims(scan)
         self._untaken = received = NodeLooked(since, scan, containerd)
         self.emit(received)
+
+    async def _take_inventory(self) -> None:
+        began = self._stages.clock.monotonic()
+        taken = await self._stages.node_source.inventory()
+        self.emit(replace(taken, since=began))
 
     async def _check_guards(self) -> None:
         async with self._checking:  # or an older answer could replace a newer one

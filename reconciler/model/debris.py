@@ -1,9 +1,21 @@
-"""Debris: what is left outside a bundle; its place in the model (design section 3)."""
+"""Debris: what is left outside a bundle (design section 3), as evidence and as a verdict. Pure.
 
-from enum import Enum
+A *place* is a socket, directory, control group, mount or process that an inventory found where
+containerd, its shims and runc keep what belongs to a bundle, and that no bundle explains. Two
+questions decide what it is. Does anybody live in it? May something that is still there own it?
+Both have three answers, and "no answer" is never a no.
+"""
+
+import msgspec
+from typing_extensions import override
+
+from reconciler.model.evidence import Answer
+from reconciler.model.ids import Identity
+from reconciler.model.values import Tagged, Value
+from reconciler.model.words import Word
 
 
-class DebrisKind(Enum):
+class DebrisKind(Word):
     """What kind of thing was left behind."""
 
     HIDDEN_BUNDLE = "hidden-bundle"
@@ -13,3 +25,58 @@ class DebrisKind(Enum):
     CGROUP = "cgroup"
     WORK_DIR = "work-dir"
     MOUNT = "mount"
+    SHIM = "shim"
+
+
+class PlaceKey(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """The address of a place: ``<kind>:<path>``, the path escaped; a shim's is its pid."""
+
+    kind: DebrisKind
+    path: str
+
+    @override
+    def __str__(self) -> str:
+        """Give the form people read and type."""
+        return f"{self.kind.value}:{self.path}"
+
+
+class Place(Value, frozen=True):
+    """One thing that no bundle explains, as one inventory found it.
+
+    Attributes:
+        key: Its address.
+        identity: Which object that was.
+        namespace, id: Whose it was, as far as its name says; empty where it says nothing.
+        since: Its last sign of life: when it was last changed, seconds since the epoch.
+        lives: Whether anybody lives in it: listens, runs or may still come to open it.
+        owned: Whether something that is still there may own it: a bundle of this or of another
+            containerd's tree, a living shim or helper, a task containerd lists.
+        detail: What was found, for people.
+    """
+
+    key: PlaceKey
+    identity: Identity
+    namespace: str = ""
+    id: str = ""
+    since: float = 0.0
+    lives: Answer = Answer.NONE
+    owned: Answer = Answer.NONE
+    detail: str = ""
+
+
+class Inventory(Tagged, frozen=True, tag="inventory"):
+    """What an inventory found of each kind that it could look for.
+
+    Attributes:
+        since: Monotonic time at which it began.
+        looked: The kinds that were looked for, and whose places could all be listed.
+        places: What no bundle explains; nothing that is known to live or to be owned.
+        troubles: Why other kinds were not looked for, one line each, for people.
+        seconds: How long it took.
+    """
+
+    since: float
+    looked: tuple[DebrisKind, ...] = ()
+    places: tuple[Place, ...] = ()
+    troubles: tuple[str, ...] = ()
+    seconds: float = 0.0

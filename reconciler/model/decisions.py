@@ -131,6 +131,10 @@ class AskNode(Tagged, frozen=True, tag="ask-node"):
     why: str
 
 
+class TakeInventory(Tagged, frozen=True, tag="take-inventory"):
+    """Ask for an inventory of what lies outside of bundles; one at a time."""
+
+
 class Clean(Tagged, frozen=True, tag="clean"):
     """Ask for a cleanup. At most one per bundle is under way; an Outcome must follow.
 
@@ -155,7 +159,7 @@ class FinishRemoval(Tagged, frozen=True, tag="finish-removal"):
 Report = Judged | Vanished | Died | OverBudget | Braked
 """Conclusions: for listeners only."""
 
-Request = LookAt | Relist | AskNode | Clean | FinishRemoval
+Request = LookAt | Relist | AskNode | TakeInventory | Clean | FinishRemoval
 """Work for the loop to do."""
 
 Decision = Report | Request

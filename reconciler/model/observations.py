@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 from typing_extensions import override
 
+from reconciler.model.debris import Inventory
 from reconciler.model.evidence import Containerd, Look, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import Outcome
@@ -238,6 +239,7 @@ Observation = (
     | Listed
     | Looked
     | NodeLooked
+    | Inventory
     | GuardsChecked
     | Remembered
     | CleanRequested

@@ -21,6 +21,7 @@ from reconciler.model.decisions import (
     OverBudget,
     Phase,
     Relist,
+    TakeInventory,
     Vanished,
     Verdict,
 )
@@ -74,13 +75,13 @@ class _Words(NamedTuple):
 
 def is_conclusion(decision: Decision) -> bool:
     """Return whether a decision is told, or only asks for evidence."""
-    return not isinstance(decision, LookAt | Relist | AskNode)
+    return not isinstance(decision, LookAt | Relist | AskNode | TakeInventory)
 
 
 def key_of(decision: Decision) -> BundleKey | None:
     """Name the bundle a decision is about; None where it concerns the node."""
     match decision:
-        case Relist() | AskNode() | Braked():
+        case Relist() | AskNode() | TakeInventory() | Braked():
             return None
         case _:
             return decision.key
@@ -132,12 +133,12 @@ def _words(decision: Decision) -> _Words:  # noqa: C901, PLR0911 - one case each
         case Braked():
             why = f"{decision.brake}: {decision.detail}"
             return _Words("brake" if decision.on else "release", why, "node")
-        case LookAt():
-            return _Words("look", decision.why.value)
-        case Relist():
-            return _Words("relist", decision.why.value)
+        case LookAt(why=why) | Relist(why=why):
+            return _Words("look" if isinstance(decision, LookAt) else "relist", why.value)
         case AskNode():
             return _Words("ask", decision.why)
+        case TakeInventory():
+            return _Words("inventory", "what lies outside of bundles")
         case _:
             assert_never(decision)
 
@@ -177,7 +178,7 @@ def record(stamp: Stamp, decision: Decision, *, observed: bool = False) -> Recor
             fields = {"brake": brake, "detail": detail}
             pulled, released = LogEvent.BRAKE_PULLED, LogEvent.BRAKE_RELEASED
             return Record(pulled if on else released, Level.WARNING if on else Level.INFO, fields)
-        case LookAt() | Relist() | AskNode() | Clean() | FinishRemoval():
+        case LookAt() | Relist() | AskNode() | TakeInventory() | Clean() | FinishRemoval():
             return None
         case _:
             assert_never(decision)

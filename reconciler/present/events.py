@@ -33,6 +33,7 @@ class LogEvent(Enum):
     RELEASE_REQUESTED = "release.requested"
     CONTAINERD_ASKED = "containerd.asked"
     GUARDS_CHECKED = "guards.checked"
+    INVENTORY_COUNTED = "inventory.counted"
     PROCESSES_SCANNED = "processes.scanned"
     RESYNC_STARTED = "resync.started"
     TREE_LISTED = "tree.listed"

@@ -1,8 +1,10 @@
 """Observations as words: records for the log and the live view, marks for the report. Pure."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final, assert_never
 
+from reconciler.model.debris import Inventory
 from reconciler.model.evidence import Containerd, ContainerdState
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
@@ -51,7 +53,7 @@ _CONTAINERD_LEVELS: Final = {
 }
 
 
-def records(observation: Observation) -> Iterator[Record]:
+def records(observation: Observation) -> Iterator[Record]:  # noqa: C901 - one case each
     """Tell what was learnt."""
     match observation:
         case Outcome():
@@ -65,6 +67,8 @@ def records(observation: Observation) -> Iterator[Record]:
             yield _listed(observation)
         case NodeLooked():
             yield from _node(observation)
+        case Inventory():
+            yield _inventory(observation)
         case GuardsChecked():
             yield _guards(observation)
         case Hint(key=key, kind=kind):
@@ -97,7 +101,14 @@ def mark(observation: Observation) -> Mark | None:
         case CleanRequested() | ReleaseRequested():
             return Mark("node", _asked(observation))
         case (
-            Hint() | Resync() | NodeLooked() | Listed() | Looked() | GuardsChecked() | Remembered()
+            Hint()
+            | Resync()
+            | NodeLooked()
+            | Inventory()
+            | Listed()
+            | Looked()
+            | GuardsChecked()
+            | Remembered()
         ):
             return None
         case _:
@@ -200,6 +211,20 @@ def _listed(listed: Listed) -> Record:
             "seconds": round(listed.seconds, 6),
         }
     return Record(event, level, where, None, news, kind, is_state=True)
+
+
+def _inventory(taken: Inventory) -> Record:
+    """Tell how many places there are that no bundle explains; whether they are debris is judged."""
+    counts = Counter(place.key.kind.value for place in taken.places)
+    fields: dict[str, Field] = {
+        "places": len(taken.places),
+        **dict(sorted(counts.items())),
+        "problem": "; ".join(taken.troubles),
+        "seconds": round(taken.seconds, 6),
+    }
+    level = Level.WARNING if taken.troubles else Level.DEBUG
+    event, said = LogEvent.INVENTORY_COUNTED, taken.troubles
+    return Record(event, level, fields, None, said, "inventory", is_state=True)
 
 
 def _node(received: NodeLooked) -> Iterator[Record]:

@@ -5,12 +5,12 @@ from typing import Final
 
 from reconciler.model.outcome import Result, StepResult
 from reconciler.present import words
+from reconciler.present.debris import DebrisShape
 from reconciler.present.shapes import (
     PLANNED,
     Bundle,
     Clean,
     CleanSummary,
-    DebrisShape,
     ResultShape,
     Scan,
 )
@@ -31,7 +31,10 @@ _BUNDLE_WIDE: Final = (
     *(Column("INIT"), Column("SHIM"), Column("CGROUP"), Column("RUNTIME", gives_way=True)),
     *(Column("CONTAINERD"), Column("MOUNTS", gives_way=True), Column("MISSING", gives_way=True)),
 )
-_DEBRIS: Final = (Column("KIND"), *_NAME, _AGE, Column("PATH", gives_way=True), _REASON)
+_DEBRIS: Final = (
+    *(Column("KIND"), *_NAME, Column("VERDICT"), _AGE),
+    *(Column("PATH", gives_way=True), _REASON),
+)
 _PLAN: Final = (*_NAME, Column("PLAN"), _REASON)
 _RESULT: Final = (
     *(*_NAME, Column("RESULT"), Column("TOOK", right=True), Column("STEPS", right=True)),
@@ -66,7 +69,8 @@ def debris(left: Sequence[DebrisShape]) -> Table:
     """One row for each piece of debris."""
     table = Table(_DEBRIS)
     for one in left:
-        texts = (one.kind, one.namespace, one.id, words.age(one.age_seconds), one.path, one.reason)
+        age = "-" if one.age_seconds is None else words.age(one.age_seconds)
+        texts = (one.kind, one.namespace, one.id, one.verdict, age, one.path, one.reason)
         table.rows.append([Cell(text) for text in texts])
     return table
 

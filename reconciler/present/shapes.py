@@ -10,14 +10,15 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final
 
+from reconciler.decide.debris import DebrisVerdict
 from reconciler.decide.views import BundleView
-from reconciler.model.debris import DebrisKind
 from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import NO_LABELS, Entries, Kind, Labels, Look
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
-from reconciler.model.observations import Hidden, Refusal
+from reconciler.model.observations import Refusal
 from reconciler.model.outcome import Holder, Outcome, Result
+from reconciler.present.debris import DebrisShape
 from reconciler.present.envelope import Document, Envelope, Shape
 
 _EXPECTED: Final[dict[str, Entries]] = {
@@ -106,18 +107,6 @@ class Bundle(Shape, frozen=True, kw_only=True):
     path: str
     pod: Pod | None = None
     attempts: int
-
-
-class DebrisShape(Shape, frozen=True):
-    """One piece of debris of `scan -o json`."""
-
-    kind: str
-    path: str
-    namespace: str
-    id: str
-    age_seconds: float
-    reason: str
-    phase: str | None = None
 
 
 class Daemon(Shape, frozen=True):
@@ -263,18 +252,6 @@ def _printable(text: str) -> str:
     return escape(text.encode("utf-8", "surrogateescape"))
 
 
-def debris(found: Hidden, layout: Layout, wall: float) -> DebrisShape:
-    """Shape what is left of a removal; ``wall`` is now, in seconds since the epoch."""
-    return DebrisShape(
-        kind=DebrisKind.HIDDEN_BUNDLE.value,
-        path=_path(found.key, layout),
-        namespace=found.key.namespace,
-        id=found.key.id,
-        age_seconds=round(max(0.0, wall - found.mtime), 3),
-        reason="a removal of ours was cut short" if found.ours else "a removal was cut short",
-    )
-
-
 def scan(  # noqa: PLR0913 - all that is found
     bundles: Sequence[Bundle],
     left: Sequence[DebrisShape],
@@ -291,7 +268,7 @@ def scan(  # noqa: PLR0913 - all that is found
         bundles=len(bundles),
         verdicts=_counts(Counter(one.verdict for one in bundles), Verdict),
         leftovers=len(leftovers),
-        debris=len(left),
+        debris=sum(one.verdict == DebrisVerdict.DEBRIS.value for one in left),
         total_bytes=sum(one.size_bytes for one in bundles),
         leftover_bytes=sum(one.size_bytes for one in leftovers),
         containerd=containerd,

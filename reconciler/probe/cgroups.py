@@ -9,7 +9,7 @@ whether they are populated flows up as evidence, the list of them on to the clea
 import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
-from errno import EIO, ENODEV
+from errno import EIO, ENODEV, ENOENT
 from typing import Final, NamedTuple
 
 from reconciler import kernel
@@ -18,7 +18,7 @@ from reconciler.model.cgroups import CgroupSource
 from reconciler.model.evidence import CgroupState
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.probe import documents
-from reconciler.probe.beneath import beneath
+from reconciler.probe.beneath import beneath, opened
 
 _FILE: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _MOUNT: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -197,6 +197,31 @@ class CgroupMounts:
         state, dirs = self._ask((one, guess) for one in self._mounted)
         nobody = state in {CgroupState.GONE, CgroupState.EMPTY}
         return Cgroups(CgroupState.UNNAMED if nobody else state, dirs)
+
+    def below_named(self, name: bytes) -> Iterator[bytes]:
+        """Give the paths of the groups directly below one at the top, in all hierarchies.
+
+        Raises:
+            OSError: A hierarchy cannot be read.
+        """
+        for hierarchy, fd in self._mounted:
+            if fd < 0:
+                raise OSError(EIO, "a cgroup hierarchy cannot be opened", hierarchy.point)
+            with suppress(FileNotFoundError, NotADirectoryError):
+                for path in children(fd, name):
+                    yield hierarchy.point + b"/" + path
+
+    def state_at(self, path: bytes) -> tuple[CgroupState, kernel.Stat]:
+        """Look what is in one group, by its whole path, and which object it is.
+
+        Raises:
+            OSError: It is gone, or in no hierarchy that we can see.
+        """
+        for (hierarchy, _), relative in self._inside(path):
+            with opened(hierarchy.point, os.O_PATH | os.O_NOFOLLOW) as fd:
+                found = kernel.statx(fd, relative)
+                return _state_of(fd, relative, unified=hierarchy.unified), found
+        raise FileNotFoundError(ENOENT, "in no cgroup hierarchy", path)
 
     def _inside(self, path: bytes) -> list[tuple[_Opened, bytes]]:
         """Place a path within the innermost cgroup mount that holds it, if any does."""

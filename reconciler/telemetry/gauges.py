@@ -1,5 +1,6 @@
 """Gauges: the state of all bundles, counted from the engine at each scrape, so it cannot drift."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -8,9 +9,11 @@ from prometheus_client.registry import Collector
 from typing_extensions import override
 
 from reconciler.decide.cleanups import BRAKES
+from reconciler.decide.debris import DebrisVerdict
 from reconciler.decide.engine import Engine
 from reconciler.model.debris import DebrisKind
 from reconciler.model.decisions import BudgetKind, Phase, Verdict
+from reconciler.model.observations import Stamp
 from reconciler.model.outcome import BlockReason
 from reconciler.ports import Clock, Watcher
 from reconciler.present.words import URGENCY
@@ -131,7 +134,13 @@ class AtScrape(Collector):
 
     def _debris(self) -> Rows:
         """Count the kinds that are looked for; a 0 for another one would say that none is there."""
-        return {(DebrisKind.HIDDEN_BUNDLE.value,): float(len(self._engine.hidden))}
+        debris = self._engine.debris
+        counts = Counter(
+            one.place.key.kind
+            for one in debris.views(Stamp(self._clock.monotonic(), self._clock.wall()))
+            if one.verdict is DebrisVerdict.DEBRIS
+        )
+        return {(kind.value,): float(counts[kind]) for kind in DebrisKind if kind in debris.looked}
 
 
 def _extend(found: list[Metric], some: Callable[[], Iterable[Metric]]) -> None:

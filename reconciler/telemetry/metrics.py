@@ -24,6 +24,7 @@ from reconciler.model.decisions import (
     LookAt,
     OverBudget,
     Relist,
+    TakeInventory,
     Vanished,
 )
 from reconciler.model.evidence import ContainerdState
@@ -186,7 +187,7 @@ class Metrics:
                 self._deaths.labels(self._meet(key.namespace), cause).inc()
             case Judged() | Vanished() | OverBudget() | Braked():
                 pass  # what is so now is counted at each scrape
-            case LookAt() | Relist() | AskNode() | Clean() | FinishRemoval():
+            case LookAt() | Relist() | AskNode() | TakeInventory() | Clean() | FinishRemoval():
                 pass  # what comes of a request is an observation
             case _:
                 assert_never(decision)

@@ -18,6 +18,7 @@ from reconciler.decide.engine import Engine
 from reconciler.decide.ownership import Unproven, prove
 from reconciler.decide.verdicts import judge
 from reconciler.decide.views import BundleView
+from reconciler.model.debris import Inventory
 from reconciler.model.decisions import (
     AskNode,
     Clean,
@@ -25,6 +26,7 @@ from reconciler.model.decisions import (
     FinishRemoval,
     LookAt,
     Relist,
+    TakeInventory,
     Verdict,
     assert_reported,
 )
@@ -233,11 +235,8 @@ class Simulation:
                 case LookAt() | Relist():
                     if decision not in self._work:
                         self._work.append(decision)
-                case AskNode():
-                    # The answer is about the instant of the question, however late it comes.
-                    said = self.sight.containerd(self.engine.to_ask)
-                    word = NodeLooked(stamp.mono, self.sight.scan(), said)
-                    self._late.append((self.node.mono + self.manners.ask, word))
+                case AskNode() | TakeInventory():
+                    self._late.append((self.node.mono + self.manners.ask, self._ask(decision)))
                 case Clean():
                     if not decision.kill:
                         self._check(decision)
@@ -246,6 +245,13 @@ class Simulation:
                     self._late.append((self.node.mono + self.manners.clean, self._finish(decision)))
                 case _:
                     assert_reported(decision)
+
+    def _ask(self, question: AskNode | TakeInventory) -> Observation:
+        """Answer about the instant of the question, however late it comes."""
+        now = self.node.mono
+        if isinstance(question, TakeInventory):
+            return Inventory(now)
+        return NodeLooked(now, self.sight.scan(), self.sight.containerd(self.engine.to_ask))
 
     # ------------------------------------------------------------------ the cleaner
 

@@ -19,6 +19,7 @@ from reconciler.worker.messages import (
     VERSION,
     Answered,
     AskDelete,
+    Counted,
     Deleted,
     Done,
     FromWorker,
@@ -118,7 +119,7 @@ class Attempt:
                     raise DiedError("the program was replaced on disk while it ran; restart it")
             case AskDelete():
                 worker.send(Deleted(await delete(self.job)))
-            case Done() | Scanned() | PreflightReport() | Looks() | Locked():
+            case Done() | Scanned() | Counted() | PreflightReport() | Looks() | Locked():
                 return message
             case _:
                 assert_never(message)

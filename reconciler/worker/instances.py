@@ -158,6 +158,14 @@ def _trees(layout: Layout, scanned: ProcessScan) -> Iterator[tuple[_Object, int]
         yield tree, shim.pid
 
 
+def other_trees(layout: Layout, scanned: ProcessScan) -> tuple[tuple[bytes, ...], str]:
+    """Give paths to the trees of other containerds, and why these may not be all; empty if so."""
+    try:
+        return tuple(_TREE % pid for _, pid in _trees(layout, scanned)), ""
+    except _LostError as shim:
+        return (), f"where the shim with pid {shim.pid} works cannot be known"
+
+
 def _object(path: bytes) -> _Object:
     found = kernel.statx(kernel.AT_FDCWD, path, _FOLLOW)
     return found.dev, found.ino

@@ -7,9 +7,10 @@ the whole privileged interface. `reconciler.worker.channel` carries them. Values
     control    pool -> fork server:  WorkerScope, once; then Spawn (with two handles), Interrupt,
                                      Kill
                fork server -> pool:  Exited
-    job        pool -> worker:       CleanJob, KillJob, FinishJob, ScanJob, PreflightJob, LookJob,
-                                     LockJob, Deleted
-               worker -> pool:       Hello, AskDelete, Done, Scanned, PreflightReport, Looks, Locked
+    job        pool -> worker:       CleanJob, KillJob, FinishJob, ScanJob, InventoryJob,
+                                     PreflightJob, LookJob, LockJob, Deleted
+               worker -> pool:       Hello, AskDelete, Done, Scanned, Counted, PreflightReport,
+                                     Looks, Locked
     progress   worker writes, pool reads if it must: Progress
 """
 
@@ -18,6 +19,7 @@ from typing import Final
 import msgspec
 
 from reconciler import __version__
+from reconciler.model.debris import Inventory
 from reconciler.model.evidence import Answer, Containerd, Look, PartialLook, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import Layout
@@ -121,6 +123,10 @@ class ScanJob(msgspec.Struct, frozen=True, tag=True):
     """Pass over /proc once."""
 
 
+class InventoryJob(msgspec.Struct, frozen=True, tag=True):
+    """Find what lies outside of bundles."""
+
+
 class PreflightJob(msgspec.Struct, frozen=True, tag=True):
     """Measure whether acting is safe from where the worker stands."""
 
@@ -190,6 +196,12 @@ class Scanned(msgspec.Struct, frozen=True, tag=True):
     processes: ProcessScan
 
 
+class Counted(msgspec.Struct, frozen=True, tag=True):
+    """Answer to :class:`InventoryJob`."""
+
+    inventory: Inventory
+
+
 class PreflightReport(msgspec.Struct, frozen=True, tag=True):
     """Answer to :class:`PreflightJob`: where the worker stands, as measured there.
 
@@ -229,8 +241,8 @@ class Locked(msgspec.Struct, frozen=True, tag=True):
 
 
 ToForkServer = WorkerScope | Spawn | Interrupt | Kill
-Job = CleanJob | KillJob | FinishJob | ScanJob | PreflightJob | LookJob | LockJob
+Job = CleanJob | KillJob | FinishJob | ScanJob | InventoryJob | PreflightJob | LookJob | LockJob
 ToWorker = Job | Deleted
-Answered = Done | Scanned | PreflightReport | Looks | Locked
+Answered = Done | Scanned | Counted | PreflightReport | Looks | Locked
 FromWorker = Hello | AskDelete | Answered
 Message = ToForkServer | Exited | ToWorker | FromWorker

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from reconciler.clock import SystemClock
 from reconciler.errors import InvariantError
+from reconciler.model.debris import Inventory
 from reconciler.model.evidence import Look, Node, PartialLook, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result
@@ -28,8 +29,10 @@ from reconciler.worker.messages import (
     Answered,
     CleanJob,
     CleanupOptions,
+    Counted,
     Done,
     FinishJob,
+    InventoryJob,
     Job,
     KillJob,
     Locked,
@@ -55,7 +58,7 @@ no answer. Never raises."""
 
 _USUAL: Final = CleanupOptions()
 
-_T = TypeVar("_T", Scanned, PreflightReport, Looks, Locked)
+_T = TypeVar("_T", Counted, Scanned, PreflightReport, Looks, Locked)
 _BundleJob = CleanJob | KillJob | FinishJob
 
 
@@ -110,6 +113,7 @@ class WorkerPool:
         self._idle: list[WorkerHandle] = []
         self._slots = anyio.CapacityLimiter(parallel)
         self._witness = anyio.CapacityLimiter(1)  # evidence does not queue behind cleanups
+        self._inventory = anyio.CapacityLimiter(1)
         self._lookers = anyio.CapacityLimiter(LOOKERS)
         self._far_lookers = anyio.CapacityLimiter(LOOKERS)
         self._hung: dict[frozenset[str], Attempt] = {}
@@ -232,6 +236,13 @@ class WorkerPool:
         """Pass over /proc in a worker; not answered if it takes too long or the worker dies."""
         answer = await self._ask(ScanJob(), Scanned, self._witness)
         return answer.processes if isinstance(answer, Scanned) else ProcessScan()
+
+    async def inventory(self) -> Inventory:
+        """Have a worker find what lies outside of bundles; nothing is looked for if it cannot."""
+        answer = await self._ask(InventoryJob(), Counted, self._inventory)
+        return (
+            answer.inventory if isinstance(answer, Counted) else Inventory(0.0, troubles=(answer,))
+        )
 
     async def stand(self) -> PreflightReport | str:
         """Have a worker measure whether acting is safe from where it stands; else say why not."""

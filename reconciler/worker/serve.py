@@ -26,14 +26,17 @@ from reconciler.probe.namespaces import peer_pid
 from reconciler.probe.owner import doubt_about_root
 from reconciler.worker.channel import Channel, LostError, MessageError, ProgressFile
 from reconciler.worker.context import WorkerContext
+from reconciler.worker.inventory import take
 from reconciler.worker.messages import (
     VERSION,
     AskDelete,
     CleanJob,
+    Counted,
     Deleted,
     Done,
     FinishJob,
     Hello,
+    InventoryJob,
     Job,
     KillJob,
     Locked,
@@ -99,6 +102,8 @@ class Worker:
                 self._channel.send(Done(finish(self._place, job)))
             case ScanJob():
                 self._channel.send(Scanned(self._place.scan(anew=True)))
+            case InventoryJob():
+                self._channel.send(Counted(take(self._place)))
             case PreflightJob():
                 timed = Timed(self._place.clock, self._place.note)
                 with timed.part("the pass over /proc"):

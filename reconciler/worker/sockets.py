@@ -135,13 +135,22 @@ class SocketUsers:
 
 def _read_users(where: tuple[bytes, bytes]) -> dict[bytes, set[str]]:
     """Read in a tree's namespace which sockets are named, and by which ids."""
-    found: dict[bytes, set[str]] = {}
     tree, name = where
     with opened(tree) as top, beneath(top, name) as namespace:
-        for id_ in visible(namespace):
-            socket = _named_socket(namespace, id_)
-            if socket is not None:
-                found.setdefault(socket, set()).add(escape(id_))
+        return sockets_named_in(namespace)
+
+
+def sockets_named_in(namespace: int) -> dict[bytes, set[str]]:
+    """Read which sockets the bundles of a namespace name, and by which ids.
+
+    Raises:
+        OSError: The namespace cannot be read.
+    """
+    found: dict[bytes, set[str]] = {}
+    for id_ in visible(namespace):
+        socket = _named_socket(namespace, id_)
+        if socket is not None:
+            found.setdefault(socket, set()).add(escape(id_))
     return found
 
 

@@ -230,7 +230,7 @@ async def test_a_removal_cut_short_is_shown_as_debris(node: FakeNode) -> None:
     class Littered(FakeInspector):
         @override
         def list(self, namespace: str | None = None) -> Listed:
-            hidden = Hidden(BundleKey("ns", ".x"), dead(9).identity, 0.0, ours=False)
+            hidden = Hidden(BundleKey("ns", ".x"), dead(9).identity, 0.0, ours=True)
             return replace(super().list(namespace), hidden=(hidden,))
 
     found = await look_once(dataclasses.replace(node.stages, inspector=Littered()), ENFORCE)

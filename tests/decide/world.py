@@ -6,7 +6,8 @@ from msgspec.structs import replace
 
 from reconciler.decide.engine import Engine
 from reconciler.decide.views import BundleView
-from reconciler.model.decisions import Clean, Decision, Judged, Phase, Verdict
+from reconciler.model.debris import Inventory
+from reconciler.model.decisions import Clean, Decision, Judged, Phase, TakeInventory, Verdict
 from reconciler.model.evidence import (
     Answer,
     CgroupState,
@@ -105,6 +106,7 @@ class World:
     now: float = 0.0
     wall_offset: float = 0.0
     said: list[Decision] = field(default_factory=list)
+    nothing_outside: bool = True
 
     def __post_init__(self) -> None:
         self.engine = Engine(self.policies)
@@ -116,6 +118,9 @@ class World:
 
     def observe(self, observation: Observation) -> list[Decision]:
         out = self.engine.observe(self.stamp, observation)
+        if self.nothing_outside and TakeInventory() in out:
+            out.remove(TakeInventory())
+            out += self.engine.observe(self.stamp, Inventory(self.stamp.mono))
         self.said += out
         return out
 

@@ -52,6 +52,8 @@ class Debris(TypedDict):
 
     kind: str
     path: str
+    namespace: str
+    id: str
 
 
 class Scan(TypedDict):

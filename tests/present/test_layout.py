@@ -17,6 +17,7 @@ from reconciler.model.evidence import Labels
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import Result
 from reconciler.present import comparison, explain, rows, shapes
+from reconciler.present.debris import DebrisShape
 from reconciler.present.layout import Laid, laid, short_ids, wrapped
 from reconciler.present.table import Cell, Column, Table
 from tests.present.test_shapes import ENVELOPE, LAYOUT, LOOK, OUTCOME, VIEW
@@ -62,14 +63,14 @@ TABLES: Final[dict[str, Callable[[], Table]]] = {
     "scan -o wide": lambda: rows.bundles(BUNDLES, wide=True),
     "debris": lambda: rows.debris(
         [
-            shapes.DebrisShape(
+            DebrisShape(
                 "hidden-bundle",
                 f"/run/containerd/io.containerd.runtime.v2.task/k8s.io/.{hexadecimal(n)}",
                 "k8s.io",
                 f".{hexadecimal(n)}",
-                9.0,
                 "a removal was cut short",
-                None,
+                "debris",
+                9.0,
             )
             for n in range(2)
         ]

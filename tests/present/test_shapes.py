@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from reconciler.decide.debris import DebrisVerdict, DebrisView
 from reconciler.decide.views import BundleView
+from reconciler.model.debris import DebrisKind, Place, PlaceKey
 from reconciler.model.decisions import Judgement, Phase, Verdict
 from reconciler.model.evidence import (
     Answer,
@@ -31,7 +33,7 @@ from reconciler.model.ids import BundleKey, Identity, escape, unescape
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Guard, Hidden, Refusal
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result, Step, StepResult
-from reconciler.present import shapes
+from reconciler.present import debris, shapes
 from reconciler.present.envelope import encode, envelope
 
 LAYOUT = Layout()
@@ -129,14 +131,31 @@ def test_a_living_bundle_has_no_phase_and_is_never_due() -> None:
 
 
 def test_debris_has_the_promised_shape() -> None:
-    found = Hidden(BundleKey("k8s.io", ".web"), Identity(1, 2, 3), mtime=90.0, ours=False)
-    assert json.loads(encode(shapes.debris(found, LAYOUT, 100.0))) == {
+    place = Place(
+        PlaceKey(DebrisKind.RUNC_STATE, "/run/runc/k8s.io/web"), Identity(1, 2, 3), "k8s.io", "web"
+    )
+    shown = debris.debris(DebrisView(place, DebrisVerdict.DEBRIS, "no bundle", 10.0))
+    assert json.loads(encode(shown)) == {
+        "kind": "runc-state",
+        "path": "/run/runc/k8s.io/web",
+        "namespace": "k8s.io",
+        "id": "web",
+        "age_seconds": 10.0,
+        "reason": "no bundle",
+        "verdict": "debris",
+    }
+
+
+def test_a_removal_of_ours_cut_short_has_the_shape_of_debris() -> None:
+    found = Hidden(BundleKey("k8s.io", ".web"), Identity(1, 2, 3), mtime=90.0, ours=True)
+    assert json.loads(encode(debris.unfinished(found, LAYOUT, 100.0))) == {
         "kind": "hidden-bundle",
         "path": f"{escape(LAYOUT.tasks)}/k8s.io/.web",
         "namespace": "k8s.io",
         "id": ".web",
         "age_seconds": 10.0,
-        "reason": "a removal was cut short",
+        "reason": "a removal of ours was cut short",
+        "verdict": "debris",
     }
 
 

@@ -24,6 +24,7 @@ from reconciler.model.decisions import (
     LookAt,
     OverBudget,
     Relist,
+    TakeInventory,
     Vanished,
 )
 from reconciler.model.evidence import ProcessScan
@@ -205,7 +206,15 @@ def end_of(trace: Trace, sight: Sight) -> dict[str, tuple[str, str]]:
                     engine.observe(stamp, word)
                 case Clean() | FinishRemoval():
                     raise AssertionError(f"asked for while observing: {decision}")
-                case Judged() | Vanished() | Died() | OverBudget() | Braked() | Relist():
+                case (
+                    Judged()
+                    | Vanished()
+                    | Died()
+                    | OverBudget()
+                    | Braked()
+                    | Relist()
+                    | TakeInventory()
+                ):
                     pass
         work = []
         deadline = engine.deadline

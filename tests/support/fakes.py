@@ -9,6 +9,7 @@ from msgspec import structs
 from msgspec.structs import replace
 
 from reconciler.errors import InvariantError
+from reconciler.model.debris import Inventory
 from reconciler.model.decisions import Decision
 from reconciler.model.evidence import (
     Containerd,
@@ -66,10 +67,14 @@ class FakeNodeSource:
     )
     takes: float = 0.0
     asked: int = 0
+    found: Inventory = field(default_factory=lambda: Inventory(0.0))
     asked_alone: list[BundleKey] = field(default_factory=list)
 
     async def scan(self) -> ProcessScan:
         return self.node.processes
+
+    async def inventory(self) -> Inventory:
+        return self.found
 
     async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
         self.asked += 1

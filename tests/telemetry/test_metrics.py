@@ -5,7 +5,8 @@ from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from reconciler.decide.cleanups import BRAKES
-from reconciler.model.evidence import ProcessScan
+from reconciler.model.debris import DebrisKind, Inventory, Place, PlaceKey
+from reconciler.model.evidence import Answer, ProcessScan
 from reconciler.model.ids import Identity
 from reconciler.model.observations import (
     Guard,
@@ -26,6 +27,7 @@ from tests.decide.world import BOOTED, ENFORCE, UP, World, dead, key, orphaned, 
 from tests.support.clock import VirtualClock
 
 FOREIGN = GuardsChecked((Refusal(Guard.PID_NAMESPACE, "foreign"),))
+REFUSED = GuardsChecked((Refusal(Guard.STATE_ROOT, "on a disk"),))
 
 
 class Scraped:
@@ -67,7 +69,7 @@ def listed(*names: str) -> Listed:
 
 
 def test_bundles_are_counted_by_namespace_and_verdict(scraped: Scraped) -> None:
-    scraped.observe(FOREIGN)
+    scraped.observe(REFUSED)
     scraped.observe(listed("ns/a", "ns/b", "k8s.io/c"))
     scraped.world.look(running(1), "ns/a")
     scraped.world.look(orphaned(2), "ns/b")
@@ -155,14 +157,25 @@ def test_no_id_and_no_path_is_a_label(scraped: Scraped) -> None:
 
 
 def test_what_nobody_looks_for_is_not_counted() -> None:
-    text = Scraped().metrics.render().decode()
+    scraped = Scraped()
+    assert kinds_of_debris(scraped) == {}
+    place = Place(
+        PlaceKey(DebrisKind.MOUNT, "/x"), Identity(1, 2, 3), lives=Answer.NO, owned=Answer.NO
+    )
+    looked = (DebrisKind.MOUNT, DebrisKind.SHIM_SOCKET)
+    scraped.observe(Inventory(scraped.world.stamp.mono, looked, (place,)))
+    assert kinds_of_debris(scraped) == {"mount": 1.0, "shim-socket": 0.0}
+
+
+def kinds_of_debris(scraped: Scraped) -> dict[str, float]:
+    text = scraped.metrics.render().decode()
     families = {family.name: family for family in text_string_to_metric_families(text)}
     samples = families["containerd_reconciler_debris"].samples
-    assert [sample.labels["kind"] for sample in samples] == ["hidden-bundle"]
+    return {sample.labels["kind"]: sample.value for sample in samples}
 
 
 def test_the_phase_of_a_leftover_follows_what_holds_it(scraped: Scraped) -> None:
-    scraped.observe(FOREIGN)
+    scraped.observe(REFUSED)
     scraped.observe(listed("ns/a"))
     scraped.world.look(dead())
     scraped.world.node()

@@ -20,8 +20,9 @@ from reconciler.cli.setup import make_setup
 from reconciler.cli.work import Found
 from reconciler.errors import ExitCode, UsageError
 from reconciler.model.decisions import Verdict
-from reconciler.present import rows, shapes
+from reconciler.present import debris, rows, shapes
 from reconciler.present.beliefs import Beliefs
+from reconciler.present.debris import DebrisShape
 from reconciler.present.envelope import encode
 
 
@@ -73,13 +74,21 @@ def shape(found: Found, setup: Setup, told: Beliefs | None = None) -> shapes.Sca
     """Give what was found its promised shape."""
     return shapes.scan(
         [shapes.bundle(view, setup.layout) for view in found.views],
-        [shapes.debris(one, setup.layout, found.stamp.wall) for one in found.hidden],
+        _debris(found, setup),
         envelope=envelope(found.stamp.wall),
         containerd=found.node.containerd.state.value,
         refused=found.refused,
         seconds=found.seconds,
         daemon=None if told is None else shapes.Daemon(told.pid, told.mode, told.hold),
     )
+
+
+def _debris(found: Found, setup: Setup) -> list[DebrisShape]:
+    """Shape what lies outside of bundles; with ``-n`` only what is certainly of that namespace."""
+    asked, wall = setup.namespaces, found.stamp.wall
+    ours = [debris.unfinished(one, setup.layout, wall) for one in found.hidden if one.ours]
+    left = [*ours, *map(debris.debris, found.debris)]
+    return [one for one in left if not asked or one.namespace in asked]
 
 
 def show(report: shapes.Scan, form: Form, output: Output) -> None:

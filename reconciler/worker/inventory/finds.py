@@ -1,0 +1,297 @@
+"""Finds: everything in the places where containerd, shims and runc keep what is a bundle's. Reads.
+
+Each function lists one place once, whatever the number of bundles, and yields what it holds with
+what the thing itself shows: whether anybody lives in it, and when it last changed. It asks nobody
+else; whose a find may be is asked when all are listed (`reconciler.worker.inventory.owners`).
+Nothing is opened that could wake somebody: no FIFO, no log. A connection that is accepted is hung
+up at once, as every look does.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from errno import EIO
+from typing import Final
+
+from msgspec.structs import replace
+
+from reconciler import kernel
+from reconciler.model.debris import DebrisKind, Place, PlaceKey
+from reconciler.model.evidence import Answer, CgroupState, InitState, ProcessScan, ShimState
+from reconciler.model.hidden import parse_hidden
+from reconciler.model.ids import NOWHERE, BundleKey, Identity, escape, is_identifier, unescape
+from reconciler.model.layout import Layout
+from reconciler.probe import documents
+from reconciler.probe.beneath import enter, identity_of, names, opened
+from reconciler.probe.context import NodeContext
+from reconciler.probe.process import (
+    Candidate,
+    ExpectedCgroup,
+    judge_one,
+    read_stat,
+    read_whole,
+)
+from reconciler.probe.sockets import Address, SocketProbe
+from reconciler.worker.preflight import works_in
+
+_ENDS: Final = (b"stdin", b"stdout", b"stderr")
+_LIMIT: Final = 8 << 20
+_BY_GROUP: Final = {
+    CgroupState.POPULATED: Answer.YES,
+    CgroupState.EMPTY: Answer.NO,
+    CgroupState.GONE: Answer.NO,
+    CgroupState.UNNAMED: Answer.NONE,
+    CgroupState.NONE: Answer.NONE,
+}
+_BY_INIT: Final = {
+    InitState.ALIVE: Answer.YES,
+    InitState.DEAD: Answer.NO,
+    InitState.ABSENT: Answer.NONE,
+    InitState.NONE: Answer.NONE,
+}
+_BY_SOCKET: Final = {
+    ShimState.ALIVE: Answer.YES,
+    ShimState.DEAD: Answer.NO,
+    ShimState.UNNAMED: Answer.NONE,
+    ShimState.NONE: Answer.NONE,
+}
+
+
+def sockets(directory: bytes, probe: SocketProbe) -> Iterator[Place]:
+    """Find the sockets in a directory; a listener anywhere on the node counts, whatever its netns.
+
+    One that is bound and does not listen yet refuses, too: only age can tell that.
+
+    Raises:
+        OSError: The directory cannot be read.
+    """
+    with suppress(FileNotFoundError), opened(directory) as top:
+        for name in names(top):
+            found = _stat(top, name)
+            if found is None or not stat.S_ISSOCK(found.mode):
+                continue
+            path = directory + b"/" + name
+            state, why = probe.probe(Address(path))
+            if state is ShimState.ALIVE:
+                continue  # most of them
+            yield Place(
+                PlaceKey(DebrisKind.SHIM_SOCKET, escape(path)),
+                identity_of(found),
+                since=max(found.mtime, found.btime),
+                lives=_BY_SOCKET[state],
+                detail=why,
+            )
+
+
+def fifo_dirs(directory: bytes) -> Iterator[Place]:
+    """Find directories of FIFOs, one place for each; never opens one.
+
+    Who waits at a FIFO cannot be seen without opening it. That nobody does is shown by its id
+    having no owner, and by its age: that is for those who judge.
+
+    Raises:
+        OSError: The directory cannot be read.
+    """
+    with suppress(FileNotFoundError), opened(directory) as top:
+        for number in enter(top, (name for name in names(top) if name.isdigit())):
+            if number.fd < 0:
+                continue
+            yield _fifo_dir(directory + b"/" + number.name, number.fd)
+
+
+def _fifo_dir(path: bytes, fd: int) -> Place:
+    seen = kernel.statx_handle(fd)
+    ids, since, strange = set[str](), max(seen.mtime, seen.btime), False
+    for name in names(fd):
+        id_, _, end = name.rpartition(b"-")
+        found = _stat(fd, name)
+        if found is None:
+            continue
+        since = max(since, found.mtime, found.btime)
+        if id_ and end in _ENDS and stat.S_ISFIFO(found.mode):
+            ids.add(escape(id_))
+        else:
+            strange = True
+    place = Place(PlaceKey(DebrisKind.FIFO_DIR, escape(path)), identity_of(seen), since=since)
+    if strange or len(ids) > 1:
+        return replace(place, detail="it holds other things than the FIFOs of one id")
+    return replace(place, id="".join(ids), lives=Answer.NO)
+
+
+def runc_states(layout: Layout) -> Iterator[Place]:
+    """Find runc's state directories in its default root; :func:`closer` says who lives in one.
+
+    Raises:
+        OSError: The root cannot be read.
+    """
+    for key, _, found in _named_twice(layout.runc_root):
+        place = _place(DebrisKind.RUNC_STATE, layout.runc_root + b"/" + key.path, key, found)
+        yield replace(place, lives=Answer.NONE)
+
+
+def closer(place: Place, around: NodeContext) -> Place:
+    """Look who lives in a place that nobody owns, where that costs more than to list it."""
+    try:
+        match place.key.kind:
+            case DebrisKind.RUNC_STATE:
+                lives, detail = _state(place, around)
+                return replace(place, lives=lives, detail=detail)
+            case DebrisKind.CGROUP if around.cgroups is not None:
+                state, found = around.cgroups.state_at(unescape(place.key.path))
+                since = max(found.mtime, found.btime)
+                lives, this = _BY_GROUP[state], identity_of(found)
+                return replace(place, lives=lives, identity=this, since=since)
+            case _:
+                return place
+    except OSError as error:
+        return replace(place, lives=Answer.NONE, detail=error.strerror or "it cannot be read")
+
+
+def _state(place: Place, around: NodeContext) -> tuple[Answer, str]:
+    """Say whether a container lives by its state: its cgroup first, then its init.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    key = BundleKey(place.namespace, place.id)
+    with opened(around.layout.runc_root) as top:
+        data = kernel.read_beneath(top, key.path + b"/state.json", _LIMIT)
+    state = documents.parse_state(data)
+    if state is None or around.cgroups is None:
+        return Answer.NONE, "state.json cannot be read"
+    groups = around.cgroups.look(key, tuple((state.cgroup_paths or {}).values()), ())
+    if _BY_GROUP[groups.state] is not Answer.NO:
+        return _BY_GROUP[groups.state], f"its cgroup: {groups.state.value}"
+    if not documents.is_pid(state.init_process_pid) or not state.init_process_start:
+        return Answer.NONE, "it names no init process"
+    named = Candidate(state.init_process_pid, state.init_process_start)
+    init = judge_one(named, ExpectedCgroup(key.id)).state
+    hooks = ", poststop hooks are pending" if state.has_poststop_hooks else ""
+    return _BY_INIT[init], f"init {named.pid}: {init.value}{hooks}"
+
+
+def work_dirs(layout: Layout) -> Iterator[Place]:
+    """Find containerd's work directories. Nobody lives in one that has no bundle.
+
+    Raises:
+        OSError: The tree cannot be read.
+    """
+    for key, _, found in _named_twice(layout.work):
+        path = layout.work + b"/" + key.path
+        yield _place(DebrisKind.WORK_DIR, path, key, found)
+
+
+def hidden_bundles(layout: Layout) -> Iterator[Place]:
+    """Find what a removal of containerd's left under a hidden name, ``.<id>``; ours go otherwise.
+
+    Raises:
+        OSError: The tree cannot be read.
+    """
+    for key, _, found in _named_twice(layout.tasks, hidden=True):
+        path = layout.tasks + b"/" + key.path
+        bare = BundleKey(key.namespace, key.id.removeprefix("."))
+        if is_identifier(bare.id) and parse_hidden(key.id) is None:
+            yield _place(DebrisKind.HIDDEN_BUNDLE, path, bare, found)
+
+
+def cgroups(around: NodeContext, namespaces: frozenset[str]) -> Iterator[Place]:
+    """Find the groups ``/<namespace>/<id>`` of containerd's default layout, in every hierarchy.
+
+    :func:`closer` says which object one is, and who lives in it.
+
+    Raises:
+        OSError: A hierarchy cannot be read.
+    """
+    if around.cgroups is None:
+        raise OSError(EIO, "the cgroup hierarchies cannot be read")
+    for namespace in sorted(namespaces):
+        for path in around.cgroups.below_named(unescape(namespace)):
+            id_ = escape(path.rpartition(b"/")[2])
+            if is_identifier(id_):
+                yield Place(PlaceKey(DebrisKind.CGROUP, escape(path)), NOWHERE, namespace, id_)
+
+
+def _place(kind: DebrisKind, path: bytes, key: BundleKey, found: kernel.Stat) -> Place:
+    """Make a place by a bundle's name in which nobody lives by itself."""
+    since = max(found.mtime, found.btime)
+    where = PlaceKey(kind, escape(path))
+    return Place(where, identity_of(found), key.namespace, key.id, since, Answer.NO)
+
+
+def _named_twice(
+    root: bytes, *, hidden: bool = False
+) -> Iterator[tuple[BundleKey, int, kernel.Stat]]:
+    """Give the directories ``<root>/<namespace>/<id>``, each with a handle on its namespace."""
+    with suppress(FileNotFoundError), opened(root, os.O_RDONLY) as top:
+        for namespace in enter(top, (name for name in names(top) if is_identifier(escape(name)))):
+            if namespace.fd < 0:
+                continue
+            for name in names(namespace.fd):
+                key = BundleKey(escape(namespace.name), escape(name))
+                if name.startswith(b".") != hidden or not (hidden or is_identifier(key.id)):
+                    continue
+                found = _stat(namespace.fd, name)
+                if found is not None and stat.S_ISDIR(found.mode):
+                    yield key, namespace.fd, found
+
+
+def _stat(parent: int, name: bytes) -> kernel.Stat | None:
+    try:
+        return kernel.statx(parent, name)
+    except FileNotFoundError:
+        return None
+
+
+def mounts(around: NodeContext) -> Iterator[Place]:
+    """Find mounts in the state tree; what is below a bundle is that bundle's.
+
+    Raises:
+        OSError: The mount table cannot be read.
+    """
+    if around.mounts is None:
+        raise OSError(EIO, "the mount table cannot be read")
+    tree = around.tree
+    for key, below in around.mounts.all().bundles.items():
+        for one in below:
+            path = b"/".join((tree, key.path, unescape(one.path))).rstrip(b"/")
+            yield Place(
+                PlaceKey(DebrisKind.MOUNT, escape(path)),
+                Identity(0, 0, one.mount_id),
+                key.namespace,
+                key.id,
+                lives=Answer.NO,
+                detail=one.fstype,
+            )
+
+
+def shims(processes: ProcessScan, layout: Layout) -> Iterator[Place]:
+    """Find living shims of which it is not shown that they work in a bundle that is there.
+
+    One that has children serves somebody; a zombie is nobody.
+    """
+    for shim in processes.shims:
+        answer = works_in(layout, shim)
+        if answer is not Answer.NONE or shim.address not in {"", escape(layout.address)}:
+            continue
+        seen = read_stat(shim.pid)
+        if seen is None:
+            continue
+        yield Place(
+            PlaceKey(DebrisKind.SHIM, str(shim.pid)),
+            Identity(0, seen.start, 0),
+            shim.key.namespace,
+            shim.key.id,
+            lives=_has_children(shim.pid),
+            detail=f"shim of {shim.key}, pid {shim.pid}",
+        )
+
+
+def _has_children(pid: int) -> Answer:
+    """Ask every thread for whom it has forked (proc(5), CONFIG_PROC_CHILDREN)."""
+    try:
+        threads = os.listdir(b"/proc/%d/task" % pid)
+        forked = [read_whole(b"/proc/%d/task/%b/children" % (pid, one)) for one in threads]
+    except OSError:
+        return Answer.NONE
+    return Answer.YES if any(one.strip() for one in forked) else Answer.NO

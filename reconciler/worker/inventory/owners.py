@@ -1,0 +1,105 @@
+"""Owners: who may still own what carries a bundle's name; asked once for an inventory. Reads.
+
+Places are listed first and owners asked afterwards: whoever is not found then was not there when
+the place was seen, or is gone. What could not be asked makes every answer that hangs on it no
+answer, and never a no:
+
+1. Our own tree: its bundles, also hidden ones, for an id is free only when both names are gone. A
+   namespace that cannot be entered may have any bundle.
+2. Other containerds' trees, to which their living shims lead (`reconciler.worker.instances`).
+3. Living shims and shim helpers of any containerd.
+
+What containerd lists is asked by the parent and added where places are judged (`decide.debris`).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from reconciler.model.evidence import Answer, ProcessScan
+from reconciler.model.ids import BundleKey, escape
+from reconciler.probe.beneath import enter, names, opened
+from reconciler.worker.sockets import sockets_named_in
+
+
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """Everybody who may own something by a bundle's name.
+
+    Attributes:
+        bundles: In our tree and in those of other containerds.
+        barred: Namespaces of which not all bundles are known.
+        sockets: Those that bundles name.
+        processes: Ids for which a shim or a helper runs.
+        silent: Whose silence keeps us from saying no, for people; empty if all have answered.
+    """
+
+    bundles: frozenset[BundleKey] = frozenset()
+    barred: frozenset[str] = frozenset()
+    sockets: frozenset[bytes] = frozenset()
+    processes: frozenset[BundleKey] = frozenset()
+    silent: str = ""
+    _ids: frozenset[str] = field(default=frozenset(), init=False)
+
+    def __post_init__(self) -> None:
+        """Index by id what is asked for without a namespace."""
+        keys = (*self.bundles, *self.processes)
+        object.__setattr__(self, "_ids", frozenset(key.id for key in keys))
+
+    def of(self, key: BundleKey) -> Answer:
+        """Return whether somebody may own what bears a name."""
+        if key in self.bundles or key in self.processes:
+            return Answer.YES
+        return Answer.NONE if self.silent or key.namespace in self.barred else Answer.NO
+
+    def of_socket(self, path: bytes) -> Answer:
+        """Return the same for a socket, by its path."""
+        if path in self.sockets:
+            return Answer.YES
+        return Answer.NONE if self.silent or self.barred else Answer.NO
+
+    def of_hidden(self, key: BundleKey) -> Answer:
+        """Return the same for a hidden bundle: whoever removes it, or lives of that id."""
+        if key in self.processes:
+            return Answer.YES
+        return Answer.NONE if self.silent else Answer.NO
+
+    def of_id(self, id_: str) -> Answer:
+        """Return the same for what bears an id and no namespace."""
+        if id_ in self._ids:
+            return Answer.YES
+        return Answer.NONE if self.silent or self.barred else Answer.NO
+
+
+def find_owners(trees: Iterable[bytes], processes: ProcessScan, lost: str) -> Owners:
+    """Ask everybody.
+
+    Args:
+        trees: The state trees, ours and those other containerds' shims lead to.
+        processes: A pass over /proc, made after the places were listed.
+        lost: Why not all other trees are known, empty if they are.
+
+    Raises:
+        OSError: A tree cannot be read.
+    """
+    bundles: set[BundleKey] = set()
+    sockets: set[bytes] = set()
+    barred: set[str] = set()
+    for tree in trees:
+        with opened(tree) as top:
+            for namespace in enter(top, names(top)):
+                name = escape(namespace.name)
+                if namespace.fd < 0:
+                    barred.add(name)
+                    continue
+                for id_ in names(namespace.fd):
+                    bundles.add(BundleKey(name, escape(id_.removeprefix(b"."))))
+                    bundles.add(BundleKey(name, escape(id_)))
+                sockets.update(sockets_named_in(namespace.fd))
+    running = {*processes.helpers, *(shim.key for shim in processes.shims)}
+    running.update(one.key for one in processes.unread if one.key is not None)
+    silent = lost
+    if not processes.answered or any(one.key is None for one in processes.unread):
+        silent = "which shims run cannot be known"
+    return Owners(
+        frozenset(bundles), frozenset(barred), frozenset(sockets), frozenset(running), silent
+    )

@@ -1,0 +1,94 @@
+"""Debris: every combination of answers has one verdict, and no answer is never a no."""
+
+from itertools import product
+
+import pytest
+
+from reconciler.decide.debris import AGES, PAUSE, DebrisVerdict, judge_place
+from reconciler.model.debris import DebrisKind, Inventory, Place, PlaceKey
+from reconciler.model.decisions import AskNode, TakeInventory
+from reconciler.model.evidence import Answer, Containerd, ContainerdState
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.observations import Listed, NodeLooked, Stamp
+from tests.decide.world import World
+
+NAMED = frozenset(DebrisKind) - {
+    DebrisKind.SHIM_SOCKET,
+    DebrisKind.MOUNT,
+    DebrisKind.HIDDEN_BUNDLE,
+}
+LISTED = Listed(answered=True, present=True)
+
+
+def place(kind: DebrisKind, lives: Answer = Answer.NO, owned: Answer = Answer.NO) -> Place:
+    return Place(PlaceKey(kind, "/somewhere"), Identity(1, 2, 3), "ns", "x", 1.0, lives, owned)
+
+
+@pytest.mark.safety
+@pytest.mark.parametrize("kind", DebrisKind)
+def test_debris_needs_every_witness(kind: DebrisKind) -> None:
+    for lives, owned, task in product(Answer, repeat=3):
+        for age in (None, 0.0, AGES[kind] - 0.001, AGES[kind], 1e9):
+            verdict, reason = judge_place(place(kind, lives, owned), task, age)
+            asked_of = (lives, owned, task) if kind in NAMED else (lives, owned)
+            is_old = age is None or age >= AGES[kind]
+            assert (verdict is DebrisVerdict.DEBRIS) == (set(asked_of) == {Answer.NO} and is_old)
+            if lives is Answer.YES:
+                assert verdict is DebrisVerdict.USED
+            elif Answer.YES in asked_of:
+                assert verdict is DebrisVerdict.OWNED
+            elif Answer.NONE in asked_of:
+                assert verdict is DebrisVerdict.UNKNOWN, "waiting never makes it debris"
+            assert reason
+
+
+def verdicts(world: World) -> list[DebrisVerdict]:
+    stamp = Stamp(world.stamp.mono, 1e9)
+    return [one.verdict for one in world.engine.debris.views(stamp)]
+
+
+def inventory(world: World) -> Inventory:
+    return Inventory(world.stamp.mono, tuple(DebrisKind), (place(DebrisKind.WORK_DIR),))
+
+
+@pytest.mark.safety
+def test_what_containerd_said_before_an_inventory_does_not_count() -> None:
+    world = World(nothing_outside=False)
+    assert TakeInventory() in world.observe(LISTED)
+    world.observe(NodeLooked(world.stamp.mono, containerd=Containerd(ContainerdState.UP)))
+    world.wait(1.0)
+    taken = inventory(world)
+    world.wait(1.0)
+    asked = [*world.observe(taken), *world.wait(1.0)]
+    assert verdicts(world) == [DebrisVerdict.UNKNOWN]
+    assert [one for one in asked if isinstance(one, AskNode)], "it is asked after the inventory"
+    assert not world.engine.is_answered
+    lists = Containerd(ContainerdState.UP, frozenset({BundleKey("ns", "x")}))
+    world.observe(NodeLooked(world.stamp.mono, containerd=lists))
+    assert verdicts(world) == [DebrisVerdict.OWNED]
+    world.observe(NodeLooked(world.stamp.mono, containerd=Containerd(ContainerdState.UP)))
+    assert verdicts(world) == [DebrisVerdict.DEBRIS]
+    silent = Containerd(ContainerdState.UP, unlisted=frozenset({"ns"}))
+    world.observe(NodeLooked(world.stamp.mono, containerd=silent))
+    assert verdicts(world) == [DebrisVerdict.UNKNOWN]
+    world.observe(NodeLooked(world.stamp.mono, containerd=Containerd(ContainerdState.NONE)))
+    assert verdicts(world) == [DebrisVerdict.UNKNOWN]
+
+
+def test_an_inventory_is_taken_with_a_listing_and_not_too_often() -> None:
+    world = World(nothing_outside=False)
+    assert TakeInventory() in world.observe(LISTED)
+    assert TakeInventory() not in world.observe(LISTED), "one at a time"
+    world.observe(inventory(world))
+    assert TakeInventory() not in world.observe(LISTED), "not too often"
+    world.wait(PAUSE)
+    assert TakeInventory() not in world.observe(Listed(answered=True, present=True, namespace="ns"))
+    assert TakeInventory() in world.observe(LISTED)
+
+
+def test_a_kind_that_was_not_looked_for_is_not_counted() -> None:
+    world = World(nothing_outside=False)
+    world.observe(LISTED)
+    world.observe(Inventory(world.stamp.mono, (DebrisKind.CGROUP,), troubles=("fifo-dir: x",)))
+    assert world.engine.debris.looked == {DebrisKind.CGROUP}
+    assert world.engine.debris.troubles == ("fifo-dir: x",)
