@@ -64,6 +64,7 @@ class Setup:
         allow_disk: The state directory may be on a disk.
         lazy_unmount: Detach a busy rootfs instead of leaving it.
         namespaces: Only these; empty for all.
+        annotation_keys: Annotations that a look keeps beside those that rules match on.
         locks: Where the lock of the acting instance lies; None for the usual place.
         own_tree: The tree is of our own making (`demo`), so no privileges are needed.
         log: What the configuration says of the log.
@@ -79,6 +80,7 @@ class Setup:
     allow_disk: bool = False
     lazy_unmount: bool = False
     namespaces: frozenset[str] = frozenset()
+    annotation_keys: frozenset[str] = frozenset()
     locks: bytes | None = None
     own_tree: bool = False
     log: Log = field(default_factory=Log)
@@ -248,7 +250,8 @@ async def opened(
         layout, pool.stand, lock, allow_disk=setup.allow_disk, own_tree=setup.own_tree
     )
     with ExitStack() as cleanup:
-        inspector = TreeInspector(layout, annotation_keys=policies.annotation_keys, clock=clock)
+        asked = policies.annotation_keys | setup.annotation_keys
+        inspector = TreeInspector(layout, annotation_keys=asked, clock=clock)
         for closes in (inspector.close, lock.release):
             cleanup.callback(closes)
         exits, watcher, sources = _watchers(setup, cleanup, client) if watching else _NONE

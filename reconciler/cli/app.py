@@ -19,6 +19,8 @@ COMMANDS: Final = {
     "config": "Check, show and describe the configuration.",
     "status": "Ask the running daemon what it sees and does.",
     "demo": "Show all of it on a throw-away tree; no containerd, no root needed.",
+    "version": "Show the version.",
+    "help": "Show what a command does and takes.",
 }
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 import click
 
 from reconciler.errors import ExitCode, ReconcilerError
-from reconciler.telemetry import journald
 
 _NO_PERMISSION = (errno.EACCES, errno.EPERM)
 _PIPE_CLOSED = 141
@@ -104,11 +103,10 @@ def _world(error: OSError) -> int:
 
 
 def _complain(line: str) -> None:
-    from reconciler.model.ids import printable  # not for those who have nothing to complain of
+    from reconciler.cli.output import Output  # not for those who have nothing to complain of
 
-    before = journald.prefix(journald.ERROR)
     with contextlib.suppress(OSError):
-        click.echo(before + printable(f"containerd-reconciler: {line}"), err=True)
+        Output().complain(line)
 
 
 def _one_line(text: str) -> str:

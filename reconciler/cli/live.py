@@ -15,23 +15,19 @@ from rich.live import Live
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from reconciler.cli.console import fitted
 from reconciler.cli.display import Heading
 from reconciler.cli.picture import STUCK, Picture, RecentRecord
 from reconciler.model.decisions import Judged, Phase, Verdict
 from reconciler.model.ids import printable
 from reconciler.model.outcome import Result
-from reconciler.present import status_text, words
+from reconciler.present import words
+from reconciler.present.layout import short_ids
 from reconciler.present.records import Level, summary
-from reconciler.present.status import Status
 
 INTERVAL: Final = 0.25
 """Least seconds between two drawings."""
 
 _ROWS: Final = 12
-_BUNDLES: Final = 20
-"""Rows of the status."""
-
 _LEVEL_STYLES: Final = {
     Level.DEBUG: "dim",
     Level.INFO: "",
@@ -52,19 +48,6 @@ def draw(picture: Picture, heading: Heading, backend: str, now: float) -> Render
     if picture.recent:
         parts += [Text(), Text("recent", "bold"), *(_recent(shown) for shown in picture.recent)]
     return Group(*parts, Text(), Text(heading.hint, "dim"))
-
-
-def draw_status(shown: Status, trouble: str = "") -> RenderableType:
-    """Draw what a daemon says of itself; ``trouble``: why it is not up to date."""
-    first, counts, *wrong = status_text.lines(shown)
-    parts: list[RenderableType] = [Text(printable(first), "bold"), Text(printable(counts))]
-    parts += [Text(printable(line), "bold red") for line in ([trouble] if trouble else []) + wrong]
-    for table in status_text.tables(shown, most=_BUNDLES):
-        parts += [Text(), fitted(table)]
-    more = shown.omitted + max(0, len(shown.bundles) - _BUNDLES)
-    if more:
-        parts.append(Text(f"and {more:,} more need attention", "dim"))
-    return Group(*parts, Text(), Text("Ctrl-C ends", "dim"))
 
 
 class LiveView:
@@ -128,10 +111,12 @@ def _leftovers(picture: Picture, now: float) -> list[RenderableType]:
     for name in ("leftover", "phase", "due", "reason"):
         # Names and reasons give way, each on its one line; a phase of two letters says nothing.
         table.add_column(name, no_wrap=name in ("phase", "due"), overflow="ellipsis")
-    for one in picture.urgent(_ROWS):
+    urgent = picture.urgent(_ROWS)
+    short = short_ids({one.key.id for one in urgent})
+    for one in urgent:
         phase = picture.phase_of(one)
         table.add_row(
-            Text(str(one.key), no_wrap=True),
+            Text(f"{one.key.namespace}/{short[one.key.id]}", no_wrap=True),
             Text(phase.value or "-", words.PHASE_STYLES[phase]),
             _countdown(one, now),
             Text(printable(picture.cause_of(one) or one.judgement.reason), no_wrap=True),

@@ -55,10 +55,15 @@ class Globals:
 
 def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's
     if value and not ctx.resilient_parsing:
-        from reconciler import __version__
-
-        click.echo(f"{ctx.find_root().info_name} {__version__}")
+        show_version(ctx)
         ctx.exit()
+
+
+def show_version(ctx: click.Context) -> None:
+    """Write the program's name and version."""
+    from reconciler import __version__
+
+    click.echo(f"{ctx.find_root().info_name} {__version__}")
 
 
 def global_options() -> list[click.Parameter]:

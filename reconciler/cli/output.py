@@ -47,11 +47,23 @@ def _printable(line: str) -> str:
     return printable(line)
 
 
-class Output:
-    """The two streams of a command."""
+def folded(text: str) -> str:
+    """Break a line between words where the terminal would break it inside of one."""
+    import shutil
+    import textwrap
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    width = shutil.get_terminal_size().columns
+    if len(text) <= width:
+        return text
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+class Output:
+    """The two streams of a command; ``whole``: a terminal gets tables as a pipe does."""
+
+    def __init__(self, *, quiet: bool = False, whole: bool = False) -> None:
         self.quiet = quiet
+        self._whole = whole
 
     @property
     def on_terminal(self) -> bool:
@@ -87,31 +99,44 @@ class Output:
         """Write data, a line each."""
         sys.stdout.write(printable_lines(text))
 
+    def prose(self, line: str) -> None:
+        """Write a sentence as data."""
+        line = _printable(line)
+        sys.stdout.write(f"{folded(line) if self.on_terminal else line}\n")
+
     def json(self, text: str) -> None:
         """Write JSON; what cannot be printed is written as JSON has it, so nothing is lost."""
         from reconciler.present import words
 
         sys.stdout.write(words.printable_json(text))
 
-    def table(self, table: "Table", *, to_messages: bool = False, whole: bool = False) -> None:
+    def table(self, table: "Table", *, to_messages: bool = False) -> None:
         """Write a table: fitted to a terminal, and in full elsewhere or if it is wanted whole."""
         terminal = self.messages_on_terminal if to_messages else self.on_terminal
-        if terminal and not whole:
+        if terminal and not self._whole:
             from reconciler.cli.console import fitted
 
             self.console(to_messages=to_messages).print(fitted(table))
             return
         (sys.stderr if to_messages else sys.stdout).write(table.plain())
 
+    def flush(self) -> None:
+        """Let whoever reads data have it now: more comes later."""
+        sys.stdout.flush()
+
     def say(self, line: str) -> None:
         """Write a message, unless told to be quiet."""
         if not self.quiet:
-            click.echo(journald.prefix(journald.INFO) + _printable(line), err=True)
+            self._message(journald.INFO, line)
 
     def complain(self, line: str) -> None:
         """Write what is wrong, also if told to be quiet."""
-        before = journald.prefix(journald.ERROR)
-        click.echo(before + _printable(f"containerd-reconciler: {line}"), err=True)
+        self._message(journald.ERROR, f"containerd-reconciler: {line}")
+
+    def _message(self, level: int, line: str) -> None:
+        line = _printable(line)
+        text = folded(line) if self.messages_on_terminal else line
+        click.echo(journald.prefix(level) + text, err=True)
 
     def ask(self, question: str) -> bool:
         """Ask for a yes; anything else is a no."""

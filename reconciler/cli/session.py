@@ -91,6 +91,17 @@ def clean(setup: Setup, output: Output) -> Found:
 # ---------------------------------------------------------------------- in the foreground
 
 
+def follow(setup: Setup, output: Output, show: Callable[[Stages], Awaitable[Ended]]) -> Ended:
+    """Watch without acting, for whoever shows it on standard output."""
+
+    async def work() -> Ended:
+        with _supervised(output) as watch:
+            async with opened(setup, watching=True) as session:
+                return await show(_shown(session.stages, Shown(), watch))
+
+    return _run(work)
+
+
 @dataclass(frozen=True, slots=True)
 class Foreground:
     """How to show a run, and what goes on beside it.

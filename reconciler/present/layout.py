@@ -68,8 +68,26 @@ def laid(table: Table, width: int, measure: Measure = len) -> Laid:
         width: Columns of the window.
         measure: Says how many columns a text takes there.
     """
-    texts = [[cell.shown for cell in row] for row in table.rows]
     notes: dict[str, str] = {}
+    texts = _texts(table, notes)
+    fit = _Fit(table, texts, width, measure)
+    if not fit.is_natural and len(table.rows) > 1:
+        texts = _texts(table, notes, all_of_it=True)
+        fit = _Fit(table, texts, width, measure)
+    styles = [[cell.style for cell in row] for row in table.rows]
+    heading = [fit.heading()] if table.headings and table.columns else []
+    pairs = list(zip(texts, styles, strict=True))[: table.shown]
+    rows = [fit.row(row, style) for row, style in pairs]
+    return Laid(heading, rows, [*_legend(notes, width, measure)])
+
+
+def _texts(table: Table, notes: dict[str, str], *, all_of_it: bool = False) -> list[list[str]]:
+    """Give the cells as they are shown: ids shortened, and signs for what stands in ``notes``.
+
+    ``all_of_it``: also what one row alone says stands there.
+    """
+    notes.clear()
+    texts = [[cell.shown for cell in row] for row in table.rows]
     for at, column in enumerate(table.columns):
         cells = [row[at] for row in texts]
         if column.is_id:
@@ -77,15 +95,11 @@ def laid(table: Table, width: int, measure: Measure = len) -> Laid:
             cells = [short[text] for text in cells]
         else:
             cells = [_HEX.sub(lambda found: f"{found[0][:SHORT]}…", text) for text in cells]
-        if column.has_notes:
-            cells = _noted(cells, notes)
+        if column.has_notes and table.shown is None:
+            cells = _noted(cells, notes, all_of_it=all_of_it)
         for row, text in zip(texts, cells, strict=True):
             row[at] = text
-    fit = _Fit(table, texts, width, measure)
-    styles = [[cell.style for cell in row] for row in table.rows]
-    heading = [fit.heading()] if table.headings and table.columns else []
-    rows = [fit.row(row, style) for row, style in zip(texts, styles, strict=True)]
-    return Laid(heading, rows, [*_legend(notes, width, measure)])
+    return texts
 
 
 def short_ids(ids: Collection[str]) -> dict[str, str]:
@@ -107,7 +121,7 @@ def _common(one: str, other: str) -> int:
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
 
 
-def _noted(cells: Sequence[str], notes: dict[str, str]) -> list[str]:
+def _noted(cells: Sequence[str], notes: dict[str, str], *, all_of_it: bool) -> list[str]:
     """Put a sign in place of what several rows say; the signs are added to ``notes``.
 
     That is the whole of a cell, or the parts of it that cells unlike it say, too.
@@ -119,7 +133,8 @@ def _noted(cells: Sequence[str], notes: dict[str, str]) -> list[str]:
         own = text.split("; ")
         shared = any(parts[one] > 1 for one in own)
         said = own if shared else [text]
-        signs = [_sign(one, notes, whole[text] > 1 or parts[one] > 1) for one in said]
+        noted = all_of_it or whole[text] > 1
+        signs = [_sign(one, notes, noted or parts[one] > 1) for one in said]
         shown.append("; ".join(signs).replace("]; [", "] ["))
     return shown
 
@@ -174,7 +189,8 @@ class _Fit:
         self._columns = table.columns
         self._width = width
         self._measure = measure
-        names = [[column.name for column in table.columns]] if table.headings else []
+        named = table.headings or table.shown is not None
+        names = [[column.name for column in table.columns]] if named else []
         self._natural = [
             max(map(measure, cells), default=0) for cells in zip(*names, *texts, strict=True)
         ] or [0] * len(table.columns)
@@ -183,6 +199,7 @@ class _Fit:
         ]
         self._beside = list(range(len(self._columns)))
         self._gap = GAP
+        self.is_natural = sum(self._natural) + GAP * (len(self._natural) - 1) <= width
         self._choose()
         self._widths = self._shared()
 
@@ -221,7 +238,7 @@ class _Fit:
         1. All as they are. 2. All, closer together. 3. The widest that may take several lines goes
         below. 4. Then the last, except that the first two name the row.
         """
-        if sum(self._natural) + GAP * (len(self._natural) - 1) <= self._width:
+        if self.is_natural:
             return
         self._gap = _NARROW
         while len(self._beside) > 1 and self._needed() > self._width:

@@ -37,7 +37,7 @@ _DEBRIS: Final = (
 )
 _PLAN: Final = (*_NAME, Column("PLAN"), _REASON)
 _RESULT: Final = (
-    *(*_NAME, Column("RESULT"), Column("TOOK", right=True), Column("STEPS", right=True)),
+    *(Column("RESULT"), Column("TOOK", right=True), Column("STEPS", right=True)),
     Column("DETAIL", gives_way=True, has_notes=True),
 )
 
@@ -87,14 +87,15 @@ def plan(shown: Sequence[ResultShape]) -> Table:
     return table
 
 
-def results(shown: Sequence[ResultShape]) -> Table:
-    """One row for each thing `clean` dealt with."""
-    table = Table(_RESULT)
-    for one in shown:
+def results(shown: Sequence[ResultShape], when: Sequence[str] = ()) -> Table:
+    """One row for each thing `clean` dealt with; ``when``: how long ago that was, for each."""
+    table = Table((*_NAME, *((Column("WHEN", right=True),) if when else ()), *_RESULT))
+    for n, one in enumerate(shown):
         table.rows.append(
             [
                 Cell(one.namespace),
                 Cell(one.id),
+                *([Cell(when[n])] if when else []),
                 Cell(one.result, words.style(one.result)),
                 Cell(words.took(one.seconds) if one.steps else "-"),
                 Cell(str(len(one.steps) or "-")),

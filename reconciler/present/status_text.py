@@ -95,9 +95,16 @@ def _counts(status: Status) -> str:
     return f"{found}; leftovers: {phases}, {words.size(summary.leftover_bytes)}"
 
 
-def tables(status: Status, *, wide: bool = False, most: int | None = None) -> Iterator[Table]:
+def tables(status: Status, *, wide: bool = False) -> Iterator[Table]:
     """Lay out what needs attention, and what came of the last attempts."""
     if status.bundles:
-        yield rows.bundles(status.bundles[:most], wide=wide)
+        yield rows.bundles(status.bundles, wide=wide)
     if status.recent:
-        yield rows.results([one.result for one in status.recent[:_RECENT]])
+        yield results(status)
+
+
+def results(status: Status) -> Table:
+    """Lay out what came of the last attempts, and when."""
+    recent = status.recent[:_RECENT]
+    when = [f"{words.age(max(0.0, status.now - one.at))} ago" for one in recent]
+    return rows.results([one.result for one in recent], when)

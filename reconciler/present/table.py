@@ -56,18 +56,25 @@ class Table:
         columns, rows: What it shows.
         ids: Further ids from which a shortened one must differ: of what is there and not shown.
         headings: Whether the columns are named.
+        shown: How many of the rows are shown: the others keep room for what comes later, and no
+            note can stand below. None for all.
     """
 
     columns: Sequence[Column]
     rows: list[Sequence[Cell]] = field(default_factory=list)
     ids: Collection[str] = ()
     headings: bool = True
+    shown: int | None = None
 
     def plain(self) -> str:
         """Lay out as text without colour; nothing is cut off."""
-        texts = [[column.name for column in self.columns]] if self.headings else []
+        names = [column.name for column in self.columns]
+        texts = [names] if self.headings else []
         texts += [[cell.shown for cell in row] for row in self.rows]
-        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+        kept = [names] if self.shown is not None else []
+        widths = [max(map(len, column)) for column in zip(*kept, *texts, strict=True)]
+        if self.shown is not None:
+            texts = texts[: self.shown + self.headings]
         return "".join(
             (" " * GAP)
             .join(

@@ -92,7 +92,17 @@ def test_every_command_has_help_and_the_global_options(
         assert option in text
 
 
-@pytest.mark.parametrize("args", [["--version"], ["scan", "--version"]])
+@pytest.mark.parametrize("command", [["scan"], ["config", "check"], []])
+def test_help_says_what_the_option_says(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(app, [*command, "--help"], "prog") == 0
+    text = capsys.readouterr().out
+    assert run(app, ["help", *command], "prog") == 0
+    assert capsys.readouterr().out == text
+
+
+@pytest.mark.parametrize("args", [["--version"], ["scan", "--version"], ["version"]])
 def test_the_version_is_one_line(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(app, args, "containerd-reconciler") == 0
     assert capsys.readouterr().out == "containerd-reconciler 0.1.0\n"
@@ -102,12 +112,25 @@ def test_the_version_is_one_line(args: list[str], capsys: pytest.CaptureFixture[
     ("args", "line"),
     [
         (["scna"], "no such command 'scna'"),
+        (["help", "nope"], "no such command 'nope'"),
+        (["help", "scan", "x"], "no such command 'x'"),
         (["scan", "--nope"], "no such option '--nope'"),
         (["scan", "-o", "xml"], "'xml' is not one of 'table', 'wide', 'json', 'name'"),
         (["clean", "--grace", "soon"], "soon"),
         (["clean", "--grace", "-5s"], "-5s"),
         (["explain"], "missing argument"),
-        (["explain", "abc"], "'abc' is not NAMESPACE/ID"),
+        (["explain", "a/b/c"], "'a/b/c' is neither NAMESPACE/ID nor ID"),
+        (["explain", "ns/"], "'ns/' is neither NAMESPACE/ID nor ID"),
+        (["scan", "/id"], "'/id' is neither NAMESPACE/ID nor ID"),
+        (["clean", ""], "'' is neither NAMESPACE/ID nor ID"),
+        (["scan", "--verdict", "leftovr"], "did you mean 'leftover'?"),
+        (["scan", "--phase", "due,x"], "'x' is none; use some of waiting"),
+        (["scan", "--sort-by", "colour"], "'colour' is not one of 'age', 'size', 'id'"),
+        (["scan", "-l", "a b"], "'a b' is no selector; write it like key=value"),
+        (["clean", "-l", "a=b,"], "'' is no selector"),
+        (["scan", "-w", "-o", "json"], "--watch and -o json do not go together"),
+        (["scan", "-w", "-o", "journal"], "-o journal is of one look at everything"),
+        (["scan", "-o", "journal", "ns/a"], "-o journal is of one look at everything"),
         (["run", "--backend", "magic"], "'magic' is not one of"),
         (["scan", "--state", ""], "--state: is empty"),
     ],

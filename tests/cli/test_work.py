@@ -9,7 +9,6 @@ from typing_extensions import override
 
 from reconciler.assembly import Setup
 from reconciler.cli.commands import clean as cleaning
-from reconciler.cli.commands.explain import find
 from reconciler.cli.commands.scan import shape
 from reconciler.cli.options import Form
 from reconciler.cli.output import Output
@@ -236,31 +235,6 @@ async def test_a_removal_cut_short_is_shown_as_debris(node: FakeNode) -> None:
     found = await look_once(dataclasses.replace(node.stages, inspector=Littered()), ENFORCE)
     (debris,) = shape(found, Setup()).debris
     assert (debris.kind, debris.namespace, debris.id) == ("hidden-bundle", "ns", ".x")
-
-
-@pytest.mark.parametrize(
-    ("asked", "found"), [("ns/abc", "ns/abc"), ("ns/abcd", "ns/abcd"), ("ns/x", "ns/xyz")]
-)
-def test_the_beginning_of_an_id_will_do_where_it_is_clear(asked: str, found: str) -> None:
-    known = [key("ns/abc"), key("ns/abcd"), key("ns/xyz"), key("other/x")]
-    assert find(key(asked), known) == key(found)
-
-
-@pytest.mark.parametrize(
-    ("asked", "hint"),
-    [
-        ("ns/ab", "write more"),
-        ("ns/xzy", "did you mean ns/xyz?"),
-        ("ns/0", "scan"),
-        ("sn/abc", "did you mean ns/abc?"),
-        ("q/q", "scan"),
-    ],
-)
-def test_a_name_nobody_has_gets_a_hint(asked: str, hint: str) -> None:
-    known = [key("ns/abc"), key("ns/abcd"), key("ns/xyz"), key("other/qqqq")]
-    with pytest.raises(ReconcilerError) as caught:
-        find(key(asked), known)
-    assert hint in str(caught.value)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -19,7 +19,8 @@ from rich.console import Console, RenderableType
 
 from reconciler.cli.console import fitted
 from reconciler.cli.display import Heading
-from reconciler.cli.live import draw, draw_status
+from reconciler.cli.live import draw
+from reconciler.cli.live_status import StatusView
 from reconciler.cli.output import Output
 from reconciler.cli.picture import Picture
 from reconciler.cli.progress import ProgressLine
@@ -231,7 +232,7 @@ def test_no_control_character_reaches_a_table_or_a_message(text: str) -> None:
         assert is_clean(table.plain())
         assert is_clean(drawn(fitted(table)))
     told = status(text)
-    assert is_clean(drawn(draw_status(told, text)))
+    assert is_clean(drawn(StatusView(told, text)))
     for table in status_text.tables(told):
         assert is_clean(table.plain())
 

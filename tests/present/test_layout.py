@@ -227,7 +227,7 @@ def test_no_trunc_shows_on_a_terminal_what_a_pipe_gets(
     monkeypatch.setattr(Output, "on_terminal", terminal)
     monkeypatch.setenv("COLUMNS", "60")
     table = TABLES["scan of pods"]()
-    Output().table(table, whole=True)
+    Output(whole=True).table(table)
     assert capsys.readouterr().out == table.plain()
 
 

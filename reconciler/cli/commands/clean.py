@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Final
 
 import click
 
 from reconciler.assembly import Setup
 from reconciler.cli.beside import ask_daemon, say_whose
+from reconciler.cli.choosing import by_label, no_trunc, selection
 from reconciler.cli.options import Command, Form, Globals, without_containerd
 from reconciler.cli.output import Output, envelope
 from reconciler.cli.preflight import (
@@ -17,12 +19,19 @@ from reconciler.cli.preflight import (
     check_state,
     complain_of_silence,
 )
+from reconciler.cli.selection import OnlyThese, Selection, narrowed, only
 from reconciler.cli.setup import Changes, make_setup
 from reconciler.cli.values import duration
 from reconciler.cli.work import Found
 from reconciler.decide.blockers import foreign_mount
 from reconciler.decide.views import BundleView
-from reconciler.errors import ExitCode, NoContainerdError, RefusedError, UsageError
+from reconciler.errors import (
+    ExitCode,
+    NoContainerdError,
+    ReconcilerError,
+    RefusedError,
+    UsageError,
+)
 from reconciler.model.decisions import Phase, Verdict
 from reconciler.model.evidence import NO_LABELS, ContainerdState
 from reconciler.model.ids import BundleKey
@@ -46,6 +55,8 @@ _NOT_REACHED: Final = "interrupted before its turn came"
 
 
 @click.command(cls=Command, name="clean")
+@click.argument("names", metavar="[NAMESPACE/ID]...", nargs=-1)
+@by_label
 @click.option(
     "--threshold", callback=duration, metavar="DURATION", help="Only what is dead for longer."
 )
@@ -61,17 +72,21 @@ _NOT_REACHED: Final = "interrupted before its turn came"
 @click.option("--dry-run", is_flag=True, help="Say what would be removed; touch nothing.")
 @click.option("--rescue", is_flag=True, help="Before containerd starts: refuse if it runs.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@no_trunc
 @without_containerd
 @click.pass_context
 def clean(  # noqa: PLR0913 - the options
     context: click.Context,
     *,
+    names: tuple[str, ...],
+    selector: tuple[str, ...],
     threshold: str | None,
     grace: str | None,
     settle: str | None,
     dry_run: bool,
     rescue: bool,
     yes: bool,
+    no_trunc: bool,
     without_containerd: bool,
 ) -> int:
     """Remove what is due, once.
@@ -79,25 +94,27 @@ def clean(  # noqa: PLR0913 - the options
     A bundle is due if it is a leftover on two looks, --grace apart, and for longer than
     --threshold; no rule and no budget shortens what is typed here. The plan is shown first, and
     nothing is removed without a yes: one that is typed at a terminal, or --yes.
+
+    With names only those of them that are due are removed, and nothing if one of them is not there.
     """
     from reconciler.cli import session
 
     said: Globals = context.obj
-
+    chosen = selection(names, selector)
     if grace is None:
         grace = "0s" if rescue else _GRACE
     changes = Changes(enforce=True, grace=grace, threshold=threshold, settle=settle, once=True)
     setup = make_setup(said, changes, without_containerd=without_containerd)
     check_state(setup.layout, may_be_missing=rescue)
-    output = Output(quiet=said.quiet)
+    output = Output(quiet=said.quiet, whole=no_trunc)
     check_namespaces(setup.layout, setup.namespaces, output, may_come=rescue)
     asks = not yes and context.find_root().info_name != UNATTENDED
+    setup = _narrowed(setup, chosen, output, whole=not (asks or dry_run))
     told = ask_daemon(setup, output)
     if _acts(told) and not (dry_run or rescue):
         return _by_the_daemon(setup, said.form, output, asks=asks)
     if dry_run or rescue or asks:
-        plan = session.look(setup, output)
-        check_listing(plan.listed, setup.layout)
+        plan = _look(setup, output)
         if rescue:
             _check_down(plan)
         if dry_run:
@@ -111,12 +128,50 @@ def clean(  # noqa: PLR0913 - the options
                 return _report(report, said.form, output, plan)
             if not _agreed(report, output):
                 return ExitCode.DONE
-    done = session.clean(setup, output)
+    done = _meant(session.clean(setup, output), setup)
     if done.signal is not None:
         return _interrupted(done.signal, done, setup, said.form, output)
     check_listing(done.listed, setup.layout)
     check_guards(done.refused)
     return _report(cleaned(done, setup), said.form, output, done)
+
+
+def _narrowed(setup: Setup, chosen: Selection, output: Output, *, whole: bool) -> Setup:
+    """Let nothing be removed but what is meant; ``whole``: names must be, for nobody is asked.
+
+    Raises:
+        ReconcilerError: Something that was asked for is not there.
+    """
+    if chosen.is_all:
+        return setup
+    setup = replace(setup, annotation_keys=chosen.annotations)
+    found = _look(setup, output)
+    keys = [view.key for view in found.views]
+    for one in chosen.names:
+        meant = one.the_one(keys)
+        if whole and meant.id != one.id:
+            raise UsageError(
+                f"{one} is the beginning of {meant}", "write all of it, or leave out --yes"
+            )
+    selected = chosen.of(found.views)
+    selected.complain(output)
+    if selected.absent:
+        raise ReconcilerError("nothing was touched")
+    return replace(setup, policies=only(setup.policies, selected.keys))
+
+
+def _look(setup: Setup, output: Output) -> Found:
+    from reconciler.cli import session
+
+    found = session.look(setup, output)
+    check_listing(found.listed, setup.layout)
+    return _meant(found, setup)
+
+
+def _meant(found: Found, setup: Setup) -> Found:
+    """Leave out what is not to be removed anyway: nobody asked about it."""
+    policies = setup.policies
+    return narrowed(found, policies.keys) if isinstance(policies, OnlyThese) else found
 
 
 def _dry_run(plan: Found, setup: Setup, form: Form, output: Output) -> int:
@@ -131,11 +186,9 @@ def _acts(told: Beliefs | None) -> bool:
 
 def _by_the_daemon(setup: Setup, form: Form, output: Output, *, asks: bool) -> int:
     """Have the daemon that acts on this tree remove what is planned."""
-    from reconciler.cli import session
     from reconciler.cli.handover import hand_over
 
-    plan = session.look(setup, output)
-    check_listing(plan.listed, setup.layout)
+    plan = _look(setup, output)
     check_guards(plan.refused)
     report = planned(plan, setup, dry_run=False)
     keys = [

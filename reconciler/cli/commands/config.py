@@ -83,35 +83,35 @@ def _unmatched(loaded: "Loaded") -> Iterator[str]:
 
 
 @config.command(cls=Command, name="test")
-@click.argument("bundle", metavar="NAMESPACE/ID")
+@click.argument("bundle", metavar="[NAMESPACE/]ID")
 @click.pass_obj
 def test(said: Globals, *, bundle: str) -> int:
     """Say which rule applies to a bundle, and why, from its real labels.
 
-    With --config FILE the rules of that file are asked. The beginning of an ID will do.
+    With --config FILE the rules of that file are asked. An ID, or the beginning of one, will do
+    where only one bundle has it.
     """
-    from reconciler.cli.commands.explain import find, known_labels
     from reconciler.cli.preflight import check_listing, check_state
+    from reconciler.cli.selection import known_of, labels_of, parse_name
     from reconciler.cli.session import look_at
     from reconciler.cli.setup import make_setup
-    from reconciler.cli.values import bundle_key
     from reconciler.errors import ReconcilerError
     from reconciler.present import policies
     from reconciler.present.envelope import encode
 
-    asked = bundle_key(bundle, said.namespace)
+    asked = parse_name(bundle)
     setup = make_setup(said, without_containerd=True)  # whether it lives is another question
     check_state(setup.layout)
 
     def choose(listed: "Listed") -> "BundleKey":
         check_listing(listed, setup.layout)
-        return find(asked, (seen.key for seen in listed.bundles))
+        return asked.the_one([seen.key for seen in listed.bundles])
 
     key, found = look_at(setup, choose)
     view = next((view for view in found.views if view.key == key), None)
     if view is None:
         raise ReconcilerError(f"{key} went away while it was looked at")
-    known = known_labels(view, found.views)
+    known = known_of(view, labels_of(found.views))
     shown = policies.policy_test(key, known, setup.policies, envelope(found.stamp.wall))
     output = Output(quiet=said.quiet)
     if said.form is Form.JSON:

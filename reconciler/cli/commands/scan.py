@@ -1,11 +1,22 @@
 """`scan`: one look at everything. Read only."""
 
+import dataclasses
 import sys
+from collections.abc import Collection
 
 import click
 
 from reconciler.assembly import Setup
 from reconciler.cli.beside import as_believed, ask_daemon, say_whose
+from reconciler.cli.choosing import (
+    ALL,
+    Listing,
+    by_label,
+    list_options,
+    names,
+    said_of_list,
+    selection,
+)
 from reconciler.cli.options import Command, Form, Globals, without_containerd
 from reconciler.cli.output import Output, envelope
 from reconciler.cli.preflight import (
@@ -16,6 +27,7 @@ from reconciler.cli.preflight import (
     complain_of_silence,
     warn_of_place,
 )
+from reconciler.cli.selection import Selection, narrowed, ordered
 from reconciler.cli.setup import make_setup
 from reconciler.cli.work import Found
 from reconciler.errors import ExitCode, UsageError
@@ -26,7 +38,12 @@ from reconciler.present.debris import DebrisShape
 from reconciler.present.envelope import encode
 
 
-@click.command(cls=Command, name="scan")
+@click.command(cls=Command, name="scan", params=list_options())
+@names
+@by_label
+@click.option(
+    "-w", "--watch", is_flag=True, help="Go on, with a row for each change, until Ctrl-C."
+)
 @click.option(
     "--exit-code",
     is_flag=True,
@@ -35,32 +52,88 @@ from reconciler.present.envelope import encode
 @click.option("--redact", is_flag=True, help="With -o journal: replace all names consistently.")
 @without_containerd
 @click.pass_obj
-def scan(said: Globals, *, exit_code: bool, redact: bool, without_containerd: bool) -> int:
+def scan(  # noqa: PLR0913 - the options
+    said: Globals,
+    *,
+    names: tuple[str, ...],
+    selector: tuple[str, ...],
+    watch: bool,
+    exit_code: bool,
+    redact: bool,
+    without_containerd: bool,
+) -> int:
     """Look once: every bundle with its verdict and the reason. Removes nothing.
 
-    With -o journal the evidence itself is printed, for `replay`: a report of a problem in one file.
+    With names, or the beginnings of ids, only those. With -o journal the evidence itself is
+    printed, for `replay`: a report of a problem in one file.
     """
-    from reconciler.cli.session import Journalled, look
-
+    listing = said_of_list()
+    chosen = selection(names, selector, listing)
+    _check_together(said, chosen, watch=watch, redact=redact)
     setup = make_setup(said, without_containerd=without_containerd)
+    setup = dataclasses.replace(setup, annotation_keys=chosen.annotations)
     check_state(setup.layout)
-    output = Output(quiet=said.quiet)
+    output = Output(quiet=said.quiet, whole=listing.whole)
     check_namespaces(setup.layout, setup.namespaces, output)
+    if watch:
+        from reconciler.cli.following import follow
+
+        return follow(setup, said.form, chosen, listing, output)
+    if said.wants_journal:
+        return _journal(setup, output, redact=redact, exit_code=exit_code)
+    return _scan(said, setup, chosen, listing, output, exit_code=exit_code)
+
+
+def _check_together(said: Globals, chosen: Selection, *, watch: bool, redact: bool) -> None:
     if redact and not said.wants_journal:
         raise UsageError("--redact is for -o journal", "add -o journal")
-    found = look(
-        setup, output, Journalled(sys.stdout.buffer, redact) if said.wants_journal else None
-    )
+    if said.wants_journal and (watch or not chosen.is_all):
+        raise UsageError(
+            "-o journal is of one look at everything", "leave the rest out, or `record`"
+        )
+    if watch and said.form is Form.JSON:
+        raise UsageError(
+            "--watch and -o json do not go together", "`record` writes a stream of JSON"
+        )
+
+
+def _journal(setup: Setup, output: Output, *, redact: bool, exit_code: bool) -> int:
+    from reconciler.cli.session import Journalled, look
+
+    found = look(setup, output, Journalled(sys.stdout.buffer, redact))
     check_listing(found.listed, setup.layout)
     warn_of_place(found.refused, output)
-    told = None if said.wants_journal else ask_daemon(setup, output)
-    report = shape(as_believed(found, told), setup, told)
-    if not said.wants_journal:
-        show(report, said.form, output)
-        say_whose(told, output)
-        complain_of_silence(found, output)
-        complain_of_absence(setup.namespaces, found, output)
     return ending(found) if exit_code else ExitCode.DONE
+
+
+def _scan(  # noqa: PLR0913 - what was said
+    said: Globals,
+    setup: Setup,
+    chosen: Selection,
+    listing: Listing,
+    output: Output,
+    *,
+    exit_code: bool,
+) -> int:
+    from reconciler.cli.session import look
+
+    found = look(setup, output)
+    check_listing(found.listed, setup.layout)
+    warn_of_place(found.refused, output)
+    told = ask_daemon(setup, output)
+    everything = as_believed(found, told)
+    selected = chosen.of(everything.views)
+    meant = everything if chosen.is_all else narrowed(everything, selected.keys)
+    meant = dataclasses.replace(meant, views=ordered(meant.views, listing.sort_by))
+    report = shape(meant, setup, told)
+    show(report, said.form, output, listing, [view.key.id for view in found.views])
+    say_whose(told, output)
+    complain_of_silence(meant, output)
+    complain_of_absence(setup.namespaces, found, output)
+    selected.complain(output)
+    if selected.absent:
+        return ExitCode.ERROR
+    return ending(meant) if exit_code else ExitCode.DONE
 
 
 def ending(found: Found) -> ExitCode:
@@ -91,8 +164,14 @@ def _debris(found: Found, setup: Setup) -> list[DebrisShape]:
     return [one for one in left if not asked or one.namespace in asked]
 
 
-def show(report: shapes.Scan, form: Form, output: Output) -> None:
-    """Print a scan."""
+def show(
+    report: shapes.Scan,
+    form: Form,
+    output: Output,
+    listing: Listing = ALL,
+    ids: Collection[str] = (),
+) -> None:
+    """Print a scan; ``ids``: those of all bundles there are."""
     match form:
         case Form.JSON:
             output.json(encode(report))
@@ -100,8 +179,9 @@ def show(report: shapes.Scan, form: Form, output: Output) -> None:
             output.data(rows.names(report.bundles))
         case Form.TABLE | Form.WIDE:
             if report.bundles:
-                output.table(rows.bundles(report.bundles, wide=form is Form.WIDE))
+                table = rows.bundles(report.bundles, wide=form is Form.WIDE, ids=ids)
+                listing.write(table, output)
             if report.debris:
                 output.data("\n" if report.bundles else "")
-                output.table(rows.debris(report.debris))
+                listing.write(rows.debris(report.debris), output)
     output.say(rows.scan_summary(report))

@@ -1,16 +1,16 @@
 """`status`: asks the running daemon over its unix socket."""
 
-import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
+from reconciler.cli.choosing import Listing, list_options, said_of_list
 from reconciler.cli.options import Command, Form, Globals
 from reconciler.cli.output import Output
 from reconciler.cli.values import bundle_key, name
 from reconciler.errors import ExitCode, NoDaemonError, UsageError
 from reconciler.model.observations import SPOILS_LOOKING
-from reconciler.present.words import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +23,9 @@ _INTERVAL = 1.0
 _SPOILS_LOOKING = frozenset(guard.value for guard in SPOILS_LOOKING)
 
 
-@click.command(cls=Command, name="status")
+@click.command(cls=Command, name="status", params=list_options())
 @click.option(
-    "--watch", is_flag=True, help="Show it live until Ctrl-C; -o json: a line each second."
+    "-w", "--watch", is_flag=True, help="Show it live until Ctrl-C; -o json: a line each second."
 )
 @click.option("--reload", is_flag=True, help="Let it load its configuration anew, and wait.")
 @click.argument("bundles", metavar="[NAMESPACE/ID]...", nargs=-1)
@@ -50,7 +50,8 @@ def status(  # noqa: PLR0913 - the options
     """
     from reconciler.cli.asking import Daemon
 
-    output = Output(quiet=said.quiet)
+    listing = said_of_list()
+    output = Output(quiet=said.quiet, whole=listing.whole)
     orders = {"--watch": watch, "--reload": reload, "--clean": clean, "--release": release}
     given = [name for name, is_given in orders.items() if is_given]
     if len(given) > 1:
@@ -68,10 +69,10 @@ def status(  # noqa: PLR0913 - the options
     if release:
         return _release(daemon, output)
     if is_stream:
-        return _stream(daemon, output)
+        return _stream(daemon, said, listing, output)
     if watch:
-        return _watch(daemon, output)
-    return _show(daemon, said, output)
+        return _watch(daemon, said, listing, output)
+    return _show(daemon, said, listing, output)
 
 
 def _socket(said: Globals, output: Output) -> str:
@@ -124,97 +125,100 @@ def _release(daemon: "Daemon", output: Output) -> int:
     return ExitCode.DONE
 
 
-def _show(daemon: "Daemon", said: Globals, output: Output) -> int:
-    from reconciler.present import rows, status_text
+def _show(daemon: "Daemon", said: Globals, listing: Listing, output: Output) -> int:
+    import msgspec
 
-    shown, raw = daemon.status()
-    for one in shown.refused:
+    from reconciler.present import rows, status_text
+    from reconciler.present.envelope import encode
+
+    whole, raw = daemon.status()
+    for one in whole.refused:
         if one.guard in _SPOILS_LOOKING:
             output.complain(f"warning: the daemon cannot see everything: {one.reason}")
-    if said.namespace:
-        shown = _only(shown, said, output)
-        raw = to_json(shown)
+    _check_namespaces(whole, said, output)
+    shown = listing.of_status(whole, said.namespace)
     match said.form:
         case Form.JSON:
-            import msgspec
-
-            output.json(msgspec.json.format(raw, indent=2).decode() + "\n")
+            asked = msgspec.json.format(raw, indent=2).decode() + "\n"
+            output.json(asked if shown is whole else encode(shown))
         case Form.NAME:
             output.data(rows.names(shown.bundles))
         case Form.TABLE | Form.WIDE:
-            output.data("".join(f"{line}\n" for line in status_text.lines(shown)))
+            for line in status_text.lines(shown):
+                output.prose(line)
             for table in status_text.tables(shown, wide=said.form is Form.WIDE):
                 output.data("\n")
-                output.table(table)
+                listing.write(table, output)
     return ExitCode.DONE
 
 
-def _stream(daemon: "Daemon", output: Output) -> int:
+def _stream(daemon: "Daemon", said: Globals, listing: Listing, output: Output) -> int:
     """Print the status each second, one line each; says once that the daemon is gone."""
     from threading import Event
 
     from reconciler.cli.garbage import collect_from_now_on
+    from reconciler.present.words import to_json
+
+    def narrowed(whole: "Status", raw: bytes) -> bytes:
+        shown = listing.of_status(whole, said.namespace)
+        return raw if shown is whole else to_json(shown)
 
     collect_from_now_on()
     pause = Event()
-    _, raw = daemon.status()
-    missed = ""
+    whole, raw = daemon.status()
+    _check_namespaces(whole, said, output)
+    line, missed = narrowed(whole, raw), ""
     try:
         while True:
-            if raw:
-                output.json(f"{raw.decode()}\n")
-                sys.stdout.flush()
+            if line:
+                output.json(f"{line.decode()}\n")
+                output.flush()
             pause.wait(_INTERVAL)
             try:
-                raw, missed = daemon.status()[1], ""
+                line, missed = narrowed(*daemon.status()), ""
             except NoDaemonError as error:
                 if not missed:
                     output.complain(str(error))
-                raw, missed = b"", str(error)
+                line, missed = b"", str(error)
     except KeyboardInterrupt:
         return ExitCode.DONE
 
 
-def _only(shown: "Status", said: Globals, output: Output) -> "Status":
-    """Leave out the bundles of other namespaces.
-
-    Raises:
-        UsageError: A namespace does not exist.
-    """
-    from msgspec.structs import replace
-
+def _check_namespaces(shown: "Status", said: Globals, output: Output) -> None:
+    """Raise if a namespace that is asked for does not exist where the daemon looks."""
     from reconciler.cli.preflight import check_namespaces
     from reconciler.model.ids import unescape
     from reconciler.model.layout import Layout
 
-    names = frozenset(map(name, said.namespace))
-    check_namespaces(Layout(state=unescape(shown.state)), names, output)
-    return replace(
-        shown,
-        bundles=[one for one in shown.bundles if one.namespace in names],
-        recent=[one for one in shown.recent if one.result.namespace in names],
-    )
+    if said.namespace:
+        names = frozenset(map(name, said.namespace))
+        check_namespaces(Layout(state=unescape(shown.state)), names, output)
 
 
-def _watch(daemon: "Daemon", output: Output) -> int:
+def _watch(daemon: "Daemon", said: Globals, listing: Listing, output: Output) -> int:
     from threading import Event
 
     from rich.live import Live
 
     from reconciler.cli.garbage import collect_from_now_on
-    from reconciler.cli.live import draw_status
+    from reconciler.cli.live_status import StatusView
+
+    def ask() -> StatusView:
+        whole, _ = daemon.status()
+        shown = listing.of_status(whole, said.namespace)
+        return StatusView(shown, wide=said.form is Form.WIDE)
 
     collect_from_now_on()
-    pause = Event()
-    shown, _ = daemon.status()
+    pause, view = Event(), ask()
+    _check_namespaces(view.shown, said, output)
     try:
-        with Live(draw_status(shown), console=output.console(), auto_refresh=False) as live:
+        with Live(view, console=output.console(), auto_refresh=False) as live:
             while not pause.wait(_INTERVAL):
                 try:
-                    shown, _ = daemon.status()
-                    live.update(draw_status(shown), refresh=True)
+                    view = ask()
                 except NoDaemonError as error:
-                    live.update(draw_status(shown, str(error)), refresh=True)
+                    view = replace(view, trouble=str(error))
+                live.update(view, refresh=True)
     except KeyboardInterrupt:
         pass
     return ExitCode.DONE

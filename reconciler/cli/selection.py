@@ -1,0 +1,244 @@
+"""Which bundles are meant: names, verdicts, phases and labels as they are typed.
+
+What was found flows in, the part of it that is meant flows out, and what was asked for and is not
+there is an error that says so. A selection only ever narrows: unselected means untouched.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Final
+
+import click
+import msgspec
+from typing_extensions import override
+
+from reconciler.cli.labels import Requirement
+from reconciler.cli.output import Output
+from reconciler.cli.values import name
+from reconciler.cli.work import Found
+from reconciler.decide.views import BundleView
+from reconciler.errors import ReconcilerError
+from reconciler.model.decisions import Phase, Verdict
+from reconciler.model.evidence import NO_LABELS, Answer, Labels
+from reconciler.model.ids import BundleKey, escape
+from reconciler.model.labels import Known
+from reconciler.model.policy import Policies, Policy
+from reconciler.present import words
+
+_LISTS: Final = "`containerd-reconciler scan` lists what there is"
+_SHOWN: Final = 5
+"""Candidates that are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A name as it was typed: ``NS/ID``, or ``ID`` in whatever namespace; the beginning will do."""
+
+    namespace: str | None
+    id: str
+
+    @override
+    def __str__(self) -> str:
+        """Write it as it was typed."""
+        return self.id if self.namespace is None else f"{self.namespace}/{self.id}"
+
+    def among(self, keys: Iterable[BundleKey]) -> list[BundleKey]:
+        """Give those of this very name, else those whose id begins like it; in order."""
+        alike = [
+            key
+            for key in keys
+            if self.namespace in (None, key.namespace) and key.id.startswith(self.id)
+        ]
+        return sorted([key for key in alike if key.id == self.id] or alike)
+
+    def the_one(self, keys: Collection[BundleKey]) -> BundleKey:
+        """Give the only one that is meant.
+
+        Raises:
+            ReconcilerError: There is none, or there are several.
+        """
+        alike = self.among(keys)
+        if not alike:
+            raise ReconcilerError(f"there is no bundle {self}", self.hint(keys))
+        if len(alike) > 1:
+            more = f" and {len(alike) - _SHOWN} more" if len(alike) > _SHOWN else ""
+            named = ", ".join(map(str, alike[:_SHOWN]))
+            how = (
+                "name the namespace" if len({k.id for k in alike}) == 1 else "write more of the id"
+            )
+            raise ReconcilerError(f"{self} may be any of {named}{more}", how)
+        return alike[0]
+
+    def hint(self, keys: Iterable[BundleKey]) -> str:
+        """Name what may be meant: another id of the namespace, or the same id in another one."""
+        keys = list(keys)
+        ids = {key.id: key for key in keys if self.namespace in (None, key.namespace)}
+        for near in get_close_matches(self.id, ids, n=1):
+            return f"did you mean {ids[near]}?"
+        elsewhere = next((key for key in keys if key.id == self.id), None)
+        return _LISTS if elsewhere is None else f"did you mean {elsewhere}?"
+
+
+def parse_name(text: str) -> Name:
+    """Read the name of a bundle, or the beginning of one.
+
+    Raises:
+        click.BadParameter: It is none.
+    """
+    namespace, slash, id_ = text.rpartition("/")
+    if not id_ or "/" in namespace or (slash and not namespace):
+        raise click.BadParameter(f"{text!r} is neither NAMESPACE/ID nor ID", param_hint="bundle")
+    return Name(name(namespace) if slash else None, name(id_))
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What is meant; whatever is empty means all.
+
+    Attributes:
+        names: Names of bundles.
+        labels: Requirements all of which must be fulfilled.
+        verdicts, phases: Any of these.
+    """
+
+    names: tuple[Name, ...] = ()
+    labels: tuple[Requirement, ...] = ()
+    verdicts: frozenset[Verdict] = frozenset()
+    phases: frozenset[Phase] = frozenset()
+
+    @property
+    def is_all(self) -> bool:
+        """Whether nothing is left out."""
+        return not (self.names or self.labels or self.verdicts or self.phases)
+
+    @property
+    def annotations(self) -> frozenset[str]:
+        """The annotations that must be read to tell."""
+        return frozenset(one.key for one in self.labels)
+
+    def of(self, views: Sequence[BundleView]) -> "Selected":
+        """Select among all bundles."""
+        keys = [view.key for view in views]
+        named = {one: one.among(keys) for one in self.names}
+        meant = {key for alike in named.values() for key in alike}
+        labels = labels_of(views) if self.labels else {}
+        chosen, unsure, fitting = [], 0, 0
+        for view in views:
+            if self.names and view.key not in meant:
+                continue
+            answers = {one.fits(known_of(view, labels)) for one in self.labels}
+            if Answer.NO in answers:
+                continue
+            if Answer.NONE in answers:
+                unsure += 1
+                continue
+            fitting += 1
+            if self.verdicts and view.judgement.verdict not in self.verdicts:
+                continue
+            if not self.phases or view.phase in self.phases:
+                chosen.append(view)
+        absent = [
+            f"there is no bundle {one}; {one.hint(keys)}"
+            for one, alike in named.items()
+            if not alike
+        ]
+        if self.labels and not fitting and not absent:
+            absent = ["no bundle has the labels that -l asks for"]
+        return Selected(tuple(chosen), tuple(absent), unsure)
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """What a selection found.
+
+    Attributes:
+        views: The bundles that are meant.
+        absent: A line for each thing that was asked for and is not there.
+        unsure: How many are left out because it is not known what labels they have.
+    """
+
+    views: tuple[BundleView, ...]
+    absent: tuple[str, ...] = ()
+    unsure: int = 0
+
+    @property
+    def keys(self) -> frozenset[BundleKey]:
+        """Their names."""
+        return frozenset(view.key for view in self.views)
+
+    def complain(self, output: Output) -> None:
+        """Say what is not there, and what could not be asked."""
+        for line in self.absent:
+            output.complain(line)
+        if self.unsure:
+            count = words.plural(self.unsure, "bundle")
+            output.complain(f"{count} left out whose labels are not known: config.json is missing")
+
+
+def known_of(view: BundleView, labels: Mapping[BundleKey, Labels]) -> Known:
+    """Join a bundle's labels with its pod's; ``labels``: those of all bundles."""
+    own, key = view.look.labels, view.key
+    sandbox = BundleKey(key.namespace, escape(own.sandbox.encode("utf-8", "replace")))
+    is_sandbox = sandbox == key
+    return Known(own, NO_LABELS if is_sandbox else labels.get(sandbox, NO_LABELS), is_sandbox)
+
+
+def labels_of(views: Iterable[BundleView]) -> dict[BundleKey, Labels]:
+    """Give the labels of all bundles, by name."""
+    return {view.key: view.look.labels for view in views}
+
+
+def narrowed(found: Found, keys: Collection[BundleKey]) -> Found:
+    """Give what was found without what is not meant; debris has none of what is selected by."""
+    return dataclasses.replace(
+        found,
+        views=tuple(view for view in found.views if view.key in keys),
+        hidden=(),
+        debris=(),
+        outcomes=tuple(one for one in found.outcomes if one.key in keys),
+    )
+
+
+class OnlyThese(Policies, frozen=True, gc=False):
+    """Policies by which no other bundle is removed.
+
+    All are looked at as ever: what else is there (a brake's mass death, another owner of a socket)
+    may keep a bundle, and a selection must not take that away.
+    """
+
+    keys: frozenset[BundleKey] = frozenset()
+
+    @override
+    def applied(self, key: BundleKey, known: Known) -> Policy:
+        policy = super().applied(key, known)
+        return policy if key in self.keys else _observed(policy)
+
+    @override
+    def applied_to_hidden(self, namespace: str) -> Policy:
+        return _observed(super().applied_to_hidden(namespace))
+
+
+def only(policies: Policies, keys: frozenset[BundleKey]) -> OnlyThese:
+    """Let nothing be removed but these."""
+    same = {field: getattr(policies, field) for field in Policies.__struct_fields__}
+    return OnlyThese(**same, keys=keys)
+
+
+@functools.lru_cache(64)
+def _observed(policy: Policy) -> Policy:
+    return msgspec.structs.replace(policy, enforce=False)
+
+
+SORTS: Final[dict[str, Callable[[BundleView], tuple[object, ...]]]] = {
+    "age": lambda view: (-view.age_seconds, view.key),
+    "size": lambda view: (-view.look.size_bytes, view.key),
+    "id": lambda view: (view.key.id, view.key),
+}
+
+
+def ordered(views: Sequence[BundleView], by: str | None) -> tuple[BundleView, ...]:
+    """Sort: the oldest first, the largest first, or by id; None leaves them as they are."""
+    return tuple(views if by is None else sorted(views, key=SORTS[by]))
