@@ -207,9 +207,14 @@ class OnlyThese(Policies, frozen=True, gc=False):
 
     All are looked at as ever: what else is there (a brake's mass death, another owner of a socket)
     may keep a bundle, and a selection must not take that away.
+
+    Attributes:
+        keys: These.
+        finishes: Whether removals of ours that were cut short are finished, as they are otherwise.
     """
 
     keys: frozenset[BundleKey] = frozenset()
+    finishes: bool = False
 
     @override
     def applied(self, key: BundleKey, known: Known) -> Policy:
@@ -218,13 +223,22 @@ class OnlyThese(Policies, frozen=True, gc=False):
 
     @override
     def applied_to_hidden(self, namespace: str) -> Policy:
-        return _observed(super().applied_to_hidden(namespace))
+        policy = super().applied_to_hidden(namespace)
+        return policy if self.finishes else _observed(policy)
 
 
 def only(policies: Policies, keys: frozenset[BundleKey]) -> OnlyThese:
-    """Let nothing be removed but these."""
+    """Let nothing be removed but these, and of these no more than before."""
     same = {field: getattr(policies, field) for field in Policies.__struct_fields__}
+    if isinstance(policies, OnlyThese):
+        return OnlyThese(**same, keys=keys & policies.keys, finishes=policies.finishes)
     return OnlyThese(**same, keys=keys)
+
+
+def as_shown(policies: Policies, keys: frozenset[BundleKey]) -> Policies:
+    """Let no bundle be removed that was not in a plan; what was cut short is finished as before."""
+    finishes = policies.finishes if isinstance(policies, OnlyThese) else True
+    return msgspec.structs.replace(only(policies, keys), finishes=finishes)
 
 
 @functools.lru_cache(64)

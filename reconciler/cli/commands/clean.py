@@ -19,7 +19,7 @@ from reconciler.cli.preflight import (
     check_state,
     complain_of_silence,
 )
-from reconciler.cli.selection import OnlyThese, Selection, narrowed, only
+from reconciler.cli.selection import OnlyThese, Selection, as_shown, narrowed, only
 from reconciler.cli.setup import Changes, make_setup
 from reconciler.cli.values import duration
 from reconciler.cli.work import Found
@@ -101,8 +101,7 @@ def clean(  # noqa: PLR0913 - the options
 
     said: Globals = context.obj
     chosen = selection(names, selector)
-    if grace is None:
-        grace = "0s" if rescue else _GRACE
+    grace = ("0s" if rescue else _GRACE) if grace is None else grace
     changes = Changes(enforce=True, grace=grace, threshold=threshold, settle=settle, once=True)
     setup = make_setup(said, changes, without_containerd=without_containerd)
     check_state(setup.layout, may_be_missing=rescue)
@@ -113,6 +112,7 @@ def clean(  # noqa: PLR0913 - the options
     told = ask_daemon(setup, output)
     if _acts(told) and not (dry_run or rescue):
         return _by_the_daemon(setup, said.form, output, asks=asks)
+    agreed = setup
     if dry_run or rescue or asks:
         plan = _look(setup, output)
         if rescue:
@@ -128,7 +128,8 @@ def clean(  # noqa: PLR0913 - the options
                 return _report(report, said.form, output, plan)
             if not _agreed(report, output):
                 return ExitCode.DONE
-    done = _meant(session.clean(setup, output), setup)
+            agreed = replace(setup, policies=as_shown(setup.policies, _names(report)))
+    done = _meant(session.clean(agreed, output), setup)
     if done.signal is not None:
         return _interrupted(done.signal, done, setup, said.form, output)
     check_listing(done.listed, setup.layout)
@@ -332,6 +333,11 @@ def _agreed(report: shapes.Clean, output: Output) -> bool:
     return False
 
 
+def _names(report: shapes.Clean) -> frozenset[BundleKey]:
+    """Name what a plan shows: what falls due later nobody has agreed to."""
+    return frozenset(BundleKey(one.namespace, one.id) for one in report.results)
+
+
 def _interrupted(number: int, found: Found, setup: Setup, form: Form, output: Output) -> int:
     """Tell what had been done before a signal; the exit code is the one a shell reports."""
     unreached = list(_unreached(found, setup))
@@ -352,7 +358,11 @@ def _unreached(found: Found, setup: Setup) -> Iterator[shapes.ResultShape]:
     for view in found.views:
         due, grace = view.due_in_seconds, setup.policies.named(view.policy).grace
         is_next = view.phase is Phase.WAITING and due is not None and due <= grace
-        if view.key in tried or not (is_next or view.phase in (Phase.DUE, Phase.CLEANING)):
+        if (
+            view.key in tried
+            or not view.enforce
+            or not (is_next or view.phase in (Phase.DUE, Phase.CLEANING))
+        ):
             continue
         yield shapes.kept(view, setup.layout, Result.SKIPPED, "interrupted", _NOT_REACHED)
 
