@@ -172,11 +172,16 @@ def test_watching_shows_it_live_and_survives_a_restart(
         os.close(ours)
 
 
-def test_a_stream_is_one_document_a_line(site: Site, answering: FakeContainerd) -> None:
+@pytest.mark.parametrize(
+    ("asked", "shown"), [((), ["a"]), (("--verdict", "leftover"), ["a"]), (("--phase", "held"), [])]
+)
+def test_a_stream_is_one_document_a_line(
+    site: Site, answering: FakeContainerd, asked: tuple[str, ...], shown: list[str]
+) -> None:
     site.make("a")
     with running(site):
         watcher = subprocess.Popen(
-            [*PROGRAM, "status", "--watch", "-o", "json", "--config", str(site.config)],
+            [*PROGRAM, "status", "--watch", "-o", "json", *asked, "--config", str(site.config)],
             env=environment(site),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -187,7 +192,7 @@ def test_a_stream_is_one_document_a_line(site: Site, answering: FakeContainerd) 
             for _ in range(2):
                 told = json.loads(watcher.stdout.readline())
                 assert not list(strict().iter_errors(told))
-                assert [one["id"] for one in told["bundles"]] == ["a"]
+                assert [one["id"] for one in told["bundles"]] == shown
             watcher.send_signal(signal.SIGINT)
             assert watcher.wait(10) == 0
         finally:
