@@ -5,7 +5,7 @@ daemon that was restarted in between is no problem.
 """
 
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from errno import ECONNREFUSED, ENOENT
 from http.client import HTTPConnection, HTTPException
@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
+from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.errors import NoDaemonError, ReconcilerError
@@ -47,8 +48,10 @@ class Answer:
         return self.body.decode("utf-8", "replace").strip()
 
 
-def _query(keys: Iterable[BundleKey]) -> str:
-    return urlencode([("key", str(key)) for key in keys])
+def _queries(keys: Sequence[BundleKey]) -> Iterator[str]:
+    """Name the bundles, some at a time."""
+    for n in range(0, len(keys), _AT_ONCE):
+        yield urlencode([("key", str(key)) for key in keys[n : n + _AT_ONCE]])
 
 
 def _decoded(answer: Answer, what: type[T]) -> T:
@@ -114,31 +117,33 @@ class Daemon:
         return "", answer.text.splitlines()[:-1]  # the last one is "ok"
 
     def beliefs(self, keys: Iterable[BundleKey] = ()) -> Beliefs:
-        """Ask what it believes of these bundles, or of all that have a phase.
+        """Ask what it believes of these bundles, some at a time, or of all that have a phase.
+
+        What is not of single bundles (pid, hold, recent) is as the last answer has it.
 
         Raises:
             NoDaemonError: Nobody answers.
             ReconcilerError: It answered something else.
         """
-        query = _query(keys)
-        path = f"/bundles?{query}" if query else "/bundles"
-        return _decoded(self._ask("GET", path, _SECONDS), Beliefs)
+        paths = [f"/bundles?{query}" for query in _queries(list(keys))] or ["/bundles"]
+        answers = [_decoded(self._ask("GET", path, _SECONDS), Beliefs) for path in paths]
+        return replace(answers[-1], bundles=[one for told in answers for one in told.bundles])
 
     def clean(self, keys: Sequence[BundleKey]) -> Reply:
         """Ask for these bundles to be cleaned now, some at a time.
+
+        The reply is of the daemon that was asked first: one that came after it knows less.
 
         Raises:
             NoDaemonError: Nobody answers.
             ReconcilerError: It answered something else.
         """
         replies = [
-            _decoded(
-                self._ask("POST", f"/-/clean?{_query(keys[n : n + _AT_ONCE])}", _SECONDS), Reply
-            )
-            for n in range(0, len(keys), _AT_ONCE)
+            _decoded(self._ask("POST", f"/-/clean?{query}", _SECONDS), Reply)
+            for query in _queries(keys)
         ]
-        last = replies[-1]
-        return Reply(last.pid, last.hold, [one for reply in replies for one in reply.bundles])
+        bundles = [one for reply in replies for one in reply.bundles]
+        return Reply(replies[0].pid, replies[-1].hold, bundles)
 
     def release(self) -> Reply:
         """Ask for the brakes to be released.

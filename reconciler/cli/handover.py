@@ -3,6 +3,9 @@
 Two that remove from one tree would be in each other's way, so a guard refuses the second. Here the
 second looks, shows its plan and asks; what it was told to remove it asks the daemon for, which
 looks twice, and keeps to its own guards, policies and brakes.
+
+A request shortens the daemon's waits to the time between two looks, and says nothing of ours. So
+what has to wait for longer, by a rule or by what was typed, is not asked for.
 """
 
 from collections.abc import Sequence
@@ -14,17 +17,66 @@ from reconciler.cli.asking import Daemon
 from reconciler.cli.output import Output
 from reconciler.cli.work import Found
 from reconciler.clock import SystemClock
+from reconciler.decide.budgets import BETWEEN_LOOKS
+from reconciler.decide.views import BundleView
 from reconciler.model.decisions import Phase
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import Result
-from reconciler.present import shapes
-from reconciler.present.beliefs import Beliefs
+from reconciler.model.policy import Policy
+from reconciler.present import shapes, words
+from reconciler.present.beliefs import Belief, Beliefs
 
 PATIENCE: Final = 60.0
 """Seconds for which its outcomes are waited for; it goes on after that."""
 
 _EVERY: Final = 0.1
 _ON_ITS_WAY: Final = frozenset({Phase.WAITING, Phase.DUE, Phase.CLEANING})
+_WAITED: Final = frozenset({Phase.DUE, Phase.CLEANING, Phase.HELD})
+_NOT_HANDED_OVER: Final = "not handed over"
+_RESTARTED: Final = "the daemon was restarted meanwhile"
+
+
+def without_waiting(
+    plan: Found, planned: Sequence[shapes.ResultShape], setup: Setup, told: Beliefs
+) -> list[shapes.ResultShape]:
+    """Give a plan in which what may not go yet is skipped, and says how long it waits."""
+    views = {view.key: view for view in plan.views}
+    beliefs = {one.key: one for one in told.bundles}
+    results: list[shapes.ResultShape] = []
+    for one in planned:
+        key = BundleKey(one.namespace, one.id)
+        wait = 0.0
+        if one.result == shapes.PLANNED:
+            policy = setup.policies.named(views[key].policy)
+            wait = _wait(views[key], policy, beliefs.get(key))
+        results.append(_waits(views[key], setup, wait) if wait > 0 else one)
+    return results
+
+
+def is_undone(results: Sequence[shapes.ResultShape]) -> bool:
+    """Whether anything was not asked for, or nobody knows what came of it."""
+    return any(one.reason in {_NOT_HANDED_OVER, _RESTARTED} for one in results)
+
+
+def _wait(view: BundleView, policy: Policy, belief: Belief | None) -> float:
+    """Seconds until a bundle may be handed over; 0 if no wait of ours would be shortened.
+
+    The daemon knows since when it is a leftover, so a rule's grace may be over for it. What was
+    typed begins with this command.
+    """
+    due = view.due_in_seconds or 0.0
+    rest = due if due > BETWEEN_LOOKS else 0.0
+    if rest and policy.between_looks <= BETWEEN_LOOKS and belief is not None:
+        if belief.phase in _WAITED:
+            rest = 0.0
+        elif belief.phase is Phase.WAITING and belief.due_in_seconds is not None:
+            rest = min(rest, belief.due_in_seconds)
+    return max(rest, policy.threshold - view.age_seconds)
+
+
+def _waits(view: BundleView, setup: Setup, seconds: float) -> shapes.ResultShape:
+    detail = f"{_NOT_HANDED_OVER}: waits {words.age(seconds)} more"
+    return shapes.kept(view, setup.layout, Result.SKIPPED, _NOT_HANDED_OVER, detail)
 
 
 def hand_over(
@@ -45,7 +97,7 @@ def hand_over(
     refused = {BundleKey(one.namespace, one.id): one.refused for one in reply.bundles}
     asked = [key for key in keys if not refused[key]]
     told = daemon.beliefs(asked) if asked else None
-    while told is not None and _is_at_work(told) and clock.monotonic() < until:
+    while told is not None and _is_at_work(told, reply.pid) and clock.monotonic() < until:
         pause.wait(_EVERY)
         told = daemon.beliefs(asked)
     views = {view.key: view for view in plan.views}
@@ -55,23 +107,30 @@ def hand_over(
         if why
     ]
     if told is not None:
-        results += [_result(key, told, began, plan, setup) for key in asked]
+        results += [_result(views[key], told, setup, began=began, pid=reply.pid) for key in asked]
     return results
 
 
-def _is_at_work(told: Beliefs) -> bool:
-    return any(one.phase in _ON_ITS_WAY for one in told.bundles)
+def _is_at_work(told: Beliefs, pid: int) -> bool:
+    """Whether the daemon of this pid goes on; another one knows nothing of the request."""
+    return told.pid == pid and any(one.phase in _ON_ITS_WAY for one in told.bundles)
 
 
 def _result(
-    key: BundleKey, told: Beliefs, began: float, plan: Found, setup: Setup
+    view: BundleView, told: Beliefs, setup: Setup, *, began: float, pid: int
 ) -> shapes.ResultShape:
-    """Say what came of one: of its last attempt, or of where it stands."""
+    """Say what came of one: of its last attempt, or of where it stands.
+
+    Only the daemon that was asked (``pid``) has removed what it does not know any more. One that
+    came after it may not have looked yet.
+    """
     for one in told.recent:
-        if (one.result.namespace, one.result.id) == key and one.at >= began:
+        if (one.result.namespace, one.result.id) == view.key and one.at >= began:
             return one.result
-    view = next(view for view in plan.views if view.key == key)
-    belief = next((one for one in told.bundles if one.key == key), None)
+    if told.pid != pid:
+        detail = f"{_RESTARTED}: what came of it is not known"
+        return shapes.kept(view, setup.layout, Result.SKIPPED, _RESTARTED, detail)
+    belief = next((one for one in told.bundles if one.key == view.key), None)
     if belief is None:
         return shapes.kept(view, setup.layout, Result.CLEANED, "", "the daemon has removed it")
     result = Result.HELD if belief.phase is Phase.HELD else Result.SKIPPED

@@ -110,8 +110,8 @@ def clean(  # noqa: PLR0913 - the options
     asks = not yes and context.find_root().info_name != UNATTENDED
     setup = _narrowed(setup, chosen, output, whole=not (asks or dry_run))
     told = ask_daemon(setup, output)
-    if _acts(told) and not (dry_run or rescue):
-        return _by_the_daemon(setup, said.form, output, asks=asks)
+    if told is not None and told.mode == Mode.ENFORCE.value and not (dry_run or rescue):
+        return _by_the_daemon(setup, told, said.form, output, asks=asks)
     agreed = setup
     if dry_run or rescue or asks:
         plan = _look(setup, output)
@@ -181,35 +181,39 @@ def _dry_run(plan: Found, setup: Setup, form: Form, output: Output) -> int:
     return _report(planned(plan, setup), form, output, plan)
 
 
-def _acts(told: Beliefs | None) -> bool:
-    return told is not None and told.mode == Mode.ENFORCE.value
+def _by_the_daemon(
+    setup: Setup, told: Beliefs, form: Form, output: Output, *, asks: bool
+) -> ExitCode:
+    """Have the daemon that acts on this tree remove what is planned and waits for nothing more."""
+    from reconciler.cli.handover import hand_over, is_undone, without_waiting
 
-
-def _by_the_daemon(setup: Setup, form: Form, output: Output, *, asks: bool) -> int:
-    """Have the daemon that acts on this tree remove what is planned."""
-    from reconciler.cli.handover import hand_over
+    def end(report: shapes.Clean) -> ExitCode:
+        code = _report(report, form, output, plan)
+        undone = code is ExitCode.DONE and is_undone(report.results)
+        return ExitCode.BLOCKED if undone else code
 
     plan = _look(setup, output)
     check_guards(plan.refused)
     report = planned(plan, setup, dry_run=False)
+    report = _with(report, without_waiting(plan, report.results, setup, told), plan)
     keys = [
         BundleKey(one.namespace, one.id) for one in report.results if one.result == shapes.PLANNED
     ]
     if not keys:
-        return _report(report, form, output, plan)
+        return end(report)
     output.say("a daemon acts here: it is asked to remove what is planned")
     if asks and not _agreed(report, output):
         return ExitCode.DONE
     results = hand_over(plan, keys, setup, output)
     kept = [one for one in report.results if one.result != shapes.PLANNED]
-    done = shapes.clean(
-        [*results, *kept],
-        envelope=envelope(plan.stamp.wall),
-        waiting=report.summary.waiting,
-        dry_run=False,
-        seconds=plan.seconds,
+    return end(_with(report, [*results, *kept], plan))
+
+
+def _with(report: shapes.Clean, results: Sequence[shapes.ResultShape], plan: Found) -> shapes.Clean:
+    head, waiting = envelope(plan.stamp.wall), report.summary.waiting
+    return shapes.clean(
+        results, envelope=head, waiting=waiting, dry_run=False, seconds=plan.seconds
     )
-    return _report(done, form, output, plan)
 
 
 def unattended() -> click.Command:
@@ -367,7 +371,7 @@ def _unreached(found: Found, setup: Setup) -> Iterator[shapes.ResultShape]:
         yield shapes.kept(view, setup.layout, Result.SKIPPED, "interrupted", _NOT_REACHED)
 
 
-def _report(done: shapes.Clean, form: Form, output: Output, found: Found) -> int:
+def _report(done: shapes.Clean, form: Form, output: Output, found: Found) -> ExitCode:
     _show(done, form, output)
     for line in rows.failures(done):
         output.say(line)
