@@ -19,6 +19,7 @@ from reconciler.settings.check import Table, check, check_value, known_keys
 from reconciler.settings.files import USUAL, Places, normalised, read_table
 from reconciler.settings.outside import ENVIRONMENT, from_environment, put
 from reconciler.settings.problems import Problem, SettingsError, below
+from reconciler.settings.rules import shadowed
 from reconciler.settings.schema import Settings
 
 DEFAULT: Final = "default"
@@ -50,6 +51,7 @@ class Loaded:
         origins: For every key, and every rule as ``rule."name"``, where it comes from.
         hints: Spellings that were accepted and should be changed, in words.
         files: The files that were read, the strongest last.
+        compared: Whether every two rules were compared, to find those that never apply.
     """
 
     settings: Settings
@@ -57,6 +59,7 @@ class Loaded:
     origins: Mapping[str, str]
     hints: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    compared: bool = True
 
     def policies(self, *, volatile: bool = True) -> Policies:
         """What may be removed, and when; ``volatile`` if a reboot empties the state tree."""
@@ -150,19 +153,20 @@ def _joined(layers: list[_Layer], hints: tuple[str, ...], files: tuple[str, ...]
                 origins[key] = layer.where
                 rules.append(rule)
     settings = msgspec.convert({**table, "rule": rules}, Settings)
-    for keys, reason, hint in products.contradictions(settings, layers[-1].origins):
+    shadows = shadowed(settings.rule)
+    for keys, reason, hint in products.contradictions(settings, shadows, layers[-1].origins):
         where = next((origins[key] for key in keys if origins[key] != DEFAULT), DEFAULT)
         problems.append(Problem(where, keys[0], reason, hint))
     if problems:
         raise SettingsError(problems)
-    hints += tuple(f"{origins[key]}: {key}: {note}" for key, note in products.notes(settings))
+    hints += tuple(f"{origins[key]}: {key}: {note}" for key, note in products.notes(shadows))
     layout = _layout(settings, layers)
     said, address = settings.containerd, os.fsdecode(layout.address)
     if kinds.socket(said.address) != address:  # so that what is shown is what is in force
         origins["containerd.address"] = f"follows containerd.state, {origins['containerd.state']}"
         said = msgspec.structs.replace(said, address=address)
         settings = msgspec.structs.replace(settings, containerd=said)
-    return Loaded(settings, layout, origins, hints, files)
+    return Loaded(settings, layout, origins, hints, files, compared=shadows.complete)
 
 
 def _layout(settings: Settings, layers: list[_Layer]) -> Layout:

@@ -6,7 +6,7 @@ from typing import Final
 from reconciler.model.policy import Brakes, Match, Policies, Policy, Rule
 from reconciler.settings import kinds, schema
 from reconciler.settings.problems import below
-from reconciler.settings.rules import shadowed
+from reconciler.settings.rules import Shadows
 from reconciler.settings.units import parse_duration
 
 _BESIDE_PROTECT: Final = (
@@ -51,12 +51,13 @@ def policies(settings: schema.Settings, *, volatile: bool = True) -> Policies:
 
 
 def contradictions(
-    settings: schema.Settings, typed: Collection[str] = ()
+    settings: schema.Settings, shadows: Shadows, typed: Collection[str] = ()
 ) -> Iterator[tuple[tuple[str, ...], str, str]]:
     """Find values that are right alone and cannot be meant together.
 
     Args:
         settings: All layers joined.
+        shadows: The rules of it that never apply.
         typed: Keys from the command line; no budget shortens a wait that is typed.
 
     Yields:
@@ -71,15 +72,15 @@ def contradictions(
         if rule.protect and beside:
             reason = f"protects, and says {beside[0]}, which then means nothing"
             yield (below("rule", rule.name),), reason, "leave one of them out"
-    for rule, before in shadowed(settings.rule):
+    for rule, before in shadows.pairs:
         if rule.protect and not before.protect:
             yield (below("rule", rule.name),), _never(before, "protects nothing"), "put it first"
     yield from _useless_thresholds(settings, typed)
 
 
-def notes(settings: schema.Settings) -> Iterator[tuple[str, str]]:
+def notes(shadows: Shadows) -> Iterator[tuple[str, str]]:
     """Find what can be meant and does nothing; yields a rule's key, and what is said of it."""
-    for rule, before in shadowed(settings.rule):
+    for rule, before in shadows.pairs:
         if before.protect or not rule.protect:
             yield below("rule", rule.name), _never(before, "never applies")
 

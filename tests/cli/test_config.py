@@ -82,6 +82,20 @@ def test_a_namespace_that_is_not_there_now_is_noted(demo: DemoNode, config: str)
     assert note.startswith('note: rule.k8s: no namespace fits "k8s-*" now; there are demo')
 
 
+def test_rules_that_are_too_dear_to_compare_are_noted(demo: DemoNode, config: str) -> None:
+    path = Path(config)
+    alike = "".join(
+        f'[[rule]]\nname = "dear {n}"\nmatch = {{ id = "*a{"?" * (12 + n)}*b?" }}\n'
+        for n in range(2)
+    )
+    path.write_text(path.read_text() + alike)
+    done = program(demo, "config", "check", config)
+    assert done.returncode == 0
+    (note,) = (line for line in done.stderr.splitlines() if line.startswith("note: "))
+    assert note.startswith("note: not every two rules could be compared")
+    assert "note: " not in program(demo, "scan", "--config", config, *tree(demo)).stderr
+
+
 @pytest.mark.parametrize(
     ("bundle", "rule", "why"),
     [

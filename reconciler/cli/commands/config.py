@@ -62,6 +62,8 @@ def check(said: Globals, *, file: str | None) -> int:
         output.complain(hint)
     for note in _unmatched(loaded):
         output.say(f"note: {note}")
+    if not loaded.compared:
+        output.say("note: not every two rules could be compared; one may never apply")
     output.say(f"nothing is wrong with {', '.join(loaded.files) or 'the defaults'}")
     return ExitCode.DONE
 
