@@ -1,17 +1,19 @@
 """Finds and removes what containerd leaves behind; never harms what is alive.
 
-Data flows one way: watch -> model -> decide -> act. The outcome of an act is one more observation.
+Data flows one way: watch -> probe -> decide -> worker; an outcome is one more observation.
 
-    watch/, containerd/         report what may have changed
-    probe/                      inspects one bundle closely
+    watch/                      reports what may have changed
+    containerd/                 asks containerd, and follows its events
+    probe/                      reads the node: bundles, processes, cgroups, mounts; never writes
     model/, decide/             PURE: every value, defined once; what should happen
-    worker/                     the only code that removes anything
-    loop/, assembly.py          joins the stages; says which adapter stands behind which port
+    worker/                     the only code that changes the state tree or ends processes
+    loop/, assembly.py          joins the stages; wires adapters to ports
     ports.py                    every side effect, on one page
     stages.py, supervision.py   keep a part that fails from ending the whole
     journal/, telemetry/        listeners: the journal and its replay; logs, metrics, HTTP
-    present/                    the one place where values become text: words, rows, JSON, HTML
+    present/                    lays values out as tables, JSON, HTML; reasons come with them
     cli/, daemon/, settings/    what operators run; what they may configure
+    errors.py                   exit codes, and errors an operator reads
     kernel/, clock.py           the only ctypes; the only clock
     demo/, testing/             a throwaway node to try it on; fixtures for test suites
 """

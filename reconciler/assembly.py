@@ -247,7 +247,7 @@ async def opened(
     )
     lock = InstanceLock(setup.locks or directory(os.environ), acting=acting)
     guards = NodeGuards(
-        layout, pool.stand, lock, allow_disk=setup.allow_disk, own_tree=setup.own_tree
+        layout, pool.preflight, lock, allow_disk=setup.allow_disk, own_tree=setup.own_tree
     )
     with ExitStack() as cleanup:
         asked = policies.annotation_keys | setup.annotation_keys

@@ -1,4 +1,4 @@
-"""Bundles: every track, judged, placed in time, and appointed to be thought about again. Pure.
+"""Bundles: every track, judged, with a due time and a timer for its re-evaluation. Pure.
 
 The lower half of the engine: :mod:`reconciler.decide.engine` says what was learnt, this module
 says what it means for one bundle. It owns the indexes that keep the cost per change.
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 from reconciler.decide.asking import RECHECK, Asking
 from reconciler.decide.blockers import needless
-from reconciler.decide.budgets import DueTimes, exceeded
 from reconciler.decide.cleanups import Cleanups
 from reconciler.decide.deaths import Deaths
+from reconciler.decide.due import DueTimes, exceeded
 from reconciler.decide.lifecycle import Event
 from reconciler.decide.nodestate import NodeChange, NodeState, is_touched
-from reconciler.decide.pods import Pods
+from reconciler.decide.pod_labels import Pods
 from reconciler.decide.queue import PriorityQueue
 from reconciler.decide.track import LIVING, SERVED, UNSURE, Track
 from reconciler.decide.verdicts import judge
@@ -40,7 +40,7 @@ class Bundles:
 
     Args:
         policies: What the operator allows.
-        node_state: What the node's witnesses said last.
+        nodestate: What the node's witnesses said last.
         asking: Where fresh answers of theirs are requested.
         cleanups: Where due leftovers queue.
         out: Takes decisions, in order.
@@ -104,19 +104,19 @@ class Bundles:
             self.reconsider(track, now)
 
     def judge_all_anew(self, now: float) -> None:
-        """Weigh and judge every bundle again: the node is seen in another light."""
+        """Weigh and judge every bundle again: the guards changed what evidence counts."""
         for _, track in sorted(self._tracks.items()):
             track.weighed_with = None
             self.reconsider(track, now)
 
     def fire_timers(self, now: float) -> None:
-        """Think about every bundle whose time has come."""
+        """Re-evaluate the bundles whose timers have fired."""
         for key in list(self._timers.pop_until(now)):
             if (track := self._tracks.get(key)) is not None:
                 self._fire_timer(track, now)
 
     def touched_by(self, change: NodeChange, now: float) -> list[Track]:
-        """List the bundles to judge again after a new word of the witnesses, in order of name."""
+        """List the bundles to judge again after a new answer of the witnesses, in order of name."""
         if not change.is_news and self._newest <= change.since:
             return []
         helped = {key for key in change.keys if key in self._tracks}
@@ -195,14 +195,14 @@ class Bundles:
             self.reconsider(track, now)
 
     def refusal(self, key: BundleKey) -> str:
-        """Say why a request for a cleanup means nothing to a bundle; empty if it does."""
+        """Say why a request for a cleanup would have no effect; empty if it would have one."""
         track = self._tracks.get(key)
         if track is None or track.judgement is None:
             return "there is no such bundle" if track is None else "it was not looked at yet"
         return needless(track.judgement) or self._choose_policy(track).objection()
 
     def objection(self, key: BundleKey, now: float, *, kill: bool) -> str:
-        """Say why a cleanup that was asked for must not begin any more; empty if they may."""
+        """Say why a cleanup that was asked for must not begin any more; empty if it may."""
         track = self._tracks.get(key)
         if track is None or track.look is None:
             return ""

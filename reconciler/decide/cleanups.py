@@ -70,7 +70,7 @@ class Cleanups:
         self._refusal = Hold(GUARDS, reasons, None) if refused else None
 
     def release(self, who: str) -> None:
-        """Release the brakes, and remember who did until it is told. Guards are none."""
+        """Release the brakes and note who did; what guards refuse stays refused."""
         self.mass.release()
         self._rate.release()
         self._released = f"{_BY_ITSELF} by {who}"

@@ -13,9 +13,9 @@ from typing import Final
 from reconciler.decide.nodestate import NodeState
 from reconciler.model.debris import DebrisKind, Inventory, Place
 from reconciler.model.evidence import Answer, TaskState
+from reconciler.model.facts import task_of
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Stamp
-from reconciler.model.weighing import task_of
 from reconciler.model.words import Word
 
 PAUSE: Final = 60.0

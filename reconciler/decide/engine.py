@@ -145,7 +145,7 @@ class Engine:
         return held or self._bundles.objection(request.key, now, kill=request.kill)
 
     def request_refusal(self, key: BundleKey) -> str:
-        """Say why a request to clean a bundle now would mean nothing to it; empty if it would."""
+        """Say why a request to clean a bundle now would have no effect; empty if it would."""
         return self._bundles.refusal(key)
 
     @property

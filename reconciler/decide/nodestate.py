@@ -23,9 +23,9 @@ from reconciler.model.evidence import (
     ProcessScan,
     ShimState,
 )
+from reconciler.model.facts import weigh
 from reconciler.model.ids import BundleKey, is_identifier
 from reconciler.model.observations import Guard, NodeLooked, Refusal, is_transient
-from reconciler.model.weighing import weigh
 
 _T = TypeVar("_T")
 _BLIND: Final = Node()

@@ -13,9 +13,9 @@ from reconciler.decide.lifecycle import TABLE, Event
 from reconciler.decide.track import Track, is_wedged
 from reconciler.model.decisions import BudgetKind, Judgement, Phase, Verdict
 from reconciler.model.evidence import NO_LABELS, Containerd, Facts, Labels, Look, Node, ShimState
+from reconciler.model.facts import weigh
 from reconciler.model.ids import BundleKey
 from reconciler.model.policy import Policy
-from reconciler.model.weighing import weigh
 
 
 @dataclass(frozen=True, slots=True)

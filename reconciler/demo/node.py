@@ -20,8 +20,8 @@ from reconciler.errors import ReconcilerError
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from reconciler.probe.beneath import identity_of, opened
-from reconciler.worker.record import Tally
 from reconciler.worker.removal import remove_tree
+from reconciler.worker.step_log import Tally
 
 DATA: Final = b"somebody's data"
 _PREFIX: Final = "rdemo-"

@@ -228,7 +228,7 @@ class Loop:
                 case Relist():
                     self._listings[decision.namespace] = decision.why
                 case AskNode():
-                    # No errand to be waited for: the engine knows which answers are.
+                    # Not counted as running: the engine tracks which answers are pending.
                     self._tasks.start_soon(self._node.ask, stamp.mono)
                 case TakeInventory():
                     self._tasks.start_soon(self._take_inventory)

@@ -2,7 +2,7 @@
 
 A :class:`Look` is what one close look at the bundle itself found. :class:`ProcessScan` (one pass
 over /proc) and :class:`Containerd` (the daemon's own word) speak about the whole node.
-:mod:`reconciler.model.weighing` joins the three into :class:`Facts`, a row of closed enumerations
+:mod:`reconciler.model.facts` joins the three into :class:`Facts`, a row of closed enumerations
 and the only thing a verdict is made from. Nothing here decides.
 """
 

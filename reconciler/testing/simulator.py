@@ -31,6 +31,7 @@ from reconciler.model.decisions import (
     assert_reported,
 )
 from reconciler.model.evidence import Node as NodeWord
+from reconciler.model.facts import weigh
 from reconciler.model.ids import BundleKey, is_identifier
 from reconciler.model.observations import (
     Guard,
@@ -45,7 +46,6 @@ from reconciler.model.observations import (
 )
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.model.policy import Policies
-from reconciler.model.weighing import weigh
 from reconciler.ports import Recorder
 from reconciler.testing.node import Node
 from reconciler.testing.owners import evidence_of

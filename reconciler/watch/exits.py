@@ -191,8 +191,8 @@ class ExitWatch:
         if self._emit is None:
             self._outbox.append(interest)
         else:
-            doubt = Resync(ResyncKind.CONTAINERD)
-            self._emit(doubt if subject is None else Hint(subject, kind))
+            resync = Resync(ResyncKind.CONTAINERD)
+            self._emit(resync if subject is None else Hint(subject, kind))
 
     def _was_reported(self, pid: int, interest: _Interest) -> bool:
         subject, kind = interest

@@ -1,6 +1,6 @@
 """The inotify backend: one watch on the root, one per namespace, one per bundle, none below.
 
-Events become hints (look at this bundle) and doubts (list this again). The order is always: add
+Events become hints (look at this bundle) and resyncs (list this again). The order is always: add
 the watch, then say that something is there; so what happens in between is seen by the look or is
 an event. Between events nothing here wakes up. No event is believed: it may be older than the
 tree, and what it names may be gone.
@@ -25,7 +25,7 @@ from reconciler.watch.mounts import watch_mounts
 from reconciler.watch.table import Place, WatchTable
 
 GATHER: Final = 0.002
-"""Seconds in which events on the heels of others are gathered; of the 5 ms we allow ourselves."""
+"""Seconds for which events that follow others are gathered; the budget for latency is 5 ms."""
 
 _PIDS: Final = frozenset({b"init.pid", b"shim.pid"})
 """Files of that name which are evidence: of the init, and of a runtime that is not runc."""
@@ -37,9 +37,9 @@ QUIET: Final = 0.0015
 def _is_of_an_exec(event: Event) -> bool:
     """Recognize the pid file of an exec, or the name it has while it is written: it is no evidence.
 
-    A probe makes one several times a second, and they stay: a look for each would cost more the
-    more there are. As a sign of life it is noticed with the next look, of which the end of the
-    task, every listing and whoever is about to remove the bundle make one.
+    Exec probes create several a second and never delete them, so a look for each would cost more
+    and more. The next look sees them as a sign of life: there is one when the task ends, at every
+    listing and before a removal.
     """
     name = event.name
     return name.endswith(b".pid") and name not in _PIDS and not event.mask & handle.ISDIR
@@ -273,8 +273,8 @@ class InotifyBackend:
         resyncs, self._resyncs = self._resyncs, {}
         for key in hints:
             self._say(Hint(key))
-        for doubt in resyncs:
-            self._say(doubt)
+        for resync in resyncs:
+            self._say(resync)
         if self._table.pending:
             self._more.set()
 

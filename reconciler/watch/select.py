@@ -2,7 +2,7 @@
 
 Down by itself, one rung at a time, when a backend has nothing left: inotify, then watchfiles
 polling, then none, which leaves listings alone. Up again, with patience, when the caller's own
-listings come by. Every step is a doubt, and its reason can be read.
+listings come by. Every step is a resync, and its reason can be read.
 """
 
 from collections.abc import Callable, Collection

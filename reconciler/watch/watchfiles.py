@@ -68,7 +68,7 @@ class WatchfilesBackend:
         """Nothing to close: :meth:`run` closes what it opens."""
 
     async def run(self, emit: Emit) -> None:
-        """Emit until cancelled. Every start is a doubt: what changed before it was not seen."""
+        """Emit until cancelled. Every start is a resync: what changed before it was not seen."""
         while True:
             root = identify(self._tasks)
             if root is None:

@@ -23,8 +23,8 @@ from reconciler.probe.processes import scan, users_of
 from reconciler.worker.fifos import FifoDirs
 from reconciler.worker.instances import Instances
 from reconciler.worker.messages import LookJob, Looks, WorkerScope
-from reconciler.worker.record import Note
 from reconciler.worker.sockets import SocketUsers
+from reconciler.worker.step_log import Note
 
 FRESH_SECONDS: Final = 1.0
 CGROUPS_SECONDS, CGROUPS_COST = 5.0, 20

@@ -30,7 +30,7 @@ from reconciler.model.ids import escape
 from reconciler.probe.beneath import beneath, names, opened
 from reconciler.probe.fresh import Fresh
 from reconciler.worker.objects import object_of
-from reconciler.worker.record import Kept, Tally
+from reconciler.worker.step_log import Kept, Tally
 
 if TYPE_CHECKING:
     from reconciler.ports import Clock

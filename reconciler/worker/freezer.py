@@ -18,7 +18,7 @@ from reconciler.model.outcome import BlockReason
 from reconciler.probe.beneath import beneath, opened
 from reconciler.probe.cgroups import children
 from reconciler.worker.blocked import Blocked
-from reconciler.worker.record import Tally
+from reconciler.worker.step_log import Tally
 
 _STATE: Final = b"freezer.state"
 _MOUNT: Final = os.O_PATH | os.O_NOFOLLOW

@@ -19,7 +19,7 @@ from reconciler.probe.cgroups import children
 from reconciler.probe.process import read_whole
 from reconciler.worker.blocked import Blocked
 from reconciler.worker.objects import ObjectId, check_object
-from reconciler.worker.record import Kept, Tally
+from reconciler.worker.step_log import Kept, Tally
 
 _SCOPE: Final = ".scope"
 _PID_1: Final = b"/proc/1"

@@ -23,7 +23,7 @@ class NodeGuards:
 
     Args:
         layout: Where things are.
-        stand: Has a worker measure; why there is no answer, if there is none: a refusal.
+        preflight: Has a worker measure; why there is no answer, if there is none: a refusal.
         lock: Taken on each check; None for modes that only observe.
         allow_disk: The operator allows a state tree that is not on a tmpfs.
         own_tree: The tree is of our own making, where an ordinary user needs no privileges.
@@ -35,14 +35,14 @@ class NodeGuards:
     def __init__(
         self,
         layout: Layout,
-        stand: Callable[[], Awaitable[PreflightReport | str]],
+        preflight: Callable[[], Awaitable[PreflightReport | str]],
         lock: InstanceLock | None,
         *,
         allow_disk: bool = False,
         own_tree: bool = False,
     ) -> None:
         self._layout = layout
-        self._stand = stand
+        self._preflight = preflight
         self._lock = lock
         self._allow_disk = allow_disk
         self._own_tree = own_tree
@@ -50,14 +50,14 @@ class NodeGuards:
 
     async def check(self) -> tuple[Refusal, ...]:
         """Name every reason not to act; empty if there is none."""
-        stood = await self._stand()
-        if isinstance(stood, str):
+        report = await self._preflight()
+        if isinstance(report, str):
             self.slow = ()
-            return unmeasured(stood)
-        self.slow = stood.slow
+            return unmeasured(report)
+        self.slow = report.slow
         tree = self._layout.tasks
         other, lock_trouble = _try_lock(self._lock, tree)
-        refused = refusals(Preflight(stood, tree, self._allow_disk, other, lock_trouble))
+        refused = refusals(Preflight(report, tree, self._allow_disk, other, lock_trouble))
         needless = Guard.PRIVILEGES if self._own_tree else None
         return tuple(one for one in refused if one.guard is not needless)
 
@@ -67,14 +67,14 @@ class Preflight:
     """Where we stand, as measured.
 
     Attributes:
-        stood: What a worker measured of itself.
+        report: What a worker measured of itself.
         tree: The state tree, for people.
         allow_disk: See :class:`NodeGuards`.
         other: Pid of another instance on this tree, 0 if it has not said which; None for none.
         lock_trouble: Why the lock could not be asked for, empty if it could.
     """
 
-    stood: PreflightReport
+    report: PreflightReport
     tree: bytes
     allow_disk: bool
     other: int | None = None
@@ -105,29 +105,29 @@ def refusals(standing: Preflight) -> tuple[Refusal, ...]:
 
 
 def _namespaces(standing: Preflight) -> Iterator[Refusal]:
-    stood, who = standing.stood, standing.stood.reference
-    if stood.same_pids is not Answer.YES:
+    report, who = standing.report, standing.report.reference
+    if report.same_pids is not Answer.YES:
         yield Refusal(
             Guard.PID_NAMESPACE,
-            f"{_state(stood.same_pids, 'pid', who)}: living processes would look dead; "
+            f"{_state(report.same_pids, 'pid', who)}: living processes would look dead; "
             "run in the host's pid namespace (hostPID: true, --pid=host)",
-            unsure=stood.same_pids is Answer.NONE,
+            unsure=report.same_pids is Answer.NONE,
         )
-    if stood.same_time is not Answer.YES:
+    if report.same_time is not Answer.YES:
         yield Refusal(
             Guard.TIME_NAMESPACE,
-            f"{_state(stood.same_time, 'time', who)}: start times of processes would be "
+            f"{_state(report.same_time, 'time', who)}: start times of processes would be "
             "misread; run in the host's time namespace",
-            unsure=stood.same_time is Answer.NONE,
+            unsure=report.same_time is Answer.NONE,
         )
-    if Answer.YES not in (stood.same_mounts, stood.shared_tree):
+    if Answer.YES not in (report.same_mounts, report.shared_tree):
         yield Refusal(
             Guard.MOUNT_NAMESPACE,
-            f"{_state(stood.same_mounts, 'mount', who)} and {escape(standing.tree)} is not known "
+            f"{_state(report.same_mounts, 'mount', who)} and {escape(standing.tree)} is not known "
             "to be in a shared peer group with it: a busy mount would be lost instead of refused; "
             "run in the host's mount namespace (no ProtectSystem=, PrivateTmp=, ... in the unit) "
             "or mount the tree with mountPropagation: Bidirectional",
-            unsure=Answer.NONE in (stood.same_mounts, stood.shared_tree),
+            unsure=Answer.NONE in (report.same_mounts, report.shared_tree),
         )
 
 
@@ -138,7 +138,7 @@ def _state(answer: Answer, kind: str, who: str) -> str:
 
 
 def _state_root(standing: Preflight) -> Iterator[Refusal]:
-    tree, fstype = escape(standing.tree), standing.stood.fstype
+    tree, fstype = escape(standing.tree), standing.report.fstype
     if fstype is None or fstype == "tmpfs" or (fstype and standing.allow_disk):
         return
     if not fstype:
@@ -152,17 +152,17 @@ def _state_root(standing: Preflight) -> Iterator[Refusal]:
 
 
 def _kernel(standing: Preflight) -> Iterator[Refusal]:
-    stood = standing.stood
-    if not stood.openat2:
+    report = standing.report
+    if not report.openat2:
         yield Refusal(
             Guard.KERNEL,
             "openat2 is not there or forbidden: nothing can be removed safely; "
             "use Linux 5.8 or newer and let a seccomp profile allow openat2",
         )
-    if stood.lacking:
+    if report.lacking:
         yield Refusal(
             Guard.PRIVILEGES,
-            f"lacking {', '.join(stood.lacking)}; run as root with these capabilities",
+            f"lacking {', '.join(report.lacking)}; run as root with these capabilities",
         )
 
 

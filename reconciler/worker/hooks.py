@@ -17,7 +17,7 @@ from reconciler.model.ids import escape, unescape
 from reconciler.model.outcome import BlockReason
 from reconciler.worker.blocked import Blocked
 from reconciler.worker.objects import ObjectId, find
-from reconciler.worker.record import Kept, Tally
+from reconciler.worker.step_log import Kept, Tally
 
 _SAID: Final = 300  # bytes of what runc said
 

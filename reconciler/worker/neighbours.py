@@ -21,7 +21,7 @@ from reconciler.probe.beneath import enter, names, opened
 from reconciler.probe.bundle import Examination, examine
 from reconciler.probe.context import NodeContext
 from reconciler.worker.going import bundles_called
-from reconciler.worker.record import Kept
+from reconciler.worker.step_log import Kept
 
 MOST_BUNDLES: Final = 20_000
 """More of them than this are not asked: nobody is then proven to be anybody's."""

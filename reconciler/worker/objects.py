@@ -12,7 +12,7 @@ from reconciler import kernel
 from reconciler.model.ids import NOWHERE, Identity, escape
 from reconciler.probe.beneath import identity_of
 from reconciler.worker.blocked import Blocked
-from reconciler.worker.record import Kept, Tally
+from reconciler.worker.step_log import Kept, Tally
 
 
 class ObjectId(NamedTuple):

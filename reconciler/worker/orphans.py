@@ -27,8 +27,8 @@ from reconciler.worker.context import WorkerContext
 from reconciler.worker.messages import KillJob
 from reconciler.worker.neighbours import UnansweredError
 from reconciler.worker.ownership import gather, members_of, read_record
-from reconciler.worker.record import Record, Tally
 from reconciler.worker.second_look import NotLeftover, Seen, look_again
+from reconciler.worker.step_log import Record, Tally
 from reconciler.worker.steps import conclude
 
 ROUNDS: Final = 20

@@ -68,7 +68,7 @@ class Limits:
 
     Attributes:
         job: One cleanup, all steps, hooks included.
-        scan: One pass over /proc.
+        processes: One pass over /proc, or another question about the node.
         look: A look at one bundle where looking may hang.
         stop: From the request to stop until it is ended.
         delete: containerd's answer when asked to delete a task.
@@ -89,7 +89,7 @@ def _always() -> None:
 
 
 class WorkerPool:
-    """Implements `ports.Cleaner`, and ``scan`` and ``stand`` for the witnesses and the guards.
+    """Implements `ports.Cleaner`, and what the node source and the guards ask of a worker.
 
     So many bundles are worked on in ``parallel``; ``delete`` asks containerd to delete a task that
     it still lists.
@@ -244,8 +244,8 @@ class WorkerPool:
             answer.inventory if isinstance(answer, Counted) else Inventory(0.0, troubles=(answer,))
         )
 
-    async def stand(self) -> PreflightReport | str:
-        """Have a worker measure whether acting is safe from where it stands; else say why not."""
+    async def preflight(self) -> PreflightReport | str:
+        """Run the preflight in a worker: is acting safe from here? Or say why nobody knows."""
         return await self._ask(PreflightJob(), PreflightReport, self._witness)
 
     async def lock(self, *, owner: bool = False) -> Lock:

@@ -33,7 +33,7 @@ from reconciler.probe.namespaces import (
 from reconciler.probe.privileges import WORKER
 from reconciler.probe.process import PROC, is_leaving, read_capabilities
 from reconciler.worker.messages import PreflightReport, Progress
-from reconciler.worker.record import Note
+from reconciler.worker.step_log import Note
 
 INITIAL: Final = Namespaces("pid:[4026531836]", "mnt:[4026531832]", "time:[4026531834]")
 """The machine's first namespaces; their numbers are fixed (linux/nsfs.h, mnt since 6.17)."""

@@ -16,7 +16,7 @@ from reconciler.model.hidden import hidden_name
 from reconciler.model.ids import Identity, escape, unescape
 from reconciler.worker.blocked import blocked_at
 from reconciler.worker.objects import Aside
-from reconciler.worker.record import Tally
+from reconciler.worker.step_log import Tally
 from reconciler.worker.walk import Walk, check_identity
 
 

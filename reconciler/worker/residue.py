@@ -23,11 +23,11 @@ from reconciler.worker.judged import Judged
 from reconciler.worker.messages import CleanJob
 from reconciler.worker.neighbours import Neighbours
 from reconciler.worker.objects import HIDDEN, Aside, ObjectId, check_object
-from reconciler.worker.record import Kept, Tally
 from reconciler.worker.removal import remove_tree
 from reconciler.worker.second_look import Seen
 from reconciler.worker.sockets import hidden_path, is_there, remove_socket
 from reconciler.worker.states import Owner, State, read_state
+from reconciler.worker.step_log import Kept, Tally
 
 _HANDLE: Final = os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW
 

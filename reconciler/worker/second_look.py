@@ -13,9 +13,9 @@ from reconciler.decide.verdicts import judge
 from reconciler.model.cgroups import CgroupSource
 from reconciler.model.decisions import Judgement, Verdict
 from reconciler.model.evidence import Look, Mount, Node
+from reconciler.model.facts import weigh
 from reconciler.model.ids import BundleKey, escape, is_identifier
 from reconciler.model.outcome import BlockReason
-from reconciler.model.weighing import weigh
 from reconciler.probe.bundle import Resources, examine
 from reconciler.probe.context import NodeContext
 from reconciler.probe.points import MountPoints

@@ -25,7 +25,7 @@ from reconciler.probe.fresh import Fresh
 from reconciler.probe.sockets import parse_address
 from reconciler.worker.going import stays
 from reconciler.worker.objects import HIDDEN, Aside, ObjectId, object_of
-from reconciler.worker.record import Kept, Tally
+from reconciler.worker.step_log import Kept, Tally
 
 _FRESH_SECONDS: Final = 2.0
 _COST: Final = 20.0  # reading may take a twentieth of the time

@@ -4,7 +4,7 @@ A job goes in, an Outcome comes out; the world's trouble is a value in it and ne
 Everything named by the id goes while the bundle directory still stands, because that is the lock of
 the id; the directory goes last. Each step may find its work done already: an attempt that was
 killed anywhere is finished by the next one. What a failure means for the steps after it is not
-decided here but in `reconciler.worker.record`.
+decided here but in `reconciler.worker.step_log`.
 """
 
 import os
@@ -29,7 +29,6 @@ from reconciler.worker.holders import holders
 from reconciler.worker.hooks import Call, pick_runc, refuse_strangers, run_hooks
 from reconciler.worker.judged import Judged, pin
 from reconciler.worker.messages import CleanJob, FinishJob, KillJob
-from reconciler.worker.record import Kept, Record, Tally
 from reconciler.worker.removal import hide, remove_mount_point, remove_tree
 from reconciler.worker.residue import Residue
 from reconciler.worker.second_look import (
@@ -39,6 +38,7 @@ from reconciler.worker.second_look import (
     refuse_elsewhere,
     refuse_mounts,
 )
+from reconciler.worker.step_log import Kept, Record, Tally
 from reconciler.worker.unmount import unmount_stack
 from reconciler.worker.walk import check_identity
 

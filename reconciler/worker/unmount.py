@@ -15,7 +15,7 @@ from reconciler.model.ids import escape
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.mounts import MOUNTINFO, parse, read_table
 from reconciler.worker.blocked import Blocked, blocked_by
-from reconciler.worker.record import Tally
+from reconciler.worker.step_log import Tally
 
 _BOUND: Final = 32
 

@@ -21,7 +21,7 @@ from reconciler.model.ids import Identity, escape
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.beneath import identity_of
 from reconciler.worker.blocked import Blocked, blocked_at, blocked_by
-from reconciler.worker.record import Tally
+from reconciler.worker.step_log import Tally
 
 _BATCH: Final = 4096  # names held at a time, however many a directory has
 _HANDLES: Final = 32  # directories held open at a time, however deep the tree is

@@ -10,8 +10,8 @@ from grpclib.exceptions import GRPCError
 from reconciler.containerd import tasks
 from reconciler.containerd.tasks import Singles
 from reconciler.model.evidence import Containerd, ContainerdState, TaskState
+from reconciler.model.facts import task_of
 from reconciler.model.ids import BundleKey
-from reconciler.model.weighing import task_of
 from tests.support.asking import ask, ask_one
 from tests.support.fake_containerd import GET, TASKS, FakeContainerd
 

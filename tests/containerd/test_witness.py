@@ -15,8 +15,8 @@ from grpclib.exceptions import GRPCError
 from reconciler.containerd import witness
 from reconciler.containerd.tasks import Singles
 from reconciler.model.evidence import Containerd, ContainerdState, TaskState
+from reconciler.model.facts import task_of
 from reconciler.model.ids import BundleKey
-from reconciler.model.weighing import task_of
 from reconciler.probe.locks import Lock, LockState
 from tests.support import asking
 from tests.support.asking import ask

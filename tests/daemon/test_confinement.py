@@ -296,7 +296,7 @@ def test_the_guards_still_measure_right(tmp_path: Path) -> None:
 
 
 async def refused(made: bundles.Site, pool: WorkerPool) -> list[Guard]:
-    stood = await pool.stand()
+    stood = await pool.preflight()
     assert isinstance(stood, PreflightReport)
     return [one.guard for one in refusals(Preflight(stood, made.layout.tasks, allow_disk=True))]
 

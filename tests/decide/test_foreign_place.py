@@ -22,9 +22,9 @@ from reconciler.model.evidence import (
     ShimProcess,
     ShimState,
 )
+from reconciler.model.facts import weigh
 from reconciler.model.observations import Guard, GuardsChecked, Refusal
 from reconciler.model.policy import Policies
-from reconciler.model.weighing import weigh
 from reconciler.testing.node import Node as SimulatedNode
 from reconciler.testing.simulator import Simulation
 from tests.decide.world import DOWN, ENFORCE, SILENT, UP, World, dead, key, leftover, stopped

@@ -5,8 +5,8 @@ import random
 import pytest
 from msgspec.structs import replace
 
-from reconciler.decide.budgets import SizeBudgets
 from reconciler.decide.cleanups import Cleanups
+from reconciler.decide.due import SizeBudgets
 from reconciler.decide.queue import PriorityQueue
 from reconciler.model.decisions import LookAt, Verdict
 from reconciler.model.evidence import Kind, Look

@@ -14,9 +14,9 @@ from reconciler.model.evidence import (
     ProcessScan,
     TaskState,
 )
+from reconciler.model.facts import task_of
 from reconciler.model.ids import BundleKey
 from reconciler.model.policy import Policies
-from reconciler.model.weighing import task_of
 from tests.decide.world import ENFORCE, dead, key
 from tests.support.clock import VirtualClock
 from tests.support.fakes import FakeNodeSource

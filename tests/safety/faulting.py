@@ -33,9 +33,9 @@ from reconciler.model.evidence import (
     PartialLook,
     ProcessScan,
 )
+from reconciler.model.facts import weigh
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import BlockReason, Outcome, Result, StepResult
-from reconciler.model.weighing import weigh
 from reconciler.probe.tree import TreeInspector
 from tests.safety import straced
 from tests.safety.ground import Ground, ground

@@ -18,8 +18,8 @@ from reconciler import kernel
 from reconciler.model.hidden import parse_hidden
 from reconciler.model.ids import Identity, escape
 from reconciler.probe.beneath import identity_of
-from reconciler.worker.record import Tally
 from reconciler.worker.removal import hide, remove_tree
+from reconciler.worker.step_log import Tally
 from tests.support.mountns import MNT_DETACH, UMOUNT_NOFOLLOW, umount
 
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 from reconciler import kernel
 from reconciler.model.ids import Identity
 from reconciler.probe.beneath import identity_of
-from reconciler.worker.record import Tally
 from reconciler.worker.removal import remove_tree
+from reconciler.worker.step_log import Tally
 
 
 class Removed(NamedTuple):

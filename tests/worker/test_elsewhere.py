@@ -10,8 +10,8 @@ import pytest
 
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.model.outcome import BlockReason, Outcome
-from reconciler.worker.record import Tally
 from reconciler.worker.removal import hide
+from reconciler.worker.step_log import Tally
 from tests.support import mountns
 from tests.support.bundles import Bundle, Site
 from tests.support.inline import (

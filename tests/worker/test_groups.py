@@ -12,7 +12,7 @@ from reconciler.probe import cgroups, mounts
 from reconciler.worker import groups
 from reconciler.worker.blocked import Blocked
 from reconciler.worker.objects import find
-from reconciler.worker.record import Tally
+from reconciler.worker.step_log import Tally
 
 pytestmark = pytest.mark.kernel
 

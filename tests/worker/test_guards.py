@@ -47,7 +47,7 @@ def at(
     *, allow_disk: bool = False, **other: Answer | str | bool | tuple[str, ...] | None
 ) -> Preflight:
     """Stand as well as can be, but for this."""
-    return replace(GOOD, stood=msgspec.structs.replace(HERE, **other), allow_disk=allow_disk)
+    return replace(GOOD, report=msgspec.structs.replace(HERE, **other), allow_disk=allow_disk)
 
 
 def test_a_good_place_is_not_refused() -> None:
@@ -212,9 +212,9 @@ def test_a_process_that_has_left_its_namespaces_says_nothing(tmp_path: Path) -> 
     with sleeping_in(tmp_path / BUNDLE, sys.executable, "-c", WITHOUT_FIRST_THREAD) as shim:
         wait_for_its_first_thread_to_end(shim.pid)
         scanned = ShimProcess(KEY, shim.pid, escape(layout.address))
-        stood = measured(layout, (scanned,))
-        assert stood.reference == "pid 1"
-        assert Answer.NO not in (stood.same_pids, stood.same_time, stood.same_mounts)
+        report = measured(layout, (scanned,))
+        assert report.reference == "pid 1"
+        assert Answer.NO not in (report.same_pids, report.same_time, report.same_mounts)
 
 
 @private_mounts
@@ -222,9 +222,9 @@ def test_an_own_mount_namespace_is_refused_unless_the_tree_is_shared(tmp_path: P
     """We have left the namespace of the process that made us and that stands for containerd."""
     layout = layout_at(tmp_path)
     shim = ShimProcess(BundleKey("default", "c1"), os.getppid())
-    stood = measured(layout, (shim,))
-    assert stood.reference.startswith("a shim")
-    standing = Preflight(stood, layout.tasks, allow_disk=True)
+    report = measured(layout, (shim,))
+    assert report.reference.startswith("a shim")
+    standing = Preflight(report, layout.tasks, allow_disk=True)
     assert [one.guard for one in refusals(standing)] == [Guard.MOUNT_NAMESPACE]
 
 
@@ -235,10 +235,10 @@ def test_a_tree_on_disk_is_refused_unless_allowed(tmp_path: Path) -> None:
     mountns.tmpfs(tmp_path / "mem")
     on_disk, in_memory = layout_at(tmp_path / "disk"), layout_at(tmp_path / "mem")
     assert measured(in_memory, ()).fstype == "tmpfs"
-    stood = measured(on_disk, ())
-    if stood.fstype == "tmpfs":
+    report = measured(on_disk, ())
+    if report.fstype == "tmpfs":
         pytest.skip("temporary files are on a tmpfs here")
-    standing = Preflight(stood, on_disk.tasks, allow_disk=False)
+    standing = Preflight(report, on_disk.tasks, allow_disk=False)
     assert Guard.STATE_ROOT in {one.guard for one in refusals(standing)}
 
 
@@ -254,7 +254,7 @@ async def main():
     base = sys.argv[1].encode()
     layout = Layout(base, base, base + b"/c.sock", base)
     async with WorkerPool(WorkerScope(layout)) as pool:
-        for one in await NodeGuards(layout, pool.stand, None, allow_disk=True).check():
+        for one in await NodeGuards(layout, pool.preflight, None, allow_disk=True).check():
             print(one.guard.value)
 
 anyio.run(main)
@@ -372,11 +372,11 @@ async def test_a_worker_measures_where_it_stands_itself(tmp_path: Path) -> None:
     layout = layout_at(tmp_path)
     with listen(tmp_path):
         async with WorkerPool(WorkerScope(layout)) as pool:
-            stood = await pool.stand()
-    assert isinstance(stood, PreflightReport)
-    assert stood.reference == f"containerd (pid {os.getpid()})"
-    assert (stood.same_pids, stood.same_time, stood.same_mounts) == (YES, YES, YES)
-    assert stood.openat2
+            report = await pool.preflight()
+    assert isinstance(report, PreflightReport)
+    assert report.reference == f"containerd (pid {os.getpid()})"
+    assert (report.same_pids, report.same_time, report.same_mounts) == (YES, YES, YES)
+    assert report.openat2
 
 
 def measured(layout: Layout, shims: tuple[ShimProcess, ...]) -> PreflightReport:
@@ -390,10 +390,10 @@ def child_of(pid: int) -> int:
 async def test_a_worker_that_hangs_or_died_is_no_answer(tmp_path: Path) -> None:
     layout = layout_at(tmp_path)
     async with WorkerPool(WorkerScope(layout), limits=Limits(processes=2.0)) as pool:
-        assert isinstance(await pool.stand(), PreflightReport)
+        assert isinstance(await pool.preflight(), PreflightReport)
         assert pool.fork_server is not None
         pool.keep_fork_server()
         os.kill(child_of(pool.fork_server), signal.SIGSTOP)
-        assert isinstance(await pool.stand(), str)
+        assert isinstance(await pool.preflight(), str)
         os.kill(pool.fork_server, signal.SIGKILL)
-        assert isinstance(await pool.stand(), str)
+        assert isinstance(await pool.preflight(), str)

@@ -19,8 +19,8 @@ from reconciler.worker import freezer, orphans
 from reconciler.worker.instances import Instances
 from reconciler.worker.messages import KillJob
 from reconciler.worker.orphans import end_orphan
-from reconciler.worker.record import Tally
 from reconciler.worker.second_look import NotLeftover
+from reconciler.worker.step_log import Tally
 from tests.support.bundles import Bundle
 from tests.support.cgroups import join
 from tests.support.inline import InlineWorker, assert_blocked, inline_worker, step

@@ -174,7 +174,7 @@ def test_without_one_of_them_it_does_not(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("missing", WORKER, ids=lambda one: one.name)
 def test_a_guard_names_the_one_that_is_missing(tmp_path: Path, missing: Privilege) -> None:
     with site(tmp_path) as made:
-        stood = granted(ALL - {missing.number}, made, WorkerPool.stand)
+        stood = granted(ALL - {missing.number}, made, WorkerPool.preflight)
         assert isinstance(stood, PreflightReport)
         assert stood.lacking == ((missing.name,) if missing.needed else ())
         found = {one.guard for one in refusals(Preflight(stood, made.layout.tasks, True))}
@@ -208,9 +208,9 @@ def test_namespaces_of_a_containerd_with_more_power_need_ptrace(tmp_path: Path) 
         return {stood.same_pids, stood.same_time, stood.same_mounts}
 
     with site(tmp_path) as made, listen(Path(os.fsdecode(made.layout.address))):
-        assert answers(granted(ALL, made, WorkerPool.stand)) == {Answer.YES}
+        assert answers(granted(ALL, made, WorkerPool.preflight)) == {Answer.YES}
         without = ALL - {BY_NAME["CAP_SYS_PTRACE"].number}
-        assert answers(granted(without, made, WorkerPool.stand)) == {Answer.NONE}
+        assert answers(granted(without, made, WorkerPool.preflight)) == {Answer.NONE}
 
 
 @private_mounts

@@ -11,8 +11,8 @@ import pytest
 from reconciler.model.ids import Identity, escape
 from reconciler.model.outcome import BlockReason
 from reconciler.worker.blocked import Blocked, blocked_by
-from reconciler.worker.record import Tally
 from reconciler.worker.removal import hide, remove_mount_point, remove_tree
+from reconciler.worker.step_log import Tally
 from tests.support.canary import plant
 from tests.support.opens import opened_of
 from tests.worker.removing import Removed, identity, remove

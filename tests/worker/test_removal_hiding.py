@@ -11,8 +11,8 @@ from reconciler import kernel
 from reconciler.model.hidden import hidden_name, parse_hidden
 from reconciler.model.outcome import BlockReason
 from reconciler.worker.blocked import Blocked
-from reconciler.worker.record import Tally
 from reconciler.worker.removal import hide, remove_tree
+from reconciler.worker.step_log import Tally
 from tests.worker.removing import identity
 
 

@@ -10,8 +10,8 @@ import pytest
 from reconciler.model.outcome import BlockReason
 from reconciler.worker import walk
 from reconciler.worker.blocked import Blocked
-from reconciler.worker.record import Tally
 from reconciler.worker.removal import remove_tree
+from reconciler.worker.step_log import Tally
 from tests.support.mountns import private_mounts, tmpfs
 from tests.worker.removing import identity, remove
 

@@ -10,8 +10,8 @@ import pytest
 
 from reconciler.model.outcome import BlockReason
 from reconciler.worker.blocked import Blocked
-from reconciler.worker.record import Tally
 from reconciler.worker.removal import hide, remove_mount_point, remove_tree
+from reconciler.worker.step_log import Tally
 from tests.support.canary import Canary, plant
 from tests.support.mountns import (
     MNT_DETACH,

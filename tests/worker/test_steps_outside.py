@@ -17,8 +17,8 @@ from reconciler.worker.groups import carries
 from reconciler.worker.hooks import pick_runc
 from reconciler.worker.messages import WorkerScope
 from reconciler.worker.objects import find
-from reconciler.worker.record import Kept, Tally
 from reconciler.worker.sockets import hidden_path, remove_socket
+from reconciler.worker.step_log import Kept, Tally
 from tests.support.bundles import LONG_AGO, Bundle, Site, identify, listen
 from tests.support.clock import VirtualClock
 from tests.support.inline import (

@@ -16,8 +16,8 @@ from reconciler.probe.beneath import identity_of
 from reconciler.worker import unmount
 from reconciler.worker.blocked import Blocked
 from reconciler.worker.holders import holders
-from reconciler.worker.record import Tally
 from reconciler.worker.removal import remove_tree
+from reconciler.worker.step_log import Tally
 from reconciler.worker.unmount import unmount_stack
 from tests.support.canary import plant
 from tests.support.deadfuse import dead_fuse

@@ -19,10 +19,10 @@ from reconciler.cli.selection import known_of, labels_of, parse_name
 from reconciler.cli.setup import make_setup
 from reconciler.decide.views import BundleView
 from reconciler.errors import ExitCode, ReconcilerError
+from reconciler.model.facts import hints
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Listed
 from reconciler.model.policy import Policies, Policy
-from reconciler.model.weighing import hints
 from reconciler.present import explain as explanation
 from reconciler.present import words
 from reconciler.present.beliefs import Beliefs

@@ -39,7 +39,7 @@ class Tally:
     Attributes:
         mutations: Our own mutating system calls that succeeded, also those before a failure.
         others: Somebody else (containerd, runc) did something because we asked.
-        stop: Whether we were a stop was requested; asked before each of very many changes.
+        stop: Whether a stop was requested; asked before each of very many changes.
     """
 
     mutations: int = 0
@@ -62,7 +62,8 @@ Note = Callable[[Progress], None]
 class Record:
     """The steps of one attempt, in order.
 
-    Each beginning is noted, so that a hang has a name, and before each it is asked whether to stop.
+    Each step is reported before it starts, so that a hang can be attributed; before each one a
+    request to stop is honoured.
     """
 
     def __init__(self, clock: SystemClock, note: Note, stop: Callable[[], bool]) -> None:
