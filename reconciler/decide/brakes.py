@@ -61,7 +61,11 @@ class MassDeathBrake:
         return self._pulled_at is not None
 
     def died(self, key: BundleKey, now: float) -> None:
-        """Take note that a bundle that was alive is a leftover now."""
+        """Take note that a bundle that was alive is a leftover now.
+
+        Whoever has released the brake knew of the deaths until then, and not of this one.
+        """
+        self._need_not_wait = False
         self._died[key] = now
         self._died.move_to_end(key)
 

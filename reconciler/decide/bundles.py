@@ -88,7 +88,7 @@ class Bundles:
         return self._timers.next
 
     def configure(self, policies: Policies, now: float) -> None:
-        """Think about everything again, under other policies: nothing is due by the old ones.
+        """Think about everything again: nothing is due by old policies, or by requests under them.
 
         What a cleanup is under way on is judged by them when that is about to begin
         (:meth:`objection`).
@@ -101,6 +101,7 @@ class Bundles:
         self._pods = Pods(needed=policies.need_labels)
         for track in self._tracks.values():
             track.policy = track.counted_as = track.due_under = None
+            track.is_requested = False
             self.reconsider(track, now)
 
     def judge_all_anew(self, now: float) -> None:

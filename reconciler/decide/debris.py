@@ -6,11 +6,12 @@ when one has come, at most once in :data:`PAUSE`. What containerd says counts on
 after the inventory began.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Final
 
 from reconciler.decide.nodestate import NodeState
+from reconciler.model.containerd import Containerd, ContainerdState
 from reconciler.model.debris import DebrisKind, Inventory, Place
 from reconciler.model.evidence import Answer, TaskState
 from reconciler.model.facts import task_of
@@ -18,7 +19,7 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Stamp
 from reconciler.model.words import Word
 
-PAUSE: Final = 60.0
+PAUSE: Final = 240.0
 """Seconds between two inventories, however often the tree must be listed."""
 
 AGES: Final = {
@@ -117,6 +118,14 @@ def judge_place(place: Place, task: Answer, age: float | None) -> tuple[DebrisVe
     return DebrisVerdict.DEBRIS, "; ".join(filter(None, (_SAID[kind], detail)))
 
 
+def _task_of_id(id_: str, containerd: Containerd, ids: Set[str]) -> Answer:
+    """Return whether containerd knows a task of an id, whatever its namespace."""
+    if id_ in ids and containerd.state is ContainerdState.UP:
+        return Answer.YES
+    silent = containerd.state is ContainerdState.NONE or bool(containerd.unlisted)
+    return Answer.NONE if silent else Answer.NO
+
+
 class Debris:
     """The last inventory, and whether another is wanted.
 
@@ -128,24 +137,28 @@ class Debris:
         self._node_state = node_state
         self._asked_at = float("-inf")
         self._wanted = False
+        self._under_way = False
         self._last: Inventory | None = None
-        self.pending = False
-        """Whether an inventory is under way."""
 
     def listed(self, now: float) -> None:
         """Take note that the whole tree was listed."""
         self._wanted = now - self._asked_at >= PAUSE
 
+    @property
+    def pending(self) -> bool:
+        """Whether an inventory is under way, or still to be asked for."""
+        return self._wanted or self._under_way
+
     def ask(self, now: float) -> bool:
         """Return whether an inventory is to be taken now."""
-        if self.pending or not self._wanted:
+        if self._under_way or not self._wanted:
             return False
-        self._wanted, self.pending, self._asked_at = False, True, now
+        self._wanted, self._under_way, self._asked_at = False, True, now
         return True
 
     def receive(self, inventory: Inventory) -> None:
         """Take in an inventory; of kinds that it did not look for the last one counts no more."""
-        self.pending = False
+        self._under_way = False
         self._last = inventory
 
     @property
@@ -163,12 +176,14 @@ class Debris:
         last = self._last
         if last is None:
             return
-        is_asked = self._node_state.covers(last.since)
+        is_asked = self._node_state.covers(last.since + last.seconds)
         containerd = self._node_state.node.containerd
+        ids = {key.id for key in containerd.tasks}
         for place in last.places:
             task = Answer.NONE
-            if is_asked:
-                key = BundleKey(place.namespace, place.id)
-                task = _KNOWS[task_of(key, containerd)]
+            if is_asked and place.namespace:
+                task = _KNOWS[task_of(BundleKey(place.namespace, place.id), containerd)]
+            elif is_asked:
+                task = _task_of_id(place.id, containerd, ids)
             age = max(0.0, stamp.wall - place.since) if place.since else None
             yield DebrisView(place, *judge_place(place, task, age), age)

@@ -349,7 +349,8 @@ class Engine:
         self._out.extend(braked)
         for key in begun:
             self._bundles.begin(key)
-        if self._debris.ask(now):
+        # After the node was asked, so that one worker does both: handles may be few.
+        if not self._asking.pending and self._debris.ask(now):
             self._out.append(TakeInventory())
         ask = self._asking.ask(now)
         if ask is not None:

@@ -246,9 +246,10 @@ class Loop:
         self.emit(received)
 
     async def _take_inventory(self) -> None:
-        began = self._stages.clock.monotonic()
+        clock = self._stages.clock
+        began = clock.monotonic()
         taken = await self._stages.node_source.inventory()
-        self.emit(replace(taken, since=began))
+        self.emit(replace(taken, since=began, seconds=clock.monotonic() - began))
 
     async def _check_guards(self) -> None:
         async with self._checking:  # or an older answer could replace a newer one

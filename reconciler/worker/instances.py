@@ -8,7 +8,7 @@ all. This is the one place that is asked, and it never takes no answer for "nobo
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from reconciler import kernel
@@ -158,12 +158,24 @@ def _trees(layout: Layout, scanned: ProcessScan) -> Iterator[tuple[_Object, int]
         yield tree, shim.pid
 
 
-def other_trees(layout: Layout, scanned: ProcessScan) -> tuple[tuple[bytes, ...], str]:
-    """Give paths to the trees of other containerds, and why these may not be all; empty if so."""
+def other_trees(layout: Layout, scanned: ProcessScan) -> tuple[dict[bytes, _Object], str]:
+    """Give a path to each tree of another containerd, and which object it is.
+
+    Returns:
+        The paths, and why these may not be all; empty if they are.
+    """
     try:
-        return tuple(_TREE % pid for _, pid in _trees(layout, scanned)), ""
+        return {_TREE % pid: tree for tree, pid in dict(_trees(layout, scanned)).items()}, ""
     except _LostError as shim:
-        return (), f"where the shim with pid {shim.pid} works cannot be known"
+        return {}, f"where the shim with pid {shim.pid} works cannot be known"
+
+
+def lead_there(paths: Mapping[bytes, _Object]) -> bool:
+    """Return whether every path still leads to its tree: what was read there counts only then."""
+    try:
+        return all(_object(path) == tree for path, tree in paths.items())
+    except OSError:
+        return False
 
 
 def _object(path: bytes) -> _Object:

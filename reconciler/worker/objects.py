@@ -6,6 +6,7 @@ kernel counts the numbers of cgroups on and gives none twice (kernfs). Reads onl
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from reconciler import kernel
@@ -101,6 +102,13 @@ class Aside(NamedTuple):
                 blocked.detail += f"; it is now {escape(self.hidden)}: {error.strerror}"
             else:
                 blocked.detail += "; renamed back"
+            raise
+        except FileNotFoundError:
+            raise
+        except OSError:
+            # What it is cannot be known, so it is not what was judged.
+            with suppress(OSError):
+                self.put_back()
             raise
 
     def put_back(self) -> None:

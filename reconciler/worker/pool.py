@@ -114,6 +114,7 @@ class WorkerPool:
         self._slots = anyio.CapacityLimiter(parallel)
         self._witness = anyio.CapacityLimiter(1)  # evidence does not queue behind cleanups
         self._inventory = anyio.CapacityLimiter(1)
+        self._counting: Attempt | None = None
         self._lookers = anyio.CapacityLimiter(LOOKERS)
         self._far_lookers = anyio.CapacityLimiter(LOOKERS)
         self._hung: dict[frozenset[str], Attempt] = {}
@@ -238,8 +239,16 @@ class WorkerPool:
         return answer.processes if isinstance(answer, Scanned) else ProcessScan()
 
     async def inventory(self) -> Inventory:
-        """Have a worker find what lies outside of bundles; nothing is looked for if it cannot."""
-        answer = await self._ask(InventoryJob(), Counted, self._inventory)
+        """Have a worker find what lies outside of bundles; nothing is looked for if it cannot.
+
+        While a worker that looked there cannot be ended nobody follows it.
+        """
+        former = self._counting
+        if former is not None and former.is_dying():
+            return Inventory(0.0, troubles=("an earlier inventory hangs in the kernel",))
+        self._counting = attempt = Attempt(InventoryJob())
+        async with self._inventory:
+            answer = await self._answer(attempt, Counted, self._limits.processes)
         return (
             answer.inventory if isinstance(answer, Counted) else Inventory(0.0, troubles=(answer,))
         )

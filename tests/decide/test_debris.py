@@ -3,6 +3,7 @@
 from itertools import product
 
 import pytest
+from msgspec.structs import replace
 
 from reconciler.decide.debris import AGES, PAUSE, DebrisVerdict, judge_place
 from reconciler.model.debris import DebrisKind, Inventory, Place, PlaceKey
@@ -10,7 +11,7 @@ from reconciler.model.decisions import AskNode, TakeInventory
 from reconciler.model.evidence import Answer, Containerd, ContainerdState
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Listed, NodeLooked, Stamp
-from tests.decide.world import World
+from tests.decide.world import World, key
 
 NAMED = frozenset(DebrisKind) - {
     DebrisKind.SHIM_SOCKET,
@@ -54,8 +55,7 @@ def inventory(world: World) -> Inventory:
 @pytest.mark.safety
 def test_what_containerd_said_before_an_inventory_does_not_count() -> None:
     world = World(nothing_outside=False)
-    assert TakeInventory() in world.observe(LISTED)
-    world.observe(NodeLooked(world.stamp.mono, containerd=Containerd(ContainerdState.UP)))
+    begin_inventory(world)
     world.wait(1.0)
     taken = inventory(world)
     world.wait(1.0)
@@ -75,20 +75,66 @@ def test_what_containerd_said_before_an_inventory_does_not_count() -> None:
     assert verdicts(world) == [DebrisVerdict.UNKNOWN]
 
 
+@pytest.mark.safety
+def test_a_task_of_any_namespace_may_own_what_has_an_id_alone() -> None:
+    world = World(nothing_outside=False)
+    begin_inventory(world)
+    fifos = replace(place(DebrisKind.FIFO_DIR), namespace="")
+    world.observe(Inventory(world.stamp.mono, (DebrisKind.FIFO_DIR,), (fifos,)))
+    for namespaces, tasks, expected in (
+        ((), ("elsewhere/x",), DebrisVerdict.OWNED),
+        (("elsewhere",), (), DebrisVerdict.UNKNOWN),
+        ((), ("elsewhere/y",), DebrisVerdict.DEBRIS),
+    ):
+        said = Containerd(
+            ContainerdState.UP, frozenset(map(key, tasks)), unlisted=frozenset(namespaces)
+        )
+        world.observe(NodeLooked(world.stamp.mono, containerd=said))
+        assert verdicts(world) == [expected]
+
+
+@pytest.mark.safety
+def test_an_answer_from_while_the_inventory_was_taken_does_not_count() -> None:
+    world = World(nothing_outside=False)
+    begin_inventory(world)
+    began = world.stamp.mono
+    world.wait(1.0)
+    world.observe(NodeLooked(world.stamp.mono, containerd=Containerd(ContainerdState.UP)))
+    world.wait(4.0)
+    taken = Inventory(began, (DebrisKind.SHIM,), (place(DebrisKind.SHIM),), seconds=5.0)
+    world.observe(taken)
+    assert verdicts(world) == [DebrisVerdict.UNKNOWN]
+
+
+def begin_inventory(world: World) -> None:
+    """List, have the node asked, and so have an inventory asked for."""
+    assert TakeInventory() not in world.observe(LISTED), "the node is asked first"
+    asked = world.observe(NodeLooked(world.stamp.mono, containerd=Containerd(ContainerdState.UP)))
+    assert TakeInventory() in asked
+
+
 def test_an_inventory_is_taken_with_a_listing_and_not_too_often() -> None:
     world = World(nothing_outside=False)
-    assert TakeInventory() in world.observe(LISTED)
-    assert TakeInventory() not in world.observe(LISTED), "one at a time"
+    begin_inventory(world)
+
+    def listed_again(namespace: str | None = None) -> bool:
+        out = world.observe(Listed(answered=True, present=True, namespace=namespace))
+        out += world.wait(1.0)
+        up = Containerd(ContainerdState.UP)
+        out += world.observe(NodeLooked(world.stamp.mono, containerd=up))
+        return TakeInventory() in out
+
+    assert not listed_again(), "one at a time"
     world.observe(inventory(world))
-    assert TakeInventory() not in world.observe(LISTED), "not too often"
+    assert not listed_again(), "not too often"
     world.wait(PAUSE)
-    assert TakeInventory() not in world.observe(Listed(answered=True, present=True, namespace="ns"))
-    assert TakeInventory() in world.observe(LISTED)
+    assert not listed_again("ns")
+    assert listed_again()
 
 
 def test_a_kind_that_was_not_looked_for_is_not_counted() -> None:
     world = World(nothing_outside=False)
-    world.observe(LISTED)
+    begin_inventory(world)
     world.observe(Inventory(world.stamp.mono, (DebrisKind.CGROUP,), troubles=("fifo-dir: x",)))
     assert world.engine.debris.looked == {DebrisKind.CGROUP}
     assert world.engine.debris.troubles == ("fifo-dir: x",)

@@ -171,6 +171,18 @@ def test_a_reload_that_protects_overrules_a_request() -> None:
     assert world.cleans() == []
 
 
+@pytest.mark.safety
+@pytest.mark.parametrize("meanwhile", [replace(SLOW, protect=True), replace(SLOW, enforce=False)])
+def test_a_request_does_not_outlive_a_reload(meanwhile: Policy) -> None:
+    world = leftover(SLOW)
+    world.observe(please())
+    world.engine.configure(world.stamp, Policies(default=meanwhile))
+    world.wait(300.0)
+    world.engine.configure(world.stamp, Policies(default=SLOW))
+    world.wait(60.0)
+    assert world.cleans() == []
+
+
 # ------------------------------------------------------------------------- releasing a brake
 
 
@@ -226,6 +238,23 @@ def test_a_silent_containerd_holds_after_a_release_too() -> None:
     world.observe(RELEASE)
     world.wait(3600.0)
     assert world.cleans() == []
+
+
+@pytest.mark.safety
+def test_deaths_after_a_release_are_not_released() -> None:
+    world = mass_death()
+    world.node(SILENT)
+    world.observe(RELEASE)
+    world.listed(**{f"b{n:02}": n + 1 for n in range(20)}, later=99)
+    world.look(running(99), "ns/later")
+    world.node(SILENT)
+    world.look(dead(99), "ns/later")
+    world.node()
+    world.wait(60.0)
+    assert world.cleans() == [], "nobody has seen this one when the brake was released"
+    world.observe(RELEASE)
+    world.wait(5.0)
+    assert world.cleans() != []
 
 
 def test_the_rate_is_counted_anew_after_a_release() -> None:

@@ -9,6 +9,7 @@ which is another object. Whatever could not be listed or asked leaves its kind o
 answer no answer.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from typing import Final
@@ -22,11 +23,11 @@ from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.probe.beneath import opened, visible
 from reconciler.probe.context import NodeContext
 from reconciler.worker.context import WorkerContext
-from reconciler.worker.instances import other_trees
+from reconciler.worker.instances import lead_there, other_trees
 from reconciler.worker.inventory import finds
 from reconciler.worker.inventory.owners import Owners, find_owners
 
-MOST: Final = 1_000
+MOST: Final = 200
 """Places of one kind in one inventory; of further ones the next inventory tells."""
 
 _NAMED: Final = frozenset({DebrisKind.RUNC_STATE, DebrisKind.CGROUP, DebrisKind.SHIM})
@@ -45,6 +46,8 @@ def take(context: WorkerContext) -> Inventory:
     others, lost = other_trees(layout, processes)
     try:
         owners = find_owners((layout.tasks, *others), processes, lost)
+        if not lead_there(others):
+            owners = dataclasses.replace(owners, silent="a shim ended while its tree was read")
     except OSError as error:
         found.places.clear()
         found.troubles.append(f"no answer from a tree of bundles: {error}")
