@@ -10,6 +10,8 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec.structs import replace
+
 from reconciler.decide.nodestate import NodeState
 from reconciler.model.containerd import Containerd, ContainerdState
 from reconciler.model.debris import DebrisKind, Inventory, Place
@@ -177,7 +179,9 @@ class Debris:
         if last is None:
             return
         is_asked = self._node_state.covers(last.since + last.seconds)
-        containerd = self._node_state.node.containerd
+        node = self._node_state.node
+        is_blind = node.foreign_processes or node.foreign_mounts
+        containerd = node.containerd
         ids = {key.id for key in containerd.tasks}
         for place in last.places:
             task = Answer.NONE
@@ -186,4 +190,6 @@ class Debris:
             elif is_asked:
                 task = _task_of_id(place.id, containerd, ids)
             age = max(0.0, stamp.wall - place.since) if place.since else None
-            yield DebrisView(place, *judge_place(place, task, age), age)
+            # From a foreign namespace nobody is seen: no shim, no process, perhaps no mount.
+            seen = replace(place, lives=Answer.NONE, owned=Answer.NONE) if is_blind else place
+            yield DebrisView(place, *judge_place(seen, task, age), age)

@@ -13,10 +13,10 @@ class DebrisShape(Shape, frozen=True):
 
     kind: str
     path: str
-    namespace: str
-    id: str
     reason: str
     verdict: str
+    namespace: str = ""
+    id: str = ""
     age_seconds: float | None = None
     phase: str | None = None
 

@@ -168,6 +168,8 @@ def other_trees(layout: Layout, scanned: ProcessScan) -> tuple[dict[bytes, _Obje
         return {_TREE % pid: tree for tree, pid in dict(_trees(layout, scanned)).items()}, ""
     except _LostError as shim:
         return {}, f"where the shim with pid {shim.pid} works cannot be known"
+    except OSError as error:
+        return {}, f"the state tree cannot be looked at: {error.strerror}"
 
 
 def lead_there(paths: Mapping[bytes, _Object]) -> bool:

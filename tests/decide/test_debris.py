@@ -10,7 +10,7 @@ from reconciler.model.debris import DebrisKind, Inventory, Place, PlaceKey
 from reconciler.model.decisions import AskNode, TakeInventory
 from reconciler.model.evidence import Answer, Containerd, ContainerdState
 from reconciler.model.ids import BundleKey, Identity
-from reconciler.model.observations import Listed, NodeLooked, Stamp
+from reconciler.model.observations import Guard, GuardsChecked, Listed, NodeLooked, Refusal, Stamp
 from tests.decide.world import World, key
 
 NAMED = frozenset(DebrisKind) - {
@@ -104,6 +104,23 @@ def test_an_answer_from_while_the_inventory_was_taken_does_not_count() -> None:
     taken = Inventory(began, (DebrisKind.SHIM,), (place(DebrisKind.SHIM),), seconds=5.0)
     world.observe(taken)
     assert verdicts(world) == [DebrisVerdict.UNKNOWN]
+
+
+@pytest.mark.safety
+@pytest.mark.parametrize(
+    "guard", [Guard.PID_NAMESPACE, Guard.TIME_NAMESPACE, Guard.MOUNT_NAMESPACE]
+)
+def test_from_a_foreign_namespace_nothing_is_debris(guard: Guard) -> None:
+    world = World(nothing_outside=False)
+    begin_inventory(world)
+    places = tuple(place(kind) for kind in DebrisKind)
+    world.observe(Inventory(world.stamp.mono, tuple(DebrisKind), places))
+    world.observe(NodeLooked(world.stamp.mono, containerd=Containerd(ContainerdState.UP)))
+    world.observe(GuardsChecked((Refusal(guard, "foreign"),)))
+    assert set(verdicts(world)) == {DebrisVerdict.UNKNOWN}
+    world.observe(GuardsChecked())
+    world.observe(NodeLooked(world.stamp.mono, containerd=Containerd(ContainerdState.UP)))
+    assert DebrisVerdict.DEBRIS in verdicts(world)
 
 
 def begin_inventory(world: World) -> None:

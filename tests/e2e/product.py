@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, Self, TypedDict
+from typing import Final, NotRequired, Self, TypedDict
 
 from tests.e2e.apart import REPOSITORY, Word
 from tests.e2e.node import Node
@@ -52,8 +52,8 @@ class Debris(TypedDict):
 
     kind: str
     path: str
-    namespace: str
-    id: str
+    namespace: NotRequired[str]
+    id: NotRequired[str]
 
 
 class Scan(TypedDict):

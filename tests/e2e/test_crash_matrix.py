@@ -75,11 +75,11 @@ def test_scan_tells_the_dead_from_every_kind_of_living(kubernetes: Node) -> None
         told = product.scan(node)
         spared = {task.id for task in scene.living}
     # What containerd's own restart leaves of those it has removed, and nothing of a living one.
-    outside = {(one["kind"], one["id"]) for one in told["debris"] if not one["namespace"]}
-    named = {(one["kind"], one["id"]) for one in told["debris"] if one["namespace"]}
+    outside = {(one["kind"], one.get("id", "")) for one in told["debris"] if "namespace" not in one}
+    named = {(one["kind"], one["id"]) for one in told["debris"] if "namespace" in one}
     assert outside == {("shim-socket", ""), ("fifo-dir", EMPTIED)}
     assert named == {("runc-state", EMPTIED), ("cgroup", EMPTIED)}
-    assert not [one for one in told["debris"] if one["id"] in spared]
+    assert not [one for one in told["debris"] if one.get("id") in spared]
     mine = product.verdicts(told, node.namespace)
     dead = {task.id for task in scene.dead if task.id in mine}
     assert {mine[name] for name in dead} <= {"leftover"}

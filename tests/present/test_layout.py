@@ -66,10 +66,10 @@ TABLES: Final[dict[str, Callable[[], Table]]] = {
             DebrisShape(
                 "hidden-bundle",
                 f"/run/containerd/io.containerd.runtime.v2.task/k8s.io/.{hexadecimal(n)}",
-                "k8s.io",
-                f".{hexadecimal(n)}",
                 "a removal was cut short",
                 "debris",
+                "k8s.io",
+                f".{hexadecimal(n)}",
                 9.0,
             )
             for n in range(2)

@@ -244,3 +244,11 @@ def test_a_place_that_cannot_be_listed_was_not_looked_for(tmp_path: Path) -> Non
         taken = take(worker.place)
         assert DebrisKind.FIFO_DIR not in taken.looked
         assert len(taken.troubles) == 1
+
+
+@pytest.mark.usefixtures("scanned")
+@private_mounts
+def test_a_node_without_a_state_tree_has_nothing_that_is_certain(tmp_path: Path) -> None:
+    with left(tmp_path) as (made, worker, _):
+        shutil.rmtree(made.tree)
+        assert debris(take(worker.place)) == {}
