@@ -17,7 +17,7 @@ from reconciler.cli.asking import Daemon
 from reconciler.cli.output import Output
 from reconciler.cli.work import Found
 from reconciler.clock import SystemClock
-from reconciler.decide.budgets import BETWEEN_LOOKS
+from reconciler.decide.due import BETWEEN_LOOKS
 from reconciler.decide.views import BundleView
 from reconciler.model.decisions import Phase
 from reconciler.model.ids import BundleKey
