@@ -139,8 +139,10 @@ class Redactor:
 
     # ------------------------------------------------------------------ observations
 
-    def observation(self, observation: Observation) -> Observation:  # noqa: C901, PLR0911
-        """Replace the names in an observation, one case each."""
+    def observation(  # noqa: C901, PLR0911 - one case each
+        self, observation: Observation
+    ) -> Observation:
+        """Replace the names in an observation."""
         match observation:
             case Hint() | Remembered():
                 return replace(observation, key=self._key_of(observation.key))

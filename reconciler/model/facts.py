@@ -1,4 +1,4 @@
-"""Weighing: what was seen of a bundle and what the node's witnesses say of it, joined into facts.
+"""Facts: what was seen of a bundle and what the node's witnesses say of it, joined into facts.
 
 :class:`~reconciler.model.evidence.Look` and :class:`~reconciler.model.evidence.Node` flow in,
 :class:`~reconciler.model.evidence.Facts` flow out. Pure. Nothing here turns "no answer" into "no":

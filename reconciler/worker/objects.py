@@ -2,7 +2,8 @@
 
 A device and an inode number are not enough: a disk gives a freed number to the next file at once.
 The time of birth is of the object alone. Where a filesystem keeps none (cgroups) it is 0, and the
-kernel counts the numbers of cgroups on and gives none twice (kernfs). Reads only.
+kernel counts the numbers of cgroups on and gives none twice (kernfs). Of what is here only
+:class:`Aside` changes anything: it renames.
 """
 
 from collections.abc import Callable
