@@ -39,6 +39,17 @@ def alarms(status: Status) -> Iterator[Alarm]:
     """Say what is wrong."""
     for refused in status.refused:
         yield Alarm("not acting", refused.reason)
+    yield from node_alarms(status)
+    if status.config.after_restart:
+        yield Alarm("waits for a restart", "; ".join(status.config.after_restart))
+    if status.journal is not None and status.journal.lost:
+        lost = words.plural(status.journal.lost, "record")
+        yield Alarm(f"the journal misses {lost}", status.journal.trouble)
+    yield from _own_alarms(status)
+
+
+def node_alarms(status: Status) -> Iterator[Alarm]:
+    """Say what of it keeps this node from being looked after, now and until it is mended."""
     if status.brake:
         yield Alarm("held", status.brake)
     if status.containerd.state == "no answer":
@@ -50,12 +61,6 @@ def alarms(status: Status) -> Iterator[Alarm]:
         yield Alarm(f"no answer to containerd from {count}", ", ".join(wedged(status.bundles)))
     if not status.config.ok:
         yield Alarm("configuration refused, the old one is in force", status.config.error)
-    if status.config.after_restart:
-        yield Alarm("waits for a restart", "; ".join(status.config.after_restart))
-    if status.journal is not None and status.journal.lost:
-        lost = words.plural(status.journal.lost, "record")
-        yield Alarm(f"the journal misses {lost}", status.journal.trouble)
-    yield from _own_alarms(status)
 
 
 def reload_lines(done: Reload) -> list[str]:

@@ -9,7 +9,7 @@ from reconciler.cli.choosing import Listing, list_options, said_of_list
 from reconciler.cli.options import Command, Form, Globals
 from reconciler.cli.output import Output
 from reconciler.cli.values import bundle_key, name
-from reconciler.errors import ExitCode, NoDaemonError, UsageError
+from reconciler.errors import ExitCode, NoDaemonError, ReconcilerError, UsageError
 from reconciler.model.observations import SPOILS_LOOKING
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ _SPOILS_LOOKING = frozenset(guard.value for guard in SPOILS_LOOKING)
 @click.argument("bundles", metavar="[NAMESPACE/ID]...", nargs=-1)
 @click.option("--clean", is_flag=True, help="Let it clean these bundles now, if they are due.")
 @click.option("--release", is_flag=True, help="Let it release the brake that holds everything.")
+@click.option(
+    "--npd", is_flag=True, help="One line and 0, 1 or 2, as node-problem-detector wants it."
+)
 @click.option("--socket", metavar="PATH", help="The daemon's socket.  [http.socket]")
 @click.pass_obj
 def status(  # noqa: PLR0913 - the options
@@ -41,6 +44,7 @@ def status(  # noqa: PLR0913 - the options
     reload: bool,
     clean: bool,
     release: bool,
+    npd: bool,
     socket: str | None,
 ) -> int:
     """Show what the running daemon sees and does. Exits with 3 where none runs.
@@ -52,7 +56,13 @@ def status(  # noqa: PLR0913 - the options
 
     listing = said_of_list()
     output = Output(quiet=said.quiet, whole=listing.whole)
-    orders = {"--watch": watch, "--reload": reload, "--clean": clean, "--release": release}
+    orders = {
+        "--watch": watch,
+        "--reload": reload,
+        "--clean": clean,
+        "--release": release,
+        "--npd": npd,
+    }
     given = [name for name, is_given in orders.items() if is_given]
     if len(given) > 1:
         raise UsageError(f"{given[0]} and {given[1]} do not go together", "use one of them")
@@ -61,6 +71,8 @@ def status(  # noqa: PLR0913 - the options
     is_stream = watch and said.form is Form.JSON
     if watch and not output.on_terminal and not is_stream:
         raise UsageError("--watch needs a terminal", "add -o json, or leave it out")
+    if npd:
+        return _npd(said, socket, output)
     daemon = Daemon(_socket(said, output) if socket is None else socket)
     if reload:
         return _reload(daemon, output)
@@ -68,10 +80,8 @@ def status(  # noqa: PLR0913 - the options
         return _clean(daemon, [bundle_key(one, said.namespace) for one in bundles], output)
     if release:
         return _release(daemon, output)
-    if is_stream:
-        return _stream(daemon, said, listing, output)
     if watch:
-        return _watch(daemon, said, listing, output)
+        return (_stream if is_stream else _watch)(daemon, said, listing, output)
     return _show(daemon, said, listing, output)
 
 
@@ -123,6 +133,21 @@ def _release(daemon: "Daemon", output: Output) -> int:
         return ExitCode.BLOCKED
     output.say(f"nothing holds the daemon (pid {reply.pid}) now")
     return ExitCode.DONE
+
+
+def _npd(said: Globals, socket: str | None, output: Output) -> int:
+    """Answer as a plugin of node-problem-detector: whoever gives no answer is not well or ill."""
+    from reconciler.cli.asking import Daemon
+    from reconciler.present import npd
+
+    try:
+        whole, _ = Daemon(_socket(said, output) if socket is None else socket).status()
+    except (ReconcilerError, OSError) as error:
+        answer = npd.unknown(str(error))
+    else:
+        answer = npd.answer(whole)
+    output.prose(answer.line)
+    return answer.state
 
 
 def _show(daemon: "Daemon", said: Globals, listing: Listing, output: Output) -> int:

@@ -1,0 +1,90 @@
+"""The line for node-problem-detector: never well by mistake, never longer than it takes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from reconciler.model.observations import SPOILS_LOOKING, Guard
+from reconciler.present import npd
+from reconciler.present.npd import State
+from reconciler.present.status import (
+    ConfigStatus,
+    JournalStatus,
+    RefusalStatus,
+    Status,
+    StuckStatus,
+    gather,
+)
+from tests.present.test_every_value import status as everything_wrong
+from tests.present.test_page import about, busy_world
+
+
+@pytest.fixture(scope="module")
+def busy() -> Status:
+    """Two that run, one that waits, one that is blocked and one that is orphaned."""
+    world, attempts = busy_world()
+    return gather(world.engine, attempts, about(), world.stamp)
+
+
+@pytest.fixture(scope="module")
+def well(busy: Status) -> Status:
+    """The same without what needs a person."""
+    verdicts = busy.summary.verdicts | {"orphaned": 0}
+    return replace(busy, summary=replace(busy.summary, blocked={}, verdicts=verdicts))
+
+
+def test_what_waits_and_what_lives_is_no_problem(well: Status) -> None:
+    assert npd.answer(well) == (State.OK, "4 bundles, 1 leftover, no problem")
+    paced = replace(well, brake="max_per_minute: 120 in a minute")
+    spoilt = replace(paced, journal=JournalStatus("/j", 3), internal_errors={"page": 1})
+    assert npd.answer(spoilt).state is State.OK
+
+
+def test_it_says_what_is_wrong_and_of_one_thing_why(busy: Status, well: Status) -> None:
+    assert npd.answer(busy) == (State.NON_OK, "1 blocked; 1 orphaned")
+    one = replace(well, summary=replace(well.summary, blocked={"mount busy": 2, "refused": 0}))
+    assert npd.answer(one) == (State.NON_OK, "2 blocked: mount busy")
+    held = replace(well, brake="mass death: 8 of 9 died")
+    assert npd.answer(held) == (State.NON_OK, "held: mass death: 8 of 9 died")
+    hung = replace(well, containerd=replace(well.containerd, state="no answer", detail="timeout"))
+    assert npd.answer(hung) == (State.NON_OK, "containerd does not answer: timeout")
+    for wrong in (
+        replace(well, config=ConfigStatus([], 0.0, ok=False, after_restart=[])),
+        replace(well, stuck=[StuckStatus(7)]),
+        replace(well, summary=replace(well.summary, wedged_shims=1)),
+    ):
+        assert npd.answer(wrong).state is State.NON_OK
+
+
+def test_more_than_fits_is_counted(busy: Status) -> None:
+    many = replace(busy, brake="mass death: all", stuck=[StuckStatus(n) for n in range(40)])
+    state, line = npd.answer(many)
+    assert state is State.NON_OK
+    assert line == "1 blocked; 1 orphaned; held; " + "stuck; " * 6 + "34 more"
+
+
+@pytest.mark.safety
+def test_who_has_not_seen_everything_never_says_that_all_is_well(well: Status) -> None:
+    """As "no answer" is never "no": a condition that is not known is neither True nor False."""
+    assert npd.answer(replace(well, ready=False)).state is State.UNKNOWN
+    for guard in Guard:
+        refused = [RefusalStatus(guard.value, "it is so")]
+        expected = State.UNKNOWN if guard in SPOILS_LOOKING else State.NON_OK
+        assert npd.answer(replace(well, refused=refused)).state is expected, guard
+        if guard not in SPOILS_LOOKING:
+            observing = replace(well, refused=refused, mode="observe")
+            assert npd.answer(observing).state is State.OK, guard
+
+
+@given(st.text(max_size=200))
+def test_a_line_is_one_line_and_fits(text: str) -> None:
+    wrong = everything_wrong(text)
+    nothing = replace(wrong.summary, blocked={}, verdicts={}, wedged_shims=0)
+    plain = replace(wrong, refused=[], stuck=[], summary=nothing)
+    known = replace(plain, containerd=replace(plain.containerd, state="up"))
+    for one in (wrong, plain, replace(known, brake=""), replace(known, config=about().config)):
+        line = npd.answer(one).line
+        assert line.isprintable()
+        assert len(line.encode()) <= npd.LONGEST
+    assert len(npd.unknown(text).line.encode()) <= npd.LONGEST
