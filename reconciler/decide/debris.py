@@ -120,9 +120,14 @@ def judge_place(place: Place, task: Answer, age: float | None) -> tuple[DebrisVe
     return DebrisVerdict.DEBRIS, "; ".join(filter(None, (_SAID[kind], detail)))
 
 
-def _task_of_id(id_: str, containerd: Containerd, ids: Set[str]) -> Answer:
-    """Return whether containerd knows a task of an id, whatever its namespace."""
-    if id_ in ids and containerd.state is ContainerdState.UP:
+def known_task(place: Place, containerd: Containerd, ids: Set[str]) -> Answer:
+    """Return whether containerd knows a task of a place's name; without a namespace, of its id.
+
+    ``ids`` are those of the tasks that it lists.
+    """
+    if place.namespace:
+        return _KNOWS[task_of(BundleKey(place.namespace, place.id), containerd)]
+    if place.id in ids and containerd.state is ContainerdState.UP:
         return Answer.YES
     silent = containerd.state is ContainerdState.NONE or bool(containerd.unlisted)
     return Answer.NONE if silent else Answer.NO
@@ -184,11 +189,7 @@ class Debris:
         containerd = node.containerd
         ids = {key.id for key in containerd.tasks}
         for place in last.places:
-            task = Answer.NONE
-            if is_asked and place.namespace:
-                task = _KNOWS[task_of(BundleKey(place.namespace, place.id), containerd)]
-            elif is_asked:
-                task = _task_of_id(place.id, containerd, ids)
+            task = known_task(place, containerd, ids) if is_asked else Answer.NONE
             age = max(0.0, stamp.wall - place.since) if place.since else None
             # From a foreign namespace nobody is seen: no shim, no process, perhaps no mount.
             seen = replace(place, lives=Answer.NONE, owned=Answer.NONE) if is_blind else place
