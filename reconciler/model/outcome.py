@@ -31,6 +31,7 @@ class BlockReason(Word):
     CHANGED = "object changed"
     HUNG = "hung"
     CGROUP = "cgroup populated"
+    SHIM = "shim not ended"  # not shown to be its own, or it does not end
     SCOPE = "scope kept by systemd"
     INTERRUPTED = "interrupted"  # a stop was requested; the next run goes on
     GUARD = "guard"

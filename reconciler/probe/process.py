@@ -8,7 +8,7 @@ that cannot be shown to be ours, nor somebody else's, is no answer. Never signal
 import os
 import select
 from collections.abc import Iterable
-from errno import EFBIG, EINVAL, ENOENT, ESRCH
+from errno import EFBIG, EINVAL, EIO, ENOENT, ESRCH
 from typing import Final, NamedTuple
 
 from reconciler.model.cgroups import NamedCgroup
@@ -263,6 +263,31 @@ def parse_stat(data: bytes) -> Stat | None:
     numbers = [int(one) for one in fields[_WORDS] if one.isdigit()]
     words = (numbers[0], numbers[1]) if all(numbers) and numbers[1:] else None
     return Stat(fields[0], ppid, start, flags, threads, words)
+
+
+def parents(proc: bytes = PROC) -> frozenset[int]:
+    """Give the pid of everybody who has a child that is not dead.
+
+    Asked of the children: a process's own list may leave some out while others end (proc(5)).
+
+    Raises:
+        OSError: One of them does not tell.
+    """
+    found: set[int] = set()
+    for name in os.listdir(proc):
+        if not name.isdigit():
+            continue
+        try:
+            stat = read_stat(int(name), proc)
+        except OSError as error:
+            if error.errno in {ENOENT, ESRCH}:
+                continue
+            raise
+        if stat is None:
+            raise OSError(EIO, "/proc/PID/stat cannot be understood", name)
+        if not stat.is_nobody:
+            found.add(stat.ppid)
+    return frozenset(found)
 
 
 def read_cgroups(pid: int, proc: bytes = PROC) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ a grace of its own.
 """
 
 import os
-import select
 import signal
 from collections.abc import Collection
 from contextlib import ExitStack
@@ -28,6 +27,7 @@ from reconciler.worker.messages import KillJob
 from reconciler.worker.neighbours import UnansweredError
 from reconciler.worker.ownership import gather, members_of, read_record
 from reconciler.worker.second_look import NotLeftover, Seen, look_again
+from reconciler.worker.signals import await_ends, send
 from reconciler.worker.step_log import Record, Tally
 from reconciler.worker.steps import conclude
 
@@ -78,10 +78,10 @@ class _Ending:
                     groups, ours = self._prove(pinned)
                     freezer.thaw(groups, tally)
                     for pidfd in ours:
-                        if _kill(pidfd):
+                        if send(pidfd, signal.SIGKILL):
                             self._killed += 1
                             tally.add()
-                    _wait(ours)
+                    await_ends(ours, WAIT_MS)
         except UnansweredError as error:
             raise self._blocked(str(error)) from error
         except FileNotFoundError:
@@ -182,27 +182,3 @@ class _Ending:
 
     def _blocked(self, why: str) -> Blocked:
         return Blocked(BlockReason.CGROUP, self._job.key.id, why)
-
-
-def _kill(pidfd: int) -> bool:
-    """Kill it; false if it was reaped first, as all of a pid namespace are with their init."""
-    try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def _wait(pidfds: list[int]) -> None:
-    """Wait a moment for the killed to end."""
-    poll = select.poll()
-    for pidfd in pidfds:
-        poll.register(pidfd, select.POLLIN)
-    left = len(pidfds)
-    while left:
-        ended = poll.poll(WAIT_MS)
-        if not ended:
-            return
-        for pidfd, _ in ended:
-            poll.unregister(pidfd)
-            left -= 1

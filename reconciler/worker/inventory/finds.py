@@ -29,8 +29,8 @@ from reconciler.probe.process import (
     Candidate,
     ExpectedCgroup,
     judge_one,
+    parents,
     read_stat,
-    read_whole,
 )
 from reconciler.probe.sockets import Address, SocketProbe
 from reconciler.worker.preflight import works_in
@@ -269,7 +269,11 @@ def shims(processes: ProcessScan, layout: Layout) -> Iterator[Place]:
     """Find living shims of which it is not shown that they work in a bundle that is there.
 
     One that has children serves somebody; a zombie is nobody.
+
+    Raises:
+        OSError: Who has children cannot be known.
     """
+    serving: frozenset[int] | None = None
     for shim in processes.shims:
         answer = works_in(layout, shim)
         if answer is not Answer.NONE or shim.address not in {"", escape(layout.address)}:
@@ -277,21 +281,13 @@ def shims(processes: ProcessScan, layout: Layout) -> Iterator[Place]:
         seen = read_stat(shim.pid)
         if seen is None:
             continue
+        if serving is None:
+            serving = parents()
         yield Place(
             PlaceKey(DebrisKind.SHIM, str(shim.pid)),
             Identity(0, seen.start, 0),
             shim.key.namespace,
             shim.key.id,
-            lives=_has_children(shim.pid),
+            lives=Answer.YES if shim.pid in serving else Answer.NO,
             detail=f"shim of {shim.key}, pid {shim.pid}",
         )
-
-
-def _has_children(pid: int) -> Answer:
-    """Ask every thread for whom it has forked (proc(5), CONFIG_PROC_CHILDREN)."""
-    try:
-        threads = os.listdir(b"/proc/%d/task" % pid)
-        forked = [read_whole(b"/proc/%d/task/%b/children" % (pid, one)) for one in threads]
-    except OSError:
-        return Answer.NONE
-    return Answer.YES if any(one.strip() for one in forked) else Answer.NO
