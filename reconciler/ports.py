@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from reconciler.clock import Bell
-from reconciler.model.debris import Inventory
+from reconciler.model.debris import DebrisResult, Inventory, Place
 from reconciler.model.decisions import Decision
 from reconciler.model.evidence import Containerd, Look, Node, PartialLook, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
@@ -220,6 +220,21 @@ class Cleaner(Protocol):
             key: Namespace and hidden name.
             identity: The object the listing found.
             permit: Asked once more when a worker is free, at the moment it is given the job.
+        """
+        ...
+
+    async def clean_debris(
+        self, places: tuple[Place, ...], containerd: Containerd, permit: Permit
+    ) -> tuple[DebrisResult, ...]:
+        """Judge places of one kind once more and remove those that are still debris.
+
+        Args:
+            places: As an inventory found them.
+            containerd: What it said since that inventory.
+            permit: Asked once more when a worker is free, at the moment it is given the job.
+
+        Returns:
+            A result for each place.
         """
         ...
 

@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 import anyio
+from msgspec.structs import replace as with_fields
 from typing_extensions import override
 
-from reconciler.model.debris import Inventory
+from reconciler.model.debris import WHOLE_BATCH, DebrisResult, Inventory, Place, results_of
 from reconciler.model.decisions import Decision
 from reconciler.model.evidence import UNSEEN, Containerd, Look, Node, PartialLook, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
@@ -257,6 +258,14 @@ class SupervisedCleaner(Cleaner):
     @override
     async def finish(self, key: BundleKey, identity: Identity, permit: Permit) -> Outcome:
         return await self._outcome(self._cleaner.finish(key, identity, permit), key, identity)
+
+    @override
+    async def clean_debris(
+        self, places: tuple[Place, ...], containerd: Containerd, permit: Permit
+    ) -> tuple[DebrisResult, ...]:
+        failed = results_of(places, with_fields(WHOLE_BATCH, detail=_INTERNAL))
+        work = self._cleaner.clean_debris(places, containerd, permit)
+        return await _answer(self._watch, "cleaner", work, lambda: failed)
 
     async def _outcome(
         self, work: Awaitable[Outcome], key: BundleKey, identity: Identity

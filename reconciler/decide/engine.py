@@ -22,9 +22,10 @@ from reconciler.decide.lifecycle import Event, event_of
 from reconciler.decide.nodestate import NodeState
 from reconciler.decide.track import Track
 from reconciler.decide.views import BundleView, Summary
-from reconciler.model.debris import Inventory
+from reconciler.model.debris import WHOLE_BATCH, DebrisCleaned, Inventory
 from reconciler.model.decisions import (
     Clean,
+    CleanDebris,
     Decision,
     FinishRemoval,
     LookAt,
@@ -77,7 +78,7 @@ class Engine:
 
     # ------------------------------------------------------------------ in and out
 
-    def observe(  # noqa: C901 - one case each
+    def observe(  # noqa: C901, PLR0912 - one case each
         self, stamp: Stamp, observation: Observation
     ) -> list[Decision]:
         """Take in one observation; return what follows from it."""
@@ -98,6 +99,8 @@ class Engine:
                 # What containerd says of the places counts only if it is asked after they were.
                 if observation.places:
                     self._asking.want("inventory", now)
+            case DebrisCleaned():
+                pass
             case GuardsChecked():
                 self._take_guards(observation, now)
             case Remembered():
@@ -125,9 +128,14 @@ class Engine:
         return self._conclude(stamp.mono)
 
     def refusal(
-        self, request: Clean | FinishRemoval, now: float, guards: tuple[Refusal, ...]
+        self,
+        request: Clean | FinishRemoval | CleanDebris,
+        now: float,
+        guards: tuple[Refusal, ...],
     ) -> Outcome | None:
         """Give the outcome of what was asked for and must not begin any more; None if it may.
+
+        That of a batch of debris speaks of the whole batch.
 
         To be asked at the very moment a cleanup is sent: guards (``guards``: those that refuse
         now), brakes and policies may be others than when it was asked for. Changes nothing that is
@@ -136,9 +144,15 @@ class Engine:
         why, reason = "; ".join(guard.reason for guard in guards), BlockReason.GUARD
         if not guards:
             why, reason = self._objection(request, now), BlockReason.POLICY
-        return Outcome(request.key, request.identity, Result.HELD, reason, why) if why else None
+        if not why:
+            return None
+        if isinstance(request, CleanDebris):
+            return replace(WHOLE_BATCH, result=Result.HELD, reason=reason, detail=why)
+        return Outcome(request.key, request.identity, Result.HELD, reason, why)
 
-    def _objection(self, request: Clean | FinishRemoval, now: float) -> str:
+    def _objection(self, request: Clean | FinishRemoval | CleanDebris, now: float) -> str:
+        if isinstance(request, CleanDebris):
+            return "not yet"
         if isinstance(request, FinishRemoval):
             return self._policies.applied_to_hidden(request.key.namespace).objection()
         held = self._cleanups.objection(request.key, self._policies)

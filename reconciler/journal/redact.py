@@ -16,11 +16,12 @@ from typing import Final, assert_never
 from msgspec.structs import replace
 
 from reconciler.model.cgroups import COLON, SCOPE, names_in
-from reconciler.model.debris import Inventory, PlaceKey
+from reconciler.model.debris import DebrisCleaned, Inventory, Place, PlaceKey
 from reconciler.model.decisions import (
     AskNode,
     Braked,
     Clean,
+    CleanDebris,
     Decision,
     Died,
     FinishRemoval,
@@ -160,6 +161,8 @@ class Redactor:
                 )
             case Inventory():
                 return self._inventory(observation)
+            case DebrisCleaned():
+                return self._debris_cleaned(observation)
             case GuardsChecked():
                 return self._guards(observation)
             case CleanRequested(keys=keys):
@@ -174,17 +177,33 @@ class Redactor:
     def _inventory(self, taken: Inventory) -> Inventory:
         return replace(
             taken,
-            places=tuple(
+            places=tuple(map(self._place, taken.places)),
+            troubles=tuple(map(self.name, taken.troubles)),
+        )
+
+    def _place(self, place: Place) -> Place:
+        return replace(
+            place,
+            key=self._place_key(place.key),
+            namespace=self.name(place.namespace),
+            id=self.name(place.id),
+            detail=self.name(place.detail),
+        )
+
+    def _place_key(self, key: PlaceKey) -> PlaceKey:
+        return PlaceKey(key.kind, self._path(key.path))
+
+    def _debris_cleaned(self, cleaned: DebrisCleaned) -> DebrisCleaned:
+        return DebrisCleaned(
+            tuple(
                 replace(
                     one,
-                    key=PlaceKey(one.key.kind, self._path(one.key.path)),
-                    namespace=self.name(one.namespace) if one.namespace else "",
-                    id=self.name(one.id) if one.id else "",
-                    detail=self.name(one.detail) if one.detail else "",
+                    key=self._place_key(one.key),
+                    detail=self.name(one.detail),
+                    steps=tuple(replace(step, detail=self.name(step.detail)) for step in one.steps),
                 )
-                for one in taken.places
-            ),
-            troubles=tuple(map(self.name, taken.troubles)),
+                for one in cleaned.results
+            )
         )
 
     def _scope(self, namespace: str | None) -> str | None:
@@ -302,6 +321,8 @@ class Redactor:
                 return replace(decision, key=self._key_of(decision.key), cause=cause)
             case Vanished() | Died() | OverBudget() | LookAt() | Clean() | FinishRemoval():
                 return replace(decision, key=self._key_of(decision.key))
+            case CleanDebris():
+                return CleanDebris(tuple(map(self._place, decision.places)))
             case Relist():
                 return replace(decision, namespace=self._scope(decision.namespace))
             case Braked():

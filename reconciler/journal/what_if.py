@@ -18,7 +18,7 @@ from reconciler.decide.engine import Engine
 from reconciler.journal.lines import Given, Lost
 from reconciler.journal.reader import Begun, Item
 from reconciler.journal.replay import Turn
-from reconciler.model.debris import Inventory
+from reconciler.model.debris import DebrisCleaned, Inventory
 from reconciler.model.decisions import AskNode, Clean, Decision, LookAt
 from reconciler.model.evidence import Containerd, Look, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
@@ -196,6 +196,7 @@ class WhatIf:
                 | Resync()
                 | Remembered()
                 | Inventory()
+                | DebrisCleaned()
                 | CleanRequested()
                 | ReleaseRequested()
             ):

@@ -21,9 +21,11 @@ from msgspec.structs import replace
 from reconciler.decide.engine import Engine
 from reconciler.loop.looks import SLICE, Looks
 from reconciler.loop.nodesource import NodeWatch
+from reconciler.model.debris import DebrisCleaned
 from reconciler.model.decisions import (
     AskNode,
     Clean,
+    CleanDebris,
     Decision,
     FinishRemoval,
     LookAt,
@@ -33,7 +35,6 @@ from reconciler.model.decisions import (
     assert_reported,
 )
 from reconciler.model.evidence import Containerd, Node, ProcessScan
-from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
     GuardsChecked,
     NodeLooked,
@@ -232,6 +233,8 @@ class Loop:
                     self._tasks.start_soon(self._node.ask, stamp.mono)
                 case TakeInventory():
                     self._tasks.start_soon(self._take_inventory)
+                case CleanDebris():
+                    self._start_task(partial(self._send_batch, decision))
                 case Clean() | FinishRemoval():
                     self._start_task(partial(self._send, decision))
                 case Vanished():
@@ -263,9 +266,9 @@ class Loop:
             self._guards_pause = min(max(AGAIN, self._guards_pause * 2), LONGEST)
             self._guards_at = self._stages.clock.monotonic() + self._guards_pause
 
-    async def _refresh_node(self, key: BundleKey) -> Node:
+    async def _refresh_node(self, asked: Awaitable[Node]) -> Node:
         """Have a fresh word of the witnesses, and the engine have heard it: brakes hang on it."""
-        node = await self._node.fresh(key)
+        node = await asked
         while self._untaken is not None:
             await self.ping()
         return node
@@ -277,12 +280,8 @@ class Loop:
         if blocked is not None:
             self.emit(blocked)
             return
-        node = await self._refresh_node(key)
-
-        @unsupervised
-        def permit() -> Outcome | None:
-            return self.engine.refusal(request, stages.clock.monotonic(), self._refused)
-
+        node = await self._refresh_node(self._node.fresh(key))
+        permit = partial(self._refusal, request)
         if isinstance(request, FinishRemoval):
             outcome = await stages.cleaner.finish(key, identity, permit)
         else:
@@ -291,6 +290,17 @@ class Loop:
         if outcome.holders:
             stages.exits.expect_holders(key, [holder.pid for holder in outcome.holders])
         self.emit(outcome)
+
+    async def _send_batch(self, request: CleanDebris) -> None:
+        """Send a batch of debris, if it is still wanted at the moment a worker is free."""
+        node = await self._refresh_node(self._node.fresh_for_all())
+        permit = partial(self._refusal, request)
+        results = await self._stages.cleaner.clean_debris(request.places, node.containerd, permit)
+        self.emit(DebrisCleaned(results))
+
+    def _refusal(self, request: Clean | FinishRemoval | CleanDebris) -> Outcome | None:
+        now = self._stages.clock.monotonic()
+        return unsupervised(self.engine.refusal)(request, now, self._refused)
 
     # ------------------------------------------------------------------ small things
 

@@ -60,6 +60,11 @@ class NodeWatch:
             self._node, self._since = Node(scan, containerd), since
             self._answered(since, scan, containerd)
 
+    async def fresh_for_all(self) -> Node:
+        """Give what is known of the whole node now, good enough to send a batch of debris."""
+        await self.ask(self._clock.monotonic() - FRESH)
+        return self._node
+
     async def fresh(self, key: BundleKey) -> Node:
         """Give what is known of the node now, good enough to send a cleanup to this bundle.
 

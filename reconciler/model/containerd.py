@@ -43,13 +43,18 @@ class Containerd(Value, frozen=True):
     absent: frozenset[BundleKey] = EMPTY
     wedged: frozenset[BundleKey] = EMPTY
 
-    def about(self, key: BundleKey) -> "Containerd":
-        """Give the part of it that speaks about one bundle, which is all a worker needs to know."""
-        own, namespace = frozenset({key}), frozenset({key.namespace})
+    def about(self, *keys: BundleKey) -> "Containerd":
+        """Give the part of it that speaks about these bundles, which is all a worker must know.
+
+        A key without a namespace stands for its id in whatever namespace.
+        """
+        ids = frozenset(key.id for key in keys if not key.namespace)
+        own = frozenset(keys) | {key for key in self.tasks | self.absent if key.id in ids}
+        namespaces = self.unlisted if ids else {key.namespace for key in keys}
         return replace(
             self,
             tasks=self.tasks & own,
-            unlisted=self.unlisted & namespace,
+            unlisted=self.unlisted & namespaces,
             absent=self.absent & own,
             wedged=self.wedged & own,
         )

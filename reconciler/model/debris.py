@@ -6,11 +6,14 @@ questions decide what it is. Does anybody live in it? May something that is stil
 Both have three answers, and "no answer" is never a no.
 """
 
+from typing import Final
+
 import msgspec
 from typing_extensions import override
 
 from reconciler.model.evidence import Answer
-from reconciler.model.ids import Identity
+from reconciler.model.ids import NOWHERE, BundleKey, Identity
+from reconciler.model.outcome import BlockReason, Outcome, Result, Step
 from reconciler.model.values import Tagged, Value
 from reconciler.model.words import Word
 
@@ -80,3 +83,43 @@ class Inventory(Tagged, frozen=True, tag="inventory"):
     places: tuple[Place, ...] = ()
     troubles: tuple[str, ...] = ()
     seconds: float = 0.0
+
+
+class DebrisResult(Value, frozen=True):
+    """What came of one place.
+
+    Attributes:
+        key, identity: The place that was judged, and which object that was.
+        result: ``cleaned``, ``blocked``, ``failed``, ``held``, ``protected``; or ``skipped``: the
+            second look disagreed, or it went by itself.
+        reason: Set if blocked or held.
+        detail: One line for people.
+        steps: What was done, in order.
+        seconds: How long it took.
+    """
+
+    key: PlaceKey
+    identity: Identity
+    result: Result
+    reason: BlockReason | None = None
+    detail: str = ""
+    steps: tuple[Step, ...] = ()
+    seconds: float = 0.0
+
+
+WHOLE_BATCH: Final = Outcome(BundleKey("", ""), NOWHERE, Result.FAILED)
+"""What comes of a batch as a whole is told as an outcome that names no bundle."""
+
+
+def results_of(places: tuple[Place, ...], outcome: Outcome) -> tuple[DebrisResult, ...]:
+    """Give each place of a batch what came of the whole batch."""
+    return tuple(
+        DebrisResult(one.key, one.identity, outcome.result, outcome.reason, outcome.detail)
+        for one in places
+    )
+
+
+class DebrisCleaned(Tagged, frozen=True, tag="debris-cleaned"):
+    """What came of a batch: one result for each place that was asked for, always."""
+
+    results: tuple[DebrisResult, ...]

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from reconciler.model.debris import Place
 from reconciler.model.evidence import Facts
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import HintKind, ResyncKind
@@ -135,6 +136,15 @@ class TakeInventory(Tagged, frozen=True, tag="take-inventory"):
     """Ask for an inventory of what lies outside of bundles; one at a time."""
 
 
+class CleanDebris(Tagged, frozen=True, tag="clean-debris"):
+    """Ask for the removal of debris: places of one kind. A DebrisCleaned must follow.
+
+    One batch is under way at a time.
+    """
+
+    places: tuple[Place, ...]
+
+
 class Clean(Tagged, frozen=True, tag="clean"):
     """Ask for a cleanup. At most one per bundle is under way; an Outcome must follow.
 
@@ -159,7 +169,7 @@ class FinishRemoval(Tagged, frozen=True, tag="finish-removal"):
 Report = Judged | Vanished | Died | OverBudget | Braked
 """Conclusions: for listeners only."""
 
-Request = LookAt | Relist | AskNode | TakeInventory | Clean | FinishRemoval
+Request = LookAt | Relist | AskNode | TakeInventory | CleanDebris | Clean | FinishRemoval
 """Work for the loop to do."""
 
 Decision = Report | Request

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from typing_extensions import override
 
-from reconciler.model.debris import Inventory
+from reconciler.model.debris import DebrisCleaned, Inventory
 from reconciler.model.evidence import Containerd, Look, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import Outcome
@@ -240,6 +240,7 @@ Observation = (
     | Looked
     | NodeLooked
     | Inventory
+    | DebrisCleaned
     | GuardsChecked
     | Remembered
     | CleanRequested

@@ -9,10 +9,12 @@ but they are not conclusions, and are told only where they differ.
 from enum import Enum
 from typing import Final, NamedTuple, assert_never
 
+from reconciler.model.debris import Place
 from reconciler.model.decisions import (
     AskNode,
     Braked,
     Clean,
+    CleanDebris,
     Decision,
     Died,
     FinishRemoval,
@@ -50,8 +52,9 @@ class DecisionSummary(Shape, frozen=True, kw_only=True):
     Attributes:
         at_seconds: Seconds since the journal began.
         namespace, id: The bundle; none where it concerns the node.
-        action: ``judge``, ``clean``, ``kill``, ``finish``, ``vanish``, ``die``, ``over-budget``,
-            ``brake``, ``release``, and where they differ ``look``, ``relist``, ``ask``.
+        action: ``judge``, ``clean``, ``kill``, ``finish``, ``clean-debris``, ``vanish``, ``die``,
+            ``over-budget``, ``brake``, ``release``, and where they differ ``look``, ``relist``,
+            ``ask``, ``inventory``.
         reason: Why, in words.
     """
 
@@ -81,7 +84,7 @@ def is_conclusion(decision: Decision) -> bool:
 def key_of(decision: Decision) -> BundleKey | None:
     """Name the bundle a decision is about; None where it concerns the node."""
     match decision:
-        case Relist() | AskNode() | TakeInventory() | Braked():
+        case Relist() | AskNode() | TakeInventory() | CleanDebris() | Braked():
             return None
         case _:
             return decision.key
@@ -111,7 +114,9 @@ def mark(decision: Decision) -> Mark | None:
     return Mark(kind, f"{action}: {reason}", key)
 
 
-def _words(decision: Decision) -> _Words:  # noqa: C901, PLR0911 - one case each
+def _words(  # noqa: C901, PLR0911, PLR0912 - one case each
+    decision: Decision,
+) -> _Words:
     match decision:
         case Judged():
             return _Words("judge", _judged(decision))
@@ -120,6 +125,8 @@ def _words(decision: Decision) -> _Words:  # noqa: C901, PLR0911 - one case each
         case Clean(attempt=attempt):
             claimed = ", claimed by containerd" if decision.claimed else ""
             return _Words("clean", f"leftover and due, attempt {attempt}{claimed}", "clean")
+        case CleanDebris(places=places):
+            return _Words("clean-debris", _batch(places), "node")
         case FinishRemoval():
             return _Words("finish", "a removal of ours was cut short", "node")
         case Vanished():
@@ -141,6 +148,12 @@ def _words(decision: Decision) -> _Words:  # noqa: C901, PLR0911 - one case each
             return _Words("inventory", "what lies outside of bundles")
         case _:
             assert_never(decision)
+
+
+def _batch(places: tuple[Place, ...]) -> str:
+    if len(places) == 1:
+        return str(places[0].key)
+    return f"{len(places)} of kind {places[0].key.kind.value}" if places else "nothing"
 
 
 def _judged(judged: Judged) -> str:
@@ -178,7 +191,15 @@ def record(stamp: Stamp, decision: Decision, *, observed: bool = False) -> Recor
             fields = {"brake": brake, "detail": detail}
             pulled, released = LogEvent.BRAKE_PULLED, LogEvent.BRAKE_RELEASED
             return Record(pulled if on else released, Level.WARNING if on else Level.INFO, fields)
-        case LookAt() | Relist() | AskNode() | TakeInventory() | Clean() | FinishRemoval():
+        case (
+            LookAt()
+            | Relist()
+            | AskNode()
+            | TakeInventory()
+            | CleanDebris()
+            | Clean()
+            | FinishRemoval()
+        ):
             return None
         case _:
             assert_never(decision)

@@ -26,6 +26,13 @@ class LogEvent(Enum):
     WORKLOAD_KILLED = "workload.killed"
     BUDGET_EXCEEDED = "budget.exceeded"
 
+    # ---- what is left outside of bundles
+    DEBRIS_CLEANED = "debris.cleaned"
+    DEBRIS_BLOCKED = "debris.blocked"
+    DEBRIS_HELD = "debris.held"
+    DEBRIS_SKIPPED = "debris.skipped"
+    DEBRIS_FAILED = "debris.failed"
+
     # ---- the node
     BRAKE_PULLED = "brake.pulled"
     BRAKE_RELEASED = "brake.released"

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final, assert_never
 
-from reconciler.model.debris import Inventory
+from reconciler.model.debris import DebrisCleaned, Inventory
 from reconciler.model.evidence import Containerd, ContainerdState
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
@@ -23,7 +23,7 @@ from reconciler.model.observations import (
 )
 from reconciler.model.outcome import Outcome, Result, Step, StepResult
 from reconciler.model.unread import UnreadProcess
-from reconciler.present import words
+from reconciler.present import debris, words
 from reconciler.present.events import LogEvent
 from reconciler.present.records import Field, Level, Mark, Record, named
 
@@ -69,6 +69,8 @@ def records(observation: Observation) -> Iterator[Record]:  # noqa: C901 - one c
             yield from _node(observation)
         case Inventory():
             yield _inventory(observation)
+        case DebrisCleaned():
+            yield from debris.records(observation)
         case GuardsChecked():
             yield _guards(observation)
         case Hint(key=key, kind=kind):
@@ -85,7 +87,7 @@ def records(observation: Observation) -> Iterator[Record]:  # noqa: C901 - one c
             assert_never(observation)
 
 
-def mark(observation: Observation) -> Mark | None:
+def mark(observation: Observation) -> Mark | None:  # noqa: PLR0911 - one case each
     """Mark what was learnt on the report; None for what shows by itself."""
     match observation:
         case Outcome(key=key, result=result, reason=reason, detail=detail):
@@ -100,6 +102,8 @@ def mark(observation: Observation) -> Mark | None:
             return Mark("node", f"containerd: {containerd.state.value}")
         case CleanRequested() | ReleaseRequested():
             return Mark("node", _asked(observation))
+        case DebrisCleaned(results=results):
+            return Mark("node", f"debris: {debris.tally(results)}")
         case (
             Hint()
             | Resync()

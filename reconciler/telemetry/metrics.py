@@ -17,6 +17,7 @@ from reconciler.model.decisions import (
     AskNode,
     Braked,
     Clean,
+    CleanDebris,
     Decision,
     Died,
     FinishRemoval,
@@ -187,7 +188,15 @@ class Metrics:
                 self._deaths.labels(self._meet(key.namespace), cause).inc()
             case Judged() | Vanished() | OverBudget() | Braked():
                 pass  # what is so now is counted at each scrape
-            case LookAt() | Relist() | AskNode() | TakeInventory() | Clean() | FinishRemoval():
+            case (
+                LookAt()
+                | Relist()
+                | AskNode()
+                | TakeInventory()
+                | CleanDebris()
+                | Clean()
+                | FinishRemoval()
+            ):
                 pass  # what comes of a request is an observation
             case _:
                 assert_never(decision)

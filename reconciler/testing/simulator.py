@@ -18,10 +18,11 @@ from reconciler.decide.engine import Engine
 from reconciler.decide.ownership import Unproven, prove
 from reconciler.decide.verdicts import judge
 from reconciler.decide.views import BundleView
-from reconciler.model.debris import Inventory
+from reconciler.model.debris import WHOLE_BATCH, DebrisCleaned, Inventory, results_of
 from reconciler.model.decisions import (
     AskNode,
     Clean,
+    CleanDebris,
     Decision,
     FinishRemoval,
     LookAt,
@@ -241,6 +242,10 @@ class Simulation:
                     if not decision.kill:
                         self._check(decision)
                     self._cleaning.append((self.node.mono + self.manners.clean, decision))
+                case CleanDebris():
+                    skipped = replace(WHOLE_BATCH, result=Result.SKIPPED)
+                    results = DebrisCleaned(results_of(decision.places, skipped))
+                    self._late.append((self.node.mono + self.manners.clean, results))
                 case FinishRemoval():
                     self._late.append((self.node.mono + self.manners.clean, self._finish(decision)))
                 case _:

@@ -20,6 +20,7 @@ from reconciler.worker.messages import (
     Answered,
     AskDelete,
     Counted,
+    DebrisDone,
     Deleted,
     Done,
     FromWorker,
@@ -119,7 +120,15 @@ class Attempt:
                     raise DiedError("the program was replaced on disk while it ran; restart it")
             case AskDelete():
                 worker.send(Deleted(await delete(self.job)))
-            case Done() | Scanned() | Counted() | PreflightReport() | Looks() | Locked():
+            case (
+                Done()
+                | DebrisDone()
+                | Scanned()
+                | Counted()
+                | PreflightReport()
+                | Looks()
+                | Locked()
+            ):
                 return message
             case _:
                 assert_never(message)

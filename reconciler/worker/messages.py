@@ -7,10 +7,10 @@ the whole privileged interface. `reconciler.worker.channel` carries them. Values
     control    pool -> fork server:  WorkerScope, once; then Spawn (with two handles), Interrupt,
                                      Kill
                fork server -> pool:  Exited
-    job        pool -> worker:       CleanJob, KillJob, FinishJob, ScanJob, InventoryJob,
-                                     PreflightJob, LookJob, LockJob, Deleted
-               worker -> pool:       Hello, AskDelete, Done, Scanned, Counted, PreflightReport,
-                                     Looks, Locked
+    job        pool -> worker:       CleanJob, KillJob, FinishJob, DebrisJob, ScanJob,
+                                     InventoryJob, PreflightJob, LookJob, LockJob, Deleted
+               worker -> pool:       Hello, AskDelete, Done, DebrisDone, Scanned, Counted,
+                                     PreflightReport, Looks, Locked
     progress   worker writes, pool reads if it must: Progress
 """
 
@@ -19,14 +19,14 @@ from typing import Final
 import msgspec
 
 from reconciler import __version__
-from reconciler.model.debris import Inventory
+from reconciler.model.debris import DebrisResult, Inventory, Place
 from reconciler.model.evidence import Answer, Containerd, Look, PartialLook, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import Layout
 from reconciler.model.outcome import Outcome, Step
 from reconciler.probe.locks import Lock
 
-VERSION: Final = f"{__version__}/9"
+VERSION: Final = f"{__version__}/10"
 """Said first by every worker. It differs if the program was replaced on disk while it ran."""
 
 
@@ -119,6 +119,18 @@ class KillJob(_JudgedJob, frozen=True, tag=True):
     """Judge this bundle again and end its processes if it is still that object and orphaned."""
 
 
+class DebrisJob(msgspec.Struct, frozen=True, tag=True):
+    """Judge these places again and remove each that is still that object and still debris.
+
+    Attributes:
+        places: Places of one kind, as an inventory found them.
+        containerd: What it said of their names since that inventory (:meth:`Containerd.about`).
+    """
+
+    places: tuple[Place, ...]
+    containerd: Containerd
+
+
 class ScanJob(msgspec.Struct, frozen=True, tag=True):
     """Pass over /proc once."""
 
@@ -190,6 +202,12 @@ class Done(msgspec.Struct, frozen=True, tag=True):
     outcome: Outcome
 
 
+class DebrisDone(msgspec.Struct, frozen=True, tag=True):
+    """Answer to :class:`DebrisJob`: a result for each place, in order."""
+
+    results: tuple[DebrisResult, ...]
+
+
 class Scanned(msgspec.Struct, frozen=True, tag=True):
     """Answer to :class:`ScanJob`."""
 
@@ -241,8 +259,18 @@ class Locked(msgspec.Struct, frozen=True, tag=True):
 
 
 ToForkServer = WorkerScope | Spawn | Interrupt | Kill
-Job = CleanJob | KillJob | FinishJob | ScanJob | InventoryJob | PreflightJob | LookJob | LockJob
+Job = (
+    CleanJob
+    | KillJob
+    | FinishJob
+    | DebrisJob
+    | ScanJob
+    | InventoryJob
+    | PreflightJob
+    | LookJob
+    | LockJob
+)
 ToWorker = Job | Deleted
-Answered = Done | Scanned | Counted | PreflightReport | Looks | Locked
+Answered = Done | DebrisDone | Scanned | Counted | PreflightReport | Looks | Locked
 FromWorker = Hello | AskDelete | Answered
 Message = ToForkServer | Exited | ToWorker | FromWorker

@@ -16,8 +16,8 @@ from msgspec.structs import replace
 
 from reconciler.clock import SystemClock
 from reconciler.errors import InvariantError
-from reconciler.model.debris import Inventory
-from reconciler.model.evidence import Look, Node, PartialLook, ProcessScan
+from reconciler.model.debris import WHOLE_BATCH, DebrisResult, Inventory, Place, results_of
+from reconciler.model.evidence import Containerd, Look, Node, PartialLook, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.ports import Permit
@@ -30,6 +30,8 @@ from reconciler.worker.messages import (
     CleanJob,
     CleanupOptions,
     Counted,
+    DebrisDone,
+    DebrisJob,
     Done,
     FinishJob,
     InventoryJob,
@@ -59,6 +61,7 @@ no answer. Never raises."""
 _USUAL: Final = CleanupOptions()
 
 _T = TypeVar("_T", Counted, Scanned, PreflightReport, Looks, Locked)
+_Done = TypeVar("_Done", Done, DebrisDone)
 _BundleJob = CleanJob | KillJob | FinishJob
 
 
@@ -193,27 +196,45 @@ class WorkerPool:
         """Finish a removal of ours that was cut short; ``key`` holds the hidden name."""
         return await self._act(FinishJob(key, identity), permit)
 
+    async def clean_debris(
+        self, places: tuple[Place, ...], containerd: Containerd, permit: Permit = _always
+    ) -> tuple[DebrisResult, ...]:
+        """Judge places of one kind once more and remove those that are still debris."""
+        named = (BundleKey(one.namespace, one.id) for one in places if one.id)
+        job = DebrisJob(places, containerd.about(*named))
+        done = await self._begin(job, WHOLE_BATCH, DebrisDone, permit)
+        return done.results if isinstance(done, DebrisDone) else results_of(places, done)
+
     async def _act(self, job: _BundleJob, permit: Permit) -> Outcome:
+        blank = Outcome(job.key, job.identity, Result.FAILED)
+        done = await self._begin(job, blank, Done, permit)
+        return done.outcome if isinstance(done, Done) else done
+
+    async def _begin(
+        self, job: _BundleJob | DebrisJob, blank: Outcome, kind: type[_Done], permit: Permit
+    ) -> _Done | Outcome:
         """Wait for a free worker; whether it gets the job, and with which options, is settled then.
 
         Raises:
             InvariantError: Somebody is at this bundle already: a bug in the caller.
         """
-        if job.key in self._under_way:
-            raise InvariantError(f"{job.key} is being cleaned already")
-        self._under_way[job.key] = attempt = Attempt(job)
+        key = blank.key
+        if key in self._under_way:
+            raise InvariantError(f"{key} is being cleaned already")
+        self._under_way[key] = attempt = Attempt(job)
         try:
             async with self._slots:
-                return await self._attempt(job, attempt, permit)
+                return await self._attempt(attempt, blank, kind, permit)
         finally:
-            del self._under_way[job.key]
+            del self._under_way[key]
             if not self._under_way:
                 self._all_done.set()
                 self._all_done = anyio.Event()
 
-    async def _attempt(self, job: _BundleJob, attempt: Attempt, permit: Permit) -> Outcome:
+    async def _attempt(
+        self, attempt: Attempt, blank: Outcome, kind: type[_Done], permit: Permit
+    ) -> _Done | Outcome:
         began = self._clock.monotonic()
-        blank = Outcome(job.key, job.identity, Result.FAILED)
         try:
             await self._living_server()
             # Nothing waits from here on until the job is sent.
@@ -222,13 +243,13 @@ class WorkerPool:
             refusal = permit()
             if refusal is not None:
                 return refusal
-            if not isinstance(job, FinishJob):
-                attempt.job = replace(job, options=self._options)  # those that hold now
+            if isinstance(attempt.job, CleanJob | KillJob):
+                attempt.job = replace(attempt.job, options=self._options)  # those that hold now
             answer = await self._run(attempt, self._limits.job)
         except DiedError as died:
             return attempt.failed(blank, str(died), self._clock.monotonic() - began)
-        if isinstance(answer, Done):
-            return answer.outcome
+        if isinstance(answer, kind):
+            return answer
         return attempt.cut_short(blank, self._clock.monotonic() - began)
 
     # ------------------------------------------------------------------ the node, and looks

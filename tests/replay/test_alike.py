@@ -17,6 +17,7 @@ from reconciler.model.decisions import (
     AskNode,
     Braked,
     Clean,
+    CleanDebris,
     Decision,
     Died,
     FinishRemoval,
@@ -204,7 +205,7 @@ def end_of(trace: Trace, sight: Sight) -> dict[str, tuple[str, str]]:
                 case AskNode():
                     word = NodeLooked(now, sight.scan(), sight.containerd(lambda _: []))
                     engine.observe(stamp, word)
-                case Clean() | FinishRemoval():
+                case Clean() | CleanDebris() | FinishRemoval():
                     raise AssertionError(f"asked for while observing: {decision}")
                 case (
                     Judged()

@@ -13,7 +13,8 @@ import pytest
 from typing_extensions import override
 
 from reconciler.demo.processes import Processes
-from reconciler.model.evidence import Node
+from reconciler.model.debris import DebrisResult, Place
+from reconciler.model.evidence import Containerd, Node
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import Outcome, Result
 from reconciler.ports import Cleaner, Permit
@@ -47,6 +48,12 @@ class Late(Cleaner):
     @override
     async def finish(self, key: BundleKey, identity: Identity, permit: Permit) -> Outcome:
         return await self.ours.finish(key, identity, permit)
+
+    @override
+    async def clean_debris(
+        self, places: tuple[Place, ...], containerd: Containerd, permit: Permit
+    ) -> tuple[DebrisResult, ...]:
+        return await self.ours.clean_debris(places, containerd, permit)
 
 
 def revive(on: Ground, processes: Processes, bundle: Bundle) -> None:

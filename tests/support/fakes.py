@@ -9,7 +9,7 @@ from msgspec import structs
 from msgspec.structs import replace
 
 from reconciler.errors import InvariantError
-from reconciler.model.debris import Inventory
+from reconciler.model.debris import WHOLE_BATCH, DebrisResult, Inventory, Place, results_of
 from reconciler.model.decisions import Decision
 from reconciler.model.evidence import (
     Containerd,
@@ -101,6 +101,7 @@ class FakeCleaner:
     begun: list[tuple[float, BundleKey]] = field(default_factory=list)
     cleaned: list[tuple[float, BundleKey]] = field(default_factory=list)
     finished: list[BundleKey] = field(default_factory=list)
+    batches: list[tuple[Place, ...]] = field(default_factory=list)
     killed: list[BundleKey] = field(default_factory=list)
 
     async def _refused(self, key: BundleKey, permit: Permit) -> Outcome | None:
@@ -147,6 +148,16 @@ class FakeCleaner:
             return refusal
         self.finished.append(key)
         return Outcome(key, identity, Result.CLEANED)
+
+    async def clean_debris(
+        self, places: tuple[Place, ...], containerd: Containerd, permit: Permit
+    ) -> tuple[DebrisResult, ...]:
+        if self.waits:
+            await self.clock.take(self.waits)
+        refusal = permit()
+        if refusal is None:
+            self.batches.append(places)
+        return results_of(places, refusal or replace(WHOLE_BATCH, result=Result.CLEANED))
 
 
 @dataclass

@@ -15,6 +15,7 @@ from typing import get_args
 import msgspec
 import pytest
 
+from reconciler.model.debris import DebrisKind, Place, PlaceKey
 from reconciler.model.evidence import Containerd, ContainerdState
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import Layout
@@ -27,6 +28,7 @@ from reconciler.worker.messages import (
     Answered,
     CleanJob,
     CleanupOptions,
+    DebrisJob,
     Exited,
     FinishJob,
     FromWorker,
@@ -145,10 +147,12 @@ def test_ctrl_c_and_termination_are_the_parents_to_hear() -> None:
 
 KEY, OBJECT = BundleKey("default", "c1"), Identity(1, 2, 3)
 SAID = Containerd(ContainerdState.DOWN)
+PLACE = Place(PlaceKey(DebrisKind.CGROUP, "/default/c1"), OBJECT, KEY.namespace, KEY.id)
 JOBS: tuple[Job, ...] = (
     CleanJob(KEY, OBJECT, SAID, CleanupOptions(settle=1.0, lazy_unmount=True)),
     KillJob(KEY, OBJECT, SAID),
     FinishJob(KEY, OBJECT),
+    DebrisJob((PLACE,), SAID),
     ScanJob(),
     InventoryJob(),
     PreflightJob(),
@@ -172,7 +176,8 @@ def test_no_job_names_a_tree_or_a_program() -> None:
         elif isinstance(one, str):
             words.add(one)
     names = {type(job).__name__ for job in JOBS}
-    assert words == {KEY.namespace, KEY.id, SAID.state.value, *names}
+    of_place = {PLACE.key.kind.value, PLACE.key.path}  # where an inventory of a worker found it
+    assert words == {KEY.namespace, KEY.id, SAID.state.value, *of_place, *names}
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: type(job).__name__)
