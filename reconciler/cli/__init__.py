@@ -5,6 +5,7 @@ module imports next to nothing, so that ``--version`` and ``--help`` answer at o
 """
 
 import gc
+import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -29,8 +30,11 @@ def cleanup_main() -> NoReturn:
 
 
 def _run(command: "click.Command", program: str) -> NoReturn:
+    from reconciler.cli.completing import VARIABLE, answer
     from reconciler.cli.ending import run
 
+    if VARIABLE in os.environ:
+        sys.exit(answer(command, program, os.environ[VARIABLE]))
     code = run(command, sys.argv[1:], program)
     gc.freeze()  # the interpreter, before it ends, need not look through all that is left
     sys.exit(code)

@@ -1,12 +1,15 @@
 """The commands by name. Each is imported only when it is called."""
 
 from importlib import import_module
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 from typing_extensions import override
 
 from reconciler.cli.options import global_options, merge
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMMANDS: Final = {
     "run": "Watch, decide, show; remove what is due with --enforce.",
@@ -19,6 +22,7 @@ COMMANDS: Final = {
     "config": "Check, show and describe the configuration.",
     "status": "Ask the running daemon what it sees and does.",
     "demo": "Show all of it on a throw-away tree; no containerd, no root needed.",
+    "completion": "Print what makes bash, zsh or fish complete command lines.",
     "version": "Show the version.",
     "help": "Show what a command does and takes.",
 }
@@ -47,6 +51,18 @@ class App(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+    @override
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem[str]]":
+        from click.shell_completion import CompletionItem
+
+        # click would import every command to read what it does.
+        named = [
+            CompletionItem(name, help=does)
+            for name, does in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*named, *click.Command.shell_complete(self, ctx, incomplete)]
 
     @override
     def invoke(self, ctx: click.Context) -> object:

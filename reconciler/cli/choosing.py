@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 import click
 from msgspec.structs import replace
 
+from reconciler.cli.completing import bundles, words
 from reconciler.cli.labels import parse
 from reconciler.cli.output import Output
 from reconciler.cli.selection import SORTS, Selection, parse_name
@@ -109,14 +110,16 @@ by_label: Final = click.option(
     metavar="SELECTOR",
     help="Only with these annotations or pod labels: key=value, key!=value, key, !key.",
 )
-names: Final = click.argument("names", metavar="[NAMESPACE/ID|ID-PREFIX]...", nargs=-1)
+names: Final = click.argument(
+    "names", metavar="[NAMESPACE/ID|ID-PREFIX]...", nargs=-1, shell_complete=bundles
+)
 
 
 def list_options() -> list[click.Parameter]:
     """Make the options of a list anew; what is said of them is had by :func:`said_of_list`."""
     return [
-        _option("--verdict", "Only with one of these verdicts.", metavar="VERDICT,..."),
-        _option("--phase", "Only in one of these phases.", metavar="PHASE,..."),
+        _option("--verdict", "Only with one of these verdicts.", Verdict, metavar="VERDICT,..."),
+        _option("--phase", "Only in one of these phases.", Phase, metavar="PHASE,..."),
         click.Option(
             ["--sort-by"],
             type=click.Choice(list(SORTS)),
@@ -149,9 +152,15 @@ def _keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
     ctx.meta[f"{_KEPT}{param.name}"] = value
 
 
-def _option(option: str, help_: str, *, metavar: str) -> click.Option:
+def _option(option: str, help_: str, of: type[_Word], *, metavar: str) -> click.Option:
     return click.Option(
-        [option], multiple=True, expose_value=False, callback=_keep, metavar=metavar, help=help_
+        [option],
+        multiple=True,
+        expose_value=False,
+        callback=_keep,
+        metavar=metavar,
+        help=help_,
+        shell_complete=words([one.value for one in of if one.value]),
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import click
 
+from reconciler.cli.completing import HELP
 from reconciler.errors import ExitCode, ReconcilerError
 
 _NO_PERMISSION = (errno.EACCES, errno.EPERM)
@@ -29,7 +30,7 @@ def run(command: click.Command, args: Sequence[str], program: str) -> int:
     _open_standard_streams()
     try:
         # Not `command.main`: it ends the process itself where a pipe is closed.
-        context = command.make_context(program, list(args), help_option_names=["-h", "--help"])
+        context = command.make_context(program, list(args), help_option_names=HELP)
         with _one_at_a_time(), context as ctx:
             code = command.invoke(ctx)
         sys.stdout.flush()

@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 from typing_extensions import override
 
+from reconciler.cli.completing import directories, files, namespaces
 from reconciler.errors import UsageError
 
 
@@ -69,20 +70,32 @@ def show_version(ctx: click.Context) -> None:
 def global_options() -> list[click.Parameter]:
     """Make the options anew; a click parameter belongs to one command."""
     return [
-        click.Option(["--config"], metavar="FILE", help="Configuration file (TOML)."),
         click.Option(
-            ["--state"], metavar="DIR", help="containerd's state directory.  [/run/containerd]"
+            ["--config"], metavar="FILE", shell_complete=files, help="Configuration file (TOML)."
         ),
         click.Option(
-            ["--root"], metavar="DIR", help="containerd's root directory.  [/var/lib/containerd]"
+            ["--state"],
+            metavar="DIR",
+            shell_complete=directories,
+            help="containerd's state directory.  [/run/containerd]",
+        ),
+        click.Option(
+            ["--root"],
+            metavar="DIR",
+            shell_complete=directories,
+            help="containerd's root directory.  [/var/lib/containerd]",
         ),
         click.Option(
             ["--address"],
             metavar="SOCKET",
+            shell_complete=files,
             help="containerd's socket.  [env CONTAINERD_ADDRESS; /run/containerd/containerd.sock]",
         ),
         click.Option(
-            ["-n", "--namespace"], multiple=True, help="Only this namespace; may be repeated."
+            ["-n", "--namespace"],
+            multiple=True,
+            shell_complete=namespaces,
+            help="Only this namespace; may be repeated.",
         ),
         click.Option(
             ["-o", "--output"],

@@ -10,6 +10,7 @@ import click
 from reconciler.assembly import Setup
 from reconciler.cli.beside import ask_daemon, say_whose
 from reconciler.cli.choosing import by_label, no_trunc, selection
+from reconciler.cli.completing import bundles
 from reconciler.cli.options import Command, Form, Globals, without_containerd
 from reconciler.cli.output import Output, envelope
 from reconciler.cli.preflight import (
@@ -55,7 +56,7 @@ _NOT_REACHED: Final = "interrupted before its turn came"
 
 
 @click.command(cls=Command, name="clean")
-@click.argument("names", metavar="[NAMESPACE/ID]...", nargs=-1)
+@click.argument("names", metavar="[NAMESPACE/ID]...", nargs=-1, shell_complete=bundles)
 @by_label
 @click.option(
     "--threshold", callback=duration, metavar="DURATION", help="Only what is dead for longer."

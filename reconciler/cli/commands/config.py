@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from typing_extensions import override
 
+from reconciler.cli.completing import bundles, files
 from reconciler.cli.options import Command, Form, Globals
 from reconciler.cli.output import Output, envelope
 from reconciler.errors import ExitCode, UsageError
@@ -36,7 +37,7 @@ def config() -> None:
 
 
 @config.command(cls=Command, name="check")
-@click.argument("file", metavar="[FILE]", required=False)
+@click.argument("file", metavar="[FILE]", required=False, shell_complete=files)
 @click.pass_obj
 def check(said: Globals, *, file: str | None) -> int:
     """Say everything that is wrong, a line each; exits with 78 if anything is.
@@ -85,7 +86,7 @@ def _unmatched(loaded: "Loaded") -> Iterator[str]:
 
 
 @config.command(cls=Command, name="test")
-@click.argument("bundle", metavar="[NAMESPACE/]ID")
+@click.argument("bundle", metavar="[NAMESPACE/]ID", shell_complete=bundles)
 @click.pass_obj
 def test(said: Globals, *, bundle: str) -> int:
     """Say which rule applies to a bundle, and why, from its real labels.

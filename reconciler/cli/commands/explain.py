@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from reconciler.cli.beside import as_believed, ask_daemon, history, say_whose
 from reconciler.cli.choosing import no_trunc
+from reconciler.cli.completing import bundles
 from reconciler.cli.options import Command, Form, Globals, without_containerd
 from reconciler.cli.output import Output, envelope
 from reconciler.cli.preflight import (
@@ -30,7 +31,7 @@ from reconciler.present.envelope import encode
 
 
 @click.command(cls=Command, name="explain")
-@click.argument("bundle", metavar="[NAMESPACE/]ID")
+@click.argument("bundle", metavar="[NAMESPACE/]ID", shell_complete=bundles)
 @no_trunc
 @without_containerd
 @click.pass_obj

@@ -2,11 +2,12 @@
 
 import click
 
+from reconciler.cli.completing import commands
 from reconciler.cli.options import Command
 
 
 @click.command(cls=Command, name="help")
-@click.argument("words", metavar="[COMMAND]...", nargs=-1)
+@click.argument("words", metavar="[COMMAND]...", nargs=-1, shell_complete=commands)
 @click.pass_context
 def help(context: click.Context, *, words: tuple[str, ...]) -> None:
     """Show what a command does and takes, as its --help does."""

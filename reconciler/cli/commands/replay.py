@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from reconciler.cli.completing import full_names
 from reconciler.cli.options import Command, Form, Globals
 from reconciler.cli.output import Output
 from reconciler.cli.values import bundle_key, duration
@@ -33,7 +34,9 @@ from reconciler.model.policy import Policies
     metavar="DURATION",
     help="End so long after the begin; with --config also beyond the end of the journal.",
 )
-@click.option("--only", metavar="NS/ID", help="Tell about this bundle alone.")
+@click.option(
+    "--only", metavar="NS/ID", shell_complete=full_names, help="Tell about this bundle alone."
+)
 @click.pass_obj
 def replay(  # noqa: PLR0913 - the options
     said: Globals,

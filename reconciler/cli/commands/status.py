@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reconciler.cli.choosing import Listing, list_options, said_of_list
+from reconciler.cli.completing import files, full_names
 from reconciler.cli.options import Command, Form, Globals
 from reconciler.cli.output import Output
 from reconciler.cli.values import bundle_key, name
@@ -28,13 +29,15 @@ _SPOILS_LOOKING = frozenset(guard.value for guard in SPOILS_LOOKING)
     "-w", "--watch", is_flag=True, help="Show it live until Ctrl-C; -o json: a line each second."
 )
 @click.option("--reload", is_flag=True, help="Let it load its configuration anew, and wait.")
-@click.argument("bundles", metavar="[NAMESPACE/ID]...", nargs=-1)
+@click.argument("bundles", metavar="[NAMESPACE/ID]...", nargs=-1, shell_complete=full_names)
 @click.option("--clean", is_flag=True, help="Let it clean these bundles now, if they are due.")
 @click.option("--release", is_flag=True, help="Let it release the brake that holds everything.")
 @click.option(
     "--npd", is_flag=True, help="One line and 0, 1 or 2, as node-problem-detector wants it."
 )
-@click.option("--socket", metavar="PATH", help="The daemon's socket.  [http.socket]")
+@click.option(
+    "--socket", metavar="PATH", shell_complete=files, help="The daemon's socket.  [http.socket]"
+)
 @click.pass_obj
 def status(  # noqa: PLR0913 - the options
     said: Globals,
