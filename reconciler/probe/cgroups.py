@@ -211,6 +211,11 @@ class CgroupMounts:
                 for path in children(fd, name):
                     yield hierarchy.point + b"/" + path
 
+    def dir_at(self, path: bytes) -> CgroupDir | None:
+        """Place a group by its whole path; None if that is in no hierarchy that we can see."""
+        inside = self._inside(path)
+        return CgroupDir(inside[0][0].hierarchy.point, inside[0][1]) if inside else None
+
     def state_at(self, path: bytes) -> tuple[CgroupState, kernel.Stat]:
         """Look what is in one group, by its whole path, and which object it is.
 

@@ -22,14 +22,16 @@ one who waits (design section 3, step 5; I25).
 
 import os
 import stat
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from errno import ENOTEMPTY
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from reconciler import kernel
 from reconciler.model.ids import escape
 from reconciler.probe.beneath import beneath, names, opened
 from reconciler.probe.fresh import Fresh
-from reconciler.worker.objects import object_of
+from reconciler.worker.objects import HIDDEN, Aside, ObjectId, check_object, object_of
 from reconciler.worker.step_log import Kept, Tally
 
 if TYPE_CHECKING:
@@ -122,28 +124,75 @@ def birth_of(bundle: int) -> float | None:
     return min(times, default=None)
 
 
-def remove_fifo_dir(fifos: bytes, number: bytes, id_: str, times: Times, tally: Tally) -> None:
+class FifoDir(NamedTuple):
+    """A directory of FIFOs.
+
+    Attributes:
+        top: The directory that holds it.
+        number: Its name.
+        judged: Which object was judged, if one was; that one goes also if it is empty.
+    """
+
+    top: bytes
+    number: bytes
+    judged: ObjectId | None = None
+
+
+def remove_fifo_dir(
+    where: FifoDir, id_: str, refuse: Callable[[float], None], tally: Tally
+) -> None:
     """Remove the FIFOs of an id in one directory, and the directory, which must be empty then.
 
+    Args:
+        where: The directory.
+        id_: Whose FIFOs.
+        refuse: Raises Kept for a time of birth after which a client may still wait.
+        tally: Counts what is removed.
+
     Raises:
-        Kept: A client may still wait at one of them.
+        Kept: A client may still wait at one of them, or it is another directory.
         OSError: The kernel refused; ENOTEMPTY if something else is in there.
     """
     # Its absence is the caller's to hear of; what is in it may go at any time.
-    with opened(fifos, os.O_RDONLY) as top, suppress(FileNotFoundError):
-        with beneath(top, number) as directory:
-            found = {name: _fifo_of(directory, name, id_) for name in names(directory)}
-            born = {name: when for name, when in found.items() if when is not None}
-            if not born:
-                return  # by now it is another's, who may be about to fill it
-            times.refuse(max(born.values()))
-            for name in born:
-                _unlink(directory, name, tally)
-            this, named = kernel.statx_handle(directory), kernel.statx(top, number)
-            if object_of(this) != object_of(named):
-                return
-            os.rmdir(number, dir_fd=top)
-        tally.add()
+    number, judged = where.number, where.judged
+    with opened(where.top, os.O_RDONLY) as top, ExitStack() as stack, suppress(FileNotFoundError):
+        directory = stack.enter_context(beneath(top, number))
+        seen = kernel.statx_handle(directory)
+        if judged is not None:
+            check_object(seen, judged, escape(number))
+        found = {name: _fifo_of(directory, name, id_) for name in names(directory)}
+        born = {name: when for name, when in found.items() if when is not None}
+        if not born and judged is None:
+            return  # by now it is another's, who may be about to fill it
+        if born:
+            refuse(max(born.values()))
+        for name in born:
+            _unlink(directory, name, tally)
+        if any(names(directory)):
+            raise OSError(ENOTEMPTY, os.strerror(ENOTEMPTY), number)
+        _rmdir(top, number, object_of(seen), tally)
+
+
+def _rmdir(top: int, number: bytes, this: ObjectId, tally: Tally) -> None:
+    """Remove the empty directory of a number, and no other that has the number meanwhile."""
+
+    def refuse(name: bytes) -> None:
+        check_object(kernel.statx(top, name), this, escape(number))
+
+    bare = number.removeprefix(HIDDEN)
+    aside = Aside(top, bare, HIDDEN + bare, refuse, tally)
+    if bare == number:
+        aside.put()
+    else:
+        aside.check()
+    try:
+        os.rmdir(aside.hidden, dir_fd=top)
+    except FileNotFoundError:
+        return
+    except OSError:
+        aside.put_back()  # it has been filled
+        raise
+    tally.add()
 
 
 def _unlink(directory: int, name: bytes, tally: Tally) -> None:

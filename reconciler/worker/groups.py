@@ -6,7 +6,7 @@ container's id. No process is ever moved or signalled here (design section 3, st
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from errno import EBUSY, ENODEV, ENOENT
 from typing import Final
@@ -15,7 +15,7 @@ from reconciler import kernel
 from reconciler.model.ids import escape
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.beneath import beneath, opened
-from reconciler.probe.cgroups import children
+from reconciler.probe.cgroups import CgroupDir, children
 from reconciler.probe.process import read_whole
 from reconciler.worker.blocked import Blocked
 from reconciler.worker.objects import ObjectId, check_object
@@ -30,12 +30,25 @@ _LIMIT: Final = 1 << 16
 _DEPTH: Final = 64  # no real container nests its groups this deep
 
 
+def _allow() -> None:
+    pass
+
+
 def remove_group(
-    mount: bytes, path: bytes, id_: str, judged: ObjectId | None, tally: Tally
+    group: CgroupDir,
+    id_: str,
+    judged: ObjectId | None,
+    tally: Tally,
+    refuse: Callable[[], None] = _allow,
 ) -> None:
     """Remove one container's group in one hierarchy, if there is one, with the empty ones below.
 
-    ``path`` is relative to ``mount``; ``judged`` was looked at when the bundle was judged.
+    Args:
+        group: Which.
+        id_: The container's.
+        judged: What was looked at when it was judged.
+        tally: Counts the groups removed.
+        refuse: Asked right before, for a group cannot be put aside: raises Kept if it must stay.
 
     Raises:
         Kept: It does not carry the id, is not the group that was judged, or ``mount`` is no cgroup
@@ -43,6 +56,7 @@ def remove_group(
         Blocked: It holds a process: somebody lives after all; or systemd still has it as a scope.
         OSError: The kernel refused.
     """
+    mount, path = group
     parts = [part for part in path.split(b"/") if part]
     if not parts or not carries(escape(parts[-1]), id_):
         raise Kept(f"cgroup {escape(path)} does not carry the id")
@@ -51,6 +65,7 @@ def remove_group(
             raise Kept(f"{escape(mount)} is no cgroup hierarchy")
         with beneath(top, b"/".join(parts[:-1]) or b".") as parent:
             _leave_to_systemd(parent, parts[-1])
+            refuse()
             check_object(kernel.statx(parent, parts[-1]), judged, f"cgroup {escape(path)}")
             _remove(parent, parts[-1], tally)
 

@@ -52,6 +52,13 @@ class Instances:
         """Say the same for an id, whatever the namespace."""
         return self._ask(_Name(id_))
 
+    def runner(self, key: BundleKey) -> str | None:
+        """Say which shim or helper of that name runs, or that this cannot be known."""
+        scanned = self._scan(False)  # noqa: FBT003 -- see `__init__`
+        if not scanned.answered:
+            return "which shims run cannot be known"
+        return _named(scanned, _Name(key.id, key.namespace))
+
     def _ask(self, name: "_Name") -> str | None:
         unanswered = "which shims run cannot be known"
         for number in range(_TRIES):

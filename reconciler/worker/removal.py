@@ -14,7 +14,8 @@ import os
 from reconciler import kernel
 from reconciler.model.hidden import hidden_name
 from reconciler.model.ids import Identity, escape, unescape
-from reconciler.worker.blocked import blocked_at
+from reconciler.model.outcome import BlockReason
+from reconciler.worker.blocked import Blocked, blocked_at
 from reconciler.worker.objects import Aside
 from reconciler.worker.step_log import Tally
 from reconciler.worker.walk import Walk, check_identity
@@ -73,11 +74,14 @@ def remove_mount_point(parent_fd: int, name: bytes, tally: Tally) -> None:
     tally.add()
 
 
-def hide(parent_fd: int, name: bytes, expected: Identity, tally: Tally) -> bytes | None:
+def hide(
+    parent_fd: int, name: bytes, expected: Identity, tally: Tally, born_ns: int | None = None
+) -> bytes | None:
     """Take an object out of use: rename it to a name that is its own (see `model.hidden`).
 
     From then on its id is free, nobody else looks at it, and a later run knows it for our work.
-    Gives the hidden name, None if there was nothing of that name.
+    Gives the hidden name, None if there was nothing of that name. Where nothing else keeps the name
+    from being another's, ``born_ns`` is compared, too: a disk gives a number again at once.
 
     Raises:
         Blocked: It is not the object that was judged; that one keeps, or has got back, its name.
@@ -86,7 +90,10 @@ def hide(parent_fd: int, name: bytes, expected: Identity, tally: Tally) -> bytes
     hidden = unescape(hidden_name(expected.ino, os.urandom(8)))
 
     def refuse(now: bytes) -> None:
-        check_identity(kernel.statx(parent_fd, now), expected, escape(name))
+        seen = kernel.statx(parent_fd, now)
+        check_identity(seen, expected, escape(name))
+        if born_ns not in {None, seen.btime_ns}:
+            raise Blocked(BlockReason.CHANGED, escape(name), "not the object that was judged")
 
     try:
         Aside(parent_fd, name, hidden, refuse, tally).put()

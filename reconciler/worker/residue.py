@@ -9,14 +9,17 @@ its name stands, so the names are free again only once that has gone.
 """
 
 import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from reconciler import kernel
 from reconciler.model.evidence import Entries
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.probe.beneath import beneath, opened
+from reconciler.probe.cgroups import CgroupDir
 from reconciler.worker.context import WorkerContext
-from reconciler.worker.fifos import Times, remove_fifo_dir
+from reconciler.worker.fifos import FifoDir, Times, remove_fifo_dir
 from reconciler.worker.going import bundles_called
 from reconciler.worker.groups import remove_group
 from reconciler.worker.judged import Judged
@@ -49,27 +52,9 @@ class Residue:
 
     def remove_cgroups(self, tally: Tally) -> str:
         """Remove its groups in every hierarchy; what one hierarchy refuses does not keep others."""
-        kept = []
-        if not self._resources.cgroups:
-            return ""
-        around = self._place.nearby(self._place.scan())
-        neighbours = Neighbours(around, self._key)
-        for group in self._resources.cgroups:
-            try:
-                # Asked for each: another containerd may start the id between any two.
-                other = self._place.instances.user(self._key)
-                if other is not None:
-                    raise Kept(other)  # noqa: TRY301 -- said as all other reasons are
-                neighbours.refuse("/" + escape(group.relative))
-                judged = self._judged.objects.get(group.path)
-                remove_group(group.mount, group.relative, self._key.id, judged, tally)
-            except Kept as reason:
-                kept.append(str(reason))
-            except OSError as error:
-                kept.append(f"{escape(group.path)}: {error.strerror}")
-        if kept:
-            raise Kept("; ".join(dict.fromkeys(kept)))
-        return f"{tally.mutations} cgroups" if tally.mutations else ""
+        objects = self._judged.objects
+        groups = {one: objects.get(one.path) for one in self._resources.cgroups}
+        return remove_groups(self._place, self._key, groups, tally)
 
     def remove_runc_state(self, tally: Tally) -> str:
         """Remove the runtime's directory for it, if its content was shown to be the bundle's."""
@@ -77,7 +62,7 @@ class Residue:
         if root.rpartition(b"/")[2] != unescape(self._key.namespace):
             raise Kept(f"runc's root {escape(root)} is not the namespace's")
         owner = Owner(self._layout, self._key, self._identity)
-        _remove_state(root, owner, self._judged.state, tally)
+        remove_state(root, owner, self._judged.state, tally)
         return ""
 
     def remove_socket(self, tally: Tally) -> str:
@@ -126,7 +111,7 @@ class Residue:
         times, kept = Times(self._born, place.clock.wall()), []
         for number in numbers:
             try:
-                remove_fifo_dir(fifos, number, key.id, times, tally)
+                remove_fifo_dir(FifoDir(fifos, number), key.id, times.refuse, tally)
             except Kept as reason:
                 kept.append(f"FIFOs in {escape(number)}: {reason}")
         if kept:
@@ -138,6 +123,51 @@ class Residue:
         judged = self._judged.objects.get(self._layout.work + b"/" + self._key.path)
         _remove_place(self._layout.work, self._key, judged, tally)
         return ""
+
+
+def remove_groups(
+    place: WorkerContext,
+    key: BundleKey,
+    groups: Mapping[CgroupDir, ObjectId | None],
+    tally: Tally,
+    *,
+    refuse: Callable[[], None] | None = None,
+) -> str:
+    """Remove the groups of a name that nobody else may have; one that is kept keeps no other.
+
+    Args:
+        place: The worker's.
+        key: The name.
+        groups: Which groups, and what was there when they were judged.
+        tally: Counts the groups removed.
+        refuse: Asked right before each, because somebody may begin to use the name between any two:
+            raises Kept if it must stay. Without it other containerds are asked.
+
+    Raises:
+        Kept: Some stay, and why.
+        Blocked: Somebody lives in one, or systemd has it.
+    """
+    kept = []
+    if not groups:
+        return ""
+    neighbours = Neighbours(place.nearby(place.scan()), key)
+
+    def refuse_others() -> None:
+        other = place.instances.user(key)
+        if other is not None:
+            raise Kept(other)
+
+    for group, judged in groups.items():
+        try:
+            neighbours.refuse("/" + escape(group.relative))
+            remove_group(group, key.id, judged, tally, refuse or refuse_others)
+        except Kept as reason:
+            kept.append(str(reason))
+        except OSError as error:
+            kept.append(f"{escape(group.path)}: {error.strerror}")
+    if kept:
+        raise Kept("; ".join(dict.fromkeys(kept)))
+    return f"{tally.mutations} cgroups" if tally.mutations else ""
 
 
 def _remove_place(root: bytes, key: BundleKey, judged: ObjectId | None, tally: Tally) -> None:
@@ -155,7 +185,7 @@ def _remove_place(root: bytes, key: BundleKey, judged: ObjectId | None, tally: T
         _remove(parent, unescape(key.id), judged, key.id, tally)
 
 
-def _remove_state(root: bytes, owner: Owner, judged: State | None, tally: Tally) -> None:
+def remove_state(root: bytes, owner: Owner, judged: State | None, tally: Tally) -> None:
     """Remove a runtime's state directory ``<root>/<id>``, if it was shown to be the bundle's.
 
     It is shared between the containerds of a node, so it is put aside first: whoever made another
@@ -163,9 +193,34 @@ def _remove_state(root: bytes, owner: Owner, judged: State | None, tally: Tally)
 
     Raises as :func:`_remove_place` does, Kept also if another has its name by now.
     """
+    with _aside(root, owner, judged, tally) as aside:
+        _finish_state(root, owner, aside)
+        aside.put()
+        what = f"runc's state of {owner.key.id}"
+        _remove(aside.parent, aside.hidden, judged.id if judged else None, what, tally)
+
+
+def finish_state(root: bytes, owner: Owner, judged: ObjectId, tally: Tally) -> None:
+    """Remove only what an earlier run has taken out of use of that name; raises likewise."""
+    with _aside(root, owner, None, tally) as aside:
+        what = f"what was taken out of use as runc's state of {owner.key.id}"
+        check_object(kernel.statx(aside.parent, aside.hidden), judged, what)
+        _finish_state(root, owner, aside)
+
+
+def _finish_state(root: bytes, owner: Owner, aside: Aside) -> None:
+    begun = read_state(root, owner, aside.hidden)
+    if begun is not None and begun.doubt:
+        aside.put_back()
+    elif begun is not None:
+        _remove(aside.parent, aside.hidden, begun.id, escape(aside.hidden), aside.tally)
+
+
+@contextmanager
+def _aside(root: bytes, owner: Owner, judged: State | None, tally: Tally) -> Iterator[Aside]:
+    """Open a runtime's root, so that the state of a name in it can be put aside."""
     base, _, namespace = root.rpartition(b"/")
     id_, what = unescape(owner.key.id), f"runc's state of {owner.key.id}"
-    hidden = HIDDEN + id_
     with opened(base, os.O_PATH) as top, beneath(top, namespace) as parent:
 
         def refuse(now: bytes) -> None:
@@ -174,14 +229,7 @@ def _remove_state(root: bytes, owner: Owner, judged: State | None, tally: Tally)
                 raise Kept(f"{what} is kept: {judged.doubt}")
             check_object(found, judged.id if judged else None, what)
 
-        aside = Aside(parent, id_, hidden, refuse, tally)
-        begun = read_state(root, owner, hidden)
-        if begun is not None and begun.doubt:
-            aside.put_back()
-        elif begun is not None:
-            _remove(parent, hidden, begun.id, escape(hidden), tally)
-        aside.put()
-        _remove(parent, hidden, judged.id if judged else None, what, tally)
+        yield Aside(parent, id_, HIDDEN + id_, refuse, tally)
 
 
 def _remove(parent: int, name: bytes, judged: ObjectId | None, what: str, tally: Tally) -> None:

@@ -13,7 +13,8 @@ meanwhile can name a *dead* socket, because a new member joins only a shim that 
 import os
 import socket
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from reconciler import kernel
@@ -64,6 +65,26 @@ def remove_socket(sockets: bytes, path: bytes, judged: frozenset[ObjectId], tall
         Kept: It is alive, is no socket, is not one that was judged, or is not in ``sockets``.
         OSError: The kernel refused.
     """
+    with _opened(sockets, path, judged, tally) as aside:
+        with suppress(FileNotFoundError):
+            aside.check()  # an earlier run may have been killed
+            _unlink(aside)
+        aside.put()
+        _unlink(aside)
+
+
+def finish_socket(sockets: bytes, path: bytes, judged: frozenset[ObjectId], tally: Tally) -> None:
+    """Unlink only what an earlier run has taken out of use at ``path``; raises likewise."""
+    with _opened(sockets, path, judged, tally) as aside:
+        aside.check()
+        _unlink(aside)
+
+
+@contextmanager
+def _opened(
+    sockets: bytes, path: bytes, judged: frozenset[ObjectId], tally: Tally
+) -> Iterator[Aside]:
+    """Open the directory, so that a socket in it can be put aside; one that is gone is fine."""
     directory, _, name = path.rpartition(b"/")
     if directory != sockets or not name or name in {b".", b".."}:
         raise Kept(f"socket {escape(path)} is not in {escape(sockets)}")
@@ -76,12 +97,7 @@ def remove_socket(sockets: bytes, path: bytes, judged: frozenset[ObjectId], tall
             if why:
                 raise Kept(why)
 
-        aside = Aside(parent, name, HIDDEN + name, refuse, tally)
-        with suppress(FileNotFoundError):
-            aside.check()  # an earlier run may have been killed
-            _unlink(aside)
-        aside.put()
-        _unlink(aside)
+        yield Aside(parent, name, HIDDEN + name, refuse, tally)
 
 
 def _unlink(aside: Aside) -> None:

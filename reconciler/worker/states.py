@@ -23,6 +23,7 @@ from reconciler.probe.beneath import beneath, opened
 from reconciler.worker.objects import ObjectId, object_of
 
 _LIMIT: Final = 8 << 20
+_FOLLOW: Final = kernel.AT_PASSIVE & ~kernel.AT_SYMLINK_NOFOLLOW
 _FILES: Final = (b"state.json", b"exec.fifo", b"notify.sock")
 """What runc keeps in a state directory, besides its temporary ``state-*``."""
 
@@ -45,14 +46,25 @@ class Owner(NamedTuple):
     old: float = 0.0
 
     def is_at(self, path: bytes) -> bool:
-        """Return whether a path that a file names is the bundle's, under whatever name."""
+        """Return whether a path that a file names is the bundle's, under whatever name.
+
+        Of one that is gone its tree tells, which may be known by several.
+        """
         if path == self.layout.bundle(self.key):
             return True
+        tree = path.removesuffix(b"/" + self.key.path)
         try:
+            if tree != path and _object(tree) == _object(self.layout.tasks):
+                return True
             found = kernel.statx(kernel.AT_FDCWD, path)
         except OSError:
             return False
         return (found.dev, found.ino) == (self.identity.dev, self.identity.ino)
+
+
+def _object(path: bytes) -> tuple[int, int]:
+    found = kernel.statx(kernel.AT_FDCWD, path, _FOLLOW)
+    return found.dev, found.ino
 
 
 class State(NamedTuple):

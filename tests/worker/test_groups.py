@@ -9,6 +9,7 @@ import pytest
 
 from reconciler.model.outcome import BlockReason
 from reconciler.probe import cgroups, mounts
+from reconciler.probe.cgroups import CgroupDir
 from reconciler.worker import groups
 from reconciler.worker.blocked import Blocked
 from reconciler.worker.objects import find
@@ -37,9 +38,8 @@ def remove(scope: Path) -> int:
     """Remove a scope and say how many groups that were."""
     tally = Tally()
     mount, inner = scope.parents[1], scope.relative_to(scope.parents[1])
-    groups.remove_group(
-        os.fsencode(mount), os.fsencode(inner), "c1", find(os.fsencode(scope)), tally
-    )
+    group = CgroupDir(os.fsencode(mount), os.fsencode(inner))
+    groups.remove_group(group, "c1", find(os.fsencode(scope)), tally)
     return tally.mutations
 
 

@@ -10,11 +10,13 @@ import pytest
 
 from reconciler.model.debris import DebrisKind, Inventory, Place
 from reconciler.model.evidence import Answer, ProcessScan, ShimProcess
+from reconciler.model.hidden import hidden_name
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import TASKS
 from reconciler.model.unread import UnreadProcess
 from reconciler.worker import context
 from reconciler.worker.inventory import take
+from reconciler.worker.objects import HIDDEN
 from tests.support.bundles import CGROUPS, Bundle, Site, listen
 from tests.support.inline import InlineWorker, inline_worker
 from tests.support.mountns import private_mounts
@@ -220,6 +222,72 @@ def test_a_hidden_bundle_and_cgroups_of_the_default_layout_are_found(tmp_path: P
         )
         (made.tree / made.cgroup / "was").mkdir()
         assert DebrisKind.CGROUP not in debris(found(worker))
+
+
+@pytest.mark.usefixtures("scanned")
+@private_mounts
+def test_what_was_taken_out_of_use_and_not_removed_is_found_again(tmp_path: Path) -> None:
+    with left(tmp_path) as (made, worker, bundle):
+        hidden = [
+            path.rename(path.with_name(HIDDEN.decode() + path.name))
+            for path in (bundle.socket, bundle.fifos, bundle.runc_state)
+        ]
+        work = bundle.work.rename(bundle.work.with_name(f".{bundle.work.name}"))
+        ino = work.stat().st_ino
+        ours = work.with_name(hidden_name(ino, bytes(8)))
+        for path in (work, ours):
+            work = work.rename(path)
+            dead = debris(found(worker))
+            assert dead[DebrisKind.HIDDEN_BUNDLE][0].key.path == os.fspath(path)
+            assert {one.key.path for places in dead.values() for one in places} == {
+                os.fspath(one) for one in (*hidden, path)
+            }
+        (hidden[2] / "state.json").unlink()  # that had been shown to be dead
+        assert DebrisKind.RUNC_STATE in debris(found(worker))
+        work.rename(work.with_name(hidden_name(ino + 1, bytes(8))))  # somebody made that up
+        assert DebrisKind.HIDDEN_BUNDLE not in debris(found(worker))
+        assert made.tree.exists()
+
+
+@pytest.mark.safety
+@pytest.mark.usefixtures("scanned")
+@private_mounts
+def test_a_state_that_is_of_a_bundle_elsewhere_is_another_containerds(tmp_path: Path) -> None:
+    with left(tmp_path) as (made, worker, bundle):
+        state = bundle.runc_state / "state.json"
+        text, tree = state.read_text(), os.fspath(made.tree)
+        state.write_text(text.replace(f"bundle={tree}", "bundle=/run/other"))
+        assert os.fspath(bundle.runc_state) not in names(found(worker))
+        state.write_text(text.replace("bundle=", "no=").replace(os.fspath(bundle.rootfs), ""))
+        assert DebrisKind.RUNC_STATE not in debris(found(worker))
+        (tmp_path / "same").symlink_to(tree)
+        state.write_text(text.replace(f"bundle={tree}", f"bundle={tmp_path}/same"))
+        assert DebrisKind.RUNC_STATE in debris(found(worker))
+
+
+@pytest.mark.safety
+@pytest.mark.usefixtures("scanned")
+@private_mounts
+def test_the_fifos_of_what_was_executed_in_a_container_are_its(tmp_path: Path) -> None:
+    with left(tmp_path) as (made, worker, bundle):
+        other = made.tree / "other" / "web"
+        other.mkdir(parents=True)
+        assert DebrisKind.FIFO_DIR in debris(found(worker))
+        (other / f"{bundle.key.id}.pid").write_text("1")
+        assert os.fspath(bundle.fifos) not in names(found(worker))
+
+
+@pytest.mark.safety
+@pytest.mark.usefixtures("scanned")
+@private_mounts
+def test_a_group_by_the_name_of_a_unit_is_systemds(tmp_path: Path) -> None:
+    with inline_worker(tmp_path) as (made, worker):
+        top = min(CGROUPS.iterdir()) / made.cgroup
+        for name in ("a.service", "b.scope", "c.slice", "d"):
+            (top / name).mkdir(parents=True)
+        (made.tree / made.cgroup).mkdir()
+        dead = debris(found(worker))[DebrisKind.CGROUP]
+        assert [one.key.path for one in dead] == [os.fspath(top / "d")]
 
 
 @pytest.mark.safety

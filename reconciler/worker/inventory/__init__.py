@@ -10,14 +10,14 @@ answer no answer.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Final
 
 from msgspec.structs import replace
 
 from reconciler.model.cgroups import names_of
-from reconciler.model.debris import DebrisKind, Inventory, Place
+from reconciler.model.debris import DebrisKind, Inventory, Place, PlaceKey
 from reconciler.model.evidence import Answer, ProcessScan
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.probe.beneath import opened, visible
@@ -34,25 +34,23 @@ _NAMED: Final = frozenset({DebrisKind.RUNC_STATE, DebrisKind.CGROUP, DebrisKind.
 """Kinds of which a process in any cgroup of that name may be a part."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Again:
+    """What a further look at some places has found.
+
+    Attributes:
+        places: Those that are still there, by key, whoever owns them or lives in them.
+        trouble: Why not all could be looked at; empty if they could.
+    """
+
+    places: Mapping[PlaceKey, Place]
+    trouble: str = ""
+
+
 def take(context: WorkerContext) -> Inventory:
     """Take an inventory of every kind."""
-    began, layout = context.clock.monotonic(), context.layout
-    found = _Found()
-    around = context.nearby(context.scan())
-    for kind, find in _kinds(context, around):
-        found.collect(kind, find)
-    processes = context.scan(anew=True)
-    found.collect(DebrisKind.SHIM, lambda: finds.shims(processes, layout))
-    others, lost = other_trees(layout, processes)
-    try:
-        owners = find_owners((layout.tasks, *others), processes, lost)
-        if not lead_there(others):
-            owners = dataclasses.replace(owners, silent="a shim ended while its tree was read")
-    except OSError as error:
-        found.places.clear()
-        found.troubles.append(f"no answer from a tree of bundles: {error}")
-        owners = Owners(silent="no answer from a tree of bundles")
-    owned = _Owned(owners, processes, around)
+    began = context.clock.monotonic()
+    found, owned = _look(context, frozenset(DebrisKind), finds.everything)
     left = (islice(owned.left(of_kind), MOST) for of_kind in found.places.values())
     return Inventory(
         began,
@@ -63,23 +61,53 @@ def take(context: WorkerContext) -> Inventory:
     )
 
 
+def take_again(context: WorkerContext, kind: DebrisKind, paths: Collection[bytes]) -> Again:
+    """Look at some places of a kind once more, in the same order; also at what is no debris now."""
+    found, owned = _look(context, frozenset({kind}), paths.__contains__)
+    places = {place.key: owned.weigh(place) for place in found.places.get(kind, ())}
+    return Again(places, "; ".join(found.troubles))
+
+
+def _look(
+    context: WorkerContext, kinds: frozenset[DebrisKind], wanted: finds.Wanted
+) -> "tuple[_Found, _Owned]":
+    layout, found = context.layout, _Found()
+    around = context.nearby(context.scan())
+    for kind, find in _kinds(context, around, wanted):
+        if kind in kinds:
+            found.collect(kind, find)
+    processes = context.scan(anew=True)
+    if DebrisKind.SHIM in kinds:
+        found.collect(DebrisKind.SHIM, lambda: finds.shims(processes, layout))
+    others, lost = other_trees(layout, processes)
+    try:
+        owners = find_owners((layout.tasks, *others), processes, lost)
+        if not lead_there(others):
+            owners = dataclasses.replace(owners, silent="a shim ended while its tree was read")
+    except OSError as error:
+        found.places.clear()
+        found.troubles.append(f"no answer from a tree of bundles: {error}")
+        owners = Owners(silent="no answer from a tree of bundles")
+    return found, _Owned(owners, processes, around)
+
+
 def _kinds(
-    context: WorkerContext, around: NodeContext
+    context: WorkerContext, around: NodeContext, wanted: finds.Wanted
 ) -> tuple[tuple[DebrisKind, Callable[[], Iterable[Place]]], ...]:
     layout = context.layout
 
     def sockets() -> Iterator[Place]:
         for path in dict.fromkeys((layout.sockets, layout.own_sockets)):
-            yield from finds.sockets(path, around.sockets)
+            yield from finds.sockets(path, around.sockets, wanted)
 
     return (
-        (DebrisKind.HIDDEN_BUNDLE, lambda: finds.hidden_bundles(layout)),
+        (DebrisKind.HIDDEN_BUNDLE, lambda: finds.hidden_bundles(layout, wanted)),
         (DebrisKind.SHIM_SOCKET, sockets),
-        (DebrisKind.FIFO_DIR, lambda: finds.fifo_dirs(layout.fifos)),
-        (DebrisKind.RUNC_STATE, lambda: finds.runc_states(layout)),
-        (DebrisKind.CGROUP, lambda: finds.cgroups(around, _namespaces(context))),
-        (DebrisKind.WORK_DIR, lambda: finds.work_dirs(layout)),
-        (DebrisKind.MOUNT, lambda: finds.mounts(around)),
+        (DebrisKind.FIFO_DIR, lambda: finds.fifo_dirs(layout.fifos, wanted)),
+        (DebrisKind.RUNC_STATE, lambda: finds.runc_states(layout, wanted)),
+        (DebrisKind.CGROUP, lambda: finds.cgroups(around, _namespaces(context), wanted)),
+        (DebrisKind.WORK_DIR, lambda: finds.work_dirs(layout, wanted)),
+        (DebrisKind.MOUNT, lambda: finds.mounts(around, wanted)),
     )
 
 
@@ -115,13 +143,14 @@ class _Owned:
 
     def left(self, places: Iterable[Place]) -> Iterator[Place]:
         """Give those of which it is not known that somebody owns them or lives in them."""
-        for place in places:
-            owned = self._owner_of(place)
-            if owned is Answer.YES:
-                continue
-            weighed = self._closer(replace(place, owned=owned))
-            if weighed.lives is not Answer.YES:
-                yield weighed
+        weighed = (self.weigh(place) for place in places)
+        return (one for one in weighed if Answer.YES not in (one.lives, one.owned))
+
+    def weigh(self, place: Place) -> Place:
+        """Say of a place who owns it and, unless somebody does, who lives in it."""
+        owned = self._owner_of(place)
+        weighed = replace(place, owned=owned)
+        return weighed if owned is Answer.YES else self._closer(weighed)
 
     def _owner_of(self, place: Place) -> Answer:
         key, owners = BundleKey(place.namespace, place.id), self._owners

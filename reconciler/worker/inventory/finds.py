@@ -9,7 +9,7 @@ up at once, as every look does.
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from errno import EIO
 from typing import Final
@@ -23,7 +23,7 @@ from reconciler.model.hidden import parse_hidden
 from reconciler.model.ids import NOWHERE, BundleKey, Identity, escape, is_identifier, unescape
 from reconciler.model.layout import Layout
 from reconciler.probe import documents
-from reconciler.probe.beneath import enter, identity_of, names, opened
+from reconciler.probe.beneath import beneath, enter, identity_of, names, opened
 from reconciler.probe.context import NodeContext
 from reconciler.probe.process import (
     Candidate,
@@ -33,10 +33,22 @@ from reconciler.probe.process import (
     read_stat,
 )
 from reconciler.probe.sockets import Address, SocketProbe
+from reconciler.worker.objects import HIDDEN
 from reconciler.worker.preflight import works_in
+from reconciler.worker.states import Owner
+
+Wanted = Callable[[bytes], bool]
+"""Says of a path whether a place there is wanted: few of many can be looked at again cheaply."""
 
 _ENDS: Final = (b"stdin", b"stdout", b"stderr")
 _LIMIT: Final = 8 << 20
+_HIDDEN: Final = escape(HIDDEN)
+_UNITS: Final = (".slice", ".scope", ".service", ".socket", ".mount", ".swap")
+"""Types of units that have cgroups of their own (systemd.resource-control(5))."""
+
+_OTHERS: Final = frozenset({"docker", "kubepods", "libpod_parent", "lxc", "machine"})
+"""Groups at the top in which others than containerd keep theirs."""
+
 _BY_GROUP: Final = {
     CgroupState.POPULATED: Answer.YES,
     CgroupState.EMPTY: Answer.NO,
@@ -58,7 +70,12 @@ _BY_SOCKET: Final = {
 }
 
 
-def sockets(directory: bytes, probe: SocketProbe) -> Iterator[Place]:
+def everything(_: bytes) -> bool:
+    """Want every place."""
+    return True
+
+
+def sockets(directory: bytes, probe: SocketProbe, wanted: Wanted = everything) -> Iterator[Place]:
     """Find the sockets in a directory; a listener anywhere on the node counts, whatever its netns.
 
     One that is bound and does not listen yet refuses, too: only age can tell that.
@@ -68,10 +85,10 @@ def sockets(directory: bytes, probe: SocketProbe) -> Iterator[Place]:
     """
     with suppress(FileNotFoundError), opened(directory) as top:
         for name in names(top):
-            found = _stat(top, name)
+            path = directory + b"/" + name
+            found = _stat(top, name) if wanted(path) else None
             if found is None or not stat.S_ISSOCK(found.mode):
                 continue
-            path = directory + b"/" + name
             state, why = probe.probe(Address(path))
             if state is ShimState.ALIVE:
                 continue  # most of them
@@ -84,7 +101,7 @@ def sockets(directory: bytes, probe: SocketProbe) -> Iterator[Place]:
             )
 
 
-def fifo_dirs(directory: bytes) -> Iterator[Place]:
+def fifo_dirs(directory: bytes, wanted: Wanted = everything) -> Iterator[Place]:
     """Find directories of FIFOs, one place for each; never opens one.
 
     Who waits at a FIFO cannot be seen without opening it. That nobody does is shown by its id
@@ -94,10 +111,10 @@ def fifo_dirs(directory: bytes) -> Iterator[Place]:
         OSError: The directory cannot be read.
     """
     with suppress(FileNotFoundError), opened(directory) as top:
-        for number in enter(top, (name for name in names(top) if name.isdigit())):
-            if number.fd < 0:
-                continue
-            yield _fifo_dir(directory + b"/" + number.name, number.fd)
+        numbers = (name for name in names(top) if name.removeprefix(HIDDEN).isdigit())
+        for number in enter(top, (one for one in numbers if wanted(directory + b"/" + one))):
+            if number.fd >= 0:
+                yield _fifo_dir(directory + b"/" + number.name, number.fd)
 
 
 def _fifo_dir(path: bytes, fd: int) -> Place:
@@ -119,15 +136,18 @@ def _fifo_dir(path: bytes, fd: int) -> Place:
     return replace(place, id="".join(ids), lives=Answer.NO)
 
 
-def runc_states(layout: Layout) -> Iterator[Place]:
+def runc_states(layout: Layout, wanted: Wanted = everything) -> Iterator[Place]:
     """Find runc's state directories in its default root; :func:`closer` says who lives in one.
+
+    Also those that a run of ours which was killed has taken out of use.
 
     Raises:
         OSError: The root cannot be read.
     """
-    for key, _, found in _named_twice(layout.runc_root):
-        place = _place(DebrisKind.RUNC_STATE, layout.runc_root + b"/" + key.path, key, found)
-        yield replace(place, lives=Answer.NONE)
+    for path, key, found in _named_twice(layout.runc_root, wanted):
+        bare = BundleKey(key.namespace, key.id.removeprefix(_HIDDEN))
+        if is_identifier(bare.id):
+            yield replace(_place(DebrisKind.RUNC_STATE, path, bare, found), lives=Answer.NONE)
 
 
 def closer(place: Place, around: NodeContext) -> Place:
@@ -135,8 +155,7 @@ def closer(place: Place, around: NodeContext) -> Place:
     try:
         match place.key.kind:
             case DebrisKind.RUNC_STATE:
-                lives, detail = _state(place, around)
-                return replace(place, lives=lives, detail=detail)
+                return _look_into_state(place, around)
             case DebrisKind.CGROUP if around.cgroups is not None:
                 state, found = around.cgroups.state_at(unescape(place.key.path))
                 since = max(found.mtime, found.btime)
@@ -148,18 +167,41 @@ def closer(place: Place, around: NodeContext) -> Place:
         return replace(place, lives=Answer.NONE, detail=error.strerror or "it cannot be read")
 
 
-def _state(place: Place, around: NodeContext) -> tuple[Answer, str]:
-    """Say whether a container lives by its state: its cgroup first, then its init.
+def _look_into_state(place: Place, around: NodeContext) -> Place:
+    """Look whose a state is by what it says, and whether its container lives.
+
+    Whoever it is that took it out of use had seen what it said; some of that may be gone since.
 
     Raises:
         OSError: It cannot be read.
     """
-    key = BundleKey(place.namespace, place.id)
-    with opened(around.layout.runc_root) as top:
-        data = kernel.read_beneath(top, key.path + b"/state.json", _LIMIT)
+    key, layout = BundleKey(place.namespace, place.id), around.layout
+    name = unescape(place.key.path).rpartition(b"/")[2]
+    with opened(layout.runc_root) as top, beneath(top, unescape(key.namespace)) as namespace:
+        try:
+            data = kernel.read_beneath(namespace, name + b"/state.json", _LIMIT)
+        except FileNotFoundError:
+            if name.startswith(HIDDEN):
+                return replace(place, lives=Answer.NO, detail="a removal that was cut short")
+            raise
     state = documents.parse_state(data)
-    if state is None or around.cgroups is None:
-        return Answer.NONE, "state.json cannot be read"
+    if state is None:
+        return replace(place, lives=Answer.NONE, detail="state.json cannot be read")
+    path = documents.to_path(state.bundle)
+    if path is None:
+        return replace(place, owned=Answer.NONE, detail="state.json names no bundle")
+    if not Owner(layout, key, NOWHERE).is_at(path):
+        return replace(place, owned=Answer.YES, detail=f"it is that of {escape(path)}")
+    lives, detail = _who_lives(key, state, around)
+    return replace(place, lives=lives, detail=detail)
+
+
+def _who_lives(
+    key: BundleKey, state: documents.RuncState, around: NodeContext
+) -> tuple[Answer, str]:
+    """Say whether a container lives by its state: its cgroup first, then its init."""
+    if around.cgroups is None:
+        return Answer.NONE, "the cgroup hierarchies cannot be read"
     groups = around.cgroups.look(key, tuple((state.cgroup_paths or {}).values()), ())
     if _BY_GROUP[groups.state] is not Answer.NO:
         return _BY_GROUP[groups.state], f"its cgroup: {groups.state.value}"
@@ -171,44 +213,55 @@ def _state(place: Place, around: NodeContext) -> tuple[Answer, str]:
     return _BY_INIT[init], f"init {named.pid}: {init.value}{hooks}"
 
 
-def work_dirs(layout: Layout) -> Iterator[Place]:
+def work_dirs(layout: Layout, wanted: Wanted = everything) -> Iterator[Place]:
     """Find containerd's work directories. Nobody lives in one that has no bundle.
 
     Raises:
         OSError: The tree cannot be read.
     """
-    for key, _, found in _named_twice(layout.work):
-        path = layout.work + b"/" + key.path
-        yield _place(DebrisKind.WORK_DIR, path, key, found)
+    for path, key, found in _named_twice(layout.work, wanted):
+        if is_identifier(key.id):
+            yield _place(DebrisKind.WORK_DIR, path, key, found)
 
 
-def hidden_bundles(layout: Layout) -> Iterator[Place]:
-    """Find what a removal of containerd's left under a hidden name, ``.<id>``; ours go otherwise.
+def hidden_bundles(layout: Layout, wanted: Wanted = everything) -> Iterator[Place]:
+    """Find what a removal of containerd's left under a hidden name, ``.<id>``, in either tree.
+
+    Ours in the state tree are finished otherwise; in the work tree they have no id any more.
 
     Raises:
-        OSError: The tree cannot be read.
+        OSError: A tree cannot be read.
     """
-    for key, _, found in _named_twice(layout.tasks, hidden=True):
-        path = layout.tasks + b"/" + key.path
-        bare = BundleKey(key.namespace, key.id.removeprefix("."))
-        if is_identifier(bare.id) and parse_hidden(key.id) is None:
-            yield _place(DebrisKind.HIDDEN_BUNDLE, path, bare, found)
+    for root in (layout.tasks, layout.work):
+        for path, key, found in _named_twice(root, wanted):
+            ours = parse_hidden(key.id)
+            bare = BundleKey(key.namespace, key.id.removeprefix("."))
+            if ours is None and bare.id != key.id and is_identifier(bare.id):
+                yield _place(DebrisKind.HIDDEN_BUNDLE, path, bare, found)
+            elif ours == found.ino and root == layout.work:
+                nameless = BundleKey(key.namespace, "")
+                yield _place(DebrisKind.HIDDEN_BUNDLE, path, nameless, found)
 
 
-def cgroups(around: NodeContext, namespaces: frozenset[str]) -> Iterator[Place]:
+def cgroups(
+    around: NodeContext, namespaces: frozenset[str], wanted: Wanted = everything
+) -> Iterator[Place]:
     """Find the groups ``/<namespace>/<id>`` of containerd's default layout, in every hierarchy.
 
-    :func:`closer` says which object one is, and who lives in it.
+    :func:`closer` says which object one is, and who lives in it. A group by the name of a unit is
+    systemd's, whatever it is in, and what is in those of other managers is theirs.
 
     Raises:
         OSError: A hierarchy cannot be read.
     """
     if around.cgroups is None:
         raise OSError(EIO, "the cgroup hierarchies cannot be read")
-    for namespace in sorted(namespaces):
+    for namespace in sorted(namespaces - _OTHERS):
+        if namespace.endswith(_UNITS):
+            continue
         for path in around.cgroups.below_named(unescape(namespace)):
             id_ = escape(path.rpartition(b"/")[2])
-            if is_identifier(id_):
+            if is_identifier(id_) and not id_.endswith(_UNITS) and wanted(path):
                 yield Place(PlaceKey(DebrisKind.CGROUP, escape(path)), NOWHERE, namespace, id_)
 
 
@@ -219,21 +272,17 @@ def _place(kind: DebrisKind, path: bytes, key: BundleKey, found: kernel.Stat) ->
     return Place(where, identity_of(found), key.namespace, key.id, since, Answer.NO)
 
 
-def _named_twice(
-    root: bytes, *, hidden: bool = False
-) -> Iterator[tuple[BundleKey, int, kernel.Stat]]:
-    """Give the directories ``<root>/<namespace>/<id>``, each with a handle on its namespace."""
+def _named_twice(root: bytes, wanted: Wanted) -> Iterator[tuple[bytes, BundleKey, kernel.Stat]]:
+    """Give the wanted directories ``<root>/<namespace>/<name>``, each with its path and key."""
     with suppress(FileNotFoundError), opened(root, os.O_RDONLY) as top:
         for namespace in enter(top, (name for name in names(top) if is_identifier(escape(name)))):
             if namespace.fd < 0:
                 continue
+            above = b"/".join((root, namespace.name, b""))
             for name in names(namespace.fd):
-                key = BundleKey(escape(namespace.name), escape(name))
-                if name.startswith(b".") != hidden or not (hidden or is_identifier(key.id)):
-                    continue
-                found = _stat(namespace.fd, name)
+                found = _stat(namespace.fd, name) if wanted(above + name) else None
                 if found is not None and stat.S_ISDIR(found.mode):
-                    yield key, namespace.fd, found
+                    yield above + name, BundleKey(escape(namespace.name), escape(name)), found
 
 
 def _stat(parent: int, name: bytes) -> kernel.Stat | None:
@@ -243,7 +292,7 @@ def _stat(parent: int, name: bytes) -> kernel.Stat | None:
         return None
 
 
-def mounts(around: NodeContext) -> Iterator[Place]:
+def mounts(around: NodeContext, wanted: Wanted = everything) -> Iterator[Place]:
     """Find mounts in the state tree; what is below a bundle is that bundle's.
 
     Raises:
@@ -255,6 +304,8 @@ def mounts(around: NodeContext) -> Iterator[Place]:
     for key, below in around.mounts.all().bundles.items():
         for one in below:
             path = b"/".join((tree, key.path, unescape(one.path))).rstrip(b"/")
+            if not wanted(path):
+                continue
             yield Place(
                 PlaceKey(DebrisKind.MOUNT, escape(path)),
                 Identity(0, 0, one.mount_id),

@@ -8,17 +8,23 @@ answer, and never a no:
    namespace that cannot be entered may have any bundle.
 2. Other containerds' trees, to which their living shims lead (`reconciler.worker.instances`).
 3. Living shims and shim helpers of any containerd.
+4. For FIFOs also what was executed in a container: its shim wrote ``<exec id>.pid`` into the
+   bundle, and somebody may attach to it by the names of its FIFOs.
 
 What containerd lists is asked by the parent and added where places are judged (`decide.debris`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from reconciler.model.evidence import Answer, ProcessScan
 from reconciler.model.ids import BundleKey, escape
 from reconciler.probe.beneath import enter, names, opened
+from reconciler.worker.objects import HIDDEN
 from reconciler.worker.sockets import sockets_named_in
+
+_PID: Final = b".pid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,7 @@ class Owners:
         barred: Namespaces of which not all bundles are known.
         sockets: Those that bundles name.
         processes: Ids for which a shim or a helper runs.
+        execs: Ids of what was executed in the bundles; None if not all of them are known.
         silent: Whose silence keeps us from saying no, for people; empty if all have answered.
     """
 
@@ -37,6 +44,7 @@ class Owners:
     barred: frozenset[str] = frozenset()
     sockets: frozenset[bytes] = frozenset()
     processes: frozenset[BundleKey] = frozenset()
+    execs: frozenset[str] | None = frozenset()
     silent: str = ""
     _ids: frozenset[str] = field(default=frozenset(), init=False)
 
@@ -52,8 +60,9 @@ class Owners:
         return Answer.NONE if self.silent or key.namespace in self.barred else Answer.NO
 
     def of_socket(self, path: bytes) -> Answer:
-        """Return the same for a socket, by its path."""
-        if path in self.sockets:
+        """Return the same for a socket, by its path or the one it was taken out of use by."""
+        directory, _, name = path.rpartition(b"/")
+        if directory + b"/" + name.removeprefix(HIDDEN) in self.sockets:
             return Answer.YES
         return Answer.NONE if self.silent or self.barred else Answer.NO
 
@@ -64,10 +73,11 @@ class Owners:
         return Answer.NONE if self.silent else Answer.NO
 
     def of_id(self, id_: str) -> Answer:
-        """Return the same for what bears an id and no namespace."""
-        if id_ in self._ids:
+        """Return the same for FIFOs, which bear an id and no namespace, or nothing at all."""
+        if id_ in self._ids or id_ in (self.execs or ()):
             return Answer.YES
-        return Answer.NONE if self.silent or self.barred else Answer.NO
+        is_sure = not self.barred and self.execs is not None
+        return Answer.NO if is_sure and not self.silent else Answer.NONE
 
 
 def find_owners(trees: Iterable[bytes], processes: ProcessScan, lost: str) -> Owners:
@@ -82,6 +92,8 @@ def find_owners(trees: Iterable[bytes], processes: ProcessScan, lost: str) -> Ow
         OSError: A tree cannot be read.
     """
     bundles: set[BundleKey] = set()
+    execs: set[str] = set()
+    knows_execs = True
     sockets: set[bytes] = set()
     barred: set[str] = set()
     for tree in trees:
@@ -91,9 +103,13 @@ def find_owners(trees: Iterable[bytes], processes: ProcessScan, lost: str) -> Ow
                 if namespace.fd < 0:
                     barred.add(name)
                     continue
-                for id_ in names(namespace.fd):
+                ids = list(names(namespace.fd))
+                for id_ in ids:
                     bundles.add(BundleKey(name, escape(id_.removeprefix(b"."))))
                     bundles.add(BundleKey(name, escape(id_)))
+                for bundle in enter(namespace.fd, ids):
+                    knows_execs = knows_execs and bundle.fd >= 0
+                    execs.update(_execs_in(bundle.fd))
                 sockets.update(sockets_named_in(namespace.fd))
     running = {*processes.helpers, *(shim.key for shim in processes.shims)}
     running.update(one.key for one in processes.unread if one.key is not None)
@@ -101,5 +117,17 @@ def find_owners(trees: Iterable[bytes], processes: ProcessScan, lost: str) -> Ow
     if not processes.answered or any(one.key is None for one in processes.unread):
         silent = "which shims run cannot be known"
     return Owners(
-        frozenset(bundles), frozenset(barred), frozenset(sockets), frozenset(running), silent
+        frozenset(bundles),
+        frozenset(barred),
+        frozenset(sockets),
+        frozenset(running),
+        frozenset(execs) if knows_execs else None,
+        silent,
     )
+
+
+def _execs_in(bundle: int) -> Iterator[str]:
+    """Give the ids of what was executed in a bundle, by a handle on it; nothing without one."""
+    if bundle >= 0:
+        ends = (name for name in names(bundle) if name.endswith(_PID))
+        yield from (escape(name.removesuffix(_PID)) for name in ends)
