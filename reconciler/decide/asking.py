@@ -1,8 +1,10 @@
 """Asking the node's witnesses: not too often, one question at a time, none forgotten. Pure."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from reconciler.model.decisions import AskNode
+from reconciler.model.ids import BundleKey
 
 RECHECK: Final = "recheck"
 """A request without an occasion, repeated as long as something is unsure: nobody waits for it."""
@@ -16,10 +18,49 @@ BURST: Final = 4
 task that dies raises two: its shim and its init are seen to go one after the other."""
 
 
-class Asking:
-    """Coalesces wishes for a fresh word from /proc and containerd."""
+LULL: Final = 1.0
+LONGEST: Final = 10.0
+"""Seconds: while the bundles of a listing are looked at for the first time, no further question is
+asked until the last was, or none for so long, or it lasts too long. One answer tells then what each
+look wants to know; to ask a large node again and again meanwhile costs more than to look at it."""
+
+
+class FirstLooks:
+    """The bundles that listings have shown and nobody has looked at yet."""
 
     def __init__(self) -> None:
+        self._waiting: set[BundleKey] = set()
+        self._until = float("-inf")
+        self._at_most = float("-inf")
+
+    def listed(self, keys: Iterable[BundleKey], now: float) -> None:
+        """Take note of bundles that were not known before."""
+        count = len(self._waiting)
+        self._waiting.update(keys)
+        if len(self._waiting) > count:
+            self._until, self._at_most = now + LULL, now + LONGEST
+
+    def done(self, key: BundleKey, now: float) -> None:
+        """Take note that a bundle was looked at, or is gone."""
+        if key in self._waiting:
+            self._waiting.discard(key)
+            self._until = min(now + LULL, self._at_most)
+
+    @property
+    def until(self) -> float:
+        """Until when a question is better put off; in the past if none is."""
+        return self._until if self._waiting else float("-inf")
+
+
+class Asking:
+    """Coalesces wishes for a fresh word from /proc and containerd.
+
+    Args:
+        first_looks: While they last only the first question is asked.
+    """
+
+    def __init__(self, first_looks: FirstLooks) -> None:
+        self._first_looks = first_looks
         self._wanted_at: float | None = None
         self._why = ""
         self._under_way = False
@@ -41,7 +82,9 @@ class Asking:
     @property
     def _may_ask_at(self) -> float:
         """Each answer costs a pause; what is urgent may run up a backlog of them."""
-        return self._rested_at - (BURST * PAUSE if self._urgent else 0.0)
+        rested_at = self._rested_at - (BURST * PAUSE if self._urgent else 0.0)
+        is_first = self._received == float("-inf")
+        return rested_at if is_first else max(rested_at, self._first_looks.until)
 
     def want(self, why: str, at: float, *, awaited: bool = True) -> None:
         """Request an answer asked for no earlier than ``at`` (monotonic seconds).

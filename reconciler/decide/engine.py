@@ -14,7 +14,7 @@ from typing import Final, assert_never
 
 from msgspec.structs import replace
 
-from reconciler.decide.asking import RECHECK, Asking
+from reconciler.decide.asking import RECHECK, Asking, FirstLooks
 from reconciler.decide.bundles import Bundles
 from reconciler.decide.cleanups import Cleanups, Hold, Unfinished
 from reconciler.decide.debris import Debris
@@ -69,7 +69,8 @@ class Engine:
         self._policies = policies
         self._out: list[Decision] = []
         self._node_state = NodeState()
-        self._asking = Asking()
+        self._first_looks = FirstLooks()
+        self._asking = Asking(self._first_looks)
         self._cleanups = Cleanups()
         self._bundles = Bundles(policies, self._node_state, self._asking, self._cleanups, self._out)
         self._unfinished = Unfinished()
@@ -269,7 +270,9 @@ class Engine:
         found = {seen.key: seen.identity for seen in listed.bundles}
         gone = [t.key for t in self._bundles if t.key not in found and _covers(listed, t.key)]
         for key in gone:
+            self._first_looks.done(key, now)
             self._bundles.forget(key)
+        self._first_looks.listed([key for key in found if self._bundles.get(key) is None], now)
         for key, identity in found.items():
             track = self._bundles.meet(key, identity, now)
             # By the key that is kept: what a look finds may refer to it for long.
@@ -282,6 +285,7 @@ class Engine:
 
     def _take_look(self, looked: Looked, stamp: Stamp) -> None:
         track = self._bundles.get(looked.key)
+        self._first_looks.done(looked.key, stamp.mono)
         if track and track.is_being_cleaned:
             return
         if looked.look is None:

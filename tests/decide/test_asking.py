@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from reconciler.decide.asking import BURST, PAUSE
+from reconciler.decide.asking import BURST, LONGEST, LULL, PAUSE
 from reconciler.model.decisions import AskNode, LookAt, Verdict
 from reconciler.model.evidence import CgroupState
 from tests.decide.world import BOOTED, SILENT, World, dead, orphaned, running, stopped
@@ -58,6 +58,56 @@ def test_answers_nobody_asked_for_put_no_death_off_by_more_than_a_pause() -> Non
     world.look(dead())
     world.wait(PAUSE)
     assert asked(world) == before + 1
+
+
+def big_listing() -> World:
+    """Many bundles that are looked at for the first time, and the answer to the first question."""
+    world = World()
+    world.listed(**{f"b{number}": number for number in range(1000)})
+    world.node()
+    world.now += 0.001
+    assert asked(world) == 1
+    return world
+
+
+def test_all_that_a_listing_shows_takes_two_questions_however_long_the_looks_last() -> None:
+    world = big_listing()
+    for number in range(1000):
+        world.wait(0.009)
+        world.look(dead(number), f"ns/b{number}")
+        assert asked(world) == (1 if number < 999 else 2), "the last look asks for all"
+    world.node()
+    world.wait(60.0)
+    assert asked(world) == 2
+    assert world.view("ns/b0").judgement.verdict is Verdict.LEFTOVER
+
+
+def test_a_bundle_that_cannot_be_looked_at_puts_no_question_off_for_long() -> None:
+    world = big_listing()
+    world.look(dead(1), "ns/b1")
+    world.wait(LULL - 0.01)
+    assert asked(world) == 1
+    world.wait(0.02)
+    assert asked(world) == 2
+
+
+def test_first_looks_without_end_put_no_question_off_for_longer_than_a_while() -> None:
+    world = big_listing()
+    for number in range(int(LONGEST / 0.5) + 2):
+        world.look(dead(number), f"ns/b{number}")
+        world.wait(0.5)
+    assert asked(world) == 2
+
+
+def test_what_is_gone_before_its_first_look_puts_off_nothing() -> None:
+    world = World()
+    world.listed(a=1, b=2)
+    world.node()
+    world.now += 0.001
+    world.look(dead())
+    assert asked(world) == 1
+    world.look(None, "ns/b")
+    assert asked(world) == 2
 
 
 def test_a_living_node_asks_for_nothing_between_listings() -> None:
