@@ -2,6 +2,7 @@
 # make test    everything; as root it installs the Debian packages the end-to-end tests need
 # make lint    ruff, format, types, import contracts, shape of the tree
 # make bench   figures beside containerd and find
+# make versions  the crash matrix on containerd 1.7 and 2, which it fetches from other suites of Debian
 # make soak    the slow tests
 # make explore  properties with other examples than those of make test, ten times as many
 # make faults  the tests that show faults, and from their report tests/safety/README.md
@@ -25,7 +26,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --qui
 WHEEL := $(BIN)/python -m pip --disable-pip-version-check --no-input wheel --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench soak explore faults pictures wheel wheelhouse packages clean
+.PHONY: help run test lint bench versions soak explore faults pictures wheel wheelhouse packages clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -38,6 +39,14 @@ test: $(VENV)/.dev $(VENV)/.kubernetes packages
 
 soak: $(VENV)/.dev $(VENV)/.kubernetes packages
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+# As root on Debian 12. What containerd itself leaves is told first, for all else builds on it.
+versions: $(VENV)/.dev packages
+	@for suite in trixie sid; do \
+	    .ci/containerd $$suite build/containerd-$$suite && \
+	    RECONCILER_E2E_CONTAINERD=$$PWD/build/containerd-$$suite \
+	    $(BIN)/python -m pytest tests/e2e/test_versions.py tests/e2e/test_crash_matrix.py $(ARGS) || exit; \
+	done
 
 # Each run of the tests draws the same examples, so that none fails by luck (tests/conftest.py).
 explore: $(VENV)/.dev

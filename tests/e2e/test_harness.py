@@ -80,21 +80,6 @@ def test_a_real_pod_survives_a_restart(kubernetes: Node) -> None:
         assert kubernetes.task(task.id, cri.NAMESPACE) == task
 
 
-def test_containerd_cleans_a_whole_bundle_and_leaves_one_without_runtime(node: Node) -> None:
-    if node.containerd.version >= (2, 1):
-        pytest.skip("fixed in containerd 2.1")
-    whole, torn = node.run("whole"), node.run("torn")
-    node.lose(torn, "runtime")
-    node.crash(whole, torn)
-    node.containerd.start()
-    assert remains(node, "whole") == []
-    left = remains(node, "torn")
-    assert str(node.bundle("torn")) in left
-    assert any("/rootfs #" in one for one in left)
-    assert any(one.startswith(str(CGROUPS)) for one in left)
-    assert any("/runc/" in one for one in left)
-
-
 def test_a_snapshot_sees_every_kind_of_change(node: Node) -> None:
     task = node.run("web")
 
