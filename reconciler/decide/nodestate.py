@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from reconciler.decide.track import LIVING, Track
 from reconciler.decide.verdicts import shared
-from reconciler.model.cgroups import names_in
+from reconciler.model.cgroups import names_in_all
 from reconciler.model.decisions import Phase, Verdict
 from reconciler.model.evidence import (
     Containerd,
@@ -155,7 +155,7 @@ class NodeState:
             shims=shims,
             namespaces=frozenset(key.namespace for key in shims),
             names=_changed(old.cgroup_names, new.cgroup_names)
-            | _names_in_all(paths)
+            | names_in_all(paths)
             | {key.id for key in shims},
             listings=_changed(before.containerd.unlisted, containerd.unlisted),
             since=min(since, received.since),
@@ -199,12 +199,6 @@ class NodeState:
     def forget(self, key: BundleKey) -> None:
         """Drop what is remembered of a bundle that is gone."""
         self._absent.pop(key, None)
-
-
-def _names_in_all(paths: frozenset[str]) -> frozenset[str]:
-    """Give every id that paths may name; many share most of their parts."""
-    parts = {part for path in paths for part in path.split("/")}
-    return frozenset([name for part in parts for name in names_in(part)])
 
 
 def _changed(before: frozenset[_T], now: frozenset[_T]) -> frozenset[_T]:

@@ -27,7 +27,7 @@ cgroup that containerd gives to the same id of another namespace, while a shim o
 there. Wherever this is asked the bundle's own shim is dead.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from itertools import pairwise
 from typing import Final, NamedTuple
@@ -115,10 +115,21 @@ def _is_explained(key: BundleKey, path: str, served: Collection[BundleKey]) -> b
 
 
 def _named(id_: str, paths: frozenset[str]) -> set[str]:
-    """Find the paths of which a part may stand for an id."""
+    """Find the paths of which a part may stand for an id; there is none for nearly all ids."""
+    if id_ not in _all_names(paths):
+        return set()
     by_part, scopes = _index(paths)
     found = set(by_part.get(id_, ()))
     return found.union(*(by_part[scope] for scope in scopes.get(id_, ())))
+
+
+@lru_cache(maxsize=2)
+def _all_names(paths: frozenset[str]) -> frozenset[str]:
+    """Remember the names for those who ask after one pass; a set that is equal has equal names.
+
+    Made in the loop for each pass, so it must cost no more than to split the paths.
+    """
+    return names_in_all(paths)
 
 
 @lru_cache(maxsize=2)
@@ -127,7 +138,7 @@ def _index(
 ) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """Give paths by their parts, and what names an id within by that id; once for each pass.
 
-    Made in the loop, so it must cost no more than to split the paths.
+    However many ids are named, so that whoever makes many paths makes no work beyond that.
     """
     by_part: dict[str, list[str]] = {}
     for path in paths:
@@ -152,6 +163,16 @@ def usual_path(key: BundleKey) -> str:
 def names_of(path: str) -> Iterator[str]:
     """Give every id that a part of a path may stand for."""
     return (name for part in path.split("/") if part for name in names_in(part))
+
+
+def names_in_all(paths: Iterable[str]) -> frozenset[str]:
+    """Give every id that a part of any path may stand for; many share most of their parts."""
+    joined = "/".join(paths)
+    parts = frozenset(joined.split("/"))
+    if SCOPE in joined or COLON in joined:
+        special = [part for part in parts if part.endswith(SCOPE) or COLON in part]
+        return parts.union(*map(names_in, special))
+    return parts
 
 
 def names_in(component: str) -> tuple[str, ...]:

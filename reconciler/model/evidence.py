@@ -8,7 +8,10 @@ and the only thing a verdict is made from. Nothing here decides.
 
 from dataclasses import dataclass, field
 from enum import IntFlag, auto
+from functools import lru_cache
 from typing import Final, NamedTuple
+
+from typing_extensions import override
 
 from reconciler.model.cgroups import CgroupSource
 
@@ -54,6 +57,13 @@ class Entries(IntFlag):
     SHIM_BINARY_PATH = auto()
     WORK = auto()
     OTHER = auto()
+
+    @classmethod
+    @lru_cache(256)
+    @override
+    def _missing_(cls, value: object) -> object:
+        """Make what joins several, once: a decoder asks each time, and it is the same each time."""
+        return super()._missing_(value)
 
 
 ENTRY_NAMES: Final[dict[str, Entries]] = {

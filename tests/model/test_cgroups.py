@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.model.cgroups import CgroupSource, NamedCgroup, find_hints, names_in
+from reconciler.model.cgroups import (
+    CgroupSource,
+    NamedCgroup,
+    find_hints,
+    names_in,
+    names_in_all,
+    names_of,
+)
 from reconciler.model.ids import BundleKey
 
 pytestmark = pytest.mark.safety
@@ -99,6 +106,22 @@ def test_the_better_the_source_the_less_counts(id_: str, own: str, path: str) ->
         assert all(counts)
     if counts[2] and not rows[2].holds(path):
         assert may_hold(NamedCgroup(), id_, path)
+
+
+ODD = st.sampled_from(["c1", "x-c1.scope", "s.slice:cri:c1", "s:x.scope", "a", ".scope", ":", ""])
+PILE = st.lists(st.lists(ODD, max_size=4).map(lambda parts: "/" + "/".join(parts)), max_size=6)
+
+
+@given(IDS, PILE)
+def test_the_index_of_a_pass_finds_what_a_look_at_each_path_does(
+    id_: str, paths: list[str]
+) -> None:
+    names = {name for path in paths for name in names_of(path)}
+    assert names_in_all(paths) - {""} == names - {""}
+    key = BundleKey("default", id_)
+    for named in (NamedCgroup(), NamedCgroup(CONFIG, (OWN,)), NamedCgroup(RUNTIME, (OWN,))):
+        wanted = {p for p in paths if id_ in names_of(p) and may_hold(named, id_, p)}
+        assert find_hints(key, named, frozenset(paths), frozenset()) == tuple(sorted(wanted))
 
 
 def test_a_longer_name_than_an_ids_is_none() -> None:
