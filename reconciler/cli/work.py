@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.cli.signals import StopWorkers, ending_in_order
-from reconciler.decide.debris import SHOWN, DebrisView
+from reconciler.decide.debris import SHOWN
+from reconciler.decide.debris_track import DebrisView
 from reconciler.decide.engine import Engine
 from reconciler.decide.views import BundleView
 from reconciler.loop import Loop
@@ -202,7 +203,7 @@ async def _pass(
     return Found(
         views=tuple(engine.views(stamp.mono)),
         hidden=engine.hidden,
-        debris=tuple(one for one in engine.debris.views(stamp) if one.verdict in SHOWN),
+        debris=tuple(one for one in engine.debris_views(stamp) if one.verdict in SHOWN),
         node=engine.node,
         listed=seen.listed or Listed(answered=False, present=False),
         refused=seen.refused or (),

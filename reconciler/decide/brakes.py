@@ -25,6 +25,10 @@ class RateBrake:
             return None
         return self._begun[len(self._begun) - limit] + _WINDOW
 
+    def room(self, now: float, limit: int | None) -> int | None:
+        """How many may begin now; None for no limit."""
+        return 0 if self.free_at(now, limit) else limit and limit - len(self._begun)
+
     def release(self) -> None:
         """Count anew: what began before holds nothing back any more."""
         self._begun.clear()

@@ -106,18 +106,24 @@ class Cleanups:
             hold = self._held(now, policies)
         return begun, self._change(hold)
 
-    def objection(self, key: BundleKey, policies: Policies) -> str:
-        """Say which brake holds a cleanup that was begun here and not sent yet; empty if none."""
+    def stopped(self) -> str:
+        """Say why nothing at all may be removed now; empty if something may."""
         if self._refusal is not None:
             return self._refusal.detail
-        if self.mass.pulled:
-            return f"{self.mass.deaths} bundles died at once"
+        return f"{self.mass.deaths} bundles died at once" if self.mass.pulled else ""
+
+    def objection(self, key: BundleKey, policies: Policies) -> str:
+        """Say which brake holds a cleanup that was begun here and not sent yet; empty if none."""
+        stopped = self.stopped()
+        if stopped:
+            return stopped
         number, limit = self._under_way.get(key), policies.brakes.max_per_minute
         if number is not None and not self._rate.allows(number, limit):
             return f"{limit} cleanups in the last minute"
         return ""
 
-    def _held(self, now: float, policies: Policies) -> Hold | None:
+    def stop(self, now: float, policies: Policies) -> Hold | None:
+        """Give the brake that holds all removals, of debris as well."""
         if self._refusal is not None:
             return self._refusal
         if self.mass.pulled:
@@ -125,8 +131,12 @@ class Cleanups:
             release_at = self.mass.release_at(policies.brakes) or now
             # While containerd stays silent past that time, ask again now and then.
             return Hold(MASS_DEATH, detail, max(release_at, now + policies.recheck))
-        if not self._ready:
-            return None
+        return None
+
+    def _held(self, now: float, policies: Policies) -> Hold | None:
+        stop = self.stop(now, policies)
+        if stop is not None or not self._ready:
+            return stop
         limit = policies.brakes.max_per_minute
         free_at = self._rate.free_at(now, limit)
         if free_at is None:

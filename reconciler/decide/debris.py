@@ -1,14 +1,12 @@
-"""Debris: what the places are that no bundle explains, and when they are looked for. Pure.
+"""Debris: what the places are that no bundle explains. Pure.
 
 The table is total, as that of the bundles' verdicts is: every combination of answers has exactly
-one verdict, and ``debris`` needs every witness. An inventory belongs to a listing: it is asked for
-when one has come, at most once in :data:`PAUSE`. What containerd says counts only if it was asked
-after the inventory began.
+one verdict, and ``debris`` needs every witness. What containerd says counts only if it was asked
+after the inventory began. :mod:`reconciler.decide.debris_cycle` says what becomes of debris.
 """
 
 from collections.abc import Iterator, Set
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -18,11 +16,8 @@ from reconciler.model.debris import DebrisKind, Inventory, Place
 from reconciler.model.evidence import Answer, TaskState
 from reconciler.model.facts import task_of
 from reconciler.model.ids import BundleKey
-from reconciler.model.observations import Stamp
+from reconciler.model.policy import Policies
 from reconciler.model.words import Word
-
-PAUSE: Final = 240.0
-"""Seconds between two inventories, however often the tree must be listed."""
 
 AGES: Final = {
     DebrisKind.HIDDEN_BUNDLE: 600.0,
@@ -74,24 +69,27 @@ SHOWN: Final = frozenset({DebrisVerdict.DEBRIS, DebrisVerdict.UNKNOWN, DebrisVer
 """What is worth showing: what is left, and what may be or become so."""
 
 
-@dataclass(frozen=True, slots=True)
-class DebrisView:
-    """A place as it is shown.
+class DebrisJudgement(NamedTuple):
+    """What one place is, and why.
 
     Attributes:
-        place: What was found.
+        place: What was found, as far as it counts.
         verdict: What it is.
         reason: Why, in one line.
+        task: Whether containerd knows a task of its name.
         age: Seconds since its last sign of life; None where nothing tells.
     """
 
     place: Place
     verdict: DebrisVerdict
     reason: str
+    task: Answer
     age: float | None
 
 
-def judge_place(place: Place, task: Answer, age: float | None) -> tuple[DebrisVerdict, str]:
+def judge_place(
+    place: Place, task: Answer, age: float | None, least: float | None = None
+) -> tuple[DebrisVerdict, str]:
     """Judge one place; the first rule that fits gives the verdict.
 
     1. Somebody lives in it: used.
@@ -104,6 +102,7 @@ def judge_place(place: Place, task: Answer, age: float | None) -> tuple[DebrisVe
         place: What was found.
         task: Whether containerd knows a task of its name; no answer if it was not asked since.
         age: Seconds since its last sign of life, None where nothing tells: then it has none.
+        least: What that must be at least; None for what :data:`AGES` says of its kind.
     """
     kind, detail = place.key.kind, place.detail
     knows = Answer.NO if kind in _UNNAMED else task
@@ -115,8 +114,9 @@ def judge_place(place: Place, task: Answer, age: float | None) -> tuple[DebrisVe
         return DebrisVerdict.OWNED, "something that is there may own it"
     if missing:
         return DebrisVerdict.UNKNOWN, f"no answer from: {', '.join(missing)}"
-    if age is not None and age < AGES[kind]:
-        return DebrisVerdict.YOUNG, f"younger than {AGES[kind]:.0f} s"
+    least = AGES[kind] if least is None else least
+    if age is not None and age < least:
+        return DebrisVerdict.YOUNG, f"younger than {least:.0f} s"
     return DebrisVerdict.DEBRIS, "; ".join(filter(None, (_SAID[kind], detail)))
 
 
@@ -133,64 +133,26 @@ def known_task(place: Place, containerd: Containerd, ids: Set[str]) -> Answer:
     return Answer.NONE if silent else Answer.NO
 
 
-class Debris:
-    """The last inventory, and whether another is wanted.
+def judge_all(
+    inventory: Inventory, node_state: NodeState, policies: Policies, wall: float | None
+) -> Iterator[DebrisJudgement]:
+    """Judge every place of an inventory by what the node's witnesses said last.
 
     Args:
-        node_state: What the node's witnesses said last.
+        inventory: What was found.
+        node_state: What the witnesses said; containerd counts only if it was asked since.
+        policies: Say how old a place of each kind must be.
+        wall: Seconds since the epoch; None where the age of a place counts no more.
     """
-
-    def __init__(self, node_state: NodeState) -> None:
-        self._node_state = node_state
-        self._asked_at = float("-inf")
-        self._wanted = False
-        self._under_way = False
-        self._last: Inventory | None = None
-
-    def listed(self, now: float) -> None:
-        """Take note that the whole tree was listed."""
-        self._wanted = now - self._asked_at >= PAUSE
-
-    @property
-    def pending(self) -> bool:
-        """Whether an inventory is under way, or still to be asked for."""
-        return self._wanted or self._under_way
-
-    def ask(self, now: float) -> bool:
-        """Return whether an inventory is to be taken now."""
-        if self._under_way or not self._wanted:
-            return False
-        self._wanted, self._under_way, self._asked_at = False, True, now
-        return True
-
-    def receive(self, inventory: Inventory) -> None:
-        """Take in an inventory; of kinds that it did not look for the last one counts no more."""
-        self._under_way = False
-        self._last = inventory
-
-    @property
-    def looked(self) -> frozenset[DebrisKind]:
-        """The kinds that the last inventory has looked for."""
-        return frozenset(() if self._last is None else self._last.looked)
-
-    @property
-    def troubles(self) -> tuple[str, ...]:
-        """Why other kinds were not looked for."""
-        return () if self._last is None else self._last.troubles
-
-    def views(self, stamp: Stamp) -> Iterator[DebrisView]:
-        """Judge every place that the last inventory has found."""
-        last = self._last
-        if last is None:
-            return
-        is_asked = self._node_state.covers(last.since + last.seconds)
-        node = self._node_state.node
-        is_blind = node.foreign_processes or node.foreign_mounts
-        containerd = node.containerd
-        ids = {key.id for key in containerd.tasks}
-        for place in last.places:
-            task = known_task(place, containerd, ids) if is_asked else Answer.NONE
-            age = max(0.0, stamp.wall - place.since) if place.since else None
-            # From a foreign namespace nobody is seen: no shim, no process, perhaps no mount.
-            seen = replace(place, lives=Answer.NONE, owned=Answer.NONE) if is_blind else place
-            yield DebrisView(place, *judge_place(seen, task, age), age)
+    is_asked = node_state.covers(inventory.since + inventory.seconds)
+    node = node_state.node
+    is_blind = node.foreign_processes or node.foreign_mounts
+    ids = {key.id for key in node.containerd.tasks}
+    for place in inventory.places:
+        task = known_task(place, node.containerd, ids) if is_asked else Answer.NONE
+        age = max(0.0, wall - place.since) if place.since and wall is not None else None
+        least = policies.debris_of(place.key.kind).age
+        # From a foreign namespace nobody is seen: no shim, no process, perhaps no mount.
+        seen = replace(place, lives=Answer.NONE, owned=Answer.NONE) if is_blind else place
+        verdict, reason = judge_place(seen, task, age, least)
+        yield DebrisJudgement(seen, verdict, reason, task, age)

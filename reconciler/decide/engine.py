@@ -17,7 +17,8 @@ from msgspec.structs import replace
 from reconciler.decide.asking import RECHECK, Asking, FirstLooks
 from reconciler.decide.bundles import Bundles
 from reconciler.decide.cleanups import Cleanups, Hold, Unfinished
-from reconciler.decide.debris import Debris
+from reconciler.decide.debris_cycle import Debris
+from reconciler.decide.debris_track import DebrisView
 from reconciler.decide.lifecycle import Event, event_of
 from reconciler.decide.nodestate import NodeState
 from reconciler.decide.track import Track
@@ -74,7 +75,7 @@ class Engine:
         self._cleanups = Cleanups()
         self._bundles = Bundles(policies, self._node_state, self._asking, self._cleanups, self._out)
         self._unfinished = Unfinished()
-        self._debris = Debris(self._node_state)
+        self._debris = Debris(policies, self._node_state)
         self._again_at: float | None = None
 
     # ------------------------------------------------------------------ in and out
@@ -94,16 +95,16 @@ class Engine:
             case Looked():
                 self._take_look(observation, stamp)
             case NodeLooked():
-                self._take_node(observation, now)
+                self._take_node(observation, stamp)
             case Inventory():
                 self._debris.receive(observation)
                 # What containerd says of the places counts only if it is asked after they were.
-                if observation.places:
+                if observation.places or self._debris.is_tracking:
                     self._asking.want("inventory", now)
             case DebrisCleaned():
-                pass
+                self._debris.ended(observation.results, stamp)
             case GuardsChecked():
-                self._take_guards(observation, now)
+                self._take_guards(observation, stamp)
             case Remembered():
                 self._bundles.remember(observation)
             case CleanRequested() | ReleaseRequested():
@@ -117,6 +118,7 @@ class Engine:
     def advance(self, stamp: Stamp) -> list[Decision]:
         """Fire every timer that is due; call it when :attr:`deadline` has passed."""
         self._bundles.fire_timers(stamp.mono)
+        self._debris.advance(stamp.mono)
         if self._again_at is not None and self._again_at <= stamp.mono:
             self._again_at = None
             self._asking.want(RECHECK, stamp.mono)
@@ -126,6 +128,7 @@ class Engine:
         """Put other policies into force and think about everything again."""
         self._policies = policies
         self._bundles.configure(policies, stamp.mono)
+        self._debris.configure(policies, stamp.mono)
         return self._conclude(stamp.mono)
 
     def refusal(
@@ -153,7 +156,7 @@ class Engine:
 
     def _objection(self, request: Clean | FinishRemoval | CleanDebris, now: float) -> str:
         if isinstance(request, CleanDebris):
-            return "not yet"
+            return self._cleanups.stopped() or self._debris.objection(request.places, now)
         if isinstance(request, FinishRemoval):
             return self._policies.applied_to_hidden(request.key.namespace).objection()
         held = self._cleanups.objection(request.key, self._policies)
@@ -168,7 +171,8 @@ class Engine:
         """Monotonic time at which :meth:`advance` wants to be called; None for never."""
         hold = self._cleanups.hold
         until = hold.until if hold else None
-        times = (self._bundles.next_timer, self._asking.wake, until, self._again_at)
+        next_timer, wake = self._bundles.next_timer, self._asking.wake
+        times = (next_timer, wake, until, self._again_at, self._debris.wake)
         return min((at for at in times if at is not None), default=None)
 
     # ------------------------------------------------------------------ for people
@@ -185,6 +189,8 @@ class Engine:
         kept back by its grace alone. Looks at every bundle.
         """
         if self._cleanups.busy or self._unfinished.busy or not self.is_answered:
+            return False
+        if not self._debris.is_settled(now, self._cleanups.stop(now, self._policies)):
             return False
         return all(self._bundles.is_settled(track, now) for track in self._bundles)
 
@@ -249,6 +255,10 @@ class Engine:
         """What the last inventory found outside of bundles."""
         return self._debris
 
+    def debris_views(self, stamp: Stamp) -> Iterator[DebrisView]:
+        """Show what the last inventory found outside of bundles."""
+        return self._debris.views(stamp, self._cleanups.stop(stamp.mono, self._policies))
+
     @property
     def node(self) -> Node:
         """What the node's witnesses said last."""
@@ -296,19 +306,22 @@ class Engine:
         # A failed look answers nothing, also not whether it is another object.
         self._bundles.absorb(track, looked.look, stamp)
 
-    def _take_guards(self, checked: GuardsChecked, now: float) -> None:
+    def _take_guards(self, checked: GuardsChecked, stamp: Stamp) -> None:
         self._cleanups.guard(checked.refused)
         if self._node_state.stand(checked.refused):
-            self._bundles.judge_all_anew(now)
+            self._bundles.judge_all_anew(stamp.mono)
+            self._debris.judge(stamp, anew=True)
 
     def _take_request(self, request: CleanRequested | ReleaseRequested, now: float) -> None:
         if isinstance(request, ReleaseRequested):
             self._cleanups.release(f"uid {request.uid}, pid {request.pid}")
+            self._debris.release()
             return
         for key in request.keys:
             self._bundles.request(key, now)
 
-    def _take_node(self, received: NodeLooked, now: float) -> None:
+    def _take_node(self, received: NodeLooked, stamp: Stamp) -> None:
+        now = stamp.mono
         change = self._node_state.receive(received)
         self._asking.answered(received.since, now)
         said = self._node_state.node.containerd
@@ -316,6 +329,7 @@ class Engine:
         self._again_at = now + self._policies.recheck if said.wedged or said.unlisted else None
         for track in self._bundles.touched_by(change, now):
             self._bundles.reconsider(track, now)
+        self._debris.judge(stamp)
 
     def _take_outcome(self, outcome: Outcome, stamp: Stamp) -> None:
         now = stamp.mono
@@ -367,6 +381,9 @@ class Engine:
         self._out.extend(braked)
         for key in begun:
             self._bundles.begin(key)
+        batch = self._debris.begin(now, self._cleanups.stop(now, self._policies))
+        if batch is not None:
+            self._out.append(batch)
         # After the node was asked, so that one worker does both: handles may be few.
         if not self._asking.pending and self._debris.ask(now):
             self._out.append(TakeInventory())

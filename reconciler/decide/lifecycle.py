@@ -14,11 +14,14 @@ These are the ways through it:
 4. An outcome leads to the end, back to a pause before the next attempt, or out of the way: then
    another look or another policy judges the bundle anew.
 5. What was cleaned stays so; the same name is another bundle then.
+
+Debris, which is left outside of bundles, goes the same ways by the same table.
 """
 
 from collections.abc import Mapping
 from typing import Final
 
+from reconciler.model.debris import DebrisResult
 from reconciler.model.decisions import Phase
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.model.words import Word
@@ -78,7 +81,7 @@ OUTCOMES: Final[Mapping[Result, Event]] = {
 """What each result of an attempt means to the bundle."""
 
 
-def event_of(outcome: Outcome) -> Event:
-    """Return what an outcome means to its bundle; one that was not even tried has not failed."""
+def event_of(outcome: Outcome | DebrisResult) -> Event:
+    """Return what an outcome means to what it is about; one that was not tried has not failed."""
     is_tried = outcome.reason is not BlockReason.POLICY
     return OUTCOMES[outcome.result] if is_tried else Event.RETURNED

@@ -10,7 +10,8 @@ from typing import Final
 import msgspec
 from typing_extensions import override
 
-from reconciler.model.evidence import Answer
+from reconciler.model.debris import DebrisKind
+from reconciler.model.evidence import NO_LABELS, Answer
 from reconciler.model.ids import BundleKey
 from reconciler.model.labels import Known
 from reconciler.model.values import Value
@@ -27,6 +28,13 @@ class Orphans(Enum):
     KILL = "kill"
 
 
+class DebrisAction(Enum):
+    """What to do with debris."""
+
+    REPORT = "report"
+    CLEAN = "clean"
+
+
 class Policy(msgspec.Struct, frozen=True, gc=False):
     """What applies to one bundle. Times in seconds, sizes in bytes.
 
@@ -39,6 +47,8 @@ class Policy(msgspec.Struct, frozen=True, gc=False):
         max_age: Older leftovers are due at once; None for no such budget.
         max_size: Leftovers under this policy in one namespace may not be larger together.
         orphans: See :class:`Orphans`.
+        debris: What to do with debris of what it applies to; None for what its kind says. One that
+            protects protects debris as well, unless it says so here.
         between_looks: Least time from the look that finds it a leftover to the second one. No
             budget shortens it, as one shortens ``grace``.
     """
@@ -52,6 +62,7 @@ class Policy(msgspec.Struct, frozen=True, gc=False):
     max_size: int | None = 10 * 1000**3
     orphans: Orphans = Orphans.REPORT
     between_looks: float = 0.0
+    debris: DebrisAction | None = None
 
     def at_least(self, *, grace: float | None, threshold: float | None) -> "Policy":
         """Give the same with waits that neither it nor a budget makes shorter; None for as it is.
@@ -119,8 +130,20 @@ class Match(Value, frozen=True):
 
     def fits_namespace(self, namespace: str) -> bool:
         """Return whether it fits whatever lies in this namespace."""
-        any_id = self.id is None or not self.id.strip("*")
-        return any_id and not self.needs_labels and _fits(self.namespace, namespace)
+        return _is_any(self.id) and not self.needs_labels and _fits(self.namespace, namespace)
+
+    def may_fit(self, namespace: str, id_: str) -> Answer:
+        """Return whether it fits a thing that has lost a name, which is empty then.
+
+        1. A name that is known does not fit, or only a namespace is asked for that is not known.
+        2. It fits whatever the name is.
+        3. That hangs on what is not known.
+        """
+        answers = {_fits_unknown(self.namespace, namespace), _fits_unknown(self.id, id_)}
+        for_namespace_alone = not namespace and not self.needs_labels and _is_any(self.id)
+        if Answer.NO in answers or (for_namespace_alone and not _is_any(self.namespace)):
+            return Answer.NO
+        return Answer.NONE if Answer.NONE in answers or self.needs_labels else Answer.YES
 
     def fits(self, key: BundleKey, known: Known) -> Answer:
         """Return whether it fits a bundle; no answer if that hangs on what is not known."""
@@ -152,8 +175,29 @@ class Rule(msgspec.Struct, frozen=True, gc=False):
         A rule that needs what is not known applies if it protects (it might match, and alive may
         be assumed) and is passed over otherwise.
         """
-        answer = self.match.fits(key, known)
+        return self._decides(self.match.fits(key, known))
+
+    def may_apply(self, namespace: str, id_: str) -> bool:
+        """Return whether it applies to something of which a name is empty, for it is not known."""
+        return self._decides(self.match.may_fit(namespace, id_))
+
+    def _decides(self, answer: Answer) -> bool:
         return answer is Answer.YES or (answer is Answer.NONE and self.policy.protect)
+
+
+class DebrisPolicy(msgspec.Struct, frozen=True, gc=False):
+    """What applies to debris of one kind, where no rule says otherwise.
+
+    Attributes:
+        kind: The kind.
+        action: What to do with it.
+        age: Seconds since its last sign of life from which a place may be debris; None for the
+            usual of its kind.
+    """
+
+    kind: DebrisKind
+    action: DebrisAction = DebrisAction.REPORT
+    age: float | None = None
 
 
 class Brakes(msgspec.Struct, frozen=True, gc=False):
@@ -194,6 +238,7 @@ class Policies(msgspec.Struct, frozen=True, gc=False):
         parallel: Cleanups under way at once.
         node_max_size: All leftovers of the node together; None for no such budget.
         volatile: The state tree is on tmpfs, so nothing in it is older than the boot.
+        debris: The kinds of debris of which something else is said than to report it.
     """
 
     default: Policy = Policy()
@@ -206,6 +251,7 @@ class Policies(msgspec.Struct, frozen=True, gc=False):
     parallel: int = 8
     node_max_size: int | None = 10 * 1000**3
     volatile: bool = True
+    debris: tuple[DebrisPolicy, ...] = ()
 
     def at_least(self, *, grace: float | None = None, threshold: float | None = None) -> "Policies":
         """Give the same with waits that no rule and no budget makes shorter; None for as they are.
@@ -237,6 +283,22 @@ class Policies(msgspec.Struct, frozen=True, gc=False):
         rules = (rule for rule in self.rules if rule.match.fits_namespace(namespace))
         return next((rule.policy for rule in rules), self.default)
 
+    def debris_of(self, kind: DebrisKind) -> DebrisPolicy:
+        """Find what applies to debris of a kind."""
+        return next((one for one in self.debris if one.kind is kind), DebrisPolicy(kind))
+
+    def applied_to_place(self, namespace: str, id_: str) -> Policy:
+        """Find the policy for debris, of which no more than names is known, and perhaps not those.
+
+        What is known of neither namespace nor labels cannot be told from what a rule protects:
+        one that names no namespace but an id or labels protects it. A rule for the namespace alone
+        says nothing of a thing that names none: its bundle is gone, and containerd knows no task.
+        """
+        if namespace and id_:
+            return self.applied(BundleKey(namespace, id_), Known(NO_LABELS))
+        rules = (rule for rule in self.rules if rule.may_apply(namespace, id_))
+        return next((rule.policy for rule in rules), self.default)
+
     def why(self, name: str, key: BundleKey, known: Known) -> str:
         """Say why the policy of this name applies to a bundle, for people."""
         match = next((rule.match for rule in self.rules if rule.policy.name == name), None)
@@ -262,6 +324,19 @@ class Policies(msgspec.Struct, frozen=True, gc=False):
     def annotation_keys(self) -> frozenset[str]:
         """The annotations any rule matches on; a look keeps only these."""
         return frozenset(name for rule in self.rules for name, _ in rule.match.annotations)
+
+
+def _is_any(glob: str | None) -> bool:
+    return glob is None or not glob.strip("*")
+
+
+def _fits_unknown(glob: str | None, value: str) -> Answer:
+    """Hold a glob against a name that may not be known, and is empty then."""
+    if _is_any(glob):
+        return Answer.YES
+    if not value:
+        return Answer.NONE
+    return Answer.YES if _fits(glob, value) else Answer.NO
 
 
 def _fits(glob: str | None, value: str) -> bool:

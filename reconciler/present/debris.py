@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Final
 
-from reconciler.decide.debris import DebrisVerdict, DebrisView
+from reconciler.decide.debris import DebrisVerdict
+from reconciler.decide.debris_track import DebrisView
 from reconciler.model.debris import DebrisCleaned, DebrisKind, DebrisResult
 from reconciler.model.ids import escape
 from reconciler.model.layout import Layout

@@ -137,7 +137,7 @@ class AtScrape(Collector):
         debris = self._engine.debris
         counts = Counter(
             one.place.key.kind
-            for one in debris.views(Stamp(self._clock.monotonic(), self._clock.wall()))
+            for one in self._engine.debris_views(Stamp(self._clock.monotonic(), self._clock.wall()))
             if one.verdict is DebrisVerdict.DEBRIS
         )
         return {(kind.value,): float(counts[kind]) for kind in DebrisKind if kind in debris.looked}

@@ -5,7 +5,8 @@ from itertools import product
 import pytest
 from msgspec.structs import replace
 
-from reconciler.decide.debris import AGES, PAUSE, DebrisVerdict, judge_place
+from reconciler.decide.debris import AGES, DebrisVerdict, judge_place
+from reconciler.decide.debris_cycle import PAUSE
 from reconciler.model.debris import DebrisKind, Inventory, Place, PlaceKey
 from reconciler.model.decisions import AskNode, TakeInventory
 from reconciler.model.evidence import Answer, Containerd, ContainerdState
@@ -142,7 +143,7 @@ def test_an_inventory_is_taken_with_a_listing_and_not_too_often() -> None:
         return TakeInventory() in out
 
     assert not listed_again(), "one at a time"
-    world.observe(inventory(world))
+    world.observe(Inventory(world.stamp.mono, tuple(DebrisKind)))
     assert not listed_again(), "not too often"
     world.wait(PAUSE)
     assert not listed_again("ns")
