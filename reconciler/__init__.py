@@ -7,6 +7,7 @@ Data flows one way: watch -> probe -> decide -> worker; an outcome is one more o
     probe/                      reads the node: bundles, processes, cgroups, mounts; never writes
     model/, decide/             PURE: every value, defined once; what should happen
     worker/                     the only code that changes the state tree or ends processes
+    setup.py                    what a session needs to know; a value, loads next to nothing
     loop/, assembly.py          joins the stages; wires adapters to ports
     ports.py                    every side effect, on one page
     stages.py, supervision.py   keep a part that fails from ending the whole

@@ -7,22 +7,19 @@ something, for it draws in most of the program.
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 
 from typing_extensions import override
 
 from reconciler.clock import SystemClock
 from reconciler.containerd import witness
-from reconciler.containerd.client import ContainerdClient
+from reconciler.containerd.answers import Singles, is_absent
 from reconciler.containerd.events import Events
-from reconciler.containerd.tasks import Singles
 from reconciler.model.debris import Inventory
 from reconciler.model.evidence import Containerd, Look, PartialLook, ProcessScan
 from reconciler.model.ids import BundleKey
-from reconciler.model.layout import Layout
-from reconciler.model.policy import Policies
 from reconciler.ports import (
     BatchInspector,
     Emit,
@@ -34,58 +31,16 @@ from reconciler.ports import (
     Stages,
     Watcher,
 )
-from reconciler.probe.namespaces import tree_mount
 from reconciler.probe.points import BundleMounts, MountPoints
 from reconciler.probe.tree import FilteredInspector, TreeInspector
-from reconciler.settings.load import Loaded
-from reconciler.settings.schema import Log
+from reconciler.setup import Setup, acts, options_of
+from reconciler.worker.client import ForkServerClient
 from reconciler.worker.guards import NodeGuards
 from reconciler.worker.lock import InstanceLock, directory
-from reconciler.worker.messages import CleanupOptions, WorkerScope
+from reconciler.worker.messages import WorkerScope
 from reconciler.worker.pool import LOOKERS, WorkerPool
 
 _T = TypeVar("_T")
-
-Backend = Literal["auto", "inotify", "watchfiles", "poll"]
-
-_RELIST: Final = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """Everything a session needs to know.
-
-    Attributes:
-        layout: Where things are.
-        policies: What may be removed, and when.
-        backend: How to watch: ``auto``, ``inotify``, ``watchfiles`` or ``poll``.
-        relist: Seconds between two listings of the whole tree.
-        without_containerd: There is no containerd, the operator says.
-        allow_disk: The state directory may be on a disk.
-        lazy_unmount: Detach a busy rootfs instead of leaving it.
-        namespaces: Only these; empty for all.
-        annotation_keys: Annotations that a look keeps beside those that rules match on.
-        locks: Where the lock of the acting instance lies; None for the usual place.
-        own_tree: The tree is of our own making (`demo`), so no privileges are needed.
-        log: What the configuration says of the log.
-        hints: What it says that is probably not meant.
-        socket: Where a daemon that runs beside us can be asked; empty for nowhere.
-    """
-
-    layout: Layout = field(default_factory=Layout)
-    policies: Policies = field(default_factory=Policies)
-    backend: Backend = "auto"
-    relist: float = _RELIST
-    without_containerd: bool = False
-    allow_disk: bool = False
-    lazy_unmount: bool = False
-    namespaces: frozenset[str] = frozenset()
-    annotation_keys: frozenset[str] = frozenset()
-    locks: bytes | None = None
-    own_tree: bool = False
-    log: Log = field(default_factory=Log)
-    hints: tuple[str, ...] = ()
-    socket: str = ""
 
 
 class LiveNodeSource(NodeSource):
@@ -220,14 +175,18 @@ class Opened:
 
         What can fail comes first: then nothing of it holds.
         """
-        self.pool.configure(_cleanup_options(setup), parallel=setup.policies.parallel)
+        self.pool.configure(options_of(setup), parallel=setup.policies.parallel)
         self.inspector.annotation_keys = setup.policies.annotation_keys
         self.lock.acting = acts(setup.policies)
 
 
 @asynccontextmanager
 async def opened(
-    setup: Setup, *, acting: bool = False, watching: bool = False
+    setup: Setup,
+    *,
+    acting: bool = False,
+    watching: bool = False,
+    server: ForkServerClient | None = None,
 ) -> AsyncIterator[Opened]:
     """Put the stages together; all processes and handles are gone when it closes.
 
@@ -235,15 +194,20 @@ async def opened(
         setup: What the operator said.
         acting: Something may be removed: be the only one on this tree that may.
         watching: For a run that lasts: follow changes, not only look once.
+        server: A fork server that was started for this setup already.
     """
     policies, layout = setup.policies, setup.layout
     clock = SystemClock()
-    client = ContainerdClient(layout.address)
+
+    async def delete(key: BundleKey) -> str:
+        return await witness.connect(layout.address).delete(key)
+
     pool = WorkerPool(
         WorkerScope(layout),
-        _cleanup_options(setup),
+        options_of(setup),
         parallel=policies.parallel,
-        delete=client.delete,
+        delete=delete,
+        server=server,
     )
     lock = InstanceLock(setup.locks or directory(os.environ), acting=acting)
     guards = NodeGuards(
@@ -254,10 +218,12 @@ async def opened(
         inspector = TreeInspector(layout, annotation_keys=asked, clock=clock)
         for closes in (inspector.close, lock.release):
             cleanup.callback(closes)
-        exits, watcher, sources = _watchers(setup, cleanup, client) if watching else _NONE
+        exits, watcher, sources = _watchers(setup, cleanup) if watching else _NONE
         if not watching:
             inspector.others = WorkerInspector(pool, inspector)
         async with pool:
+            if not (setup.without_containerd or is_absent(layout.address)):
+                witness.connect(layout.address)  # loads gRPC, while the fork server starts
             stages = Stages(
                 clock=clock,
                 inspector=_narrowed(inspector, setup.namespaces),
@@ -272,15 +238,11 @@ async def opened(
             yield Opened(setup, stages, pool, inspector, lock)
 
 
-def _cleanup_options(setup: Setup) -> CleanupOptions:
-    return CleanupOptions(settle=setup.policies.settle, lazy_unmount=setup.lazy_unmount)
-
-
 _Watchers = tuple[Exits, Watcher | None, tuple[Source, ...]]
 _NONE: Final[_Watchers] = (NoExits(), None, ())
 
 
-def _watchers(setup: Setup, cleanup: ExitStack, client: ContainerdClient) -> _Watchers:
+def _watchers(setup: Setup, cleanup: ExitStack) -> _Watchers:
     # Here, because commands that look once start without them a tenth sooner.
     from reconciler.watch.exits import ExitWatch
     from reconciler.watch.mounts import MountWatch
@@ -294,41 +256,12 @@ def _watchers(setup: Setup, cleanup: ExitStack, client: ContainerdClient) -> _Wa
     mounts = MountWatch(
         lambda: BundleMounts(points.now(anew=True), os.path.realpath(layout.tasks)).all()
     )
-    events = () if setup.without_containerd else (Events(client, SystemClock()),)
-    return exits, watcher, (mounts, *events)
-
-
-def acts(policies: Policies) -> bool:
-    """Return whether any policy lets something be removed."""
-    return policies.default.enforce or any(rule.policy.enforce for rule in policies.rules)
+    if setup.without_containerd:
+        return exits, watcher, (mounts,)
+    return exits, watcher, (mounts, Events(witness.connect(layout.address), SystemClock()))
 
 
 def _narrowed(inspector: Inspector, namespaces: frozenset[str]) -> Inspector:
     if not namespaces:
         return inspector
     return FilteredInspector(inspector, lambda key: key.namespace in namespaces)
-
-
-def setup_from(loaded: Loaded) -> Setup:
-    """Make a setup from a configuration."""
-    settings = loaded.settings
-    return Setup(
-        layout=loaded.layout,
-        policies=loaded.policies(volatile=_is_volatile(loaded.layout)),
-        backend=settings.watch.backend.value,
-        relist=settings.watch.relist_seconds,
-        allow_disk=settings.containerd.allow_disk,
-        lazy_unmount=settings.cleanup.lazy_unmount,
-        log=settings.log,
-        hints=tuple(loaded.hints),
-        socket=settings.http.socket,
-    )
-
-
-def _is_volatile(layout: Layout) -> bool:
-    """Return whether a boot empties the tree; unless it is known to last, no file is that old."""
-    try:
-        mount = tree_mount(layout.tasks)
-    except FileNotFoundError:
-        return True
-    return mount is None or mount.fstype in {"tmpfs", "ramfs"}

@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterable
 from dataclasses import replace
 
-from reconciler.assembly import Setup
 from reconciler.cli.output import Output
 from reconciler.cli.work import Found
 from reconciler.decide.views import BundleView
@@ -19,6 +18,7 @@ from reconciler.model.decisions import Phase
 from reconciler.model.ids import BundleKey, escape
 from reconciler.present import words
 from reconciler.present.beliefs import Belief, Beliefs
+from reconciler.setup import Setup
 
 
 def ask_daemon(setup: Setup, output: Output, keys: Iterable[BundleKey] = ()) -> Beliefs | None:

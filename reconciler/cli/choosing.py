@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 from msgspec.structs import replace
@@ -14,9 +14,11 @@ from reconciler.cli.output import Output
 from reconciler.cli.selection import SORTS, Selection, parse_name
 from reconciler.cli.values import name
 from reconciler.model.decisions import Phase, Verdict
-from reconciler.present.shapes import Bundle
-from reconciler.present.status import Status
-from reconciler.present.table import Table
+
+if TYPE_CHECKING:
+    from reconciler.present.shapes import Bundle
+    from reconciler.present.status import Status
+    from reconciler.present.table import Table
 
 _KEPT: Final = "reconciler.list."
 
@@ -40,12 +42,12 @@ class Listing:
     headers: bool = True
     whole: bool = False
 
-    def write(self, table: Table, output: Output, *, goes_on: bool = False) -> None:
+    def write(self, table: "Table", output: Output, *, goes_on: bool = False) -> None:
         """Write a table as it is wanted; ``goes_on``: below one with its headings."""
         table.headings = self.headers and not goes_on
         output.table(table)
 
-    def of_status(self, shown: Status, namespaces: Sequence[str]) -> Status:
+    def of_status(self, shown: "Status", namespaces: Sequence[str]) -> "Status":
         """Narrow what a daemon tells of single bundles; its counts are of all."""
         if not (namespaces or self.verdicts or self.phases or self.sort_by):
             return shown
@@ -65,7 +67,7 @@ class Listing:
         return replace(shown, bundles=bundles, recent=recent)
 
 
-_SORTS: Final[dict[str, Callable[[Bundle], tuple[object, ...]]]] = {
+_SORTS: "Final[dict[str, Callable[[Bundle], tuple[object, ...]]]]" = {
     "age": lambda one: (-one.age_seconds, one.namespace, one.id),
     "size": lambda one: (-one.size_bytes, one.namespace, one.id),
     "id": lambda one: (one.id, one.namespace),

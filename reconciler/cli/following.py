@@ -11,7 +11,6 @@ import anyio
 from msgspec.structs import replace
 from typing_extensions import override
 
-from reconciler.assembly import Setup
 from reconciler.cli import session
 from reconciler.cli.choosing import Listing
 from reconciler.cli.options import Form
@@ -28,6 +27,8 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Observation, Stamp
 from reconciler.ports import Listener, Stages
 from reconciler.present import rows, shapes
+from reconciler.setup import Setup
+from reconciler.worker.client import ForkServerClient
 
 INTERVAL: Final = 0.25
 """Least seconds between two rows of one bundle."""
@@ -117,10 +118,18 @@ class Rows:
         self.output.flush()
 
 
-def follow(setup: Setup, form: Form, chosen: Selection, listing: Listing, output: Output) -> int:
+def follow(  # noqa: PLR0913 - what was said
+    setup: Setup,
+    chosen: Selection,
+    listing: Listing,
+    output: Output,
+    server: ForkServerClient,
+    *,
+    form: Form,
+) -> int:
     """Show the table and then each change until a signal ends it, as Ctrl-C is meant to."""
     shown = Rows(setup, form, chosen, listing, output)
-    ended = session.follow(setup, output, lambda stages: follow_stages(stages, shown))
+    ended = session.follow(setup, output, lambda stages: follow_stages(stages, shown), server)
     return ExitCode.DONE if ended.signal == signal.SIGINT else ended.code
 
 

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from threading import Event
 from typing import Final
 
-from reconciler.assembly import Setup
 from reconciler.cli.asking import Daemon
 from reconciler.cli.output import Output
 from reconciler.cli.work import Found
@@ -25,6 +24,7 @@ from reconciler.model.outcome import Result
 from reconciler.model.policy import Policy
 from reconciler.present import shapes, words
 from reconciler.present.beliefs import Belief, Beliefs
+from reconciler.setup import Setup
 
 PATIENCE: Final = 60.0
 """Seconds for which its outcomes are waited for; it goes on after that."""

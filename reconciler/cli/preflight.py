@@ -7,11 +7,9 @@ exit code that fits. Nothing is touched.
 import os
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from reconciler.cli.output import Output
-from reconciler.cli.work import Found
-from reconciler.decide.views import BundleView
 from reconciler.errors import (
     NoContainerdError,
     NoWorkerError,
@@ -26,6 +24,10 @@ from reconciler.model.layout import Layout
 from reconciler.model.observations import SPOILS_LOOKING, Listed, Refusal, is_transient
 from reconciler.present import words
 from reconciler.probe.checks import ProblemKind, check_tree
+
+if TYPE_CHECKING:
+    from reconciler.cli.work import Found
+    from reconciler.decide.views import BundleView
 
 _SHOWN: Final = 5
 
@@ -109,7 +111,7 @@ def check_listing(listed: Listed, layout: Layout) -> None:
         raise RefusedError(f"cannot list {escape(layout.tasks)}", "run as root")
 
 
-def complain_of_silence(found: Found, output: Output) -> None:
+def complain_of_silence(found: "Found", output: Output) -> None:
     """Say why bundles are unknown if that is because containerd gives no answer."""
     if found.containerd_missing:
         output.complain(
@@ -130,12 +132,12 @@ def complain_of_silence(found: Found, output: Output) -> None:
         )
 
 
-def _has_no_cgroup(view: BundleView) -> bool:
+def _has_no_cgroup(view: "BundleView") -> bool:
     facts = view.facts
     return view.judgement.verdict is Verdict.UNKNOWN and facts.cgroup is CgroupState.NONE
 
 
-def complain_of_absence(asked: frozenset[str], found: Found, output: Output) -> None:
+def complain_of_absence(asked: frozenset[str], found: "Found", output: Output) -> None:
     """Say which of the namespaces that were asked for hold nothing: it may be a typing error."""
     there = {view.key.namespace for view in found.views} | {
         one.key.namespace for one in found.hidden

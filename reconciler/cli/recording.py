@@ -1,9 +1,12 @@
 """From words to how a run is recorded; shared by `run --record` and `record`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reconciler.errors import UsageError
-from reconciler.journal.recorder import Options, check_target, is_being_written
+
+if TYPE_CHECKING:
+    from reconciler.journal.recorder import Options
 
 
 def journal_options(
@@ -13,7 +16,7 @@ def journal_options(
     max_size: int | None = None,
     keep: int = 4,
     force: bool = False,
-) -> Options | None:
+) -> "Options | None":
     """Make options for the recorder, None where nothing is to be recorded.
 
     Args:
@@ -28,6 +31,8 @@ def journal_options(
     """
     if path is None:
         return None
+    from reconciler.journal.recorder import Options, check_target, is_being_written
+
     check_target(path)
     if is_being_written(path):
         raise UsageError(f"another process writes {path} now", "name another file")

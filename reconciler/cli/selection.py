@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
@@ -18,8 +18,6 @@ from typing_extensions import override
 from reconciler.cli.labels import Requirement
 from reconciler.cli.output import Output
 from reconciler.cli.values import name
-from reconciler.cli.work import Found
-from reconciler.decide.views import BundleView
 from reconciler.errors import ReconcilerError
 from reconciler.model.decisions import Phase, Verdict
 from reconciler.model.evidence import NO_LABELS, Answer, Labels
@@ -27,6 +25,10 @@ from reconciler.model.ids import BundleKey, escape
 from reconciler.model.labels import Known
 from reconciler.model.policy import Policies, Policy
 from reconciler.present import words
+
+if TYPE_CHECKING:
+    from reconciler.cli.work import Found
+    from reconciler.decide.views import BundleView
 
 _LISTS: Final = "`containerd-reconciler scan` lists what there is"
 _SHOWN: Final = 5
@@ -119,7 +121,7 @@ class Selection:
         """The annotations that must be read to tell."""
         return frozenset(one.key for one in self.labels)
 
-    def of(self, views: Sequence[BundleView]) -> "Selected":
+    def of(self, views: "Sequence[BundleView]") -> "Selected":
         """Select among all bundles."""
         keys = [view.key for view in views]
         named = {one: one.among(keys) for one in self.names}
@@ -160,7 +162,7 @@ class Selected:
         unsure: How many are left out because it is not known what labels they have.
     """
 
-    views: tuple[BundleView, ...]
+    views: "tuple[BundleView, ...]"
     absent: tuple[str, ...] = ()
     unsure: int = 0
 
@@ -178,7 +180,7 @@ class Selected:
             output.complain(f"{count} left out whose labels are not known: config.json is missing")
 
 
-def known_of(view: BundleView, labels: Mapping[BundleKey, Labels]) -> Known:
+def known_of(view: "BundleView", labels: Mapping[BundleKey, Labels]) -> Known:
     """Join a bundle's labels with its pod's; ``labels``: those of all bundles."""
     own, key = view.look.labels, view.key
     sandbox = BundleKey(key.namespace, escape(own.sandbox.encode("utf-8", "replace")))
@@ -186,12 +188,12 @@ def known_of(view: BundleView, labels: Mapping[BundleKey, Labels]) -> Known:
     return Known(own, NO_LABELS if is_sandbox else labels.get(sandbox, NO_LABELS), is_sandbox)
 
 
-def labels_of(views: Iterable[BundleView]) -> dict[BundleKey, Labels]:
+def labels_of(views: "Iterable[BundleView]") -> dict[BundleKey, Labels]:
     """Give the labels of all bundles, by name."""
     return {view.key: view.look.labels for view in views}
 
 
-def narrowed(found: Found, keys: Collection[BundleKey]) -> Found:
+def narrowed(found: "Found", keys: Collection[BundleKey]) -> "Found":
     """Give what was found without what is not meant; debris has none of what is selected by."""
     return dataclasses.replace(
         found,
@@ -246,13 +248,13 @@ def _observed(policy: Policy) -> Policy:
     return msgspec.structs.replace(policy, enforce=False)
 
 
-SORTS: Final[dict[str, Callable[[BundleView], tuple[object, ...]]]] = {
+SORTS: "Final[dict[str, Callable[[BundleView], tuple[object, ...]]]]" = {
     "age": lambda view: (-view.age_seconds, view.key),
     "size": lambda view: (-view.look.size_bytes, view.key),
     "id": lambda view: (view.key.id, view.key),
 }
 
 
-def ordered(views: Sequence[BundleView], by: str | None) -> tuple[BundleView, ...]:
+def ordered(views: "Sequence[BundleView]", by: str | None) -> "tuple[BundleView, ...]":
     """Sort: the oldest first, the largest first, or by id; None leaves them as they are."""
     return tuple(views if by is None else sorted(views, key=SORTS[by]))

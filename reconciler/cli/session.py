@@ -7,11 +7,11 @@ Thin on purpose: what the commands do is in :mod:`reconciler.cli.work` and
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import IO, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 import anyio
 
-from reconciler.assembly import Setup, acts, opened
+from reconciler.assembly import opened
 from reconciler.cli.display import Heading, Shown, foreground
 from reconciler.cli.garbage import collect_from_now_on, nothing_collected
 from reconciler.cli.output import Output
@@ -19,15 +19,18 @@ from reconciler.cli.preflight import check_guards
 from reconciler.cli.watching import Ended, Plan, Story
 from reconciler.cli.watching import watch as watch_stages
 from reconciler.cli.work import Found, clean_once, look_once, observing
-from reconciler.journal.listener import Snapshot
-from reconciler.journal.recorder import Options, recording
 from reconciler.model.evidence import PartialLook
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.observations import Listed, Stamp
 from reconciler.model.policy import Policies
 from reconciler.ports import Clock, Listener, Recorder, Stages
 from reconciler.probe.tree import FilteredInspector
+from reconciler.setup import Setup, acts
 from reconciler.supervision import Fault, Supervisor
+from reconciler.worker.client import ForkServerClient
+
+if TYPE_CHECKING:
+    from reconciler.journal.recorder import Options
 
 T = TypeVar("T")
 
@@ -42,12 +45,17 @@ class Journalled:
     redact: bool
 
 
-def look(setup: Setup, output: Output, journal: Journalled | None = None) -> Found:
+def look(
+    setup: Setup,
+    output: Output,
+    server: ForkServerClient | None = None,
+    journal: Journalled | None = None,
+) -> Found:
     """Look at everything once."""
 
     async def work() -> Found:
         with _supervised(output) as watch, _progress(output) as shown:
-            async with opened(setup) as session:
+            async with opened(setup, server=server) as session:
                 with _snapshot(journal, session.stages.clock, setup.policies) as recorders:
                     stages = replace(_shown(session.stages, shown, watch), recorders=recorders)
                     return await look_once(stages, setup.policies)
@@ -56,11 +64,13 @@ def look(setup: Setup, output: Output, journal: Journalled | None = None) -> Fou
         return _run(work)
 
 
-def look_at(setup: Setup, choose: Callable[[Listed], BundleKey]) -> tuple[BundleKey, Found]:
+def look_at(
+    setup: Setup, choose: Callable[[Listed], BundleKey], server: ForkServerClient | None = None
+) -> tuple[BundleKey, Found]:
     """Look at the one bundle that is chosen from a listing, and at its pod's if it needs it."""
 
     async def work() -> tuple[BundleKey, Found]:
-        async with opened(setup) as session:
+        async with opened(setup, server=server) as session:
             inspector = session.stages.inspector
             key = choose(inspector.list())
             seen = inspector.look(key)
@@ -75,12 +85,12 @@ def look_at(setup: Setup, choose: Callable[[Listed], BundleKey]) -> tuple[Bundle
     return _run(work)
 
 
-def clean(setup: Setup, output: Output) -> Found:
+def clean(setup: Setup, output: Output, server: ForkServerClient | None = None) -> Found:
     """Clean what is due, once."""
 
     async def work() -> Found:
         with _supervised(output) as watch, _progress(output) as shown:
-            async with opened(setup, acting=True) as session:
+            async with opened(setup, acting=True, server=server) as session:
                 stages = _shown(session.stages, shown, watch)
                 return await clean_once(stages, setup.policies, session.pool.stop)
 
@@ -91,12 +101,17 @@ def clean(setup: Setup, output: Output) -> Found:
 # ---------------------------------------------------------------------- in the foreground
 
 
-def follow(setup: Setup, output: Output, show: Callable[[Stages], Awaitable[Ended]]) -> Ended:
+def follow(
+    setup: Setup,
+    output: Output,
+    show: Callable[[Stages], Awaitable[Ended]],
+    server: ForkServerClient | None = None,
+) -> Ended:
     """Watch without acting, for whoever shows it on standard output."""
 
     async def work() -> Ended:
         with _supervised(output) as watch:
-            async with opened(setup, watching=True) as session:
+            async with opened(setup, watching=True, server=server) as session:
                 return await show(_shown(session.stages, Shown(), watch))
 
     return _run(work)
@@ -120,11 +135,16 @@ class Foreground:
     verbose: int = 0
     story: Story | None = None
     listeners: Sequence[Listener] = ()
-    record: Options | None = None
+    record: "Options | None" = None
 
 
-def watch(setup: Setup, output: Output, how: Foreground) -> int:
+def watch(
+    setup: Setup, output: Output, how: Foreground, server: ForkServerClient | None = None
+) -> int:
     """Watch in the foreground until asked to end; returns the exit code."""
+    # Here, because those that look once start without it.
+    from reconciler.journal.recorder import recording
+
     heading = Heading(how.title, escape(setup.layout.state), setup.policies.default.enforce)
 
     async def work() -> Ended:
@@ -133,7 +153,9 @@ def watch(setup: Setup, output: Output, how: Foreground) -> int:
 
     async def shown_work(watch: Supervisor) -> Ended:
         async with (
-            opened(setup, acting=acts(setup.policies), watching=not how.once) as session,
+            opened(
+                setup, acting=acts(setup.policies), watching=not how.once, server=server
+            ) as session,
             recording(how.record, session.stages.clock, setup.policies, watch) as recorders,
         ):
             stages, pool = replace(session.stages, recorders=recorders), session.pool
@@ -218,6 +240,8 @@ def _snapshot(
     if journal is None:
         yield ()
         return
+    from reconciler.journal.listener import Snapshot
+
     stamp = Stamp(clock.monotonic(), clock.wall())
     with Snapshot(journal.stream, stamp, observing(policies), redact=journal.redact) as recorder:
         yield (recorder,)

@@ -9,11 +9,10 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from reconciler.assembly import Setup, setup_from
 from reconciler.cli.options import Globals
 from reconciler.cli.output import Output
 from reconciler.cli.values import name
@@ -22,6 +21,10 @@ from reconciler.settings.load import COMMAND_LINE, Flag, Loaded, load
 from reconciler.settings.problems import SettingsError
 from reconciler.settings.schema import Mode
 from reconciler.settings.units import parse_duration
+
+if TYPE_CHECKING:
+    from reconciler.setup import Setup
+    from reconciler.worker.client import ForkServerClient
 
 _UNIX: Final = "unix://"
 
@@ -54,13 +57,16 @@ def make_setup(
     *,
     without_containerd: bool = False,
     environ: Mapping[str, str] = os.environ,
-) -> Setup:
+) -> "Setup":
     """Join options, environment, files and defaults.
 
     Raises:
         UsageError: An option's value that cannot be meant.
         SettingsError: The same of a file or the environment.
     """
+    # Here, because those that only load the configuration start without it.
+    from reconciler.setup import setup_from
+
     loaded = load_layers(said, changes, environ=environ)
     is_log = changes.logs and not sys.stderr.isatty()
     output = Output(quiet=said.quiet or is_log)
@@ -83,6 +89,17 @@ def make_setup(
 
 def _seconds(typed: str | None) -> float | None:
     return None if typed is None else parse_duration(typed)
+
+
+def start_fork_server(setup: "Setup") -> "ForkServerClient":
+    """Start the fork server: it loads what workers need while we load the rest.
+
+    It ends when its client is closed, or we end, however that comes.
+    """
+    from reconciler.worker.client import ForkServerClient
+    from reconciler.worker.messages import WorkerScope
+
+    return ForkServerClient(WorkerScope(setup.layout))
 
 
 def load_layers(

@@ -1,13 +1,12 @@
 """Calls: one request on containerd's socket, and a name for every kind of silence.
 
 Whatever goes wrong below, in grpclib, HTTP/2 or the kernel, comes out as a
-:class:`NoAnswerError`. Nothing here knows what is asked.
+:class:`~reconciler.containerd.answers.NoAnswerError`. Nothing here knows what is asked.
 """
 
 import os
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
-from enum import Enum
 from errno import EINVAL
 from typing import TypeVar
 
@@ -17,28 +16,11 @@ from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from h2.exceptions import H2Error
 
+from reconciler.containerd.answers import Failure, NoAnswerError, nobody
 from reconciler.model.ids import escape
 from reconciler.probe import reach
 
 Reply = TypeVar("Reply", bound=Message)
-
-
-class Failure(Enum):
-    """What kind of silence it was."""
-
-    NOBODY = "nobody listens"  # no socket, or one that refuses
-    TIMEOUT = "no answer in time"
-    FORBIDDEN = "no permission"
-    BROKEN = "broken connection"  # dropped, or not gRPC
-    ERROR = "an error for an answer"
-
-
-class NoAnswerError(Exception):
-    """containerd did not answer; never a statement about its tasks."""
-
-    def __init__(self, failure: Failure, detail: str) -> None:
-        super().__init__(detail)
-        self.failure = failure
 
 
 @contextmanager
@@ -48,8 +30,7 @@ def translated(address: bytes, seconds: float) -> Generator[None]:
     try:
         yield
     except (FileNotFoundError, ConnectionRefusedError) as error:
-        text = f"nobody listens at {where}"
-        raise NoAnswerError(Failure.NOBODY, text) from error
+        raise nobody(address) from error
     except PermissionError as error:
         raise NoAnswerError(Failure.FORBIDDEN, f"no permission to ask {where}") from error
     except TimeoutError as error:

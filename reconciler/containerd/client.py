@@ -2,8 +2,8 @@
 
 Every call opens a connection of its own and closes it: a connect costs 0.2 ms, a kept one would
 have to be doubted anyway. It never says "no tasks" when it means "no answer": whatever goes wrong
-is a :class:`~reconciler.containerd.calls.NoAnswerError` that names its kind. Field-notes section 7
-names services and metadata.
+is a :class:`~reconciler.containerd.answers.NoAnswerError` that names its kind. Field-notes section
+7 names services and metadata.
 """
 
 from collections.abc import Awaitable, Callable
@@ -16,8 +16,9 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from reconciler.containerd import wire_pb2 as wire
-from reconciler.containerd.calls import Failure, NoAnswerError, opened, translated, unary
-from reconciler.containerd.tasks import NOBODY, Known, Singles, TaskQuestions
+from reconciler.containerd.answers import NOBODY, Failure, Known, NoAnswerError, Singles
+from reconciler.containerd.calls import opened, translated, unary
+from reconciler.containerd.tasks import TaskQuestions
 from reconciler.model.ids import BundleKey, escape, is_identifier
 
 Answer = TypeVar("Answer")

@@ -5,15 +5,18 @@ is renewed for as long as this runs, observations flow out.
 """
 
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import anyio
 
-from reconciler.containerd.calls import NoAnswerError
-from reconciler.containerd.client import ContainerdClient
+from reconciler.containerd.answers import NoAnswerError
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Hint, HintKind, Resync, ResyncKind
 from reconciler.ports import Clock, Emit
 from reconciler.supervision import Backoff
+
+if TYPE_CHECKING:
+    from reconciler.containerd.client import ContainerdClient
 
 
 class Events:
@@ -24,7 +27,7 @@ class Events:
         clock: Times the attempts.
     """
 
-    def __init__(self, client: ContainerdClient, clock: Clock) -> None:
+    def __init__(self, client: "ContainerdClient", clock: Clock) -> None:
         self._client = client
         self._clock = clock
 

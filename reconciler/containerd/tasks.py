@@ -15,8 +15,7 @@ So all namespaces are listed at once, and where a list does not come soon its bu
 one by one. What was asked and is not answered stays without an answer.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Sequence
 from typing import Final, TypeVar
 
 import anyio
@@ -25,24 +24,9 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from reconciler.containerd import wire_pb2 as wire
-from reconciler.containerd.calls import Failure, NoAnswerError, translated, unary
+from reconciler.containerd.answers import Failure, Known, NoAnswerError, Singles
+from reconciler.containerd.calls import translated, unary
 from reconciler.model.ids import BundleKey, escape, is_identifier
-
-
-@dataclass(frozen=True, slots=True)
-class Singles:
-    """Whom to ask for one by one where a list does not come soon.
-
-    Attributes:
-        about: Names them for a namespace, the most important first.
-        slow: Where the list did not come last time: it is not waited for before that.
-    """
-
-    about: Callable[[str], Sequence[BundleKey]] = lambda _: ()
-    slow: frozenset[str] = frozenset()
-
-
-NOBODY: Final = Singles()
 
 SOON: Final = 1.0
 """Seconds after which a list is not waited for alone any more."""
@@ -61,34 +45,6 @@ _GET: Final = "/containerd.services.tasks.v1.Tasks/Get"
 _UNREPORTED: Final = 0  # Status UNKNOWN of task.proto: the shim did not say
 
 _Answer = TypeVar("_Answer")
-
-
-@dataclass(slots=True)
-class Known:
-    """What was learnt of some namespaces' tasks.
-
-    Attributes:
-        tasks: Those it knows; all there are, but for the namespaces in ``unlisted``.
-        wedged: Those whose shim did not report their state.
-        unlisted: Namespaces whose list did not come.
-        absent: Bundles of those namespaces that it was asked for and does not know.
-        silent: Those it was asked for without any answer.
-        answers: How many answers it gave; without one nothing is known.
-    """
-
-    tasks: set[BundleKey] = field(default_factory=set)
-    wedged: set[BundleKey] = field(default_factory=set)
-    unlisted: set[str] = field(default_factory=set)
-    absent: set[BundleKey] = field(default_factory=set)
-    silent: set[BundleKey] = field(default_factory=set)
-    answers: int = 0
-
-    def note(self, namespace: str, task: wire.Process) -> None:
-        """Take in a task it reported."""
-        key = BundleKey(namespace, escape((task.id or task.container_id).encode()))
-        self.tasks.add(key)
-        if task.status == _UNREPORTED:
-            self.wedged.add(key)
 
 
 class TaskQuestions:
@@ -174,7 +130,7 @@ class TaskQuestions:
         known.answers += 1
         known.unlisted.discard(name)
         for task in listed.tasks:
-            known.note(name, task)
+            _note(known, name, task)
         for asked in (known.absent, known.silent):
             asked.difference_update([key for key in asked if key.namespace == name])
         both.cancel()
@@ -190,7 +146,7 @@ class TaskQuestions:
             known.silent.add(key)
         elif not isinstance(got, NoAnswerError):
             known.answers += 1
-            known.note(key.namespace, got.process)
+            _note(known, key.namespace, got.process)
         elif _denies(got):
             known.answers += 1
             known.absent.add(key)
@@ -211,3 +167,11 @@ def _denies(error: NoAnswerError) -> bool:
     """Distinguish "there is no such task" from not having been answered."""
     cause = error.__cause__
     return isinstance(cause, GRPCError) and cause.status is Status.NOT_FOUND
+
+
+def _note(known: Known, namespace: str, task: wire.Process) -> None:
+    """Take in a task that containerd reported."""
+    key = BundleKey(namespace, escape((task.id or task.container_id).encode()))
+    known.tasks.add(key)
+    if task.status == _UNREPORTED:
+        known.wedged.add(key)

@@ -8,17 +8,26 @@ nothing here opens or follows a path but that of the socket.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec.structs import replace
 
-from reconciler.containerd.calls import Failure, NoAnswerError
-from reconciler.containerd.client import ContainerdClient
-from reconciler.containerd.tasks import NOBODY, Known, Singles
+from reconciler.containerd.answers import (
+    NOBODY,
+    Failure,
+    Known,
+    NoAnswerError,
+    Singles,
+    is_absent,
+    nobody,
+)
 from reconciler.model.evidence import Containerd, ContainerdState
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
 from reconciler.probe.locks import Lock, LockState
+
+if TYPE_CHECKING:
+    from reconciler.containerd.client import ContainerdClient
 
 DEADLINE: Final = 5.0
 
@@ -31,10 +40,25 @@ class ReadLock(Protocol):
         ...
 
 
+_Question = Callable[["ContainerdClient"], Awaitable[Containerd]]
+
 _SKIPPED: Final = Containerd(ContainerdState.SKIPPED, detail="skipped: --without-containerd")
 
 _RIGHT: Final = "; is --root right?"
 _NOT_HELD: Final = frozenset({LockState.FREE, LockState.ABSENT})
+
+
+def connect(address: bytes, seconds: float = DEADLINE) -> "ContainerdClient":
+    """Make a client; nothing is connected before it asks.
+
+    Args:
+        address: Path of containerd's gRPC socket.
+        seconds: How long a call may take.
+    """
+    # Here, because it loads gRPC, which takes a third of the start of a short command.
+    from reconciler.containerd.client import ContainerdClient
+
+    return ContainerdClient(address, seconds)
 
 
 async def ask(
@@ -57,7 +81,7 @@ async def ask(
     if without_containerd:
         return _SKIPPED
 
-    async def question(client: ContainerdClient) -> Containerd:
+    async def question(client: "ContainerdClient") -> Containerd:
         answers = await client.ask(singles)
         return _known(answers.known, answers.version)
 
@@ -76,7 +100,7 @@ async def ask_one(
     if without_containerd:
         return _SKIPPED
 
-    async def question(client: ContainerdClient) -> Containerd:
+    async def question(client: "ContainerdClient") -> Containerd:
         return _known(await client.find(key), "")
 
     return await _ask(layout, deadline, read_lock, question)
@@ -86,12 +110,14 @@ async def _ask(
     layout: Layout,
     deadline: float,
     read_lock: ReadLock,
-    question: Callable[[ContainerdClient], Awaitable[Containerd]],
+    question: _Question,
 ) -> Containerd:
     """Ask, and look at the lock before and after it."""
     before = await read_lock()
     try:
-        said = await question(ContainerdClient(layout.address, deadline))
+        if is_absent(layout.address):
+            raise nobody(layout.address)
+        said = await question(connect(layout.address, deadline))
     except NoAnswerError as error:
         # Whose it is takes a look at every bundle, and matters only if it may be proven down.
         may_be_down = before.state is LockState.FREE and error.failure is Failure.NOBODY

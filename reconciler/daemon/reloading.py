@@ -12,7 +12,7 @@ from typing import Final
 import anyio
 from msgspec.structs import replace as replace_fields
 
-from reconciler.assembly import Opened, Setup, acts, setup_from
+from reconciler.assembly import Opened
 from reconciler.daemon.notify import Notifier, ServiceLog
 from reconciler.daemon.readiness import Readiness
 from reconciler.loop import Loop
@@ -24,6 +24,7 @@ from reconciler.settings.load import Loaded
 from reconciler.settings.problems import SettingsError
 from reconciler.settings.schema import LogLevel
 from reconciler.settings.show import changed
+from reconciler.setup import Setup, acts, setup_from
 from reconciler.supervision import Supervisor
 from reconciler.telemetry.metrics import Metrics
 

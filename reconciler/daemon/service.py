@@ -17,7 +17,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from reconciler import __version__
-from reconciler.assembly import Opened, acts, opened, setup_from
+from reconciler.assembly import Opened, opened
 from reconciler.clock import SystemClock
 from reconciler.daemon import checkpoint, endpoints
 from reconciler.daemon.confinement import Confinement, confine
@@ -40,11 +40,13 @@ from reconciler.present.status import About, Attempts, JournalStatus, Status, ga
 from reconciler.settings.load import Loaded
 from reconciler.settings.outside import node_name
 from reconciler.settings.schema import LogLevel
+from reconciler.setup import Setup, acts
 from reconciler.supervision import Supervisor
 from reconciler.telemetry.http import PAUSE, ReservedDescriptor, Server
 from reconciler.telemetry.lazy import FilteringBoundLogger
 from reconciler.telemetry.logs import LogListener, Threshold
 from reconciler.telemetry.metrics import Metrics
+from reconciler.worker.client import ForkServerClient
 
 if TYPE_CHECKING:
     from reconciler.journal.recorder import FileRecorder
@@ -63,20 +65,22 @@ class Start:
     Attributes:
         load: Reads all layers of the configuration anew.
         loaded: What it gave just now.
+        setup: What a session needs to know of it.
+        server: The fork server, started for that.
         files: The files it reads; made before it did.
         environ: The environment, for the service manager and our own places.
         logger: Where records go.
         threshold: From which level on.
-        namespaces: Only these; empty for all.
     """
 
     load: Callable[[], Loaded]
     loaded: Loaded
+    setup: Setup
+    server: ForkServerClient
     files: ConfigFiles
     environ: Mapping[str, str]
     logger: FilteringBoundLogger
     threshold: Threshold
-    namespaces: frozenset[str] = frozenset()
 
 
 async def serve(start: Start) -> None:
@@ -86,7 +90,7 @@ async def serve(start: Start) -> None:
         RefusedError: It is to enforce and a guard refuses, or another daemon runs already.
         ConfigError: The journal cannot be written where it is to be.
     """
-    setup = replace(setup_from(start.loaded), namespaces=start.namespaces)
+    setup = start.setup
     clock, log = SystemClock(), LogListener(start.logger)
     watch = Supervisor(lambda fault: log.failed(Stamp(clock.monotonic(), clock.wall()), fault))
     # Signals first of all: none must end it in the middle of what comes next.
@@ -97,7 +101,7 @@ async def serve(start: Start) -> None:
                 open_listeners(start.loaded.settings.http, watch)
             )
             session = await closes.enter_async_context(
-                opened(setup, acting=acts(setup.policies), watching=True)
+                opened(setup, acting=acts(setup.policies), watching=True, server=start.server)
             )
             confined = confine(session.pool, setup.layout, journal.path, start.environ)
             recorders = await closes.enter_async_context(

@@ -18,6 +18,7 @@ import anyio
 import msgspec
 
 import reconciler
+from reconciler.errors import InvariantError
 from reconciler.worker.channel import Channel, LostError, ProgressFile
 from reconciler.worker.messages import (
     Exited,
@@ -104,6 +105,7 @@ class ForkServerClient:
     """The fork server and what it said about its workers.
 
     Attributes:
+        scope: Where its workers may work.
         lost: It is gone; start another.
         workers: Those that were not released, by number.
         dying: Numbers of workers that were ended and whose end was not reported yet: a process in
@@ -117,6 +119,7 @@ class ForkServerClient:
         self._channel = Channel(ours, FROM_FORK_SERVER)
         self._pidfd = os.pidfd_open(self._process.pid)
         self._made = 0
+        self.scope = scope
         self.pid = self._process.pid
         self.lost = False
         self.workers: dict[int, WorkerHandle] = {}
@@ -201,6 +204,19 @@ class ForkServerClient:
                     await anyio.wait_readable(self._pidfd)
         self._process.poll()
         os.close(self._pidfd)
+
+
+def serving(scope: WorkerScope, early: ForkServerClient | None) -> ForkServerClient:
+    """Give the fork server that was started early, or start one.
+
+    Raises:
+        InvariantError: The early one was started for another tree.
+    """
+    if early is None:
+        return ForkServerClient(scope)
+    if early.scope != scope:
+        raise InvariantError("the fork server was started for another tree")
+    return early
 
 
 def _socketpair() -> tuple[socket.socket, socket.socket]:

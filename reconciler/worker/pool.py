@@ -24,7 +24,7 @@ from reconciler.ports import Permit
 from reconciler.probe.locks import Lock, LockState
 from reconciler.worker.attempt import Attempt, DiedError
 from reconciler.worker.channel import LostError
-from reconciler.worker.client import ForkServerClient, WorkerHandle
+from reconciler.worker.client import ForkServerClient, WorkerHandle, serving
 from reconciler.worker.messages import (
     Answered,
     CleanJob,
@@ -95,10 +95,10 @@ class WorkerPool:
     """Implements `ports.Cleaner`, and what the node source and the guards ask of a worker.
 
     So many bundles are worked on in ``parallel``; ``delete`` asks containerd to delete a task that
-    it still lists.
+    it still lists; ``server`` is a fork server that was started already, with the same scope.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it works with
         self,
         scope: WorkerScope,
         options: CleanupOptions = _USUAL,
@@ -106,12 +106,13 @@ class WorkerPool:
         parallel: int = 8,
         limits: Limits | None = None,
         delete: Delete | None = None,
+        server: ForkServerClient | None = None,
     ) -> None:
         self._scope = scope
         self._options = options
         self._limits = limits or Limits()
         self._delete = delete
-        self._server: ForkServerClient | None = None
+        self._server = server
         self._is_replaceable = True
         self._idle: list[WorkerHandle] = []
         self._slots = anyio.CapacityLimiter(parallel)
@@ -127,8 +128,8 @@ class WorkerPool:
         self._stopping = False
 
     async def __aenter__(self) -> Self:
-        """Start the fork server; the workers come with the jobs."""
-        self._server = ForkServerClient(self._scope)
+        """Start the fork server, unless one was; the workers come with the jobs."""
+        self._server = serving(self._scope, self._server)
         return self
 
     async def __aexit__(

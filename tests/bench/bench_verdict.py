@@ -16,7 +16,7 @@ from pathlib import Path
 import anyio
 from typing_extensions import override
 
-from reconciler.assembly import Setup, opened
+from reconciler.assembly import opened
 from reconciler.decide.engine import Engine
 from reconciler.demo.files import Task, contents, runc_state
 from reconciler.demo.processes import Process, Processes
@@ -26,6 +26,7 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Observation, Stamp
 from reconciler.ports import Listener
+from reconciler.setup import Setup
 from tests.bench.figure import MS, Plan, Row, percentile
 
 _DEATHS = 20

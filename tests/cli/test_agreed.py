@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 import anyio
 import pytest
 
-from reconciler.assembly import Setup
-from reconciler.cli import handover, session
+from reconciler.cli import cleaning, handover, preflight, session
+from reconciler.cli import setup as making
 from reconciler.cli.app import app
-from reconciler.cli.commands import clean as cleaning
 from reconciler.cli.ending import run
 from reconciler.cli.output import Output
 from reconciler.cli.selection import as_shown, only
@@ -19,6 +18,7 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.labels import Known
 from reconciler.model.policy import Policies, Policy
 from reconciler.present.beliefs import Beliefs
+from reconciler.setup import Setup
 from tests.cli.conftest import FakeNode
 from tests.decide.world import dead, key, running
 
@@ -40,18 +40,19 @@ def asked_to_clean(
         agreed()
         return True
 
-    def look(setup: Setup, _output: Output) -> Found:
+    def look(setup: Setup, _output: Output, _server: None) -> Found:
         return anyio.run(look_once, node.stages, setup.policies)
 
-    def clean(setup: Setup, _output: Output) -> Found:
+    def clean(setup: Setup, _output: Output, _server: None) -> Found:
         return anyio.run(clean_once, node.stages, setup.policies)
 
     monkeypatch.setattr(session, "look", look)
     monkeypatch.setattr(session, "clean", clean)
+    monkeypatch.setattr(making, "start_fork_server", lambda _setup: None)
     monkeypatch.setattr(Output, "can_ask", True)
     monkeypatch.setattr(Output, "ask", yes)
     for check in ("check_state", "check_namespaces"):
-        monkeypatch.setattr(cleaning, check, lambda *_args, **_more: None)
+        monkeypatch.setattr(preflight, check, lambda *_args, **_more: None)
     return run(app, ["clean", "--grace", "5s", *args], "containerd-reconciler")
 
 

@@ -73,7 +73,8 @@ def test_no_permission_is_77_and_says_run_as_root(tmp_path: Path) -> None:
     state = made(tmp_path / "run")
     (state / "io.containerd.runtime.v2.task").mkdir(mode=0o700)
     code = (  # imports first: the interpreter may lie where nobody may read
-        "import os, sys, reconciler.cli.session, reconciler.cli.commands.scan\n"
+        "import os, sys, reconciler.cli.commands.scan\n"
+        "import reconciler.cli.scanning, reconciler.cli.setup\n"
         "from reconciler.cli.app import app\n"
         "from reconciler.cli.ending import run\n"
         "os.chdir(sys.argv[1]), os.setgroups([]), os.setgid(65534), os.setuid(65534)\n"

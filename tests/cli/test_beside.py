@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.assembly import Setup
 from reconciler.cli.beside import as_believed, ask_daemon, history, say_whose
-from reconciler.cli.commands.scan import shape
 from reconciler.cli.output import Output
+from reconciler.cli.scanning import shape
 from reconciler.cli.work import Found, look_once
 from reconciler.model.decisions import Phase
 from reconciler.model.outcome import Holder
@@ -15,6 +14,7 @@ from reconciler.model.policy import Policies, Policy
 from reconciler.present import explain, shapes
 from reconciler.present.beliefs import Belief, Beliefs
 from reconciler.present.status import Recent
+from reconciler.setup import Setup
 from tests.cli.conftest import FakeNode
 from tests.decide.world import dead, key, running
 

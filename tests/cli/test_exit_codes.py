@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.assembly import Setup
+from reconciler.cli import cleaning
 from reconciler.cli.app import app
-from reconciler.cli.commands import clean as cleaning
-from reconciler.cli.commands.scan import ending
 from reconciler.cli.ending import run
 from reconciler.cli.preflight import check_guards
+from reconciler.cli.scanning import ending
 from reconciler.cli.work import clean_once, look_once
 from reconciler.demo.node import DemoNode
 from reconciler.errors import ExitCode, NoWorkerError, RefusedError
@@ -19,6 +18,7 @@ from reconciler.model.evidence import Containerd
 from reconciler.model.observations import Guard, Refusal
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.model.policy import Policies, Policy
+from reconciler.setup import Setup
 from tests.cli.conftest import FakeNode
 from tests.cli.program import running, tree, wait_for
 from tests.decide.world import dead, key

@@ -5,11 +5,9 @@ from collections.abc import Sequence
 import pytest
 from msgspec.structs import replace
 
-from reconciler.assembly import Setup
-from reconciler.cli import handover
+from reconciler.cli import cleaning, handover
 from reconciler.cli import setup as making
 from reconciler.cli.asking import Answer, Daemon
-from reconciler.cli.commands import clean as cleaning
 from reconciler.cli.output import Output
 from reconciler.cli.work import look_once
 from reconciler.errors import ExitCode
@@ -19,12 +17,15 @@ from reconciler.model.policy import DAY, HOUR, Match, Policies, Rule
 from reconciler.present.beliefs import Asked, Belief, Beliefs, Reply
 from reconciler.present.status import Recent
 from reconciler.present.words import to_json
+from reconciler.setup import Setup
 from reconciler.telemetry.http import MAX_HEADER
 from tests.cli.conftest import FakeNode
 from tests.cli.test_agreed import ENFORCE, asked_to_clean
 from tests.decide.world import dead, key
 
 pytestmark = pytest.mark.safety
+
+made_for_real = making.make_setup
 
 
 def told(*bundles: Belief, pid: int = 17, recent: Sequence[Recent] = ()) -> Beliefs:
@@ -44,13 +45,13 @@ class Beside:
             return []
 
         def make_setup(*made: object, **more: object) -> Setup:
-            setup = making.make_setup(*made, **more)  # type: ignore[arg-type]  # handed on as they came
+            setup = made_for_real(*made, **more)  # type: ignore[arg-type]  # handed on as they came
             if policies is not None:
                 waits = policies.at_least(grace=setup.policies.default.between_looks)
                 object.__setattr__(setup, "policies", waits)
             return setup
 
-        self.patch.setattr(cleaning, "make_setup", make_setup)
+        self.patch.setattr(making, "make_setup", make_setup)
         self.patch.setattr(cleaning, "ask_daemon", lambda *_args: beliefs)
         self.patch.setattr(handover, "hand_over", hand_over)
         return asked_to_clean(self.node, self.patch, args)

@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from typing_extensions import override
 
-from reconciler.assembly import Setup
-from reconciler.cli import following
+from reconciler.cli import cleaning, following
 from reconciler.cli.choosing import ALL, Listing, selection
-from reconciler.cli.commands import clean as cleaning
 from reconciler.cli.following import Rows, follow_stages
 from reconciler.cli.options import Form
 from reconciler.cli.output import Output
@@ -31,6 +29,7 @@ from reconciler.model.observations import Hidden, Listed, Resync, ResyncKind
 from reconciler.model.policy import Match, Policies, Policy, Rule
 from reconciler.ports import Emit, Source
 from reconciler.present import shapes
+from reconciler.setup import Setup
 from tests.cli.conftest import FakeNode
 from tests.cli.program import acts, program, tree
 from tests.decide.world import dead, key, orphaned, running

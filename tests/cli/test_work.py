@@ -7,9 +7,7 @@ import pytest
 from msgspec.structs import replace
 from typing_extensions import override
 
-from reconciler.assembly import Setup
-from reconciler.cli.commands import clean as cleaning
-from reconciler.cli.commands.scan import shape
+from reconciler.cli import cleaning
 from reconciler.cli.options import Form
 from reconciler.cli.output import Output
 from reconciler.cli.preflight import (
@@ -18,6 +16,7 @@ from reconciler.cli.preflight import (
     complain_of_absence,
     complain_of_silence,
 )
+from reconciler.cli.scanning import shape
 from reconciler.cli.watching import Ended
 from reconciler.cli.work import clean_once, look_once
 from reconciler.errors import (
@@ -43,6 +42,7 @@ from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
 from reconciler.model.policy import Match, Policies, Policy, Rule
 from reconciler.model.unread import UnreadProcess
 from reconciler.probe.tree import FilteredInspector
+from reconciler.setup import Setup
 from tests.cli.conftest import FakeNode
 from tests.decide.world import dead, key, orphaned, running
 from tests.support.fakes import FakeInspector

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.assembly import Setup
+from reconciler.cli import cleaning
 from reconciler.cli.app import app
-from reconciler.cli.commands import clean as cleaning
-from reconciler.cli.commands.scan import ending
 from reconciler.cli.ending import run
 from reconciler.cli.options import Form, Globals
 from reconciler.cli.output import Output
 from reconciler.cli.preflight import check_namespaces, warn_of_place
+from reconciler.cli.scanning import ending
 from reconciler.cli.setup import make_setup
 from reconciler.cli.work import clean_once, look_once
 from reconciler.demo.node import DemoNode
@@ -27,6 +26,7 @@ from reconciler.model.observations import SPOILS_LOOKING, Guard, Refusal
 from reconciler.model.policy import Policies, Policy
 from reconciler.model.unread import UnreadProcess
 from reconciler.present import rows
+from reconciler.setup import Setup
 from tests.cli.conftest import FakeNode
 from tests.cli.program import program, tree
 from tests.decide.world import dead, key, running, stopped

@@ -12,7 +12,7 @@ from anyio.lowlevel import checkpoint
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from reconciler.containerd.calls import Failure, NoAnswerError
+from reconciler.containerd.answers import Failure, NoAnswerError
 from reconciler.containerd.client import ContainerdClient
 from reconciler.model.ids import BundleKey
 from tests.support.deadfuse import dead_fuse, end_if_it_hangs

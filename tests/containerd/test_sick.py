@@ -10,7 +10,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from reconciler.containerd import tasks
-from reconciler.containerd.tasks import Singles
+from reconciler.containerd.answers import Singles
 from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import Containerd, ContainerdState
 from tests.decide.world import World, dead

@@ -8,7 +8,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from reconciler.containerd import tasks
-from reconciler.containerd.tasks import Singles
+from reconciler.containerd.answers import Singles
 from reconciler.model.evidence import Containerd, ContainerdState, TaskState
 from reconciler.model.facts import task_of
 from reconciler.model.ids import BundleKey

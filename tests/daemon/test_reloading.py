@@ -9,7 +9,7 @@ import anyio
 import pytest
 from typing_extensions import override
 
-from reconciler.assembly import KillableInspector, Opened, Setup
+from reconciler.assembly import KillableInspector, Opened
 from reconciler.daemon import reloading
 from reconciler.daemon.notify import Notifier, ServiceLog
 from reconciler.daemon.readiness import Readiness
@@ -25,6 +25,7 @@ from reconciler.present.status import Reload
 from reconciler.probe.tree import TreeInspector
 from reconciler.settings.load import Loaded
 from reconciler.settings.schema import Settings
+from reconciler.setup import Setup
 from reconciler.supervision import Supervisor
 from reconciler.telemetry.lazy import structlog
 from reconciler.telemetry.metrics import Metrics

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import anyio
 from typing_extensions import override
 
-from reconciler.assembly import Opened, Setup, opened
+from reconciler.assembly import Opened, opened
 from reconciler.cli.watching import Ended, Plan, watch
 from reconciler.loop import Loop
 from reconciler.model.decisions import Decision
@@ -18,6 +18,7 @@ from reconciler.model.observations import Observation, Stamp
 from reconciler.model.outcome import Outcome, Result
 from reconciler.model.policy import Policies, Policy
 from reconciler.ports import Cleaner, Listener
+from reconciler.setup import Setup
 from tests.safety.ground import Ground
 from tests.support.bundles import Bundle
 from tests.support.lag import waited_for_a_processor

@@ -4,7 +4,7 @@ from collections.abc import Awaitable
 from dataclasses import replace
 
 from reconciler.containerd import witness
-from reconciler.containerd.tasks import NOBODY, Singles
+from reconciler.containerd.answers import NOBODY, Singles
 from reconciler.containerd.witness import DEADLINE, ReadLock
 from reconciler.model.evidence import Containerd
 from reconciler.model.ids import BundleKey

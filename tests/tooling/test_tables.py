@@ -26,7 +26,7 @@ from reconciler.model.outcome import Result
 from reconciler.present.records import Level
 
 PARTIAL: Final = {
-    ("cli.commands.clean", "Phase"): "only what is kept back although it is a leftover",
+    ("cli.cleaning", "Phase"): "only what is kept back although it is a leftover",
     ("decide.views", "Phase"): "only what will happen at some time",
     ("present.page", "Phase"): "only what will happen at some time",
 }

@@ -1,46 +1,15 @@
 """`clean`, and `containerd-cleanup`: removes what is due, once."""
 
-from collections.abc import Iterator, Sequence
 from copy import copy
-from dataclasses import replace
 from typing import Final
 
 import click
 
-from reconciler.assembly import Setup
-from reconciler.cli.beside import ask_daemon, say_whose
 from reconciler.cli.choosing import by_label, no_trunc, selection
 from reconciler.cli.completing import bundles
-from reconciler.cli.options import Command, Form, Globals, without_containerd
-from reconciler.cli.output import Output, envelope
-from reconciler.cli.preflight import (
-    check_guards,
-    check_listing,
-    check_namespaces,
-    check_state,
-    complain_of_silence,
-)
-from reconciler.cli.selection import OnlyThese, Selection, as_shown, narrowed, only
-from reconciler.cli.setup import Changes, make_setup
+from reconciler.cli.options import Command, Globals, without_containerd
+from reconciler.cli.output import Output
 from reconciler.cli.values import duration
-from reconciler.cli.work import Found
-from reconciler.decide.blockers import foreign_mount
-from reconciler.decide.views import BundleView
-from reconciler.errors import (
-    ExitCode,
-    NoContainerdError,
-    ReconcilerError,
-    RefusedError,
-    UsageError,
-)
-from reconciler.model.decisions import Phase, Verdict
-from reconciler.model.evidence import NO_LABELS, ContainerdState
-from reconciler.model.ids import BundleKey
-from reconciler.model.outcome import BlockReason, Result
-from reconciler.present import rows, shapes, words
-from reconciler.present.beliefs import Beliefs
-from reconciler.present.envelope import encode
-from reconciler.settings.schema import Mode
 
 UNATTENDED: Final = "containerd-cleanup"
 """The name under which units call it: that is the yes."""
@@ -52,7 +21,6 @@ no rule and no budget shortens what is typed here. --dry-run shows what would be
 """
 
 _GRACE: Final = "5s"
-_NOT_REACHED: Final = "interrupted before its turn came"
 
 
 @click.command(cls=Command, name="clean")
@@ -98,7 +66,8 @@ def clean(  # noqa: PLR0913 - the options
 
     With names only those of them that are due are removed, and nothing if one of them is not there.
     """
-    from reconciler.cli import session
+    from reconciler.cli.preflight import check_namespaces, check_state
+    from reconciler.cli.setup import Changes, make_setup, start_fork_server
 
     said: Globals = context.obj
     chosen = selection(names, selector)
@@ -108,113 +77,12 @@ def clean(  # noqa: PLR0913 - the options
     check_state(setup.layout, may_be_missing=rescue)
     output = Output(quiet=said.quiet, whole=no_trunc)
     check_namespaces(setup.layout, setup.namespaces, output, may_come=rescue)
-    asks = not yes and context.find_root().info_name != UNATTENDED
-    setup = _narrowed(setup, chosen, output, whole=not (asks or dry_run))
-    told = ask_daemon(setup, output)
-    if told is not None and told.mode == Mode.ENFORCE.value and not (dry_run or rescue):
-        return _by_the_daemon(setup, told, said.form, output, asks=asks)
-    agreed = setup
-    if dry_run or rescue or asks:
-        plan = _look(setup, output)
-        if rescue:
-            _check_down(plan)
-        if dry_run:
-            say_whose(told, output)
-            return _dry_run(plan, setup, said.form, output)
-        if asks:
-            check_guards(plan.refused)
-            report = planned(plan, setup, dry_run=False)
-            if not report.summary.results[shapes.PLANNED]:
-                # Not tried all the same: what falls due meanwhile was never shown.
-                return _report(report, said.form, output, plan)
-            if not _agreed(report, output):
-                return ExitCode.DONE
-            agreed = replace(setup, policies=as_shown(setup.policies, _names(report)))
-    done = _meant(session.clean(agreed, output), setup)
-    if done.signal is not None:
-        return _interrupted(done.signal, done, setup, said.form, output)
-    check_listing(done.listed, setup.layout)
-    check_guards(done.refused)
-    return _report(cleaned(done, setup), said.form, output, done)
+    asks, form = not yes and context.find_root().info_name != UNATTENDED, said.form
+    servers = iter([start_fork_server(setup)])
+    from reconciler.cli.cleaning import Way, run
 
-
-def _narrowed(setup: Setup, chosen: Selection, output: Output, *, whole: bool) -> Setup:
-    """Let nothing be removed but what is meant; ``whole``: names must be, for nobody is asked.
-
-    Raises:
-        ReconcilerError: Something that was asked for is not there.
-    """
-    if chosen.is_all:
-        return setup
-    setup = replace(setup, annotation_keys=chosen.annotations)
-    found = _look(setup, output)
-    keys = [view.key for view in found.views]
-    for one in chosen.names:
-        meant = one.the_one(keys)
-        if whole and meant.id != one.id:
-            raise UsageError(
-                f"{one} is the beginning of {meant}", "write all of it, or leave out --yes"
-            )
-    selected = chosen.of(found.views)
-    selected.complain(output)
-    if selected.absent:
-        raise ReconcilerError("nothing was touched")
-    return replace(setup, policies=only(setup.policies, selected.keys))
-
-
-def _look(setup: Setup, output: Output) -> Found:
-    from reconciler.cli import session
-
-    found = session.look(setup, output)
-    check_listing(found.listed, setup.layout)
-    return _meant(found, setup)
-
-
-def _meant(found: Found, setup: Setup) -> Found:
-    """Leave out what is not to be removed anyway: nobody asked about it."""
-    policies = setup.policies
-    return narrowed(found, policies.keys) if isinstance(policies, OnlyThese) else found
-
-
-def _dry_run(plan: Found, setup: Setup, form: Form, output: Output) -> int:
-    for refusal in plan.refused:
-        output.complain(f"without --dry-run it would be refused: {refusal.reason}")
-    return _report(planned(plan, setup), form, output, plan)
-
-
-def _by_the_daemon(
-    setup: Setup, told: Beliefs, form: Form, output: Output, *, asks: bool
-) -> ExitCode:
-    """Have the daemon that acts on this tree remove what is planned and waits for nothing more."""
-    from reconciler.cli.handover import hand_over, is_undone, without_waiting
-
-    def end(report: shapes.Clean) -> ExitCode:
-        code = _report(report, form, output, plan)
-        undone = code is ExitCode.DONE and is_undone(report.results)
-        return ExitCode.BLOCKED if undone else code
-
-    plan = _look(setup, output)
-    check_guards(plan.refused)
-    report = planned(plan, setup, dry_run=False)
-    report = _with(report, without_waiting(plan, report.results, setup, told), plan)
-    keys = [
-        BundleKey(one.namespace, one.id) for one in report.results if one.result == shapes.PLANNED
-    ]
-    if not keys:
-        return end(report)
-    output.say("a daemon acts here: it is asked to remove what is planned")
-    if asks and not _agreed(report, output):
-        return ExitCode.DONE
-    results = hand_over(plan, keys, setup, output)
-    kept = [one for one in report.results if one.result != shapes.PLANNED]
-    return end(_with(report, [*results, *kept], plan))
-
-
-def _with(report: shapes.Clean, results: Sequence[shapes.ResultShape], plan: Found) -> shapes.Clean:
-    head, waiting = envelope(plan.stamp.wall), report.summary.waiting
-    return shapes.clean(
-        results, envelope=head, waiting=waiting, dry_run=False, seconds=plan.seconds
-    )
+    way = Way(form, asks=asks, dry_run=dry_run, rescue=rescue)
+    return run(setup, chosen, way, output, servers)
 
 
 def unattended() -> click.Command:
@@ -230,165 +98,3 @@ def _hidden(param: click.Parameter) -> click.Parameter:
     if isinstance(option, click.Option):
         option.hidden = True
     return option
-
-
-def planned(found: Found, setup: Setup, *, dry_run: bool = True) -> shapes.Clean:
-    """Say what would be removed, without having touched anything."""
-    results: list[shapes.ResultShape] = []
-    waiting = 0
-    for view in found.views:
-        policy = setup.policies.named(view.policy)
-        due = view.due_in_seconds
-        if view.phase is Phase.PROTECTED or (view.phase is Phase.WAITING and not policy.enforce):
-            cause = view.cause or f"rule {policy.name} only observes"
-            results.append(shapes.kept(view, setup.layout, Result.PROTECTED, cause))
-        elif view.phase is Phase.BLOCKED:
-            results.append(shapes.kept(view, setup.layout, Result.BLOCKED, view.cause))
-        elif view.phase is not Phase.NONE and due is not None and due <= policy.grace:
-            results.append(_planned(view, setup))
-        elif view.phase is Phase.WAITING:
-            waiting += 1
-        elif dry_run and view.judgement.verdict is Verdict.UNKNOWN:
-            results.append(shapes.unknown(view, setup.layout))
-    head = envelope(found.stamp.wall)
-    return shapes.clean(
-        results, envelope=head, waiting=waiting, dry_run=dry_run, seconds=found.seconds
-    )
-
-
-def _planned(view: BundleView, setup: Setup) -> shapes.ResultShape:
-    """Say what would come of one that would be due, as far as it can be told beforehand."""
-    mount = foreign_mount(view.look.mounts)
-    if mount is None:
-        return shapes.planned(view, setup.layout)
-    reason = BlockReason.FOREIGN_MOUNT.value
-    return shapes.kept(view, setup.layout, Result.BLOCKED, reason, f"{reason}: {mount}")
-
-
-def cleaned(
-    found: Found, setup: Setup, unreached: Sequence[shapes.ResultShape] = ()
-) -> shapes.Clean:
-    """Give what came of it its promised shape."""
-    results = [
-        shapes.outcome(outcome, setup.layout, found.labels.get(outcome.key, NO_LABELS))
-        for outcome in found.outcomes
-    ]
-    results += [*_kept(found, setup), *unreached]
-    waiting = sum(view.phase is Phase.WAITING for view in found.views)
-    head = envelope(found.stamp.wall)
-    return shapes.clean(
-        results, envelope=head, waiting=waiting, dry_run=False, seconds=found.seconds
-    )
-
-
-def exit_code(done: shapes.Clean, found: Found) -> ExitCode:
-    """Say by one number how it ended; the worst first."""
-    results = {one.result for one in done.results}
-    if Result.FAILED.value in results:
-        return ExitCode.ERROR
-    if found.node.foreign_processes:
-        return ExitCode.REFUSED
-    if found.containerd_missing:
-        return ExitCode.NO_CONTAINERD
-    if found.blind:
-        return ExitCode.NO_WORKER
-    if results & {Result.BLOCKED.value, Result.HELD.value}:
-        return ExitCode.BLOCKED
-    return ExitCode.DONE
-
-
-def _kept(found: Found, setup: Setup) -> Iterator[shapes.ResultShape]:
-    tried = {outcome.key for outcome in found.outcomes}
-    results = {Phase.PROTECTED: Result.PROTECTED, Phase.HELD: Result.HELD}
-    for view in found.views:
-        result = results.get(view.phase)
-        if result is not None and view.key not in tried:
-            yield shapes.kept(view, setup.layout, result, view.cause)
-
-
-def _check_down(found: Found) -> None:
-    said = found.node.containerd
-    if said.state is ContainerdState.UP:
-        raise RefusedError("containerd runs", "--rescue is for before it starts; leave it out")
-    if found.containerd_missing:
-        raise NoContainerdError(
-            f"cannot determine whether containerd runs: {said.detail}", "is --root right?"
-        )
-
-
-def _agreed(report: shapes.Clean, output: Output) -> bool:
-    """Show the plan and ask.
-
-    Raises:
-        UsageError: Nobody is there to answer.
-    """
-    count = report.summary.results[shapes.PLANNED]
-    output.table(rows.plan(report.results), to_messages=True)
-    if not output.can_ask:
-        question = f"{words.plural(count, 'bundle')} would be removed, and nobody is there to agree"
-        raise UsageError(question, f"say --yes, or call {UNATTENDED}; --dry-run only shows this")
-    try:
-        if output.ask(f"Remove {words.plural(count, 'bundle')}?"):
-            return True
-    except click.Abort:
-        output.say("")
-        output.say("nothing was touched")
-        raise
-    output.say("nothing was touched")
-    return False
-
-
-def _names(report: shapes.Clean) -> frozenset[BundleKey]:
-    """Name what a plan shows: what falls due later nobody has agreed to."""
-    return frozenset(BundleKey(one.namespace, one.id) for one in report.results)
-
-
-def _interrupted(number: int, found: Found, setup: Setup, form: Form, output: Output) -> int:
-    """Tell what had been done before a signal; the exit code is the one a shell reports."""
-    unreached = list(_unreached(found, setup))
-    done = cleaned(found, setup, unreached)
-    if found.outcomes:
-        _report(done, form, output, found)
-        count = words.plural(len(unreached), "bundle")
-        output.say(f"interrupted before the end; {count} not reached")
-    else:
-        _show(done, form, output)
-        output.say("interrupted; nothing was touched")
-    return 128 + number
-
-
-def _unreached(found: Found, setup: Setup) -> Iterator[shapes.ResultShape]:
-    """Name what would have been cleaned, had there been the time."""
-    tried = {outcome.key for outcome in found.outcomes}
-    for view in found.views:
-        due, grace = view.due_in_seconds, setup.policies.named(view.policy).grace
-        is_next = view.phase is Phase.WAITING and due is not None and due <= grace
-        if (
-            view.key in tried
-            or not view.enforce
-            or not (is_next or view.phase in (Phase.DUE, Phase.CLEANING))
-        ):
-            continue
-        yield shapes.kept(view, setup.layout, Result.SKIPPED, "interrupted", _NOT_REACHED)
-
-
-def _report(done: shapes.Clean, form: Form, output: Output, found: Found) -> ExitCode:
-    _show(done, form, output)
-    for line in rows.failures(done):
-        output.say(line)
-    complain_of_silence(found, output)
-    unsure = (found.containerd_missing or found.blind) and not done.results
-    output.say(rows.clean_summary(done.summary, unsure=unsure))
-    return exit_code(done, found)
-
-
-def _show(done: shapes.Clean, form: Form, output: Output) -> None:
-    match form:
-        case Form.JSON:
-            output.json(encode(done))
-        case Form.NAME:
-            output.data(rows.names(done.results))
-        case Form.TABLE | Form.WIDE:
-            if done.results:
-                laid_out = rows.plan if done.summary.dry_run else rows.results
-                output.table(laid_out(done.results))

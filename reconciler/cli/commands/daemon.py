@@ -1,6 +1,7 @@
 """`daemon`: the run that a service manager starts: configuration, endpoints, reload, checkpoint."""
 
 import os
+from dataclasses import replace
 
 import click
 
@@ -13,18 +14,12 @@ from reconciler.errors import ExitCode
 @click.pass_obj
 def daemon(said: Globals) -> int:
     """Watch, decide and act as the configuration says, until SIGTERM. SIGHUP loads it anew."""
-    import anyio
-
-    from reconciler.cli.display import make_log
-    from reconciler.cli.garbage import collect_from_now_on
     from reconciler.cli.preflight import check_namespaces, check_state
-    from reconciler.cli.setup import load_layers
+    from reconciler.cli.setup import load_layers, start_fork_server
     from reconciler.cli.values import name
     from reconciler.daemon.files import ConfigFiles
-    from reconciler.daemon.service import Start, serve
-    from reconciler.present.records import Level
     from reconciler.settings.problems import SettingsError
-    from reconciler.telemetry.logs import Threshold
+    from reconciler.setup import setup_from
 
     output = Output(quiet=said.quiet)
     files = ConfigFiles(None if said.config is None else os.path.abspath(said.config))
@@ -37,16 +32,27 @@ def daemon(said: Globals) -> int:
     check_state(loaded.layout, may_be_missing=True)
     namespaces = frozenset(map(name, said.namespace))
     check_namespaces(loaded.layout, namespaces, output, may_come=True)
+    setup = replace(setup_from(loaded), namespaces=namespaces)
+    server = start_fork_server(setup)
+    import anyio
+
+    from reconciler.cli.display import make_log
+    from reconciler.cli.garbage import collect_from_now_on
+    from reconciler.daemon.service import Start, serve
+    from reconciler.present.records import Level
+    from reconciler.telemetry.logs import Threshold
+
     log = loaded.settings.log
     threshold = Threshold(Level(log.level.value))
     start = Start(
         load=lambda: load_layers(said),
         loaded=loaded,
+        setup=setup,
+        server=server,
         files=files,
         environ=os.environ,
         logger=make_log(output, said.verbose, log, threshold),
         threshold=threshold,
-        namespaces=namespaces,
     )
     collect_from_now_on()
     anyio.run(serve, start)

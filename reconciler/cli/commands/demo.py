@@ -2,7 +2,6 @@
 
 import click
 
-from reconciler.assembly import Setup
 from reconciler.cli.options import Globals, Logging
 from reconciler.cli.output import Output
 from reconciler.cli.values import duration
@@ -17,6 +16,7 @@ from reconciler.model.policy import Policies, Policy
 from reconciler.present import words
 from reconciler.present.table import Cell, Column, Table
 from reconciler.settings.units import parse_duration
+from reconciler.setup import Setup
 
 _GRACE = 2.0
 _LEAST = 2.0

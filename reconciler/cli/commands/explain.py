@@ -1,33 +1,11 @@
 """`explain`: every piece of evidence about one bundle, the rule that fired, what happens when."""
 
-from collections.abc import Iterable
-
 import click
-from msgspec.structs import replace
 
-from reconciler.cli.beside import as_believed, ask_daemon, history, say_whose
 from reconciler.cli.choosing import no_trunc
 from reconciler.cli.completing import bundles
-from reconciler.cli.options import Command, Form, Globals, without_containerd
-from reconciler.cli.output import Output, envelope
-from reconciler.cli.preflight import (
-    check_listing,
-    check_namespaces,
-    check_state,
-    warn_of_place,
-)
-from reconciler.cli.selection import known_of, labels_of, parse_name
-from reconciler.cli.setup import make_setup
-from reconciler.decide.views import BundleView
-from reconciler.errors import ExitCode, ReconcilerError
-from reconciler.model.facts import hints
-from reconciler.model.ids import BundleKey
-from reconciler.model.observations import Listed
-from reconciler.model.policy import Policies, Policy
-from reconciler.present import explain as explanation
-from reconciler.present import words
-from reconciler.present.beliefs import Beliefs
-from reconciler.present.envelope import encode
+from reconciler.cli.options import Command, Globals, without_containerd
+from reconciler.cli.output import Output
 
 
 @click.command(cls=Command, name="explain")
@@ -40,64 +18,16 @@ def explain(said: Globals, *, bundle: str, no_trunc: bool, without_containerd: b
 
     An ID, or the beginning of one, will do where only one bundle has it.
     """
-    from reconciler.cli.session import look_at
+    from reconciler.cli.preflight import check_namespaces, check_state
+    from reconciler.cli.selection import parse_name
+    from reconciler.cli.setup import make_setup, start_fork_server
 
     setup = make_setup(said, without_containerd=without_containerd)
     asked = parse_name(bundle)
     check_state(setup.layout)
-    output = Output(quiet=said.quiet, whole=no_trunc)
+    output, form = Output(quiet=said.quiet, whole=no_trunc), said.form
     check_namespaces(setup.layout, setup.namespaces, output)
+    server = start_fork_server(setup)
+    from reconciler.cli.explaining import explain as explain_it
 
-    def choose(listed: Listed) -> BundleKey:
-        check_listing(listed, setup.layout)
-        return asked.the_one([seen.key for seen in listed.bundles])
-
-    key, found = look_at(setup, choose)
-    told = ask_daemon(setup, output, (key,))
-    found = as_believed(found, told)
-    view = next((view for view in found.views if view.key == key), None)
-    if view is None:
-        raise ReconcilerError(f"{key} went away while it was looked at")
-    shown = explanation.explain(
-        view,
-        setup.layout,
-        _policy(view, setup.policies, told),
-        envelope=envelope(found.stamp.wall),
-        young=view.age_seconds < setup.policies.settle,
-        containerd=found.node.containerd.detail,
-        why_policy=_why_policy(view, found.views, setup.policies),
-        hints=hints(key, view.look, found.node),
-        unplaced=found.node.processes.unplaced,
-        stuck=[one.pid for one in found.node.processes.unread if one.key in (None, key)],
-        history=history(told, key, found.stamp.wall),
-        pids={shim.key: shim.pid for shim in found.node.processes.shims},
-    )
-    warn_of_place(found.refused, output)
-    _show(shown, said.form, output)
-    say_whose(told, output)
-    return ExitCode.DONE
-
-
-def _policy(view: BundleView, policies: Policies, told: Beliefs | None) -> Policy:
-    named = policies.named(view.policy)
-    return named if told is None else replace(named, enforce=view.enforce)
-
-
-def _why_policy(view: BundleView, views: Iterable[BundleView], policies: Policies) -> str:
-    return policies.why(view.policy, view.key, known_of(view, labels_of(views)))
-
-
-def _show(shown: explanation.Explanation, form: Form, output: Output) -> None:
-    one = shown.bundle
-    match form:
-        case Form.JSON:
-            output.json(encode(shown))
-        case Form.NAME:
-            output.data(f"{one.namespace}/{one.id}\n")
-        case Form.TABLE | Form.WIDE:
-            output.prose(f"{words.name(one)}: {one.verdict}, by rule {one.rule}: {one.reason}")
-            output.prose(f"next: {shown.next}")
-            output.data("\n")
-            output.table(explanation.evidence_table(shown))
-            output.data("\n")
-            output.table(explanation.rules_table(shown))
+    return explain_it(setup, asked, form, output, server)

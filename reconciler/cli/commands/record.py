@@ -6,13 +6,14 @@ from typing import get_args
 
 import click
 
-from reconciler.assembly import Backend
 from reconciler.cli.options import Globals, Logging, replaces_journal, without_containerd
 from reconciler.cli.output import Output
 from reconciler.cli.preflight import check_namespaces, check_state
-from reconciler.cli.setup import Changes, make_setup
+from reconciler.cli.recording import journal_options
+from reconciler.cli.setup import Changes, make_setup, start_fork_server
 from reconciler.cli.values import size
 from reconciler.errors import ExitCode
+from reconciler.setup import Backend
 
 
 @click.command(cls=Logging, name="record")
@@ -43,18 +44,18 @@ def record(  # noqa: PLR0913 - the options
     without_containerd: bool,
 ) -> int:
     """Watch, and write what is seen and decided to FILE, until Ctrl-C. Removes nothing."""
-    from reconciler.cli.recording import journal_options
-    from reconciler.cli.session import Foreground, watch
-    from reconciler.cli.work import observing
-
     changes = Changes(enforce=False, backend=backend, once=once, logs=True)
     setup = make_setup(said, changes, without_containerd=without_containerd)
     check_state(setup.layout, may_be_missing=not once)
     output = Output(quiet=said.quiet)
     check_namespaces(setup.layout, setup.namespaces, output, may_come=not once)
-    setup = replace(setup, policies=observing(setup.policies))
     options = journal_options(journal, redact=redact, max_size=max_size, keep=keep, force=force)
+    server = start_fork_server(setup)
+    from reconciler.cli.session import Foreground, watch
+    from reconciler.cli.work import observing
+
+    setup = replace(setup, policies=observing(setup.policies))
     how = Foreground("recording", once=once, verbose=said.verbose, record=options)
-    code = watch(setup, output, how)
+    code = watch(setup, output, how, server)
     is_the_way_to_end = not once and code == ExitCode.INTERRUPTED
     return ExitCode.DONE if is_the_way_to_end else code

@@ -6,12 +6,13 @@ from typing import get_args
 
 import click
 
-from reconciler.assembly import Backend
 from reconciler.cli.options import Globals, Logging, replaces_journal, without_containerd
 from reconciler.cli.output import Output
 from reconciler.cli.preflight import check_namespaces, check_state
-from reconciler.cli.setup import Changes, make_setup
+from reconciler.cli.recording import journal_options
+from reconciler.cli.setup import Changes, make_setup, start_fork_server
 from reconciler.cli.values import duration
+from reconciler.setup import Backend
 
 
 @click.command(cls=Logging, name="run")
@@ -54,10 +55,6 @@ def run(  # noqa: PLR0913 - the options
     without_containerd: bool,
 ) -> int:
     """Watch, decide and show; remove what is due with --enforce, whatever a file says."""
-    from reconciler.cli.recording import journal_options
-    from reconciler.cli.session import Foreground, watch
-    from reconciler.cli.work import observing
-
     changes = Changes(
         enforce=enforce or None,
         grace=grace,
@@ -68,11 +65,16 @@ def run(  # noqa: PLR0913 - the options
         logs=True,
     )
     setup = make_setup(said, changes, without_containerd=without_containerd)
-    if not enforce:
-        # `mode`, of a file or of a rule, is the daemon's: nobody removes by surprise.
-        setup = replace(setup, policies=observing(setup.policies))
     check_state(setup.layout, may_be_missing=not once)
     output = Output(quiet=said.quiet)
     check_namespaces(setup.layout, setup.namespaces, output, may_come=not once)
-    how = Foreground(once=once, verbose=said.verbose, record=journal_options(record, force=force))
-    return watch(setup, output, how)
+    options = journal_options(record, force=force)
+    server = start_fork_server(setup)
+    from reconciler.cli.session import Foreground, watch
+    from reconciler.cli.work import observing
+
+    if not enforce:
+        # `mode`, of a file or of a rule, is the daemon's: nobody removes by surprise.
+        setup = replace(setup, policies=observing(setup.policies))
+    how = Foreground(once=once, verbose=said.verbose, record=options)
+    return watch(setup, output, how, server)

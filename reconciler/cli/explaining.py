@@ -1,0 +1,85 @@
+"""What `explain` does: looks at one bundle, and shows all evidence about it and what follows.
+
+A setup and the fork server flow in, words or JSON flow out. Nothing is removed.
+"""
+
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from reconciler.cli.beside import as_believed, ask_daemon, history, say_whose
+from reconciler.cli.options import Form
+from reconciler.cli.output import Output, envelope
+from reconciler.cli.preflight import check_listing, warn_of_place
+from reconciler.cli.selection import Name, known_of, labels_of
+from reconciler.cli.session import look_at
+from reconciler.decide.views import BundleView
+from reconciler.errors import ExitCode, ReconcilerError
+from reconciler.model.facts import hints
+from reconciler.model.ids import BundleKey
+from reconciler.model.observations import Listed
+from reconciler.model.policy import Policies, Policy
+from reconciler.present import explain as explanation
+from reconciler.present import words
+from reconciler.present.beliefs import Beliefs
+from reconciler.present.envelope import encode
+from reconciler.setup import Setup
+from reconciler.worker.client import ForkServerClient
+
+
+def explain(setup: Setup, asked: Name, form: Form, output: Output, server: ForkServerClient) -> int:
+    """Look at the bundle that is meant, print why it is what it is, and give the exit code."""
+
+    def choose(listed: Listed) -> BundleKey:
+        check_listing(listed, setup.layout)
+        return asked.the_one([seen.key for seen in listed.bundles])
+
+    key, found = look_at(setup, choose, server)
+    told = ask_daemon(setup, output, (key,))
+    found = as_believed(found, told)
+    view = next((view for view in found.views if view.key == key), None)
+    if view is None:
+        raise ReconcilerError(f"{key} went away while it was looked at")
+    shown = explanation.explain(
+        view,
+        setup.layout,
+        _policy(view, setup.policies, told),
+        envelope=envelope(found.stamp.wall),
+        young=view.age_seconds < setup.policies.settle,
+        containerd=found.node.containerd.detail,
+        why_policy=_why_policy(view, found.views, setup.policies),
+        hints=hints(key, view.look, found.node),
+        unplaced=found.node.processes.unplaced,
+        stuck=[one.pid for one in found.node.processes.unread if one.key in (None, key)],
+        history=history(told, key, found.stamp.wall),
+        pids={shim.key: shim.pid for shim in found.node.processes.shims},
+    )
+    warn_of_place(found.refused, output)
+    _show(shown, form, output)
+    say_whose(told, output)
+    return ExitCode.DONE
+
+
+def _policy(view: BundleView, policies: Policies, told: Beliefs | None) -> Policy:
+    named = policies.named(view.policy)
+    return named if told is None else replace(named, enforce=view.enforce)
+
+
+def _why_policy(view: BundleView, views: Iterable[BundleView], policies: Policies) -> str:
+    return policies.why(view.policy, view.key, known_of(view, labels_of(views)))
+
+
+def _show(shown: explanation.Explanation, form: Form, output: Output) -> None:
+    one = shown.bundle
+    match form:
+        case Form.JSON:
+            output.json(encode(shown))
+        case Form.NAME:
+            output.data(f"{one.namespace}/{one.id}\n")
+        case Form.TABLE | Form.WIDE:
+            output.prose(f"{words.name(one)}: {one.verdict}, by rule {one.rule}: {one.reason}")
+            output.prose(f"next: {shown.next}")
+            output.data("\n")
+            output.table(explanation.evidence_table(shown))
+            output.data("\n")
+            output.table(explanation.rules_table(shown))
