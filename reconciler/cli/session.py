@@ -5,7 +5,7 @@ Thin on purpose: what the commands do is in :mod:`reconciler.cli.work` and
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, TypeVar
 
@@ -30,7 +30,9 @@ from reconciler.supervision import Fault, Supervisor
 from reconciler.worker.client import ForkServerClient
 
 if TYPE_CHECKING:
-    from reconciler.journal.recorder import Options
+    from contextlib import AbstractAsyncContextManager
+
+    from reconciler.journal.recorder import FileRecorder, Options
 
 T = TypeVar("T")
 
@@ -142,9 +144,6 @@ def watch(
     setup: Setup, output: Output, how: Foreground, server: ForkServerClient | None = None
 ) -> int:
     """Watch in the foreground until asked to end; returns the exit code."""
-    # Here, because those that look once start without it.
-    from reconciler.journal.recorder import recording
-
     heading = Heading(how.title, escape(setup.layout.state), setup.policies.default.enforce)
 
     async def work() -> Ended:
@@ -156,7 +155,7 @@ def watch(
             opened(
                 setup, acting=acts(setup.policies), watching=not how.once, server=server
             ) as session,
-            recording(how.record, session.stages.clock, setup.policies, watch) as recorders,
+            _recording(how.record, session.stages.clock, setup.policies, watch) as recorders,
         ):
             stages, pool = replace(session.stages, recorders=recorders), session.pool
             watcher = stages.watcher
@@ -231,6 +230,16 @@ def _shown(stages: Stages, shown: Shown, watch: Supervisor) -> Stages:
         listeners=(*stages.listeners, *shown.listeners),
         sources=(*stages.sources, *shown.sources),
     )
+
+
+def _recording(
+    options: "Options | None", clock: Clock, policies: Policies, watch: Supervisor
+) -> "AbstractAsyncContextManager[tuple[FileRecorder, ...]]":
+    if options is None:
+        return nullcontext(())
+    from reconciler.journal.recorder import recording
+
+    return recording(options, clock, policies, watch)
 
 
 @contextmanager
