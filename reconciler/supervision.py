@@ -7,11 +7,12 @@ the process, and the next start begins from what is true (principle 13).
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import wraps
 from traceback import walk_tb
 from types import TracebackType
 from typing import Final, ParamSpec, TypeVar
+
+import msgspec
 
 from reconciler.errors import InvariantError
 from reconciler.model.ids import printable
@@ -42,8 +43,7 @@ class Backoff:
         self._seconds = self.FIRST
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(msgspec.Struct, frozen=True):
     """What went wrong in a part.
 
     Attributes:

@@ -5,10 +5,11 @@ tried, and what holds everything back, the daemon alone knows; without one nobod
 times begin with the command. A daemon of another state directory says nothing about this one.
 """
 
-import dataclasses
 import os
 from collections.abc import Iterable
 from dataclasses import replace
+
+from msgspec import structs
 
 from reconciler.cli.output import Output
 from reconciler.cli.work import Found
@@ -52,7 +53,7 @@ def as_believed(found: Found, told: Beliefs | None) -> Found:
         return found
     beliefs = {one.key: one for one in told.bundles}
     views = tuple([_believed(view, beliefs.get(view.key)) for view in found.views])
-    return dataclasses.replace(found, views=views)
+    return structs.replace(found, views=views)
 
 
 def _believed(view: BundleView, belief: Belief | None) -> BundleView:

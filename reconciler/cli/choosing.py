@@ -1,11 +1,11 @@
 """Options by which bundles are chosen, and how their table is written. Words to values."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
+import msgspec
 from msgspec.structs import replace
 
 from reconciler.cli.completing import bundles, words
@@ -25,8 +25,7 @@ _KEPT: Final = "reconciler.list."
 _Word = TypeVar("_Word", Verdict, Phase)
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(msgspec.Struct, frozen=True):
     """How bundles are listed.
 
     Attributes:

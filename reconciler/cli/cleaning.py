@@ -4,10 +4,11 @@ A setup and the fork server flow in, words or JSON flow out.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import click
+import msgspec
 
 from reconciler.cli import session
 from reconciler.cli.beside import ask_daemon, say_whose
@@ -43,8 +44,7 @@ Servers = Iterator[ForkServerClient]
 """Fork servers that were started already: each session takes the next, or starts its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(msgspec.Struct, frozen=True):
     """How to clean.
 
     Attributes:

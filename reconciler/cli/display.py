@@ -6,10 +6,10 @@ live view, unless both would share one terminal.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
+import msgspec
 from typing_extensions import override
 
 from reconciler.cli.output import Output
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from reconciler.telemetry.logs import Threshold
 
 
-@dataclass(frozen=True, slots=True)
-class Heading:
+class Heading(msgspec.Struct, frozen=True):
     """What does not change during a run.
 
     Attributes:
@@ -42,8 +41,7 @@ class Heading:
     hint: str = "Ctrl-C ends"
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(msgspec.Struct, frozen=True):
     """What the loop is to feed, who tells of a failed part at once, and who asks the engine."""
 
     listeners: tuple[Listener, ...] = ()

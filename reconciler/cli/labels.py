@@ -6,9 +6,10 @@ and whatever is not known is never selected. Labels that only the API server has
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+import msgspec
 
 from reconciler.errors import UsageError
 from reconciler.model.evidence import Answer, Labels
@@ -39,8 +40,7 @@ class Operator(Enum):
     ABSENT = "!"
 
 
-@dataclass(frozen=True, slots=True)
-class Requirement:
+class Requirement(msgspec.Struct, frozen=True):
     """One requirement of a selector: a key, and the values it may or may not have."""
 
     key: str

@@ -3,9 +3,10 @@
 A setup and the fork server flow in, words or JSON flow out. Nothing is removed.
 """
 
-import dataclasses
 import sys
 from collections.abc import Collection
+
+from msgspec.structs import replace
 
 from reconciler.cli.beside import as_believed, ask_daemon, say_whose
 from reconciler.cli.choosing import ALL, Listing
@@ -58,7 +59,7 @@ def scan(  # noqa: PLR0913 - what was said
     everything = as_believed(found, told)
     selected = chosen.of(everything.views)
     meant = everything if chosen.is_all else narrowed(everything, selected.keys)
-    meant = dataclasses.replace(meant, views=ordered(meant.views, listing.sort_by))
+    meant = replace(meant, views=ordered(meant.views, listing.sort_by))
     report = shape(meant, setup, told)
     show(report, form, output, listing, [view.key.id for view in found.views])
     say_whose(told, output)

@@ -4,10 +4,8 @@ What was found flows in, the part of it that is meant flows out, and what was as
 there is an error that says so. A selection only ever narrows: unselected means untouched.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
 
@@ -35,8 +33,7 @@ _SHOWN: Final = 5
 """Candidates that are named."""
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(msgspec.Struct, frozen=True):
     """A name as it was typed: ``NS/ID``, or ``ID`` in whatever namespace; the beginning will do."""
 
     namespace: str | None
@@ -96,8 +93,7 @@ def parse_name(text: str) -> Name:
     return Name(name(namespace) if slash else None, name(id_))
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True):
     """What is meant; whatever is empty means all.
 
     Attributes:
@@ -152,8 +148,7 @@ class Selection:
         return Selected(tuple(chosen), tuple(absent), unsure)
 
 
-@dataclass(frozen=True, slots=True)
-class Selected:
+class Selected(msgspec.Struct, frozen=True):
     """What a selection found.
 
     Attributes:
@@ -195,7 +190,7 @@ def labels_of(views: "Iterable[BundleView]") -> dict[BundleKey, Labels]:
 
 def narrowed(found: "Found", keys: Collection[BundleKey]) -> "Found":
     """Give what was found without what is not meant; debris has none of what is selected by."""
-    return dataclasses.replace(
+    return msgspec.structs.replace(
         found,
         views=tuple(view for view in found.views if view.key in keys),
         hidden=(),

@@ -6,10 +6,11 @@ Thin on purpose: what the commands do is in :mod:`reconciler.cli.work` and
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, TypeVar
 
 import anyio
+import msgspec
 
 from reconciler.assembly import opened
 from reconciler.cli.display import Heading, Shown, foreground
@@ -39,8 +40,7 @@ T = TypeVar("T")
 # ---------------------------------------------------------------------- one-shot commands
 
 
-@dataclass(frozen=True, slots=True)
-class Journalled:
+class Journalled(msgspec.Struct, frozen=True):
     """Where a look is written as a journal, and whether its names are replaced."""
 
     stream: IO[bytes]
@@ -119,8 +119,7 @@ def follow(
     return _run(work)
 
 
-@dataclass(frozen=True, slots=True)
-class Foreground:
+class Foreground(msgspec.Struct, frozen=True):
     """How to show a run, and what goes on beside it.
 
     Attributes:

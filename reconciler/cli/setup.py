@@ -8,9 +8,9 @@ import dataclasses
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from msgspec.structs import replace
 
 from reconciler.cli.options import Globals
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 _UNIX: Final = "unix://"
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(msgspec.Struct, frozen=True):
     """What one command's own options say; None leaves it to the configuration.
 
     Attributes:
@@ -51,9 +50,12 @@ class Changes:
     logs: bool = False
 
 
+NO_CHANGES: Final = Changes()
+
+
 def make_setup(
     said: Globals,
-    changes: Changes = Changes(),
+    changes: Changes = NO_CHANGES,
     *,
     without_containerd: bool = False,
     environ: Mapping[str, str] = os.environ,
@@ -103,7 +105,7 @@ def start_fork_server(setup: "Setup") -> "ForkServerClient":
 
 
 def load_layers(
-    said: Globals, changes: Changes = Changes(), *, environ: Mapping[str, str] = os.environ
+    said: Globals, changes: Changes = NO_CHANGES, *, environ: Mapping[str, str] = os.environ
 ) -> Loaded:
     """Read all layers of the configuration, the options last.
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import anyio
+import msgspec
 from typing_extensions import override
 
 from reconciler.cli.signals import StopWorkers, ending_in_order
@@ -50,8 +51,7 @@ class Plan:
     engine_made: Callable[[Engine], None] = lambda _: None
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """How it ended.
 
     Attributes:

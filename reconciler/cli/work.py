@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
+import msgspec
 from msgspec.structs import replace
 from typing_extensions import override
 
@@ -83,8 +84,7 @@ class Pass(Listener):
         return self.listed is not None and self.received and self.refused is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """What a pass found, and what came of it.
 
     Attributes:
@@ -111,7 +111,7 @@ class Found:
     stamp: Stamp
     seconds: float
     signal: int | None = None
-    labels: Mapping[BundleKey, Labels] = field(default_factory=dict)
+    labels: Mapping[BundleKey, Labels] = msgspec.field(default_factory=dict)
 
     @property
     def containerd_missing(self) -> bool:

@@ -6,10 +6,11 @@ nobody to ask.
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from errno import ENOENT
 from typing import Final
+
+import msgspec
 
 from reconciler.model.ids import BundleKey, escape
 from reconciler.probe import reach
@@ -49,8 +50,7 @@ def is_absent(address: bytes) -> bool:
     return False
 
 
-@dataclass(frozen=True, slots=True)
-class Singles:
+class Singles(msgspec.Struct, frozen=True):
     """Whom to ask for one by one where a list does not come soon.
 
     Attributes:
@@ -65,8 +65,7 @@ class Singles:
 NOBODY: Final = Singles()
 
 
-@dataclass(slots=True)
-class Known:
+class Known(msgspec.Struct):
     """What was learnt of some namespaces' tasks.
 
     Attributes:
@@ -78,9 +77,9 @@ class Known:
         answers: How many answers it gave; without one nothing is known.
     """
 
-    tasks: set[BundleKey] = field(default_factory=set)
-    wedged: set[BundleKey] = field(default_factory=set)
-    unlisted: set[str] = field(default_factory=set)
-    absent: set[BundleKey] = field(default_factory=set)
-    silent: set[BundleKey] = field(default_factory=set)
+    tasks: set[BundleKey] = msgspec.field(default_factory=set)
+    wedged: set[BundleKey] = msgspec.field(default_factory=set)
+    unlisted: set[str] = msgspec.field(default_factory=set)
+    absent: set[BundleKey] = msgspec.field(default_factory=set)
+    silent: set[BundleKey] = msgspec.field(default_factory=set)
     answers: int = 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import anyio
-from msgspec.structs import replace as replace_fields
+from msgspec import structs
 
 from reconciler.assembly import Opened
 from reconciler.daemon.notify import Notifier, ServiceLog
@@ -47,7 +47,7 @@ class Configuration:
     def refuse(self, trouble: tuple[str, ...]) -> Reload:
         """Keep what is in force, and remember why nothing else is."""
         old = self.status
-        self.status = replace_fields(old, ok=False, error=trouble[0])
+        self.status = structs.replace(old, ok=False, error=trouble[0])
         return Reload(trouble=trouble)
 
     def pending(self, fresh: Loaded) -> tuple[str, ...]:
@@ -151,7 +151,7 @@ class Reloader:
     def setup(self, loaded: Loaded) -> Setup:
         """Make a setup of it; where things are is not changed by a reload."""
         opened = self._to.session.setup
-        fresh = setup_from(replace(loaded, layout=opened.layout))
+        fresh = setup_from(structs.replace(loaded, layout=opened.layout))
         return replace(fresh, namespaces=opened.namespaces)
 
     async def _look_with(self, setup: Setup) -> str:

@@ -4,8 +4,9 @@ So are removals of ours that were cut short: a listing shows them by their hidde
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from reconciler.decide.brakes import MassDeathBrake, RateBrake
 from reconciler.decide.queue import PriorityQueue
@@ -17,8 +18,7 @@ from reconciler.model.outcome import Outcome, Result
 from reconciler.model.policy import Policies, Policy
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True):
     """A brake that holds everything now, and when to ask again (None: when something changes)."""
 
     brake: str

@@ -1,20 +1,19 @@
 """Deaths: abnormal terminations, each counted once. Pure."""
 
-from dataclasses import dataclass, field
+import msgspec
 
 from reconciler.decide.verdicts import INIT_GONE
 from reconciler.model.evidence import Facts, InitState, ShimState
 
 
-@dataclass(slots=True)
-class Deaths:
+class Deaths(msgspec.Struct):
     """Counts each death of an init or a shim once, and only those nobody ordered.
 
     An init that exits under a living shim ended in order. A shim that exits and takes its bundle
     along ended in order too, so a death must last, or have left a living init behind, to count.
     """
 
-    alive: set[str] = field(default_factory=set)
+    alive: set[str] = msgspec.field(default_factory=set)
     since: float | None = None
     orphaned: bool = False
 

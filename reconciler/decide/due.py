@@ -9,8 +9,9 @@ put up only once a scope has exceeded its limit, which most never do.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from reconciler.decide.queue import PriorityQueue
 from reconciler.decide.track import Track
@@ -32,13 +33,12 @@ _EXCEEDED: Final = {
 }
 
 
-@dataclass(slots=True)
-class _Tally:
+class _Tally(msgspec.Struct):
     total: int = 0
     marked: int = 0
-    sizes: dict[BundleKey, int] = field(default_factory=dict)
-    marks: set[BundleKey] = field(default_factory=set)
-    fixed: set[BundleKey] = field(default_factory=set)
+    sizes: dict[BundleKey, int] = msgspec.field(default_factory=dict)
+    marks: set[BundleKey] = msgspec.field(default_factory=set)
+    fixed: set[BundleKey] = msgspec.field(default_factory=set)
     oldest: PriorityQueue | None = None
 
     def sort(self, life_of: Callable[[BundleKey], float]) -> PriorityQueue:

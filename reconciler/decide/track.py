@@ -1,7 +1,8 @@
 """A track: everything the engine remembers about one bundle."""
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from reconciler.decide.deaths import Deaths
 from reconciler.decide.lifecycle import TABLE, Event
@@ -39,8 +40,7 @@ _SOON: Final = 0.25
 _LEAVING: Final = 0.02
 
 
-@dataclass(slots=True)
-class Track:
+class Track(msgspec.Struct):
     """One bundle over time. Monotonic seconds throughout.
 
     Attributes:

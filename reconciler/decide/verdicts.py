@@ -5,9 +5,10 @@ every witness. The parent, the worker that is about to remove, ``explain`` and r
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import Final
+
+import msgspec
 
 from reconciler.model.decisions import Judgement, Verdict
 from reconciler.model.evidence import (
@@ -27,8 +28,7 @@ RUNTIME_OURS: Final = frozenset({RuntimeState.KNOWN, RuntimeState.UNNAMED})
 CONTAINERD_SILENT_FOR_GOOD: Final = frozenset({TaskState.DOWN, TaskState.SKIPPED})
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """One row: ``fits(facts, young)`` decides, ``reason(facts)`` says why in words."""
 
     number: int

@@ -6,7 +6,9 @@ that :func:`shown` gives.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+import msgspec
 
 from reconciler.decide.cleanups import Hold
 from reconciler.decide.lifecycle import TABLE, Event
@@ -59,8 +61,7 @@ class BundleView:
         return pids.get(key) or pids.get(BundleKey(key.namespace, shim.group or key.id))
 
 
-@dataclass(slots=True)
-class Summary:
+class Summary(msgspec.Struct):
     """Counts at one moment.
 
     Attributes:
@@ -74,14 +75,14 @@ class Summary:
         wedged: Tasks whose shim gives containerd no answer, by that shim.
     """
 
-    verdicts: Counter[tuple[str, Verdict]] = field(default_factory=Counter)
-    bundles: Counter[tuple[str, Verdict, Phase]] = field(default_factory=Counter)
-    phases: Counter[Phase] = field(default_factory=Counter)
-    blocked: Counter[str] = field(default_factory=Counter)
+    verdicts: Counter[tuple[str, Verdict]] = msgspec.field(default_factory=Counter)
+    bundles: Counter[tuple[str, Verdict, Phase]] = msgspec.field(default_factory=Counter)
+    phases: Counter[Phase] = msgspec.field(default_factory=Counter)
+    blocked: Counter[str] = msgspec.field(default_factory=Counter)
     leftover_bytes: int = 0
     oldest_leftover_age: float = 0.0
-    over_budget: Counter[BudgetKind] = field(default_factory=Counter)
-    wedged: Counter[BundleKey] = field(default_factory=Counter)
+    over_budget: Counter[BudgetKind] = msgspec.field(default_factory=Counter)
+    wedged: Counter[BundleKey] = msgspec.field(default_factory=Counter)
 
 
 def shown(track: Track, policy: Policy, hold: Hold | None) -> tuple[Phase, str]:

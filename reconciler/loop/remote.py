@@ -7,11 +7,11 @@ hangs costs one deadline, keeps one of them at most, and delays no bundle that h
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 import anyio
+import msgspec
 
 from reconciler.model.evidence import Look, PartialLook
 from reconciler.model.ids import BundleKey, Identity
@@ -31,8 +31,7 @@ Places = frozenset[str]
 Start = Callable[[Callable[[], Awaitable[None]]], None]
 
 
-@dataclass(slots=True)
-class Place:
+class Place(msgspec.Struct):
     """What several looks need, and whether it has answered.
 
     Attributes:
@@ -41,7 +40,7 @@ class Place:
         pause: For how long, the last time; 0 if it answered.
     """
 
-    lock: anyio.Lock = field(default_factory=anyio.Lock)
+    lock: anyio.Lock = msgspec.field(default_factory=anyio.Lock)
     until: float = float("-inf")
     pause: float = 0.0
 

@@ -6,7 +6,6 @@ somebody's own is missing in most, and that is known wherever config.json can be
 could have it in its place. "Not known" is never a no: a rule that protects then applies.
 """
 
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final, Literal
 
@@ -42,8 +41,7 @@ def doubted(labels: Labels) -> Labels:
     return msgspec.structs.replace(labels, known=False) if labels.known else labels
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(msgspec.Struct, frozen=True):
     """What can be known of one bundle's labels.
 
     Attributes:

@@ -6,8 +6,9 @@ runc's state live in containerd's compiled-in default directory whatever `state`
 """
 
 import hashlib
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from reconciler.model.ids import BundleKey, unescape
 
@@ -19,8 +20,7 @@ DEFAULT_ROOT: Final = b"/var/lib/containerd"
 DEFAULT_ADDRESS: Final = b"/run/containerd/containerd.sock"
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(msgspec.Struct, frozen=True):
     """The directories of one containerd. All paths are absolute, as bytes, without a final slash.
 
     Attributes:

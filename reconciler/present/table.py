@@ -5,8 +5,9 @@ fitted to a window is :mod:`reconciler.present.layout`'s.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from reconciler.model.ids import printable
 
@@ -14,8 +15,7 @@ GAP: Final = 3
 """Blanks between two columns."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(msgspec.Struct, frozen=True):
     """One cell; whatever its text is made of, it is printable in a table."""
 
     text: str
@@ -27,8 +27,7 @@ class Cell:
         return printable(self.text)
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(msgspec.Struct, frozen=True):
     """One column.
 
     Attributes:
@@ -48,8 +47,7 @@ class Column:
     has_notes: bool = False
 
 
-@dataclass(slots=True)
-class Table:
+class Table(msgspec.Struct):
     """Columns and rows.
 
     Attributes:
@@ -61,7 +59,7 @@ class Table:
     """
 
     columns: Sequence[Column]
-    rows: list[Sequence[Cell]] = field(default_factory=list)
+    rows: list[Sequence[Cell]] = msgspec.field(default_factory=list)
     ids: Collection[str] = ()
     headings: bool = True
     shown: int | None = None

@@ -8,9 +8,10 @@ for what a bundle is: missing, torn and hostile files are evidence.
 import os
 import stat
 from collections.abc import Collection
-from dataclasses import dataclass
 from errno import ELOOP, ENOENT, ENOTDIR, EXDEV
 from typing import Final, NamedTuple
+
+import msgspec
 
 from reconciler import kernel
 from reconciler.model.cgroups import usual_path
@@ -29,8 +30,7 @@ _NO_BUNDLE: Final = frozenset({ENOENT, ENOTDIR, ELOOP, EXDEV})
 _SHARED: Final = ("shim-binary-path", "bootstrap.json", "address")
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
+class Resources(msgspec.Struct, frozen=True):
     """What belongs to a bundle and has to go with it. All paths absolute.
 
     Attributes:
@@ -53,8 +53,7 @@ class Resources:
         return self.remembered is not None and self.remembered.exists is not Answer.NONE
 
 
-@dataclass(frozen=True, slots=True)
-class Examination:
+class Examination(msgspec.Struct, frozen=True):
     """A look, and the resources that go with the bundle."""
 
     look: Look

@@ -6,9 +6,10 @@ wrong and what to do. Reads only.
 
 import os
 import stat
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+import msgspec
 
 from reconciler.model.ids import escape
 from reconciler.model.layout import TASKS, Layout
@@ -36,8 +37,7 @@ class ProblemKind(Enum):
     UNREADABLE = "unreadable"
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """Why there is nothing to look at.
 
     Attributes:

@@ -8,11 +8,12 @@ for a directory that cannot be read at all.
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from errno import EISDIR, ELOOP, ENOENT, ENXIO, EXDEV
 from functools import lru_cache
 from typing import Final, NamedTuple
+
+import msgspec
 
 from reconciler import kernel
 from reconciler.model.evidence import ENTRY_NAMES, Entries
@@ -56,8 +57,7 @@ class Unread(Enum):
     BARRED = "could not be read"
 
 
-@dataclass(slots=True)
-class Folder:
+class Folder(msgspec.Struct):
     """What one pass over a bundle found.
 
     Attributes:
@@ -71,7 +71,7 @@ class Folder:
         pid_written: When that was written.
     """
 
-    files: dict[str, bytes | Unread] = field(default_factory=dict)
+    files: dict[str, bytes | Unread] = msgspec.field(default_factory=dict)
     entries: Entries = Entries(0)
     alien: bool = False
     newest: float = 0.0

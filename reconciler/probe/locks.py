@@ -13,9 +13,10 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+import msgspec
 
 from reconciler.clock import Deadline
 from reconciler.kernel import AT_FDCWD, Stat, statx
@@ -55,8 +56,7 @@ class LockState(Enum):
     TOO_MANY = "too many locks"  # no answer, because somebody holds very many of other files
 
 
-@dataclass(frozen=True, slots=True)
-class Lock:
+class Lock(msgspec.Struct, frozen=True):
     """The answer.
 
     Attributes:

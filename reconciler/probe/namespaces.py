@@ -7,9 +7,10 @@ not answer stays unanswered. Reads only; containerd's socket is connected to and
 import os
 import socket
 import struct
-from dataclasses import dataclass
 from errno import ENOENT
 from typing import Final
+
+import msgspec
 
 from reconciler.model.evidence import Answer
 from reconciler.probe.mounts import mount_at, parse, read_table, type_name
@@ -19,8 +20,7 @@ _UCRED: Final = struct.Struct("3i")
 _NO_SUCH_KIND: Final = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Namespaces:
+class Namespaces(msgspec.Struct, frozen=True):
     """A process's namespaces as the kernel names them (``pid:[4026531836]``).
 
     None: no answer. Empty: this kernel has no namespaces of that kind.
@@ -31,8 +31,7 @@ class Namespaces:
     time: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TreeMount:
+class TreeMount(msgspec.Struct, frozen=True):
     """The mount that the state tree is on; ``peer`` is its peer group, None if it is not shared."""
 
     fstype: str

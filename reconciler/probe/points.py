@@ -7,9 +7,10 @@ a moment ago are looked at. On an older kernel the text is read. Reads only; ope
 
 from bisect import bisect_left, insort
 from collections import defaultdict
-from dataclasses import dataclass, field
 from errno import ENOENT, ENOSYS, EPERM
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from reconciler.decide.blockers import VOLATILE
 from reconciler.kernel.mounts import Mounted, list_mounts, stat_mount
@@ -102,11 +103,10 @@ class MountPoints:
         self._text = text
 
 
-@dataclass(frozen=True, slots=True)
-class TreeMounts:
+class TreeMounts(msgspec.Struct, frozen=True):
     """The mounts at or below the bundles of one state tree, in the order they were mounted."""
 
-    bundles: dict[BundleKey, tuple[Mount, ...]] = field(default_factory=dict)
+    bundles: dict[BundleKey, tuple[Mount, ...]] = msgspec.field(default_factory=dict)
     namespaces: frozenset[str] = frozenset()  # namespace directories that are mount points
 
     def of(self, key: BundleKey) -> tuple[Mount, ...]:

@@ -7,9 +7,9 @@ understood stays as it is, for the check to find.
 
 import os
 import stat
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import tomli
 
 from reconciler.settings.check import Table
@@ -26,8 +26,7 @@ _ATTEMPTS: Final = 3
 _UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(msgspec.Struct, frozen=True):
     """Where configuration lies; a later one wins over an earlier one.
 
     Attributes:

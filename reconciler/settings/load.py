@@ -7,7 +7,6 @@ place. Either all of it is right or nothing is taken: a reload must not leave ha
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -26,8 +25,7 @@ DEFAULT: Final = "default"
 COMMAND_LINE: Final = "command line"
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(msgspec.Struct, frozen=True):
     """An option of the command line that sets a key.
 
     Attributes:
@@ -41,8 +39,7 @@ class Flag:
     value: str | bool | int
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True):
     """A configuration in force.
 
     Attributes:
@@ -66,8 +63,7 @@ class Loaded:
         return products.policies(self.settings, volatile=volatile)
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
+class _Layer(msgspec.Struct, frozen=True):
     """One layer: its table, and who says what."""
 
     where: str

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from typing_extensions import override
 
 from reconciler.errors import ConfigError
@@ -15,8 +15,7 @@ LONGEST: Final = 64
 """Characters of what somebody wrote that are shown of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """One thing that is wrong.
 
     Attributes:

@@ -2,8 +2,8 @@
 
 import gc
 
-gc.disable()  # before the imports: what they make is no garbage; the fork server enables it
+if __name__ == "__main__":
+    gc.disable()  # before the imports: what they make is no garbage; the fork server enables it
+    from reconciler.worker.forkserver import main
 
-from reconciler.worker.forkserver import main  # noqa: E402 - as said above
-
-main()
+    main()

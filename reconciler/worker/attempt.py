@@ -6,10 +6,10 @@ of it in each case becomes an Outcome here.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 import anyio
+import msgspec
 from msgspec.structs import replace
 
 from reconciler.model.outcome import BlockReason, Outcome, Result, Step, StepResult
@@ -44,8 +44,7 @@ class DiedError(Exception):
     """The worker is gone, or none could be made; the message says why."""
 
 
-@dataclass(slots=True, eq=False)
-class Attempt:
+class Attempt(msgspec.Struct, eq=False):
     """One job under way, and what was learnt of it so far.
 
     Attributes:
@@ -58,9 +57,9 @@ class Attempt:
     """
 
     job: Job
-    progress: Progress = field(default_factory=Progress)
+    progress: Progress = msgspec.field(default_factory=Progress)
     worker: WorkerHandle | None = None
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    scope: anyio.CancelScope = msgspec.field(default_factory=anyio.CancelScope)
     stopped: bool = False
     brief: bool = False
 

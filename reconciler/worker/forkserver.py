@@ -17,7 +17,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, assert_never
 
@@ -38,8 +37,7 @@ _DECODER: Final[msgspec.msgpack.Decoder[ToForkServer]] = msgspec.msgpack.Decoder
 Work = Callable[[], None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Child:
+class _Child(msgspec.Struct, frozen=True):
     number: int
     pid: int
     pidfd: int

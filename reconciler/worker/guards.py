@@ -7,7 +7,8 @@ it has to last. Guards never let anything happen, they only forbid.
 
 import os
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from reconciler import kernel
 from reconciler.model.evidence import Answer
@@ -62,8 +63,7 @@ class NodeGuards:
         return tuple(one for one in refused if one.guard is not needless)
 
 
-@dataclass(frozen=True, slots=True)
-class Preflight:
+class Preflight(msgspec.Struct, frozen=True):
     """Where we stand, as measured.
 
     Attributes:

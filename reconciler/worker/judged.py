@@ -7,7 +7,8 @@ same name between the look and the removal. Each name is therefore pinned to its
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from reconciler.model.ids import unescape
 from reconciler.model.layout import Layout
@@ -18,8 +19,7 @@ from reconciler.worker.sockets import hidden_path
 from reconciler.worker.states import Owner, State, read_state
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(msgspec.Struct, frozen=True):
     """What was there.
 
     Attributes:
@@ -29,7 +29,7 @@ class Judged:
     """
 
     sockets: tuple[bytes, ...] = ()
-    objects: Mapping[bytes, ObjectId] = field(default_factory=dict)
+    objects: Mapping[bytes, ObjectId] = msgspec.field(default_factory=dict)
     state: State | None = None
 
     def allowed(self, *paths: bytes) -> frozenset[ObjectId]:

@@ -10,8 +10,9 @@ instances hold one lock each. Nobody else may open it, or anybody could hold it
 import fcntl
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from reconciler.kernel import private
 
@@ -27,8 +28,7 @@ def directory(environ: Mapping[str, str]) -> bytes:
     return os.fsencode(named) if named else DIRECTORY
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True):
     """Another instance holds the lock; ``pid`` is 0 if it has not said which yet."""
 
     pid: int

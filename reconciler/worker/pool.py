@@ -7,11 +7,11 @@ that hangs hold up another.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 import anyio
+import msgspec
 from msgspec.structs import replace
 
 from reconciler.clock import SystemClock
@@ -65,8 +65,7 @@ _Done = TypeVar("_Done", Done, DebrisDone)
 _BundleJob = CleanJob | KillJob | FinishJob
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """How long things may take, in seconds, and how many may hang.
 
     Attributes:

@@ -6,7 +6,8 @@ the attempt before anything was touched. Reads only.
 """
 
 import os
-from dataclasses import dataclass
+
+import msgspec
 
 from reconciler.decide.blockers import foreign_mount
 from reconciler.decide.verdicts import judge
@@ -36,8 +37,7 @@ class NotLeftover(Exception):  # noqa: N818 -- an answer, not an error
         self.look = look
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """A second look that agrees."""
 
     look: Look

@@ -13,10 +13,10 @@ import select
 import signal
 import socket
 import sys
-from dataclasses import replace
 from typing import Final, assert_never
 
 import msgspec
+from msgspec.structs import replace
 
 from reconciler import kernel
 from reconciler.clock import SystemClock

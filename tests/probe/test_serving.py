@@ -3,10 +3,10 @@
 import json
 import os
 import socket
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from reconciler.model.evidence import Look, RuntimeState, ShimState
 from reconciler.model.ids import BundleKey, escape

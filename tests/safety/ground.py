@@ -17,10 +17,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
+from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.demo.processes import Process, Processes

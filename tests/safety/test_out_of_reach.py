@@ -6,11 +6,11 @@ worker looks there, is given up in time, and that piece of evidence is "no answe
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from reconciler.containerd import witness
 from reconciler.model.evidence import (

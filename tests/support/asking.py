@@ -1,7 +1,8 @@
 """Asks a containerd as the product does, but for the worker: its lock is looked at here and now."""
 
 from collections.abc import Awaitable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from reconciler.containerd import witness
 from reconciler.containerd.answers import NOBODY, Singles
