@@ -1,4 +1,4 @@
-"""How long an operator waits: for the version, and for a `run` to know every bundle."""
+"""How long an operator waits: for the version, a small `scan`, and a `run` to know every bundle."""
 
 import sys
 from collections.abc import Iterator
@@ -9,10 +9,11 @@ from tests.bench.pile import Pile, with_pile
 from tests.bench.running import running
 
 _BUNDLES = 1_000
+_FEW = 10
 
 
 def measure(plan: Plan) -> Iterator[Row]:
-    """The version, less and with Python's own start; then a run."""
+    """The version and a small scan beside Python's own start; then a run."""
     times = 4 * plan.rounds
     ours = middle(
         several(times, lambda: spend([sys.executable, "-m", "reconciler", "--version"])[0])
@@ -25,12 +26,23 @@ def measure(plan: Plan) -> Iterator[Row]:
         f"{python.cpu / ours.cpu:.2f} (CPU)",
         "80 ms",
     )
+    small = with_pile(partial(_scan, times=times))
+    yield Row(
+        f"`scan` of {_FEW} dead bundles",
+        f"{small.wall:.2f} s ({small.cpu:.2f} s CPU)",
+        design="0.22 s",
+    )
     ready = with_pile(partial(_start, rounds=plan.rounds))
     yield Row(
         f"from start to ready, {_BUNDLES:,} bundles judged and logged",
         f"{ready.wall:.2f} s ({ready.cpu:.2f} s CPU)",
         design="0.6 s",
     )
+
+
+def _scan(pile: Pile, times: int) -> Cost:
+    pile.heap(_FEW)
+    return middle(several(times, lambda: spend(pile.words("scan"))[0]))
 
 
 def _start(pile: Pile, rounds: int) -> Cost:
