@@ -90,8 +90,6 @@ def sockets(directory: bytes, probe: SocketProbe, wanted: Wanted = everything) -
             if found is None or not stat.S_ISSOCK(found.mode):
                 continue
             state, why = probe.probe(Address(path))
-            if state is ShimState.ALIVE:
-                continue  # most of them
             yield Place(
                 PlaceKey(DebrisKind.SHIM_SOCKET, escape(path)),
                 identity_of(found),

@@ -1,0 +1,136 @@
+"""Runtime: removes what runc left of a container: its state, and cgroups.
+
+A state is runc's lock of the name: no container of it is made while that stands. So what a state
+names goes first and the state last, and a cgroup whose name has a state waits for that. A state
+that says it is of a bundle elsewhere is another containerd's, whether that one lives or not. A
+cgroup cannot be renamed, on version 2; but the kernel removes none that somebody is in, and a
+bundle, a shim or a helper of its name is there long before anybody makes or enters one.
+"""
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from reconciler import kernel
+from reconciler.model.ids import escape, unescape
+from reconciler.model.outcome import BlockReason
+from reconciler.probe import documents
+from reconciler.probe.beneath import beneath, opened
+from reconciler.worker.blocked import Blocked
+from reconciler.worker.debris.again import Judged
+from reconciler.worker.debris.attempt import PlaceAttempt
+from reconciler.worker.hooks import Call, pick_runc, refuse_strangers, run_hooks
+from reconciler.worker.objects import HIDDEN, ObjectId, find
+from reconciler.worker.residue import finish_state, remove_groups, remove_state
+from reconciler.worker.states import Owner, State, read_state
+from reconciler.worker.step_log import Kept, Tally
+
+if TYPE_CHECKING:
+    from reconciler.probe.cgroups import CgroupDir
+
+_LIMIT: Final = 8 << 20
+
+
+def remove_runc_state(attempt: PlaceAttempt, judged: Judged) -> None:
+    """Remove a state and the cgroups that it names; with hooks pending, runc does."""
+    _State(attempt, judged).run()
+
+
+class _State:
+    """One state directory."""
+
+    def __init__(self, attempt: PlaceAttempt, judged: Judged) -> None:
+        self._attempt = attempt
+        self._context = context = attempt.context
+        self._judged = judged
+        self._key = key = judged.key
+        self._root = context.layout.runc_root + b"/" + unescape(key.namespace)
+        self._owner = Owner(context.layout, key, judged.place.identity)
+        self._state: State | None = None
+        self._content: documents.RuncState | None = None
+        self._groups: dict[CgroupDir, ObjectId | None] = {}
+
+    def run(self) -> None:
+        """Go through the steps."""
+        attempt = self._attempt
+        attempt.guard(self._guard)
+        if self._judged.name.startswith(HIDDEN):
+            attempt.do("runc-state", self._finish)
+            return
+        if self._content is not None and self._content.has_poststop_hooks:
+            # What runc leaves then is for the next inventory: the name was free in between.
+            attempt.record.do("hooks", self._run_hooks)
+            return
+        attempt.record.do("cgroup", self._remove_groups, core=False)
+        attempt.do("runc-state", self._remove)
+
+    def _guard(self) -> None:
+        """Read what it says, of the very object that was judged, and what that means now."""
+        hidden = self._judged.name if self._judged.name.startswith(HIDDEN) else b""
+        state = read_state(self._root, self._owner, hidden)
+        if state is None:
+            raise FileNotFoundError
+        if state.id != self._judged.object:
+            raise Kept("it is another one than was judged")
+        if state.doubt:
+            raise Kept(state.doubt)
+        self._state = state
+        if not hidden:
+            if find(self._root + b"/" + HIDDEN + unescape(self._key.id)) is not None:
+                raise Kept("one that was taken out of use under its name goes first")
+            self._read()
+        self._attempt.refuse_bundle(self._key)
+
+    def _read(self) -> None:
+        with opened(self._root) as root, beneath(root, self._judged.name) as directory:
+            content = documents.parse_state(kernel.read_beneath(directory, b"state.json", _LIMIT))
+        around = self._context.nearby(self._context.scan())
+        if content is None or around.cgroups is None:
+            raise Blocked(BlockReason.IO, self._key.id, "what it names cannot be read")
+        self._content = content
+        named = tuple((content.cgroup_paths or {}).values())
+        dirs = around.cgroups.look(self._key, named, ()).dirs if named else ()
+        self._groups = {one: find(one.path) for one in dirs}
+
+    def _run_hooks(self, tally: Tally) -> str:
+        scope, id_ = self._context.scope, self._key.id
+        refuse_strangers(self._root, id_)
+        runc = pick_runc("", scope.runc)
+        return run_hooks(
+            Call(runc, self._root, id_, self._judged.object, scope.hook_seconds), tally
+        )
+
+    def _remove_groups(self, tally: Tally) -> str:
+        return remove_groups(
+            self._context, self._key, self._groups, tally, refuse=self._refuse_bundle
+        )
+
+    def _refuse_bundle(self) -> None:
+        self._attempt.refuse_bundle(self._key)
+
+    def _remove(self, tally: Tally) -> str:
+        self._attempt.refuse_bundle(self._key)
+        remove_state(self._root, self._owner, self._state, tally)
+        return ""
+
+    def _finish(self, tally: Tally) -> str:
+        finish_state(self._root, self._owner, self._judged.object, tally)
+        return ""
+
+
+def remove_cgroup(attempt: PlaceAttempt, judged: Judged) -> None:
+    """Remove one group, in one hierarchy, with the empty ones below it."""
+    context, key = attempt.context, judged.key
+    state = context.layout.runc_root + b"/" + unescape(key.namespace) + b"/"
+
+    def remove(tally: Tally) -> str:
+        around = context.nearby(context.scan())
+        group = None if around.cgroups is None else around.cgroups.dir_at(judged.path)
+        if group is None:
+            raise Kept(f"{escape(judged.path)} is in no cgroup hierarchy")
+        for name in (unescape(key.id), HIDDEN + unescape(key.id)):
+            if find(state + name) is not None:
+                raise Kept("runc's state of its name goes first")
+        refuse = partial(attempt.refuse_bundle, key)
+        return remove_groups(context, key, {group: judged.object}, tally, refuse=refuse)
+
+    attempt.do("cgroup", remove)

@@ -1,0 +1,1 @@
+"""Tests of `reconciler.worker.debris`: real objects in private mount namespaces."""

@@ -1,0 +1,369 @@
+"""Every kind: what is dead and nobody's is removed, and whatever speaks against that keeps it."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace as with_fields
+
+from reconciler.model.debris import DebrisKind, DebrisResult, Place, PlaceKey
+from reconciler.model.evidence import Containerd, ContainerdState, ProcessScan, ShimProcess
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.layout import TASKS
+from reconciler.model.outcome import BlockReason, Result
+from reconciler.worker.messages import WorkerScope
+from reconciler.worker.objects import HIDDEN
+from tests.support import canary
+from tests.support.bundles import listen
+from tests.support.mountns import private_mounts
+from tests.worker.debris.leaving import (
+    ALL,
+    EMPTY,
+    FIFOS,
+    GROUP,
+    HIDDEN_BUNDLE,
+    NOBODY,
+    SOCKET,
+    STATE,
+    Ground,
+    Leaving,
+    cleaned,
+    fill,
+    ground,
+    join_one,
+    write,
+)
+from tests.worker.test_instances import working_in
+
+pytestmark = pytest.mark.safety
+
+NAMED = {name: ALL[name] for name in ("fifos", "state", "group", "work")}
+"""Kinds that bear a bundle's id, and no dot before it."""
+
+
+def id_of(path: Path) -> str:
+    return "gone" if path.parent.name == "fifo" else path.name.removeprefix(".")
+
+
+def namespace_of(path: Path) -> str:
+    return "default" if path.parent.name == "fifo" else path.parent.name
+
+
+def stays(here: Ground, place: Place, path: Path) -> DebrisResult:
+    """Try to remove it: it must stay as it is."""
+    before = canary.snapshot(path) if path.is_dir() and not is_group(path) else None
+    (result,) = here.clean((place,))
+    assert result.result is Result.SKIPPED, result
+    assert result.detail
+    assert sum(one.mutations for one in result.steps) == 0
+    assert path.exists()
+    if before is not None:
+        assert canary.snapshot(path) == before
+    return result
+
+
+def is_group(path: Path) -> bool:
+    return path.is_relative_to("/sys")
+
+
+@pytest.mark.parametrize("leaving", ALL.values(), ids=ALL)
+@private_mounts
+def test_what_is_dead_is_removed_and_once_is_enough(tmp_path: Path, leaving: Leaving) -> None:
+    with ground(tmp_path) as here:
+        path = leaving.leave(here)
+        place = here.one(leaving.kind)
+        assert cleaned(here.clean((place,)))
+        assert not path.exists()
+        (again,) = here.clean((place,))
+        assert (again.result, again.detail) == (Result.SKIPPED, "it is gone")
+        assert here.dead(leaving.kind) == ()
+
+
+@pytest.mark.parametrize("leaving", ALL.values(), ids=ALL)
+@private_mounts
+def test_without_an_answer_everything_stays(tmp_path: Path, leaving: Leaving) -> None:
+    with ground(tmp_path) as here:
+        path = leaving.leave(here)
+        place = here.one(leaving.kind)
+        here.scanned = ProcessScan()
+        assert "no answer" in stays(here, place, path).detail
+        lost = ShimProcess(BundleKey("default", "lost"), 1 << 22)
+        here.scanned = ProcessScan(True, shims=(lost,))
+        assert "no answer" in stays(here, place, path).detail
+        here.scanned = NOBODY
+        aside = here.made.tree.rename(here.made.run / "aside")
+        if path.is_relative_to(here.made.tree):
+            return
+        assert "no answer from a tree" in stays(here, place, path).detail
+        aside.rename(here.made.tree)
+        assert cleaned(here.clean((place,)))
+
+
+@pytest.mark.parametrize("leaving", NAMED.values(), ids=NAMED)
+@private_mounts
+def test_a_task_that_containerd_lists_keeps_what_bears_its_name(
+    tmp_path: Path, leaving: Leaving
+) -> None:
+    with ground(tmp_path) as here:
+        path = leaving.leave(here)
+        place = here.one(leaving.kind)
+        key = BundleKey(namespace_of(path), id_of(path))
+        here.worker.containerd = Containerd(ContainerdState.UP, tasks=frozenset({key}))
+        assert "owned" in stays(here, place, path).detail
+        here.worker.containerd = Containerd(ContainerdState.NONE)
+        assert "no answer from: containerd" in stays(here, place, path).detail
+        unlisted = frozenset({key.namespace})
+        here.worker.containerd = Containerd(ContainerdState.UP, unlisted=unlisted)
+        assert "no answer from: containerd" in stays(here, place, path).detail
+        here.worker.containerd = Containerd(ContainerdState.UP)
+        assert cleaned(here.clean((place,)))
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("leaving", NAMED.values(), ids=NAMED)
+@private_mounts
+def test_a_bundle_keeps_what_bears_its_name(tmp_path: Path, leaving: Leaving, hidden: bool) -> None:
+    with ground(tmp_path) as here:
+        path = leaving.leave(here)
+        place = here.one(leaving.kind)
+        dot = "." if hidden else ""
+        bundle = here.made.tree / namespace_of(path) / f"{dot}{id_of(path)}"
+        bundle.mkdir(parents=True)
+        assert "owned" in stays(here, place, path).detail
+        bundle.rmdir()
+        assert cleaned(here.clean((place,)))
+
+
+@pytest.mark.parametrize("leaving", [*NAMED.values(), HIDDEN_BUNDLE], ids=[*NAMED, "hidden"])
+@private_mounts
+def test_a_shim_or_helper_of_its_name_keeps_it(tmp_path: Path, leaving: Leaving) -> None:
+    with ground(tmp_path) as here:
+        path = leaving.leave(here)
+        place = here.one(leaving.kind)
+        here.scanned = ProcessScan(
+            True, helpers=frozenset({BundleKey(namespace_of(path), id_of(path))})
+        )
+        assert "owned" in stays(here, place, path).detail
+
+
+@pytest.mark.parametrize("leaving", [SOCKET, *NAMED.values()], ids=["socket", *NAMED])
+@private_mounts
+def test_a_bundle_of_another_containerd_keeps_what_it_may_use(
+    tmp_path: Path, leaving: Leaving
+) -> None:
+    with ground(tmp_path) as here:
+        path = leaving.leave(here)
+        place = here.one(leaving.kind)
+        tree = tmp_path / "other" / TASKS.decode()
+        theirs = tree / namespace_of(path) / id_of(path)
+        theirs.mkdir(parents=True)
+        (theirs / "address").write_text(f"unix://{path}")
+        with working_in(tree / "default" / "pod") as pid:
+            shim = ShimProcess(BundleKey("default", "pod"), pid)
+            here.scanned = ProcessScan(True, shims=(shim,))
+            assert "owned" in stays(here, place, path).detail
+        here.scanned = NOBODY
+        assert cleaned(here.clean((place,)))
+
+
+@pytest.mark.parametrize("leaving", ALL.values(), ids=ALL)
+@private_mounts
+def test_another_object_of_its_name_stays(tmp_path: Path, leaving: Leaving) -> None:
+    """As old, as dead, and nobody's: but it was not judged."""
+    with ground(tmp_path) as here:
+        path = leaving.leave(here)
+        place = here.one(leaving.kind)
+        ino = place.identity.ino
+        other = with_fields(place, identity=with_fields(place.identity, ino=ino + 1))
+        assert "another object" in stays(here, other, path).detail
+        if leaving is not GROUP:
+            younger = with_fields(place, since=place.since - 1)
+            assert "changed" in stays(here, younger, path).detail
+        assert cleaned(here.clean((place,)))
+
+
+@private_mounts
+def test_a_batch_has_a_result_for_each_in_order(tmp_path: Path) -> None:
+    with ground(tmp_path) as here:
+        paths = [here.made.run / "s" / (digit * 64) for digit in "abcd"]
+        for path in paths:
+            listen(path).close()
+        places = sorted(here.dead(DebrisKind.SHIM_SOCKET), key=lambda one: one.key.path)
+        paths[1].unlink()
+        here.handles.enter_context(listen(paths[1]))
+        paths[2].unlink()
+        results = here.clean(tuple(places))
+        assert [one.key.path for one in results] == [os.fspath(path) for path in paths]
+        assert [one.result for one in results] == [
+            Result.CLEANED,
+            Result.SKIPPED,
+            Result.SKIPPED,
+            Result.CLEANED,
+        ]
+        assert [path.exists() for path in paths] == [False, True, False, False]
+        here.worker.stop = True
+        (blocked,) = here.clean(tuple(_leave_one_socket(here)))
+        assert (blocked.result, blocked.reason) == (Result.BLOCKED, BlockReason.INTERRUPTED)
+
+
+def _leave_one_socket(here: Ground) -> list[Place]:
+    listen(here.made.run / "s" / ("e" * 64)).close()
+    return list(here.dead(DebrisKind.SHIM_SOCKET))
+
+
+@private_mounts
+def test_an_empty_job_is_done(tmp_path: Path) -> None:
+    with ground(tmp_path) as here:
+        assert here.clean(()) == ()
+
+
+# ------------------------------------------------------------------------------------- sockets
+
+
+@private_mounts
+def test_a_listener_and_a_bundle_that_names_it_keep_a_socket(tmp_path: Path) -> None:
+    with ground(tmp_path) as here:
+        path = SOCKET.leave(here)
+        place = here.one(DebrisKind.SHIM_SOCKET)
+        bundle = here.made.tree / "default" / "c1"
+        bundle.mkdir(parents=True)
+        (bundle / "address").write_text(f"unix://{path}")
+        assert "owned" in stays(here, place, path).detail
+        shutil.rmtree(bundle)
+        path.unlink()
+        here.handles.enter_context(listen(path))
+        assert "used" in stays(here, place, path).detail
+
+
+# --------------------------------------------------------------------------------------- FIFOs
+
+
+@private_mounts
+def test_a_fifo_that_came_later_keeps_the_others_and_none_is_opened(tmp_path: Path) -> None:
+    with ground(tmp_path) as here:
+        path = EMPTY.leave(here)
+        place = here.one(DebrisKind.FIFO_DIR)
+        fill(path, "gone")
+        assert "changed" in stays(here, place, path).detail
+        place = here.one(DebrisKind.FIFO_DIR)
+        reader = os.open(path / "gone-stdin", os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            assert cleaned(here.clean((place,)))
+            assert os.read(reader, 1) == b"", "a writer has been there"
+        finally:
+            os.close(reader)
+
+
+@private_mounts
+def test_what_was_executed_and_what_is_no_fifo_keeps_a_directory(tmp_path: Path) -> None:
+    with ground(tmp_path) as here:
+        path = FIFOS.leave(here)
+        place = here.one(DebrisKind.FIFO_DIR)
+        bundle = here.made.tree / "default" / "web"
+        bundle.mkdir(parents=True)
+        (bundle / "gone.pid").write_text("1")
+        assert "owned" in stays(here, place, path).detail
+        (bundle / "gone.pid").unlink()
+        (path / "data").write_text("precious")
+        assert "no answer" in stays(here, place, path).detail
+
+
+# ------------------------------------------------------------------------------- runc's states
+
+
+@private_mounts
+def test_a_state_whose_container_lives_or_that_is_anothers_stays(tmp_path: Path) -> None:
+    with ground(tmp_path) as here:
+        path = STATE.leave(here)
+        place = here.one(DebrisKind.RUNC_STATE)
+        state = path / "state.json"
+        said = json.loads(state.read_text())
+        start = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        alive: dict[str, object] = {"init_process_pid": os.getpid(), "init_process_start": start}
+        group = GROUP.leave(here)
+        join_one(here, group)
+        rows: list[tuple[dict[str, object], str]] = [
+            (alive, "used"),
+            ({"cgroup_paths": {"": str(group)}}, "used"),
+            ({"init_process_start": 0}, "no answer"),
+            ({"config": {"rootfs": "/", "labels": ["bundle=/run/other/x"]}}, "owned"),
+            ({"config": {}}, "no answer"),
+        ]
+        for changed, why in rows:
+            write(path, **(said | changed))
+            assert why in stays(here, place, path).detail, changed
+        state.write_text("{")
+        assert "no answer" in stays(here, place, path).detail
+        state.write_text(json.dumps(said))
+        assert cleaned(here.clean((place,)))
+
+
+@private_mounts
+def test_the_groups_that_a_state_names_go_first_and_others_not(tmp_path: Path) -> None:
+    with ground(tmp_path) as here:
+        path = STATE.leave(here)
+        group = here.hierarchy / here.made.cgroup / path.name
+        other = GROUP.leave(here)
+        (group / "below").mkdir(parents=True)
+        said = json.loads((path / "state.json").read_text())
+        said["cgroup_paths"] = {"a": str(group), "b": str(other), "c": "/etc"}
+        (path / "state.json").write_text(json.dumps(said))
+        (result,) = here.remove(DebrisKind.RUNC_STATE)
+        assert result.result is Result.CLEANED, result
+        assert [one.step for one in result.steps] == ["guards", "cgroup", "runc-state"]
+        assert not group.exists()
+        assert other.exists(), "it does not carry the id"
+        assert "does not carry the id" in result.detail
+
+
+@private_mounts
+def test_poststop_hooks_run_before_a_state_goes_and_block_it_if_they_cannot(
+    tmp_path: Path,
+) -> None:
+    with ground(tmp_path) as here:
+        path = STATE.leave(here)
+        said = json.loads((path / "state.json").read_text())
+        said["config"]["Hooks"] = {"poststop": [{"path": "/bin/true"}]}
+        (path / "state.json").write_text(json.dumps(said))
+        place = here.one(DebrisKind.RUNC_STATE)
+        here.worker.bind(WorkerScope(here.made.layout, runc="/nowhere/runc"))
+        (blocked,) = here.clean((place,))
+        assert (blocked.result, blocked.reason) == (Result.BLOCKED, BlockReason.HOOKS)
+        assert path.exists()
+        runc = tmp_path / "runc"
+        runc.write_text('#!/bin/sh\necho "$@" >"$0.said"\nrm -r "$2/$5"\n')
+        runc.chmod(0o755)
+        here.worker.bind(WorkerScope(here.made.layout, runc=str(runc)))
+        assert cleaned(here.clean((place,)))
+        told = (tmp_path / "runc.said").read_text().split()
+        assert told == ["--root", str(path.parent), "delete", "--force", path.name]
+        assert not path.exists()
+
+
+# ------------------------------------------------------------------------------------- cgroups
+
+
+@private_mounts
+def test_a_group_that_somebody_is_in_or_whose_name_has_a_state_stays(tmp_path: Path) -> None:
+    with ground(tmp_path) as here:
+        path = GROUP.leave(here)
+        place = here.one(DebrisKind.CGROUP)
+        state = here.made.run / "runc" / here.made.cgroup / "gone"
+        for name in ("gone", HIDDEN.decode() + "gone"):
+            state = state.with_name(name)
+            state.mkdir(parents=True)
+            assert "state of its name goes first" in stays(here, place, path).detail
+            state.rmdir()
+        (path / "below").mkdir()
+        join_one(here, path / "below")
+        assert "used" in stays(here, place, path).detail
+
+
+@private_mounts
+def test_a_shim_is_not_ended(tmp_path: Path) -> None:
+    with ground(tmp_path) as here:
+        place = Place(PlaceKey(DebrisKind.SHIM, str(os.getpid())), Identity(0, 1, 0))
+        (result,) = here.clean((place,))
+        assert result.result is Result.SKIPPED
