@@ -24,7 +24,6 @@ from reconciler.model.layout import Layout
 from reconciler.probe.locks import Lock, LockState, lock_holder
 from reconciler.probe.namespaces import peer_pid
 from reconciler.probe.owner import doubt_about_root
-from reconciler.worker import debris
 from reconciler.worker.channel import Channel, LostError, MessageError, ProgressFile
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.inventory import take
@@ -104,6 +103,8 @@ class Worker:
             case FinishJob():
                 self._channel.send(Done(finish(self._place, job)))
             case DebrisJob():
+                from reconciler.worker import debris  # here: every worker would pay for it
+
                 self._channel.send(DebrisDone(debris.clean(self._place, job)))
             case ScanJob():
                 self._channel.send(Scanned(self._place.scan(anew=True)))
