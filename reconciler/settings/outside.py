@@ -37,7 +37,7 @@ def node_name(environ: Mapping[str, str]) -> str:
 
 def variables() -> dict[str, str]:
     """Name the variable of every key."""
-    return {PREFIX + key.replace(".", "_").upper(): key for key in known_keys()}
+    return {PREFIX + re.sub("[.-]", "_", key).upper(): key for key in known_keys()}
 
 
 def from_environment(

@@ -3,7 +3,17 @@
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from reconciler.model.policy import Brakes, Match, Policies, Policy, Rule
+from reconciler.decide.debris import AGES
+from reconciler.model.debris import DebrisKind
+from reconciler.model.policy import (
+    Brakes,
+    DebrisAction,
+    DebrisPolicy,
+    Match,
+    Policies,
+    Policy,
+    Rule,
+)
 from reconciler.settings import kinds, schema
 from reconciler.settings.problems import below
 from reconciler.settings.rules import Shadows
@@ -47,7 +57,22 @@ def policies(settings: schema.Settings, *, volatile: bool = True) -> Policies:
         parallel=cleanup.parallel,
         node_max_size=default.max_size,
         volatile=volatile,
+        debris=tuple(_debris(settings.debris)),
     )
+
+
+def _debris(said: schema.Debris) -> Iterator[DebrisPolicy]:
+    """Give what is said of kinds of debris and differs from what applies anyway."""
+    for kind in DebrisKind:
+        table = getattr(said, kind.name.lower())
+        action, age = said.action, parse_duration(table.age)
+        if isinstance(table, schema.ShimKind):
+            action = DebrisAction.REPORT
+        elif table.action is not schema.KindAction.INHERIT:
+            action = DebrisAction(table.action.value)
+        policy = DebrisPolicy(kind, action, None if age == AGES[kind] else age)
+        if policy != DebrisPolicy(kind):
+            yield policy
 
 
 def contradictions(
@@ -123,6 +148,7 @@ def _policy(rule: schema.Rule, default: Policy) -> Policy:
         max_age=default.max_age if age is None else kinds.max_age(age),
         max_size=default.max_size if size is None else kinds.max_size(size),
         orphans=default.orphans if rule.orphans is None else rule.orphans,
+        debris=rule.debris,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from reconciler.model.policy import Orphans
+from reconciler.model.policy import DebrisAction, Orphans
 from reconciler.settings import kinds
 from reconciler.settings.units import parse_duration
 
@@ -45,6 +45,14 @@ class LogLevel(Enum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+
+class KindAction(Enum):
+    """What to do with debris of one kind."""
+
+    INHERIT = "inherit"
+    REPORT = "report"
+    CLEAN = "clean"
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -85,6 +93,33 @@ class Cleanup(Section, frozen=True):
     parallel: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8
 
 
+class DebrisKindOf(Section, frozen=True):
+    """What is said of one kind of debris."""
+
+    action: KindAction = KindAction.INHERIT
+    age: kinds.Duration = "10m"
+
+
+class ShimKind(Section, frozen=True):
+    """What is said of shims without a bundle; no action for debris ends one."""
+
+    age: kinds.Duration = "0s"
+
+
+class Debris(Section, frozen=True, rename="kebab"):
+    """What is left outside of bundles, where no rule says otherwise."""
+
+    action: DebrisAction = DebrisAction.REPORT
+    hidden_bundle: DebrisKindOf = DebrisKindOf()
+    shim_socket: DebrisKindOf = DebrisKindOf()
+    fifo_dir: DebrisKindOf = DebrisKindOf(age="1h")
+    runc_state: DebrisKindOf = DebrisKindOf()
+    cgroup: DebrisKindOf = DebrisKindOf()
+    work_dir: DebrisKindOf = DebrisKindOf()
+    mount: DebrisKindOf = DebrisKindOf(age="0s")
+    shim: ShimKind = ShimKind()
+
+
 class Brake(Section, frozen=True):
     """Rules that may only take actions away."""
 
@@ -116,6 +151,7 @@ class Rule(Section, frozen=True):
     max_runtime_dir_age: kinds.MaxAge | None = None
     max_runtime_dir_size: kinds.MaxSize | None = None
     orphans: Orphans | None = None
+    debris: DebrisAction | None = None
 
 
 class Journal(Section, frozen=True):
@@ -152,6 +188,7 @@ class Settings(Section, frozen=True):
     containerd: Containerd = Containerd()
     watch: Watch = Watch()
     cleanup: Cleanup = Cleanup()
+    debris: Debris = Debris()
     brake: Brake = Brake()
     rule: tuple[Rule, ...] = ()
     journal: Journal = Journal()

@@ -19,7 +19,7 @@ RULE = '[[rule]]\nname = "r"\nmatch = {}\n'
 MATCH = '[[rule]]\nname = "r"\nmatch = '
 DURATION = 'write it like "10s", "1h30m" or "7d"'
 PLUGIN = '[plugins."io.containerd.monitor.v1.cgroups"]\n'
-ALL = "brake, cleanup, containerd, http, journal, log, mode, rule, watch"
+ALL = "brake, cleanup, containerd, debris, http, journal, log, mode, rule, watch"
 
 BROKEN = [
     # TOML
@@ -116,7 +116,18 @@ BROKEN = [
     ),
     ("[http]\nlisten = '::1:80'", "http.listen: '::1:80' is not host:port, like 127.0.0.1:9618"),
     # what is not looked for cannot be configured
-    ("[debris]\ncgroup = 'report'", f"debris: unknown key; known here: {ALL}"),
+    ("[rubbish]\ncgroup = 'report'", f"rubbish: unknown key; known here: {ALL}"),
+    ("[debris]\ncgroup = 'report'", "debris.cgroup: is text, not a table"),
+    ("[debris.cgroups]", 'debris.cgroups: unknown key; did you mean "cgroup"?'),
+    (
+        "[debris.shim]\naction = 'clean'",
+        "debris.shim.action: unknown key; known here: age",
+    ),
+    (
+        "[debris.mount]\naction = 'clear'",
+        'debris.mount.action: \'clear\' is not "inherit", "report" or "clean"; '
+        'did you mean "clean"?',
+    ),
     # in the tables that are left
     ("[brake]\nholds = '1m'", 'brake.holds: unknown key; did you mean "hold"?'),
     (
