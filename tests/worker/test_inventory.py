@@ -2,20 +2,22 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from reconciler import kernel
 from reconciler.model.debris import DebrisKind, Inventory, Place
 from reconciler.model.evidence import Answer, ProcessScan, ShimProcess
 from reconciler.model.hidden import hidden_name
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import TASKS
 from reconciler.model.unread import UnreadProcess
-from reconciler.worker import context
-from reconciler.worker.inventory import take
+from reconciler.worker import context, inventory
+from reconciler.worker.inventory import finds, take
 from reconciler.worker.objects import HIDDEN
 from tests.support.bundles import CGROUPS, Bundle, Site, listen
 from tests.support.inline import InlineWorker, inline_worker
@@ -89,6 +91,57 @@ def test_what_a_bundle_names_is_the_bundles(tmp_path: Path) -> None:
     with inline_worker(tmp_path) as (made, worker):
         made.bundle("dead", mounted=True, fifos=True)
         assert found(worker).places == ()
+
+
+@pytest.mark.safety
+def test_what_bundles_explain_is_left_out_unseen_and_nothing_else_is(
+    tmp_path: Path, scanned: list[ProcessScan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert scanned
+    _as_without_leaving_out(tmp_path, monkeypatch)
+
+
+@private_mounts
+def _as_without_leaving_out(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside bundles of every kind, what is left of one that is gone or hidden, and oddities."""
+    with left(base) as (made, worker, gone):
+        for number in range(3):
+            made.bundle(f"c{number}", mounted=number > 0, fifos=number > 1)
+        member = made.bundle("member", mounted=False)
+        (member.path / "address").write_text(f"unix://{gone.socket}")
+        member.socket.unlink()
+        hidden = made.bundle("hidden", mounted=False)
+        hidden.path.rename(hidden.path.with_name(f".{hidden.key.id}"))
+        other = made.bundle("elsewhere", "other", mounted=False)
+        shutil.rmtree(other.path)
+        listen(gone.socket.with_name("odd")).close()
+        (gone.runc_state.parent / "no-bundle").mkdir()
+        for name in ("fifo", "s"):
+            (made.tree / name / "7").mkdir(parents=True)
+        stats: list[bytes] = []
+        monkeypatch.setattr(finds, "_stat", _counted(finds._stat, stats))
+        short = _without_times(found(worker))
+        few = len(stats)
+        monkeypatch.setattr(inventory, "_unexplained", lambda _: finds.everything)
+        whole = _without_times(found(worker))
+        assert set(whole.places) ^ set(short.places) == set()
+        assert whole == short
+        assert any(place.key.path == os.fspath(other.socket) for place in short.places)
+        assert few < len(stats) - few, "most needed no look"
+
+
+def _without_times(taken: Inventory) -> Inventory:
+    return replace(taken, since=0.0, seconds=0.0)
+
+
+def _counted(
+    stat: Callable[[int, bytes], kernel.Stat | None], stats: list[bytes]
+) -> Callable[[int, bytes], kernel.Stat | None]:
+    def counting(parent: int, name: bytes) -> kernel.Stat | None:
+        stats.append(name)
+        return stat(parent, name)
+
+    return counting
 
 
 @pytest.mark.safety

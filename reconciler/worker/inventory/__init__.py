@@ -3,7 +3,8 @@
     finds.py   what is in the places, and whether anybody lives in it
     owners.py  who may still own what bears a name; asked when all places are listed
 
-The order is the proof. Places are listed, then the process table is read, then the trees of
+First the names of our own bundles are listed, and what those explain is left out. Of the rest the
+order is the proof. Places are listed, then the process table is read, then the trees of
 bundles: a bundle, shim or helper that comes later has not made what was found, or makes it anew,
 which is another object. Whatever could not be listed or asked leaves its kind out, or makes the
 answer no answer.
@@ -20,12 +21,13 @@ from reconciler.model.cgroups import names_of
 from reconciler.model.debris import DebrisKind, Inventory, Place, PlaceKey
 from reconciler.model.evidence import Answer, ProcessScan
 from reconciler.model.ids import BundleKey, escape, unescape
+from reconciler.model.layout import Layout
 from reconciler.probe.beneath import opened, visible
 from reconciler.probe.context import NodeContext
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.instances import lead_there, other_trees
 from reconciler.worker.inventory import finds
-from reconciler.worker.inventory.owners import Owners, find_owners
+from reconciler.worker.inventory.owners import Owners, Unexplained, find_owners
 
 MOST: Final = 200
 """Places of one kind in one inventory; of further ones the next inventory tells."""
@@ -50,7 +52,7 @@ class Again:
 def take(context: WorkerContext) -> Inventory:
     """Take an inventory of every kind."""
     began = context.clock.monotonic()
-    found, owned = _look(context, frozenset(DebrisKind), finds.everything)
+    found, owned = _look(context, frozenset(DebrisKind), _unexplained(context.layout))
     left = (islice(owned.left(of_kind), MOST) for of_kind in found.places.values())
     return Inventory(
         began,
@@ -68,6 +70,14 @@ def take_again(context: WorkerContext, kind: DebrisKind, paths: Collection[bytes
     return Again(places, "; ".join(found.troubles))
 
 
+def _unexplained(layout: Layout) -> finds.Wanted:
+    """Give what is worth a closer look; everything where the tree does not tell."""
+    try:
+        return Unexplained(layout)
+    except OSError:
+        return finds.everything
+
+
 def _look(
     context: WorkerContext, kinds: frozenset[DebrisKind], wanted: finds.Wanted
 ) -> "tuple[_Found, _Owned]":
@@ -81,7 +91,8 @@ def _look(
         found.collect(DebrisKind.SHIM, lambda: finds.shims(processes, layout))
     others, lost = other_trees(layout, processes)
     try:
-        owners = find_owners((layout.tasks, *others), processes, lost)
+        of = [kind for kind, places in found.places.items() if places]
+        owners = find_owners((layout.tasks, *others), processes, lost, of)
         if not lead_there(others):
             owners = dataclasses.replace(owners, silent="a shim ended while its tree was read")
     except OSError as error:

@@ -14,12 +14,14 @@ answer, and never a no:
 What containerd lists is asked by the parent and added where places are judged (`decide.debris`).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from reconciler.model.debris import DebrisKind
 from reconciler.model.evidence import Answer, ProcessScan
 from reconciler.model.ids import BundleKey, escape
+from reconciler.model.layout import Layout
 from reconciler.probe.beneath import enter, names, opened
 from reconciler.worker.objects import HIDDEN
 from reconciler.worker.sockets import sockets_named_in
@@ -80,13 +82,56 @@ class Owners:
         return Answer.NO if is_sure and not self.silent else Answer.NONE
 
 
-def find_owners(trees: Iterable[bytes], processes: ProcessScan, lost: str) -> Owners:
+class Unexplained:
+    """Says of a path whether no bundle of our tree explains it by its name, as most are explained.
+
+    Listed before the places are. What it leaves out would be found to be owned in the end, but in
+    two cases: the bundle goes meanwhile, or a socket has the name that its shim derives while its
+    files name another one. Then an inventory finds it when the bundle has gone. So nothing is taken
+    for nobody's here, and only names that are left over are looked at closely.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._fifos, self._tree = layout.fifos, layout.tasks + b"/"
+        self._sockets = {layout.sockets, layout.own_sockets}
+        self._named: set[bytes] = set()
+        self._digests: set[bytes] = set()
+        with opened(layout.tasks) as top:
+            for namespace in enter(top, names(top)):
+                if namespace.fd >= 0:
+                    self._take_in(layout, namespace.name, list(names(namespace.fd)))
+
+    def _take_in(self, layout: Layout, namespace: bytes, ids: Iterable[bytes]) -> None:
+        above = escape(namespace)
+        for id_ in ids:
+            self._named.add(namespace + b"/" + id_.removeprefix(b"."))
+            if not id_.startswith(b"."):  # one that containerd was removing names none any more
+                path = layout.shim_socket(above, escape(id_))
+                self._digests.add(path.rpartition(b"/")[2])
+
+    def __call__(self, path: bytes) -> bool:
+        """Return whether it is to be looked at: what lies in no place of a known bundle's name."""
+        above, _, name = path.rpartition(b"/")
+        if above in self._sockets:
+            return name not in self._digests
+        if path.startswith(self._tree):  # what is below a bundle is that bundle's
+            return b"/".join(path[len(self._tree) :].split(b"/", 2)[:2]) not in self._named
+        return above == self._fifos or above.rpartition(b"/")[2] + b"/" + name not in self._named
+
+
+def find_owners(
+    trees: Iterable[bytes],
+    processes: ProcessScan,
+    lost: str,
+    kinds: Collection[DebrisKind] = frozenset(DebrisKind),
+) -> Owners:
     """Ask everybody.
 
     Args:
         trees: The state trees, ours and those other containerds' shims lead to.
         processes: A pass over /proc, made after the places were listed.
         lost: Why not all other trees are known, empty if they are.
+        kinds: Of which kinds places were found: bundles are read only where one asks for it.
 
     Raises:
         OSError: A tree cannot be read.
@@ -107,10 +152,11 @@ def find_owners(trees: Iterable[bytes], processes: ProcessScan, lost: str) -> Ow
                 for id_ in ids:
                     bundles.add(BundleKey(name, escape(id_.removeprefix(b"."))))
                     bundles.add(BundleKey(name, escape(id_)))
-                for bundle in enter(namespace.fd, ids):
+                for bundle in enter(namespace.fd, ids if DebrisKind.FIFO_DIR in kinds else ()):
                     knows_execs = knows_execs and bundle.fd >= 0
                     execs.update(_execs_in(bundle.fd))
-                sockets.update(sockets_named_in(namespace.fd))
+                if DebrisKind.SHIM_SOCKET in kinds:
+                    sockets.update(sockets_named_in(namespace.fd))
     running = {*processes.helpers, *(shim.key for shim in processes.shims)}
     running.update(one.key for one in processes.unread if one.key is not None)
     silent = lost
