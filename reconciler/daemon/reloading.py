@@ -117,6 +117,8 @@ class Reloader:
             to.metrics.reloaded(ok=not done.trouble)
             for line in done.trouble:
                 to.service_log.warn(LogEvent.CONFIG_REJECTED, why=why, problem=line)
+            for hint in done.hints if done.changes else ():
+                to.service_log.report(LogEvent.CONFIG_QUESTIONED, hint=hint)
             if done.changes:
                 to.service_log.report(
                     LogEvent.CONFIG_LOADED,
@@ -146,7 +148,7 @@ class Reloader:
         self._apply(setup)
         self._to.log_level(fresh.settings.log.level)
         configuration.accept(fresh, self._clock.wall(), pending)
-        return Reload(changes=changes, after_restart=pending)
+        return Reload(changes=changes, after_restart=pending, hints=fresh.hints)
 
     def setup(self, loaded: Loaded) -> Setup:
         """Make a setup of it; where things are is not changed by a reload."""

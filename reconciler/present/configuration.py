@@ -1,4 +1,4 @@
-"""Configuration: `config show -o json`. Values flow in as a file has them, a document flows out."""
+"""Configuration: `config show` and `config check` with -o json. Values flow in, documents out."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -20,6 +20,51 @@ class InForce(Protocol):
     @property
     def origin(self) -> str:
         """The file, variable or option it comes from, or ``default``."""
+
+
+class Wrong(Protocol):
+    """Something that is wrong, as :mod:`reconciler.settings.problems` has it."""
+
+    @property
+    def where(self) -> str:
+        """The file, ``environment`` or ``command line``."""
+
+    @property
+    def key(self) -> str:
+        """The dotted key, the option or variable; empty for the whole."""
+
+    @property
+    def reason(self) -> str:
+        """What is wrong, a sentence without its subject."""
+
+    @property
+    def hint(self) -> str:
+        """What to do about it; may be empty."""
+
+
+class ConfigProblem(Shape, frozen=True, kw_only=True):
+    """One thing that is wrong; no key where it is of the whole file."""
+
+    where: str
+    key: str = ""
+    reason: str
+    hint: str = ""
+
+
+class ConfigCheck(Document, frozen=True, kw_only=True, tag=True):
+    """The whole of `config check -o json`.
+
+    Attributes:
+        ok: Whether it can be used.
+        files: The files that were read; none where one of them cannot be used.
+        problems: What is wrong, all of it.
+        notes: What can be meant, and is probably not.
+    """
+
+    ok: bool
+    files: list[str]
+    problems: list[ConfigProblem]
+    notes: list[str]
 
 
 class ConfigValue(Shape, frozen=True, kw_only=True):
@@ -45,4 +90,17 @@ def configuration(
         **envelope,
         files=list(files),
         values=[ConfigValue(key=one.key, value=one.value, origin=one.origin) for one in values],
+    )
+
+
+def checked(
+    wrong: Iterable[Wrong], notes: Iterable[str], files: Iterable[str], envelope: Envelope
+) -> ConfigCheck:
+    """Shape what a check has found."""
+    problems = [
+        ConfigProblem(where=one.where, key=one.key, reason=one.reason, hint=one.hint)
+        for one in wrong
+    ]
+    return ConfigCheck(
+        **envelope, ok=not problems, files=list(files), problems=problems, notes=list(notes)
     )

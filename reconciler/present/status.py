@@ -65,11 +65,13 @@ class Reload:
         trouble: What is wrong, one line for each problem; empty if it is in force.
         changes: What is different now, one line for each key.
         after_restart: What waits for a restart, since the start.
+        hints: What it says that is probably not meant.
     """
 
     trouble: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
     after_restart: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
 
 class JournalStatus(Shape, frozen=True):

@@ -64,9 +64,10 @@ def node_alarms(status: Status) -> Iterator[Alarm]:
 
 
 def reload_lines(done: Reload) -> list[str]:
-    """Say what a reload has changed, and what of it waits for a restart."""
+    """Say what a reload has changed, what of it waits for a restart, and what is odd."""
     now = [line for line in done.changes if line not in done.after_restart]
-    return [*now, *(f"waits for a restart: {line}" for line in done.after_restart)]
+    waits = [f"waits for a restart: {line}" for line in done.after_restart]
+    return [*now, *waits, *(f"note: {hint}" for hint in done.hints)]
 
 
 def _own_alarms(status: Status) -> Iterator[Alarm]:

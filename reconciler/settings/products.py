@@ -16,7 +16,7 @@ from reconciler.model.policy import (
 )
 from reconciler.settings import kinds, schema
 from reconciler.settings.problems import below
-from reconciler.settings.rules import Shadows
+from reconciler.settings.rules import Shadows, applies_where_unknown
 from reconciler.settings.units import parse_duration
 
 _BESIDE_PROTECT: Final = (
@@ -98,7 +98,7 @@ def contradictions(
             reason = f"protects, and says {beside[0]}, which then means nothing"
             yield (below("rule", rule.name),), reason, "leave one of them out"
     for rule, before in shadows.pairs:
-        if rule.protect and not before.protect:
+        if rule.protect and not before.protect and not applies_where_unknown(rule, before):
             yield (below("rule", rule.name),), _never(before, "protects nothing"), "put it first"
     yield from _useless_thresholds(settings, typed)
 
@@ -106,7 +106,11 @@ def contradictions(
 def notes(shadows: Shadows) -> Iterator[tuple[str, str]]:
     """Find what can be meant and does nothing; yields a rule's key, and what is said of it."""
     for rule, before in shadows.pairs:
-        if before.protect or not rule.protect:
+        if applies_where_unknown(rule, before):
+            what = "protects" if rule.protect else "applies"
+            what = f"{what} only where labels are not known"
+            yield below("rule", rule.name), _never(before, what)
+        elif before.protect or not rule.protect:
             yield below("rule", rule.name), _never(before, "never applies")
 
 

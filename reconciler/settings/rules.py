@@ -55,7 +55,8 @@ class Shadows(NamedTuple):
     """What was found about rules.
 
     Attributes:
-        pairs: Each rule that can never apply, and the rule before it that applies in its place.
+        pairs: Each rule that can never apply, and the rule before it that applies in its place;
+            one that does so only where all labels are known if there is no other.
         complete: Whether every pair could be compared.
     """
 
@@ -67,7 +68,7 @@ def shadowed(rules: Sequence[Rule], effort: Effort | None = None) -> Shadows:
     """Find the rules that can never apply; those that protect are asked about first.
 
     A rule that needs a label is passed over where that is not known; what is said here is true
-    wherever the labels are known.
+    wherever the labels are known. Whether it is elsewhere, :func:`applies_where_unknown` tells.
     """
     effort = effort or Effort()
     found: dict[int, Rule] = {}
@@ -79,9 +80,28 @@ def shadowed(rules: Sequence[Rule], effort: Effort | None = None) -> Shadows:
                 break
             if covers(before.match, match, effort):
                 found[number] = before
-                break
+                if not applies_where_unknown(rules[number], before):
+                    break
     pairs = tuple((rules[number], found[number]) for number in sorted(found))
     return Shadows(pairs, complete=not effort.given_up)
+
+
+def applies_where_unknown(rule: Rule, before: Rule) -> bool:
+    """Return whether a shadowed rule still applies where a label is not known.
+
+    What protects applies where it may be meant, what does not protect only where it is
+    (:mod:`reconciler.model.policy`).
+    """
+    if before.protect:
+        return False
+    asked = _asked(before.match)
+    return bool(asked if rule.protect else asked - _asked(rule.match))
+
+
+def _asked(match: Match) -> set[str]:
+    """Name the labels that a match asks for."""
+    said = {name for name in _LABELS if getattr(match, name) is not None}
+    return said | {f"annotation.{name}" for name in match.annotation}
 
 
 def covers(broad: Match, narrow: Match, effort: Effort | None = None) -> bool:

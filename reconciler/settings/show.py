@@ -36,12 +36,22 @@ def shown(loaded: Loaded) -> list[Shown]:
     lines = [Shown(key, _find(plain, key), loaded.origins[key]) for key in known_keys()]
     for rule in loaded.settings.rule:
         key = below("rule", rule.name)
-        said = {
-            name: value for name, value in msgspec.to_builtins(rule).items() if value is not None
-        }
+        said = _said(msgspec.to_builtins(rule))
         del said["name"]
         lines.append(Shown(key, said, loaded.origins[key]))
     return lines
+
+
+def _said(table: dict[str, object]) -> dict[str, object]:
+    """Give what a table says: neither null nor an empty table stands for what it does not.
+
+    ``match = {}`` is something that is said: it matches everything.
+    """
+    return {
+        name: _said(value) if isinstance(value, dict) else value
+        for name, value in table.items()
+        if value is not None and value != {}
+    }
 
 
 def changed(before: Loaded, after: Loaded) -> list[str]:
@@ -75,8 +85,7 @@ def toml(value: object) -> str:
 
 def _pairs(table: dict[str, object]) -> Iterator[str]:
     for name, value in table.items():
-        if value is not None and value != {}:
-            yield f"{below('', name)} = {toml(value)}"
+        yield f"{below('', name)} = {toml(value)}"
 
 
 def _find(table: object, key: str) -> object:

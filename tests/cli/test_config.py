@@ -141,3 +141,59 @@ def test_no_list_of_commands_is_cut(
     told = capsys.readouterr().out.partition("Commands:\n")[2]
     assert all(name in told for name in (config_group.commands if words else COMMANDS))
     assert not [line for line in told.splitlines() if line.endswith("...")]
+
+
+TYPO = '[cleanup]\ngrce = "1h"\n'
+
+
+def test_a_check_is_a_document_whatever_it_finds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.toml"
+    twice = '[[rule]]\nname = "a"\nmatch = {}\n' * 2
+    texts = {TYPO + "mood = 1\n": 2, "not toml": 1, "": 0, twice: 1}
+    for text, problems in texts.items():
+        file.write_text(text)
+        code = run(app, ["config", "check", "-o", "json", str(file)], "containerd-reconciler")
+        out, err = capsys.readouterr()
+        told = json.loads(out)
+        assert not [*strict().iter_errors(told)]
+        assert (told["kind"], err) == ("ConfigCheck", "")
+        assert (told["ok"], len(told["problems"])) == (not problems, problems)
+        assert code == (ExitCode.CONFIG if problems else ExitCode.DONE)
+        assert {one["where"] for one in told["problems"]} <= {str(file)}
+
+
+def test_what_is_shown_says_nothing_of_what_a_rule_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.toml"
+    words = ["config", "show", "--config", str(file)]
+    file.write_text(RULES + '[[rule]]\nname = "all"\nmatch = {}\ngrace = "1h"\n')
+    assert run(app, [*words, "-o", "json"], "containerd-reconciler") == ExitCode.DONE
+    out = capsys.readouterr().out
+    assert "null" not in out
+    rules = {one["key"]: one["value"] for one in json.loads(out)["values"]}
+    assert rules["rule.all"] == {"match": {}, "grace": "1h", "protect": False}
+    assert rules["rule.pods"]["match"] == {"namespace": "*", "pod": "no-such-*"}
+    assert run(app, words, "containerd-reconciler") == ExitCode.DONE
+    assert 'rule.all = { match = {}, protect = false, grace = "1h" }' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("config check", "config show", "config test web", "daemon", "run", "record /nowhere/a"),
+        *("scan", "explain a/b", "clean", "clean --dry-run"),
+    ],
+)
+def test_a_typing_error_is_one_line_with_file_key_and_the_nearest_name(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(TYPO)
+    code = run(app, [*words.split(), "--config", str(file)], "containerd-reconciler")
+    assert (code, capsys.readouterr()) == (
+        ExitCode.CONFIG,
+        ("", f'containerd-reconciler: {file}: cleanup.grce: unknown key; did you mean "grace"?\n'),
+    )

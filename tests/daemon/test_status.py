@@ -115,7 +115,14 @@ def test_a_reload_tells_on_the_command_line_what_waits_for_a_restart(site: Site)
         # It waits until it is restarted, whatever else changes, or until it is taken back.
         site.write(cleanup__grace="31m")
         assert waits in here(site, "status", "--reload", *where).stderr.splitlines()
+        shadowed = '[[rule]]\nname = "one"\nmatch = {}\n[[rule]]\nname = "two"\nmatch = {}\n'
+        site.tail = shadowed
         site.write(http__listen=f"127.0.0.1:{site.port}")
+        odd = f"{site.config}: rule.two: never applies: rule.one before it matches all"
+        assert f"note: {odd}" in here(site, "status", "--reload", *where).stderr
+        assert odd in str(daemon.wait_for("config.questioned")["hint"])
+        site.tail = ""
+        site.write()
         assert "waits for" not in here(site, "status", "--reload", *where).stderr
         assert "waits for" not in here(site, "status", *where).stdout
 

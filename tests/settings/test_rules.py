@@ -4,6 +4,7 @@ from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -16,7 +17,13 @@ from reconciler.model.policy import Rule as PolicyRule
 from reconciler.settings import globs, products
 from reconciler.settings.load import Flag, Loaded, load
 from reconciler.settings.problems import SettingsError
-from reconciler.settings.rules import Effort, covers, includes, shadowed
+from reconciler.settings.rules import (
+    Effort,
+    applies_where_unknown,
+    covers,
+    includes,
+    shadowed,
+)
 from reconciler.settings.schema import Match, Rule
 
 pieces = st.sampled_from([*"ab-*?", "[ab]", "[!a]", "[a-c]", "["])
@@ -87,6 +94,40 @@ def test_what_is_said_never_to_apply_never_does(
         assert products._match(before.match).fits(*bundle) is Answer.NONE
 
 
+rules_of_both_kinds = st.lists(st.tuples(matches, st.booleans()), min_size=2, max_size=4)
+partly_known = st.builds(
+    lambda bundle, known: (bundle[0], Known(msgspec.structs.replace(bundle[1].own, known=known))),
+    bundles,
+    st.booleans(),
+)
+
+
+@pytest.mark.safety
+@given(rules=rules_of_both_kinds, bundle=partly_known)
+@example(
+    rules=[(Match(pod="*"), False), (Match(), True)],
+    bundle=(BundleKey("a", "a"), Known(Labels(known=False))),
+)
+@example(
+    rules=[(Match(pod="*"), False), (Match(namespace="*"), False), (Match(), True)],
+    bundle=(BundleKey("a", "a"), Known(Labels(known=False))),
+)
+def test_what_never_applies_does_not_where_labels_are_unknown_either(
+    rules: list[tuple[Match, bool]], bundle: tuple[BundleKey, Known]
+) -> None:
+    said = tuple(Rule(f"r{n}", match, protect=yes) for n, (match, yes) in enumerate(rules))
+    pairs = shadowed(said).pairs
+    never = {rule.name for rule, before in pairs if not applies_where_unknown(rule, before)}
+    policies = Policies(
+        default=Policy("none"),
+        rules=tuple(
+            PolicyRule(products._match(one.match), Policy(one.name, protect=one.protect))
+            for one in said
+        ),
+    )
+    assert policies.applied(*bundle).name not in never
+
+
 def test_an_annotation_that_may_be_missing_is_no_cover() -> None:
     assert not covers(Match(annotation={"x": "*"}), Match())
     assert covers(Match(annotation={"x": "*"}), Match(annotation={"x": "a", "y": "b"}))
@@ -153,6 +194,19 @@ def test_a_rule_that_protects_nothing_is_refused(tmp_path: Path) -> None:
     assert "rule.all" in problem.reason
     assert "first" in problem.hint
     assert loaded(tmp_path, KUBE + "protect = true\n" + BROAD).hints == ()
+
+
+PODS = '[[rule]]\nname = "pods"\nmatch = { namespace = "k8s.io", pod_namespace = "*" }\n'
+
+
+@pytest.mark.safety
+def test_a_rule_that_protects_where_labels_are_lost_is_noted(tmp_path: Path) -> None:
+    """It protects what nobody can name, so refusing the file would protect less."""
+    (hint,) = loaded(tmp_path, PODS + KUBE + "protect = true\n").hints
+    assert "rule.kube: protects only where labels are not known: rule.pods before it" in hint
+    for text in (BROAD + PODS, PODS + BROAD):  # one that needs no label is found behind one
+        with pytest.raises(SettingsError, match=r"rule\.kube: protects nothing: rule\.all"):
+            loaded(tmp_path, text + KUBE + "protect = true\n")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.protocols import Validator
 
 from reconciler.present.comparison import ReplayDiff
-from reconciler.present.configuration import Configuration
+from reconciler.present.configuration import ConfigCheck, Configuration
 from reconciler.present.envelope import API_VERSION
 from reconciler.present.explain import Explanation
 from reconciler.present.policies import PolicyTest
@@ -26,9 +26,14 @@ from reconciler.present.status import Status
 PLACE: Final = Path(__file__).resolve().parents[2] / "contrib/commands/schema.json"
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 
-Document = Scan | Clean | Explanation | Status | ReplayDiff | Configuration | PolicyTest
+Document = (
+    Scan | Clean | Explanation | Status | ReplayDiff | Configuration | ConfigCheck | PolicyTest
+)
 KINDS: Final = frozenset(
-    {"Scan", "Clean", "Explanation", "Status", "ReplayDiff", "Configuration", "PolicyTest"},
+    {
+        *("Scan", "Clean", "Explanation", "Status", "ReplayDiff"),
+        *("Configuration", "ConfigCheck", "PolicyTest"),
+    },
 )
 
 Node = dict[str, object]

@@ -1,7 +1,7 @@
 """`config`: what the configuration says, whether it can be meant, and where a value comes from."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from reconciler.model.ids import BundleKey
     from reconciler.model.observations import Listed
     from reconciler.settings.load import Loaded
+    from reconciler.settings.problems import Problem
 
 
 class Group(Command, click.Group):
@@ -56,17 +57,32 @@ def check(said: Globals, *, file: str | None) -> int:
     try:
         loaded = load_layers(said)
     except SettingsError as error:
+        if said.form is Form.JSON:
+            return _checked(error.problems, (), (), output)
         for problem in error.problems:
             output.complain(str(problem))
         return ExitCode.CONFIG
+    notes = list(_unmatched(loaded))
+    if not loaded.compared:
+        notes.append("not every two rules could be compared; one may never apply")
+    if said.form is Form.JSON:
+        return _checked((), (*loaded.hints, *notes), loaded.files, output)
     for hint in loaded.hints:
         output.complain(hint)
-    for note in _unmatched(loaded):
+    for note in notes:
         output.say(f"note: {note}")
-    if not loaded.compared:
-        output.say("note: not every two rules could be compared; one may never apply")
     output.say(f"nothing is wrong with {', '.join(loaded.files) or 'the defaults'}")
     return ExitCode.DONE
+
+
+def _checked(
+    problems: "Sequence[Problem]", notes: "Sequence[str]", files: "Sequence[str]", output: Output
+) -> int:
+    from reconciler.present.configuration import checked
+    from reconciler.present.envelope import encode
+
+    output.json(encode(checked(problems, notes, files, envelope())))
+    return ExitCode.CONFIG if problems else ExitCode.DONE
 
 
 def _unmatched(loaded: "Loaded") -> Iterator[str]:
