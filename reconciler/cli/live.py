@@ -17,6 +17,7 @@ from rich.text import Text
 
 from reconciler.cli.display import Heading
 from reconciler.cli.picture import STUCK, Picture, RecentRecord
+from reconciler.decide.cleanups import GUARDS
 from reconciler.model.decisions import Judged, Phase, Verdict
 from reconciler.model.ids import printable
 from reconciler.model.outcome import Result
@@ -28,6 +29,8 @@ INTERVAL: Final = 0.25
 """Least seconds between two drawings."""
 
 _ROWS: Final = 12
+_NAME: Final = 36
+"""Columns that a long name gets on a line, at least."""
 _LEVEL_STYLES: Final = {
     Level.DEBUG: "dim",
     Level.INFO: "",
@@ -41,7 +44,9 @@ def draw(picture: Picture, heading: Heading, backend: str, now: float) -> Render
     parts: list[RenderableType] = [_status(picture, heading, backend), _counts(picture)]
     parts += [Text(printable(f"guard: {reason}"), "bold red") for reason in picture.refused]
     parts += [
-        Text(printable(f"brake: {name}: {why}"), "magenta") for name, why in picture.brakes.items()
+        Text(printable(f"brake: {name}: {why}"), "magenta")
+        for name, why in picture.brakes.items()
+        if name != GUARDS or not picture.refused  # those were said just now
     ]
     parts += _leftovers(picture, now)
     parts += _blocked(picture)
@@ -108,15 +113,18 @@ def _leftovers(picture: Picture, now: float) -> list[RenderableType]:
     if not picture.leftovers:
         return []
     table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("leftover", "phase", "due", "reason"):
-        # Names and reasons give way, each on its one line; a phase of two letters says nothing.
-        table.add_column(name, no_wrap=name in ("phase", "due"), overflow="ellipsis")
     urgent = picture.urgent(_ROWS)
     short = short_ids({one.key.id for one in urgent})
-    for one in urgent:
+    names = [f"{one.key.namespace}/{short[one.key.id]}" for one in urgent]
+    # A reason gives way on its one line. A name is whole, on several if it must be: two of them
+    # may differ at their ends alone. A phase of two letters says nothing.
+    table.add_column("leftover", overflow="fold", min_width=min(_NAME, max(map(len, names))))
+    for name in ("phase", "due", "reason"):
+        table.add_column(name, no_wrap=name in ("phase", "due"), overflow="ellipsis")
+    for one, name in zip(urgent, names, strict=True):
         phase = picture.phase_of(one)
         table.add_row(
-            Text(f"{one.key.namespace}/{short[one.key.id]}", no_wrap=True),
+            Text(name, overflow="fold"),
             Text(phase.value or "-", words.PHASE_STYLES[phase]),
             _countdown(one, now),
             Text(printable(picture.cause_of(one) or one.judgement.reason), no_wrap=True),

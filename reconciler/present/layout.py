@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -29,6 +30,7 @@ _NARROW: Final = 2
 _HEX: Final = re.compile(r"[0-9a-f]{32,}")
 _SAYS_NOTHING: Final = re.compile(r"[0-9a-f]{14,}")
 _PARTS: Final = re.compile(r"[^/,]*[/,]|[^/,]+")
+_ENDS: Final = re.compile(r"[-._:@=]")
 _HEAD_COLUMNS: Final = 2
 
 Measure = Callable[[str], int]
@@ -94,12 +96,18 @@ def _texts(table: Table, notes: dict[str, str], *, all_of_it: bool = False) -> l
             short = short_ids({*cells, *table.ids})
             cells = [short[text] for text in cells]
         else:
-            cells = [_HEX.sub(lambda found: f"{found[0][:SHORT]}…", text) for text in cells]
+            digits = short_ids({one for text in cells for one in _HEX.findall(text)})
+            cells = [_HEX.sub(partial(_shortened, digits), text) for text in cells]
         if column.has_notes and table.shown is None:
             cells = _noted(cells, notes, all_of_it=all_of_it)
         for row, text in zip(texts, cells, strict=True):
             row[at] = text
     return texts
+
+
+def _shortened(short: dict[str, str], found: re.Match[str]) -> str:
+    whole = found[0]
+    return whole if short[whole] == whole else f"{short[whole]}…"
 
 
 def short_ids(ids: Collection[str]) -> dict[str, str]:
@@ -153,9 +161,9 @@ def _legend(notes: dict[str, str], width: int, measure: Measure) -> Iterable[Lin
 
 
 def wrapped(text: str, width: int, measure: Measure = len) -> list[str]:
-    """Break a text between its words; one that is too long after a slash or a comma, or it is cut.
+    """Break a text between its words; one that is too long after a slash or a comma, or as it can.
 
-    Always at least one line.
+    Nothing is cut off: two names may differ at their ends alone. Always at least one line.
     """
     lines = [""]
     for word in text.split(" "):
@@ -164,11 +172,22 @@ def wrapped(text: str, width: int, measure: Measure = len) -> list[str]:
             gap = " " if lines[-1] and not n else ""
             if measure(lines[-1] + gap + piece) <= width:
                 lines[-1] += gap + piece
-            elif lines[-1]:
-                lines.append(_cut(piece, width, measure))
-            else:
-                lines[-1] = _cut(piece, width, measure)
+                continue
+            broken = list(_broken(piece, width, measure))
+            lines = [*(lines if lines[-1] else lines[:-1]), *broken]
     return lines
+
+
+def _broken(word: str, width: int, measure: Measure) -> Iterable[str]:
+    """Break a word that is longer than a line: where its parts end, if one ends late enough."""
+    while measure(word) > width:
+        least = 1
+        fits = next((n for n in range(len(word), least, -1) if measure(word[:n]) <= width), least)
+        ends = [at.end() for at in _ENDS.finditer(word, fits // 2, fits)]
+        at = ends[-1] if ends else fits
+        yield word[:at]
+        word = word[at:]
+    yield word
 
 
 def _cut(text: str, width: int, measure: Measure) -> str:
@@ -201,6 +220,7 @@ class _Fit:
         self._gap = GAP
         self.is_natural = sum(self._natural) + GAP * (len(self._natural) - 1) <= width
         self._choose()
+        self._is_tight = self._needed() > width  # so much that even names take several lines
         self._widths = self._shared()
 
     def heading(self) -> Line:
@@ -213,7 +233,7 @@ class _Fit:
         cells = []
         for at, room in zip(self._beside, self._widths, strict=True):
             text = texts[at]
-            wraps = self._columns[at].gives_way
+            wraps = self._columns[at].gives_way or self._is_tight
             cells.append(
                 wrapped(text, room, self._measure) if wraps else [_cut(text, room, self._measure)]
             )
@@ -230,7 +250,15 @@ class _Fit:
         if column.gives_way:
             words = any(" " in text for text in cells)
             return min(natural, _LINE if words else max(_WORD, self._measure(column.name)))
-        return min(natural, _LEAST) if column.shortens else natural
+        return self._distinct(cells, natural) if column.shortens else natural
+
+    def _distinct(self, cells: Sequence[str], natural: int) -> int:
+        """Say how far names can be cut so that no two of them look alike."""
+        names = set(cells)
+        for width in range(min(natural, _LEAST), natural):
+            if len({_cut(one, width, self._measure) for one in names}) == len(names):
+                return width
+        return natural
 
     def _choose(self) -> None:
         """Let columns stand beside each other as long as there is room.

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from reconciler.cli.display import Heading
-from reconciler.cli.live import draw
+from reconciler.cli.live import _NAME, draw
 from reconciler.cli.picture import RECENT, STUCK, Picture
 from reconciler.cli.watching import Plan, watch
 from reconciler.decide.verdicts import judge
@@ -20,7 +20,7 @@ from reconciler.errors import ExitCode
 from reconciler.loop import Loop
 from reconciler.model.decisions import Braked, Judged, Phase, Verdict
 from reconciler.model.ids import BundleKey, Identity
-from reconciler.model.observations import Guard, Refusal, Stamp
+from reconciler.model.observations import Guard, GuardsChecked, Refusal, Stamp
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
 from reconciler.model.policy import Policies, Policy
 from reconciler.present.words import RESULT_STYLES
@@ -231,3 +231,23 @@ def test_what_a_brake_holds_is_not_called_due(enforce: bool) -> None:
     for name in ("ns/before", "ns/after"):
         assert "due" in row(picture, name)
         assert "mass death" not in row(picture, name)
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_no_two_names_that_differ_look_alike(width: int) -> None:
+    picture, stamp = Picture(), Stamp(0.0, 0.0)
+    long = "k8s.io/" + "node-exporter-of-the-payment-team-in-zone-" * 2
+    for last in "ab":
+        picture.decided(stamp, due(long + last))
+    shown = drawn(picture, 0.0, width)
+    joined = "".join(line[:_NAME].rstrip() for line in shown.splitlines())
+    for last in "ab":
+        assert long + last in (joined if width < 200 else shown), shown
+
+
+def test_what_a_guard_refuses_is_said_once() -> None:
+    picture, stamp = Picture(enforce=True), Stamp(0.0, 0.0)
+    why = "own pid namespace is another one"
+    picture.observed(stamp, GuardsChecked((Refusal(Guard.PID_NAMESPACE, why),)))
+    picture.decided(stamp, Braked("guards", on=True, detail=why))
+    assert drawn(picture, 0.0).count(why) == 1

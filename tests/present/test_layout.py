@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Final
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -277,9 +277,44 @@ def test_no_line_is_too_long(said: str, width: int) -> None:
     assert all(len(line) <= width for line in wrapped(said, width))
 
 
-def test_a_path_breaks_after_a_slash_and_what_is_too_long_says_so() -> None:
+def test_a_path_breaks_after_a_slash_and_a_long_name_where_a_part_of_it_ends() -> None:
     assert wrapped("see /run/containerd/s now", 12) == ["see /run/", "containerd/s", "now"]
-    assert wrapped("x" * 20, 12) == ["x" * 11 + "…"]
+    assert wrapped("see coredns-5d78c9869d-x", 12) == ["see", "coredns-", "5d78c9869d-x"]
+    assert wrapped("x" * 20 + " y", 12) == ["x" * 12, "x" * 8 + " y"]
+
+
+@given(st.text("ab-/", max_size=90), st.integers(min_value=1, max_value=40))
+def test_nothing_of_a_name_is_lost(name: str, width: int) -> None:
+    assert "".join(wrapped(name, width)) == name
+
+
+letters = st.text("ab-", max_size=3)
+alike = st.builds(
+    lambda n, end: "kube-system-node-exporter-"[: n + 1] + end, st.integers(0, 25), letters
+)
+pods = st.builds("{}/{}".format, alike, alike)
+digits = st.builds(
+    lambda n, end: "0123456789abcdef" * n + end, st.integers(1, 3), st.text("01", max_size=3)
+)
+rows_of_names = st.tuples(alike | digits, alike | digits, pods, alike | digits)
+
+
+@given(st.sets(rows_of_names, min_size=2, max_size=5), st.sampled_from([20, 40, 60, 80, 120]))
+@example(
+    {("k8s.io", "a" * 14, "kube-system/node-exporter-in-zone-a-1", "c"),
+     ("k8s.io", "a" * 14, "kube-system/node-exporter-in-zone-a-2", "c")}, 80
+)  # fmt: skip
+def test_no_two_rows_that_differ_look_alike(
+    said: set[tuple[str, str, str, str]], width: int
+) -> None:
+    table = rows.bundles([], wide=False)
+    table.columns = (*rows._NAME, *rows._POD)
+    table.rows = [[Cell(one) for one in row] for row in sorted(said)]
+    shown = [
+        "\n".join("".join(span.text for span in line) for line in row)
+        for row in laid(table, width).rows
+    ]
+    assert len(set(shown)) == len(said), shown
 
 
 def test_characters_that_take_two_columns_are_counted_as_two() -> None:
