@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 
 import anyio.lowlevel
 
+from reconciler.decide.cleanups import RATE
 from reconciler.decide.engine import Engine
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.model.observations import CleanRequested, Observation, ReleaseRequested
@@ -82,8 +83,14 @@ class Requests:
 
     async def _release(self, request: Request) -> Response:
         uid, pid = request.peer or _NOBODY
+        before, held = self._engine.hold, hold_of(self._engine)
         await self._deliver(ReleaseRequested(uid, pid))
-        return _json(Reply(self._about()[2], hold_of(self._engine)))
+        after = self._engine.hold
+        # The brake on the rate counts anew, and may hold again what is beyond it.
+        is_same = before is not None and after is not None and before.brake == after.brake
+        is_released = before is not None and (not is_same or before.brake == RATE)
+        released = held if is_released else ""
+        return _json(Reply(self._about()[2], hold_of(self._engine), released=released))
 
 
 def _keys(query: str) -> tuple[BundleKey, ...]:

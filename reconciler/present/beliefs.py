@@ -40,7 +40,8 @@ class Belief(msgspec.Struct, frozen=True, omit_defaults=True):
 class Beliefs(msgspec.Struct, frozen=True):
     """All of them, of the bundles that have a phase or were asked for; who says so; what holds it.
 
-    ``hold`` is empty where nothing does; ``recent`` are the last attempts, the latest first.
+    ``hold`` is empty where nothing does; ``recent`` are the last attempts, the latest first;
+    ``socket`` is where it was asked, which whoever asks adds.
     """
 
     version: str
@@ -50,6 +51,7 @@ class Beliefs(msgspec.Struct, frozen=True):
     hold: str
     bundles: list[Belief]
     recent: list[Recent]
+    socket: str = ""
 
 
 class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -61,11 +63,19 @@ class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What came of a request; ``hold``: what holds everything now, after it."""
+    """What came of a request.
+
+    Attributes:
+        pid: Who was asked.
+        hold: What holds everything now, after it.
+        bundles: What was asked for.
+        released: What held everything before it, and let something go on.
+    """
 
     pid: int
     hold: str = ""
     bundles: list[Asked] = []
+    released: str = ""
 
 
 def believed(

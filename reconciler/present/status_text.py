@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
+from reconciler.model.observations import SPOILS_LOOKING
 from reconciler.present import rows, words
 from reconciler.present.shapes import Bundle
 from reconciler.present.status import Reload, Status
 from reconciler.present.table import Table
 
 _RECENT: Final = 8
+_SPOILS_LOOKING: Final = frozenset(guard.value for guard in SPOILS_LOOKING)
 
 
 class Alarm(NamedTuple):
@@ -23,8 +25,24 @@ class Alarm(NamedTuple):
         return f"{self.what}: {self.why}" if self.why else self.what
 
 
-def lines(status: Status) -> Iterator[str]:
-    """Say how the daemon is and what is wrong, a line each."""
+def blindness(status: Status) -> list[str]:
+    """Say why the daemon cannot see everything, a line each: what all it says is worth."""
+    return [
+        f"warning: the daemon cannot see everything: {one.reason}"
+        for one in status.refused
+        if one.guard in _SPOILS_LOOKING
+    ]
+
+
+def lines(status: Status, *, blindness_first: bool = False) -> Iterator[str]:
+    """Say how the daemon is and what is wrong, a line each.
+
+    ``blindness_first``: before all else what it cannot see, where nothing else is in that place.
+    """
+    said = set[str]()
+    if blindness_first:
+        yield from blindness(status)
+        said = {one.reason for one in status.refused if one.guard in _SPOILS_LOOKING}
     version = f" {status.containerd.version}" if status.containerd.version else ""
     yield (
         f"{'ready' if status.ready else 'not ready'}, {status.mode}: {status.state}, "
@@ -32,14 +50,15 @@ def lines(status: Status) -> Iterator[str]:
         f"up {words.age(status.uptime_seconds)}, version {status.version}, pid {status.pid}"
     )
     yield _counts(status)
-    yield from (alarm.line for alarm in alarms(status))
+    yield from (alarm.line for alarm in alarms(status) if alarm.why not in said)
 
 
 def alarms(status: Status) -> Iterator[Alarm]:
     """Say what is wrong."""
     for refused in status.refused:
         yield Alarm("not acting", refused.reason)
-    yield from node_alarms(status)
+    # What the guards refuse holds everything, and was named just now.
+    yield from (one for one in node_alarms(status) if not status.refused or one.what != "held")
     if status.config.after_restart:
         yield Alarm("waits for a restart", "; ".join(status.config.after_restart))
     if status.journal is not None and status.journal.lost:

@@ -18,8 +18,8 @@ from reconciler.model.observations import (
     Refusal,
     ReleaseRequested,
 )
-from reconciler.model.policy import Policies
-from reconciler.present.beliefs import Asked, Beliefs, Reply
+from reconciler.model.policy import Brakes, Policies
+from reconciler.present.beliefs import Asked, Beliefs, Reply, hold_of
 from reconciler.telemetry.http import Request, Response
 from tests.decide.world import ENFORCE, World, dead, running
 
@@ -112,6 +112,33 @@ async def test_what_holds_after_a_release_is_told(asking: Asking) -> None:
     cleaned = await asking("POST", "/-/clean", "key=ns/a")
     assert msgspec.json.decode(cleaned.body, type=Reply).hold == "guards: no openat2"
     assert asking.world.phase() is Phase.HELD
+
+
+async def test_a_brake_that_lets_one_more_go_and_holds_again_was_released() -> None:
+    policies = Policies(default=ENFORCE, brakes=Brakes(max_per_minute=1))
+    asking = Asking(World(policies))
+    world = asking.world
+    names = {name: number for number, name in enumerate("cdefg", 3)}
+    world.listed(**names)
+    for name, number in names.items():
+        world.look(dead(number), f"ns/{name}")
+    world.node()
+    world.wait(30.0)
+    begun = len(world.cleans())
+    held = "max_per_minute: 1 cleanups in the last minute"
+    assert hold_of(world.engine) == held
+    told = msgspec.json.decode((await asking("POST", "/-/release")).body, type=Reply)
+    assert told == Reply(17, held, released=held)
+    assert len(world.cleans()) == begun + 1
+    refused = GuardsChecked((Refusal(Guard.KERNEL, "no openat2"),))
+    world.observe(refused)
+    told = msgspec.json.decode((await asking("POST", "/-/release")).body, type=Reply)
+    assert told == Reply(17, "guards: no openat2")
+    world.observe(GuardsChecked(()))
+    assert hold_of(world.engine) == held
+    world.wait(600.0)
+    told = msgspec.json.decode((await asking("POST", "/-/release")).body, type=Reply)
+    assert told == Reply(17)
 
 
 async def test_a_name_is_the_one_that_is_shown(asking: Asking) -> None:

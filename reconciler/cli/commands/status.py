@@ -1,5 +1,7 @@
 """`status`: asks the running daemon over its unix socket."""
 
+import os
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,9 +11,8 @@ from reconciler.cli.choosing import Listing, list_options, said_of_list
 from reconciler.cli.completing import files, full_names
 from reconciler.cli.options import Command, Form, Globals
 from reconciler.cli.output import Output
-from reconciler.cli.values import bundle_key, name
+from reconciler.cli.values import name
 from reconciler.errors import ExitCode, NoDaemonError, ReconcilerError, UsageError
-from reconciler.model.observations import SPOILS_LOOKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from reconciler.present.status import Status
 
 _INTERVAL = 1.0
-_SPOILS_LOOKING = frozenset(guard.value for guard in SPOILS_LOOKING)
 
 
 @click.command(cls=Command, name="status", params=list_options())
@@ -29,7 +29,9 @@ _SPOILS_LOOKING = frozenset(guard.value for guard in SPOILS_LOOKING)
     "-w", "--watch", is_flag=True, help="Show it live until Ctrl-C; -o json: a line each second."
 )
 @click.option("--reload", is_flag=True, help="Let it load its configuration anew, and wait.")
-@click.argument("bundles", metavar="[NAMESPACE/ID]...", nargs=-1, shell_complete=full_names)
+@click.argument(
+    "bundles", metavar="[NAMESPACE/ID|ID-PREFIX]...", nargs=-1, shell_complete=full_names
+)
 @click.option("--clean", is_flag=True, help="Let it clean these bundles now, if they are due.")
 @click.option("--release", is_flag=True, help="Let it release the brake that holds everything.")
 @click.option(
@@ -80,7 +82,7 @@ def status(  # noqa: PLR0913 - the options
     if reload:
         return _reload(daemon, output)
     if clean:
-        return _clean(daemon, [bundle_key(one, said.namespace) for one in bundles], output)
+        return _clean(daemon, bundles, said, output)
     if release:
         return _release(daemon, output)
     if watch:
@@ -89,17 +91,30 @@ def status(  # noqa: PLR0913 - the options
 
 
 def _socket(said: Globals, output: Output) -> str:
-    """Find the daemon's socket: a configuration that is wrong must not hide a running daemon."""
+    """Find the daemon's socket: a configuration that is wrong must not hide a running daemon.
+
+    Nor one of another daemon: where none listens at its socket, the files beside the tree's lock
+    may tell where one does.
+    """
+    from reconciler.cli.beside import working_on
     from reconciler.cli.setup import load_layers
+    from reconciler.model.layout import DEFAULT_STATE, Layout
     from reconciler.settings.problems import SettingsError
     from reconciler.settings.schema import Http
+    from reconciler.setup import Setup, setup_from
 
+    trouble = ""
     try:
-        path = load_layers(said).settings.http.socket
+        setup = setup_from(load_layers(said))
     except SettingsError as error:
-        usual = Http().socket
-        output.complain(f"{error}; the daemon is looked for at {usual}")
-        return usual
+        trouble = str(error)
+        state = os.fsencode(os.path.abspath(said.state)) if said.state else DEFAULT_STATE
+        setup = Setup(Layout(state=state), socket=Http().socket)
+    path = setup.socket
+    if not os.path.exists(path):
+        path = next((one.socket for one in working_on(setup) if one.socket), path)
+    if trouble:
+        output.complain(f"{trouble}; the daemon is looked for at {path}")
     if not path:
         raise NoDaemonError("http.socket is empty, so no daemon can be asked", "set it")
     return path
@@ -116,8 +131,8 @@ def _reload(daemon: "Daemon", output: Output) -> int:
     return ExitCode.DONE
 
 
-def _clean(daemon: "Daemon", keys: "Sequence[BundleKey]", output: Output) -> int:
-    reply = daemon.clean(keys)
+def _clean(daemon: "Daemon", typed: "Sequence[str]", said: Globals, output: Output) -> int:
+    reply = daemon.clean(_meant(daemon, typed, said))
     for one in reply.bundles:
         if one.refused:
             output.complain(f"{one.namespace}/{one.id} is not cleaned: {one.refused}")
@@ -129,8 +144,52 @@ def _clean(daemon: "Daemon", keys: "Sequence[BundleKey]", output: Output) -> int
     return ExitCode.ERROR if any(one.refused for one in reply.bundles) else ExitCode.DONE
 
 
+def _meant(daemon: "Daemon", typed: "Sequence[str]", said: Globals) -> "list[BundleKey]":
+    """Find the bundles that are meant; of what is written whole the daemon knows best.
+
+    Raises:
+        ReconcilerError: Something is the beginning of several names, or of none.
+    """
+    from reconciler.cli.selection import Name, parse_name
+    from reconciler.model.ids import BundleKey
+
+    asked: list[Name] = []
+    for text in typed:
+        one = parse_name(text)
+        alone = said.namespace[0] if len(said.namespace) == 1 else None
+        asked.append(one if one.namespace or alone is None else Name(name(alone), one.id))
+    known, keys = _known(daemon), list[BundleKey]()
+    for one in asked:
+        if one.namespace is not None and not one.among(known):
+            keys.append(BundleKey(one.namespace, one.id))
+        else:
+            keys.append(one.the_one(known))
+    return keys
+
+
+def _known(daemon: "Daemon") -> "set[BundleKey]":
+    """Name the bundles that there are: what the daemon tells of, and what lies in its tree."""
+    from reconciler.model.ids import BundleKey, escape, unescape
+    from reconciler.model.layout import Layout
+
+    told = daemon.beliefs()
+    known = {one.key for one in told.bundles}
+    tasks = Layout(state=unescape(told.state)).tasks
+    with suppress(OSError):  # it may see another tree than we do
+        for namespace in os.listdir(tasks):
+            with suppress(OSError):
+                ids = os.listdir(os.path.join(tasks, namespace))
+                known |= {BundleKey(escape(namespace), escape(id_)) for id_ in ids}
+    return known
+
+
 def _release(daemon: "Daemon", output: Output) -> int:
     reply = daemon.release()
+    if reply.released:
+        output.say(f"the daemon (pid {reply.pid}) has released: {reply.released}")
+    if reply.hold and reply.released:
+        output.say(f"it went on, and is held again: {reply.hold}")
+        return ExitCode.DONE
     if reply.hold:
         output.complain(f"the daemon (pid {reply.pid}) is still held: {reply.hold}")
         return ExitCode.BLOCKED
@@ -160,9 +219,9 @@ def _show(daemon: "Daemon", said: Globals, listing: Listing, output: Output) -> 
     from reconciler.present.envelope import encode
 
     whole, raw = daemon.status()
-    for one in whole.refused:
-        if one.guard in _SPOILS_LOOKING:
-            output.complain(f"warning: the daemon cannot see everything: {one.reason}")
+    is_table = said.form in (Form.TABLE, Form.WIDE)
+    for line in () if is_table else status_text.blindness(whole):
+        output.complain(line)
     _check_namespaces(whole, said, output)
     shown = listing.of_status(whole, said.namespace)
     match said.form:
@@ -172,7 +231,7 @@ def _show(daemon: "Daemon", said: Globals, listing: Listing, output: Output) -> 
         case Form.NAME:
             output.data(rows.names(shown.bundles))
         case Form.TABLE | Form.WIDE:
-            for line in status_text.lines(shown):
+            for line in status_text.lines(shown, blindness_first=True):
                 output.prose(line)
             for table in status_text.tables(shown, wide=said.form is Form.WIDE):
                 output.data("\n")
