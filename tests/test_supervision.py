@@ -3,13 +3,15 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from errno import EPIPE
+from io import BytesIO
 from pathlib import Path
 from typing import NoReturn
 
 import anyio
 import anyio.lowlevel
 import pytest
-from typing_extensions import override
+from typing_extensions import Buffer, override
 
 from reconciler.errors import InvariantError
 from reconciler.journal.lines import Given, Lost
@@ -348,3 +350,25 @@ async def test_a_part_that_is_cancelled_has_not_failed() -> None:
         await anyio.sleep_forever()
     assert scope.cancelled_caught
     assert watch.counts.total() == 0
+
+
+def test_a_reader_that_went_away_ends_a_snapshot_once_and_as_no_fault_of_ours() -> None:
+    class Pipe(BytesIO):
+        @override
+        def write(self, data: Buffer, /) -> int:
+            if self.tell():
+                raise BrokenPipeError(EPIPE, "Broken pipe")
+            return super().write(data)
+
+    watch, stream, rig = Supervisor(), Pipe(), Rig(Policies())
+
+    def record() -> None:
+        with Snapshot(stream, Stamp(0.0, 0.0), Policies()) as recorder:
+            received = Listeners(replace(rig.stages, recorders=(recorder,), supervisor=watch))
+            for n in range(1, 4):
+                received.observed(Stamp(float(n), float(n)), Hint(key(f"ns/b{n}")))
+
+    with pytest.raises(BrokenPipeError):
+        record()
+    assert watch.counts.total() == 0
+    assert stream.getvalue().count(b"\n") == 1

@@ -174,15 +174,24 @@ def _redacted(given: Given, redactor: Redactor) -> Given:
 class Snapshot(JournalListener, AbstractContextManager["Snapshot"]):
     """A recorder that writes to a stream; complete when the context closes.
 
-    For one-shot commands only: nothing here is bounded or waits in a process of its own.
+    For one-shot commands only: nothing here is bounded or waits in a process of its own. What the
+    stream refuses (its reader went away, the disk is full) is raised once, when the context closes.
     """
 
     def __init__(
         self, stream: IO[bytes], stamp: Stamp, policies: Policies, *, redact: bool = False
     ) -> None:
         self._stream = stream
+        self._trouble: OSError | None = None
         redactor = Redactor() if redact else None
-        super().__init__(origin_here(stamp, policies), stream.write, redactor)
+        super().__init__(origin_here(stamp, policies), self._write, redactor)
+
+    def _write(self, line: bytes) -> None:
+        if self._trouble is None:
+            try:
+                self._stream.write(line)
+            except OSError as error:
+                self._trouble = error
 
     @override
     def __exit__(
@@ -191,8 +200,14 @@ class Snapshot(JournalListener, AbstractContextManager["Snapshot"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Write the last record."""
+        """Write the last record.
+
+        Raises:
+            OSError: The stream did not take all.
+        """
         self.flush()
+        if self._trouble is not None and error is None:
+            raise self._trouble
         self._stream.flush()
 
 
