@@ -23,7 +23,7 @@ from reconciler.model.ids import escape, unescape
 from reconciler.model.layout import Layout
 from reconciler.model.observations import SPOILS_LOOKING, Listed, Refusal, is_transient
 from reconciler.present import words
-from reconciler.probe.checks import ProblemKind, check_tree
+from reconciler.probe.checks import ProblemKind, check_tree, out_of_sight
 
 if TYPE_CHECKING:
     from reconciler.cli.work import Found
@@ -61,6 +61,8 @@ def check_namespaces(
 ) -> None:
     """Raise if a namespace that is asked for does not exist: it may be a typing error.
 
+    What nobody can see there because of mounts is said first.
+
     Args:
         layout: Where to look.
         asked: Which are asked for.
@@ -70,6 +72,8 @@ def check_namespaces(
     Raises:
         UsageError: There is none of that name.
     """
+    for line in out_of_sight(layout):
+        output.complain(f"warning: {line}")
     tasks = layout.tasks
     for name in sorted(asked):
         if os.path.lexists(os.path.join(tasks, unescape(name))):

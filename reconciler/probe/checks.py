@@ -14,6 +14,7 @@ import msgspec
 from reconciler.model.ids import escape
 from reconciler.model.layout import TASKS, Layout
 from reconciler.probe.beneath import opened
+from reconciler.probe.mounts import parse, read_table
 
 _LEAST_DEPTH: Final = 2  # directories from the root to a state directory
 _TOO_BROAD: Final = frozenset(
@@ -68,6 +69,44 @@ def check_tree(layout: Layout) -> Problem | None:
     return None
 
 
+def out_of_sight(layout: Layout) -> list[str]:
+    """Say what of the tree nobody can see because of mounts, a line each; from the mount table.
+
+    A look at the tree stays on its own mount: what is mounted in it may hang, or be anybody's.
+    """
+    points = _mounts_on_and_in(layout.state)
+    places = dict.fromkeys((layout.state, layout.tasks))
+    counts = [(place, points.count(os.path.realpath(place))) for place in places]
+    tasks = os.path.realpath(layout.tasks)
+    namespaces = sorted({p for p in points if os.path.dirname(p) == tasks})
+    return [
+        *(
+            f"{_stacked(count, place)}: nothing that lies below the uppermost can be seen"
+            for place, count in counts
+            if count > 1
+        ),
+        *(
+            f"namespace {escape(os.path.basename(point))} is a mount of its own, "
+            "and nothing in it is looked at"
+            for point in namespaces
+        ),
+    ]
+
+
+def _stacked(count: int, place: bytes) -> str:
+    return f"{count} filesystems are mounted on {escape(place)}, one over the other"
+
+
+def _mounts_on_and_in(state: bytes) -> list[bytes]:
+    """Give the mount points at a directory and below it; none where the table cannot be read."""
+    place = os.path.realpath(state)
+    try:
+        points = [entry.mount.point for entry in parse(read_table())]
+    except OSError:
+        return []
+    return [point for point in points if point == place or point.startswith(place + b"/")]
+
+
 def _is_dangerous(path: bytes) -> bool:
     parts = [part for part in path.split(b"/") if part not in {b"", b"."}]
     if not path.startswith(b"/") or b"\0" in path or b".." in parts:
@@ -107,6 +146,9 @@ def _check_signs(state: bytes) -> Problem | None:
         return Problem(ProblemKind.UNREADABLE, what, "see the kernel's log")
     if any(name in _SIGNS or name.startswith(_PLUGIN) for name in names):
         return None
+    if (count := _mounts_on_and_in(state).count(os.path.realpath(state))) > 1:
+        what = f"{_stacked(count, state)}, and the uppermost holds no {escape(TASKS)}"
+        return Problem(ProblemKind.NOT_CONTAINERD, what, "unmount it if it is there by mistake")
     what = f"{escape(state)} is not a containerd state directory: it has no {escape(TASKS)}"
     hint = "give the `state` of containerd's configuration with --state"
     return Problem(ProblemKind.NOT_CONTAINERD, what, hint)
