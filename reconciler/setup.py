@@ -38,6 +38,7 @@ class Setup:
         log: What the configuration says of the log.
         hints: What it says that is probably not meant.
         socket: Where a daemon that runs beside us can be asked; empty for nowhere.
+        files: The configuration files that were read, the strongest last; None for no layers.
     """
 
     layout: Layout = field(default_factory=Layout)
@@ -54,6 +55,7 @@ class Setup:
     log: Log = field(default_factory=Log)
     hints: tuple[str, ...] = ()
     socket: str = ""
+    files: tuple[str, ...] | None = None
 
 
 def setup_from(loaded: Loaded) -> Setup:
@@ -69,6 +71,7 @@ def setup_from(loaded: Loaded) -> Setup:
         log=settings.log,
         hints=tuple(loaded.hints),
         socket=settings.http.socket,
+        files=tuple(loaded.files),
     )
 
 

@@ -59,6 +59,7 @@ def foreground(  # noqa: PLR0913 - what is shown, and where
     *,
     verbose: int = 0,
     wanted: Log | None = None,
+    files: Sequence[str] | None = None,
     hints: Sequence[str] = (),
     watcher: Watcher | None = None,
 ) -> Iterator[Shown]:
@@ -71,7 +72,8 @@ def foreground(  # noqa: PLR0913 - what is shown, and where
         backend: Names the watch backend in use.
         verbose: How much more to log.
         wanted: What the configuration says of the log; None where there is none.
-        hints: What it says that is probably not meant; where people read, they were told already.
+        files: The files it was read from; None where there is none to speak of.
+        hints: What it says that is probably not meant; where people read, they were told both.
         watcher: Whose backend the log tells of.
     """
     from reconciler.present.events import LogEvent
@@ -83,8 +85,10 @@ def foreground(  # noqa: PLR0913 - what is shown, and where
     logged = () if viewed and output.shares_terminal else (log,)
 
     if logged and not output.messages_on_terminal:
-        for hint in hints:
-            record = Record(LogEvent.CONFIG_QUESTIONED, Level.INFO, {"hint": hint})
+        told = [Record(LogEvent.CONFIG_QUESTIONED, Level.INFO, {"hint": hint}) for hint in hints]
+        if files is not None:
+            told.insert(0, Record(LogEvent.CONFIG_USED, Level.DEBUG, {"files": list(files)}))
+        for record in told:
             log.report(Stamp(clock.monotonic(), clock.wall()), record)
 
     def report(fault: Fault) -> None:

@@ -178,6 +178,7 @@ def watch(
                 backend,
                 verbose=how.verbose,
                 wanted=setup.log,
+                files=setup.files,
                 hints=setup.hints,
                 watcher=watcher,
             ) as shown:

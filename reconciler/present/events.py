@@ -54,6 +54,7 @@ class LogEvent(Enum):
     DAEMON_STOPPED = "daemon.stopped"
     READINESS_REACHED = "readiness.reached"
     STOP_REQUESTED = "stop.requested"
+    CONFIG_USED = "config.used"
     CONFIG_LOADED = "config.loaded"
     CONFIG_REJECTED = "config.rejected"
     CONFIG_UNCHANGED = "config.unchanged"

@@ -236,12 +236,16 @@ def test_a_run_enforcing_notices_a_death_and_cleans(demo: DemoNode) -> None:
     assert not os.path.lexists(demo.layout.bundle(next(r.key for r in demo.fixtures if r.killed)))
 
 
-def test_run_once_observing_looks_and_ends(demo: DemoNode) -> None:
+def test_run_once_observing_looks_and_ends(demo: DemoNode, tmp_path: Path) -> None:
     before = picture(Path(os.fsdecode(demo.top)))
-    done = program(demo, "run", "--once", "-v", *tree(demo))
+    file = tmp_path / "config.toml"
+    file.touch()
+    done = program(demo, "run", "--once", "-v", "--config", str(file), *tree(demo))
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     records = [json.loads(line) for line in done.stderr.splitlines()]
+    read = [one["files"] for one in records if one["event"] == "config.used"]
+    assert read == [[str(file)]], "what was read is told where nobody but the log can tell it"
     judged = {one["id"] for one in records if one["event"] == "bundle.judged"}
     assert judged == {fixture.key.id for fixture in demo.fixtures}
     assert picture(Path(os.fsdecode(demo.top))) == before
