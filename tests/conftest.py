@@ -70,6 +70,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
+# What is the machine's own, and paths that tests name because nothing is there.
+_NOT_OURS = ("/run/containerd-reconciler", "/etc/containerd-reconciler", "/nonexistent", "/nowhere")
+
+
+def _not_ours() -> dict[str, list[str] | None]:
+    return {one: os.listdir(one) if os.path.isdir(one) else None for one in _NOT_OURS}
+
+
+_BEFORE = _not_ours()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that has touched what is the machine's own."""
+    after = _not_ours()
+    if touched := [one for one in _NOT_OURS if after[one] != _BEFORE[one]]:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print(f"\na test has touched the machine's own {', '.join(touched)}")  # noqa: T201
+
+
 _FAILED: list[tuple[str, Exception]] = []
 _FAIL = Supervisor.failed
 

@@ -5,6 +5,7 @@ import pty
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,15 +16,16 @@ from reconciler.demo.node import DemoNode
 
 PROGRAM = [sys.executable, "-m", "reconciler"]
 SECONDS = 50
+_NOWHERE = tempfile.TemporaryDirectory(prefix="locks")
 
 acts = pytest.mark.skipif(os.geteuid() != 0, reason="a guard refuses to act without privileges")
 
 
 def environment(node: DemoNode | None = None) -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-    locks = "/nonexistent" if node is None else os.fsdecode(node.top) + "/locks"
+    top = _NOWHERE.name if node is None else os.fsdecode(node.top)
     disk = {"CONTAINERD_RECONCILER_CONTAINERD_ALLOW_DISK": "true"}  # where /tmp is one
-    return {**kept, **disk, "RECONCILER_LOCK_DIR": locks, "LC_ALL": "C.UTF-8"}
+    return {**kept, **disk, "RECONCILER_LOCK_DIR": f"{top}/locks", "LC_ALL": "C.UTF-8"}
 
 
 def tree(node: DemoNode) -> list[str]:
