@@ -187,6 +187,7 @@ async def opened(
     acting: bool = False,
     watching: bool = False,
     server: ForkServerClient | None = None,
+    listens: str = "",
 ) -> AsyncIterator[Opened]:
     """Put the stages together; all processes and handles are gone when it closes.
 
@@ -195,6 +196,7 @@ async def opened(
         acting: Something may be removed: be the only one on this tree that may.
         watching: For a run that lasts: follow changes, not only look once.
         server: A fork server that was started for this setup already.
+        listens: The socket at which it can be asked.
     """
     policies, layout = setup.policies, setup.layout
     clock = SystemClock()
@@ -209,7 +211,8 @@ async def opened(
         delete=delete,
         server=server,
     )
-    lock = InstanceLock(setup.locks or directory(os.environ), acting=acting)
+    where = setup.locks or directory(os.environ)
+    lock = InstanceLock(where, acting=acting, listens=listens)
     guards = NodeGuards(
         layout, pool.preflight, lock, allow_disk=setup.allow_disk, own_tree=setup.own_tree
     )

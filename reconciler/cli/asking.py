@@ -127,7 +127,8 @@ class Daemon:
         """
         paths = [f"/bundles?{query}" for query in _queries(list(keys))] or ["/bundles"]
         answers = [_decoded(self._ask("GET", path, _SECONDS), Beliefs) for path in paths]
-        return replace(answers[-1], bundles=[one for told in answers for one in told.bundles])
+        bundles = [one for told in answers for one in told.bundles]
+        return replace(answers[-1], bundles=bundles, socket=self._path)
 
     def clean(self, keys: Sequence[BundleKey]) -> Reply:
         """Ask for these bundles to be cleaned now, some at a time.

@@ -3,11 +3,16 @@
 They look by themselves, so that what they say is so now. Since when a leftover waits, what was
 tried, and what holds everything back, the daemon alone knows; without one nobody does, and due
 times begin with the command. A daemon of another state directory says nothing about this one.
+
+It is asked where the configuration says, and else where the files beside the tree's lock say that
+it listens: a daemon may have a configuration of its own.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
@@ -21,15 +26,37 @@ from reconciler.present import words
 from reconciler.present.beliefs import Belief, Beliefs
 from reconciler.setup import Setup
 
+if TYPE_CHECKING:
+    from reconciler.worker.lock import Listening
+
 
 def ask_daemon(setup: Setup, output: Output, keys: Iterable[BundleKey] = ()) -> Beliefs | None:
     """Ask the daemon of this state directory; None if there is none, or none that we may ask."""
-    if not setup.socket or not os.path.exists(setup.socket):
+    keys = list(keys)
+    told = _ask(setup.socket, setup, output, keys)
+    for one in working_on(setup) if told is None else ():
+        if told is None and one.socket != setup.socket:
+            told = _ask(one.socket, setup, output, keys)
+    return told
+
+
+def working_on(setup: Setup) -> "Iterator[Listening]":
+    """Tell who works on the tree, as far as we may know; whoever acts first."""
+    from reconciler.kernel import AT_FDCWD, statx
+    from reconciler.worker.lock import directory, listening
+
+    with suppress(OSError):
+        tree = statx(AT_FDCWD, setup.layout.tasks)
+        yield from listening(setup.locks or directory(os.environ), tree.dev, tree.ino)
+
+
+def _ask(socket: str, setup: Setup, output: Output, keys: Sequence[BundleKey]) -> Beliefs | None:
+    if not socket or not os.path.exists(socket):
         return None
     from reconciler.cli.asking import Daemon
 
     try:
-        told = Daemon(setup.socket).beliefs(keys)
+        told = Daemon(socket).beliefs(keys)
     except (NoDaemonError, PermissionError):
         return None
     except ReconcilerError as error:
@@ -38,9 +65,15 @@ def ask_daemon(setup: Setup, output: Output, keys: Iterable[BundleKey] = ()) -> 
     return told if told.state == escape(setup.layout.state) else None
 
 
-def say_whose(told: Beliefs | None, output: Output) -> None:
+def say_whose(told: Beliefs | None, output: Output, setup: Setup) -> None:
     """Say whose phases and due times are shown."""
     if told is None:
+        for one in working_on(setup):
+            who = f"pid {one.pid}" if one.pid else "another process"
+            does = "acts on" if one.acts else "watches"
+            where = f" on {one.socket}" if one.socket else ""
+            output.say(f"{who} {does} this tree and gives no answer{where}: due times start now")
+            return
         output.say("no daemon: due times start now")
         return
     held = f"; held: {told.hold}" if told.hold else ""
@@ -66,7 +99,7 @@ def _believed(view: BundleView, belief: Belief | None) -> BundleView:
     if belief is None and view.phase is Phase.NONE:
         return view
     if belief is None or belief.verdict != view.judgement.verdict.value:
-        sees = "does not know it yet" if belief is None else f"sees it as {belief.verdict}"
+        sees = "sees no leftover there yet" if belief is None else f"sees it as {belief.verdict}"
         return replace(view, cause=f"the daemon {sees}", due_in_seconds=None)
     return replace(
         view,

@@ -66,6 +66,7 @@ def run(setup: Setup, chosen: Selection, way: Way, output: Output, servers: Serv
     setup = _narrowed(setup, chosen, output, servers, whole=not (asks or dry_run))
     told = ask_daemon(setup, output)
     if told is not None and told.mode == Mode.ENFORCE.value and not (dry_run or rescue):
+        setup = replace(setup, socket=told.socket or setup.socket)
         return _by_the_daemon(setup, told, way, output, servers)
     agreed = setup
     if dry_run or rescue or asks:
@@ -73,7 +74,7 @@ def run(setup: Setup, chosen: Selection, way: Way, output: Output, servers: Serv
         if rescue:
             _check_down(plan)
         if dry_run:
-            say_whose(told, output)
+            say_whose(told, output, setup)
             return _dry_run(plan, setup, way.form, output)
         if asks:
             check_guards(plan.refused)

@@ -56,7 +56,7 @@ def explain(setup: Setup, asked: Name, form: Form, output: Output, server: ForkS
     )
     warn_of_place(found.refused, output)
     _show(shown, form, output)
-    say_whose(told, output)
+    say_whose(told, output, setup)
     return ExitCode.DONE
 
 

@@ -62,7 +62,7 @@ def scan(  # noqa: PLR0913 - what was said
     meant = replace(meant, views=ordered(meant.views, listing.sort_by))
     report = shape(meant, setup, told)
     show(report, form, output, listing, [view.key.id for view in found.views])
-    say_whose(told, output)
+    say_whose(told, output, setup)
     complain_of_silence(meant, output)
     complain_of_absence(setup.namespaces, found, output)
     selected.complain(output)

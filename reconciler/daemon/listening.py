@@ -1,7 +1,8 @@
 """Sockets the daemon listens on: one TCP address, and one unix socket that only root may open.
 
 A stale unix socket, left by a daemon that was killed, is removed first; a living one is refused.
-What is removed is a socket in our own directory, by name beneath a handle.
+What is removed is a socket in our own directory, by name beneath a handle. Our own goes before we
+listen no more: as long as it answers, nobody else puts his in its place.
 
 All of it is done in this thread, names looked up as well: the daemon confines itself next, and a
 thread that is there by then, as the usual helpers leave one, would not be confined.
@@ -14,7 +15,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from errno import ECONNREFUSED, ENOENT, ENOTDIR
-from functools import partial
 from typing import Final
 
 import anyio
@@ -37,6 +37,10 @@ Wait = Callable[[float], Awaitable[None]]
 Open = Callable[[], Awaitable[tuple[SocketListener, ...]]]
 
 
+def _nothing() -> None:
+    """Leave no name behind: there is none."""
+
+
 class Endpoint:
     """An address to be reached at. One that cannot be had is no reason to end: it is tried again.
 
@@ -45,12 +49,21 @@ class Endpoint:
         address: What it says.
         listen: Listens there.
         watch: Counts what fails.
+        withdraw: Takes the name away that others find it by, if it leaves one.
 
     Attributes:
         trouble: Why nobody can reach us there, in one line; empty if all is well.
     """
 
-    def __init__(self, key: str, address: str, listen: Open, watch: Supervisor) -> None:
+    def __init__(
+        self,
+        key: str,
+        address: str,
+        listen: Open,
+        watch: Supervisor,
+        withdraw: Callable[[], None] = _nothing,
+    ) -> None:
+        self.withdraw = withdraw
         self._key = key
         self._address = address
         self._listen = listen
@@ -76,6 +89,7 @@ class Endpoint:
 
     async def close(self) -> None:
         """Listen no more, where nobody serves."""
+        self.withdraw()
         listeners, self._listeners = self._listeners, ()
         for listener in listeners:
             await listener.aclose()
@@ -118,10 +132,9 @@ async def open_listeners(http: Http, watch: Supervisor) -> AsyncIterator[HttpLis
         RefusedError: Another daemon runs.
     """
     async with AsyncExitStack() as closes:
-        unix = partial(listen_unix, http.socket)
-        tcp = TcpAddress(http.listen)
+        unix, tcp = UnixSocket(http.socket), TcpAddress(http.listen)
         http_listeners = HttpListeners(
-            Endpoint("http.socket", http.socket, unix, watch),
+            Endpoint("http.socket", http.socket, unix.listen, watch, unix.withdraw),
             Endpoint("http.listen", http.listen, tcp.listen, watch),
         )
         for endpoint in (http_listeners.ours, http_listeners.public):
@@ -178,26 +191,48 @@ class TcpAddress:
         return self._found
 
 
-async def listen_unix(path: str) -> tuple[SocketListener, ...]:
-    """Listen on a unix socket of mode 0600, in a directory that is made if missing.
+class UnixSocket:
+    """A unix socket of mode 0600, in a directory that is made if missing."""
 
-    Raises:
-        ReconcilerError: Another process listens there, or it cannot be made.
-    """
-    try:
-        directory, name = os.path.split(path)
-        os.makedirs(directory, mode=0o755, exist_ok=True)  # perhaps not ours: /run, or /tmp
-        _clear(directory, name, path)
-        before = os.umask(0o177)  # it is never there with another mode; nobody else is here yet
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._made: tuple[int, int] | None = None
+
+    async def listen(self) -> tuple[SocketListener, ...]:
+        """Listen there.
+
+        Raises:
+            ReconcilerError: Another process listens there, or it cannot be made.
+        """
+        path = self._path
         try:
-            bound = _bound(socket.AF_UNIX, path)
-        finally:
-            os.umask(before)
-        return (await SocketListener.from_socket(bound),)
-    except OSError as error:
-        raise ReconcilerError(
-            f"cannot listen on {path}: {error.strerror or error}", "set http.socket, or empty it"
-        ) from None
+            directory, name = os.path.split(path)
+            os.makedirs(directory, mode=0o755, exist_ok=True)  # perhaps not ours: /run, or /tmp
+            _clear(directory, name, path)
+            before = os.umask(0o177)  # it is never there with another mode; nobody else is here yet
+            try:
+                bound = _bound(socket.AF_UNIX, path)
+            finally:
+                os.umask(before)
+            made = os.lstat(path)
+            self._made = made.st_dev, made.st_ino
+            return (await SocketListener.from_socket(bound),)
+        except OSError as error:
+            raise ReconcilerError(
+                f"cannot listen on {path}: {error.strerror or error}",
+                "set http.socket, or empty it",
+            ) from None
+
+    def withdraw(self) -> None:
+        """Remove the socket, if what has its name is the one that was made."""
+        made, self._made = self._made, None
+        if made is None:
+            return
+        directory, name = os.path.split(self._path)
+        with suppress(OSError), opened(os.fsencode(directory), os.O_RDONLY) as handle:
+            found = os.stat(name, dir_fd=handle, follow_symlinks=False)
+            if (found.st_dev, found.st_ino) == made and stat.S_ISSOCK(found.st_mode):
+                os.unlink(name, dir_fd=handle)
 
 
 def _bound(family: int, address: _Sockaddr) -> socket.socket:

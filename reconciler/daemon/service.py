@@ -101,7 +101,13 @@ async def serve(start: Start) -> None:
                 open_listeners(start.loaded.settings.http, watch)
             )
             session = await closes.enter_async_context(
-                opened(setup, acting=acts(setup.policies), watching=True, server=start.server)
+                opened(
+                    setup,
+                    acting=acts(setup.policies),
+                    watching=True,
+                    server=start.server,
+                    listens=start.loaded.settings.http.socket,
+                )
             )
             confined = confine(session.pool, setup.layout, journal.path, start.environ)
             recorders = await closes.enter_async_context(
@@ -224,6 +230,7 @@ class _Service:
         for where, work in beside.items():
             tasks.start_soon(self._watch.keep_running, where, work, self._wait)
         await self._loop.run()
+        self._http_listeners.ours.withdraw()
         self._watch.call("checkpoint", self._keeper.write)
         self._service_log.report(LogEvent.DAEMON_STOPPED)
         self._notifier.close()

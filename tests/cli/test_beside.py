@@ -4,17 +4,20 @@ from dataclasses import replace
 
 import pytest
 
+from reconciler.cli import beside
 from reconciler.cli.beside import as_believed, ask_daemon, history, say_whose
 from reconciler.cli.output import Output
 from reconciler.cli.scanning import shape
 from reconciler.cli.work import Found, look_once
 from reconciler.model.decisions import Phase
+from reconciler.model.layout import Layout
 from reconciler.model.outcome import Holder
 from reconciler.model.policy import Policies, Policy
 from reconciler.present import explain, shapes
 from reconciler.present.beliefs import Belief, Beliefs
 from reconciler.present.status import Recent
 from reconciler.setup import Setup
+from reconciler.worker.lock import Listening
 from tests.cli.conftest import FakeNode
 from tests.decide.world import dead, key, running
 
@@ -55,7 +58,7 @@ async def test_the_daemons_phase_is_shown_with_all_that_belongs_to_it(found: Fou
 @pytest.mark.parametrize(
     ("believed", "cause"),
     [
-        ((), "the daemon does not know it yet"),
+        ((), "the daemon sees no leftover there yet"),
         ((Belief("ns", "dead", "orphaned", phase=Phase.DUE),), "the daemon sees it as orphaned"),
     ],
 )
@@ -70,14 +73,39 @@ async def test_without_a_daemon_all_is_as_it_was_found_and_it_is_said(
     found: Found, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert as_believed(found, None) is found
-    say_whose(None, Output())
-    say_whose(beliefs(hold="guards: no openat2"), Output())
+    nowhere = Setup(Layout(state=b"/nowhere"))
+    say_whose(None, Output(), nowhere)
+    say_whose(beliefs(hold="guards: no openat2"), Output(), nowhere)
     assert capsys.readouterr().err.splitlines() == [
         "no daemon: due times start now",
         "phases and due times as the daemon (pid 17, enforce) sees them; held: guards: no openat2",
     ]
     assert ask_daemon(Setup(), Output()) is None
     assert ask_daemon(Setup(socket="/nonexistent/http.sock"), Output()) is None
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        (
+            Listening(17, "/run/x", acts=False),
+            "pid 17 watches this tree and gives no answer on /run/x",
+        ),
+        (Listening(17, "", acts=True), "pid 17 acts on this tree and gives no answer"),
+        (Listening(0, "", acts=True), "another process acts on this tree and gives no answer"),
+    ],
+)
+def test_that_nobody_answers_is_not_that_nobody_is_there(
+    there: Listening,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(beside, "working_on", lambda _: iter([there]))
+    setup = Setup(socket="/nonexistent/http.sock")
+    assert ask_daemon(setup, Output()) is None
+    say_whose(None, Output(), setup)
+    assert capsys.readouterr().err == f"{said}: due times start now\n"
 
 
 async def test_the_last_attempt_is_told_with_who_was_in_the_way(found: Found) -> None:

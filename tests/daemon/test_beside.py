@@ -1,6 +1,7 @@
 """One truth on a node: what the other commands show and do beside a daemon that runs."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from tests.support.fake_containerd import FakeContainerd
 pytestmark = pytest.mark.kernel
 
 
-def call(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
+def call(site: Site, *words: str, config: str | None = None) -> subprocess.CompletedProcess[str]:
+    config = str(site.config) if config is None else config
     return subprocess.run(
-        [*PROGRAM, *words, "--config", str(site.config)],
+        [*PROGRAM, *words, *(["--config", config] if config else [])],
         env=environment(site),
         capture_output=True,
         text=True,
@@ -62,7 +64,33 @@ def test_scan_and_explain_show_what_the_daemon_knows_and_say_so(
         mistyped = call(site, "status", "-n", "shpo")
         assert (mistyped.returncode, mistyped.stdout) == (2, "")
         assert "did you mean shop?" in mistyped.stderr
+        assert site.socket.is_socket()
         assert daemon.end()[0] == 0
+        assert not os.path.lexists(site.socket), "nobody finds a daemon that has ended"
+
+
+def test_a_daemon_is_found_by_the_tree_alone(site: Site, answering: FakeContainerd) -> None:
+    """Its socket is named by its own configuration only, which whoever asks does not read."""
+    site.make("a")
+    layout = site.layout
+    there = [
+        *("--state", os.fsdecode(layout.state), "--root", os.fsdecode(layout.root)),
+        *("--address", os.fsdecode(layout.address)),
+    ]
+    broken = site.base / "broken.toml"
+    broken.write_text("mood = 1")
+    with running(site) as daemon:
+        waiting(daemon, "a")
+        who = f"as the daemon (pid {daemon.process.pid}, observe) sees them"
+        until(lambda: who in call(site, "scan", *there, config="").stderr, "it is found")
+        assert who in call(site, "explain", "a", *there, config="").stderr
+        assert who in call(site, "clean", "--dry-run", *there, config="").stderr
+        assert call(site, "status", "-o", "name", *there, config="").stdout == "shop/a\n"
+        done = call(site, "status", "-o", "name", *there, config=str(broken))
+        assert (done.returncode, done.stdout) == (0, "shop/a\n")
+        assert f"; the daemon is looked for at {site.socket}\n" in done.stderr
+        assert daemon.end()[0] == 0
+    assert "no daemon: due times" in call(site, "scan", *there, config="").stderr
 
 
 def test_a_daemon_of_another_tree_is_none(
@@ -139,7 +167,7 @@ def test_a_daemon_that_observes_removes_nothing_for_anybody(
         (("shop/a",), "--clean is for bundles"),
         (("--clean", "--release", "shop/a"), "--clean and --release do not go together"),
         (("--reload", "--release"), "--reload and --release do not go together"),
-        (("--clean", "a/b/c"), "'a/b/c' is not NAMESPACE/ID"),
+        (("--clean", "a/b/c"), "'a/b/c' is neither NAMESPACE/ID nor ID"),
     ],
 )
 def test_what_cannot_be_meant_is_said_before_anybody_is_asked(

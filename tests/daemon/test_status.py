@@ -117,7 +117,7 @@ def test_a_reload_tells_on_the_command_line_what_waits_for_a_restart(site: Site)
         assert waits in here(site, "status", "--reload", *where).stderr.splitlines()
         shadowed = '[[rule]]\nname = "one"\nmatch = {}\n[[rule]]\nname = "two"\nmatch = {}\n'
         site.tail = shadowed
-        site.write(http__listen=f"127.0.0.1:{site.port}")
+        site.write(http__listen=f"127.0.0.1:{site.port}", log__level="info")
         odd = f"{site.config}: rule.two: never applies: rule.one before it matches all"
         assert f"note: {odd}" in here(site, "status", "--reload", *where).stderr
         assert odd in str(daemon.wait_for("config.questioned")["hint"])
