@@ -23,7 +23,7 @@ from reconciler.clock import SystemClock
 from reconciler.model.layout import Layout
 from reconciler.probe.locks import Lock, LockState, lock_holder
 from reconciler.probe.namespaces import peer_pid
-from reconciler.probe.owner import doubt_about_root
+from reconciler.probe.owner import Vouchers, doubt_about_root
 from reconciler.worker.channel import Channel, LostError, MessageError, ProgressFile
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.inventory import take
@@ -67,6 +67,7 @@ class Worker:
         self._channel = Channel(job, DECODER)
         self._layout = scope.layout
         self._is_stop_requested = False
+        self._vouchers = Vouchers()
         self._place = WorkerContext(
             scope, SystemClock(), progress.write, self._ask_delete, lambda: self._is_stop_requested
         )
@@ -116,7 +117,9 @@ class Worker:
                     scanned = self._place.scan_for_shims(anew=True)
                 self._channel.send(measure(self._layout, scanned.shims, timed))
             case LockJob():
-                self._channel.send(Locked(metadata_lock(self._layout, owner=job.owner)))
+                self._channel.send(
+                    Locked(metadata_lock(self._layout, self._vouchers, owner=job.owner))
+                )
             case LookJob():
                 self._channel.send(self._place.look(job))
             case _:
@@ -133,7 +136,7 @@ class Worker:
                 raise MessageError(f"no answer but {type(other).__name__}")
 
 
-def metadata_lock(layout: Layout, *, owner: bool = False) -> Lock:
+def metadata_lock(layout: Layout, vouchers: Vouchers | None = None, *, owner: bool = False) -> Lock:
     """Tell who holds containerd's metadata lock; first of all its socket's owner is asked.
 
     Of a free one, too, if ``owner``, whether it is that of the tree's own containerd.
@@ -142,7 +145,7 @@ def metadata_lock(layout: Layout, *, owner: bool = False) -> Lock:
     lock = lock_holder(layout.metadata_lock, likely=(pid,) if pid else ())
     if not owner or lock.state is not LockState.FREE:
         return lock
-    doubt = doubt_about_root(layout)
+    doubt = doubt_about_root(layout, vouchers)
     # That took its time, in which containerd may have come.
     lock = lock_holder(layout.metadata_lock, likely=(pid,) if pid else ())
     return replace(lock, doubt=doubt) if lock.state is LockState.FREE else lock

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from reconciler.model.evidence import ContainerdState
 from reconciler.model.layout import TASKS
-from reconciler.probe.owner import doubt_about_root
+from reconciler.probe import owner
+from reconciler.probe.owner import Vouchers, doubt_about_root
 from tests.support.asking import ask
 from tests.support.fake_containerd import FakeContainerd
 from tests.support.handles import open_files
@@ -142,6 +144,75 @@ def test_too_little_time_for_all_is_a_doubt_and_leaves_nothing_open(tree: Tree) 
     assert "more bundles than could be asked" in doubt_about_root(tree.layout, budget=-1.0)
     assert doubt_about_root(tree.layout) == ""
     assert open_files() <= before
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The links that were read, where times show each change: nobody has just changed anything."""
+    read: list[bytes] = []
+    root_of = owner._root_of
+
+    def reading(bundle: int, tail: bytes) -> bytes | None:
+        read.append(tail)
+        return root_of(bundle, tail)
+
+    monkeypatch.setattr(owner, "_root_of", reading)
+    monkeypatch.setattr(owner, "QUIET", -3600.0)
+    return read
+
+
+def test_bundles_are_asked_again_only_if_one_may_have_come(tree: Tree, asked: list[bytes]) -> None:
+    for number in range(10):
+        tree.bundle(str(number), tree.root)
+    vouchers = Vouchers()
+    for _ in range(3):
+        assert doubt_about_root(tree.layout, vouchers) == ""
+        assert len(asked) == 10
+    (tree.tasks / "k8s.io" / "3" / "work").unlink()
+    (tree.tasks / "k8s.io" / "3").rmdir()
+    assert doubt_about_root(tree.layout, vouchers) == ""
+    assert len(asked) == 19
+
+
+@pytest.mark.parametrize("where", ["a/new", "new/new", "a/renamed", "another tree", "another root"])
+def test_whoever_comes_later_is_asked(tree: Tree, asked: list[bytes], where: str) -> None:
+    for namespace in ("a", "b"):
+        tree.bundle("x", tree.root, namespace)
+    vouchers = Vouchers()
+    assert doubt_about_root(tree.layout, vouchers) == ""
+    layout, doubt = tree.layout, "/elsewhere"
+    match where:
+        case "another tree":
+            tree.tasks.rename(tree.tasks.with_name("aside"))
+            tree.bundle("x", "/elsewhere", "a")
+            tree.bundle("x", "/elsewhere", "b")
+        case "another root":
+            layout, doubt = replace(layout, root=b"/elsewhere"), os.fspath(tree.root)
+        case _:
+            namespace, _, name = where.partition("/")
+            made = tree.bundle("new", "/elsewhere", "aside")
+            (tree.tasks / namespace).mkdir(exist_ok=True)
+            os.unlink(made / "work")
+            (made / "work").symlink_to(f"/elsewhere/{NAME}/{namespace}/{name}")
+            made.rename(tree.tasks / namespace / name)
+    assert doubt in doubt_about_root(layout, vouchers)
+
+
+def test_nothing_is_remembered_of_what_may_change_unseen(
+    tree: Tree, asked: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Times may not show it, or a bundle has no link yet."""
+    tree.bundle("a", tree.root)
+    vouchers = Vouchers()
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, "QUIET", 3600.0)
+        doubt_about_root(tree.layout, vouchers)
+    assert doubt_about_root(tree.layout, vouchers) == ""
+    assert len(asked) == 2
+    bare = tree.bundle("b", None)
+    assert doubt_about_root(tree.layout, vouchers) == ""
+    (bare / "work").symlink_to(f"/elsewhere/{NAME}/k8s.io/b")
+    assert "/elsewhere" in doubt_about_root(tree.layout, vouchers)
 
 
 @pytest.mark.parametrize("covered", ["k8s.io/a", "k8s.io"], ids=["a bundle", "a namespace"])

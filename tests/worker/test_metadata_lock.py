@@ -27,7 +27,7 @@ def test_a_containerd_that_comes_while_bundles_are_asked_holds_it(
     path.parent.mkdir(parents=True)
     with path.open("wb") as containerd:
 
-        def come(_: Layout) -> str:
+        def come(_: Layout, _vouchers: object) -> str:
             fcntl.flock(containerd, fcntl.LOCK_EX)
             return doubt
 
