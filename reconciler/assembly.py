@@ -17,6 +17,7 @@ from reconciler.clock import SystemClock
 from reconciler.containerd import witness
 from reconciler.containerd.answers import Singles, is_absent
 from reconciler.containerd.events import Events
+from reconciler.model.containerd import ShimGroup
 from reconciler.model.debris import Inventory
 from reconciler.model.evidence import Containerd, Look, PartialLook, ProcessScan
 from reconciler.model.ids import BundleKey
@@ -62,10 +63,14 @@ class LiveNodeSource(NodeSource):
         return await self._pool.inventory()
 
     @override
-    async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
+    async def containerd(
+        self,
+        about: Callable[[str], Sequence[BundleKey]],
+        shims: Callable[[], Sequence[ShimGroup]],
+    ) -> Containerd:
         """Ask containerd, unless the operator says that there is none."""
         layout, without_containerd = self._setup.layout, self._setup.without_containerd
-        singles, read_lock = Singles(about, self._slow), self._pool.lock
+        singles, read_lock = Singles(about, self._slow, shims), self._pool.lock
         said = await witness.ask(
             layout, read_lock, without_containerd=without_containerd, singles=singles
         )
@@ -73,11 +78,11 @@ class LiveNodeSource(NodeSource):
         return said
 
     @override
-    async def task(self, key: BundleKey) -> Containerd:
+    async def task(self, key: BundleKey, shim: ShimGroup = ()) -> Containerd:
         """Ask containerd for one bundle alone."""
         layout, without_containerd = self._setup.layout, self._setup.without_containerd
         return await witness.ask_one(
-            layout, key, self._pool.lock, without_containerd=without_containerd
+            layout, key, self._pool.lock, shim=shim, without_containerd=without_containerd
         )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from reconciler.clock import Bell
+from reconciler.model.containerd import ShimGroup
 from reconciler.model.debris import DebrisResult, Inventory, Place
 from reconciler.model.decisions import Decision
 from reconciler.model.evidence import Containerd, Look, Node, PartialLook, ProcessScan
@@ -155,17 +156,25 @@ class NodeSource(Protocol):
         """Find what lies outside of bundles; of kinds that cannot be looked for it says nothing."""
         ...
 
-    async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
+    async def containerd(
+        self,
+        about: Callable[[str], Sequence[BundleKey]],
+        shims: Callable[[], Sequence[ShimGroup]],
+    ) -> Containerd:
         """Ask containerd, within a deadline; distinguish silence from proven absence.
 
         Args:
             about: Names the bundles of a namespace that it is asked for one by one, should its
                 list of their tasks not come; in the order of how much the answer matters.
+            shims: Names the shims of which it is asked whether it knows them at all.
         """
         ...
 
-    async def task(self, key: BundleKey) -> Containerd:
-        """Ask containerd for one bundle alone; what it says speaks about no other."""
+    async def task(self, key: BundleKey, shim: ShimGroup = ()) -> Containerd:
+        """Ask containerd for one bundle alone, and whether it knows its shim at all.
+
+        What it says speaks about no other bundle but those of that shim.
+        """
         ...
 
 
@@ -204,6 +213,19 @@ class Cleaner(Protocol):
 
     async def kill(self, key: BundleKey, identity: Identity, node: Node, permit: Permit) -> Outcome:
         """Judge the bundle once more and end its processes if it is still the same and orphaned.
+
+        Args:
+            key: The bundle.
+            identity: The object that was judged.
+            node: What the node's witnesses said less than a moment ago.
+            permit: Asked once more when a worker is free, at the moment it is given the job.
+        """
+        ...
+
+    async def end_shim(
+        self, key: BundleKey, identity: Identity, node: Node, permit: Permit
+    ) -> Outcome:
+        """Judge the bundle once more and end its shim if it is still the same and abandoned.
 
         Args:
             key: The bundle.

@@ -15,6 +15,7 @@ import anyio
 from msgspec.structs import replace as with_fields
 from typing_extensions import override
 
+from reconciler.model.containerd import ShimGroup
 from reconciler.model.debris import WHOLE_BATCH, DebrisResult, Inventory, Place, results_of
 from reconciler.model.decisions import Decision
 from reconciler.model.evidence import UNSEEN, Containerd, Look, Node, PartialLook, ProcessScan
@@ -207,12 +208,16 @@ class SupervisedNodeSource(NodeSource):
         )
 
     @override
-    async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
-        return await self._answer(self._node_source.containerd(about))
+    async def containerd(
+        self,
+        about: Callable[[str], Sequence[BundleKey]],
+        shims: Callable[[], Sequence[ShimGroup]],
+    ) -> Containerd:
+        return await self._answer(self._node_source.containerd(about, shims))
 
     @override
-    async def task(self, key: BundleKey) -> Containerd:
-        return await self._answer(self._node_source.task(key))
+    async def task(self, key: BundleKey, shim: ShimGroup = ()) -> Containerd:
+        return await self._answer(self._node_source.task(key, shim))
 
     async def _answer(self, work: Awaitable[Containerd]) -> Containerd:
         none = Containerd(detail=_INTERNAL)
@@ -254,6 +259,13 @@ class SupervisedCleaner(Cleaner):
     @override
     async def kill(self, key: BundleKey, identity: Identity, node: Node, permit: Permit) -> Outcome:
         return await self._outcome(self._cleaner.kill(key, identity, node, permit), key, identity)
+
+    @override
+    async def end_shim(
+        self, key: BundleKey, identity: Identity, node: Node, permit: Permit
+    ) -> Outcome:
+        ended = self._cleaner.end_shim(key, identity, node, permit)
+        return await self._outcome(ended, key, identity)
 
     @override
     async def finish(self, key: BundleKey, identity: Identity, permit: Permit) -> Outcome:

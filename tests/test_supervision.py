@@ -18,6 +18,7 @@ from reconciler.journal.lines import Given, Lost
 from reconciler.journal.listener import Snapshot
 from reconciler.journal.reader import Journal
 from reconciler.loop import Loop
+from reconciler.model.containerd import ShimGroup
 from reconciler.model.decisions import Decision
 from reconciler.model.evidence import Containerd, Look
 from reconciler.model.ids import BundleKey, Identity
@@ -268,11 +269,15 @@ class AskingWitnesses(FakeNodeSource):
     """containerd does not list: it is to be asked about single bundles."""
 
     @override
-    async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
+    async def containerd(
+        self,
+        about: Callable[[str], Sequence[BundleKey]],
+        shims: Callable[[], Sequence[ShimGroup]],
+    ) -> Containerd:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(anyio.lowlevel.checkpoint)
             about("ns")
-        return await super().containerd(about)
+        return await super().containerd(about, shims)
 
 
 @pytest.mark.parametrize("name", ["refusal", "to_ask", "configure"])

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from reconciler.model.containerd import ShimGroup
 from reconciler.model.ids import BundleKey, escape
 from reconciler.probe import reach
 
@@ -56,10 +57,12 @@ class Singles(msgspec.Struct, frozen=True):
     Attributes:
         about: Names them for a namespace, the most important first.
         slow: Where the list did not come last time: it is not waited for before that.
+        shims: Names the shims of which it is asked whether it knows them at all.
     """
 
     about: Callable[[str], Sequence[BundleKey]] = lambda _: ()
     slow: frozenset[str] = frozenset()
+    shims: Callable[[], Sequence[ShimGroup]] = lambda: ()
 
 
 NOBODY: Final = Singles()
@@ -74,6 +77,8 @@ class Known(msgspec.Struct):
         unlisted: Namespaces whose list did not come.
         absent: Bundles of those namespaces that it was asked for and does not know.
         silent: Those it was asked for without any answer.
+        recorded: Those of which it has a record, or of another that their shim may serve.
+        unrecorded: Those of which it denies that.
         answers: How many answers it gave; without one nothing is known.
     """
 
@@ -82,4 +87,6 @@ class Known(msgspec.Struct):
     unlisted: set[str] = msgspec.field(default_factory=set)
     absent: set[BundleKey] = msgspec.field(default_factory=set)
     silent: set[BundleKey] = msgspec.field(default_factory=set)
+    recorded: set[BundleKey] = msgspec.field(default_factory=set)
+    unrecorded: set[BundleKey] = msgspec.field(default_factory=set)
     answers: int = 0

@@ -18,7 +18,9 @@ from grpclib.exceptions import GRPCError
 from reconciler.containerd import wire_pb2 as wire
 from reconciler.containerd.answers import NOBODY, Failure, Known, NoAnswerError, Singles
 from reconciler.containerd.calls import opened, translated, unary
+from reconciler.containerd.records import RecordQuestions
 from reconciler.containerd.tasks import TaskQuestions
+from reconciler.model.containerd import ShimGroup
 from reconciler.model.ids import BundleKey, escape, is_identifier
 
 Answer = TypeVar("Answer")
@@ -72,19 +74,30 @@ class ContainerdClient:
                     namespaces = await _namespaces(channel)
                 # Each of these calls has an end of its own.
                 questions = TaskQuestions(channel, self._address, self._seconds)
-                return Answers(version, await questions.all(namespaces, singles))
+                known = await questions.all(namespaces, singles)
+                records = RecordQuestions(channel, self._address, version)
+                await records.ask(singles.shims(), known)
+                return Answers(version, known)
 
         return await self._apart(ask)
 
-    async def find(self, key: BundleKey) -> Known:
-        """Ask for a single task.
+    async def find(self, key: BundleKey, shim: ShimGroup = ()) -> Known:
+        """Ask for a single task, and whether it knows a shim at all.
+
+        Args:
+            key: The task.
+            shim: The names that its shim may serve, if that is to be known.
 
         Raises:
             NoAnswerError: It did not answer.
         """
 
         async def ask(channel: Channel) -> Known:
-            return await TaskQuestions(channel, self._address, self._seconds).one(key)
+            known = await TaskQuestions(channel, self._address, self._seconds).one(key)
+            if shim:
+                version = await _version(channel)
+                await RecordQuestions(channel, self._address, version).ask((shim,), known)
+            return known
 
         return await self._bounded(ask)
 

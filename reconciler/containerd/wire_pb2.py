@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n reconciler/containerd/wire.proto\x12\x15reconciler.containerd\"\x07\n\x05\x45mpty\"\x1a\n\x07Version\x12\x0f\n\x07version\x18\x01 \x01(\t\" \n\x0eListNamespaces\x12\x0e\n\x06\x66ilter\x18\x01 \x01(\t\"\x19\n\tNamespace\x12\x0c\n\x04name\x18\x01 \x01(\t\"B\n\nNamespaces\x12\x34\n\nnamespaces\x18\x01 \x03(\x0b\x32 .reconciler.containerd.Namespace\"\x1b\n\tListTasks\x12\x0e\n\x06\x66ilter\x18\x01 \x01(\t\";\n\x07Process\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\r\"6\n\x05Tasks\x12-\n\x05tasks\x18\x01 \x03(\x0b\x32\x1e.reconciler.containerd.Process\"\x1f\n\x07GetTask\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\"6\n\x03Got\x12/\n\x07process\x18\x01 \x01(\x0b\x32\x1e.reconciler.containerd.Process\"\"\n\nDeleteTask\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\"\x1e\n\x07\x44\x65leted\x12\x13\n\x0b\x65xit_status\x18\x03 \x01(\r\"\x1c\n\tSubscribe\x12\x0f\n\x07\x66ilters\x18\x01 \x03(\t\"*\n\x07Payload\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"[\n\x08\x45nvelope\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\r\n\x05topic\x18\x03 \x01(\t\x12-\n\x05\x65vent\x18\x04 \x01(\x0b\x32\x1e.reconciler.containerd.Payload\"\x15\n\x07Touched\x12\n\n\x02id\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n reconciler/containerd/wire.proto\x12\x15reconciler.containerd\"\x07\n\x05\x45mpty\"\x1a\n\x07Version\x12\x0f\n\x07version\x18\x01 \x01(\t\" \n\x0eListNamespaces\x12\x0e\n\x06\x66ilter\x18\x01 \x01(\t\"\x19\n\tNamespace\x12\x0c\n\x04name\x18\x01 \x01(\t\"B\n\nNamespaces\x12\x34\n\nnamespaces\x18\x01 \x03(\x0b\x32 .reconciler.containerd.Namespace\"\x1b\n\tListTasks\x12\x0e\n\x06\x66ilter\x18\x01 \x01(\t\";\n\x07Process\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\r\"6\n\x05Tasks\x12-\n\x05tasks\x18\x01 \x03(\x0b\x32\x1e.reconciler.containerd.Process\"\x1f\n\x07GetTask\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\"6\n\x03Got\x12/\n\x07process\x18\x01 \x01(\x0b\x32\x1e.reconciler.containerd.Process\"\"\n\nDeleteTask\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\"\x1e\n\x07\x44\x65leted\x12\x13\n\x0b\x65xit_status\x18\x03 \x01(\r\"\x1a\n\x0cGetContainer\x12\n\n\x02id\x18\x01 \x01(\t\" \n\nGetSandbox\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\"\n\n\x08Recorded\"\x1c\n\tSubscribe\x12\x0f\n\x07\x66ilters\x18\x01 \x03(\t\"*\n\x07Payload\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"[\n\x08\x45nvelope\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\r\n\x05topic\x18\x03 \x01(\t\x12-\n\x05\x65vent\x18\x04 \x01(\x0b\x32\x1e.reconciler.containerd.Payload\"\x15\n\x07Touched\x12\n\n\x02id\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,12 +46,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETETASK']._serialized_end=494
   _globals['_DELETED']._serialized_start=496
   _globals['_DELETED']._serialized_end=526
-  _globals['_SUBSCRIBE']._serialized_start=528
-  _globals['_SUBSCRIBE']._serialized_end=556
-  _globals['_PAYLOAD']._serialized_start=558
-  _globals['_PAYLOAD']._serialized_end=600
-  _globals['_ENVELOPE']._serialized_start=602
-  _globals['_ENVELOPE']._serialized_end=693
-  _globals['_TOUCHED']._serialized_start=695
-  _globals['_TOUCHED']._serialized_end=716
+  _globals['_GETCONTAINER']._serialized_start=528
+  _globals['_GETCONTAINER']._serialized_end=554
+  _globals['_GETSANDBOX']._serialized_start=556
+  _globals['_GETSANDBOX']._serialized_end=588
+  _globals['_RECORDED']._serialized_start=590
+  _globals['_RECORDED']._serialized_end=600
+  _globals['_SUBSCRIBE']._serialized_start=602
+  _globals['_SUBSCRIBE']._serialized_end=630
+  _globals['_PAYLOAD']._serialized_start=632
+  _globals['_PAYLOAD']._serialized_end=674
+  _globals['_ENVELOPE']._serialized_start=676
+  _globals['_ENVELOPE']._serialized_end=767
+  _globals['_TOUCHED']._serialized_start=769
+  _globals['_TOUCHED']._serialized_end=790
 # @@protoc_insertion_point(module_scope)

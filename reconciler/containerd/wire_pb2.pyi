@@ -80,6 +80,22 @@ class Deleted(_message.Message):
     exit_status: int
     def __init__(self, exit_status: _Optional[int] = ...) -> None: ...
 
+class GetContainer(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class GetSandbox(_message.Message):
+    __slots__ = ("sandbox_id",)
+    SANDBOX_ID_FIELD_NUMBER: _ClassVar[int]
+    sandbox_id: str
+    def __init__(self, sandbox_id: _Optional[str] = ...) -> None: ...
+
+class Recorded(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class Subscribe(_message.Message):
     __slots__ = ("filters",)
     FILTERS_FIELD_NUMBER: _ClassVar[int]

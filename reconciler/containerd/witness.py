@@ -21,6 +21,7 @@ from reconciler.containerd.answers import (
     is_absent,
     nobody,
 )
+from reconciler.model.containerd import ShimGroup
 from reconciler.model.evidence import Containerd, ContainerdState
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
@@ -88,20 +89,24 @@ async def ask(
     return await _ask(layout, deadline, read_lock, question)
 
 
-async def ask_one(
+async def ask_one(  # noqa: PLR0913 - what is asked, and how
     layout: Layout,
     key: BundleKey,
     read_lock: ReadLock,
     *,
+    shim: ShimGroup = (),
     deadline: float = DEADLINE,
     without_containerd: bool = False,
 ) -> Containerd:
-    """Ask for one bundle alone; what comes back speaks about no other. Never raises."""
+    """Ask for one bundle alone, and for its shim's records; never raises.
+
+    What comes back speaks about no other bundle but those of that shim.
+    """
     if without_containerd:
         return _SKIPPED
 
     async def question(client: "ContainerdClient") -> Containerd:
-        return _known(await client.find(key), "")
+        return _known(await client.find(key, shim), "")
 
     return await _ask(layout, deadline, read_lock, question)
 
@@ -141,6 +146,8 @@ def _known(known: Known, version: str) -> Containerd:
         unlisted=frozenset(known.unlisted),
         absent=frozenset(known.absent),
         wedged=frozenset(known.wedged),
+        recorded=frozenset(known.recorded),
+        unrecorded=frozenset(known.unrecorded),
     )
 
 

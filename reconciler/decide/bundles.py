@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from reconciler.decide.asking import RECHECK, Asking
 from reconciler.decide.blockers import needless
+from reconciler.decide.claims import Claims
 from reconciler.decide.cleanups import Cleanups
 from reconciler.decide.deaths import Deaths
 from reconciler.decide.due import DueTimes, exceeded
@@ -15,7 +16,7 @@ from reconciler.decide.lifecycle import Event
 from reconciler.decide.nodestate import NodeChange, NodeState, is_touched
 from reconciler.decide.pod_labels import Pods
 from reconciler.decide.queue import PriorityQueue
-from reconciler.decide.track import LIVING, SERVED, UNSURE, Track
+from reconciler.decide.track import ENDED, LIVING, UNSURE, Track
 from reconciler.decide.verdicts import judge
 from reconciler.decide.views import BundleView, Summary, announced, shown, summarize, view_of
 from reconciler.model.decisions import (
@@ -29,7 +30,7 @@ from reconciler.model.decisions import (
     Vanished,
     Verdict,
 )
-from reconciler.model.evidence import Facts, Look, ShimState
+from reconciler.model.evidence import Facts, Look
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import HintKind, Remembered, Stamp
 from reconciler.model.policy import Policies, Policy
@@ -61,6 +62,7 @@ class Bundles:
         self._out = out
         self._tracks: dict[BundleKey, Track] = {}
         self._memories: dict[BundleKey, Remembered] = {}
+        self.claims = Claims(asking, self._tracks)
         self._timers = PriorityQueue()
         self._dues = DueTimes(self._life_of)
         self._pods = Pods(needed=policies.need_labels)
@@ -176,6 +178,7 @@ class Bundles:
         self._pods.leave(key)
         self._living.discard(key)
         self._open.discard(key)
+        self.claims.forget(key)
         self._node_state.forget(key)
         self._dues.leave(track)
         self._out.append(Vanished(key, track.verdict, cleaned=cleaned))
@@ -202,14 +205,14 @@ class Bundles:
             return "there is no such bundle" if track is None else "it was not looked at yet"
         return needless(track.judgement) or self._choose_policy(track).objection()
 
-    def objection(self, key: BundleKey, now: float, *, kill: bool) -> str:
+    def objection(self, key: BundleKey, now: float, wanted: Verdict) -> str:
         """Say why a cleanup that was asked for must not begin any more; empty if it may."""
         track = self._tracks.get(key)
         if track is None or track.look is None:
             return ""
         policy = self._choose_policy(track)
         is_due = now >= self._dues.due_at(track, policy)
-        return policy.objection(kill=kill) or ("" if is_due else "it is not due any more")
+        return policy.objection(wanted) or ("" if is_due else "it is not due any more")
 
     def begin(self, key: BundleKey) -> None:
         """Ask for a cleanup: of what is due, and taken from the queue of cleanups."""
@@ -221,8 +224,9 @@ class Bundles:
         self._timers.set(key, None)
         self._report(track)
         claimed = track.judgement is not None and track.judgement.claimed
-        kill = track.verdict is Verdict.ORPHANED
-        self._out.append(Clean(track.key, track.identity, claimed, track.attempts + 1, kill))
+        kill, shim = track.verdict is Verdict.ORPHANED, track.verdict is Verdict.ABANDONED
+        number = track.attempts + 1
+        self._out.append(Clean(track.key, track.identity, claimed, number, kill, shim))
 
     # ------------------------------------------------------------------ one bundle, judged
 
@@ -232,8 +236,10 @@ class Bundles:
             return
         previous = track.verdict
         before, facts = track.facts, self._node_state.weigh(track, track.look)
-        judgement = track.judgement = judge(facts, young=track.age(now) < self._policies.settle)
-        verdict = judgement.verdict
+        young = track.age(now) < self._policies.settle
+        track.judgement = judge(facts, young=young)
+        verdict = track.judgement.verdict
+        self.claims.note(track, facts, now, young=young)
         policy = self._choose_policy(track)
         if verdict in LIVING:
             track.last_alive = now
@@ -244,7 +250,7 @@ class Bundles:
             track.judged_since = now
         self._report(track)
         self._timers.set(track.key, track.next_turn(policy, self._policies, due_at, now))
-        if track.look.shim.state is not ShimState.ALIVE:
+        if not track.shim_answers:
             # By its socket, that is: an older sweep may still show a shim that has just died.
             self._asking.want("death", track.looked_at, awaited=track.is_news)
 
@@ -263,17 +269,14 @@ class Bundles:
             self._cleanups.mass.revived(track.key)
         else:
             self._living.discard(track.key)
-        # 1. Served according to a process scan alone, it is judged again when one differs.
-        # 2. Judged before the witnesses spoke of it, it is judged again when they do: a helper
-        #    that they knew before the bundle was seen is no news to anybody else.
-        answers = track.look is not None and track.look.shim.state is ShimState.ALIVE
-        is_closed = verdict in SERVED and answers and self._node_state.covers(track.first_seen)
+        is_closed = track.is_served_for_sure and self._node_state.covers(track.first_seen)
         (self._open.discard if is_closed else self._open.add)(track.key)
         if track.deaths is not None:
-            track.deaths.update(facts, now, answers=answers)
-        if previous in LIVING and verdict != previous:
+            track.deaths.update(facts, now, answers=track.shim_answers)
+        if previous in LIVING and verdict not in {previous, Verdict.ABANDONED}:
             track.life = now
-        fell = verdict is Verdict.LEFTOVER and previous is not verdict
+        # The end of a shim that served nobody is no workload's.
+        fell = verdict is Verdict.LEFTOVER and previous not in {verdict, Verdict.ABANDONED}
         if fell and track.last_alive is not None:
             self._cleanups.mass.died(track.key, now)
 
@@ -295,7 +298,7 @@ class Bundles:
     def _place(self, track: Track, policy: Policy, verdict: Verdict, now: float) -> float | None:
         """Move a bundle to where it stands now; say when it is due if it waits for that.
 
-        1. It is no leftover, and no orphan that may be ended.
+        1. It is no leftover, and neither an orphan nor an abandoned shim that may be ended.
         2. It is one, and a rule protects it.
         3. Its time has not come yet: neither grace nor budget have made it due.
         4. Its time has come, and the pause after a failed attempt is not over.
@@ -305,7 +308,7 @@ class Bundles:
         if not is_leftover:
             self._dues.leave(track)
             self._report_budgets(track, policy, verdict, now)
-            if verdict is not Verdict.ORPHANED or policy.objection(kill=True):
+            if verdict not in ENDED or policy.objection(verdict):
                 track.stop_waiting(verdict)
                 self._move(track, Event.NOT_CONCERNED)
                 return None
@@ -342,10 +345,9 @@ class Bundles:
             track.reported = frozenset()
             return
         kinds = exceeded(track, policy, now)
-        if kinds != track.reported:
-            for kind in sorted(kinds - track.reported, key=lambda kind: kind.value):
-                self._out.append(OverBudget(track.key, kind))
-            track.reported = kinds
+        for kind in sorted(kinds - track.reported, key=lambda kind: kind.value):
+            self._out.append(OverBudget(track.key, kind))
+        track.reported = kinds
 
     def _fire_timer(self, track: Track, now: float) -> None:
         since = track.deaths.since if track.deaths else None
@@ -371,16 +373,13 @@ class Bundles:
 
     def summary(self, now: float) -> Summary:
         """Count all bundles; one pass over them."""
-        hold = self._cleanups.hold
-        said = self._node_state.node.containerd
-        return summarize(self, lambda track: shown(track, self._policy(track), hold), said, now)
+        hold, about = self._cleanups.hold, self._node_state.about
+        return summarize(self, lambda track: shown(track, self._policy(track), hold), about, now)
 
     def is_settled(self, track: Track, now: float) -> bool:
         """Return whether waiting out the grace would change nothing for this bundle."""
-        if track.look is None:
-            return False
-        if track.phase is not Phase.WAITING or track.attempts:
-            return True
+        if track.look is None or track.phase is not Phase.WAITING or track.attempts:
+            return track.look is not None
         policy = self._policy(track)
         grace_ends = (track.leftover_since or 0.0) + policy.grace
         return self._dues.due_at(track, policy) > max(now, grace_ends)

@@ -14,8 +14,8 @@ from typing import Final
 import msgspec
 
 from reconciler.decide.queue import PriorityQueue
-from reconciler.decide.track import Track
-from reconciler.model.decisions import BudgetKind, Verdict
+from reconciler.decide.track import ENDED, Track
+from reconciler.model.decisions import BudgetKind
 from reconciler.model.ids import BundleKey
 from reconciler.model.policy import Policy
 
@@ -154,7 +154,7 @@ class DueTimes:
         life = (track.life if track.due_life is None else track.due_life) or 0.0
         grace_ends = (track.leftover_since or 0.0) + policy.grace
         due = max(since, grace_ends, life + policy.threshold)
-        if track.verdict is Verdict.ORPHANED:
+        if track.verdict in ENDED:
             return due  # no budget and no request is worth a living workload
         if track.is_requested:
             due = min(due, since + min(policy.grace, BETWEEN_LOOKS))

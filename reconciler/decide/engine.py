@@ -19,10 +19,12 @@ from reconciler.decide.bundles import Bundles
 from reconciler.decide.cleanups import Cleanups, Hold, Unfinished
 from reconciler.decide.debris_cycle import Debris
 from reconciler.decide.debris_track import DebrisView
-from reconciler.decide.lifecycle import Event, event_of
+from reconciler.decide.lifecycle import Event
 from reconciler.decide.nodestate import NodeState
+from reconciler.decide.outcomes import take_outcome
 from reconciler.decide.track import Track
 from reconciler.decide.views import BundleView, Summary
+from reconciler.model.containerd import ShimGroup
 from reconciler.model.debris import WHOLE_BATCH, DebrisCleaned, Inventory
 from reconciler.model.decisions import (
     Clean,
@@ -36,7 +38,6 @@ from reconciler.model.decisions import (
 )
 from reconciler.model.evidence import NO_LABELS, Labels, Node
 from reconciler.model.ids import NOWHERE, BundleKey
-from reconciler.model.labels import doubted
 from reconciler.model.observations import (
     CleanRequested,
     GuardsChecked,
@@ -160,7 +161,7 @@ class Engine:
         if isinstance(request, FinishRemoval):
             return self._policies.applied_to_hidden(request.key.namespace).objection()
         held = self._cleanups.objection(request.key, self._policies)
-        return held or self._bundles.objection(request.key, now, kill=request.kill)
+        return held or self._bundles.objection(request.key, now, request.wanted)
 
     def request_refusal(self, key: BundleKey) -> str:
         """Say why a request to clean a bundle now would have no effect; empty if it would."""
@@ -221,6 +222,14 @@ class Engine:
         Those first that may be dead; not those of which that is known already.
         """
         return self._node_state.to_ask(namespace, self._bundles)
+
+    def shims_to_ask(self) -> list[ShimGroup]:
+        """List the shims of which containerd is asked whether it knows them at all."""
+        return self._bundles.claims.groups()
+
+    def shim_of(self, key: BundleKey) -> ShimGroup:
+        """Give the names a bundle's shim may serve; empty if it may serve anybody."""
+        return self._bundles.claims.group_of(key)
 
     def summary(self, now: float) -> Summary:
         """Count all bundles; one pass over them."""
@@ -332,7 +341,6 @@ class Engine:
         self._debris.judge(stamp)
 
     def _take_outcome(self, outcome: Outcome, stamp: Stamp) -> None:
-        now = stamp.mono
         self._cleanups.ended(outcome.key)
         self._unfinished.ended(outcome)
         # Looks were ignored while a cleanup was under way on it: whatever happened, look again.
@@ -343,31 +351,7 @@ class Engine:
         if track.identity != outcome.identity:
             track.move(Event.RETURNED)
             return
-        # 1. It is gone.
-        # 2. A worker has tried. It is tried again after a pause, and where the second look
-        #    disagreed the time of continuous observation begins anew, with that look.
-        # 3. Nobody has tried: it stands where policies and brakes put it now.
-        # 4. A workload was ended. What is left becomes a leftover, with a grace of its own.
-        match event_of(outcome):
-            case Event.CLEANED:
-                track.move(Event.CLEANED)
-                self._bundles.forget(outcome.key)
-            case Event.FAILED if outcome.result is Result.SKIPPED:
-                track.wait_again(now)
-                self._bundles.set_back(track, now, "second look disagreed")
-                if outcome.look is not None and outcome.look.identity == track.identity:
-                    # The worker that made it does not know what annotations rules match on.
-                    labels = doubted(outcome.look.labels)
-                    self._bundles.absorb(track, replace(outcome.look, labels=labels), stamp)
-            case Event.FAILED:
-                cause = outcome.reason.value if outcome.reason else outcome.result.value
-                self._bundles.set_back(track, now, cause)
-            case event if outcome.reason is BlockReason.POLICY:
-                track.move(event)
-                self._bundles.reconsider(track, now)
-            case event:
-                track.move(event)
-                track.wait_again()
+        take_outcome(self._bundles, track, outcome, stamp)
 
     # ------------------------------------------------------------------ conclusions
 

@@ -30,7 +30,7 @@ from reconciler.model.words import Word
 class Event(Word):
     """What moves a bundle, each in a sentence about it."""
 
-    NOT_CONCERNED = "it is no leftover, and no orphan that may be ended"
+    NOT_CONCERNED = "it is no leftover, and nothing that may be ended"
     PROTECTED = "a rule protects it"
     EARLY = "its grace or its threshold is not over, and no budget is exceeded"
     PAUSED = "it is due, and the pause after a failed attempt is not over"
@@ -40,7 +40,7 @@ class Event(Word):
     BEGUN = "a cleanup of it was begun"
     CLEANED = "the cleanup has removed it"
     FAILED = "the cleanup is blocked or has failed, or the second look disagreed"
-    RETURNED = "nothing was tried, or a workload was ended: it must be judged anew"
+    RETURNED = "nothing was tried, or processes were ended: it must be judged anew"
     VANISHED = "it is not there any more"
 
 

@@ -150,6 +150,8 @@ class NodeState:
             or None in unread,
             keys=_changed(before.containerd.tasks, containerd.tasks)
             | _changed(before.containerd.absent, containerd.absent)
+            | _changed(before.containerd.recorded, containerd.recorded)
+            | _changed(before.containerd.unrecorded, containerd.unrecorded)
             | _changed(old.helpers, new.helpers)
             | asked,
             shims=shims,

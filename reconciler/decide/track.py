@@ -6,7 +6,7 @@ import msgspec
 
 from reconciler.decide.deaths import Deaths
 from reconciler.decide.lifecycle import TABLE, Event
-from reconciler.decide.verdicts import INIT_GONE
+from reconciler.decide.verdicts import DENIED, INIT_GONE
 from reconciler.model.decisions import BudgetKind, Judgement, Phase, Verdict
 from reconciler.model.evidence import (
     NO_LABELS,
@@ -19,7 +19,9 @@ from reconciler.model.evidence import (
     Look,
     RuntimeState,
     ShimState,
+    TaskState,
 )
+from reconciler.model.facts import task_of
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.labels import doubted, joined
 from reconciler.model.observations import Stamp
@@ -28,6 +30,9 @@ from reconciler.model.policy import Policies, Policy
 SERVED: Final = frozenset({Verdict.RUNNING, Verdict.STOPPED})
 """Verdicts under which a living shim serves the bundle."""
 
+ENDED: Final = frozenset({Verdict.ORPHANED, Verdict.ABANDONED})
+"""Verdicts under which processes are ended, where a policy says so, and nothing is removed."""
+
 LIVING: Final = SERVED | {Verdict.ORPHANED}
 """Verdicts under which something of the bundle lives."""
 
@@ -35,6 +40,9 @@ UNSURE: Final = frozenset(
     {Verdict.IN_TRANSITION, Verdict.UNKNOWN, Verdict.ORPHANED, Verdict.STARTING}
 )
 """Verdicts that are looked into again and again."""
+
+LISTED_AFTER: Final = 60.0
+"""Seconds since its last sign of life after which a running task must be known to containerd."""
 
 _SOON: Final = 0.25
 _LEAVING: Final = 0.02
@@ -60,7 +68,8 @@ class Track(msgspec.Struct):
         life: Last sign of life; negative for times before the boot.
         last_alive: When this process last judged it alive.
         leftover_since: Since when it has been leftover without a break.
-        waiting_as: The verdict under which it waits: a leftover, or an orphan that is to be ended.
+        waiting_as: The verdict under which it waits: a leftover, or an orphan or an abandoned shim
+            that is to be ended.
         resumed: ``leftover_since`` as an earlier run wrote it down, until the first verdict.
         is_requested: Whether somebody asked for it to be cleaned now, and it stayed a leftover.
         attempts: Failed attempts on this leftover.
@@ -170,6 +179,33 @@ class Track(msgspec.Struct):
             or look.created is Answer.NONE
         )
 
+    @property
+    def shim_answers(self) -> bool:
+        """Whether its shim lives by its own socket, and not only by a pass over /proc."""
+        return self.look is not None and self.look.shim.state is ShimState.ALIVE
+
+    @property
+    def is_served_for_sure(self) -> bool:
+        """Whether the node's witnesses cannot say otherwise any more, once they spoke of it.
+
+        1. Served according to a process scan alone, it is judged again when one differs.
+        2. Judged before the witnesses spoke of it, it is judged again when they do: a helper
+           that they knew before the bundle was seen is no news to anybody else.
+        3. Stopped, and not known to be containerd's: what containerd says decides.
+        """
+        is_sure = self.verdict is Verdict.RUNNING or not self.is_unclaimed
+        return self.verdict in SERVED and self.shim_answers and is_sure
+
+    @property
+    def is_unclaimed(self) -> bool:
+        """Whether containerd is not known to have its task."""
+        return self.facts is None or self.facts.task is not TaskState.LISTED
+
+    @property
+    def is_denied(self) -> bool:
+        """Whether an answering containerd has no task of it."""
+        return self.facts is not None and self.facts.task in DENIED
+
     def become_due(self, policy: Policy) -> None:
         """Note under which policy it became due."""
         if self.due_under is not policy:
@@ -184,7 +220,7 @@ class Track(msgspec.Struct):
         self.is_requested = False
 
     def go_on_waiting(self, verdict: Verdict, now: float) -> None:
-        """Wait as a leftover, or as an orphan that is to be ended; each has a grace of its own."""
+        """Wait as a leftover, or as what is to be ended; each has a grace of its own."""
         if self.waiting_as is not verdict:
             self.waiting_as = verdict
             self.wait_again()
@@ -210,7 +246,7 @@ class Track(msgspec.Struct):
         """When to think about it again, although nothing happens; None for never.
 
         1. Unsure: soon at first, then more rarely. Never if its runtime is not one we know.
-        2. Starting: when it is not young any more.
+        2. Starting, or stopped without a task of containerd's: when it is not young any more.
         3. Running: when it exceeds the age budget.
         4. Waiting until it is due (``due_at``), or blocked until the next attempt.
         5. Dead since a moment: when that has lasted long enough to count.
@@ -220,10 +256,11 @@ class Track(msgspec.Struct):
         if verdict in UNSURE:
             if self.facts is None or self.facts.runtime is not RuntimeState.ALIEN:
                 times.append(now + self._recheck_after(now, at_most=policies.recheck))
-            if verdict is Verdict.STARTING and life + policies.settle > now:
-                times.append(life + policies.settle)
         elif verdict is Verdict.RUNNING and policy.max_age and life + policy.max_age > now:
             times.append(life + policy.max_age)
+        settles = verdict is Verdict.STARTING or (verdict is Verdict.STOPPED and self.is_denied)
+        if settles and life + policies.settle > now:
+            times.append(life + policies.settle)
         if due_at is not None:
             times.append(due_at)
         elif self.phase is Phase.BLOCKED:
@@ -242,6 +279,16 @@ class Track(msgspec.Struct):
             return at_most
         leaves = self.verdict is Verdict.ORPHANED and self.facts and self.facts.init in INIT_GONE
         return min(at_most, max(_LEAVING if leaves else _SOON, now - self.judged_since))
+
+
+def is_unlisted(track: Track, said: Containerd, now: float) -> bool:
+    """Return whether it runs and a containerd that answers does not know it: a split brain.
+
+    A task that was made a moment ago is listed a moment later.
+    """
+    if track.verdict is not Verdict.RUNNING or track.age(now) < LISTED_AFTER:
+        return False
+    return task_of(track.key, said) in DENIED
 
 
 def is_wedged(track: Track, said: Containerd) -> bool:

@@ -25,6 +25,7 @@ from reconciler.model.evidence import (
 INIT_GONE: Final = frozenset({InitState.DEAD, InitState.ABSENT})
 CGROUP_CLEAR: Final = frozenset({CgroupState.EMPTY, CgroupState.GONE})
 RUNTIME_OURS: Final = frozenset({RuntimeState.KNOWN, RuntimeState.UNNAMED})
+DENIED: Final = frozenset({TaskState.NOT_LISTED, TaskState.NOT_FOUND})
 CONTAINERD_SILENT_FOR_GOOD: Final = frozenset({TaskState.DOWN, TaskState.SKIPPED})
 
 
@@ -51,6 +52,23 @@ def _is_running(facts: Facts, _young: bool) -> bool:  # noqa: FBT001 - a fact
 
 def _is_served_and_new(facts: Facts, young: bool) -> bool:  # noqa: FBT001 - a fact
     return facts.shim is ShimState.ALIVE and facts.init is InitState.ABSENT and young
+
+
+def _is_abandoned(facts: Facts, young: bool) -> bool:  # noqa: FBT001 - a fact
+    """Fit where every witness says that the shim serves nobody, and containerd that it never will.
+
+    Its name is locked by the bundle: no task of it can be made while that stands.
+    """
+    return (
+        facts.shim is ShimState.ALIVE
+        and facts.init in INIT_GONE
+        and facts.cgroup in CGROUP_CLEAR
+        and facts.runtime in RUNTIME_OURS
+        and facts.task in DENIED
+        and facts.recorded is Answer.NO
+        and not unanswered(facts)
+        and not young
+    )
 
 
 def _is_stopped(facts: Facts, _young: bool) -> bool:  # noqa: FBT001 - a fact
@@ -108,6 +126,11 @@ def _why_foreign(facts: Facts) -> str:
     return "containerd could not have created this name"
 
 
+def _why_abandoned(facts: Facts) -> str:
+    init, cgroup = facts.init.value, facts.cgroup.value
+    return f"shim lives and serves nobody: init {init}, cgroup {cgroup}, unknown to containerd"
+
+
 def _why_orphaned(facts: Facts) -> str:
     who = "init lives" if facts.init is InitState.ALIVE else "its cgroup holds processes"
     return f"shim is dead but {who}: containerd cannot manage it"
@@ -129,6 +152,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(2, Verdict.IN_TRANSITION, _is_in_transition, lambda _: "a shim helper works on it"),
     Rule(3, Verdict.RUNNING, _is_running, lambda _: "shim and init live"),
     Rule(4, Verdict.STARTING, _is_served_and_new, lambda _: "shim lives, init is not there yet"),
+    Rule(4, Verdict.ABANDONED, _is_abandoned, _why_abandoned),
     Rule(4, Verdict.STOPPED, _is_stopped, lambda f: f"shim lives, init is {f.init.value}"),
     Rule(5, Verdict.ORPHANED, _is_orphaned, _why_orphaned),
     Rule(6, Verdict.UNKNOWN, _is_unknown, _why_unknown),
@@ -141,6 +165,12 @@ RULES: Final[tuple[Rule, ...]] = (
 def shared(facts: Facts) -> Facts:
     """Give one object for equal rows: there are few, and thousands of bundles."""
     return facts
+
+
+def may_be_abandoned(facts: Facts, *, young: bool) -> bool:
+    """Return whether only containerd's records are left to ask: then, and only then, they are."""
+    asked = facts._replace(recorded=Answer.NO)
+    return judge(asked, young=young).verdict is Verdict.ABANDONED
 
 
 _FALLBACK: Final = Judgement(Verdict.UNKNOWN, 6, "no rule fits: assumed alive")

@@ -7,17 +7,20 @@ that :func:`shown` gives.
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
 from reconciler.decide.cleanups import Hold
 from reconciler.decide.lifecycle import TABLE, Event
-from reconciler.decide.track import Track, is_wedged
+from reconciler.decide.track import SERVED, Track, is_unlisted, is_wedged
 from reconciler.model.decisions import BudgetKind, Judgement, Phase, Verdict
 from reconciler.model.evidence import NO_LABELS, Containerd, Facts, Labels, Look, Node, ShimState
 from reconciler.model.facts import weigh
 from reconciler.model.ids import BundleKey
 from reconciler.model.policy import Policy
+
+_NOTHING: Final = Containerd()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class BundleView:
         due_in_seconds: 0 if due, None if no time is known.
         attempts: Failed attempts so far.
         wedged: Its shim lives and gives containerd no answer.
+        unlisted: It runs, and a containerd that answers does not know it.
         labels: All that was ever read of its labels: config.json may be gone by now.
         enforce: Whether the policy lets anything of it be removed.
     """
@@ -47,6 +51,7 @@ class BundleView:
     due_in_seconds: float | None
     attempts: int
     wedged: bool = False
+    unlisted: bool = False
     labels: Labels = NO_LABELS
     enforce: bool = False
 
@@ -73,6 +78,7 @@ class Summary(msgspec.Struct):
         oldest_leftover_age: Seconds since the last sign of life of the oldest leftover, else 0.
         over_budget: Running tasks over a budget.
         wedged: Tasks whose shim gives containerd no answer, by that shim.
+        unlisted: Running tasks that a containerd that answers does not know.
     """
 
     verdicts: Counter[tuple[str, Verdict]] = msgspec.field(default_factory=Counter)
@@ -83,6 +89,7 @@ class Summary(msgspec.Struct):
     oldest_leftover_age: float = 0.0
     over_budget: Counter[BudgetKind] = msgspec.field(default_factory=Counter)
     wedged: Counter[BundleKey] = msgspec.field(default_factory=Counter)
+    unlisted: int = 0
 
 
 def shown(track: Track, policy: Policy, hold: Hold | None) -> tuple[Phase, str]:
@@ -135,6 +142,7 @@ def view_of(  # noqa: PLR0913 - all that a view shows
         due_in_seconds=None if at is None else max(0.0, at - now),
         attempts=track.attempts,
         wedged=is_wedged(track, node.containerd),
+        unlisted=is_unlisted(track, node.containerd, now),
         labels=track.labels,
         enforce=policy.enforce,
     )
@@ -143,7 +151,7 @@ def view_of(  # noqa: PLR0913 - all that a view shows
 def summarize(
     tracks: Iterable[Track],
     shown_of: Callable[[Track], tuple[Phase, str]],
-    said: Containerd,
+    about: Callable[[BundleKey, float], Node],
     now: float,
 ) -> Summary:
     """Count everything once; one pass over all bundles, so call it per scrape, not per event.
@@ -151,7 +159,7 @@ def summarize(
     Args:
         tracks: The bundles.
         shown_of: Gives a bundle's phase and its cause, as :func:`shown` does.
-        said: What containerd said last.
+        about: Gives the node's word that counts for a bundle first seen then.
         now: Monotonic seconds.
     """
     summary = Summary()
@@ -164,6 +172,8 @@ def summarize(
         summary.verdicts[track.key.namespace, verdict] += 1
         summary.bundles[track.key.namespace, verdict, phase] += 1
         summary.over_budget.update(track.reported)
+        said = about(track.key, track.first_seen).containerd if verdict in SERVED else _NOTHING
+        summary.unlisted += is_unlisted(track, said, now)
         if is_wedged(track, said):
             group = track.look.shim.group if track.look else None
             summary.wedged[BundleKey(track.key.namespace, group or track.key.id)] += 1

@@ -192,5 +192,6 @@ def _size(scan: ProcessScan | None, containerd: Containerd | None) -> int:
         size += len(scan.helpers) + len(scan.shims) + names + len(scan.unread) + paths
     if containerd is not None:
         silent = len(containerd.unlisted) + len(containerd.absent) + len(containerd.wedged)
-        size += len(containerd.tasks) + silent
+        asked = len(containerd.recorded) + len(containerd.unrecorded)
+        size += len(containerd.tasks) + silent + asked
     return size

@@ -291,6 +291,8 @@ class Redactor:
             unlisted=frozenset(map(self.name, containerd.unlisted)),
             absent=frozenset(map(self._key_of, containerd.absent)),
             wedged=frozenset(map(self._key_of, containerd.wedged)),
+            recorded=frozenset(map(self._key_of, containerd.recorded)),
+            unrecorded=frozenset(map(self._key_of, containerd.unrecorded)),
         )
 
     def _guards(self, checked: GuardsChecked) -> GuardsChecked:

@@ -32,6 +32,7 @@ from reconciler.model.decisions import (
     Relist,
     TakeInventory,
     Vanished,
+    Verdict,
     assert_reported,
 )
 from reconciler.model.evidence import Containerd, Node, ProcessScan
@@ -81,6 +82,7 @@ class Loop:
             stages.clock,
             stages.node_source,
             about=unsupervised(engine.to_ask),
+            shims=unsupervised(engine.shims_to_ask),
             check_guards=self._check_guards,
             answered=self._receive_node,
         )
@@ -280,13 +282,19 @@ class Loop:
         if blocked is not None:
             self.emit(blocked)
             return
-        node = await self._refresh_node(self._node.fresh(key))
+        ends_shim = isinstance(request, Clean) and request.shim
+        shim = self.engine.shim_of(key) if ends_shim else ()
+        node = await self._refresh_node(self._node.fresh(key, shim))
         permit = partial(self._refusal, request)
         if isinstance(request, FinishRemoval):
             outcome = await stages.cleaner.finish(key, identity, permit)
         else:
-            act = stages.cleaner.kill if request.kill else stages.cleaner.clean
-            outcome = await act(key, identity, node, permit)
+            acts = {
+                Verdict.LEFTOVER: stages.cleaner.clean,
+                Verdict.ORPHANED: stages.cleaner.kill,
+                Verdict.ABANDONED: stages.cleaner.end_shim,
+            }
+            outcome = await acts[request.wanted](key, identity, node, permit)
         if outcome.holders:
             stages.exits.expect_holders(key, [holder.pid for holder in outcome.holders])
         self.emit(outcome)

@@ -10,6 +10,7 @@ from typing import Final
 
 import anyio
 
+from reconciler.model.containerd import ShimGroup
 from reconciler.model.evidence import Containerd, ContainerdState, Node, ProcessScan
 from reconciler.model.ids import BundleKey, is_identifier
 from reconciler.ports import Clock, NodeSource
@@ -25,22 +26,25 @@ class NodeWatch:
         clock: Times the answers.
         node_source: Whom to ask.
         about: Whom containerd is asked for one by one where it cannot list a namespace.
+        shims: Of which shims it is asked whether it knows them at all.
         check_guards: Checks the guards anew.
         answered: Takes an answer: when it was asked for, and what was said.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that it joins
         self,
         clock: Clock,
         node_source: NodeSource,
         *,
         about: Callable[[str], Sequence[BundleKey]],
+        shims: Callable[[], Sequence[ShimGroup]],
         check_guards: Callable[[], Awaitable[None]],
         answered: Callable[[float, ProcessScan, Containerd], None],
     ) -> None:
         self._clock = clock
         self._node_source = node_source
         self._about = about
+        self._shims = shims
         self._check_guards = check_guards
         self._answered = answered
         self._asking = anyio.Lock()
@@ -54,7 +58,7 @@ class NodeWatch:
             if self._since >= not_before:
                 return
             since = self._clock.monotonic()
-            containerd = await self._node_source.containerd(self._about)
+            containerd = await self._node_source.containerd(self._about, self._shims)
             scan = await self._node_source.scan()
             await self._guard(containerd)
             self._node, self._since = Node(scan, containerd), since
@@ -65,8 +69,10 @@ class NodeWatch:
         await self.ask(self._clock.monotonic() - FRESH)
         return self._node
 
-    async def fresh(self, key: BundleKey) -> Node:
+    async def fresh(self, key: BundleKey, shim: ShimGroup = ()) -> Node:
         """Give what is known of the node now, good enough to send a cleanup to this bundle.
+
+        Or to end its ``shim``, which may serve these names.
 
         1. containerd lists its namespace in time: the last word, or a new one if that is old.
         2. It does not, or takes so long that its word is old when it comes: what it says of this
@@ -81,7 +87,7 @@ class NodeWatch:
         answers = node.containerd.state is ContainerdState.UP
         if not (may_be_task and answers and (is_old or self._is_unlisted(key))):
             return node
-        containerd = await self._node_source.task(key)
+        containerd = await self._node_source.task(key, shim)
         if containerd.state is not ContainerdState.UP:
             await self.ask(self._clock.monotonic() - FRESH)  # everybody is to hear that
             return self._node

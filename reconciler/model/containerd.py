@@ -6,6 +6,9 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.values import EMPTY, Value
 from reconciler.model.words import Word
 
+ShimGroup = tuple[BundleKey, ...]
+"""Every name that one shim serves or may serve: its own, and those of the bundles of its pod."""
+
 
 class ContainerdState(Word):
     """Whether containerd can be asked."""
@@ -32,6 +35,9 @@ class Containerd(Value, frozen=True):
         unlisted: Namespaces whose list did not come. Empty: ``tasks`` are all there are.
         absent: Bundles of those namespaces that it was asked for alone and has not found.
         wedged: Tasks whose state containerd could not learn from their shim.
+        recorded: Bundles that it was asked about because it lists no task of theirs, and of which,
+            or of another name of their shim's group, it has a task, a container or a sandbox.
+        unrecorded: Those of which it denied all of that, for every name of the group.
     """
 
     state: ContainerdState = ContainerdState.NONE
@@ -42,19 +48,27 @@ class Containerd(Value, frozen=True):
     unlisted: frozenset[str] = EMPTY
     absent: frozenset[BundleKey] = EMPTY
     wedged: frozenset[BundleKey] = EMPTY
+    recorded: frozenset[BundleKey] = EMPTY
+    unrecorded: frozenset[BundleKey] = EMPTY
 
     def about(self, *keys: BundleKey) -> "Containerd":
         """Give the part of it that speaks about these bundles, which is all a worker must know.
 
         A key without a namespace stands for its id in whatever namespace.
+        What it does not know at all is told of their whole namespaces: others that the same shim
+        serves may be among it.
         """
         ids = frozenset(key.id for key in keys if not key.namespace)
         own = frozenset(keys) | {key for key in self.tasks | self.absent if key.id in ids}
         namespaces = self.unlisted if ids else {key.namespace for key in keys}
+        spaces = {key.namespace for key in keys}
+        unrecorded = frozenset(one for one in self.unrecorded if one.namespace in spaces)
         return replace(
             self,
             tasks=self.tasks & own,
             unlisted=self.unlisted & namespaces,
             absent=self.absent & own,
             wedged=self.wedged & own,
+            recorded=self.recorded & own,
+            unrecorded=unrecorded,
         )

@@ -15,6 +15,7 @@ class Verdict(Word):
 
     RUNNING = "running"
     STOPPED = "stopped"
+    ABANDONED = "abandoned"
     STARTING = "starting"
     IN_TRANSITION = "in-transition"
     ORPHANED = "orphaned"
@@ -149,7 +150,7 @@ class Clean(Tagged, frozen=True, tag="clean"):
     """Ask for a cleanup. At most one per bundle is under way; an Outcome must follow.
 
     ``kill``: it is not a leftover but an orphaned workload that the operator wants ended; nothing
-    is removed by that.
+    is removed by that. ``shim``: likewise, of an abandoned shim.
     """
 
     key: BundleKey
@@ -157,6 +158,14 @@ class Clean(Tagged, frozen=True, tag="clean"):
     claimed: bool
     attempt: int
     kill: bool = False
+    shim: bool = False
+
+    @property
+    def wanted(self) -> Verdict:
+        """The verdict that what is to be removed or ended must have."""
+        if self.shim:
+            return Verdict.ABANDONED
+        return Verdict.ORPHANED if self.kill else Verdict.LEFTOVER
 
 
 class FinishRemoval(Tagged, frozen=True, tag="finish-removal"):

@@ -300,3 +300,4 @@ class Facts(NamedTuple):
     runtime: RuntimeState
     created: Answer
     task: TaskState
+    recorded: Answer = Answer.NONE  # what containerd knows of the shim's whole group but tasks

@@ -44,7 +44,8 @@ def weigh(key: BundleKey, identifier: bool, look: Look, node: Node) -> Facts:  #
     shim = _shim(key, look.shim, node, task)
     cgroup = _cgroup(key, look, node)
     init, runtime = _init(look.init.state, node), look.runtime.state
-    return Facts(look.kind, identifier, helper, shim, init, cgroup, runtime, look.created, task)
+    kind, created, recorded = look.kind, look.created, _recorded(key, node.containerd)
+    return Facts(kind, identifier, helper, shim, init, cgroup, runtime, created, task, recorded)
 
 
 def task_of(key: BundleKey, containerd: Containerd) -> TaskState:
@@ -66,6 +67,15 @@ def _task_of_living(key: BundleKey, containerd: Containerd) -> TaskState:
     if key.namespace not in containerd.unlisted:
         return TaskState.NOT_LISTED
     return TaskState.NOT_FOUND if key in containerd.absent else TaskState.NONE
+
+
+def _recorded(key: BundleKey, containerd: Containerd) -> Answer:
+    """Return whether containerd knows anything of a bundle's shim; no answer if not asked."""
+    if containerd.state is not ContainerdState.UP:
+        return Answer.NONE
+    if key in containerd.recorded:
+        return Answer.YES
+    return Answer.NO if key in containerd.unrecorded else Answer.NONE
 
 
 def _helper(key: BundleKey, node: Node) -> Answer:

@@ -14,7 +14,7 @@ class Result(Word):
     FAILED = "failed"  # we broke (a worker died, a bug): retried, and loud
     HELD = "held"  # a brake
     PROTECTED = "protected"
-    KILLED = "killed"  # an orphaned workload was ended; what is left of it waits as a leftover
+    KILLED = "killed"  # an orphan or a shim was ended; what is left of it waits as a leftover
     SKIPPED = "skipped"  # the second look disagreed, or the bundle went away by itself
 
 

@@ -11,6 +11,7 @@ import msgspec
 from typing_extensions import override
 
 from reconciler.model.debris import DebrisKind
+from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import NO_LABELS, Answer
 from reconciler.model.ids import BundleKey
 from reconciler.model.labels import Known
@@ -35,6 +36,13 @@ class DebrisAction(Enum):
     CLEAN = "clean"
 
 
+class Shims(Enum):
+    """What to do with a shim that serves nobody and that containerd does not know."""
+
+    REPORT = "report"
+    KILL = "kill"
+
+
 class Policy(msgspec.Struct, frozen=True, gc=False):
     """What applies to one bundle. Times in seconds, sizes in bytes.
 
@@ -49,6 +57,7 @@ class Policy(msgspec.Struct, frozen=True, gc=False):
         orphans: See :class:`Orphans`.
         debris: What to do with debris of what it applies to; None for what its kind says. One that
             protects protects debris as well, unless it says so here.
+        shims: See :class:`Shims`.
         between_looks: Least time from the look that finds it a leftover to the second one. No
             budget shortens it, as one shortens ``grace``.
     """
@@ -63,6 +72,7 @@ class Policy(msgspec.Struct, frozen=True, gc=False):
     orphans: Orphans = Orphans.REPORT
     between_looks: float = 0.0
     debris: DebrisAction | None = None
+    shims: Shims = Shims.REPORT
 
     def at_least(self, *, grace: float | None, threshold: float | None) -> "Policy":
         """Give the same with waits that neither it nor a budget makes shorter; None for as it is.
@@ -80,14 +90,17 @@ class Policy(msgspec.Struct, frozen=True, gc=False):
             said = msgspec.structs.replace(said, threshold=longer, max_age=age, max_size=size)
         return said
 
-    def objection(self, *, kill: bool = False) -> str:
-        """Say why nothing may be removed (``kill``: no workload ended); empty if that may be."""
+    def objection(self, wanted: Verdict = Verdict.LEFTOVER) -> str:
+        """Say why what has this verdict may not be removed, or ended; empty if it may."""
         if self.protect:
             return f'the rule "{self.name}" protects it'
         if not self.enforce:
             return "it may only be observed"
-        may_kill = self.orphans is Orphans.KILL
-        return "orphans are only reported" if kill and not may_kill else ""
+        if wanted is Verdict.ORPHANED and self.orphans is not Orphans.KILL:
+            return "orphans are only reported"
+        if wanted is Verdict.ABANDONED and self.shims is not Shims.KILL:
+            return "abandoned shims are only reported"
+        return ""
 
 
 class Match(Value, frozen=True):

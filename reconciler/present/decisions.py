@@ -27,7 +27,7 @@ from reconciler.model.decisions import (
     Vanished,
     Verdict,
 )
-from reconciler.model.evidence import Facts
+from reconciler.model.evidence import Answer, Facts
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Stamp
 from reconciler.present.envelope import Shape
@@ -122,6 +122,8 @@ def _words(  # noqa: C901, PLR0911, PLR0912 - one case each
             return _Words("judge", _judged(decision))
         case Clean(kill=True, attempt=attempt):
             return _Words("kill", f"orphaned and due, attempt {attempt}", "clean")
+        case Clean(shim=True, attempt=attempt):
+            return _Words("end-shim", f"abandoned and due, attempt {attempt}", "clean")
         case Clean(attempt=attempt):
             claimed = ", claimed by containerd" if decision.claimed else ""
             return _Words("clean", f"leftover and due, attempt {attempt}{claimed}", "clean")
@@ -234,14 +236,14 @@ def _verdict(stamp: Stamp, judged: Judged, *, observed: bool) -> Record:
 def _level(judged: Judged, *, observed: bool) -> Level:
     """Say how much a verdict matters.
 
-    1. A workload that nobody manages: somebody should look.
+    1. A workload that nobody manages, a shim that nobody needs: somebody should look.
     2. A leftover that stays, because of a rule, an obstacle, or because it is only observed; and
        what is no bundle at all: worth a line.
     3. A leftover on its way to removal: the line about its end is the one that counts.
     4. All else is healthy, comes and goes, and is nobody's news.
     """
     match judged.judgement.verdict:
-        case Verdict.ORPHANED:
+        case Verdict.ORPHANED | Verdict.ABANDONED:
             return Level.WARNING
         case Verdict.FOREIGN:
             return Level.INFO
@@ -255,10 +257,13 @@ def _level(judged: Judged, *, observed: bool) -> Level:
 
 
 def facts_of(facts: Facts) -> dict[str, str]:
-    """Spell out the row a verdict was made from."""
+    """Spell out the row a verdict was made from; records are seldom asked for."""
+    row = facts._asdict()
+    if facts.recorded is Answer.NONE:
+        del row["recorded"]
     return {
         name: str(fact.value) if isinstance(fact, Enum) else ("yes" if fact else "no")
-        for name, fact in facts._asdict().items()
+        for name, fact in row.items()
     }
 
 

@@ -13,10 +13,10 @@ from reconciler.decide.verdicts import RULES
 from reconciler.decide.views import BundleView
 from reconciler.model.cgroups import CgroupSource, usual_path
 from reconciler.model.decisions import Phase, Verdict
-from reconciler.model.evidence import ENTRY_NAMES, CgroupState, Entries, Look
+from reconciler.model.evidence import ENTRY_NAMES, Answer, CgroupState, Entries, Look
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
-from reconciler.model.policy import Orphans, Policy
+from reconciler.model.policy import Orphans, Policy, Shims
 from reconciler.present import shapes, words
 from reconciler.present.envelope import Document, Envelope, Shape
 from reconciler.present.table import Cell, Column, Table
@@ -119,10 +119,12 @@ def next_step(view: BundleView, policy: Policy) -> str:
 
 
 def _of_the_living(view: BundleView, policy: Policy) -> str:
-    is_orphan = view.judgement.verdict is Verdict.ORPHANED
-    if is_orphan and policy.orphans is Orphans.KILL and not policy.protect:
-        when = f" after {words.age(max(policy.grace, policy.threshold))} without a shim"
+    verdict, wait = view.judgement.verdict, words.age(max(policy.grace, policy.threshold))
+    if verdict is Verdict.ORPHANED and policy.orphans is Orphans.KILL and not policy.protect:
+        when = f" after {wait} without a shim"
         return f"what lives of it {_done(policy, f'ended{when}')}, if it lives still then"
+    if verdict is Verdict.ABANDONED and policy.shims is Shims.KILL and not policy.protect:
+        return f"its shim {_done(policy, f'ended after {wait}')}, if it serves nobody then"
     return "nothing: only leftovers are ever removed"
 
 
@@ -169,7 +171,10 @@ def _evidence(
     yield _piece("cgroup", facts.cgroup.value, *cgroup)
     yield _piece("runtime", facts.runtime.value, look.runtime.name)
     yield _piece("creation ended", facts.created.value)
-    yield _piece("containerd", facts.task.value, containerd)
+    unlisted = shapes.UNLISTED if view.unlisted else ""
+    yield _piece("containerd", facts.task.value, unlisted, containerd)
+    if facts.recorded is not Answer.NONE:
+        yield _piece("its records", facts.recorded.value, "a task, container or sandbox")
     yield _list("files", _entries(look))
     yield _list("missing", shapes.missing(look))
     mounts = [f"{mount.path or '.'} ({mount.fstype})" for mount in look.mounts]

@@ -20,7 +20,7 @@ LONGEST: Final = 80
 """Bytes of a line: the detector's `max_output_length`, beyond which it cuts."""
 
 _CUT: Final = "..."
-_NOBODY_REMOVES: Final = (Verdict.ORPHANED,)
+_NOBODY_REMOVES: Final = (Verdict.ORPHANED, Verdict.ABANDONED)
 _SPOILS_LOOKING: Final = frozenset(guard.value for guard in SPOILS_LOOKING)
 
 

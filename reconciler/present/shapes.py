@@ -40,6 +40,7 @@ and members of a 2.x pod have a `sandbox` file in place of `shim-binary-path`)."
 _NO_PIDS: Final[Mapping[BundleKey, int]] = {}
 
 WEDGED: Final = "the shim gives containerd no answer"
+UNLISTED: Final = "it runs, and containerd does not know it"
 
 PLANNED: Final = "planned"
 """The result of what would be removed."""
@@ -96,6 +97,7 @@ class Bundle(Shape, frozen=True, kw_only=True):
     init: Init
     shim: Shim
     containerd: str
+    unlisted: bool
     mounts: list[str]
     missing: list[str]
     rule: int
@@ -217,6 +219,7 @@ def bundle(view: BundleView, layout: Layout, pids: Mapping[BundleKey, int] = _NO
             wedged=view.wedged,
         ),
         containerd=view.facts.task.value,
+        unlisted=view.unlisted,
         mounts=[mount.path or "." for mount in look.mounts],
         missing=missing(look),
         rule=view.judgement.rule,
@@ -232,8 +235,8 @@ def bundle(view: BundleView, layout: Layout, pids: Mapping[BundleKey, int] = _NO
 
 
 def _reason(view: BundleView) -> str:
-    reason = view.judgement.reason
-    return f"{reason}; {WEDGED}" if view.wedged else reason
+    marks = {WEDGED: view.wedged, UNLISTED: view.unlisted}
+    return "; ".join((view.judgement.reason, *(mark for mark, is_so in marks.items() if is_so)))
 
 
 def pod(labels: Labels) -> Pod | None:

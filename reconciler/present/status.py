@@ -101,6 +101,7 @@ class SummaryStatus(Shape, frozen=True):
     oldest_leftover_age_seconds: float
     over_budget: dict[str, int]
     wedged_shims: int
+    unlisted: int
 
 
 class Recent(Shape, frozen=True):
@@ -225,7 +226,8 @@ def gather(
     def notable() -> Iterator[BundleView]:
         nonlocal listed
         for view in engine.views(stamp.mono):
-            if (view.judgement.verdict in _LISTED or view.wedged) and wanted in _said(view):
+            listed_ = view.judgement.verdict in _LISTED or view.wedged or view.unlisted
+            if listed_ and wanted in _said(view):
                 listed += 1
                 yield view
 
@@ -264,6 +266,7 @@ def gather(
             oldest_leftover_age_seconds=round(summary.oldest_leftover_age, 3),
             over_budget={kind.value: count for kind, count in summary.over_budget.items()},
             wedged_shims=len(summary.wedged),
+            unlisted=summary.unlisted,
         ),
         bundles=[shapes.bundle(view, attempts.layout, pids) for view in urgent],
         omitted=listed - len(urgent),
@@ -291,7 +294,8 @@ def _urgency(view: BundleView) -> tuple[int, float]:
     """Order by what people want to see first.
 
     (1) What is being removed or cannot be, (2) what nobody removes: an orphan, an unknown one, a
-    wedged shim, (3) leftovers on their way, (4) what passes by itself, (5) what a rule protects.
+    wedged or an abandoned shim, (3) leftovers on their way, (4) what passes by itself, (5) what a
+    rule protects.
     """
     phase, last = view.phase, len(URGENCY)
     if phase in _TROUBLED:

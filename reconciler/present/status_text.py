@@ -78,6 +78,10 @@ def node_alarms(status: Status) -> Iterator[Alarm]:
     if status.summary.wedged_shims:
         count = words.plural(status.summary.wedged_shims, "shim")
         yield Alarm(f"no answer to containerd from {count}", ", ".join(wedged(status.bundles)))
+    if status.summary.unlisted:
+        count = words.plural(status.summary.unlisted, "task")
+        names = [words.name(one) for one in status.bundles if one.unlisted]
+        yield Alarm(f"containerd does not know {count} that run", ", ".join(names))
     if not status.config.ok:
         yield Alarm("configuration refused, the old one is in force", status.config.error)
 

@@ -38,7 +38,7 @@ color:var(--soft);font-size:.85em}
 td.why{min-width:14rem;overflow-wrap:anywhere}
 td.num,th.num{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 .running,.stopped,.cleaned{color:var(--good)}.leftover,.waiting,.due{color:var(--warn)}
-.blocked,.failed{color:var(--bad);font-weight:600}.orphaned,.held{color:var(--note)}
+.blocked,.failed{color:var(--bad);font-weight:600}.orphaned,.abandoned,.held{color:var(--note)}
 footer{margin-top:2rem;overflow-wrap:anywhere}
 @media(max-width:46rem){main{padding:.5rem .75rem 2rem}
 .cards{grid-template-columns:repeat(auto-fit,minmax(5.9rem,1fr));gap:.4rem}

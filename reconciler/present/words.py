@@ -16,6 +16,7 @@ VERDICT_STYLES: Final = {
     Verdict.STOPPED: "green",
     Verdict.STARTING: "cyan",
     Verdict.IN_TRANSITION: "cyan",
+    Verdict.ABANDONED: "magenta",
     Verdict.ORPHANED: "magenta",
     Verdict.LEFTOVER: "yellow",
     Verdict.UNKNOWN: "bold",

@@ -25,6 +25,7 @@ _BESIDE_PROTECT: Final = (
     "max_runtime_dir_age",
     "max_runtime_dir_size",
     "orphans",
+    "shims",
     "mode",
 )
 
@@ -44,6 +45,7 @@ def policies(settings: schema.Settings, *, volatile: bool = True) -> Policies:
         max_age=kinds.max_age(cleanup.max_runtime_dir_age),
         max_size=kinds.max_size(cleanup.max_runtime_dir_size),
         orphans=cleanup.orphans,
+        shims=cleanup.shims,
     )
     return Policies(
         default=default,
@@ -153,6 +155,7 @@ def _policy(rule: schema.Rule, default: Policy) -> Policy:
         max_size=default.max_size if size is None else kinds.max_size(size),
         orphans=default.orphans if rule.orphans is None else rule.orphans,
         debris=rule.debris,
+        shims=default.shims if rule.shims is None else rule.shims,
     )
 
 

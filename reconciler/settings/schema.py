@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from reconciler.model.policy import DebrisAction, Orphans
+from reconciler.model.policy import DebrisAction, Orphans, Shims
 from reconciler.settings import kinds
 from reconciler.settings.units import parse_duration
 
@@ -89,6 +89,7 @@ class Cleanup(Section, frozen=True):
     max_runtime_dir_age: kinds.MaxAge = "168h"
     max_runtime_dir_size: kinds.MaxSize = "10GB"
     orphans: Orphans = Orphans.REPORT
+    shims: Shims = Shims.REPORT
     lazy_unmount: bool = False
     parallel: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8
 
@@ -152,6 +153,7 @@ class Rule(Section, frozen=True):
     max_runtime_dir_size: kinds.MaxSize | None = None
     orphans: Orphans | None = None
     debris: DebrisAction | None = None
+    shims: Shims | None = None
 
 
 class Journal(Section, frozen=True):

@@ -110,6 +110,8 @@ class AtScrape(Collector):
         yield _family("blocked", "Leftovers that cannot be cleaned now.", ["reason"], blocked)
         wedged = float(len(summary.wedged))
         yield _plain("wedged_shims", "Living shims that give containerd no answer.", wedged)
+        unlisted = float(summary.unlisted)
+        yield _plain("unlisted_tasks", "Running tasks that containerd does not know.", unlisted)
         over: Rows = {(kind.value,): float(summary.over_budget[kind]) for kind in BudgetKind}
         yield _family("over_budget", "Running tasks over a budget.", ["kind"], over)
 

@@ -34,6 +34,7 @@ class Node:
         hidden: Hidden directories: what containerd (or we) left half removed, and whether ours.
         shims: Those processes that are shims, by namespace and group.
         tasks: What containerd would list.
+        containers: What it has a record of; that outlives the task.
         daemon_pid: Which process containerd is, or was.
         hears: Whether events reach us.
         reuses_inodes: A new directory may get the inode number of a removed one.
@@ -49,6 +50,7 @@ class Node:
         self.shims: dict[tuple[str, str], Process] = {}
         self._pids: dict[BundleKey, list[int]] = {}
         self.tasks: set[BundleKey] = set()
+        self.containers: set[BundleKey] = set()
         self.daemon = Daemon.UP
         self.daemon_pid = 1
         self.events_arrive = True
@@ -85,6 +87,10 @@ class Node:
         return [
             p for p in self.processes.values() if p.cgroup and (p.cgroup + "/").startswith(inside)
         ]
+
+    def served_by(self, shim: Process) -> list[Bundle]:
+        """The bundles that a shim serves, or would by their names."""
+        return [one for one in self.bundles.values() if _serves(shim, one)]
 
     def shim_of(self, bundle: Bundle) -> Process | None:
         """The living shim that serves a bundle; one that came after its init does not have it."""
@@ -135,6 +141,7 @@ class Node:
             asked_path=asked or cgroup or usual_path(key),
         )
         bundle.mounts.append(Mount("rootfs", 10_000 + self._ino, "overlay"))
+        self.containers.add(key)
         self._begin(Role.HELPER, key)
         self._hint(key)
         return bundle
@@ -186,9 +193,10 @@ class Node:
         self._tick()
         self.tasks.discard(key)
         shim = self.shim_of(bundle)
-        if shim is not None and [b.key for b in self.bundles.values() if _serves(shim, b)] == [key]:
+        if shim is not None and [one.key for one in self.served_by(shim)] == [key]:
             self._end(shim)
         self.remove(key)
+        self.containers.discard(key)
 
     # ------------------------------------------------------------------ what goes wrong
 
@@ -205,6 +213,11 @@ class Node:
         for process in self.members(self.bundles[key]):
             if process.role is Role.INIT or not alone:
                 self._end(process)
+
+    def lose_records(self, key: BundleKey) -> None:
+        """Let containerd lose all it knows of a bundle: whatever lives of it lives on."""
+        if self.daemon is Daemon.UP:
+            self.tasks, self.containers = self.tasks - {key}, self.containers - {key}
 
     def crash(self, key: BundleKey) -> None:
         """Kill shim and container; containerd, if it lives, forgets the task."""
@@ -347,8 +360,8 @@ class Node:
         self._pids.setdefault(key, []).append(process.pid)
         if role is Role.SHIM:
             self.shims[key.namespace, group] = process
-            for bundle in self.bundles.values():
-                if bundle.key != key and _serves(process, bundle):
+            for bundle in self.served_by(process):
+                if bundle.key != key:
                     bundle.unheard = self.mono  # nothing in its own directory tells of it
         return process
 
@@ -359,11 +372,10 @@ class Node:
             self._hint(process.key, HintKind.INIT_EXIT)
         elif process.role is Role.SHIM:
             del self.shims[process.key.namespace, process.group]
-            for bundle in self.bundles.values():
-                if _serves(process, bundle):
-                    if not self.helpers_of(bundle.key):
-                        bundle.creating = False  # the call that was to make its task breaks
-                    self._hint(bundle.key, HintKind.SHIM_EXIT)
+            for bundle in self.served_by(process):
+                if not self.helpers_of(bundle.key):
+                    bundle.creating = False  # the call that was to make its task breaks
+                self._hint(bundle.key, HintKind.SHIM_EXIT)
 
     def _end_helpers(self, key: BundleKey) -> None:
         for process in self.helpers_of(key):

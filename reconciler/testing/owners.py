@@ -105,3 +105,12 @@ def _member(node: Node, process: Process, groups: frozenset[Group]) -> Member:
 def _ticks(seconds: float) -> int:
     """Give a start time as coarse as /proc tells it."""
     return int(seconds * 100)
+
+
+def is_needed(node: Node, shim: Process) -> bool:
+    """Return whether the end of a shim would harm somebody: whom it serves, or who may call it."""
+    known = node.tasks | node.containers
+    return any(
+        one.creating or node.members(one) or node.helpers_of(one.key) or one.key in known
+        for one in node.served_by(shim)
+    )

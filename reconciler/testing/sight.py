@@ -8,7 +8,10 @@ always "no answer".
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from reconciler.model.cgroups import CgroupSource, NamedCgroup, usual_path
+from reconciler.model.containerd import ShimGroup
 from reconciler.model.evidence import (
     Answer,
     CgroupState,
@@ -115,8 +118,26 @@ class Sight:
             cgroup_paths=frozenset(p.cgroup for p in processes if p.cgroup is not None),
         )
 
-    def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
-        """Ask containerd; ``about``: whom to ask for alone where its list does not come."""
+    def containerd(
+        self,
+        about: Callable[[str], Sequence[BundleKey]],
+        shims: Callable[[], Sequence[ShimGroup]],
+    ) -> Containerd:
+        """Ask containerd.
+
+        Args:
+            about: Whom to ask for alone where its list does not come.
+            shims: Of which shims to ask whether it knows them at all.
+        """
+        said = self._containerd(about)
+        if said.state is not ContainerdState.UP:
+            return said
+        groups, records = shims(), self.node.tasks | self.node.containers
+        known = frozenset(key for one in groups if not records.isdisjoint(one) for key in one)
+        unknown = frozenset(key for one in groups if records.isdisjoint(one) for key in one)
+        return replace(said, recorded=known, unrecorded=unknown)
+
+    def _containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
         tasks, pid = frozenset(self.node.tasks), self.node.daemon_pid
         match self.node.daemon:
             case Daemon.UP if not self.lists:

@@ -10,13 +10,15 @@ have happened is collected in :attr:`Simulation.harm`.
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, assert_never
 
 from msgspec.structs import replace
 
+from reconciler.decide.claims import shares
 from reconciler.decide.engine import Engine
 from reconciler.decide.ownership import Unproven, prove
-from reconciler.decide.verdicts import judge
+from reconciler.decide.verdicts import CGROUP_CLEAR, INIT_GONE, judge
 from reconciler.decide.views import BundleView
 from reconciler.model.debris import WHOLE_BATCH, DebrisCleaned, Inventory, results_of
 from reconciler.model.decisions import (
@@ -31,6 +33,7 @@ from reconciler.model.decisions import (
     Verdict,
     assert_reported,
 )
+from reconciler.model.evidence import Containerd, Shim
 from reconciler.model.evidence import Node as NodeWord
 from reconciler.model.facts import weigh
 from reconciler.model.ids import BundleKey, is_identifier
@@ -49,7 +52,7 @@ from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.model.policy import Policies
 from reconciler.ports import Recorder
 from reconciler.testing.node import Node
-from reconciler.testing.owners import evidence_of
+from reconciler.testing.owners import evidence_of, is_needed
 from reconciler.testing.parts import Daemon, Truth
 from reconciler.testing.sight import Sight
 
@@ -239,7 +242,7 @@ class Simulation:
                 case AskNode() | TakeInventory():
                     self._late.append((self.node.mono + self.manners.ask, self._ask(decision)))
                 case Clean():
-                    if not decision.kill:
+                    if decision.wanted is Verdict.LEFTOVER:
                         self._check(decision)
                     self._cleaning.append((self.node.mono + self.manners.clean, decision))
                 case CleanDebris():
@@ -256,7 +259,10 @@ class Simulation:
         now = self.node.mono
         if isinstance(question, TakeInventory):
             return Inventory(now)
-        return NodeLooked(now, self.sight.scan(), self.sight.containerd(self.engine.to_ask))
+        return NodeLooked(now, self.sight.scan(), self._say())
+
+    def _say(self) -> Containerd:
+        return self.sight.containerd(self.engine.to_ask, self.engine.shims_to_ask)
 
     # ------------------------------------------------------------------ the cleaner
 
@@ -280,14 +286,16 @@ class Simulation:
         look = self.sight.look(key)
         if look is None or look.identity != request.identity:
             return outcome
-        word = NodeWord(self.sight.scan(), self.sight.containerd(lambda _: [key]))
+        shim = self.engine.shim_of(key) if request.shim else ()
+        said = self.sight.containerd(lambda _: [key], lambda: [shim] if shim else [])
+        word = NodeWord(self.sight.scan(), said)
         facts = weigh(key, is_identifier(key.namespace) and is_identifier(key.id), look, word)
         young = self.node.stamp.wall - look.newest_mtime < self.policies.settle
-        wanted = Verdict.ORPHANED if request.kill else Verdict.LEFTOVER
-        if judge(facts, young=young).verdict is not wanted:
+        if judge(facts, young=young).verdict is not request.wanted:
             return replace(outcome, look=look)
-        if request.kill:
-            return self._kill(outcome)
+        if request.wanted is not Verdict.LEFTOVER:
+            shim_of = partial(self._end_shim, shim=look.shim, denied=said.unrecorded)
+            return (shim_of if request.shim else self._kill)(outcome)
         if any(mount.path != "rootfs" for mount in look.mounts):
             return replace(outcome, result=Result.BLOCKED, reason=BlockReason.FOREIGN_MOUNT)
         if self.node.daemon is Daemon.HUNG:
@@ -312,6 +320,25 @@ class Simulation:
                 self.harm.append(f"at {self.node.mono - 1e5:.3f} s: end of pid {pid} of {whose}")
             self.node.kill(pid)
             self.killed.append(pid)
+        return replace(outcome, result=Result.KILLED, detail="")
+
+    def _end_shim(self, outcome: Outcome, shim: Shim, denied: frozenset[BundleKey]) -> Outcome:
+        """End the shim of a bundle if nobody shares it; whether it was needed is compared."""
+        key, blocked = outcome.key, replace(outcome, result=Result.BLOCKED, reason=BlockReason.SHIM)
+        for other in [one for one in self.node.bundles if one.namespace == key.namespace]:
+            look = self.sight.look(other)
+            if look is None or not shares(look, shim):
+                continue
+            is_idle = look.init.state in INIT_GONE and look.cgroup in CGROUP_CLEAR
+            if other not in denied or not is_idle:
+                return blocked
+        process = self.node.shims.get((key.namespace, shim.group or ""))
+        if process is None or process.key != BundleKey(key.namespace, shim.group or ""):
+            return blocked
+        if is_needed(self.node, process):
+            self.harm.append(f"at {self.node.mono - 1e5:.3f} s: end of the shim of {key}")
+        self.node.kill(process.pid)
+        self.killed.append(process.pid)
         return replace(outcome, result=Result.KILLED, detail="")
 
     def _finish(self, request: FinishRemoval) -> Outcome:

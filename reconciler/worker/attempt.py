@@ -44,6 +44,27 @@ class DiedError(Exception):
     """The worker is gone, or none could be made; the message says why."""
 
 
+class Limits(msgspec.Struct, frozen=True):
+    """How long things may take, in seconds, and how many may hang.
+
+    Attributes:
+        job: One cleanup, all steps, hooks included.
+        processes: One pass over /proc, or another question about the node.
+        look: A look at one bundle where looking may hang.
+        stop: From the request to stop until it is ended.
+        delete: containerd's answer when asked to delete a task.
+        dying: Killed processes that the kernel does not let die (D state); no job begins while
+            there are more.
+    """
+
+    job: float = 60.0
+    processes: float = 10.0
+    look: float = 5.0
+    stop: float = 3.0
+    delete: float = 10.0
+    dying: int = 32
+
+
 class Attempt(msgspec.Struct, eq=False):
     """One job under way, and what was learnt of it so far.
 

@@ -7,8 +7,8 @@ the whole privileged interface. `reconciler.worker.channel` carries them. Values
     control    pool -> fork server:  WorkerScope, once; then Spawn (with two handles), Interrupt,
                                      Kill
                fork server -> pool:  Exited
-    job        pool -> worker:       CleanJob, KillJob, FinishJob, DebrisJob, ScanJob,
-                                     InventoryJob, PreflightJob, LookJob, LockJob, Deleted
+    job        pool -> worker:       CleanJob, KillJob, EndShimJob, FinishJob, DebrisJob,
+                                     ScanJob, InventoryJob, PreflightJob, LookJob, LockJob, Deleted
                worker -> pool:       Hello, AskDelete, Done, DebrisDone, Scanned, Counted,
                                      PreflightReport, Looks, Locked
     progress   worker writes, pool reads if it must: Progress
@@ -117,6 +117,10 @@ class CleanJob(_JudgedJob, frozen=True, tag=True):
 
 class KillJob(_JudgedJob, frozen=True, tag=True):
     """Judge this bundle again and end its processes if it is still that object and orphaned."""
+
+
+class EndShimJob(_JudgedJob, frozen=True, tag=True):
+    """Judge this bundle again and end its shim if it is still that object and abandoned."""
 
 
 class DebrisJob(msgspec.Struct, frozen=True, tag=True):
@@ -262,6 +266,7 @@ ToForkServer = WorkerScope | Spawn | Interrupt | Kill
 Job = (
     CleanJob
     | KillJob
+    | EndShimJob
     | FinishJob
     | DebrisJob
     | ScanJob

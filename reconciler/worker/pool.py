@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 import anyio
-import msgspec
 from msgspec.structs import replace
 
 from reconciler.clock import SystemClock
@@ -23,6 +22,7 @@ from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.ports import Permit
 from reconciler.probe.locks import Lock, LockState
 from reconciler.worker.attempt import Attempt, DiedError
+from reconciler.worker.attempt import Limits as Limits
 from reconciler.worker.channel import LostError
 from reconciler.worker.client import ForkServerClient, WorkerHandle, serving
 from reconciler.worker.messages import (
@@ -33,6 +33,7 @@ from reconciler.worker.messages import (
     DebrisDone,
     DebrisJob,
     Done,
+    EndShimJob,
     FinishJob,
     InventoryJob,
     Job,
@@ -62,28 +63,7 @@ _USUAL: Final = CleanupOptions()
 
 _T = TypeVar("_T", Counted, Scanned, PreflightReport, Looks, Locked)
 _Done = TypeVar("_Done", Done, DebrisDone)
-_BundleJob = CleanJob | KillJob | FinishJob
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """How long things may take, in seconds, and how many may hang.
-
-    Attributes:
-        job: One cleanup, all steps, hooks included.
-        processes: One pass over /proc, or another question about the node.
-        look: A look at one bundle where looking may hang.
-        stop: From the request to stop until it is ended.
-        delete: containerd's answer when asked to delete a task.
-        dying: Killed processes that the kernel does not let die (D state); no job begins while
-            there are more.
-    """
-
-    job: float = 60.0
-    processes: float = 10.0
-    look: float = 5.0
-    stop: float = 3.0
-    delete: float = 10.0
-    dying: int = 32
+_BundleJob = CleanJob | KillJob | EndShimJob | FinishJob
 
 
 def _always() -> None:
@@ -191,6 +171,12 @@ class WorkerPool:
     ) -> Outcome:
         """Judge the bundle once more and end its processes if it is still the same and orphaned."""
         return await self._act(KillJob(key, identity, node.containerd.about(key)), permit)
+
+    async def end_shim(
+        self, key: BundleKey, identity: Identity, node: Node, permit: Permit = _always
+    ) -> Outcome:
+        """Judge the bundle once more and end its shim if it is still the same and abandoned."""
+        return await self._act(EndShimJob(key, identity, node.containerd.about(key)), permit)
 
     async def finish(self, key: BundleKey, identity: Identity, permit: Permit = _always) -> Outcome:
         """Finish a removal of ours that was cut short; ``key`` holds the hidden name."""

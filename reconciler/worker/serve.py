@@ -36,6 +36,7 @@ from reconciler.worker.messages import (
     DebrisJob,
     Deleted,
     Done,
+    EndShimJob,
     FinishJob,
     Hello,
     InventoryJob,
@@ -95,12 +96,16 @@ class Worker:
             self._channel.socket.shutdown(socket.SHUT_RD)
         return self._channel.receive()
 
-    def _serve(self, job: Job) -> None:
+    def _serve(self, job: Job) -> None:  # noqa: C901 - one case each
         match job:
             case CleanJob():
                 self._channel.send(Done(clean(self._place, job)))
             case KillJob():
                 self._channel.send(Done(end_orphan(self._place, job)))
+            case EndShimJob():
+                from reconciler.worker.abandoned import end_abandoned  # a job of few nodes
+
+                self._channel.send(Done(end_abandoned(self._place, job)))
             case FinishJob():
                 self._channel.send(Done(finish(self._place, job)))
             case DebrisJob():

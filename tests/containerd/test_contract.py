@@ -72,6 +72,18 @@ async def test_tasks_come_and_go(daemon: Daemon) -> None:
     assert await tasks_of(client) == frozenset()
 
 
+async def test_what_it_knows_of_a_name_is_said(daemon: Daemon) -> None:
+    client = ContainerdClient(daemon.layout.address)
+    await up(daemon.layout)
+    await daemon.run(WEB)
+    known = await client.find(DNS, (DNS, WEB))
+    assert known.recorded == {DNS, WEB}
+    assert known.unrecorded == set()
+    known = await client.find(DNS, (DNS,))
+    assert known.recorded == set()
+    assert known.unrecorded == {DNS}
+
+
 async def test_the_version_is_said(daemon: Daemon) -> None:
     version = (await ContainerdClient(daemon.layout.address).ask()).version
     assert version

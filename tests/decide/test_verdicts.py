@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from reconciler.decide import verdicts
-from reconciler.decide.verdicts import RULES, judge
+from reconciler.decide.verdicts import RULES, judge, may_be_abandoned
 from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import (
     Answer,
@@ -144,9 +144,116 @@ def test_a_table_that_forgets_one_witness_is_caught(forget: Callable[[Facts], Fa
     assert caught
 
 
+LEAKED = DEAD._replace(shim=ShimState.ALIVE, recorded=Answer.NO)
+"""A bundle whose shim lives and, as every witness says, serves nobody."""
+
+
+def served() -> Iterator[tuple[Facts, bool]]:
+    """Every row with a living shim, whatever containerd's records say."""
+    for facts, young in everything():
+        if facts.shim is ShimState.ALIVE:
+            for recorded in Answer:
+                yield facts._replace(recorded=recorded), young
+
+
+def truly_leaked(facts: Facts, young: bool) -> bool:
+    """What `abandoned` must mean, said once more and in other words than the product says it."""
+    return (
+        facts.kind is Kind.DIRECTORY
+        and facts.identifier
+        and facts.helper is Answer.NO
+        and facts.shim is ShimState.ALIVE
+        and facts.init in {InitState.DEAD, InitState.ABSENT}
+        and facts.cgroup in {CgroupState.EMPTY, CgroupState.GONE}
+        and facts.runtime in {RuntimeState.KNOWN, RuntimeState.UNNAMED}
+        and facts.task in {TaskState.NOT_LISTED, TaskState.NOT_FOUND}
+        and facts.recorded is Answer.NO
+        and not (facts.init is InitState.ABSENT and facts.created is Answer.NONE)
+        and not young
+    )
+
+
+@pytest.mark.fault("I5")
+def test_abandoned_needs_every_witness_and_nothing_else_is_abandoned() -> None:
+    found = 0
+    for facts, young in served():
+        verdict = judge.__wrapped__(facts, young=young).verdict
+        assert (verdict is Verdict.ABANDONED) == truly_leaked(facts, young), facts
+        found += verdict is Verdict.ABANDONED
+    assert found
+
+
+def test_records_say_nothing_of_a_bundle_whose_shim_is_not_known_to_live() -> None:
+    for facts, young in itertools.islice(everything(), 0, None, 7):
+        if facts.shim is not ShimState.ALIVE:
+            verdict = judge.__wrapped__(facts, young=young)
+            denied = facts._replace(recorded=Answer.NO)
+            assert judge.__wrapped__(denied, young=young) == verdict
+
+
+@pytest.mark.fault("I5")
+@pytest.mark.parametrize("witness", [*FORGETFUL, "recorded", "young"])
+def test_a_table_that_forgets_what_makes_a_shim_abandoned_is_caught(witness: str) -> None:
+    lenient = {
+        "shim": lambda facts: facts._replace(shim=ShimState.ALIVE),
+        "recorded": lambda facts: facts._replace(recorded=Answer.NO),
+        "young": lambda facts: facts,
+    }
+    forget = lenient.get(witness) or FORGETFUL[witness]
+    rows = everything() if witness == "shim" else served()
+    given = (
+        (facts._replace(recorded=Answer.NO) if witness == "shim" else facts, young)
+        for facts, young in rows
+    )
+    assert any(
+        judge.__wrapped__(forget(facts), young=young and witness != "young").verdict
+        is Verdict.ABANDONED
+        and not truly_leaked(facts, young)
+        for facts, young in given
+    )
+
+
+@pytest.mark.fault("I5")
+@pytest.mark.parametrize(
+    ("unsure", "verdict"),
+    [
+        (LEAKED._replace(helper=Answer.NONE), Verdict.STOPPED),
+        (LEAKED._replace(helper=Answer.YES), Verdict.IN_TRANSITION),
+        (LEAKED._replace(init=InitState.NONE), Verdict.UNKNOWN),
+        (LEAKED._replace(init=InitState.ALIVE), Verdict.RUNNING),
+        (LEAKED._replace(cgroup=CgroupState.NONE), Verdict.STOPPED),
+        (LEAKED._replace(cgroup=CgroupState.UNNAMED), Verdict.STOPPED),
+        (LEAKED._replace(cgroup=CgroupState.POPULATED), Verdict.STOPPED),
+        (LEAKED._replace(runtime=RuntimeState.NONE), Verdict.STOPPED),
+        (LEAKED._replace(runtime=RuntimeState.ALIEN), Verdict.STOPPED),
+        (LEAKED._replace(init=InitState.ABSENT, created=Answer.NONE), Verdict.STOPPED),
+        (LEAKED._replace(recorded=Answer.NONE), Verdict.STOPPED),
+        (LEAKED._replace(recorded=Answer.YES), Verdict.STOPPED),
+        *(
+            (LEAKED._replace(task=task), Verdict.STOPPED)
+            for task in TaskState
+            if task not in {TaskState.NOT_LISTED, TaskState.NOT_FOUND}
+        ),
+    ],
+)
+def test_any_witness_that_is_silent_or_objects_leaves_a_shim_to_containerd(
+    unsure: Facts, verdict: Verdict
+) -> None:
+    assert judge(LEAKED, young=False).verdict is Verdict.ABANDONED
+    assert judge(LEAKED, young=True).verdict is Verdict.STOPPED
+    assert judge(unsure, young=False).verdict is verdict
+
+
+def test_records_are_asked_for_only_where_nothing_else_is_left_to_ask() -> None:
+    for facts, young in itertools.islice(served(), 0, None, 7):
+        denied = facts._replace(recorded=Answer.NO)
+        assert may_be_abandoned(facts, young=young) == truly_leaked(denied, young)
+
+
 @pytest.mark.parametrize(
     ("facts", "young", "verdict", "rule"),
     [
+        (LEAKED, False, Verdict.ABANDONED, 4),
         (DEAD._replace(kind=Kind.SYMLINK), False, Verdict.FOREIGN, 1),
         (DEAD._replace(kind=Kind.OTHER), False, Verdict.FOREIGN, 1),
         (DEAD._replace(identifier=False), False, Verdict.FOREIGN, 1),

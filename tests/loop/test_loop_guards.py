@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.loop import AGAIN, LONGEST, Loop
+from reconciler.model.containerd import ShimGroup
 from reconciler.model.evidence import Containerd, ContainerdState, Node, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Guard, GuardsChecked, Hidden, Listed, Refusal
@@ -36,8 +37,12 @@ class Replaced(FakeNodeSource):
     """containerd is started anew whenever it is asked for: each answer is another process's."""
 
     @override
-    async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
-        return replace(await super().containerd(about), pid=self.asked)
+    async def containerd(
+        self,
+        about: Callable[[str], Sequence[BundleKey]],
+        shims: Callable[[], Sequence[ShimGroup]],
+    ) -> Containerd:
+        return replace(await super().containerd(about, shims), pid=self.asked)
 
 
 async def test_guards_are_checked_again_before_the_word_of_another_containerd_counts(

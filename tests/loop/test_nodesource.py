@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.loop.nodesource import FRESH, NodeWatch
+from reconciler.model.containerd import ShimGroup
 from reconciler.model.evidence import (
     Containerd,
     ContainerdState,
@@ -30,7 +31,11 @@ class Slowly(FakeNodeSource):
     """Answers after a while, for which nobody has to wait."""
 
     @override
-    async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
+    async def containerd(
+        self,
+        about: Callable[[str], Sequence[BundleKey]],
+        shims: Callable[[], Sequence[ShimGroup]],
+    ) -> Containerd:
         self.asked += 1
         self.clock.now += self.takes
         return self.node.containerd
@@ -47,6 +52,7 @@ class Source:
             self.clock,
             self.node_source,
             about=lambda _: [],
+            shims=list,
             check_guards=self._guard,
             answered=lambda since, scan, said: None,
         )

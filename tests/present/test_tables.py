@@ -143,7 +143,7 @@ def test_explain_shows_the_rules_up_to_the_one_that_fired() -> None:
     told = explain.explain(
         dataclasses.replace(VIEW, facts=running), LAYOUT, OBSERVE, envelope=ENVELOPE, young=False
     )
-    assert [tried.fits for tried in told.rules] == [False, False, True, *[None] * 6]
+    assert [tried.fits for tried in told.rules] == [False, False, True, *[None] * 7]
 
 
 def test_explain_shows_every_piece_of_evidence() -> None:

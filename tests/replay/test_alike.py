@@ -203,7 +203,7 @@ def end_of(trace: Trace, sight: Sight) -> dict[str, tuple[str, str]]:
                 case LookAt():
                     engine.observe(stamp, Looked(decision.key, sight.look(decision.key)))
                 case AskNode():
-                    word = NodeLooked(now, sight.scan(), sight.containerd(lambda _: []))
+                    word = NodeLooked(now, sight.scan(), sight.containerd(lambda _: [], list))
                     engine.observe(stamp, word)
                 case Clean() | CleanDebris() | FinishRemoval():
                     raise AssertionError(f"asked for while observing: {decision}")

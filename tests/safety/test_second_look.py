@@ -46,6 +46,12 @@ class Late(Cleaner):
         return await self.ours.kill(key, identity, node, permit)
 
     @override
+    async def end_shim(
+        self, key: BundleKey, identity: Identity, node: Node, permit: Permit
+    ) -> Outcome:
+        return await self.ours.end_shim(key, identity, node, permit)
+
+    @override
     async def finish(self, key: BundleKey, identity: Identity, permit: Permit) -> Outcome:
         return await self.ours.finish(key, identity, permit)
 

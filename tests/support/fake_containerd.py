@@ -50,6 +50,8 @@ NAMESPACES: Final = "namespaces.v1.Namespaces/List"
 TASKS: Final = "tasks.v1.Tasks/List"
 GET: Final = "tasks.v1.Tasks/Get"
 DELETE: Final = "tasks.v1.Tasks/Delete"
+CONTAINER: Final = "containers.v1.Containers/Get"
+SANDBOX: Final = "sandbox.v1.Store/Get"
 SUBSCRIBE: Final = "events.v1.Events/Subscribe"
 
 
@@ -62,6 +64,8 @@ class FakeContainerd:
         namespaces: Namespaces it lists, beside those of its tasks.
         tasks: Its tasks.
         running: Those of them that it will not delete.
+        containers: Those it has a record of, beside its tasks.
+        sandboxes: The sandboxes in its store; None if it has none, as before 1.7.
         slow: Seconds before each answer; infinite: it hangs.
         delays: Methods, or namespaces of `TASKS`, with seconds before their answers.
         wedged: Tasks whose shim does not answer it.
@@ -83,6 +87,8 @@ class FakeContainerd:
         self.namespaces: set[str] = set()
         self.tasks: set[BundleKey] = set()
         self.running: set[BundleKey] = set()
+        self.containers: set[BundleKey] = set()
+        self.sandboxes: set[BundleKey] | None = None
         self.slow = 0.0
         self.delays: dict[str, float] = {}
         self.wedged: set[BundleKey] = set()
@@ -177,7 +183,12 @@ class FakeContainerd:
 
     def __mapping__(self) -> dict[str, Handler]:
         unary, stream = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
+        store = Handler(self._get_sandbox, unary, wire.GetSandbox, wire.Recorded)
         return {
+            **({} if self.sandboxes is None else {_SERVICES + SANDBOX: store}),
+            _SERVICES + CONTAINER: Handler(
+                self._get_container, unary, wire.GetContainer, wire.Recorded
+            ),
             _SERVICES + VERSION: Handler(self._version, unary, wire.Empty, wire.Version),
             _SERVICES + NAMESPACES: Handler(
                 self._list_namespaces, unary, wire.ListNamespaces, wire.Namespaces
@@ -211,6 +222,18 @@ class FakeContainerd:
         if key not in self.tasks:
             raise GRPCError(Status.NOT_FOUND, f"task {key.id} not found")
         await stream.send_message(wire.Got(process=await self._process(key)))
+
+    async def _get_container(self, stream: Stream[wire.GetContainer, wire.Recorded]) -> None:
+        request, namespace = await self._begin(CONTAINER, stream)
+        if BundleKey(namespace, request.id) not in self.containers | self.tasks:
+            raise GRPCError(Status.NOT_FOUND, f"container {request.id} not found")
+        await stream.send_message(wire.Recorded())
+
+    async def _get_sandbox(self, stream: Stream[wire.GetSandbox, wire.Recorded]) -> None:
+        request, namespace = await self._begin(SANDBOX, stream)
+        if BundleKey(namespace, request.sandbox_id) not in (self.sandboxes or ()):
+            raise GRPCError(Status.NOT_FOUND, f"sandbox {request.sandbox_id} not found")
+        await stream.send_message(wire.Recorded())
 
     async def _process(self, key: BundleKey) -> wire.Process:
         """Tell of a task; a wedged shim is waited for and then its state is not known."""

@@ -9,6 +9,7 @@ from msgspec import structs
 from msgspec.structs import replace
 
 from reconciler.errors import InvariantError
+from reconciler.model.containerd import ShimGroup
 from reconciler.model.debris import WHOLE_BATCH, DebrisResult, Inventory, Place, results_of
 from reconciler.model.decisions import Decision
 from reconciler.model.evidence import (
@@ -76,13 +77,17 @@ class FakeNodeSource:
     async def inventory(self) -> Inventory:
         return self.found
 
-    async def containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
+    async def containerd(
+        self,
+        about: Callable[[str], Sequence[BundleKey]],
+        shims: Callable[[], Sequence[ShimGroup]],
+    ) -> Containerd:
         self.asked += 1
         if self.takes:
             await self.clock.take(self.takes)
         return self.node.containerd
 
-    async def task(self, key: BundleKey) -> Containerd:
+    async def task(self, key: BundleKey, shim: ShimGroup = ()) -> Containerd:
         self.asked_alone.append(key)
         return self.node.containerd.about(key)
 
@@ -103,6 +108,7 @@ class FakeCleaner:
     finished: list[BundleKey] = field(default_factory=list)
     batches: list[tuple[Place, ...]] = field(default_factory=list)
     killed: list[BundleKey] = field(default_factory=list)
+    ended: list[BundleKey] = field(default_factory=list)
 
     async def _refused(self, key: BundleKey, permit: Permit) -> Outcome | None:
         """Wait for a free worker, and ask whether it is still wanted."""
@@ -140,6 +146,15 @@ class FakeCleaner:
         if refusal is not None:
             return refusal
         self.killed.append(key)
+        return Outcome(key, identity, Result.KILLED)
+
+    async def end_shim(
+        self, key: BundleKey, identity: Identity, node: Node, permit: Permit
+    ) -> Outcome:
+        refusal = await self._refused(key, permit)
+        if refusal is not None:
+            return refusal
+        self.ended.append(key)
         return Outcome(key, identity, Result.KILLED)
 
     async def finish(self, key: BundleKey, identity: Identity, permit: Permit) -> Outcome:

@@ -1,0 +1,82 @@
+"""Claims: shims that serve nobody, and of which only containerd's records can say the rest. Pure.
+
+A shim that lives while its init is dead is containerd's, for as long as it likes. Where an
+answering containerd has no such task, it may still have a container or a sandbox of that name, or
+of another that the same shim serves. Only where all other witnesses agree that the shim serves
+nobody is it asked for those: on a node where nothing is wrong, never.
+"""
+
+from collections.abc import Iterable, Mapping
+from math import inf, nextafter
+
+from reconciler.decide.asking import Asking
+from reconciler.decide.track import Track
+from reconciler.decide.verdicts import may_be_abandoned
+from reconciler.model.containerd import ShimGroup
+from reconciler.model.evidence import Answer, Facts, Look, Shim, ShimState
+from reconciler.model.ids import BundleKey
+
+
+class Claims:
+    """Which bundles' shims nobody may claim.
+
+    Args:
+        asking: Where fresh answers are requested.
+        tracks: Everything that is remembered about every bundle; read only.
+    """
+
+    def __init__(self, asking: Asking, tracks: Mapping[BundleKey, Track]) -> None:
+        self._asking = asking
+        self._tracks = tracks
+        self._unclaimed: set[BundleKey] = set()
+
+    def note(self, track: Track, facts: Facts, now: float, *, young: bool) -> None:
+        """Take in new facts; the first time that only records are left to ask, have them asked."""
+        if not may_be_abandoned(facts, young=young):
+            self._unclaimed.discard(track.key)
+        elif track.key not in self._unclaimed:
+            self._unclaimed.add(track.key)
+            if facts.recorded is Answer.NONE:
+                # Also an answer that was asked for at this very moment did not include it.
+                self._asking.want("records", nextafter(now, inf))
+
+    def forget(self, key: BundleKey) -> None:
+        """Drop a bundle that is gone."""
+        self._unclaimed.discard(key)
+
+    def groups(self) -> list[ShimGroup]:
+        """List the shims of which containerd is to be asked; passes over all bundles if any is."""
+        found = {self.group_of(key) for key in self._unclaimed}
+        return sorted(group for group in found if group)
+
+    def group_of(self, key: BundleKey) -> ShimGroup:
+        """Give the names that a bundle's shim may serve; empty if any of them may be served."""
+        track = self._tracks.get(key)
+        shim = track.look.shim if track and track.look else None
+        if shim is None or shim.group is None:
+            return ()
+        members = frozenset(_members(key, shim, self._tracks.values()))
+        if not members <= self._unclaimed:
+            return ()
+        return tuple(sorted(members | {BundleKey(key.namespace, shim.group)}))
+
+
+def _members(key: BundleKey, shim: Shim, tracks: Iterable[Track]) -> Iterable[BundleKey]:
+    for track in tracks:
+        if track.key == key or (track.key.namespace == key.namespace and shares(track.look, shim)):
+            yield track.key
+
+
+def shares(look: Look | None, shim: Shim) -> bool:
+    """Return whether a bundle of a shim's namespace may be served by that shim, too.
+
+    Anybody's may be of which neither the group is known nor that its shim is dead.
+    """
+    if look is None:
+        return True
+    theirs = look.shim
+    if theirs.group is not None:
+        return theirs.group == shim.group or (
+            theirs.socket is not None and theirs.socket == shim.socket
+        )
+    return theirs.state is not ShimState.DEAD

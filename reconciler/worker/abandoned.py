@@ -1,0 +1,111 @@
+"""Abandoned: ends a leaked shim that has a bundle, where the operator said so. Removes nothing.
+
+The second look must find it abandoned, and nobody else who may be served by the same shim: every
+other bundle of its namespace is looked at, too, because a pod's containers share one. It looks once
+more when the shim is held by a pidfd and proven (`reconciler.worker.shims`). What is left then is a
+leftover like any other, with a grace of its own.
+"""
+
+from collections.abc import Iterator
+
+from msgspec.structs import replace
+
+from reconciler.decide.claims import shares
+from reconciler.decide.verdicts import CGROUP_CLEAR, INIT_GONE
+from reconciler.model.decisions import Verdict
+from reconciler.model.evidence import PartialLook, Shim
+from reconciler.model.ids import BundleKey, escape, unescape
+from reconciler.model.outcome import BlockReason, Outcome, Result
+from reconciler.probe.beneath import enter, names, opened
+from reconciler.probe.bundle import look_at
+from reconciler.worker.blocked import Blocked
+from reconciler.worker.context import WorkerContext
+from reconciler.worker.messages import EndShimJob
+from reconciler.worker.neighbours import MOST_BUNDLES
+from reconciler.worker.second_look import NotLeftover, look_again
+from reconciler.worker.shims import ShimTarget, end_shim, find_shim
+from reconciler.worker.step_log import Record, Tally
+from reconciler.worker.steps import conclude
+
+
+def end_abandoned(place: WorkerContext, job: EndShimJob) -> Outcome:
+    """Judge the bundle once more and end its shim if it is still abandoned."""
+    record = Record(place.clock, place.note, place.stop)
+    ending = _Ending(place, job)
+
+    def run() -> None:
+        record.do("guards", ending.look)
+        record.do("shim", ending.end)
+
+    outcome = conclude(place, record, job, run, tuple)
+    if outcome.result is Result.CLEANED:
+        return replace(outcome, result=Result.KILLED)
+    return outcome
+
+
+class _Ending:
+    """One attempt to end one shim."""
+
+    def __init__(self, place: WorkerContext, job: EndShimJob) -> None:
+        self._place = place
+        self._job = job
+        self._shim: Shim | None = None
+
+    def look(self, _: Tally) -> str:
+        """Make sure that it is abandoned still, and that nobody shares its shim."""
+        return self._look()
+
+    def end(self, tally: Tally) -> str:
+        """End the shim that listens at the bundle's socket."""
+        shim, key = self._shim, self._job.key
+        if shim is None or shim.group is None or shim.socket is None:
+            raise self._blocked("which shim is its own cannot be known")
+        target = find_shim(self._place, BundleKey(key.namespace, shim.group))
+        if target is None:
+            raise self._blocked(f"no shim of {key.namespace}/{shim.group} is running")
+        socket = frozenset({unescape(shim.socket)})
+        its = ShimTarget(target.key, target.pid, target.start, socket)
+        try:
+            return end_shim(self._place, its, tally, self._look)
+        except FileNotFoundError as error:
+            raise NotLeftover(error.strerror or "it has ended", None) from error
+
+    def _look(self) -> str:
+        job = self._job
+        seen = look_again(self._place, job, Verdict.ABANDONED)
+        self._shim = seen.look.shim
+        for member in self._members(seen.look.shim):
+            if member not in job.containerd.unrecorded:
+                raise self._blocked(f"containerd was not asked about {member}, of the same shim")
+        return seen.judgement.reason
+
+    def _members(self, shim: Shim) -> Iterator[BundleKey]:
+        """Give the bundles that the same shim may serve, and look whether it serves them.
+
+        Raises:
+            Blocked: It may serve one of them, or that cannot be known.
+        """
+        around = self._place.nearby(self._place.scan())
+        for number, other in enumerate(self._others()):
+            if number >= MOST_BUNDLES:
+                raise self._blocked(f"there are more than {MOST_BUNDLES} bundles to ask")
+            found = look_at(around, other)
+            look = found.look if isinstance(found, PartialLook) else found
+            if look is None or not shares(look, shim):
+                continue
+            if look.init.state not in INIT_GONE or look.cgroup not in CGROUP_CLEAR:
+                raise self._blocked(f"its shim may serve {other}")
+            yield other
+
+    def _others(self) -> Iterator[BundleKey]:
+        key = self._job.key
+        with opened(self._place.layout.tasks) as top:
+            for namespace in enter(top, (unescape(key.namespace),)):
+                if namespace.fd < 0:
+                    raise self._blocked("its namespace cannot be read")
+                for name in list(names(namespace.fd)):
+                    if escape(name) != key.id and not name.startswith(b"."):
+                        yield BundleKey(key.namespace, escape(name))
+
+    def _blocked(self, why: str) -> Blocked:
+        return Blocked(BlockReason.SHIM, self._job.key.id, why)
