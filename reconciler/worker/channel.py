@@ -6,6 +6,7 @@ on their ends; the pool's ends never wait, because nobody may block its loop.
 """
 
 import os
+import signal
 import socket
 import struct
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ from reconciler.worker.messages import Message, Progress
 
 MAX_MESSAGE: Final = 1 << 24
 """16 MiB; a sweep of 100,000 ids is half of it, and hardly more is told (`probe.populated`)."""
+
+OF_THE_PARENT: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that only the parent takes; it closes our sockets then."""
 
 _LENGTH: Final = struct.Struct("!I")
 _CHUNK: Final = 1 << 16

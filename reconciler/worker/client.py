@@ -19,7 +19,7 @@ import msgspec
 
 import reconciler
 from reconciler.errors import InvariantError
-from reconciler.worker.channel import Channel, LostError, ProgressFile
+from reconciler.worker.channel import OF_THE_PARENT, Channel, LostError, ProgressFile
 from reconciler.worker.messages import (
     Exited,
     FromWorker,
@@ -230,18 +230,23 @@ def _launch(theirs: socket.socket) -> "subprocess.Popen[bytes]":
     """Start the fork server: nothing of ours but the socket, no terminal, no directory kept busy.
 
     ``-P`` keeps the working directory out of the import path; the very package that runs here is
-    what it imports.
+    what it imports. A service manager's SIGTERM is for all processes of the service: until it
+    ignores that, which is after its imports, it is to wait.
     """
     home = str(Path(reconciler.__file__).parent.parent)
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "reconciler.worker", str(theirs.fileno())],
-        pass_fds=[theirs.fileno()],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        cwd="/",
-        env={"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": home, "HOME": "/"},
-        start_new_session=True,
-    )
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_PARENT)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "reconciler.worker", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+            env={"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": home, "HOME": "/"},
+            start_new_session=True,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _in_words(exited: Exited) -> str:

@@ -24,7 +24,13 @@ import msgspec
 
 from reconciler.kernel import confine
 from reconciler.probe.privileges import WORKER, numbers
-from reconciler.worker.channel import Channel, LostError, MessageError, ProgressFile
+from reconciler.worker.channel import (
+    OF_THE_PARENT,
+    Channel,
+    LostError,
+    MessageError,
+    ProgressFile,
+)
 from reconciler.worker.messages import Exited, Interrupt, Kill, Spawn, ToForkServer, WorkerScope
 from reconciler.worker.serve import serve
 
@@ -155,8 +161,9 @@ def main() -> None:
     """Be the fork server until the parent is gone or, in a worker, until its jobs are done."""
     control = socket.socket(fileno=int(sys.argv[1]))
     confine.drop_capabilities(numbers(WORKER), bounding=False)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the parent hears them, and closes our sockets
+    for number in OF_THE_PARENT:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_THE_PARENT)  # blocked by who started us
     gc.collect()
     gc.freeze()  # what is loaded stays shared with every worker
     gc.enable()
