@@ -17,7 +17,7 @@ PYTHON ?= python3
 ARGS ?=
 
 # What the tests run besides Python; installed by `make test` when it runs as root on Debian.
-PACKAGES := chromium containerd runc busybox-static strace util-linux e2fsprogs fuse3 systemd prometheus \
+PACKAGES := chromium containerd crun runc busybox-static strace util-linux e2fsprogs fuse3 systemd prometheus \
     mandoc zsh fish
 
 VENV := .venv

@@ -37,6 +37,7 @@ class Resources(msgspec.Struct, frozen=True):
         runc: The runtime's binary as options.json names it; empty for the default.
         runc_root: What runc was given as ``--root``: the namespace's directory.
         has_poststop_hooks: Somebody expects to be called once the container is gone.
+        keeper: The runtime that can call them, by the form of its state.
         cgroups: Existing directories inside cgroup mounts.
         remembered: What the runtime's own state says; None if nothing was looked at.
     """
@@ -44,6 +45,7 @@ class Resources(msgspec.Struct, frozen=True):
     runc: str = ""
     runc_root: bytes = b""
     has_poststop_hooks: bool = False
+    keeper: str = "runc"
     cgroups: tuple[CgroupDir, ...] = ()
     remembered: Runc | None = None
 
@@ -227,6 +229,7 @@ def _resources(seen: _Seen) -> Resources:
         remembered.binary,
         remembered.root,
         remembered.has_poststop_hooks,
+        remembered.keeper,
         seen.cgroups.dirs,
         remembered,
     )

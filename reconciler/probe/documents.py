@@ -3,7 +3,9 @@
 Bytes in, values out; no disk. Every file may be torn or hostile, so decoding never raises: what
 cannot be understood is None, and the caller says what that means. Unknown fields are skipped.
 Sources: containerd `runtime/v2/shim.go` (bootstrap.json), `runc/options` (options.json), runc
-`libcontainer/container_linux.go` (state.json), crun `libcrun/status.c` (status).
+`libcontainer/container_linux.go` (state.json), crun `libcrun/status.c` (status; its config.json is
+the OCI spec), youki `libcontainer/src/container/state.rs`, `src/config.rs` (state.json,
+youki_config.json).
 """
 
 import binascii
@@ -91,13 +93,25 @@ class RuncConfig(msgspec.Struct, frozen=True):
 
 
 class RuncState(msgspec.Struct, frozen=True):
-    """runc's ``state.json``."""
+    """runc's ``state.json``, and youki's, which has the last two fields in place of the others."""
 
     id: str = ""
     init_process_pid: int = 0
     init_process_start: int = 0
     cgroup_paths: dict[str, str] | None = None
     config: RuncConfig | None = None
+    youki_pid: int | None = msgspec.field(default=None, name="pid")
+    youki_bundle: str = msgspec.field(default="", name="bundle")
+
+    @property
+    def is_youki(self) -> bool:
+        """Whether youki wrote it: runc never does without its configuration."""
+        return self.config is None and bool(self.youki_bundle)
+
+    @property
+    def pid(self) -> int:
+        """Init's pid, 0 if it names none."""
+        return self.init_process_pid or self.youki_pid or 0
 
     @property
     def bundle(self) -> str:
@@ -106,6 +120,8 @@ class RuncState(msgspec.Struct, frozen=True):
         runc notes the directory it was called for as a label (`libcontainer/specconv`). Where there
         is none, a rootfs that lies in one of containerd's bundles tells it.
         """
+        if self.is_youki:
+            return self.youki_bundle
         config = self.config or RuncConfig()
         for label in config.labels or ():
             if label.startswith(_BUNDLE):
@@ -118,6 +134,17 @@ class RuncState(msgspec.Struct, frozen=True):
         """Return whether somebody expects to be called once the container is gone."""
         hooks = self.config.hooks if self.config else None
         return bool(hooks and hooks.poststop)
+
+
+class OwnSpec(msgspec.Struct, frozen=True):
+    """What crun and youki keep beside their state: the spec, of which its hooks count here."""
+
+    hooks: Hooks | None = None
+
+    @property
+    def has_poststop_hooks(self) -> bool:
+        """Return whether somebody expects to be called once the container is gone."""
+        return bool(self.hooks and self.hooks.poststop)
 
 
 class CrunStatus(msgspec.Struct, frozen=True):
@@ -137,6 +164,7 @@ _options: Final = msgspec.json.Decoder(_RuncOptions)
 _bootstrap: Final = msgspec.json.Decoder(_Bootstrap)
 _state: Final = msgspec.json.Decoder(RuncState)
 _status: Final = msgspec.json.Decoder(CrunStatus)
+_own_spec: Final = msgspec.json.Decoder(OwnSpec)
 
 _SALVAGE: Final = re.compile(rb'"init_process_(pid|start)"\s*:\s*(\d{1,19})[\s,}]')
 _PID: Final = re.compile(rb"\s*\+?(\d{1,7})\s*\Z")
@@ -189,6 +217,11 @@ def salvage_state(data: bytes) -> RuncState:
 def parse_status(data: bytes) -> CrunStatus | None:
     """Read crun's ``status``."""
     return _decode(_status, data)
+
+
+def parse_own_spec(data: bytes) -> OwnSpec | None:
+    """Read the spec that crun or youki keeps for when the container is deleted."""
+    return _decode(_own_spec, data)
 
 
 def parse_pid(data: bytes) -> int | None:

@@ -1,7 +1,8 @@
 """What the runtime itself remembers of a container: runc's ``state.json``, crun's ``status``.
 
-They live outside the bundle, in a directory that options.json may name. Reads only, below that
-directory without following symlinks. A missing or torn file is evidence, never an exception.
+youki writes a ``state.json`` of its own. crun and youki keep the hooks in a second file. All of it
+lies outside the bundle, in a directory that options.json may name. Reads only, below that directory
+without following symlinks. A missing or torn file is evidence, never an exception.
 """
 
 import os
@@ -17,6 +18,10 @@ from reconciler.probe import documents
 from reconciler.probe.documents import CrunStatus, Options, RuncState
 from reconciler.probe.handles import Handles
 from reconciler.probe.reach import OutOfReachError
+
+CRUN_SPEC: Final = b"config.json"
+YOUKI_SPEC: Final = b"youki_config.json"
+KEEPERS: Final = {CRUN_SPEC: "crun", YOUKI_SPEC: "youki"}
 
 _LIMIT: Final = 8 << 20
 _HANDLE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -37,6 +42,7 @@ class Runc(NamedTuple):
         cgroup_dirs: Its cgroups as directories.
         cgroup_path: The same as a path within every hierarchy, as crun keeps it.
         has_poststop_hooks: Somebody expects to be called once the container is gone.
+        keeper: Which runtime wrote it, by the form of its files: ``runc``, ``crun`` or ``youki``.
         trouble: Why there is no answer, for people, if that is worth telling.
     """
 
@@ -49,6 +55,7 @@ class Runc(NamedTuple):
     cgroup_dirs: tuple[str, ...] = ()
     cgroup_path: str = ""
     has_poststop_hooks: bool = False
+    keeper: str = "runc"
     trouble: str = ""
 
 
@@ -81,7 +88,8 @@ def _look_below(handles: Handles, base: bytes, key: BundleKey, blank: Runc) -> R
         base_fd = handles.named(base)
         with suppress(OSError):  # nearly always there; anything else is looked at step by step
             data = kernel.read_beneath(base_fd, relative + b"/state.json", _LIMIT)
-            if len(data) < _LIMIT and (state := documents.parse_state(data)) is not None:
+            state = documents.parse_state(data) if len(data) < _LIMIT else None
+            if state is not None and not state.is_youki:
                 return _from_state(blank, state)
         handle = kernel.openat2(base_fd, relative, _HANDLE, kernel.RESOLVE_STRICT)
     except OSError as error:
@@ -102,18 +110,30 @@ def _look_below(handles: Handles, base: bytes, key: BundleKey, blank: Runc) -> R
 def _look_into(handle: int, blank: Runc) -> Runc:
     data = _read(handle, b"state.json")
     if data is not None:
-        return _from_state(blank, documents.parse_state(data) or documents.salvage_state(data))
+        state = documents.parse_state(data) or documents.salvage_state(data)
+        found = _from_state(blank, state)
+        return _with_hooks(found, handle, YOUKI_SPEC) if state.is_youki else found
     data = _read(handle, b"status")
     if data is not None:
-        return _from_status(blank, documents.parse_status(data) or CrunStatus())
+        found = _from_status(blank, documents.parse_status(data) or CrunStatus())
+        return _with_hooks(found, handle, CRUN_SPEC)
     return blank
+
+
+def _with_hooks(found: Runc, handle: int, name: bytes) -> Runc:
+    """Add whether there are hooks, by the file in which the runtime keeps them."""
+    data = _read(handle, name)
+    spec = documents.parse_own_spec(data) if data else None
+    return found._replace(
+        keeper=KEEPERS[name], has_poststop_hooks=spec is not None and spec.has_poststop_hooks
+    )
 
 
 def _from_state(blank: Runc, state: RuncState) -> Runc:
     return blank._replace(
         exists=Answer.YES,
         bundle=documents.to_path(state.bundle),
-        pid=state.init_process_pid if documents.is_pid(state.init_process_pid) else None,
+        pid=state.pid if documents.is_pid(state.pid) else None,
         start=state.init_process_start or None,
         cgroup_dirs=tuple((state.cgroup_paths or {}).values()),
         has_poststop_hooks=state.has_poststop_hooks,

@@ -1,12 +1,15 @@
-"""Hooks: have runc delete what it knows of a dead container, so that its poststop hooks run.
+"""Hooks: have the runtime delete what it knows of a dead container, so that poststop hooks run.
 
 Somebody asked to be called when the container is gone (a network plugin frees its addresses there),
-and only runc can do that. Everything else runc would remove is removed by our own cleaner, so it is
-called for this alone; a process costs ten times as much as all of them. Hooks that did not run must
-not be lost silently: the bundle stays blocked (design section 3, step 2).
+and only the runtime that made it can do that: runc, crun or youki, which are called alike. Each
+knows states of its own form alone, and says "deleted" of any other's.
 
-runc is not ended with us: it drops its state first and runs the hooks then, so cutting it off would
-lose them. It ends by itself, or by the deadline here.
+Everything else it would remove is removed by our own cleaner, so it is called for this alone; a
+process costs ten times as much as all of them. Hooks that did not run must not be lost silently:
+the bundle stays blocked (design section 3, step 2).
+
+The runtime is not ended with us: runc drops its state first and runs the hooks then, so cutting it
+off would lose them. It ends by itself, or by the deadline here.
 """
 
 import os
@@ -22,19 +25,21 @@ from reconciler.worker.step_log import Kept, Tally
 _SAID: Final = 300  # bytes of what runc said
 
 
-def pick_runc(named: str, configured: str) -> str:
+def pick_runc(named: str, configured: str, keeper: str = "runc") -> str:
     """Choose the binary: the one the bundle names if only root can have put it there.
 
     A name found in a file is not run as root just because it is there; k3s and others keep runc
-    where no PATH leads, so it is not ignored either.
+    where no PATH leads, so it is not ignored either. The configured binary is runc: where another
+    runtime (``keeper``) wrote the state, that one is looked up by its own name.
     """
+    usual = configured if keeper == "runc" else keeper
     if not named.startswith("/"):
-        return configured
+        return usual
     try:
         is_file = stat.S_ISREG(os.stat(named).st_mode)
     except OSError:
-        return configured
-    return named if is_file and belongs_to(os.fsencode(named), 0) else configured
+        return usual
+    return named if is_file and belongs_to(os.fsencode(named), 0) else usual
 
 
 def belongs_to(path: bytes, *owners: int) -> bool:
@@ -56,13 +61,18 @@ def refuse_strangers(root: bytes, id_: str) -> None:
 
     They would run as root.
     """
-    if not belongs_to(b"/".join((root, unescape(id_), b"state.json")), 0, os.geteuid()):
+    state = root + b"/" + unescape(id_)
+    try:
+        paths = [state, *(state + b"/" + name for name in os.listdir(state))]
+    except OSError:
+        paths = []
+    if not (paths and all(belongs_to(path, 0, os.geteuid()) for path in paths)):
         detail = f"others than root can write {escape(root)}/{id_}; its hooks are not run"
         raise Blocked(BlockReason.HOOKS, id_, detail)
 
 
 class Call(NamedTuple):
-    """How runc is called: ``runc --root ROOT delete --force ID``.
+    """How a runtime is called: ``runc --root ROOT delete --force ID``.
 
     Attributes:
         runc: The binary's name or path.
@@ -97,21 +107,26 @@ def run_hooks(call: Call, tally: Tally) -> str:
     if binary is None:
         name = escape(os.fsencode(call.runc))
         raise Blocked(BlockReason.HOOKS, name, "not found; poststop hooks need it")
+    name = escape(os.fsencode(os.path.basename(binary)))
     if find(state) != call.state:
-        raise Blocked(BlockReason.CHANGED, id_, "runc's state is another one than was judged")
+        raise Blocked(BlockReason.CHANGED, id_, f"{name}'s state is another one than was judged")
     command = [os.fsencode(binary), b"--root", call.root, b"delete", b"--force", unescape(id_)]
     with os.fdopen(os.memfd_create("runc"), "rb") as said:
         code = _call(command, said.fileno(), call.seconds)
         words = escape(os.pread(said.fileno(), _SAID, 0).strip())
     if code is None:
-        detail = f"runc delete has not ended after {call.seconds:g} s"
+        detail = f"{name} delete has not ended after {call.seconds:g} s"
         raise Blocked(BlockReason.HOOKS, id_, detail)
-    if code != 0 and find(state) == call.state:
-        raise Blocked(BlockReason.HOOKS, id_, f"runc delete failed: {words or f'exit code {code}'}")
+    if find(state) == call.state:  # a runtime that does not know the state ends well, too
+        raise Blocked(BlockReason.HOOKS, id_, f"{name} delete failed: {words or _ended(code)}")
     tally.others = True
     if code != 0 or words:
-        raise Kept(f"poststop hooks failed: {words or f'exit code {code}'}")
-    return "runc ran the poststop hooks"
+        raise Kept(f"poststop hooks failed: {words or _ended(code)}")
+    return f"{name} ran the poststop hooks"
+
+
+def _ended(code: int) -> str:
+    return f"it ended with {code} and left its state" if code == 0 else f"exit code {code}"
 
 
 def _find(name: str) -> str | None:

@@ -7,7 +7,8 @@ kept; a state in which nothing can be read counts as the bundle's only in the de
 if it cannot be one that somebody is making now: it was there while the bundle lived, or is old.
 Reads only, beneath handles.
 
-Sources: runc ``libcontainer/specconv`` (see `probe.documents`), crun ``libcrun/status.c``.
+Sources: runc ``libcontainer/specconv`` (see `probe.documents`), crun ``libcrun/status.c``, youki
+``libcontainer/src/container``.
 """
 
 import os
@@ -20,12 +21,18 @@ from reconciler.model.ids import BundleKey, Identity, escape, unescape
 from reconciler.model.layout import Layout
 from reconciler.probe import documents
 from reconciler.probe.beneath import beneath, opened
+from reconciler.probe.runc import CRUN_SPEC, YOUKI_SPEC
 from reconciler.worker.objects import ObjectId, object_of
 
 _LIMIT: Final = 8 << 20
 _FOLLOW: Final = kernel.AT_PASSIVE & ~kernel.AT_SYMLINK_NOFOLLOW
-_FILES: Final = (b"state.json", b"exec.fifo", b"notify.sock")
-"""What runc keeps in a state directory, besides its temporary ``state-*``."""
+STATES: Final = (b"state.json", b"status")
+"""Where a runtime says whose a state is: runc and youki in the first, crun in the second."""
+
+_FILES: Final = frozenset(
+    {b"state.json", b"status", b"exec.fifo", b"notify.sock", CRUN_SPEC, YOUKI_SPEC}
+)
+"""What a runtime keeps in a state directory, besides runc's temporary ``state-*``."""
 
 
 class Owner(NamedTuple):
@@ -73,7 +80,8 @@ class State(NamedTuple):
     Attributes:
         id: The object.
         doubt: Why it is not shown to be the bundle's; empty if it is.
-        torn: It has a file that should tell, and that cannot be read.
+        torn: It has a file that should tell whose it is or which hooks it has, and that cannot be
+            read.
     """
 
     id: ObjectId
@@ -109,10 +117,11 @@ def _read(handle: int, owner: Owner, *, is_default: bool, is_hidden: bool) -> St
         return State(this, strange)
     data = _content(handle, b"state.json")
     if data is not None and (state := documents.parse_state(data)) is not None:
-        return State(this, _doubt_runc(state, owner))
+        torn = state.is_youki and _is_torn(handle, YOUKI_SPEC)
+        return State(this, _doubt_runc(state, owner), torn=torn)
     said = _content(handle, b"status")
     if said is not None and (status := documents.parse_status(said)) is not None:
-        return State(this, _doubt_path(status.bundle, owner))
+        return State(this, _doubt_path(status.bundle, owner), torn=_is_torn(handle, CRUN_SPEC))
     doubt = ""
     if is_hidden:
         pass
@@ -121,6 +130,12 @@ def _read(handle: int, owner: Owner, *, is_default: bool, is_hidden: bool) -> St
     elif not 0 < found.btime <= owner.last and max(found.mtime, _written(handle)) > owner.old:
         doubt = "it says nothing, and was made after the bundle's last sign of life"
     return State(this, doubt, torn=data is not None)
+
+
+def _is_torn(handle: int, name: bytes) -> bool:
+    """Return whether the file that keeps the hooks is missing or cannot be understood."""
+    data = _content(handle, name)
+    return data is None or documents.parse_own_spec(data) is None
 
 
 def _doubt_runc(state: documents.RuncState, owner: Owner) -> str:
@@ -138,13 +153,13 @@ def _doubt_path(named: str, owner: Owner) -> str:
 
 
 def _strange(handle: int) -> str:
-    """Say what of a directory that only a file named is not the work of runc as root."""
+    """Say what of a directory that only a file named is not the work of a runtime as root."""
     if os.fstat(handle).st_uid != os.geteuid():
         return "it belongs to somebody else"
     for entry in os.listdir(handle):
         name = os.fsencode(entry)
         if name not in _FILES and not name.startswith(b"state-"):
-            return f"{escape(name)} in it is not runc's"
+            return f"{escape(name)} in it is not a runtime's"
         if stat.S_ISDIR(os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode):
             return f"{escape(name)} in it is a directory"
     return ""
@@ -164,7 +179,7 @@ def _content(handle: int, name: bytes) -> bytes | None:
 def _written(handle: int) -> float:
     """Tell when the youngest of the files that should tell was last written."""
     times = [0.0]
-    for name in (b"state.json", b"status"):
+    for name in STATES:
         try:
             times.append(kernel.statx(handle, name).mtime)
         except FileNotFoundError:

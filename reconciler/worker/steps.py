@@ -226,7 +226,7 @@ class _Cleanup:
         if state is None or state.doubt:
             why = state.doubt if state else "it is gone"
             raise Kept(f"poststop hooks in runc's state do not run: {why}")
-        runc = pick_runc(resources.runc, scope.runc)
+        runc = pick_runc(resources.runc, scope.runc, resources.keeper)
         self._hooks_ran = True
         return run_hooks(Call(runc, root, id_, state.id, scope.hook_seconds), tally)
 
