@@ -72,6 +72,13 @@ def words(known: Collection[str]) -> Callable[[click.Context, click.Parameter, s
     return offer
 
 
+def instances(_ctx: click.Context, _param: click.Parameter, typed: str) -> list[str]:
+    """Offer the products whose containerd is here, else all that are known."""
+    from reconciler.settings.instances import KNOWN, instances_here
+
+    return [name for name in instances_here() or KNOWN if name.startswith(typed)]
+
+
 def commands(ctx: click.Context, _param: click.Parameter, typed: str) -> list[str]:
     """Offer the names of commands."""
     root = ctx.find_root().command

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 from typing_extensions import override
 
-from reconciler.cli.completing import directories, files, namespaces
+from reconciler.cli.completing import directories, files, instances, namespaces
 from reconciler.errors import UsageError
 
 
@@ -33,6 +33,7 @@ class Globals:
     """What was said for all commands; None and empty mean not said."""
 
     config: str | None = None
+    instance: str | None = None
     state: str | None = None
     root: str | None = None
     address: str | None = None
@@ -72,6 +73,13 @@ def global_options() -> list[click.Parameter]:
     return [
         click.Option(
             ["--config"], metavar="FILE", shell_complete=files, help="Configuration file (TOML)."
+        ),
+        click.Option(
+            ["--instance"],
+            metavar="NAME",
+            shell_complete=instances,
+            help="Which containerd, where there are several: k3s, rke2, k0s, microk8s, docker, "
+            "or a name of your own.",
         ),
         click.Option(
             ["--state"],

@@ -24,19 +24,22 @@ from reconciler.model.layout import Layout
 from reconciler.model.observations import SPOILS_LOOKING, Listed, Refusal, is_transient
 from reconciler.present import words
 from reconciler.probe.checks import ProblemKind, check_tree, out_of_sight
+from reconciler.settings.instances import KNOWN, instances_here
 
 if TYPE_CHECKING:
     from reconciler.cli.work import Found
     from reconciler.decide.views import BundleView
 
 _SHOWN: Final = 5
+_QUIET: Final = Output(quiet=True)
 
 
-def check_state(layout: Layout, *, may_be_missing: bool = False) -> None:
+def check_state(layout: Layout, output: Output = _QUIET, *, may_be_missing: bool = False) -> None:
     """Raise unless the state directory is one and can be read.
 
     Args:
         layout: Where it should be.
+        output: Where it is said if it is waited for, and another containerd is there.
         may_be_missing: Whether containerd may not have run since the boot, so that a directory
             that is missing or empty is only not there yet.
     """
@@ -45,6 +48,8 @@ def check_state(layout: Layout, *, may_be_missing: bool = False) -> None:
         return
     match problem.kind:
         case ProblemKind.MISSING if may_be_missing:
+            if elsewhere := _elsewhere(layout):
+                output.say(f"{problem.what} yet; {elsewhere}")
             return
         case ProblemKind.NOT_CONTAINERD if may_be_missing and not os.listdir(layout.state):
             return
@@ -53,7 +58,16 @@ def check_state(layout: Layout, *, may_be_missing: bool = False) -> None:
         case ProblemKind.UNREADABLE:
             raise ReconcilerError(problem.what, problem.hint)
         case _:
-            raise NoContainerdError(problem.what, problem.hint)
+            raise NoContainerdError(problem.what, _elsewhere(layout) or problem.hint)
+
+
+def _elsewhere(layout: Layout) -> str:
+    """Name the products whose containerd is here, and what to type for them."""
+    found = [name for name in instances_here() if KNOWN[name]["state"].encode() != layout.state]
+    if not found:
+        return ""
+    names = " or ".join(f"--instance {name}" for name in found)
+    return f"there is that of {', '.join(found)}: say {names}"
 
 
 def check_namespaces(

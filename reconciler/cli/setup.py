@@ -17,6 +17,7 @@ from reconciler.cli.options import Globals
 from reconciler.cli.output import Output
 from reconciler.cli.values import name
 from reconciler.errors import UsageError
+from reconciler.settings import instances
 from reconciler.settings.load import COMMAND_LINE, Flag, Loaded, load
 from reconciler.settings.problems import SettingsError
 from reconciler.settings.schema import Mode
@@ -113,13 +114,26 @@ def load_layers(
         UsageError: An option's value that cannot be meant.
         SettingsError: The same of a file or the environment.
     """
+    instance = check_instance(said.instance)
     try:
-        return load(said.config, environ=environ, flags=_flags(said, changes))
+        return load(said.config, environ=environ, flags=_flags(said, changes), instance=instance)
     except SettingsError as error:
         first = error.problems[0]
         if first.where == COMMAND_LINE:
             raise UsageError(f"{first.key}: {first.reason}", first.hint) from None
         raise
+
+
+def check_instance(name: str | None) -> str:
+    """Give the name of an instance, empty for the usual one.
+
+    Raises:
+        UsageError: It cannot be one.
+    """
+    try:
+        return "" if name is None else instances.check_instance(name)
+    except ValueError as error:
+        raise UsageError(f"--instance {name!r}: {error}") from None
 
 
 def _flags(said: Globals, changes: Changes) -> Iterator[Flag]:

@@ -17,7 +17,7 @@ from typing import Final
 
 import anyio
 
-from reconciler.settings.files import USUAL
+from reconciler.settings.files import USUAL, Places
 from reconciler.watch import handle
 from reconciler.watch.backend import BackendError
 from reconciler.watch.handle import Inotify
@@ -48,18 +48,19 @@ Looks = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 class ConfigFiles:
-    """The files of the configuration (the usual ones if none is named), and what they look like.
+    """The files of the configuration (those at their places if none is named), and their looks.
 
     To be made before they are read, so that a change in between is noticed.
     """
 
-    def __init__(self, config: str | None) -> None:
+    def __init__(self, config: str | None, places: Places = USUAL) -> None:
         self._config = config
+        self._places = places
         self._before = looks(self.names())
 
     def names(self) -> tuple[str, ...]:
         """Name the files that count now, and those that would if they were there."""
-        return usual_files() if self._config is None else (self._config,)
+        return usual_files(self._places) if self._config is None else (self._config,)
 
     async def changes(self, trouble: Callable[[str], None]) -> AsyncIterator[str]:
         """Say which file changed, each time one does; ends only when cancelled.
@@ -155,16 +156,16 @@ async def _come_to_rest(ways: frozenset[str]) -> None:
         await anyio.sleep(QUIET)  # it fails at any name that is not UTF-8: let time alone do
 
 
-def usual_files() -> tuple[str, ...]:
+def usual_files(places: Places) -> tuple[str, ...]:
     """Name the files at the usual places, whether or not they are there."""
     drop_ins: list[str] = []
-    if os.path.isdir(USUAL.directory):
-        drop_ins = sorted(os.listdir(USUAL.directory))
+    if os.path.isdir(places.directory):
+        drop_ins = sorted(os.listdir(places.directory))
     return (
-        USUAL.vendor,
-        USUAL.main,
-        USUAL.directory,
-        *(os.path.join(USUAL.directory, name) for name in drop_ins if name.endswith(".toml")),
+        places.vendor,
+        places.main,
+        places.directory,
+        *(os.path.join(places.directory, name) for name in drop_ins if name.endswith(".toml")),
     )
 
 

@@ -1,8 +1,9 @@
 """Load: all layers of the configuration as one value that knows where each part of it comes from.
 
-Files < environment < command line; a later one wins key by key. Rules are joined, those of a later
-layer first, so that it can say something else, and one of the same name takes an earlier one's
-place. Either all of it is right or nothing is taken: a reload must not leave half of each.
+What an instance's name says < files < environment < command line; a later one wins key by key.
+Rules are joined, those of a later layer first, so that it can say something else, and one of the
+same name takes an earlier one's place. Either all of it is right or nothing is taken: a reload must
+not leave half of each.
 """
 
 import os
@@ -15,7 +16,8 @@ from reconciler.model.layout import DEFAULT_ADDRESS, DEFAULT_STATE, Layout
 from reconciler.model.policy import Policies
 from reconciler.settings import kinds, products
 from reconciler.settings.check import Table, check, check_value, known_keys
-from reconciler.settings.files import USUAL, Places, normalised, read_table
+from reconciler.settings.files import Places, normalised, read_table
+from reconciler.settings.instances import keys_of, places_of
 from reconciler.settings.outside import ENVIRONMENT, from_environment, put
 from reconciler.settings.problems import Problem, SettingsError, below
 from reconciler.settings.rules import shadowed
@@ -76,7 +78,8 @@ def load(
     *,
     environ: Mapping[str, str] = os.environ,
     flags: Iterable[Flag] = (),
-    places: Places = USUAL,
+    instance: str = "",
+    places: Places | None = None,
 ) -> Loaded:
     """Read and join all layers.
 
@@ -84,13 +87,16 @@ def load(
         config: Read only this file, and not those at the usual places.
         environ: The environment.
         flags: What the command line sets.
-        places: The usual places.
+        instance: The name of one of several containerds; empty for the usual one.
+        places: Where files lie; None for where this instance's do.
 
     Raises:
         SettingsError: Anything is wrong anywhere.
     """
+    if places is None:
+        places = places_of(instance)
     files = places.present() if config is None else [config]
-    layers: list[_Layer] = []
+    layers = [_named(instance)]
     hints: list[str] = []
     problems: list[Problem] = []
     for path in files:
@@ -111,6 +117,13 @@ def load(
     if problems:
         raise SettingsError(problems)
     return _joined(layers, tuple(hints), tuple(files))
+
+
+def _named(instance: str) -> _Layer:
+    """Make the weakest layer: what the name of an instance says, nothing for the usual one."""
+    where = f"instance {instance}"
+    said = keys_of(instance) if instance else {}
+    return _outside(where, {key: (where, value) for key, value in said.items()})
 
 
 def _outside(where: str, said: Mapping[str, tuple[str, object]]) -> _Layer:
@@ -173,7 +186,9 @@ def _layout(settings: Settings, layers: list[_Layer]) -> Layout:
     """
     said = settings.containerd
     state, address = os.fsencode(kinds.tree(said.state)), os.fsencode(kinds.socket(said.address))
-    if state != DEFAULT_STATE and address == DEFAULT_ADDRESS:
+    named = layers[0].table.get("containerd", {})
+    usual = named.get("address") if isinstance(named, dict) else None
+    if state != DEFAULT_STATE and address in {DEFAULT_ADDRESS, os.fsencode(usual or "")}:
         moved = _strength(layers, "containerd.state")
         if _strength(layers, "containerd.address") < moved:
             address = state + b"/containerd.sock"

@@ -19,7 +19,7 @@ DOCUMENTS = {"scan": "Scan", "explain": "Explanation", "clean": "Clean", "replay
 ELSEWHERE = {"status": "tests/daemon/test_status.py", "config": "the same, and test_config.py"}
 ELSE = {"Status", "Configuration", "ConfigCheck", "PolicyTest"}
 LOGGING = {"run", "record", "daemon", "demo"}
-WORDS = {"version", "help"}
+WORDS = {"version", "help", "completion"}
 
 
 def document(done_out: str) -> Node:

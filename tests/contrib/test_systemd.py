@@ -60,7 +60,8 @@ def installed(tmp_path: Path) -> Path:
     """The units with commands that exist on this machine, so that systemd can check the rest."""
     for path in UNITS.iterdir():
         text = re.sub(r"(?m)^(Exec\w+=)/usr/local/bin/\S+", r"\1/bin/true", path.read_text())
-        (tmp_path / path.name).write_text(text)
+        # A template is checked as one of its instances.
+        (tmp_path / path.name.replace("@.", "@k3s.")).write_text(text)
     return tmp_path
 
 
@@ -77,7 +78,7 @@ def verify(path: Path) -> str:
 
 @pytest.mark.parametrize("unit", [*SERVICES, "containerd-cleanup.timer"])
 def test_systemd_has_nothing_to_say_about_a_unit(installed: Path, unit: str) -> None:
-    assert verify(installed / unit) == ""
+    assert verify(installed / unit.replace("@.", "@k3s.")) == ""
 
 
 def test_a_broken_unit_would_be_noticed(installed: Path) -> None:
@@ -88,8 +89,9 @@ def test_a_broken_unit_would_be_noticed(installed: Path) -> None:
 
 
 @pytest.mark.parametrize("unit", SERVICES)
-def test_a_service_is_hardened_below_five(unit: str) -> None:
-    done = analyze("security", "--offline=true", "--threshold=50", str(UNITS / unit))
+def test_a_service_is_hardened_below_five(installed: Path, unit: str) -> None:
+    path = installed / unit.replace("@.", "@k3s.")
+    done = analyze("security", "--offline=true", "--threshold=50", str(path))
     found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
     assert found, done.stdout + done.stderr
     assert float(found[1]) <= 5.0
@@ -105,6 +107,33 @@ def values(unit: str, directive: str) -> set[str]:
 @pytest.mark.parametrize("unit", SERVICES)
 def test_a_service_grants_the_capabilities_that_are_held_and_no_other(unit: str) -> None:
     assert values(unit, "CapabilityBoundingSet") == {one.name for one in (*WORKER, *PARENT)}
+
+
+def test_the_template_is_the_daemon_but_for_its_name() -> None:
+    """What one unit learns, the other must; each instance has its own directories."""
+
+    def directives(unit: str) -> list[str]:
+        lines = (UNITS / unit).read_text().splitlines()
+        return [line for line in lines if line and not line.startswith("#")]
+
+    plain = directives("containerd-reconciler.service")
+    template = directives("containerd-reconciler@.service")
+    apart = [line for line in template if line not in plain]
+    assert all("%i" in line for line in apart)
+    assert [line for line in template if line in plain] == [
+        line for line in plain if line in template
+    ]
+    assert len(template) == len(plain)
+    assert {line.partition("=")[0] for line in apart} == {
+        "Description",
+        "After",
+        "ConditionPathExists",
+        "ExecStart",
+        "ExecReload",
+        "RuntimeDirectory",
+        "StateDirectory",
+        "LogsDirectory",
+    }
 
 
 def test_every_capability_is_named_with_its_reason() -> None:

@@ -15,21 +15,23 @@ from reconciler.errors import ExitCode
 def daemon(said: Globals) -> int:
     """Watch, decide and act as the configuration says, until SIGTERM. SIGHUP loads it anew."""
     from reconciler.cli.preflight import check_namespaces, check_state
-    from reconciler.cli.setup import load_layers, start_fork_server
+    from reconciler.cli.setup import check_instance, load_layers, start_fork_server
     from reconciler.cli.values import name
     from reconciler.daemon.files import ConfigFiles
+    from reconciler.settings.instances import places_of
     from reconciler.settings.problems import SettingsError
     from reconciler.setup import setup_from
 
     output = Output(quiet=said.quiet)
-    files = ConfigFiles(None if said.config is None else os.path.abspath(said.config))
+    places = places_of(check_instance(said.instance))
+    files = ConfigFiles(None if said.config is None else os.path.abspath(said.config), places)
     try:
         loaded = load_layers(said)
     except SettingsError as error:
         for problem in error.problems:
             output.complain(str(problem))
         return ExitCode.CONFIG
-    check_state(loaded.layout, may_be_missing=True)
+    check_state(loaded.layout, output, may_be_missing=True)
     namespaces = frozenset(map(name, said.namespace))
     check_namespaces(loaded.layout, namespaces, output, may_come=True)
     setup = replace(setup_from(loaded), namespaces=namespaces)

@@ -46,8 +46,8 @@ def record(  # noqa: PLR0913 - the options
     """Watch, and write what is seen and decided to FILE, until Ctrl-C. Removes nothing."""
     changes = Changes(enforce=False, backend=backend, once=once, logs=True)
     setup = make_setup(said, changes, without_containerd=without_containerd)
-    check_state(setup.layout, may_be_missing=not once)
     output = Output(quiet=said.quiet)
+    check_state(setup.layout, output, may_be_missing=not once)
     check_namespaces(setup.layout, setup.namespaces, output, may_come=not once)
     options = journal_options(journal, redact=redact, max_size=max_size, keep=keep, force=force)
     server = start_fork_server(setup)

@@ -65,8 +65,8 @@ def run(  # noqa: PLR0913 - the options
         logs=True,
     )
     setup = make_setup(said, changes, without_containerd=without_containerd)
-    check_state(setup.layout, may_be_missing=not once)
     output = Output(quiet=said.quiet)
+    check_state(setup.layout, output, may_be_missing=not once)
     check_namespaces(setup.layout, setup.namespaces, output, may_come=not once)
     options = journal_options(record, force=force)
     server = start_fork_server(setup)
