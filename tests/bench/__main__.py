@@ -10,7 +10,7 @@ from importlib import import_module
 
 from tests.bench.figure import Plan, Row, table
 
-FIGURES = ("clean", "scan", "watch", "verdict", "memory", "start", "daemon", "replay")
+FIGURES = ("clean", "scan", "watch", "verdict", "memory", "start", "daemon", "replay", "debris")
 """Each is measured by the module ``bench_<name>``."""
 
 
