@@ -116,6 +116,7 @@ def follow(
             async with opened(setup, watching=True, server=server) as session:
                 return await show(_shown(session.stages, Shown(), watch))
 
+    collect_from_now_on()
     return _run(work)
 
 

@@ -1,9 +1,13 @@
 """`run` ends as it is told to, and the live view shows what went through the loop."""
 
+import gc
 import io
 import os
 import signal
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import anyio
 import anyio.lowlevel
@@ -11,10 +15,12 @@ import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
+from reconciler.cli import session
 from reconciler.cli.display import Heading
 from reconciler.cli.live import _NAME, draw
+from reconciler.cli.output import Output
 from reconciler.cli.picture import RECENT, STUCK, Picture
-from reconciler.cli.watching import Plan, watch
+from reconciler.cli.watching import Ended, Plan, watch
 from reconciler.decide.verdicts import judge
 from reconciler.errors import ExitCode
 from reconciler.loop import Loop
@@ -23,7 +29,9 @@ from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Guard, GuardsChecked, Refusal, Stamp
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
 from reconciler.model.policy import Policies, Policy
+from reconciler.ports import Stages
 from reconciler.present.words import RESULT_STYLES
+from reconciler.setup import Setup
 from tests.cli.conftest import FakeNode
 from tests.decide.test_verdicts import DEAD
 from tests.decide.world import dead, key, running
@@ -43,6 +51,28 @@ def busy(who: BundleKey, identity: Identity) -> Outcome:
     return Outcome(
         who, identity, Result.BLOCKED, BlockReason.MOUNT_BUSY, "rootfs is busy", (holder,)
     )
+
+
+def test_whoever_follows_looks_for_garbage(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was put off while the program loaded; what is never looked for grows without end."""
+
+    @asynccontextmanager
+    async def opened(_setup: Setup, **_how: object) -> AsyncIterator[SimpleNamespace]:
+        yield SimpleNamespace(stages=node.stages)
+
+    async def show(_stages: Stages) -> Ended:
+        looks.append(gc.isenabled())
+        return Ended(ExitCode.DONE)
+
+    looks: list[bool] = []
+    monkeypatch.setattr(session, "opened", opened)
+    gc.disable()
+    try:
+        session.follow(Setup(), Output(), show)
+    finally:
+        gc.enable()
+        gc.unfreeze()
+    assert looks == [True]
 
 
 async def test_once_observing_looks_and_ends(node: FakeNode) -> None:
