@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
+from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.clock import SystemClock
@@ -60,7 +61,11 @@ class LiveNodeSource(NodeSource):
     @override
     async def inventory(self) -> Inventory:
         """Have a worker find what lies outside of bundles."""
-        return await self._pool.inventory()
+        taken, asked = await self._pool.inventory(), self._setup.namespaces
+        if not asked:
+            return taken
+        # Of what names no namespace nobody can say that it is in one of these.
+        return replace(taken, places=tuple(one for one in taken.places if one.namespace in asked))
 
     @override
     async def containerd(

@@ -10,7 +10,7 @@ from typing import Final
 import click
 import msgspec
 
-from reconciler.cli import session
+from reconciler.cli import debris, session
 from reconciler.cli.beside import ask_daemon, say_whose
 from reconciler.cli.commands.clean import UNATTENDED
 from reconciler.cli.options import Form
@@ -33,6 +33,7 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import BlockReason, Result
 from reconciler.present import rows, shapes, words
 from reconciler.present.beliefs import Beliefs
+from reconciler.present.debris_results import is_debris
 from reconciler.present.envelope import encode
 from reconciler.settings.schema import Mode
 from reconciler.setup import Setup
@@ -66,6 +67,7 @@ def run(setup: Setup, chosen: Selection, way: Way, output: Output, servers: Serv
     setup = _narrowed(setup, chosen, output, servers, whole=not (asks or dry_run))
     told = ask_daemon(setup, output)
     if told is not None and told.mode == Mode.ENFORCE.value and not (dry_run or rescue):
+        debris.check_nobody_acts(setup)
         setup = replace(setup, socket=told.socket or setup.socket)
         return _by_the_daemon(setup, told, way, output, servers)
     agreed = setup
@@ -84,7 +86,8 @@ def run(setup: Setup, chosen: Selection, way: Way, output: Output, servers: Serv
                 return _report(report, way.form, output, plan)
             if not _agreed(report, output):
                 return ExitCode.DONE
-            agreed = replace(setup, policies=as_shown(setup.policies, _names(report)))
+            policies = as_shown(setup.policies, _names(report), debris.keys(report))
+            agreed = replace(setup, policies=policies)
     done = _meant(session.clean(agreed, output, next(servers, None)), setup)
     if done.signal is not None:
         return _interrupted(done.signal, done, setup, way.form, output)
@@ -190,6 +193,7 @@ def planned(found: Found, setup: Setup, *, dry_run: bool = True) -> shapes.Clean
             waiting += 1
         elif dry_run and view.judgement.verdict is Verdict.UNKNOWN:
             results.append(shapes.unknown(view, setup.layout))
+    results += debris.planned(found, setup, dry_run=dry_run)
     head = envelope(found.stamp.wall)
     return shapes.clean(
         results, envelope=head, waiting=waiting, dry_run=dry_run, seconds=found.seconds
@@ -213,8 +217,9 @@ def cleaned(
         shapes.outcome(outcome, setup.layout, found.labels.get(outcome.key, NO_LABELS))
         for outcome in found.outcomes
     ]
-    results += [*_kept(found, setup), *unreached]
+    results += [*_kept(found, setup), *unreached, *debris.cleaned(found, setup)]
     waiting = sum(view.phase is Phase.WAITING for view in found.views)
+    waiting += debris.waiting(found, setup)
     head = envelope(found.stamp.wall)
     return shapes.clean(
         results, envelope=head, waiting=waiting, dry_run=False, seconds=found.seconds
@@ -262,13 +267,14 @@ def _agreed(report: shapes.Clean, output: Output) -> bool:
     Raises:
         UsageError: Nobody is there to answer.
     """
-    count = report.summary.results[shapes.PLANNED]
-    output.table(rows.plan(report.results), to_messages=True)
+    count = debris.counted(report.results)
+    for table in rows.laid_out(report):
+        output.table(table, to_messages=True)
     if not output.can_ask:
-        question = f"{words.plural(count, 'bundle')} would be removed, and nobody is there to agree"
+        question = f"{count} would be removed, and nobody is there to agree"
         raise UsageError(question, f"say --yes, or call {UNATTENDED}; --dry-run only shows this")
     try:
-        if output.ask(f"Remove {words.plural(count, 'bundle')}?"):
+        if output.ask(f"Remove {count}?"):
             return True
     except click.Abort:
         output.say("")
@@ -280,14 +286,15 @@ def _agreed(report: shapes.Clean, output: Output) -> bool:
 
 def _names(report: shapes.Clean) -> frozenset[BundleKey]:
     """Name what a plan shows: what falls due later nobody has agreed to."""
-    return frozenset(BundleKey(one.namespace, one.id) for one in report.results)
+    found = (one for one in report.results if not is_debris(one))
+    return frozenset(BundleKey(one.namespace, one.id) for one in found)
 
 
 def _interrupted(number: int, found: Found, setup: Setup, form: Form, output: Output) -> int:
     """Tell what had been done before a signal; the exit code is the one a shell reports."""
     unreached = list(_unreached(found, setup))
     done = cleaned(found, setup, unreached)
-    if found.outcomes:
+    if found.outcomes or found.places:
         _report(done, form, output, found)
         count = words.plural(len(unreached), "bundle")
         output.say(f"interrupted before the end; {count} not reached")
@@ -318,7 +325,9 @@ def _report(done: shapes.Clean, form: Form, output: Output, found: Found) -> Exi
         output.say(line)
     complain_of_silence(found, output)
     unsure = (found.containerd_missing or found.blind) and not done.results
-    output.say(rows.clean_summary(done.summary, unsure=unsure))
+    output.say(
+        rows.clean_summary(done.summary, unsure=unsure, planned=debris.counted(done.results))
+    )
     return exit_code(done, found)
 
 
@@ -329,6 +338,6 @@ def _show(done: shapes.Clean, form: Form, output: Output) -> None:
         case Form.NAME:
             output.data(rows.names(done.results))
         case Form.TABLE | Form.WIDE:
-            if done.results:
-                laid_out = rows.plan if done.summary.dry_run else rows.results
-                output.table(laid_out(done.results))
+            for number, table in enumerate(rows.laid_out(done, dry_run=done.summary.dry_run)):
+                output.data("\n" if number else "")
+                output.table(table)

@@ -17,6 +17,7 @@ from reconciler.cli.labels import Requirement
 from reconciler.cli.output import Output
 from reconciler.cli.values import name
 from reconciler.errors import ReconcilerError
+from reconciler.model.debris import Place, PlaceKey
 from reconciler.model.decisions import Phase, Verdict
 from reconciler.model.evidence import NO_LABELS, Answer, Labels
 from reconciler.model.ids import BundleKey, escape
@@ -208,15 +209,22 @@ class OnlyThese(Policies, frozen=True, gc=False):
     Attributes:
         keys: These.
         finishes: Whether removals of ours that were cut short are finished, as they are otherwise.
+        places: These pieces of debris.
     """
 
     keys: frozenset[BundleKey] = frozenset()
     finishes: bool = False
+    places: frozenset[PlaceKey] = frozenset()
 
     @override
     def applied(self, key: BundleKey, known: Known) -> Policy:
         policy = super().applied(key, known)
         return policy if key in self.keys else _observed(policy)
+
+    @override
+    def applied_to_place(self, place: Place) -> Policy:
+        policy = super().applied_to_place(place)
+        return policy if place.key in self.places else _observed(policy)
 
     @override
     def applied_to_hidden(self, namespace: str) -> Policy:
@@ -232,10 +240,12 @@ def only(policies: Policies, keys: frozenset[BundleKey]) -> OnlyThese:
     return OnlyThese(**same, keys=keys)
 
 
-def as_shown(policies: Policies, keys: frozenset[BundleKey]) -> Policies:
-    """Let no bundle be removed that was not in a plan; what was cut short is finished as before."""
+def as_shown(
+    policies: Policies, keys: frozenset[BundleKey], places: frozenset[PlaceKey] = frozenset()
+) -> Policies:
+    """Let nothing be removed that was not in a plan; what was cut short is finished as before."""
     finishes = policies.finishes if isinstance(policies, OnlyThese) else True
-    return msgspec.structs.replace(only(policies, keys), finishes=finishes)
+    return msgspec.structs.replace(only(policies, keys), finishes=finishes, places=places)
 
 
 @functools.lru_cache(64)

@@ -1,7 +1,10 @@
 """Values of options: durations as Go writes them, names as they are shown. Words to values."""
 
+from typing import Final
+
 import click
 
+from reconciler.model.debris import DebrisKind
 from reconciler.model.ids import BundleKey, escape, unescape
 
 
@@ -46,3 +49,23 @@ def bundle_key(text: str, namespaces: tuple[str, ...]) -> BundleKey:
     if not namespace or not id_ or "/" in id_:
         raise click.BadParameter(f"{text!r} is not NAMESPACE/ID", param_hint="bundle")
     return BundleKey(name(namespace), name(id_))
+
+
+EVERYTHING: Final = "all"
+"""What `--debris` without a kind means."""
+
+
+def debris_kinds(
+    _ctx: click.Context, param: click.Parameter, value: str | None
+) -> frozenset[DebrisKind]:
+    """Turn ``cgroup,mount`` into kinds of debris, none if nothing is said; an option's callback."""
+    kinds = {kind.value: kind for kind in DebrisKind if kind is not DebrisKind.SHIM}
+    if value is None:
+        return frozenset()
+    said = kinds if value == EVERYTHING else value.split(",")
+    for name in said:
+        if name not in kinds:
+            why = "is only reported" if name == DebrisKind.SHIM.value else "is no kind of debris"
+            known = ", ".join(kinds)
+            raise click.BadParameter(f"{name!r} {why}; there are {known}", param=param)
+    return frozenset(kinds[name] for name in said)

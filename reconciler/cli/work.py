@@ -19,7 +19,8 @@ from reconciler.decide.debris_track import DebrisView
 from reconciler.decide.engine import Engine
 from reconciler.decide.views import BundleView
 from reconciler.loop import Loop
-from reconciler.model.decisions import Decision, Verdict
+from reconciler.model.debris import DebrisCleaned, DebrisResult, Place, PlaceKey
+from reconciler.model.decisions import CleanDebris, Decision, Verdict
 from reconciler.model.evidence import NO_LABELS, Answer, Labels, Node, TaskState
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
@@ -45,6 +46,7 @@ class Pass(Listener):
         received: Whether the node's witnesses were asked since.
         refused: Reasons of the guards; None before they were checked.
         outcomes: The last outcome for each bundle, in the order in which they came first.
+        places: The last result for each piece of debris, in the same order.
         labels: What was known of the labels of those.
         labels_of: Gives it.
     """
@@ -53,6 +55,7 @@ class Pass(Listener):
     received: bool = False
     refused: tuple[Refusal, ...] | None = None
     outcomes: dict[BundleKey, Outcome] = field(default_factory=dict)
+    places: dict[PlaceKey, tuple[Place, DebrisResult]] = field(default_factory=dict)
     labels: dict[BundleKey, Labels] = field(default_factory=dict)
     labels_of: Callable[[BundleKey], Labels] = lambda _key: NO_LABELS
 
@@ -66,6 +69,10 @@ class Pass(Listener):
                 self.received = self.listed is not None
             case GuardsChecked(refused=refused):
                 self.refused = refused
+            case DebrisCleaned(results=results):
+                for one in results:
+                    place, _ = self.places[one.key]
+                    self.places[one.key] = place, one
             case Outcome(key=key):
                 self.outcomes[key] = observation
                 self.labels[key] = self.labels_of(key)
@@ -74,7 +81,11 @@ class Pass(Listener):
 
     @override
     def decided(self, stamp: Stamp, decision: Decision) -> None:
-        """Nothing to remember."""
+        """Take note of what is to be removed."""
+        if isinstance(decision, CleanDebris):
+            for place in decision.places:
+                blank = DebrisResult(place.key, place.identity, Result.FAILED, detail="no result")
+                self.places[place.key] = place, blank
 
     @property
     def complete(self) -> bool:
@@ -95,6 +106,7 @@ class Found(msgspec.Struct, frozen=True):
         listed: The listing; ``answered`` is false if the tree could not be read.
         refused: Reasons of the guards.
         outcomes: What came of cleanups, none after a pass of looking.
+        places: What came of debris.
         stamp: When it ended.
         seconds: How long it took.
         signal: The signal that ended it, if one did.
@@ -111,6 +123,7 @@ class Found(msgspec.Struct, frozen=True):
     stamp: Stamp
     seconds: float
     signal: int | None = None
+    places: tuple[tuple[Place, DebrisResult], ...] = ()
     labels: Mapping[BundleKey, Labels] = msgspec.field(default_factory=dict)
 
     @property
@@ -211,5 +224,6 @@ async def _pass(
         stamp=stamp,
         seconds=stamp.mono - began,
         signal=caught[0] if caught else None,
+        places=tuple(seen.places.values()),
         labels=seen.labels,
     )

@@ -27,7 +27,7 @@ from reconciler.model.decisions import CleanDebris, Phase
 from reconciler.model.evidence import ContainerdState
 from reconciler.model.observations import Stamp
 from reconciler.model.outcome import Result
-from reconciler.model.policy import DebrisAction, Policies, Policy
+from reconciler.model.policy import Policies, Policy
 
 PAUSE: Final = 240.0
 """Seconds between two inventories, however often the tree must be listed."""
@@ -180,19 +180,7 @@ class Debris:
             track.move(Event.DUE)
 
     def _policy(self, place: Place) -> Policy:
-        return self._policies.applied_to_place(place.namespace, place.id)
-
-    def objection_to(self, place: Place) -> str:
-        """Say why a place may not be removed, whatever it is; empty if it may."""
-        policy, kind = self._policy(place), place.key.kind
-        if policy.protect and policy.debris is None:
-            return f'the rule "{policy.name}" protects it'
-        if not policy.enforce:
-            return "it may only be observed"
-        action = policy.debris or self._policies.debris_of(kind).action
-        if kind is DebrisKind.SHIM or action is not DebrisAction.CLEAN:
-            return f"debris of the kind {kind.value} is only reported"
-        return ""
+        return self._policies.applied_to_place(place)
 
     # ------------------------------------------------------------------ batches
 
@@ -216,7 +204,7 @@ class Debris:
         for track in self._tracks.values():
             place = track.place
             is_due = track.phase is Phase.DUE and place.key.kind in looked
-            if is_due and not self.objection_to(place):
+            if is_due and not self._policies.objection_to_debris(place):
                 yield track
 
     def hold(self, now: float, stop: Hold | None) -> Hold | None:
@@ -268,7 +256,7 @@ class Debris:
             return f"{limit} in the last minute"
         if not track.is_due(self._policy(place), now):
             return f"{place.key} is not due any more"
-        objection = self.objection_to(place)
+        objection = self._policies.objection_to_debris(place)
         if objection:
             return f"{place.key}: {objection}"
         judgement = self._judge_now(place)
@@ -338,7 +326,7 @@ class Debris:
         return not any(
             track.asks_at(self._policy(track.place)) is not None
             and not track.attempts
-            and not self.objection_to(track.place)
+            and not self._policies.objection_to_debris(track.place)
             for track in self._tracks.values()
         )
 
@@ -374,6 +362,9 @@ class Debris:
                 place, verdict, reason, task, age = judgement
                 yield DebrisView(place, verdict, reason, age, task)
                 continue
-            policy, objection = self._policy(track.place), self.objection_to(track.place)
+            policy, objection = (
+                self._policy(track.place),
+                self._policies.objection_to_debris(track.place),
+            )
             held = None if objection else hold
             yield view_of(track, judgement, policy, objection=objection, hold=held, now=stamp.mono)

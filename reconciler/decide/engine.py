@@ -99,6 +99,7 @@ class Engine:
                 self._take_node(observation, stamp)
             case Inventory():
                 self._debris.receive(observation)
+                self._debris.judge(stamp)
                 # What containerd says of the places counts only if it is asked after they were.
                 if observation.places or self._debris.is_tracking:
                     self._asking.want("inventory", now)

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from typing_extensions import override
 
-from reconciler.model.debris import DebrisKind
+from reconciler.model.debris import DebrisKind, Place
 from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import NO_LABELS, Answer
 from reconciler.model.ids import BundleKey
@@ -252,6 +252,7 @@ class Policies(msgspec.Struct, frozen=True, gc=False):
         node_max_size: All leftovers of the node together; None for no such budget.
         volatile: The state tree is on tmpfs, so nothing in it is older than the boot.
         debris: The kinds of debris of which something else is said than to report it.
+        debris_kinds: No debris of other kinds is removed, whatever is said of it; None for all.
     """
 
     default: Policy = Policy()
@@ -265,6 +266,20 @@ class Policies(msgspec.Struct, frozen=True, gc=False):
     node_max_size: int | None = 10 * 1000**3
     volatile: bool = True
     debris: tuple[DebrisPolicy, ...] = ()
+    debris_kinds: frozenset[DebrisKind] | None = None
+
+    def cleaning_debris(self, kinds: frozenset[DebrisKind]) -> "Policies":
+        """Give the same by which debris of these kinds is removed, and of no others.
+
+        Rules that protect it, or say that it is only reported, stay in force.
+        """
+        debris = tuple(
+            msgspec.structs.replace(self.debris_of(kind), action=DebrisAction.CLEAN)
+            for kind in DebrisKind
+            if kind in kinds
+        )
+        ages = tuple(one for one in self.debris if one.kind not in kinds)
+        return msgspec.structs.replace(self, debris=(*debris, *ages), debris_kinds=kinds)
 
     def at_least(self, *, grace: float | None = None, threshold: float | None = None) -> "Policies":
         """Give the same with waits that no rule and no budget makes shorter; None for as they are.
@@ -300,17 +315,32 @@ class Policies(msgspec.Struct, frozen=True, gc=False):
         """Find what applies to debris of a kind."""
         return next((one for one in self.debris if one.kind is kind), DebrisPolicy(kind))
 
-    def applied_to_place(self, namespace: str, id_: str) -> Policy:
+    def applied_to_place(self, place: Place) -> Policy:
         """Find the policy for debris, of which no more than names is known, and perhaps not those.
 
         What is known of neither namespace nor labels cannot be told from what a rule protects:
         one that names no namespace but an id or labels protects it. A rule for the namespace alone
         says nothing of a thing that names none: its bundle is gone, and containerd knows no task.
         """
-        if namespace and id_:
-            return self.applied(BundleKey(namespace, id_), Known(NO_LABELS))
-        rules = (rule for rule in self.rules if rule.may_apply(namespace, id_))
-        return next((rule.policy for rule in rules), self.default)
+        key, known = BundleKey(place.namespace, place.id), Known(NO_LABELS)
+        for rule in self.rules:
+            if rule.applies(key, known) if all(key) else rule.may_apply(*key):
+                return rule.policy
+        return self.default
+
+    def objection_to_debris(self, place: Place) -> str:
+        """Say why debris may not be removed, whoever is sure that it is some; empty if it may."""
+        policy, kind = self.applied_to_place(place), place.key.kind
+        if policy.protect and policy.debris is None:
+            return f'the rule "{policy.name}" protects it'
+        if not policy.enforce:
+            return "it may only be observed"
+        if self.debris_kinds is not None and kind not in self.debris_kinds:
+            return "debris of this kind was not asked for"
+        action = policy.debris or self.debris_of(kind).action
+        if kind is DebrisKind.SHIM or action is not DebrisAction.CLEAN:
+            return f"debris of the kind {kind.value} is only reported"
+        return ""
 
     def why(self, name: str, key: BundleKey, known: Known) -> str:
         """Say why the policy of this name applies to a bundle, for people."""

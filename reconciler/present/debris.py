@@ -30,7 +30,7 @@ _RESULTS: Final = {
 }
 
 
-class DebrisShape(Shape, frozen=True):
+class DebrisShape(Shape, frozen=True, kw_only=True):
     """One piece of debris of `scan -o json`; unknown ones may be some, and are none for certain."""
 
     kind: str
@@ -41,6 +41,9 @@ class DebrisShape(Shape, frozen=True):
     id: str = ""
     age_seconds: float | None = None
     phase: str | None = None
+    cause: str = ""
+    due_in_seconds: float | None = None
+    attempts: int
 
 
 def debris(view: DebrisView) -> DebrisShape:
@@ -54,6 +57,10 @@ def debris(view: DebrisView) -> DebrisShape:
         age_seconds=None if view.age is None else round(view.age, 3),
         reason=view.reason,
         verdict=view.verdict.value,
+        phase=view.phase.value or None,
+        cause=view.cause,
+        due_in_seconds=None if view.due_in_seconds is None else round(view.due_in_seconds, 3),
+        attempts=view.attempts,
     )
 
 
@@ -67,6 +74,7 @@ def unfinished(found: Hidden, layout: Layout, wall: float) -> DebrisShape:
         age_seconds=round(max(0.0, wall - found.mtime), 3),
         reason="a removal of ours was cut short",
         verdict=DebrisVerdict.DEBRIS.value,
+        attempts=0,
     )
 
 

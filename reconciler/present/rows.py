@@ -4,8 +4,9 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from reconciler.model.outcome import Result, StepResult
-from reconciler.present import words
+from reconciler.present import debris_results, words
 from reconciler.present.debris import DebrisShape
+from reconciler.present.debris_results import is_debris
 from reconciler.present.shapes import (
     PLANNED,
     Bundle,
@@ -32,7 +33,7 @@ _BUNDLE_WIDE: Final = (
     *(Column("CONTAINERD"), Column("MOUNTS", gives_way=True), Column("MISSING", gives_way=True)),
 )
 _DEBRIS: Final = (
-    *(Column("KIND"), *_NAME, Column("VERDICT"), _AGE),
+    *(Column("KIND"), *_NAME, Column("VERDICT"), Column("PHASE"), Column("DUE", right=True), _AGE),
     *(Column("PATH", gives_way=True), _REASON),
 )
 _PLAN: Final = (*_NAME, Column("PLAN"), _REASON)
@@ -70,8 +71,14 @@ def debris(left: Sequence[DebrisShape]) -> Table:
     table = Table(_DEBRIS)
     for one in left:
         age = "-" if one.age_seconds is None else words.age(one.age_seconds)
-        texts = (one.kind, one.namespace, one.id, one.verdict, age, one.path, one.reason)
-        table.rows.append([Cell(text) for text in texts])
+        why = with_cause(one.reason, one.cause)
+        table.rows.append(
+            [
+                *map(Cell, (one.kind, one.namespace, one.id, one.verdict)),
+                Cell(one.phase or "-", words.style(one.phase or "")),
+                *map(Cell, (words.due(one.due_in_seconds), age, one.path, why)),
+            ]
+        )
     return table
 
 
@@ -105,6 +112,14 @@ def results(shown: Sequence[ResultShape], when: Sequence[str] = ()) -> Table:
     return table
 
 
+def laid_out(done: Clean, *, dry_run: bool = True) -> list[Table]:
+    """Lay out what `clean` did or would do: bundles, and then what lies outside of them."""
+    found = [one for one in done.results if not is_debris(one)]
+    pieces = [one for one in done.results if is_debris(one)]
+    tables = [(plan if dry_run else results)(found)] if found else []
+    return [*tables, debris_results.table(pieces)] if pieces else tables
+
+
 def scan_summary(scan: Scan) -> str:
     """Say in one line what a scan found."""
     summary = scan.summary
@@ -114,13 +129,19 @@ def scan_summary(scan: Scan) -> str:
     return f"{found}{left}{also}; {words.took(summary.seconds)}"
 
 
-def clean_summary(summary: CleanSummary, *, unsure: bool = False) -> str:
-    """Say in one line what a clean did; ``unsure``: whether there may have been more to do."""
+def clean_summary(summary: CleanSummary, *, unsure: bool = False, planned: str = "") -> str:
+    """Say in one line what a clean did.
+
+    Args:
+        summary: Its counts.
+        unsure: Whether there may have been more to do.
+        planned: What would be removed, in words, if not so many bundles.
+    """
     parts = words.counted(summary.results)
     if summary.dry_run:
         count = summary.results[PLANNED]
         others = [f"{n} {what}" for what, n in summary.results.items() if n and what != PLANNED]
-        would = [f"{words.plural(count, 'bundle')} would be removed", *others]
+        would = [f"{planned or words.plural(count, 'bundle')} would be removed", *others]
         parts = [f"dry run: {', '.join(would)}, nothing was touched"]
     elif not parts:
         parts = ["nothing was touched" if unsure else "nothing to do"]
@@ -132,14 +153,21 @@ def clean_summary(summary: CleanSummary, *, unsure: bool = False) -> str:
 
 def names(shown: Sequence[Bundle | ResultShape]) -> str:
     """One ``NS/ID`` a line, as `explain` takes it."""
-    return "".join(f"{words.name(one)}\n" for one in shown)
+    return "".join(f"{_named(one)}\n" for one in shown)
+
+
+def _named(one: Bundle | ResultShape) -> str:
+    """Name a thing as `explain` takes it."""
+    if isinstance(one, ResultShape) and is_debris(one):
+        return f"{one.kind}:{one.path}"
+    return words.name(one)
 
 
 def failures(done: Clean) -> list[str]:
     """Say for each thing that stayed what is in the way and who holds it."""
     troubled = (Result.BLOCKED.value, Result.FAILED.value)
     return [
-        f"{words.name(one)} {one.result}: {blocked_by(one)}"
+        f"{_named(one)} {one.result}: {blocked_by(one)}"
         for one in done.results
         if one.result in troubled
     ]

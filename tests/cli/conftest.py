@@ -30,7 +30,7 @@ class FakeNode:
 
     def __post_init__(self) -> None:
         self.cleaner = FakeCleaner(self.clock, self.inspector)
-        self.node_source = FakeNodeSource(self.clock)
+        self.node_source = FakeNodeSource(self.clock, debris=self.cleaner.debris)
 
     @property
     def stages(self) -> Stages:

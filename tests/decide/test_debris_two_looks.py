@@ -181,9 +181,9 @@ def _inventory(world: Watched, states: Sequence[str], looked: Sequence[DebrisKin
     )
     by_key = {str(one.key): one for one in found if one is not None}
     begun = world.stamp.mono
+    world.said_of.append((begun, frozenset(looked), by_key))
     world.tell(Inventory(begun, tuple(looked), tuple(by_key.values())))
     world.now += 0.01
-    world.said_of.append((begun, frozenset(looked), by_key))
     world.tell(NodeLooked(world.stamp.mono, containerd=UP))
 
 

@@ -64,13 +64,14 @@ TABLES: Final[dict[str, Callable[[], Table]]] = {
     "debris": lambda: rows.debris(
         [
             DebrisShape(
-                "hidden-bundle",
-                f"/run/containerd/io.containerd.runtime.v2.task/k8s.io/.{hexadecimal(n)}",
-                "a removal was cut short",
-                "debris",
-                "k8s.io",
-                f".{hexadecimal(n)}",
-                9.0,
+                kind="hidden-bundle",
+                path=f"/run/containerd/io.containerd.runtime.v2.task/k8s.io/.{hexadecimal(n)}",
+                reason="a removal was cut short",
+                verdict="debris",
+                namespace="k8s.io",
+                id=f".{hexadecimal(n)}",
+                age_seconds=9.0,
+                attempts=0,
             )
             for n in range(2)
         ]

@@ -144,6 +144,7 @@ def test_debris_has_the_promised_shape() -> None:
         "age_seconds": 10.0,
         "reason": "no bundle",
         "verdict": "debris",
+        "attempts": 0,
     }
 
 
@@ -157,6 +158,7 @@ def test_a_removal_of_ours_cut_short_has_the_shape_of_debris() -> None:
         "age_seconds": 10.0,
         "reason": "a removal of ours was cut short",
         "verdict": "debris",
+        "attempts": 0,
     }
 
 

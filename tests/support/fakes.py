@@ -10,7 +10,14 @@ from msgspec.structs import replace
 
 from reconciler.errors import InvariantError
 from reconciler.model.containerd import ShimGroup
-from reconciler.model.debris import WHOLE_BATCH, DebrisResult, Inventory, Place, results_of
+from reconciler.model.debris import (
+    WHOLE_BATCH,
+    DebrisKind,
+    DebrisResult,
+    Inventory,
+    Place,
+    results_of,
+)
 from reconciler.model.decisions import Decision
 from reconciler.model.evidence import (
     Containerd,
@@ -68,14 +75,16 @@ class FakeNodeSource:
     )
     takes: float = 0.0
     asked: int = 0
-    found: Inventory = field(default_factory=lambda: Inventory(0.0))
+    debris: list[Place] = field(default_factory=list)
+    inventories: int = 0
     asked_alone: list[BundleKey] = field(default_factory=list)
 
     async def scan(self) -> ProcessScan:
         return self.node.processes
 
     async def inventory(self) -> Inventory:
-        return self.found
+        self.inventories += 1
+        return Inventory(0.0, tuple(DebrisKind), tuple(self.debris))
 
     async def containerd(
         self,
@@ -107,6 +116,8 @@ class FakeCleaner:
     cleaned: list[tuple[float, BundleKey]] = field(default_factory=list)
     finished: list[BundleKey] = field(default_factory=list)
     batches: list[tuple[Place, ...]] = field(default_factory=list)
+    debris: list[Place] = field(default_factory=list)
+    debris_result: Result = Result.CLEANED
     killed: list[BundleKey] = field(default_factory=list)
     ended: list[BundleKey] = field(default_factory=list)
 
@@ -172,7 +183,9 @@ class FakeCleaner:
         refusal = permit()
         if refusal is None:
             self.batches.append(places)
-        return results_of(places, refusal or replace(WHOLE_BATCH, result=Result.CLEANED))
+            if self.debris_result is Result.CLEANED:
+                self.debris[:] = [one for one in self.debris if one not in places]
+        return results_of(places, refusal or replace(WHOLE_BATCH, result=self.debris_result))
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """`clean`, and `containerd-cleanup`: removes what is due, once."""
 
 from copy import copy
+from dataclasses import replace
 from typing import Final
 
 import click
@@ -9,7 +10,9 @@ from reconciler.cli.choosing import by_label, no_trunc, selection
 from reconciler.cli.completing import bundles
 from reconciler.cli.options import Command, Globals, without_containerd
 from reconciler.cli.output import Output
-from reconciler.cli.values import duration
+from reconciler.cli.values import EVERYTHING, debris_kinds, duration
+from reconciler.errors import UsageError
+from reconciler.model.debris import DebrisKind
 
 UNATTENDED: Final = "containerd-cleanup"
 """The name under which units call it: that is the yes."""
@@ -38,6 +41,14 @@ _GRACE: Final = "5s"
 @click.option(
     "--settle", callback=duration, metavar="DURATION", help="Younger ones may be in creation."
 )
+@click.option(
+    "--debris",
+    is_flag=False,
+    flag_value=EVERYTHING,
+    metavar="[KIND,...]",
+    callback=debris_kinds,
+    help="Also what is left outside of bundles, of all kinds or of these.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be removed; touch nothing.")
 @click.option("--rescue", is_flag=True, help="Before containerd starts: refuse if it runs.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -52,6 +63,7 @@ def clean(  # noqa: PLR0913 - the options
     threshold: str | None,
     grace: str | None,
     settle: str | None,
+    debris: frozenset[DebrisKind],
     dry_run: bool,
     rescue: bool,
     yes: bool,
@@ -65,15 +77,22 @@ def clean(  # noqa: PLR0913 - the options
     nothing is removed without a yes: one that is typed at a terminal, or --yes.
 
     With names only those of them that are due are removed, and nothing if one of them is not there.
+
+    With --debris what is left outside of bundles goes as well: what two inventories, --grace apart,
+    find to be debris. Kinds: hidden-bundle, shim-socket, fifo-dir, runc-state, cgroup, work-dir,
+    mount.
     """
     from reconciler.cli.preflight import check_namespaces, check_state
     from reconciler.cli.setup import Changes, make_setup, start_fork_server
 
     said: Globals = context.obj
     chosen = selection(names, selector)
+    if debris and not chosen.is_all:
+        raise UsageError("--debris has no names and no labels", "leave them out, or --debris")
     grace = ("0s" if rescue else _GRACE) if grace is None else grace
     changes = Changes(enforce=True, grace=grace, threshold=threshold, settle=settle, once=True)
     setup = make_setup(said, changes, without_containerd=without_containerd)
+    setup = replace(setup, policies=setup.policies.cleaning_debris(debris))
     check_state(setup.layout, may_be_missing=rescue)
     output = Output(quiet=said.quiet, whole=no_trunc)
     check_namespaces(setup.layout, setup.namespaces, output, may_come=rescue)

@@ -1,0 +1,85 @@
+"""What came of debris, or would come of it, in the promised JSON shape of `clean`. Pure."""
+
+from collections.abc import Sequence
+
+from reconciler.decide.debris_track import DebrisView
+from reconciler.model.debris import DebrisResult, Place
+from reconciler.present import words
+from reconciler.present.shapes import PLANNED, ResultShape, StepShape
+from reconciler.present.table import Cell, Column, Table
+
+BUNDLE = "bundle"
+
+_COLUMNS = (
+    *(Column("KIND"), Column("NAMESPACE", shortens=True), Column("ID", shortens=True)),
+    *(Column("RESULT"), Column("PATH", gives_way=True)),
+    Column("DETAIL", gives_way=True, has_notes=True),
+)
+
+
+def is_debris(one: ResultShape) -> bool:
+    """Return whether it is about something outside of bundles."""
+    return one.kind != BUNDLE
+
+
+def result(place: Place, came: DebrisResult) -> ResultShape:
+    """Shape what came of one piece of debris."""
+    steps = [
+        StepShape(
+            step=step.step,
+            result=step.result.value,
+            detail=step.detail,
+            seconds=round(step.seconds, 6),
+            mutations=step.mutations,
+        )
+        for step in came.steps
+    ]
+    reason = "" if came.reason is None else came.reason.value
+    return _shape(place, came.result.value, reason, came.detail, seconds=came.seconds, steps=steps)
+
+
+def untouched(view: DebrisView, what: str, reason: str = "") -> ResultShape:
+    """Shape what would come of one, or why nothing does: ``what`` is a result, or `planned`."""
+    return _shape(view.place, what, reason, view.reason)
+
+
+def _shape(  # noqa: PLR0913 - what differs between the two
+    place: Place,
+    what: str,
+    reason: str,
+    detail: str,
+    *,
+    seconds: float = 0.0,
+    steps: Sequence[StepShape] = (),
+) -> ResultShape:
+    return ResultShape(
+        kind=place.key.kind.value,
+        namespace=place.namespace,
+        id=place.id,
+        path=place.key.path,
+        result=what,
+        reason=reason,
+        detail=detail,
+        holders=[],
+        seconds=round(seconds, 6),
+        steps=list(steps),
+    )
+
+
+def table(shown: Sequence[ResultShape]) -> Table:
+    """One row for each piece of debris that `clean` dealt with, or would deal with."""
+    rows = Table(_COLUMNS)
+    for one in shown:
+        what = "remove" if one.result == PLANNED else one.result
+        why = "; ".join(filter(None, (one.reason, one.detail)))
+        rows.rows.append(
+            [
+                Cell(one.kind),
+                Cell(one.namespace or "-"),
+                Cell(one.id or "-"),
+                Cell(what, words.style(one.result)),
+                Cell(one.path),
+                Cell(why),
+            ]
+        )
+    return rows

@@ -1,0 +1,199 @@
+"""`clean --debris` removes what its plan shows, of the kinds that are named; else it all stays."""
+
+import json
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+import pytest
+
+from reconciler.cli import preflight, scanning, session
+from reconciler.cli import setup as making
+from reconciler.cli.app import app
+from reconciler.cli.ending import run
+from reconciler.cli.output import Output
+from reconciler.cli.work import Found, clean_once, look_once
+from reconciler.errors import ExitCode
+from reconciler.model.debris import DebrisKind
+from reconciler.model.evidence import Answer
+from reconciler.model.outcome import Result
+from reconciler.setup import Setup
+from tests.cli.conftest import FakeNode
+from tests.decide.debris_world import place, places
+from tests.decide.world import dead, key
+
+pytestmark = pytest.mark.safety
+
+
+class Program(Protocol):
+    """Runs a command, with this as the file of its configuration."""
+
+    def __call__(self, *args: str, says: str = "") -> int: ...
+
+
+SOCKET = place(DebrisKind.SHIM_SOCKET, "/run/s/dead", names=("", ""))
+GROUP = place(DebrisKind.CGROUP, "/ns/x")
+SHIM = place(DebrisKind.SHIM, "4711")
+
+
+@pytest.fixture
+def program(node: FakeNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Program:
+    """Runs a command on doubles, where nobody is there to agree."""
+
+    def look(setup: Setup, _output: Output, _server: object) -> Found:
+        return anyio.run(look_once, node.stages, setup.policies)
+
+    def clean(setup: Setup, _output: Output, _server: None) -> Found:
+        return anyio.run(clean_once, node.stages, setup.policies)
+
+    for user in (session, scanning):
+        monkeypatch.setattr(user, "look", look)
+    monkeypatch.setattr(session, "clean", clean)
+    monkeypatch.setattr(making, "start_fork_server", lambda _setup: None)
+    for check in ("check_state", "check_namespaces"):
+        monkeypatch.setattr(preflight, check, lambda *_args, **_more: None)
+    config = tmp_path / "config.toml"
+
+    def call(*args: str, says: str = "") -> int:
+        config.write_text(says)
+        return run(app, ["--config", str(config), *args], "containerd-reconciler")
+
+    return call
+
+
+def removed(node: FakeNode) -> set[str]:
+    return {str(one.key) for batch in node.cleaner.batches for one in batch}
+
+
+def test_all_kinds_but_shims_go_with_the_bundles(node: FakeNode, program: Program) -> None:
+    node.inspector.tree = {key("ns/dead"): dead(1)}
+    node.cleaner.debris += [SOCKET, GROUP, SHIM]
+    assert program("clean", "--debris", "--yes") == ExitCode.DONE
+    assert removed(node) == {str(SOCKET.key), str(GROUP.key)}
+    assert node.cleaner.debris == [SHIM]
+    assert [str(one) for _, one in node.cleaner.cleaned] == ["ns/dead"]
+
+
+@pytest.mark.parametrize("args", [("clean", "--yes"), ("clean", "--yes", "ns/dead"), ("scan",)])
+def test_without_a_word_nothing_of_it_goes_whatever_is_configured(
+    node: FakeNode, program: Program, args: tuple[str, ...]
+) -> None:
+    node.inspector.tree = {key("ns/dead"): dead(1)}
+    node.cleaner.debris += [SOCKET, GROUP]
+    says = "mode = 'enforce'\n[debris]\naction = 'clean'\n"
+    rule = "[[rule]]\nname = 'r'\nmatch = {}\ndebris = 'clean'"
+    assert program(*args, says=says + rule) == ExitCode.DONE
+    assert not node.cleaner.batches
+
+
+def test_only_the_kinds_that_are_named_go(node: FakeNode, program: Program) -> None:
+    node.cleaner.debris += [SOCKET, GROUP]
+    rule = "[[rule]]\nname = 'r'\nmatch = {}\ndebris = 'clean'"
+    assert program("clean", "--debris", "cgroup", "--yes", says=rule) == ExitCode.DONE
+    assert removed(node) == {str(GROUP.key)}
+
+
+@pytest.mark.parametrize("kind", ["shim", "cgroups", "cgroup,", "ns/dead"])
+def test_what_is_no_kind_is_refused(node: FakeNode, program: Program, kind: str) -> None:
+    assert program("clean", "--debris", kind, "--yes") == ExitCode.USAGE
+    assert not node.node_source.inventories
+
+
+def test_names_and_debris_do_not_go_together(node: FakeNode, program: Program) -> None:
+    assert program("clean", "ns/x", "--yes", "--debris") == ExitCode.USAGE
+    assert not node.cleaner.batches
+
+
+def test_a_dry_run_names_them_and_touches_nothing(
+    node: FakeNode, program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unsure = place(DebrisKind.CGROUP, "/ns/y", owned=Answer.NONE)
+    node.cleaner.debris += [SOCKET, GROUP, unsure]
+    assert program("-o", "json", "clean", "--debris", "--dry-run") == ExitCode.DONE
+    said = capsys.readouterr()
+    told = {(one["kind"], one["path"]): one["result"] for one in json.loads(said.out)["results"]}
+    assert told == {
+        ("shim-socket", "/run/s/dead"): "planned",
+        ("cgroup", "/ns/x"): "planned",
+        ("cgroup", "/ns/y"): "unknown",
+    }
+    assert "2 pieces of debris would be removed" in said.err
+    assert not node.cleaner.batches
+
+
+def test_what_came_of_each_is_told(
+    node: FakeNode, program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node.cleaner.debris += [GROUP]
+    node.cleaner.debris_result = Result.BLOCKED
+    assert program("-o", "json", "clean", "--debris", "--yes") == ExitCode.BLOCKED
+    (one,) = json.loads(capsys.readouterr().out)["results"]
+    assert (one["kind"], one["path"], one["result"]) == ("cgroup", "/ns/x", "blocked")
+    assert (one["namespace"], one["id"]) == ("ns", "x")
+
+
+def test_the_table_names_kind_and_path(
+    node: FakeNode, program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node.cleaner.debris += [SOCKET]
+    assert program("clean", "--debris", "--yes") == ExitCode.DONE
+    assert "shim-socket" in (out := capsys.readouterr().out)
+    assert "/run/s/dead" in out
+    node.cleaner.debris += [SOCKET]
+    assert program("-o", "name", "clean", "--debris", "--yes") == ExitCode.DONE
+    assert capsys.readouterr().out == "shim-socket:/run/s/dead\n"
+
+
+def test_what_a_rule_protects_stays_and_is_told(
+    node: FakeNode, program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node.cleaner.debris += [GROUP, SOCKET]
+    rule = "[[rule]]\nname = 'keep'\nmatch = { namespace = 'ns' }\nprotect = true"
+    assert program("-o", "json", "clean", "--debris", "--yes", says=rule) == ExitCode.DONE
+    told = {one["kind"]: one for one in json.loads(capsys.readouterr().out)["results"]}
+    assert told["shim-socket"]["result"] == "cleaned"
+    assert told["cgroup"]["result"] == "protected"
+    assert "keep" in told["cgroup"]["reason"]
+    assert removed(node) == {str(SOCKET.key)}
+
+
+def test_what_comes_after_the_question_is_not_removed(
+    node: FakeNode, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.cleaner.debris += [GROUP]
+
+    def yes(_output: Output, question: str) -> bool:
+        assert question == "Remove 1 piece of debris?"
+        node.cleaner.debris += [SOCKET]
+        return True
+
+    monkeypatch.setattr(Output, "can_ask", True)
+    monkeypatch.setattr(Output, "ask", yes)
+    assert program("clean", "--debris") == ExitCode.DONE
+    assert removed(node) == {str(GROUP.key)}
+
+
+def test_a_threshold_holds_for_debris_as_well(node: FakeNode, program: Program) -> None:
+    node.cleaner.debris += [GROUP]
+    assert program("clean", "--debris", "--yes", "--threshold", "60d") == ExitCode.DONE
+    assert not node.cleaner.batches
+
+
+def test_thousands_go_with_one_call(node: FakeNode, program: Program) -> None:
+    node.cleaner.debris += places(1000)
+    assert program("clean", "--debris", "--yes") == ExitCode.DONE
+    assert not node.cleaner.debris
+
+
+def test_scan_shows_phases_and_says_by_its_exit_code_that_debris_is_left(
+    node: FakeNode, program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program("scan", "--exit-code") == ExitCode.DONE
+    node.cleaner.debris += [GROUP]
+    capsys.readouterr()
+    assert program("-o", "json", "scan", "--exit-code") == ExitCode.LEFTOVERS
+    (one,) = json.loads(capsys.readouterr().out)["debris"]
+    assert (one["kind"], one["phase"], one["verdict"]) == ("cgroup", "waiting", "debris")
+    assert one["due_in_seconds"] == pytest.approx(600.0, abs=1.0)
+    assert program("scan") == ExitCode.DONE
+    assert "waiting" in capsys.readouterr().out
