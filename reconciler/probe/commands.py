@@ -60,10 +60,13 @@ class CommandLines:
         self._kept: dict[Asked, bytes] = {}
         self._lost: set[int] = set()
 
-    def read(self, proc_fd: int, wanted: Iterable[Asked]) -> dict[Asked, bytes | None]:
+    def read(
+        self, proc_fd: int, wanted: Iterable[Asked], *, all_of_them: bool = True
+    ) -> dict[Asked, bytes | None]:
         """Read command lines.
 
         Gives each that did not end meanwhile; None for one that gives no answer, or no sane one.
+        What was kept of others is forgotten, unless these are not ``all_of_them``.
         """
         now = self._clock.monotonic()
         self._silent = {who: until for who, until in self._silent.items() if until > now}
@@ -75,7 +78,8 @@ class CommandLines:
                 found[one] = known[one]
             else:
                 waiting.append(one)
-        self._kept = {who: words for who, words in self._kept.items() if who in found}
+        if all_of_them:
+            self._kept = {who: words for who, words in self._kept.items() if who in found}
         for _ in range(_MOST_SILENT):
             if not waiting:
                 return found

@@ -27,6 +27,11 @@ class Fresh(Generic[K, T]):
         self._known: tuple[K, T] | None = None
         self._until = 0.0
 
+    def amend(self, answer: T) -> None:
+        """Replace the answer that is kept by a better one, for no longer than it would be kept."""
+        if self._known is not None:
+            self._known = self._known[0], answer
+
     def get(self, about: K, *, anew: bool = False) -> T:
         """Give the answer; ``anew`` has it asked again, as another question has."""
         now = self._clock.monotonic()

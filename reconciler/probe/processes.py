@@ -10,9 +10,12 @@ that come and go meanwhile are normal. If /proc hides anything from us, there is
 """
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from errno import EFBIG, ENAMETOOLONG, ENOENT, ESRCH
 from typing import Final, NamedTuple
+
+from msgspec.structs import replace
 
 from reconciler.model.evidence import ProcessScan, ShimProcess
 from reconciler.model.ids import BundleKey, escape
@@ -119,6 +122,39 @@ def scan(
         os.close(proc_fd)
 
 
+def scan_since(
+    before: ProcessScan,
+    pids: Iterable[int],
+    proc: bytes = PROC,
+    *,
+    users: frozenset[int],
+    commands: CommandLines,
+) -> ProcessScan:
+    """Add to a pass that did not ask for cgroups who has come since. Never raises.
+
+    Whoever was found then counts on, should he have ended. A pid of these that is a thread's means
+    its process, which may execute another program by now. One that is not there yet belongs to
+    nobody who has done anything.
+
+    Args:
+        before: The pass; it is given back itself where nobody came.
+        pids: All that were given out since it began, to processes and to threads.
+        proc: Where it is mounted.
+        users: Whose processes may be shims.
+        commands: Reads command lines, as it did for that pass.
+    """
+    try:
+        proc_fd = os.open(proc, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return ProcessScan()
+    try:
+        return _Pass(proc_fd, users, commands, None).run_since(before, pids)
+    except (OSError, ValueError):
+        return ProcessScan()
+    finally:
+        os.close(proc_fd)
+
+
 def hides_processes(proc: bytes = PROC) -> bool:
     """Return whether /proc keeps others' processes from us, or speaks of another pid namespace.
 
@@ -158,17 +194,7 @@ class _Pass:
         self._populated = populated
 
     def run(self) -> ProcessScan:
-        for name in os.listdir(self._proc_fd):
-            if not name.isdecimal():
-                continue
-            try:
-                self._look_at(name)
-            except OSError as error:
-                if error.errno not in _GONE:
-                    raise
-        if self._asked:
-            for who, command in self._commands.read(self._proc_fd, self._asked).items():
-                self._note_shim(who, command)
+        self._look_at_all(name for name in os.listdir(self._proc_fd) if name.isdecimal())
         found = ProcessScan(
             answered=True,
             helpers=frozenset(self._helpers),
@@ -176,6 +202,37 @@ class _Pass:
             unread=tuple(self._unread),
         )
         return found if self._populated is None else self._populated.added_to(found)
+
+    def run_since(self, before: ProcessScan, pids: Iterable[int]) -> ProcessScan:
+        leaders = {leader for pid in pids if (leader := self._leader_of(pid))}
+        self._look_at_all(sorted(leaders), are_all=False)
+        helpers = before.helpers | self._helpers
+        shims = dict.fromkeys((*before.shims, *self._shims))
+        unread = dict.fromkeys((*before.unread, *self._unread))
+        found = replace(before, helpers=helpers, shims=tuple(shims), unread=tuple(unread))
+        return before if found == before else found
+
+    def _leader_of(self, pid: int) -> str:
+        """Give the process that a pid is one of; empty if it is gone."""
+        try:
+            lines = read_whole(f"{pid}/status", self._proc_fd).split(b"\n")
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            return ""
+        return str(int(next(line[5:] for line in lines if line.startswith(b"Tgid:"))))
+
+    def _look_at_all(self, names: Iterable[str], *, are_all: bool = True) -> None:
+        for name in names:
+            try:
+                self._look_at(name)
+            except OSError as error:
+                if error.errno not in _GONE:
+                    raise
+        if self._asked:
+            said = self._commands.read(self._proc_fd, self._asked, all_of_them=are_all)
+            for who, command in said.items():
+                self._note_shim(who, command)
 
     def _look_at(self, pid: str) -> None:
         data = read_whole(f"{pid}/stat", self._proc_fd)

@@ -18,8 +18,8 @@ from reconciler.probe.context import NodeContext
 from reconciler.probe.elsewhere import Elsewhere, mounted_elsewhere
 from reconciler.probe.fresh import Fresh
 from reconciler.probe.points import BundleMounts, MountPoints
-from reconciler.probe.process import last_pid
-from reconciler.probe.processes import scan, users_of
+from reconciler.probe.process import last_pid, pids_since
+from reconciler.probe.processes import scan, scan_since, users_of
 from reconciler.worker.fifos import FifoDirs
 from reconciler.worker.instances import Instances
 from reconciler.worker.messages import LookJob, Looks, WorkerScope
@@ -27,6 +27,8 @@ from reconciler.worker.sockets import SocketUsers
 from reconciler.worker.step_log import Note
 
 FRESH_SECONDS: Final = 1.0
+FEW_PIDS: Final = 64
+"""So many are looked at one by one; a pass over all processes costs less than more of them."""
 CGROUPS_SECONDS, CGROUPS_COST = 5.0, 20
 """How old an answer about who is in which cgroup may be at most, and how many times as long as it
 took to get; see `WorkerContext.scan`."""
@@ -61,6 +63,7 @@ class WorkerContext:
         self.points = MountPoints(clock)
         self._commands = CommandLines()
         self._last_pid: int | None = None
+        self._last_pid_at = 0.0
         self._whole = ProcessScan()
         self._cgroups_at = 0.0
         self._cgroups_until = 0.0
@@ -96,19 +99,41 @@ class WorkerContext:
         return self._whole
 
     def _pass_for_shims(self, _: None) -> ProcessScan:
-        self._last_pid = last_pid()  # before, so that whoever comes meanwhile counts as later
+        # Before, so that whoever comes meanwhile counts as later.
+        self._last_pid, self._last_pid_at = last_pid(), self.clock.monotonic()
         return scan(users=users_of(self.layout.state), commands=self._commands, cgroups=False)
 
     def scan_for_shims(self, anew: bool) -> ProcessScan:  # noqa: FBT001 -- as `Instances` asks
         """Give a pass that shows everybody who runs by now, but not in which cgroups.
 
         Another containerd may have started an id since a pass that is a moment old. If no pid was
-        given out since it began, nobody came, and it still shows all. Who was there then and only
-        executes a shim's program since has no thread of it yet, each of which takes a pid: such a
-        one has opened nothing so far, and what is removed is removed as the object that was judged.
+        given out since it began, nobody came, and it still shows all; if few were, only theirs are
+        looked at. Who was there then and only executes a shim's program since has no thread of it
+        yet, each of which takes a pid: such a one has opened nothing so far, and what is removed is
+        removed as the object that was judged.
         """
-        last = last_pid()
-        return self._everybody.get(None, anew=anew or last is None or last != self._last_pid)
+        if anew:
+            return self._everybody.get(None, anew=True)
+        known = self._everybody.get(None)
+        last, now = last_pid(), self.clock.monotonic()
+        if not known.answered or (last is not None and last == self._last_pid):
+            return known
+        found = self._with_who_came(known, last, now)
+        if not found.answered:
+            return self._everybody.get(None, anew=True)
+        self._last_pid, self._last_pid_at = last, now
+        self._everybody.amend(found)
+        return found
+
+    def _with_who_came(self, known: ProcessScan, last: int | None, now: float) -> ProcessScan:
+        """Add who came since; no answer where it is not known by which pids, or by very many."""
+        if last is None or self._last_pid is None:
+            return ProcessScan()
+        came = pids_since(self._last_pid, last, now - self._last_pid_at)
+        if came is None or len(came) > FEW_PIDS:
+            return ProcessScan()
+        users = users_of(self.layout.state)
+        return scan_since(known, came, users=users, commands=self._commands)
 
     def around(self, scanned: ProcessScan) -> NodeContext:
         """Give the node as a look before an act needs it: with the mounts as they are now."""

@@ -1,6 +1,7 @@
 """One pass over /proc, over the real one and over ones made up."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from reconciler import kernel
 from reconciler.model.evidence import ProcessScan, ShimProcess
 from reconciler.model.ids import BundleKey
-from reconciler.probe.processes import ShimCommand, parse_command, scan
+from reconciler.probe.commands import CommandLines
+from reconciler.probe.process import pids_since
+from reconciler.probe.processes import ShimCommand, parse_command, scan, scan_since, users_of
 from tests.probe.world import World, end
 
 SHIM = "/usr/bin/containerd-shim-runc-v2"
@@ -49,7 +52,9 @@ class FakeProc:
         (here / "cgroup").write_text(f"2:cpu:{cgroup}\n0::{cgroup}\n")
         (here / "cwd").symlink_to(cwd)
         ids = "\t".join(str(uid) for uid in uids)
-        (here / "status").write_text(f"Name:\t{comm}\nUid:\t{ids}\nNSpid:\t{pid}{pids}\n")
+        (here / "status").write_text(
+            f"Name:\t{comm}\nTgid:\t{pid}\nUid:\t{ids}\nNSpid:\t{pid}{pids}\n"
+        )
         rest = " ".join(["0"] * 10)
         (here / "stat").write_text(f"{pid} ({comm}) {state} 1 1 1 0 -1 {flags} {rest} 1 0 7 0\n")
 
@@ -59,9 +64,18 @@ class FakeProc:
         line = f"{number} 1 0:9 / {self.root} rw - proc proc {self.options}\n"
         (self.root / "self" / "mountinfo").write_text(line)
 
+    def thread(self, tid: int, pid: int) -> None:
+        """Add a thread: /proc does not list it, and knows it by its number."""
+        (self.root / str(tid)).mkdir()
+        (self.root / str(tid) / "status").write_text(f"Name:\tx\nTgid:\t{pid}\nPid:\t{tid}\n")
+
     def scan(self) -> ProcessScan:
         self.write_table()
         return scan(os.fsencode(self.root))
+
+    def scan_since(self, before: ProcessScan, *pids: int) -> ProcessScan:
+        proc, commands = os.fsencode(self.root), CommandLines()
+        return scan_since(before, pids, proc, users=users_of(None), commands=commands)
 
 
 @pytest.fixture
@@ -79,6 +93,63 @@ def test_shims_and_helpers_are_told_apart(fake: FakeProc) -> None:
     assert found.answered
     assert found.shims == (ShimProcess(KEY, 10, "/c.sock"),)
     assert found.helpers == {KEY}
+
+
+@pytest.mark.safety
+def test_who_came_since_a_pass_is_found_by_the_pids_that_were_given_out(fake: FakeProc) -> None:
+    told = ("-namespace", "k8s.io", "-id")
+    fake.add(10, SHIM, *told, "pod1")
+    before = fake.scan()
+    fake.add(20, "/bin/sh")
+    fake.add(21, "/bin/sleep", "containerd-shim")
+    assert fake.scan_since(before, 20, 21, 22) is before
+    fake.add(30, SHIM, *told, "pod2")
+    fake.add(31, SHIM, *told, "pod3", "delete")
+    found = fake.scan_since(before, *range(20, 40))
+    assert {shim.key.id for shim in found.shims} == {"pod1", "pod2"}
+    assert found.helpers == {BundleKey("k8s.io", "pod3")}
+    assert fake.scan_since(found, *range(20, 40)) is found
+    everybody = fake.scan()
+    assert (set(everybody.shims), everybody.helpers) == (set(found.shims), found.helpers)
+
+
+@pytest.mark.safety
+def test_a_process_that_becomes_a_shim_is_found_by_the_threads_it_makes(fake: FakeProc) -> None:
+    before = fake.scan()
+    fake.add(10, SHIM, "-namespace", "k8s.io", "-id", "pod1")
+    fake.thread(25, of := 10)
+    assert [shim.pid for shim in fake.scan_since(before, 25).shims] == [of]
+
+
+@pytest.mark.safety
+def test_who_cannot_be_read_or_has_ended_keeps_what_was_known(fake: FakeProc) -> None:
+    fake.add(10, SHIM, "-namespace", "k8s.io", "-id", "pod1")
+    before = fake.scan()
+    shutil.rmtree(fake.root / "10")
+    assert fake.scan_since(before, 11) is before
+    fake.add(12, SHIM, "-namespace", "k8s.io", "-id", "pod2")
+    (fake.root / "12" / "cmdline").unlink()
+    (fake.root / "12" / "cmdline").mkdir()
+    assert [one.pid for one in fake.scan_since(before, 12).unread] == [12]
+    (fake.root / "12" / "status").unlink()
+    (fake.root / "12" / "status").mkdir()
+    assert not fake.scan_since(before, 12).answered
+
+
+@pytest.mark.parametrize(
+    ("before", "last", "seconds", "pids"),
+    [
+        (5, 5, 0.0, range(0)),
+        (5, 8, 0.001, range(6, 9)),
+        (8, 5, 0.001, None),
+        (5, 8, 3600.0, None),
+    ],
+    ids=["nobody", "three", "they began again", "they may have gone round"],
+)
+def test_pids_are_given_out_in_order(
+    before: int, last: int, seconds: float, pids: range | None
+) -> None:
+    assert pids_since(before, last, seconds) == pids
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,15 @@ from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.clock import SystemClock
+from reconciler.demo.processes import Process
 from reconciler.model.cgroups import CgroupSource
 from reconciler.model.evidence import UNSEEN, Containerd, ProcessScan, ShimProcess
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from reconciler.probe.bundle import Examination
+from reconciler.probe.commands import CommandLines
+from reconciler.probe.process import last_pid
+from reconciler.probe.processes import scan
 from reconciler.worker import context, second_look
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.messages import CleanJob, WorkerScope
@@ -135,6 +139,45 @@ def test_for_shims_alone_nobody_is_asked_for_cgroups(monkeypatch: pytest.MonkeyP
     node = Node(monkeypatch)
     assert node.place.scan_for_shims(True).cgroup_paths == frozenset()
     assert node.asked == [False]
+
+
+class Still(SystemClock):
+    """A clock that stands still: what is kept for a while is kept."""
+
+    @override
+    def monotonic(self) -> float:
+        return 100.0
+
+
+def test_a_shim_that_comes_is_shown_though_not_all_are_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passes: list[bool] = []
+
+    def counted(*, users: frozenset[int], commands: CommandLines, cgroups: bool) -> ProcessScan:
+        passes.append(cgroups)
+        return scan(users=users, commands=commands, cgroups=cgroups)
+
+    monkeypatch.setattr(context, "scan", counted)
+    monkeypatch.setattr(context, "FEW_PIDS", 1 << 15)
+    place = WorkerContext(WorkerScope(USUAL), Still(), lambda _: None, lambda: None, lambda: False)
+    first, began = place.scan_for_shims(False), last_pid() or 1 << 30
+    assert first.answered
+    words = ["containerd-shim-runc-v2", "-namespace", "reconciler-test", "-id", str(os.getpid())]
+    key = BundleKey("reconciler-test", words[-1])
+    assert key not in {shim.key for shim in first.shims}
+    shim = Process(words)
+    try:
+        found = place.scan_for_shims(False)
+        assert ShimProcess(key, shim.pid) in found.shims
+        assert place.scan_for_shims(False).shims[: len(found.shims)] == found.shims
+        assert len(passes) == 1 or shim.pid < began, "pids began again meanwhile"
+    finally:
+        shim.end()
+    monkeypatch.setattr(context, "FEW_PIDS", -1)
+    os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0)
+    assert key not in {shim.key for shim in place.scan_for_shims(False).shims}
+    assert len(passes) >= 2
 
 
 @pytest.mark.parametrize("source", CgroupSource)
