@@ -321,6 +321,31 @@ def test_a_state_that_is_of_a_bundle_elsewhere_is_another_containerds(tmp_path: 
 @pytest.mark.safety
 @pytest.mark.usefixtures("scanned")
 @private_mounts
+def test_a_state_in_a_root_that_a_bundle_names_is_found_if_only_root_can_have_made_it(
+    tmp_path: Path,
+) -> None:
+    with left(tmp_path) as (made, worker, bundle):
+        root = made.run / "other-runc"
+        state = root / bundle.runc_state.parent.name / bundle.runc_state.name
+        state.parent.mkdir(parents=True)
+        bundle.runc_state.rename(state)
+        assert DebrisKind.RUNC_STATE not in debris(found(worker))
+        other = made.bundle("other", mounted=False)
+        (other.path / "options.json").write_text(f'{{"root": "{root}"}}')
+        chain = [root, *root.parents]
+        modes = {path: path.stat().st_mode for path in chain if path.is_relative_to(tmp_path)}
+        is_ours = all(path.stat().st_mode & 0o1022 in {0, 0o1022} for path in chain)
+        dead = debris(found(worker)).get(DebrisKind.RUNC_STATE, [])
+        assert [one.key.path for one in dead] == ([os.fspath(state)] if is_ours else [])
+        for path, mode in modes.items():
+            path.chmod(0o777)
+            assert DebrisKind.RUNC_STATE not in debris(found(worker))
+            path.chmod(mode)
+
+
+@pytest.mark.safety
+@pytest.mark.usefixtures("scanned")
+@private_mounts
 def test_the_fifos_of_what_was_executed_in_a_container_are_its(tmp_path: Path) -> None:
     with left(tmp_path) as (made, worker, bundle):
         other = made.tree / "other" / "web"

@@ -43,7 +43,7 @@ class _State:
         self._context = context = attempt.context
         self._judged = judged
         self._key = key = judged.key
-        self._root = context.layout.runc_root + b"/" + unescape(key.namespace)
+        self._root = judged.path.rpartition(b"/")[0]
         self._owner = Owner(context.layout, key, judged.place.identity)
         self._state: State | None = None
         self._content: documents.RuncState | None = None

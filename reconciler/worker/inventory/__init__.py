@@ -1,6 +1,7 @@
 """Inventory: what is left outside of bundles, found by listing each place once. Changes nothing.
 
     finds.py   what is in the places, and whether anybody lives in it
+    closer.py  who lives in what nobody owns, where that costs more than to list it
     owners.py  who may still own what bears a name; asked when all places are listed
 
 First the names of our own bundles are listed, and what those explain is left out. Of the rest the
@@ -27,6 +28,7 @@ from reconciler.probe.context import NodeContext
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.instances import lead_there, other_trees
 from reconciler.worker.inventory import finds
+from reconciler.worker.inventory.closer import closer
 from reconciler.worker.inventory.owners import Owners, Unexplained, find_owners
 
 MOST: Final = 200
@@ -115,7 +117,7 @@ def _kinds(
         (DebrisKind.HIDDEN_BUNDLE, lambda: finds.hidden_bundles(layout, wanted)),
         (DebrisKind.SHIM_SOCKET, sockets),
         (DebrisKind.FIFO_DIR, lambda: finds.fifo_dirs(layout.fifos, wanted)),
-        (DebrisKind.RUNC_STATE, lambda: finds.runc_states(layout, wanted)),
+        (DebrisKind.RUNC_STATE, lambda: finds.runc_states(around, wanted)),
         (DebrisKind.CGROUP, lambda: finds.cgroups(around, _namespaces(context), wanted)),
         (DebrisKind.WORK_DIR, lambda: finds.work_dirs(layout, wanted)),
         (DebrisKind.MOUNT, lambda: finds.mounts(around, wanted)),
@@ -179,7 +181,7 @@ class _Owned:
         return owned
 
     def _closer(self, place: Place) -> Place:
-        place = finds.closer(place, self._around)
+        place = closer(place, self._around)
         is_named = place.key.kind in _NAMED and (self._unplaced or place.id in self._names)
         if place.lives is Answer.NO and is_named:
             return replace(place, lives=Answer.NONE)

@@ -12,36 +12,39 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from errno import EIO
+from itertools import islice
 from typing import Final
 
 from msgspec.structs import replace
 
 from reconciler import kernel
 from reconciler.model.debris import DebrisKind, Place, PlaceKey
-from reconciler.model.evidence import Answer, CgroupState, InitState, ProcessScan, ShimState
+from reconciler.model.evidence import Answer, ProcessScan, ShimState
 from reconciler.model.hidden import parse_hidden
 from reconciler.model.ids import NOWHERE, BundleKey, Identity, escape, is_identifier, unescape
 from reconciler.model.layout import Layout
 from reconciler.probe import documents
-from reconciler.probe.beneath import beneath, enter, identity_of, names, opened
+from reconciler.probe.beneath import enter, identity_of, names, opened
 from reconciler.probe.context import NodeContext
 from reconciler.probe.process import (
-    Candidate,
-    ExpectedCgroup,
-    judge_one,
     parents,
     read_stat,
 )
 from reconciler.probe.sockets import Address, SocketProbe
+from reconciler.worker.hooks import belongs_to
 from reconciler.worker.objects import HIDDEN
 from reconciler.worker.preflight import works_in
-from reconciler.worker.states import Owner
 
 Wanted = Callable[[bytes], bool]
 """Says of a path whether a place there is wanted: few of many can be looked at again cheaply."""
 
 _ENDS: Final = (b"stdin", b"stdout", b"stderr")
 _LIMIT: Final = 8 << 20
+_MOST_ROOTS: Final = 16
+_MOST_ASKED: Final = 64
+"""Bundles of a namespace that are asked for runc's root, and roots looked into: a node has one or
+two, and to ask all bundles would cost more than all else."""
+
 _HIDDEN: Final = escape(HIDDEN)
 _UNITS: Final = (".slice", ".scope", ".service", ".socket", ".mount", ".swap")
 """Types of units that have cgroups of their own (systemd.resource-control(5))."""
@@ -49,19 +52,6 @@ _UNITS: Final = (".slice", ".scope", ".service", ".socket", ".mount", ".swap")
 _OTHERS: Final = frozenset({"docker", "kubepods", "libpod_parent", "lxc", "machine"})
 """Groups at the top in which others than containerd keep theirs."""
 
-_BY_GROUP: Final = {
-    CgroupState.POPULATED: Answer.YES,
-    CgroupState.EMPTY: Answer.NO,
-    CgroupState.GONE: Answer.NO,
-    CgroupState.UNNAMED: Answer.NONE,
-    CgroupState.NONE: Answer.NONE,
-}
-_BY_INIT: Final = {
-    InitState.ALIVE: Answer.YES,
-    InitState.DEAD: Answer.NO,
-    InitState.ABSENT: Answer.NONE,
-    InitState.NONE: Answer.NONE,
-}
 _BY_SOCKET: Final = {
     ShimState.ALIVE: Answer.YES,
     ShimState.DEAD: Answer.NO,
@@ -134,81 +124,49 @@ def _fifo_dir(path: bytes, fd: int) -> Place:
     return replace(place, id="".join(ids), lives=Answer.NO)
 
 
-def runc_states(layout: Layout, wanted: Wanted = everything) -> Iterator[Place]:
-    """Find runc's state directories in its default root; :func:`closer` says who lives in one.
+def runc_states(around: NodeContext, wanted: Wanted = everything) -> Iterator[Place]:
+    """Find runc's states; :mod:`~reconciler.worker.inventory.closer` says whose one is.
 
-    Also those that a run of ours which was killed has taken out of use.
-
-    Raises:
-        OSError: The root cannot be read.
-    """
-    for path, key, found in _named_twice(layout.runc_root, wanted):
-        bare = BundleKey(key.namespace, key.id.removeprefix(_HIDDEN))
-        if is_identifier(bare.id):
-            yield replace(_place(DebrisKind.RUNC_STATE, path, bare, found), lives=Answer.NONE)
-
-
-def closer(place: Place, around: NodeContext) -> Place:
-    """Look who lives in a place that nobody owns, where that costs more than to list it."""
-    try:
-        match place.key.kind:
-            case DebrisKind.RUNC_STATE:
-                return _look_into_state(place, around)
-            case DebrisKind.CGROUP if around.cgroups is not None:
-                state, found = around.cgroups.state_at(unescape(place.key.path))
-                since = max(found.mtime, found.btime)
-                lives, this = _BY_GROUP[state], identity_of(found)
-                return replace(place, lives=lives, identity=this, since=since)
-            case _:
-                return place
-    except OSError as error:
-        return replace(place, lives=Answer.NONE, detail=error.strerror or "it cannot be read")
-
-
-def _look_into_state(place: Place, around: NodeContext) -> Place:
-    """Look whose a state is by what it says, and whether its container lives.
-
-    Whoever it is that took it out of use had seen what it said; some of that may be gone since.
+    In its default root, and in those that some bundles name and nobody but root can write to. Also
+    those that a run of ours which was killed has taken out of use.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The default root cannot be read.
     """
-    key, layout = BundleKey(place.namespace, place.id), around.layout
-    name = unescape(place.key.path).rpartition(b"/")[2]
-    with opened(layout.runc_root) as top, beneath(top, unescape(key.namespace)) as namespace:
-        try:
-            data = kernel.read_beneath(namespace, name + b"/state.json", _LIMIT)
-        except FileNotFoundError:
-            if name.startswith(HIDDEN):
-                return replace(place, lives=Answer.NO, detail="a removal that was cut short")
-            raise
-    state = documents.parse_state(data)
-    if state is None:
-        return replace(place, lives=Answer.NONE, detail="state.json cannot be read")
-    path = documents.to_path(state.bundle)
-    if path is None:
-        return replace(place, owned=Answer.NONE, detail="state.json names no bundle")
-    if not Owner(layout, key, NOWHERE).is_at(path):
-        return replace(place, owned=Answer.YES, detail=f"it is that of {escape(path)}")
-    lives, detail = _who_lives(key, state, around)
-    return replace(place, lives=lives, detail=detail)
+    layout = around.layout
+    for root in (layout.runc_root, *_named_roots(around)):
+        for path, key, found in _named_twice(root, wanted):
+            bare = BundleKey(key.namespace, key.id.removeprefix(_HIDDEN))
+            if is_identifier(bare.id):
+                yield replace(_place(DebrisKind.RUNC_STATE, path, bare, found), lives=Answer.NONE)
 
 
-def _who_lives(
-    key: BundleKey, state: documents.RuncState, around: NodeContext
-) -> tuple[Answer, str]:
-    """Say whether a container lives by its state: its cgroup first, then its init."""
-    if around.cgroups is None:
-        return Answer.NONE, "the cgroup hierarchies cannot be read"
-    groups = around.cgroups.look(key, tuple((state.cgroup_paths or {}).values()), ())
-    if _BY_GROUP[groups.state] is not Answer.NO:
-        return _BY_GROUP[groups.state], f"its cgroup: {groups.state.value}"
-    if not documents.is_pid(state.init_process_pid) or not state.init_process_start:
-        return Answer.NONE, "it names no init process"
-    named = Candidate(state.init_process_pid, state.init_process_start)
-    init = judge_one(named, ExpectedCgroup(key.id)).state
-    hooks = ", poststop hooks are pending" if state.has_poststop_hooks else ""
-    return _BY_INIT[init], f"init {named.pid}: {init.value}{hooks}"
+def _named_roots(around: NodeContext) -> tuple[bytes, ...]:
+    """Give the roots that the ``options.json`` of bundles name, as far as they are in reach."""
+    named: set[bytes] = set()
+    with suppress(FileNotFoundError), opened(around.layout.tasks) as top:
+        for namespace in enter(top, names(top)):
+            if namespace.fd >= 0:
+                named.update(_roots_in(namespace.fd))
+    named.discard(around.layout.runc_root)
+    return tuple(root for root in sorted(named)[:_MOST_ROOTS] if _is_trusted(root, around))
+
+
+def _roots_in(namespace: int) -> Iterator[bytes]:
+    for id_ in islice(names(namespace), _MOST_ASKED):
+        with suppress(OSError):  # it has none, or nothing that could be read
+            said = kernel.read_beneath(namespace, id_ + b"/options.json", _LIMIT)
+            options = documents.parse_options(said)
+            root = None if options is None else documents.to_path(options.root)
+            if root is not None:
+                yield root
+
+
+def _is_trusted(root: bytes, around: NodeContext) -> bool:
+    with suppress(OSError), around.handles:
+        around.handles.named(root)
+        return belongs_to(root, 0, os.geteuid())
+    return False
 
 
 def work_dirs(layout: Layout, wanted: Wanted = everything) -> Iterator[Place]:
@@ -246,8 +204,8 @@ def cgroups(
 ) -> Iterator[Place]:
     """Find the groups ``/<namespace>/<id>`` of containerd's default layout, in every hierarchy.
 
-    :func:`closer` says which object one is, and who lives in it. A group by the name of a unit is
-    systemd's, whatever it is in, and what is in those of other managers is theirs.
+    :mod:`~reconciler.worker.inventory.closer` says which object one is, and who lives in it. A
+    group by the name of a unit is systemd's, and what other managers have is theirs.
 
     Raises:
         OSError: A hierarchy cannot be read.

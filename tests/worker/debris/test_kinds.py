@@ -342,6 +342,27 @@ def test_poststop_hooks_run_before_a_state_goes_and_block_it_if_they_cannot(
         assert not path.exists()
 
 
+@private_mounts
+def test_a_state_in_a_root_that_a_bundle_names_goes_unless_something_in_it_is_not_runcs(
+    tmp_path: Path,
+) -> None:
+    with ground(tmp_path) as here:
+        path = STATE.leave(here)
+        state = here.made.run / "other-runc" / path.parent.name / path.name
+        state.parent.mkdir(parents=True)
+        path.rename(state)
+        bundle = here.made.tree / "default" / "names"
+        bundle.mkdir()
+        (bundle / "options.json").write_text(json.dumps({"root": str(state.parents[1])}))
+        (state / "data").write_text("precious")
+        place = here.one(DebrisKind.RUNC_STATE)
+        assert "data in it is not" in stays(here, place, state).detail
+        (state / "data").unlink()
+        assert cleaned(here.remove(DebrisKind.RUNC_STATE))
+        assert not state.exists()
+        assert bundle.exists()
+
+
 # ------------------------------------------------------------------------------------- cgroups
 
 

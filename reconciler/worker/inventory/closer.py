@@ -1,0 +1,98 @@
+"""Closer: who lives in what nobody owns, where to know it costs more than to list it. Reads.
+
+Asked last and of few: a listing shows which states and cgroups there are, and this what is in them.
+"""
+
+from typing import Final
+
+from msgspec.structs import replace
+
+from reconciler import kernel
+from reconciler.model.debris import DebrisKind, Place
+from reconciler.model.evidence import Answer, CgroupState, InitState
+from reconciler.model.ids import NOWHERE, BundleKey, escape, unescape
+from reconciler.probe import documents
+from reconciler.probe.beneath import beneath, identity_of, opened
+from reconciler.probe.context import NodeContext
+from reconciler.probe.process import Candidate, ExpectedCgroup, judge_one
+from reconciler.worker.objects import HIDDEN
+from reconciler.worker.states import Owner
+
+_LIMIT: Final = 8 << 20
+_BY_GROUP: Final = {
+    CgroupState.POPULATED: Answer.YES,
+    CgroupState.EMPTY: Answer.NO,
+    CgroupState.GONE: Answer.NO,
+    CgroupState.UNNAMED: Answer.NONE,
+    CgroupState.NONE: Answer.NONE,
+}
+_BY_INIT: Final = {
+    InitState.ALIVE: Answer.YES,
+    InitState.DEAD: Answer.NO,
+    InitState.ABSENT: Answer.NONE,
+    InitState.NONE: Answer.NONE,
+}
+
+
+def closer(place: Place, around: NodeContext) -> Place:
+    """Look who lives in a place that nobody owns, where that costs more than to list it."""
+    try:
+        match place.key.kind:
+            case DebrisKind.RUNC_STATE:
+                return _look_into_state(place, around)
+            case DebrisKind.CGROUP if around.cgroups is not None:
+                state, found = around.cgroups.state_at(unescape(place.key.path))
+                since = max(found.mtime, found.btime)
+                lives, this = _BY_GROUP[state], identity_of(found)
+                return replace(place, lives=lives, identity=this, since=since)
+            case _:
+                return place
+    except OSError as error:
+        return replace(place, lives=Answer.NONE, detail=error.strerror or "it cannot be read")
+
+
+def _look_into_state(place: Place, around: NodeContext) -> Place:
+    """Look whose a state is by what it says, and whether its container lives.
+
+    Whoever it is that took it out of use had seen what it said; some of that may be gone since.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    key, layout = BundleKey(place.namespace, place.id), around.layout
+    above, _, name = unescape(place.key.path).rpartition(b"/")
+    root, _, space = above.rpartition(b"/")
+    with opened(root) as top, beneath(top, space) as namespace:
+        try:
+            data = kernel.read_beneath(namespace, name + b"/state.json", _LIMIT)
+        except FileNotFoundError:
+            if name.startswith(HIDDEN):
+                return replace(place, lives=Answer.NO, detail="a removal that was cut short")
+            raise
+    state = documents.parse_state(data)
+    if state is None:
+        return replace(place, lives=Answer.NONE, detail="state.json cannot be read")
+    path = documents.to_path(state.bundle)
+    if path is None:
+        return replace(place, owned=Answer.NONE, detail="state.json names no bundle")
+    if not Owner(layout, key, NOWHERE).is_at(path):
+        return replace(place, owned=Answer.YES, detail=f"it is that of {escape(path)}")
+    lives, detail = _who_lives(key, state, around)
+    return replace(place, lives=lives, detail=detail)
+
+
+def _who_lives(
+    key: BundleKey, state: documents.RuncState, around: NodeContext
+) -> tuple[Answer, str]:
+    """Say whether a container lives by its state: its cgroup first, then its init."""
+    if around.cgroups is None:
+        return Answer.NONE, "the cgroup hierarchies cannot be read"
+    groups = around.cgroups.look(key, tuple((state.cgroup_paths or {}).values()), ())
+    if _BY_GROUP[groups.state] is not Answer.NO:
+        return _BY_GROUP[groups.state], f"its cgroup: {groups.state.value}"
+    if not documents.is_pid(state.init_process_pid) or not state.init_process_start:
+        return Answer.NONE, "it names no init process"
+    named = Candidate(state.init_process_pid, state.init_process_start)
+    init = judge_one(named, ExpectedCgroup(key.id)).state
+    hooks = ", poststop hooks are pending" if state.has_poststop_hooks else ""
+    return _BY_INIT[init], f"init {named.pid}: {init.value}{hooks}"
