@@ -100,7 +100,7 @@ class FinishJob(_AboutBundle, frozen=True, tag=True):
     """Finish a removal of ours that was cut short; the key's id is the hidden name."""
 
 
-class _JudgedJob(_AboutBundle, frozen=True):
+class JudgedJob(_AboutBundle, frozen=True):
     """A bundle to judge again.
 
     Of what the node's witnesses said, only containerd's word on this one comes along
@@ -111,15 +111,15 @@ class _JudgedJob(_AboutBundle, frozen=True):
     options: CleanupOptions = CleanupOptions()
 
 
-class CleanJob(_JudgedJob, frozen=True, tag=True):
+class CleanJob(JudgedJob, frozen=True, tag=True):
     """Judge this bundle again and remove it if it is still that object and still leftover."""
 
 
-class KillJob(_JudgedJob, frozen=True, tag=True):
+class KillJob(JudgedJob, frozen=True, tag=True):
     """Judge this bundle again and end its processes if it is still that object and orphaned."""
 
 
-class EndShimJob(_JudgedJob, frozen=True, tag=True):
+class EndShimJob(JudgedJob, frozen=True, tag=True):
     """Judge this bundle again and end its shim if it is still that object and abandoned."""
 
 

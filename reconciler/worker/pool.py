@@ -37,6 +37,7 @@ from reconciler.worker.messages import (
     FinishJob,
     InventoryJob,
     Job,
+    JudgedJob,
     KillJob,
     Locked,
     LockJob,
@@ -229,7 +230,7 @@ class WorkerPool:
             refusal = permit()
             if refusal is not None:
                 return refusal
-            if isinstance(attempt.job, CleanJob | KillJob):
+            if isinstance(attempt.job, JudgedJob):
                 attempt.job = replace(attempt.job, options=self._options)  # those that hold now
             answer = await self._run(attempt, self._limits.job)
         except DiedError as died:

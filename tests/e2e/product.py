@@ -45,6 +45,7 @@ class Row(TypedDict):
     phase: str | None
     reason: str
     shim: Shim
+    unlisted: bool
 
 
 class Debris(TypedDict):

@@ -14,7 +14,7 @@ from reconciler.model.cgroups import names_in
 from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import Entries
 from reconciler.model.ids import BundleKey
-from reconciler.model.policy import Orphans
+from reconciler.model.policy import Orphans, Shims
 from reconciler.testing.owners import (
     end_elsewhere,
     evidence_of,
@@ -22,7 +22,7 @@ from reconciler.testing.owners import (
     start_elsewhere,
 )
 from reconciler.testing.parts import Truth
-from tests.safety.machine import KEYS, POLICIES, NodeMachine, cgroups, creates, which
+from tests.safety.machine import KEYS, POLICIES, NodeMachine, cgroups, creates, touches, which
 
 
 class OwnersMachine(NodeMachine):
@@ -36,7 +36,9 @@ class OwnersMachine(NodeMachine):
     )
     def begin_shared(self, ask: float, clean: float, reuses: bool, kills: bool) -> None:
         orphans = Orphans.KILL if kills else Orphans.REPORT
-        self.policies = replace(POLICIES, default=replace(POLICIES.default, orphans=orphans))
+        shims = Shims.KILL if kills else Shims.REPORT
+        default = replace(POLICIES.default, orphans=orphans, shims=shims)
+        self.policies = replace(POLICIES, default=default)
         self.make(ask, clean, reuses=reuses)
 
     @override
@@ -46,6 +48,13 @@ class OwnersMachine(NodeMachine):
     @rule(at=which, pod=st.booleans())
     def start_elsewhere(self, at: int, pod: bool) -> None:
         start_elsewhere(self.node, KEYS[at], "pod" if pod else None)
+        self.sim.settle()
+
+    @touches
+    @rule(at=which)
+    def lose_records(self, at: int) -> None:
+        """Let containerd forget a task and its container: its shim is leaked, or runs on alone."""
+        self.node.lose_records(self.there(at))
         self.sim.settle()
 
     @creates
