@@ -86,7 +86,8 @@ def check_namespaces(
     Raises:
         UsageError: There is none of that name.
     """
-    for line in out_of_sight(layout):
+    asked = frozenset(asked)
+    for line in out_of_sight(layout, asked):
         output.complain(f"warning: {line}")
     tasks = layout.tasks
     for name in sorted(asked):

@@ -28,6 +28,7 @@ from reconciler.present import debris, rows, shapes
 from reconciler.present.beliefs import Beliefs
 from reconciler.present.debris import DebrisShape
 from reconciler.present.envelope import encode
+from reconciler.probe.checks import out_of_sight
 from reconciler.setup import Setup
 from reconciler.worker.client import ForkServerClient
 
@@ -39,7 +40,7 @@ def journal(
     found = look(setup, output, server, Journalled(sys.stdout.buffer, redact))
     check_listing(found.listed, setup.layout)
     warn_of_place(found.refused, output)
-    return ending(found) if exit_code else ExitCode.DONE
+    return _code(found, setup) if exit_code else ExitCode.DONE
 
 
 def scan(  # noqa: PLR0913 - what was said
@@ -69,7 +70,14 @@ def scan(  # noqa: PLR0913 - what was said
     selected.complain(output)
     if selected.absent:
         return ExitCode.ERROR
-    return ending(meant) if exit_code else ExitCode.DONE
+    return _code(meant, setup) if exit_code else ExitCode.DONE
+
+
+def _code(found: Found, setup: Setup) -> ExitCode:
+    """Say by one number what was found; nothing is proven of what mounts hide."""
+    code = ending(found)
+    hidden = code is ExitCode.DONE and out_of_sight(setup.layout, setup.namespaces)
+    return ExitCode.UNPROVEN if hidden else code
 
 
 def ending(found: Found) -> ExitCode:

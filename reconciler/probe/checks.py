@@ -6,6 +6,7 @@ wrong and what to do. Reads only.
 
 import os
 import stat
+from collections.abc import Collection
 from enum import Enum
 from typing import Final
 
@@ -69,16 +70,22 @@ def check_tree(layout: Layout) -> Problem | None:
     return None
 
 
-def out_of_sight(layout: Layout) -> list[str]:
+def out_of_sight(layout: Layout, asked: Collection[str] = ()) -> list[str]:
     """Say what of the tree nobody can see because of mounts, a line each; from the mount table.
 
     A look at the tree stays on its own mount: what is mounted in it may hang, or be anybody's.
+
+    Args:
+        layout: Where it is.
+        asked: Only of these namespaces; empty for all.
     """
     points = _mounts_on_and_in(layout.state)
     places = dict.fromkeys((layout.state, layout.tasks))
     counts = [(place, points.count(os.path.realpath(place))) for place in places]
     tasks = os.path.realpath(layout.tasks)
     namespaces = sorted({p for p in points if os.path.dirname(p) == tasks})
+    if asked:
+        namespaces = [p for p in namespaces if escape(os.path.basename(p)) in asked]
     return [
         *(
             f"{_stacked(count, place)}: nothing that lies below the uppermost can be seen"

@@ -11,6 +11,7 @@ from reconciler.errors import ConfigError
 from reconciler.model.ids import escape
 
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SLIP: Final = 0.9  # so much alike are a name and the same with a slip of the finger
 LONGEST: Final = 64
 """Characters of what somebody wrote that are shown of it."""
 
@@ -68,11 +69,16 @@ def below(key: str, name: str) -> str:
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """Find the known name most like one; empty if none is like it."""
+    """Find the known name most like one; empty if none is like it.
+
+    What a name begins with is nearer than what merely looks like it: ``pod_name`` means ``pod``.
+    """
     from difflib import get_close_matches  # only who made a mistake pays for it
 
-    close = get_close_matches(name[:LONGEST], known, 1)
-    return close[0] if close else ""
+    name = name[:LONGEST]
+    close = get_close_matches(name, known, 1, _SLIP)
+    begun = sorted((one for one in known if name.startswith(f"{one}_")), key=len, reverse=True)
+    return next(iter([*close, *begun, *get_close_matches(name, known, 1)]), "")
 
 
 def meant(name: str, known: Collection[str]) -> str:

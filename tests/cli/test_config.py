@@ -180,6 +180,15 @@ def test_what_is_shown_says_nothing_of_what_a_rule_does_not(
     assert 'rule.all = { match = {}, protect = false, grace = "1h" }' in capsys.readouterr().out
 
 
+def test_a_daemon_tells_the_whole_path_of_its_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.toml").write_text(TYPO)
+    monkeypatch.chdir(tmp_path)
+    assert run(app, ["daemon", "--config", "config.toml"], "prog") == ExitCode.CONFIG
+    assert f": {tmp_path}/config.toml: cleanup.grce: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "words",
     [

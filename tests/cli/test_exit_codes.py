@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.cli import cleaning
+from reconciler.cli import cleaning, scanning
 from reconciler.cli.app import app
 from reconciler.cli.ending import run
 from reconciler.cli.preflight import check_guards
@@ -64,6 +64,21 @@ async def test_what_a_scan_found_is_its_code(node: FakeNode) -> None:
     assert ending(await look_once(node.stages, POLICIES)) is ExitCode.LEFTOVERS
     node.node_source.node = type(node.node_source.node)(containerd=Containerd())
     assert ending(await look_once(node.stages, POLICIES)) is ExitCode.UNPROVEN
+
+
+async def test_nothing_is_proven_of_what_mounts_hide(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.inspector.tree = {}
+    found = await look_once(node.stages, POLICIES)
+    hidden: list[str] = []
+    monkeypatch.setattr(scanning, "out_of_sight", lambda *_: hidden)
+    assert scanning._code(found, Setup()) is ExitCode.DONE
+    hidden.append("2 filesystems are mounted on it")
+    assert scanning._code(found, Setup()) is ExitCode.UNPROVEN
+    node.inspector.tree = {key("ns/dead"): dead()}
+    found = await look_once(node.stages, POLICIES)
+    assert scanning._code(found, Setup()) is ExitCode.LEFTOVERS
 
 
 @pytest.mark.parametrize(

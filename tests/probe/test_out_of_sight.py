@@ -31,6 +31,9 @@ def test_a_tree_on_a_mount_of_its_own_is_as_it_should_be(
 ) -> None:
     mounted(monkeypatch, layout.state, layout.tasks + b"/shop/web/rootfs", layout.state + b"-2")
     assert checks.out_of_sight(layout) == []
+    mounted(monkeypatch, layout.tasks + b"/shop")
+    assert checks.out_of_sight(layout, {"other"}) == []
+    assert checks.out_of_sight(layout, {"other", "shop"}) != []
 
 
 def test_what_lies_below_another_filesystem_is_told_before_an_answer(

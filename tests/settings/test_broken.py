@@ -129,6 +129,14 @@ BROKEN = [
         'did you mean "clean"?',
     ),
     # in the tables that are left
+    (
+        "[[rule]]\nname = 'a'\nmatch = { pod_name = 'x' }",
+        'rule[1].match.pod_name: unknown key; did you mean "pod"?',
+    ),
+    (
+        "[[rule]]\nname = 'a'\nmatch = { pod_namespac = 'x' }",
+        'rule[1].match.pod_namespac: unknown key; did you mean "pod_namespace"?',
+    ),
     ("[brake]\nholds = '1m'", 'brake.holds: unknown key; did you mean "hold"?'),
     (
         "[log]\nlevel = 'loud'",

@@ -23,8 +23,9 @@ def daemon(said: Globals) -> int:
     from reconciler.setup import setup_from
 
     output = Output(quiet=said.quiet)
-    places = places_of(check_instance(said.instance))
-    files = ConfigFiles(None if said.config is None else os.path.abspath(said.config), places)
+    if said.config is not None:
+        said = replace(said, config=os.path.abspath(said.config))  # log and status tell which
+    files = ConfigFiles(said.config, places_of(check_instance(said.instance)))
     try:
         loaded = load_layers(said)
     except SettingsError as error:
