@@ -68,7 +68,7 @@ def _ask(socket: str, setup: Setup, output: Output, keys: Sequence[BundleKey]) -
 def say_whose(told: Beliefs | None, output: Output, setup: Setup) -> None:
     """Say whose phases and due times are shown."""
     if told is None:
-        for one in working_on(setup):
+        for one in (one for one in working_on(setup) if one.is_known):
             who = f"pid {one.pid}" if one.pid else "another process"
             does = "acts on" if one.acts else "watches"
             where = f" on {one.socket}" if one.socket else ""

@@ -53,11 +53,13 @@ class Listening(msgspec.Struct, frozen=True):
         pid: Who; 0 if it has not said.
         socket: Where it can be asked; empty if nowhere: it may be no daemon.
         acts: Whether it holds the lock, and not only watches.
+        is_known: Whether it is certain to be there; from another pid namespace nobody can tell.
     """
 
     pid: int
     socket: str
     acts: bool
+    is_known: bool = True
 
 
 class InstanceLock:
@@ -154,8 +156,9 @@ def listening(where: bytes, dev: int, ino: int) -> Iterator[Listening]:
         with suppress(OSError):
             pid, socket = _believed(where, name % (dev, ino))
             held = lock_holder(os.path.join(where, name % (dev, ino)), budget=_BUDGET)
-            if held.state is LockState.HELD or (socket and held.state is not LockState.FREE):
-                yield Listening(pid, socket, acts)
+            is_held = held.state is LockState.HELD
+            if is_held or (socket and held.state is not LockState.FREE):
+                yield Listening(pid, socket, acts, is_held)
 
 
 def _believed(where: bytes, name: bytes) -> tuple[int, str]:

@@ -93,6 +93,7 @@ async def test_without_a_daemon_all_is_as_it_was_found_and_it_is_said(
         ),
         (Listening(17, "", acts=True), "pid 17 acts on this tree and gives no answer"),
         (Listening(0, "", acts=True), "another process acts on this tree and gives no answer"),
+        (Listening(17, "/run/x", acts=True, is_known=False), "no daemon"),
     ],
 )
 def test_that_nobody_answers_is_not_that_nobody_is_there(

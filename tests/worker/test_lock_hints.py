@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.probe import locks
+from reconciler.probe.locks import Lock, LockState
 from reconciler.worker.lock import InstanceLock, Listening, Taken, listening
 
 ME = os.getpid()
@@ -41,6 +43,19 @@ def test_who_acts_and_who_watches_say_where_they_listen(tmp_path: Path) -> None:
         acts.release()
         watches.release()
     assert told(tmp_path) == []
+
+
+def test_where_locks_are_hidden_it_may_be_asked_and_is_not_said_to_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = InstanceLock(os.fsencode(tmp_path), listens=SOCKET)
+    assert lock.take(1, 2) is None
+    for state in LockState:
+        monkeypatch.setattr(locks, "lock_holder", lambda *_, state=state, **__: Lock(state))
+        sure = state is LockState.HELD
+        found = [Listening(ME, SOCKET, acts, sure) for acts in (True, False)]
+        assert told(tmp_path) == ([] if state is LockState.FREE else found)
+    lock.release()
 
 
 def test_a_command_that_acts_cannot_be_asked_and_says_so_by_its_lock(tmp_path: Path) -> None:
