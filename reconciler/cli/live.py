@@ -83,7 +83,8 @@ class LiveView:
 
 
 def _status(picture: Picture, heading: Heading, backend: str) -> Text:
-    said = words.containerd(picture.containerd)
+    asked = picture.containerd
+    said = "containerd was not asked yet" if asked is None else words.containerd(asked)
     mode = ("enforcing", "bold red") if heading.enforce else ("observing", "bold green")
     return Text.assemble(
         (printable(heading.title), "bold"),

@@ -70,7 +70,7 @@ class Picture(Listener):
     recent: deque[RecentRecord] = field(default_factory=lambda: deque(maxlen=RECENT))
     brakes: dict[str, str] = field(default_factory=dict)
     refused: tuple[Refusal, ...] = ()
-    containerd: Containerd = field(default_factory=Containerd)
+    containerd: Containerd | None = None
     changed: bool = True
     _verdicts: dict[BundleKey, Verdict] = field(default_factory=dict)
     _repeats: Repeats = field(default_factory=Repeats)

@@ -144,7 +144,12 @@ def watch(
     setup: Setup, output: Output, how: Foreground, server: ForkServerClient | None = None
 ) -> int:
     """Watch in the foreground until asked to end; returns the exit code."""
-    heading = Heading(how.title, escape(setup.layout.state), setup.policies.default.enforce)
+    heading = Heading(
+        how.title,
+        escape(setup.layout.state),
+        setup.policies.default.enforce,
+        *(["ends when waiting would change nothing more"] if how.once else []),
+    )
 
     async def work() -> Ended:
         with _supervised(output) as watch:

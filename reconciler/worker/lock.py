@@ -158,7 +158,8 @@ def listening(where: bytes, dev: int, ino: int) -> Iterator[Listening]:
             held = lock_holder(os.path.join(where, name % (dev, ino)), budget=_BUDGET)
             is_held = held.state is LockState.HELD
             if is_held or (socket and held.state is not LockState.FREE):
-                yield Listening(pid, socket, acts, is_held)
+                # What it wrote is its number in its own pid namespace.
+                yield Listening(held.pid or pid, socket, acts, is_held)
 
 
 def _believed(where: bytes, name: bytes) -> tuple[int, str]:

@@ -206,6 +206,13 @@ async def test_the_picture_is_bounded(node: FakeNode) -> None:
     assert len(picture.recent) <= RECENT
 
 
+async def test_it_is_not_said_that_containerd_is_silent_before_it_was_asked(node: FakeNode) -> None:
+    picture = Picture()
+    assert "containerd was not asked yet" in drawn(picture, 0.0)
+    await watch(node.stages, Plan(OBSERVE, once=True), (picture,))
+    assert "containerd up" in drawn(picture, 0.0)
+
+
 async def test_a_countdown_runs(node: FakeNode) -> None:
     picture = Picture()
     await watch(node.stages, Plan(OBSERVE, once=True), (picture,))

@@ -55,6 +55,8 @@ def test_where_locks_are_hidden_it_may_be_asked_and_is_not_said_to_be_there(
         sure = state is LockState.HELD
         found = [Listening(ME, SOCKET, acts, sure) for acts in (True, False)]
         assert told(tmp_path) == ([] if state is LockState.FREE else found)
+    monkeypatch.setattr(locks, "lock_holder", lambda *_, **__: Lock(LockState.HELD, 4711))
+    assert [one.pid for one in told(tmp_path)] == [4711, 4711], "not its number in its own place"
     lock.release()
 
 
@@ -117,9 +119,13 @@ def test_what_others_may_have_written_is_not_believed(
         (b"17", 17),
     ],
 )
-def test_what_is_no_socket_is_none(tmp_path: Path, text: bytes, pid: int) -> None:
+def test_what_is_no_socket_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bytes, pid: int
+) -> None:
     lock = InstanceLock(os.fsencode(tmp_path))
     assert lock.take(1, 2) is None
     (tmp_path / "tree-1-2.lock").write_bytes(text)
+    assert told(tmp_path) == [Listening(ME, "", acts=True)], "the kernel knows"
+    monkeypatch.setattr(locks, "lock_holder", lambda *_, **__: Lock(LockState.HELD))
     assert told(tmp_path) == [Listening(pid, "", acts=True)]
     lock.release()
