@@ -154,3 +154,27 @@ def test_what_a_daemon_cannot_see_is_said_first_and_once() -> None:
     assert "not acting: another one acts; stop it" in lines
     for one in refused:
         assert sum(one.reason in line for line in status_text.lines(shown)) == 1
+
+
+def test_a_broken_file_hides_no_daemon(
+    daemon: FakeDaemon,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked: list[str] = []
+
+    def at(path: str) -> FakeDaemon:
+        asked.append(path)
+        return daemon
+
+    monkeypatch.setattr(asking, "Daemon", at)
+    (tmp_path / "broken.toml").write_text("mood = 1")
+    said = ["status", "--release", "--config", str(tmp_path / "broken.toml")]
+    usual, k3s = (f"/run/containerd-reconciler/{one}http.sock" for one in ("", "k3s/"))
+    for words, socket in (([], usual), (["--instance", "k3s"], k3s)):
+        assert run(app, [*said, *words], "containerd-reconciler") == ExitCode.DONE
+        assert asked.pop() == socket
+        first, _ = capsys.readouterr().err.splitlines()
+        assert "mood: unknown key" in first
+        assert first.endswith(f"; the daemon is looked for at {socket}")

@@ -99,6 +99,7 @@ def _socket(said: Globals, output: Output) -> str:
     from reconciler.cli.beside import working_on
     from reconciler.cli.setup import load_layers
     from reconciler.model.layout import DEFAULT_STATE, Layout
+    from reconciler.settings.instances import keys_of
     from reconciler.settings.problems import SettingsError
     from reconciler.settings.schema import Http
     from reconciler.setup import Setup, setup_from
@@ -108,8 +109,11 @@ def _socket(said: Globals, output: Output) -> str:
         setup = setup_from(load_layers(said))
     except SettingsError as error:
         trouble = str(error)
-        state = os.fsencode(os.path.abspath(said.state)) if said.state else DEFAULT_STATE
-        setup = Setup(Layout(state=state), socket=Http().socket)
+        named = keys_of(said.instance) if said.instance else {}
+        usual = named.get("containerd.state", os.fsdecode(DEFAULT_STATE))
+        state = os.path.abspath(said.state or usual)
+        socket = named.get("http.socket", Http().socket)
+        setup = Setup(Layout(state=os.fsencode(state)), socket=socket)
     path = setup.socket
     if not os.path.exists(path):
         path = next((one.socket for one in working_on(setup) if one.socket), path)
