@@ -338,7 +338,10 @@ class Policies(msgspec.Struct, frozen=True, gc=False):
         if self.debris_kinds is not None and kind not in self.debris_kinds:
             return "debris of this kind was not asked for"
         action = policy.debris or self.debris_of(kind).action
-        if kind is DebrisKind.SHIM or action is not DebrisAction.CLEAN:
+        if kind is DebrisKind.SHIM:  # a living process goes by what is said of such
+            ends = policy.shims is Shims.KILL and policy.debris is not DebrisAction.REPORT
+            return "" if ends else "living shims are only reported"
+        if action is not DebrisAction.CLEAN:
             return f"debris of the kind {kind.value} is only reported"
         return ""
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from reconciler.decide.claims import shares
 from reconciler.decide.verdicts import CGROUP_CLEAR, INIT_GONE
 from reconciler.model.decisions import Verdict
-from reconciler.model.evidence import PartialLook, Shim
+from reconciler.model.evidence import Look, PartialLook, Shim
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.probe.beneath import enter, names, opened
@@ -85,27 +85,38 @@ class _Ending:
         Raises:
             Blocked: It may serve one of them, or that cannot be known.
         """
-        around = self._place.nearby(self._place.scan())
-        for number, other in enumerate(self._others()):
-            if number >= MOST_BUNDLES:
-                raise self._blocked(f"there are more than {MOST_BUNDLES} bundles to ask")
-            found = look_at(around, other)
-            look = found.look if isinstance(found, PartialLook) else found
-            if look is None or not shares(look, shim):
-                continue
+        for other, look in sharing(self._place, self._job.key, shim):
             if look.init.state not in INIT_GONE or look.cgroup not in CGROUP_CLEAR:
                 raise self._blocked(f"its shim may serve {other}")
             yield other
 
-    def _others(self) -> Iterator[BundleKey]:
-        key = self._job.key
-        with opened(self._place.layout.tasks) as top:
-            for namespace in enter(top, (unescape(key.namespace),)):
-                if namespace.fd < 0:
-                    raise self._blocked("its namespace cannot be read")
-                for name in list(names(namespace.fd)):
-                    if escape(name) != key.id and not name.startswith(b"."):
-                        yield BundleKey(key.namespace, escape(name))
-
     def _blocked(self, why: str) -> Blocked:
         return Blocked(BlockReason.SHIM, self._job.key.id, why)
+
+
+def sharing(place: WorkerContext, key: BundleKey, shim: Shim) -> Iterator[tuple[BundleKey, Look]]:
+    """Give the other bundles of a namespace that may be served by a shim of it, looked at now.
+
+    Raises:
+        Blocked: They are too many, or their namespace cannot be read.
+        OSError: The tree cannot be read.
+    """
+    around = place.nearby(place.scan())
+    for number, other in enumerate(_others(place, key)):
+        if number >= MOST_BUNDLES:
+            why = f"there are more than {MOST_BUNDLES} bundles to ask"
+            raise Blocked(BlockReason.SHIM, key.id, why)
+        found = look_at(around, other)
+        look = found.look if isinstance(found, PartialLook) else found
+        if look is not None and shares(look, shim):
+            yield other, look
+
+
+def _others(place: WorkerContext, key: BundleKey) -> Iterator[BundleKey]:
+    with opened(place.layout.tasks) as top:
+        for namespace in enter(top, (unescape(key.namespace),)):
+            if namespace.fd < 0:
+                raise Blocked(BlockReason.SHIM, key.id, "its namespace cannot be read")
+            for name in list(names(namespace.fd)):
+                if escape(name) != key.id and not name.startswith(b"."):
+                    yield BundleKey(key.namespace, escape(name))

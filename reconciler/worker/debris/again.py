@@ -28,7 +28,8 @@ class Judged(NamedTuple):
 
     Attributes:
         place: As the second look found it.
-        object: Which object that was; nothing for a mount, which its number alone tells.
+        object: Which object that was; nothing for a mount or a shim, which its number and its
+            start time tell.
     """
 
     place: Place
@@ -53,8 +54,6 @@ class Judged(NamedTuple):
 def look_again(context: WorkerContext, job: DebrisJob) -> Mapping[PlaceKey, Judged | str]:
     """Judge each place of a job once more; of one that must stay, say why."""
     kind = job.places[0].key.kind
-    if kind is DebrisKind.SHIM:
-        return {one.key: "shims are not ended" for one in job.places}
     found = take_again(context, kind, frozenset(unescape(one.key.path) for one in job.places))
     ids = frozenset(key.id for key in job.containerd.tasks)
     judged: dict[PlaceKey, Judged | str] = {}
@@ -77,7 +76,7 @@ def look_again(context: WorkerContext, job: DebrisJob) -> Mapping[PlaceKey, Judg
 
 def _pin(place: Place) -> Judged | str:
     """Hold on to the object that was judged by its time of birth, too."""
-    if place.key.kind is DebrisKind.MOUNT:
+    if place.key.kind in {DebrisKind.MOUNT, DebrisKind.SHIM}:
         return Judged(place, NOTHING)
     try:
         seen = kernel.statx(kernel.AT_FDCWD, unescape(place.key.path))
