@@ -1,5 +1,7 @@
 """Outcome: what came of an attempt to clean, step by step; an observation like any other."""
 
+from typing import Final
+
 from reconciler.model.evidence import Look
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.values import Tagged, Value
@@ -40,6 +42,24 @@ class BlockReason(Word):
     POLICY = "policy"  # another was put into force before a cleanup was sent, or a brake pulled
 
 
+STEPS: Final = (
+    "guards",
+    "kill",
+    "shim",
+    "containerd",
+    "hooks",
+    "unmount",
+    "rootfs",
+    "cgroup",
+    "runc-state",
+    "shim-socket",
+    "fifo",
+    "work-dir",
+    "bundle",
+)
+"""The names of all steps of a cleanup, in their order: also a metric label."""
+
+
 class StepResult(Word):
     """What one step came to."""
 
@@ -53,8 +73,7 @@ class Step(Value, frozen=True):
     """One record of a cleanup (principle 9).
 
     Attributes:
-        step: ``guards``, ``containerd``, ``hooks``, ``unmount``, ``rootfs``, ``cgroup``,
-            ``runc-state``, ``shim-socket``, ``fifo``, ``work-dir``, ``bundle``.
+        step: One of :data:`STEPS`.
         result: See :class:`StepResult`.
         detail: Object and cause, for people.
         seconds: How long it took.

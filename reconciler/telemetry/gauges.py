@@ -95,6 +95,8 @@ class AtScrape(Collector):
 
     def _of_bundles(self) -> Iterable[Metric]:
         summary = self._engine.summary(self._clock.monotonic())
+        for namespace, *_ in summary.bundles:
+            self._namespaces.label(namespace)
         counts: Rows = {(name, *kind): 0.0 for name in self._namespaces.known for kind in _KINDS}
         for (namespace, verdict, phase), count in summary.bundles.items():
             row = (self._namespaces.label(namespace), verdict.value, phase.value or NO_PHASE)

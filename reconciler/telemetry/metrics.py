@@ -3,12 +3,21 @@
 Counters follow from observations and decisions; gauges are counted from the engine when scraped,
 so they cannot drift. No id and no path ever becomes a label, and namespaces beyond a
 bound share one label value (:mod:`reconciler.telemetry.gauges`), so the series are bounded too.
+What is bounded is there from the start, so that a node's series stay as many as they are.
 """
 
+import math
 from collections.abc import Callable
 from typing import Final, assert_never
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from reconciler import __version__
@@ -41,7 +50,7 @@ from reconciler.model.observations import (
     ResyncKind,
     Stamp,
 )
-from reconciler.model.outcome import Outcome, Result, StepResult
+from reconciler.model.outcome import STEPS, Outcome, Result, StepResult
 from reconciler.ports import Clock, Watcher
 from reconciler.supervision import Supervisor
 from reconciler.telemetry.gauges import PREFIX, AtScrape, Namespaces
@@ -76,6 +85,9 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self._engine = engine
         self._namespaces = Namespaces()
+        self._met: set[str] = set()
+        # When a counter was made is for another format; in this one each would be a series.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types here
         self._make_counters()
         watch = watch or Supervisor()
         shown = AtScrape(
@@ -123,6 +135,9 @@ class Metrics:
             ["step"],
             registry=reg,
         )
+        for step in STEPS:
+            self._mutations.labels(step)
+            self._warnings.labels(step)
         self._deaths = Counter(
             PREFIX + "abnormal_terminations",
             "Deaths of init or shim that nobody ordered.",
@@ -145,6 +160,7 @@ class Metrics:
         self._containerd = Gauge(
             PREFIX + "containerd_up", "Whether containerd answered when last asked.", registry=reg
         )
+        self._containerd.set(math.nan)  # nobody has asked yet
         self._guard = Gauge(
             PREFIX + "guard_ok", "Whether a guard lets us act.", ["guard"], registry=reg
         )
@@ -168,9 +184,10 @@ class Metrics:
                 self._events.inc()
             case Resync(kind=ResyncKind.OVERFLOW):
                 self._overflows.inc()
-            case Listed(answered=True, namespace=None, seconds=seconds):
-                self._relists.observe(seconds)
-                self._relisted.set(stamp.wall)
+            case Listed(answered=True, namespace=namespace, seconds=seconds):
+                if namespace is None:
+                    self._relists.observe(seconds)
+                    self._relisted.set(stamp.wall)
                 for seen in observation.bundles:
                     self._meet(seen.key.namespace)
             case NodeLooked(containerd=containerd) if containerd is not None:
@@ -186,7 +203,9 @@ class Metrics:
         match decision:
             case Died(key=key, cause=cause):
                 self._deaths.labels(self._meet(key.namespace), cause).inc()
-            case Judged() | Vanished() | OverBudget() | Braked():
+            case Judged(key=key):
+                self._meet(key.namespace)
+            case Vanished() | OverBudget() | Braked():
                 pass  # what is so now is counted at each scrape
             case (
                 LookAt()
@@ -228,9 +247,9 @@ class Metrics:
 
     def _meet(self, namespace: str) -> str:
         """Create every series of a namespace at its first sight, so that rates have a start."""
-        is_new = namespace not in self._namespaces.known
         label = self._namespaces.label(namespace)
-        if is_new:
+        if label not in self._met:
+            self._met.add(label)
             self._freed.labels(label)
             for result in Result:
                 self._cleanups.labels(label, result.value)

@@ -1,9 +1,14 @@
 """What Prometheus sees: counters from the run, gauges from the engine, bounded series."""
 
+import math
+import re
+from pathlib import Path
+
 import pytest
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
+import reconciler
 from reconciler.decide.cleanups import BRAKES
 from reconciler.model.debris import DebrisKind, Inventory, Place, PlaceKey
 from reconciler.model.evidence import Answer, ProcessScan
@@ -20,7 +25,7 @@ from reconciler.model.observations import (
     ResyncKind,
     Seen,
 )
-from reconciler.model.outcome import Outcome, Result, Step, StepResult
+from reconciler.model.outcome import STEPS, Outcome, Result, Step, StepResult
 from reconciler.model.policy import Policies
 from reconciler.telemetry.metrics import Metrics
 from tests.decide.world import BOOTED, ENFORCE, UP, World, dead, key, orphaned, running
@@ -104,6 +109,55 @@ def test_an_outcome_counts_once_with_age_duration_and_system_calls(scraped: Scra
     assert scraped.value("leftover_age_seconds_count") == 1
     assert scraped.value("leftover_age_seconds_sum") == pytest.approx(3600, abs=1)
     assert scraped.value("cleanup_duration_seconds_sum") == pytest.approx(0.004)
+
+
+def test_the_series_are_as_many_before_the_first_cleanup_as_after_it(scraped: Scraped) -> None:
+    """A counter that begins at its first event has no rate for it, and an alert misses it."""
+
+    def series() -> set[str]:
+        lines = scraped.metrics.render().decode().splitlines()
+        return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
+
+    scraped.observe(listed())
+    scraped.observe(GuardsChecked(()))
+    scraped.observe(replace(listed("ns/a"), namespace="ns"))  # because somebody made it
+    before = series()
+    scraped.world.look(dead())
+    scraped.world.node()
+    steps = tuple(Step(name, StepResult.WARNING, mutations=1) for name in STEPS)
+    for result in Result:
+        scraped.observe(Outcome(key(), Identity(1, 1, 1), result, steps=steps))
+    assert series() == before
+
+
+def test_a_namespace_has_all_its_series_from_the_scrape_on_that_shows_it(scraped: Scraped) -> None:
+    """Also one that is looked at before anybody has listed it."""
+    scraped.observe(listed("ns/a"))
+    scraped.observe(replace(listed(), namespace="new"))
+    for name in ("ns/a", "new/b"):
+        for decision in scraped.world.look(dead(), name):
+            scraped.metrics.decided(scraped.world.stamp, decision)
+    text = scraped.metrics.render().decode()
+    assert text.count('namespace="new"') == text.count('namespace="ns"') > 20
+
+
+def test_containerd_is_neither_up_nor_down_before_it_was_asked(scraped: Scraped) -> None:
+    assert math.isnan(scraped.value("containerd_up"))
+    scraped.observe(NodeLooked(0.0, None, UP))
+    assert scraped.value("containerd_up") == 1
+
+
+def test_there_is_no_series_that_prometheus_has_no_use_for(scraped: Scraped) -> None:
+    """When a counter was made is for another format: it would be every fifth series."""
+    scraped.observe(listed("ns/a"))
+    assert "_created" not in scraped.metrics.render().decode()
+
+
+def test_every_step_of_a_cleanup_is_among_the_steps() -> None:
+    worker = Path(reconciler.__file__).parent / "worker"
+    text = "".join(path.read_text() for path in worker.rglob("*.py"))
+    named = re.findall(r'\.do\(\s*"([\w-]+)"|\("([\w-]+)", residue\.', text)
+    assert {one or other for one, other in named} == set(STEPS)
 
 
 def test_a_death_counts_once_with_its_cause(scraped: Scraped) -> None:
