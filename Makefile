@@ -57,9 +57,10 @@ faults: $(VENV)/.dev $(VENV)/.kubernetes packages
 	$(BIN)/python -m pytest -m 'fault and not bench and not slow' --junitxml=build/faults.xml $(ARGS)
 	$(BIN)/python -m tests.safety.table --write build/faults.xml $(HISTORIES)
 
-pictures: $(VENV)/.run
-	@.ci/packages chromium containerd runc busybox-static
+pictures: $(VENV)/.dev
+	@.ci/packages chromium containerd runc busybox-static prometheus
 	$(BIN)/python -m tests.pictures
+	$(BIN)/python -m tests.fleet.picture
 	$(BIN)/python -m tests.minute
 
 bench: $(VENV)/.dev packages

@@ -18,6 +18,7 @@ from reconciler import __version__
 from reconciler.model.layout import Layout
 from reconciler.settings.load import Loaded, load
 from reconciler.settings.outside import node_name
+from tests.contrib.discovery import discovery
 from tests.e2e.kubelet import DaemonSet, Pod
 
 TOP: Final = Path(__file__).resolve().parents[2]
@@ -111,6 +112,30 @@ def loaded(found: list[Document], pod: Pod, tmp_path: Path) -> Loaded:
     return load(str(tmp_path / "config.toml"), environ=variables(pod))
 
 
+class Admission(msgspec.Struct, rename="camel"):
+    """What a pod says to whoever places and admits it."""
+
+    automount_service_account_token: bool
+    priority_class_name: str
+    tolerations: list[dict[str, str]]
+    node_selector: dict[str, str]
+    service_account_name: str = ""
+
+
+def admissions(found: list[Document]) -> list[Admission]:
+    class Template(msgspec.Struct):
+        spec: Admission
+
+    class Spec(msgspec.Struct):
+        template: Template
+
+    class DaemonSet(msgspec.Struct):
+        spec: Spec
+
+    sets = of_kind("DaemonSet", found)
+    return [msgspec.convert(one, DaemonSet).spec.template.spec for one in sets]
+
+
 def assert_reaches(pod: Pod, layout: Layout) -> None:
     """All that containerd keeps is mounted at the node's own paths, and shared both ways."""
     (container,) = pod.containers
@@ -191,6 +216,40 @@ def test_no_pod_belongs_to_two_daemonsets() -> None:
     for found in (built("enforce"), rendered("--set", "mode=by-label")):
         one, other = selectors(found)
         assert any(one[name] != other.get(name, one[name]) for name in one)
+
+
+@pytest.mark.parametrize("overlay", [*OVERLAYS, None])
+def test_a_pod_runs_on_every_node_and_may_ask_the_api_server_for_nothing(
+    overlay: str | None,
+) -> None:
+    """None is the chart. What is broken on a tainted or full node must be seen there, too."""
+    found = rendered("--set", "mode=by-label") if overlay is None else built(overlay)
+    assert {one["kind"] for one in found} == {"DaemonSet", "ConfigMap"}, "no roles, no account"
+    for one in admissions(found):
+        assert not one.automount_service_account_token
+        assert not one.service_account_name
+        assert one.tolerations == [{"operator": "Exists"}]
+        assert one.priority_class_name == "system-node-critical"
+        assert one.node_selector["kubernetes.io/os"] == "linux"
+
+
+@pytest.mark.parametrize("overlay", [*OVERLAYS, None])
+def test_kubectl_would_create_all_of_it(overlay: str | None, tmp_path: Path) -> None:
+    """None is the chart with everything it can make. No cluster: only kinds are asked for."""
+    if overlay is None:
+        wanted = "mode=by-label,podMonitor.enabled=true,prometheusRule.enabled=true"
+        chart = call(tool("helm"), "template", "some", CHART, "--set", wanted)
+        (tmp_path / "chart.yaml").write_text(chart)
+        source = ["-f", str(tmp_path / "chart.yaml")]
+        number = 5
+    else:
+        source = ["-k", str(KUBERNETES / "overlays" / overlay)]
+        number = len(built(overlay))
+    with discovery() as server:
+        options = ["--server", server, "--cache-dir", str(tmp_path / "cache"), "--validate=false"]
+        done = call(tool("kubectl"), "create", "--dry-run=client", "-o", "name", *options, *source)
+    assert len(set(done.splitlines())) == number
+    assert all("containerd-reconciler" in line for line in done.splitlines())
 
 
 # ------------------------------------------------------------------------------------- chart

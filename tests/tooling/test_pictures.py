@@ -12,8 +12,13 @@ from rich.live import Live
 from tests.minute import SHOWN, rewritten
 from tests.pictures import PICTURES, chosen, screens_of
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-NAMES = ("report.png", "run.svg")
+TOP = Path(__file__).resolve().parents[2]
+README = (TOP / "README.md").read_text()
+SHOWN_IN = {
+    "dashboard.png": ("contrib/prometheus/README.md", "../pictures"),
+    "report.png": ("README.md", "contrib/pictures"),
+    "run.svg": ("README.md", "contrib/pictures"),
+}
 LARGEST = 150_000
 
 BEFORE = "5 running\ndemo/victim running"
@@ -31,11 +36,11 @@ def shown(*screens: str) -> str:
     return console.file.getvalue()
 
 
-def test_each_picture_is_small_and_in_the_readme() -> None:
-    assert sorted(path.name for path in PICTURES.iterdir()) == list(NAMES)
-    for name in NAMES:
+def test_each_picture_is_small_and_on_a_page() -> None:
+    assert {path.name for path in PICTURES.iterdir()} == SHOWN_IN.keys()
+    for name, (page, there) in SHOWN_IN.items():
         assert (PICTURES / name).stat().st_size < LARGEST, name
-        assert f"](contrib/pictures/{name})" in README
+        assert f"]({there}/{name})" in (TOP / page).read_text()
 
 
 def test_the_drawing_loads_nothing_from_elsewhere() -> None:
