@@ -8,6 +8,7 @@
 # make faults  the tests that show faults, and from their report tests/safety/README.md
 # make pictures  the pictures and transcripts of README.md, from real runs; as root
 # make wheel   dist/*.whl, and dist/constraints.txt with the versions that were tested
+# make image   the container image, by docker or another IMAGER, on BASE: a slim Python
 # make wheelhouse  dist/wheelhouse, with all that an installation without internet takes
 # make clean   remove what the targets above made
 #
@@ -20,13 +21,17 @@ ARGS ?=
 PACKAGES := chromium containerd crun runc busybox-static strace util-linux e2fsprogs fuse3 systemd prometheus \
     mandoc zsh fish
 
+IMAGER ?= docker
+BASE ?= python:$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-slim
+IMAGE ?= containerd-reconciler:$(shell sed -n 's/^__version__.*"\(.*\)"/\1/p' reconciler/__init__.py)
+
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet -c .ci/constraints.txt
 WHEEL := $(BIN)/python -m pip --disable-pip-version-check --no-input wheel --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench versions soak explore faults pictures wheel wheelhouse packages clean
+.PHONY: help run test lint bench versions soak explore faults pictures wheel wheelhouse image packages clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -81,6 +86,10 @@ wheel: $(VENV)/.made
 
 wheelhouse: wheel
 	$(WHEEL) -c dist/constraints.txt --wheel-dir dist/wheelhouse dist/*.whl
+
+# The wheels are for one version of Python, so the base has the same.
+image: wheelhouse
+	$(IMAGER) build -f contrib/container/Dockerfile --build-arg BASE=$(BASE) -t $(IMAGE) dist
 
 packages:
 	@.ci/packages $(PACKAGES)

@@ -50,6 +50,7 @@ def single(
     node: Node,
     name: str,
     *,
+    image: str,
     command: Sequence[str],
     env: Mapping[str, str],
     mounts: Sequence[Message],
@@ -64,6 +65,7 @@ def single(
     sandbox = _sandbox(node, name, host_pid=host_pid, privileged=privileged, logs=os.fspath(logs))
     config = _container(
         name,
+        image,
         command=command,
         envs=[_message("KeyValue", key=key, value=value) for key, value in env.items()],
         mounts=mounts,
@@ -105,15 +107,15 @@ async def _run_pod(node: Node, name: str, members: int) -> list[str]:
 
 
 async def _member(channel: Channel, pod_id: str, sandbox: Message, name: str) -> str:
-    config = _container(name, command=image.FOR_EVER, security_context=_security())
+    config = _container(name, image.NAME, command=image.FOR_EVER, security_context=_security())
     return await _start(channel, pod_id, sandbox, config)
 
 
-def _container(name: str, *, security_context: Message, **fields: object) -> Message:
+def _container(name: str, image: str, *, security_context: Message, **fields: object) -> Message:
     return _message(
         "ContainerConfig",
         metadata=_message("ContainerMetadata", name=name),
-        image=_message("ImageSpec", image=image.NAME),
+        image=_message("ImageSpec", image=image),
         linux=_message("LinuxContainerConfig", security_context=security_context),
         **fields,
     )

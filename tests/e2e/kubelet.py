@@ -1,7 +1,7 @@
 """What a kubelet makes of the one container of a manifest, by the container runtime interface.
 
-The rest of a kubelet (images, probes, networks) is not here: our own Python stands in for the
-image, and the pod has the machine's network.
+The rest of a kubelet (probes, networks, fetching images) is not here: our own Python stands in for
+the image unless the node has it, and the pod has the machine's network.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 from google.protobuf.message import Message
 
-from tests.e2e import cri
+from tests.e2e import cri, image
 from tests.e2e.apart import REPOSITORY
 from tests.e2e.node import Node
 from tests.e2e.task import Task
@@ -78,6 +78,7 @@ class Container(msgspec.Struct, rename="camel"):
     """The container."""
 
     name: str
+    image: str
     command: list[str]
     args: list[str]
     env: list[Variable]
@@ -144,7 +145,13 @@ def read(manifest: Path) -> Pod:
 
 
 def run(
-    node: Node, pod: Pod, config: Path, *, moved: Mapping[str, Path], env: Mapping[str, str]
+    node: Node,
+    pod: Pod,
+    config: Path,
+    *,
+    moved: Mapping[str, Path],
+    env: Mapping[str, str],
+    with_image: bool = False,
 ) -> Task:
     """Run it on a node.
 
@@ -154,10 +161,11 @@ def run(
         config: A directory in place of the ConfigMap.
         moved: Host paths that are elsewhere on this node, and then also in the pod.
         env: Variables instead of the manifest's, or besides them.
+        with_image: Whether the node has the manifest's image, and it is to be run.
     """
     (container,) = pod.containers
     volumes = {one.name: one for one in pod.volumes}
-    mounts = _python()
+    mounts = [] if with_image else _python()
     for one in container.volume_mounts:
         host, place = volumes[one.name].host_path, one.mount_path
         if host is None:
@@ -170,11 +178,14 @@ def run(
         mounts.append(cri.mount(path, inside, _PROPAGATION[one.mount_propagation]))
     assert container.command == ["containerd-reconciler"]
     said = {one.name: one.on(os.uname().nodename) for one in container.env}
+    ours = [sys.executable, "-m", "reconciler"]
+    more = {} if with_image else {"PYTHONPATH": os.fspath(REPOSITORY)}
     return cri.single(
         node,
         container.name,
-        command=[sys.executable, "-m", "reconciler", *container.args],
-        env={"PYTHONPATH": os.fspath(REPOSITORY), **said, **env},
+        image=container.image if with_image else image.NAME,
+        command=[*(container.command if with_image else ours), *container.args],
+        env={**more, **said, **env},
         mounts=mounts,
         host_pid=pod.host_pid,
         privileged=container.security_context.privileged,

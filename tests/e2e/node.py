@@ -127,9 +127,9 @@ class Node:
 
     # ----------------------------------------------------------------------------- containers
 
-    def import_image(self, namespace: str) -> None:
-        """Give a namespace the image."""
-        self.ctr("images", "import", self._archive, namespace=namespace)
+    def import_image(self, namespace: str, archive: Path | None = None) -> None:
+        """Give a namespace the image, or another one."""
+        self.ctr("images", "import", archive or self._archive, namespace=namespace)
 
     def run(
         self, name: str, *options: Word, command: Sequence[str] = image.FOR_EVER, pod: str = ""

@@ -35,7 +35,9 @@ def usual(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Node]:
 
 
 @contextmanager
-def deployed(node: Node, pod: kubelet.Pod, port: int) -> Iterator[Task]:
+def deployed(
+    node: Node, pod: kubelet.Pod, port: int, *, with_image: bool = False
+) -> Iterator[Task]:
     """Run the manifest's pod, in a hurry; what it logged is told with a failure."""
     config = node.root.parent / "config"
     config.mkdir()
@@ -49,7 +51,7 @@ def deployed(node: Node, pod: kubelet.Pod, port: int) -> Iterator[Task]:
     }
     moved = {"/var/lib/containerd": node.root}
     try:
-        yield kubelet.run(node, pod, config, moved=moved, env=hurry)
+        yield kubelet.run(node, pod, config, moved=moved, env=hurry, with_image=with_image)
     except AssertionError as error:
         error.add_note(cri.log_of(node, pod.containers[0].name).read_text()[-8000:])
         raise
