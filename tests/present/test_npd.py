@@ -30,7 +30,7 @@ def busy() -> Status:
 @pytest.fixture(scope="module")
 def well(busy: Status) -> Status:
     """The same without what needs a person."""
-    verdicts = busy.summary.verdicts | {"orphaned": 0}
+    verdicts = busy.summary.verdicts | {"orphaned": 0, "abandoned": 0}
     return replace(busy, summary=replace(busy.summary, blocked={}, verdicts=verdicts))
 
 
@@ -49,7 +49,11 @@ def test_it_says_what_is_wrong_and_of_one_thing_why(busy: Status, well: Status) 
     assert npd.answer(held) == (State.NON_OK, "held: mass death: 8 of 9 died")
     hung = replace(well, containerd=replace(well.containerd, state="no answer", detail="timeout"))
     assert npd.answer(hung) == (State.NON_OK, "containerd does not answer: timeout")
+    leaked = well.summary.verdicts | {"abandoned": 2}
+    shims = replace(well, summary=replace(well.summary, verdicts=leaked))
+    assert npd.answer(shims) == (State.NON_OK, "2 abandoned")
     for wrong in (
+        replace(well, summary=replace(well.summary, unlisted=1)),
         replace(well, config=ConfigStatus([], 0.0, ok=False, after_restart=[])),
         replace(well, stuck=[StuckStatus(7)]),
         replace(well, summary=replace(well.summary, wedged_shims=1)),
