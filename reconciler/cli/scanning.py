@@ -22,6 +22,7 @@ from reconciler.cli.selection import Selection, narrowed, ordered
 from reconciler.cli.session import Journalled, look
 from reconciler.cli.work import Found
 from reconciler.decide.debris import DebrisVerdict
+from reconciler.decide.verdicts import is_alien_and_dead
 from reconciler.errors import ExitCode
 from reconciler.model.decisions import Verdict
 from reconciler.present import debris, rows, shapes
@@ -82,7 +83,10 @@ def _code(found: Found, setup: Setup) -> ExitCode:
 
 def ending(found: Found) -> ExitCode:
     """Say by one number what was found: 0 only where it was looked at, and nothing is left over."""
-    left = any(view.judgement.verdict is Verdict.LEFTOVER for view in found.views)
+    left = any(
+        view.judgement.verdict is Verdict.LEFTOVER or is_alien_and_dead(view.facts)
+        for view in found.views
+    )
     if left or any(one.verdict is DebrisVerdict.DEBRIS for one in found.debris):
         return ExitCode.LEFTOVERS
     return ExitCode.UNPROVEN if found.unproven else ExitCode.DONE

@@ -109,14 +109,26 @@ def _is_being_created(facts: Facts, young: bool) -> bool:  # noqa: FBT001 - a fa
 
 
 def _is_leftover(facts: Facts, _young: bool) -> bool:  # noqa: FBT001 - a fact
+    return _is_dead(facts) and facts.runtime in RUNTIME_OURS
+
+
+def _is_dead(facts: Facts) -> bool:
     return (
         facts.shim is ShimState.DEAD
         and facts.init in INIT_GONE
         and facts.cgroup in CGROUP_CLEAR
         and facts.helper is Answer.NO
-        and facts.runtime in RUNTIME_OURS
         and facts.task is not TaskState.NONE
     )
+
+
+def is_alien_and_dead(facts: Facts) -> bool:
+    """Return whether nothing that we can see lives of a bundle of an unknown runtime.
+
+    It stays unknown, for such a runtime may live where we do not look, in a virtual machine say;
+    but it is worth knowing that one was left.
+    """
+    return facts.runtime is RuntimeState.ALIEN and _is_dead(facts)
 
 
 def _why_foreign(facts: Facts) -> str:
@@ -138,7 +150,9 @@ def _why_orphaned(facts: Facts) -> str:
 
 def _why_unknown(facts: Facts) -> str:
     if facts.runtime is RuntimeState.ALIEN:
-        return "runtime is not one whose leftovers are known"
+        what = "runtime is not one whose leftovers are known"
+        dead = f"shim dead, init {facts.init.value}, cgroup {facts.cgroup.value}"
+        return f"{what}; {dead}" if is_alien_and_dead(facts) else what
     return "no answer from: " + ", ".join(unanswered(facts))
 
 

@@ -14,6 +14,7 @@ import msgspec
 from reconciler.decide.cleanups import Hold
 from reconciler.decide.lifecycle import TABLE, Event
 from reconciler.decide.track import SERVED, Track, is_unlisted, is_wedged
+from reconciler.decide.verdicts import is_alien_and_dead
 from reconciler.model.decisions import BudgetKind, Judgement, Phase, Verdict
 from reconciler.model.evidence import NO_LABELS, Containerd, Facts, Labels, Look, Node, ShimState
 from reconciler.model.facts import weigh
@@ -79,6 +80,7 @@ class Summary(msgspec.Struct):
         over_budget: Running tasks over a budget.
         wedged: Tasks whose shim gives containerd no answer, by that shim.
         unlisted: Running tasks that a containerd that answers does not know.
+        aliens: Bundles of unknown runtimes of which nothing seems to live.
     """
 
     verdicts: Counter[tuple[str, Verdict]] = msgspec.field(default_factory=Counter)
@@ -90,6 +92,7 @@ class Summary(msgspec.Struct):
     over_budget: Counter[BudgetKind] = msgspec.field(default_factory=Counter)
     wedged: Counter[BundleKey] = msgspec.field(default_factory=Counter)
     unlisted: int = 0
+    aliens: int = 0
 
 
 def shown(track: Track, policy: Policy, hold: Hold | None) -> tuple[Phase, str]:
@@ -173,6 +176,7 @@ def summarize(
         summary.bundles[track.key.namespace, verdict, phase] += 1
         summary.over_budget.update(track.reported)
         said = about(track.key, track.first_seen).containerd if verdict in SERVED else _NOTHING
+        summary.aliens += track.facts is not None and is_alien_and_dead(track.facts)
         summary.unlisted += is_unlisted(track, said, now)
         if is_wedged(track, said):
             group = track.look.shim.group if track.look else None

@@ -27,6 +27,7 @@ class Layout(msgspec.Struct, frozen=True):
         state: containerd's state directory; the watched tree is below it.
         root: containerd's persistent directory; work dirs and the metadata lock are below it.
         address: containerd's gRPC socket.
+        runc_shims: Names of shims' binaries that are runc's besides containerd's own.
         runtime_dir: Where shims put sockets and runc its state, unless options.json says otherwise.
     """
 
@@ -34,6 +35,7 @@ class Layout(msgspec.Struct, frozen=True):
     root: bytes = DEFAULT_ROOT
     address: bytes = DEFAULT_ADDRESS
     runtime_dir: bytes = DEFAULT_STATE
+    runc_shims: tuple[str, ...] = ()
 
     @property
     def tasks(self) -> bytes:

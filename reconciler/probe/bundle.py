@@ -202,7 +202,7 @@ def _weigh(
         folder.newest,
         (folder.blocks + counted.blocks) * BLOCK,
         Answer.YES if folder.has_pid else remembered.exists,
-        metadata.runtime_of(folder, own.peer),
+        metadata.runtime_of(folder, own.peer, around.layout.runc_shims),
         init,
         ask_shim(own, around, init),
         cgroups.state,

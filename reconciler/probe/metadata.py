@@ -84,19 +84,24 @@ def _sandbox_of(folder: Folder) -> str:
     return sandbox if is_identifier(sandbox) else ""
 
 
-def runtime_of(folder: Folder, peer: Folder | None) -> Runtime:
-    """Tell the runtime by its shim's name; a pod's member may leave that to its sandbox."""
+def runtime_of(folder: Folder, peer: Folder | None, also: Collection[str] = ()) -> Runtime:
+    """Tell the runtime by its shim's name; a pod's member may leave that to its sandbox.
+
+    ``also`` names shims that are runc's, as the operator says.
+    """
     path = folder.text("shim-binary-path")
     if path is None and folder.is_barred("shim-binary-path"):
         return Runtime(RuntimeState.NONE)
     if path is None and folder.alien:
         return Runtime(RuntimeState.ALIEN)
     if path is None and peer is not None:
-        return runtime_of(peer, None)
+        return runtime_of(peer, None, also)
     name = (path or b"").strip().rpartition(b"/")[2]
     if not name:
         return Runtime(RuntimeState.UNNAMED)
-    return _RUNTIMES.get(name) or Runtime(RuntimeState.ALIEN, escape(name))
+    known, shown = _RUNTIMES.get(name), escape(name)
+    state = RuntimeState.KNOWN if shown in also else RuntimeState.ALIEN
+    return known or Runtime(state, shown)
 
 
 def addresses_of(folder: Folder) -> tuple[Address, ...]:

@@ -5,6 +5,7 @@ here looks at a disk: whether a directory exists is a question for whoever opens
 """
 
 import os
+import re
 from collections.abc import Callable
 from typing import Annotated, Final, TypeVar
 
@@ -43,6 +44,8 @@ _LONGEST_PATH: Final = 4095
 _LONGEST_SOCKET: Final = 107
 _CENTURY: Final = 36525 * 86400
 _LARGEST_SIZE: Final = (1 << 63) - 1
+_SHIM: Final = re.compile(r"containerd-shim-[A-Za-z0-9._-]{1,64}")
+_NOT_RUNC: Final = ("kata", "runsc", "gvisor", "wasm", "windows")
 
 
 def path(text: str) -> str:
@@ -143,6 +146,21 @@ def name(text: str) -> str:
     return text
 
 
+def shim_names(text: str) -> tuple[str, ...]:
+    """Accept names of shims' binaries, separated by commas; empty for none.
+
+    containerd calls every shim so, and by that prefix it is known among processes.
+    """
+    names = tuple(one.strip() for one in text.split(",")) if text else ()
+    for one in names:
+        if not _SHIM.fullmatch(one):
+            hint = "name binaries as containerd does: containerd-shim-NAME-VERSION"
+            raise ValueError(f"{short(one)!r} is no shim's name; {hint}")
+        if any(word in one for word in _NOT_RUNC):
+            raise ValueError(f"{short(one)!r} keeps its containers in other ways than runc's does")
+    return names
+
+
 def size(text: str) -> int:
     """Accept a size in bytes, not zero."""
     count = parse_size(text)
@@ -176,6 +194,7 @@ Listen = Annotated[str, _kind(_or_nothing(listen), "host:port", "127.0.0.1:9618"
 IdentifierGlob = Annotated[str, _kind(globs.identifier, "a glob", "kube-*")]
 NameGlob = Annotated[str, _kind(globs.name, "a glob", "kube-*")]
 TextGlob = Annotated[str, _kind(globs.text, "a glob", "kube-*")]
+ShimNames = Annotated[str, _kind(shim_names, "names of shims", "containerd-shim-runc-v2-rs")]
 Name = Annotated[
     str, msgspec.Meta(min_length=1, max_length=64, extra={"parse": name, "what": "text"})
 ]

@@ -192,7 +192,12 @@ def _layout(settings: Settings, layers: list[_Layer]) -> Layout:
         moved = _strength(layers, "containerd.state")
         if _strength(layers, "containerd.address") < moved:
             address = state + b"/containerd.sock"
-    return Layout(state=state, root=os.fsencode(kinds.tree(said.root)), address=address)
+    return Layout(
+        state=state,
+        root=os.fsencode(kinds.tree(said.root)),
+        address=address,
+        runc_shims=kinds.shim_names(said.runc_shims),
+    )
 
 
 def _strength(layers: list[_Layer], key: str) -> int:

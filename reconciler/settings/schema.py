@@ -66,6 +66,7 @@ class Containerd(Section, frozen=True):
     root: kinds.Tree = "/var/lib/containerd"
     address: kinds.Socket = "/run/containerd/containerd.sock"
     allow_disk: bool = False
+    runc_shims: kinds.ShimNames = ""
 
 
 class Watch(Section, frozen=True):

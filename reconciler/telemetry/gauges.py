@@ -114,6 +114,8 @@ class AtScrape(Collector):
         yield _plain("wedged_shims", "Living shims that give containerd no answer.", wedged)
         unlisted = float(summary.unlisted)
         yield _plain("unlisted_tasks", "Running tasks that containerd does not know.", unlisted)
+        text = "Bundles of unknown runtimes of which nothing seems to live."
+        yield _plain("dead_aliens", text, float(summary.aliens))
         over: Rows = {(kind.value,): float(summary.over_budget[kind]) for kind in BudgetKind}
         yield _family("over_budget", "Running tasks over a budget.", ["kind"], over)
 

@@ -186,6 +186,8 @@ def test_an_unknown_runtime_is_only_observed() -> None:
     world.wait(30 * DAY)
     assert world.verdicts() == ["unknown"]
     assert world.cleans() == []
+    assert world.engine.summary(world.stamp.mono).aliens == 1
+    assert "shim dead" in next(iter(world.engine.views(world.stamp.mono))).judgement.reason
 
 
 def test_creation_is_left_alone_until_it_settled() -> None:

@@ -57,7 +57,7 @@ def _dead(context: WorkerContext, kind: DebrisKind) -> tuple[Place, ...]:
 def main(words: Sequence[str]) -> None:
     """Go over all kinds once, in their order: what another one waits for comes before it."""
     state, root, address, namespace, *tasks = words
-    layout = Layout(*map(os.fsencode, (state, root, address)))
+    layout = Layout(os.fsencode(state), os.fsencode(root), os.fsencode(address))
     context = WorkerContext(
         WorkerScope(layout), SystemClock(), lambda _: None, lambda: "", lambda: False
     )

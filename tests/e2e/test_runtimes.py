@@ -1,6 +1,7 @@
 """What runs behind runc's shim need not be runc: its state goes with its bundle, its hooks run."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,40 @@ def test_a_dead_bundle_of_cruns_leaves_nothing_and_its_id_starts_again(
     node.containerd.start()
     node.ctr("containers", "delete", "dead")
     assert run(node, "dead", root).init.alive
+
+
+@pytest.fixture
+def renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A vendor's build of runc's shim, under the vendor's name."""
+    name = "containerd-shim-acme-v2"
+    found = shutil.which("containerd-shim-runc-v2")
+    assert found is not None
+    (tmp_path / "bin").mkdir()
+    shutil.copy(found, tmp_path / "bin" / name)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return name
+
+
+def test_a_shim_that_is_runcs_under_another_name_is_named_by_a_key(
+    tmp_path: Path, renamed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Node(tmp_path) as node:
+        keeper = node.run("keeper", "--runtime", "io.containerd.acme.v2")
+        dead = node.run("dead", "--runtime", "io.containerd.acme.v2")
+        node.crash(dead)
+        node.restart(unseen=[dead])
+        before = Snapshot.take(node, [keeper])
+        assert product.results(product.clean(node)) == {}
+        told = product.scan(node)
+        assert product.verdicts(told, node.namespace) == {"keeper": "running", "dead": "unknown"}
+        (why,) = (one["reason"] for one in told["bundles"] if one["id"] == "dead")
+        assert "not one whose leftovers are known; shim dead" in why
+        scan = product.words(node, "scan", "--exit-code")
+        assert product.run(node, *scan).code == 10
+        monkeypatch.setenv("CONTAINERD_RECONCILER_CONTAINERD_RUNC_SHIMS", renamed)
+        assert product.results(product.clean(node)) == {"dead": "cleaned"}
+        assert remains(node, "dead") == []
+        assert before.changes(Snapshot.take(node, [keeper])) == []
 
 
 def test_hooks_wait_until_their_runtime_is_there(crun_node: Node, tmp_path: Path) -> None:

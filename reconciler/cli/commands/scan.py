@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 @click.option(
     "--exit-code",
     is_flag=True,
-    help="Exit with 10 if there are leftovers or debris, 11 if nothing could be proven.",
+    help="Exit with 10 if there are leftovers (also of runtimes that are not known) or debris, "
+    "11 if nothing could be proven.",
 )
 @click.option("--redact", is_flag=True, help="With -o journal: replace all names consistently.")
 @without_containerd
