@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.model.debris import DebrisKind, DebrisResult
 from reconciler.model.outcome import Result
-from tests.e2e import strace
+from tests.e2e import product, strace
 from tests.e2e.containerd import RUNTIME_DIR, TASKS
 from tests.e2e.emptying import empty
 from tests.e2e.kinds import either
@@ -25,6 +25,9 @@ pytestmark = [pytest.mark.containerd, pytest.mark.safety, pytest.mark.timeout(24
 
 ROWS: Final = ("whole", EMPTIED, "hidden", "stateless", "workless")
 """What the dead are left as."""
+
+AT_ONCE: Final = "\n".join(f'[debris.{kind.value}]\nage = "0s"' for kind in DebrisKind)
+"""A configuration by which nothing is too young."""
 
 OWN: Final = Place("own-runc", "own")
 """Where the other containerd's container has what is named by its id."""
@@ -123,8 +126,11 @@ def test_nothing_of_the_dead_is_left_and_nothing_of_the_living_is_touched(
     damage(node, orphan, EMPTIED)
     node.restart()
 
+    config = tmp_path / "config.toml"
+    config.write_text(AT_ONCE)
+
     def nothing() -> bool:
-        empty(node)
+        product.clean(node, "--debris", "--config", config)
         return [one for one in listing(node) if one not in without] == _namespaces(node)
 
     until(nothing, "nothing but the namespaces is there as before the first container")
