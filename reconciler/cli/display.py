@@ -104,9 +104,14 @@ def foreground(  # noqa: PLR0913 - what is shown, and where
     from reconciler.cli.picture import Picture
 
     picture = Picture(enforce=heading.enforce)
+
+    def engine_seen(engine: Engine) -> None:
+        engine_made(engine)
+        picture.find = engine.track
+
     with LiveView(picture, heading, output.console()) as view:
         drawing = _Drawing(view, clock, backend)
-        yield Shown((picture, *logged), (drawing,), report if logged else None, engine_made)
+        yield Shown((picture, *logged), (drawing,), report if logged else None, engine_seen)
         view.update(backend(), clock.monotonic())
 
 

@@ -16,7 +16,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from reconciler.cli.display import Heading
-from reconciler.cli.picture import STUCK, Picture, RecentRecord
+from reconciler.cli.picture import STUCK, Picture
 from reconciler.decide.cleanups import GUARDS
 from reconciler.model.decisions import Judged, Phase, Verdict
 from reconciler.model.ids import printable
@@ -30,7 +30,8 @@ INTERVAL: Final = 0.25
 
 _ROWS: Final = 12
 _NAME: Final = 36
-"""Columns that a long name gets on a line, at least."""
+_POD: Final = 24
+"""Columns that a long name gets on a line, at least, and a pod."""
 _LEVEL_STYLES: Final = {
     Level.DEBUG: "dim",
     Level.INFO: "",
@@ -51,7 +52,7 @@ def draw(picture: Picture, heading: Heading, backend: str, now: float) -> Render
     parts += _leftovers(picture, now)
     parts += _blocked(picture)
     if picture.recent:
-        parts += [Text(), Text("recent", "bold"), *(_recent(shown) for shown in picture.recent)]
+        parts += [Text(), Text("recent", "bold"), *_recent(picture)]
     return Group(*parts, Text(), Text(heading.hint, "dim"))
 
 
@@ -117,15 +118,19 @@ def _leftovers(picture: Picture, now: float) -> list[RenderableType]:
     urgent = picture.urgent(_ROWS)
     short = short_ids({one.key.id for one in urgent})
     names = [f"{one.key.namespace}/{short[one.key.id]}" for one in urgent]
+    pods = [picture.pod_of(one.key) for one in urgent]
     # A reason gives way on its one line. A name is whole, on several if it must be: two of them
     # may differ at their ends alone. A phase of two letters says nothing.
     table.add_column("leftover", overflow="fold", min_width=min(_NAME, max(map(len, names))))
+    if any(pods):
+        table.add_column("pod", overflow="fold", min_width=min(_POD, max(map(len, pods))))
     for name in ("phase", "due", "reason"):
         table.add_column(name, no_wrap=name in ("phase", "due"), overflow="ellipsis")
-    for one, name in zip(urgent, names, strict=True):
+    for one, name, pod in zip(urgent, names, pods, strict=True):
         phase = picture.phase_of(one)
         table.add_row(
             Text(name, overflow="fold"),
+            *([Text(pod or "-", overflow="fold")] if any(pods) else []),
             Text(phase.value or "-", words.PHASE_STYLES[phase]),
             _countdown(one, now),
             Text(printable(picture.cause_of(one) or one.judgement.reason), no_wrap=True),
@@ -146,17 +151,19 @@ def _blocked(picture: Picture) -> Iterator[Text]:
         who = words.holders(outcome.holders)
         by = f", held by {who}" if who else ""
         reason = outcome.detail or (outcome.reason.value if outcome.reason else "")
-        yield Text(printable(f"blocked {outcome.key}: {reason}{by}"), "bold red")
+        pod = picture.pod_of(outcome.key)
+        who = f"{pod} ({outcome.key})" if pod else str(outcome.key)
+        yield Text(printable(f"blocked {who}: {reason}{by}"), "bold red")
 
 
-def _recent(shown: RecentRecord) -> Text:
-    record = shown.record
-    when = words.iso(shown.stamp.wall)[11:-1]
-    who = "" if record.key is None else f" {record.key}"
-    return Text.assemble(
-        (when + " ", "dim"),
-        (printable(f"{record.event.value}{who} "), _LEVEL_STYLES[record.level]),
-        printable(summary(record)),
-        no_wrap=True,
-        overflow="ellipsis",
-    )
+def _recent(picture: Picture) -> Iterator[Text]:
+    for shown in picture.recent:
+        record, when = shown.record, words.iso(shown.stamp.wall)[11:-1]
+        who = "" if record.key is None else f" {picture.pod_of(record.key) or record.key}"
+        yield Text.assemble(
+            (when + " ", "dim"),
+            (printable(f"{record.event.value}{who} "), _LEVEL_STYLES[record.level]),
+            printable(summary(record)),
+            no_wrap=True,
+            overflow="ellipsis",
+        )

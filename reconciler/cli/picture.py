@@ -5,13 +5,14 @@ number of bundles. No drawing here.
 """
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from typing import Final
 
 from typing_extensions import override
 
+from reconciler.decide.track import Track
 from reconciler.model.decisions import Braked, Decision, Judged, Phase, Vanished, Verdict
 from reconciler.model.evidence import Containerd
 from reconciler.model.ids import BundleKey
@@ -21,6 +22,7 @@ from reconciler.ports import Listener
 from reconciler.present import decisions, observations
 from reconciler.present.events import LogEvent
 from reconciler.present.records import Level, Record, Repeats
+from reconciler.present.shapes import pod as pod_of
 from reconciler.present.words import URGENCY
 
 RECENT: Final = 8
@@ -59,6 +61,7 @@ class Picture(Listener):
         recent: The last few events.
         brakes: Brakes that are on, with the reason.
         refused: Reasons of guards that do not let us act.
+        find: Is asked whose a bundle is; None for nobody.
         changed: Set with each change; whoever draws clears it.
     """
 
@@ -71,6 +74,7 @@ class Picture(Listener):
     brakes: dict[str, str] = field(default_factory=dict)
     refused: tuple[Refusal, ...] = ()
     containerd: Containerd | None = None
+    find: Callable[[BundleKey], Track | None] | None = None
     changed: bool = True
     _verdicts: dict[BundleKey, Verdict] = field(default_factory=dict)
     _repeats: Repeats = field(default_factory=Repeats)
@@ -113,6 +117,12 @@ class Picture(Listener):
     def total(self) -> int:
         """How many bundles there are."""
         return len(self._verdicts)
+
+    def pod_of(self, key: BundleKey) -> str:
+        """Name the pod and the container of a bundle; empty where that is not known."""
+        track = None if self.find is None else self.find(key)
+        pod = None if track is None else pod_of(track.labels)
+        return "" if pod is None else pod.path
 
     def urgent(self, most: int) -> Sequence[Judged]:
         """The leftovers to show first: what is worked on, then what is stuck, then by time."""

@@ -36,7 +36,7 @@ _DEBRIS: Final = (
     *(Column("KIND"), *_NAME, Column("VERDICT"), Column("PHASE"), Column("DUE", right=True), _AGE),
     *(Column("PATH", gives_way=True), _REASON),
 )
-_PLAN: Final = (*_NAME, Column("PLAN"), _REASON)
+_PLAN: Final = (Column("PLAN"), _REASON)
 _RESULT: Final = (
     *(Column("RESULT"), Column("TOOK", right=True), Column("STEPS", right=True)),
     Column("DETAIL", gives_way=True, has_notes=True),
@@ -83,25 +83,29 @@ def debris(left: Sequence[DebrisShape]) -> Table:
 
 
 def plan(shown: Sequence[ResultShape]) -> Table:
-    """One row for each thing that `clean` would deal with."""
-    table = Table(_PLAN)
+    """One row for each thing that `clean` would deal with; on Kubernetes with its pod."""
+    pods = _POD if any(one.pod for one in shown) else ()
+    table = Table((*_NAME, *pods, *_PLAN))
     for one in shown:
         style = words.style(one.result)
         is_planned = one.result == PLANNED
         what = Cell("remove" if is_planned else one.result, style)
         why = one.detail if is_planned else blocked_by(one)
-        table.rows.append([Cell(one.namespace), Cell(one.id), what, Cell(why)])
+        pod = _pod(one) if pods else ()
+        table.rows.append([Cell(one.namespace), Cell(one.id), *pod, what, Cell(why)])
     return table
 
 
 def results(shown: Sequence[ResultShape], when: Sequence[str] = ()) -> Table:
     """One row for each thing `clean` dealt with; ``when``: how long ago that was, for each."""
-    table = Table((*_NAME, *((Column("WHEN", right=True),) if when else ()), *_RESULT))
+    pods = _POD if any(one.pod for one in shown) else ()
+    table = Table((*_NAME, *pods, *((Column("WHEN", right=True),) if when else ()), *_RESULT))
     for n, one in enumerate(shown):
         table.rows.append(
             [
                 Cell(one.namespace),
                 Cell(one.id),
+                *(_pod(one) if pods else ()),
                 *([Cell(when[n])] if when else []),
                 Cell(one.result, words.style(one.result)),
                 Cell(words.took(one.seconds) if one.steps else "-"),
@@ -167,7 +171,7 @@ def failures(done: Clean) -> list[str]:
     """Say for each thing that stayed what is in the way and who holds it."""
     troubled = (Result.BLOCKED.value, Result.FAILED.value)
     return [
-        f"{_named(one)} {one.result}: {blocked_by(one)}"
+        f"{_named(one)}{f' ({one.pod.path})' if one.pod else ''} {one.result}: {blocked_by(one)}"
         for one in done.results
         if one.result in troubled
     ]
@@ -194,7 +198,7 @@ def with_cause(reason: str, cause: str) -> str:
     return f"{reason}; {cause}" if cause else reason
 
 
-def _pod(one: Bundle) -> tuple[Cell, Cell]:
+def _pod(one: Bundle | ResultShape) -> tuple[Cell, Cell]:
     if one.pod is None:
         return Cell("-"), Cell("-")
     pod = "/".join(part for part in (one.pod.namespace, one.pod.name) if part)

@@ -3,6 +3,7 @@
 import gc
 import io
 import os
+import re
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -25,6 +26,7 @@ from reconciler.decide.verdicts import judge
 from reconciler.errors import ExitCode
 from reconciler.loop import Loop
 from reconciler.model.decisions import Braked, Judged, Phase, Verdict
+from reconciler.model.evidence import Labels
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Guard, GuardsChecked, Refusal, Stamp
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
@@ -288,3 +290,19 @@ def test_what_a_guard_refuses_is_said_once() -> None:
     picture.observed(stamp, GuardsChecked((Refusal(Guard.PID_NAMESPACE, why),)))
     picture.decided(stamp, Braked("guards", on=True, detail=why))
     assert drawn(picture, 0.0).count(why) == 1
+
+
+async def test_pods_are_named_wherever_a_bundle_is(node: FakeNode) -> None:
+    labels = Labels(known=True, pod_namespace="shop", pod="cart-0", container="nginx")
+    web, lost = BundleKey("k8s.io", "a" * 64), BundleKey("k8s.io", "b" * 64)
+    node.inspector.tree = {web: replace(dead(5), labels=labels), lost: dead(6)}
+    picture = Picture()
+    plan = Plan(OBSERVE, once=True, engine_made=lambda made: setattr(picture, "find", made.track))
+    await watch(node.stages, plan, (picture,))
+    assert re.search(f"^k8s.io/{'a' * 13} +shop/cart-0/nginx +", drawn(picture, 0.0), re.MULTILINE)
+    assert re.search(f"^k8s.io/{'b' * 13} +- +", drawn(picture, 0.0), re.MULTILINE)
+    busy = Outcome(web, Identity(1, 5, 1), Result.BLOCKED, BlockReason.MOUNT_BUSY)
+    picture.observed(Stamp(0.0, 0.0), busy)
+    shown = drawn(picture, 0.0)
+    assert f"blocked shop/cart-0/nginx ({web}): mount busy" in shown.replace("\n", " ")
+    assert "bundle.blocked shop/cart-0/nginx" in shown

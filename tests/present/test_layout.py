@@ -202,6 +202,19 @@ def test_a_pod_and_its_container_stand_in_place_of_64_digits() -> None:
     ]
 
 
+def test_whoever_agrees_to_a_plan_sees_whose_pods_it_is_about() -> None:
+    (one, *_) = (replace(done, pod=shapes.Pod("shop", "cart-0", "nginx")) for done in RESULTS)
+    other = replace(one, id="other", pod=None)
+    for table in (rows.plan([one, other]), rows.results([one, other], ["1s ago", "2s ago"])):
+        names = [column.name for column in table.columns]
+        assert names[:4] == ["NAMESPACE", "ID", "POD", "CONTAINER"]
+        shown = [[cell.text for cell in row] for row in table.rows]
+        assert [row[2:4] for row in shown] == [["shop/cart-0", "nginx"], ["-", "-"]]
+        assert {len(row) for row in shown} == {len(names)}
+    for table in (rows.plan([other]), rows.results([other])):
+        assert "POD" not in [column.name for column in table.columns]
+
+
 def test_where_there_is_no_pod_there_is_no_column_for_it() -> None:
     assert "POD" not in [column.name for column in TABLES["scan"]().columns]
 
