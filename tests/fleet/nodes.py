@@ -16,6 +16,9 @@ from tests.support.fake_containerd import FakeContainerd
 PILE: Final = 40
 """Bundles of a pile: more than ContainerdLeftoversGrowing takes for usual."""
 
+_AT_ONCE: Final = 6
+"""Daemons that start together: each needs a second of a processor."""
+
 _ENFORCE: Final = {
     "mode": "enforce", "cleanup__grace": "0s", "cleanup__settle": "1s",
     "brake__max_per_minute": 100_000, "watch__relist": "10s",
@@ -160,12 +163,15 @@ def fleet(directory: Path, count: int) -> Iterator[Fleet]:
             stack.enter_context(portal.wrap_async_context_manager(fake))
             stack.enter_context(fake.lock())
             nodes[name] = Node(name, site, fake, portal)
-        for node in nodes.values():
-            stack.callback(node.stop)
-            node.start()
-        for node in nodes.values():
-            assert node.daemon is not None
-            node.daemon.wait_for("inventory.counted")
+        waiting = list(nodes.values())
+        while waiting:
+            some, waiting = waiting[:_AT_ONCE], waiting[_AT_ONCE:]
+            for node in some:
+                stack.callback(node.stop)
+                node.start()
+            for node in some:
+                assert node.daemon is not None
+                node.daemon.wait_for("inventory.counted")
         yield Fleet(nodes)
 
 
