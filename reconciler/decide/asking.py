@@ -45,6 +45,8 @@ class FirstLooks:
         if key in self._waiting:
             self._waiting.discard(key)
             self._until = min(now + LULL, self._at_most)
+            if not self._waiting:
+                self._waiting = set()  # one that has shrunk keeps its size
 
     @property
     def until(self) -> float:

@@ -16,7 +16,7 @@ from reconciler.decide.lifecycle import Event
 from reconciler.decide.nodestate import NodeChange, NodeState, is_touched
 from reconciler.decide.pod_labels import Pods
 from reconciler.decide.queue import PriorityQueue
-from reconciler.decide.track import ENDED, LIVING, UNSURE, Track
+from reconciler.decide.track import ENDED, LIVING, NOT_REPORTED, UNSURE, Track
 from reconciler.decide.verdicts import judge
 from reconciler.decide.views import BundleView, Summary, announced, shown, summarize, view_of
 from reconciler.model.decisions import (
@@ -342,7 +342,7 @@ class Bundles:
     def _report_budgets(self, track: Track, policy: Policy, verdict: Verdict, now: float) -> None:
         """Say once that a running task is over a budget; it is never touched."""
         if verdict is not Verdict.RUNNING:
-            track.reported = frozenset()
+            track.reported = NOT_REPORTED
             return
         kinds = exceeded(track, policy, now)
         for kind in sorted(kinds - track.reported, key=lambda kind: kind.value):

@@ -351,9 +351,9 @@ def pids_since(before: int, last: int, seconds: float) -> range | None:
     """Give the pids that were given out after one and up to another; None if that is not certain.
 
     They are given out in order (`kernel/pid.c`, ``idr_alloc_cyclic``), to processes and threads,
-    and begin again at the largest: ``last`` is below ``before`` then. A processor needs 5 us and more
-    for each, also for one whose clone is refused. So in less time than as many take as there are
-    pids they did not go round once.
+    and begin again at the largest: ``last`` is below ``before`` then. A processor needs 5 us and
+    more for each, also for one whose clone is refused. So in less time than as many take as there
+    are pids they did not go round once.
     """
     try:
         most = int(read_whole(PROC + b"/sys/kernel/pid_max"))

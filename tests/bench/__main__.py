@@ -1,14 +1,19 @@
-"""``python -m tests.bench``: prints a row as soon as it is measured, then the table."""
+"""``python -m tests.bench``: prints a row as soon as it is measured, then the table.
+
+The same figures are left as JSON, by default in ``build/bench.json``.
+"""
 
 import argparse
+import json
 import os
 import platform
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 
-from tests.bench.figure import Plan, Row, table
+from tests.bench.figure import REPOSITORY, Plan, Row, table
 
 FIGURES = ("clean", "scan", "watch", "verdict", "memory", "start", "daemon", "replay", "debris")
 """Each is measured by the module ``bench_<name>``."""
@@ -19,17 +24,21 @@ def main() -> int:
     options = _options()
     plan = Plan(options.rounds, options.pile, options.large)
     before = os.getloadavg()[0]
-    rows: list[Row] = []
+    rows: list[tuple[str, Row]] = []
     for name in dict.fromkeys(_names(options.figures)):
         module = import_module(f"tests.bench.bench_{name}")
         for row in module.measure(plan):
             print(f"{name}: {row.work}: {row.ours}  {row.peer}  {row.ratio}", file=sys.stderr)
-            rows.append(row)
-    print(table(rows))
+            rows.append((name, row))
+    print(table(row for _, row in rows))
     print()
-    for note in (note for row in rows for note in row.notes):
+    for note in (note for _, row in rows for note in row.notes):
         print(f"- {note}")
-    print(f"- {_machine()}; load {before:.1f} before, {os.getloadavg()[0]:.1f} after")
+    where = f"{_machine()}; load {before:.1f} before, {os.getloadavg()[0]:.1f} after"
+    print(f"- {where}")
+    found = [{"figure": name, "work": row.work, **row.values} for name, row in rows if row.values]
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps({"machine": where, "figures": found}, indent=1) + "\n")
     return 0
 
 
@@ -39,6 +48,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="measure so often, tell the median")
     parser.add_argument("--pile", type=int, default=40, help="bundles of the real pile")
     parser.add_argument("--large", action="store_true", help="100,000 bundles too: minutes, 8 GB")
+    parser.add_argument("--json", type=Path, default=REPOSITORY / "build" / "bench.json")
     return parser.parse_args()
 
 

@@ -1,12 +1,14 @@
 """Cleaning: a real pile beside containerd's own restart, and a made-up one step by step."""
 
 import json
+import statistics
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.bench import floor
 from tests.bench.figure import MS, Cost, Plan, Row, middle, several, spend, times
 from tests.bench.pile import Pile, with_pile
 from tests.e2e import product
@@ -16,9 +18,22 @@ _MADE_UP = 300
 
 
 def measure(plan: Plan) -> Iterator[Row]:
-    """The real pile, then the made-up one."""
+    """The real pile, then the made-up one, and what its removal takes at the least."""
     yield _real(plan)
     yield _steps(plan)
+    bare = statistics.median(several(plan.rounds, lambda: with_pile(_floor)))
+    yield Row(
+        f"the removal of {_MADE_UP} made-up bundles alone, each",
+        f"{bare * MS:.2f} ms CPU",
+        values={"cpu_ms": bare * MS},
+    )
+
+
+def _floor(pile: Pile) -> float:
+    made = pile.heap(_MADE_UP, mounted=True, cgroups=True)
+    took = floor.clean(made)
+    assert not [path for bundle in made for path in bundle.left()], "the floor left something"
+    return took / _MADE_UP
 
 
 # ------------------------------------------------------------------------------- a real pile
@@ -53,6 +68,7 @@ def _real(plan: Plan) -> Row:
             f"({start_up.wall:.2f} s, {start_up.cpu:.2f} s CPU) in this pile it is "
             f"{whole.wall * MS:.1f} ms a bundle.",
         ),
+        {"wall_ms": mine.wall * MS, "cpu_ms": mine.cpu * MS, "containerd_ms": peer.wall * MS},
     )
 
 
@@ -98,6 +114,7 @@ def _steps(plan: Plan) -> Row:
         f"clean {_MADE_UP} made-up bundles (overlay, cgroups, runc state, socket), each",
         f"{cost.wall * MS:.2f} ms ({cost.cpu * MS:.2f} ms CPU)",
         notes=(f"Wall time of each step of a made-up bundle, eight at a time, in ms: {shares}.",),
+        values={"wall_ms": cost.wall * MS, "cpu_ms": cost.cpu * MS},
     )
 
 

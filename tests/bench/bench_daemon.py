@@ -26,8 +26,10 @@ from tests.bench.figure import Plan, Row, environment
 from tests.bench.pile import STATE, Pile, with_pile
 from tests.support.fake_containerd import FakeContainerd
 
-_SIZES: Final = (0, 1_000, 10_000)
-_IDLE_SECONDS: Final = 60.0
+_EMPTY: Final = 0
+_SIZES: Final = (1_000, 10_000)
+_IDLE_SECONDS: Final = 15.0
+_LONG_IDLE_SECONDS: Final = 60.0
 _PATIENCE: Final = 120.0
 _MIB: Final = 1 << 20
 _KIB: Final = 1 << 10
@@ -43,34 +45,48 @@ class _Held(NamedTuple):
 
 
 def measure(plan: Plan) -> Iterator[Row]:
-    """At each size: start, memory after scrapes, and wake-ups while nothing changes."""
-    held = {size: with_pile(partial(_hold, size=size, rounds=plan.rounds)) for size in _SIZES}
+    """At each size: start, memory after scrapes, and wake-ups while nothing changes.
+
+    They are counted in the first round alone: nothing happens then, for however long.
+    """
+    sizes = (_EMPTY, *_SIZES) if plan.large else _SIZES
+    held = {size: with_pile(partial(_hold, size=size, plan=plan)) for size in sizes}
     for size, one in held.items():
         yield Row(
             f"`daemon` at {size:,} bundles: start to ready, to all judged",
             f"{one.ready:.2f} s, {one.known:.2f} s",
-            design="0.6 s" if size == _SIZES[1] else "",
+            design="0.6 s" if size == _SIZES[0] else "",
+            values={"ready_s": one.ready, "known_s": one.known},
         )
         yield Row(
             f"`daemon` at {size:,} bundles: memory with endpoints, scraped",
             f"{one.rss / _MIB:.1f} MiB RSS, {one.pss / _MIB:.1f} MiB PSS with its fork server",
-            design="45 MiB" if size == _SIZES[1] else "",
+            design="45 MiB" if size == _SIZES[0] else "",
+            values={"rss_mib": one.rss / _MIB, "pss_mib": one.pss / _MIB},
         )
         yield Row(
             f"`daemon` at {size:,} bundles: wake-ups a minute while nothing changes",
             f"{one.parent_wakes:.0f} ({one.all_wakes:.0f} with its workers)",
             design="0",
+            values={"a_minute": one.parent_wakes, "with_workers": one.all_wakes},
         )
-    few, many = _SIZES[1:]
+    few, many = _SIZES
     each = (held[many].rss - held[few].rss) / (many - few)
-    yield Row("`daemon`: memory of each further bundle", f"{each / _KIB:.2f} KiB", design="1.5 KiB")
+    yield Row(
+        "`daemon`: memory of each further bundle",
+        f"{each / _KIB:.2f} KiB",
+        design="1.5 KiB",
+        values={"kib": each / _KIB},
+    )
 
 
-def _hold(pile: Pile, size: int, rounds: int) -> _Held:
+def _hold(pile: Pile, size: int, plan: Plan) -> _Held:
     pile.heap(size)
+    idle = _LONG_IDLE_SECONDS if plan.large else _IDLE_SECONDS
     with _containerd(pile):
-        found = [_once(pile, size) for _ in range(rounds)]
-    return _Held(*(statistics.median(values) for values in zip(*found, strict=True)))
+        found = [_once(pile, size, idle if number == 0 else 0.0) for number in range(plan.rounds)]
+    middle = _Held(*(statistics.median(values) for values in zip(*found, strict=True)))
+    return middle._replace(parent_wakes=found[0].parent_wakes, all_wakes=found[0].all_wakes)
 
 
 @contextmanager
@@ -85,7 +101,7 @@ def _containerd(pile: Pile) -> Iterator[None]:
         yield
 
 
-def _once(pile: Pile, size: int) -> _Held:
+def _once(pile: Pile, size: int, idle: float) -> _Held:
     own, etc = pile.base / "own", pile.base / "etc"
     for place in (own, etc):
         place.mkdir(exist_ok=True)
@@ -119,9 +135,9 @@ def _once(pile: Pile, size: int) -> _Held:
                 _get(port, path)
         _until(lambda: len(_family(process.pid)) <= 2)
         wakes = _wakes(process.pid)
-        time.sleep(_IDLE_SECONDS)
+        time.sleep(idle)
         more = {pid: count - wakes.get(pid, 0) for pid, count in _wakes(process.pid).items()}
-        minute = 60.0 / _IDLE_SECONDS
+        minute = 60.0 / idle if idle else 0.0
         pss = sum(_rollup(pid, "Pss") for pid in _family(process.pid))
         rss = _rollup(process.pid, "Rss")
         parent = more[process.pid] * minute

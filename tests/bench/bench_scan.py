@@ -2,9 +2,11 @@
 
 import json
 import os
+import statistics
 from collections.abc import Iterator
 from functools import partial
 
+from tests.bench import floor
 from tests.bench.figure import US, Cost, Plan, Row, middle, several, spend, times
 from tests.bench.pile import Pile, with_pile
 
@@ -17,7 +19,7 @@ def measure(plan: Plan) -> Iterator[Row]:
     each: dict[int, Cost] = {}
     for size in (*_SIZES, _LARGE) if plan.large else _SIZES:
         rounds = plan.rounds if size < _LARGE else 1
-        empty, ours, peer = with_pile(partial(_compare, size=size, rounds=rounds))
+        empty, ours, peer, bare = with_pile(partial(_compare, size=size, rounds=rounds))
         each[size] = ours.less(empty, size)
         yield Row(
             f"cold scan of {size:,} dead bundles, all evidence, per bundle",
@@ -31,6 +33,20 @@ def measure(plan: Plan) -> Iterator[Row]:
                 f"{empty.wall:.2f} s, {empty.cpu:.2f} s CPU of it. `find`: {peer.wall:.2f} s, "
                 f"{peer.peak >> 20} MiB.",
             ),
+            {
+                "cpu_us": each[size].cpu * US,
+                "wall_us": ours.wall / size * US,
+                "find_wall_us": peer.wall / size * US,
+                "mib": ours.peak / (1 << 20),
+            },
+        )
+        yield Row(
+            f"the system calls of looks at {size:,} dead bundles alone, per bundle",
+            f"{bare * US:.0f} us CPU",
+            f"a scan: {each[size].cpu * US:.0f} us CPU",
+            times(each[size].cpu, bare),
+            "2",
+            values={"cpu_us": bare * US},
         )
     first, last = min(each), max(each)
     flat = each[last].cpu / each[first].cpu
@@ -41,12 +57,12 @@ def _say(cost: Cost) -> str:
     return f"{cost.cpu * US:.0f} us CPU, {cost.wall * US:.0f} us wall"
 
 
-def _compare(pile: Pile, size: int, rounds: int) -> tuple[Cost, Cost, Cost]:
+def _compare(pile: Pile, size: int, rounds: int) -> tuple[Cost, Cost, Cost, float]:
     scan = pile.words("scan", "-o", "json", "-q")
     empty = middle(several(rounds, lambda: spend(scan)[0]))
-    pile.heap(size)
+    made = pile.heap(size)
     find = ["find", os.fspath(pile.tree), "-name", "*.json", "-mtime", "+7", "-ls"]
-    ours, peer = [], []
+    ours, peer, bare = [], [], []
     for _ in range(rounds):
         cost, said = spend(find)
         assert said.count(b"\n") == 3 * size, "find saw something else"
@@ -54,4 +70,5 @@ def _compare(pile: Pile, size: int, rounds: int) -> tuple[Cost, Cost, Cost]:
         cost, said = spend(scan)
         assert json.loads(said)["summary"]["leftovers"] == size, "scan saw something else"
         ours.append(cost)
-    return empty, middle(ours), middle(peer)
+        bare.append(floor.scan(pile, made) / size)
+    return empty, middle(ours), middle(peer), statistics.median(bare)

@@ -9,8 +9,8 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -47,6 +47,7 @@ class Row:
         ratio: Peer over ours: above one we are faster.
         design: The figure to design for.
         notes: Lines below the table.
+        values: The figures as numbers, by name, for who plots or compares them.
     """
 
     work: str
@@ -55,6 +56,7 @@ class Row:
     ratio: str = ""
     design: str = ""
     notes: tuple[str, ...] = ()
+    values: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

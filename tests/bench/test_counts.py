@@ -1,0 +1,121 @@
+"""What a bundle costs, as counts: system calls of a scan and of a clean, memory of the engine.
+
+Times differ with the machine and with who else works on it. A count that exceeds its bound tells
+of something that is done anew for each bundle.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import tracemalloc
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from reconciler.model.evidence import Look, ProcessScan
+from reconciler.model.ids import BundleKey
+from reconciler.model.observations import Looked
+from reconciler.probe.commands import CommandLines
+from reconciler.probe.process import pids_since
+from reconciler.probe.processes import scan
+from reconciler.worker import context
+from tests.bench.figure import environment
+from tests.bench.pile import Pile, with_pile
+from tests.decide.world import World, dead
+from tests.support.inline import inline_worker
+from tests.support.mountns import private_mounts
+
+FEW, MANY = 20, 220
+ASKING = frozenset(
+    {
+        "connect",
+        "faccessat2",
+        "getdents64",
+        "newfstatat",
+        "openat",
+        "openat2",
+        "pidfd_open",
+        "readlinkat",
+        "statx",
+    }
+)
+"""Calls by which something is found out; others come with these, or with the event loop."""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_a_scan_asks_the_kernel_little_for_each_bundle(tmp_path: Path) -> None:
+    each = with_pile(lambda pile: _calls_each(pile, tmp_path))
+    assert each < 56, "it was 46 to 50: 32 of the look, one readlink and open of two in each pass"
+
+
+def _calls_each(pile: Pile, record: Path) -> float:
+    pile.heap(FEW)
+    few = _calls(pile, record / "few", FEW)
+    for number in range(FEW, MANY):
+        pile.bundle(f"c{number}", mounted=False, cgroups=False)
+    return (_calls(pile, record / "many", MANY) - few) / (MANY - FEW)
+
+
+def _calls(pile: Pile, record: Path, count: int) -> int:
+    """Count the calls of a scan and of all its processes."""
+    words = ["strace", "-f", "-c", "-o", record, *pile.words("scan", "-q", "-o", "json")]
+    said = subprocess.run(words, env=environment(), stdout=subprocess.PIPE, check=True).stdout
+    assert json.loads(said)["summary"]["leftovers"] == count
+    rows = [line.split() for line in record.read_text().splitlines()]
+    return sum(int(row[3]) for row in rows if len(row) > 4 and row[-1] in ASKING)
+
+
+@private_mounts
+def test_a_clean_passes_over_proc_once_in_a_while_and_not_for_each_thing_it_removes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody gives out pids all the time, as on any node."""
+    passes = 0
+
+    def counted(
+        *,
+        users: frozenset[int],
+        commands: CommandLines,
+        tree: bytes | None = None,
+        cgroups: bool = True,
+    ) -> ProcessScan:
+        nonlocal passes
+        passes += 1
+        return scan(users=users, commands=commands, tree=tree, cgroups=cgroups)
+
+    def since(before: int, last: int, _: float) -> range | None:
+        os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0)
+        return pids_since(before, last, 0.0)
+
+    with inline_worker(tmp_path) as (made, worker):
+        bundles = [made.bundle(f"c{number}") for number in range(6)]
+        monkeypatch.setattr(context, "scan", counted)
+        monkeypatch.setattr(context, "pids_since", since)
+        monkeypatch.setattr(context, "FEW_PIDS", 1 << 15)
+        for bundle in bundles:
+            worker.clean(bundle)
+            assert not bundle.left()
+        assert passes <= 2 * len(bundles), "it was 2 a second"
+
+
+def test_a_bundle_that_is_known_takes_little_memory() -> None:
+    world, count = World(nothing_outside=True), 2_000
+    tracemalloc.start()
+    try:
+        world.listed(**{f"b{number}": number for number in range(count)})
+        for number in range(count):
+            look = _read(dead(number))
+            world.engine.observe(world.stamp, Looked(BundleKey("ns", f"b{number}"), look))
+        world.node()
+        world.said.clear()
+        each = tracemalloc.get_traced_memory()[0] / count
+    finally:
+        tracemalloc.stop()
+    assert each < 1_700, "it was 1,560"
+
+
+def _read(look: Look) -> Look:
+    """Give a look whose parts are its own, as they come from a worker or a journal."""
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(look), type=Look)
