@@ -28,7 +28,12 @@ WORKER: Final = (
     Privilege("CAP_DAC_OVERRIDE", 1, "read and remove what others own"),
     Privilege("CAP_FOWNER", 3, "remove what others own from sticky directories"),
     Privilege("CAP_SYS_PTRACE", 19, "see others' namespaces, and who keeps a mount busy"),
-    Privilege("CAP_KILL", 5, "end orphaned workloads of other users, where told to", needed=False),
+    Privilege(
+        "CAP_KILL",
+        5,
+        "end orphaned workloads of other users and abandoned shims, where told to",
+        needed=False,
+    ),
 )
 """What the fork server and its children hold: a cleanup needs all of it, and nothing else."""
 
