@@ -10,6 +10,8 @@
 # make wheel   dist/*.whl, and dist/constraints.txt with the versions that were tested
 # make image   the container image, by docker or another IMAGER, on BASE: a slim Python
 # make wheelhouse  dist/wheelhouse, with all that an installation without internet takes
+# make pyz     dist/*.pyz, all of it in one file, for the version of Python that makes it
+# make deb     dist/*.deb, for Debian and the version of Python that makes it
 # make clean   remove what the targets above made
 #
 # ARGS is handed on: make test ARGS='tests/decide -x', make run ARGS='--help'
@@ -26,12 +28,13 @@ BASE ?= python:$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_inf
 IMAGE ?= containerd-reconciler:$(shell sed -n 's/^__version__.*"\(.*\)"/\1/p' reconciler/__init__.py)
 
 VENV := .venv
+DIST := dist
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet -c .ci/constraints.txt
 WHEEL := $(BIN)/python -m pip --disable-pip-version-check --no-input wheel --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench versions soak explore faults pictures wheel wheelhouse image packages clean
+.PHONY: help run test lint bench versions soak explore faults pictures wheel wheelhouse pyz deb image packages clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -80,16 +83,24 @@ lint: $(VENV)/.dev
 
 # pip builds in an environment of its own, so nothing needs to be installed for it.
 wheel: $(VENV)/.made
-	rm -rf dist
-	$(WHEEL) --no-deps --wheel-dir dist .
-	cp .ci/constraints.txt dist/constraints.txt
+	rm -rf $(DIST)
+	$(WHEEL) --no-deps --wheel-dir $(DIST) .
+	cp .ci/constraints.txt $(DIST)/constraints.txt
 
 wheelhouse: wheel
-	$(WHEEL) -c dist/constraints.txt --wheel-dir dist/wheelhouse dist/*.whl
+	$(WHEEL) -c $(DIST)/constraints.txt --wheel-dir $(DIST)/wheelhouse $(DIST)/*.whl
+
+pyz: wheelhouse
+	$(PIP) --no-deps click shiv
+	contrib/pyz/build $(BIN)/python $(DIST)/wheelhouse $(DIST)
+
+deb: wheelhouse
+	@.ci/packages binutils
+	contrib/debian/build $(BIN)/python $(DIST)/wheelhouse $(DIST)
 
 # The wheels are for one version of Python, so the base has the same.
 image: wheelhouse
-	$(IMAGER) build -f contrib/container/Dockerfile --build-arg BASE=$(BASE) -t $(IMAGE) dist
+	$(IMAGER) build -f contrib/container/Dockerfile --build-arg BASE=$(BASE) -t $(IMAGE) $(DIST)
 
 packages:
 	@.ci/packages $(PACKAGES)

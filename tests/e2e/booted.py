@@ -1,8 +1,8 @@
 """A place apart with a running systemd: the machine's own, as pid 1 of namespaces of its own.
 
-Its root is an overlay on the machine's, so that all programs are there and nothing is written to
-the machine; kernel settings are read-only to it, and none of the machine's units is started. Only
-cgroup version 2 is there, below one cgroup of the machine's.
+Its root is an overlay on the machine's, or on another root, so that all programs are there and
+nothing is written to it; kernel settings are read-only to it, and none of its units is started.
+Only cgroup version 2 is there, below one cgroup of the machine's.
 """
 
 import os
@@ -23,7 +23,7 @@ _BOOT: Final = f"""
 mkdir {_ROOT}
 mount -t tmpfs -o size=256m tmpfs {_ROOT}
 mkdir {_ROOT}/upper {_ROOT}/work {_ROOT}/root
-mount -t overlay -o lowerdir=/,upperdir={_ROOT}/upper,workdir={_ROOT}/work overlay {_ROOT}/root
+mount -t overlay -o lowerdir="$2",upperdir={_ROOT}/upper,workdir={_ROOT}/work overlay {_ROOT}/root
 cd {_ROOT}/root
 
 mount -t proc proc proc
@@ -39,6 +39,7 @@ for name in null zero full random urandom tty; do
     mount --bind /dev/$name dev/$name
 done
 ln -s pts/ptmx dev/ptmx
+mkdir -p ".$0"
 mount --bind "$0" ".$0"
 
 # With an identity it is no first boot, at which everything would be enabled.
@@ -66,12 +67,13 @@ class Booted(Apart):
     Args:
         name: Names what belongs to it.
         directory: The one place both sides write to, under the same name.
+        root: Whose programs and systemd it has.
     """
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path, root: Path = Path("/")) -> None:
         super().__init__(name, unified=True)
         self._booting = subprocess.Popen(
-            self.command([*_UNSHARE, "sh", "-ec", _BOOT, directory, os.urandom(16).hex()]),
+            self.command([*_UNSHARE, "sh", "-ec", _BOOT, directory, os.urandom(16).hex(), root]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
