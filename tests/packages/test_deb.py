@@ -138,19 +138,20 @@ def test_a_life_of_the_package(host: Host, deb: Path, tmp_path: Path) -> None:
 
     # An administrator starts it, and has an opinion about its configuration.
     host.run("mkdir", "-p", "/run/containerd/io.containerd.runtime.v2.task/k8s.io")
-    host.systemctl("enable", "--now", SERVICE)
+    host.systemctl("start", SERVICE)
     assert host.show(SERVICE, "StatusText")["StatusText"].startswith("observe: ")
     mine = f"# mine\n{host.path(CONFIG).read_text()}"
     host.path(CONFIG).write_text(mine)
 
-    # The next version takes over what ran, and leaves alone what did not.
+    # The next version takes over what ran, enabled or not, and leaves alone what did not.
     pid = host.show(SERVICE, "MainPID")
     host.add(following)
-    assert host.state() == ("active", "enabled")
+    assert host.state() == ("active", "disabled")
     assert host.show(SERVICE, "MainPID") != pid
     assert host.state(TIMER) == ("inactive", "disabled")
     assert host.path(CONFIG).read_text() == mine
     host.systemctl("stop", SERVICE)
+    host.systemctl("enable", SERVICE, f"{NAME}@k3s.service")
     host.add(now)
     assert host.state() == ("inactive", "enabled")
 
