@@ -43,6 +43,7 @@ class Runc(NamedTuple):
         cgroup_path: The same as a path within every hierarchy, as crun keeps it.
         has_poststop_hooks: Somebody expects to be called once the container is gone.
         keeper: Which runtime wrote it, by the form of its files: ``runc``, ``crun`` or ``youki``.
+        whole: Whether all of its files that count are there and could be understood.
         trouble: Why there is no answer, for people, if that is worth telling.
     """
 
@@ -56,6 +57,7 @@ class Runc(NamedTuple):
     cgroup_path: str = ""
     has_poststop_hooks: bool = False
     keeper: str = "runc"
+    whole: bool = True
     trouble: str = ""
 
 
@@ -107,15 +109,26 @@ def _look_below(handles: Handles, base: bytes, key: BundleKey, blank: Runc) -> R
         os.close(handle)
 
 
+def look_at(handle: int, root: bytes) -> Runc:
+    """Read what is remembered in one directory, by a handle on it; ``root`` holds it.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    return _look_into(handle, Runc(root))
+
+
 def _look_into(handle: int, blank: Runc) -> Runc:
     data = _read(handle, b"state.json")
     if data is not None:
-        state = documents.parse_state(data) or documents.salvage_state(data)
-        found = _from_state(blank, state)
+        whole = documents.parse_state(data)
+        state = whole or documents.salvage_state(data)
+        found = _from_state(blank._replace(whole=whole is not None), state)
         return _with_hooks(found, handle, YOUKI_SPEC) if state.is_youki else found
     data = _read(handle, b"status")
     if data is not None:
-        found = _from_status(blank, documents.parse_status(data) or CrunStatus())
+        status = documents.parse_status(data)
+        found = _from_status(blank._replace(whole=status is not None), status or CrunStatus())
         return _with_hooks(found, handle, CRUN_SPEC)
     return blank
 
@@ -125,7 +138,9 @@ def _with_hooks(found: Runc, handle: int, name: bytes) -> Runc:
     data = _read(handle, name)
     spec = documents.parse_own_spec(data) if data else None
     return found._replace(
-        keeper=KEEPERS[name], has_poststop_hooks=spec is not None and spec.has_poststop_hooks
+        keeper=KEEPERS[name],
+        has_poststop_hooks=spec is not None and spec.has_poststop_hooks,
+        whole=found.whole and spec is not None,
     )
 
 

@@ -8,17 +8,17 @@ bundle, a shim or a helper of its name is there long before anybody makes or ent
 """
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from reconciler import kernel
 from reconciler.model.ids import escape, unescape
 from reconciler.model.outcome import BlockReason
-from reconciler.probe import documents
 from reconciler.probe.beneath import beneath, opened
+from reconciler.probe.runc import Runc, look_at
 from reconciler.worker.blocked import Blocked
 from reconciler.worker.debris.again import Judged
 from reconciler.worker.debris.attempt import PlaceAttempt
 from reconciler.worker.hooks import Call, pick_runc, refuse_strangers, run_hooks
+from reconciler.worker.inventory.closer import groups_of
 from reconciler.worker.objects import HIDDEN, ObjectId, find
 from reconciler.worker.residue import finish_state, remove_groups, remove_state
 from reconciler.worker.states import Owner, State, read_state
@@ -26,8 +26,6 @@ from reconciler.worker.step_log import Kept, Tally
 
 if TYPE_CHECKING:
     from reconciler.probe.cgroups import CgroupDir
-
-_LIMIT: Final = 8 << 20
 
 
 def remove_runc_state(attempt: PlaceAttempt, judged: Judged) -> None:
@@ -46,7 +44,7 @@ class _State:
         self._root = judged.path.rpartition(b"/")[0]
         self._owner = Owner(context.layout, key, judged.place.identity)
         self._state: State | None = None
-        self._content: documents.RuncState | None = None
+        self._said = Runc(self._root)
         self._groups: dict[CgroupDir, ObjectId | None] = {}
 
     def run(self) -> None:
@@ -56,7 +54,7 @@ class _State:
         if self._judged.name.startswith(HIDDEN):
             attempt.do("runc-state", self._finish)
             return
-        if self._content is not None and self._content.has_poststop_hooks:
+        if self._said.has_poststop_hooks:
             # What runc leaves then is for the next inventory: the name was free in between.
             attempt.record.do("hooks", self._run_hooks)
             return
@@ -82,19 +80,17 @@ class _State:
 
     def _read(self) -> None:
         with opened(self._root) as root, beneath(root, self._judged.name) as directory:
-            content = documents.parse_state(kernel.read_beneath(directory, b"state.json", _LIMIT))
+            self._said = said = look_at(directory, self._root)
         around = self._context.nearby(self._context.scan())
-        if content is None or around.cgroups is None:
+        if not said.whole or around.cgroups is None:
             raise Blocked(BlockReason.IO, self._key.id, "what it names cannot be read")
-        self._content = content
-        named = tuple((content.cgroup_paths or {}).values())
-        dirs = around.cgroups.look(self._key, named, ()).dirs if named else ()
+        dirs = groups_of(self._key, said, around.cgroups).dirs
         self._groups = {one: find(one.path) for one in dirs}
 
     def _run_hooks(self, tally: Tally) -> str:
         scope, id_ = self._context.scope, self._key.id
         refuse_strangers(self._root, id_)
-        runc = pick_runc("", scope.runc)
+        runc = pick_runc("", scope.runc, self._said.keeper)
         return run_hooks(
             Call(runc, self._root, id_, self._judged.object, scope.hook_seconds), tally
         )

@@ -7,18 +7,17 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from reconciler import kernel
 from reconciler.model.debris import DebrisKind, Place
 from reconciler.model.evidence import Answer, CgroupState, InitState
 from reconciler.model.ids import NOWHERE, BundleKey, escape, unescape
-from reconciler.probe import documents
 from reconciler.probe.beneath import beneath, identity_of, opened
+from reconciler.probe.cgroups import CgroupMounts, Cgroups, resolve
 from reconciler.probe.context import NodeContext
 from reconciler.probe.process import Candidate, ExpectedCgroup, judge_one
+from reconciler.probe.runc import Runc, look_at
 from reconciler.worker.objects import HIDDEN
 from reconciler.worker.states import Owner
 
-_LIMIT: Final = 8 << 20
 _BY_GROUP: Final = {
     CgroupState.POPULATED: Answer.YES,
     CgroupState.EMPTY: Answer.NO,
@@ -59,40 +58,40 @@ def _look_into_state(place: Place, around: NodeContext) -> Place:
     Raises:
         OSError: It cannot be read.
     """
-    key, layout = BundleKey(place.namespace, place.id), around.layout
+    key = BundleKey(place.namespace, place.id)
     above, _, name = unescape(place.key.path).rpartition(b"/")
     root, _, space = above.rpartition(b"/")
-    with opened(root) as top, beneath(top, space) as namespace:
-        try:
-            data = kernel.read_beneath(namespace, name + b"/state.json", _LIMIT)
-        except FileNotFoundError:
-            if name.startswith(HIDDEN):
-                return replace(place, lives=Answer.NO, detail="a removal that was cut short")
-            raise
-    state = documents.parse_state(data)
-    if state is None:
-        return replace(place, lives=Answer.NONE, detail="state.json cannot be read")
-    path = documents.to_path(state.bundle)
-    if path is None:
-        return replace(place, owned=Answer.NONE, detail="state.json names no bundle")
-    if not Owner(layout, key, NOWHERE).is_at(path):
-        return replace(place, owned=Answer.YES, detail=f"it is that of {escape(path)}")
-    lives, detail = _who_lives(key, state, around)
+    with opened(root) as top, beneath(top, space) as namespace, beneath(namespace, name) as state:
+        said = look_at(state, above)
+    if said.bundle is not None and not Owner(around.layout, key, NOWHERE).is_at(said.bundle):
+        return replace(place, owned=Answer.YES, detail=f"it is that of {escape(said.bundle)}")
+    if said.exists is not Answer.YES or not said.whole:
+        if name.startswith(HIDDEN):
+            return replace(place, lives=Answer.NO, detail="a removal that was cut short")
+        return replace(place, lives=Answer.NONE, detail="what the runtime wrote cannot be read")
+    if said.bundle is None:
+        return replace(place, owned=Answer.NONE, detail="it names no bundle")
+    lives, detail = _who_lives(key, said, around)
     return replace(place, lives=lives, detail=detail)
 
 
-def _who_lives(
-    key: BundleKey, state: documents.RuncState, around: NodeContext
-) -> tuple[Answer, str]:
+def _who_lives(key: BundleKey, said: Runc, around: NodeContext) -> tuple[Answer, str]:
     """Say whether a container lives by its state: its cgroup first, then its init."""
     if around.cgroups is None:
         return Answer.NONE, "the cgroup hierarchies cannot be read"
-    groups = around.cgroups.look(key, tuple((state.cgroup_paths or {}).values()), ())
+    groups = groups_of(key, said, around.cgroups)
     if _BY_GROUP[groups.state] is not Answer.NO:
         return _BY_GROUP[groups.state], f"its cgroup: {groups.state.value}"
-    if not documents.is_pid(state.init_process_pid) or not state.init_process_start:
+    if said.pid is None or said.start is None:
         return Answer.NONE, "it names no init process"
-    named = Candidate(state.init_process_pid, state.init_process_start)
-    init = judge_one(named, ExpectedCgroup(key.id)).state
-    hooks = ", poststop hooks are pending" if state.has_poststop_hooks else ""
-    return _BY_INIT[init], f"init {named.pid}: {init.value}{hooks}"
+    init = judge_one(Candidate(said.pid, said.start), ExpectedCgroup(key.id)).state
+    hooks = ", poststop hooks are pending" if said.has_poststop_hooks else ""
+    return _BY_INIT[init], f"init {said.pid}: {init.value}{hooks}"
+
+
+def groups_of(key: BundleKey, said: Runc, mounted: CgroupMounts) -> Cgroups:
+    """Find the cgroups that a state names, and what is in them; no other counts."""
+    inner = resolve(said.cgroup_path) if said.cgroup_path else ()
+    if not said.cgroup_dirs and not inner:
+        return Cgroups(CgroupState.UNNAMED)
+    return mounted.look(key, said.cgroup_dirs, inner)

@@ -19,6 +19,7 @@ from reconciler.worker import context
 from reconciler.worker.debris import clean
 from reconciler.worker.inventory import take
 from reconciler.worker.messages import DebrisJob
+from tests.support import canary
 from tests.support.bundles import CGROUPS, Site, listen
 from tests.support.cgroups import join
 from tests.support.inline import InlineWorker, inline_worker
@@ -93,6 +94,23 @@ def ground(base: Path) -> Iterator[Ground]:
 
 def cleaned(results: tuple[DebrisResult, ...]) -> bool:
     return {one.result for one in results} == {Result.CLEANED}
+
+
+def stays(here: Ground, place: Place, path: Path) -> DebrisResult:
+    """Try to remove it: it must stay as it is."""
+    before = canary.snapshot(path) if path.is_dir() and not is_group(path) else None
+    (result,) = here.clean((place,))
+    assert result.result is Result.SKIPPED, result
+    assert result.detail
+    assert sum(one.mutations for one in result.steps) == 0
+    assert path.exists()
+    if before is not None:
+        assert canary.snapshot(path) == before
+    return result
+
+
+def is_group(path: Path) -> bool:
+    return path.is_relative_to("/sys")
 
 
 @dataclass(frozen=True)

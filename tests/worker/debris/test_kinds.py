@@ -1,6 +1,5 @@
 """Every kind: what is dead and nobody's is removed, and whatever speaks against that keeps it."""
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -8,14 +7,12 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace as with_fields
 
-from reconciler.model.debris import DebrisKind, DebrisResult, Place, PlaceKey
+from reconciler.model.debris import DebrisKind, Place, PlaceKey
 from reconciler.model.evidence import Containerd, ContainerdState, ProcessScan, ShimProcess
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import TASKS
 from reconciler.model.outcome import BlockReason, Result
-from reconciler.worker.messages import WorkerScope
 from reconciler.worker.objects import HIDDEN
-from tests.support import canary
 from tests.support.bundles import listen
 from tests.support.mountns import private_mounts
 from tests.worker.debris.leaving import (
@@ -26,14 +23,13 @@ from tests.worker.debris.leaving import (
     HIDDEN_BUNDLE,
     NOBODY,
     SOCKET,
-    STATE,
     Ground,
     Leaving,
     cleaned,
     fill,
     ground,
     join_one,
-    write,
+    stays,
 )
 from tests.worker.test_instances import working_in
 
@@ -49,23 +45,6 @@ def id_of(path: Path) -> str:
 
 def namespace_of(path: Path) -> str:
     return "default" if path.parent.name == "fifo" else path.parent.name
-
-
-def stays(here: Ground, place: Place, path: Path) -> DebrisResult:
-    """Try to remove it: it must stay as it is."""
-    before = canary.snapshot(path) if path.is_dir() and not is_group(path) else None
-    (result,) = here.clean((place,))
-    assert result.result is Result.SKIPPED, result
-    assert result.detail
-    assert sum(one.mutations for one in result.steps) == 0
-    assert path.exists()
-    if before is not None:
-        assert canary.snapshot(path) == before
-    return result
-
-
-def is_group(path: Path) -> bool:
-    return path.is_relative_to("/sys")
 
 
 @pytest.mark.parametrize("leaving", ALL.values(), ids=ALL)
@@ -268,99 +247,6 @@ def test_what_was_executed_and_what_is_no_fifo_keeps_a_directory(tmp_path: Path)
         (bundle / "gone.pid").unlink()
         (path / "data").write_text("precious")
         assert "no answer" in stays(here, place, path).detail
-
-
-# ------------------------------------------------------------------------------- runc's states
-
-
-@private_mounts
-def test_a_state_whose_container_lives_or_that_is_anothers_stays(tmp_path: Path) -> None:
-    with ground(tmp_path) as here:
-        path = STATE.leave(here)
-        place = here.one(DebrisKind.RUNC_STATE)
-        state = path / "state.json"
-        said = json.loads(state.read_text())
-        start = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-        alive: dict[str, object] = {"init_process_pid": os.getpid(), "init_process_start": start}
-        group = GROUP.leave(here)
-        join_one(here, group)
-        rows: list[tuple[dict[str, object], str]] = [
-            (alive, "used"),
-            ({"cgroup_paths": {"": str(group)}}, "used"),
-            ({"init_process_start": 0}, "no answer"),
-            ({"config": {"rootfs": "/", "labels": ["bundle=/run/other/x"]}}, "owned"),
-            ({"config": {}}, "no answer"),
-        ]
-        for changed, why in rows:
-            write(path, **(said | changed))
-            assert why in stays(here, place, path).detail, changed
-        state.write_text("{")
-        assert "no answer" in stays(here, place, path).detail
-        state.write_text(json.dumps(said))
-        assert cleaned(here.clean((place,)))
-
-
-@private_mounts
-def test_the_groups_that_a_state_names_go_first_and_others_not(tmp_path: Path) -> None:
-    with ground(tmp_path) as here:
-        path = STATE.leave(here)
-        group = here.hierarchy / here.made.cgroup / path.name
-        other = GROUP.leave(here)
-        (group / "below").mkdir(parents=True)
-        said = json.loads((path / "state.json").read_text())
-        said["cgroup_paths"] = {"a": str(group), "b": str(other), "c": "/etc"}
-        (path / "state.json").write_text(json.dumps(said))
-        (result,) = here.remove(DebrisKind.RUNC_STATE)
-        assert result.result is Result.CLEANED, result
-        assert [one.step for one in result.steps] == ["guards", "cgroup", "runc-state"]
-        assert not group.exists()
-        assert other.exists(), "it does not carry the id"
-        assert "does not carry the id" in result.detail
-
-
-@private_mounts
-def test_poststop_hooks_run_before_a_state_goes_and_block_it_if_they_cannot(
-    tmp_path: Path,
-) -> None:
-    with ground(tmp_path) as here:
-        path = STATE.leave(here)
-        said = json.loads((path / "state.json").read_text())
-        said["config"]["Hooks"] = {"poststop": [{"path": "/bin/true"}]}
-        (path / "state.json").write_text(json.dumps(said))
-        place = here.one(DebrisKind.RUNC_STATE)
-        here.worker.bind(WorkerScope(here.made.layout, runc="/nowhere/runc"))
-        (blocked,) = here.clean((place,))
-        assert (blocked.result, blocked.reason) == (Result.BLOCKED, BlockReason.HOOKS)
-        assert path.exists()
-        runc = tmp_path / "runc"
-        runc.write_text('#!/bin/sh\necho "$@" >"$0.said"\nrm -r "$2/$5"\n')
-        runc.chmod(0o755)
-        here.worker.bind(WorkerScope(here.made.layout, runc=str(runc)))
-        assert cleaned(here.clean((place,)))
-        told = (tmp_path / "runc.said").read_text().split()
-        assert told == ["--root", str(path.parent), "delete", "--force", path.name]
-        assert not path.exists()
-
-
-@private_mounts
-def test_a_state_in_a_root_that_a_bundle_names_goes_unless_something_in_it_is_not_runcs(
-    tmp_path: Path,
-) -> None:
-    with ground(tmp_path) as here:
-        path = STATE.leave(here)
-        state = here.made.run / "other-runc" / path.parent.name / path.name
-        state.parent.mkdir(parents=True)
-        path.rename(state)
-        bundle = here.made.tree / "default" / "names"
-        bundle.mkdir()
-        (bundle / "options.json").write_text(json.dumps({"root": str(state.parents[1])}))
-        (state / "data").write_text("precious")
-        place = here.one(DebrisKind.RUNC_STATE)
-        assert "data in it is not" in stays(here, place, state).detail
-        (state / "data").unlink()
-        assert cleaned(here.remove(DebrisKind.RUNC_STATE))
-        assert not state.exists()
-        assert bundle.exists()
 
 
 # ------------------------------------------------------------------------------------- cgroups
