@@ -100,9 +100,13 @@ async def test_memory_handles_and_series_do_not_grow_with_what_came_and_went(bun
 MAY_SIGNAL = {
     "worker/client.py",  # its fork server, by pidfd
     "worker/forkserver.py",  # its workers, by pidfd
-    "worker/orphans.py",  # a workload that the operator wants ended, by pidfd
+    "worker/signals.py",  # what those below have proven, by pidfd
     "journal/recorder.py",  # its own child, by pidfd
     "probe/commands.py",  # its own child, by pidfd
+}
+MAY_SEND = {
+    "worker/orphans.py",  # a workload that the operator wants ended
+    "worker/shims.py",  # a shim that serves nobody
 }
 MAY_KILL_A_CHILD = {"worker/hooks.py", "demo/processes.py"}
 """Through `Popen.kill`, whose child is not reaped before."""
@@ -112,13 +116,15 @@ MAY_KILL_A_CHILD = {"worker/hooks.py", "demo/processes.py"}
 def test_a_signal_goes_through_a_pidfd_and_only_where_somebody_has_thought_about_it() -> None:
     """I15: no pid ever reaches a signal."""
     root = Path(reconciler.__file__).parent
-    pidfds, kills = set(), set()
+    pidfds, senders, kills = set(), set(), set()
     for path in root.rglob("*.py"):
         name = path.relative_to(root).as_posix()
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
                 case ast.Attribute(attr="pidfd_send_signal"):
                     pidfds.add(name)
+                case ast.ImportFrom(module="reconciler.worker.signals"):
+                    senders.add(name)
                 case ast.Attribute(value=ast.Name(id="os"), attr="kill" | "killpg"):
                     pytest.fail(f"{name} sends a signal to a pid")
                 case ast.Call(func=ast.Attribute(attr="kill" | "terminate"), args=[]):
@@ -128,4 +134,5 @@ def test_a_signal_goes_through_a_pidfd_and_only_where_somebody_has_thought_about
                 case _:
                     pass
     assert pidfds == MAY_SIGNAL
+    assert senders == MAY_SEND
     assert kills == MAY_KILL_A_CHILD
