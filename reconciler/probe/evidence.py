@@ -60,8 +60,11 @@ def _is_its(own: BundleFiles, around: NodeContext, remembered: Runc) -> bool:
     by another path, or somebody else's: it may hint at life (whoever it names counts as alive), and
     it never speaks against it: it disproves no pid, and names no cgroup in which nobody is left.
     """
-    paths = (around.layout.bundle(own.key), around.tree + b"/" + own.key.path)
-    return remembered.bundle is None or remembered.bundle in paths
+    bundle = remembered.bundle
+    if bundle is None:
+        return True
+    path = b"/" + own.key.path
+    return bundle in (around.layout.tasks + path, around.tree + path)
 
 
 def ask_cgroups(own: BundleFiles, around: NodeContext, remembered: Runc) -> Cgroups:

@@ -150,8 +150,9 @@ def find_owners(
                     continue
                 ids = list(names(namespace.fd))
                 for id_ in ids:
-                    bundles.add(BundleKey(name, escape(id_.removeprefix(b"."))))
                     bundles.add(BundleKey(name, escape(id_)))
+                    if id_.startswith(b"."):
+                        bundles.add(BundleKey(name, escape(id_[1:])))
                 for bundle in enter(namespace.fd, ids if DebrisKind.FIFO_DIR in kinds else ()):
                     knows_execs = knows_execs and bundle.fd >= 0
                     execs.update(_execs_in(bundle.fd))
