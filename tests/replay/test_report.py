@@ -148,6 +148,12 @@ def test_a_page_holds_everything_itself(small: Path) -> None:
 
 @browser
 @pytest.mark.kernel
+def test_lanes_overview_and_pointer_have_one_scale(small: Path) -> None:
+    """The mark of an end has its room at the right, and what is pointed at is what is drawn."""
+    widths = re.findall(r"[wW]idth - labels - (\w+)", small.read_text())
+    assert widths == ["EDGE"] * 4
+
+
 def test_every_bundle_is_shown_and_nothing_in_a_name_is_run(small: Path, chromium: Browser) -> None:
     dom = chromium.dom(small)
     assert 'data-ready="yes"' in dom
