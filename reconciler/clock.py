@@ -23,6 +23,11 @@ class Deadline:
         """Whether it has come."""
         return time.monotonic() > self._at
 
+    @property
+    def left(self) -> float:
+        """Seconds until then; 0 once it has come."""
+        return max(0.0, self._at - time.monotonic())
+
 
 class SystemClock:
     """The kernel's clocks; implements `ports.Clock`."""

@@ -52,13 +52,15 @@ class Way(msgspec.Struct, frozen=True):
         form: The form of the report.
         asks: Show the plan and ask before anything is removed.
         dry_run: Only show the plan.
-        rescue: Refuse where containerd is not proven down.
+        rescue: Refuse where containerd is not proven down, and name wedged shims.
+        kill_wedged: End those of the dead.
     """
 
     form: Form
     asks: bool
     dry_run: bool
     rescue: bool
+    kill_wedged: bool = False
 
 
 def run(setup: Setup, chosen: Selection, way: Way, output: Output, servers: Servers) -> int:
@@ -74,7 +76,10 @@ def run(setup: Setup, chosen: Selection, way: Way, output: Output, servers: Serv
     if dry_run or rescue or asks:
         plan = _look(setup, output, servers)
         if rescue:
+            from reconciler.cli.rescuing import ask_shims
+
             _check_down(plan)
+            ask_shims(plan, setup, output, kill=way.kill_wedged and not dry_run)
         if dry_run:
             say_whose(told, output, setup)
             return _dry_run(plan, setup, way.form, output)

@@ -12,7 +12,7 @@ from reconciler.cli.options import Form
 from reconciler.cli.output import Output, envelope
 from reconciler.cli.preflight import check_listing, warn_of_place
 from reconciler.cli.selection import Name, known_of, labels_of
-from reconciler.cli.session import look_at
+from reconciler.cli.session import look_at, ping_one
 from reconciler.decide.views import BundleView
 from reconciler.errors import ExitCode, ReconcilerError
 from reconciler.model.facts import hints
@@ -27,8 +27,19 @@ from reconciler.setup import Setup
 from reconciler.worker.client import ForkServerClient
 
 
-def explain(setup: Setup, asked: Name, form: Form, output: Output, server: ForkServerClient) -> int:
-    """Look at the bundle that is meant, print why it is what it is, and give the exit code."""
+def explain(  # noqa: PLR0913 - what is asked, and how it is shown
+    setup: Setup,
+    asked: Name,
+    form: Form,
+    output: Output,
+    server: ForkServerClient,
+    *,
+    ask_shim: bool = False,
+) -> int:
+    """Look at the bundle that is meant, print why it is what it is, and give the exit code.
+
+    ``ask_shim``: send its shim a request, too; nothing else of this program ever does unasked.
+    """
 
     def choose(listed: Listed) -> BundleKey:
         check_listing(listed, setup.layout)
@@ -40,6 +51,7 @@ def explain(setup: Setup, asked: Name, form: Form, output: Output, server: ForkS
     view = next((view for view in found.views if view.key == key), None)
     if view is None:
         raise ReconcilerError(f"{key} went away while it was looked at")
+    ping = ping_one(setup, key) if ask_shim else None
     shown = explanation.explain(
         view,
         setup.layout,
@@ -53,6 +65,7 @@ def explain(setup: Setup, asked: Name, form: Form, output: Output, server: ForkS
         stuck=[one.pid for one in found.node.processes.unread if one.key in (None, key)],
         history=history(told, key, found.stamp.wall),
         pids={shim.key: shim.pid for shim in found.node.processes.shims},
+        answers=None if ping is None else (ping.answers, ping.pid, ping.detail),
     )
     warn_of_place(found.refused, output)
     _show(shown, form, output)

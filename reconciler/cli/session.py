@@ -20,7 +20,7 @@ from reconciler.cli.preflight import check_guards
 from reconciler.cli.watching import Ended, Plan, Story
 from reconciler.cli.watching import watch as watch_stages
 from reconciler.cli.work import Found, clean_once, look_once, observing
-from reconciler.model.evidence import PartialLook
+from reconciler.model.evidence import Answer, PartialLook
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.observations import Listed, Stamp
 from reconciler.model.policy import Policies
@@ -29,6 +29,7 @@ from reconciler.probe.tree import FilteredInspector
 from reconciler.setup import Setup, acts
 from reconciler.supervision import Fault, Supervisor
 from reconciler.worker.client import ForkServerClient
+from reconciler.worker.messages import Ping
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -83,6 +84,17 @@ def look_at(
                 session.stages, inspector=FilteredInspector(inspector, wanted.__contains__)
             )
             return key, await look_once(stages, setup.policies)
+
+    return _run(work)
+
+
+def ping_one(setup: Setup, key: BundleKey) -> Ping:
+    """Ask the shim of one bundle whether it answers."""
+
+    async def work() -> Ping:
+        async with opened(setup) as session:
+            answer = await session.pool.ping((key,))
+            return Ping(key, Answer.NONE, detail=answer) if isinstance(answer, str) else answer[0]
 
     return _run(work)
 
@@ -200,6 +212,11 @@ def watch(
     ended = _run(work)
     check_guards(ended.refused)
     return ended.code
+
+
+def run_alone(work: Callable[[], Awaitable[T]]) -> T:
+    """Run something that opens a session by itself, and give what it returns."""
+    return _run(work)
 
 
 def _run(work: Callable[[], Awaitable[T]]) -> T:

@@ -65,6 +65,7 @@ def explain(  # noqa: PLR0913 - all that is told
     stuck: Sequence[int] = (),
     history: str = "",
     pids: Mapping[BundleKey, int] | None = None,
+    answers: tuple[Answer, int, str] | None = None,
 ) -> Explanation:
     """Gather everything about one bundle.
 
@@ -81,6 +82,8 @@ def explain(  # noqa: PLR0913 - all that is told
         stuck: Processes that may be its shim or a helper, and do not answer what they are.
         history: What came of the last attempt.
         pids: Those of shims, by the bundles they were started for.
+        answers: Whether its shim answers a request, its pid, and why it was not asked; None where
+            nobody wanted to know.
     """
     due, pid = view.due_in_seconds, view.shim_pid(pids or {})
     who = _stuck(stuck), "" if pid is None else f"pid {pid}"
@@ -89,6 +92,7 @@ def explain(  # noqa: PLR0913 - all that is told
         bundle=shapes.bundle(view, layout, pids or {}),
         evidence=[
             *_evidence(view, containerd, why_policy, _cgroup(view, hints, unplaced), who),
+            *([] if answers is None else [_asked(*answers)]),
             _attempts(view, history),
         ],
         rules=list(_rules(view, young=young)),
@@ -186,6 +190,13 @@ def _evidence(
     pod = f"{labels.pod_namespace}/{labels.pod}" if labels.pod else ""
     yield _piece("labels", "read" if labels.known else "no answer", pod, labels.container)
     yield _piece("policy", view.policy, why_policy)
+
+
+def _asked(answers: Answer, pid: int, why_not: str) -> Piece:
+    """Say what came of asking a shim; one that never answers is wedged."""
+    what = {Answer.YES: "answers", Answer.NO: "wedged", Answer.NONE: answers.value}
+    says = "it accepts the connection and never answers" if answers is Answer.NO else why_not
+    return _piece("shim asked", what[answers], f"pid {pid}" if pid else "", says)
 
 
 def _attempts(view: BundleView, history: str) -> Piece:

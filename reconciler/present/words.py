@@ -9,6 +9,7 @@ import msgspec
 
 from reconciler.model.containerd import Containerd, ContainerdState
 from reconciler.model.decisions import Phase, Verdict
+from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import Holder, Result
 
 VERDICT_STYLES: Final = {
@@ -222,3 +223,10 @@ def _escaped(found: re.Match[str]) -> str:
         return char
     units = char.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[n]:02x}{units[n + 1]:02x}" for n in range(0, len(units), 2))
+
+
+def wedged(key: BundleKey, pid: int, init: str, ended: str) -> str:
+    """Name a shim that would hold up containerd's start; ``ended`` says what was done about it."""
+    what = f"{key}: its shim (pid {pid}) never answers and would hold up containerd's start"
+    hint = "--kill-wedged ends it" if init in {"dead", "absent"} else "end it yourself"
+    return f"{what}; init {init}; {ended or hint}"

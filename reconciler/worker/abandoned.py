@@ -20,9 +20,9 @@ from reconciler.probe.beneath import enter, names, opened
 from reconciler.probe.bundle import look_at
 from reconciler.worker.blocked import Blocked
 from reconciler.worker.context import WorkerContext
-from reconciler.worker.messages import EndShimJob
+from reconciler.worker.messages import EndShimJob, EndWedgedJob
 from reconciler.worker.neighbours import MOST_BUNDLES
-from reconciler.worker.second_look import NotLeftover, look_again
+from reconciler.worker.second_look import NotLeftover, Seen, look_again
 from reconciler.worker.shims import ShimTarget, end_shim, find_shim
 from reconciler.worker.step_log import Record, Tally
 from reconciler.worker.steps import conclude
@@ -30,32 +30,44 @@ from reconciler.worker.steps import conclude
 
 def end_abandoned(place: WorkerContext, job: EndShimJob) -> Outcome:
     """Judge the bundle once more and end its shim if it is still abandoned."""
-    record = Record(place.clock, place.note, place.stop)
-    ending = _Ending(place, job)
-
-    def run() -> None:
-        record.do("guards", ending.look)
-        record.do("shim", ending.end)
-
-    outcome = conclude(place, record, job, run, tuple)
-    if outcome.result is Result.CLEANED:
-        return replace(outcome, result=Result.KILLED)
-    return outcome
+    return Ending(place, job).run()
 
 
-class _Ending:
+class Ending:
     """One attempt to end one shim."""
 
-    def __init__(self, place: WorkerContext, job: EndShimJob) -> None:
+    def __init__(self, place: WorkerContext, job: EndShimJob | EndWedgedJob) -> None:
         self._place = place
         self._job = job
         self._shim: Shim | None = None
 
-    def look(self, _: Tally) -> str:
-        """Make sure that it is abandoned still, and that nobody shares its shim."""
-        return self._look()
+    def run(self) -> Outcome:
+        """Look, end it, and say what came of it."""
+        place = self._place
+        record = Record(place.clock, place.note, place.stop)
 
-    def end(self, tally: Tally) -> str:
+        def run() -> None:
+            record.do("guards", lambda _: self._look())
+            record.do("shim", self._end)
+
+        outcome = conclude(place, record, self._job, run, tuple)
+        if outcome.result is Result.CLEANED:
+            return replace(outcome, result=Result.KILLED)
+        return outcome
+
+    def judge(self) -> Seen:
+        """Judge the bundle once more.
+
+        Raises:
+            NotLeftover: It is another object by now, or not abandoned.
+        """
+        return look_again(self._place, self._job, Verdict.ABANDONED)
+
+    def may_lose(self, member: BundleKey) -> bool:
+        """Return whether a bundle that shares the shim, and in which nobody lives, may lose it."""
+        return member in self._job.containerd.unrecorded
+
+    def _end(self, tally: Tally) -> str:
         """End the shim that listens at the bundle's socket."""
         shim, key = self._shim, self._job.key
         if shim is None or shim.group is None or shim.socket is None:
@@ -71,11 +83,10 @@ class _Ending:
             raise NotLeftover(error.strerror or "it has ended", None) from error
 
     def _look(self) -> str:
-        job = self._job
-        seen = look_again(self._place, job, Verdict.ABANDONED)
+        seen = self.judge()
         self._shim = seen.look.shim
         for member in self._members(seen.look.shim):
-            if member not in job.containerd.unrecorded:
+            if not self.may_lose(member):
                 raise self._blocked(f"containerd was not asked about {member}, of the same shim")
         return seen.judgement.reason
 

@@ -28,6 +28,7 @@ from reconciler.worker.messages import (
     Job,
     Locked,
     Looks,
+    Pinged,
     PreflightReport,
     Progress,
     Scanned,
@@ -148,6 +149,7 @@ class Attempt(msgspec.Struct, eq=False):
                 | PreflightReport()
                 | Looks()
                 | Locked()
+                | Pinged()
             ):
                 return message
             case _:

@@ -135,6 +135,16 @@ class DebrisJob(msgspec.Struct, frozen=True, tag=True):
     containerd: Containerd
 
 
+class EndWedgedJob(JudgedJob, frozen=True, tag=True):
+    """Judge this bundle again and end its shim if that is wedged, and containerd proven down."""
+
+
+class PingJob(msgspec.Struct, frozen=True, tag=True):
+    """Ask the living shims of these bundles whether they answer; only where somebody wants it."""
+
+    keys: tuple[BundleKey, ...]
+
+
 class ScanJob(msgspec.Struct, frozen=True, tag=True):
     """Pass over /proc once."""
 
@@ -256,6 +266,29 @@ class Looks(msgspec.Struct, frozen=True, tag=True):
     looks: tuple[Look | PartialLook | None, ...]
 
 
+class Ping(msgspec.Struct, frozen=True):
+    """Whether the shim of a bundle answers a request.
+
+    Attributes:
+        key: The bundle.
+        answers: No for one that accepts the connection and never answers: it is wedged. No answer
+            where it was not asked.
+        pid: The shim that was asked; 0 if none was.
+        detail: Why it was not asked, for people.
+    """
+
+    key: BundleKey
+    answers: Answer
+    pid: int = 0
+    detail: str = ""
+
+
+class Pinged(msgspec.Struct, frozen=True, tag=True):
+    """Answer to :class:`PingJob`: what came of it for each key, in order."""
+
+    pings: tuple[Ping, ...]
+
+
 class Locked(msgspec.Struct, frozen=True, tag=True):
     """Answer to :class:`LockJob`."""
 
@@ -267,6 +300,8 @@ Job = (
     CleanJob
     | KillJob
     | EndShimJob
+    | EndWedgedJob
+    | PingJob
     | FinishJob
     | DebrisJob
     | ScanJob
@@ -276,6 +311,6 @@ Job = (
     | LockJob
 )
 ToWorker = Job | Deleted
-Answered = Done | DebrisDone | Scanned | Counted | PreflightReport | Looks | Locked
+Answered = Done | DebrisDone | Scanned | Counted | PreflightReport | Looks | Locked | Pinged
 FromWorker = Hello | AskDelete | Answered
 Message = ToForkServer | Exited | ToWorker | FromWorker

@@ -34,6 +34,7 @@ from reconciler.worker.messages import (
     DebrisJob,
     Done,
     EndShimJob,
+    EndWedgedJob,
     FinishJob,
     InventoryJob,
     Job,
@@ -43,6 +44,9 @@ from reconciler.worker.messages import (
     LockJob,
     LookJob,
     Looks,
+    Ping,
+    Pinged,
+    PingJob,
     PreflightJob,
     PreflightReport,
     ScanJob,
@@ -62,9 +66,9 @@ no answer. Never raises."""
 
 _USUAL: Final = CleanupOptions()
 
-_T = TypeVar("_T", Counted, Scanned, PreflightReport, Looks, Locked)
+_T = TypeVar("_T", Counted, Scanned, PreflightReport, Looks, Locked, Pinged)
 _Done = TypeVar("_Done", Done, DebrisDone)
-_BundleJob = CleanJob | KillJob | EndShimJob | FinishJob
+_BundleJob = CleanJob | KillJob | EndShimJob | EndWedgedJob | FinishJob
 
 
 def _always() -> None:
@@ -178,6 +182,15 @@ class WorkerPool:
     ) -> Outcome:
         """Judge the bundle once more and end its shim if it is still the same and abandoned."""
         return await self._act(EndShimJob(key, identity, node.containerd.about(key)), permit)
+
+    async def end_wedged(self, key: BundleKey, identity: Identity, node: Node) -> Outcome:
+        """Judge the bundle once more and end its shim if that is wedged and nobody of it lives."""
+        return await self._act(EndWedgedJob(key, identity, node.containerd.about(key)), _always)
+
+    async def ping(self, keys: Sequence[BundleKey]) -> tuple[Ping, ...] | str:
+        """Ask the shims of these bundles whether they answer; or say why nobody knows."""
+        answer = await self._ask(PingJob(tuple(keys)), Pinged, self._witness)
+        return answer.pings if isinstance(answer, Pinged) else answer
 
     async def finish(self, key: BundleKey, identity: Identity, permit: Permit = _always) -> Outcome:
         """Finish a removal of ours that was cut short; ``key`` holds the hidden name."""

@@ -22,7 +22,7 @@ from reconciler.probe.context import NodeContext
 from reconciler.probe.points import MountPoints
 from reconciler.worker.blocked import Blocked, blocked_by
 from reconciler.worker.context import WorkerContext
-from reconciler.worker.messages import CleanJob, EndShimJob, KillJob
+from reconciler.worker.messages import JudgedJob
 
 
 class NotLeftover(Exception):  # noqa: N818 -- an answer, not an error
@@ -47,7 +47,7 @@ class Seen(msgspec.Struct, frozen=True):
 
 def look_again(
     place: WorkerContext,
-    job: CleanJob | KillJob | EndShimJob,
+    job: JudgedJob,
     wanted: Verdict = Verdict.LEFTOVER,
 ) -> Seen:
     """Look at the bundle and judge it.

@@ -37,6 +37,7 @@ from reconciler.worker.messages import (
     Deleted,
     Done,
     EndShimJob,
+    EndWedgedJob,
     FinishJob,
     Hello,
     InventoryJob,
@@ -45,6 +46,7 @@ from reconciler.worker.messages import (
     Locked,
     LockJob,
     LookJob,
+    PingJob,
     PreflightJob,
     ScanJob,
     Scanned,
@@ -96,7 +98,7 @@ class Worker:
             self._channel.socket.shutdown(socket.SHUT_RD)
         return self._channel.receive()
 
-    def _serve(self, job: Job) -> None:  # noqa: C901 - one case each
+    def _serve(self, job: Job) -> None:  # noqa: C901, PLR0912 - one case each
         match job:
             case CleanJob():
                 self._channel.send(Done(clean(self._place, job)))
@@ -106,6 +108,14 @@ class Worker:
                 from reconciler.worker.abandoned import end_abandoned  # a job of few nodes
 
                 self._channel.send(Done(end_abandoned(self._place, job)))
+            case EndWedgedJob():
+                from reconciler.worker.wedged import end_wedged  # likewise
+
+                self._channel.send(Done(end_wedged(self._place, job)))
+            case PingJob():
+                from reconciler.worker.wedged import ask_shims  # likewise
+
+                self._channel.send(ask_shims(self._place, job))
             case FinishJob():
                 self._channel.send(Done(finish(self._place, job)))
             case DebrisJob():

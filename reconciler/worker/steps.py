@@ -28,7 +28,7 @@ from reconciler.worker.going import announce
 from reconciler.worker.holders import holders
 from reconciler.worker.hooks import Call, pick_runc, refuse_strangers, run_hooks
 from reconciler.worker.judged import Judged, pin
-from reconciler.worker.messages import CleanJob, EndShimJob, FinishJob, KillJob
+from reconciler.worker.messages import CleanJob, FinishJob, JudgedJob
 from reconciler.worker.removal import hide, remove_mount_point, remove_tree
 from reconciler.worker.residue import Residue
 from reconciler.worker.second_look import (
@@ -86,7 +86,7 @@ def _open_namespace(handles: ExitStack, layout: Layout, key: BundleKey) -> int:
 def conclude(
     place: WorkerContext,
     record: Record,
-    job: CleanJob | KillJob | EndShimJob | FinishJob,
+    job: JudgedJob | FinishJob,
     work: Callable[[], None],
     who: Callable[[], tuple[Holder, ...]],
 ) -> Outcome:

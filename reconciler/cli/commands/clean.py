@@ -50,7 +50,14 @@ _GRACE: Final = "5s"
     help="Also what is left outside of bundles, of all kinds or of these.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be removed; touch nothing.")
-@click.option("--rescue", is_flag=True, help="Before containerd starts: refuse if it runs.")
+@click.option(
+    "--rescue",
+    is_flag=True,
+    help="Before containerd starts: refuse if it runs, and name shims that never answer.",
+)
+@click.option(
+    "--kill-wedged", is_flag=True, help="With --rescue: end such a shim if its init is dead."
+)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @no_trunc
 @without_containerd
@@ -66,6 +73,7 @@ def clean(  # noqa: PLR0913 - the options
     debris: frozenset[DebrisKind],
     dry_run: bool,
     rescue: bool,
+    kill_wedged: bool,
     yes: bool,
     no_trunc: bool,
     without_containerd: bool,
@@ -89,6 +97,8 @@ def clean(  # noqa: PLR0913 - the options
     chosen = selection(names, selector)
     if debris and not chosen.is_all:
         raise UsageError("--debris has no names and no labels", "leave them out, or --debris")
+    if kill_wedged and not rescue:
+        raise UsageError("--kill-wedged is for a rescue", "say --rescue, too")
     grace = ("0s" if rescue else _GRACE) if grace is None else grace
     changes = Changes(enforce=True, grace=grace, threshold=threshold, settle=settle, once=True)
     setup = make_setup(said, changes, without_containerd=without_containerd)
@@ -100,7 +110,7 @@ def clean(  # noqa: PLR0913 - the options
     servers = iter([start_fork_server(setup)])
     from reconciler.cli.cleaning import Way, run
 
-    way = Way(form, asks=asks, dry_run=dry_run, rescue=rescue)
+    way = Way(form, asks=asks, dry_run=dry_run, rescue=rescue, kill_wedged=kill_wedged)
     return run(setup, chosen, way, output, servers)
 
 

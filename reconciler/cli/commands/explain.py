@@ -10,10 +10,13 @@ from reconciler.cli.output import Output
 
 @click.command(cls=Command, name="explain")
 @click.argument("bundle", metavar="[NAMESPACE/]ID", shell_complete=bundles)
+@click.option("--ask-shim", is_flag=True, help="Also ask its shim for an answer: is it wedged?")
 @no_trunc
 @without_containerd
 @click.pass_obj
-def explain(said: Globals, *, bundle: str, no_trunc: bool, without_containerd: bool) -> int:
+def explain(
+    said: Globals, *, bundle: str, ask_shim: bool, no_trunc: bool, without_containerd: bool
+) -> int:
     """Show all evidence about one bundle and what follows from it.
 
     An ID, or the beginning of one, will do where only one bundle has it.
@@ -30,4 +33,4 @@ def explain(said: Globals, *, bundle: str, no_trunc: bool, without_containerd: b
     server = start_fork_server(setup)
     from reconciler.cli.explaining import explain as explain_it
 
-    return explain_it(setup, asked, form, output, server)
+    return explain_it(setup, asked, form, output, server, ask_shim=ask_shim)
