@@ -7,6 +7,7 @@ leftover like any other, with a grace of its own.
 """
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from msgspec.structs import replace
 
@@ -34,7 +35,13 @@ def end_abandoned(place: WorkerContext, job: EndShimJob) -> Outcome:
 
 
 class Ending:
-    """One attempt to end one shim."""
+    """One attempt to end one shim.
+
+    Attributes:
+        grace_ms: How long the shim may take to end by itself, if not as long as usual.
+    """
+
+    grace_ms: ClassVar[int | None] = None
 
     def __init__(self, place: WorkerContext, job: EndShimJob | EndWedgedJob) -> None:
         self._place = place
@@ -76,7 +83,7 @@ class Ending:
         if target is None:
             raise self._blocked(f"no shim of {key.namespace}/{shim.group} is running")
         socket = frozenset({unescape(shim.socket)})
-        its = ShimTarget(target.key, target.pid, target.start, socket)
+        its = ShimTarget(target.key, target.pid, target.start, socket, grace_ms=self.grace_ms)
         try:
             return end_shim(self._place, its, tally, self._look)
         except FileNotFoundError as error:

@@ -54,6 +54,7 @@ class ShimTarget:
         start: When it started, ticks since boot (field 22 of /proc/PID/stat).
         sockets: The paths at one of which it must listen; those its name gives if there are none.
         has_bundle: It works in a bundle that is there; else that must have been removed.
+        grace_ms: How long it may take to end by itself; None for :data:`GRACE_MS`.
     """
 
     key: BundleKey
@@ -61,6 +62,7 @@ class ShimTarget:
     start: int
     sockets: frozenset[bytes] = frozenset()
     has_bundle: bool = True
+    grace_ms: int | None = None
 
 
 def end_shim(
@@ -121,13 +123,14 @@ def _end(pidfd: int, shim: ShimTarget, tally: Tally) -> str:
     if not send(pidfd, signal.SIGTERM):
         raise _ended(shim)
     tally.add()
-    if await_ends((pidfd,), GRACE_MS):
+    grace = GRACE_MS if shim.grace_ms is None else shim.grace_ms
+    if await_ends((pidfd,), grace):
         return f"shim with pid {shim.pid} ended"
     _refuse_children(shim)
     if send(pidfd, signal.SIGKILL):
         tally.add()
     if await_ends((pidfd,), LAST_MS):
-        return f"shim with pid {shim.pid} killed: it did not end in {GRACE_MS / 1000:g} s"
+        return f"shim with pid {shim.pid} killed: it did not end in {grace / 1000:g} s"
     raise _blocked(shim.key, f"its shim with pid {shim.pid} does not end")
 
 

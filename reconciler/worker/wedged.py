@@ -17,7 +17,7 @@ import socket
 import struct
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from typing_extensions import override
 
@@ -76,9 +76,12 @@ def end_wedged(place: WorkerContext, job: EndWedgedJob) -> Outcome:
 class _EndingWedged(Ending):
     """One attempt to end a wedged shim, while containerd is down."""
 
+    grace_ms: ClassVar[int | None] = 1000  # who answers nobody hardly listens to a signal
+
     def __init__(self, place: WorkerContext, job: EndWedgedJob) -> None:
         super().__init__(place, job)
         self._context, self._wanted = place, job
+        self._looks = 0
 
     @override
     def judge(self) -> Seen:
@@ -88,6 +91,9 @@ class _EndingWedged(Ending):
             raise NotLeftover("containerd is not proven down", seen.look)
         if seen.look.init.state not in INIT_GONE or seen.look.cgroup not in CGROUP_CLEAR:
             raise NotLeftover("somebody may live in it", seen.look)
+        self._looks += 1
+        if self._looks == 1:
+            return seen  # it was asked a moment ago, and will be once more, before the signal
         (ping,) = ask_shims(context, PingJob((job.key,))).pings
         if ping.answers is not Answer.NO:
             raise NotLeftover(ping.detail or "its shim answers", seen.look)
