@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 
 from reconciler import kernel
 from reconciler.model.evidence import Answer, ProcessScan, ShimProcess
-from reconciler.model.ids import BundleKey, escape
-from reconciler.model.layout import Layout
+from reconciler.model.ids import BundleKey, escape, unescape
+from reconciler.model.layout import TASKS, Layout
 from reconciler.worker.going import stays
 from reconciler.worker.preflight import works_in
 
@@ -146,7 +146,7 @@ def _trees(layout: Layout, scanned: ProcessScan) -> Iterator[tuple[_Object, int]
     """Find the trees that are not ours, also those of shims of which only the directory is known.
 
     Raises:
-        _LostError: A shim leads neither to our tree nor to a bundle of its name in another one.
+        _LostError: A shim leads neither to our tree nor to where a bundle is or was in another one.
     """
     ours = _object(layout.tasks)
     silent = (ShimProcess(one.key, one.pid) for one in scanned.unread if one.key is not None)
@@ -160,9 +160,22 @@ def _trees(layout: Layout, scanned: ProcessScan) -> Iterator[tuple[_Object, int]
             raise _LostError(shim.pid) from None
         if tree == ours:
             continue  # its bundle was removed under it
-        if where is not Answer.NO:
+        if where is not Answer.NO and not _was_in_a_bundle(shim):
             raise _LostError(shim.pid)
         yield tree, shim.pid
+
+
+def _was_in_a_bundle(shim: ShimProcess) -> bool:
+    """Return whether a shim works where a bundle of its namespace was, in whatever tree.
+
+    Its bundle may have been hidden or removed under it; the kernel keeps both names above.
+    """
+    try:
+        path = os.readlink(b"/proc/%d/cwd" % shim.pid)
+    except OSError:
+        return False
+    namespace = b"/".join((b"", TASKS, unescape(shim.key.namespace)))
+    return path.rpartition(b"/")[0].endswith(namespace)
 
 
 def other_trees(layout: Layout, scanned: ProcessScan) -> tuple[dict[bytes, _Object], str]:

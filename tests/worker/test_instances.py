@@ -100,6 +100,27 @@ def test_a_shim_whose_bundle_was_removed_under_it_is_still_ours(tmp_path: Path) 
             assert found.user_of_id("none") is None
 
 
+@pytest.mark.safety
+@pytest.mark.parametrize("hidden", [True, False])
+@private_mounts
+def test_a_shim_whose_bundle_went_still_leads_to_the_tree_of_its_containerd(
+    tmp_path: Path, hidden: bool
+) -> None:
+    """One leaked shim of another containerd must not keep all that is shared for ever."""
+    with inline_worker(tmp_path) as (made, _):
+        tree = tmp_path / "other" / TASKS.decode()
+        place = tree / "default" / "gone"
+        with working_in(place) as pid:
+            place = place.rename(place.with_name(".gone"))
+            if not hidden:
+                place.rmdir()
+            (tree / "default" / "lives").mkdir()
+            scanned = ProcessScan(True, shims=(ShimProcess(BundleKey("default", "gone"), pid),))
+            found = Instances(made.layout, partial(_always, scanned))
+            assert found.user(BundleKey("default", "none")) is None
+            assert found.user_of_id("lives") is not None
+
+
 @pytest.mark.fault("I5")
 @pytest.mark.safety
 @private_mounts
