@@ -9,6 +9,7 @@
 # make pictures  the pictures and transcripts of README.md, from real runs; as root
 # make wheel   dist/*.whl, and dist/constraints.txt with the versions that were tested
 # make image   the container image, by docker or another IMAGER, on BASE: a slim Python
+# make sdist   dist/*.tar.gz, the sources as a Python package
 # make wheelhouse  dist/wheelhouse, with all that an installation without internet takes
 # make pyz     dist/*.pyz, all of it in one file, for the version of Python that makes it
 # make deb     dist/*.deb, for Debian and the version of Python that makes it
@@ -34,7 +35,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --qui
 WHEEL := $(BIN)/python -m pip --disable-pip-version-check --no-input wheel --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench versions soak explore faults pictures wheel wheelhouse pyz deb image packages clean
+.PHONY: help run test lint bench versions soak explore faults pictures wheel sdist wheelhouse pyz deb image packages clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -86,6 +87,11 @@ wheel: $(VENV)/.made
 	rm -rf $(DIST)
 	$(WHEEL) --no-deps --wheel-dir $(DIST) .
 	cp .ci/constraints.txt $(DIST)/constraints.txt
+
+# Beside the wheel, not before it: that one empties the directory.
+sdist: wheel
+	$(PIP) build
+	$(BIN)/python -m build --sdist --outdir $(DIST) .
 
 wheelhouse: wheel
 	$(WHEEL) -c $(DIST)/constraints.txt --wheel-dir $(DIST)/wheelhouse $(DIST)/*.whl
