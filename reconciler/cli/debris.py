@@ -82,5 +82,5 @@ def counted(results: Sequence[shapes.ResultShape]) -> str:
 
 
 def _asked_for(found: Found, setup: Setup) -> Iterator[DebrisView]:
-    kinds = setup.policies.debris_kinds or frozenset()
+    kinds = setup.policies.debris_kinds or ()
     return (view for view in found.debris if view.place.key.kind in kinds)

@@ -12,6 +12,7 @@ from typing import Final, Generic, TypeVar
 
 from msgspec.structs import replace
 
+from reconciler.model.debris import Inventory
 from reconciler.model.evidence import Containerd, ProcessScan
 from reconciler.model.observations import NodeLooked
 from reconciler.model.values import EMPTY, Value
@@ -49,6 +50,38 @@ class NoFullError(Exception):
     """The full one was lost."""
 
 
+class SameInventory(Value, frozen=True):
+    """An inventory that found what the full one of this number had found."""
+
+    full: int
+    since: float
+    seconds: float = 0.0
+
+
+class Inventories:
+    """What a writer keeps of inventories: the last one of its file that was written in full."""
+
+    def __init__(self) -> None:
+        self._full: Inventory | None = None
+        self.number = 0
+
+    def forget(self) -> None:
+        """Write the next one in full."""
+        self._full = None
+
+    def take(self, now: Inventory) -> SameInventory | None:
+        """Say that it is the same as the last full one; None if this is one, of a new number."""
+        if self._full is not None and now.places and _as_found(now) == _as_found(self._full):
+            return SameInventory(self.number, now.since, now.seconds)
+        self._full = now
+        self.number += 1
+        return None
+
+
+def _as_found(taken: Inventory) -> Inventory:
+    return replace(taken, since=0.0, seconds=0.0)
+
+
 class Differences:
     """What a writer keeps: the last full one of its file."""
 
@@ -81,6 +114,18 @@ class Restored:
     def __init__(self) -> None:
         self._number = 0
         self._full: _Full | None = None
+        self._counted = 0
+        self._inventory: Inventory | None = None
+
+    def keep_inventory(self, number: int, full: Inventory) -> None:
+        """Take an inventory that was written in full."""
+        self._counted, self._inventory = number, full
+
+    def repeat(self, same: SameInventory) -> Inventory:
+        """Give the inventory that is said to be the same; NoFullError if that was not read last."""
+        if self._inventory is None or same.full != self._counted:
+            raise NoFullError("an inventory like one in a line that was lost")
+        return replace(self._inventory, since=same.since, seconds=same.seconds)
 
     def keep(self, number: int, full: NodeLooked) -> None:
         """Take a full one."""

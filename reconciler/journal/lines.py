@@ -7,7 +7,7 @@ paths are text (:mod:`reconciler.model.ids`), identities ``[dev, inode, mount id
 ``[namespace, id]``. A reader ignores fields that it does not know; a change that an older reader
 would misunderstand raises :data:`SCHEMA`, and other schemas are refused.
 
-One value is not always written whole: what the whole node says
+Two values are not always written whole: what the whole node says, and what lies outside of bundles
 (:mod:`reconciler.journal.differences`). Nothing here does I/O.
 """
 
@@ -16,8 +16,16 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from reconciler.journal.differences import Difference, Differences, NoFullError, Restored
+from reconciler.journal.differences import (
+    Difference,
+    Differences,
+    Inventories,
+    NoFullError,
+    Restored,
+    SameInventory,
+)
 from reconciler.journal.writer import LOST
+from reconciler.model.debris import Inventory
 from reconciler.model.decisions import Decision
 from reconciler.model.observations import NodeLooked, Observation, Stamp
 from reconciler.model.policy import Policies
@@ -74,7 +82,7 @@ class Given(Value, frozen=True):
         policies: What was put into force, if that is what happened.
         decisions: What was decided, in order.
         full: Number of the observation, where later ones may be written as a difference to it.
-        difference: Stands for the observation; never in what a :class:`Decoder` gives.
+        difference, same: Stand for the observation; never in what a :class:`Decoder` gives.
     """
 
     mono: float
@@ -84,6 +92,7 @@ class Given(Value, frozen=True):
     decisions: tuple[Decision, ...] = msgspec.field(default=(), name="decided")
     full: int = 0
     difference: Difference | None = None
+    same: SameInventory | None = None
 
     @property
     def stamp(self) -> Stamp:
@@ -105,6 +114,7 @@ class Encoder:
     def __init__(self) -> None:
         self._json = msgspec.json.Encoder(order="deterministic")
         self._differences = Differences()
+        self._inventories = Inventories()
 
     def header(self, header: Header) -> bytes:
         """Begin a file."""
@@ -119,6 +129,7 @@ class Encoder:
     def begin_anew(self) -> None:
         """Write the next word of the whole node in full: the last one may not be in the file."""
         self._differences.forget()
+        self._inventories.forget()
 
     def record(self, given: Given) -> bytes:
         """Write one thing given to the engine and what it decided.
@@ -133,6 +144,12 @@ class Encoder:
                 given = replace(given, full=self._differences.number)
             else:
                 given = replace(given, observation=None, difference=said)
+        elif isinstance(given.observation, Inventory):
+            same = self._inventories.take(given.observation)
+            if same is None:
+                given = replace(given, full=self._inventories.number)
+            else:
+                given = replace(given, observation=None, same=same)
         return self._json.encode(given) + b"\n"
 
 
@@ -181,6 +198,10 @@ class Decoder:
             given = self._given.decode(line)
             if given.full and isinstance(given.observation, NodeLooked):
                 self._restored.keep(given.full, given.observation)
+            if given.full and isinstance(given.observation, Inventory):
+                self._restored.keep_inventory(given.full, given.observation)
+            if given.same is not None:
+                given = replace(given, observation=self._restored.repeat(given.same), same=None)
             if given.difference is not None:
                 observation = self._restored.apply(given.difference)
                 given = replace(given, observation=observation, difference=None)

@@ -18,8 +18,22 @@ from reconciler.decide.engine import Engine
 from reconciler.journal.lines import Given, Lost
 from reconciler.journal.reader import Begun, Item
 from reconciler.journal.replay import Turn
-from reconciler.model.debris import DebrisCleaned, Inventory
-from reconciler.model.decisions import AskNode, Clean, Decision, LookAt
+from reconciler.model.debris import (
+    WHOLE_BATCH,
+    DebrisCleaned,
+    Inventory,
+    Place,
+    PlaceKey,
+    results_of,
+)
+from reconciler.model.decisions import (
+    AskNode,
+    Clean,
+    CleanDebris,
+    Decision,
+    LookAt,
+    TakeInventory,
+)
 from reconciler.model.evidence import Containerd, Look, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import (
@@ -61,6 +75,9 @@ class WhatIf:
         self._still_there: dict[BundleKey, Look] = {}
         self._removed: dict[BundleKey, Identity] = {}
         self._word = NodeLooked(0.0, ProcessScan(), Containerd())
+        self._taken = Inventory(0.0)
+        self._gone: dict[PlaceKey, Identity] = {}
+        self._left: dict[PlaceKey, Place] = {}
         self._stamp: Stamp | None = None
         self._follow_up: deque[Observation] = deque()
         self._frozen = False
@@ -145,6 +162,10 @@ class WhatIf:
         for decision in decisions:
             if isinstance(decision, Clean):
                 self._follow_up.append(self._clean(decision))
+            elif isinstance(decision, CleanDebris):
+                self._follow_up.append(self._clean_debris(decision))
+            elif isinstance(decision, TakeInventory) and self._frozen:
+                self._follow_up.append(replace(self._taken, since=stamp.mono))
             elif isinstance(decision, LookAt):
                 self._look(decision.key)
             elif isinstance(decision, AskNode) and self._frozen:
@@ -172,7 +193,9 @@ class WhatIf:
 
     # ------------------------------------------------------------------ the world, as it would be
 
-    def _imagine(self, observation: Observation) -> Observation | None:
+    def _imagine(  # noqa: PLR0911 - one case each
+        self, observation: Observation
+    ) -> Observation | None:
         match observation:
             case Listed():
                 return self._listed(observation)
@@ -188,18 +211,15 @@ class WhatIf:
             case GuardsChecked():
                 self.refused = bool(observation.refused)
                 return observation
+            case Inventory():
+                return self._inventory(observation)
+            case DebrisCleaned():
+                self._debris_cleaned(observation)
+                return None
             case Outcome():
                 self._outcome(observation)
                 return None
-            case (
-                Hint()
-                | Resync()
-                | Remembered()
-                | Inventory()
-                | DebrisCleaned()
-                | CleanRequested()
-                | ReleaseRequested()
-            ):
+            case Hint() | Resync() | Remembered() | CleanRequested() | ReleaseRequested():
                 return observation
             case _:
                 assert_never(observation)
@@ -219,6 +239,36 @@ class WhatIf:
             if key not in names and _covers(listed, key)
         ]
         return replace(listed, bundles=(*there, *still_there), hidden=())
+
+    def _inventory(self, taken: Inventory) -> Inventory:
+        """Leave out what this engine removed, and add what the recorded one has and it has not."""
+        found = {one.key: one for one in taken.places}
+        for key in [key for key in self._left if key in found or key.kind not in taken.looked]:
+            del self._left[key]
+        gone = self._gone
+        for key in [k for k in gone if k not in found or found[k].identity != gone[k]]:
+            del gone[key]
+        there = [one for one in taken.places if one.key not in gone]
+        self._taken = replace(taken, places=(*there, *self._left.values()))
+        return self._taken
+
+    def _debris_cleaned(self, cleaned: DebrisCleaned) -> None:
+        """Keep the debris that the recorded cleaner removed and these would not have."""
+        places = {one.key: one for one in self._taken.places}
+        for one in cleaned.results:
+            place = places.get(one.key)
+            if one.result is Result.CLEANED and place is not None and one.key not in self._gone:
+                self._left[one.key] = place
+
+    def _clean_debris(self, request: CleanDebris) -> DebrisCleaned:
+        for place in request.places:
+            self._left.pop(place.key, None)
+            self._gone[place.key] = place.identity
+        there = tuple(one for one in self._taken.places if one not in request.places)
+        self._taken = replace(self._taken, places=there)
+        return DebrisCleaned(
+            results_of(request.places, replace(WHOLE_BATCH, result=Result.CLEANED))
+        )
 
     def _looked(self, looked: Looked) -> Looked:
         key, look = looked.key, looked.look

@@ -266,20 +266,20 @@ class Policies(msgspec.Struct, frozen=True, gc=False):
     node_max_size: int | None = 10 * 1000**3
     volatile: bool = True
     debris: tuple[DebrisPolicy, ...] = ()
-    debris_kinds: frozenset[DebrisKind] | None = None
+    debris_kinds: tuple[DebrisKind, ...] | None = None
 
     def cleaning_debris(self, kinds: frozenset[DebrisKind]) -> "Policies":
         """Give the same by which debris of these kinds is removed, and of no others.
 
         Rules that protect it, or say that it is only reported, stay in force.
         """
+        chosen = tuple(kind for kind in DebrisKind if kind in kinds)
         debris = tuple(
             msgspec.structs.replace(self.debris_of(kind), action=DebrisAction.CLEAN)
-            for kind in DebrisKind
-            if kind in kinds
+            for kind in chosen
         )
         ages = tuple(one for one in self.debris if one.kind not in kinds)
-        return msgspec.structs.replace(self, debris=(*debris, *ages), debris_kinds=kinds)
+        return msgspec.structs.replace(self, debris=(*debris, *ages), debris_kinds=chosen)
 
     def at_least(self, *, grace: float | None = None, threshold: float | None = None) -> "Policies":
         """Give the same with waits that no rule and no budget makes shorter; None for as they are.

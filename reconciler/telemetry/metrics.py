@@ -22,6 +22,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from reconciler import __version__
 from reconciler.decide.engine import Engine
+from reconciler.model.debris import DebrisCleaned, DebrisKind
 from reconciler.model.decisions import (
     AskNode,
     Braked,
@@ -50,7 +51,7 @@ from reconciler.model.observations import (
     ResyncKind,
     Stamp,
 )
-from reconciler.model.outcome import STEPS, Outcome, Result, StepResult
+from reconciler.model.outcome import STEPS, Outcome, Result, Step, StepResult
 from reconciler.ports import Clock, Watcher
 from reconciler.supervision import Supervisor
 from reconciler.telemetry.gauges import PREFIX, AtScrape, Namespaces
@@ -105,6 +106,15 @@ class Metrics:
         self._cleanups = Counter(
             PREFIX + "cleanups", "Attempts to clean.", ["namespace", "result"], registry=reg
         )
+        self._debris = Counter(
+            PREFIX + "debris_cleaned",
+            "Attempts to remove what is left outside of bundles.",
+            ["kind", "result"],
+            registry=reg,
+        )
+        for kind in DebrisKind:
+            for result in Result:
+                self._debris.labels(kind.value, result.value)
         self._freed = Counter(
             PREFIX + "freed_bytes",
             "Bytes of cleaned bundles, as last looked at.",
@@ -180,6 +190,8 @@ class Metrics:
         match observation:
             case Outcome():
                 self._count_outcome(stamp, observation)
+            case DebrisCleaned():
+                self._count_debris(observation)
             case Hint(kind=HintKind.CHANGED):
                 self._events.inc()
             case Resync(kind=ResyncKind.OVERFLOW):
@@ -236,7 +248,15 @@ class Metrics:
         if outcome.result is Result.CLEANED and view is not None:
             self._ages.observe(view.age_seconds)
             self._freed.labels(namespace).inc(view.look.size_bytes)
-        for step in outcome.steps:
+        self._count_steps(outcome.steps)
+
+    def _count_debris(self, cleaned: DebrisCleaned) -> None:
+        for one in cleaned.results:
+            self._debris.labels(one.key.kind.value, one.result.value).inc()
+            self._count_steps(one.steps)
+
+    def _count_steps(self, steps: tuple[Step, ...]) -> None:
+        for step in steps:
             self._mutations.labels(step.step).inc(step.mutations)
             self._warnings.labels(step.step).inc(step.result is StepResult.WARNING)
 

@@ -16,11 +16,12 @@ from typing import Final, assert_never
 from msgspec.structs import replace
 
 from reconciler.decide.claims import shares
+from reconciler.decide.debris import DebrisVerdict, judge_place, known_task
 from reconciler.decide.engine import Engine
 from reconciler.decide.ownership import Unproven, prove
 from reconciler.decide.verdicts import CGROUP_CLEAR, INIT_GONE, judge
 from reconciler.decide.views import BundleView
-from reconciler.model.debris import WHOLE_BATCH, DebrisCleaned, Inventory, results_of
+from reconciler.model.debris import DebrisCleaned, DebrisResult, Place, PlaceKey, results_of
 from reconciler.model.decisions import (
     AskNode,
     Clean,
@@ -52,6 +53,7 @@ from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.model.policy import Policies
 from reconciler.ports import Recorder
 from reconciler.testing.node import Node
+from reconciler.testing.outside import Outside
 from reconciler.testing.owners import evidence_of, is_needed
 from reconciler.testing.parts import Daemon, Truth
 from reconciler.testing.sight import Sight
@@ -94,9 +96,11 @@ class Simulation:
         self.policies = policies
         self.node = node or Node()
         self.sight = Sight(self.node)
+        self.outside = Outside(self.node)
         self.manners = manners or Manners()
         self.harm: list[str] = []
         self.cleaned: list[BundleKey] = []
+        self.debris_cleaned: list[PlaceKey] = []
         self.killed: list[int] = []
         self._recorders = list(recorders)
         self.restart()
@@ -110,6 +114,7 @@ class Simulation:
         self.said: list[tuple[Stamp, Decision]] = []
         self._late: list[tuple[float, Observation]] = []
         self._cleaning: list[tuple[float, Clean]] = []
+        self._batches: list[tuple[float, CleanDebris]] = []
         self._looked_at: dict[BundleKey, float] = {}
         self._work: deque[LookAt | Relist] = deque()
         self._relist_at = self.node.mono + self.manners.relist
@@ -213,6 +218,11 @@ class Simulation:
                 del self._cleaning[place]
                 self.observe(self._clean(request))
                 return True
+        for place, (at, batch) in enumerate(self._batches):
+            if at <= now:
+                del self._batches[place]
+                self.observe(self._clean_batch(batch))
+                return True
         return False
 
     def _advance(self, now: float) -> bool:
@@ -228,6 +238,7 @@ class Simulation:
     def _next(self) -> float:
         deadline = self.engine.deadline
         waits = [at for at, _ in self._late] + [at for at, _ in self._cleaning]
+        waits += [at for at, _ in self._batches]
         return min([self._relist_at, *waits, *([] if deadline is None else [deadline])])
 
     def _carry_out(self, stamp: Stamp, decisions: list[Decision]) -> None:
@@ -246,9 +257,7 @@ class Simulation:
                         self._check(decision)
                     self._cleaning.append((self.node.mono + self.manners.clean, decision))
                 case CleanDebris():
-                    skipped = replace(WHOLE_BATCH, result=Result.SKIPPED)
-                    results = DebrisCleaned(results_of(decision.places, skipped))
-                    self._late.append((self.node.mono + self.manners.clean, results))
+                    self._batches.append((self.node.mono + self.manners.clean, decision))
                 case FinishRemoval():
                     self._late.append((self.node.mono + self.manners.clean, self._finish(decision)))
                 case _:
@@ -258,7 +267,7 @@ class Simulation:
         """Answer about the instant of the question, however late it comes."""
         now = self.node.mono
         if isinstance(question, TakeInventory):
-            return Inventory(now)
+            return self.outside.inventory(self.sight)
         return NodeLooked(now, self.sight.scan(), self._say())
 
     def _say(self) -> Containerd:
@@ -340,6 +349,34 @@ class Simulation:
         self.node.kill(process.pid)
         self.killed.append(process.pid)
         return replace(outcome, result=Result.KILLED, detail="")
+
+    def _clean_batch(self, batch: CleanDebris) -> DebrisCleaned:
+        """Ask whether a batch is still wanted, look again, and remove what is still debris."""
+        self.observe(NodeLooked(self.node.mono, self.sight.scan(), self._say()))
+        refused = self._guards().refused
+        refusal = self.engine.refusal(batch, self.node.mono, refused)
+        if refusal is not None:
+            return DebrisCleaned(results_of(batch.places, refusal))
+        return DebrisCleaned(tuple(map(self._remove, batch.places)))
+
+    def _remove(self, place: Place) -> DebrisResult:
+        """Look at a place again and remove it, as the worker does; the truth is only compared."""
+        blank = DebrisResult(place.key, place.identity, Result.SKIPPED, detail="second look")
+        now = self.outside.look(place, self.sight)
+        said = self._say()
+        ids = {key.id for key in said.tasks}
+        if now is None or self.sight.foreign or not self.sight.proc:
+            return blank
+        if judge_place(now, known_task(now, said, ids), None)[0] is not DebrisVerdict.DEBRIS:
+            return blank
+        return self._take_away(place, blank)
+
+    def _take_away(self, place: Place, blank: DebrisResult) -> DebrisResult:
+        if self.outside.is_used(place.key):
+            self.harm.append(f"at {self.node.mono - 1e5:.3f} s: removal of {place.key} in use")
+        del self.outside.things[place.key]
+        self.debris_cleaned.append(place.key)
+        return replace(blank, result=Result.CLEANED, detail="")
 
     def _finish(self, request: FinishRemoval) -> Outcome:
         self.node.hidden.pop(request.key, None)

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.safety.machine import NodeMachine
+from tests.safety.outside_machine import OutsideMachine
 from tests.safety.owners_machine import OwnersMachine
 
 COUNT = 1_500
@@ -40,6 +41,7 @@ class Report:
         seeds: One for each round; ``--seed`` with the first plays the same again.
         lost: Promises that were broken.
         killed: Processes of orphans that were ended.
+        debris: Pieces of debris that were removed.
     """
 
     histories: int
@@ -48,6 +50,7 @@ class Report:
     seeds: list[int]
     lost: list[str]
     killed: int = 0
+    debris: int = 0
 
 
 def rules(count: int, *, shrink: bool = True) -> settings:
@@ -70,7 +73,7 @@ def play(count: int, first: int) -> Report:
     began = time.monotonic()
     seeds: list[int] = []
     lost: list[str] = []
-    NodeMachine.played = NodeMachine.steps = NodeMachine.killed = 0
+    NodeMachine.played = NodeMachine.steps = NodeMachine.killed = OutsideMachine.debris = 0
     while NodeMachine.played < count and not lost:
         seeds.append(first + len(seeds))
         wanted = min(A_ROUND, count - NodeMachine.played)
@@ -82,7 +85,8 @@ def play(count: int, first: int) -> Report:
             told = "".join(traceback.format_exception(error))
             lost.append(f"seed {seeds[-1]}: {told}")
     took = time.monotonic() - began
-    return Report(NodeMachine.played, NodeMachine.steps, took, seeds, lost, NodeMachine.killed)
+    done = NodeMachine.killed, OutsideMachine.debris
+    return Report(NodeMachine.played, NodeMachine.steps, took, seeds, lost, *done)
 
 
 def main() -> int:

@@ -22,10 +22,11 @@ from reconciler.testing.owners import (
     start_elsewhere,
 )
 from reconciler.testing.parts import Truth
-from tests.safety.machine import KEYS, POLICIES, NodeMachine, cgroups, creates, touches, which
+from tests.safety.machine import KEYS, NodeMachine, cgroups, creates, touches, which
+from tests.safety.outside_machine import POLICIES, OutsideMachine
 
 
-class OwnersMachine(NodeMachine):
+class OwnersMachine(OutsideMachine):
     """One history."""
 
     @initialize(

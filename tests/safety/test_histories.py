@@ -40,6 +40,7 @@ def played(count: int, record: Record, *options: str) -> int:
         record(name, value)
     assert lost == [], lost[0]
     assert sum(one.killed for one in reports), "no orphan was ended in any of them"
+    assert sum(one.debris for one in reports), "no debris was removed in any of them"
     assert histories >= count
     return steps
 

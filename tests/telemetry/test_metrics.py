@@ -10,7 +10,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import reconciler
 from reconciler.decide.cleanups import BRAKES
-from reconciler.model.debris import DebrisKind, Inventory, Place, PlaceKey
+from reconciler.model.debris import (
+    DebrisCleaned,
+    DebrisKind,
+    DebrisResult,
+    Inventory,
+    Place,
+    PlaceKey,
+)
 from reconciler.model.evidence import Answer, ProcessScan
 from reconciler.model.ids import Identity
 from reconciler.model.observations import (
@@ -219,6 +226,16 @@ def test_what_nobody_looks_for_is_not_counted() -> None:
     looked = (DebrisKind.MOUNT, DebrisKind.SHIM_SOCKET)
     scraped.observe(Inventory(scraped.world.stamp.mono, looked, (place,)))
     assert kinds_of_debris(scraped) == {"mount": 1.0, "shim-socket": 0.0}
+
+
+def test_what_came_of_debris_is_counted_by_kind_and_result(scraped: Scraped) -> None:
+    assert scraped.value("debris_cleaned_total", kind="mount", result="cleaned") == 0
+    key = PlaceKey(DebrisKind.MOUNT, "/x")
+    step = Step("unmount", StepResult.DONE, mutations=2)
+    cleaned = DebrisResult(key, Identity(1, 2, 3), Result.CLEANED, steps=(step,))
+    scraped.observe(DebrisCleaned((cleaned, cleaned)))
+    assert scraped.value("debris_cleaned_total", kind="mount", result="cleaned") == 2
+    assert scraped.value("mutations_total", step="unmount") == 4
 
 
 def kinds_of_debris(scraped: Scraped) -> dict[str, float]:
