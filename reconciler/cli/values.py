@@ -4,7 +4,7 @@ from typing import Final
 
 import click
 
-from reconciler.model.debris import DebrisKind
+from reconciler.model.debris import DebrisKind, PlaceKey
 from reconciler.model.ids import BundleKey, escape, unescape
 
 
@@ -69,3 +69,10 @@ def debris_kinds(
             known = ", ".join(kinds)
             raise click.BadParameter(f"{name!r} {why}; there are {known}", param=param)
     return frozenset(kinds[name] for name in said)
+
+
+def parse_place(text: str) -> PlaceKey | None:
+    """Read ``KIND:PATH``; None if it is the name of a bundle, which has no colon."""
+    kind, colon, path = text.partition(":")
+    known = {one.value: one for one in DebrisKind}
+    return PlaceKey(known[kind], path) if colon and kind in known else None

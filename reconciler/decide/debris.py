@@ -42,7 +42,7 @@ _SAID: Final = {
     DebrisKind.MOUNT: "mounted below no bundle",
     DebrisKind.SHIM: "a shim without a bundle, and without children",
 }
-_UNNAMED: Final = frozenset({DebrisKind.SHIM_SOCKET, DebrisKind.MOUNT, DebrisKind.HIDDEN_BUNDLE})
+UNNAMED: Final = frozenset({DebrisKind.SHIM_SOCKET, DebrisKind.MOUNT, DebrisKind.HIDDEN_BUNDLE})
 """Kinds about which containerd's list of tasks says nothing."""
 
 _KNOWS: Final = {
@@ -105,7 +105,7 @@ def judge_place(
         least: What that must be at least; None for what :data:`AGES` says of its kind.
     """
     kind, detail = place.key.kind, place.detail
-    knows = Answer.NO if kind in _UNNAMED else task
+    knows = Answer.NO if kind in UNNAMED else task
     answers = {"who lives in it": place.lives, "who owns it": place.owned, "containerd": knows}
     missing = [who for who, answer in answers.items() if answer is Answer.NONE]
     if place.lives is Answer.YES:

@@ -7,7 +7,7 @@ from typing import Protocol
 import anyio
 import pytest
 
-from reconciler.cli import preflight, scanning, session
+from reconciler.cli import explaining_debris, preflight, scanning, session
 from reconciler.cli import setup as making
 from reconciler.cli.app import app
 from reconciler.cli.ending import run
@@ -46,7 +46,7 @@ def program(node: FakeNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     def clean(setup: Setup, _output: Output, _server: None) -> Found:
         return anyio.run(clean_once, node.stages, setup.policies)
 
-    for user in (session, scanning):
+    for user in (session, scanning, explaining_debris):
         monkeypatch.setattr(user, "look", look)
     monkeypatch.setattr(session, "clean", clean)
     monkeypatch.setattr(making, "start_fork_server", lambda _setup: None)
@@ -197,3 +197,21 @@ def test_scan_shows_phases_and_says_by_its_exit_code_that_debris_is_left(
     assert one["due_in_seconds"] == pytest.approx(600.0, abs=1.0)
     assert program("scan") == ExitCode.DONE
     assert "waiting" in capsys.readouterr().out
+
+
+def test_explain_shows_every_answer_and_what_follows(
+    node: FakeNode, program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node.cleaner.debris += [GROUP, place(DebrisKind.CGROUP, "/ns/y", owned=Answer.NONE)]
+    assert program("explain", "cgroup:/ns/x") == ExitCode.DONE
+    assert "it may only be observed" in capsys.readouterr().out
+    says = "mode = 'enforce'\n[debris]\naction = 'clean'"
+    assert program("-o", "json", "explain", "cgroup:/ns/x", says=says) == ExitCode.DONE
+    told = json.loads(capsys.readouterr().out)
+    assert told["next"] == "removed in 10m, if another inventory finds it debris then"
+    answers = {one["evidence"]: one["value"] for one in told["evidence"]}
+    assert {answers[name] for name in ("somebody in it", "an owner", "containerd's task")} == {"no"}
+    assert program("explain", "cgroup:/ns/y") == ExitCode.DONE
+    assert "no waiting makes it so" in capsys.readouterr().out
+    assert program("explain", "cgroup:/ns/z") == ExitCode.ERROR
+    assert "did you mean cgroup:/ns/" in capsys.readouterr().err

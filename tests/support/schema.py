@@ -19,6 +19,7 @@ from reconciler.present.comparison import ReplayDiff
 from reconciler.present.configuration import ConfigCheck, Configuration
 from reconciler.present.envelope import API_VERSION
 from reconciler.present.explain import Explanation
+from reconciler.present.explain_debris import DebrisExplanation
 from reconciler.present.policies import PolicyTest
 from reconciler.present.shapes import Clean, Scan
 from reconciler.present.status import Status
@@ -27,11 +28,19 @@ PLACE: Final = Path(__file__).resolve().parents[2] / "contrib/commands/schema.js
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 Document = (
-    Scan | Clean | Explanation | Status | ReplayDiff | Configuration | ConfigCheck | PolicyTest
+    Scan
+    | Clean
+    | Explanation
+    | DebrisExplanation
+    | Status
+    | ReplayDiff
+    | Configuration
+    | ConfigCheck
+    | PolicyTest
 )
 KINDS: Final = frozenset(
     {
-        *("Scan", "Clean", "Explanation", "Status", "ReplayDiff"),
+        *("Scan", "Clean", "Explanation", "DebrisExplanation", "Status", "ReplayDiff"),
         *("Configuration", "ConfigCheck", "PolicyTest"),
     },
 )

@@ -1,4 +1,4 @@
-"""`explain`: every piece of evidence about one bundle, the rule that fired, what happens when."""
+"""`explain`: every piece of evidence about one bundle or piece of debris, and what follows."""
 
 import click
 
@@ -9,7 +9,7 @@ from reconciler.cli.output import Output
 
 
 @click.command(cls=Command, name="explain")
-@click.argument("bundle", metavar="[NAMESPACE/]ID", shell_complete=bundles)
+@click.argument("bundle", metavar="[NAMESPACE/]ID|KIND:PATH", shell_complete=bundles)
 @click.option("--ask-shim", is_flag=True, help="Also ask its shim for an answer: is it wedged?")
 @no_trunc
 @without_containerd
@@ -19,18 +19,25 @@ def explain(
 ) -> int:
     """Show all evidence about one bundle and what follows from it.
 
-    An ID, or the beginning of one, will do where only one bundle has it.
+    An ID, or the beginning of one, will do where only one bundle has it. KIND:PATH is a piece of
+    debris, as `scan` names it.
     """
     from reconciler.cli.preflight import check_namespaces, check_state
     from reconciler.cli.selection import parse_name
     from reconciler.cli.setup import make_setup, start_fork_server
+    from reconciler.cli.values import parse_place
 
     setup = make_setup(said, without_containerd=without_containerd)
-    asked = parse_name(bundle)
+    place = parse_place(bundle)
+    asked = parse_name(bundle if place is None else "-")
     check_state(setup.layout)
     output, form = Output(quiet=said.quiet, whole=no_trunc), said.form
     check_namespaces(setup.layout, setup.namespaces, output)
     server = start_fork_server(setup)
+    if place is not None:
+        from reconciler.cli.explaining_debris import explain_place
+
+        return explain_place(setup, place, form, output, server)
     from reconciler.cli.explaining import explain as explain_it
 
     return explain_it(setup, asked, form, output, server, ask_shim=ask_shim)
