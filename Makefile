@@ -2,7 +2,7 @@
 # make test    everything; as root it installs the Debian packages the end-to-end tests need
 # make lint    ruff, format, types, import contracts, shape of the tree
 # make bench   figures beside containerd and find
-# make versions  the crash matrix on containerd 1.7 and 2, which it fetches from other suites of Debian
+# make versions  the crash matrix and debris on containerd 1.7 and 2, which it fetches from other suites of Debian
 # make soak    the slow tests
 # make explore  properties with other examples than those of make test, ten times as many
 # make faults  the tests that show faults, and from their report tests/safety/README.md
@@ -54,7 +54,7 @@ versions: $(VENV)/.dev packages
 	@for suite in trixie sid; do \
 	    .ci/containerd $$suite build/containerd-$$suite && \
 	    RECONCILER_E2E_CONTAINERD=$$PWD/build/containerd-$$suite \
-	    $(BIN)/python -m pytest tests/e2e/test_versions.py tests/e2e/test_crash_matrix.py $(ARGS) || exit; \
+	    $(BIN)/python -m pytest tests/e2e/test_versions.py tests/e2e/test_crash_matrix.py tests/e2e/test_debris.py $(ARGS) || exit; \
 	done
 
 # Each run of the tests draws the same examples, so that none fails by luck (tests/conftest.py).
