@@ -4,6 +4,7 @@ Its base is a Debian of debootstrap; what it runs on has no shell, no pip and no
 """
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -26,6 +27,9 @@ pytestmark = pytest.mark.timeout(900)
 CONTAINER: Final = REPOSITORY / "contrib/container"
 LARGEST: Final = 40
 """Megabytes that the image may add to its base; the documentation says how many there are."""
+
+PATIENCE: Final = 120.0
+"""Seconds: its files are read for the first time, from a disk that was just written to."""
 
 _NOT_THERE: Final = ("sh", "bash", "dash", "rbash", "apt*", "dpkg*", "perl*", "pip*")
 _OF_APT: Final = ("var/lib/dpkg", "var/lib/apt", "var/cache/apt")
@@ -81,6 +85,7 @@ def store(debian: Path, dist: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 def archive(store: Path) -> Path:
     buildah(store, "push", "--quiet", tag(), f"docker-archive:{store}/image.tar:{tag()}")
+    os.sync()  # a gigabyte was written, and whoever reads now waits for it
     return store / "image.tar"
 
 
@@ -103,8 +108,8 @@ def test_a_kubelet_runs_it_as_the_daemonset(usual: Node, archive: Path) -> None:
     living = [keeper, *cri.pod(node, "web", members=1)]
     before = Snapshot.take(node, living)
     with deployed(node, pod, port, with_image=True) as daemon:
-        until(lambda: probe(pod, port, "ready"), "it is ready")
+        until(lambda: probe(pod, port, "ready"), "it is ready", PATIENCE)
         node.crash(dead)
-        until(lambda: remains(node, "dead") == [], "the dead one is gone")
+        until(lambda: remains(node, "dead") == [], "the dead one is gone", PATIENCE)
         assert before.changes(Snapshot.take(node, living)) == []
         assert daemon.init.alive
