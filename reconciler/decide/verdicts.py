@@ -181,8 +181,12 @@ def shared(facts: Facts) -> Facts:
     return facts
 
 
+@cache
 def may_be_abandoned(facts: Facts, *, young: bool) -> bool:
-    """Return whether only containerd's records are left to ask: then, and only then, they are."""
+    """Return whether only containerd's records are left to ask: then, and only then, they are.
+
+    Remembered as judgements are: it follows from the row alone.
+    """
     asked = facts._replace(recorded=Answer.NO)
     return judge(asked, young=young).verdict is Verdict.ABANDONED
 
