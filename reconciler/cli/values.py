@@ -58,16 +58,19 @@ EVERYTHING: Final = "all"
 def debris_kinds(
     _ctx: click.Context, param: click.Parameter, value: str | None
 ) -> frozenset[DebrisKind]:
-    """Turn ``cgroup,mount`` into kinds of debris, none if nothing is said; an option's callback."""
-    kinds = {kind.value: kind for kind in DebrisKind if kind is not DebrisKind.SHIM}
+    """Turn ``cgroup,mount`` into kinds of debris, none if nothing is said; an option's callback.
+
+    A shim among them is ended only where the policy says so: the kind alone never does.
+    """
+    kinds = {kind.value: kind for kind in DebrisKind}
     if value is None:
         return frozenset()
     said = kinds if value == EVERYTHING else value.split(",")
     for name in said:
         if name not in kinds:
-            why = "is only reported" if name == DebrisKind.SHIM.value else "is no kind of debris"
             known = ", ".join(kinds)
-            raise click.BadParameter(f"{name!r} {why}; there are {known}", param=param)
+            why = f"{name!r} is no kind of debris; there are {known}"
+            raise click.BadParameter(why, param=param)
     return frozenset(kinds[name] for name in said)
 
 

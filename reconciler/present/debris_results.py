@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 
 from reconciler.decide.debris_track import DebrisView
-from reconciler.model.debris import DebrisResult, Place
+from reconciler.model.debris import DebrisKind, DebrisResult, Place
 from reconciler.present import words
 from reconciler.present.shapes import PLANNED, ResultShape, StepShape
 from reconciler.present.table import Cell, Column, Table
 
 BUNDLE = "bundle"
+
+_PLANS = {kind.value: "end" if kind is DebrisKind.SHIM else "remove" for kind in DebrisKind}
 
 _COLUMNS = (
     *(Column("KIND"), Column("NAMESPACE", shortens=True), Column("ID", shortens=True)),
@@ -70,7 +72,7 @@ def table(shown: Sequence[ResultShape]) -> Table:
     """One row for each piece of debris that `clean` dealt with, or would deal with."""
     rows = Table(_COLUMNS)
     for one in shown:
-        what = "remove" if one.result == PLANNED else one.result
+        what = _PLANS[one.kind] if one.result == PLANNED else one.result
         why = "; ".join(filter(None, (one.reason, one.detail)))
         rows.rows.append(
             [

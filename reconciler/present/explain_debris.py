@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from reconciler.decide.debris import AGES, UNNAMED, DebrisVerdict
 from reconciler.decide.debris_track import DebrisView
+from reconciler.model.debris import DebrisKind
 from reconciler.model.decisions import Phase
 from reconciler.model.policy import Policies
 from reconciler.present import words
@@ -65,7 +66,8 @@ def _next(view: DebrisView, policies: Policies) -> str:
     due = words.due(view.due_in_seconds)
     if view.phase is Phase.BLOCKED:
         return f"{view.cause}; tried again {due}"
-    return f"removed {due}, if another inventory finds it debris then"
+    does = "ended" if view.place.key.kind is DebrisKind.SHIM else "removed"
+    return f"{does} {due}, if another inventory finds it debris then"
 
 
 def evidence_table(shown: DebrisExplanation) -> Table:

@@ -65,7 +65,9 @@ def removed(node: FakeNode) -> set[str]:
     return {str(one.key) for batch in node.cleaner.batches for one in batch}
 
 
-def test_all_kinds_but_shims_go_with_the_bundles(node: FakeNode, program: Program) -> None:
+def test_all_kinds_go_with_the_bundles_and_living_shims_stay(
+    node: FakeNode, program: Program
+) -> None:
     node.inspector.tree = {key("ns/dead"): dead(1)}
     node.cleaner.debris += [SOCKET, GROUP, SHIM]
     assert program("clean", "--debris", "--yes") == ExitCode.DONE
@@ -93,10 +95,53 @@ def test_only_the_kinds_that_are_named_go(node: FakeNode, program: Program) -> N
     assert removed(node) == {str(GROUP.key)}
 
 
-@pytest.mark.parametrize("kind", ["shim", "cgroups", "cgroup,", "ns/dead"])
+@pytest.mark.parametrize("kind", ["shims", "cgroups", "cgroup,", "ns/dead"])
 def test_what_is_no_kind_is_refused(node: FakeNode, program: Program, kind: str) -> None:
     assert program("clean", "--debris", kind, "--yes") == ExitCode.USAGE
     assert not node.node_source.inventories
+
+
+KILL = "[cleanup]\nshims = 'kill'\n"
+KEEP = "[[rule]]\nname = 'r'\nmatch = {}\n"
+
+
+@pytest.mark.parametrize(
+    ("says", "args", "is_ended"),
+    [
+        ("", ("--debris", "shim"), False),
+        (KEEP + "debris = 'clean'", ("--debris", "shim"), False),
+        (KILL, (), False),
+        (KILL, ("--debris", "cgroup"), False),
+        (KILL, ("--debris", "shim"), True),
+        (KILL, ("--debris",), True),
+        (KILL + KEEP + "shims = 'report'", ("--debris",), False),
+        (KILL + KEEP + "protect = true", ("--debris",), False),
+        (KILL + KEEP + "debris = 'report'", ("--debris",), False),
+        (KEEP + "shims = 'kill'", ("--debris",), True),
+    ],
+)
+def test_a_shim_is_ended_where_that_is_said_twice(
+    node: FakeNode, program: Program, says: str, args: tuple[str, ...], *, is_ended: bool
+) -> None:
+    node.cleaner.debris += [SHIM]
+    assert program("clean", "--yes", *args, says=says) == ExitCode.DONE
+    assert removed(node) == ({str(SHIM.key)} if is_ended else set())
+
+
+def test_what_becomes_of_a_shim_is_said_as_of_a_process(
+    node: FakeNode, program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node.cleaner.debris += [SHIM]
+    assert program("clean", "--debris", "--dry-run", says=KILL) == ExitCode.DONE
+    assert "end" in capsys.readouterr().out.split()
+    acts = "mode = 'enforce'\n"
+    assert program("explain", "shim:4711", says=acts + KILL) == ExitCode.DONE
+    assert "ended in 10m, if another inventory" in capsys.readouterr().out
+    assert program("explain", "shim:4711", says=acts) == ExitCode.DONE
+    assert "living shims are only reported" in capsys.readouterr().out
+    assert program("-o", "json", "scan", says=acts) == ExitCode.DONE
+    (one,) = json.loads(capsys.readouterr().out)["debris"]
+    assert (one["kind"], one["path"], one["phase"]) == ("shim", "4711", "waiting")
 
 
 def test_names_and_debris_do_not_go_together(node: FakeNode, program: Program) -> None:

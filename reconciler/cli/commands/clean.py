@@ -88,7 +88,7 @@ def clean(  # noqa: PLR0913 - the options
 
     With --debris what is left outside of bundles goes as well: what two inventories, --grace apart,
     find to be debris. Kinds: hidden-bundle, shim-socket, fifo-dir, runc-state, cgroup, work-dir,
-    mount.
+    mount, shim. A shim that lives is ended only where the configuration says shims = "kill".
     """
     from reconciler.cli.preflight import check_namespaces, check_state
     from reconciler.cli.setup import Changes, make_setup, start_fork_server
