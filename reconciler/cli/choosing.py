@@ -60,10 +60,17 @@ class Listing(msgspec.Struct, frozen=True):
             and (not verdicts or one.verdict in verdicts)
             and (not phases or one.phase in phases)
         ]
+        debris = [
+            one
+            for one in shown.debris
+            if (not spaces or one.namespace in spaces)
+            and (not verdicts or one.verdict in verdicts)
+            and (not phases or one.phase in phases)
+        ]
         if self.sort_by is not None:
             bundles.sort(key=_SORTS[self.sort_by])
         recent = [one for one in shown.recent if not spaces or one.result.namespace in spaces]
-        return replace(shown, bundles=bundles, recent=recent)
+        return replace(shown, bundles=bundles, debris=debris, recent=recent)
 
 
 _SORTS: "Final[dict[str, Callable[[Bundle], tuple[object, ...]]]]" = {

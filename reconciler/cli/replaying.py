@@ -30,8 +30,9 @@ from reconciler.journal.replay import Difference, Repeater, Turn
 from reconciler.journal.what_if import WhatIf, enforcing, removes
 from reconciler.model.evidence import Facts
 from reconciler.model.ids import BundleKey, escape
+from reconciler.model.observations import Stamp
 from reconciler.model.policy import Policies
-from reconciler.present import report
+from reconciler.present import debris, report
 from reconciler.present.comparison import (
     CleanupChange,
     Differing,
@@ -129,6 +130,7 @@ class Replaying:
         self._observations = 0
         self._met = request.only is None
         self._end = 0.0
+        self._last = Stamp(journal.header.mono, journal.header.wall)
 
     def run(self) -> bool:
         """Play it; True if all is as it should be.
@@ -193,7 +195,7 @@ class Replaying:
 
     def _take(self, turn: Turn) -> None:
         at = turn.stamp.mono - self._begin
-        self._end = max(self._end, at)
+        self._end, self._last = max(self._end, at), turn.stamp
         found = self._likeness.take(turn)
         if found is not None:
             facts = self._facts_of(found)
@@ -321,6 +323,8 @@ class Replaying:
             return
         header, title = self._journal.header, self._journal.parts[-1].name
         config = self._request.config
+        views, looked = self._engine.debris_views(self._last), self._engine.debris.looked
+        self._lanes.end(debris.left(views, looked))
         page = self._lanes.page(title, header.host, header.program, header.wall, config)
         html = report.render(page)
         target.write_bytes(html)

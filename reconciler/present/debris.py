@@ -1,9 +1,10 @@
 """Debris as words: its promised JSON shape, and what came of it as records for the log. Pure."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from heapq import nsmallest
 from itertools import groupby
-from typing import Final
+from typing import Final, NamedTuple
 
 from reconciler.decide.debris import DebrisVerdict
 from reconciler.decide.debris_track import DebrisView
@@ -15,10 +16,17 @@ from reconciler.model.outcome import Result
 from reconciler.present.envelope import Shape
 from reconciler.present.events import LogEvent
 from reconciler.present.records import Field, Level, Record
+from reconciler.present.words import URGENCY
+
+MOST: Final = 200
+"""Pieces of debris that are listed one by one, at most."""
+
+NO_PHASE: Final = "none"
 
 _FEW: Final = 3
 """So many places of one batch with the same result are told one by one."""
 
+_LISTED: Final = frozenset({DebrisVerdict.DEBRIS, DebrisVerdict.UNKNOWN})
 _RESULTS: Final = {
     Result.CLEANED: (LogEvent.DEBRIS_CLEANED, Level.INFO),
     Result.BLOCKED: (LogEvent.DEBRIS_BLOCKED, Level.WARNING),
@@ -44,6 +52,71 @@ class DebrisShape(Shape, frozen=True, kw_only=True):
     cause: str = ""
     due_in_seconds: float | None = None
     attempts: int
+
+
+class Left(NamedTuple):
+    """What is left outside of bundles, as far as a status or a report has room for it.
+
+    Attributes:
+        counts: How many pieces of debris there are by phase, of each kind that was looked for.
+        listed: Those that are listed, what needs attention first; also what is unknown.
+        omitted: How many more there are.
+    """
+
+    counts: dict[str, dict[str, int]]
+    listed: list[DebrisShape]
+    omitted: int
+
+
+NOTHING: Final = Left({}, [], 0)
+
+
+def left(
+    views: Iterable[DebrisView],
+    looked: Collection[DebrisKind],
+    text: str = "",
+    most: int = MOST,
+) -> Left:
+    """Count debris, and list some of it; one pass.
+
+    Args:
+        views: What the last inventory found.
+        looked: The kinds it looked for; of others nothing is counted, also no 0.
+        text: List only what mentions this, in small letters; the counts are of all.
+        most: So many are listed.
+    """
+    counts, listed = Counter[tuple[str, str]](), 0
+
+    def notable() -> Iterator[DebrisView]:
+        nonlocal listed
+        for view in views:
+            if view.verdict is DebrisVerdict.DEBRIS:
+                counts[view.place.key.kind.value, view.phase.value or NO_PHASE] += 1
+            if view.verdict in _LISTED and (not text or text in _said(view)):
+                listed += 1
+                yield view
+
+    # Never all at once: there may be very many.
+    urgent = nsmallest(most, notable(), key=_urgency)
+    kinds = [kind.value for kind in DebrisKind if kind in looked]
+    phases = [*(phase.value for phase in URGENCY), NO_PHASE]
+    by_kind = {
+        kind: {phase: counts[kind, phase] for phase in phases if counts[kind, phase]}
+        for kind in kinds
+    }
+    return Left(by_kind, list(map(debris, urgent)), listed - len(urgent))
+
+
+def _urgency(view: DebrisView) -> tuple[int, float]:
+    """Order as bundles are: what cannot be removed, what is on its way, what nobody removes."""
+    return URGENCY.get(view.phase, len(URGENCY)), -(view.age or 0.0)
+
+
+def _said(view: DebrisView) -> str:
+    place = view.place
+    whose = f"{place.namespace}/{place.id}"
+    words = (str(place.key), whose, view.verdict.value, view.phase.value, view.reason, view.cause)
+    return "\n".join(words).casefold()
 
 
 def debris(view: DebrisView) -> DebrisShape:

@@ -12,6 +12,8 @@ from urllib.parse import parse_qs, urlencode
 
 from reconciler.model.decisions import Phase
 from reconciler.model.ids import printable
+from reconciler.present import words
+from reconciler.present.debris import DebrisShape
 from reconciler.present.shapes import Bundle, ResultShape
 from reconciler.present.status import Recent, Status, needs_attention
 from reconciler.present.status_text import alarms
@@ -26,6 +28,7 @@ _LONGEST_TEXT: Final = 256
 
 _NEXT: Final = {Phase.WAITING.value: "due ", Phase.BLOCKED.value: "retry "}
 _BUNDLES: Final = ("Bundle", "Verdict", "Phase", "Why", "#Age", "#Size", "#Next")
+_DEBRIS: Final = ("Debris", "Verdict", "Phase", "Why", "#Age", "#Next")
 _RESULTS: Final = ("#When", "Bundle", "Result", "Why", "#Took")
 
 
@@ -64,6 +67,7 @@ def render(status: Status, shown: Filter = ALL) -> str:
         f"<title>{_title(status)}</title><style>{STYLE}</style></head><body><main>"
         f"{_header(status)}{_alarms(status)}{_cards(status)}{_filter(shown)}"
         f"{_attention(attention, status, shown)}{_others(others, status.recent)}"
+        f"{_debris(status)}"
         f"{_recent(status.recent, status.now, shown)}{_footer(status, shown)}"
         "</main></body></html>\n"
     )
@@ -110,6 +114,8 @@ def _cards(status: Status) -> str:
     oldest = summary.oldest_leftover_age_seconds
     cards += [("leftover bytes", summary.leftover_bytes, size(summary.leftover_bytes))]
     cards += [("oldest leftover", int(oldest), age(oldest))]
+    pieces = sum(sum(phases.values()) for phases in summary.debris.values())
+    cards += [("debris", pieces, f"{pieces:,}")] if summary.debris else []
     items = "".join(
         f"<li><b{_colour(what) if count else ''}>{escape(value)}</b>{escape(what)}</li>"
         for what, count, value in cards
@@ -171,6 +177,32 @@ def _bundle_row(one: Bundle, recent: Sequence[Recent]) -> str:
         f'<td class="{escape(phase) or "none"}">{escape(phase) or "-"}</td>'
         f'<td class="why">{why}</td>'
         f"{_number('age', age(one.age_seconds))}{_number('size', large)}"
+        f"{_number('', due_in, absent=one.due_in_seconds is None)}</tr>"
+    )
+
+
+def _debris(status: Status) -> str:
+    """Draw what is left outside of bundles; nothing where nothing is."""
+    if not status.debris:
+        return ""
+    more = status.debris_omitted
+    rest = f'<p class="soft">{more:,} more are not shown.</p>' if more else ""
+    counts = words.debris(status.summary.debris)
+    head = f'<h2>Debris</h2><p class="soft">{escape(counts)}</p>' if counts else "<h2>Debris</h2>"
+    return f"{head}{_table(_DEBRIS, map(_debris_row, status.debris))}{rest}"
+
+
+def _debris_row(one: DebrisShape) -> str:
+    why = escape(one.reason) + (f"<br><b>{escape(one.cause)}</b>" if one.cause else "")
+    whose = "/".join(filter(None, (one.namespace, one.id)))
+    phase, old = one.phase or "", "-" if one.age_seconds is None else age(one.age_seconds)
+    due_in = f"{_NEXT.get(phase, '')}{due(one.due_in_seconds)}"
+    return (
+        f'<tr><td class="name">{f"<b>{escape(whose)}</b> " if whose else ""}'
+        f"<code>{escape(f'{one.kind}:{one.path}')}</code></td>"
+        f"<td>{escape(one.verdict)}</td>"
+        f'<td class="{escape(phase) or "none"}">{escape(phase) or "-"}</td>'
+        f'<td class="why">{why}</td>{_number("age", old)}'
         f"{_number('', due_in, absent=one.due_in_seconds is None)}</tr>"
     )
 

@@ -18,7 +18,7 @@ from reconciler.model.decisions import Decision, Judged, Phase, Vanished, Verdic
 from reconciler.model.evidence import ContainerdState
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Looked, NodeLooked, Observation
-from reconciler.present import decisions, observations, shapes
+from reconciler.present import debris, decisions, observations, shapes, words
 from reconciler.present.records import MARKS, Mark
 
 STATES: Final = (
@@ -62,6 +62,9 @@ class Page(msgspec.Struct, frozen=True):
             that names its pod. A segment is begin, state, row, cause, due (-1: none); a mark is
             time, kind, text.
         node: Marks that concern the whole node.
+        debris: What is left outside of bundles at the end: kind and path, verdict, phase, when it
+            is due (-1: unknown), and why.
+        debris_counts: How many of it there are by kind and phase, in words.
     """
 
     title: str
@@ -77,6 +80,8 @@ class Page(msgspec.Struct, frozen=True):
     namespaces: list[str]
     lanes: list[tuple[int, str, int, int, int, list[int], list[int], int]]
     node: list[int]
+    debris: list[tuple[str, str, str, int, str]]
+    debris_counts: str
 
 
 class Lanes:
@@ -92,6 +97,7 @@ class Lanes:
         self._rows: dict[tuple[object, object], int] = {}
         self._reported_rows: list[tuple[str, int, str, list[tuple[str, str]]]] = []
         self._end = 0
+        self._left = debris.NOTHING
         self._containerd = ContainerdState.NONE
 
     def take(
@@ -104,6 +110,10 @@ class Lanes:
             self._observe(now, observation)
         for decision in concluded:
             self._decide(now, decision)
+
+    def end(self, left: debris.Left) -> None:
+        """Take in what is left outside of bundles at the end."""
+        self._left = left
 
     def page(self, title: str, host: str, program: str, wall: float, policies: str = "") -> Page:
         """Give the page's data; see :class:`Page`."""
@@ -136,7 +146,15 @@ class Lanes:
                 for lane, pod in zip(self._lanes, pods, strict=True)
             ],
             node=self._node,
+            debris=[self._debris(one) for one in self._left.listed],
+            debris_counts=words.debris(self._left.counts),
         )
+
+    def _debris(self, one: debris.DebrisShape) -> tuple[str, str, str, int, str]:
+        due = one.due_in_seconds
+        at = -1 if due is None else self._end + round(due * 1000)
+        why = f"{one.reason}; {one.cause}" if one.cause else one.reason
+        return f"{one.kind}:{one.path}", one.verdict, one.phase or "-", at, why
 
     def _observe(self, now: int, observation: Observation) -> None:
         if isinstance(observation, NodeLooked) and observation.containerd is not None:

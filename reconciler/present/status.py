@@ -18,7 +18,8 @@ from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
 from reconciler.model.observations import GuardsChecked, Observation, Refusal, Stamp
 from reconciler.model.outcome import Outcome
-from reconciler.present import shapes
+from reconciler.present import debris, shapes
+from reconciler.present.debris import DebrisShape
 from reconciler.present.envelope import Document, Shape, envelope
 from reconciler.present.words import URGENCY, name
 
@@ -91,7 +92,7 @@ class EndpointStatus(Shape, frozen=True):
 
 
 class SummaryStatus(Shape, frozen=True):
-    """All bundles in a few numbers."""
+    """All bundles in a few numbers; ``debris`` by kind and phase, of kinds that were looked for."""
 
     bundles: int
     verdicts: dict[str, int]
@@ -102,6 +103,7 @@ class SummaryStatus(Shape, frozen=True):
     over_budget: dict[str, int]
     wedged_shims: int
     unlisted: int
+    debris: dict[str, dict[str, int]]
 
 
 class Recent(Shape, frozen=True):
@@ -122,7 +124,8 @@ class Status(Document, frozen=True, kw_only=True, tag=True):
     """The whole answer.
 
     ``bundles`` are those that are not simply alive, what needs attention first, and ``omitted`` how
-    many more there are. ``internal_errors`` counts what failed by part of ours; all else went on.
+    many more there are; so it is with ``debris``. ``internal_errors`` counts what failed by part of
+    ours; all else went on.
     """
 
     version: str
@@ -142,6 +145,8 @@ class Status(Document, frozen=True, kw_only=True, tag=True):
     summary: SummaryStatus
     bundles: list[shapes.Bundle]
     omitted: int
+    debris: list[DebrisShape]
+    debris_omitted: int
     recent: list[Recent]
     backend_trouble: str = ""
     endpoints: list[EndpointStatus]
@@ -208,7 +213,7 @@ def needs_attention(one: shapes.Bundle) -> bool:
 def gather(
     engine: Engine, attempts: Attempts, about: About, stamp: Stamp, text: str = ""
 ) -> Status:
-    """Put the status together; one pass over all bundles.
+    """Put the status together; one pass over all bundles and all debris.
 
     Args:
         engine: What decides.
@@ -233,6 +238,7 @@ def gather(
 
     # Never all views at once: on a large node they are many megabytes.
     urgent = nsmallest(MOST_BUNDLES, notable(), key=_urgency)
+    left = debris.left(engine.debris_views(stamp), engine.debris.looked, wanted)
     return Status(
         **envelope(about.node, stamp.wall),
         version=about.version,
@@ -267,9 +273,12 @@ def gather(
             over_budget={kind.value: count for kind, count in summary.over_budget.items()},
             wedged_shims=len(summary.wedged),
             unlisted=summary.unlisted,
+            debris=left.counts,
         ),
         bundles=[shapes.bundle(view, attempts.layout, pids) for view in urgent],
         omitted=listed - len(urgent),
+        debris=left.listed,
+        debris_omitted=left.omitted,
         recent=[one for one in attempts.recent if wanted in _told(one.result)],
         backend_trouble=about.backend_trouble,
         endpoints=about.endpoints,

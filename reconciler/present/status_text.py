@@ -119,15 +119,16 @@ def _counts(status: Status) -> str:
     summary = status.summary
     found = words.bundles(summary.bundles, summary.verdicts)
     phases = ", ".join(words.counted(summary.phases))
-    if not phases:
-        return found
-    return f"{found}; leftovers: {phases}, {words.size(summary.leftover_bytes)}"
+    left = f"leftovers: {phases}, {words.size(summary.leftover_bytes)}" if phases else ""
+    return "; ".join(filter(None, (found, left, words.debris(summary.debris))))
 
 
 def tables(status: Status, *, wide: bool = False) -> Iterator[Table]:
-    """Lay out what needs attention, and what came of the last attempts."""
+    """Lay out what needs attention, debris, and what came of the last attempts."""
     if status.bundles:
         yield rows.bundles(status.bundles, wide=wide)
+    if status.debris:
+        yield rows.debris(status.debris)
     if status.recent:
         yield results(status)
 

@@ -1,10 +1,13 @@
 """Debris in a journal: it replays as it was decided, and under other policies it goes otherwise."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 from msgspec.structs import replace
 
+from reconciler.cli.app import app
+from reconciler.cli.ending import run
 from reconciler.journal.reader import Journal
 from reconciler.journal.what_if import WhatIf
 from reconciler.model.debris import DebrisKind
@@ -13,6 +16,7 @@ from reconciler.model.policy import Policies
 from reconciler.testing.builder import JournalBuilder, key_of
 from reconciler.testing.replayed import replay
 from tests.replay.stories import ENFORCE
+from tests.replay.test_report import data_of
 
 CLEAN = ENFORCE.cleaning_debris(frozenset(DebrisKind))
 HOUR = 3600.0
@@ -38,6 +42,15 @@ def removed(path: Path, policies: Policies) -> list[str]:
     turns = player.play(Journal(path, lambda _: None).items())
     batches = (one for turn in turns for one in turn.replayed if isinstance(one, CleanDebris))
     return [place.key.path for batch in batches for place in batch.places]
+
+
+def test_the_report_lists_what_is_left_at_the_end(tmp_path: Path) -> None:
+    target = tmp_path / "report.html"
+    path = recorded(tmp_path / "run.jsonl", ENFORCE)
+    assert run(app, ["replay", str(path), "--report", str(target)], "containerd-reconciler") == 0
+    (one,) = cast("list[list[object]]", data_of(target)["debris"])
+    assert one[:3] == ["cgroup:/cgroup/ns/a", "debris", "due"]
+    assert data_of(target)["debris_counts"] == "1 piece of debris: cgroup 1 due"
 
 
 @pytest.mark.parametrize("policies", [ENFORCE, CLEAN], ids=["reports", "cleans"])
