@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.errors import NoDaemonError, ReconcilerError
+from reconciler.model.debris import PlaceKey
 from reconciler.model.ids import BundleKey
 from reconciler.present.beliefs import Beliefs, Reply
 from reconciler.present.status import Status
@@ -129,6 +130,16 @@ class Daemon:
         answers = [_decoded(self._ask("GET", path, _SECONDS), Beliefs) for path in paths]
         bundles = [one for told in answers for one in told.bundles]
         return replace(answers[-1], bundles=bundles, socket=self._path)
+
+    def beliefs_of(self, place: PlaceKey) -> Beliefs:
+        """Ask what it believes of a place outside of bundles.
+
+        Raises:
+            NoDaemonError: Nobody answers.
+            ReconcilerError: It answered something else.
+        """
+        path = f"/bundles?{urlencode({'place': str(place)}, errors='surrogateescape')}"
+        return replace(_decoded(self._ask("GET", path, _SECONDS), Beliefs), socket=self._path)
 
     def clean(self, keys: Sequence[BundleKey]) -> Reply:
         """Ask for these bundles to be cleaned now, some at a time.

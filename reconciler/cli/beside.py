@@ -9,7 +9,7 @@ it listens: a daemon may have a configuration of its own.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -18,25 +18,37 @@ from msgspec import structs
 
 from reconciler.cli.output import Output
 from reconciler.cli.work import Found
+from reconciler.decide.debris_track import DebrisView
 from reconciler.decide.views import BundleView
 from reconciler.errors import NoDaemonError, ReconcilerError
+from reconciler.model.debris import PlaceKey
 from reconciler.model.decisions import Phase
 from reconciler.model.ids import BundleKey, escape
 from reconciler.present import words
-from reconciler.present.beliefs import Belief, Beliefs
+from reconciler.present.beliefs import Belief, Beliefs, DebrisBelief
 from reconciler.setup import Setup
 
 if TYPE_CHECKING:
+    from reconciler.cli.asking import Daemon
     from reconciler.worker.lock import Listening
 
 
-def ask_daemon(setup: Setup, output: Output, keys: Iterable[BundleKey] = ()) -> Beliefs | None:
-    """Ask the daemon of this state directory; None if there is none, or none that we may ask."""
+def ask_daemon(
+    setup: Setup, output: Output, keys: Iterable[BundleKey] = (), place: PlaceKey | None = None
+) -> Beliefs | None:
+    """Ask the daemon of this state directory; None if there is none, or none that we may ask.
+
+    Of these bundles, of this one piece of debris, or of all that has a phase.
+    """
     keys = list(keys)
-    told = _ask(setup.socket, setup, output, keys)
+
+    def asks(daemon: "Daemon") -> Beliefs:
+        return daemon.beliefs(keys) if place is None else daemon.beliefs_of(place)
+
+    told = _ask(setup.socket, setup, output, asks)
     for one in working_on(setup) if told is None else ():
         if told is None and one.socket != setup.socket:
-            told = _ask(one.socket, setup, output, keys)
+            told = _ask(one.socket, setup, output, asks)
     return told
 
 
@@ -50,13 +62,15 @@ def working_on(setup: Setup) -> "Iterator[Listening]":
         yield from listening(setup.locks or directory(os.environ), tree.dev, tree.ino)
 
 
-def _ask(socket: str, setup: Setup, output: Output, keys: Sequence[BundleKey]) -> Beliefs | None:
+def _ask(
+    socket: str, setup: Setup, output: Output, asks: "Callable[[Daemon], Beliefs]"
+) -> Beliefs | None:
     if not socket or not os.path.exists(socket):
         return None
     from reconciler.cli.asking import Daemon
 
     try:
-        told = Daemon(socket).beliefs(keys)
+        told = asks(Daemon(socket))
     except (NoDaemonError, PermissionError):
         return None
     except ReconcilerError as error:
@@ -86,7 +100,9 @@ def as_believed(found: Found, told: Beliefs | None) -> Found:
         return found
     beliefs = {one.key: one for one in told.bundles}
     views = tuple([_believed(view, beliefs.get(view.key)) for view in found.views])
-    return structs.replace(found, views=views)
+    places = {one.key: one for one in told.debris}
+    debris = tuple([believed_debris(view, places.get(view.place.key)) for view in found.debris])
+    return structs.replace(found, views=views, debris=debris)
 
 
 def _believed(view: BundleView, belief: Belief | None) -> BundleView:
@@ -109,6 +125,43 @@ def _believed(view: BundleView, belief: Belief | None) -> BundleView:
         enforce=belief.enforce,
         due_in_seconds=belief.due_in_seconds,
         attempts=belief.attempts,
+    )
+
+
+def agrees(view: DebrisView, belief: DebrisBelief) -> bool:
+    """Return whether a daemon sees the same object in a place as we do, and as the same thing."""
+    return _is_same(view, belief) and belief.verdict is view.verdict
+
+
+def _is_same(view: DebrisView, belief: DebrisBelief) -> bool:
+    """Return whether both mean the same object; mounts have other numbers where a daemon lives."""
+    ours, its = view.place.identity, belief.identity
+    return (ours.dev, ours.ino) == (its.dev, its.ino)
+
+
+def believed_debris(view: DebrisView, belief: DebrisBelief | None) -> DebrisView:
+    """Join what an inventory of ours found with the daemon's belief; the cases are as of bundles.
+
+    What it sees may also be another object under the same name.
+    """
+    if belief is None and view.phase is Phase.NONE:
+        return view
+    if belief is None or not agrees(view, belief):
+        sees = (
+            "sees no debris there yet" if belief is None else f"sees it as {belief.verdict.value}"
+        )
+        if belief is not None and not _is_same(view, belief):
+            sees = "sees another object there"
+        return replace(view, cause=f"the daemon {sees}", due_in_seconds=None)
+    return replace(
+        view,
+        phase=belief.phase,
+        cause=belief.cause,
+        policy=belief.policy,
+        objection=belief.objection,
+        due_in_seconds=belief.due_in_seconds,
+        attempts=belief.attempts,
+        debris_for=belief.debris_for,
     )
 
 

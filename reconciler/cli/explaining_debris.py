@@ -1,7 +1,9 @@
 """What `explain KIND:PATH` does: looks once, and shows what is known of one piece of debris."""
 
+from dataclasses import replace
 from difflib import get_close_matches
 
+from reconciler.cli.beside import agrees, ask_daemon, believed_debris, say_whose
 from reconciler.cli.options import Form
 from reconciler.cli.output import Output, envelope
 from reconciler.cli.preflight import check_listing, warn_of_place
@@ -26,6 +28,15 @@ def explain_place(
         near = get_close_matches(str(asked), map(str, views), n=1)
         hint = f"did you mean {near[0]}?" if near else "`containerd-reconciler scan` lists what is"
         raise ReconcilerError(f"{asked} is not there, or somebody uses it", hint)
+    told = ask_daemon(setup, output, place=asked)
+    beliefs = [] if told is None else told.debris
+    belief = next((one for one in beliefs if one.key == asked), None)
+    if belief is None or not agrees(view, belief):  # then it goes by what is configured here
+        objection = setup.policies.objection_to_debris(view.place)
+        view = replace(view, policy=setup.policies.applied_to_place(view.place).name)
+        view = replace(view, objection=objection)
+    if told is not None:
+        view = believed_debris(view, belief)
     shown = explain_debris(view, setup.policies, envelope=envelope(found.stamp.wall))
     warn_of_place(found.refused, output)
     match form:
@@ -38,4 +49,5 @@ def explain_place(
             output.prose(f"next: {shown.next}")
             output.data("\n")
             output.table(evidence_table(shown))
+    say_whose(told, output, setup)
     return ExitCode.DONE

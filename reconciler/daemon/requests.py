@@ -5,23 +5,35 @@ observation, and the engine decides what follows: nothing here goes round a verd
 policy or a second look.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Final, TypeVar
 from urllib.parse import parse_qsl
 
 import anyio.lowlevel
 
 from reconciler.decide.cleanups import RATE
 from reconciler.decide.engine import Engine
+from reconciler.model.debris import DebrisKind, PlaceKey
 from reconciler.model.ids import BundleKey, escape, unescape
-from reconciler.model.observations import CleanRequested, Observation, ReleaseRequested
-from reconciler.present.beliefs import Asked, Belief, Beliefs, Reply, believed, hold_of
+from reconciler.model.observations import CleanRequested, Observation, ReleaseRequested, Stamp
+from reconciler.present.beliefs import (
+    Asked,
+    Belief,
+    Beliefs,
+    DebrisBelief,
+    Reply,
+    believed,
+    believed_of_debris,
+    hold_of,
+)
 from reconciler.present.status import Recent
 from reconciler.present.words import to_json
 from reconciler.telemetry.http import Request, Response, Route
 
+T = TypeVar("T")
+
 _AT_ONCE: Final = 500
-"""Bundles that are told of before the loop gets its turn: some milliseconds."""
+"""Bundles or places that are told of before the loop gets its turn: some milliseconds."""
 
 _JSON: Final = "application/json"
 _NOBODY: Final = -1, 0
@@ -36,7 +48,7 @@ class Requests:
         deliver: Hands it what is asked for, and returns once it has heard it.
         about: Gives version, mode, pid and the state directory.
         recent: Gives what came of the last attempts.
-        now: Monotonic seconds.
+        now: The time.
     """
 
     def __init__(
@@ -45,7 +57,7 @@ class Requests:
         deliver: Callable[[Observation], Awaitable[None]],
         about: Callable[[], tuple[str, str, int, str]],
         recent: Callable[[], list[Recent]],
-        now: Callable[[], float],
+        now: Callable[[], Stamp],
     ) -> None:
         self._engine = engine
         self._deliver = deliver
@@ -63,14 +75,15 @@ class Requests:
 
     async def _bundles(self, request: Request) -> Response:
         version, mode, pid, state = self._about()
+        keys, places = _keys(request.query), _places(request.query)
         bundles: list[Belief] = []
-        for number, one in enumerate(believed(self._engine, self._now(), _keys(request.query))):
-            if one is not None:
-                bundles.append(one)
-            if number % _AT_ONCE == _AT_ONCE - 1:
-                await anyio.lowlevel.checkpoint()
+        debris: list[DebrisBelief] = []
+        if keys or not places:
+            bundles = await _in_turns(believed(self._engine, self._now().mono, keys))
+        if places or not keys:
+            debris = await _in_turns(believed_of_debris(self._engine, self._now(), places))
         hold, recent = hold_of(self._engine), self._recent()
-        return _json(Beliefs(version, mode, pid, state, hold, bundles, recent))
+        return _json(Beliefs(version, mode, pid, state, hold, bundles, recent, debris))
 
     async def _clean(self, request: Request) -> Response:
         keys = _keys(request.query)
@@ -91,6 +104,25 @@ class Requests:
         is_released = before is not None and (not is_same or before.brake == RATE)
         released = held if is_released else ""
         return _json(Reply(self._about()[2], hold_of(self._engine), released=released))
+
+
+async def _in_turns(told: Iterable[T | None]) -> list[T]:
+    """Collect what is told, and let the loop have its turns meanwhile."""
+    found: list[T] = []
+    for number, one in enumerate(told):
+        if one is not None:
+            found.append(one)
+        if number % _AT_ONCE == _AT_ONCE - 1:
+            await anyio.lowlevel.checkpoint()
+    return found
+
+
+def _places(query: str) -> frozenset[PlaceKey]:
+    """Read the places that are asked for: ``place=KIND:PATH``; of no kind there is none."""
+    pairs = parse_qsl(query, errors="surrogateescape")
+    names = [value.partition(":") for name, value in pairs if name == "place"]
+    kinds = {kind.value: kind for kind in DebrisKind}
+    return frozenset(PlaceKey(kinds[kind], path) for kind, _, path in names if kind in kinds)
 
 
 def _keys(query: str) -> tuple[BundleKey, ...]:

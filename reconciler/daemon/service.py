@@ -251,7 +251,7 @@ class _Service:
                 self._loop.deliver,
                 self._whoami,
                 lambda: list(self._attempts.recent),
-                self._clock.monotonic,
+                lambda: Stamp(self._clock.monotonic(), self._clock.wall()),
             ),
         )
         spare, http_listeners = ReservedDescriptor(), self._http_listeners

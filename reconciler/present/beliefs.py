@@ -1,4 +1,4 @@
-"""Beliefs: what the daemon believes of each bundle that is not plainly alive, as one JSON value.
+"""Beliefs: what the daemon believes of bundles that are not plainly alive, and of debris, as JSON.
 
 For `scan`, `explain` and `clean`, which look by themselves and ask the daemon for what it alone
 knows: since when it waits for what, what it has tried, and what holds it.
@@ -8,10 +8,14 @@ from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
+from reconciler.decide.debris import DebrisVerdict
+from reconciler.decide.debris_track import DebrisView
 from reconciler.decide.engine import Engine
 from reconciler.decide.views import BundleView
+from reconciler.model.debris import PlaceKey
 from reconciler.model.decisions import Phase
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.observations import Stamp
 from reconciler.present.status import Recent
 
 
@@ -37,8 +41,28 @@ class Belief(msgspec.Struct, frozen=True, omit_defaults=True):
         return BundleKey(self.namespace, self.id)
 
 
+class DebrisBelief(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the daemon believes of one place outside of bundles, and which object that is.
+
+    ``objection``: why it is not removed when it is due; empty if it is.
+    """
+
+    key: PlaceKey
+    identity: Identity
+    verdict: DebrisVerdict
+    phase: Phase = Phase.NONE
+    cause: str = ""
+    policy: str = ""
+    objection: str = ""
+    due_in_seconds: float | None = None
+    attempts: int = 0
+    debris_for: float | None = None
+
+
 class Beliefs(msgspec.Struct, frozen=True):
     """All of them, of the bundles that have a phase or were asked for; who says so; what holds it.
+
+    ``debris`` is what is debris, or the places that were asked for; not where bundles were.
 
     ``hold`` is empty where nothing does; ``recent`` are the last attempts, the latest first;
     ``socket`` is where it was asked, which whoever asks adds.
@@ -51,6 +75,7 @@ class Beliefs(msgspec.Struct, frozen=True):
     hold: str
     bundles: list[Belief]
     recent: list[Recent]
+    debris: list[DebrisBelief] = []
     socket: str = ""
 
 
@@ -89,6 +114,33 @@ def believed(
     views: Iterable[BundleView | None] = asked if keys else engine.views(now)
     for view in views:
         yield _belief(view) if view is not None and (keys or view.phase.value) else None
+
+
+def believed_of_debris(
+    engine: Engine, stamp: Stamp, keys: Collection[PlaceKey] = ()
+) -> Iterator[DebrisBelief | None]:
+    """Tell what is believed of these places, or of all debris; None for any other one.
+
+    One at a time, as of bundles.
+    """
+    for view in engine.debris_views(stamp):
+        is_asked = view.place.key in keys if keys else view.verdict is DebrisVerdict.DEBRIS
+        yield _of_debris(view) if is_asked else None
+
+
+def _of_debris(view: DebrisView) -> DebrisBelief:
+    return DebrisBelief(
+        key=view.place.key,
+        identity=view.place.identity,
+        verdict=view.verdict,
+        phase=view.phase,
+        cause=view.cause,
+        policy=view.policy,
+        objection=view.objection,
+        due_in_seconds=None if view.due_in_seconds is None else round(view.due_in_seconds, 3),
+        attempts=view.attempts,
+        debris_for=None if view.debris_for is None else round(view.debris_for, 3),
+    )
 
 
 def hold_of(engine: Engine) -> str:

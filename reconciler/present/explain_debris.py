@@ -25,12 +25,18 @@ class DebrisExplanation(Document, frozen=True, kw_only=True, tag=True):
 def explain_debris(
     view: DebrisView, policies: Policies, *, envelope: Envelope
 ) -> DebrisExplanation:
-    """Put together what is known of a place, as it was asked."""
+    """Put together what is known of a place, as it was asked.
+
+    Args:
+        view: The place; policy and objection are those of whoever would remove it.
+        policies: Say how old it must be.
+        envelope: What each document begins with.
+    """
     return DebrisExplanation(
         **envelope,
         debris=debris(view),
         evidence=list(_evidence(view, policies)),
-        next=_next(view, policies),
+        next=_next(view),
     )
 
 
@@ -50,20 +56,21 @@ def _evidence(view: DebrisView, policies: Policies) -> Iterator[Piece]:
     yield Piece("age", age, f"at least {words.age(least)}")
     if view.debris_for is not None:
         yield Piece("debris for", words.age(view.debris_for), "found so by every inventory since")
-    yield Piece("policy", policies.applied_to_place(place).name)
+    yield Piece("policy", view.policy)
     yield Piece("attempts", str(view.attempts or "-"), view.cause if view.attempts else "")
 
 
-def _next(view: DebrisView, policies: Policies) -> str:
+def _next(view: DebrisView) -> str:
     """Say what becomes of it."""
     if view.verdict is DebrisVerdict.YOUNG:
         return "it is looked at again when it is older"
     if view.verdict is not DebrisVerdict.DEBRIS:
         return "nothing: it is not known to be debris, and no waiting makes it so"
-    objection = policies.objection_to_debris(view.place)
-    if objection:
-        return f"nothing: {objection}"
+    if view.objection:
+        return f"nothing: {view.objection}"
     due = words.due(view.due_in_seconds)
+    if view.due_in_seconds is None:
+        return f"nothing yet: {view.cause}" if view.cause else "nothing yet"
     if view.phase is Phase.BLOCKED:
         return f"{view.cause}; tried again {due}"
     does = "ended" if view.place.key.kind is DebrisKind.SHIM else "removed"

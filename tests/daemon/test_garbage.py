@@ -57,7 +57,11 @@ def handlers(watch: Supervisor) -> Handlers:
         now=clock.monotonic,
         watch=watch,
         requests=Requests(
-            engine, deliver, lambda: ("1", "observe", 1, "/s"), list, clock.monotonic
+            engine,
+            deliver,
+            lambda: ("1", "observe", 1, "/s"),
+            list,
+            lambda: Stamp(clock.monotonic(), clock.wall()),
         ),
     )
 

@@ -9,7 +9,10 @@ import pytest
 from msgspec.structs import replace
 
 from reconciler.daemon.requests import Requests
+from reconciler.decide.debris import DebrisVerdict
+from reconciler.model.debris import DebrisKind
 from reconciler.model.decisions import Phase
+from reconciler.model.evidence import Answer
 from reconciler.model.observations import (
     CleanRequested,
     Guard,
@@ -21,6 +24,7 @@ from reconciler.model.observations import (
 from reconciler.model.policy import Brakes, Policies
 from reconciler.present.beliefs import Asked, Beliefs, Reply, hold_of
 from reconciler.telemetry.http import Request, Response
+from tests.decide.debris_world import DebrisWorld, place
 from tests.decide.world import ENFORCE, World, dead, running
 
 SLOW = replace(ENFORCE, grace=600.0)
@@ -43,7 +47,7 @@ class Asking:
         world.wait(60.0)
         whoami = "1.2", "enforce", 17, "/run/containerd"
         self.routes = Requests(
-            world.engine, self._deliver, lambda: whoami, list, lambda: world.stamp.mono
+            world.engine, self._deliver, lambda: whoami, list, lambda: world.stamp
         ).routes()
 
     async def _deliver(self, observation: Observation) -> None:
@@ -78,6 +82,29 @@ async def test_of_a_bundle_that_is_asked_for_it_tells_in_any_case(asking: Asking
     assert [(one.key.id, one.verdict, one.phase.value) for one in told.bundles] == [
         ("b", "running", "")
     ]
+
+
+async def test_of_debris_it_tells_which_object_waits_for_how_long() -> None:
+    socket = place(DebrisKind.SHIM_SOCKET, "/run/s/a b", names=("", ""))
+    unsure = place(path="/ns/unsure", owned=Answer.NONE)
+    world = DebrisWorld(Policies(default=SLOW))
+    asking = Asking(world)
+    world.there += [socket, unsure]
+    world.inventory()
+    world.pass_time(60.0)
+    told = msgspec.json.decode((await asking("GET", "/bundles")).body, type=Beliefs)
+    assert told.bundles
+    (one,) = told.debris
+    assert (one.key, one.identity) == (socket.key, socket.identity)
+    assert (one.phase, one.verdict) == (Phase.WAITING, DebrisVerdict.DEBRIS)
+    assert one.due_in_seconds == pytest.approx(540.0, abs=0.1)
+    assert one.objection == "debris of the kind shim-socket is only reported"
+    asked = "place=shim-socket%3A%2Frun%2Fs%2Fa+b&place=nothing&place=cgroup:/ns/unsure"
+    told = msgspec.json.decode((await asking("GET", "/bundles", asked)).body, type=Beliefs)
+    assert {one.key for one in told.debris} == {socket.key, unsure.key}
+    assert not told.bundles
+    told = msgspec.json.decode((await asking("GET", "/bundles", "key=ns/a")).body, type=Beliefs)
+    assert (len(told.bundles), told.debris) == (1, [])
 
 
 async def test_a_cleanup_that_is_asked_for_is_an_observation_with_who_asked(
