@@ -14,7 +14,6 @@ import pytest
 from tests.contrib.test_systemd import SERVICES
 from tests.e2e.booted import Booted
 from tests.e2e.kinds import needs_version_2
-from tests.e2e.processes import kill_all
 from tests.packages.fresh import Fresh
 
 pytestmark = pytest.mark.timeout(300)  # dpkg and lintian take their time on a busy machine
@@ -106,10 +105,13 @@ def host(debian: Path, deb: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         below = f"{layer.written}:{debian}"
     place = directory / "shared"
     place.mkdir()
-    with Host(place, Path(below)) as made:
+    made = Host(place, Path(below))
+    try:
         yield made
+    finally:
         made.belongings.end()
-        kill_all(made.belongings.processes())
+        made.close()
+        made.belongings.disband()
 
 
 def newer(deb: Path, place: Path) -> Path:
