@@ -21,6 +21,7 @@ from reconciler.setup import Setup
 from tests.cli.conftest import FakeNode
 from tests.decide.debris_world import place, places
 from tests.decide.world import dead, key
+from tests.support.schema import strict
 
 pytestmark = pytest.mark.safety
 
@@ -253,6 +254,8 @@ def test_explain_shows_every_answer_and_what_follows(
     says = "mode = 'enforce'\n[debris]\naction = 'clean'"
     assert program("-o", "json", "explain", "cgroup:/ns/x", says=says) == ExitCode.DONE
     told = json.loads(capsys.readouterr().out)
+    assert not list(strict().iter_errors(told))
+    assert told["kind"] == "DebrisExplanation"
     assert told["next"] == "removed in 10m, if another inventory finds it debris then"
     answers = {one["evidence"]: one["value"] for one in told["evidence"]}
     assert {answers[name] for name in ("somebody in it", "an owner", "containerd's task")} == {"no"}

@@ -17,7 +17,7 @@ from tests.support.schema import KINDS, Node, strict
 
 DOCUMENTS = {"scan": "Scan", "explain": "Explanation", "clean": "Clean", "replay": "ReplayDiff"}
 ELSEWHERE = {"status": "tests/daemon/test_status.py", "config": "the same, and test_config.py"}
-ELSE = {"Status", "Configuration", "ConfigCheck", "PolicyTest"}
+ELSE = {"Status", "Configuration", "ConfigCheck", "PolicyTest", "DebrisExplanation"}
 LOGGING = {"run", "record", "daemon", "demo"}
 WORDS = {"version", "help", "completion"}
 
