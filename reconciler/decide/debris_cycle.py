@@ -343,6 +343,11 @@ class Debris:
         return () if self._shown is None else self._shown.troubles
 
     @property
+    def is_more(self) -> bool:
+        """Whether there is more than the last inventory names."""
+        return self._shown is not None and self._shown.more
+
+    @property
     def _shown(self) -> Inventory | None:
         return self._judged or self._last
 

@@ -76,6 +76,7 @@ class Inventory(Tagged, frozen=True, tag="inventory"):
         places: What no bundle explains; nothing that is known to live or to be owned.
         troubles: Why other kinds were not looked for, one line each, for people.
         seconds: How long it took.
+        more: Whether there is more than it names.
     """
 
     since: float
@@ -83,6 +84,7 @@ class Inventory(Tagged, frozen=True, tag="inventory"):
     places: tuple[Place, ...] = ()
     troubles: tuple[str, ...] = ()
     seconds: float = 0.0
+    more: bool = False
 
 
 class DebrisResult(Value, frozen=True):

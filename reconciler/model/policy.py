@@ -322,6 +322,8 @@ class Policies(msgspec.Struct, frozen=True, gc=False):
         one that names no namespace but an id or labels protects it. A rule for the namespace alone
         says nothing of a thing that names none: its bundle is gone, and containerd knows no task.
         """
+        if not self.rules:
+            return self.default
         key, known = BundleKey(place.namespace, place.id), Known(NO_LABELS)
         for rule in self.rules:
             if rule.applies(key, known) if all(key) else rule.may_apply(*key):

@@ -115,7 +115,11 @@ def _cards(status: Status) -> str:
     cards += [("leftover bytes", summary.leftover_bytes, size(summary.leftover_bytes))]
     cards += [("oldest leftover", int(oldest), age(oldest))]
     pieces = sum(sum(phases.values()) for phases in summary.debris.values())
-    cards += [("debris", pieces, f"{pieces:,}")] if summary.debris else []
+    cards += (
+        [("debris", pieces, f"{pieces:,}{'+' if summary.debris_more else ''}")]
+        if summary.debris
+        else []
+    )
     items = "".join(
         f"<li><b{_colour(what) if count else ''}>{escape(value)}</b>{escape(what)}</li>"
         for what, count, value in cards
@@ -187,7 +191,7 @@ def _debris(status: Status) -> str:
         return ""
     more = status.debris_omitted
     rest = f'<p class="soft">{more:,} more are not shown.</p>' if more else ""
-    counts = words.debris(status.summary.debris)
+    counts = words.debris(status.summary.debris, more=status.summary.debris_more)
     head = f'<h2>Debris</h2><p class="soft">{escape(counts)}</p>' if counts else "<h2>Debris</h2>"
     return f"{head}{_table(_DEBRIS, map(_debris_row, status.debris))}{rest}"
 

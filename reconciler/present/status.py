@@ -92,7 +92,10 @@ class EndpointStatus(Shape, frozen=True):
 
 
 class SummaryStatus(Shape, frozen=True):
-    """All bundles in a few numbers; ``debris`` by kind and phase, of kinds that were looked for."""
+    """All bundles in a few numbers.
+
+    ``debris`` by kind and phase, of kinds that were looked for; ``debris_more``: that is not all.
+    """
 
     bundles: int
     verdicts: dict[str, int]
@@ -104,6 +107,7 @@ class SummaryStatus(Shape, frozen=True):
     wedged_shims: int
     unlisted: int
     debris: dict[str, dict[str, int]]
+    debris_more: bool
 
 
 class Recent(Shape, frozen=True):
@@ -274,6 +278,7 @@ def gather(
             wedged_shims=len(summary.wedged),
             unlisted=summary.unlisted,
             debris=left.counts,
+            debris_more=engine.debris.is_more,
         ),
         bundles=[shapes.bundle(view, attempts.layout, pids) for view in urgent],
         omitted=listed - len(urgent),

@@ -120,7 +120,9 @@ def _counts(status: Status) -> str:
     found = words.bundles(summary.bundles, summary.verdicts)
     phases = ", ".join(words.counted(summary.phases))
     left = f"leftovers: {phases}, {words.size(summary.leftover_bytes)}" if phases else ""
-    return "; ".join(filter(None, (found, left, words.debris(summary.debris))))
+    return "; ".join(
+        filter(None, (found, left, words.debris(summary.debris, more=summary.debris_more)))
+    )
 
 
 def tables(status: Status, *, wide: bool = False) -> Iterator[Table]:

@@ -152,11 +152,15 @@ def bundles(count: int, verdicts: Mapping[str, int]) -> str:
     return f"{plural(count, 'bundle')}: {parts}" if parts else plural(count, "bundle")
 
 
-def debris(counts: Mapping[str, Mapping[str, int]]) -> str:
-    """Write how many pieces of debris there are of each kind and phase; empty if there are none."""
+def debris(counts: Mapping[str, Mapping[str, int]], *, more: bool = False) -> str:
+    """Write how many pieces of debris there are of each kind and phase; empty if there are none.
+
+    ``more``: whether that is not all.
+    """
     total = sum(sum(phases.values()) for phases in counts.values())
     kinds = (f"{kind} {', '.join(counted(phases))}" for kind, phases in counts.items() if phases)
-    return f"{plural(total, 'piece')} of debris: {'; '.join(kinds)}" if total else ""
+    least = "at least " if more else ""
+    return f"{least}{plural(total, 'piece')} of debris: {'; '.join(kinds)}" if total else ""
 
 
 def style(word: str) -> str:

@@ -103,7 +103,8 @@ class AtScrape(Collector):
             counts[row] = counts.get(row, 0.0) + count
         labels = ["namespace", "verdict", "phase"]
         yield _family("bundles", "Bundles by verdict and phase.", labels, counts)
-        yield _family("debris", "Things left outside a bundle.", ["kind"], self._debris())
+        text = "Things left outside a bundle; at least so many: few thousand are named at once."
+        yield _family("debris", text, ["kind"], self._debris())
         yield _plain("leftover_bytes", "Bytes of all leftovers.", summary.leftover_bytes)
         oldest = summary.oldest_leftover_age
         yield _plain("oldest_leftover_age_seconds", "Age of the oldest leftover.", oldest)

@@ -55,6 +55,7 @@ class DebrisWorld(World):
     Attributes:
         there: What an inventory finds now.
         looked: The kinds it looks for.
+        most: So many places an inventory names, the oldest; None for all.
         taken: When inventories were taken.
         batches: What was asked for, and when.
         results: What comes of a batch; None if nothing comes yet.
@@ -64,6 +65,7 @@ class DebrisWorld(World):
     nothing_outside: bool = False
     there: list[Place] = field(default_factory=list)
     looked: tuple[DebrisKind, ...] = tuple(DebrisKind)
+    most: int | None = None
     taken: list[float] = field(default_factory=list)
     batches: list[tuple[float, tuple[Place, ...]]] = field(default_factory=list)
     result: Result | None = Result.CLEANED
@@ -104,7 +106,9 @@ class DebrisWorld(World):
         """Take an inventory, and ask the witnesses after it."""
         self.taken.append(self.now)
         found = tuple(one for one in self.there if one.key.kind in self.looked)
-        self.carry(self.observe(Inventory(self.stamp.mono, self.looked, found)))
+        named = found if self.most is None else found[: self.most]
+        more = len(named) < len(found)
+        self.carry(self.observe(Inventory(self.stamp.mono, self.looked, named, more=more)))
         self.ask_node()
 
     def pass_time(self, seconds: float) -> None:

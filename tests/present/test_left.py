@@ -1,6 +1,7 @@
 """What status, page and report say of debris: counts of all of it, rows of what matters first."""
 
 import dataclasses
+import re
 
 import pytest
 from msgspec.structs import replace
@@ -84,6 +85,19 @@ def test_ten_thousand_are_counted_and_few_are_listed() -> None:
     assert len(html) < 150_000
     assert "9,800 more are not shown" in html
     assert "10000 waiting" in html
+
+
+def test_where_an_inventory_could_not_name_all_it_is_at_least_so_many() -> None:
+    world = node()
+    world.most = 2
+    world.there += places(3)
+    world.inventory()
+    status = told(world)
+    assert status.summary.debris_more
+    assert "at least 2 pieces of debris" in list(status_text.lines(status))[1]
+    html = page.render(status)
+    assert "at least 2 pieces of debris" in html
+    assert "<b>2+</b>debris" in re.sub(' class="[^"]*"', "", html)
 
 
 def test_a_filter_lists_what_mentions_it_and_counts_all() -> None:
