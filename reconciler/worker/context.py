@@ -72,7 +72,7 @@ class WorkerContext:
         self._node = _Node(scope.layout, clock, self.points)
         self._nearby = _Node(scope.layout, clock, self.points, near=True)
         self._afar: dict[bool, NodeContext] = {}
-        self._elsewhere = Fresh(clock, mounted_elsewhere, ELSEWHERE_SECONDS)
+        self._elsewhere: dict[bytes, Fresh[bytes, tuple[Elsewhere, ...]]] = {}
 
     def scan(self, *, anew: bool = False, whole: bool = False) -> ProcessScan:
         """Give a pass over /proc, a second old at most.
@@ -156,7 +156,9 @@ class WorkerContext:
         Raises:
             OSError: It cannot be known.
         """
-        return self._elsewhere.get(tree)
+        if tree not in self._elsewhere:
+            self._elsewhere[tree] = Fresh(self.clock, mounted_elsewhere, ELSEWHERE_SECONDS)
+        return self._elsewhere[tree].get(tree)
 
     def look(self, job: LookJob) -> Looks:
         """Look at bundles as the parent's inspector would, now, in its own node context."""

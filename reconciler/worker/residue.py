@@ -27,7 +27,7 @@ from reconciler.worker.messages import CleanJob
 from reconciler.worker.neighbours import Neighbours
 from reconciler.worker.objects import HIDDEN, Aside, ObjectId, check_object
 from reconciler.worker.removal import remove_tree
-from reconciler.worker.second_look import Seen
+from reconciler.worker.second_look import Seen, refuse_work_elsewhere
 from reconciler.worker.sockets import hidden_path, is_there, remove_socket
 from reconciler.worker.states import Owner, State, read_state
 from reconciler.worker.step_log import Kept, Tally
@@ -120,6 +120,7 @@ class Residue:
 
     def remove_work_dir(self, tally: Tally) -> str:
         """Remove its directory in containerd's persistent tree."""
+        refuse_work_elsewhere(self._place, self._key)
         judged = self._judged.objects.get(self._layout.work + b"/" + self._key.path)
         _remove_place(self._layout.work, self._key, judged, tally)
         return ""

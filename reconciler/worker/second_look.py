@@ -19,10 +19,11 @@ from reconciler.model.ids import BundleKey, escape, is_identifier
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.bundle import Resources, examine
 from reconciler.probe.context import NodeContext
-from reconciler.probe.points import MountPoints
+from reconciler.probe.points import BundleMounts, MountPoints
 from reconciler.worker.blocked import Blocked, blocked_by
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.messages import JudgedJob
+from reconciler.worker.objects import find
 
 
 class NotLeftover(Exception):  # noqa: N818 -- an answer, not an error
@@ -78,6 +79,7 @@ def look_again(
     if wanted is Verdict.LEFTOVER:
         refuse_foreign(look.mounts)
         refuse_elsewhere(place, around, key)
+        refuse_work_elsewhere(place, key)
     return Seen(look, found.resources, judgement)
 
 
@@ -98,17 +100,35 @@ def refuse_elsewhere(place: WorkerContext, around: NodeContext, key: BundleKey) 
     Raises:
         Blocked: For the first one, with a process of that namespace.
     """
-    bundle = key.path
     if around.mounts is None:
         raise Blocked(BlockReason.IO, key.id, "the mount table cannot be read")
+    _refuse_elsewhere(place, around.tree, around.mounts, key)
+
+
+def refuse_work_elsewhere(place: WorkerContext, key: BundleKey) -> None:
+    """Do the same for what has that name in containerd's persistent tree, if anything has."""
+    tree = os.path.realpath(place.layout.work)
     try:
-        found = place.elsewhere(around.tree)
+        if find(tree + b"/" + key.path) is None:
+            return
+        mounts = BundleMounts(place.points.now(), tree)
+    except OSError as error:
+        raise blocked_by(error, key.id) from None
+    _refuse_elsewhere(place, tree, mounts, key)
+
+
+def _refuse_elsewhere(
+    place: WorkerContext, tree: bytes, mounts: BundleMounts, key: BundleKey
+) -> None:
+    bundle = key.path
+    try:
+        found = place.elsewhere(tree)
     except OSError as error:
         raise blocked_by(error, key.id) from None
     for one in found:
         if one.path != bundle and not one.path.startswith(bundle + b"/"):
             continue
-        if not around.mounts.shows_outside(*one[2:]):
+        if not mounts.shows_outside(*one[2:]):
             detail = f"a {one.fstype} is mounted there in the mount namespace of pid {one.pid}"
             path = escape(one.path[len(bundle) + 1 :]) or "."
             raise Blocked(BlockReason.FOREIGN_MOUNT, path, detail)

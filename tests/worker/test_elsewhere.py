@@ -86,6 +86,20 @@ def test_a_tmpfs_of_another_namespace_blocks(tmp_path: Path, where: str) -> None
 
 
 @private_mounts
+def test_a_tmpfs_of_another_namespace_in_the_work_directory_blocks(tmp_path: Path) -> None:
+    with inline_worker(tmp_path) as (made, _):
+        bundle = made.bundle(cgroups=False)
+        left, target = bundle.left(), bundle.work / "below"
+        target.mkdir()
+        with elsewhere(SCRIPT, target) as pid:
+            outcome = clean(made, bundle)
+            assert_blocked(outcome, BlockReason.FOREIGN_MOUNT)
+            assert_untouched(outcome, bundle, left)
+            assert seen_from(pid, target / "data") == "precious\n"
+        assert_cleaned(clean(made, bundle), bundle)
+
+
+@private_mounts
 def test_one_that_is_mounted_under_another_path_blocks_too(tmp_path: Path) -> None:
     """A pod sees the state directory below its own root."""
     with inline_worker(tmp_path) as (made, _):

@@ -21,7 +21,12 @@ from reconciler.worker.debris.attempt import PlaceAttempt
 from reconciler.worker.debris.places import remove_aside, unmount_or_name_holders
 from reconciler.worker.objects import check_object
 from reconciler.worker.removal import remove_mount_point
-from reconciler.worker.second_look import refuse_elsewhere, refuse_foreign, refuse_mounts
+from reconciler.worker.second_look import (
+    refuse_elsewhere,
+    refuse_foreign,
+    refuse_mounts,
+    refuse_work_elsewhere,
+)
 from reconciler.worker.step_log import Kept, Tally
 
 _ROOTFS: Final = unescape(ROOTFS)
@@ -68,6 +73,7 @@ class _Hidden:
         check_object(kernel.statx_handle(self._directory), judged.object, escape(judged.name))
         if self._is_work:
             refuse_mounts(self._context.points, self._directory, self._key)
+            refuse_work_elsewhere(self._context, self._key)
         else:
             self._refuse_mounts()
         self._refuse_runner()

@@ -19,7 +19,7 @@ from reconciler.worker.fifos import FifoDir, remove_fifo_dir
 from reconciler.worker.holders import holders
 from reconciler.worker.objects import HIDDEN, check_object, find
 from reconciler.worker.removal import hide, remove_tree
-from reconciler.worker.second_look import refuse_mounts
+from reconciler.worker.second_look import refuse_mounts, refuse_work_elsewhere
 from reconciler.worker.sockets import finish_socket, hidden_path, remove_socket
 from reconciler.worker.step_log import Kept, Tally
 from reconciler.worker.unmount import unmount_stack
@@ -80,6 +80,8 @@ def remove_work_dir(attempt: PlaceAttempt, judged: Judged) -> None:
             check_object(kernel.statx(parent, judged.name), judged.object, key.id)
             with beneath(parent, judged.name) as directory:
                 refuse_mounts(context.points, directory, key)
+            # One that a killed run has taken out of use has another name than the container.
+            refuse_work_elsewhere(context, BundleKey(key.namespace, escape(judged.name)))
             attempt.refuse_bundle(key)
             return remove_aside(parent, judged, tally)
 

@@ -18,8 +18,18 @@ from reconciler.worker.debris.attempt import PlaceAttempt
 from reconciler.worker.debris.places import remove_mount
 from reconciler.worker.objects import NOTHING
 from tests.support import canary
+from tests.support.inline import InlineWorker
 from tests.support.mountns import bind, private_mounts, tmpfs, umount
-from tests.worker.debris.leaving import HIDDEN_BUNDLE, WORK, Ground, cleaned, ground
+from tests.worker.debris.leaving import (
+    HIDDEN_BUNDLE,
+    HIDDEN_WORK,
+    WORK,
+    Ground,
+    Leaving,
+    cleaned,
+    ground,
+)
+from tests.worker.test_elsewhere import SCRIPT, elsewhere, seen_from
 
 pytestmark = pytest.mark.safety
 
@@ -68,6 +78,23 @@ def test_a_mount_below_a_work_directory_keeps_all_of_it(tmp_path: Path) -> None:
         (blocked,) = here.clean((place,))
         assert (blocked.result, blocked.reason) == (Result.BLOCKED, BlockReason.FOREIGN_MOUNT)
         assert sum(one.mutations for one in blocked.steps) == 0
+
+
+@pytest.mark.parametrize("leaving", [WORK, HIDDEN_WORK], ids=["work", "hidden-work"])
+@private_mounts
+def test_a_tmpfs_that_another_namespace_has_in_a_work_directory_keeps_all_of_it(
+    tmp_path: Path, leaving: Leaving
+) -> None:
+    with ground(tmp_path) as here:
+        path = leaving.leave(here)
+        place = here.one(leaving.kind)
+        with elsewhere(SCRIPT, path / "below") as pid:
+            (blocked,) = here.clean((place,))
+            assert (blocked.result, blocked.reason) == (Result.BLOCKED, BlockReason.FOREIGN_MOUNT)
+            assert sum(one.mutations for one in blocked.steps) == 0
+            assert seen_from(pid, path / "below" / "data") == "precious\n"
+        here.worker = InlineWorker(here.made)
+        assert cleaned(here.clean((place,)))
 
 
 def _mounted(here: Ground, mount: Callable[[Path], None]) -> tuple[Path, Judged]:
