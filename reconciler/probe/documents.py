@@ -137,9 +137,10 @@ class RuncState(msgspec.Struct, frozen=True):
 
 
 class OwnSpec(msgspec.Struct, frozen=True):
-    """What crun and youki keep beside their state: the spec, of which its hooks count here."""
+    """What crun and youki keep beside their state: hooks, and of youki also the cgroup."""
 
     hooks: Hooks | None = None
+    cgroup_path: str = ""
 
     @property
     def has_poststop_hooks(self) -> bool:

@@ -4,6 +4,7 @@ Joins the files to the modules that know how to ask: cgroups, processes, sockets
 there and could not be read keeps its witness from saying "no": that is no answer.
 """
 
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -73,12 +74,13 @@ def ask_cgroups(own: BundleFiles, around: NodeContext, remembered: Runc) -> Cgro
         return Cgroups(CgroupState.NONE)
     linux = own.spec.linux if own.spec else None
     inner = named = resolve(linux.cgroups_path) if linux else ()
-    if remembered.cgroup_path:
-        inner += resolve(remembered.cgroup_path)
+    told = resolve(remembered.cgroup_path) if remembered.cgroup_path else ()
+    inner += told
     found = around.cgroups.look(own.key, remembered.cgroup_dirs, inner)
-    if remembered.cgroup_path and found.source is CgroupSource.CONFIG:
+    if told and found.source is CgroupSource.CONFIG:
         found = found._replace(source=CgroupSource.RUNTIME)
-    if not _is_its(own, around, remembered):
+    is_its = _is_its(own, around, remembered)
+    if not is_its:
         found = found._replace(source=CgroupSource.CONFIG if named else CgroupSource.NONE)
         if found.state in _NOBODY_LEFT:
             # That the other's is there does not say that this one's was made.
@@ -88,6 +90,10 @@ def ask_cgroups(own: BundleFiles, around: NodeContext, remembered: Runc) -> Cgro
         own.folder.is_barred("config.json") or remembered.exists is Answer.NONE
     ):
         return Cgroups(CgroupState.NONE)
+    # Whatever else names a cgroup, its runtime may have put it into one that it does not tell.
+    is_hidden = remembered.hides_cgroup or (bool(remembered.cgroup_path) and not told)
+    if is_its and is_hidden and found.state is not CgroupState.POPULATED:
+        return found._replace(state=CgroupState.NONE)
     return found
 
 
@@ -109,6 +115,8 @@ def ask_init(own: BundleFiles, around: NodeContext, remembered: Runc, cgroups: C
             process.Candidate(remembered.pid, remembered.start), expected_cgroup
         )
         init = other if other.state in _MAY_LIVE else init
+    if init.state is not InitState.ALIVE and remembered.pid_is_vague:
+        init = _with_vague(init, (remembered.pid, *(one.pid for one in found)), own.key.id)
     if init.state is InitState.ALIVE:
         return init
     if folder.is_barred("init.pid") or remembered.exists is Answer.NONE:
@@ -116,6 +124,15 @@ def ask_init(own: BundleFiles, around: NodeContext, remembered: Runc, cgroups: C
         return Init(InitState.NONE, init.pid, why)
     if init.state is InitState.ABSENT and folder.has_pid:
         return replace(init, detail="init.pid holds no pid")
+    return init
+
+
+def _with_vague(init: Init, pids: Iterable[int | None], id_: str) -> Init:
+    """Let a process that bears a pid speak for life, whatever cgroup and times say against it."""
+    for pid in pids:
+        if pid is not None and init.state is not InitState.ALIVE:
+            other = process.judge_one(process.Candidate(pid), process.ExpectedCgroup(id_))
+            init = other if other.state in _MAY_LIVE else init
     return init
 
 

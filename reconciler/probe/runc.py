@@ -21,7 +21,8 @@ from reconciler.probe.reach import OutOfReachError
 
 CRUN_SPEC: Final = b"config.json"
 YOUKI_SPEC: Final = b"youki_config.json"
-KEEPERS: Final = {CRUN_SPEC: "crun", YOUKI_SPEC: "youki"}
+YOUKI: Final = "youki"
+KEEPERS: Final = {CRUN_SPEC: "crun", YOUKI_SPEC: YOUKI}
 
 _LIMIT: Final = 8 << 20
 _HANDLE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -40,7 +41,7 @@ class Runc(NamedTuple):
         bundle: The bundle that its state is about, as it says itself; None if it does not.
         pid, start: Init, if it is named; start in ticks since boot.
         cgroup_dirs: Its cgroups as directories.
-        cgroup_path: The same as a path within every hierarchy, as crun keeps it.
+        cgroup_path: The same as a path within every hierarchy, as crun and youki keep it.
         has_poststop_hooks: Somebody expects to be called once the container is gone.
         keeper: Which runtime wrote it, by the form of its files: ``runc``, ``crun`` or ``youki``.
         whole: Whether all of its files that count are there and could be understood.
@@ -59,6 +60,16 @@ class Runc(NamedTuple):
     keeper: str = "runc"
     whole: bool = True
     trouble: str = ""
+
+    @property
+    def hides_cgroup(self) -> bool:
+        """Whether it may have a cgroup that cannot be read: youki names it in a second file."""
+        return self.keeper == YOUKI and not self.whole
+
+    @property
+    def pid_is_vague(self) -> bool:
+        """Whether it names init by its pid alone, as youki does: no process is then another's."""
+        return self.keeper == YOUKI and self.pid is not None and self.start is None
 
 
 def look(
@@ -124,21 +135,25 @@ def _look_into(handle: int, blank: Runc) -> Runc:
         whole = documents.parse_state(data)
         state = whole or documents.salvage_state(data)
         found = _from_state(blank._replace(whole=whole is not None), state)
-        return _with_hooks(found, handle, YOUKI_SPEC) if state.is_youki else found
+        is_torn_youki = whole is None and _read(handle, YOUKI_SPEC) is not None
+        if state.is_youki or is_torn_youki:
+            return _with_own_spec(found, handle, YOUKI_SPEC)
+        return found
     data = _read(handle, b"status")
     if data is not None:
         status = documents.parse_status(data)
         found = _from_status(blank._replace(whole=status is not None), status or CrunStatus())
-        return _with_hooks(found, handle, CRUN_SPEC)
+        return _with_own_spec(found, handle, CRUN_SPEC)
     return blank
 
 
-def _with_hooks(found: Runc, handle: int, name: bytes) -> Runc:
-    """Add whether there are hooks, by the file in which the runtime keeps them."""
+def _with_own_spec(found: Runc, handle: int, name: bytes) -> Runc:
+    """Add what the runtime keeps in a second file: whether there are hooks, and youki's cgroup."""
     data = _read(handle, name)
     spec = documents.parse_own_spec(data) if data else None
     return found._replace(
         keeper=KEEPERS[name],
+        cgroup_path=spec.cgroup_path if spec and name == YOUKI_SPEC else found.cgroup_path,
         has_poststop_hooks=spec is not None and spec.has_poststop_hooks,
         whole=found.whole and spec is not None,
     )

@@ -14,8 +14,10 @@ off would lose them. It ends by itself, or by the deadline here.
 
 import os
 import stat
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from reconciler.model.evidence import CgroupState
 from reconciler.model.ids import escape, unescape
 from reconciler.model.outcome import BlockReason
 from reconciler.worker.blocked import Blocked
@@ -79,6 +81,8 @@ class Call(NamedTuple):
         root: The namespace's; it holds the state directory of the id.
         state: The state directory that was shown to be the bundle's.
         seconds: How long it may take.
+        refuse: Asked right before: raises Blocked if somebody lives in a cgroup of it, who would
+            be killed.
     """
 
     runc: str
@@ -86,6 +90,14 @@ class Call(NamedTuple):
     id: str
     state: ObjectId
     seconds: float
+    refuse: Callable[[], None]
+
+
+def refuse_populated(state: CgroupState, id_: str) -> None:
+    """Raise Blocked unless nobody is in the cgroups that were looked at right now."""
+    if state in {CgroupState.POPULATED, CgroupState.NONE}:
+        detail = f"its cgroup: {state.value}; poststop hooks wait"
+        raise Blocked(BlockReason.CGROUP, id_, detail)
 
 
 def run_hooks(call: Call, tally: Tally) -> str:
@@ -99,8 +111,8 @@ def run_hooks(call: Call, tally: Tally) -> str:
     Raises:
         Kept: runc has deleted the container and complained: a hook failed. It runs no more hooks
             then, ends with 0 all the same (1.1), and cannot be asked again.
-        Blocked: It is not installed, failed, or has not ended in time; or the state is another one
-            than was judged.
+        Blocked: It is not installed, failed, or has not ended in time; the state is another one
+            than was judged; or a cgroup of it is not empty.
     """
     id_, state = call.id, call.root + b"/" + unescape(call.id)
     binary = _find(call.runc)
@@ -110,6 +122,7 @@ def run_hooks(call: Call, tally: Tally) -> str:
     name = escape(os.fsencode(os.path.basename(binary)))
     if find(state) != call.state:
         raise Blocked(BlockReason.CHANGED, id_, f"{name}'s state is another one than was judged")
+    call.refuse()
     command = [os.fsencode(binary), b"--root", call.root, b"delete", b"--force", unescape(id_)]
     with os.fdopen(os.memfd_create("runc"), "rb") as said:
         code = _call(command, said.fileno(), call.seconds)

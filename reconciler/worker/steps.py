@@ -16,17 +16,19 @@ from msgspec.structs import replace
 
 from reconciler import kernel
 from reconciler.decide.blockers import ROOTFS
+from reconciler.model.evidence import CgroupState
 from reconciler.model.hidden import parse_hidden
 from reconciler.model.ids import BundleKey, Identity, unescape
 from reconciler.model.layout import Layout
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
 from reconciler.probe.beneath import beneath, identity_of, opened
+from reconciler.probe.bundle import examine
 from reconciler.worker.blocked import Blocked, blocked_by
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.fifos import birth_of
 from reconciler.worker.going import announce
 from reconciler.worker.holders import holders
-from reconciler.worker.hooks import Call, pick_runc, refuse_strangers, run_hooks
+from reconciler.worker.hooks import Call, pick_runc, refuse_populated, refuse_strangers, run_hooks
 from reconciler.worker.judged import Judged, pin
 from reconciler.worker.messages import CleanJob, FinishJob, JudgedJob
 from reconciler.worker.removal import hide, remove_mount_point, remove_tree
@@ -228,7 +230,17 @@ class _Cleanup:
             raise Kept(f"poststop hooks in runc's state do not run: {why}")
         runc = pick_runc(resources.runc, scope.runc, resources.keeper)
         self._hooks_ran = True
-        return run_hooks(Call(runc, root, id_, state.id, scope.hook_seconds), tally)
+        call = Call(runc, root, id_, state.id, scope.hook_seconds, self._refuse_populated)
+        return run_hooks(call, tally)
+
+    def _refuse_populated(self) -> None:
+        """Look once more: ``delete --force`` kills whoever is in the cgroups that the state names.
+
+        Raises:
+            Blocked: Somebody is, or that cannot be known.
+        """
+        found = examine(self._place.around(self._place.scan()), self._job.key)
+        refuse_populated(found.look.cgroup if found else CgroupState.NONE, self._job.key.id)
 
     def _unmount(self, tally: Tally) -> str:
         judged = frozenset(mount.mount_id for mount in self._now.look.mounts)

@@ -6,13 +6,18 @@ source: `state.json` of the OCI's form and `youki_config.json`.
 
 import json
 import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from reconciler.model.outcome import BlockReason, Result, StepResult
+from reconciler.worker.hooks import pick_runc
 from reconciler.worker.messages import WorkerScope
-from tests.support.bundles import LONG_AGO, Bundle, Site
+from tests.support.bundles import CGROUPS, LONG_AGO, Bundle, Site
+from tests.support.cgroups import join
 from tests.support.inline import (
     InlineWorker,
     assert_blocked,
@@ -161,14 +166,127 @@ def test_a_runtime_that_does_not_know_the_state_has_run_no_hook(
         assert state_of(made, runtime, bundle).exists()
 
 
-@every_runtime
 @private_mounts
-def test_hooks_that_cannot_be_read_are_a_warning(tmp_path: Path, runtime: str) -> None:
+def test_hooks_that_cannot_be_read_are_a_warning(tmp_path: Path) -> None:
     """What keeps the hooks is gone or torn: nobody can tell whether there were any."""
     with inline_worker(tmp_path) as (made, inline):
-        bundle = made_by(made, runtime)
-        spec = {"crun": "config.json", "youki": "youki_config.json"}[runtime]
-        (state_of(made, runtime, bundle) / spec).write_text('{"hooks": {"pos')
+        bundle = made_by(made, "crun")
+        (state_of(made, "crun", bundle) / "config.json").write_text('{"hooks": {"pos')
         outcome = inline.clean(bundle)
         assert outcome.result is Result.CLEANED, outcome.detail
         assert "torn" in step(outcome, "hooks").detail
+
+
+CALLED = "echo called >{}; exit 0"
+
+
+@contextmanager
+def sleeper_in(group: Path) -> Iterator[int]:
+    """Have somebody in a cgroup; gives the pid, and says that nobody has ended it."""
+    group.mkdir(parents=True)
+    with subprocess.Popen(["sleep", "600"]) as process:
+        try:
+            join(process.pid, [group])
+            yield process.pid
+            assert process.poll() is None, "somebody in the cgroup was killed"
+        finally:
+            process.kill()
+    group.rmdir()
+
+
+def tell(path: Path, **fields: object) -> None:
+    """Change what a file of the runtime's says, as long ago."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    os.utime(path.parent, (LONG_AGO, LONG_AGO))
+
+
+def shared_group(made: Site) -> tuple[str, Path]:
+    """Give a cgroup that no name leads to, as a path within a hierarchy and as a directory."""
+    hierarchy = next(one for one in sorted(CGROUPS.iterdir()) if one.name != "cpuset")
+    return f"/{made.cgroup}/shared", hierarchy / made.cgroup / "shared"
+
+
+@every_runtime
+@private_mounts
+def test_who_is_in_a_cgroup_that_only_its_own_state_names_lives(
+    tmp_path: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`delete --force` would kill everybody in there."""
+    with inline_worker(tmp_path) as (made, inline):
+        bundle = made_by(made, runtime, hooks=HOOKS)
+        subprocess.run(["umount", str(bundle.rootfs)], check=True)
+        (bundle.path / "config.json").unlink()
+        path, group = shared_group(made)
+        state = state_of(made, runtime, bundle)
+        if runtime == "youki":
+            tell(state / "youki_config.json", cgroup_path=path)
+        else:
+            tell(state / "status", **{"cgroup-path": path})
+        os.utime(bundle.path, (LONG_AGO, LONG_AGO))
+        monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+        binary(inline, made, tmp_path / "bin", runtime, CALLED.format(tmp_path / "called"))
+        with sleeper_in(group):
+            outcome = inline.clean(bundle)
+            assert outcome.result is Result.SKIPPED
+            assert outcome.detail.startswith("orphaned")
+            assert not (tmp_path / "called").exists()
+
+
+@pytest.mark.parametrize("damage", ["gone", "torn", "a relative path", "state torn"])
+@private_mounts
+def test_youkis_cgroup_that_cannot_be_read_is_no_answer(tmp_path: Path, damage: str) -> None:
+    with inline_worker(tmp_path) as (made, inline):
+        bundle = made_by(made, "youki", hooks=HOOKS)
+        left = bundle.left()
+        state = state_of(made, "youki", bundle)
+        config = state / "youki_config.json"
+        match damage:
+            case "gone":
+                config.unlink()
+            case "torn":
+                config.write_text('{"hooks": {"pos')
+            case "state torn":
+                (state / "state.json").write_text('{"ociVersion": "v1.0.2", "id"')
+            case _:
+                tell(config, cgroup_path="somewhere/else")
+        outcome = inline.clean(bundle)
+        assert outcome.result is Result.SKIPPED
+        assert outcome.detail.startswith("unknown")
+        assert_untouched(outcome, bundle, left)
+
+
+@private_mounts
+def test_a_process_with_the_pid_that_youki_names_may_be_its_init(tmp_path: Path) -> None:
+    """Its state names no start time: neither cgroup nor times say that the pid is another's."""
+    with inline_worker(tmp_path) as (made, inline):
+        bundle = made_by(made, "youki", hooks=HOOKS)
+        state = state_of(made, "youki", bundle)
+        tell(state / "youki_config.json", cgroup_path=f"/{made.cgroup}/of-its-own")
+        tell(state / "state.json", pid=os.getpid())
+        os.utime(bundle.path, (LONG_AGO, LONG_AGO))
+        outcome = inline.clean(bundle)
+        assert outcome.result is Result.SKIPPED
+        assert outcome.detail.startswith("unknown")
+
+
+@private_mounts
+def test_a_cgroup_that_is_entered_before_the_hooks_run_holds_them_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with inline_worker(tmp_path) as (made, inline):
+        bundle = made_by(made, "crun", hooks=HOOKS)
+        path, group = shared_group(made)
+        tell(state_of(made, "crun", bundle) / "status", **{"cgroup-path": path})
+        monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+        binary(inline, made, tmp_path / "bin", "crun", CALLED.format(tmp_path / "called"))
+        with ExitStack() as handles:
+
+            def enter_and_choose(*words: str) -> str:
+                handles.enter_context(sleeper_in(group))
+                return pick_runc(*words)
+
+            monkeypatch.setattr("reconciler.worker.steps.pick_runc", enter_and_choose)
+            outcome = inline.clean(bundle)
+            assert_blocked(outcome, BlockReason.CGROUP)
+            assert not (tmp_path / "called").exists()
+            assert state_of(made, "crun", bundle).exists()

@@ -10,6 +10,7 @@ bundle, a shim or a helper of its name is there long before anybody makes or ent
 from functools import partial
 from typing import TYPE_CHECKING
 
+from reconciler.model.evidence import CgroupState
 from reconciler.model.ids import escape, unescape
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.beneath import beneath, opened
@@ -17,7 +18,7 @@ from reconciler.probe.runc import Runc, look_at
 from reconciler.worker.blocked import Blocked
 from reconciler.worker.debris.again import Judged
 from reconciler.worker.debris.attempt import PlaceAttempt
-from reconciler.worker.hooks import Call, pick_runc, refuse_strangers, run_hooks
+from reconciler.worker.hooks import Call, pick_runc, refuse_populated, refuse_strangers, run_hooks
 from reconciler.worker.inventory.closer import groups_of
 from reconciler.worker.objects import HIDDEN, ObjectId, find
 from reconciler.worker.residue import finish_state, remove_groups, remove_state
@@ -91,9 +92,13 @@ class _State:
         scope, id_ = self._context.scope, self._key.id
         refuse_strangers(self._root, id_)
         runc = pick_runc("", scope.runc, self._said.keeper)
-        return run_hooks(
-            Call(runc, self._root, id_, self._judged.object, scope.hook_seconds), tally
-        )
+        this, refuse = self._judged.object, self._refuse_populated
+        return run_hooks(Call(runc, self._root, id_, this, scope.hook_seconds, refuse), tally)
+
+    def _refuse_populated(self) -> None:
+        around = self._context.nearby(self._context.scan())
+        groups = around.cgroups and groups_of(self._key, self._said, around.cgroups)
+        refuse_populated(groups.state if groups else CgroupState.NONE, self._key.id)
 
     def _remove_groups(self, tally: Tally) -> str:
         return remove_groups(
