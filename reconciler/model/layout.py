@@ -15,6 +15,9 @@ from reconciler.model.ids import BundleKey, unescape
 TASKS: Final = b"io.containerd.runtime.v2.task"
 """Name of the state tree (and of the work tree) below containerd's state (and root) directory."""
 
+SANDBOXES: Final = b"io.containerd.sandbox.controller.v1.shim"
+"""Name of the tree in which 2.x keeps a directory of each pod that a shim serves as its sandbox."""
+
 DEFAULT_STATE: Final = b"/run/containerd"
 DEFAULT_ROOT: Final = b"/var/lib/containerd"
 DEFAULT_ADDRESS: Final = b"/run/containerd/containerd.sock"
@@ -41,6 +44,11 @@ class Layout(msgspec.Struct, frozen=True):
     def tasks(self) -> bytes:
         """The state tree: ``<state>/io.containerd.runtime.v2.task``."""
         return self.state + b"/" + TASKS
+
+    @property
+    def sandboxes(self) -> bytes:
+        """The tree of sandboxes: read to know who lives; nothing in it is ever removed."""
+        return self.state + b"/" + SANDBOXES
 
     @property
     def work(self) -> bytes:

@@ -16,7 +16,7 @@ from reconciler.model.evidence import Answer, ProcessScan, ShimProcess
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.model.layout import TASKS, Layout
 from reconciler.worker.going import stays
-from reconciler.worker.preflight import works_in
+from reconciler.worker.preflight import serves_sandbox, works_in
 
 _TREE: Final = b"/proc/%d/cwd/../.."
 _TRIES: Final = 3
@@ -60,6 +60,9 @@ class Instances:
         return _named(scanned, _Name(key.id, key.namespace))
 
     def _ask(self, name: "_Name") -> str | None:
+        sandbox = self._sandbox(name)
+        if sandbox is not None:
+            return sandbox
         unanswered = "which shims run cannot be known"
         for number in range(_TRIES):
             scanned = self._scan(number > 0)
@@ -80,6 +83,20 @@ class Instances:
                 return None
             return f"another containerd, that of the shim with pid {pid}, has one so named"
         return unanswered
+
+    def _sandbox(self, name: "_Name") -> str | None:
+        """Say that our own containerd has a sandbox so named, or that this cannot be known."""
+        tree = self._layout.sandboxes
+        try:
+            there = any(
+                stays(kernel.AT_FDCWD, tree + b"/" + key.path, even_going=name.even_going)
+                for key in name.keys_in(tree)
+            )
+        except FileNotFoundError:  # containerd has no such tree
+            return None
+        except OSError as error:
+            return f"which sandboxes there are cannot be known: {error.strerror}"
+        return "a sandbox of containerd's has that name" if there else None
 
     def _having(self, scanned: ProcessScan, name: "_Name") -> int | None:
         """Give a pid of an instance that has a bundle of such a name.
@@ -152,7 +169,7 @@ def _trees(layout: Layout, scanned: ProcessScan) -> Iterator[tuple[_Object, int]
     silent = (ShimProcess(one.key, one.pid) for one in scanned.unread if one.key is not None)
     for shim in (*scanned.shims, *silent):
         where = works_in(layout, shim)
-        if where is Answer.YES:
+        if where is Answer.YES or serves_sandbox(layout, shim):
             continue
         try:
             tree = _object(_TREE % shim.pid)

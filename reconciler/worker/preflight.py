@@ -220,6 +220,21 @@ def works_in(layout: Layout, shim: ShimProcess) -> Answer:
     return Answer.NO if is_bundle else Answer.NONE
 
 
+def serves_sandbox(layout: Layout, shim: ShimProcess) -> bool:
+    """Return whether a shim works in the sandbox of this containerd that its command line names.
+
+    With `sandboxer = "shim"` it works there and not in a bundle (`core/sandbox/controller` of
+    containerd 2.x, `plugins/sandbox/controller.go`). Not if that cannot be known.
+    """
+    sandbox = layout.sandboxes + b"/" + shim.key.path
+    try:
+        here = kernel.statx(kernel.AT_FDCWD, sandbox)
+        there = kernel.statx(kernel.AT_FDCWD, b"/proc/%d/cwd" % shim.pid, _FOLLOW)
+    except OSError:
+        return False
+    return (here.dev, here.ino) == (there.dev, there.ino)
+
+
 def _bundle(layout: Layout, shim: ShimProcess) -> kernel.Stat | None:
     try:
         return kernel.statx(kernel.AT_FDCWD, layout.bundle(shim.key))

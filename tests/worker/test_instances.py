@@ -10,17 +10,26 @@ from pathlib import Path
 import pytest
 
 from reconciler.clock import SystemClock
-from reconciler.model.evidence import ProcessScan, ShimProcess
+from reconciler.model.evidence import Answer, ProcessScan, ShimProcess
 from reconciler.model.ids import BundleKey
-from reconciler.model.layout import TASKS, Layout
+from reconciler.model.layout import SANDBOXES, TASKS, Layout
 from reconciler.model.outcome import Result, StepResult
 from reconciler.model.unread import UnreadProcess
 from reconciler.probe.fresh import Fresh
 from reconciler.worker import context
 from reconciler.worker.instances import Instances
+from reconciler.worker.inventory import take
 from reconciler.worker.messages import Progress, WorkerScope
-from tests.support.inline import inline_worker, step
+from tests.support.bundles import listen
+from tests.support.inline import assert_cleaned, inline_worker, step
 from tests.support.mountns import private_mounts
+from tests.support.shims import living_shim
+
+
+@pytest.fixture
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory whose path leaves room for a socket's."""
+    return tmp_path_factory.mktemp("d")
 
 
 @contextmanager
@@ -177,3 +186,44 @@ def test_whoever_was_started_since_the_last_pass_is_looked_for(
     assert place.scan().shims == ()
     subprocess.run(["true"], check=True)
     assert place.instances.user(key) is not None
+
+
+@pytest.mark.safety
+@private_mounts
+def test_a_living_sandbox_of_our_own_is_nobodys_debris_and_hides_no_answer(short: Path) -> None:
+    """With `sandboxer = "shim"` a pod's shim works in a tree of its own, and has no child."""
+    with inline_worker(short) as (made, inline):
+        sandbox = made.run / SANDBOXES.decode() / "k8s.io" / "pod"
+        sandbox.mkdir(parents=True)
+        (sandbox.parent / "stopped").mkdir()
+        sockets = Path(os.fsdecode(made.layout.sockets))
+        listen(sockets / ("ab" * 32)).close()
+        listens = Path(os.fsdecode(made.layout.shim_socket("k8s.io", "pod")))
+        work = Path(os.fsdecode(made.layout.work)) / "k8s.io"
+        for name in ("pod", "stopped", "gone"):
+            (work / name).mkdir(parents=True)
+        with living_shim(sandbox, listens, os.fsdecode(made.layout.address)):
+            taken = take(inline.place)
+            assert all(one.owned is Answer.NO for one in taken.places)
+            found = {Path(one.key.path).name for one in taken.places}
+            assert found == {"ab" * 32, "gone"}
+            user = inline.place.instances.user
+            assert user(BundleKey("k8s.io", "pod")) is not None
+            assert user(BundleKey("k8s.io", "stopped")) is not None
+            assert inline.place.instances.user_of_id("stopped") is not None
+            assert user(BundleKey("k8s.io", "gone")) is None
+            bundle = made.bundle("dead")
+            assert_cleaned(inline.clean(bundle), bundle)
+
+
+@pytest.mark.safety
+@private_mounts
+def test_a_shim_in_another_containerds_sandbox_leaves_no_answer(short: Path) -> None:
+    with inline_worker(short) as (made, inline):
+        sandbox = short / "other" / SANDBOXES.decode() / "k8s.io" / "pod"
+        sandbox.mkdir(parents=True)
+        listens = Path(os.fsdecode(made.layout.sockets)) / "of-the-other"
+        with living_shim(sandbox, listens, "/run/other.sock") as shim:
+            why = inline.place.instances.user(BundleKey("k8s.io", "gone"))
+            assert why is not None
+            assert f"pid {shim.pid} " in why

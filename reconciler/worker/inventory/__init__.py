@@ -12,6 +12,7 @@ answer no answer.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final
@@ -111,7 +112,10 @@ def _look(
     others, lost = other_trees(layout, processes)
     try:
         of = [kind for kind, places in found.places.items() if places]
-        owners = find_owners((layout.tasks, *others), processes, lost, of)
+        trees = [layout.tasks, *others]
+        if os.path.lexists(layout.sandboxes):
+            trees.append(layout.sandboxes)
+        owners = find_owners(trees, processes, lost, of)
         if not lead_there(others):
             owners = dataclasses.replace(owners, silent="a shim ended while its tree was read")
     except OSError as error:

@@ -33,7 +33,7 @@ from reconciler.probe.process import (
 from reconciler.probe.sockets import Address, SocketProbe
 from reconciler.worker.hooks import belongs_to
 from reconciler.worker.objects import HIDDEN
-from reconciler.worker.preflight import works_in
+from reconciler.worker.preflight import serves_sandbox, works_in
 
 Wanted = Callable[[bytes], bool]
 """Says of a path whether a place there is wanted: few of many can be looked at again cheaply."""
@@ -284,6 +284,8 @@ def shims(processes: ProcessScan, layout: Layout) -> Iterator[Place]:
     for shim in processes.shims:
         answer = works_in(layout, shim)
         if answer is not Answer.NONE or shim.address not in {"", escape(layout.address)}:
+            continue
+        if serves_sandbox(layout, shim):
             continue
         seen = read_stat(shim.pid)
         if seen is None:
