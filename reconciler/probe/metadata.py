@@ -104,6 +104,11 @@ def runtime_of(folder: Folder, peer: Folder | None, also: Collection[str] = ()) 
     return known or Runtime(state, shown)
 
 
+def is_runc_shim(name: bytes, also: Collection[str] = ()) -> bool:
+    """Return whether a program of this name is runc's shim; ``also`` as in :func:`runtime_of`."""
+    return name in _RUNTIMES or escape(name) in also
+
+
 def addresses_of(folder: Folder) -> tuple[Address, ...]:
     """Give the shim's addresses that files name, the newer file's first."""
     bootstrap = folder.text("bootstrap.json")

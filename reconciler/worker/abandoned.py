@@ -6,6 +6,7 @@ more when the shim is held by a pidfd and proven (`reconciler.worker.shims`). Wh
 leftover like any other, with a grace of its own.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -24,7 +25,7 @@ from reconciler.worker.context import WorkerContext
 from reconciler.worker.messages import EndShimJob, EndWedgedJob
 from reconciler.worker.neighbours import MOST_BUNDLES
 from reconciler.worker.second_look import NotLeftover, Seen, look_again
-from reconciler.worker.shims import ShimTarget, end_shim, find_shim
+from reconciler.worker.shims import end_shim, find_shim
 from reconciler.worker.step_log import Record, Tally
 from reconciler.worker.steps import conclude
 
@@ -70,9 +71,10 @@ class Ending:
         """
         return look_again(self._place, self._job, Verdict.ABANDONED)
 
-    def may_lose(self, member: BundleKey) -> bool:
-        """Return whether a bundle that shares the shim, and in which nobody lives, may lose it."""
-        return member in self._job.containerd.unrecorded
+    def objection(self, member: BundleKey, look: Look) -> str:  # noqa: ARG002 -- for others to ask
+        """Say why a dead bundle that shares the shim keeps it; empty if it does not."""
+        is_denied = member in self._job.containerd.unrecorded
+        return "" if is_denied else f"containerd was not asked about {member}, of the same shim"
 
     def _end(self, tally: Tally) -> str:
         """End the shim that listens at the bundle's socket."""
@@ -83,7 +85,8 @@ class Ending:
         if target is None:
             raise self._blocked(f"no shim of {key.namespace}/{shim.group} is running")
         socket = frozenset({unescape(shim.socket)})
-        its = ShimTarget(target.key, target.pid, target.start, socket, grace_ms=self.grace_ms)
+        bundle = self._job.identity if shim.group == key.id else None
+        its = dataclasses.replace(target, sockets=socket, bundle=bundle, grace_ms=self.grace_ms)
         try:
             return end_shim(self._place, its, tally, self._look)
         except FileNotFoundError as error:
@@ -92,12 +95,13 @@ class Ending:
     def _look(self) -> str:
         seen = self.judge()
         self._shim = seen.look.shim
-        for member in self._members(seen.look.shim):
-            if not self.may_lose(member):
-                raise self._blocked(f"containerd was not asked about {member}, of the same shim")
+        for member, look in self._members(seen.look.shim):
+            why = self.objection(member, look)
+            if why:
+                raise self._blocked(why)
         return seen.judgement.reason
 
-    def _members(self, shim: Shim) -> Iterator[BundleKey]:
+    def _members(self, shim: Shim) -> Iterator[tuple[BundleKey, Look]]:
         """Give the bundles that the same shim may serve, and look whether it serves them.
 
         Raises:
@@ -106,7 +110,7 @@ class Ending:
         for other, look in sharing(self._place, self._job.key, shim):
             if look.init.state not in INIT_GONE or look.cgroup not in CGROUP_CLEAR:
                 raise self._blocked(f"its shim may serve {other}")
-            yield other
+            yield other, look
 
     def _blocked(self, why: str) -> Blocked:
         return Blocked(BlockReason.SHIM, self._job.key.id, why)

@@ -7,12 +7,15 @@ is asked again. A shim is the one that is meant if all of this is so:
 1. a pass over /proc, younger than the pidfd, shows it as the shim of that namespace and id
    (containerd's user, our pid namespace), given the address of our own containerd;
 2. it started when the one that was judged had started;
-3. it works in that bundle of our tree, or in one of that name that was removed from it;
-4. it listens at that shim's socket;
-5. nobody is its child, and no helper works for its id.
+3. its program is runc's shim: another runtime's may serve whom we cannot see, without a child;
+4. it works in that bundle of our tree, or in one of that name that was removed from it; what is
+   above that must be our tree itself, for in another mount namespace its path may be another's;
+5. it listens at that shim's socket;
+6. nobody is its child, and no helper works for its id.
 
-Whether it serves anybody is the caller's to look at once more, between proof and signal. Whatever
-cannot be shown is said, and nothing is done.
+Whether it serves anybody is the caller's to look at once more, between proof and signal. All of it
+is shown again before SIGKILL: some time has passed by then. Whatever cannot be shown is said, and
+nothing is done.
 """
 
 import os
@@ -25,10 +28,12 @@ from typing import Final
 
 from reconciler import kernel
 from reconciler.model.evidence import Answer, ProcessScan, ShimProcess
-from reconciler.model.ids import BundleKey, escape
+from reconciler.model.ids import BundleKey, Identity, escape, unescape
+from reconciler.model.layout import Layout
 from reconciler.model.outcome import BlockReason
 from reconciler.probe import process
 from reconciler.probe.listeners import listens
+from reconciler.probe.metadata import is_runc_shim
 from reconciler.worker.blocked import Blocked
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.preflight import works_in
@@ -54,6 +59,7 @@ class ShimTarget:
         start: When it started, ticks since boot (field 22 of /proc/PID/stat).
         sockets: The paths at one of which it must listen; those its name gives if there are none.
         has_bundle: It works in a bundle that is there; else that must have been removed.
+        bundle: The bundle that was judged, if it works in that one.
         grace_ms: How long it may take to end by itself; None for :data:`GRACE_MS`.
     """
 
@@ -62,6 +68,7 @@ class ShimTarget:
     start: int
     sockets: frozenset[bytes] = frozenset()
     has_bundle: bool = True
+    bundle: Identity | None = None
     grace_ms: int | None = None
 
 
@@ -74,8 +81,8 @@ def end_shim(
         place: Where we work.
         shim: The one that was judged.
         tally: Counts the signals.
-        look_again: Called once the shim is held and proven, just before the first signal; raises
-            if it may serve somebody after all.
+        look_again: Called once the shim is held and proven, just before each signal; raises if it
+            may serve somebody after all.
 
     Returns:
         What was done, in one line.
@@ -89,12 +96,19 @@ def end_shim(
     except ProcessLookupError as error:
         raise _ended(shim) from error
     try:
-        _refuse(shim, _against(place, shim, place.scan(anew=True)))
-        look_again()
-        _refuse_children(shim)
-        if process.has_ended(pidfd):
+        _prove(place, shim, look_again)
+        if process.has_ended(pidfd) or not send(pidfd, signal.SIGTERM):
             raise _ended(shim)
-        return _end(pidfd, shim, tally)
+        tally.add()
+        grace = GRACE_MS if shim.grace_ms is None else shim.grace_ms
+        if await_ends((pidfd,), grace):
+            return f"shim with pid {shim.pid} ended"
+        _prove(place, shim, look_again)
+        if send(pidfd, signal.SIGKILL):
+            tally.add()
+        if await_ends((pidfd,), LAST_MS):
+            return f"shim with pid {shim.pid} killed: it did not end in {grace / 1000:g} s"
+        raise _blocked(shim.key, f"its shim with pid {shim.pid} does not end")
     finally:
         os.close(pidfd)
 
@@ -119,19 +133,54 @@ def find_shim(place: WorkerContext, key: BundleKey) -> ShimTarget | None:
     return None if stat is None else ShimTarget(key, found[0].pid, stat.start)
 
 
-def _end(pidfd: int, shim: ShimTarget, tally: Tally) -> str:
-    if not send(pidfd, signal.SIGTERM):
-        raise _ended(shim)
-    tally.add()
-    grace = GRACE_MS if shim.grace_ms is None else shim.grace_ms
-    if await_ends((pidfd,), grace):
-        return f"shim with pid {shim.pid} ended"
+def runs_runc_shim(layout: Layout, pid: int) -> bool:
+    """Return whether a process executes runc's shim, by the name of its program.
+
+    That may have been replaced since, as by an update.
+
+    Raises:
+        OSError: What it executes cannot be known.
+    """
+    program = os.readlink(b"/proc/%d/exe" % pid).removesuffix(_GONE)
+    return is_runc_shim(program.rpartition(b"/")[2], layout.runc_shims)
+
+
+def was_in_our_tree(layout: Layout, key: BundleKey, pid: int) -> bool:
+    """Return whether a process works in a bundle of that name that was removed from our tree.
+
+    Of a removed directory the kernel keeps the path it had, and the directories above it.
+
+    Raises:
+        OSError: That cannot be known.
+    """
+    path = os.readlink(b"/proc/%d/cwd" % pid)
+    removed = path == os.path.realpath(layout.tasks) + b"/" + key.path + _GONE
+    return removed and not _exists(layout.bundle(key)) and _is_below_our_tree(layout, key, pid)
+
+
+def _is_below_our_tree(layout: Layout, key: BundleKey, pid: int) -> bool:
+    """Return whether what is above the place where a process works is our tree itself."""
+    tree = os.path.realpath(layout.tasks)
+    above = b"/proc/%d/cwd/.." % pid
+    namespace = tree + b"/" + unescape(key.namespace)
+    return _object(above) == _object(namespace) and _object(above + b"/..") == _object(tree)
+
+
+def _object(path: bytes) -> tuple[int, int]:
+    """Tell which object is there, by device and inode; a symlink is one itself."""
+    seen = kernel.statx(kernel.AT_FDCWD, path)
+    return seen.dev, seen.ino
+
+
+def _prove(place: WorkerContext, shim: ShimTarget, look_again: Callable[[], object]) -> None:
+    """Show that it is the one that is meant, and that it serves nobody.
+
+    Raises:
+        Blocked: One of both cannot be shown.
+    """
+    _refuse(shim, _against(place, shim, place.scan(anew=True)))
+    look_again()
     _refuse_children(shim)
-    if send(pidfd, signal.SIGKILL):
-        tally.add()
-    if await_ends((pidfd,), LAST_MS):
-        return f"shim with pid {shim.pid} killed: it did not end in {grace / 1000:g} s"
-    raise _blocked(shim.key, f"its shim with pid {shim.pid} does not end")
 
 
 def _against(place: WorkerContext, shim: ShimTarget, scanned: ProcessScan) -> str:
@@ -155,10 +204,12 @@ def _against_process(place: WorkerContext, shim: ShimTarget, found: ShimProcess)
     stat = process.read_stat(shim.pid)
     if stat is None or stat.start != shim.start:
         return f"pid {shim.pid} started at another time"
+    if not runs_runc_shim(place.layout, shim.pid):
+        return f"the program of pid {shim.pid} is not runc's shim"
     sockets = shim.sockets or _sockets(place, shim.key)
     if not any(listens(shim.pid, path) for path in sockets):
         return f"pid {shim.pid} does not listen at the shim's socket"
-    return _works_elsewhere(place, found, has_bundle=shim.has_bundle)
+    return _works_elsewhere(place.layout, shim, found)
 
 
 def _is_ours(place: WorkerContext, found: ShimProcess) -> bool:
@@ -172,21 +223,17 @@ def _sockets(place: WorkerContext, key: BundleKey) -> frozenset[bytes]:
     return frozenset({path, layout.own_sockets + path[len(layout.sockets) :]})
 
 
-def _works_elsewhere(place: WorkerContext, found: ShimProcess, *, has_bundle: bool) -> str:
-    """Say why it may work elsewhere than in a bundle of our tree; empty if it works there.
-
-    Of a removed directory the kernel gives the path it had; it is compared with the tree's own.
-    """
-    if has_bundle:
-        works = works_in(place.layout, found) is Answer.YES
-        return "" if works else f"pid {found.pid} is not shown to work in the bundle {found.key}"
-    path = os.readlink(b"/proc/%d/cwd" % found.pid)
-    tree = os.path.realpath(place.layout.tasks)
-    removed = path == tree + b"/" + found.key.path + _GONE
-    there = _exists(place.layout.bundle(found.key))
-    if removed and not there:
-        return ""
-    return f"pid {found.pid} is not shown to work in a bundle {found.key} that was removed"
+def _works_elsewhere(layout: Layout, shim: ShimTarget, found: ShimProcess) -> str:
+    """Say why it may work elsewhere than in a bundle of our tree; empty if it works there."""
+    key, pid = shim.key, shim.pid
+    if not shim.has_bundle:
+        if was_in_our_tree(layout, key, pid):
+            return ""
+        return f"pid {pid} is not shown to work in a bundle {key} that was removed"
+    works = works_in(layout, found) is Answer.YES and _is_below_our_tree(layout, key, pid)
+    if works and shim.bundle is not None:
+        works = _object(b"/proc/%d/cwd/." % pid) == (shim.bundle.dev, shim.bundle.ino)
+    return "" if works else f"pid {pid} is not shown to work in the bundle {key}"
 
 
 def _exists(path: bytes) -> bool:

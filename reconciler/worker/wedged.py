@@ -25,7 +25,15 @@ from reconciler import kernel
 from reconciler.clock import Deadline
 from reconciler.decide.verdicts import CGROUP_CLEAR, INIT_GONE
 from reconciler.model.decisions import Verdict
-from reconciler.model.evidence import Answer, ContainerdState, Entries, Look, PartialLook, ShimState
+from reconciler.model.evidence import (
+    Answer,
+    ContainerdState,
+    Entries,
+    Look,
+    PartialLook,
+    RuntimeState,
+    ShimState,
+)
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.model.outcome import Outcome
 from reconciler.probe.bundle import look_at
@@ -44,6 +52,7 @@ _HEADER: Final = struct.Struct(">IIBB")  # length, stream, type, flags
 _REQUEST, _STREAM = 1, 1
 _SERVICES: Final = {True: b"containerd.task.v3.Task", False: b"containerd.task.v2.Task"}
 _CHUNK: Final = 4096
+_ALIEN: Final = "the runtime is not shown to be runc"
 
 
 class _Door(NamedTuple):
@@ -91,6 +100,8 @@ class _EndingWedged(Ending):
             raise NotLeftover("containerd is not proven down", seen.look)
         if seen.look.init.state not in INIT_GONE or seen.look.cgroup not in CGROUP_CLEAR:
             raise NotLeftover("somebody may live in it", seen.look)
+        if not _is_runcs(seen.look):
+            raise NotLeftover(_ALIEN, seen.look)
         self._looks += 1
         if self._looks == 1:
             return seen  # it was asked a moment ago, and will be once more, before the signal
@@ -100,8 +111,14 @@ class _EndingWedged(Ending):
         return seen
 
     @override
-    def may_lose(self, member: BundleKey) -> bool:
-        return True  # nobody lives in it, and its shim answers nobody
+    def objection(self, member: BundleKey, look: Look) -> str:
+        # Nobody lives in it, and its shim answers nobody: that can be told of runc's alone.
+        return "" if _is_runcs(look) else f"of {member}, of the same shim, {_ALIEN}"
+
+
+def _is_runcs(look: Look) -> bool:
+    """Return whether a bundle's files name runc's shim: what lives of another one is not seen."""
+    return look.runtime.state is RuntimeState.KNOWN
 
 
 def _door(place: WorkerContext, key: BundleKey) -> _Door | str:

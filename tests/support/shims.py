@@ -1,6 +1,7 @@
 """A living shim with a child of its own, as the sweep and whoever looks at ancestors sees them."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 SHIM = "containerd-shim-runc-v2"
 
@@ -55,6 +57,14 @@ def _end(pid: int) -> None:
     subprocess.run(["kill", "-KILL", str(pid)], check=False, capture_output=True)
 
 
+@contextmanager
+def shell_named(program: str) -> Iterator[Path]:
+    """Have a copy of the shell under another name: the kernel shows which program runs."""
+    with TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)  # noqa: S103 -- another user may be who executes it
+        yield Path(shutil.copy("/bin/sh", Path(directory, program)))
+
+
 @dataclass(frozen=True)
 class LivingShim:
     """A process that the sweep takes for a shim, and that listens."""
@@ -77,20 +87,22 @@ def living_shim(
     id_: str = "",
     before: str = "",
     user: int | None = None,
+    program: str = SHIM,
 ) -> Iterator[LivingShim]:
     """Have a shim at work in its bundle, with a socket of its own; ended whatever happens.
 
-    ``before``: what it does first, as a shell script; ``user``: whose process it is.
+    ``before``: what it does first, as a shell script; ``user``: whose process it is; ``program``:
+    the name of what it executes, which is there only as long as it starts.
     """
     words = ["-namespace", bundle.parent.name, "-id", id_ or bundle.name, "-address", address]
-    script = f"printf {SHIM} >/proc/$$/comm; {before}\necho; read _"
+    script = f"printf {program} >/proc/$$/comm; {before}\necho; read _"
     listens.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX) as listener:
+    with socket.socket(socket.AF_UNIX) as listener, shell_named(program) as shell:
         listener.bind(str(listens))
         listener.listen()
         process = subprocess.Popen(
-            [SHIM, "-c", script, *words],
-            executable="/bin/sh",
+            [program, "-c", script, *words],
+            executable=shell,
             cwd=bundle,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -136,3 +136,20 @@ def test_a_pod_keeps_its_shim_until_nobody_of_it_is_left_or_known(short: Path) -
             assert shim.process.poll() is None
             assert end(inline, job, everybody).result is Result.KILLED
             assert shim.process.wait(5) == -signal.SIGTERM
+
+
+@private_mounts
+def test_another_runtimes_shim_lives_though_its_bundle_does_not_name_it(short: Path) -> None:
+    """A virtual machine is no child of its shim, and in no cgroup that we know of."""
+    with inline_worker(short) as (site, inline):
+        bundle = site.bundle(mounted=False)
+        for name in ("init.pid", "runtime", "shim-binary-path"):
+            (bundle.path / name).unlink(missing_ok=True)
+        inline.options = CleanupOptions(settle=0.0)
+        address, kata = os.fsdecode(site.layout.address), "containerd-shim-kata-v2"
+        with living_shim(bundle.path, bundle.socket, address, program=kata) as shim:
+            inline.place.scan(anew=True)
+            outcome = end(inline, bundle, denying(bundle.key))
+            assert_blocked(outcome, BlockReason.SHIM)
+            assert "is not runc's shim" in outcome.detail
+            assert shim.process.poll() is None

@@ -1,5 +1,7 @@
 """Ending a shim that serves nobody: the one that is meant, and nobody else."""
 
+import dataclasses
+import errno
 import os
 import shutil
 import signal
@@ -8,12 +10,14 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from msgspec.structs import replace
 
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.processes import users_of
 from reconciler.worker import shims
 from reconciler.worker.blocked import Blocked
+from reconciler.worker.messages import WorkerScope
 from reconciler.worker.shims import ShimTarget, end_shim, find_shim
 from reconciler.worker.step_log import Tally
 from tests.support.bundles import Bundle, Site
@@ -76,11 +80,60 @@ def test_a_shim_that_ignores_that_or_was_stopped_is_killed(short: Path) -> None:
     with inline_worker(short) as (site, inline), mock.patch.object(shims, "GRACE_MS", 50):
         bundle = site.bundle(mounted=False)
         for before, stop in (("trap '' TERM", False), ("", True)):
+            looked: list[int] = []
             with living_shim(bundle.path, bundle.socket, address(site), before=before) as living:
                 if stop:
                     os.kill(living.pid, signal.SIGSTOP)
-                assert "killed" in end(inline, target(bundle, living))
+                shim = target(bundle, living)
+                assert "killed" in end(inline, shim, lambda: looked.append(shim.pid))  # noqa: B023
+                assert looked == [shim.pid] * 2, "nobody looked again before it was killed"
                 assert living.process.wait(5) == -signal.SIGKILL
+
+
+@private_mounts
+def test_a_shim_that_serves_somebody_by_then_is_not_killed(short: Path) -> None:
+    """Whoever comes while it may end by itself is seen before the second signal."""
+    with inline_worker(short) as (site, inline), mock.patch.object(shims, "GRACE_MS", 50):
+        bundle = site.bundle(mounted=False)
+        looked: list[bool] = []
+
+        def serves() -> None:
+            looked.append(True)
+            if looked[1:]:
+                raise Blocked(BlockReason.CHANGED, "", "it serves somebody")
+
+        with living_shim(
+            bundle.path, bundle.socket, address(site), before="trap '' TERM"
+        ) as living:
+            with pytest.raises(Blocked, match="it serves"):
+                end(inline, target(bundle, living), serves)
+            assert living.process.poll() is None
+
+
+@private_mounts
+def test_only_the_program_of_runcs_shim_is_ended(short: Path) -> None:
+    with inline_worker(short) as (site, inline):
+        bundle, ours, own = site.bundle(mounted=False), address(site), "containerd-shim-own-v1"
+        for program in ("containerd-shim-kata-v2", "containerd-shim-runc-v2x", own):
+            with living_shim(bundle.path, bundle.socket, ours, program=program) as living:
+                assert_refused(inline, target(bundle, living), living, "is not runc's shim")
+        inline.bind(WorkerScope(replace(site.layout, runc_shims=(own,))))
+        for program in ("containerd-shim-runc-v1", own):
+            with living_shim(bundle.path, bundle.socket, ours, program=program) as living:
+                unread = OSError(errno.EACCES, "not allowed")
+                with mock.patch.object(shims, "runs_runc_shim", side_effect=unread):
+                    assert_refused(inline, target(bundle, living), living, "cannot be looked at")
+                end(inline, target(bundle, living))
+
+
+@private_mounts
+def test_a_shim_in_a_bundle_of_that_path_which_was_not_judged_lives(short: Path) -> None:
+    with inline_worker(short) as (site, inline):
+        bundle, other = site.bundle(mounted=False), site.bundle("c2", mounted=False)
+        with living_shim(bundle.path, bundle.socket, address(site)) as living:
+            shim = dataclasses.replace(target(bundle, living), bundle=other.identity)
+            assert_refused(inline, shim, living, "not shown to work in the bundle")
+            end(inline, dataclasses.replace(shim, bundle=bundle.identity))
 
 
 @private_mounts

@@ -17,6 +17,7 @@ from reconciler.worker.wedged import ask_shims, end_wedged
 from tests.support.inline import inline_worker
 from tests.support.mountns import private_mounts
 from tests.support.shims import living_shim
+from tests.worker.test_abandoned import member_of
 
 pytestmark = pytest.mark.safety
 
@@ -97,3 +98,26 @@ def test_a_wedged_shim_of_the_dead_is_ended_only_while_containerd_is_down(short:
             outcome = end_wedged(inline.place, job)
             assert outcome.result is Result.KILLED, outcome
             assert shim.process.wait(5) == -signal.SIGTERM
+
+
+@private_mounts
+def test_a_silent_shim_of_a_pod_that_is_not_runcs_throughout_lives(short: Path) -> None:
+    """A virtual machine is no child of its shim, and in no cgroup that we know of."""
+    with inline_worker(short) as (site, inline), mock.patch.object(wedged, "PATIENCE", 0.2):
+        pod = site.bundle("pod", mounted=False)
+        member = member_of(site, pod, "member")
+        ours = os.fsdecode(site.layout.address)
+        job = EndWedgedJob(pod.key, pod.identity, DOWN, CleanupOptions(settle=0.0))
+        with living_shim(pod.path, pod.socket, ours) as shim:
+            inline.place.scan(anew=True)
+            kata = "/opt/kata/bin/containerd-shim-kata-v2"
+            for bundle, alien in ((pod, kata), (pod, " "), (member, kata), (member, " ")):
+                named = bundle.path / "shim-binary-path"
+                runc = named.read_text()
+                named.write_text(alien)
+                outcome = end_wedged(inline.place, job)
+                assert outcome.result in {Result.SKIPPED, Result.BLOCKED}, (alien, outcome)
+                assert "the runtime is not shown to be runc" in outcome.detail
+                named.write_text(runc)
+            assert shim.process.poll() is None
+            assert end_wedged(inline.place, job).result is Result.KILLED

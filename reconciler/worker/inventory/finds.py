@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from reconciler import kernel
 from reconciler.model.debris import DebrisKind, Place, PlaceKey
-from reconciler.model.evidence import Answer, ProcessScan, ShimState
+from reconciler.model.evidence import Answer, ProcessScan, ShimProcess, ShimState
 from reconciler.model.hidden import parse_hidden
 from reconciler.model.ids import NOWHERE, BundleKey, Identity, escape, is_identifier, unescape
 from reconciler.model.layout import Layout
@@ -34,6 +34,7 @@ from reconciler.probe.sockets import Address, SocketProbe
 from reconciler.worker.hooks import belongs_to
 from reconciler.worker.objects import HIDDEN
 from reconciler.worker.preflight import serves_sandbox, works_in
+from reconciler.worker.shims import runs_runc_shim, was_in_our_tree
 
 Wanted = Callable[[bytes], bool]
 """Says of a path whether a place there is wanted: few of many can be looked at again cheaply."""
@@ -273,9 +274,10 @@ def mounts(around: NodeContext, wanted: Wanted = everything) -> Iterator[Place]:
 
 
 def shims(processes: ProcessScan, layout: Layout) -> Iterator[Place]:
-    """Find living shims of which it is not shown that they work in a bundle that is there.
+    """Find living shims of runc of which it is not shown that they work in a bundle that is there.
 
-    One that has children serves somebody; a zombie is nobody.
+    One that has children serves somebody; a zombie is nobody. Another runtime's may serve whom we
+    cannot see. Of one that is not shown to have worked in our tree nobody can tell.
 
     Raises:
         OSError: Who has children cannot be known.
@@ -288,7 +290,8 @@ def shims(processes: ProcessScan, layout: Layout) -> Iterator[Place]:
         if serves_sandbox(layout, shim):
             continue
         seen = read_stat(shim.pid)
-        if seen is None:
+        lives = _lives(layout, shim)
+        if seen is None or lives is Answer.YES:
             continue
         if serving is None:
             serving = parents()
@@ -297,6 +300,16 @@ def shims(processes: ProcessScan, layout: Layout) -> Iterator[Place]:
             Identity(0, seen.start, 0),
             shim.key.namespace,
             shim.key.id,
-            lives=Answer.YES if shim.pid in serving else Answer.NO,
+            lives=Answer.YES if shim.pid in serving else lives,
             detail=f"shim of {shim.key}, pid {shim.pid}",
         )
+
+
+def _lives(layout: Layout, shim: ShimProcess) -> Answer:
+    """Tell whether a shim without children may serve somebody: another runtime's does."""
+    with suppress(OSError):
+        if not runs_runc_shim(layout, shim.pid):
+            return Answer.YES
+        if was_in_our_tree(layout, shim.key, shim.pid):
+            return Answer.NO
+    return Answer.NONE

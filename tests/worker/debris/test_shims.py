@@ -3,7 +3,12 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from msgspec.structs import replace
@@ -13,12 +18,19 @@ from reconciler.model.evidence import Answer, Containerd, ContainerdState
 from reconciler.model.ids import Identity
 from reconciler.model.outcome import Result
 from reconciler.model.policy import DebrisAction, Match, Policies, Policy, Rule, Shims
+from reconciler.worker import shims
+from reconciler.worker.blocked import Blocked
 from reconciler.worker.debris import clean
+from reconciler.worker.debris.shims import target
 from reconciler.worker.inventory import take
 from reconciler.worker.messages import DebrisJob
+from reconciler.worker.shims import end_shim
+from reconciler.worker.signals import await_ends
+from reconciler.worker.step_log import Tally
+from tests.support.bundles import Site
 from tests.support.inline import InlineWorker, inline_worker
 from tests.support.mountns import private_mounts
-from tests.support.shims import living_shim
+from tests.support.shims import SHIM, living_shim, shell_named
 
 pytestmark = pytest.mark.safety
 
@@ -93,6 +105,105 @@ def test_a_shim_with_a_child_serves_somebody(short: Path) -> None:
             pid = replace(place.key, path=str(shim.pid))
             assert end(inline, replace(place, key=pid)).result is Result.SKIPPED
             assert shim.process.poll() is None
+
+
+@private_mounts
+def test_another_runtimes_shim_without_a_bundle_is_no_debris(short: Path) -> None:
+    """A virtual machine is no child of its shim, and needs no bundle that we can see."""
+    with inline_worker(short) as (site, inline):
+        bundle = site.bundle("vm", mounted=False)
+        address, kata = os.fsdecode(site.layout.address), "containerd-shim-kata-v2"
+        with living_shim(bundle.path, bundle.socket, address) as shim:
+            shutil.rmtree(bundle.path)
+            place = found(inline, shim.pid)
+        bundle.path.mkdir()
+        with living_shim(bundle.path, bundle.socket, address, program=kata) as shim:
+            bundle.path.rmdir()
+            assert DebrisKind.SHIM not in {one.key.kind for one in take(inline.place).places}
+            key = replace(place.key, path=str(shim.pid))
+            known = replace(place, key=key, identity=Identity(0, shim.start, 0))
+            assert end(inline, known).result is not Result.CLEANED
+            with pytest.raises(Blocked, match="is not runc's shim"):
+                end_shim(inline.place, target(known), Tally(), lambda: None)
+            assert shim.process.poll() is None
+
+
+@private_mounts
+def test_a_shim_that_is_given_a_member_while_it_may_end_is_not_killed(short: Path) -> None:
+    with inline_worker(short) as (site, inline):
+        bundle = site.bundle("pod", mounted=False)
+        pod = {"io.kubernetes.cri.sandbox-id": bundle.key.id}
+        address = os.fsdecode(site.layout.address)
+        waits = await_ends
+
+        def meanwhile(pidfds: tuple[int, ...], _: int) -> bool:
+            site.bundle("member", mounted=False, annotations=pod)
+            return waits(pidfds, 50)
+
+        with living_shim(bundle.path, bundle.socket, address, before="trap '' TERM") as shim:
+            shutil.rmtree(bundle.path)
+            place = found(inline, shim.pid)
+            with mock.patch.object(shims, "await_ends", meanwhile):
+                result = end(inline, place)
+            assert (result.result, "may serve" in result.detail) == (Result.BLOCKED, True), result
+            assert shim.process.poll() is None
+
+
+_ELSEWHERE = """
+import os, socket, subprocess, sys
+from pathlib import Path
+from tests.support import mountns
+mountns.enter_private_mounts()
+run, bundle, door, shell, address = sys.argv[1:]
+mountns.tmpfs(Path(run))
+os.makedirs(bundle)
+os.makedirs(os.path.dirname(door), exist_ok=True)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(door)
+listener.listen()
+name = os.path.basename(shell)
+says = f"printf {name} >/proc/$$/comm; echo $$; read _"
+words = ["-namespace", "default", "-id", "pod", "-address", address]
+os.chdir(bundle)
+os.set_inheritable(listener.fileno(), True)
+os.rmdir(bundle)
+os.execv(shell, [name, "-c", says, *words])
+"""
+
+
+@contextmanager
+def shim_elsewhere(site: Site, below: Path) -> Iterator[int]:
+    """Have a shim of another containerd without a bundle: the same paths, other objects there."""
+    bundle = site.tree / "default" / "pod"
+    door, address = site.layout.shim_socket("default", "pod"), site.layout.address
+    with shell_named(SHIM) as shell:
+        given = [below, bundle, os.fsdecode(door), shell, os.fsdecode(address)]
+        other = subprocess.Popen(
+            [sys.executable, "-c", _ELSEWHERE, *map(str, given)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert other.stdout is not None
+        try:
+            yield int(other.stdout.readline())
+            assert other.poll() is None, "the shim of another containerd was ended"
+        finally:
+            other.kill()
+            other.communicate()
+
+
+@pytest.mark.parametrize("below", ["", "io.containerd.runtime.v2.task/default"])
+@private_mounts
+def test_another_containerds_shim_at_the_same_paths_lives(short: Path, below: str) -> None:
+    """In another mount namespace each path may lead to another object, a namespace's alone, too."""
+    with inline_worker(short) as (site, inline):
+        (site.tree / "default").mkdir()
+        with shim_elsewhere(site, site.run / below) as pid:
+            place = found(inline, pid)
+            assert place.lives is Answer.NONE
+            assert end(inline, place).result is Result.SKIPPED
+            with pytest.raises(Blocked, match="was removed"):
+                end_shim(inline.place, target(place), Tally(), lambda: None)
 
 
 def test_shims_go_by_what_is_said_of_shims() -> None:
