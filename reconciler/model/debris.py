@@ -113,10 +113,27 @@ WHOLE_BATCH: Final = Outcome(BundleKey("", ""), NOWHERE, Result.FAILED)
 """What comes of a batch as a whole is told as an outcome that names no bundle."""
 
 
-def results_of(places: tuple[Place, ...], outcome: Outcome) -> tuple[DebrisResult, ...]:
-    """Give each place of a batch what came of the whole batch."""
+def results_of(
+    places: tuple[Place, ...],
+    outcome: Outcome,
+    over: tuple[DebrisResult, ...] = (),
+    under_way: PlaceKey | None = None,
+) -> tuple[DebrisResult, ...]:
+    """Give each place of a batch what came of the whole batch.
+
+    Args:
+        places: The batch.
+        outcome: What came of it.
+        over: What had come of some places by then: that is theirs.
+        under_way: The place whose steps the outcome tells.
+    """
+    own = {one.key: one for one in over}
+    shared = (outcome.result, outcome.reason, outcome.detail)
     return tuple(
-        DebrisResult(one.key, one.identity, outcome.result, outcome.reason, outcome.detail)
+        own.get(one.key)
+        or DebrisResult(
+            one.key, one.identity, *shared, outcome.steps if one.key == under_way else ()
+        )
         for one in places
     )
 

@@ -12,6 +12,7 @@ import anyio
 import msgspec
 from msgspec.structs import replace
 
+from reconciler.model.debris import DebrisResult, Place, results_of
 from reconciler.model.outcome import BlockReason, Outcome, Result, Step, StepResult
 from reconciler.worker.channel import LostError, MessageError
 from reconciler.worker.client import WorkerHandle
@@ -173,3 +174,7 @@ class Attempt(msgspec.Struct, eq=False):
         return replace(
             blank, result=Result.BLOCKED, reason=reason, detail=detail, steps=steps, seconds=seconds
         )
+
+    def results(self, places: tuple[Place, ...], whole: Outcome) -> tuple[DebrisResult, ...]:
+        """Give each place of a batch without an answer its own result, as far as one was noted."""
+        return results_of(places, whole, self.progress.places, self.progress.place)

@@ -140,7 +140,7 @@ class ProgressFile:
 
     def read(self) -> Progress:
         """Give what is on it; nothing if that makes no sense."""
-        data = os.pread(self.fd, _CHUNK, 0)
+        data = os.pread(self.fd, os.fstat(self.fd).st_size, 0)
         length = _LENGTH.unpack_from(data)[0] if len(data) > _LENGTH.size else 0
         try:
             return _progress.decode(data[_LENGTH.size : _LENGTH.size + length])

@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from reconciler import __version__
-from reconciler.model.debris import DebrisResult, Inventory, Place
+from reconciler.model.debris import DebrisResult, Inventory, Place, PlaceKey
 from reconciler.model.evidence import Answer, Containerd, Look, PartialLook, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import Layout
@@ -204,10 +204,14 @@ class Progress(msgspec.Struct, frozen=True):
     Attributes:
         began: The step that runs now.
         steps: The steps that are over.
+        place: The place of a batch whose steps they are.
+        places: What came of those places of a batch that are over.
     """
 
     began: str = ""
     steps: tuple[Step, ...] = ()
+    place: PlaceKey | None = None
+    places: tuple[DebrisResult, ...] = ()
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):

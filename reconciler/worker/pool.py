@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from reconciler.clock import SystemClock
 from reconciler.errors import InvariantError
-from reconciler.model.debris import WHOLE_BATCH, DebrisResult, Inventory, Place, results_of
+from reconciler.model.debris import WHOLE_BATCH, DebrisResult, Inventory, Place
 from reconciler.model.evidence import Containerd, Look, Node, PartialLook, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result
@@ -201,17 +201,17 @@ class WorkerPool:
     ) -> tuple[DebrisResult, ...]:
         """Judge places of one kind once more and remove those that are still debris."""
         named = (BundleKey(one.namespace, one.id) for one in places if one.id)
-        job = DebrisJob(places, containerd.about(*named))
-        done = await self._begin(job, WHOLE_BATCH, DebrisDone, permit)
-        return done.results if isinstance(done, DebrisDone) else results_of(places, done)
+        attempt = Attempt(DebrisJob(places, containerd.about(*named)))
+        done = await self._begin(attempt, WHOLE_BATCH, DebrisDone, permit)
+        return done.results if isinstance(done, DebrisDone) else attempt.results(places, done)
 
     async def _act(self, job: _BundleJob, permit: Permit) -> Outcome:
         blank = Outcome(job.key, job.identity, Result.FAILED)
-        done = await self._begin(job, blank, Done, permit)
+        done = await self._begin(Attempt(job), blank, Done, permit)
         return done.outcome if isinstance(done, Done) else done
 
     async def _begin(
-        self, job: _BundleJob | DebrisJob, blank: Outcome, kind: type[_Done], permit: Permit
+        self, attempt: Attempt, blank: Outcome, kind: type[_Done], permit: Permit
     ) -> _Done | Outcome:
         """Wait for a free worker; whether it gets the job, and with which options, is settled then.
 
@@ -221,7 +221,7 @@ class WorkerPool:
         key = blank.key
         if key in self._under_way:
             raise InvariantError(f"{key} is being cleaned already")
-        self._under_way[key] = attempt = Attempt(job)
+        self._under_way[key] = attempt
         try:
             async with self._slots:
                 return await self._attempt(attempt, blank, kind, permit)

@@ -18,14 +18,14 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from reconciler.model.debris import DebrisKind, DebrisResult, Place
+from reconciler.model.debris import DebrisKind, DebrisResult, Place, PlaceKey
 from reconciler.model.outcome import Result, StepResult
 from reconciler.worker.blocked import Blocked
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.debris import hidden, places, runtime, shims
 from reconciler.worker.debris.again import Judged, look_again
 from reconciler.worker.debris.attempt import PlaceAttempt, StaysError
-from reconciler.worker.messages import DebrisJob
+from reconciler.worker.messages import DebrisJob, Progress
 
 _REMOVERS: Final[dict[DebrisKind, Callable[[PlaceAttempt, Judged], None]]] = {
     DebrisKind.HIDDEN_BUNDLE: hidden.remove,
@@ -54,17 +54,30 @@ def clean(context: WorkerContext, job: DebrisJob) -> tuple[DebrisResult, ...]:
     judged = look_again(context, job)
     # Of mounts on each other the last goes first; for others the order does not matter.
     order = sorted(job.places, key=lambda one: one.identity.mount_id, reverse=True)
-    done = {one.key: _remove(context, one, judged[one.key]) for one in order}
+    done: dict[PlaceKey, DebrisResult] = {}
+    for one in order:
+        over = tuple(done.values())
+        done[one.key] = _remove(context, one, judged[one.key], over)
+        context.note(Progress(places=tuple(done.values())))
     return tuple(done[one.key] for one in job.places)
 
 
-def _remove(context: WorkerContext, place: Place, judged: Judged | str) -> DebrisResult:
-    """Remove one place, unless the second look disagrees, and say what came of it."""
+def _remove(
+    context: WorkerContext, place: Place, judged: Judged | str, over: tuple[DebrisResult, ...]
+) -> DebrisResult:
+    """Remove one place, unless the second look disagrees, and say what came of it.
+
+    ``over``: what came of others before; noted along, should the worker be lost.
+    """
+
+    def note(progress: Progress) -> None:
+        context.note(replace(progress, place=place.key, places=over))
+
     blank = DebrisResult(place.key, place.identity, Result.SKIPPED)
     if isinstance(judged, str):
         return replace(blank, detail=judged)
     begin = context.clock.monotonic()
-    attempt = PlaceAttempt(context)
+    attempt = PlaceAttempt(context, note)
     try:
         _REMOVERS[place.key.kind](attempt, judged)
     except StaysError as stays:

@@ -14,7 +14,7 @@ from reconciler.model.outcome import StepResult
 from reconciler.probe.beneath import enter, names, opened
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.going import stays
-from reconciler.worker.step_log import Kept, Record, Tally
+from reconciler.worker.step_log import Kept, Note, Record, Tally
 
 
 class StaysError(Exception):
@@ -29,9 +29,9 @@ class PlaceAttempt:
         record: What was done.
     """
 
-    def __init__(self, context: WorkerContext) -> None:
+    def __init__(self, context: WorkerContext, note: Note | None = None) -> None:
         self.context = context
-        self.record = Record(context.clock, context.note, context.stop)
+        self.record = Record(context.clock, note or context.note, context.stop)
 
     def do(self, name: str, action: Callable[[Tally], str]) -> None:
         """Do a step without which nothing further is done.

@@ -4,11 +4,15 @@ import os
 import signal
 from pathlib import Path
 
+import anyio
 import pytest
 
-from reconciler.model.debris import DebrisKind, Place
-from reconciler.model.ids import BundleKey
+from reconciler.model.debris import WHOLE_BATCH, DebrisKind, DebrisResult, Place, PlaceKey
+from reconciler.model.ids import NOWHERE, BundleKey
 from reconciler.model.outcome import Result, StepResult
+from reconciler.worker.attempt import Attempt
+from reconciler.worker.channel import ProgressFile
+from reconciler.worker.messages import DebrisJob, Progress
 from tests.support.bundles import identify
 from tests.support.mountns import private_mounts
 from tests.worker.debris.leaving import ALL, WORK, Ground, Leaving, cleaned, ground
@@ -74,3 +78,56 @@ def test_the_records_count_every_mutating_call(tmp_path: Path, leaving: Leaving)
         assert sum(one.mutations for one in result.steps) == counter.calls > 0
         assert result.steps[-1].result is StepResult.DONE
         assert result.seconds > 0
+
+
+def _told(here: Ground, places: tuple[Place, ...], progress: Progress) -> tuple[DebrisResult, ...]:
+    """What the parent tells of a batch whose worker it has ended when it had noted this."""
+
+    async def tell() -> tuple[DebrisResult, ...]:
+        attempt = Attempt(DebrisJob(places, here.worker.containerd))
+        attempt.progress = progress
+        return attempt.results(places, attempt.cut_short(WHOLE_BATCH, 60.0))
+
+    return anyio.run(tell)
+
+
+@private_mounts
+def test_of_a_batch_that_is_cut_off_the_records_count_every_call_so_far(tmp_path: Path) -> None:
+    with ground(tmp_path) as here:
+        work = Path(os.fsdecode(here.made.layout.work)) / "default"
+        for name in ("one", "two", "three"):
+            (work / name / "below").mkdir(parents=True)
+        places = here.dead(DebrisKind.WORK_DIR)
+        counter, page = Counter(), ProgressFile(os.memfd_create("progress"))
+        seen: list[tuple[int, Progress]] = []
+
+        def note(progress: Progress) -> None:
+            page.write(progress)
+            seen.append((counter.calls, page.read()))
+
+        here.worker.place.note = note
+        with counter.installed():
+            whole = here.clean(places)
+        page.close()
+        assert cleaned(whole)
+        assert len(seen) > len(places)
+        for calls, progress in seen:
+            told = _told(here, places, progress)
+            assert sum(one.mutations for result in told for one in result.steps) == calls
+            over = sum(result.result is Result.CLEANED for result in told)
+            assert over == len(progress.places)
+            assert told[:over] == whole[:over]
+        assert _told(here, places, seen[-1][1]) == whole
+
+
+def test_progress_of_a_large_batch_is_read_whole() -> None:
+    places = tuple(
+        DebrisResult(
+            PlaceKey(DebrisKind.WORK_DIR, f"/w/{number}"), NOWHERE, Result.CLEANED, None, "x" * 4000
+        )
+        for number in range(50)
+    )
+    page = ProgressFile(os.memfd_create("progress"))
+    page.write(Progress("work-dir", places=places))
+    assert page.read().places == places
+    page.close()
