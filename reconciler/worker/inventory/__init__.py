@@ -14,7 +14,6 @@ answer no answer.
 import dataclasses
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from itertools import islice
 from typing import Final
 
 from msgspec.structs import replace
@@ -33,12 +32,16 @@ from reconciler.worker.inventory.closer import closer
 from reconciler.worker.inventory.owners import Owners, Unexplained, find_owners
 
 MOST: Final = 2000
-"""Places in one inventory; of further ones the next inventory tells.
+"""Places in one inventory that may go; of further ones the next inventory tells.
 
 A place waits from the inventory that names it first. So that `max_per_minute` sets the pace and not
 this, 120 a minute are named for the grace and the time to the next inventory, 15 minutes together.
 More would hold up the loop: it judges all at once, at some 15 us each.
 """
+
+MOST_UNSURE: Final = 200
+"""Places of which something gave no answer, counted apart: they may be there for good, and must not
+keep what is dead from being named."""
 
 _NAMED: Final = frozenset({DebrisKind.RUNC_STATE, DebrisKind.CGROUP, DebrisKind.SHIM})
 """Kinds of which a process in any cgroup of that name may be a part."""
@@ -63,15 +66,34 @@ def take(context: WorkerContext) -> Inventory:
     found, owned = _look(context, frozenset(DebrisKind), _unexplained(context.layout))
     # The oldest first: what comes meanwhile must not take the place of what waits already.
     oldest = (sorted(of_kind, key=lambda one: one.since) for of_kind in found.places.values())
-    places = tuple(islice(by_turns(map(owned.left, oldest)), MOST + 1))
+    places, more = choose(by_turns(map(owned.left, oldest)))
     return Inventory(
         began,
         tuple(found.places),
-        places[:MOST],
+        places,
         tuple(found.troubles),
         context.clock.monotonic() - began,
-        more=len(places) > MOST,
+        more=more,
     )
+
+
+def choose(places: Iterable[Place]) -> tuple[tuple[Place, ...], bool]:
+    """Take as many places as an inventory names, and say whether there are more."""
+    named: list[Place] = []
+    sure = unsure = 0
+    more = False
+    for place in places:
+        if (place.lives, place.owned) == (Answer.NO, Answer.NO):
+            if sure == MOST:
+                return tuple(named), True
+            sure += 1
+        elif unsure == MOST_UNSURE:
+            more = True
+            continue
+        else:
+            unsure += 1
+        named.append(place)
+    return tuple(named), more
 
 
 def by_turns(kinds: Iterable[Iterator[Place]]) -> Iterator[Place]:
