@@ -1,6 +1,7 @@
 """A reload: by signal, by order, by a file that changes; whole or not at all; nothing is lost."""
 
 import fcntl
+import itertools
 import os
 import signal
 import threading
@@ -235,19 +236,21 @@ def test_a_guard_that_refuses_keeps_an_observer_observing(site: Site) -> None:
 
 def test_a_reload_under_load_loses_no_event(site: Site, answering: FakeContainerd) -> None:
     """Bundles come and go while the configuration changes; in the end the model is the tree."""
-    kept, made, over = 120, 400, threading.Event()
+    kept, made, rounds, enough = 120, 400, 0, 3
+    over, failed = threading.Event(), threading.Event()
 
     def churn() -> None:
-        for number in range(made):
+        for number in itertools.count():
             path = site.make(f"b{number}")
             if number >= kept:
                 os.rename(path, site.base / "making" / f"gone{number}")
+            if number >= made and (rounds > enough or failed.is_set()):
+                break
         over.set()
 
     with running(site) as daemon:
         worker = threading.Thread(target=churn)
         worker.start()
-        rounds = 0
         try:
             while not over.is_set():
                 rounds += 1
@@ -258,9 +261,12 @@ def test_a_reload_under_load_loses_no_event(site: Site, answering: FakeContainer
                     daemon.send(signal.SIGHUP)
                 else:
                     assert daemon.reload() == (200, "ok\n")
+        except BaseException:
+            failed.set()
+            raise
         finally:
             worker.join()
-        assert rounds > 3
+        assert rounds > enough
         until(lambda: daemon.bundles() == kept, "the model is the tree")
         # By events alone: the tree was listed at the start and by the reloads, never by the timer.
         assert not [

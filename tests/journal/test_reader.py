@@ -92,6 +92,12 @@ def others(lines: list[bytes], at: int) -> list[int]:
     return [place for place in range(1, len(lines)) if place != at]
 
 
+def _is_full_node(line: dict[str, object]) -> bool:
+    """Whether it is what a node said, whole; inventories are numbered on their own."""
+    seen = line.get("seen")
+    return "full" in line and isinstance(seen, dict) and seen["kind"] == "node"
+
+
 def test_a_difference_whose_full_one_is_lost_is_lost_with_it(tmp_path: Path) -> None:
     path = tmp_path / "damaged.jsonl"
     with JournalBuilder(path, ENFORCE) as node:
@@ -100,8 +106,8 @@ def test_a_difference_whose_full_one_is_lost_is_lost_with_it(tmp_path: Path) -> 
         node.wait("1h")
     lines = path.read_bytes().splitlines(keepends=True)
     said = [json.loads(line) for line in lines]
-    full = max(one["full"] for one in said if "full" in one)
-    (at,) = [place for place, one in enumerate(said) if one.get("full") == full]
+    fulls = {one["full"]: n for n, one in enumerate(said) if _is_full_node(one)}
+    full, at = max(fulls.items())
     leans = [n for n, one in enumerate(said) if one.get("difference", {}).get("full") == full]
     assert len(leans) > 3
     path.write_bytes(b"".join([*lines[:at], b"oops\n", *lines[at + 1 :]]))
