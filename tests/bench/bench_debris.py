@@ -24,7 +24,8 @@ _SIZE: Final = 10_000
 _BATCH: Final = 50
 _REMOVED: Final = 200
 _TRIES: Final = 50
-_KINDS: Final = (DebrisKind.SHIM_SOCKET, DebrisKind.FIFO_DIR, DebrisKind.CGROUP)
+_KINDS: Final = (DebrisKind.CGROUP, DebrisKind.SHIM_SOCKET, DebrisKind.FIFO_DIR)
+"""Groups first: a socket shows that the one of its name was a container's."""
 
 
 class _Spent(NamedTuple):
@@ -67,7 +68,8 @@ def _leave(pile: Pile, name: str) -> None:
     handle = os.open(sockets, os.O_PATH)
     for number in range(_SIZE):
         with socket.socket(socket.AF_UNIX) as dead:
-            dead.bind(f"/proc/self/fd/{handle}/{number:064x}")
+            path = Path(os.fsdecode(pile.layout.shim_socket(name, f"c{number}")))
+            dead.bind(f"/proc/self/fd/{handle}/{path.name}")
         own = fifos / str(10**9 + number)
         own.mkdir()
         for end in ("stdin", "stdout", "stderr"):

@@ -26,6 +26,10 @@ from tests.e2e import product
 from tests.e2e.apart import Word
 from tests.e2e.node import Node
 
+_FIRST: Final = (DebrisKind.HIDDEN_BUNDLE, DebrisKind.RUNC_STATE, DebrisKind.CGROUP)
+"""A state has hidden bundles removed before it, and a group states; what else is left of a name
+shows that a group of it was a container's, and goes after that."""
+
 _RESULTS: Final = msgspec.json.Decoder(list[DebrisResult])
 
 
@@ -55,7 +59,7 @@ def _dead(context: WorkerContext, kind: DebrisKind) -> tuple[Place, ...]:
 
 
 def main(words: Sequence[str]) -> None:
-    """Go over all kinds once, in their order: what another one waits for comes before it."""
+    """Go over all kinds once: what another one waits for comes before it."""
     state, root, address, namespace, *tasks = words
     layout = Layout(os.fsencode(state), os.fsencode(root), os.fsencode(address))
     context = WorkerContext(
@@ -64,9 +68,8 @@ def main(words: Sequence[str]) -> None:
     keys = frozenset(BundleKey(namespace, id_) for id_ in tasks)
     containerd = Containerd(ContainerdState.UP, keys)
     done: list[DebrisResult] = []
-    for kind in DebrisKind:
-        if kind is not DebrisKind.SHIM:
-            done += clean(context, DebrisJob(_dead(context, kind), containerd))
+    for kind in (*_FIRST, *(one for one in DebrisKind if one not in {*_FIRST, DebrisKind.SHIM})):
+        done += clean(context, DebrisJob(_dead(context, kind), containerd))
     sys.stdout.buffer.write(msgspec.json.encode(done))
 
 

@@ -7,7 +7,6 @@ cgroup cannot be renamed, on version 2; but the kernel removes none that somebod
 bundle, a shim or a helper of its name is there long before anybody makes or enters one.
 """
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.model.evidence import CgroupState
@@ -19,7 +18,7 @@ from reconciler.worker.blocked import Blocked
 from reconciler.worker.debris.again import Judged
 from reconciler.worker.debris.attempt import PlaceAttempt
 from reconciler.worker.hooks import Call, pick_runc, refuse_populated, refuse_strangers, run_hooks
-from reconciler.worker.inventory.closer import groups_of
+from reconciler.worker.inventory.closer import groups_of, has_groups_below
 from reconciler.worker.objects import HIDDEN, ObjectId, find
 from reconciler.worker.residue import finish_state, remove_groups, remove_state
 from reconciler.worker.states import Owner, State, read_state
@@ -119,7 +118,7 @@ class _State:
 
 
 def remove_cgroup(attempt: PlaceAttempt, judged: Judged) -> None:
-    """Remove one group, in one hierarchy, with the empty ones below it."""
+    """Remove one group, in one hierarchy, that has none below it."""
     context, key = attempt.context, judged.key
     state = context.layout.runc_root + b"/" + unescape(key.namespace) + b"/"
 
@@ -131,7 +130,12 @@ def remove_cgroup(attempt: PlaceAttempt, judged: Judged) -> None:
         for name in (unescape(key.id), HIDDEN + unescape(key.id)):
             if find(state + name) is not None:
                 raise Kept("runc's state of its name goes first")
-        refuse = partial(attempt.refuse_bundle, key)
+
+        def refuse() -> None:
+            attempt.refuse_bundle(key)
+            if has_groups_below(judged.path):
+                raise Kept("somebody has made groups below it")
+
         return remove_groups(context, key, {group: judged.object}, tally, refuse=refuse)
 
     attempt.do("cgroup", remove)

@@ -43,7 +43,9 @@ MOST_UNSURE: Final = 200
 """Places of which something gave no answer, counted apart: they may be there for good, and must not
 keep what is dead from being named."""
 
-_NAMED: Final = frozenset({DebrisKind.RUNC_STATE, DebrisKind.CGROUP, DebrisKind.SHIM})
+_NAMED: Final = frozenset(
+    {DebrisKind.RUNC_STATE, DebrisKind.CGROUP, DebrisKind.SHIM, DebrisKind.HIDDEN_BUNDLE}
+)
 """Kinds of which a process in any cgroup of that name may be a part."""
 
 
@@ -137,7 +139,7 @@ def _look(
         trees = [layout.tasks, *others]
         if os.path.lexists(layout.sandboxes):
             trees.append(layout.sandboxes)
-        owners = find_owners(trees, processes, lost, of)
+        owners = find_owners(trees, processes, lost, of, layout.runc_shims)
         if not lead_there(others):
             owners = dataclasses.replace(owners, silent="a shim ended while its tree was read")
     except OSError as error:

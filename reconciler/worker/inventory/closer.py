@@ -10,12 +10,14 @@ from msgspec.structs import replace
 from reconciler.model.debris import DebrisKind, Place
 from reconciler.model.evidence import Answer, CgroupState, InitState
 from reconciler.model.ids import NOWHERE, BundleKey, escape, unescape
+from reconciler.model.layout import Layout
 from reconciler.probe.beneath import beneath, identity_of, opened
-from reconciler.probe.cgroups import CgroupMounts, Cgroups, resolve
+from reconciler.probe.cgroups import CgroupMounts, Cgroups, children, resolve
 from reconciler.probe.context import NodeContext
+from reconciler.probe.folder import read_files
 from reconciler.probe.process import Candidate, ExpectedCgroup, judge_one
-from reconciler.probe.runc import Runc, look_at
-from reconciler.worker.objects import HIDDEN
+from reconciler.probe.runc import Runc, look, look_at
+from reconciler.worker.objects import HIDDEN, find
 from reconciler.worker.states import Owner
 
 _BY_GROUP: Final = {
@@ -40,14 +42,83 @@ def closer(place: Place, around: NodeContext) -> Place:
             case DebrisKind.RUNC_STATE:
                 return _look_into_state(place, around)
             case DebrisKind.CGROUP if around.cgroups is not None:
-                state, found = around.cgroups.state_at(unescape(place.key.path))
-                since = max(found.mtime, found.btime)
-                lives, this = _BY_GROUP[state], identity_of(found)
-                return replace(place, lives=lives, identity=this, since=since)
+                return _look_into_group(place, around, around.cgroups)
+            case DebrisKind.HIDDEN_BUNDLE:
+                return _look_for_state(place, around)
             case _:
                 return place
     except OSError as error:
         return replace(place, lives=Answer.NONE, detail=error.strerror or "it cannot be read")
+
+
+def _look_into_group(place: Place, around: NodeContext, mounted: CgroupMounts) -> Place:
+    """Look which object a group is, who is in it, and whether it was a container's.
+
+    An administrator may have made it, for containers to be put below it: one that has groups below
+    it, and one by a name of which no container has left anything else, is for people to judge.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    path = unescape(place.key.path)
+    state, found = mounted.state_at(path)
+    since = max(found.mtime, found.btime)
+    lives, this = _BY_GROUP[state], identity_of(found)
+    place = replace(place, lives=lives, identity=this, since=since)
+    if lives is Answer.YES:
+        return place
+    if has_groups_below(path):
+        return replace(place, lives=Answer.NONE, detail="there are groups below it")
+    if not _was_a_container(BundleKey(place.namespace, place.id), around.layout):
+        return replace(place, owned=Answer.NONE, detail="nothing shows that it was a container's")
+    return place
+
+
+def has_groups_below(path: bytes) -> bool:
+    """Return whether a group, by its whole path, has others below it.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with opened(path) as group:
+        return bool(children(group))
+
+
+def _was_a_container(key: BundleKey, layout: Layout) -> bool:
+    """Return whether a container of a name has left something else that bears that very name.
+
+    That is runc's state, containerd's work directory, or the socket of its shim, whose name is a
+    digest of both namespace and id. FIFOs do not count: what was executed may have any name.
+    """
+    namespace, id_ = b"/" + unescape(key.namespace) + b"/", unescape(key.id)
+    places = ((layout.work, b"."), (layout.runc_root, HIDDEN))
+    paths = [top + namespace + name for top, hidden in places for name in (id_, hidden + id_)]
+    paths.append(layout.shim_socket(key.namespace, key.id))
+    return any(find(path) is not None for path in paths)
+
+
+def _look_for_state(place: Place, around: NodeContext) -> Place:
+    """Look whether a container of a hidden bundle's id lives: its removal may have been cut short.
+
+    The state may be in the root that its ``options.json`` names; without that, in the default one.
+    """
+    path, key = unescape(place.key.path), BundleKey(place.namespace, place.id)
+    if not path.startswith(around.layout.tasks + b"/"):
+        return place  # in a work directory nobody lives
+    with opened(path) as bundle:
+        folder = read_files(bundle, ("options.json",))
+    options, is_barred = folder.text("options.json"), folder.is_barred("options.json")
+    for file in dict.fromkeys((options, None)):
+        with around.handles as handles:
+            said = look(handles, around.layout, key, file, barred=is_barred)
+        if said.exists is Answer.NO:
+            continue
+        if said.exists is Answer.NONE or not said.whole:
+            return replace(place, lives=Answer.NONE, detail="what the runtime wrote is not known")
+        lives, detail = _who_lives(key, said, around)
+        if lives is not Answer.NO:
+            return replace(place, lives=lives, detail=detail)
+    return place
 
 
 def _look_into_state(place: Place, around: NodeContext) -> Place:

@@ -9,7 +9,8 @@ answer, and never a no:
 2. Other containerds' trees, to which their living shims lead (`reconciler.worker.instances`).
 3. Living shims and shim helpers of any containerd.
 4. For FIFOs also what was executed in a container: its shim wrote ``<exec id>.pid`` into the
-   bundle, and somebody may attach to it by the names of its FIFOs.
+   bundle, and somebody may attach to it by the names of its FIFOs. Other runtimes' shims need not
+   write that; so a bundle that is not shown to be runc's may have executed anything.
 
 What containerd lists is asked by the parent and added where places are judged (`decide.debris`).
 """
@@ -19,14 +20,17 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from reconciler.model.debris import DebrisKind
-from reconciler.model.evidence import Answer, ProcessScan
-from reconciler.model.ids import BundleKey, escape
+from reconciler.model.evidence import Answer, ProcessScan, RuntimeState
+from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.model.layout import Layout
-from reconciler.probe.beneath import enter, names, opened
+from reconciler.probe.beneath import Entered, beneath, enter, names, opened
+from reconciler.probe.folder import read_files
+from reconciler.probe.metadata import group_of, runtime_of, spec_of
 from reconciler.worker.objects import HIDDEN
 from reconciler.worker.sockets import sockets_named_in
 
 _PID: Final = b".pid"
+_SHIM: Final = ("shim-binary-path",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,7 @@ def find_owners(
     processes: ProcessScan,
     lost: str,
     kinds: Collection[DebrisKind] = frozenset(DebrisKind),
+    runc_shims: Collection[str] = (),
 ) -> Owners:
     """Ask everybody.
 
@@ -132,6 +137,7 @@ def find_owners(
         processes: A pass over /proc, made after the places were listed.
         lost: Why not all other trees are known, empty if they are.
         kinds: Of which kinds places were found: bundles are read only where one asks for it.
+        runc_shims: Names of shims that are runc's, as the operator says.
 
     Raises:
         OSError: A tree cannot be read.
@@ -154,7 +160,7 @@ def find_owners(
                     if id_.startswith(b"."):
                         bundles.add(BundleKey(name, escape(id_[1:])))
                 for bundle in enter(namespace.fd, ids if DebrisKind.FIFO_DIR in kinds else ()):
-                    knows_execs = knows_execs and bundle.fd >= 0
+                    knows_execs = knows_execs and _is_runcs(namespace, bundle, runc_shims)
                     execs.update(_execs_in(bundle.fd))
                 if DebrisKind.SHIM_SOCKET in kinds:
                     sockets.update(sockets_named_in(namespace.fd))
@@ -171,6 +177,25 @@ def find_owners(
         frozenset(execs) if knows_execs else None,
         silent,
     )
+
+
+def _is_runcs(namespace: Entered, bundle: Entered, runc_shims: Collection[str]) -> bool:
+    """Return whether a bundle, or the sandbox that it is a member of, shows a shim of runc's."""
+    if bundle.fd < 0:
+        return False
+    folder, peer = read_files(bundle.fd, _SHIM), None
+    if not folder.text("shim-binary-path"):
+        key = BundleKey(escape(namespace.name), escape(bundle.name))
+        folder = read_files(bundle.fd, (*_SHIM, "config.json", "sandbox"))
+        group = group_of(key, folder, spec_of(folder))
+        if group is None or group == key.id:
+            return False
+        try:
+            with beneath(namespace.fd, unescape(group)) as sandbox:
+                peer = read_files(sandbox, _SHIM)
+        except OSError:
+            return False
+    return runtime_of(folder, peer, runc_shims).state is RuntimeState.KNOWN
 
 
 def _execs_in(bundle: int) -> Iterator[str]:

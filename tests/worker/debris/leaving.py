@@ -242,6 +242,8 @@ def _is_theirs(_: Ground, path: Path) -> bool:
 def _leave_group(here: Ground) -> Path:
     path = here.hierarchy / here.made.cgroup / "gone"
     path.mkdir(parents=True)
+    work = Path(os.fsdecode(here.made.layout.work)) / here.made.cgroup / "gone"
+    work.mkdir(parents=True, exist_ok=True)  # that it was a container's
     return path
 
 

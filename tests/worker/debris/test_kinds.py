@@ -1,8 +1,10 @@
 """Every kind: what is dead and nobody's is removed, and whatever speaks against that keeps it."""
 
+import json
 import os
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from msgspec.structs import replace as with_fields
@@ -12,6 +14,7 @@ from reconciler.model.evidence import Containerd, ContainerdState, ProcessScan, 
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import TASKS
 from reconciler.model.outcome import BlockReason, Result
+from reconciler.worker.debris.attempt import PlaceAttempt
 from reconciler.worker.objects import HIDDEN
 from tests.support.bundles import listen
 from tests.support.mountns import private_mounts
@@ -30,6 +33,8 @@ from tests.worker.debris.leaving import (
     ground,
     join_one,
     stays,
+    write,
+    write_living,
 )
 from tests.worker.test_instances import working_in
 
@@ -242,10 +247,33 @@ def test_what_was_executed_and_what_is_no_fifo_keeps_a_directory(tmp_path: Path)
         place = here.one(DebrisKind.FIFO_DIR)
         bundle = here.made.tree / "default" / "web"
         bundle.mkdir(parents=True)
+        (bundle / "shim-binary-path").write_text("/usr/bin/containerd-shim-runc-v2")
         (bundle / "gone.pid").write_text("1")
         assert "owned" in stays(here, place, path).detail
         (bundle / "gone.pid").unlink()
         (path / "data").write_text("precious")
+        assert "no answer" in stays(here, place, path).detail
+
+
+@private_mounts
+def test_fifos_may_be_of_what_another_runtime_executes(tmp_path: Path) -> None:
+    """Only runc's shims say in the bundle what they have executed."""
+    with ground(tmp_path) as here:
+        path = FIFOS.leave(here)
+        other, pod = here.made.tree / "other" / "vm", here.made.tree / "other" / "pod"
+        shim = other / "shim-binary-path"
+        for one in (other, pod):
+            one.mkdir(parents=True)
+            (one / "shim-binary-path").write_text("/usr/bin/containerd-shim-runc-v2")
+        place = here.one(DebrisKind.FIFO_DIR)
+        for text in ("/opt/kata/bin/containerd-shim-kata-v2", ""):
+            shim.write_text(text)
+            assert "no answer" in stays(here, place, path).detail
+        shim.unlink()
+        assert "no answer" in stays(here, place, path).detail
+        (other / "sandbox").write_text("pod")
+        assert here.one(DebrisKind.FIFO_DIR) == place
+        (pod / "shim-binary-path").write_text("/opt/kata/bin/containerd-shim-kata-v2")
         assert "no answer" in stays(here, place, path).detail
 
 
@@ -266,6 +294,54 @@ def test_a_group_that_somebody_is_in_or_whose_name_has_a_state_stays(tmp_path: P
         (path / "below").mkdir()
         join_one(here, path / "below")
         assert "used" in stays(here, place, path).detail
+
+
+@private_mounts
+def test_a_group_that_an_administrator_may_have_made_stays(tmp_path: Path) -> None:
+    with ground(tmp_path) as here:
+        path = GROUP.leave(here)
+        place = here.one(DebrisKind.CGROUP)
+        (path / "below").mkdir()
+        assert "no answer" in stays(here, place, path).detail
+        (path / "below").rmdir()
+        work = Path(os.fsdecode(here.made.layout.work)) / here.made.cgroup / "gone"
+        work.rmdir()
+        assert "no answer" in stays(here, place, path).detail
+        work.mkdir()
+
+        def made_below(_: PlaceAttempt, __: BundleKey) -> None:
+            (path / "below").mkdir()
+
+        with mock.patch.object(PlaceAttempt, "refuse_bundle", made_below):
+            assert "groups below it" in stays(here, place, path).detail
+        (path / "below").rmdir()
+        assert cleaned(here.clean((place,)))
+
+
+# -------------------------------------------------------------------------------- hidden bundles
+
+
+@private_mounts
+def test_a_hidden_bundle_whose_container_lives_stays(tmp_path: Path) -> None:
+    with ground(tmp_path) as here:
+        path = HIDDEN_BUNDLE.leave(here)
+        place, id_ = here.one(DebrisKind.HIDDEN_BUNDLE), path.name.removeprefix(".")
+        for root in (here.made.run / "runc", here.made.run / "other"):
+            (path / "options.json").write_text(json.dumps({"root": os.fspath(root)}))
+            place = here.one(DebrisKind.HIDDEN_BUNDLE)
+            state = root / "default" / id_
+            state.mkdir(parents=True)
+            write_living(here, state)
+            write(state, cgroup_paths={"": str(here.hierarchy / here.made.cgroup / id_)})
+            assert "used" in stays(here, place, path).detail
+            (state / "state.json").write_text("{")
+            assert "no answer" in stays(here, place, path).detail
+            shutil.rmtree(state)
+        group = f"/system.slice/{id_}"
+        here.scanned = ProcessScan(True, cgroup_paths=frozenset({group}))
+        assert "no answer" in stays(here, place, path).detail
+        here.scanned = NOBODY
+        assert cleaned(here.clean((place,)))
 
 
 @private_mounts
