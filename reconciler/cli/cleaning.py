@@ -5,7 +5,7 @@ A setup and the fork server flow in, words or JSON flow out.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
@@ -38,6 +38,9 @@ from reconciler.present.envelope import encode
 from reconciler.settings.schema import Mode
 from reconciler.setup import Setup
 from reconciler.worker.client import ForkServerClient
+
+if TYPE_CHECKING:
+    from reconciler.cli.rescuing import Wedged
 
 _NOT_REACHED: Final = "interrupted before its turn came"
 
@@ -72,27 +75,29 @@ def run(setup: Setup, chosen: Selection, way: Way, output: Output, servers: Serv
         debris.check_nobody_acts(setup)
         setup = replace(setup, socket=told.socket or setup.socket)
         return _by_the_daemon(setup, told, way, output, servers)
-    agreed = setup
+    agreed, shims = setup, []
     if dry_run or rescue or asks:
         plan = _look(setup, output, servers)
         if rescue:
-            from reconciler.cli.rescuing import ask_shims
-
             _check_down(plan)
-            ask_shims(plan, setup, output, kill=way.kill_wedged and not dry_run)
+            shims = _wedged(plan, setup, way, output)
         if dry_run:
             say_whose(told, output, setup)
             return _dry_run(plan, setup, way.form, output)
         if asks:
             check_guards(plan.refused)
             report = planned(plan, setup, dry_run=False)
-            if not report.summary.results[shapes.PLANNED]:
+            if not (report.summary.results[shapes.PLANNED] or shims):
                 # Not tried all the same: what falls due meanwhile was never shown.
                 return _report(report, way.form, output, plan)
-            if not _agreed(report, output):
+            if not _agreed(report, output, len(shims)):
                 return ExitCode.DONE
             policies = as_shown(setup.policies, _names(report), debris.keys(report))
             agreed = replace(setup, policies=policies)
+        if shims:
+            from reconciler.cli.rescuing import end_shims
+
+            end_shims(shims, setup, output)
     done = _meant(session.clean(agreed, output, next(servers, None)), setup)
     if done.signal is not None:
         return _interrupted(done.signal, done, setup, way.form, output)
@@ -266,20 +271,36 @@ def _check_down(found: Found) -> None:
         )
 
 
-def _agreed(report: shapes.Clean, output: Output) -> bool:
-    """Show the plan and ask.
+def _wedged(plan: Found, setup: Setup, way: Way, output: Output) -> "list[Wedged]":
+    """Name the shims that never answer, and give those that are to be ended."""
+    from reconciler.cli.rescuing import ask_shims
+
+    kills, found = way.kill_wedged and not way.dry_run, ask_shims(plan, setup, output)
+    for one in found:
+        if not kills:
+            one.say(output, "")
+        elif one.objection:
+            one.say(output, f"not ended: {one.objection}")
+        elif way.asks:
+            one.say(output, "it would be ended")
+    return [one for one in found if kills and not one.objection]
+
+
+def _agreed(report: shapes.Clean, output: Output, shims: int = 0) -> bool:
+    """Show the plan and ask; ``shims``: how many were named that would be ended as well.
 
     Raises:
         UsageError: Nobody is there to answer.
     """
-    count = debris.counted(report.results)
+    count, ended = debris.counted(report.results), words.plural(shims, "wedged shim")
     for table in rows.laid_out(report):
         output.table(table, to_messages=True)
     if not output.can_ask:
-        question = f"{count} would be removed, and nobody is there to agree"
+        also = f", {ended} ended" if shims else ""
+        question = f"{count} would be removed{also}, and nobody is there to agree"
         raise UsageError(question, f"say --yes, or call {UNATTENDED}; --dry-run only shows this")
     try:
-        if output.ask(f"Remove {count}?"):
+        if output.ask(f"Remove {count}, end {ended}?" if shims else f"Remove {count}?"):
             return True
     except click.Abort:
         output.say("")

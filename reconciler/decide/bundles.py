@@ -210,9 +210,9 @@ class Bundles:
         track = self._tracks.get(key)
         if track is None or track.look is None:
             return ""
-        policy = self._choose_policy(track)
-        is_due = now >= self._dues.due_at(track, policy)
-        return policy.objection(wanted) or ("" if is_due else "it is not due any more")
+        is_due = now >= self._dues.due_at(track, self._choose_policy(track))
+        refused = self.claims.objection(track, wanted, self._policies, self._pods)
+        return refused or ("" if is_due else "it is not due any more")
 
     def begin(self, key: BundleKey) -> None:
         """Ask for a cleanup: of what is due, and taken from the queue of cleanups."""
@@ -283,8 +283,7 @@ class Bundles:
     def _count_death(self, track: Track) -> None:
         if track.deaths is None or track.facts is None:
             return
-        cause = track.deaths.confirm(track.facts)
-        if cause is not None:
+        if (cause := track.deaths.confirm(track.facts)) is not None:
             self._out.append(Died(track.key, cause))
 
     # ------------------------------------------------------------------ one bundle, placed
@@ -308,7 +307,8 @@ class Bundles:
         if not is_leftover:
             self._dues.leave(track)
             self._report_budgets(track, policy, verdict, now)
-            if verdict not in ENDED or policy.objection(verdict):
+            claims, pods = self.claims, self._pods
+            if verdict not in ENDED or claims.objection(track, verdict, self._policies, pods):
                 track.stop_waiting(verdict)
                 self._move(track, Event.NOT_CONCERNED)
                 return None

@@ -10,11 +10,15 @@ from collections.abc import Iterable, Mapping
 from math import inf, nextafter
 
 from reconciler.decide.asking import Asking
+from reconciler.decide.pod_labels import Pods
 from reconciler.decide.track import Track
 from reconciler.decide.verdicts import may_be_abandoned
 from reconciler.model.containerd import ShimGroup
+from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import Answer, Facts, Look, Shim, ShimState
 from reconciler.model.ids import BundleKey
+from reconciler.model.labels import Known
+from reconciler.model.policy import Policies
 
 
 class Claims:
@@ -59,6 +63,38 @@ class Claims:
         if not members <= self._unclaimed:
             return ()
         return tuple(sorted(members | {BundleKey(key.namespace, shim.group)}))
+
+    def objection(self, track: Track, wanted: Verdict, policies: Policies, pods: Pods) -> str:
+        """Say why what has this verdict may not be ended; empty if it may.
+
+        A shim that serves several is ended for all of them, so each of them must allow it.
+        """
+        own = policies.applied(track.key, pods.known(track, self._tracks.get)).objection(wanted)
+        if own or wanted is not Verdict.ABANDONED or track.look is None:
+            return own
+        for key in _members(track.key, track.look.shim, self._tracks.values()):
+            known = pods.known(self._tracks[key], self._tracks.get)
+            why = objection_to_end_shim(policies, key, known, wanted)
+            if why:
+                return why if key == track.key else f"{key} may share its shim: {why}"
+        return ""
+
+
+def objection_to_end_shim(
+    policies: Policies, key: BundleKey, known: Known, wanted: Verdict = Verdict.LEFTOVER
+) -> str:
+    """Say why a bundle may not lose its shim; empty if it may, whichever rule applies to it.
+
+    A rule that needs labels which are not known may be the one.
+    """
+    possible = [policies.applied(key, known)]
+    for rule in policies.rules:
+        fits = rule.match.fits(key, known)
+        if fits is Answer.YES:
+            break
+        if fits is Answer.NONE:
+            possible.append(rule.policy)
+    return next(filter(None, (policy.objection(wanted) for policy in possible)), "")
 
 
 def _members(key: BundleKey, shim: Shim, tracks: Iterable[Track]) -> Iterable[BundleKey]:

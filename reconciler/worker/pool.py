@@ -183,9 +183,11 @@ class WorkerPool:
         """Judge the bundle once more and end its shim if it is still the same and abandoned."""
         return await self._act(EndShimJob(key, identity, node.containerd.about(key)), permit)
 
-    async def end_wedged(self, key: BundleKey, identity: Identity, node: Node) -> Outcome:
+    async def end_wedged(
+        self, key: BundleKey, identity: Identity, node: Node, permit: Permit
+    ) -> Outcome:
         """Judge the bundle once more and end its shim if that is wedged and nobody of it lives."""
-        return await self._act(EndWedgedJob(key, identity, node.containerd.about(key)), _always)
+        return await self._act(EndWedgedJob(key, identity, node.containerd.about(key)), permit)
 
     async def ping(self, keys: Sequence[BundleKey]) -> tuple[Ping, ...] | str:
         """Ask the shims of these bundles whether they answer; or say why nobody knows."""
@@ -240,8 +242,7 @@ class WorkerPool:
             # Nothing waits from here on until the job is sent.
             if self._stopping:
                 return replace(blank, result=Result.BLOCKED, reason=BlockReason.INTERRUPTED)
-            refusal = permit()
-            if refusal is not None:
+            if (refusal := permit()) is not None:
                 return refusal
             if isinstance(attempt.job, JudgedJob):
                 attempt.job = replace(attempt.job, options=self._options)  # those that hold now
