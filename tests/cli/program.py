@@ -116,7 +116,7 @@ def wait_until_it_catches(child: subprocess.Popen[str], number: signal.Signals) 
 
 
 def on_terminal(
-    node: DemoNode, args: list[str], typed: bytes, **variables: str
+    node: DemoNode | None, args: list[str], typed: bytes, **variables: str
 ) -> tuple[int, bytes]:
     try:
         ours, theirs = pty.openpty()

@@ -4,9 +4,9 @@ import pytest
 from msgspec.structs import replace
 
 from reconciler.model.decisions import AskNode, Clean, Died, Phase, Verdict
-from reconciler.model.evidence import Containerd, InitState, Look, Shim, ShimState
+from reconciler.model.evidence import NO_LABELS, Containerd, InitState, Look, Shim, ShimState
 from reconciler.model.outcome import Result
-from reconciler.model.policy import Policies, Policy, Shims
+from reconciler.model.policy import Match, Policies, Policy, Rule, Shims
 from tests.decide.world import (
     ENFORCE,
     SILENT,
@@ -160,6 +160,50 @@ def test_it_is_only_reported_unless_the_operator_wants_it_ended() -> None:
         world.wait(3600.0)
         assert world.phase() is Phase.NONE
         assert world.cleans() == []
+
+
+@pytest.mark.parametrize(
+    ("match", "policy", "ends"),
+    [
+        (Match(id="c"), replace(KILL.default, protect=True), False),
+        (Match(id="c"), replace(KILL.default, shims=Shims.REPORT), False),
+        (Match(id="c"), replace(KILL.default, enforce=False), False),
+        (Match(pod="x"), replace(KILL.default, enforce=False), False),
+        (Match(id="d"), replace(KILL.default, protect=True), True),
+    ],
+    ids=["protected", "reported", "observed", "labels unknown", "another"],
+)
+def test_a_rule_that_keeps_one_of_a_pod_keeps_the_shim_of_all(
+    match: Match, policy: Policy, ends: bool
+) -> None:
+    policies = replace(KILL, rules=(Rule(match, replace(policy, name="r")),))
+    world = World(policies)
+    world.listed(b=1, c=2)
+    for ino, name in ((1, "ns/b"), (2, "ns/c")):
+        look = replace(stopped(ino), labels=replace(NO_LABELS, known=not match.needs_labels))
+        world.look(member(ino, look, "pod"), name)
+    world.node(listing())
+    world.node(denying("ns/b", "ns/c", "ns/pod"))
+    assert verdict(world, "ns/b") is verdict(world, "ns/c") is Verdict.ABANDONED
+    world.wait(ENFORCE.grace + 1.0)
+    assert bool(world.cleans()) is ends
+
+
+def test_a_rule_that_comes_for_one_of_a_pod_holds_an_end_that_was_asked_for() -> None:
+    world = World(KILL)
+    world.listed(b=1, c=2)
+    for ino, name in ((1, "ns/b"), (2, "ns/c")):
+        world.look(member(ino, stopped(ino), "pod"), name)
+    world.node(listing())
+    world.node(denying("ns/b", "ns/c", "ns/pod"))
+    world.wait(ENFORCE.grace + 1.0)
+    clean = next(one for one in world.said if isinstance(one, Clean) and one.key.id == "b")
+    assert world.engine.refusal(clean, world.stamp.mono, ()) is None
+    rule = Rule(Match(id="c"), replace(KILL.default, name="r", protect=True))
+    world.engine.configure(world.stamp, replace(KILL, rules=(rule,)))
+    held = world.engine.refusal(clean, world.stamp.mono, ())
+    assert held is not None
+    assert (held.result, "ns/c may share its shim" in held.detail) == (Result.HELD, True)
 
 
 def test_it_is_ended_after_its_grace_and_what_is_left_waits_for_one_of_its_own() -> None:
