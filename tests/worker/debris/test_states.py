@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from reconciler.model.debris import DebrisKind
 from reconciler.model.outcome import BlockReason, Result
 from reconciler.worker.messages import WorkerScope
+from tests.support.cgroups import join
 from tests.support.mountns import private_mounts
 from tests.worker.debris.leaving import (
     GROUP,
@@ -167,3 +169,28 @@ def test_youkis_state_names_no_start_time_and_stays(tmp_path: Path) -> None:
         (path / "state.json").write_text(json.dumps(said))
         (path / "youki_config.json").write_text("{}")
         assert here.dead(DebrisKind.RUNC_STATE) == ()
+
+
+@private_mounts
+def test_a_cgroup_that_is_entered_before_the_hooks_run_holds_them_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`delete --force` would kill whoever is in there."""
+    with ground(tmp_path) as here:
+        path, group = _by_crun(here)
+        (path / "config.json").write_text(json.dumps({"hooks": {"poststop": [{"path": "/x"}]}}))
+        place = here.one(DebrisKind.RUNC_STATE)
+        entered: list[subprocess.Popen[bytes]] = []
+
+        def enter_and_choose(*_: str) -> str:
+            entered.append(subprocess.Popen(["sleep", "60"]))
+            join(entered[0].pid, [group])
+            return "/bin/false"
+
+        monkeypatch.setattr("reconciler.worker.debris.runtime.pick_runc", enter_and_choose)
+        (result,) = here.clean((place,))
+        assert entered[0].poll() is None
+        entered[0].kill()
+        entered[0].wait()
+        assert (result.result, result.reason) == (Result.BLOCKED, BlockReason.CGROUP)
+        assert path.exists()
