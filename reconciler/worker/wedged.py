@@ -38,6 +38,7 @@ from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.model.outcome import Outcome
 from reconciler.probe.bundle import look_at
 from reconciler.probe.listeners import listens
+from reconciler.probe.locks import LockState, lock_holder
 from reconciler.worker.abandoned import Ending
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.messages import EndWedgedJob, Ping, Pinged, PingJob
@@ -108,6 +109,10 @@ class _EndingWedged(Ending):
         (ping,) = ask_shims(context, PingJob((job.key,))).pings
         if ping.answers is not Answer.NO:
             raise NotLeftover(ping.detail or "its shim answers", seen.look)
+        # Last of all: containerd takes the lock before it connects to any shim.
+        lock = lock_holder(context.layout.metadata_lock)
+        if lock.state not in {LockState.FREE, LockState.ABSENT}:
+            raise NotLeftover("containerd may have started meanwhile", seen.look)
         return seen
 
     @override

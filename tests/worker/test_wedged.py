@@ -1,5 +1,6 @@
 """A shim that never answers: told from one that is not asked, ended only where nobody needs it."""
 
+import fcntl
 import os
 import signal
 from pathlib import Path
@@ -93,8 +94,14 @@ def test_a_wedged_shim_of_the_dead_is_ended_only_while_containerd_is_down(short:
             job = EndWedgedJob(talks.key, talks.identity, DOWN, options)
             with mock.patch.object(process, "parents", return_value=frozenset()):
                 assert end_wedged(inline.place, job).detail == "its shim answers"
-            assert shim.process.poll() is talking.process.poll() is None
             job = EndWedgedJob(bundle.key, bundle.identity, DOWN, options)
+            database = Path(os.fsdecode(site.layout.metadata_lock))
+            database.parent.mkdir(parents=True)
+            with database.open("wb") as held:  # it has started since it was proven down
+                fcntl.flock(held, fcntl.LOCK_EX)
+                outcome = end_wedged(inline.place, job)
+                assert outcome.detail == "containerd may have started meanwhile"
+            assert shim.process.poll() is talking.process.poll() is None
             outcome = end_wedged(inline.place, job)
             assert outcome.result is Result.KILLED, outcome
             assert shim.process.wait(5) == -signal.SIGTERM
