@@ -84,8 +84,9 @@ def test_only_leaked_shims_are_ended_and_what_is_left_of_them_is_cleaned(
     idle = node.stopped("idle")  # a later containerd than 1.6 deletes such a one when it starts
     for task in (leaked, lost, member):
         node.ctr("containers", "rm", task.id)
-    for path in (node.bundle("lost"), *node.bundle("lost").iterdir()):
-        os.utime(path, (LONG_AGO, LONG_AGO), follow_symlinks=False)
+    for task in (leaked, recorded, lost, member, idle):  # so that none of them is young
+        for path in (node.bundle(task.id), *node.bundle(task.id).iterdir()):
+            os.utime(path, (LONG_AGO, LONG_AGO), follow_symlinks=False)
     config = tmp_path / "config.toml"
     config.write_text(CONFIG)
     rows = {row["id"]: row for row in product.scan(node, "--config", config)["bundles"]}
