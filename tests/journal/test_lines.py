@@ -154,14 +154,22 @@ def test_what_a_node_says_comes_back_from_its_differences(said: list[NodeLooked]
     assert [plain(one) for one in read(lines_of(*things))] == [plain(thing) for thing in things]
 
 
+def leans_on(line: dict[str, object]) -> tuple[str, object] | None:
+    """Give kind and number of the full line that one needs; each kind has numbers of its own."""
+    for kind, name in (("node", "difference"), ("inventory", "same")):
+        if isinstance(leaning := line.get(name), dict):
+            return kind, leaning["full"]
+    return None
+
+
 @given(st.lists(given_things, min_size=2, max_size=8), st.data())
 def test_a_line_that_is_lost_costs_that_line(things: list[Given], data: st.DataObject) -> None:
     """Only a difference leans on another line, and it is lost with that one, not mistaken."""
     lines, gone = lines_of(*things), data.draw(st.integers(0, len(things) - 1))
-    number = json.loads(lines[gone]).get("full")
+    lost = json.loads(lines[gone])
+    full = (lost["seen"]["kind"], lost["full"]) if "full" in lost else None
     for place, one in enumerate(read([*lines[:gone], b"oops\n", *lines[gone + 1 :]])):
-        leans = json.loads(lines[place]).get("difference", {}).get("full")
-        if place == gone or (number is not None and leans == number):
+        if place == gone or (full is not None and leans_on(json.loads(lines[place])) == full):
             assert one is None
         else:
             assert plain(one) == plain(things[place])
