@@ -87,7 +87,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     after = _not_ours()
     if touched := [one for one in _NOT_OURS if after[one] != _BEFORE[one]]:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        print(f"\na test has touched the machine's own {', '.join(touched)}")  # noqa: T201
+        names = ", ".join(touched)
+        print(f"\na test has touched the machine's own {names}")  # noqa: T201 - for who runs them
 
 
 _FAILED: list[tuple[str, Exception]] = []

@@ -85,7 +85,8 @@ def test_a_shim_that_ignores_that_or_was_stopped_is_killed(short: Path) -> None:
                 if stop:
                     os.kill(living.pid, signal.SIGSTOP)
                 shim = target(bundle, living)
-                assert "killed" in end(inline, shim, lambda: looked.append(shim.pid))  # noqa: B023
+                told = end(inline, shim, lambda: looked.append(shim.pid))  # noqa: B023 - in this round
+                assert "killed" in told
                 assert looked == [shim.pid] * 2, "nobody looked again before it was killed"
                 assert living.process.wait(5) == -signal.SIGKILL
 
