@@ -86,8 +86,10 @@ def ask_cgroups(own: BundleFiles, around: NodeContext, remembered: Runc) -> Cgro
             # That the other's is there does not say that this one's was made.
             alone = around.cgroups.look(own.key, (), named).state if named else CgroupState.UNNAMED
             found = found._replace(state=alone)
+    # A state that is torn has named one that nobody can read any more.
+    is_torn = is_its and remembered.exists is Answer.YES and not remembered.whole
     if found.state is CgroupState.UNNAMED and (
-        own.folder.is_barred("config.json") or remembered.exists is Answer.NONE
+        is_torn or own.folder.is_barred("config.json") or remembered.exists is Answer.NONE
     ):
         return Cgroups(CgroupState.NONE)
     # Whatever else names a cgroup, its runtime may have put it into one that it does not tell.

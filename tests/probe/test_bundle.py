@@ -252,6 +252,19 @@ def test_crun_keeps_a_status_instead(world: World) -> None:
     assert look.created is Answer.YES
 
 
+@pytest.mark.safety
+@pytest.mark.parametrize("file", ["state.json", "status"])
+@pytest.mark.parametrize("torn", ["", "{", "[]"])
+def test_a_torn_state_may_have_named_any_cgroup(world: World, file: str, torn: str) -> None:
+    """Where config.json is gone, too, nobody can tell which; what no file names is told apart."""
+    (world.bundle() / "config.json").unlink()
+    (world.state_dir() / "state.json").unlink()
+    (world.state_dir() / file).write_text(torn)
+    assert world.look().cgroup is CgroupState.NONE
+    (world.state_dir() / file).unlink()
+    assert world.look().cgroup is CgroupState.UNNAMED
+
+
 def test_poststop_hooks_are_noticed(world: World) -> None:
     world.bundle()
     state = {"config": {"Hooks": {"poststop": [{"path": "/bin/true", "args": ["true"]}]}}}
