@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from errno import EIO
+from errno import EIO, ENOENT, ESRCH
 from itertools import islice
 from typing import Final
 
@@ -26,10 +26,7 @@ from reconciler.model.layout import Layout
 from reconciler.probe import documents
 from reconciler.probe.beneath import enter, identity_of, names, opened
 from reconciler.probe.context import NodeContext
-from reconciler.probe.process import (
-    parents,
-    read_stat,
-)
+from reconciler.probe.process import Stat, parents, read_stat
 from reconciler.probe.sockets import Address, SocketProbe
 from reconciler.worker.hooks import belongs_to
 from reconciler.worker.objects import HIDDEN
@@ -276,8 +273,9 @@ def mounts(around: NodeContext, wanted: Wanted = everything) -> Iterator[Place]:
 def shims(processes: ProcessScan, layout: Layout) -> Iterator[Place]:
     """Find living shims of runc of which it is not shown that they work in a bundle that is there.
 
-    One that has children serves somebody; a zombie is nobody. Another runtime's may serve whom we
-    cannot see. Of one that is not shown to have worked in our tree nobody can tell.
+    One that has children serves somebody; a zombie is nobody, and neither is one that has ended
+    since. Another runtime's may serve whom we cannot see. Of one that is not shown to have worked
+    in our tree nobody can tell.
 
     Raises:
         OSError: Who has children cannot be known.
@@ -289,7 +287,7 @@ def shims(processes: ProcessScan, layout: Layout) -> Iterator[Place]:
             continue
         if serves_sandbox(layout, shim):
             continue
-        seen = read_stat(shim.pid)
+        seen = _stat_of(shim.pid)
         lives = _lives(layout, shim)
         if seen is None or lives is Answer.YES:
             continue
@@ -303,6 +301,20 @@ def shims(processes: ProcessScan, layout: Layout) -> Iterator[Place]:
             lives=Answer.YES if shim.pid in serving else lives,
             detail=f"shim of {shim.key}, pid {shim.pid}",
         )
+
+
+def _stat_of(pid: int) -> Stat | None:
+    """Read what a process is; None if it has ended.
+
+    Raises:
+        OSError: It does not tell.
+    """
+    try:
+        return read_stat(pid)
+    except OSError as error:
+        if error.errno in {ENOENT, ESRCH}:
+            return None
+        raise
 
 
 def _lives(layout: Layout, shim: ShimProcess) -> Answer:
