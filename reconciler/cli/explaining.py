@@ -13,8 +13,10 @@ from reconciler.cli.output import Output, envelope
 from reconciler.cli.preflight import check_listing, warn_of_place
 from reconciler.cli.selection import Name, known_of, labels_of
 from reconciler.cli.session import look_at, ping_one
+from reconciler.decide.claims import objection_to_end_shim, shares
 from reconciler.decide.views import BundleView
 from reconciler.errors import ExitCode, ReconcilerError
+from reconciler.model.decisions import Verdict
 from reconciler.model.facts import hints
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Listed
@@ -66,6 +68,7 @@ def explain(  # noqa: PLR0913 - what is asked, and how it is shown
         history=history(told, key, found.stamp.wall),
         pids={shim.key: shim.pid for shim in found.node.processes.shims},
         answers=None if ping is None else (ping.answers, ping.pid, ping.detail),
+        keeps_shim=keeps_shim(view, found.views, setup.policies),
     )
     warn_of_place(found.refused, output)
     _show(shown, form, output)
@@ -80,6 +83,30 @@ def _policy(view: BundleView, policies: Policies, told: Beliefs | None) -> Polic
 
 def _why_policy(view: BundleView, views: Iterable[BundleView], policies: Policies) -> str:
     return policies.why(view.policy, view.key, known_of(view, labels_of(views)))
+
+
+def keeps_shim(view: BundleView, views: Iterable[BundleView], policies: Policies) -> str:
+    """Say which other bundle keeps the shim of this one; empty if none does.
+
+    A shim that serves several is ended for all of them, so each of them must allow it. Where this
+    run would end nothing anyway, only what would keep it in one that enforces counts.
+    """
+    views = tuple(views)
+    labels, enforced = labels_of(views), policies
+    if not policies.named(view.policy).enforce:
+        rules = tuple(
+            replace(rule, policy=replace(rule.policy, enforce=True)) for rule in policies.rules
+        )
+        default = replace(policies.default, enforce=True)
+        enforced = replace(policies, default=default, rules=rules)
+    for other in views:
+        is_near = other.key != view.key and other.key.namespace == view.key.namespace
+        if is_near and shares(other.look, view.look.shim):
+            known = known_of(other, labels)
+            why = objection_to_end_shim(enforced, other.key, known, Verdict.ABANDONED)
+            if why:
+                return f"{other.key} may share it: {why}"
+    return ""
 
 
 def _show(shown: explanation.Explanation, form: Form, output: Output) -> None:

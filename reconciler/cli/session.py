@@ -20,7 +20,8 @@ from reconciler.cli.preflight import check_guards
 from reconciler.cli.watching import Ended, Plan, Story
 from reconciler.cli.watching import watch as watch_stages
 from reconciler.cli.work import Found, clean_once, look_once, observing
-from reconciler.model.evidence import Answer, PartialLook
+from reconciler.decide.verdicts import INIT_GONE
+from reconciler.model.evidence import Answer, PartialLook, ShimState
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.observations import Listed, Stamp
 from reconciler.model.policy import Policies
@@ -79,10 +80,15 @@ def look_at(
             seen = inspector.look(key)
             look = seen.look if isinstance(seen, PartialLook) else seen
             sandbox = "" if look is None else escape(look.labels.sandbox.encode())
-            wanted = {key, BundleKey(key.namespace, sandbox)}
-            stages = replace(
-                session.stages, inspector=FilteredInspector(inspector, wanted.__contains__)
-            )
+            names = {key, BundleKey(key.namespace, sandbox)}
+            # Whether a shim serves nobody hangs on all that it may serve.
+            is_shared = look is not None and look.shim.state is ShimState.ALIVE
+            is_of_all = look is not None and is_shared and look.init.state in INIT_GONE
+
+            def wanted(one: BundleKey) -> bool:
+                return one in names or (is_of_all and one.namespace == key.namespace)
+
+            stages = replace(session.stages, inspector=FilteredInspector(inspector, wanted))
             return key, await look_once(stages, setup.policies)
 
     return _run(work)

@@ -66,6 +66,7 @@ def explain(  # noqa: PLR0913 - all that is told
     history: str = "",
     pids: Mapping[BundleKey, int] | None = None,
     answers: tuple[Answer, int, str] | None = None,
+    keeps_shim: str = "",
 ) -> Explanation:
     """Gather everything about one bundle.
 
@@ -84,6 +85,7 @@ def explain(  # noqa: PLR0913 - all that is told
         pids: Those of shims, by the bundles they were started for.
         answers: Whether its shim answers a request, its pid, and why it was not asked; None where
             nobody wanted to know.
+        keeps_shim: Why its shim stays for another's sake; empty if nobody else keeps it.
     """
     due, pid = view.due_in_seconds, view.shim_pid(pids or {})
     who = _stuck(stuck), "" if pid is None else f"pid {pid}"
@@ -96,13 +98,13 @@ def explain(  # noqa: PLR0913 - all that is told
             _attempts(view, history),
         ],
         rules=list(_rules(view, young=young)),
-        next=next_step(view, policy),
+        next=next_step(view, policy, keeps_shim),
         due_in_seconds=None if due is None else round(due, 3),
     )
 
 
-def next_step(view: BundleView, policy: Policy) -> str:
-    """Say what will happen, and when."""
+def next_step(view: BundleView, policy: Policy, keeps_shim: str = "") -> str:
+    """Say what will happen, and when; ``keeps_shim``: why its shim stays for another's sake."""
     due, cause = view.due_in_seconds, view.cause
     when = "" if due is None else f" in {words.age(due)}"
     removed = _done(policy, f"removed{when}")
@@ -110,7 +112,7 @@ def next_step(view: BundleView, policy: Policy) -> str:
     mount = foreign_mount(view.look.mounts)
     first = "" if mount is None else f"; not before this is gone: {mount}"
     sentences = {
-        Phase.NONE: _of_the_living(view, policy),
+        Phase.NONE: _of_the_living(view, policy, keeps_shim),
         Phase.WAITING: f"{removed}, if it is still a leftover then{first}",
         Phase.DUE: f"{removed}, if one more look agrees{first}",
         Phase.CLEANING: "is being removed",
@@ -122,12 +124,14 @@ def next_step(view: BundleView, policy: Policy) -> str:
     return sentences[view.phase]
 
 
-def _of_the_living(view: BundleView, policy: Policy) -> str:
+def _of_the_living(view: BundleView, policy: Policy, keeps_shim: str) -> str:
     verdict, wait = view.judgement.verdict, words.age(max(policy.grace, policy.threshold))
     if verdict is Verdict.ORPHANED and policy.orphans is Orphans.KILL and not policy.protect:
         when = f" after {wait} without a shim"
         return f"what lives of it {_done(policy, f'ended{when}')}, if it lives still then"
     if verdict is Verdict.ABANDONED and policy.shims is Shims.KILL and not policy.protect:
+        if keeps_shim:
+            return f"nothing: its shim stays, for {keeps_shim}"
         return f"its shim {_done(policy, f'ended after {wait}')}, if it serves nobody then"
     return "nothing: only leftovers are ever removed"
 

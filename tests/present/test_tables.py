@@ -14,7 +14,7 @@ from reconciler.model.decisions import Judgement, Phase, Verdict
 from reconciler.model.evidence import CgroupState, InitState, Look, Mount, ShimState
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import Result, Step, StepResult
-from reconciler.model.policy import Orphans, Policy
+from reconciler.model.policy import Orphans, Policy, Shims
 from reconciler.present import explain, rows, shapes, words
 from reconciler.present.table import Cell, Column, Table
 from tests.present.test_shapes import ENVELOPE, LAYOUT, LOOK, OUTCOME, VIEW
@@ -203,6 +203,16 @@ def test_explain_says_that_an_orphan_is_ended_where_it_is() -> None:
     assert "would be ended" in explain.next_step(view, replace(killing, enforce=False))
     assert explain.next_step(view, replace(killing, protect=True)).startswith("nothing:")
     assert explain.next_step(view, ENFORCE).startswith("nothing:")
+
+
+def test_explain_says_who_else_keeps_an_abandoned_shim() -> None:
+    abandoned = Judgement(Verdict.ABANDONED, 4, "why")
+    view = dataclasses.replace(VIEW, judgement=abandoned, phase=Phase.NONE)
+    killing = replace(ENFORCE, grace=600.0, shims=Shims.KILL)
+    assert "is ended after 10m" in explain.next_step(view, killing)
+    kept = "ns/db may share it: why not"
+    assert explain.next_step(view, killing, kept) == f"nothing: its shim stays, for {kept}"
+    assert kept not in explain.next_step(view, ENFORCE, kept)
 
 
 def test_a_plan_says_what_would_be_done_and_not_what_was() -> None:
