@@ -14,6 +14,7 @@ SERVICES = sorted(path.name for path in UNITS.glob("*.service"))
 DROP_INS = {
     "notify-reload.conf": ["containerd-reconciler.service"],
     "poststop-hooks.conf": SERVICES,
+    "kill-wedged.conf": ["containerd-rescue.service"],
 }
 MOUNT_NAMESPACE = [
     "ProtectSystem",
@@ -203,3 +204,13 @@ def test_the_units_start_the_commands_of_this_package() -> None:
         "containerd-reconciler clean",
         "containerd-cleanup --threshold=24h",
     }
+
+
+def test_the_rescue_that_ends_shims_is_the_usual_one_otherwise() -> None:
+    def commands(name: str) -> list[str]:
+        return re.findall(r"(?m)^ExecStart=(.*)", (UNITS / name).read_text())
+
+    reset, command = commands("kill-wedged.conf")
+    assert reset == "", "without it systemd would run both"
+    assert [command.replace(" --kill-wedged", "")] == commands("containerd-rescue.service")
+    assert "--kill-wedged" in command
