@@ -4,11 +4,15 @@ Apart from :mod:`reconciler.assembly`, which draws in most of the program: a com
 setup, and has the fork server started, before it loads that.
 """
 
+import os
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from msgspec.structs import replace
+
 from reconciler.model.layout import Layout
 from reconciler.model.policy import Policies
+from reconciler.probe import boots
 from reconciler.probe.namespaces import tree_mount
 from reconciler.settings.load import Loaded
 from reconciler.settings.schema import Log
@@ -61,9 +65,12 @@ class Setup:
 def setup_from(loaded: Loaded) -> Setup:
     """Make a setup from a configuration."""
     settings = loaded.settings
+    layout = loaded.layout
+    if settings.containerd.allow_disk and not _is_volatile(layout):
+        layout = replace(layout, boots=boots.place(os.environ, layout))
     return Setup(
-        layout=loaded.layout,
-        policies=loaded.policies(volatile=_is_volatile(loaded.layout)),
+        layout=layout,
+        policies=loaded.policies(volatile=_is_volatile(layout)),
         backend=settings.watch.backend.value,
         relist=settings.watch.relist_seconds,
         allow_disk=settings.containerd.allow_disk,

@@ -82,6 +82,8 @@ def _own_directories(layout: Layout, environ: Mapping[str, str]) -> Iterator[str
         os.path.dirname(checkpoint.place(environ, layout)),
         os.fsdecode(lock_directory(environ)),
     }
+    if layout.boots:
+        names.add(os.path.dirname(os.fsdecode(layout.boots)))
     for name in sorted(names):
         with suppress(OSError):  # whoever wants to write there will say so
             os.close(private.open_directory(name))

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import anyio
+from anyio import to_thread
 
 from reconciler.daemon import checkpoint
 from reconciler.daemon.notify import ServiceLog
+from reconciler.daemon.remembering import BootRecord
 from reconciler.decide.track import Track
 from reconciler.errors import ConfigError, UsageError
 from reconciler.model.decisions import Decision
+from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Observation, Stamp
 from reconciler.model.policy import Policies
 from reconciler.ports import Clock
@@ -41,10 +44,12 @@ class Housekeeping:
         service_log: ServiceLog,
         *,
         pause: Callable[[], float],
+        over_boots: BootRecord | None = None,
         recorders: "tuple[FileRecorder, ...]" = (),
     ) -> None:
         self._path = path
         self._boot = checkpoint.boot_id()
+        self._over_boots = over_boots
         self._tracks = tracks
         self._clock = clock
         self._service_log = service_log
@@ -69,7 +74,10 @@ class Housekeeping:
             await self._news.wait()
             await self._clock.wait(anyio.Event(), self._clock.monotonic() + self._pause())
             self._news = anyio.Event()  # what has come meanwhile is written now
-            self.write()
+            self._write_checkpoint()
+            if self._over_boots is not None:  # on a disk, which may take its time
+                objects = self._objects()
+                await to_thread.run_sync(self._remember, objects, abandon_on_cancel=True)
             if self._is_grace_running():
                 self._news.set()
             for recorder in self._recorders:
@@ -80,7 +88,24 @@ class Housekeeping:
                     )
 
     def write(self) -> None:
-        """Write the checkpoint now."""
+        """Write down everything now."""
+        self._write_checkpoint()
+        self._remember(self._objects())
+
+    def _objects(self) -> list[tuple[BundleKey, Identity]]:
+        return [(track.key, track.identity) for track in self._tracks()]
+
+    def _remember(self, objects: list[tuple[BundleKey, Identity]]) -> None:
+        """Write down what is there, for after a boot."""
+        record = self._over_boots
+        try:
+            if record is not None:
+                record.write(objects)
+        except OSError as error:
+            path, problem = "" if record is None else record.path, error.strerror
+            self._service_log.warn(LogEvent.CHECKPOINT_FAILED, path=path, problem=problem)
+
+    def _write_checkpoint(self) -> None:
         try:
             checkpoint.write(self._path, self._boot, self._clock.monotonic(), self._tracks())
         except OSError as error:

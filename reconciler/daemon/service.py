@@ -28,6 +28,7 @@ from reconciler.daemon.listening import HttpListeners, open_listeners
 from reconciler.daemon.notify import Notifier, ServiceLog
 from reconciler.daemon.readiness import Readiness, held
 from reconciler.daemon.reloading import Configuration, Reachable, Reloader
+from reconciler.daemon.remembering import BootRecord
 from reconciler.daemon.requests import Requests
 from reconciler.decide.engine import Engine
 from reconciler.errors import NoWorkerError, RefusedError
@@ -37,6 +38,7 @@ from reconciler.model.observations import Stamp
 from reconciler.present.events import LogEvent
 from reconciler.present.records import Level
 from reconciler.present.status import About, Attempts, JournalStatus, Status, gather
+from reconciler.probe import boots
 from reconciler.settings.load import Loaded
 from reconciler.settings.outside import node_name
 from reconciler.settings.schema import LogLevel
@@ -175,6 +177,7 @@ class _Service:
             stages.clock,
             self._service_log,
             pause=self._pause,
+            over_boots=BootRecord(setup.layout, boots.boot_id()) if setup.layout.boots else None,
             recorders=recorders,
         )
         self.readiness = Readiness(enforce=acts(setup.policies), became_ready=self._ready)

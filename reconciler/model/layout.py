@@ -32,6 +32,8 @@ class Layout(msgspec.Struct, frozen=True):
         address: containerd's gRPC socket.
         runc_shims: Names of shims' binaries that are runc's besides containerd's own.
         runtime_dir: Where shims put sockets and runc its state, unless options.json says otherwise.
+        boots: Our own record of what was there in earlier boots; empty where a boot empties the
+            tree, or nobody may act on one that it does not (`reconciler.probe.boots`).
     """
 
     state: bytes = DEFAULT_STATE
@@ -39,6 +41,7 @@ class Layout(msgspec.Struct, frozen=True):
     address: bytes = DEFAULT_ADDRESS
     runtime_dir: bytes = DEFAULT_STATE
     runc_shims: tuple[str, ...] = ()
+    boots: bytes = b""
 
     @property
     def tasks(self) -> bytes:

@@ -19,6 +19,7 @@ from reconciler.model.evidence import UNSEEN, Answer, Kind, Labels, Look, Mount,
 from reconciler.model.ids import BundleKey, Identity, escape, unescape
 from reconciler.probe import metadata
 from reconciler.probe.beneath import beneath, identity_of
+from reconciler.probe.boots import Born, born
 from reconciler.probe.cgroups import CgroupDir, Cgroups
 from reconciler.probe.context import NodeContext
 from reconciler.probe.evidence import BundleFiles, ask_cgroups, ask_init, ask_runtime, ask_shim
@@ -114,7 +115,9 @@ def _see(
         folder = entered.folder
         spec = metadata.spec_of(folder)
         group = metadata.group_of(key, folder, spec)
-        own = BundleFiles(key, folder, spec, group, _read_peer(tree_fd, key, group, folder))
+        peer = _read_peer(tree_fd, key, group, folder)
+        is_earlier = not around.on_tmpfs and entered.born in around.earlier
+        own = BundleFiles(key, folder, spec, group, peer, is_earlier=is_earlier)
         labels = metadata.labels_of(folder, spec, annotation_keys)
         return _weigh(around, own, entered.identity, mounts, labels)
 
@@ -124,6 +127,7 @@ class _Entered(NamedTuple):
 
     identity: Identity
     folder: Folder
+    born: Born | None
 
 
 def _enter(
@@ -145,7 +149,7 @@ def _enter(
         os.close(fd)
     folder.newest = max(folder.newest, seen.mtime)
     folder.blocks += seen.blocks
-    return _Entered(identity_of(seen), folder)
+    return _Entered(identity_of(seen), folder, born(key, seen))
 
 
 def _from_outside(tree_fd: int, key: BundleKey, mounts: tuple[Mount, ...]) -> Look | None:

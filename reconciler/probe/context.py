@@ -9,6 +9,7 @@ from reconciler import kernel
 from reconciler.clock import SystemClock
 from reconciler.kernel.mounts import Mounted
 from reconciler.model.layout import Layout
+from reconciler.probe import boots
 from reconciler.probe.beneath import opened
 from reconciler.probe.cgroups import CgroupMounts, Hierarchy, hierarchies
 from reconciler.probe.handles import Handles
@@ -27,6 +28,7 @@ class NodeContext:
         mounts: Mounts at or below bundles; None if the mount table could not be read.
         cgroups: Mounted cgroup hierarchies; None likewise.
         on_tmpfs: The state tree is on a tmpfs.
+        earlier: The bundles that are known to have been there before this boot.
         addresses: containerd addresses that shims may have been started with.
     """
 
@@ -47,6 +49,8 @@ class NodeContext:
         self.mounts: BundleMounts | None = None
         self.cgroups: CgroupMounts | None = None
         self.on_tmpfs = False
+        # Read once: while this boot lasts there can only be fewer of them.
+        self.earlier = boots.read(layout.boots, boots.boot_id()) if layout.boots else frozenset()
         self._hierarchies: tuple[Hierarchy, ...] = ()
         self._points = points or MountPoints(SystemClock())
         self._groups: list[Mounted] = []

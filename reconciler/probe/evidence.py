@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from reconciler.model.cgroups import CgroupSource, NamedCgroup
 from reconciler.model.evidence import Answer, CgroupState, Init, InitState, Shim, ShimState
 from reconciler.model.ids import BundleKey
-from reconciler.probe import documents, metadata, process, runc, shim
+from reconciler.probe import boots, documents, metadata, process, runc, shim
 from reconciler.probe.cgroups import Cgroups, resolve
 from reconciler.probe.context import NodeContext
 from reconciler.probe.documents import Spec
@@ -36,6 +36,7 @@ class BundleFiles(NamedTuple):
         spec: config.json, None if it cannot be understood.
         group: Id its shim was started for, None if that cannot be known.
         peer: Files of the sandbox's bundle that a member may lack.
+        is_earlier: It is known to have been there before this boot.
     """
 
     key: BundleKey
@@ -43,6 +44,7 @@ class BundleFiles(NamedTuple):
     spec: Spec | None
     group: str | None
     peer: Folder | None = None
+    is_earlier: bool = False
 
 
 def ask_runtime(own: BundleFiles, around: NodeContext) -> Runc:
@@ -107,6 +109,9 @@ def ask_init(own: BundleFiles, around: NodeContext, remembered: Runc, cgroups: C
     is_its = _is_its(own, around, remembered)
     known = (remembered.pid, remembered.start) if is_its else (None, None)
     found = process.candidates(pid, folder.pid_written, *known)
+    # What the runtime remembers may have been written in this boot, whatever the bundle's age.
+    if own.is_earlier and remembered.exists is Answer.NO:
+        found = tuple(one._replace(is_void=boots.is_older(one.written)) for one in found)
     # What cannot be read may be gone, and what was seen may be the other's: neither refutes.
     exists = is_its and cgroups.state in _SEEN
     named = NamedCgroup(cgroups.source, tuple(cgroups.names), exists)

@@ -42,11 +42,13 @@ class Candidate(NamedTuple):
         pid: The pid.
         start: Its start time in ticks since boot, as the runtime's state has it; None if unknown.
         written: When the pid file was written, seconds since the epoch; None for other files.
+        is_void: It was given out in an earlier boot: whoever has it now is somebody else.
     """
 
     pid: int
     start: int | None = None
     written: float | None = None
+    is_void: bool = False
 
 
 class Stat(NamedTuple):
@@ -65,10 +67,15 @@ class Stat(NamedTuple):
     words: tuple[int, int] | None
 
     @property
+    def is_kernels(self) -> bool:
+        """Whether it is a thread of the kernel, which is in no container."""
+        return bool(self.flags & _PF_KTHREAD)
+
+    @property
     def is_nobody(self) -> bool:
         """Whether it is a thread of the kernel, or dead with no thread left that lives."""
         is_dead = self.state in {b"Z", b"X"} and self.threads <= 1
-        return is_dead or bool(self.flags & _PF_KTHREAD)
+        return is_dead or self.is_kernels
 
 
 class ExpectedCgroup(NamedTuple):
@@ -159,6 +166,8 @@ def _judge_living(  # noqa: PLR0913 - all that was read about it
 ) -> Init:
     """Tell a living process that is ours from one that is not; unsure is no answer."""
     alive = "" if stat.state not in b"ZX" else "its first thread ended, others live"
+    if stat.is_kernels:
+        return Init(InitState.DEAD, candidate.pid, "pid reused: by a thread of the kernel")
     if candidate.start == stat.start:
         return Init(InitState.ALIVE, candidate.pid, alive)
     if any(expected_cgroup.cgroup.holds(path) for path in groups):
@@ -189,6 +198,8 @@ def _refutation(
     That it is not in the cgroup that config.json asks for says nothing while nobody has seen that
     cgroup: another driver may have put the container elsewhere.
     """
+    if candidate.is_void:
+        return "pid reused: it was given out in an earlier boot"
     if candidate.start is not None:
         return "pid reused: it started at another time than the runtime's state says"
     if overruled:

@@ -42,8 +42,8 @@ class FakeProc:
         self.mounts(self.here, "mnt:[1]")
         (root / "stat").write_text(f"cpu 1 2\nbtime {int(NOW) - 1000}\nprocesses 5\n")
 
-    def stat(self, state: str = "S", start: int = 5000) -> None:
-        rest = " ".join(["0"] * 17)
+    def stat(self, state: str = "S", start: int = 5000, flags: int = 0) -> None:
+        rest = " ".join([*["0"] * 4, str(flags), *["0"] * 12])
         (self.here / "stat").write_text(f"{self.pid} (a) b (c) {state} 1 {rest} {start} 0 0\n")
 
     def cgroup(self, path: str) -> None:
@@ -99,6 +99,24 @@ def test_threads_outlive_their_first(world: World) -> None:
     wait_for_its_first_thread_to_end(pid)
     init = judged(Candidate(pid, start_of(pid)))
     assert (init.state, init.detail) == (InitState.ALIVE, "its first thread ended, others live")
+
+
+@pytest.mark.safety
+def test_a_thread_of_the_kernel_is_in_no_container(fake: FakeProc) -> None:
+    """After a boot the pid of a bundle on a disk may be one's."""
+    assert fake.judge(Candidate(fake.pid)).state is InitState.NONE
+    fake.stat(flags=0x00200000)
+    assert fake.judge(Candidate(fake.pid)).state is InitState.DEAD
+
+
+@pytest.mark.safety
+def test_a_void_pid_is_somebody_elses_unless_the_cgroup_speaks(fake: FakeProc) -> None:
+    void = Candidate(fake.pid, is_void=True)
+    assert fake.judge(void).state is InitState.DEAD
+    fake.cgroup("/default/c1")
+    assert fake.judge(void).state is InitState.ALIVE
+    fake.cgroup("/nowhere/c1")
+    assert fake.judge(void, STRANGER).state is InitState.ALIVE
 
 
 def test_a_threads_pid_is_not_a_process(world: World) -> None:
