@@ -268,7 +268,9 @@ class _Pass:
 
     def _note_shim(self, who: Asked, command: bytes | None) -> None:
         if command is None:
-            self._unread.append(UnreadProcess(who.pid, self._works_for(who.pid)))
+            works_for = self._works_for(who.pid)
+            if not self._has_ended(who):
+                self._unread.append(UnreadProcess(who.pid, works_for))
             return
         found = parse_command(command.rstrip(b"\0").split(b"\0"))
         if found is None:
@@ -279,6 +281,14 @@ class _Pass:
             # Were it another program by now after all, a dead shim would be taken for a living one.
             self._commands.keep(who, command)
             self._shims.append(ShimProcess(found.key, who.pid, escape(found.address)))
+
+    def _has_ended(self, who: Asked) -> bool:
+        """Return whether it ended while it was asked; not if that cannot be known."""
+        try:
+            stat = parse_stat(read_whole(f"{who.pid}/stat", self._proc_fd))
+        except OSError as error:
+            return error.errno in _GONE
+        return stat is not None and (stat.is_nobody or stat.start != (who.start or stat.start))
 
     def _works_for(self, pid: int) -> BundleKey | None:
         """Tell by its directory which bundle a shim or a helper was started for.

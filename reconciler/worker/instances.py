@@ -5,21 +5,29 @@ works in its bundle (`reconciler.worker.preflight`), so a shim of another instan
 instance's tree. Whatever may be used there under a bundle's name is not removed here, and nobody is
 ended. What nobody serves has no living user, and an instance without any living shim has none at
 all. This is the one place that is asked, and it never takes no answer for "nobody".
+
+Shims end all the time, and one that does leads nowhere. One that has ended by its own state is left
+out, and then who has come is asked once more: another one of its containerd's may lead there now.
 """
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Final, NamedTuple
 
 from reconciler import kernel
 from reconciler.model.evidence import Answer, ProcessScan, ShimProcess
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.model.layout import TASKS, Layout
+from reconciler.probe.ending import Endings
 from reconciler.worker.going import stays
 from reconciler.worker.preflight import serves_sandbox, works_in
 
 _TREE: Final = b"/proc/%d/cwd/../.."
 _TRIES: Final = 3
+_ROUNDS: Final = 32
+"""Passes looked at for one question while shims end; each costs as much as those who came since."""
 _FOLLOW: Final = kernel.AT_PASSIVE & ~kernel.AT_SYMLINK_NOFOLLOW
 
 _Object = tuple[int, int]  # device, inode
@@ -54,35 +62,72 @@ class Instances:
 
     def runner(self, key: BundleKey) -> str | None:
         """Say which shim or helper of that name runs, or that this cannot be known."""
-        scanned = self._scan(False)  # noqa: FBT003 -- see `__init__`
-        if not scanned.answered:
-            return "which shims run cannot be known"
-        return _named(scanned, _Name(key.id, key.namespace))
+        return self._settle(partial(_named, _Name(key.id, key.namespace)))
+
+    @contextmanager
+    def others(self, scanned: ProcessScan) -> Iterator[tuple[list[bytes], str]]:
+        """Hold the trees of other containerds, so that whoever ends meanwhile hides none.
+
+        Gives a path to each tree to which a shim of a pass leads, or one that has come since, and
+        why these may not be all; empty if they are.
+        """
+        with ExitStack() as held:
+            trees: list[bytes] = []
+
+            def hold(scanned: ProcessScan, endings: Endings) -> None:
+                trees.clear()
+                for tree, pid in self._trees_of(scanned, endings).items():
+                    trees.append(b"/proc/self/fd/%d/." % held.enter_context(_open(tree, pid)))
+
+            why = self._settle(hold, scanned)
+            yield ([], why) if why else (trees, "")
 
     def _ask(self, name: "_Name") -> str | None:
-        sandbox = self._sandbox(name)
-        if sandbox is not None:
-            return sandbox
-        unanswered = "which shims run cannot be known"
-        for number in range(_TRIES):
-            scanned = self._scan(number > 0)
-            if not scanned.answered:
-                continue  # that may have been for a moment
-            why = _named(scanned, name)
-            if why is not None:
-                return why
-            try:
-                pid = self._having(scanned, name)
-            except _LostError as shim:
-                unanswered = f"where the shim with pid {shim.pid} works cannot be known"
-                lost, self._lost = self._lost, shim.pid
-                if lost == shim.pid:
-                    break
-                continue  # it may only have ended since: who leads there now?
-            if pid is None:
-                return None
-            return f"another containerd, that of the shim with pid {pid}, has one so named"
+        return self._sandbox(name) or self._settle(partial(self._user, name))
+
+    def _settle(
+        self,
+        look: Callable[[ProcessScan, Endings], str | None],
+        scanned: ProcessScan | None = None,
+    ) -> str | None:
+        """Look at a pass until it is known who of it has ended, and who has come since they did.
+
+        Args:
+            look: Says what speaks against it, None if nothing does; raises :class:`_UnsureError`.
+            scanned: The first pass, if it is not the one that shows everybody by now.
+        """
+        unanswered, tries, endings = "which shims run cannot be known", 0, Endings()
+        for _ in range(_ROUNDS):
+            shown = len(endings.shown)
+            pass_, scanned = scanned or self._scan(tries > 0), None
+            if pass_.answered:
+                try:
+                    found = look(pass_, endings)
+                except _UnsureError as error:
+                    self._scanned = None
+                    if error.pid and endings.show(error.pid):
+                        continue
+                    unanswered = str(error)
+                    lost, self._lost = self._lost, error.pid
+                    if error.pid and lost == error.pid:
+                        break
+                else:
+                    if found is not None or len(endings.shown) == shown:
+                        return found
+                    continue
+            tries += 1  # that may have been for a moment
+            if tries == _TRIES:
+                break
         return unanswered
+
+    def _user(self, name: "_Name", scanned: ProcessScan, endings: Endings) -> str | None:
+        why = _named(name, scanned, endings)
+        if why is not None:
+            return why
+        pid = self._having(name, scanned, endings)
+        if pid is None:
+            return None
+        return f"another containerd, that of the shim with pid {pid}, has one so named"
 
     def _sandbox(self, name: "_Name") -> str | None:
         """Say that our own containerd has a sandbox so named, or that this cannot be known."""
@@ -98,16 +143,13 @@ class Instances:
             return f"which sandboxes there are cannot be known: {error.strerror}"
         return "a sandbox of containerd's has that name" if there else None
 
-    def _having(self, scanned: ProcessScan, name: "_Name") -> int | None:
+    def _having(self, name: "_Name", scanned: ProcessScan, endings: Endings) -> int | None:
         """Give a pid of an instance that has a bundle of such a name.
 
         Raises:
-            _LostError: A shim does not lead to its tree, or not any more.
+            _UnsureError: A shim does not lead to its tree, or not any more.
         """
-        if scanned is not self._scanned:
-            self._trees = dict(_trees(self._layout, scanned))
-            self._scanned = scanned
-        for tree, pid in self._trees.items():
+        for tree, pid in self._trees_of(scanned, endings).items():
             path = _TREE % pid
             try:
                 there = any(
@@ -116,12 +158,24 @@ class Instances:
                 )
                 # Nothing was there: that counts only if it was that tree which was asked.
                 if _object(path) != tree:
-                    raise _LostError(pid)
+                    raise _lost(pid)
             except OSError:
-                raise _LostError(pid) from None
+                raise _lost(pid) from None
             if there:
                 return pid
         return None
+
+    def _trees_of(self, scanned: ProcessScan, endings: Endings) -> Mapping[_Object, int]:
+        """Give one shim's pid for each tree that is not ours.
+
+        Raises:
+            _UnsureError: A living shim leads nowhere.
+            OSError: Our own tree cannot be looked at.
+        """
+        if scanned is not self._scanned:
+            self._trees = dict(_trees(self._layout, scanned, endings))
+            self._scanned = scanned
+        return self._trees
 
 
 class _Name(NamedTuple):
@@ -140,30 +194,42 @@ class _Name(NamedTuple):
         return [BundleKey(escape(namespace), self.id) for namespace in os.listdir(tree)]
 
 
-class _LostError(Exception):
-    """A shim does not lead to its tree, or not any more."""
+class _UnsureError(Exception):
+    """A pass gives no answer, because of one process; pid 0 where that is not known."""
 
-    def __init__(self, pid: int) -> None:
-        super().__init__(pid)
+    def __init__(self, why: str, pid: int = 0) -> None:
+        super().__init__(why)
         self.pid = pid
 
 
-def _named(scanned: ProcessScan, name: _Name) -> str | None:
-    """Say which process of a pass bears such a name, or may."""
-    for key in (*scanned.helpers, *(shim.key for shim in scanned.shims)):
-        if name.fits(key):
-            return f"a shim of {key} is running"
+def _lost(pid: int) -> _UnsureError:
+    return _UnsureError(f"where the shim with pid {pid} works cannot be known", pid)
+
+
+def _named(name: _Name, scanned: ProcessScan, endings: Endings) -> str | None:
+    """Say which process of a pass bears such a name, or may.
+
+    Raises:
+        _UnsureError: A helper does, but the pass may be a moment old, and helpers end soon.
+    """
+    for shim in scanned.shims:
+        if name.fits(shim.key) and not endings.show(shim.pid):
+            return f"a shim of {shim.key} is running"
     for one in scanned.unread:
-        if one.key is None or name.fits(one.key):
+        if (one.key is None or name.fits(one.key)) and not endings.show(one.pid):
             return f"whose shim the process with pid {one.pid} is cannot be known"
+    for key in scanned.helpers:
+        if name.fits(key):
+            raise _UnsureError(f"a shim of {key} is running")
     return None
 
 
-def _trees(layout: Layout, scanned: ProcessScan) -> Iterator[tuple[_Object, int]]:
+def _trees(layout: Layout, scanned: ProcessScan, endings: Endings) -> Iterator[tuple[_Object, int]]:
     """Find the trees that are not ours, also those of shims of which only the directory is known.
 
     Raises:
-        _LostError: A shim leads neither to our tree nor to where a bundle is or was in another one.
+        _UnsureError: A shim that has not ended leads neither to our tree nor to where a bundle is
+            or was in another one.
     """
     ours = _object(layout.tasks)
     silent = (ShimProcess(one.key, one.pid) for one in scanned.unread if one.key is not None)
@@ -174,12 +240,34 @@ def _trees(layout: Layout, scanned: ProcessScan) -> Iterator[tuple[_Object, int]
         try:
             tree = _object(_TREE % shim.pid)
         except OSError:
-            raise _LostError(shim.pid) from None
+            tree = None
         if tree == ours:
             continue  # its bundle was removed under it
-        if where is not Answer.NO and not _was_in_a_bundle(shim):
-            raise _LostError(shim.pid)
-        yield tree, shim.pid
+        is_bundle = where is Answer.NO or _was_in_a_bundle(shim)
+        if tree is not None and is_bundle:
+            yield tree, shim.pid
+        elif not endings.show(shim.pid):
+            raise _lost(shim.pid)
+
+
+@contextmanager
+def _open(tree: _Object, pid: int) -> Iterator[int]:
+    """Open the tree that a shim leads to.
+
+    Raises:
+        _UnsureError: It does not lead there any more.
+    """
+    try:
+        handle = os.open(_TREE % pid, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        raise _lost(pid) from None
+    try:
+        found = kernel.statx_handle(handle)
+        if (found.dev, found.ino) != tree:
+            raise _lost(pid)
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _was_in_a_bundle(shim: ShimProcess) -> bool:
@@ -193,28 +281,6 @@ def _was_in_a_bundle(shim: ShimProcess) -> bool:
         return False
     namespace = b"/".join((b"", TASKS, unescape(shim.key.namespace)))
     return path.rpartition(b"/")[0].endswith(namespace)
-
-
-def other_trees(layout: Layout, scanned: ProcessScan) -> tuple[dict[bytes, _Object], str]:
-    """Give a path to each tree of another containerd, and which object it is.
-
-    Returns:
-        The paths, and why these may not be all; empty if they are.
-    """
-    try:
-        return {_TREE % pid: tree for tree, pid in dict(_trees(layout, scanned)).items()}, ""
-    except _LostError as shim:
-        return {}, f"where the shim with pid {shim.pid} works cannot be known"
-    except OSError as error:
-        return {}, f"the state tree cannot be looked at: {error.strerror}"
-
-
-def lead_there(paths: Mapping[bytes, _Object]) -> bool:
-    """Return whether every path still leads to its tree: what was read there counts only then."""
-    try:
-        return all(_object(path) == tree for path, tree in paths.items())
-    except OSError:
-        return False
 
 
 def _object(path: bytes) -> _Object:

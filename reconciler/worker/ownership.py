@@ -78,17 +78,18 @@ def gather(
         UnansweredError: Something could not be asked.
     """
     held = members_of(record.groups)
-    descent = _Descent(frozenset(shim.pid for shim in shims))
-    pids = sorted(frozenset[int]().union(*held.values()))
+    pids = frozenset(shim.pid for shim in shims)
+    members = _members(held, pids)
+    if not all(one.descent_known for one in members):
+        # Whoever ends leaves its children to another parent: those are asked for theirs once more.
+        members = _members(held, pids)
     paths = (around.layout.bundle(key), around.tree + b"/" + key.path)
     return Evidence(
         bundles=frozenset(map(escape, paths)),
         record=record,
         claims=tuple(claims(around, key)),
         elsewhere=elsewhere,
-        members=tuple(
-            _member(pid, held, descent) for pid in pids if os.path.lexists(b"/proc/%d" % pid)
-        ),
+        members=members,
     )
 
 
@@ -123,6 +124,14 @@ def _pids(mount: int, path: bytes) -> list[int]:
     if 0 in pids:
         raise UnansweredError(f"cgroup {escape(path)} holds somebody of another pid namespace")
     return pids
+
+
+def _members(held: Held, shims: frozenset[int]) -> tuple[Member, ...]:
+    """Ask everybody in the groups; whoever has ended by the time he was asked is not in them."""
+    descent = _Descent(shims)
+    pids = sorted(frozenset[int]().union(*held.values()))
+    members = [_member(pid, held, descent) for pid in pids]
+    return tuple(one for one in members if os.path.lexists(b"/proc/%d" % one.pid))
 
 
 def _member(pid: int, held: Held, descent: "_Descent") -> Member:

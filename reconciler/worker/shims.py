@@ -32,6 +32,7 @@ from reconciler.model.ids import BundleKey, Identity, escape, unescape
 from reconciler.model.layout import Layout
 from reconciler.model.outcome import BlockReason
 from reconciler.probe import process
+from reconciler.probe.ending import has_left
 from reconciler.probe.listeners import listens
 from reconciler.probe.metadata import is_runc_shim
 from reconciler.worker.blocked import Blocked
@@ -96,14 +97,14 @@ def end_shim(
     except ProcessLookupError as error:
         raise _ended(shim) from error
     try:
-        _prove(place, shim, look_again)
+        _prove(place, shim, look_again, pidfd)
         if process.has_ended(pidfd) or not send(pidfd, signal.SIGTERM):
             raise _ended(shim)
         tally.add()
         grace = GRACE_MS if shim.grace_ms is None else shim.grace_ms
         if await_ends((pidfd,), grace):
             return f"shim with pid {shim.pid} ended"
-        _prove(place, shim, look_again)
+        _prove(place, shim, look_again, pidfd)
         if send(pidfd, signal.SIGKILL):
             tally.add()
         if await_ends((pidfd,), LAST_MS):
@@ -172,13 +173,19 @@ def _object(path: bytes) -> tuple[int, int]:
     return seen.dev, seen.ino
 
 
-def _prove(place: WorkerContext, shim: ShimTarget, look_again: Callable[[], object]) -> None:
+def _prove(
+    place: WorkerContext, shim: ShimTarget, look_again: Callable[[], object], pidfd: int
+) -> None:
     """Show that it is the one that is meant, and that it serves nobody.
 
     Raises:
+        FileNotFoundError: It has ended meanwhile, or is about to: of such a one nothing is shown.
         Blocked: One of both cannot be shown.
     """
-    _refuse(shim, _against(place, shim, place.scan(anew=True)))
+    why = _against(place, shim, place.scan(anew=True))
+    if why and has_left(shim.pid, pidfd):
+        raise _ended(shim)
+    _refuse(shim, why)
     look_again()
     _refuse_children(shim)
 

@@ -1,6 +1,7 @@
 """Who may be a shim, and what one that does not answer makes of everybody else."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,24 @@ def test_a_reader_that_ends_makes_nobody_look_stuck(
     assert scan(root, commands=lines).unread == (UnreadProcess(10, KEY),)
     monkeypatch.setattr(commands, "_read", real)
     assert scan(root, commands=lines).unread == ()
+
+
+@pytest.mark.parametrize("state", ["Z", ""])
+def test_one_that_ended_while_it_was_asked_is_nobody(
+    fake: FakeProc, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    def read(_: int, wanted: Iterable[Asked], **__: object) -> dict[Asked, None]:
+        stat.unlink()
+        if state:
+            stat.write_text(said.replace(" S ", f" {state} "))
+        return dict.fromkeys(wanted)
+
+    fake.add(10, SHIM, *TOLD, cwd=BUNDLE)
+    fake.write_table()
+    stat = fake.root / "10" / "stat"
+    said, lines = stat.read_text(), CommandLines()
+    monkeypatch.setattr(lines, "read", read)
+    assert scan(os.fsencode(fake.root), commands=lines).unread == ()
 
 
 def test_many_that_do_not_answer_are_not_all_waited_for(

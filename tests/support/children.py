@@ -26,6 +26,11 @@ WITHOUT_FIRST_THREAD = (
 )
 """A program for Python that goes on when its first thread has ended."""
 
+UNTIL_TOLD = WITHOUT_FIRST_THREAD.replace("time.sleep, args=(1000,)", "sys.stdin.read").replace(
+    "import ", "import sys, "
+)
+"""The same, until its standard input is closed."""
+
 
 def wait_for_its_first_thread_to_end(pid: int) -> None:
     deadline = time.monotonic() + 20

@@ -2,12 +2,15 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from reconciler.clock import SystemClock
 from reconciler.model.evidence import Answer, ProcessScan, ShimProcess
@@ -15,12 +18,14 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.layout import SANDBOXES, TASKS, Layout
 from reconciler.model.outcome import Result, StepResult
 from reconciler.model.unread import UnreadProcess
+from reconciler.probe import ending
 from reconciler.probe.fresh import Fresh
 from reconciler.worker import context
 from reconciler.worker.instances import Instances
 from reconciler.worker.inventory import take
 from reconciler.worker.messages import Progress, WorkerScope
 from tests.support.bundles import listen
+from tests.support.children import UNTIL_TOLD, wait_for_its_first_thread_to_end
 from tests.support.inline import assert_cleaned, inline_worker, step
 from tests.support.mountns import private_mounts
 from tests.support.shims import living_shim
@@ -79,8 +84,8 @@ def test_no_answer_about_other_containerds_is_never_nobody(tmp_path: Path) -> No
         with working_in(tree / "default" / "pod") as its, working_in(tmp_path / "out") as out:
             for scanned, why in (
                 (ProcessScan(), "which shims run cannot be known"),
-                (ProcessScan(True, unread=(UnreadProcess(7, key),)), "pid 7"),
-                (ProcessScan(True, unread=(UnreadProcess(7),)), "pid 7"),
+                (ProcessScan(True, unread=(UnreadProcess(out, key),)), f"pid {out}"),
+                (ProcessScan(True, unread=(UnreadProcess(out),)), f"pid {out}"),
                 (ProcessScan(True, unread=(UnreadProcess(its, pod),)), f"pid {its}"),
                 (ProcessScan(True, shims=(ShimProcess(pod, out),)), f"pid {out}"),
             ):
@@ -92,8 +97,8 @@ def test_no_answer_about_other_containerds_is_never_nobody(tmp_path: Path) -> No
                 ):
                     assert user is not None, scanned
                     assert why in user
-        other = ProcessScan(True, unread=(UnreadProcess(7, BundleKey("other", "member")),))
-        found = Instances(made.layout, lambda _: other)
+        other = (UnreadProcess(os.getpid(), BundleKey("other", "member")),)
+        found = Instances(made.layout, lambda _: ProcessScan(True, unread=other))
         assert found.user_of_id(key.id) is not None
 
 
@@ -163,9 +168,138 @@ def test_a_shim_that_ends_leads_to_nothing_and_is_looked_for_again(tmp_path: Pat
             ended = Instances(made.layout, lambda anew: ProcessScan(True) if anew else scanned)
             for found in (stays, ended):
                 assert found.user_of_id("none") is None
-        assert ended.user_of_id("none") is None
-        # It is said to run and leads nowhere: no answer, which is not a no.
-        assert stays.user_of_id("none") is not None
+        for found in (stays, ended):
+            assert found.user_of_id("none") is None
+
+
+def zombies(tree: Path, *ids: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Give processes that work in bundles; each is dead, and a zombie, once it is killed."""
+    for id_ in ids:
+        (tree / "default" / id_).mkdir(parents=True)
+        yield subprocess.Popen(["sleep", "60"], cwd=tree / "default" / id_)
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """Kill a process and leave the zombie."""
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+
+def shims_of(processes: Iterable["subprocess.Popen[bytes]"]) -> tuple[ShimProcess, ...]:
+    return tuple(
+        ShimProcess(BundleKey("default", f"pod{number}"), process.pid)
+        for number, process in enumerate(processes)
+    )
+
+
+@private_mounts
+def test_shims_that_end_one_after_the_other_leave_an_answer(tmp_path: Path) -> None:
+    """On a busy node one ends before each pass is looked at: they are of no containerd any more."""
+    with inline_worker(tmp_path) as (made, _), ExitStack() as started:
+        them = list[subprocess.Popen[bytes]]()
+        for number in range(8):
+            tree = tmp_path / f"other{number}" / TASKS.decode()
+            for one in zombies(tree, f"pod{number}"):
+                them.append(started.enter_context(one))
+                started.callback(one.kill)
+        left, found = iter(them), ProcessScan(True, shims=shims_of(them))
+
+        def scan(_: bool) -> ProcessScan:
+            for one in islice(left, 1):
+                end(one)
+            return replace(found)
+
+        instances = Instances(made.layout, scan)
+        assert instances.user(BundleKey("default", "none")) is None
+        assert list(left) == []
+        assert instances.user_of_id("none") is None
+        for key in (shim.key for shim in found.shims):
+            assert instances.user(key) is None
+            assert instances.runner(key) is None
+
+
+@pytest.mark.safety
+@private_mounts
+def test_who_came_while_a_shim_ended_is_looked_for(tmp_path: Path) -> None:
+    """Its containerd may have started another one, which leads to the same tree."""
+    tree = tmp_path / "other" / TASKS.decode()
+    with inline_worker(tmp_path) as (made, _), ExitStack() as started:
+        one, other = (started.enter_context(each) for each in zombies(tree, "pod0", "pod1"))
+        started.callback(other.kill)
+        shims = shims_of((one, other))
+        passes: list[bool] = []
+
+        def scan(anew: bool) -> ProcessScan:
+            passes.append(anew)
+            return ProcessScan(True, shims=shims[: len(passes)])
+
+        end(one)
+        user = Instances(made.layout, scan).user(BundleKey("default", "pod0"))
+        assert user is not None
+        assert f"pid {other.pid}" in user
+        assert passes == [False, False], "whoever came is enough: no whole pass is needed"
+
+
+@pytest.mark.safety
+@pytest.mark.parametrize("ends", [False, True])
+@private_mounts
+def test_one_that_is_on_its_way_out_is_waited_for_and_counts_until_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    """Its first thread has left its directory already; another one lives on, or ends at last."""
+    monkeypatch.setattr(ending, "PATIENCE", 20.0 if ends else 0.01)
+    place = tmp_path / "other" / TASKS.decode() / "default" / "pod"
+    place.mkdir(parents=True)
+    with (
+        inline_worker(tmp_path) as (made, _),
+        subprocess.Popen(
+            [sys.executable, "-c", UNTIL_TOLD], cwd=place, stdin=subprocess.PIPE
+        ) as shim,
+    ):
+        wait_for_its_first_thread_to_end(shim.pid)
+        found = ProcessScan(True, shims=(ShimProcess(BundleKey("default", "pod"), shim.pid),))
+
+        def scan(_: bool) -> ProcessScan:
+            if ends and shim.stdin is not None:
+                shim.stdin.close()
+            return found
+
+        instances = Instances(made.layout, scan)
+        for name in ("pod", "none"):
+            assert (instances.user(BundleKey("default", name)) is None) == ends
+        assert (instances.runner(BundleKey("default", "pod")) is None) == ends
+        with instances.others(found) as (trees, why):
+            assert (trees, bool(why)) == ([], not ends)
+
+
+@private_mounts
+def test_a_helper_that_ends_keeps_nothing(tmp_path: Path) -> None:
+    key = BundleKey("default", "pod")
+    with inline_worker(tmp_path) as (made, _):
+        passed = ProcessScan(True, helpers=frozenset({key}))
+        ended = Instances(made.layout, lambda anew: ProcessScan(True) if anew else passed)
+        works = Instances(made.layout, lambda _: passed)
+        for found in (ended, works):
+            is_free = found is ended
+            assert (found.runner(key) is None) == is_free
+            assert (found.user(key) is None) == is_free
+            assert (found.user_of_id(key.id) is None) == is_free
+
+
+@pytest.mark.safety
+@private_mounts
+def test_a_tree_is_held_while_it_is_read_whoever_ends_meanwhile(tmp_path: Path) -> None:
+    tree = tmp_path / "other" / TASKS.decode()
+    with inline_worker(tmp_path) as (made, _):
+        before = os.listdir("/proc/self/fd")
+        (process,) = zombies(tree, "pod0")
+        with process:
+            found = ProcessScan(True, shims=shims_of([process]))
+            with Instances(made.layout, lambda _: found).others(found) as (trees, why):
+                end(process)
+                assert why == ""
+                assert [os.listdir(path + b"/default") for path in trees] == [[b"pod0"]]
+        assert os.listdir("/proc/self/fd") == before
 
 
 @pytest.mark.safety
@@ -173,7 +307,7 @@ def test_whoever_was_started_since_the_last_pass_is_looked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     key = BundleKey("default", "web")
-    passes = [ProcessScan(True), ProcessScan(True, shims=(ShimProcess(key, 4711),))]
+    passes = [ProcessScan(True), ProcessScan(True, shims=(ShimProcess(key, os.getpid()),))]
 
     def one_pass(**_: object) -> ProcessScan:
         return passes.pop(0)

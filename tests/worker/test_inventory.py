@@ -201,7 +201,7 @@ def test_what_another_containerds_bundle_may_own_stays(
     [
         ProcessScan(),
         ProcessScan(True, unread=(UnreadProcess(7),)),
-        ProcessScan(True, shims=(ShimProcess(BundleKey("default", "lost"), 1 << 22),)),
+        ProcessScan(True, shims=(ShimProcess(BundleKey("default", "lost"), os.getpid()),)),
     ],
     ids=["no pass over /proc", "a process that may be any shim", "a shim whose tree is not known"],
 )

@@ -15,7 +15,7 @@ import pytest
 from reconciler.model.evidence import Kind, Look, ProcessScan
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.model.unread import UnreadProcess
-from reconciler.worker import freezer, orphans
+from reconciler.worker import freezer, orphans, ownership
 from reconciler.worker.instances import Instances
 from reconciler.worker.messages import KillJob
 from reconciler.worker.orphans import end_orphan
@@ -109,12 +109,34 @@ def test_nobody_is_ended_if_who_else_has_the_name_cannot_be_told(tmp_path: Path)
         bundle = site.bundle()
         with workload(*bundle.cgroups) as process:
             name_init(bundle, process.pid)
-            for scanned in (ProcessScan(), ProcessScan(True, unread=(UnreadProcess(7),))):
+            for scanned in (ProcessScan(), ProcessScan(True, unread=(UnreadProcess(os.getpid()),))):
                 inline.place.instances = Instances(site.layout, partial(_always, scanned))
                 outcome = end(inline, bundle)
                 assert_blocked(outcome, BlockReason.CGROUP)
                 assert "cannot be known" in outcome.detail
                 assert process.poll() is None
+
+
+@private_mounts
+def test_a_parent_that_ends_while_it_is_asked_leaves_its_children_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, missed = ownership._Descent._ask, list[int]()
+
+    def ask(descent: ownership._Descent, pid: int) -> tuple[int, int, bool] | None:
+        if pid == os.getpid() and not missed:
+            missed.append(pid)
+            return None
+        return real(descent, pid)
+
+    monkeypatch.setattr(ownership._Descent, "_ask", ask)
+    with inline_worker(tmp_path) as (site, inline):
+        bundle = site.bundle()
+        with workload(*bundle.cgroups) as init:
+            name_init(bundle, init.pid)
+            outcome = end(inline, bundle)
+            assert outcome.result is Result.KILLED, outcome
+            assert missed
 
 
 @pytest.mark.fault("I15", "I22")

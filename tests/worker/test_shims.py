@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 from msgspec.structs import replace
 
+from reconciler.model.evidence import ShimProcess
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.processes import users_of
@@ -73,6 +74,26 @@ def test_a_shim_ends_when_it_is_asked_to(short: Path) -> None:
             with pytest.raises(FileNotFoundError):
                 end(inline, shim)
         assert find_shim(inline.place, bundle.key) is None
+
+
+@private_mounts
+def test_one_that_ends_by_itself_while_it_is_proven_has_ended(short: Path) -> None:
+    with inline_worker(short) as (site, inline):
+        bundle = site.bundle(mounted=False)
+        with living_shim(bundle.path, bundle.socket, address(site)) as living:
+
+            def ended(_: ShimProcess) -> str:
+                living.process.kill()
+                os.waitid(os.P_PID, living.pid, os.WEXITED | os.WNOWAIT)
+                raise ProcessLookupError(errno.ESRCH, "No such process")
+
+            tally = Tally()
+            with (
+                mock.patch.object(shims, "_against_process", lambda *found: ended(found[-1])),
+                pytest.raises(FileNotFoundError, match="has ended"),
+            ):
+                end_shim(inline.place, target(bundle, living), tally, lambda: None)
+            assert tally.mutations == 0
 
 
 @private_mounts

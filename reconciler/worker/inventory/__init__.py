@@ -26,7 +26,6 @@ from reconciler.model.layout import Layout
 from reconciler.probe.beneath import opened, visible
 from reconciler.probe.context import NodeContext
 from reconciler.worker.context import WorkerContext
-from reconciler.worker.instances import lead_there, other_trees
 from reconciler.worker.inventory import finds
 from reconciler.worker.inventory.closer import closer
 from reconciler.worker.inventory.owners import Owners, Unexplained, find_owners
@@ -133,15 +132,13 @@ def _look(
     processes = context.scan(anew=True)
     if DebrisKind.SHIM in kinds:
         found.collect(DebrisKind.SHIM, lambda: finds.shims(processes, layout))
-    others, lost = other_trees(layout, processes)
     try:
         of = [kind for kind, places in found.places.items() if places]
-        trees = [layout.tasks, *others]
-        if os.path.lexists(layout.sandboxes):
-            trees.append(layout.sandboxes)
-        owners = find_owners(trees, processes, lost, of, layout.runc_shims)
-        if not lead_there(others):
-            owners = dataclasses.replace(owners, silent="a shim ended while its tree was read")
+        with context.instances.others(processes) as (others, lost):
+            trees = [layout.tasks, *others]
+            if os.path.lexists(layout.sandboxes):
+                trees.append(layout.sandboxes)
+            owners = find_owners(trees, processes, lost, of, layout.runc_shims)
     except OSError as error:
         found.places.clear()
         found.troubles.append(f"no answer from a tree of bundles: {error}")

@@ -289,7 +289,7 @@ def shims(processes: ProcessScan, layout: Layout) -> Iterator[Place]:
             continue
         seen = _stat_of(shim.pid)
         lives = _lives(layout, shim)
-        if seen is None or lives is Answer.YES:
+        if seen is None or seen.is_nobody or lives is Answer.YES:
             continue
         if serving is None:
             serving = parents()

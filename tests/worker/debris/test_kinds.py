@@ -73,9 +73,10 @@ def test_without_an_answer_everything_stays(tmp_path: Path, leaving: Leaving) ->
         place = here.one(leaving.kind)
         here.scanned = ProcessScan()
         assert "no answer" in stays(here, place, path).detail
-        lost = ShimProcess(BundleKey("default", "lost"), 1 << 22)
-        here.scanned = ProcessScan(True, shims=(lost,))
-        assert "no answer" in stays(here, place, path).detail
+        with working_in(tmp_path / "out") as pid:
+            lost = ShimProcess(BundleKey("default", "lost"), pid)
+            here.scanned = ProcessScan(True, shims=(lost,))
+            assert "no answer" in stays(here, place, path).detail
         here.scanned = NOBODY
         aside = here.made.tree.rename(here.made.run / "aside")
         if path.is_relative_to(here.made.tree):
