@@ -13,16 +13,16 @@ from tests.e2e.task import Task
 BARE: Final = "bare"
 """Nothing in the bundle but the mounted rootfs."""
 
-EMPTIED: Final = "emptied"
+EMPTIED: Final = "all-gone"
 """Nothing in the bundle at all."""
 
 DAMAGE: Final = {
     "whole": (),
-    "no-init-pid": ("init.pid",),
+    "lacks-init-pid": ("init.pid",),
     "no-options": ("options.json",),
     "no-config": ("config.json",),
     "no-address": ("address", "bootstrap.json"),
-    "no-runtime": ("runtime",),
+    "lacks-runtime": ("runtime",),
     "no-shim-path": ("shim-binary-path",),
     "no-log": ("log", "log.json"),
     "no-work": ("work",),

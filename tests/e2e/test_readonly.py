@@ -11,7 +11,7 @@ from tests.e2e.snapshot import Snapshot, remains
 
 pytestmark = [pytest.mark.containerd, pytest.mark.safety]
 
-NAME = "no-runtime"
+NAME = "lacks-runtime"
 
 
 @pytest.mark.fault("I11")

@@ -46,7 +46,7 @@ def test_a_death_is_noticed_within_100_ms_and_cleaned_after_the_grace(node: Node
 def test_nothing_is_cleaned_under_a_containerd_that_comes_back_in_other_namespaces(
     node: Node,
 ) -> None:
-    keeper, victim = node.run("keeper"), node.run("victim")
+    keeper, victim = node.run("keeper"), node.run("doomed")
     before = Snapshot.take(node, [keeper])
     with product.watching(node, *ENFORCE) as watching:
         watching.wait_ready("up")
@@ -85,7 +85,7 @@ def test_every_backend_comes_to_the_same_end(node: Node, backend: str) -> None:
 @pytest.mark.parametrize("backend", ["inotify", "watchfiles", "poll"])
 def test_nothing_is_lost_of_what_happens_while_it_is_stopped(node: Node, backend: str) -> None:
     """More than any queue of events holds."""
-    keeper, victim = node.run("keeper"), node.run("victim")
+    keeper, victim = node.run("keeper"), node.run("doomed")
     before = Snapshot.take(node, [keeper])
     noise = node.bundle("noise", "noise")
     with product.watching(node, *ENFORCE, "--backend", backend) as watching:
@@ -110,7 +110,7 @@ def test_nothing_is_lost_of_what_happens_while_it_is_stopped(node: Node, backend
         until(lambda: not os.listdir(noise.parent), "every late bundle is removed", seconds=60)
         assert watching.stop() == INTERRUPTED
         told = {line.get("id") for line in watching.lines if line["event"] == "bundle.cleaned"}
-        assert told == {"victim", "noise", *(f"late-{number}" for number in range(10, 20))}
+        assert told == {"doomed", "noise", *(f"late-{number}" for number in range(10, 20))}
     assert before.changes(Snapshot.take(node, [keeper])) == []
 
 

@@ -34,7 +34,7 @@ mass_deaths = 10000
 [http]
 listen = ""
 """
-FEW: Final = ("whole", "no-options", "no-config", "emptied")
+FEW: Final = ("whole", "no-options", "no-config", "all-gone")
 INTERRUPTED: Final = 130
 QUIET: Final = 1.0
 """Seconds without a word after which whoever enforces has done all it will do for now.

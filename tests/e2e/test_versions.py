@@ -22,8 +22,8 @@ MOST: Final = OUTSIDE | {"bundle", "mount"}
 ROWS: Final = (*DAMAGE, BARE, EMPTIED)
 
 LEAVES: Final = {
-    (1, 6): {"no-runtime": MOST, "half-made": MOST, BARE: MOST, EMPTIED: OUTSIDE},
-    (1, 7): {"no-runtime": MOST, "half-made": MOST, BARE: MOST, EMPTIED: OUTSIDE},
+    (1, 6): {"lacks-runtime": MOST, "half-made": MOST, BARE: MOST, EMPTIED: OUTSIDE},
+    (1, 7): {"lacks-runtime": MOST, "half-made": MOST, BARE: MOST, EMPTIED: OUTSIDE},
     (2, 1): {EMPTIED: OUTSIDE},
 }
 """What stays of each row after a restart, nothing of those that are not named; from this version
