@@ -147,8 +147,8 @@ def make_log(
         threshold: The level it says, if that may change; asked where the command line says none.
     """
     from reconciler.present.records import Level
-    from reconciler.telemetry.journald import is_journal
     from reconciler.telemetry.logs import STDERR, Threshold, make_logger, stderr_sink
+    from reconciler.telemetry.sink import is_journal
 
     wanted = wanted or Log()
     on_terminal = output.messages_on_terminal

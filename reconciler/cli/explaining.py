@@ -1,21 +1,31 @@
-"""What `explain` does: looks at one bundle, and shows all evidence about it and what follows.
+"""What `explain` does: looks once, and shows all evidence about one bundle or piece of debris.
 
 A setup and the fork server flow in, words or JSON flow out. Nothing is removed.
 """
 
+import dataclasses
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 from msgspec.structs import replace
 
-from reconciler.cli.beside import as_believed, ask_daemon, history, say_whose
+from reconciler.cli.beside import (
+    agrees,
+    as_believed,
+    ask_daemon,
+    believed_debris,
+    history,
+    say_whose,
+)
 from reconciler.cli.options import Form
 from reconciler.cli.output import Output, envelope
 from reconciler.cli.preflight import check_listing, warn_of_place
 from reconciler.cli.selection import Name, known_of, labels_of
-from reconciler.cli.session import look_at, ping_one
+from reconciler.cli.session import look, look_at, ping_one
 from reconciler.decide.claims import objection_to_end_shim, shares
 from reconciler.decide.views import BundleView
 from reconciler.errors import ExitCode, ReconcilerError
+from reconciler.model.debris import PlaceKey
 from reconciler.model.decisions import Verdict
 from reconciler.model.facts import hints
 from reconciler.model.ids import BundleKey
@@ -24,7 +34,10 @@ from reconciler.model.policy import Policies, Policy
 from reconciler.present import explain as explanation
 from reconciler.present import words
 from reconciler.present.beliefs import Beliefs
-from reconciler.present.envelope import encode
+from reconciler.present.envelope import Document, encode
+from reconciler.present.explain import evidence_table
+from reconciler.present.explain_debris import explain_debris
+from reconciler.present.table import Table
 from reconciler.setup import Setup
 from reconciler.worker.client import ForkServerClient
 
@@ -71,7 +84,10 @@ def explain(  # noqa: PLR0913 - what is asked, and how it is shown
         keeps_shim=keeps_shim(view, found.views, setup.policies),
     )
     warn_of_place(found.refused, output)
-    _show(shown, form, output)
+    one = shown.bundle
+    head = f"{words.name(one)}: {one.verdict}, by rule {one.rule}: {one.reason}"
+    tables = evidence_table(shown.evidence), explanation.rules_table(shown)
+    _show(shown, form, output, f"{one.namespace}/{one.id}", (head, f"next: {shown.next}"), *tables)
     say_whose(told, output, setup)
     return ExitCode.DONE
 
@@ -109,17 +125,59 @@ def keeps_shim(view: BundleView, views: Iterable[BundleView], policies: Policies
     return ""
 
 
-def _show(shown: explanation.Explanation, form: Form, output: Output) -> None:
-    one = shown.bundle
+def explain_place(
+    setup: Setup, asked: PlaceKey, form: Form, output: Output, server: ForkServerClient
+) -> int:
+    """Look once, print what is known of a place, and give the exit code."""
+    found = look(setup, output, server)
+    check_listing(found.listed, setup.layout)
+    views = {view.place.key: view for view in found.debris}
+    view = views.get(asked)
+    if view is None:
+        near = get_close_matches(str(asked), map(str, views), n=1)
+        hint = f"did you mean {near[0]}?" if near else "`containerd-reconciler scan` lists what is"
+        raise ReconcilerError(f"{asked} is not there, or somebody uses it", hint)
+    told = ask_daemon(setup, output, place=asked)
+    beliefs = [] if told is None else told.debris
+    belief = next((one for one in beliefs if one.key == asked), None)
+    if belief is None or not agrees(view, belief):  # then it goes by what is configured here
+        objection = setup.policies.objection_to_debris(view.place)
+        policy = setup.policies.applied_to_place(view.place).name
+        view = dataclasses.replace(view, policy=policy, objection=objection)
+    if told is not None:
+        view = believed_debris(view, belief)
+    shown = explain_debris(view, setup.policies, envelope=envelope(found.stamp.wall))
+    warn_of_place(found.refused, output)
+    head = f"{asked}: {view.verdict.value}: {view.reason}"
+    _show(
+        shown,
+        form,
+        output,
+        str(asked),
+        (head, f"next: {shown.next}"),
+        evidence_table(shown.evidence),
+    )
+    say_whose(told, output, setup)
+    return ExitCode.DONE
+
+
+def _show(
+    shown: Document,
+    form: Form,
+    output: Output,
+    name: str,
+    sentences: Iterable[str],
+    *tables: Table,
+) -> None:
+    """Print an explanation in the form that is asked for."""
     match form:
         case Form.JSON:
             output.json(encode(shown))
         case Form.NAME:
-            output.data(f"{one.namespace}/{one.id}\n")
+            output.data(f"{name}\n")
         case Form.TABLE | Form.WIDE:
-            output.prose(f"{words.name(one)}: {one.verdict}, by rule {one.rule}: {one.reason}")
-            output.prose(f"next: {shown.next}")
-            output.data("\n")
-            output.table(explanation.evidence_table(shown))
-            output.data("\n")
-            output.table(explanation.rules_table(shown))
+            for sentence in sentences:
+                output.prose(sentence)
+            for table in tables:
+                output.data("\n")
+                output.table(table)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reconciler.telemetry import journald
+from reconciler.telemetry import sink
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -127,16 +127,16 @@ class Output:
     def say(self, line: str) -> None:
         """Write a message, unless told to be quiet."""
         if not self.quiet:
-            self._message(journald.INFO, line)
+            self._message(sink.INFO, line)
 
     def complain(self, line: str) -> None:
         """Write what is wrong, also if told to be quiet."""
-        self._message(journald.ERROR, f"containerd-reconciler: {line}")
+        self._message(sink.ERROR, f"containerd-reconciler: {line}")
 
     def _message(self, level: int, line: str) -> None:
         line = _printable(line)
         text = folded(line) if self.messages_on_terminal else line
-        click.echo(journald.prefix(level) + text, err=True)
+        click.echo(sink.prefix(level) + text, err=True)
 
     def ask(self, question: str) -> bool:
         """Ask for a yes; anything else is a no."""

@@ -17,7 +17,7 @@ from reconciler.model.evidence import Answer, TaskState
 from reconciler.model.facts import task_of
 from reconciler.model.ids import BundleKey
 from reconciler.model.policy import Policies
-from reconciler.model.words import Word
+from reconciler.model.values import Word
 
 AGES: Final = {
     DebrisKind.HIDDEN_BUNDLE: 600.0,

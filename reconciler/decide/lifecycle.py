@@ -24,7 +24,7 @@ from typing import Final
 from reconciler.model.debris import DebrisResult
 from reconciler.model.decisions import Phase
 from reconciler.model.outcome import BlockReason, Outcome, Result
-from reconciler.model.words import Word
+from reconciler.model.values import Word
 
 
 class Event(Word):

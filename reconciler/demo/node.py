@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from reconciler import kernel
-from reconciler.demo.files import Task, contents, runc_state
-from reconciler.demo.fixtures import Fixture, fixtures
+from reconciler.demo.fixtures import Fixture, Task, contents, fixtures, runc_state
 from reconciler.demo.processes import Process, Processes
 from reconciler.errors import ReconcilerError
 from reconciler.model.ids import BundleKey

@@ -33,7 +33,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from reconciler.model.ids import MAX_IDENTIFIER, BundleKey
-from reconciler.model.words import Word
+from reconciler.model.values import Word
 
 SCOPE: Final = ".scope"
 COLON: Final = ":"

@@ -3,8 +3,7 @@
 from msgspec.structs import replace
 
 from reconciler.model.ids import BundleKey
-from reconciler.model.values import EMPTY, Value
-from reconciler.model.words import Word
+from reconciler.model.values import EMPTY, Value, Word
 
 ShimGroup = tuple[BundleKey, ...]
 """Every name that one shim serves or may serve: its own, and those of the bundles of its pod."""

@@ -14,8 +14,7 @@ from typing_extensions import override
 from reconciler.model.evidence import Answer
 from reconciler.model.ids import NOWHERE, BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result, Step
-from reconciler.model.values import Tagged, Value
-from reconciler.model.words import Word
+from reconciler.model.values import Tagged, Value, Word
 
 
 class DebrisKind(Word):

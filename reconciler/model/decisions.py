@@ -6,8 +6,7 @@ from reconciler.model.debris import Place
 from reconciler.model.evidence import Facts
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import HintKind, ResyncKind
-from reconciler.model.values import Tagged, Value
-from reconciler.model.words import Word
+from reconciler.model.values import Tagged, Value, Word
 
 
 class Verdict(Word):

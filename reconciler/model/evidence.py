@@ -21,8 +21,7 @@ from reconciler.model.containerd import ContainerdState as ContainerdState
 from reconciler.model.ids import NOWHERE, BundleKey, Identity
 from reconciler.model.processes import ProcessScan as ProcessScan
 from reconciler.model.processes import ShimProcess as ShimProcess
-from reconciler.model.values import Value
-from reconciler.model.words import Word
+from reconciler.model.values import Value, Word
 
 
 class Answer(Word):

@@ -22,7 +22,7 @@ from reconciler.model.evidence import (
     TaskState,
 )
 from reconciler.model.ids import BundleKey
-from reconciler.model.unread import may_be, may_be_in
+from reconciler.model.processes import may_be, may_be_in
 
 # What no process that is seen elsewhere can contradict. Sets, because on Python 3.11 to name a
 # member of an enumeration takes four times as long as to find one.

@@ -14,8 +14,7 @@ from reconciler.model.debris import DebrisCleaned, Inventory
 from reconciler.model.evidence import Containerd, Look, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import Outcome
-from reconciler.model.values import Tagged, Value
-from reconciler.model.words import Word
+from reconciler.model.values import Tagged, Value, Word
 
 
 class Stamp(msgspec.Struct, frozen=True, gc=False):

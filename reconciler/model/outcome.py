@@ -4,8 +4,7 @@ from typing import Final
 
 from reconciler.model.evidence import Look
 from reconciler.model.ids import BundleKey, Identity
-from reconciler.model.values import Tagged, Value
-from reconciler.model.words import Word
+from reconciler.model.values import Tagged, Value, Word
 
 
 class Result(Word):

@@ -1,11 +1,11 @@
 """One pass over /proc, as evidence: who runs that matters to bundles, in which cgroups. Pure."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from reconciler.model.ids import BundleKey
-from reconciler.model.unread import UnreadProcess
 from reconciler.model.values import EMPTY, Value
 
 
@@ -15,6 +15,17 @@ class ShimProcess(NamedTuple):
     key: BundleKey
     pid: int
     address: str = ""
+
+
+class UnreadProcess(NamedTuple):
+    """A process that may be a shim or a helper and does not answer what it is.
+
+    What is stuck in the kernel cannot be asked for its command line. ``key`` is the bundle that the
+    directory it works in shows; None where it shows none: it may be any bundle's.
+    """
+
+    pid: int
+    key: BundleKey | None = None
 
 
 class ProcessScan(Value, frozen=True):
@@ -48,3 +59,13 @@ class ProcessScan(Value, frozen=True):
             cgroup_paths=other.cgroup_paths,
             unplaced=other.unplaced,
         )
+
+
+def may_be(unread: Collection[BundleKey | None], *keys: BundleKey) -> bool:
+    """Return whether one that does not answer may belong to one of these; None is anybody's."""
+    return bool(unread) and any(key in unread for key in (None, *keys))
+
+
+def may_be_in(unread: Collection[BundleKey | None], namespace: str) -> bool:
+    """Return whether one that does not answer works in a namespace."""
+    return any(key is not None and key.namespace == namespace for key in unread)

@@ -5,6 +5,7 @@ field at its default is left out, an enumeration stands for its value. So a defa
 "nothing was learnt" and never changes; a field whose name changes keeps its written one.
 """
 
+from enum import Enum
 from typing import Final, Never
 
 import msgspec
@@ -14,6 +15,16 @@ KIND: Final = "kind"
 
 EMPTY: Final[frozenset[Never]] = frozenset()
 """The default of every set: what is left out is this very object, for there are several empty."""
+
+
+class Word(Enum):
+    """An enumeration whose members are found in sets and dictionaries at the speed of objects.
+
+    ``Enum`` hashes a member by its name, in Python. Members are single objects that compare by
+    identity, so identity may as well be their hash; a verdict asks for a dozen of them.
+    """
+
+    __hash__ = object.__hash__
 
 
 class Value(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -140,10 +140,10 @@ def _done(policy: Policy, what: str) -> str:
     return f"is {what}" if policy.enforce else f"would be {what} by a run that enforces"
 
 
-def evidence_table(shown: Explanation) -> Table:
+def evidence_table(evidence: Iterable[Piece]) -> Table:
     """One row for each piece of evidence."""
     table = Table((Column("EVIDENCE"), Column("VALUE"), Column("DETAIL", gives_way=True)))
-    table.rows += [[Cell(p.evidence), Cell(p.value), Cell(p.detail)] for p in shown.evidence]
+    table.rows += [[Cell(p.evidence), Cell(p.value), Cell(p.detail)] for p in evidence]
     return table
 
 

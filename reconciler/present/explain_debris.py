@@ -11,7 +11,6 @@ from reconciler.present import words
 from reconciler.present.debris import DebrisShape, debris
 from reconciler.present.envelope import Document, Envelope
 from reconciler.present.explain import Piece
-from reconciler.present.table import Cell, Column, Table
 
 
 class DebrisExplanation(Document, frozen=True, kw_only=True, tag=True):
@@ -75,11 +74,3 @@ def _next(view: DebrisView) -> str:
         return f"{view.cause}; tried again {due}"
     does = "ended" if view.place.key.kind is DebrisKind.SHIM else "removed"
     return f"{does} {due}, if another inventory finds it debris then"
-
-
-def evidence_table(shown: DebrisExplanation) -> Table:
-    """One row for each piece of evidence."""
-    table = Table((Column("EVIDENCE"), Column("VALUE"), Column("DETAIL", gives_way=True)))
-    for one in shown.evidence:
-        table.rows.append([Cell(one.evidence), Cell(one.value), Cell(one.detail)])
-    return table

@@ -22,7 +22,7 @@ from reconciler.model.observations import (
     ResyncKind,
 )
 from reconciler.model.outcome import Outcome, Result, Step, StepResult
-from reconciler.model.unread import UnreadProcess
+from reconciler.model.processes import UnreadProcess
 from reconciler.present import debris, words
 from reconciler.present.events import LogEvent
 from reconciler.present.records import Field, Level, Mark, Record, named

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from reconciler.model.evidence import ProcessScan, ShimProcess
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import TASKS
-from reconciler.model.unread import UnreadProcess
+from reconciler.model.processes import UnreadProcess
 from reconciler.probe import mounts
 from reconciler.probe.commands import Asked, CommandLines
 from reconciler.probe.populated import PopulatedCgroups, TreeError

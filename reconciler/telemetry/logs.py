@@ -23,7 +23,7 @@ from reconciler.present.events import LogEvent
 from reconciler.present.records import Field, Level, Record, Repeats, in_pod, named
 from reconciler.present.words import iso, printable_json, to_json
 from reconciler.supervision import Fault
-from reconciler.telemetry import journald
+from reconciler.telemetry import sink
 from reconciler.telemetry.lazy import (
     EventDict,
     FilteringBoundLogger,
@@ -129,16 +129,16 @@ class _SinkLogger:
         self._prefixed = prefixed
 
     def debug(self, line: str) -> None:
-        self._write(journald.DEBUG, line)
+        self._write(sink.DEBUG, line)
 
     def info(self, line: str) -> None:
-        self._write(journald.INFO, line)
+        self._write(sink.INFO, line)
 
     def warning(self, line: str) -> None:
-        self._write(journald.WARNING, line)
+        self._write(sink.WARNING, line)
 
     def error(self, line: str) -> None:
-        self._write(journald.ERROR, line)
+        self._write(sink.ERROR, line)
 
     def _write(self, level: int, line: str) -> None:
         self._sink.write(f"<{level}>{line}" if self._prefixed else line)
@@ -180,7 +180,7 @@ def make_logger(
 
 def stderr_sink(descriptor: int = STDERR) -> DescriptorSink:
     """Make the sink on standard error; how many lines it dropped is told in the stream itself."""
-    before = journald.prefix(journald.WARNING, descriptor)
+    before = sink.prefix(sink.WARNING, descriptor)
 
     def lost(count: int) -> str:
         return before + _encode({"event": LogEvent.LINES_DROPPED.value, "count": count})

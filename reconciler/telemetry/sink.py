@@ -4,11 +4,15 @@ Lines flow in, bytes leave on a file descriptor. A pipe nobody reads, a terminal
 Ctrl-S or a journal that is not keeping up must not hold up a cleanup, so a line that cannot be
 written now is dropped and counted, and the count is told with the next line that gets through.
 The descriptor's flags are left alone: ``O_NONBLOCK`` would be shared with whoever else has it.
+
+A service's standard error is a socket of journald's, and ``JOURNAL_STREAM`` names it by device and
+inode. A line that begins with ``<N>`` has the level N of syslog(3) then, for `journalctl -p`
+(systemd.exec(5)). Anywhere else the prefix would only be in the way.
 """
 
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from typing_extensions import override
@@ -81,3 +85,27 @@ class DescriptorSink(Sink):
 
 def _encode(line: str) -> bytes:
     return line.encode("utf-8", "backslashreplace") + b"\n"
+
+
+ERROR: Final = 3
+WARNING: Final = 4
+INFO: Final = 6
+DEBUG: Final = 7
+"""Levels as syslog(3) numbers them."""
+
+
+def is_journal(descriptor: int, environ: Mapping[str, str] = os.environ) -> bool:
+    """Return whether a descriptor is the journal's own and was not redirected elsewhere."""
+    said = environ.get("JOURNAL_STREAM")
+    if not said:
+        return False
+    try:
+        there = os.fstat(descriptor)
+    except OSError:
+        return False
+    return said == f"{there.st_dev}:{there.st_ino}"
+
+
+def prefix(level: int, descriptor: int = 2) -> str:
+    """Give what a line of this level begins with on this descriptor."""
+    return f"<{level}>" if is_journal(descriptor) else ""

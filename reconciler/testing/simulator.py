@@ -53,8 +53,7 @@ from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.model.policy import Policies
 from reconciler.ports import Recorder
 from reconciler.testing.node import Node
-from reconciler.testing.outside import Outside
-from reconciler.testing.owners import evidence_of, is_needed
+from reconciler.testing.outside import Outside, evidence_of, is_needed
 from reconciler.testing.parts import Daemon, Truth
 from reconciler.testing.sight import Sight
 

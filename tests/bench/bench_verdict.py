@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from reconciler.assembly import opened
 from reconciler.decide.engine import Engine
-from reconciler.demo.files import Task, contents, runc_state
+from reconciler.demo.fixtures import Task, contents, runc_state
 from reconciler.demo.processes import Process, Processes
 from reconciler.loop import Loop
 from reconciler.model.decisions import Decision, Judged, Verdict

@@ -8,7 +8,7 @@ import anyio
 import pytest
 from msgspec.structs import replace
 
-from reconciler.cli import asking, explaining_debris, preflight, scanning, session
+from reconciler.cli import asking, explaining, preflight, scanning, session
 from reconciler.cli import setup as making
 from reconciler.cli.app import app
 from reconciler.cli.beside import believed_debris
@@ -65,7 +65,7 @@ def daemon(node: FakeNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> F
     def look(setup: Setup, _output: Output, _server: object) -> Found:
         return anyio.run(look_once, node.stages, setup.policies)
 
-    for user in (session, scanning, explaining_debris):
+    for user in (session, scanning, explaining):
         monkeypatch.setattr(user, "look", look)
     monkeypatch.setattr(making, "start_fork_server", lambda _setup: None)
     for check in ("check_state", "check_namespaces"):

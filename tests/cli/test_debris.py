@@ -7,7 +7,7 @@ from typing import Protocol
 import anyio
 import pytest
 
-from reconciler.cli import explaining_debris, preflight, scanning, session
+from reconciler.cli import explaining, preflight, scanning, session
 from reconciler.cli import setup as making
 from reconciler.cli.app import app
 from reconciler.cli.ending import run
@@ -47,7 +47,7 @@ def program(node: FakeNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     def clean(setup: Setup, _output: Output, _server: None) -> Found:
         return anyio.run(clean_once, node.stages, setup.policies)
 
-    for user in (session, scanning, explaining_debris):
+    for user in (session, scanning, explaining):
         monkeypatch.setattr(user, "look", look)
     monkeypatch.setattr(session, "clean", clean)
     monkeypatch.setattr(making, "start_fork_server", lambda _setup: None)

@@ -40,7 +40,7 @@ from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Guard, Hidden, Listed, NodeLooked, Refusal
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
 from reconciler.model.policy import Match, Policies, Policy, Rule
-from reconciler.model.unread import UnreadProcess
+from reconciler.model.processes import UnreadProcess
 from reconciler.probe.tree import FilteredInspector
 from reconciler.setup import Setup
 from tests.cli.conftest import FakeNode

@@ -24,7 +24,7 @@ from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import Layout
 from reconciler.model.observations import SPOILS_LOOKING, Guard, Refusal
 from reconciler.model.policy import Policies, Policy
-from reconciler.model.unread import UnreadProcess
+from reconciler.model.processes import UnreadProcess
 from reconciler.present import rows
 from reconciler.setup import Setup
 from tests.cli.conftest import FakeNode

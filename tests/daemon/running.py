@@ -30,7 +30,7 @@ from typing import Final
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from reconciler.demo.files import Task, contents, runc_state
+from reconciler.demo.fixtures import Task, contents, runc_state
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from tests.support.bundles import dead_pid

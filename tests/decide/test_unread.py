@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import Containerd, Look, ProcessScan, Shim, ShimProcess, ShimState
 from reconciler.model.ids import BundleKey
-from reconciler.model.unread import UnreadProcess
+from reconciler.model.processes import UnreadProcess
 from tests.decide.world import DOWN, UP, World, dead, key, running, stopped
 
 pytestmark = pytest.mark.safety

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from reconciler.demo.files import Task as Fake
-from reconciler.demo.files import contents, runc_state
+from reconciler.demo.fixtures import Task as Fake
+from reconciler.demo.fixtures import contents, runc_state
 from reconciler.model.ids import BundleKey
 from tests.e2e.containerd import RUNTIME_DIR, TASKS
 from tests.e2e.node import Node

@@ -80,7 +80,7 @@ TABLES: Final[dict[str, Callable[[], Table]]] = {
         [shapes.kept(VIEW, LAYOUT, result, "because") for result in (*Result, Result.SKIPPED)]
     ),
     "results": lambda: rows.results(RESULTS),
-    "evidence": lambda: explain.evidence_table(explanation()),
+    "evidence": lambda: explain.evidence_table(explanation().evidence),
     "rules": lambda: explain.rules_table(explanation()),
     "replay": lambda: comparison.fates_table(
         [comparison.CleanupChange(BundleKey("k8s.io", hexadecimal(n)), 1.0, 2.0) for n in range(2)]

@@ -148,7 +148,7 @@ def test_explain_shows_the_rules_up_to_the_one_that_fired() -> None:
 
 def test_explain_shows_every_piece_of_evidence() -> None:
     told = explain.explain(VIEW, LAYOUT, OBSERVE, envelope=ENVELOPE, young=False)
-    table = explain.evidence_table(told).plain()
+    table = explain.evidence_table(told.evidence).plain()
     for piece in (
         "device 0:46 inode 1234 mount 77",
         "/run/containerd/s/ab",
@@ -233,7 +233,9 @@ def test_what_a_file_said_stays_on_one_line() -> None:
     told = explain.explain(
         dataclasses.replace(VIEW, look=hostile), LAYOUT, OBSERVE, envelope=ENVELOPE, young=False
     )
-    assert all(line.isprintable() for line in explain.evidence_table(told).plain().splitlines())
+    assert all(
+        line.isprintable() for line in explain.evidence_table(told.evidence).plain().splitlines()
+    )
 
 
 def summary(verdict: Verdict, look: Look = LOOK) -> str:

@@ -61,7 +61,7 @@ def test_explain_names_it(world: World) -> None:
         name: explain.evidence_table(
             explain.explain(
                 world.view(f"ns/{name}"), Layout(), Policy(), envelope=ENVELOPE, young=False
-            )
+            ).evidence
         ).plain()
         for name in ("web", "well")
     }

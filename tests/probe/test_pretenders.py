@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.model.evidence import ProcessScan, ShimProcess
 from reconciler.model.ids import BundleKey
-from reconciler.model.unread import UnreadProcess
+from reconciler.model.processes import UnreadProcess
 from reconciler.probe import commands, process
 from reconciler.probe.commands import Asked, CommandLines
 from reconciler.probe.processes import scan, users_of

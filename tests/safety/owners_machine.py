@@ -15,7 +15,7 @@ from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import Entries
 from reconciler.model.ids import BundleKey
 from reconciler.model.policy import Orphans, Shims
-from reconciler.testing.owners import (
+from reconciler.testing.outside import (
     end_elsewhere,
     evidence_of,
     kill_shims_elsewhere,

@@ -8,7 +8,7 @@ from reconciler.model.cgroups import usual_path
 from reconciler.model.outcome import Outcome, Result
 from reconciler.model.policy import Orphans
 from reconciler.testing.node import Node
-from reconciler.testing.owners import kill_shims_elsewhere, start_elsewhere
+from reconciler.testing.outside import kill_shims_elsewhere, start_elsewhere
 from reconciler.testing.parts import Truth
 from reconciler.testing.simulator import Simulation
 from tests.safety.machine import KEYS, POLICIES

@@ -16,11 +16,10 @@ from jsonschema import Draft202012Validator
 from jsonschema.protocols import Validator
 
 from reconciler.present.comparison import ReplayDiff
-from reconciler.present.configuration import ConfigCheck, Configuration
+from reconciler.present.configuration import ConfigCheck, Configuration, PolicyTest
 from reconciler.present.envelope import API_VERSION
 from reconciler.present.explain import Explanation
 from reconciler.present.explain_debris import DebrisExplanation
-from reconciler.present.policies import PolicyTest
 from reconciler.present.shapes import Clean, Scan
 from reconciler.present.status import Status
 

@@ -12,7 +12,7 @@ from reconciler.cli.ending import run
 from reconciler.cli.output import Output
 from reconciler.present.records import Level
 from reconciler.settings.schema import Log, LogFormat, LogLevel
-from reconciler.telemetry import journald, logs
+from reconciler.telemetry import logs, sink
 from reconciler.telemetry.logs import make_logger, stderr_sink
 from tests.telemetry.test_logs import Lines
 
@@ -28,15 +28,15 @@ def test_the_journal_is_known_by_device_and_inode() -> None:
     reader, writer = os.pipe()
     try:
         mine = name_of(writer)
-        assert journald.is_journal(writer, {"JOURNAL_STREAM": mine})
-        assert not journald.is_journal(writer, {}), "no service manager"
-        assert not journald.is_journal(writer, {"JOURNAL_STREAM": ""})
-        assert not journald.is_journal(writer, {"JOURNAL_STREAM": f"{mine}0"}), "redirected"
-        assert not journald.is_journal(writer, {"JOURNAL_STREAM": "nonsense"})
+        assert sink.is_journal(writer, {"JOURNAL_STREAM": mine})
+        assert not sink.is_journal(writer, {}), "no service manager"
+        assert not sink.is_journal(writer, {"JOURNAL_STREAM": ""})
+        assert not sink.is_journal(writer, {"JOURNAL_STREAM": f"{mine}0"}), "redirected"
+        assert not sink.is_journal(writer, {"JOURNAL_STREAM": "nonsense"})
     finally:
         os.close(reader)
         os.close(writer)
-    assert not journald.is_journal(writer, {"JOURNAL_STREAM": mine}), "closed"
+    assert not sink.is_journal(writer, {"JOURNAL_STREAM": mine}), "closed"
 
 
 @pytest.mark.parametrize("level", Level)

@@ -17,7 +17,7 @@ from reconciler.model.evidence import Answer, ProcessScan, ShimProcess
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import SANDBOXES, TASKS, Layout
 from reconciler.model.outcome import Result, StepResult
-from reconciler.model.unread import UnreadProcess
+from reconciler.model.processes import UnreadProcess
 from reconciler.probe import ending
 from reconciler.probe.fresh import Fresh
 from reconciler.worker import context

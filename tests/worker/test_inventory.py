@@ -15,7 +15,7 @@ from reconciler.model.evidence import Answer, ProcessScan, ShimProcess
 from reconciler.model.hidden import hidden_name
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import TASKS
-from reconciler.model.unread import UnreadProcess
+from reconciler.model.processes import UnreadProcess
 from reconciler.worker import context, inventory
 from reconciler.worker.inventory import finds, take
 from reconciler.worker.objects import HIDDEN

@@ -14,7 +14,7 @@ import pytest
 
 from reconciler.model.evidence import Kind, Look, ProcessScan
 from reconciler.model.outcome import BlockReason, Outcome, Result
-from reconciler.model.unread import UnreadProcess
+from reconciler.model.processes import UnreadProcess
 from reconciler.worker import freezer, orphans, ownership
 from reconciler.worker.instances import Instances
 from reconciler.worker.messages import KillJob

@@ -115,7 +115,7 @@ def test(said: Globals, *, bundle: str) -> int:
     from reconciler.cli.session import look_at
     from reconciler.cli.setup import make_setup
     from reconciler.errors import ReconcilerError
-    from reconciler.present import policies
+    from reconciler.present import configuration
     from reconciler.present.envelope import encode
 
     asked = parse_name(bundle)
@@ -131,15 +131,15 @@ def test(said: Globals, *, bundle: str) -> int:
     if view is None:
         raise ReconcilerError(f"{key} went away while it was looked at")
     known = known_of(view, labels_of(found.views))
-    shown = policies.policy_test(key, known, setup.policies, envelope(found.stamp.wall))
+    shown = configuration.policy_test(key, known, setup.policies, envelope(found.stamp.wall))
     output = Output(quiet=said.quiet)
     if said.form is Form.JSON:
         output.json(encode(shown))
         return ExitCode.DONE
-    output.data(policies.sentences(shown))
+    output.data(configuration.sentences(shown))
     if shown.rules:
         output.data("\n")
-        output.table(policies.rules_table(shown))
+        output.table(configuration.rules_table(shown))
     return ExitCode.DONE
 
 

@@ -7,8 +7,7 @@ from reconciler.cli.output import Output
 from reconciler.cli.values import duration
 from reconciler.clock import SystemClock
 from reconciler.demo.node import DemoNode
-from reconciler.demo.promises import Kept, compare, pictures
-from reconciler.demo.story import Witness, run_story
+from reconciler.demo.promises import Kept, Witness, compare, pictures, run_story
 from reconciler.errors import ExitCode, UsageError
 from reconciler.loop import Loop
 from reconciler.model.ids import escape

@@ -35,7 +35,7 @@ def explain(
     check_namespaces(setup.layout, setup.namespaces, output)
     server = start_fork_server(setup)
     if place is not None:
-        from reconciler.cli.explaining_debris import explain_place
+        from reconciler.cli.explaining import explain_place
 
         return explain_place(setup, place, form, output, server)
     from reconciler.cli.explaining import explain as explain_it
