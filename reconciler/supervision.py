@@ -5,6 +5,7 @@ a connection, a page, a metric, an adapter. Never around the engine itself: what
 the process, and the next start begins from what is true (principle 13).
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import wraps
@@ -16,6 +17,7 @@ import msgspec
 
 from reconciler.errors import InvariantError
 from reconciler.model.ids import printable
+from reconciler.model.policy import Backoff
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -24,23 +26,8 @@ _FRAMES: Final = 8
 _TEXT: Final = 300
 
 
-class Backoff:
-    """Seconds between an attempt that failed and the next: one, doubled each time, to a minute."""
-
-    FIRST: Final = 1.0
-    LONGEST: Final = 60.0
-
-    def __init__(self) -> None:
-        self._seconds = self.FIRST
-
-    def next(self) -> float:
-        """Give the pause that is due now."""
-        seconds, self._seconds = self._seconds, min(2 * self._seconds, self.LONGEST)
-        return seconds
-
-    def reset(self) -> None:
-        """Begin again with the first: it works."""
-        self._seconds = self.FIRST
+RESTARTS: Final = Backoff(first=1.0, most=60.0)
+"""Pauses before a part that failed is started again."""
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -110,12 +97,11 @@ class Supervisor:
             work: Runs it.
             pause: Waits for so many seconds.
         """
-        backoff = Backoff()
-        while True:
+        for failures in itertools.count(1):
             with self.part(where):
                 await work()
                 return
-            await pause(backoff.next())
+            await pause(RESTARTS.after(failures))
 
     def failed(self, where: str, error: Exception) -> None:
         """Count a failure, and report it unless the same one was reported before.

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import structs
 
@@ -106,23 +106,33 @@ def as_believed(found: Found, told: Beliefs | None) -> Found:
 
 
 def _believed(view: BundleView, belief: Belief | None) -> BundleView:
-    """Join a look of ours with the daemon's belief.
+    """Join a look of ours with the daemon's belief."""
+    if belief is None:
+        return _joined(view, None, "sees no leftover there yet")
+    if belief.verdict != view.judgement.verdict.value:
+        return _joined(view, belief, f"sees it as {belief.verdict}")
+    return replace(_joined(view, belief, ""), enforce=belief.enforce)
+
+
+_View = TypeVar("_View", BundleView, DebrisView)
+
+
+def _joined(view: _View, belief: Belief | DebrisBelief | None, otherwise: str) -> _View:
+    """Take over what the daemon believes, unless it sees something else: ``otherwise`` says what.
 
     1. Both see nothing that would ever be removed.
-    2. Both see the same.
-    3. They see something else: one of the two looks is older. Nothing is known of when.
+    2. They see something else: one of the two looks is older. Nothing is known of when.
+    3. Both see the same.
     """
     if belief is None and view.phase is Phase.NONE:
         return view
-    if belief is None or belief.verdict != view.judgement.verdict.value:
-        sees = "sees no leftover there yet" if belief is None else f"sees it as {belief.verdict}"
-        return replace(view, cause=f"the daemon {sees}", due_in_seconds=None)
+    if belief is None or otherwise:
+        return replace(view, cause=f"the daemon {otherwise}", due_in_seconds=None)
     return replace(
         view,
         phase=belief.phase,
         cause=belief.cause,
         policy=belief.policy,
-        enforce=belief.enforce,
         due_in_seconds=belief.due_in_seconds,
         attempts=belief.attempts,
     )
@@ -140,29 +150,18 @@ def _is_same(view: DebrisView, belief: DebrisBelief) -> bool:
 
 
 def believed_debris(view: DebrisView, belief: DebrisBelief | None) -> DebrisView:
-    """Join what an inventory of ours found with the daemon's belief; the cases are as of bundles.
+    """Join what an inventory of ours found with the daemon's belief.
 
     What it sees may also be another object under the same name.
     """
-    if belief is None and view.phase is Phase.NONE:
-        return view
-    if belief is None or not agrees(view, belief):
-        sees = (
-            "sees no debris there yet" if belief is None else f"sees it as {belief.verdict.value}"
-        )
-        if belief is not None and not _is_same(view, belief):
-            sees = "sees another object there"
-        return replace(view, cause=f"the daemon {sees}", due_in_seconds=None)
-    return replace(
-        view,
-        phase=belief.phase,
-        cause=belief.cause,
-        policy=belief.policy,
-        objection=belief.objection,
-        due_in_seconds=belief.due_in_seconds,
-        attempts=belief.attempts,
-        debris_for=belief.debris_for,
-    )
+    if belief is None:
+        return _joined(view, None, "sees no debris there yet")
+    if not _is_same(view, belief):
+        return _joined(view, belief, "sees another object there")
+    if belief.verdict is not view.verdict:
+        return _joined(view, belief, f"sees it as {belief.verdict.value}")
+    same = _joined(view, belief, "")
+    return replace(same, objection=belief.objection, debris_for=belief.debris_for)
 
 
 def history(told: Beliefs | None, key: BundleKey, wall: float) -> str:

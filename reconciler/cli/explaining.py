@@ -17,9 +17,9 @@ from reconciler.cli.beside import (
     history,
     say_whose,
 )
+from reconciler.cli.checks import check_listing, warn_of_place
 from reconciler.cli.options import Form
 from reconciler.cli.output import Output, envelope
-from reconciler.cli.preflight import check_listing, warn_of_place
 from reconciler.cli.selection import Name, known_of, labels_of
 from reconciler.cli.session import look, look_at, ping_one
 from reconciler.decide.claims import objection_to_end_shim, shares

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.cli import session
+from reconciler.cli.checks import check_listing
 from reconciler.cli.choosing import Listing
 from reconciler.cli.options import Form
 from reconciler.cli.output import Output
-from reconciler.cli.preflight import check_listing
 from reconciler.cli.selection import Selection, ordered
 from reconciler.cli.watching import Ended, Plan, watch
 from reconciler.cli.work import Pass, observing

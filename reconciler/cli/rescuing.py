@@ -13,8 +13,8 @@ from typing import Final
 import msgspec
 
 from reconciler.assembly import Opened, opened
+from reconciler.cli.checks import check_guards
 from reconciler.cli.output import Output
-from reconciler.cli.preflight import check_guards
 from reconciler.cli.selection import known_of, labels_of
 from reconciler.cli.session import run_alone
 from reconciler.cli.work import Found, look_once

@@ -9,15 +9,15 @@ from collections.abc import Collection
 from msgspec.structs import replace
 
 from reconciler.cli.beside import as_believed, ask_daemon, say_whose
-from reconciler.cli.choosing import ALL, Listing
-from reconciler.cli.options import Form
-from reconciler.cli.output import Output, envelope
-from reconciler.cli.preflight import (
+from reconciler.cli.checks import (
     check_listing,
     complain_of_absence,
     complain_of_silence,
     warn_of_place,
 )
+from reconciler.cli.choosing import ALL, Listing
+from reconciler.cli.options import Form
+from reconciler.cli.output import Output, envelope
 from reconciler.cli.selection import Selection, narrowed, ordered
 from reconciler.cli.session import Journalled, look
 from reconciler.cli.work import Found

@@ -13,10 +13,10 @@ import anyio
 import msgspec
 
 from reconciler.assembly import opened
+from reconciler.cli.checks import check_guards
 from reconciler.cli.display import Heading, Shown, foreground
 from reconciler.cli.garbage import collect_from_now_on, nothing_collected
 from reconciler.cli.output import Output
-from reconciler.cli.preflight import check_guards
 from reconciler.cli.watching import Ended, Plan, Story
 from reconciler.cli.watching import watch as watch_stages
 from reconciler.cli.work import Found, clean_once, look_once, observing

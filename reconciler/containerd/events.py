@@ -13,7 +13,7 @@ from reconciler.containerd.answers import NoAnswerError
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Hint, HintKind, Resync, ResyncKind
 from reconciler.ports import Clock, Emit
-from reconciler.supervision import Backoff
+from reconciler.supervision import RESTARTS
 
 if TYPE_CHECKING:
     from reconciler.containerd.client import ContainerdClient
@@ -48,7 +48,7 @@ class _Subscriber:
         self._emit = emit
         self._first = True
         self._listening = False
-        self._backoff = Backoff()
+        self._failures = 0
 
     def subscribed(self) -> None:
         self._listening = True
@@ -56,7 +56,7 @@ class _Subscriber:
             self._emit(Resync(ResyncKind.CONTAINERD))
 
     def touched(self, key: BundleKey) -> None:
-        self._backoff.reset()
+        self._failures = 0
         self._emit(Hint(key, HintKind.CONTAINERD))
 
     def ended(self) -> float:
@@ -64,4 +64,5 @@ class _Subscriber:
         if self._listening:
             self._emit(Resync(ResyncKind.CONTAINERD))
         self._first = self._listening = False
-        return self._backoff.next()
+        self._failures += 1
+        return RESTARTS.after(self._failures)

@@ -24,7 +24,7 @@ from reconciler.errors import ReconcilerError, RefusedError
 from reconciler.present.status import EndpointStatus
 from reconciler.probe.beneath import opened
 from reconciler.settings.schema import Http
-from reconciler.supervision import Backoff, Supervisor
+from reconciler.supervision import RESTARTS, Supervisor
 from reconciler.telemetry.http import Server
 
 _BACKLOG: Final = 1024
@@ -99,13 +99,13 @@ class Endpoint:
 
         ``reachable`` is called with the address once it could be had after all.
         """
-        backoff = Backoff()
+        failures = 0
         while self._address:
             was_troubled = bool(self.trouble)
             await self.open()
             listeners, self._listeners = self._listeners, ()
             if listeners:
-                backoff.reset()
+                failures = 0
                 if was_troubled:
                     reachable(self._address)
                 with self._watch.part(f"endpoint {self._key}"):
@@ -113,7 +113,8 @@ class Endpoint:
                         for listener in listeners:
                             tasks.start_soon(server.serve, listener)
                 self.trouble = "it has failed; it is opened again soon"
-            await wait(backoff.next())
+            failures += 1
+            await wait(RESTARTS.after(failures))
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,3 +189,7 @@ def assert_reported(_: Report) -> None:
     As `assert_never`, it is for the type checker, which names the match that a new kind of request
     has no case in, and is content with a new kind of report.
     """
+
+
+def assert_requested(_: Request) -> None:
+    """Accept what is left of a match whose every report has a case; as `assert_reported`."""

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from reconciler.decide.debris_track import DebrisView
 from reconciler.model.debris import DebrisKind, DebrisResult, Place
-from reconciler.present import words
-from reconciler.present.shapes import PLANNED, ResultShape, StepShape
+from reconciler.present import shapes, words
 from reconciler.present.table import Cell, Column, Table
 
 BUNDLE = "bundle"
@@ -19,28 +18,25 @@ _COLUMNS = (
 )
 
 
-def is_debris(one: ResultShape) -> bool:
+def is_debris(one: shapes.ResultShape) -> bool:
     """Return whether it is about something outside of bundles."""
     return one.kind != BUNDLE
 
 
-def result(place: Place, came: DebrisResult) -> ResultShape:
+def result(place: Place, came: DebrisResult) -> shapes.ResultShape:
     """Shape what came of one piece of debris."""
-    steps = [
-        StepShape(
-            step=step.step,
-            result=step.result.value,
-            detail=step.detail,
-            seconds=round(step.seconds, 6),
-            mutations=step.mutations,
-        )
-        for step in came.steps
-    ]
     reason = "" if came.reason is None else came.reason.value
-    return _shape(place, came.result.value, reason, came.detail, seconds=came.seconds, steps=steps)
+    return _shape(
+        place,
+        came.result.value,
+        reason,
+        came.detail,
+        seconds=came.seconds,
+        steps=shapes.steps(came.steps),
+    )
 
 
-def untouched(view: DebrisView, what: str, reason: str = "") -> ResultShape:
+def untouched(view: DebrisView, what: str, reason: str = "") -> shapes.ResultShape:
     """Shape what would come of one, or why nothing does: ``what`` is a result, or `planned`."""
     return _shape(view.place, what, reason, view.reason)
 
@@ -52,9 +48,9 @@ def _shape(  # noqa: PLR0913 - what differs between the two
     detail: str,
     *,
     seconds: float = 0.0,
-    steps: Sequence[StepShape] = (),
-) -> ResultShape:
-    return ResultShape(
+    steps: Sequence[shapes.StepShape] = (),
+) -> shapes.ResultShape:
+    return shapes.ResultShape(
         kind=place.key.kind.value,
         namespace=place.namespace,
         id=place.id,
@@ -68,11 +64,11 @@ def _shape(  # noqa: PLR0913 - what differs between the two
     )
 
 
-def table(shown: Sequence[ResultShape]) -> Table:
+def table(shown: Sequence[shapes.ResultShape]) -> Table:
     """One row for each piece of debris that `clean` dealt with, or would deal with."""
     rows = Table(_COLUMNS)
     for one in shown:
-        what = _PLANS[one.kind] if one.result == PLANNED else one.result
+        what = _PLANS[one.kind] if one.result == shapes.PLANNED else one.result
         why = "; ".join(filter(None, (one.reason, one.detail)))
         rows.rows.append(
             [

@@ -26,6 +26,7 @@ from reconciler.model.decisions import (
     TakeInventory,
     Vanished,
     Verdict,
+    assert_requested,
 )
 from reconciler.model.evidence import Answer, Facts
 from reconciler.model.ids import BundleKey
@@ -193,18 +194,9 @@ def record(stamp: Stamp, decision: Decision, *, observed: bool = False) -> Recor
             fields = {"brake": brake, "detail": detail}
             pulled, released = LogEvent.BRAKE_PULLED, LogEvent.BRAKE_RELEASED
             return Record(pulled if on else released, Level.WARNING if on else Level.INFO, fields)
-        case (
-            LookAt()
-            | Relist()
-            | AskNode()
-            | TakeInventory()
-            | CleanDebris()
-            | Clean()
-            | FinishRemoval()
-        ):
-            return None
         case _:
-            assert_never(decision)
+            assert_requested(decision)
+            return None
 
 
 def _verdict(stamp: Stamp, judged: Judged, *, observed: bool) -> Record:

@@ -5,7 +5,7 @@ byte of a hostile name reaches a terminal or breaks a parser.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
 from typing import Final
@@ -17,7 +17,7 @@ from reconciler.model.evidence import NO_LABELS, Entries, Kind, Labels, Look
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Refusal
-from reconciler.model.outcome import Holder, Outcome, Result
+from reconciler.model.outcome import Holder, Outcome, Result, Step
 from reconciler.present.debris import DebrisShape
 from reconciler.present.envelope import Document, Envelope, Shape
 
@@ -294,18 +294,23 @@ def outcome(done: Outcome, layout: Layout, labels: Labels = NO_LABELS) -> Result
         detail=done.detail,
         holders=list(done.holders),
         seconds=round(done.seconds, 6),
-        steps=[
-            StepShape(
-                step=step.step,
-                result=step.result.value,
-                detail=step.detail,
-                seconds=round(step.seconds, 6),
-                mutations=step.mutations,
-            )
-            for step in done.steps
-        ],
+        steps=steps(done.steps),
         pod=pod(labels),
     )
+
+
+def steps(done: Iterable[Step]) -> list[StepShape]:
+    """Shape the steps of an attempt."""
+    return [
+        StepShape(
+            step=step.step,
+            result=step.result.value,
+            detail=step.detail,
+            seconds=round(step.seconds, 6),
+            mutations=step.mutations,
+        )
+        for step in done
+    ]
 
 
 def kept(

@@ -8,7 +8,7 @@ What is bounded is there from the start, so that a node's series stay as many as
 
 import math
 from collections.abc import Callable
-from typing import Final, assert_never
+from typing import Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -24,19 +24,13 @@ from reconciler import __version__
 from reconciler.decide.engine import Engine
 from reconciler.model.debris import DebrisCleaned, DebrisKind
 from reconciler.model.decisions import (
-    AskNode,
     Braked,
-    Clean,
-    CleanDebris,
     Decision,
     Died,
-    FinishRemoval,
     Judged,
-    LookAt,
     OverBudget,
-    Relist,
-    TakeInventory,
     Vanished,
+    assert_requested,
 )
 from reconciler.model.evidence import ContainerdState
 from reconciler.model.observations import (
@@ -219,18 +213,8 @@ class Metrics:
                 self._meet(key.namespace)
             case Vanished() | OverBudget() | Braked():
                 pass  # what is so now is counted at each scrape
-            case (
-                LookAt()
-                | Relist()
-                | AskNode()
-                | TakeInventory()
-                | CleanDebris()
-                | Clean()
-                | FinishRemoval()
-            ):
-                pass  # what comes of a request is an observation
             case _:
-                assert_never(decision)
+                assert_requested(decision)  # what comes of it is an observation
 
     def reloaded(self, *, ok: bool) -> None:
         """Hear how a reload of the configuration ended."""

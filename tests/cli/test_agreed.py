@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import anyio
 import pytest
 
-from reconciler.cli import cleaning, handover, preflight, session
+from reconciler.cli import checks, cleaning, handover, session
 from reconciler.cli import setup as making
 from reconciler.cli.app import app
 from reconciler.cli.ending import run
@@ -52,7 +52,7 @@ def asked_to_clean(
     monkeypatch.setattr(Output, "can_ask", True)
     monkeypatch.setattr(Output, "ask", yes)
     for check in ("check_state", "check_namespaces"):
-        monkeypatch.setattr(preflight, check, lambda *_args, **_more: None)
+        monkeypatch.setattr(checks, check, lambda *_args, **_more: None)
     return run(app, ["clean", "--grace", "5s", *args], "containerd-reconciler")
 
 

@@ -8,7 +8,7 @@ import anyio
 import pytest
 from msgspec.structs import replace
 
-from reconciler.cli import asking, explaining, preflight, scanning, session
+from reconciler.cli import asking, checks, explaining, scanning, session
 from reconciler.cli import setup as making
 from reconciler.cli.app import app
 from reconciler.cli.beside import believed_debris
@@ -69,7 +69,7 @@ def daemon(node: FakeNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> F
         monkeypatch.setattr(user, "look", look)
     monkeypatch.setattr(making, "start_fork_server", lambda _setup: None)
     for check in ("check_state", "check_namespaces"):
-        monkeypatch.setattr(preflight, check, lambda *_args, **_more: None)
+        monkeypatch.setattr(checks, check, lambda *_args, **_more: None)
     monkeypatch.setattr(asking, "Daemon", lambda _path: made)
     (tmp_path / "socket").touch()
     (tmp_path / "config.toml").write_text(f"[http]\nsocket = '{tmp_path}/socket'\n")

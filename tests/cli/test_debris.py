@@ -7,7 +7,7 @@ from typing import Protocol
 import anyio
 import pytest
 
-from reconciler.cli import explaining, preflight, scanning, session
+from reconciler.cli import checks, explaining, scanning, session
 from reconciler.cli import setup as making
 from reconciler.cli.app import app
 from reconciler.cli.ending import run
@@ -52,7 +52,7 @@ def program(node: FakeNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setattr(session, "clean", clean)
     monkeypatch.setattr(making, "start_fork_server", lambda _setup: None)
     for check in ("check_state", "check_namespaces"):
-        monkeypatch.setattr(preflight, check, lambda *_args, **_more: None)
+        monkeypatch.setattr(checks, check, lambda *_args, **_more: None)
     config = tmp_path / "config.toml"
 
     def call(*args: str, says: str = "") -> int:

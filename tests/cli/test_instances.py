@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.cli import preflight
+from reconciler.cli import checks
+from reconciler.cli.checks import check_state
 from reconciler.cli.output import Output
-from reconciler.cli.preflight import check_state
 from reconciler.errors import NoContainerdError
 from reconciler.model.layout import Layout
 from tests.cli.program import program
@@ -46,7 +46,7 @@ def test_who_has_its_containerd_elsewhere_is_told_what_to_type(
     with pytest.raises(NoContainerdError) as told:
         check_state(absent)
     assert "--state" in told.value.hint
-    monkeypatch.setattr(preflight, "instances_here", lambda: ("k3s", "docker"))
+    monkeypatch.setattr(checks, "instances_here", lambda: ("k3s", "docker"))
     with pytest.raises(NoContainerdError) as told:
         check_state(absent)
     assert told.value.hint == (

@@ -8,14 +8,14 @@ from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.cli import cleaning
-from reconciler.cli.options import Form
-from reconciler.cli.output import Output
-from reconciler.cli.preflight import (
+from reconciler.cli.checks import (
     check_guards,
     check_listing,
     complain_of_absence,
     complain_of_silence,
 )
+from reconciler.cli.options import Form
+from reconciler.cli.output import Output
 from reconciler.cli.scanning import shape
 from reconciler.cli.watching import Ended
 from reconciler.cli.work import clean_once, look_once

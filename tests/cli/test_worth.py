@@ -9,10 +9,10 @@ import pytest
 
 from reconciler.cli import cleaning
 from reconciler.cli.app import app
+from reconciler.cli.checks import check_namespaces, warn_of_place
 from reconciler.cli.ending import run
 from reconciler.cli.options import Form, Globals
 from reconciler.cli.output import Output
-from reconciler.cli.preflight import check_namespaces, warn_of_place
 from reconciler.cli.scanning import ending
 from reconciler.cli.setup import make_setup
 from reconciler.cli.work import clean_once, look_once

@@ -12,7 +12,7 @@ from reconciler.containerd.client import _TOPICS, ContainerdClient
 from reconciler.containerd.events import Events
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Hint, HintKind, Observation, Resync, ResyncKind
-from reconciler.supervision import Backoff
+from reconciler.supervision import RESTARTS
 from tests.support.fake_containerd import FakeContainerd
 
 WEB = BundleKey("default", "web")
@@ -89,8 +89,8 @@ async def test_attempts_grow_rarer_until_an_event_comes(tmp_path: Path) -> None:
     events = Events(ContainerdClient(fake.layout.address), clock)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(events.run, received.append)
-        await until(lambda: clock.waits.count(Backoff.LONGEST) >= 2)
-        first = Backoff.FIRST
+        await until(lambda: clock.waits.count(RESTARTS.most) >= 2)
+        first = RESTARTS.first
         assert clock.waits[:4] == [first, 2 * first, 4 * first, 8 * first]
         assert received == []
         async with fake:
@@ -99,5 +99,5 @@ async def test_attempts_grow_rarer_until_an_event_comes(tmp_path: Path) -> None:
             await until(lambda: HINT in received)
             before = len(clock.waits)
         await until(lambda: len(clock.waits) > before)
-        assert clock.waits[before] == Backoff.FIRST
+        assert clock.waits[before] == RESTARTS.first
         tasks.cancel_scope.cancel()

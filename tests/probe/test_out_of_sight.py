@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.cli.checks import check_namespaces
 from reconciler.cli.output import Output
-from reconciler.cli.preflight import check_namespaces
 from reconciler.model.layout import Layout
 from reconciler.probe import checks
 

@@ -90,7 +90,7 @@ def clean(  # noqa: PLR0913 - the options
     find to be debris. Kinds: hidden-bundle, shim-socket, fifo-dir, runc-state, cgroup, work-dir,
     mount, shim. A shim that lives is ended only where the configuration says shims = "kill".
     """
-    from reconciler.cli.preflight import check_namespaces, check_state
+    from reconciler.cli.checks import check_namespaces, check_state
     from reconciler.cli.setup import Changes, make_setup, start_fork_server
 
     said: Globals = context.obj

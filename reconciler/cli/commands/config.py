@@ -110,7 +110,7 @@ def test(said: Globals, *, bundle: str) -> int:
     With --config FILE the rules of that file are asked. An ID, or the beginning of one, will do
     where only one bundle has it.
     """
-    from reconciler.cli.preflight import check_listing, check_state
+    from reconciler.cli.checks import check_listing, check_state
     from reconciler.cli.selection import known_of, labels_of, parse_name
     from reconciler.cli.session import look_at
     from reconciler.cli.setup import make_setup

@@ -14,7 +14,7 @@ from reconciler.errors import ExitCode
 @click.pass_obj
 def daemon(said: Globals) -> int:
     """Watch, decide and act as the configuration says, until SIGTERM. SIGHUP loads it anew."""
-    from reconciler.cli.preflight import check_namespaces, check_state
+    from reconciler.cli.checks import check_namespaces, check_state
     from reconciler.cli.setup import check_instance, load_layers, start_fork_server
     from reconciler.cli.values import name
     from reconciler.daemon.files import ConfigFiles

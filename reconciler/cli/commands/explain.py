@@ -22,7 +22,7 @@ def explain(
     An ID, or the beginning of one, will do where only one bundle has it. KIND:PATH is a piece of
     debris, as `scan` names it.
     """
-    from reconciler.cli.preflight import check_namespaces, check_state
+    from reconciler.cli.checks import check_namespaces, check_state
     from reconciler.cli.selection import parse_name
     from reconciler.cli.setup import make_setup, start_fork_server
     from reconciler.cli.values import parse_place

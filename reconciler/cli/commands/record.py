@@ -6,9 +6,9 @@ from typing import get_args
 
 import click
 
+from reconciler.cli.checks import check_namespaces, check_state
 from reconciler.cli.options import Globals, Logging, replaces_journal, without_containerd
 from reconciler.cli.output import Output
-from reconciler.cli.preflight import check_namespaces, check_state
 from reconciler.cli.recording import journal_options
 from reconciler.cli.setup import Changes, make_setup, start_fork_server
 from reconciler.cli.values import size

@@ -44,7 +44,7 @@ def scan(  # noqa: PLR0913 - the options
     With names, or the beginnings of ids, only those. With -o journal the evidence itself is
     printed, for `replay`: a report of a problem in one file.
     """
-    from reconciler.cli.preflight import check_namespaces, check_state
+    from reconciler.cli.checks import check_namespaces, check_state
     from reconciler.cli.setup import make_setup, start_fork_server
 
     listing = said_of_list()

@@ -277,7 +277,7 @@ def _stream(daemon: "Daemon", said: Globals, listing: Listing, output: Output) -
 
 def _check_namespaces(shown: "Status", said: Globals, output: Output) -> None:
     """Raise if a namespace that is asked for does not exist where the daemon looks."""
-    from reconciler.cli.preflight import check_namespaces
+    from reconciler.cli.checks import check_namespaces
     from reconciler.model.ids import unescape
     from reconciler.model.layout import Layout
 
