@@ -31,7 +31,7 @@ def cleanup_main() -> NoReturn:
 
 def _run(command: "click.Command", program: str) -> NoReturn:
     from reconciler.cli.completing import VARIABLE, answer
-    from reconciler.cli.ending import run
+    from reconciler.cli.exit_code import run
 
     if VARIABLE in os.environ:
         sys.exit(answer(command, program, os.environ[VARIABLE]))

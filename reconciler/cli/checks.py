@@ -27,7 +27,7 @@ from reconciler.probe.checks import ProblemKind, check_tree, out_of_sight
 from reconciler.settings.instances import KNOWN, instances_here
 
 if TYPE_CHECKING:
-    from reconciler.cli.work import Found
+    from reconciler.cli.passes import Found
     from reconciler.decide.views import BundleView
 
 _SHOWN: Final = 5

@@ -11,13 +11,13 @@ import click
 import msgspec
 
 from reconciler.cli import debris, session
-from reconciler.cli.beside import ask_daemon, say_whose
 from reconciler.cli.checks import check_guards, check_listing, complain_of_silence
 from reconciler.cli.commands.clean import UNATTENDED
+from reconciler.cli.daemon_beliefs import ask_daemon, say_whose
 from reconciler.cli.options import Form
 from reconciler.cli.output import Output, envelope
+from reconciler.cli.passes import Found
 from reconciler.cli.selection import OnlyThese, Selection, as_shown, narrowed, only
-from reconciler.cli.work import Found
 from reconciler.decide.blockers import foreign_mount
 from reconciler.decide.views import BundleView
 from reconciler.errors import (

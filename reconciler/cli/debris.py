@@ -6,7 +6,7 @@ kinds may go is said by the policies of the setup.
 
 from collections.abc import Iterator, Sequence
 
-from reconciler.cli.work import Found
+from reconciler.cli.passes import Found
 from reconciler.decide.debris import DebrisVerdict
 from reconciler.decide.debris_track import DebrisView
 from reconciler.errors import RefusedError

@@ -9,7 +9,8 @@ from difflib import get_close_matches
 
 from msgspec.structs import replace
 
-from reconciler.cli.beside import (
+from reconciler.cli.checks import check_listing, warn_of_place
+from reconciler.cli.daemon_beliefs import (
     agrees,
     as_believed,
     ask_daemon,
@@ -17,7 +18,6 @@ from reconciler.cli.beside import (
     history,
     say_whose,
 )
-from reconciler.cli.checks import check_listing, warn_of_place
 from reconciler.cli.options import Form
 from reconciler.cli.output import Output, envelope
 from reconciler.cli.selection import Name, known_of, labels_of

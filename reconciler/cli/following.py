@@ -13,12 +13,12 @@ from typing_extensions import override
 
 from reconciler.cli import session
 from reconciler.cli.checks import check_listing
-from reconciler.cli.choosing import Listing
+from reconciler.cli.list_options import Listing
 from reconciler.cli.options import Form
 from reconciler.cli.output import Output
+from reconciler.cli.passes import Pass, observing
 from reconciler.cli.selection import Selection, ordered
 from reconciler.cli.watching import Ended, Plan, watch
-from reconciler.cli.work import Pass, observing
 from reconciler.decide.engine import Engine
 from reconciler.errors import ExitCode
 from reconciler.loop import Loop

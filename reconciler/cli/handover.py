@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from threading import Event
 from typing import Final
 
-from reconciler.cli.asking import Daemon
+from reconciler.cli.daemon_client import Daemon
 from reconciler.cli.output import Output
-from reconciler.cli.work import Found
+from reconciler.cli.passes import Found
 from reconciler.clock import SystemClock
 from reconciler.decide.due import BETWEEN_LOOKS
 from reconciler.decide.views import BundleView

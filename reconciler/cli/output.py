@@ -14,7 +14,7 @@ import click
 from reconciler.telemetry import sink
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
 
     from reconciler.present.envelope import Envelope
     from reconciler.present.table import Table
@@ -29,7 +29,7 @@ def envelope(wall: float | None = None, node: str = "") -> "Envelope":
     """
     from reconciler.clock import SystemClock
     from reconciler.present.envelope import envelope as made
-    from reconciler.settings.outside import node_name
+    from reconciler.settings.environment import node_name
 
     return made(node or node_name(os.environ), SystemClock().wall() if wall is None else wall)
 
@@ -147,7 +147,3 @@ class Output:
         from reconciler.cli.console import PlainConsole
 
         return PlainConsole(stderr=to_messages, highlight=False, emoji=False, markup=False)
-
-    def rich(self, renderable: "RenderableType") -> None:
-        """Write something rich as data."""
-        self.console().print(renderable)

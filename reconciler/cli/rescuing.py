@@ -15,9 +15,9 @@ import msgspec
 from reconciler.assembly import Opened, opened
 from reconciler.cli.checks import check_guards
 from reconciler.cli.output import Output
+from reconciler.cli.passes import Found, look_once
 from reconciler.cli.selection import known_of, labels_of
 from reconciler.cli.session import run_alone
-from reconciler.cli.work import Found, look_once
 from reconciler.decide.claims import objection_to_end_shim, shares
 from reconciler.decide.verdicts import CGROUP_CLEAR, INIT_GONE
 from reconciler.decide.views import BundleView

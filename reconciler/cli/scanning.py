@@ -8,19 +8,19 @@ from collections.abc import Collection
 
 from msgspec.structs import replace
 
-from reconciler.cli.beside import as_believed, ask_daemon, say_whose
 from reconciler.cli.checks import (
     check_listing,
     complain_of_absence,
     complain_of_silence,
     warn_of_place,
 )
-from reconciler.cli.choosing import ALL, Listing
+from reconciler.cli.daemon_beliefs import as_believed, ask_daemon, say_whose
+from reconciler.cli.list_options import ALL, Listing
 from reconciler.cli.options import Form
 from reconciler.cli.output import Output, envelope
+from reconciler.cli.passes import Found
 from reconciler.cli.selection import Selection, narrowed, ordered
 from reconciler.cli.session import Journalled, look
-from reconciler.cli.work import Found
 from reconciler.decide.debris import DebrisVerdict
 from reconciler.decide.verdicts import is_alien_and_dead
 from reconciler.errors import ExitCode

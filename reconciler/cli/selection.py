@@ -14,8 +14,8 @@ import msgspec
 from typing_extensions import override
 
 from reconciler.cli.labels import Requirement
+from reconciler.cli.option_types import name
 from reconciler.cli.output import Output
-from reconciler.cli.values import name
 from reconciler.errors import ReconcilerError
 from reconciler.model.debris import Place, PlaceKey
 from reconciler.model.decisions import Phase, Verdict
@@ -26,7 +26,7 @@ from reconciler.model.policy import Policies, Policy
 from reconciler.present import words
 
 if TYPE_CHECKING:
-    from reconciler.cli.work import Found
+    from reconciler.cli.passes import Found
     from reconciler.decide.views import BundleView
 
 _LISTS: Final = "`containerd-reconciler scan` lists what there is"

@@ -1,6 +1,6 @@
 """Sessions: runs the real stages for one command, and shows what goes on.
 
-Thin on purpose: what the commands do is in :mod:`reconciler.cli.work` and
+Thin on purpose: what the commands do is in :mod:`reconciler.cli.passes` and
 :mod:`reconciler.cli.watching`, against the ports; the stages come from :mod:`reconciler.assembly`.
 """
 
@@ -17,9 +17,9 @@ from reconciler.cli.checks import check_guards
 from reconciler.cli.display import Heading, Shown, foreground
 from reconciler.cli.garbage import collect_from_now_on, nothing_collected
 from reconciler.cli.output import Output
+from reconciler.cli.passes import Found, clean_once, look_once, observing
 from reconciler.cli.watching import Ended, Plan, Story
 from reconciler.cli.watching import watch as watch_stages
-from reconciler.cli.work import Found, clean_once, look_once, observing
 from reconciler.decide.verdicts import INIT_GONE
 from reconciler.model.evidence import Answer, PartialLook, ShimState
 from reconciler.model.ids import BundleKey, escape

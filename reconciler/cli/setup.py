@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec.structs import replace
 
+from reconciler.cli.option_types import name
 from reconciler.cli.options import Globals
 from reconciler.cli.output import Output
-from reconciler.cli.values import name
 from reconciler.errors import UsageError
 from reconciler.settings import instances
 from reconciler.settings.load import COMMAND_LINE, Flag, Loaded, load

@@ -10,8 +10,8 @@ import anyio
 import msgspec
 from typing_extensions import override
 
+from reconciler.cli.passes import Pass
 from reconciler.cli.signals import StopWorkers, ending_in_order
-from reconciler.cli.work import Pass
 from reconciler.decide.engine import Engine
 from reconciler.errors import ExitCode
 from reconciler.loop import Loop

@@ -64,12 +64,12 @@ class Housekeeping:
         self._news.set()
 
     def decided(self, stamp: Stamp, decision: Decision) -> None:
-        """Likewise: an appointment comes without an observation."""
+        """Likewise: a timer fires without an observation."""
         del stamp, decision
         self._news.set()
 
     async def run(self) -> None:
-        """Keep house until cancelled."""
+        """Write whenever there is news, until cancelled."""
         while True:
             await self._news.wait()
             await self._clock.wait(anyio.Event(), self._clock.monotonic() + self._pause())

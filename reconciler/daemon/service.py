@@ -20,9 +20,9 @@ from reconciler import __version__
 from reconciler.assembly import Opened, opened
 from reconciler.clock import SystemClock
 from reconciler.daemon import checkpoint, endpoints
+from reconciler.daemon.config_files import ConfigFiles
 from reconciler.daemon.confinement import Confinement, confine
 from reconciler.daemon.endpoints import Check, Handlers
-from reconciler.daemon.files import ConfigFiles
 from reconciler.daemon.housekeeping import CHECKPOINT_EVERY, Housekeeping, recording
 from reconciler.daemon.listening import HttpListeners, open_listeners
 from reconciler.daemon.notify import Notifier, ServiceLog
@@ -39,8 +39,8 @@ from reconciler.present.events import LogEvent
 from reconciler.present.records import Level
 from reconciler.present.status import About, Attempts, JournalStatus, Status, gather
 from reconciler.probe import boots
+from reconciler.settings.environment import node_name
 from reconciler.settings.load import Loaded
-from reconciler.settings.outside import node_name
 from reconciler.settings.schema import LogLevel
 from reconciler.setup import Setup, acts
 from reconciler.supervision import Supervisor

@@ -25,7 +25,7 @@ from reconciler.model.decisions import Decision
 from reconciler.model.observations import Observation, Stamp
 from reconciler.model.policy import Policies
 from reconciler.ports import Recorder
-from reconciler.settings.outside import node_name
+from reconciler.settings.environment import node_name
 
 _UNWRITABLE: Final = "a value could not be written"
 _MISSED: Final = "the recorder failed"

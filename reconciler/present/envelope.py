@@ -50,8 +50,3 @@ def envelope(node: str, wall: float) -> Envelope:
 def encode(value: Shape) -> str:
     """Encode for people and machines: indented JSON with a final newline."""
     return msgspec.json.format(to_json(value), indent=2).decode() + "\n"
-
-
-def encode_line(value: Shape) -> str:
-    """Encode as one of many: compact, on a line of its own."""
-    return to_json(value).decode() + "\n"

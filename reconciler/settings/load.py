@@ -14,11 +14,11 @@ import msgspec
 
 from reconciler.model.layout import DEFAULT_ADDRESS, DEFAULT_STATE, Layout
 from reconciler.model.policy import Policies
-from reconciler.settings import kinds, products
+from reconciler.settings import policies, types
 from reconciler.settings.check import Table, check, check_value, known_keys
+from reconciler.settings.environment import ENVIRONMENT, from_environment, put
 from reconciler.settings.files import Places, normalised, read_table
 from reconciler.settings.instances import keys_of, places_of
-from reconciler.settings.outside import ENVIRONMENT, from_environment, put
 from reconciler.settings.problems import Problem, SettingsError, below
 from reconciler.settings.rules import shadowed
 from reconciler.settings.schema import Settings
@@ -62,7 +62,7 @@ class Loaded(msgspec.Struct, frozen=True):
 
     def policies(self, *, volatile: bool = True) -> Policies:
         """What may be removed, and when; ``volatile`` if a reboot empties the state tree."""
-        return products.policies(self.settings, volatile=volatile)
+        return policies.policies(self.settings, volatile=volatile)
 
 
 class _Layer(msgspec.Struct, frozen=True):
@@ -163,15 +163,15 @@ def _joined(layers: list[_Layer], hints: tuple[str, ...], files: tuple[str, ...]
                 rules.append(rule)
     settings = msgspec.convert({**table, "rule": rules}, Settings)
     shadows = shadowed(settings.rule)
-    for keys, reason, hint in products.contradictions(settings, shadows, layers[-1].origins):
+    for keys, reason, hint in policies.contradictions(settings, shadows, layers[-1].origins):
         where = next((origins[key] for key in keys if origins[key] != DEFAULT), DEFAULT)
         problems.append(Problem(where, keys[0], reason, hint))
     if problems:
         raise SettingsError(problems)
-    hints += tuple(f"{origins[key]}: {key}: {note}" for key, note in products.notes(shadows))
+    hints += tuple(f"{origins[key]}: {key}: {note}" for key, note in policies.notes(shadows))
     layout = _layout(settings, layers)
     said, address = settings.containerd, os.fsdecode(layout.address)
-    if kinds.socket(said.address) != address:  # so that what is shown is what is in force
+    if types.socket(said.address) != address:  # so that what is shown is what is in force
         origins["containerd.address"] = f"follows containerd.state, {origins['containerd.state']}"
         said = msgspec.structs.replace(said, address=address)
         settings = msgspec.structs.replace(settings, containerd=said)
@@ -185,7 +185,7 @@ def _layout(settings: Settings, layers: list[_Layer]) -> Layout:
     knows nothing about another one's tasks, and its "not listed" would be taken for a proof.
     """
     said = settings.containerd
-    state, address = os.fsencode(kinds.tree(said.state)), os.fsencode(kinds.socket(said.address))
+    state, address = os.fsencode(types.tree(said.state)), os.fsencode(types.socket(said.address))
     named = layers[0].table.get("containerd", {})
     usual = named.get("address") if isinstance(named, dict) else None
     if state != DEFAULT_STATE and address in {DEFAULT_ADDRESS, os.fsencode(usual or "")}:
@@ -194,9 +194,9 @@ def _layout(settings: Settings, layers: list[_Layer]) -> Layout:
             address = state + b"/containerd.sock"
     return Layout(
         state=state,
-        root=os.fsencode(kinds.tree(said.root)),
+        root=os.fsencode(types.tree(said.root)),
         address=address,
-        runc_shims=kinds.shim_names(said.runc_shims),
+        runc_shims=types.shim_names(said.runc_shims),
     )
 
 

@@ -1,7 +1,7 @@
 """Schema: every key of the configuration, its type and its default. The one place of defaults.
 
 Values are kept as they were written (``10m``, ``10GB``), so that what is shown is what was said;
-:mod:`reconciler.settings.kinds` says what each may be, and properties give seconds and bytes.
+:mod:`reconciler.settings.types` says what each may be, and properties give seconds and bytes.
 """
 
 from enum import Enum
@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 
 from reconciler.model.policy import DebrisAction, Orphans, Shims
-from reconciler.settings import kinds
+from reconciler.settings import types
 from reconciler.settings.units import parse_duration
 
 
@@ -62,18 +62,18 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Containerd(Section, frozen=True):
     """Where containerd keeps its things."""
 
-    state: kinds.Tree = "/run/containerd"
-    root: kinds.Tree = "/var/lib/containerd"
-    address: kinds.Socket = "/run/containerd/containerd.sock"
+    state: types.Tree = "/run/containerd"
+    root: types.Tree = "/var/lib/containerd"
+    address: types.Socket = "/run/containerd/containerd.sock"
     allow_disk: bool = False
-    runc_shims: kinds.ShimNames = ""
+    runc_shims: types.ShimNames = ""
 
 
 class Watch(Section, frozen=True):
     """How changes are noticed."""
 
     backend: Backend = Backend.AUTO
-    relist: kinds.Interval = "5m"
+    relist: types.Interval = "5m"
 
     @property
     def relist_seconds(self) -> float:
@@ -84,11 +84,11 @@ class Watch(Section, frozen=True):
 class Cleanup(Section, frozen=True):
     """When leftovers are due, where no rule says otherwise."""
 
-    grace: kinds.Duration = "10m"
-    threshold: kinds.Duration = "0s"
-    settle: kinds.Duration = "2m"
-    max_runtime_dir_age: kinds.MaxAge = "168h"
-    max_runtime_dir_size: kinds.MaxSize = "10GB"
+    grace: types.Duration = "10m"
+    threshold: types.Duration = "0s"
+    settle: types.Duration = "2m"
+    max_runtime_dir_age: types.MaxAge = "168h"
+    max_runtime_dir_size: types.MaxSize = "10GB"
     orphans: Orphans = Orphans.REPORT
     shims: Shims = Shims.REPORT
     lazy_unmount: bool = False
@@ -99,13 +99,13 @@ class DebrisKindOf(Section, frozen=True):
     """What is said of one kind of debris."""
 
     action: KindAction = KindAction.INHERIT
-    age: kinds.Duration = "10m"
+    age: types.Duration = "10m"
 
 
 class ShimKind(Section, frozen=True):
     """What is said of shims without a bundle; no action for debris ends one."""
 
-    age: kinds.Duration = "0s"
+    age: types.Duration = "0s"
 
 
 class Debris(Section, frozen=True, rename="kebab"):
@@ -126,32 +126,32 @@ class Brake(Section, frozen=True):
     """Rules that may only take actions away."""
 
     max_per_minute: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 120
-    hold: kinds.Duration = "10m"
+    hold: types.Duration = "10m"
     mass_deaths: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 10
 
 
 class Match(Section, frozen=True):
     """Globs a rule matches on; what is left out matches everything."""
 
-    namespace: kinds.IdentifierGlob | None = None
-    id: kinds.IdentifierGlob | None = None
-    pod_namespace: kinds.NameGlob | None = None
-    pod: kinds.NameGlob | None = None
-    container: kinds.NameGlob | None = None
-    annotation: dict[str, kinds.TextGlob] = {}
+    namespace: types.IdentifierGlob | None = None
+    id: types.IdentifierGlob | None = None
+    pod_namespace: types.NameGlob | None = None
+    pod: types.NameGlob | None = None
+    container: types.NameGlob | None = None
+    annotation: dict[str, types.TextGlob] = {}
 
 
 class Rule(Section, frozen=True):
     """A ``[[rule]]``; what is left out is as in ``[cleanup]`` and ``mode``."""
 
-    name: kinds.Name
+    name: types.Name
     match: Match
     protect: bool = False
     mode: Mode | None = None
-    grace: kinds.Duration | None = None
-    threshold: kinds.Duration | None = None
-    max_runtime_dir_age: kinds.MaxAge | None = None
-    max_runtime_dir_size: kinds.MaxSize | None = None
+    grace: types.Duration | None = None
+    threshold: types.Duration | None = None
+    max_runtime_dir_age: types.MaxAge | None = None
+    max_runtime_dir_size: types.MaxSize | None = None
     orphans: Orphans | None = None
     debris: DebrisAction | None = None
     shims: Shims | None = None
@@ -160,21 +160,21 @@ class Rule(Section, frozen=True):
 class Journal(Section, frozen=True):
     """The recording of a run; an empty path records nothing."""
 
-    path: kinds.OptionalPath = ""
-    max_size: kinds.Size = "64MiB"
+    path: types.OptionalPath = ""
+    max_size: types.Size = "64MiB"
     keep: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 4
 
     @property
     def max_bytes(self) -> int:
         """Bytes after which a new file is begun."""
-        return kinds.size(self.max_size)
+        return types.size(self.max_size)
 
 
 class Http(Section, frozen=True):
     """Endpoints; an empty one is switched off."""
 
-    listen: kinds.Listen = "127.0.0.1:9618"
-    socket: kinds.OptionalSocket = "/run/containerd-reconciler/http.sock"
+    listen: types.Listen = "127.0.0.1:9618"
+    socket: types.OptionalSocket = "/run/containerd-reconciler/http.sock"
 
 
 class Log(Section, frozen=True):

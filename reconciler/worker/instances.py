@@ -21,8 +21,8 @@ from reconciler.model.evidence import Answer, ProcessScan, ShimProcess
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.model.layout import TASKS, Layout
 from reconciler.probe.ending import Endings
-from reconciler.worker.going import stays
 from reconciler.worker.preflight import serves_sandbox, works_in
+from reconciler.worker.under_removal import stays
 
 _TREE: Final = b"/proc/%d/cwd/../.."
 _TRIES: Final = 3

@@ -20,8 +20,8 @@ from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.probe.beneath import enter, names, opened
 from reconciler.probe.bundle import Examination, examine
 from reconciler.probe.context import NodeContext
-from reconciler.worker.going import bundles_called
 from reconciler.worker.step_log import Kept
+from reconciler.worker.under_removal import bundles_called
 
 MOST_BUNDLES: Final = 20_000
 """More of them than this are not asked: nobody is then proven to be anybody's."""

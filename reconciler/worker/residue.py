@@ -20,17 +20,17 @@ from reconciler.probe.beneath import beneath, opened
 from reconciler.probe.cgroups import CgroupDir
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.fifos import FifoDir, Times, remove_fifo_dir
-from reconciler.worker.going import bundles_called
 from reconciler.worker.groups import remove_group
-from reconciler.worker.judged import Judged
 from reconciler.worker.messages import CleanJob
 from reconciler.worker.neighbours import Neighbours
 from reconciler.worker.objects import HIDDEN, Aside, ObjectId, check_object
+from reconciler.worker.pinned import Judged
 from reconciler.worker.removal import remove_tree
+from reconciler.worker.runtime_states import Owner, State, read_state
 from reconciler.worker.second_look import Seen, refuse_work_elsewhere
 from reconciler.worker.sockets import hidden_path, is_there, remove_socket
-from reconciler.worker.states import Owner, State, read_state
 from reconciler.worker.step_log import Kept, Tally
+from reconciler.worker.under_removal import bundles_called
 
 _HANDLE: Final = os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW
 

@@ -24,9 +24,9 @@ from reconciler.probe import documents
 from reconciler.probe.beneath import beneath, opened, visible
 from reconciler.probe.fresh import Fresh
 from reconciler.probe.sockets import parse_address
-from reconciler.worker.going import stays
 from reconciler.worker.objects import HIDDEN, Aside, ObjectId, object_of
 from reconciler.worker.step_log import Kept, Tally
+from reconciler.worker.under_removal import stays
 
 _FRESH_SECONDS: Final = 2.0
 _COST: Final = 20.0  # reading may take a twentieth of the time

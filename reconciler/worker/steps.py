@@ -26,11 +26,10 @@ from reconciler.probe.bundle import examine
 from reconciler.worker.blocked import Blocked, blocked_by
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.fifos import birth_of
-from reconciler.worker.going import announce
 from reconciler.worker.holders import holders
 from reconciler.worker.hooks import Call, pick_runc, refuse_populated, refuse_strangers, run_hooks
-from reconciler.worker.judged import Judged, pin
 from reconciler.worker.messages import CleanJob, FinishJob, JudgedJob
+from reconciler.worker.pinned import Judged, pin
 from reconciler.worker.removal import hide, remove_mount_point, remove_tree
 from reconciler.worker.residue import Residue
 from reconciler.worker.second_look import (
@@ -41,6 +40,7 @@ from reconciler.worker.second_look import (
     refuse_mounts,
 )
 from reconciler.worker.step_log import Kept, Record, Tally
+from reconciler.worker.under_removal import announce
 from reconciler.worker.unmount import unmount_stack
 from reconciler.worker.walk import check_identity
 

@@ -8,10 +8,10 @@ import pytest
 from reconciler.cli import checks, cleaning, handover, session
 from reconciler.cli import setup as making
 from reconciler.cli.app import app
-from reconciler.cli.ending import run
+from reconciler.cli.exit_code import run
 from reconciler.cli.output import Output
+from reconciler.cli.passes import Found, clean_once, look_once
 from reconciler.cli.selection import as_shown, only
-from reconciler.cli.work import Found, clean_once, look_once
 from reconciler.errors import ExitCode
 from reconciler.model.evidence import Labels
 from reconciler.model.ids import BundleKey

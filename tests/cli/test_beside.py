@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.cli import beside
-from reconciler.cli.beside import as_believed, ask_daemon, history, say_whose
+from reconciler.cli import daemon_beliefs
+from reconciler.cli.daemon_beliefs import as_believed, ask_daemon, history, say_whose
 from reconciler.cli.output import Output
+from reconciler.cli.passes import Found, look_once
 from reconciler.cli.scanning import shape
-from reconciler.cli.work import Found, look_once
 from reconciler.model.decisions import Phase
 from reconciler.model.layout import Layout
 from reconciler.model.outcome import Holder
@@ -102,7 +102,7 @@ def test_that_nobody_answers_is_not_that_nobody_is_there(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(beside, "working_on", lambda _: iter([there]))
+    monkeypatch.setattr(daemon_beliefs, "working_on", lambda _: iter([there]))
     setup = Setup(socket="/nonexistent/http.sock")
     assert ask_daemon(setup, Output()) is None
     say_whose(None, Output(), setup)

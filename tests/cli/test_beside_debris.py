@@ -8,13 +8,13 @@ import anyio
 import pytest
 from msgspec.structs import replace
 
-from reconciler.cli import asking, checks, explaining, scanning, session
+from reconciler.cli import checks, daemon_client, explaining, scanning, session
 from reconciler.cli import setup as making
 from reconciler.cli.app import app
-from reconciler.cli.beside import believed_debris
-from reconciler.cli.ending import run
+from reconciler.cli.daemon_beliefs import believed_debris
+from reconciler.cli.exit_code import run
 from reconciler.cli.output import Output
-from reconciler.cli.work import Found, look_once
+from reconciler.cli.passes import Found, look_once
 from reconciler.decide.debris import DebrisVerdict
 from reconciler.model.debris import DebrisKind, Place, PlaceKey
 from reconciler.model.decisions import Phase
@@ -70,7 +70,7 @@ def daemon(node: FakeNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> F
     monkeypatch.setattr(making, "start_fork_server", lambda _setup: None)
     for check in ("check_state", "check_namespaces"):
         monkeypatch.setattr(checks, check, lambda *_args, **_more: None)
-    monkeypatch.setattr(asking, "Daemon", lambda _path: made)
+    monkeypatch.setattr(daemon_client, "Daemon", lambda _path: made)
     (tmp_path / "socket").touch()
     (tmp_path / "config.toml").write_text(f"[http]\nsocket = '{tmp_path}/socket'\n")
     node.cleaner.debris += [GROUP, UNSURE]

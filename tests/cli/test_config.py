@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.cli.app import COMMANDS, app
 from reconciler.cli.commands.config import config as config_group
-from reconciler.cli.ending import run
+from reconciler.cli.exit_code import run
 from reconciler.demo.node import DemoNode
 from reconciler.errors import ExitCode
 from tests.cli.program import program, tree

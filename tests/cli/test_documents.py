@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.cli.app import COMMANDS, app
-from reconciler.cli.ending import run
+from reconciler.cli.exit_code import run
 from reconciler.demo.node import DemoNode
 from reconciler.testing.builder import JournalBuilder
 from tests.cli.program import acts, program, tree
@@ -90,7 +90,7 @@ def test_a_replay_is_a_document_also_where_it_differs(tmp_path: Path) -> None:
 
 
 def test_a_node_is_called_as_kubernetes_calls_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from reconciler.settings.outside import node_name
+    from reconciler.settings.environment import node_name
 
     assert node_name({"NODE_NAME": "worker-3"}) == "worker-3"
     assert node_name({"NODE_NAME": "bad\x1b[2J"}) == "bad\\x1b[2J"

@@ -9,9 +9,9 @@ import pytest
 from reconciler.cli import cleaning, scanning
 from reconciler.cli.app import app
 from reconciler.cli.checks import check_guards
-from reconciler.cli.ending import run
+from reconciler.cli.exit_code import run
+from reconciler.cli.passes import clean_once, look_once
 from reconciler.cli.scanning import ending
-from reconciler.cli.work import clean_once, look_once
 from reconciler.demo.node import DemoNode
 from reconciler.errors import ExitCode, NoWorkerError, RefusedError
 from reconciler.model.evidence import Containerd

@@ -7,9 +7,9 @@ from msgspec.structs import replace
 
 from reconciler.cli import cleaning, handover
 from reconciler.cli import setup as making
-from reconciler.cli.asking import Answer, Daemon
+from reconciler.cli.daemon_client import Answer, Daemon
 from reconciler.cli.output import Output
-from reconciler.cli.work import look_once
+from reconciler.cli.passes import look_once
 from reconciler.errors import ExitCode
 from reconciler.model.decisions import Phase
 from reconciler.model.ids import BundleKey

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
-from reconciler.cli.choosing import Listing
+from reconciler.cli.list_options import Listing
 from reconciler.cli.live_status import StatusView
 from reconciler.model.decisions import Phase, Verdict
 from reconciler.present import shapes, status_text

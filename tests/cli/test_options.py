@@ -7,10 +7,10 @@ import pytest
 from typing_extensions import override
 
 from reconciler.cli.app import COMMANDS, App, app
-from reconciler.cli.ending import run
+from reconciler.cli.exit_code import run
+from reconciler.cli.option_types import bundle_key
 from reconciler.cli.options import NAMES, Command, Form, Globals, global_options
 from reconciler.cli.setup import Changes, make_setup
-from reconciler.cli.values import bundle_key
 from reconciler.errors import ConfigError, UsageError
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout

@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.cli import rescuing
 from reconciler.cli.app import app
-from reconciler.cli.ending import run
+from reconciler.cli.exit_code import run
 from reconciler.errors import ExitCode
 from tests.cli.program import environment, on_terminal, program
 from tests.support.bundles import Bundle, Site

@@ -12,12 +12,12 @@ from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.cli import cleaning, following
-from reconciler.cli.choosing import ALL, Listing, selection
 from reconciler.cli.following import Rows, follow_stages
+from reconciler.cli.list_options import ALL, Listing, selection
 from reconciler.cli.options import Form
 from reconciler.cli.output import Output
+from reconciler.cli.passes import clean_once, look_once
 from reconciler.cli.selection import narrowed, only, ordered, parse_name
-from reconciler.cli.work import clean_once, look_once
 from reconciler.demo.node import DemoNode
 from reconciler.demo.promises import pictures
 from reconciler.errors import ExitCode, ReconcilerError

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.cli import asking
+from reconciler.cli import daemon_client
 from reconciler.cli.app import app
-from reconciler.cli.ending import run
+from reconciler.cli.exit_code import run
 from reconciler.errors import ExitCode
 from reconciler.model.decisions import Phase
 from reconciler.model.ids import BundleKey
@@ -46,7 +46,7 @@ def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDaemon:
     for one in ("k8s.io/1234aa", "k8s.io/1234ab", "k8s.io/77", "moby/1234aa", "moby/77"):
         (tree / one).mkdir(parents=True)
     made = FakeDaemon(tmp_path)
-    monkeypatch.setattr(asking, "Daemon", lambda _: made)
+    monkeypatch.setattr(daemon_client, "Daemon", lambda _: made)
     return made
 
 
@@ -168,7 +168,7 @@ def test_a_broken_file_hides_no_daemon(
         asked.append(path)
         return daemon
 
-    monkeypatch.setattr(asking, "Daemon", at)
+    monkeypatch.setattr(daemon_client, "Daemon", at)
     (tmp_path / "broken.toml").write_text("mood = 1")
     said = ["status", "--release", "--config", str(tmp_path / "broken.toml")]
     usual, k3s = (f"/run/containerd-reconciler/{one}http.sock" for one in ("", "k3s/"))

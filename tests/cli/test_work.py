@@ -16,9 +16,9 @@ from reconciler.cli.checks import (
 )
 from reconciler.cli.options import Form
 from reconciler.cli.output import Output
+from reconciler.cli.passes import clean_once, look_once
 from reconciler.cli.scanning import shape
 from reconciler.cli.watching import Ended
-from reconciler.cli.work import clean_once, look_once
 from reconciler.errors import (
     ExitCode,
     NoContainerdError,

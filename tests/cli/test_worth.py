@@ -10,12 +10,12 @@ import pytest
 from reconciler.cli import cleaning
 from reconciler.cli.app import app
 from reconciler.cli.checks import check_namespaces, warn_of_place
-from reconciler.cli.ending import run
+from reconciler.cli.exit_code import run
 from reconciler.cli.options import Form, Globals
 from reconciler.cli.output import Output
+from reconciler.cli.passes import clean_once, look_once
 from reconciler.cli.scanning import ending
 from reconciler.cli.setup import make_setup
-from reconciler.cli.work import clean_once, look_once
 from reconciler.demo.node import DemoNode
 from reconciler.errors import ExitCode, UsageError
 from reconciler.model.decisions import Verdict

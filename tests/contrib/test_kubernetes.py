@@ -16,8 +16,8 @@ from kubernetes_validate.utils import validate
 
 from reconciler import __version__
 from reconciler.model.layout import Layout
+from reconciler.settings.environment import node_name
 from reconciler.settings.load import Loaded, load
-from reconciler.settings.outside import node_name
 from tests.contrib.discovery import discovery
 from tests.e2e.kubelet import DaemonSet, Pod
 

@@ -13,8 +13,8 @@ import anyio.lowlevel
 import pytest
 import watchfiles
 
-from reconciler.daemon import files
-from reconciler.daemon.files import ConfigFiles
+from reconciler.daemon import config_files
+from reconciler.daemon.config_files import ConfigFiles
 from tests.support.handles import open_files
 
 pytestmark = pytest.mark.kernel
@@ -57,7 +57,7 @@ class Heard:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "QUIET", 0.2)
+    monkeypatch.setattr(config_files, "QUIET", 0.2)
 
 
 async def test_at_rest_there_is_no_thread_and_nothing_to_wake_for(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ async def test_at_rest_there_is_no_thread_and_nothing_to_wake_for(tmp_path: Path
         assert (threading.active_count(), len(os.listdir("/proc/self/task"))) == before
         loop = asyncio.get_running_loop()
         waits = [timer.when() - loop.time() for timer in loop._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]  # not public
-        assert min(waits) > files._COMPARE - 10, "it compares now and then, and that is all"
+        assert min(waits) > config_files._COMPARE - 10, "it compares now and then, and that is all"
         config.write_text("a = 1")
         await found.until(1)
     assert found.names == [str(config)]
@@ -109,8 +109,8 @@ async def test_a_file_is_heard_of_by_whichever_name_its_directory_has(tmp_path: 
     (tmp_path / "z").symlink_to("a")
     config = tmp_path / "z" / "config.toml"
     config.write_text("")
-    ways = files.names_on_the_way([str(config)])
-    assert len(files.directories(ways)) == 3, "two of them are one"
+    ways = config_files.names_on_the_way([str(config)])
+    assert len(config_files.directories(ways)) == 3, "two of them are one"
     async with watching(str(config)) as (found, _):
         (tmp_path / "a" / "config.toml").write_text("a = 1")
         await found.until(1)
@@ -145,7 +145,7 @@ async def test_a_file_is_read_once_it_has_come_to_rest(
     batches = Batches(said)
     monkeypatch.setattr(watchfiles, "awatch", batches)
     monkeypatch.setattr(anyio, "current_time", lambda: batches.now)
-    await files._come_to_rest(frozenset({"mine"}))
+    await config_files._come_to_rest(frozenset({"mine"}))
     assert batches.now == rests_at
 
 
@@ -168,7 +168,7 @@ async def test_a_name_beside_it_that_is_not_utf8_stops_nothing(tmp_path: Path) -
 async def test_with_too_few_handles_it_says_so_and_keeps_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "_SPARE", sys.maxsize)
+    monkeypatch.setattr(config_files, "_SPARE", sys.maxsize)
     before = open_files()
     async with watching(str(tmp_path / "config.toml")) as (_, troubles):
         assert open_files() <= before

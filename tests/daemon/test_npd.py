@@ -7,7 +7,7 @@ from typing import Final, Literal
 import msgspec
 import pytest
 
-from reconciler.present.npd import LONGEST
+from reconciler.present.node_problem_detector import LONGEST
 from tests.daemon.running import REPOSITORY, Site, running
 from tests.daemon.test_status import here
 from tests.support.fake_containerd import FakeContainerd

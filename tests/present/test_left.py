@@ -6,7 +6,7 @@ import re
 import pytest
 from msgspec.structs import replace
 
-from reconciler.cli.choosing import Listing
+from reconciler.cli.list_options import Listing
 from reconciler.model.debris import DebrisKind, Place
 from reconciler.model.decisions import Phase, Verdict
 from reconciler.model.evidence import Answer

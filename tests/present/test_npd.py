@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from reconciler.model.observations import SPOILS_LOOKING, Guard
-from reconciler.present import npd
-from reconciler.present.npd import State
+from reconciler.present import node_problem_detector
+from reconciler.present.node_problem_detector import State
 from reconciler.present.status import (
     ConfigStatus,
     JournalStatus,
@@ -35,35 +35,38 @@ def well(busy: Status) -> Status:
 
 
 def test_what_waits_and_what_lives_is_no_problem(well: Status) -> None:
-    assert npd.answer(well) == (State.OK, "4 bundles, 1 leftover, no problem")
+    assert node_problem_detector.answer(well) == (State.OK, "4 bundles, 1 leftover, no problem")
     paced = replace(well, brake="max_per_minute: 120 in a minute")
     spoilt = replace(paced, journal=JournalStatus("/j", 3), internal_errors={"page": 1})
-    assert npd.answer(spoilt).state is State.OK
+    assert node_problem_detector.answer(spoilt).state is State.OK
 
 
 def test_it_says_what_is_wrong_and_of_one_thing_why(busy: Status, well: Status) -> None:
-    assert npd.answer(busy) == (State.NON_OK, "1 blocked; 1 orphaned")
+    assert node_problem_detector.answer(busy) == (State.NON_OK, "1 blocked; 1 orphaned")
     one = replace(well, summary=replace(well.summary, blocked={"mount busy": 2, "refused": 0}))
-    assert npd.answer(one) == (State.NON_OK, "2 blocked: mount busy")
+    assert node_problem_detector.answer(one) == (State.NON_OK, "2 blocked: mount busy")
     held = replace(well, brake="mass death: 8 of 9 died")
-    assert npd.answer(held) == (State.NON_OK, "held: mass death: 8 of 9 died")
+    assert node_problem_detector.answer(held) == (State.NON_OK, "held: mass death: 8 of 9 died")
     hung = replace(well, containerd=replace(well.containerd, state="no answer", detail="timeout"))
-    assert npd.answer(hung) == (State.NON_OK, "containerd does not answer: timeout")
+    assert node_problem_detector.answer(hung) == (
+        State.NON_OK,
+        "containerd does not answer: timeout",
+    )
     leaked = well.summary.verdicts | {"abandoned": 2}
     shims = replace(well, summary=replace(well.summary, verdicts=leaked))
-    assert npd.answer(shims) == (State.NON_OK, "2 abandoned")
+    assert node_problem_detector.answer(shims) == (State.NON_OK, "2 abandoned")
     for wrong in (
         replace(well, summary=replace(well.summary, unlisted=1)),
         replace(well, config=ConfigStatus([], 0.0, ok=False, after_restart=[])),
         replace(well, stuck=[StuckStatus(7)]),
         replace(well, summary=replace(well.summary, wedged_shims=1)),
     ):
-        assert npd.answer(wrong).state is State.NON_OK
+        assert node_problem_detector.answer(wrong).state is State.NON_OK
 
 
 def test_more_than_fits_is_counted(busy: Status) -> None:
     many = replace(busy, brake="mass death: all", stuck=[StuckStatus(n) for n in range(40)])
-    state, line = npd.answer(many)
+    state, line = node_problem_detector.answer(many)
     assert state is State.NON_OK
     assert line == "1 blocked; 1 orphaned; held; " + "stuck; " * 6 + "34 more"
 
@@ -71,14 +74,14 @@ def test_more_than_fits_is_counted(busy: Status) -> None:
 @pytest.mark.safety
 def test_who_has_not_seen_everything_never_says_that_all_is_well(well: Status) -> None:
     """As "no answer" is never "no": a condition that is not known is neither True nor False."""
-    assert npd.answer(replace(well, ready=False)).state is State.UNKNOWN
+    assert node_problem_detector.answer(replace(well, ready=False)).state is State.UNKNOWN
     for guard in Guard:
         refused = [RefusalStatus(guard.value, "it is so")]
         expected = State.UNKNOWN if guard in SPOILS_LOOKING else State.NON_OK
-        assert npd.answer(replace(well, refused=refused)).state is expected, guard
+        assert node_problem_detector.answer(replace(well, refused=refused)).state is expected, guard
         if guard not in SPOILS_LOOKING:
             observing = replace(well, refused=refused, mode="observe")
-            assert npd.answer(observing).state is State.OK, guard
+            assert node_problem_detector.answer(observing).state is State.OK, guard
 
 
 @given(st.text(max_size=200))
@@ -88,7 +91,7 @@ def test_a_line_is_one_line_and_fits(text: str) -> None:
     plain = replace(wrong, refused=[], stuck=[], summary=nothing)
     known = replace(plain, containerd=replace(plain.containerd, state="up"))
     for one in (wrong, plain, replace(known, brake=""), replace(known, config=about().config)):
-        line = npd.answer(one).line
+        line = node_problem_detector.answer(one).line
         assert line.isprintable()
-        assert len(line.encode()) <= npd.LONGEST
-    assert len(npd.unknown(text).line.encode()) <= npd.LONGEST
+        assert len(line.encode()) <= node_problem_detector.LONGEST
+    assert len(node_problem_detector.unknown(text).line.encode()) <= node_problem_detector.LONGEST

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from reconciler.cli.app import app
-from reconciler.cli.ending import run
+from reconciler.cli.exit_code import run
 from reconciler.journal.reader import Journal
 from reconciler.journal.what_if import WhatIf
 from reconciler.model.debris import DebrisKind

@@ -9,9 +9,9 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.labels import Known
 from reconciler.model.layout import Layout
 from reconciler.model.policy import Orphans, Policies, Policy
+from reconciler.settings.environment import variables
 from reconciler.settings.files import Places
 from reconciler.settings.load import Flag, Loaded, load
-from reconciler.settings.outside import variables
 from reconciler.settings.problems import SettingsError
 from reconciler.settings.show import changed, shown
 

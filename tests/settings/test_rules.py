@@ -14,8 +14,9 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.labels import Known
 from reconciler.model.policy import Policies, Policy
 from reconciler.model.policy import Rule as PolicyRule
-from reconciler.settings import globs, products
+from reconciler.settings import globs
 from reconciler.settings.load import Flag, Loaded, load
+from reconciler.settings.policies import _match
 from reconciler.settings.problems import SettingsError
 from reconciler.settings.rules import (
     Effort,
@@ -86,12 +87,12 @@ def test_what_is_said_never_to_apply_never_does(
     never = {rule.name: before.name for rule, before in shadowed(said).pairs}
     policies = Policies(
         default=Policy("none"),
-        rules=tuple(PolicyRule(products._match(one.match), Policy(one.name)) for one in said),
+        rules=tuple(PolicyRule(_match(one.match), Policy(one.name)) for one in said),
     )
     applied = policies.applied(*bundle).name
     if applied in never:  # only where nobody can know whether the one before it fits
         before = next(one for one in said if one.name == never[applied])
-        assert products._match(before.match).fits(*bundle) is Answer.NONE
+        assert _match(before.match).fits(*bundle) is Answer.NONE
 
 
 rules_of_both_kinds = st.lists(st.tuples(matches, st.booleans()), min_size=2, max_size=4)
@@ -121,8 +122,7 @@ def test_what_never_applies_does_not_where_labels_are_unknown_either(
     policies = Policies(
         default=Policy("none"),
         rules=tuple(
-            PolicyRule(products._match(one.match), Policy(one.name, protect=one.protect))
-            for one in said
+            PolicyRule(_match(one.match), Policy(one.name, protect=one.protect)) for one in said
         ),
     )
     assert policies.applied(*bundle).name not in never

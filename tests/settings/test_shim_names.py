@@ -2,8 +2,8 @@
 
 import pytest
 
-from reconciler.settings.kinds import shim_names
 from reconciler.settings.load import load
+from reconciler.settings.types import shim_names
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.cli.display import make_log
-from reconciler.cli.ending import run
+from reconciler.cli.exit_code import run
 from reconciler.cli.output import Output
 from reconciler.present.records import Level
 from reconciler.settings.schema import Log, LogFormat, LogLevel

@@ -6,11 +6,11 @@ from typing import Final
 
 import click
 
-from reconciler.cli.choosing import by_label, no_trunc, selection
 from reconciler.cli.completing import bundles
+from reconciler.cli.list_options import by_label, no_trunc, selection
+from reconciler.cli.option_types import EVERYTHING, debris_kinds, duration
 from reconciler.cli.options import Command, Globals, without_containerd
 from reconciler.cli.output import Output
-from reconciler.cli.values import EVERYTHING, debris_kinds, duration
 from reconciler.errors import UsageError
 from reconciler.model.debris import DebrisKind
 

@@ -15,9 +15,9 @@ from reconciler.errors import ExitCode
 def daemon(said: Globals) -> int:
     """Watch, decide and act as the configuration says, until SIGTERM. SIGHUP loads it anew."""
     from reconciler.cli.checks import check_namespaces, check_state
+    from reconciler.cli.option_types import name
     from reconciler.cli.setup import check_instance, load_layers, start_fork_server
-    from reconciler.cli.values import name
-    from reconciler.daemon.files import ConfigFiles
+    from reconciler.daemon.config_files import ConfigFiles
     from reconciler.settings.instances import places_of
     from reconciler.settings.problems import SettingsError
     from reconciler.setup import setup_from

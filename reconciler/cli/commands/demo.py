@@ -2,9 +2,9 @@
 
 import click
 
+from reconciler.cli.option_types import duration
 from reconciler.cli.options import Globals, Logging
 from reconciler.cli.output import Output
-from reconciler.cli.values import duration
 from reconciler.clock import SystemClock
 from reconciler.demo.node import DemoNode
 from reconciler.demo.promises import Kept, Witness, compare, pictures, run_story

@@ -2,8 +2,8 @@
 
 import click
 
-from reconciler.cli.choosing import no_trunc
 from reconciler.cli.completing import bundles
+from reconciler.cli.list_options import no_trunc
 from reconciler.cli.options import Command, Globals, without_containerd
 from reconciler.cli.output import Output
 
@@ -23,9 +23,9 @@ def explain(
     debris, as `scan` names it.
     """
     from reconciler.cli.checks import check_namespaces, check_state
+    from reconciler.cli.option_types import parse_place
     from reconciler.cli.selection import parse_name
     from reconciler.cli.setup import make_setup, start_fork_server
-    from reconciler.cli.values import parse_place
 
     setup = make_setup(said, without_containerd=without_containerd)
     place = parse_place(bundle)

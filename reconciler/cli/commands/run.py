@@ -7,11 +7,11 @@ from typing import get_args
 import click
 
 from reconciler.cli.checks import check_namespaces, check_state
+from reconciler.cli.option_types import duration
 from reconciler.cli.options import Globals, Logging, replaces_journal, without_containerd
 from reconciler.cli.output import Output
 from reconciler.cli.recording import journal_options
 from reconciler.cli.setup import Changes, make_setup, start_fork_server
-from reconciler.cli.values import duration
 from reconciler.setup import Backend
 
 
@@ -70,8 +70,8 @@ def run(  # noqa: PLR0913 - the options
     check_namespaces(setup.layout, setup.namespaces, output, may_come=not once)
     options = journal_options(record, force=force)
     server = start_fork_server(setup)
+    from reconciler.cli.passes import observing
     from reconciler.cli.session import Foreground, watch
-    from reconciler.cli.work import observing
 
     if not enforce:
         # `mode`, of a file or of a rule, is the daemon's: nobody removes by surprise.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reconciler.cli.choosing import by_label, list_options, names, said_of_list, selection
+from reconciler.cli.list_options import by_label, list_options, names, said_of_list, selection
 from reconciler.cli.options import Command, Form, Globals, without_containerd
 from reconciler.cli.output import Output
 from reconciler.errors import UsageError

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reconciler.cli.choosing import Listing, list_options, said_of_list
 from reconciler.cli.completing import files, full_names
+from reconciler.cli.list_options import Listing, list_options, said_of_list
+from reconciler.cli.option_types import name
 from reconciler.cli.options import Command, Form, Globals
 from reconciler.cli.output import Output
-from reconciler.cli.values import name
 from reconciler.errors import ExitCode, NoDaemonError, ReconcilerError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from reconciler.cli.asking import Daemon
+    from reconciler.cli.daemon_client import Daemon
     from reconciler.model.ids import BundleKey
     from reconciler.present.status import Status
 
@@ -57,7 +57,7 @@ def status(  # noqa: PLR0913 - the options
     --clean has it remove the leftovers that are named without waiting any longer. It looks twice
     all the same, and keeps to its guards, policies and brakes.
     """
-    from reconciler.cli.asking import Daemon
+    from reconciler.cli.daemon_client import Daemon
 
     listing = said_of_list()
     output = Output(quiet=said.quiet, whole=listing.whole)
@@ -96,7 +96,7 @@ def _socket(said: Globals, output: Output) -> str:
     Nor one of another daemon: where none listens at its socket, the files beside the tree's lock
     may tell where one does.
     """
-    from reconciler.cli.beside import working_on
+    from reconciler.cli.daemon_beliefs import working_on
     from reconciler.cli.setup import load_layers
     from reconciler.model.layout import DEFAULT_STATE, Layout
     from reconciler.settings.instances import keys_of
@@ -203,15 +203,15 @@ def _release(daemon: "Daemon", output: Output) -> int:
 
 def _npd(said: Globals, socket: str | None, output: Output) -> int:
     """Answer as a plugin of node-problem-detector: whoever gives no answer is not well or ill."""
-    from reconciler.cli.asking import Daemon
-    from reconciler.present import npd
+    from reconciler.cli.daemon_client import Daemon
+    from reconciler.present import node_problem_detector
 
     try:
         whole, _ = Daemon(_socket(said, output) if socket is None else socket).status()
     except (ReconcilerError, OSError) as error:
-        answer = npd.unknown(str(error))
+        answer = node_problem_detector.unknown(str(error))
     else:
-        answer = npd.answer(whole)
+        answer = node_problem_detector.answer(whole)
     output.prose(answer.line)
     return answer.state
 

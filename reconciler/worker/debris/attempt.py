@@ -13,8 +13,8 @@ from reconciler.model.ids import BundleKey, unescape
 from reconciler.model.outcome import StepResult
 from reconciler.probe.beneath import enter, names, opened
 from reconciler.worker.context import WorkerContext
-from reconciler.worker.going import stays
 from reconciler.worker.step_log import Kept, Note, Record, Tally
+from reconciler.worker.under_removal import stays
 
 
 class StaysError(Exception):

@@ -21,7 +21,7 @@ from reconciler.worker.hooks import Call, pick_runc, refuse_populated, refuse_st
 from reconciler.worker.inventory.closer import groups_of, has_groups_below
 from reconciler.worker.objects import HIDDEN, ObjectId, find
 from reconciler.worker.residue import finish_state, remove_groups, remove_state
-from reconciler.worker.states import Owner, State, read_state
+from reconciler.worker.runtime_states import Owner, State, read_state
 from reconciler.worker.step_log import Kept, Tally
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from reconciler.probe.folder import read_files
 from reconciler.probe.process import Candidate, ExpectedCgroup, judge_one
 from reconciler.probe.runc import Runc, look, look_at
 from reconciler.worker.objects import HIDDEN, find
-from reconciler.worker.states import Owner
+from reconciler.worker.runtime_states import Owner
 
 _BY_GROUP: Final = {
     CgroupState.POPULATED: Answer.YES,

@@ -1,4 +1,4 @@
-"""Going: which bundles are being removed at this moment, by any worker of any reconciler.
+"""Under removal: which bundles are being removed at this moment, by any worker of any reconciler.
 
 Some things go with the last bundle that needs them: a pod's socket, FIFOs and cgroups that two
 bundles name. If several go at the same time, each would leave them to the others. So a worker

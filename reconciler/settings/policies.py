@@ -1,4 +1,4 @@
-"""Products: settings as the values the other parts work with. Right settings in, values out."""
+"""Policies: settings as the policies the engine works with. Right settings in, values out."""
 
 from collections.abc import Collection, Iterator
 from typing import Final
@@ -14,7 +14,7 @@ from reconciler.model.policy import (
     Policy,
     Rule,
 )
-from reconciler.settings import kinds, schema
+from reconciler.settings import schema, types
 from reconciler.settings.problems import below
 from reconciler.settings.rules import Shadows, applies_where_unknown
 from reconciler.settings.units import parse_duration
@@ -42,8 +42,8 @@ def policies(settings: schema.Settings, *, volatile: bool = True) -> Policies:
         enforce=settings.mode is schema.Mode.ENFORCE,
         grace=parse_duration(cleanup.grace),
         threshold=parse_duration(cleanup.threshold),
-        max_age=kinds.max_age(cleanup.max_runtime_dir_age),
-        max_size=kinds.max_size(cleanup.max_runtime_dir_size),
+        max_age=types.max_age(cleanup.max_runtime_dir_age),
+        max_size=types.max_size(cleanup.max_runtime_dir_size),
         orphans=cleanup.orphans,
         shims=cleanup.shims,
     )
@@ -91,7 +91,7 @@ def contradictions(
         The keys that say so, what is wrong with the first of them, and a hint.
     """
     said = settings.containerd
-    if kinds.tree(said.state) == kinds.tree(said.root):
+    if types.tree(said.state) == types.tree(said.root):
         keys = ("containerd.state", "containerd.root")
         yield keys, f"is containerd.root too: {said.root}", "containerd refuses that itself"
     for rule in settings.rule:
@@ -134,7 +134,7 @@ def _useless_thresholds(
         ),
     ]
     for keys, threshold, age in places:
-        most = kinds.max_age(age or usual.max_runtime_dir_age)
+        most = types.max_age(age or usual.max_runtime_dir_age)
         if threshold is None or most is None or keys[0] in typed:
             continue
         if parse_duration(threshold) > most:
@@ -151,8 +151,8 @@ def _policy(rule: schema.Rule, default: Policy) -> Policy:
         protect=rule.protect,
         grace=default.grace if rule.grace is None else parse_duration(rule.grace),
         threshold=default.threshold if rule.threshold is None else parse_duration(rule.threshold),
-        max_age=default.max_age if age is None else kinds.max_age(age),
-        max_size=default.max_size if size is None else kinds.max_size(size),
+        max_age=default.max_age if age is None else types.max_age(age),
+        max_size=default.max_size if size is None else types.max_size(size),
         orphans=default.orphans if rule.orphans is None else rule.orphans,
         debris=rule.debris,
         shims=default.shims if rule.shims is None else rule.shims,

@@ -1,4 +1,4 @@
-"""Judged: which objects the names of a bundle's residue meant when the bundle was judged.
+"""Pinned: which objects the names of a bundle's residue meant when the bundle was judged.
 
 Runc's root, the socket directory and the names of cgroups are shared between the containerds of a
 node. The bundle directory locks its id in its own tree only, so another one may begin to use the
@@ -14,9 +14,9 @@ from reconciler.model.ids import unescape
 from reconciler.model.layout import Layout
 from reconciler.worker.messages import CleanJob
 from reconciler.worker.objects import NOTHING, ObjectId, find
+from reconciler.worker.runtime_states import Owner, State, read_state
 from reconciler.worker.second_look import Seen
 from reconciler.worker.sockets import hidden_path
-from reconciler.worker.states import Owner, State, read_state
 
 
 class Judged(msgspec.Struct, frozen=True):

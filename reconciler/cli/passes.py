@@ -1,4 +1,4 @@
-"""What `scan`, `explain` and `clean` do with the loop: one pass of looking, or one of cleaning.
+"""Passes: what `scan`, `explain` and `clean` do with the loop: look once, or clean once.
 
 Stages and policies flow in, what was found and what came of it flows out. Written against the
 ports alone, so the same code runs on doubles. Nothing is printed here.

@@ -1,4 +1,4 @@
-"""Outside: what the environment says, as a table like a file's.
+"""Environment: what its variables say, as a table like a file's.
 
 ``CONTAINERD_RECONCILER_<SECTION>_<KEY>`` sets a key, and ``CONTAINERD_ADDRESS``, which containerd's
 own tools read, the address. An unknown variable of our prefix is a mistake and is refused like an

@@ -1,4 +1,4 @@
-"""Kinds of text in a configuration: what each may look like, and what is wrong if it does not.
+"""Types of text in a configuration: what each may look like, and what is wrong if it does not.
 
 Text flows in, a value flows out or a ValueError whose message ends the sentence "KEY: ...". Nothing
 here looks at a disk: whether a directory exists is a question for whoever opens it.

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 
 from reconciler.cli.completing import bundles, words
 from reconciler.cli.labels import parse
+from reconciler.cli.option_types import name
 from reconciler.cli.output import Output
 from reconciler.cli.selection import SORTS, Selection, parse_name
-from reconciler.cli.values import name
 from reconciler.model.decisions import Phase, Verdict
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""States: whose a runtime's state directory is. Proven by its content, never by its name.
+"""Runtime states: whose a runtime's state directory is. Proven by its content, never by its name.
 
 Runc's root is shared: another containerd, or somebody who calls runc by hand, may have a container
 of the same name, and a hostile options.json may name any directory as the root. So a state

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import structs
 
 from reconciler.cli.output import Output
-from reconciler.cli.work import Found
+from reconciler.cli.passes import Found
 from reconciler.decide.debris_track import DebrisView
 from reconciler.decide.views import BundleView
 from reconciler.errors import NoDaemonError, ReconcilerError
@@ -29,7 +29,7 @@ from reconciler.present.beliefs import Belief, Beliefs, DebrisBelief
 from reconciler.setup import Setup
 
 if TYPE_CHECKING:
-    from reconciler.cli.asking import Daemon
+    from reconciler.cli.daemon_client import Daemon
     from reconciler.worker.lock import Listening
 
 
@@ -67,7 +67,7 @@ def _ask(
 ) -> Beliefs | None:
     if not socket or not os.path.exists(socket):
         return None
-    from reconciler.cli.asking import Daemon
+    from reconciler.cli.daemon_client import Daemon
 
     try:
         told = asks(Daemon(socket))

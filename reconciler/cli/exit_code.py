@@ -1,4 +1,4 @@
-"""How a command ends: one line and the right code for every fault that is not our own.
+"""The exit code of a command: one line and the right code for every fault that is not our own.
 
 An exception that is our own fault passes through with its traceback: it is to be reported.
 """
