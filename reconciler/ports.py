@@ -12,7 +12,7 @@ from typing import Protocol
 from reconciler.clock import Bell
 from reconciler.model.containerd import ShimGroup
 from reconciler.model.debris import DebrisResult, Inventory, Place
-from reconciler.model.decisions import Decision
+from reconciler.model.decisions import Decision, Verdict
 from reconciler.model.evidence import Containerd, Look, Node, PartialLook, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Listed, Observation, Refusal, Stamp
@@ -199,39 +199,25 @@ class Cleaner(Protocol):
     """The only mutating side effect there is."""
 
     async def clean(
-        self, key: BundleKey, identity: Identity, node: Node, permit: Permit
+        self,
+        key: BundleKey,
+        identity: Identity,
+        node: Node,
+        permit: Permit,
+        *,
+        wanted: Verdict = Verdict.LEFTOVER,
     ) -> Outcome:
-        """Judge the bundle once more and remove it if it is still the same and still leftover.
+        """Judge the bundle once more and act if it is still the same, and what it must be.
+
+        A leftover is removed, the processes of an orphaned one are ended, and the shim of an
+        abandoned one.
 
         Args:
             key: The bundle.
             identity: The object that was judged.
             node: What the node's witnesses said less than a moment ago.
             permit: Asked once more when a worker is free, at the moment it is given the job.
-        """
-        ...
-
-    async def kill(self, key: BundleKey, identity: Identity, node: Node, permit: Permit) -> Outcome:
-        """Judge the bundle once more and end its processes if it is still the same and orphaned.
-
-        Args:
-            key: The bundle.
-            identity: The object that was judged.
-            node: What the node's witnesses said less than a moment ago.
-            permit: Asked once more when a worker is free, at the moment it is given the job.
-        """
-        ...
-
-    async def end_shim(
-        self, key: BundleKey, identity: Identity, node: Node, permit: Permit
-    ) -> Outcome:
-        """Judge the bundle once more and end its shim if it is still the same and abandoned.
-
-        Args:
-            key: The bundle.
-            identity: The object that was judged.
-            node: What the node's witnesses said less than a moment ago.
-            permit: Asked once more when a worker is free, at the moment it is given the job.
+            wanted: The verdict that it must have.
         """
         ...
 

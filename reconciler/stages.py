@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from reconciler.model.containerd import ShimGroup
 from reconciler.model.debris import WHOLE_BATCH, DebrisResult, Inventory, Place, results_of
-from reconciler.model.decisions import Decision
+from reconciler.model.decisions import Decision, Verdict
 from reconciler.model.evidence import UNSEEN, Containerd, Look, Node, PartialLook, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import (
@@ -252,20 +252,16 @@ class SupervisedCleaner(Cleaner):
 
     @override
     async def clean(
-        self, key: BundleKey, identity: Identity, node: Node, permit: Permit
+        self,
+        key: BundleKey,
+        identity: Identity,
+        node: Node,
+        permit: Permit,
+        *,
+        wanted: Verdict = Verdict.LEFTOVER,
     ) -> Outcome:
-        return await self._outcome(self._cleaner.clean(key, identity, node, permit), key, identity)
-
-    @override
-    async def kill(self, key: BundleKey, identity: Identity, node: Node, permit: Permit) -> Outcome:
-        return await self._outcome(self._cleaner.kill(key, identity, node, permit), key, identity)
-
-    @override
-    async def end_shim(
-        self, key: BundleKey, identity: Identity, node: Node, permit: Permit
-    ) -> Outcome:
-        ended = self._cleaner.end_shim(key, identity, node, permit)
-        return await self._outcome(ended, key, identity)
+        work = self._cleaner.clean(key, identity, node, permit, wanted=wanted)
+        return await self._outcome(work, key, identity)
 
     @override
     async def finish(self, key: BundleKey, identity: Identity, permit: Permit) -> Outcome:

@@ -6,7 +6,6 @@ few times a second. It emits nothing.
 
 import select
 import sys
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import anyio
@@ -60,12 +59,7 @@ class ProgressLine(Listener, Source):
         self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
 
     @override

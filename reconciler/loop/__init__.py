@@ -32,7 +32,6 @@ from reconciler.model.decisions import (
     Relist,
     TakeInventory,
     Vanished,
-    Verdict,
     assert_reported,
 )
 from reconciler.model.evidence import Containerd, Node, ProcessScan
@@ -289,12 +288,8 @@ class Loop:
         if isinstance(request, FinishRemoval):
             outcome = await stages.cleaner.finish(key, identity, permit)
         else:
-            acts = {
-                Verdict.LEFTOVER: stages.cleaner.clean,
-                Verdict.ORPHANED: stages.cleaner.kill,
-                Verdict.ABANDONED: stages.cleaner.end_shim,
-            }
-            outcome = await acts[request.wanted](key, identity, node, permit)
+            clean = stages.cleaner.clean
+            outcome = await clean(key, identity, node, permit, wanted=request.wanted)
         if outcome.holders:
             stages.exits.expect_holders(key, [holder.pid for holder in outcome.holders])
         self.emit(outcome)

@@ -7,7 +7,6 @@ that hangs hold up another.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from types import TracebackType
 from typing import Final, Self, TypeVar
 
 import anyio
@@ -16,6 +15,7 @@ from msgspec.structs import replace
 from reconciler.clock import SystemClock
 from reconciler.errors import InvariantError
 from reconciler.model.debris import WHOLE_BATCH, DebrisResult, Inventory, Place
+from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import Containerd, Look, Node, PartialLook, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result
@@ -69,6 +69,12 @@ _USUAL: Final = CleanupOptions()
 _T = TypeVar("_T", Counted, Scanned, PreflightReport, Looks, Locked, Pinged)
 _Done = TypeVar("_Done", Done, DebrisDone)
 _BundleJob = CleanJob | KillJob | EndShimJob | EndWedgedJob | FinishJob
+_JOBS: Final[dict[Verdict, type[CleanJob | KillJob | EndShimJob]]] = {
+    Verdict.LEFTOVER: CleanJob,
+    Verdict.ORPHANED: KillJob,
+    Verdict.ABANDONED: EndShimJob,
+}
+"""What is done about a bundle of each verdict about which anything is."""
 
 
 def _always() -> None:
@@ -116,12 +122,7 @@ class WorkerPool:
         self._server = serving(self._scope, self._server)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """End every process that was started."""
         self._stopping = True
         for worker in self._idle:
@@ -166,22 +167,16 @@ class WorkerPool:
     # ------------------------------------------------------------------ one bundle
 
     async def clean(
-        self, key: BundleKey, identity: Identity, node: Node, permit: Permit = _always
+        self,
+        key: BundleKey,
+        identity: Identity,
+        node: Node,
+        permit: Permit = _always,
+        *,
+        wanted: Verdict = Verdict.LEFTOVER,
     ) -> Outcome:
-        """Judge the bundle once more and remove it if it is still the same and still leftover."""
-        return await self._act(CleanJob(key, identity, node.containerd.about(key)), permit)
-
-    async def kill(
-        self, key: BundleKey, identity: Identity, node: Node, permit: Permit = _always
-    ) -> Outcome:
-        """Judge the bundle once more and end its processes if it is still the same and orphaned."""
-        return await self._act(KillJob(key, identity, node.containerd.about(key)), permit)
-
-    async def end_shim(
-        self, key: BundleKey, identity: Identity, node: Node, permit: Permit = _always
-    ) -> Outcome:
-        """Judge the bundle once more and end its shim if it is still the same and abandoned."""
-        return await self._act(EndShimJob(key, identity, node.containerd.about(key)), permit)
+        """Judge the bundle once more and act if it is still the same, and what it must be."""
+        return await self._act(_JOBS[wanted](key, identity, node.containerd.about(key)), permit)
 
     async def end_wedged(
         self, key: BundleKey, identity: Identity, node: Node, permit: Permit

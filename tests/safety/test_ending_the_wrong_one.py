@@ -7,6 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from reconciler.model.decisions import Verdict
 from reconciler.model.layout import TASKS
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from tests.safety.attacks import name_cgroups
@@ -24,7 +25,7 @@ pytestmark = [pytest.mark.safety, pytest.mark.kernel]
 def end(on: Ground, bundle: Bundle) -> Outcome:
     async def main() -> Outcome:
         async with working(on, "whole") as work:
-            return await work.pool.kill(bundle.key, bundle.identity, DOWN)
+            return await work.pool.clean(bundle.key, bundle.identity, DOWN, wanted=Verdict.ORPHANED)
 
     return anyio.run(main)
 

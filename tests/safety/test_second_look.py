@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from reconciler.demo.processes import Processes
 from reconciler.model.debris import DebrisResult, Place
+from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import Containerd, Node
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import Outcome, Result
@@ -29,27 +30,24 @@ pytestmark = [pytest.mark.safety, pytest.mark.kernel]
 
 @dataclass
 class Late(Cleaner):
-    """Hands that are slow: something happens before they begin."""
+    """A cleaner that is slow: something happens before it begins."""
 
     ours: Cleaner
     meanwhile: Callable[[], None]
 
     @override
     async def clean(
-        self, key: BundleKey, identity: Identity, node: Node, permit: Permit
+        self,
+        key: BundleKey,
+        identity: Identity,
+        node: Node,
+        permit: Permit,
+        *,
+        wanted: Verdict = Verdict.LEFTOVER,
     ) -> Outcome:
-        self.meanwhile()
-        return await self.ours.clean(key, identity, node, permit)
-
-    @override
-    async def kill(self, key: BundleKey, identity: Identity, node: Node, permit: Permit) -> Outcome:
-        return await self.ours.kill(key, identity, node, permit)
-
-    @override
-    async def end_shim(
-        self, key: BundleKey, identity: Identity, node: Node, permit: Permit
-    ) -> Outcome:
-        return await self.ours.end_shim(key, identity, node, permit)
+        if wanted is Verdict.LEFTOVER:
+            self.meanwhile()
+        return await self.ours.clean(key, identity, node, permit, wanted=wanted)
 
     @override
     async def finish(self, key: BundleKey, identity: Identity, permit: Permit) -> Outcome:

@@ -18,7 +18,7 @@ from reconciler.model.debris import (
     Place,
     results_of,
 )
-from reconciler.model.decisions import Decision
+from reconciler.model.decisions import Decision, Verdict
 from reconciler.model.evidence import (
     Containerd,
     ContainerdState,
@@ -103,7 +103,7 @@ class FakeNodeSource:
 
 @dataclass
 class FakeCleaner:
-    """Removes from the tree of the eyes. Implements `ports.Cleaner`."""
+    """Removes from the inspector's tree. Implements `ports.Cleaner`."""
 
     clock: VirtualClock
     inspector: FakeInspector
@@ -131,10 +131,18 @@ class FakeCleaner:
         return refusal
 
     async def clean(
-        self, key: BundleKey, identity: Identity, node: Node, permit: Permit
+        self,
+        key: BundleKey,
+        identity: Identity,
+        node: Node,
+        permit: Permit,
+        *,
+        wanted: Verdict = Verdict.LEFTOVER,
     ) -> Outcome:
+        if wanted is not Verdict.LEFTOVER:
+            return await self._end(key, identity, permit, wanted)
         if key in self.under_way:
-            raise InvariantError("two hands on one bundle")
+            raise InvariantError("two cleanups of one bundle")
         self.under_way.add(key)
         self.most_at_once = max(self.most_at_once, len(self.under_way))
         try:
@@ -152,20 +160,13 @@ class FakeCleaner:
         finally:
             self.under_way.discard(key)
 
-    async def kill(self, key: BundleKey, identity: Identity, node: Node, permit: Permit) -> Outcome:
-        refusal = await self._refused(key, permit)
-        if refusal is not None:
-            return refusal
-        self.killed.append(key)
-        return Outcome(key, identity, Result.KILLED)
-
-    async def end_shim(
-        self, key: BundleKey, identity: Identity, node: Node, permit: Permit
+    async def _end(
+        self, key: BundleKey, identity: Identity, permit: Permit, wanted: Verdict
     ) -> Outcome:
         refusal = await self._refused(key, permit)
         if refusal is not None:
             return refusal
-        self.ended.append(key)
+        (self.killed if wanted is Verdict.ORPHANED else self.ended).append(key)
         return Outcome(key, identity, Result.KILLED)
 
     async def finish(self, key: BundleKey, identity: Identity, permit: Permit) -> Outcome:

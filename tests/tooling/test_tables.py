@@ -30,7 +30,7 @@ PARTIAL: Final = {
     ("cli.debris", "Phase"): "only what is kept back although it is debris",
     ("decide.debris_track", "Phase"): "only what will happen at some time",
     ("decide.views", "Phase"): "only what will happen at some time",
-    ("loop", "Verdict"): "only what a cleanup is ever asked for",
+    ("worker.pool", "Verdict"): "only what a cleanup is ever asked for",
     ("present.page", "Phase"): "only what will happen at some time",
 }
 """By module and enumeration: why the members that are missing are looked up by nobody."""

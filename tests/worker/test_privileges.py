@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from reconciler.kernel import confine
+from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import Answer
 from reconciler.model.observations import Guard
 from reconciler.model.outcome import BlockReason, Outcome, Result
@@ -63,7 +64,7 @@ def clean(bundle: Bundle) -> Callable[[WorkerPool], Awaitable[Outcome]]:
 
 
 def kill(bundle: Bundle) -> Callable[[WorkerPool], Awaitable[Outcome]]:
-    return lambda pool: pool.kill(bundle.key, bundle.identity, DOWN)
+    return lambda pool: pool.clean(bundle.key, bundle.identity, DOWN, wanted=Verdict.ORPHANED)
 
 
 def is_cleaned(bundle: Bundle, outcome: Outcome) -> bool:
