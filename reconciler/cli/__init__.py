@@ -7,10 +7,14 @@ module imports next to nothing, so that ``--version`` and ``--help`` answer at o
 import gc
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:
     import click
+
+
+UNATTENDED: Final = "containerd-cleanup"
+"""The name under which `clean` asks nothing: existing units use it."""
 
 
 def main() -> NoReturn:
@@ -24,7 +28,7 @@ def main() -> NoReturn:
 def cleanup_main() -> NoReturn:
     """Run ``containerd-cleanup``: `clean` under the name that existing units use."""
     gc.disable()  # as above
-    from reconciler.cli.commands.clean import UNATTENDED, unattended
+    from reconciler.cli.commands.clean import unattended
 
     _run(unattended(), UNATTENDED)
 

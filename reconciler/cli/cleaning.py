@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Final
 import click
 import msgspec
 
-from reconciler.cli import debris, session
+from reconciler.cli import UNATTENDED, debris, session
 from reconciler.cli.checks import check_guards, check_listing, complain_of_silence
-from reconciler.cli.commands.clean import UNATTENDED
 from reconciler.cli.daemon_beliefs import ask_daemon, say_whose
 from reconciler.cli.options import Form
 from reconciler.cli.output import Output, envelope

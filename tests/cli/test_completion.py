@@ -14,8 +14,9 @@ from pathlib import Path
 import click
 import pytest
 
+from reconciler.cli import UNATTENDED
 from reconciler.cli.app import COMMANDS, app
-from reconciler.cli.commands.clean import UNATTENDED, unattended
+from reconciler.cli.commands.clean import unattended
 from reconciler.cli.commands.completion import PROGRAMS
 from reconciler.cli.completing import HELP, SHELLS, VARIABLE, answer
 from reconciler.demo.node import DemoNode

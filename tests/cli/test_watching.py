@@ -35,8 +35,7 @@ from reconciler.ports import Stages
 from reconciler.present.words import RESULT_STYLES
 from reconciler.setup import Setup
 from tests.cli.conftest import FakeNode
-from tests.decide.test_verdicts import DEAD
-from tests.decide.world import dead, key, running
+from tests.decide.world import DEAD, dead, key, running
 
 OBSERVE = Policies(default=Policy(grace=5.0, max_age=None, max_size=None))
 ENFORCE = replace(OBSERVE, default=replace(OBSERVE.default, enforce=True))

@@ -18,19 +18,7 @@ from reconciler.model.evidence import (
     ShimState,
     TaskState,
 )
-
-DEAD = Facts(
-    kind=Kind.DIRECTORY,
-    identifier=True,
-    helper=Answer.NO,
-    shim=ShimState.DEAD,
-    init=InitState.DEAD,
-    cgroup=CgroupState.GONE,
-    runtime=RuntimeState.KNOWN,
-    created=Answer.YES,
-    task=TaskState.NOT_LISTED,
-)
-"""A bundle that every witness calls dead."""
+from tests.decide.world import DEAD
 
 
 def everything() -> Iterator[tuple[Facts, bool]]:

@@ -13,6 +13,7 @@ from reconciler.model.evidence import (
     CgroupState,
     Containerd,
     ContainerdState,
+    Facts,
     Init,
     InitState,
     Kind,
@@ -23,6 +24,7 @@ from reconciler.model.evidence import (
     RuntimeState,
     Shim,
     ShimState,
+    TaskState,
 )
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import (
@@ -46,6 +48,19 @@ UP = Containerd(ContainerdState.UP)
 DOWN = Containerd(ContainerdState.DOWN)
 SILENT = Containerd(ContainerdState.NONE)
 SWEEP = ProcessScan(answered=True)
+
+DEAD = Facts(
+    kind=Kind.DIRECTORY,
+    identifier=True,
+    helper=Answer.NO,
+    shim=ShimState.DEAD,
+    init=InitState.DEAD,
+    cgroup=CgroupState.GONE,
+    runtime=RuntimeState.KNOWN,
+    created=Answer.YES,
+    task=TaskState.NOT_LISTED,
+)
+"""A bundle that every witness calls dead."""
 
 
 def key(name: str = "ns/a") -> BundleKey:

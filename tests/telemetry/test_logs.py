@@ -30,17 +30,9 @@ from reconciler.model.decisions import (
     Verdict,
 )
 from reconciler.model.evidence import (
-    Answer,
-    CgroupState,
     Containerd,
     ContainerdState,
-    Facts,
-    InitState,
-    Kind,
     ProcessScan,
-    RuntimeState,
-    ShimState,
-    TaskState,
 )
 from reconciler.model.ids import BundleKey, Identity, escape
 from reconciler.model.observations import (
@@ -63,22 +55,12 @@ from reconciler.model.outcome import BlockReason, Holder, Outcome, Result, Step,
 from reconciler.present.records import WINDOW
 from reconciler.telemetry.logs import LogListener, make_logger, stderr_sink
 from reconciler.telemetry.sink import Sink
+from tests.decide.world import DEAD
 from tests.support.fakes import FakeWatcher
 
 KEY = BundleKey("k8s.io", "web")
 WHO = Identity(1, 2, 3)
 LEFTOVER = Judgement(Verdict.LEFTOVER, 8, "shim dead, init dead, cgroup gone, not listed")
-FACTS = Facts(
-    kind=Kind.DIRECTORY,
-    identifier=True,
-    helper=Answer.NO,
-    shim=ShimState.DEAD,
-    init=InitState.DEAD,
-    cgroup=CgroupState.GONE,
-    runtime=RuntimeState.KNOWN,
-    created=Answer.YES,
-    task=TaskState.NOT_LISTED,
-)
 
 
 class Lines(Sink):
@@ -121,7 +103,7 @@ BLOCKED = Outcome(
 
 def test_a_verdict_tells_what_was_decided_on_what_grounds(log: LogListener, lines: Lines) -> None:
     judged = Judged(
-        KEY, LEFTOVER, Phase.WAITING, Verdict.RUNNING, cause="", due_at=12.5, facts=FACTS
+        KEY, LEFTOVER, Phase.WAITING, Verdict.RUNNING, cause="", due_at=12.5, facts=DEAD
     )
     log.decided(at(2.5), judged)
     assert lines.records == [
@@ -304,7 +286,7 @@ def test_a_hostile_name_stays_on_one_line(namespace: bytes, name: bytes) -> None
 
 def test_people_read_the_name_as_they_type_it(lines: Lines) -> None:
     log = LogListener(make_logger(as_json=False, level=10, sink=lines))
-    log.decided(at(0), Judged(KEY, LEFTOVER, Phase.WAITING, None, facts=FACTS))
+    log.decided(at(0), Judged(KEY, LEFTOVER, Phase.WAITING, None, facts=DEAD))
     (line,) = lines.lines
     assert "k8s.io/web" in line
     assert "facts" not in line

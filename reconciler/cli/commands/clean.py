@@ -6,6 +6,7 @@ from typing import Final
 
 import click
 
+from reconciler.cli import UNATTENDED
 from reconciler.cli.completing import bundles
 from reconciler.cli.list_options import by_label, no_trunc, selection
 from reconciler.cli.option_types import EVERYTHING, debris_kinds, duration
@@ -13,9 +14,6 @@ from reconciler.cli.options import Command, Globals, without_containerd
 from reconciler.cli.output import Output
 from reconciler.errors import UsageError
 from reconciler.model.debris import DebrisKind
-
-UNATTENDED: Final = "containerd-cleanup"
-"""The name under which units call it: that is the yes."""
 
 _UNATTENDED_HELP: Final = """Remove what is due, once, without asking; for timers and scripts.
 
