@@ -179,7 +179,7 @@ class Bundles:
         self._living.discard(key)
         self._open.discard(key)
         self.claims.forget(key)
-        self._node_state.forget(key)
+        self._node_state.forget(key, track.look)
         self._dues.leave(track)
         self._out.append(Vanished(key, track.verdict, cleaned=cleaned))
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from reconciler.decide.nodestate import NodeState
 from reconciler.model.containerd import Containerd, ContainerdState
-from reconciler.model.debris import DebrisKind, Inventory, Place
+from reconciler.model.debris import UNPROVEN, DebrisKind, Inventory, Place
 from reconciler.model.evidence import Answer, TaskState
 from reconciler.model.facts import task_of
 from reconciler.model.ids import BundleKey
@@ -42,6 +42,26 @@ _SAID: Final = {
     DebrisKind.MOUNT: "mounted below no bundle",
     DebrisKind.SHIM: "a shim without a bundle, and without children",
 }
+ORDER: Final = (
+    DebrisKind.MOUNT,
+    DebrisKind.RUNC_STATE,
+    DebrisKind.CGROUP,
+    DebrisKind.SHIM_SOCKET,
+    DebrisKind.FIFO_DIR,
+    DebrisKind.WORK_DIR,
+    DebrisKind.HIDDEN_BUNDLE,
+    DebrisKind.SHIM,
+)
+"""What goes first where several kinds are due.
+
+Mounts are in the way of others. A state of runc's is the lock of its name: a cgroup of that name
+stays while it stands, and it takes along the cgroups that it names, before it goes itself, for
+nothing else may name them. Sockets and work directories go after the cgroups: where the state is
+gone they are all that shows one to be a container's and not an administrator's. The rest as in a
+cleanup of a bundle."""
+
+SEEN: Final = "its container was seen while it had a bundle"
+
 UNNAMED: Final = frozenset({DebrisKind.SHIM_SOCKET, DebrisKind.MOUNT, DebrisKind.HIDDEN_BUNDLE})
 """Kinds about which containerd's list of tasks says nothing."""
 
@@ -148,11 +168,25 @@ def judge_all(
     node = node_state.node
     is_blind = node.foreign_processes or node.foreign_mounts
     ids = {key.id for key in node.containerd.tasks}
+    is_up = node.containerd.state is ContainerdState.UP
     for place in inventory.places:
         task = known_task(place, node.containerd, ids) if is_asked else Answer.NONE
         age = max(0.0, wall - place.since) if place.since and wall is not None else None
         least = policies.debris_of(place.key.kind).age
         # From a foreign namespace nobody is seen: no shim, no process, perhaps no mount.
-        seen = replace(place, lives=Answer.NONE, owned=Answer.NONE) if is_blind else place
+        proven = (
+            _as_proven(place, node_state, is_up=is_asked and is_up) if place.unproven else place
+        )
+        seen = replace(proven, lives=Answer.NONE, owned=Answer.NONE) if is_blind else proven
         verdict, reason = judge_place(seen, task, age, least)
         yield DebrisJudgement(seen, verdict, reason, task, age)
+
+
+def _as_proven(place: Place, node_state: NodeState, *, is_up: bool) -> Place:
+    """Say of what its name alone calls a container's whether it was: where we saw that container.
+
+    Only while containerd answers, which would know of another one of that name.
+    """
+    if is_up and node_state.had_cgroup(BundleKey(place.namespace, place.id)):
+        return replace(place, owned=Answer.NO, detail=SEEN)
+    return replace(place, owned=Answer.NONE, detail=UNPROVEN)

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from reconciler.decide.brakes import RateBrake
 from reconciler.decide.cleanups import RATE, Hold
-from reconciler.decide.debris import DebrisJudgement, DebrisVerdict, judge_all
+from reconciler.decide.debris import ORDER, DebrisJudgement, DebrisVerdict, judge_all
 from reconciler.decide.debris_track import DebrisView, PlaceTrack, view_of
 from reconciler.decide.lifecycle import Event, event_of
 from reconciler.decide.nodestate import NodeState
@@ -34,19 +34,6 @@ PAUSE: Final = 240.0
 
 BATCH: Final = 50
 """Places that are removed by one job, at most."""
-
-ORDER: Final = (
-    DebrisKind.MOUNT,
-    DebrisKind.CGROUP,
-    DebrisKind.RUNC_STATE,
-    DebrisKind.SHIM_SOCKET,
-    DebrisKind.FIFO_DIR,
-    DebrisKind.WORK_DIR,
-    DebrisKind.HIDDEN_BUNDLE,
-    DebrisKind.SHIM,
-)
-"""What goes first where several kinds are due: what is in the way of others, then as in a cleanup
-of a bundle."""
 
 SILENT: Final = "containerd runs and does not answer"
 

@@ -12,9 +12,10 @@ from msgspec.structs import replace
 
 from reconciler.decide.track import LIVING, Track
 from reconciler.decide.verdicts import shared
-from reconciler.model.cgroups import names_in_all
+from reconciler.model.cgroups import CgroupSource, names_in_all, usual_path
 from reconciler.model.decisions import Phase, Verdict
 from reconciler.model.evidence import (
+    CgroupState,
     Containerd,
     ContainerdState,
     Facts,
@@ -27,10 +28,14 @@ from reconciler.model.facts import weigh
 from reconciler.model.ids import BundleKey, is_identifier
 from reconciler.model.observations import Guard, NodeLooked, Refusal, is_transient
 
+MOST_GONE: Final = 10_000
+"""Bundles that are gone of which a cgroup is remembered; what is older is unproven again."""
+
 _T = TypeVar("_T")
 _BLIND: Final = Node()
 _OF_PROCESSES: Final = frozenset({Guard.PID_NAMESPACE, Guard.TIME_NAMESPACE})
 _SETTLED: Final = frozenset({Phase.WAITING, Phase.DUE, Phase.BLOCKED, Phase.PROTECTED})
+_THERE: Final = frozenset({CgroupState.EMPTY, CgroupState.POPULATED})
 _DEAF: Final = frozenset({ShimState.DEAD, ShimState.UNNAMED})
 
 
@@ -91,6 +96,7 @@ class NodeState:
         self._absent: dict[BundleKey, float] = {}  # since when each is known not to be found
         self._unseen = _BLIND  # what counts for bundles that the word does not cover
         self._foreign_processes = self._foreign_mounts = False
+        self._had_cgroup: dict[BundleKey, None] = {}  # of what is gone, the latest last
         self._number = 0  # of the word, counted from the first; one that is no news keeps it
         self._since = -1.0
 
@@ -198,9 +204,30 @@ class NodeState:
         absent.update(dict.fromkeys(said.absent, since))
         return said if len(absent) == len(said.absent) else replace(said, absent=frozenset(absent))
 
-    def forget(self, key: BundleKey) -> None:
-        """Drop what is remembered of a bundle that is gone."""
+    def forget(self, key: BundleKey, look: Look | None = None) -> None:
+        """Drop what is remembered of a bundle that is gone, but that it had the usual cgroup.
+
+        ``look``: the last one at it.
+        """
         self._absent.pop(key, None)
+        if look is not None and _has_usual_cgroup(key, look):
+            self._had_cgroup.pop(key, None)
+            self._had_cgroup[key] = None
+            if len(self._had_cgroup) > MOST_GONE:
+                del self._had_cgroup[next(iter(self._had_cgroup))]
+
+    def had_cgroup(self, key: BundleKey) -> bool:
+        """Return whether a bundle of this name is gone that was last seen with the usual cgroup.
+
+        By its own files, and while that was there: an administrator's is another one's.
+        """
+        return key in self._had_cgroup
+
+
+def _has_usual_cgroup(key: BundleKey, look: Look) -> bool:
+    names = look.cgroup_paths or (usual_path(key),)
+    is_named = look.cgroup_source is not CgroupSource.NONE and usual_path(key) in names
+    return is_named and look.cgroup in _THERE
 
 
 def _changed(before: frozenset[_T], now: frozenset[_T]) -> frozenset[_T]:

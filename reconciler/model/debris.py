@@ -54,6 +54,8 @@ class Place(Value, frozen=True):
         owned: Whether something that is still there may own it: a bundle of this or of another
             containerd's tree, a living shim or helper, a task containerd lists.
         detail: What was found, for people.
+        unproven: It is nobody's, and only its name says that it was a container's. So ``owned`` is
+            no answer, unless who judges has seen that container.
     """
 
     key: PlaceKey
@@ -64,6 +66,10 @@ class Place(Value, frozen=True):
     lives: Answer = Answer.NONE
     owned: Answer = Answer.NONE
     detail: str = ""
+    unproven: bool = False
+
+
+UNPROVEN: Final = "nothing shows that it was a container's"
 
 
 class Inventory(Tagged, frozen=True, tag="inventory"):

@@ -10,9 +10,12 @@ to wait anew.
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from msgspec.structs import replace
+
 from reconciler import kernel
 from reconciler.decide.debris import DebrisVerdict, judge_place, known_task
 from reconciler.model.debris import DebrisKind, Place, PlaceKey
+from reconciler.model.evidence import Answer, ContainerdState
 from reconciler.model.ids import BundleKey, unescape
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.inventory import take_again
@@ -62,6 +65,9 @@ def look_again(context: WorkerContext, job: DebrisJob) -> Mapping[PlaceKey, Judg
         if now is None:
             judged[place.key] = found.trouble or "it is gone"
             continue
+        if now.unproven and place.owned is Answer.NO and job.containerd.state is ContainerdState.UP:
+            # Whose it was the parent has seen; all else is as it is found now.
+            now = replace(now, owned=Answer.NO)
         verdict, reason = judge_place(now, known_task(now, job.containerd, ids), None)
         if verdict is not DebrisVerdict.DEBRIS:
             judged[place.key] = f"{verdict.value}: {reason}"

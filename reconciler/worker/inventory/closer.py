@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from reconciler.model.debris import DebrisKind, Place
+from reconciler.model.debris import UNPROVEN, DebrisKind, Place
 from reconciler.model.evidence import Answer, CgroupState, InitState
 from reconciler.model.ids import NOWHERE, BundleKey, escape, unescape
 from reconciler.model.layout import Layout
@@ -70,7 +70,8 @@ def _look_into_group(place: Place, around: NodeContext, mounted: CgroupMounts) -
     if has_groups_below(path):
         return replace(place, lives=Answer.NONE, detail="there are groups below it")
     if not _was_a_container(BundleKey(place.namespace, place.id), around.layout):
-        return replace(place, owned=Answer.NONE, detail="nothing shows that it was a container's")
+        is_free = place.owned is Answer.NO  # so that is all that there is to know
+        return replace(place, owned=Answer.NONE, detail=UNPROVEN, unproven=is_free)
     return place
 
 

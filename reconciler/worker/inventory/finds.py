@@ -247,7 +247,11 @@ def _stat(parent: int, name: bytes) -> kernel.Stat | None:
 
 
 def mounts(around: NodeContext, wanted: Wanted = everything) -> Iterator[Place]:
-    """Find mounts in the state tree; what is below a bundle is that bundle's.
+    """Find mounts in the state tree; what is below a bundle is that bundle's, dead or hidden, too.
+
+    A mount keeps the directory that it is on, and so the name of its bundle: nearly always that
+    one owns it, and its own cleanup takes rootfs's stack and stops at anything else. Nobody's are
+    only those of which the name is gone, as where something was mounted over the tree.
 
     Raises:
         OSError: The mount table cannot be read.

@@ -1,0 +1,105 @@
+"""A cgroup of which nothing else is left is a container's if this process has seen it be one."""
+
+import pytest
+from msgspec.structs import replace
+
+from reconciler.decide import nodestate
+from reconciler.decide.debris import SEEN, DebrisVerdict
+from reconciler.model.cgroups import CgroupSource
+from reconciler.model.debris import UNPROVEN, Place
+from reconciler.model.evidence import Answer, CgroupState, Containerd, Look
+from tests.decide.debris_world import GRACE, DebrisWorld, place
+from tests.decide.world import DOWN, SILENT, UP, dead, key, running
+
+pytestmark = pytest.mark.safety
+
+GROUP = replace(
+    place(path="/cgroup/ns/a", names=("ns", "a")), owned=Answer.NONE, unproven=True, detail=UNPROVEN
+)
+
+
+def with_group(look: Look, *paths: str, source: CgroupSource = CgroupSource.CONFIG) -> Look:
+    return replace(look, cgroup=CgroupState.POPULATED, cgroup_source=source, cgroup_paths=paths)
+
+
+def after(*looks: Look, left: Place = GROUP, said: Containerd = UP) -> DebrisWorld:
+    """A world in which a bundle was seen so, and is gone; its group is left."""
+    world = DebrisWorld(containerd=said)
+    world.listed(a=1)
+    for look in looks:
+        world.look(look)
+        world.node()
+    world.there = [left]
+    world.begin()
+    world.inventory()
+    return world
+
+
+@pytest.mark.parametrize("source", [CgroupSource.CONFIG, CgroupSource.RUNTIME])
+def test_a_group_that_a_bundle_had_is_that_ones_when_it_has_gone(source: CgroupSource) -> None:
+    for look in (
+        with_group(running(), source=source),
+        with_group(running(), "/else", "/ns/a", source=source),
+        replace(with_group(dead(), source=source), cgroup=CgroupState.EMPTY),
+    ):
+        world = after(look)
+        assert (world.one().verdict, SEEN in world.one().reason) == (DebrisVerdict.DEBRIS, True)
+        world.pass_time(GRACE + 0.1)
+        ((_, (sent,)),) = world.batches
+        assert (sent.unproven, sent.owned) == (True, Answer.NO), "for the worker to know"
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        (),
+        (with_group(running(), source=CgroupSource.NONE),),
+        (with_group(running(), "/else/a"),),
+        (replace(with_group(running()), cgroup=CgroupState.GONE),),
+        (replace(with_group(running()), cgroup=CgroupState.UNNAMED),),
+        (replace(with_group(running()), cgroup=CgroupState.NONE),),
+        (with_group(running()), replace(with_group(dead()), cgroup=CgroupState.GONE)),
+    ],
+    ids=["never seen", "no file", "elsewhere", "gone", "unnamed", "no answer", "gone at last"],
+)
+def test_what_was_never_seen_to_be_a_containers_stays_unknown(looks: tuple[Look, ...]) -> None:
+    world = after(*looks)
+    assert (world.one().verdict, UNPROVEN in world.one().reason) == (DebrisVerdict.UNKNOWN, False)
+    world.pass_time(100 * GRACE)
+    assert not world.batches
+
+
+@pytest.mark.parametrize("said", [DOWN, SILENT], ids=["down", "silent"])
+def test_without_an_answer_of_containerd_it_stays(said: Containerd) -> None:
+    world = after(with_group(running()), said=said)
+    assert world.one().verdict is DebrisVerdict.UNKNOWN
+    world.pass_time(100 * GRACE)
+    assert not world.batches
+
+
+def test_whoever_lives_in_it_or_owns_it_keeps_it() -> None:
+    listed = replace(UP, tasks=frozenset({key("ns/a")}))
+    assert after(with_group(running()), said=listed).one().verdict is DebrisVerdict.OWNED
+    lives = replace(GROUP, lives=Answer.YES)
+    assert after(with_group(running()), left=lives).one().verdict is DebrisVerdict.USED
+    unsure = replace(GROUP, unproven=False)
+    assert after(with_group(running()), left=unsure).one().verdict is DebrisVerdict.UNKNOWN
+    other = replace(place(path="/cgroup/ns/b", names=("ns", "b")), owned=Answer.NONE, unproven=True)
+    assert after(with_group(running()), left=other).one().verdict is DebrisVerdict.UNKNOWN
+
+
+def test_a_containerd_that_falls_silent_holds_it_back_at_the_last_moment() -> None:
+    world = after(with_group(running()))
+    world.pass_time(GRACE - 0.1)
+    world.containerd = SILENT
+    world.ask_node()
+    world.pass_time(10 * GRACE)
+    assert not world.batches
+
+
+def test_only_so_many_are_remembered_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodestate, "MOST_GONE", 2)
+    state = nodestate.NodeState()
+    for name in ("a", "b", "a", "c"):
+        state.forget(key(f"ns/{name}"), with_group(running()))
+    assert [state.had_cgroup(key(f"ns/{name}")) for name in "abc"] == [True, False, True]
