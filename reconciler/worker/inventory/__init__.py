@@ -138,7 +138,7 @@ def _look(
             trees = [layout.tasks, *others]
             if os.path.lexists(layout.sandboxes):
                 trees.append(layout.sandboxes)
-            owners = find_owners(trees, processes, lost, of, layout.runc_shims)
+            owners = find_owners(trees, processes, lost, of, layout)
     except OSError as error:
         found.places.clear()
         found.troubles.append(f"no answer from a tree of bundles: {error}")

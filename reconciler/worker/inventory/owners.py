@@ -10,19 +10,23 @@ answer, and never a no:
 3. Living shims and shim helpers of any containerd.
 4. For FIFOs also what was executed in a container: its shim wrote ``<exec id>.pid`` into the
    bundle, and somebody may attach to it by the names of its FIFOs. Other runtimes' shims need not
-   write that; so a bundle that is not shown to be runc's may have executed anything.
+   write that; so a bundle that is not shown to be runc's may have executed anything. Its own files
+   show it, its sandbox's, or runc's state that says itself that it is about this bundle: only runc
+   writes one there, and only for a shim of its own.
 
 What containerd lists is asked by the parent and added where places are judged (`decide.debris`).
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from reconciler import kernel
 from reconciler.model.debris import DebrisKind
 from reconciler.model.evidence import Answer, ProcessScan, RuntimeState
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.model.layout import Layout
+from reconciler.probe import documents
 from reconciler.probe.beneath import Entered, beneath, enter, names, opened
 from reconciler.probe.folder import read_files
 from reconciler.probe.metadata import group_of, runtime_of, spec_of
@@ -30,6 +34,8 @@ from reconciler.worker.objects import HIDDEN
 from reconciler.worker.sockets import sockets_named_in
 
 _PID: Final = b".pid"
+_LIMIT: Final = 8 << 20
+_State = Callable[[], bool]
 _SHIM: Final = ("shim-binary-path",)
 
 
@@ -127,8 +133,8 @@ def find_owners(
     trees: Iterable[bytes],
     processes: ProcessScan,
     lost: str,
-    kinds: Collection[DebrisKind] = frozenset(DebrisKind),
-    runc_shims: Collection[str] = (),
+    kinds: Collection[DebrisKind],
+    layout: Layout,
 ) -> Owners:
     """Ask everybody.
 
@@ -137,7 +143,7 @@ def find_owners(
         processes: A pass over /proc, made after the places were listed.
         lost: Why not all other trees are known, empty if they are.
         kinds: Of which kinds places were found: bundles are read only where one asks for it.
-        runc_shims: Names of shims that are runc's, as the operator says.
+        layout: Says which shims are runc's, and where runc keeps its states.
 
     Raises:
         OSError: A tree cannot be read.
@@ -160,7 +166,10 @@ def find_owners(
                     if id_.startswith(b"."):
                         bundles.add(BundleKey(name, escape(id_[1:])))
                 for bundle in enter(namespace.fd, ids if DebrisKind.FIFO_DIR in kinds else ()):
-                    knows_execs = knows_execs and _is_runcs(namespace, bundle, runc_shims)
+                    state = _state_of(layout.runc_root, tree, namespace.name + b"/" + bundle.name)
+                    knows_execs = knows_execs and _is_runcs(
+                        namespace, bundle, layout.runc_shims, state
+                    )
                     execs.update(_execs_in(bundle.fd))
                 if DebrisKind.SHIM_SOCKET in kinds:
                     sockets.update(sockets_named_in(namespace.fd))
@@ -179,12 +188,19 @@ def find_owners(
     )
 
 
-def _is_runcs(namespace: Entered, bundle: Entered, runc_shims: Collection[str]) -> bool:
-    """Return whether a bundle, or the sandbox that it is a member of, shows a shim of runc's."""
+def _is_runcs(
+    namespace: Entered, bundle: Entered, runc_shims: Collection[str], state: _State
+) -> bool:
+    """Return whether a bundle, or the sandbox that it is a member of, shows a shim of runc's.
+
+    ``state``: runc's own, of its name; it speaks only where no file names the shim.
+    """
     if bundle.fd < 0:
         return False
     folder, peer = read_files(bundle.fd, _SHIM), None
     if not folder.text("shim-binary-path"):
+        if not folder.is_barred("shim-binary-path") and state():
+            return True
         key = BundleKey(escape(namespace.name), escape(bundle.name))
         folder = read_files(bundle.fd, (*_SHIM, "config.json", "sandbox"))
         group = group_of(key, folder, spec_of(folder))
@@ -196,6 +212,29 @@ def _is_runcs(namespace: Entered, bundle: Entered, runc_shims: Collection[str]) 
         except OSError:
             return False
     return runtime_of(folder, peer, runc_shims).state is RuntimeState.KNOWN
+
+
+def _state_of(root: bytes, tree: bytes, path: bytes) -> _State:
+    """Ask later whether runc's state of a name says that it is about this bundle.
+
+    Args:
+        root: Where the states are.
+        tree: The bundle's tree.
+        path: Its path within that, which is the state's within the root.
+    """
+
+    def is_of_it() -> bool:
+        try:
+            with opened(root) as top:
+                data = kernel.read_beneath(top, path + b"/state.json", _LIMIT)
+        except OSError:
+            return False
+        said = documents.parse_state(data)
+        if said is None or said.is_youki:
+            return False
+        return documents.to_path(said.bundle) == tree + b"/" + path
+
+    return is_of_it
 
 
 def _execs_in(bundle: int) -> Iterator[str]:

@@ -278,6 +278,30 @@ def test_fifos_may_be_of_what_another_runtime_executes(tmp_path: Path) -> None:
         assert "no answer" in stays(here, place, path).detail
 
 
+@private_mounts
+def test_runcs_state_of_a_bundle_says_that_its_shim_is_runcs(tmp_path: Path) -> None:
+    """Where no file names it: a damaged bundle must not keep the FIFOs of all others for ever."""
+    with ground(tmp_path) as here:
+        path = FIFOS.leave(here)
+        bundle = here.made.bundle("web", mounted=False, cgroups=False)
+        shim, state = bundle.path / "shim-binary-path", bundle.runc_state / "state.json"
+        place, said = here.one(DebrisKind.FIFO_DIR), state.read_text()
+        shim.unlink()
+        assert here.one(DebrisKind.FIFO_DIR) == place
+        (bundle.path / "gone.pid").write_text("1")
+        assert "owned" in stays(here, place, path).detail
+        (bundle.path / "gone.pid").unlink()
+        other = said.replace(os.fspath(bundle.path), "/run/other/web")
+        for text in ("", "{", other, json.dumps({"bundle": os.fspath(bundle.path), "pid": 1})):
+            state.write_text(text)
+            assert "no answer" in stays(here, place, path).detail
+        state.write_text(said)
+        shim.write_text("/opt/kata/bin/containerd-shim-kata-v2")
+        assert "no answer" in stays(here, place, path).detail
+        shim.unlink()
+        assert cleaned(here.clean((place,)))
+
+
 # ------------------------------------------------------------------------------------- cgroups
 
 
