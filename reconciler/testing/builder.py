@@ -115,6 +115,10 @@ class JournalBuilder:
         """Remove runc's state directory of a bundle."""
         self._do(self._node.lose_runc_state, name)
 
+    def lose_records(self, name: str) -> None:
+        """Let containerd forget all that it knows of a name; what runs of it goes on."""
+        self._do(self._node.lose_records, name)
+
     def reuse_pid(self, name: str) -> None:
         """Give the pid a dead bundle names to a stranger."""
         self._do(self._node.reuse_pid, name)

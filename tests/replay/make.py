@@ -111,6 +111,23 @@ def silent_containerd(node: JournalBuilder) -> None:
     node.wait("10m")
 
 
+def abandoned(node: JournalBuilder) -> None:
+    """Shims that containerd has lost: one serves nobody, one still serves a member of its pod."""
+    node.start("default/leaked")
+    node.start("default/ended")
+    node.start("k8s.io/pod", pod="pod")
+    node.start("k8s.io/member", pod="pod")
+    node.start("default/late")
+    node.wait("10m")
+    node.stop("default/ended")
+    for name in ("default/leaked", "default/late", "k8s.io/pod"):
+        node.stop(name)
+        node.lose_records(name)
+    node.wait("1h")
+    node.kill_shim("default/late")
+    node.wait("10m")
+
+
 STORIES: Final[dict[str, Story]] = {
     "seed": seed,
     "moby-50040": moby_50040,
@@ -120,6 +137,7 @@ STORIES: Final[dict[str, Story]] = {
     "mass-death": mass_death,
     "clock-set-back": clock_set_back,
     "silent-containerd": silent_containerd,
+    "abandoned": abandoned,
 }
 
 
