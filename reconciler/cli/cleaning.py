@@ -71,7 +71,6 @@ def run(setup: Setup, chosen: Selection, way: Way, output: Output, servers: Serv
     setup = _narrowed(setup, chosen, output, servers, whole=not (asks or dry_run))
     told = ask_daemon(setup, output)
     if told is not None and told.mode == Mode.ENFORCE.value and not (dry_run or rescue):
-        debris.check_nobody_acts(setup)
         setup = replace(setup, socket=told.socket or setup.socket)
         return _by_the_daemon(setup, told, way, output, servers)
     agreed, shims = setup, []
@@ -164,15 +163,15 @@ def _by_the_daemon(
     check_guards(plan.refused)
     report = planned(plan, setup, dry_run=False)
     report = _with(report, without_waiting(plan, report.results, setup, told), plan)
-    keys = [
-        BundleKey(one.namespace, one.id) for one in report.results if one.result == shapes.PLANNED
-    ]
-    if not keys:
+    wanted = [one for one in report.results if one.result == shapes.PLANNED]
+    keys = [BundleKey(one.namespace, one.id) for one in wanted if not is_debris(one)]
+    places = [debris.key_of(one) for one in wanted if is_debris(one)]
+    if not wanted:
         return end(report)
     output.say("a daemon acts here: it is asked to remove what is planned")
     if way.asks and not _agreed(report, output):
         return ExitCode.DONE
-    results = hand_over(plan, keys, setup, output)
+    results = hand_over(plan, keys, setup, output, places)
     kept = [one for one in report.results if one.result != shapes.PLANNED]
     return end(_with(report, [*results, *kept], plan))
 

@@ -17,9 +17,9 @@ from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.errors import NoDaemonError, ReconcilerError
-from reconciler.model.debris import PlaceKey
+from reconciler.model.debris import PlaceKey, RequestedPlace
 from reconciler.model.ids import BundleKey
-from reconciler.present.beliefs import Beliefs, Reply
+from reconciler.present.beliefs import Beliefs, Progress, Reply
 from reconciler.present.status import Status
 
 _SECONDS: Final = 5.0
@@ -30,6 +30,9 @@ T = TypeVar("T")
 
 _AT_ONCE: Final = 30
 """Bundles in one request: their names fit into its first line, however long they are."""
+
+_LINE: Final = 8 * 1024
+"""Bytes of a query: half of what the daemon reads of a request."""
 
 _OK: Final = 200
 _REFUSED: Final = 422
@@ -53,6 +56,21 @@ def _queries(keys: Sequence[BundleKey]) -> Iterator[str]:
     """Name the bundles, some at a time."""
     for n in range(0, len(keys), _AT_ONCE):
         yield urlencode([("key", str(key)) for key in keys[n : n + _AT_ONCE]])
+
+
+def _objects(places: Sequence[RequestedPlace]) -> Iterator[str]:
+    """Name debris by its objects, as much at a time as fits: paths may be long."""
+    pairs = [("object", f"{one.dev}:{one.ino}:{one.key}") for one in places]
+    queries = [urlencode([pair], errors="surrogateescape") for pair in pairs]
+    while queries:
+        length, count = 0, 0
+        for query in queries:
+            length += len(query) + 1
+            if count and length > _LINE:
+                break
+            count += 1
+        yield "&".join(queries[:count])
+        del queries[:count]
 
 
 def _decoded(answer: Answer, what: type[T]) -> T:
@@ -141,8 +159,17 @@ class Daemon:
         path = f"/bundles?{urlencode({'place': str(place)}, errors='surrogateescape')}"
         return replace(_decoded(self._ask("GET", path, _SECONDS), Beliefs), socket=self._path)
 
-    def clean(self, keys: Sequence[BundleKey]) -> Reply:
-        """Ask for these bundles to be cleaned now, some at a time.
+    def requested(self) -> Progress:
+        """Ask how far the debris is that was asked for.
+
+        Raises:
+            NoDaemonError: Nobody answers.
+            ReconcilerError: It answered something else.
+        """
+        return _decoded(self._ask("GET", "/requested", _SECONDS), Progress)
+
+    def clean(self, keys: Sequence[BundleKey], places: Sequence[RequestedPlace] = ()) -> Reply:
+        """Ask for these bundles, and this debris, to be cleaned now, some at a time.
 
         The reply is of the daemon that was asked first: one that came after it knows less.
 
@@ -152,10 +179,11 @@ class Daemon:
         """
         replies = [
             _decoded(self._ask("POST", f"/-/clean?{query}", _SECONDS), Reply)
-            for query in _queries(keys)
+            for query in (*_queries(keys), *_objects(places))
         ]
         bundles = [one for reply in replies for one in reply.bundles]
-        return Reply(replies[0].pid, replies[-1].hold, bundles)
+        debris = [one for reply in replies for one in reply.debris]
+        return Reply(replies[0].pid, replies[-1].hold, bundles, debris=debris)
 
     def release(self) -> Reply:
         """Ask for the brakes to be released.

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from reconciler.cli.passes import Found
 from reconciler.decide.debris import DebrisVerdict
 from reconciler.decide.debris_track import DebrisView
-from reconciler.errors import RefusedError
 from reconciler.model.debris import DebrisKind, PlaceKey
 from reconciler.model.decisions import Phase
 from reconciler.model.outcome import Result
@@ -54,22 +53,12 @@ def waiting(found: Found, setup: Setup) -> int:
 
 def keys(report: shapes.Clean) -> frozenset[PlaceKey]:
     """Name the debris that a plan shows; what falls due later nobody has agreed to."""
-    return frozenset(
-        PlaceKey(DebrisKind(one.kind), one.path) for one in report.results if is_debris(one)
-    )
+    return frozenset(key_of(one) for one in report.results if is_debris(one))
 
 
-def check_nobody_acts(setup: Setup) -> None:
-    """Refuse where a daemon acts: two that remove the same would each take the other's for a fault.
-
-    Raises:
-        RefusedError: Debris was asked for.
-    """
-    if setup.policies.debris_kinds:
-        raise RefusedError(
-            "a daemon acts here, and removes debris by its own configuration",
-            'set action = "clean" in its [debris], or leave out --debris',
-        )
+def key_of(one: shapes.ResultShape) -> PlaceKey:
+    """Name the place that a result is about."""
+    return PlaceKey(DebrisKind(one.kind), one.path)
 
 
 def counted(results: Sequence[shapes.ResultShape]) -> str:

@@ -8,28 +8,34 @@ A request shortens the daemon's waits to the time between two looks, and says no
 what has to wait for longer, by a rule or by what was typed, is not asked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from threading import Event
 from typing import Final
 
+from reconciler.cli import handover_debris as debris
 from reconciler.cli.daemon_client import Daemon
+from reconciler.cli.debris import key_of
 from reconciler.cli.output import Output
 from reconciler.cli.passes import Found
 from reconciler.clock import SystemClock
+from reconciler.decide.debris_track import DebrisView
 from reconciler.decide.due import BETWEEN_LOOKS
 from reconciler.decide.views import BundleView
+from reconciler.model.debris import PlaceKey
 from reconciler.model.decisions import Phase
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import Result
 from reconciler.model.policy import Policy
 from reconciler.present import shapes, words
-from reconciler.present.beliefs import Belief, Beliefs
+from reconciler.present.beliefs import Belief, Beliefs, Progress, Reply
+from reconciler.present.debris_results import is_debris, untouched
 from reconciler.setup import Setup
 
 PATIENCE: Final = 60.0
 """Seconds for which its outcomes are waited for; it goes on after that."""
 
 _EVERY: Final = 0.1
+_EVERY_DEBRIS: Final = 0.5
 _ON_ITS_WAY: Final = frozenset({Phase.WAITING, Phase.DUE, Phase.CLEANING})
 _WAITED: Final = frozenset({Phase.DUE, Phase.CLEANING, Phase.HELD})
 _NOT_HANDED_OVER: Final = "not handed over"
@@ -43,13 +49,19 @@ def without_waiting(
     views = {view.key: view for view in plan.views}
     beliefs = {one.key: one for one in told.bundles}
     results: list[shapes.ResultShape] = []
-    for one in planned:
+    for one in (one for one in planned if not is_debris(one)):
         key = BundleKey(one.namespace, one.id)
         wait = 0.0
         if one.result == shapes.PLANNED:
             policy = setup.policies.named(views[key].policy)
             wait = _wait(views[key], policy, beliefs.get(key))
         results.append(_waits(views[key], setup, wait) if wait > 0 else one)
+    left = debris.views_of(plan)
+    for one in filter(is_debris, planned):
+        wait = 0.0
+        if one.result == shapes.PLANNED:
+            wait = debris.wait_of(left[key_of(one)], setup, told)
+        results.append(debris.waits(left[key_of(one)], _NOT_HANDED_OVER, wait) if wait > 0 else one)
     return results
 
 
@@ -80,9 +92,13 @@ def _waits(view: BundleView, setup: Setup, seconds: float) -> shapes.ResultShape
 
 
 def hand_over(
-    plan: Found, keys: Sequence[BundleKey], setup: Setup, output: Output
+    plan: Found,
+    keys: Sequence[BundleKey],
+    setup: Setup,
+    output: Output,
+    places: Sequence[PlaceKey] = (),
 ) -> list[shapes.ResultShape]:
-    """Ask the daemon for these bundles and wait for what comes of it; gives the results.
+    """Ask the daemon for these bundles and this debris, and wait; gives what came of them.
 
     Raises:
         NoDaemonError: It has ended meanwhile.
@@ -90,16 +106,23 @@ def hand_over(
     """
     daemon, clock, pause = Daemon(setup.socket), SystemClock(), Event()
     began, until = clock.wall(), clock.monotonic() + PATIENCE
-    reply = daemon.clean(keys)
+    left = debris.views_of(plan)
+    reply = daemon.clean(keys, debris.objects(places, left))
     output.say(f"the daemon (pid {reply.pid}) was asked to remove what is planned")
     if reply.hold:
         output.complain(f"it is held: {reply.hold}")
     refused = {BundleKey(one.namespace, one.id): one.refused for one in reply.bundles}
     asked = [key for key in keys if not refused[key]]
     told = daemon.beliefs(asked) if asked else None
-    while told is not None and _is_at_work(told, reply.pid) and clock.monotonic() < until:
-        pause.wait(_EVERY)
-        told = daemon.beliefs(asked)
+    progress = daemon.requested() if places else None
+    while clock.monotonic() < until:
+        is_cleaning = told is not None and _is_at_work(told, reply.pid)
+        goes_on = progress is not None and debris.is_at_work(progress, reply.pid)
+        if not (is_cleaning or goes_on):
+            break
+        pause.wait(_EVERY if is_cleaning else _EVERY_DEBRIS)
+        told = daemon.beliefs(asked) if is_cleaning else told
+        progress = daemon.requested() if goes_on else progress
     views = {view.key: view for view in plan.views}
     results = [
         shapes.kept(views[key], setup.layout, Result.PROTECTED, why)
@@ -108,7 +131,21 @@ def hand_over(
     ]
     if told is not None:
         results += [_result(views[key], told, setup, began=began, pid=reply.pid) for key in asked]
+    if progress is not None:
+        results += _results_of_debris(reply, left, progress)
     return results
+
+
+def _results_of_debris(
+    reply: Reply, left: Mapping[PlaceKey, DebrisView], told: Progress
+) -> Iterator[shapes.ResultShape]:
+    """Say what came of each piece of debris that was asked for."""
+    unknown = _RESTARTED, f"{_RESTARTED}: what came of it is not known"
+    for one in reply.debris:
+        if one.refused:
+            yield untouched(left[one.key], Result.PROTECTED.value, one.refused)
+        else:
+            yield debris.result_of(left[one.key], told, reply.pid, unknown)
 
 
 def _is_at_work(told: Beliefs, pid: int) -> bool:

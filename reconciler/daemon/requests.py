@@ -13,19 +13,22 @@ import anyio.lowlevel
 
 from reconciler.decide.cleanups import RATE
 from reconciler.decide.engine import Engine
-from reconciler.model.debris import DebrisKind, PlaceKey
+from reconciler.model.debris import DebrisKind, PlaceKey, RequestedPlace
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.model.observations import CleanRequested, Observation, ReleaseRequested, Stamp
 from reconciler.present.beliefs import (
     Asked,
+    AskedPlace,
     Belief,
     Beliefs,
     DebrisBelief,
+    Progress,
     Reply,
     believed,
     believed_of_debris,
     hold_of,
 )
+from reconciler.present.debris_results import result
 from reconciler.present.status import Recent
 from reconciler.present.words import to_json
 from reconciler.telemetry.http import Request, Response, Route
@@ -35,6 +38,7 @@ T = TypeVar("T")
 _AT_ONCE: Final = 500
 """Bundles or places that are told of before the loop gets its turn: some milliseconds."""
 
+_PARTS: Final = 4  # of an object: device, inode, kind, path
 _JSON: Final = "application/json"
 _NOBODY: Final = -1, 0
 """Who asks, where the kernel does not tell: nobody's user id, and no pid."""
@@ -69,6 +73,7 @@ class Requests:
         """Give the routes, for the private socket alone."""
         return {
             ("GET", "/bundles"): self._bundles,
+            ("GET", "/requested"): self._requested,
             ("POST", "/-/clean"): self._clean,
             ("POST", "/-/release"): self._release,
         }
@@ -85,14 +90,24 @@ class Requests:
         hold, recent = hold_of(self._engine), self._recent()
         return _json(Beliefs(version, mode, pid, state, hold, bundles, recent, debris))
 
+    async def _requested(self, _request: Request) -> Response:
+        """Tell how far the debris is that was asked for, and what came of it."""
+        requests, now = self._engine.debris.requests, self._now()
+        wanted = requests.keys
+        debris = await _in_turns(believed_of_debris(self._engine, now, wanted)) if wanted else []
+        came = [result(place, done) for place, done in requests.done]
+        pid, hold = self._about()[2], hold_of(self._engine)
+        return _json(Progress(pid, hold, debris, requests.unseen, came))
+
     async def _clean(self, request: Request) -> Response:
-        keys = _keys(request.query)
-        if not keys:
+        keys, places = _keys(request.query), _objects(request.query)
+        if not (keys or places):
             return Response(b"no bundle is named\n", 400)
         uid, pid = request.peer or _NOBODY
         asked = [Asked(*key, self._engine.request_refusal(key)) for key in keys]
-        await self._deliver(CleanRequested(keys, uid, pid))
-        return _json(Reply(self._about()[2], hold_of(self._engine), asked))
+        debris = [AskedPlace(one.key, self._engine.debris.refusal(one)) for one in places]
+        await self._deliver(CleanRequested(keys, uid, pid, places))
+        return _json(Reply(self._about()[2], hold_of(self._engine), asked, debris=debris))
 
     async def _release(self, request: Request) -> Response:
         uid, pid = request.peer or _NOBODY
@@ -125,6 +140,19 @@ def _places(query: str) -> frozenset[PlaceKey]:
     return frozenset(PlaceKey(kinds[kind], path) for kind, _, path in names if kind in kinds)
 
 
+def _objects(query: str) -> tuple[RequestedPlace, ...]:
+    """Read the objects that are asked for: ``object=DEV:INO:KIND:PATH``, as often as wanted."""
+    pairs = parse_qsl(query, errors="surrogateescape")
+    named = [value.split(":", 3) for name, value in pairs if name == "object"]
+    kinds = {kind.value: kind for kind in DebrisKind}
+    found = (
+        RequestedPlace(PlaceKey(kinds[one[2]], one[3]), int(one[0]), int(one[1]))
+        for one in named
+        if len(one) == _PARTS and one[2] in kinds and one[0].isdecimal() and one[1].isdecimal()
+    )
+    return tuple({one.key: one for one in found}.values())
+
+
 def _keys(query: str) -> tuple[BundleKey, ...]:
     """Read the bundles that are asked for: ``key=NS/ID``, as often as wanted."""
     pairs = parse_qsl(query, errors="surrogateescape")
@@ -137,5 +165,5 @@ def _name(text: str) -> str:
     return escape(unescape(text))
 
 
-def _json(value: Beliefs | Reply) -> Response:
+def _json(value: Beliefs | Reply | Progress) -> Response:
     return Response(to_json(value), content_type=_JSON)

@@ -18,11 +18,19 @@ from msgspec.structs import replace
 from reconciler.decide.brakes import RateBrake
 from reconciler.decide.cleanups import RATE, Hold
 from reconciler.decide.debris import ORDER, DebrisJudgement, DebrisVerdict, judge_all
+from reconciler.decide.debris_requests import DebrisRequests
 from reconciler.decide.debris_track import DebrisView, PlaceTrack, view_of
 from reconciler.decide.lifecycle import Event, event_of
 from reconciler.decide.nodestate import NodeState
 from reconciler.errors import InvariantError
-from reconciler.model.debris import DebrisKind, DebrisResult, Inventory, Place, PlaceKey
+from reconciler.model.debris import (
+    DebrisKind,
+    DebrisResult,
+    Inventory,
+    Place,
+    PlaceKey,
+    RequestedPlace,
+)
 from reconciler.model.decisions import CleanDebris, Phase
 from reconciler.model.evidence import ContainerdState
 from reconciler.model.observations import Stamp
@@ -49,6 +57,7 @@ class Debris:
     def __init__(self, policies: Policies, node_state: NodeState) -> None:
         self._policies = policies
         self._node_state = node_state
+        self.requests = DebrisRequests()
         self._asked_at = float("-inf")
         self._wanted = False
         self._under_way = False
@@ -104,6 +113,7 @@ class Debris:
         for key in [key for key in self._tracks if key not in found and key.kind in last.looked]:
             if self._tracks[key].phase is not Phase.CLEANING:
                 del self._tracks[key]
+        self.requests.settle(last, self._debris())
         self.place_all(stamp.mono)
 
     def _take(self, judgement: DebrisJudgement, since: float, now: float) -> None:
@@ -123,7 +133,29 @@ class Debris:
     def configure(self, policies: Policies, now: float) -> None:
         """Let other policies hold; a batch that is under way is asked about when it is sent."""
         self._policies = policies
+        self.requests.clear()
         self.place_all(now)
+
+    def request(self, places: Iterable[RequestedPlace], now: float) -> None:
+        """Let these wait no longer than two looks take, also what no inventory has found yet."""
+        wanted = [one for one in places if not self.refusal(one)]
+        self.requests.add(wanted, self._debris(), now)
+        for key in self.requests.keys & self._tracks.keys():
+            self._tracks[key].retry_at = now
+        self._wanted = self._wanted or bool(wanted)
+        self.place_all(now)
+
+    def _debris(self) -> dict[PlaceKey, Place]:
+        return {key: one.place for key, one in self._tracks.items() if one.since is not None}
+
+    def refusal(self, asked: RequestedPlace) -> str:
+        """Say why a request for a place would have no effect; empty if it may have one."""
+        track = self._tracks.get(asked.key)
+        if track is None:
+            return ""
+        if not asked.means(track.place.identity):
+            return "the daemon sees another object there"
+        return self._policies.objection_to_debris(track.place, is_requested=True)
 
     def place_all(self, now: float) -> None:
         """Move every place to where it stands now, and note when that must be asked again."""
@@ -167,7 +199,11 @@ class Debris:
             track.move(Event.DUE)
 
     def _policy(self, place: Place) -> Policy:
-        return self._policies.applied_to_place(place)
+        return self.requests.hurried(place, self._policies.applied_to_place(place))
+
+    def _objection(self, place: Place) -> str:
+        is_requested = self.requests.holds(place)
+        return self._policies.objection_to_debris(place, is_requested=is_requested)
 
     # ------------------------------------------------------------------ batches
 
@@ -191,7 +227,7 @@ class Debris:
         for track in self._tracks.values():
             place = track.place
             is_due = track.phase is Phase.DUE and place.key.kind in looked
-            if is_due and not self._policies.objection_to_debris(place):
+            if is_due and not self._objection(place):
                 yield track
 
     def hold(self, now: float, stop: Hold | None) -> Hold | None:
@@ -243,7 +279,7 @@ class Debris:
             return f"{limit} in the last minute"
         if not track.is_due(self._policy(place), now):
             return f"{place.key} is not due any more"
-        objection = self._policies.objection_to_debris(place)
+        objection = self._objection(place)
         if objection:
             return f"{place.key}: {objection}"
         judgement = self._judge_now(place)
@@ -266,6 +302,7 @@ class Debris:
             lost = DebrisResult(place.key, place.identity, Result.FAILED, detail="no result")
             result = by_key.get(place.key, lost)
             is_any_gone = is_any_gone or result.result is Result.CLEANED
+            self.requests.ended(place, result)
             self._take_result(self._tracks[place.key], result, stamp)
         self.place_all(stamp.mono)
         if is_any_gone and not self._may_begin:
@@ -313,7 +350,7 @@ class Debris:
         return not any(
             track.asks_at(self._policy(track.place)) is not None
             and not track.attempts
-            and not self._policies.objection_to_debris(track.place)
+            and not self._objection(track.place)
             for track in self._tracks.values()
         )
 
@@ -354,9 +391,6 @@ class Debris:
                 place, verdict, reason, task, age = judgement
                 yield DebrisView(place, verdict, reason, age, task)
                 continue
-            policy, objection = (
-                self._policy(track.place),
-                self._policies.objection_to_debris(track.place),
-            )
+            policy, objection = self._policy(track.place), self._objection(track.place)
             held = None if objection else hold
             yield view_of(track, judgement, policy, objection=objection, hold=held, now=stamp.mono)

@@ -329,6 +329,8 @@ class Engine:
             return
         for key in request.keys:
             self._bundles.request(key, now)
+        if request.places:
+            self._debris.request(request.places, now)
 
     def _take_node(self, received: NodeLooked, stamp: Stamp) -> None:
         now = stamp.mono

@@ -165,8 +165,9 @@ class Redactor:
                 return self._debris_cleaned(observation)
             case GuardsChecked():
                 return self._guards(observation)
-            case CleanRequested(keys=keys):
-                return replace(observation, keys=tuple(map(self._key_of, keys)))
+            case CleanRequested(keys=keys, places=places):
+                its = tuple(replace(one, key=self._place_key(one.key)) for one in places)
+                return replace(observation, keys=tuple(map(self._key_of, keys)), places=its)
             case ReleaseRequested():
                 return observation
             case Outcome():

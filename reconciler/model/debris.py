@@ -72,6 +72,21 @@ class Place(Value, frozen=True):
 UNPROVEN: Final = "nothing shows that it was a container's"
 
 
+class RequestedPlace(Value, frozen=True, array_like=True):
+    """A place that somebody asked to have removed, and which object that was for him.
+
+    Mounts have other numbers where a daemon lives, so that of its mount says nothing.
+    """
+
+    key: PlaceKey
+    dev: int
+    ino: int
+
+    def means(self, identity: Identity) -> bool:
+        """Return whether it is this object."""
+        return (self.dev, self.ino) == (identity.dev, identity.ino)
+
+
 class Inventory(Tagged, frozen=True, tag="inventory"):
     """What an inventory found of each kind that it could look for.
 

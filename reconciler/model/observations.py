@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from typing_extensions import override
 
-from reconciler.model.debris import DebrisCleaned, Inventory
+from reconciler.model.debris import DebrisCleaned, Inventory, RequestedPlace
 from reconciler.model.evidence import Containerd, Look, ProcessScan
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import Outcome
@@ -214,11 +214,13 @@ class CleanRequested(Tagged, frozen=True, tag="clean-requested"):
     Attributes:
         keys: The bundles. Whatever is no leftover that may be removed is not concerned.
         uid, pid: Who asked, as the kernel tells.
+        places: Debris, of kinds that may only be reported where nobody asks.
     """
 
     keys: tuple[BundleKey, ...]
     uid: int
     pid: int
+    places: tuple[RequestedPlace, ...] = ()
 
 
 class ReleaseRequested(Tagged, frozen=True, tag="release-requested"):

@@ -330,8 +330,11 @@ class Policies(msgspec.Struct, frozen=True, gc=False):
                 return rule.policy
         return self.default
 
-    def objection_to_debris(self, place: Place) -> str:
-        """Say why debris may not be removed, whoever is sure that it is some; empty if it may."""
+    def objection_to_debris(self, place: Place, *, is_requested: bool = False) -> str:
+        """Say why debris may not be removed, whoever is sure that it is some; empty if it may.
+
+        ``is_requested``: somebody asked for it, which stands for what is said of its kind.
+        """
         policy, kind = self.applied_to_place(place), place.key.kind
         if policy.protect and policy.debris is None:
             return f'the rule "{policy.name}" protects it'
@@ -339,7 +342,8 @@ class Policies(msgspec.Struct, frozen=True, gc=False):
             return "it may only be observed"
         if self.debris_kinds is not None and kind not in self.debris_kinds:
             return "debris of this kind was not asked for"
-        action = policy.debris or self.debris_of(kind).action
+        usual = DebrisAction.CLEAN if is_requested else self.debris_of(kind).action
+        action = policy.debris or usual
         if kind is DebrisKind.SHIM:  # a living process goes by what is said of such
             ends = policy.shims is Shims.KILL and policy.debris is not DebrisAction.REPORT
             return "" if ends else "living shims are only reported"

@@ -16,6 +16,7 @@ from reconciler.model.debris import PlaceKey
 from reconciler.model.decisions import Phase
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Stamp
+from reconciler.present.shapes import ResultShape
 from reconciler.present.status import Recent
 
 
@@ -87,6 +88,31 @@ class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
     refused: str = ""
 
 
+class AskedPlace(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What came of a request about one piece of debris: why it means nothing to it, if so."""
+
+    key: PlaceKey
+    refused: str = ""
+
+
+class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far the debris is that was asked for.
+
+    Attributes:
+        pid: Who says so.
+        hold: What holds everything now.
+        debris: What is believed of what is asked for still.
+        unseen: How many of it no inventory has told of since.
+        came: What came of the last attempts.
+    """
+
+    pid: int
+    hold: str = ""
+    debris: list[DebrisBelief] = []
+    unseen: int = 0
+    came: list[ResultShape] = []
+
+
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     """What came of a request.
 
@@ -95,12 +121,14 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
         hold: What holds everything now, after it.
         bundles: What was asked for.
         released: What held everything before it, and let something go on.
+        debris: What was asked for of debris.
     """
 
     pid: int
     hold: str = ""
     bundles: list[Asked] = []
     released: str = ""
+    debris: list[AskedPlace] = []
 
 
 def believed(

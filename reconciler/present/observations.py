@@ -125,14 +125,18 @@ def _request(request: CleanRequested | ReleaseRequested) -> Record:
     if isinstance(request, ReleaseRequested):
         return Record(LogEvent.RELEASE_REQUESTED, Level.WARNING, who)
     names = [str(key) for key in request.keys]
-    return Record(LogEvent.CLEANUP_REQUESTED, Level.WARNING, {"bundles": names, **who})
+    debris = {"debris": [str(one.key) for one in request.places]} if request.places else {}
+    return Record(LogEvent.CLEANUP_REQUESTED, Level.WARNING, {"bundles": names, **debris, **who})
 
 
 def _asked(request: CleanRequested | ReleaseRequested) -> str:
     who = f"requested by uid {request.uid}, pid {request.pid}"
     if isinstance(request, ReleaseRequested):
         return f"release of the brakes {who}"
-    return f"cleaning of {words.plural(len(request.keys), 'bundle')} {who}"
+    what = words.plural(len(request.keys), "bundle")
+    if request.places:
+        what += f" and {words.plural(len(request.places), 'piece')} of debris"
+    return f"cleaning of {what} {who}"
 
 
 def watching(backend: str, reason: str) -> Record:
