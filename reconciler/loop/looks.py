@@ -6,7 +6,8 @@ those who can be killed (:mod:`.remote`). Each look says which processes of a bu
 there are, so whose end is watched is settled here, too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Final
 
 from reconciler.loop.remote import RemoteLooks, Start
@@ -25,6 +26,9 @@ PILE: Final = 1000
 
 BATCH: Final = 300
 """Looks a helper is given at a time: enough to keep it busy for some turns of the loop."""
+
+HANDFUL: Final = 64
+"""Looks that are taken from the queue's beginning at a time."""
 
 Receive = Callable[[BundleKey, Look | PartialLook | None], None]
 
@@ -65,9 +69,7 @@ class Looks:
             return
         with self._inspector.moment():
             end = self._clock.monotonic() + SLICE
-            while self._waiting:
-                key = next(iter(self._waiting))
-                del self._waiting[key]
+            for key in self._taken_one_by_one():
                 self._helpers.overtake(key)
                 look = self._remote.whole(key, self._inspector.look(key))
                 if not isinstance(look, PartialLook):
@@ -77,6 +79,16 @@ class Looks:
         if not self._waiting and self._helpers.resting:
             # The emptied one is as large as the listing was.
             self._waiting = self._helpers.waiting = {}
+
+    def _taken_one_by_one(self) -> Iterator[BundleKey]:
+        """Take those who wait longest out of the queue, each when it is asked for.
+
+        By the handful, for to find the first of a dict passes over all that were taken before it.
+        """
+        while self._waiting:
+            for key in tuple(islice(self._waiting, HANDFUL)):
+                if self._waiting.pop(key, None) is not None:
+                    yield key
 
     async def refusal(self, key: BundleKey, identity: Identity) -> Outcome | None:
         """Say what keeps a bundle from being worked on: that a place it needs does not answer."""

@@ -84,7 +84,7 @@ def printable(text: str) -> str:
 def unescape(text: str) -> bytes:
     """Undo :func:`escape`; text without escapes is taken as it is."""
     raw = text.encode("utf-8", "surrogateescape")
-    if b"\\" not in raw:
+    if "\\" not in text:
         return raw
     return re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes([int(found[1], 16)]), raw)
 

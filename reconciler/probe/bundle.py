@@ -19,7 +19,7 @@ from reconciler.model.evidence import UNSEEN, Answer, Kind, Labels, Look, Mount,
 from reconciler.model.ids import BundleKey, Identity, escape, unescape
 from reconciler.probe import metadata
 from reconciler.probe.beneath import beneath, identity_of
-from reconciler.probe.boots import Born, born
+from reconciler.probe.boots import born
 from reconciler.probe.cgroups import CgroupDir, Cgroups
 from reconciler.probe.context import NodeContext
 from reconciler.probe.evidence import BundleFiles, ask_cgroups, ask_init, ask_runtime, ask_shim
@@ -27,7 +27,10 @@ from reconciler.probe.folder import BLOCK, Counted, Folder, count_tree, read_fil
 from reconciler.probe.runc import Runc
 
 _NONE: Final = frozenset[bytes]()
+_NOTHING: Final = Counted(0)
 _NO_BUNDLE: Final = frozenset({ENOENT, ENOTDIR, ELOOP, EXDEV})
+_SLASH: Final = ord("/")
+_NO_NAMES: Final = frozenset({b"", b".", b".."})
 _SHARED: Final = ("shim-binary-path", "bootstrap.json", "address")
 
 
@@ -101,7 +104,8 @@ def _see(
     around: NodeContext, key: BundleKey, annotation_keys: Collection[str]
 ) -> _Seen | Look | None:
     """Look at a bundle; a bare look if it cannot be entered, None if it is not there."""
-    if not (_is_name(key.namespace) and _is_name(key.id)):
+    path = key.path
+    if not _is_path(path):
         return None
     mounts = around.mounts.of(key) if around.mounts else ()
     with around.handles as handles:
@@ -109,47 +113,34 @@ def _see(
             tree_fd = handles.get(around.layout.tasks, os.O_NOFOLLOW)
         except OSError as error:
             return None if error.errno == ENOENT else UNSEEN
-        entered = _enter(tree_fd, key, around, mounts)
-        if not isinstance(entered, _Entered):
-            return entered
-        folder = entered.folder
+        try:
+            fd = kernel.open_beneath(tree_fd, path)
+        except OSError as error:
+            return None if error.errno == ENOENT else _from_outside(tree_fd, key, mounts)
+        try:
+            seen = os.fstat(fd)
+            is_earlier = not around.on_tmpfs and _is_earlier(around, key, fd)
+            identity = Identity(seen.st_dev, seen.st_ino, handles.mount_id(tree_fd))
+            mounted = _NONE
+            if mounts:
+                mounted = frozenset(unescape(mount.path.split("/", 1)[0]) for mount in mounts)
+            folder = read_folder(fd, mounted, sizes_show_empty=around.on_tmpfs)
+        except OSError:
+            return _from_outside(tree_fd, key, mounts)
+        finally:
+            os.close(fd)
+        folder.note(seen)
         spec = metadata.spec_of(folder)
         group = metadata.group_of(key, folder, spec)
         peer = _read_peer(tree_fd, key, group, folder)
-        is_earlier = not around.on_tmpfs and entered.born in around.earlier
-        own = BundleFiles(key, folder, spec, group, peer, is_earlier=is_earlier)
+        own = BundleFiles(key, path, folder, spec, group, peer, is_earlier=is_earlier)
         labels = metadata.labels_of(folder, spec, annotation_keys)
-        return _weigh(around, own, entered.identity, mounts, labels)
+        return _weigh(around, own, identity, mounts, labels)
 
 
-class _Entered(NamedTuple):
-    """A bundle that could be entered and read."""
-
-    identity: Identity
-    folder: Folder
-    born: Born | None
-
-
-def _enter(
-    tree_fd: int, key: BundleKey, around: NodeContext, mounts: tuple[Mount, ...]
-) -> _Entered | Look | None:
-    try:
-        fd = kernel.open_beneath(tree_fd, key.path)
-    except OSError as error:
-        return None if error.errno == ENOENT else _from_outside(tree_fd, key, mounts)
-    try:
-        seen = kernel.statx_handle(fd)
-        mounted = _NONE
-        if mounts:
-            mounted = frozenset(unescape(mount.path.split("/", 1)[0]) for mount in mounts)
-        folder = read_folder(fd, mounted, sizes_show_empty=around.on_tmpfs)
-    except OSError:
-        return _from_outside(tree_fd, key, mounts)
-    finally:
-        os.close(fd)
-    folder.newest = max(folder.newest, seen.mtime)
-    folder.blocks += seen.blocks
-    return _Entered(identity_of(seen), folder, born(key, seen))
+def _is_earlier(around: NodeContext, key: BundleKey, fd: int) -> bool:
+    """Return whether a bundle is known to be of an earlier boot."""
+    return bool(around.earlier) and born(key, kernel.statx_handle(fd)) in around.earlier
 
 
 def _from_outside(tree_fd: int, key: BundleKey, mounts: tuple[Mount, ...]) -> Look | None:
@@ -167,9 +158,12 @@ def _from_outside(tree_fd: int, key: BundleKey, mounts: tuple[Mount, ...]) -> Lo
     return Look(identity, kind, newest_mtime=seen.mtime, mounts=mounts)
 
 
-def _is_name(text: str) -> bool:
-    name = unescape(text)
-    return bool(name) and name not in {b".", b".."} and b"/" not in name and b"\0" not in name
+def _is_path(path: bytes) -> bool:
+    """Return whether it is that of a directory in a namespace's, by names that a kernel takes."""
+    namespace, _, id_ = path.partition(b"/")
+    if _SLASH in id_ or 0 in path:
+        return False
+    return namespace not in _NO_NAMES and id_ not in _NO_NAMES
 
 
 def _read_peer(tree_fd: int, key: BundleKey, group: str | None, folder: Folder) -> Folder | None:
@@ -197,8 +191,7 @@ def _weigh(
     remembered = ask_runtime(own, around)
     cgroups = ask_cgroups(own, around, remembered)
     init = ask_init(own, around, remembered, cgroups)
-    work = _count_work(around, own.key)
-    counted = work or Counted(0)
+    counted = _count_work(around, own.path) or _NOTHING
     look = Look(
         identity,
         Kind.DIRECTORY,
@@ -219,12 +212,12 @@ def _weigh(
     return _Seen(look, remembered, cgroups)
 
 
-def _count_work(around: NodeContext, key: BundleKey) -> Counted | None:
+def _count_work(around: NodeContext, path: bytes) -> Counted | None:
     try:
         top = around.handles.named(around.layout.work)
     except OSError:
         return None
-    return count_tree(top, key.path)
+    return count_tree(top, path)
 
 
 def _resources(seen: _Seen) -> Resources:

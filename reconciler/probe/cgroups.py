@@ -12,6 +12,8 @@ from contextlib import suppress
 from errno import EIO, ENODEV, ENOENT
 from typing import Final, NamedTuple
 
+import msgspec
+
 from reconciler import kernel
 from reconciler.kernel.mounts import Mounted
 from reconciler.model.cgroups import CgroupSource
@@ -49,7 +51,7 @@ class CgroupDir(NamedTuple):
         return self.mount + b"/" + self.relative
 
 
-class Cgroups(NamedTuple):
+class Cgroups(msgspec.Struct, frozen=True, gc=False):
     """A container's control groups.
 
     Attributes:
@@ -253,10 +255,10 @@ class CgroupMounts:
                 continue
             states.append(state)
             dirs.append(CgroupDir(hierarchy.point, path))
-        for state in (CgroupState.POPULATED, CgroupState.NONE, CgroupState.EMPTY):
-            if state in states:
-                return state, tuple(dirs)
-        return CgroupState.GONE, ()
+        if not states:
+            return CgroupState.GONE, ()
+        order = (CgroupState.POPULATED, CgroupState.NONE, CgroupState.EMPTY)
+        return next(state for state in order if state in states), tuple(dirs)
 
 
 def _open_mount(point: bytes) -> int:

@@ -32,6 +32,7 @@ class BundleFiles(NamedTuple):
 
     Attributes:
         key: Its name.
+        path: The same as a path within a tree of namespaces, for a system call.
         folder: Its files.
         spec: config.json, None if it cannot be understood.
         group: Id its shim was started for, None if that cannot be known.
@@ -40,6 +41,7 @@ class BundleFiles(NamedTuple):
     """
 
     key: BundleKey
+    path: bytes
     folder: Folder
     spec: Spec | None
     group: str | None
@@ -51,9 +53,9 @@ def ask_runtime(own: BundleFiles, around: NodeContext) -> Runc:
     """Ask what the runtime remembers."""
     folder = own.folder
     options, barred = folder.text("options.json"), folder.is_barred("options.json")
-    found = runc.look(around.handles, around.layout, own.key, options, barred=barred)
+    found = runc.look(around.handles, around.layout, own.path, options, barred=barred)
     # Another's state does not tell that this container was ever made.
-    return found if _is_its(own, around, found) else found._replace(exists=Answer.NO)
+    return found if _is_its(own, around, found) else replace(found, exists=Answer.NO)
 
 
 def _is_its(own: BundleFiles, around: NodeContext, remembered: Runc) -> bool:
@@ -66,8 +68,8 @@ def _is_its(own: BundleFiles, around: NodeContext, remembered: Runc) -> bool:
     bundle = remembered.bundle
     if bundle is None:
         return True
-    path = b"/" + own.key.path
-    return bundle in (around.layout.tasks + path, around.tree + path)
+    tree = bundle.removesuffix(b"/" + own.path)
+    return tree != bundle and tree in (around.layout.tasks, around.tree)
 
 
 def ask_cgroups(own: BundleFiles, around: NodeContext, remembered: Runc) -> Cgroups:
@@ -80,14 +82,14 @@ def ask_cgroups(own: BundleFiles, around: NodeContext, remembered: Runc) -> Cgro
     inner += told
     found = around.cgroups.look(own.key, remembered.cgroup_dirs, inner)
     if told and found.source is CgroupSource.CONFIG:
-        found = found._replace(source=CgroupSource.RUNTIME)
+        found = replace(found, source=CgroupSource.RUNTIME)
     is_its = _is_its(own, around, remembered)
     if not is_its:
-        found = found._replace(source=CgroupSource.CONFIG if named else CgroupSource.NONE)
+        found = replace(found, source=CgroupSource.CONFIG if named else CgroupSource.NONE)
         if found.state in _NOBODY_LEFT:
             # That the other's is there does not say that this one's was made.
             alone = around.cgroups.look(own.key, (), named).state if named else CgroupState.UNNAMED
-            found = found._replace(state=alone)
+            found = replace(found, state=alone)
     # A state that is torn has named one that nobody can read any more.
     is_torn = is_its and remembered.exists is Answer.YES and not remembered.whole
     if found.state is CgroupState.UNNAMED and (
@@ -97,7 +99,7 @@ def ask_cgroups(own: BundleFiles, around: NodeContext, remembered: Runc) -> Cgro
     # Whatever else names a cgroup, its runtime may have put it into one that it does not tell.
     is_hidden = remembered.hides_cgroup or (bool(remembered.cgroup_path) and not told)
     if is_its and is_hidden and found.state is not CgroupState.POPULATED:
-        return found._replace(state=CgroupState.NONE)
+        return replace(found, state=CgroupState.NONE)
     return found
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from errno import EISDIR, ELOOP, ENOENT, ENXIO, EXDEV
 from functools import lru_cache
+from itertools import islice
 from typing import Final, NamedTuple
 
 import msgspec
@@ -80,10 +81,16 @@ class Folder(msgspec.Struct):
     has_pid: bool = False
     pid_written: float | None = None
 
+    def note(self, found: os.stat_result) -> None:
+        """Take note of when something in it was modified, and of the blocks that it takes."""
+        if (modified := found.st_mtime) > self.newest:
+            self.newest = modified
+        self.blocks += found.st_blocks
+
     def text(self, name: str) -> bytes | None:
         """Give the contents of a file that has any."""
-        found = self.files.get(name, Unread.MISSING)
-        return found if isinstance(found, bytes) and found else None
+        found = self.files.get(name)
+        return found if found and isinstance(found, bytes) else None
 
     def is_barred(self, name: str) -> bool:
         """Return whether a file is there and would not be read: no answer, which is not a no."""
@@ -109,11 +116,7 @@ def read_folder(fd: int, mounted: frozenset[bytes], *, sizes_show_empty: bool = 
     found = 0  # as a number: to join flags costs more than to read a file
     smallest = _EMPTY_TMPFS if sizes_show_empty else -1
     with os.scandir(fd) as listing:
-        for number, entry in enumerate(listing):
-            if number == _MOST_NAMES:
-                budget.is_cut = True
-                found |= _ask_by_name(folder, fd, found, mounted)
-                break
+        for entry in islice(listing, _MOST_NAMES):
             name = entry.name
             flag, limit = _KNOWN.get(name, _STRANGER)
             found |= flag
@@ -122,13 +125,15 @@ def read_folder(fd: int, mounted: frozenset[bytes], *, sizes_show_empty: bool = 
             if mounted and os.fsencode(name) in mounted:
                 if limit is not None:
                     folder.files[name] = Unread.UNUSABLE
-                continue
-            if limit is not None:
+            elif limit is not None:
                 _take_in_file(folder, fd, entry, limit)
-                continue
-            size = _take_in(folder, fd, entry)
-            if size is not None and size != smallest:
-                folder.blocks += _blocks_below(fd, os.fsencode(name), budget)
+            else:
+                size = _take_in(folder, fd, entry)
+                if size is not None and size != smallest:
+                    folder.blocks += _blocks_below(fd, os.fsencode(name), budget)
+        if next(listing, None) is not None:
+            budget.is_cut = True
+            found |= _ask_by_name(folder, fd, found, mounted)
     folder.is_cut = budget.is_cut
     folder.entries = _entries(found)
     folder.has_pid = bool(found & _INIT_PID)
@@ -150,11 +155,19 @@ def _ask_by_name(folder: Folder, fd: int, found: int, mounted: frozenset[bytes])
             seen = None
         more |= flag
         folder.alien |= name in _ALIEN
-        if seen is None or raw in mounted or seen.is_mount_root or limit is None:
-            if limit is not None:
-                folder.files[name] = Unread.BARRED if seen is None else Unread.UNUSABLE
+        if limit is None:
             continue
-        _read_if_file(folder, fd, name, limit, is_file=stat.S_ISREG(seen.mode))
+        try:
+            if seen is None:
+                folder.files[name] = Unread.BARRED
+            elif raw in mounted or seen.is_mount_root or not stat.S_ISREG(seen.mode):
+                folder.files[name] = Unread.UNUSABLE
+            else:
+                folder.files[name] = _read(folder, fd, name, limit)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            folder.files[name] = Unread.BARRED
     return more
 
 
@@ -174,29 +187,17 @@ def read_files(fd: int, names: Iterable[str]) -> Folder:
 
 def _take_in_file(folder: Folder, fd: int, entry: os.DirEntry[str], limit: int) -> None:
     """Take in one of the files that are read."""
+    name = entry.name
     try:
         is_file = entry.is_file(follow_symlinks=False)
-    except FileNotFoundError:
-        return
-    except OSError:
-        folder.files[entry.name] = Unread.BARRED
-    else:
-        _read_if_file(folder, fd, entry.name, limit, is_file=is_file)
-
-
-def _read_if_file(folder: Folder, fd: int, name: str, limit: int, *, is_file: bool) -> None:
-    if not is_file:
-        folder.files[name] = Unread.UNUSABLE
-        return
-    try:
-        _read(folder, fd, name, limit)
+        folder.files[name] = _read(folder, fd, name, limit) if is_file else Unread.UNUSABLE
     except FileNotFoundError:
         return
     except OSError:
         folder.files[name] = Unread.BARRED
 
 
-def _read(folder: Folder, fd: int, name: str, limit: int) -> None:
+def _read(folder: Folder, fd: int, name: str, limit: int) -> bytes | Unread:
     """Read a file that was just listed as a regular one.
 
     Should it have become a FIFO since, it is opened without waiting and not read.
@@ -205,20 +206,18 @@ def _read(folder: Folder, fd: int, name: str, limit: int) -> None:
     try:
         found = os.fstat(handle)
         size = found.st_size
-        data: bytes | Unread = b""
-        if not stat.S_ISREG(found.st_mode) or size > limit:
-            data = Unread.UNUSABLE
-        elif size:
-            data = os.read(handle, size)
+        if size > limit or not stat.S_ISREG(found.st_mode):
+            data: bytes | Unread = Unread.UNUSABLE
+        else:
+            data = os.read(handle, size) if size else b""
             while len(data) < size and (more := os.read(handle, size - len(data))):
                 data += more
     finally:
         os.close(handle)
-    folder.files[name] = data
-    folder.newest = max(folder.newest, found.st_mtime)
-    folder.blocks += found.st_blocks
+    folder.note(found)
     if name == "init.pid":
         folder.pid_written = found.st_mtime
+    return data
 
 
 def _take_in(folder: Folder, fd: int, entry: os.DirEntry[str]) -> int | None:
@@ -226,11 +225,9 @@ def _take_in(folder: Folder, fd: int, entry: os.DirEntry[str]) -> int | None:
     try:
         if entry.is_dir(follow_symlinks=False):
             return _take_in_directory(folder, fd, entry.name)
-        found = entry.stat(follow_symlinks=False)
+        folder.note(entry.stat(follow_symlinks=False))
     except OSError:
-        return None
-    folder.newest = max(folder.newest, found.st_mtime)
-    folder.blocks += found.st_blocks
+        pass
     return None
 
 

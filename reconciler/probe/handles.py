@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Final, Self
 
+from reconciler import kernel
 from reconciler.probe.reach import OutOfReachError, Reach
 
 _HANDLE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -25,6 +26,7 @@ class Handles:
         self.missed: set[bytes] = set()
         self._reach = reach
         self._open: dict[tuple[bytes, int], int] = {}
+        self._mount_ids: dict[int, int] = {}
         self._depth = 0
 
     def __enter__(self) -> Self:
@@ -48,7 +50,24 @@ class Handles:
         Raises:
             OSError: It cannot be opened.
         """
-        return self._find(path, flags, lambda: os.open(path, _HANDLE | flags))
+        found = self._open.get((path, flags))
+        if found is None:
+            found = self._keep(path, flags, lambda: os.open(path, _HANDLE | flags))
+        return found
+
+    def mount_id(self, handle: int) -> int:
+        """Tell the mount that a handle of ours is on: asked once, for a handle never leaves it.
+
+        It is also the mount of all that is opened beneath the handle, which crosses none
+        (``RESOLVE_NO_XDEV``, openat2(2)).
+
+        Raises:
+            OSError: The kernel does not tell.
+        """
+        found = self._mount_ids.get(handle)
+        if found is None:
+            found = self._mount_ids[handle] = kernel.statx_handle(handle).mount_id
+        return found
 
     def named(self, path: bytes) -> int:
         """Open a directory as :meth:`get` does that a file or the operator names, within reach.
@@ -60,20 +79,22 @@ class Handles:
         reach = self._reach
         if reach is None:
             return self.get(path)
+        found = self._open.get((path, 0))
+        if found is not None:
+            return found
         try:
-            return self._find(path, 0, lambda: reach.open(path))
+            return self._keep(path, 0, lambda: reach.open(path))
         except OutOfReachError as error:
             self.missed.add(error.place)
             raise
 
-    def _find(self, path: bytes, flags: int, opens: Callable[[], int]) -> int:
-        found = self._open.get((path, flags))
-        if found is None:
-            if not self._depth:
-                raise RuntimeError("a handle outside of any moment would never be closed")
-            found = self._open[path, flags] = opens()
+    def _keep(self, path: bytes, flags: int, opens: Callable[[], int]) -> int:
+        if not self._depth:
+            raise RuntimeError("a handle outside of any moment would never be closed")
+        found = self._open[path, flags] = opens()
         return found
 
     def _close(self) -> None:
+        self._mount_ids.clear()
         while self._open:
             os.close(self._open.popitem()[1])

@@ -99,9 +99,11 @@ def runtime_of(folder: Folder, peer: Folder | None, also: Collection[str] = ()) 
     name = (path or b"").strip().rpartition(b"/")[2]
     if not name:
         return Runtime(RuntimeState.UNNAMED)
-    known, shown = _RUNTIMES.get(name), escape(name)
-    state = RuntimeState.KNOWN if shown in also else RuntimeState.ALIEN
-    return known or Runtime(state, shown)
+    known = _RUNTIMES.get(name)
+    if known is not None:
+        return known
+    shown = escape(name)
+    return Runtime(RuntimeState.KNOWN if shown in also else RuntimeState.ALIEN, shown)
 
 
 def is_runc_shim(name: bytes, also: Collection[str] = ()) -> bool:

@@ -115,14 +115,20 @@ class TreeMounts(msgspec.Struct, frozen=True):
 
 
 class BundleMounts:
-    """The mounts at or below the bundles of one tree (its real path), found when somebody asks."""
+    """The mounts at or below the bundles of one tree (its real path), found when somebody asks.
+
+    Whether there are any at all is found at once: they are those of when this was made.
+    """
 
     def __init__(self, mounts: "Mounts", tree: bytes) -> None:
         self._mounts = mounts
         self._tree = tree
+        self._has_any = mounts.has_below(tree)
 
     def of(self, key: BundleKey) -> tuple[Mount, ...]:
         """Give the mounts at or below one bundle, in the order in which they were mounted."""
+        if not self._has_any:
+            return ()
         path = self._tree + b"/" + key.path
         cut = len(path) + 1
         return tuple(
@@ -178,14 +184,16 @@ class Mounts:
 
     def below(self, path: bytes) -> list[Mounted]:
         """Give those at or below a path, in the same order."""
-        # No point holds a NUL, so the first range is the path itself; "0" follows "/".
-        ranges = ((path, path + b"\0"), (path + b"/", path + b"0"))
         found = [
             number
-            for low, high in ranges
+            for low, high in _ranges(path)
             for _, number in self._by_point[self._place(low) : self._place(high)]
         ]
         return [self._by_number[number] for number in sorted(found)]
+
+    def has_below(self, path: bytes) -> bool:
+        """Return whether there is one at or below a path."""
+        return any(self._place(low) < self._place(high) for low, high in _ranges(path))
 
     def at(self, point: bytes) -> Mounted | None:
         """Give what was mounted last at exactly this point, if anything was."""
@@ -241,6 +249,12 @@ class Mounts:
 
     def _place(self, point: bytes) -> int:
         return bisect_left(self._by_point, (point,))
+
+
+def _ranges(path: bytes) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
+    """Give the points at a path and below it, from one to before another."""
+    # No point holds a NUL, so the first range is the path itself; "0" follows "/".
+    return (path, path + b"\0"), (path + b"/", path + b"0")
 
 
 def _contains(above: bytes, below: bytes) -> bool:

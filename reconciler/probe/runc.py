@@ -8,11 +8,13 @@ without following symlinks. A missing or torn file is evidence, never an excepti
 import os
 from contextlib import suppress
 from errno import EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EXDEV
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from reconciler import kernel
 from reconciler.model.evidence import Answer
-from reconciler.model.ids import BundleKey, unescape
 from reconciler.model.layout import Layout
 from reconciler.probe import documents
 from reconciler.probe.documents import CrunStatus, Options, RuncState
@@ -31,7 +33,7 @@ _NOT_THERE: Final = frozenset({ENOENT, ENOTDIR})
 _NO_FILE: Final = frozenset({ELOOP, EISDIR, ENXIO, EXDEV})  # something else has its name
 
 
-class Runc(NamedTuple):
+class Runc(msgspec.Struct, frozen=True, gc=False):
     """What the runtime remembers.
 
     Attributes:
@@ -73,30 +75,29 @@ class Runc(NamedTuple):
 
 
 def look(
-    handles: Handles, layout: Layout, key: BundleKey, options_file: bytes | None, *, barred: bool
+    handles: Handles, layout: Layout, path: bytes, options_file: bytes | None, *, barred: bool
 ) -> Runc:
     """Read what the runtime remembers of a container.
 
     Args:
         handles: Opens runc's root.
         layout: Says where runc keeps its state by default.
-        key: The bundle.
+        path: The bundle's, within a tree of namespaces.
         options_file: options.json, if there is one; a torn one counts as missing: it is written
             before the container is made, and the cgroups bear witness on their own.
         barred: options.json is there and could not be read, so the root may be another.
     """
     options = (documents.parse_options(options_file) if options_file else None) or _NO_OPTIONS
     base = documents.to_path(options.root) or layout.runc_root
-    root = base + b"/" + unescape(key.namespace)
-    found = _look_below(handles, base, key, Runc(root, options.binary_name))
+    root = base + b"/" + path.partition(b"/")[0]
+    found = _look_below(handles, base, path, Runc(root, options.binary_name))
     if barred and found.exists is Answer.NO:
         return Runc(root, exists=Answer.NONE)
     return found
 
 
-def _look_below(handles: Handles, base: bytes, key: BundleKey, blank: Runc) -> Runc:
+def _look_below(handles: Handles, base: bytes, relative: bytes, blank: Runc) -> Runc:
     """Look for the container's directory; nothing below the root is followed, no mount entered."""
-    relative = key.path
     try:
         base_fd = handles.named(base)
         with suppress(OSError):  # nearly always there; anything else is looked at step by step
@@ -111,11 +112,11 @@ def _look_below(handles: Handles, base: bytes, key: BundleKey, blank: Runc) -> R
         if error.errno == ELOOP:  # a symlink has its name: something is there, and tells nothing
             return _from_state(blank, RuncState())
         trouble = str(error) if isinstance(error, OutOfReachError) else ""
-        return blank._replace(exists=Answer.NONE, trouble=trouble)
+        return replace(blank, exists=Answer.NONE, trouble=trouble)
     try:
         return _look_into(handle, blank)
     except OSError:
-        return blank._replace(exists=Answer.NONE)
+        return replace(blank, exists=Answer.NONE)
     finally:
         os.close(handle)
 
@@ -134,7 +135,7 @@ def _look_into(handle: int, blank: Runc) -> Runc:
     if data is not None:
         whole = documents.parse_state(data)
         state = whole or documents.salvage_state(data)
-        found = _from_state(blank._replace(whole=whole is not None), state)
+        found = _from_state(replace(blank, whole=whole is not None), state)
         is_torn_youki = whole is None and _read(handle, YOUKI_SPEC) is not None
         if state.is_youki or is_torn_youki:
             return _with_own_spec(found, handle, YOUKI_SPEC)
@@ -142,7 +143,7 @@ def _look_into(handle: int, blank: Runc) -> Runc:
     data = _read(handle, b"status")
     if data is not None:
         status = documents.parse_status(data)
-        found = _from_status(blank._replace(whole=status is not None), status or CrunStatus())
+        found = _from_status(replace(blank, whole=status is not None), status or CrunStatus())
         return _with_own_spec(found, handle, CRUN_SPEC)
     return blank
 
@@ -151,7 +152,8 @@ def _with_own_spec(found: Runc, handle: int, name: bytes) -> Runc:
     """Add what the runtime keeps in a second file: whether there are hooks, and youki's cgroup."""
     data = _read(handle, name)
     spec = documents.parse_own_spec(data) if data else None
-    return found._replace(
+    return replace(
+        found,
         keeper=KEEPERS[name],
         cgroup_path=spec.cgroup_path if spec and name == YOUKI_SPEC else found.cgroup_path,
         has_poststop_hooks=spec is not None and spec.has_poststop_hooks,
@@ -160,7 +162,8 @@ def _with_own_spec(found: Runc, handle: int, name: bytes) -> Runc:
 
 
 def _from_state(blank: Runc, state: RuncState) -> Runc:
-    return blank._replace(
+    return replace(
+        blank,
         exists=Answer.YES,
         bundle=documents.to_path(state.bundle),
         pid=state.pid if documents.is_pid(state.pid) else None,
@@ -171,7 +174,8 @@ def _from_state(blank: Runc, state: RuncState) -> Runc:
 
 
 def _from_status(blank: Runc, status: CrunStatus) -> Runc:
-    return blank._replace(
+    return replace(
+        blank,
         exists=Answer.YES,
         bundle=documents.to_path(status.bundle),
         pid=status.pid if documents.is_pid(status.pid) else None,

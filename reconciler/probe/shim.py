@@ -78,11 +78,16 @@ def _probe(
 ) -> tuple[ShimState, str]:
     """Knock where shims listen, and nowhere else: through no symlink and at nothing mounted."""
     path = address.path
-    if path and not _is_of_shims(path, layout):
-        return ShimState.NONE, f"{escape(path)} is no place of containerd's shims"
-    if not address.is_file:
-        return sockets.probe(address)
     directory, _, name = path.rpartition(b"/")
+    is_file = address.is_file
+    if is_file:
+        is_of_shims = directory in (layout.sockets, layout.own_sockets)
+    else:
+        is_of_shims = not path or path.startswith(_ABSTRACT)
+    if not is_of_shims:
+        return ShimState.NONE, f"{escape(path)} is no place of containerd's shims"
+    if not is_file:
+        return sockets.probe(address)
     try:
         fd = handles.named(directory)
         seen = kernel.statx(fd, name)
@@ -93,13 +98,6 @@ def _probe(
     if stat.S_ISLNK(seen.mode) or seen.is_mount_root or seen.is_automount:
         return ShimState.NONE, "something else has its socket's name"
     return sockets.probe(Address(b"/proc/self/fd/%d/%s" % (fd, name)))
-
-
-def _is_of_shims(path: bytes, layout: Layout) -> bool:
-    """Return whether shims of containerd's listen there, by the name alone."""
-    if path.startswith(b"\0"):
-        return path.startswith(_ABSTRACT)
-    return path.rpartition(b"/")[0] in {layout.sockets, layout.own_sockets}
 
 
 def derived(names: Names, layout: Layout, addresses: Iterable[bytes] = ()) -> tuple[bytes, ...]:

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Collection
 
 import pytest
+from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.model.cgroups import CgroupSource
@@ -39,7 +40,9 @@ def test_only_a_cgroup_that_was_seen_tells_that_an_init_is_another_process(
     folder = Folder(files={"init.pid": b"%d" % world.child()})
     asked = Cgroups(cgroup, names=frozenset({"/nowhere/c1"}), source=CgroupSource.CONFIG)
     around = NodeContext(world.layout)
-    init = ask_init(BundleFiles(KEY, folder, None, None), around, Runc(b"/nowhere"), asked)
+    init = ask_init(
+        BundleFiles(KEY, KEY.path, folder, None, None), around, Runc(b"/nowhere"), asked
+    )
     around.close()
     seen = cgroup in {CgroupState.EMPTY, CgroupState.POPULATED}
     assert init.state is (InitState.DEAD if seen else InitState.NONE)
@@ -60,13 +63,13 @@ def test_a_cgroup_of_another_bundles_state_does_not_say_that_the_one_asked_for_w
     folder = Folder(files={"init.pid": b"%d" % world.child()})
     spec = documents.parse_spec(b'{"linux": {"cgroupsPath": "/nowhere/c1"}}')
     own, theirs = (
-        BundleFiles(KEY, folder, spec, None),
+        BundleFiles(KEY, KEY.path, folder, spec, None),
         Runc(b"/", bundle=b"/x", cgroup_dirs=("/theirs",)),
     )
     around = NodeContext(world.layout)
     around.cgroups = Mounts(())
     found = ask_cgroups(own, around, theirs)
     assert (found.state, found.source) == (CgroupState.GONE, CgroupSource.CONFIG)
-    seen = found._replace(state=CgroupState.EMPTY)
+    seen = replace(found, state=CgroupState.EMPTY)
     assert ask_init(own, around, theirs, seen).state is InitState.NONE
     around.close()

@@ -111,7 +111,7 @@ def _look_for_state(place: Place, around: NodeContext) -> Place:
     options, is_barred = folder.text("options.json"), folder.is_barred("options.json")
     for file in dict.fromkeys((options, None)):
         with around.handles as handles:
-            said = look(handles, around.layout, key, file, barred=is_barred)
+            said = look(handles, around.layout, key.path, file, barred=is_barred)
         if said.exists is Answer.NO:
             continue
         if said.exists is Answer.NONE or not said.whole:
