@@ -146,7 +146,7 @@ class Foreground(msgspec.Struct, frozen=True):
         once: End when waiting would change nothing more.
         verbose: How much more to log.
         story: What goes on beside the loop; its end is the end.
-        listeners: Who else hears.
+        listeners: Who else listens.
         record: Write a journal of it.
     """
 

@@ -52,7 +52,7 @@ class _Subscriber:
 
     def subscribed(self) -> None:
         self._listening = True
-        if not self._first:  # it came; what it swept went unheard
+        if not self._first:  # it came; what it swept was not reported
             self._emit(Resync(ResyncKind.CONTAINERD))
 
     def touched(self, key: BundleKey) -> None:

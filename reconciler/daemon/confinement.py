@@ -1,4 +1,4 @@
-"""Confinement: the daemon's parent gives up what only its workers need, before it hears anybody.
+"""Confinement: the daemon's parent gives up what only its workers need, before it listens.
 
 It parses configuration, answers HTTP and talks to containerd for months, so it is the part that may
 be taken over one day. From then on it can neither unmount nor remove anything, nor write anywhere
@@ -8,8 +8,8 @@ bound to one tree (`reconciler.worker.messages`). Where the kernel has no Landlo
 CAP_DAC_OVERRIDE still lets it remove files.
 
 The foreground commands (`run`, `scan`, `clean`, `record`) are not confined: they end after seconds
-or under somebody's eyes, hear nothing from the network, and belong to a root shell that could do
-all of it anyway; `run` and `record` write where they are told to. Their workers are bound as ever.
+or while somebody watches, receive nothing from the network, and belong to a root shell that could
+do all of it anyway; `run` and `record` write where they are told to. Their workers are bound, too.
 """
 
 import os

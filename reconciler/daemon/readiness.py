@@ -21,7 +21,7 @@ def held(hold: Hold | None) -> Check:
 
 
 class Readiness:
-    """Hears the run and knows when it is ready to be relied on.
+    """Listens to the run and knows when it is ready to be relied on.
 
     A daemon that is to enforce and that a guard refuses at the start is stopped: a unit that looks
     healthy and removes nothing would be worse. Where only no worker could look it is not: that is

@@ -2,7 +2,7 @@
 
 A load that fails changes nothing and is remembered, so that status, metric and log can say so.
 What is under way goes on under the old one. Nothing may be removed by the new one before every
-bundle was looked at with the eyes it needs and the guards have said that this place is safe.
+bundle was looked at as it requires, and the guards have said that this place is safe.
 """
 
 from collections.abc import Callable
@@ -63,7 +63,7 @@ class Configuration:
 
 @dataclass(frozen=True, slots=True)
 class Reachable:
-    """Whom a new configuration must reach, and who hears how it went.
+    """Whom a new configuration must reach, and who is told how it went.
 
     Attributes:
         session: The stages.

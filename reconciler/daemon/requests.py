@@ -49,7 +49,7 @@ class Requests:
 
     Args:
         engine: What believes and decides.
-        deliver: Hands it what is asked for, and returns once it has heard it.
+        deliver: Hands it what is asked for, and returns once it has received it.
         about: Gives version, mode, pid and the state directory.
         recent: Gives what came of the last attempts.
         now: The time.

@@ -57,7 +57,7 @@ from reconciler.model.observations import (
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.model.policy import Policies
 
-_OBSTACLE_GONE: Final = frozenset({HintKind.HOLDER_EXIT, HintKind.MOUNT})
+_BLOCKER_GONE: Final = frozenset({HintKind.HOLDER_EXIT, HintKind.MOUNT})
 
 
 class Engine:
@@ -280,7 +280,7 @@ class Engine:
         track = self._bundles.get(hint.key)
         if track and track.is_being_cleaned:
             return  # our own worker is moving things; the outcome will show
-        if track and track.phase is Phase.BLOCKED and hint.kind in _OBSTACLE_GONE:
+        if track and track.phase is Phase.BLOCKED and hint.kind in _BLOCKER_GONE:
             track.retry_at = now
         self._out.append(LookAt(hint.key, hint.kind))
 

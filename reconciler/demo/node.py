@@ -1,4 +1,4 @@
-"""A node in a temporary directory: makes the cast's bundles and processes, and takes all away.
+"""A node in a temporary directory: makes the demo's bundles and processes, and takes all away.
 
 As an ordinary user it can mount nothing and make no cgroups, so the demo's bundles have neither.
 The directory is its own, and the only thing it removes; it does so relative to handles.

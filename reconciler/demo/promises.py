@@ -61,7 +61,7 @@ def picture(top: Path) -> Picture:
 
 
 def pictures(node: DemoNode) -> dict[BundleKey, Picture]:
-    """Take a picture of every bundle of the cast."""
+    """Take a picture of every bundle of the demo."""
     return {fixture.key: picture(_path(node.layout, fixture.key)) for fixture in node.fixtures}
 
 
@@ -119,7 +119,7 @@ _PATIENCE: Final = 20.0
 
 
 @dataclass(slots=True)
-class Witness(Listener):
+class PromiseListener(Listener):
     """Remembers what the promises are about.
 
     Attributes:
@@ -177,25 +177,27 @@ class Witness(Listener):
         return removed <= self.cleaned and stuck <= self.blocked
 
 
-async def run_story(node: DemoNode, witness: Witness, clock: Clock, seconds: float | None) -> None:
+async def run_story(
+    node: DemoNode, listener: PromiseListener, clock: Clock, seconds: float | None
+) -> None:
     """Kill the victims half way, and return when the time is over.
 
     Args:
         node: Where they live.
-        witness: Hears what happens.
+        listener: Remembers what happens.
         clock: Times it.
         seconds: How long it lasts; None for ever.
     """
     begun = clock.monotonic()
     half = _HALF * (10.0 if seconds is None else seconds)
     await _until(clock, begun + half)
-    witness.killed_at = clock.monotonic()
+    listener.killed_at = clock.monotonic()
     node.kill_victims()
     if seconds is None:
         await anyio.sleep_forever()
         return
     await _until(clock, begun + seconds)
-    while not witness.is_over and clock.monotonic() < begun + seconds + _PATIENCE:
+    while not listener.is_over and clock.monotonic() < begun + seconds + _PATIENCE:
         await _until(clock, clock.monotonic() + 0.1)
 
 

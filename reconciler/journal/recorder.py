@@ -101,7 +101,7 @@ class FileRecorder(Recorder):
     def _now(self) -> Stamp:
         return Stamp(self._clock.monotonic(), self._clock.wall())
 
-    # ------------------------------------------------------------------ what is heard
+    # ------------------------------------------------------------------ listening
 
     @override
     def observed(self, stamp: Stamp, observation: Observation) -> None:
@@ -277,7 +277,7 @@ class FileRecorder(Recorder):
         self._buffered = 0
 
     async def _receive(self) -> None:
-        """Hear what the writer says about its file, until it is gone."""
+        """Receive what the writer reports about its file, until it is gone."""
         rest = b""
         while True:
             await anyio.wait_readable(self._link)

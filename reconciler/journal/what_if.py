@@ -1,6 +1,6 @@
 """What if: the recorded world, another policy, and a cleaner that succeeds.
 
-The engine is given the world as it was recorded, and keeps its appointments in virtual time. What
+The engine is given the world as it was recorded, and fires its timers in virtual time. What
 it would have cleaned is gone from then on, though the recording goes on showing it; what the
 recorded run cleaned and this one would not have is still there, as it was last seen. Where the
 recording shows why a cleanup would not have worked (a foreign mount), it does not work. Nothing is

@@ -2,7 +2,7 @@
 
 Data flows one way. Sources emit observations into the inbox; the engine answers each with
 decisions; requests among them are carried out here, and what comes of that is one more
-observation. Listeners hear both sides. Nothing is decided here.
+observation. Listeners receive both. Nothing is decided here.
 
 Observations are taken in and close looks are made in slices, so that the loop turns at least every
 :data:`.looks.SLICE` seconds; everything that may take longer (cleanups, sweeps, containerd) runs in
@@ -98,7 +98,7 @@ class Loop:
         self._bell.set()
 
     async def deliver(self, observation: Observation) -> None:
-        """Hand in an observation and return once the engine has heard it."""
+        """Hand in an observation and return once the engine has received it."""
         self.emit(observation)
         while any(waiting is observation for _, waiting in self._inbox):
             await self.ping()
@@ -197,9 +197,9 @@ class Loop:
         self._take(self._now(), observation)
 
     def _report_remaining(self) -> None:
-        """Let everybody hear what came in before the end; nothing of it is carried out any more.
+        """Report what came in before the end; nothing of it is carried out any more.
 
-        Cleanups that were stopped have said what they had done: that must not go untold.
+        Cleanups that were stopped have said what they had done: that must be reported.
         """
         while self._inbox:
             stamp, observation = self._inbox.popleft()
@@ -268,7 +268,7 @@ class Loop:
             self._guards_at = self._stages.clock.monotonic() + self._guards_pause
 
     async def _refresh_node(self, asked: Awaitable[Node]) -> Node:
-        """Have a fresh word of the witnesses, and the engine have heard it: brakes hang on it."""
+        """Ask the witnesses anew and wait until the engine knows the answer, for the brakes."""
         node = await asked
         while self._untaken is not None:
             await self.ping()

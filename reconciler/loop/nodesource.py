@@ -89,7 +89,7 @@ class NodeWatch:
             return node
         containerd = await self._node_source.task(key, shim)
         if containerd.state is not ContainerdState.UP:
-            await self.ask(self._clock.monotonic() - FRESH)  # everybody is to hear that
+            await self.ask(self._clock.monotonic() - FRESH)  # listeners must learn that
             return self._node
         await self._guard(containerd)
         return Node(node.processes, containerd)

@@ -229,7 +229,7 @@ def _level(judged: Judged, *, observed: bool) -> Level:
     """Say how much a verdict matters.
 
     1. A workload that nobody manages, a shim that nobody needs: somebody should look.
-    2. A leftover that stays, because of a rule, an obstacle, or because it is only observed; and
+    2. A leftover that stays, because of a rule or a blocker, or because it is only observed; and
        what is no bundle at all: worth a line.
     3. A leftover on its way to removal: the line about its end is the one that counts.
     4. All else is healthy, comes and goes, and is nobody's news.

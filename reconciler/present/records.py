@@ -160,7 +160,7 @@ class Repeats:
             return Admission(record.level)
         is_well = record.is_state and record.level is Level.DEBUG
         if is_well and record.key is not None and record.key not in self._objects:
-            return Admission(record.level)  # nobody has heard otherwise
+            return Admission(record.level)  # nothing else was reported
         thing = self._object(record)
         known = thing.by_kind.get(record.kind)
         news = record.repeats or ()
@@ -178,7 +178,7 @@ class Repeats:
         )
 
     def _level(self, thing: _Object, record: Record) -> Level:
-        """Let the end of a trouble be as loud as people hear; remember what they heard last."""
+        """Report the end of a trouble as loud as its beginning; remember what was reported last."""
         is_quiet = record.level is Level.DEBUG
         level = _loud(record.level) if record.is_state and thing.in_trouble else record.level
         if record.is_state:

@@ -76,7 +76,7 @@ def ask(
 def _probe(
     address: Address, layout: Layout, sockets: "SocketProbe", handles: Handles
 ) -> tuple[ShimState, str]:
-    """Knock where shims listen, and nowhere else: through no symlink and at nothing mounted."""
+    """Probe where shims listen, and nowhere else: through no symlink and at nothing mounted."""
     path = address.path
     directory, _, name = path.rpartition(b"/")
     is_file = address.is_file

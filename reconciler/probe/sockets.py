@@ -1,4 +1,4 @@
-"""Knocks at a unix socket: somebody there, nobody, or no answer.
+"""Probes a unix socket: somebody listens, nobody does, or there is no answer.
 
 Connecting without waiting and hanging up is all that ever happens to a shim. Accepted, or a full
 backlog, is life. Only a refusal or a missing name is death; everything else is no answer.
@@ -53,7 +53,7 @@ def parse_address(text: bytes) -> Address | None:
 
 
 class SocketProbe:
-    """Knocks at sockets: connects without waiting, and hangs up at once.
+    """Probes sockets: connects without waiting, and hangs up at once.
 
     A connect that fails leaves its socket as it was, so one serves for a whole pile of dead shims;
     making one for each would cost more than the question. :meth:`close` gives it back.

@@ -180,7 +180,7 @@ class Metrics:
     # ------------------------------------------------------------------ listening
 
     def observed(self, stamp: Stamp, observation: Observation) -> None:
-        """Count an observation, before the engine hears it."""
+        """Count an observation, before the engine receives it."""
         match observation:
             case Outcome():
                 self._count_outcome(stamp, observation)
@@ -217,7 +217,7 @@ class Metrics:
                 assert_requested(decision)  # what comes of it is an observation
 
     def reloaded(self, *, ok: bool) -> None:
-        """Hear how a reload of the configuration ended."""
+        """Note how a reload of the configuration ended."""
         self._reloaded.set(ok)
 
     def render(self) -> bytes:

@@ -140,11 +140,11 @@ class JournalBuilder:
     # ------------------------------------------------------------------ what we miss
 
     def lose_events(self) -> None:
-        """Hear nothing from now on: only relists tell what happens."""
+        """Receive no event from now on: only relists show what happens."""
         self._node.events_arrive = False
 
     def receive_again(self, *, overflow: bool = False) -> None:
-        """Hear again; ``overflow`` says that something was missed, as inotify does."""
+        """Receive events again; ``overflow`` says that something was missed, as inotify does."""
         self._node.events_arrive = True
         if overflow:
             self.simulation.observe(Resync(ResyncKind.OVERFLOW))

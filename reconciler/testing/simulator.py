@@ -139,7 +139,7 @@ class Simulation:
         raise AssertionError("the engine asks for the same work without end")
 
     def wait(self, seconds: float) -> None:
-        """Let time pass, keeping every appointment on the way."""
+        """Let time pass, firing every timer on the way."""
         end = self.node.mono + seconds
         self.settle()
         for _ in range(MOST_TURNS):

@@ -114,7 +114,7 @@ class Attempt(msgspec.Struct, eq=False):
         try:
             with self.scope:
                 answer = await self._converse(worker, delete)
-        finally:  # also when we are cancelled: nobody would hear what it does from now on
+        finally:  # also when we are cancelled: nobody would learn what it does from now on
             if answer is None:
                 self.progress = worker.progress.read()
                 worker.end()

@@ -153,7 +153,7 @@ def remove_fifo_dir(
         Kept: A client may still wait at one of them, or it is another directory.
         OSError: The kernel refused; ENOTEMPTY if something else is in there.
     """
-    # Its absence is the caller's to hear of; what is in it may go at any time.
+    # The caller is told of its absence; what is in it may go at any time.
     number, judged = where.number, where.judged
     with opened(where.top, os.O_RDONLY) as top, ExitStack() as stack, suppress(FileNotFoundError):
         directory = stack.enter_context(beneath(top, number))

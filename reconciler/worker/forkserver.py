@@ -142,7 +142,7 @@ class ForkServer:
         try:
             self._channel.send(message)
         except (LostError, OSError):
-            return  # the parent is going; the loop hears of it next
+            return  # the parent is going; the loop learns of it next
 
     def _end(self) -> None:
         """Kill every worker and reap those that die at once."""

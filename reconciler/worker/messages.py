@@ -33,7 +33,7 @@ VERSION: Final = f"{__version__}/10"
 class WorkerScope(msgspec.Struct, frozen=True, tag=True):
     """Where the workers work, and what they may execute. Said first and once; no job names it.
 
-    The parent says so before it has heard anything from outside. Whoever takes it over later can
+    The parent says so before it has received anything from outside. Whoever takes it over later can
     send no worker to another tree, nor have it execute another program.
 
     Attributes:

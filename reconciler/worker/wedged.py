@@ -56,7 +56,7 @@ _CHUNK: Final = 4096
 _ALIEN: Final = "the runtime is not shown to be runc"
 
 
-class _Door(NamedTuple):
+class _Connection(NamedTuple):
     """Where a shim listens, and what it is asked."""
 
     path: bytes
@@ -66,8 +66,8 @@ class _Door(NamedTuple):
 
 def ask_shims(place: WorkerContext, job: PingJob) -> Pinged:
     """Ask the shims of bundles, each once however many it serves."""
-    doors: dict[BundleKey, _Door | str] = {key: _door(place, key) for key in job.keys}
-    wanted = dict.fromkeys(one for one in doors.values() if isinstance(one, _Door))
+    doors: dict[BundleKey, _Connection | str] = {key: _door(place, key) for key in job.keys}
+    wanted = dict.fromkeys(one for one in doors.values() if isinstance(one, _Connection))
     answers = _ask(tuple(wanted))
     pings = []
     for key, door in doors.items():
@@ -126,7 +126,7 @@ def _is_runcs(look: Look) -> bool:
     return look.runtime.state is RuntimeState.KNOWN
 
 
-def _door(place: WorkerContext, key: BundleKey) -> _Door | str:
+def _door(place: WorkerContext, key: BundleKey) -> _Connection | str:
     """Find where the shim of a bundle listens; or say why it is not asked."""
     scanned = place.scan()
     found = look_at(place.nearby(scanned), key)
@@ -140,7 +140,7 @@ def _door(place: WorkerContext, key: BundleKey) -> _Door | str:
             continue
         with suppress(OSError):
             if listens(shim.pid, path):
-                return _Door(path, shim.pid, _request(group, look))
+                return _Connection(path, shim.pid, _request(group, look))
     return "which process listens at its socket cannot be known"
 
 
@@ -156,18 +156,18 @@ def _field(number: int, value: bytes) -> bytes:
     return bytes((number << 3 | 2, len(value))) + value
 
 
-def _ask(doors: tuple[_Door, ...]) -> Mapping[_Door, Answer]:
-    answers: dict[_Door, Answer] = {}
+def _ask(doors: tuple[_Connection, ...]) -> Mapping[_Connection, Answer]:
+    answers: dict[_Connection, Answer] = {}
     for begin in range(0, len(doors), AT_ONCE):
         answers |= _ask_some(doors[begin : begin + AT_ONCE])
     return answers
 
 
-def _ask_some(doors: Iterable[_Door]) -> dict[_Door, Answer]:
+def _ask_some(doors: Iterable[_Connection]) -> dict[_Connection, Answer]:
     """Ask some of them at once; whoever has not answered in time is wedged."""
-    answers: dict[_Door, Answer] = {}
+    answers: dict[_Connection, Answer] = {}
     poll, deadline, left = select.poll(), Deadline(PATIENCE), 0
-    waiting: dict[int, tuple[_Door, socket.socket]] = {}
+    waiting: dict[int, tuple[_Connection, socket.socket]] = {}
     try:
         for door in doors:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -188,7 +188,7 @@ def _ask_some(doors: Iterable[_Door]) -> dict[_Door, Answer]:
     return answers
 
 
-def _send(connection: socket.socket, door: _Door) -> Answer:
+def _send(connection: socket.socket, door: _Connection) -> Answer:
     """Send the request: yes if it was sent, no if the backlog is full: nobody accepts."""
     directory, _, name = door.path.rpartition(b"/")
     try:

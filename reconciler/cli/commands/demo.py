@@ -7,7 +7,7 @@ from reconciler.cli.options import Globals, Logging
 from reconciler.cli.output import Output
 from reconciler.clock import SystemClock
 from reconciler.demo.node import DemoNode
-from reconciler.demo.promises import Kept, Witness, compare, pictures, run_story
+from reconciler.demo.promises import Kept, PromiseListener, compare, pictures, run_story
 from reconciler.errors import ExitCode, UsageError
 from reconciler.loop import Loop
 from reconciler.model.ids import escape
@@ -47,20 +47,20 @@ def demo(said: Globals, *, seconds: str, hold: bool) -> int:
         raise UsageError(f"--seconds {seconds} is too short", f"use {_LEAST:g}s or more")
     output = Output(quiet=said.quiet)
     with DemoNode(SystemClock().wall()) as node:
-        witness = Witness(node.fixtures)
+        listener = PromiseListener(node.fixtures)
         output.say(f"a tree of its own, without mounts and cgroups: {escape(node.top)}")
         if hold:
             output.say(f"look at it from another terminal: {_scan(node)}")
         before = pictures(node)
-        code = _watch(said, node, witness, None if hold else lasts, output)
+        code = _watch(said, node, listener, None if hold else lasts, output)
         is_ended = code > _SIGNALS
         if code not in (ExitCode.DONE, ExitCode.BLOCKED) and not is_ended:
             return code
-        kept = list(compare(node, before, witness.verdicts))
+        kept = list(compare(node, before, listener.verdicts))
     if is_ended:
-        kept = [_pending(one, witness) for one in kept]
+        kept = [_pending(one, listener) for one in kept]
     gone = node.is_gone
-    _report(kept, witness, output, gone=gone)
+    _report(kept, listener, output, gone=gone)
     if not gone or any(one.broken for one in kept):
         return ExitCode.ERROR
     if hold and code == ExitCode.INTERRUPTED:
@@ -73,14 +73,14 @@ def _scan(node: DemoNode) -> str:
     return f"containerd-reconciler scan {places} --without-containerd"
 
 
-def _pending(one: Kept, witness: Witness) -> Kept:
+def _pending(one: Kept, listener: PromiseListener) -> Kept:
     """Tell what is broken from what had no time to come true."""
-    is_early = bool(one.broken) and witness.waits_for(one.fixture)
+    is_early = bool(one.broken) and listener.waits_for(one.fixture)
     return Kept(one.fixture, "", pending=True) if is_early else one
 
 
 def _watch(
-    said: Globals, node: DemoNode, witness: Witness, seconds: float | None, output: Output
+    said: Globals, node: DemoNode, listener: PromiseListener, seconds: float | None, output: Output
 ) -> int:
     from reconciler.cli.session import Foreground, watch
 
@@ -95,18 +95,18 @@ def _watch(
     )
 
     async def story(_loop: Loop) -> None:
-        await run_story(node, witness, SystemClock(), seconds)
+        await run_story(node, listener, SystemClock(), seconds)
 
     how = Foreground(
         title="containerd-reconciler demo",
         verbose=said.verbose,
         story=story,
-        listeners=(witness,),
+        listeners=(listener,),
     )
     return watch(setup, output, how)
 
 
-def _report(kept: list[Kept], witness: Witness, output: Output, *, gone: bool) -> None:
+def _report(kept: list[Kept], listener: PromiseListener, output: Output, *, gone: bool) -> None:
     what = Column("WHAT IT IS", gives_way=True)
     table = Table((Column("BUNDLE"), what, Column("PROMISED"), Column("KEPT", gives_way=True)))
     for one in kept:
@@ -118,8 +118,8 @@ def _report(kept: list[Kept], witness: Witness, output: Output, *, gone: bool) -
             [Cell(str(fixture.key)), Cell(fixture.story), Cell(fixture.promise.value), fault]
         )
     output.table(table)
-    if witness.killed_at is not None and witness.noticed_at is not None:
-        milliseconds = (witness.noticed_at - witness.killed_at) * 1000
+    if listener.killed_at is not None and listener.noticed_at is not None:
+        milliseconds = (listener.noticed_at - listener.killed_at) * 1000
         output.say(f"the victim's death was noticed after {milliseconds:.0f} ms")
     broken, pending = sum(bool(one.broken) for one in kept), sum(one.pending for one in kept)
     verdict = "every promise was kept"
