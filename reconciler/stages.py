@@ -260,12 +260,15 @@ class SupervisedCleaner(Cleaner):
         *,
         wanted: Verdict = Verdict.LEFTOVER,
     ) -> Outcome:
+        failed = Outcome(key, identity, Result.FAILED, detail=_INTERNAL)
         work = self._cleaner.clean(key, identity, node, permit, wanted=wanted)
-        return await self._outcome(work, key, identity)
+        return await _answer(self._watch, "cleaner", work, lambda: failed)
 
     @override
     async def finish(self, key: BundleKey, identity: Identity, permit: Permit) -> Outcome:
-        return await self._outcome(self._cleaner.finish(key, identity, permit), key, identity)
+        failed = Outcome(key, identity, Result.FAILED, detail=_INTERNAL)
+        work = self._cleaner.finish(key, identity, permit)
+        return await _answer(self._watch, "cleaner", work, lambda: failed)
 
     @override
     async def clean_debris(
@@ -273,12 +276,6 @@ class SupervisedCleaner(Cleaner):
     ) -> tuple[DebrisResult, ...]:
         failed = results_of(places, with_fields(WHOLE_BATCH, detail=_INTERNAL))
         work = self._cleaner.clean_debris(places, containerd, permit)
-        return await _answer(self._watch, "cleaner", work, lambda: failed)
-
-    async def _outcome(
-        self, work: Awaitable[Outcome], key: BundleKey, identity: Identity
-    ) -> Outcome:
-        failed = Outcome(key, identity, Result.FAILED, detail=_INTERNAL)
         return await _answer(self._watch, "cleaner", work, lambda: failed)
 
 
