@@ -30,9 +30,11 @@ STATES: Final = (b"state.json", b"status")
 """Where a runtime says whose a state is: runc and youki in the first, crun in the second."""
 
 _FILES: Final = frozenset(
-    {b"state.json", b"status", b"exec.fifo", b"notify.sock", CRUN_SPEC, YOUKI_SPEC}
+    {b"state.json", b"status", b"exec.fifo", b"notify.sock", b"seccomp.bpf", CRUN_SPEC, YOUKI_SPEC}
 )
-"""What a runtime keeps in a state directory, besides runc's temporary ``state-*``."""
+"""What a runtime keeps in a state directory, besides runc's temporary ``state-*``.
+
+``seccomp.bpf`` is crun's: the compiled filter of system calls that Docker gives each container."""
 
 
 class Owner(NamedTuple):

@@ -39,7 +39,8 @@ def crun(bundle: Bundle, named: Path, hooks: object) -> dict[str, object]:
         "rootfs": "rootfs",
         "cgroup-path": "",
     }
-    return {"status": status, "config.json": {"ociVersion": "1.0.2", "hooks": hooks}}
+    spec = {"ociVersion": "1.0.2", "hooks": hooks}
+    return {"status": status, "config.json": spec, "seccomp.bpf": "the filter of system calls"}
 
 
 def youki(bundle: Bundle, named: Path, hooks: object) -> dict[str, object]:
