@@ -223,7 +223,7 @@ class Node:
         """
         aside = self.apart.path(f"{self.state}-aside")
         aside.mkdir(exist_ok=True)
-        moved = [(self.bundle(task.id), aside / task.id) for task in unseen]
+        moved = [(self.bundle(task.id, task.namespace), aside / task.id) for task in unseen]
         for bundle, place in moved:
             bundle.rename(place)
         self.containerd.start(*before)
@@ -234,7 +234,7 @@ class Node:
     def lose(self, task: Task, *files: str) -> None:
         """Remove files of a bundle, those that are there."""
         for file in files:
-            (self.bundle(task.id) / file).unlink(missing_ok=True)
+            (self.bundle(task.id, task.namespace) / file).unlink(missing_ok=True)
 
     def occupy(self, task: Task) -> subprocess.Popen[str]:
         """Start a process that keeps a rootfs busy; it ends with its standard input."""

@@ -76,6 +76,30 @@ def remains(node: Node, name: str, namespace: str | None = None) -> list[str]:
     return found + list(_mounts(node, node.inside(name, namespace)))
 
 
+def listing(node: Node) -> list[str]:
+    """Name all there is in every place where containerd, shims and runc keep things; the shims."""
+    tops = [
+        *(node.apart.path(f"{RUNTIME_DIR}/{name}") for name in ("s", "fifo", "runc")),
+        node.apart.path(f"{node.state}/{TASKS}"),
+        node.root / TASKS,
+        *node.cgroups(),
+    ]
+    found = [
+        os.path.join(above, name)
+        for top in tops
+        for above, *both in os.walk(top)
+        for names in both
+        for name in names
+    ]
+    mounts = [row.split(" ", 2)[2] for row in node.apart.mountinfo()]
+    shims = [f"{one} {one.cmdline}" for one in node.processes() if "-namespace" in one.cmdline]
+    return sorted(one for one in found if not _is_file_of_a_group(one)) + sorted(mounts + shims)
+
+
+def _is_file_of_a_group(path: str) -> bool:
+    return path.startswith("/sys/") and not os.path.isdir(path)
+
+
 def _places(node: Node, namespace: str, name: str) -> list[Path]:
     """List the directories that bear a task's name, its bundle first."""
     return [

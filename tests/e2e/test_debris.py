@@ -17,7 +17,7 @@ from tests.e2e.kinds import either
 from tests.e2e.node import Node
 from tests.e2e.processes import until
 from tests.e2e.scene import EMPTIED, damage
-from tests.e2e.snapshot import Snapshot, tree
+from tests.e2e.snapshot import Snapshot, listing, tree
 from tests.e2e.task import Task
 from tests.e2e.twins import Place, Twin
 
@@ -31,29 +31,6 @@ AT_ONCE: Final = "\n".join(f'[debris.{kind.value}]\nage = "0s"' for kind in Debr
 
 OWN: Final = Place("own-runc", "own")
 """Where the other containerd's container has what is named by its id."""
-
-
-def listing(node: Node) -> list[str]:
-    """Name all there is in every place where containerd, shims and runc keep things."""
-    tops = [
-        *(node.apart.path(f"{RUNTIME_DIR}/{name}") for name in ("s", "fifo", "runc")),
-        node.apart.path(f"{node.state}/{TASKS}"),
-        node.root / TASKS,
-        *node.cgroups(),
-    ]
-    found = [
-        os.path.join(above, name)
-        for top in tops
-        for above, *both in os.walk(top)
-        for names in both
-        for name in names
-    ]
-    mounts = [row.split(" ", 2)[2] for row in node.apart.mountinfo()]
-    return sorted(one for one in found if not _is_file_of_a_group(one)) + sorted(mounts)
-
-
-def _is_file_of_a_group(path: str) -> bool:
-    return path.startswith("/sys/") and not os.path.isdir(path)
 
 
 def dead(node: Node, rows: Sequence[str] = ROWS, orphans: Sequence[Task] = ()) -> list[Task]:
