@@ -2,7 +2,8 @@
 # make test    everything; as root it installs the Debian packages the end-to-end tests need
 # make lint    ruff, format, types, import contracts, shape of the tree
 # make bench   figures beside containerd and find
-# make versions  the crash matrix and debris on containerd 1.7 and 2, which it fetches from other suites of Debian
+# make versions  the crash matrix, debris and rounds on containerd 1.7 and 2, which it fetches from other
+#                suites of Debian; and what dockerd leaves
 # make soak    the slow tests
 # make explore  properties with other examples than those of make test, ten times as many
 # make faults  the tests that show faults, and from their report tests/safety/README.md
@@ -23,6 +24,9 @@ ARGS ?=
 # What the tests run besides Python; installed by `make test` when it runs as root on Debian.
 PACKAGES := chromium containerd crun runc busybox-static strace util-linux e2fsprogs fuse3 systemd prometheus \
     mandoc zsh fish
+
+# What is run on other versions of containerd. What containerd itself leaves is told first, for all else builds on it.
+VERSIONS := versions crash_matrix debris rounds
 
 IMAGER ?= docker
 BASE ?= python:$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-slim
@@ -49,13 +53,15 @@ test: $(VENV)/.dev $(VENV)/.kubernetes packages
 soak: $(VENV)/.dev $(VENV)/.kubernetes packages
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-# As root on Debian 12. What containerd itself leaves is told first, for all else builds on it.
+# As root on Debian 12.
 versions: $(VENV)/.dev packages
+	@.ci/packages docker.io
 	@for suite in trixie sid; do \
 	    .ci/containerd $$suite build/containerd-$$suite && \
 	    RECONCILER_E2E_CONTAINERD=$$PWD/build/containerd-$$suite \
-	    $(BIN)/python -m pytest tests/e2e/test_versions.py tests/e2e/test_crash_matrix.py tests/e2e/test_debris.py $(ARGS) || exit; \
+	    $(BIN)/python -m pytest $(VERSIONS:%=tests/e2e/test_%.py) $(ARGS) || exit; \
 	done
+	$(BIN)/python -m pytest tests/e2e/test_docker.py $(ARGS)
 
 # Each run of the tests draws the same examples, so that none fails by luck (tests/conftest.py).
 explore: $(VENV)/.dev

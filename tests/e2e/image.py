@@ -22,13 +22,13 @@ _OCI: Final = "application/vnd.oci.image"
 
 def write(archive: Path) -> None:
     """Write the archive."""
-    layer = _layer()
+    content = layer()
     config = _json(
         {
             "architecture": _ARCHITECTURES[platform.machine()],
             "os": "linux",
             "config": {"Cmd": FOR_EVER, "Env": ["PATH=/bin"]},
-            "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
+            "rootfs": {"type": "layers", "diff_ids": [_digest(content)]},
         }
     )
     manifest = _json(
@@ -36,7 +36,7 @@ def write(archive: Path) -> None:
             "schemaVersion": 2,
             "mediaType": f"{_OCI}.manifest.v1+json",
             "config": _descriptor("config.v1+json", config),
-            "layers": [_descriptor("layer.v1.tar", layer)],
+            "layers": [_descriptor("layer.v1.tar", content)],
         }
     )
     named = {"io.containerd.image.name": NAME, "org.opencontainers.image.ref.name": "e2e"}
@@ -44,11 +44,12 @@ def write(archive: Path) -> None:
     with tarfile.open(archive, "w") as tar:
         _add(tar, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
         _add(tar, "index.json", _json({"schemaVersion": 2, "manifests": [entry]}))
-        for blob in (layer, config, manifest):
+        for blob in (content, config, manifest):
             _add(tar, f"blobs/sha256/{_digest(blob).removeprefix('sha256:')}", blob)
 
 
-def _layer() -> bytes:
+def layer() -> bytes:
+    """Make the one layer, as a tar archive of a root filesystem."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
         for name in ("bin", "data", "dev", "etc", "proc", "sys", "tmp"):
