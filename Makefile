@@ -2,7 +2,7 @@
 # make test    everything; as root it installs the Debian packages the end-to-end tests need
 # make lint    ruff, format, types, import contracts, shape of the tree
 # make bench   figures beside containerd and find
-# make versions  the crash matrix, debris and rounds on containerd 1.7 and 2, which it fetches from other
+# make versions  the crash matrix, debris, rounds and churn on containerd 1.7 and 2, which it fetches from other
 #                suites of Debian; and what dockerd leaves
 # make soak    the slow tests
 # make explore  properties with other examples than those of make test, ten times as many
@@ -26,7 +26,7 @@ PACKAGES := chromium containerd crun runc busybox-static strace util-linux e2fsp
     mandoc zsh fish
 
 # What is run on other versions of containerd. What containerd itself leaves is told first, for all else builds on it.
-VERSIONS := versions crash_matrix debris rounds
+VERSIONS := versions crash_matrix debris rounds churn
 
 IMAGER ?= docker
 BASE ?= python:$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-slim

@@ -18,6 +18,7 @@ from grpclib.client import Channel, UnaryUnaryMethod
 
 from tests.e2e import image
 from tests.e2e.node import Node
+from tests.e2e.processes import PATIENCE
 from tests.e2e.task import Task
 
 NAMESPACE: Final = "k8s.io"
@@ -32,7 +33,44 @@ T = TypeVar("T")
 def pod(node: Node, name: str, *, members: int = 2) -> list[Task]:
     """Run a pod on a node whose containerd serves Kubernetes: the sandbox, then its members."""
     node.import_image(NAMESPACE)
-    return [node.task(one, NAMESPACE) for one in anyio.run(_run_pod, node, name, members)]
+    return run(node, name, members=members, parent=f"/{node.namespace}")
+
+
+def run(node: Node, name: str, *, members: int, parent: str) -> list[Task]:
+    """Run a pod of the image that the namespace has.
+
+    Args:
+        node: Where.
+        name: Its name.
+        members: How many containers it has besides the sandbox.
+        parent: The cgroup that theirs are to be in; empty for containerd's own layout.
+    """
+    made = anyio.run(_run_pod, node, name, members, parent)
+    return [node.task(one, NAMESPACE) for one in made]
+
+
+def sandboxes(node: Node) -> dict[str, bool]:
+    """List the pods by the ids of their sandboxes, with whether they are ready."""
+    told = anyio.run(_ask, node, "ListPodSandbox")
+    items = told.items  # type: ignore[attr-defined]  # made when it runs
+    return {one.id: one.state == 0 for one in items}
+
+
+def remove(node: Node, sandbox: str) -> None:
+    """Stop a pod and remove it, by the id of its sandbox, as a kubelet does."""
+    for method in ("StopPodSandbox", "RemovePodSandbox"):
+        anyio.run(functools.partial(_ask, node, method, pod_sandbox_id=sandbox))
+
+
+def execute(node: Node, container: str, *words: str) -> str:
+    """Run a command in a container, as `kubectl exec` does, and give what it prints."""
+    told = anyio.run(
+        functools.partial(
+            _ask, node, "ExecSync", container_id=container, cmd=words, timeout=int(PATIENCE)
+        )
+    )
+    assert told.exit_code == 0, told  # type: ignore[attr-defined]  # made when it runs
+    return bytes(told.stdout).decode()  # type: ignore[attr-defined]  # as above
 
 
 def mount(path: Path, place: str, propagation: int = 0, *, readonly: bool = False) -> Message:
@@ -93,11 +131,20 @@ async def _run_single(node: Node, sandbox: Message, config: Message) -> str:
         channel.close()
 
 
-async def _run_pod(node: Node, name: str, members: int) -> list[str]:
+async def _ask(node: Node, method: str, /, **fields: object) -> Message:
     channel = Channel(path=os.fspath(node.apart.path(node.address)))
     try:
         with anyio.fail_after(30):
-            sandbox = _sandbox(node, name)
+            return await _call(channel, method, **fields)
+    finally:
+        channel.close()
+
+
+async def _run_pod(node: Node, name: str, members: int, parent: str) -> list[str]:
+    channel = Channel(path=os.fspath(node.apart.path(node.address)))
+    try:
+        with anyio.fail_after(30):
+            sandbox = _sandbox(node, name, parent=parent)
             made = await _call(channel, "RunPodSandbox", config=sandbox)
             pod_id = str(made.pod_sandbox_id)  # type: ignore[attr-defined]  # made when it runs
             names = [f"{name}-{number}" for number in range(members)]
@@ -141,7 +188,13 @@ async def _start(channel: Channel, pod_id: str, sandbox: Message, config: Messag
 
 
 def _sandbox(
-    node: Node, name: str, *, host_pid: bool = False, privileged: bool = False, logs: str = ""
+    node: Node,
+    name: str,
+    *,
+    host_pid: bool = False,
+    privileged: bool = False,
+    logs: str = "",
+    parent: str | None = None,
 ) -> Message:
     return _message(
         "PodSandboxConfig",
@@ -149,7 +202,7 @@ def _sandbox(
         log_directory=logs,
         linux=_message(
             "LinuxPodSandboxConfig",
-            cgroup_parent=f"/{node.namespace}",
+            cgroup_parent=f"/{node.namespace}" if parent is None else parent,
             security_context=_message(
                 "LinuxSandboxSecurityContext",
                 namespace_options=_namespaces(host_pid=host_pid),
