@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from reconciler.decide.nodestate import has_usual_cgroup
 from reconciler.decide.track import Track
 from reconciler.kernel import private
 from reconciler.model.ids import BundleKey, Identity
@@ -29,7 +30,10 @@ FRESH: Final = 120.0
 
 
 class Entry(msgspec.Struct, array_like=True, frozen=True):
-    """One bundle: names as shown, the object, and two monotonic times (or null)."""
+    """One bundle: names as shown, the object, and two monotonic times (or null).
+
+    ``had_cgroup``: it was seen with the usual cgroup; of one that is gone the object is all zero.
+    """
 
     namespace: str
     id: str
@@ -38,6 +42,7 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
     mount_id: int
     last_alive: float | None
     leftover_since: float | None
+    had_cgroup: bool = False
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -62,8 +67,17 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
-def write(path: str, boot: str, now: float, tracks: Iterable[Track]) -> None:
-    """Replace the checkpoint; bundles without a time are left out. ``now`` in monotonic seconds.
+def write(
+    path: str, boot: str, now: float, tracks: Iterable[Track], gone: Iterable[BundleKey] = ()
+) -> None:
+    """Replace the checkpoint; bundles of which nothing is to be kept are left out.
+
+    Args:
+        path: Where it is.
+        boot: The boot's id.
+        now: Monotonic seconds.
+        tracks: What is remembered of the bundles that are there.
+        gone: Bundles that are not, and have left their usual cgroup.
 
     Raises:
         OSError: It could not be written; the old one is still there.
@@ -77,10 +91,12 @@ def write(path: str, boot: str, now: float, tracks: Iterable[Track]) -> None:
             track.identity.mount_id,
             track.last_alive,
             track.leftover_since,
+            has_usual_cgroup(track.key, track.look),
         )
         for track in tracks
         if track.last_alive is not None or track.leftover_since is not None
     ]
+    entries += [Entry(*key, 0, 0, 0, None, None, had_cgroup=True) for key in gone]
     data = msgspec.json.encode(Page(VERSION, boot, now, entries))
     directory, name = os.path.split(path)
     handle = private.open_directory(directory)
@@ -111,6 +127,7 @@ def read(path: str, boot: str, now: float) -> list[Remembered]:
             Identity(entry.dev, entry.ino, entry.mount_id),
             last_alive=entry.last_alive,
             leftover_since=entry.leftover_since if goes_on else None,
+            had_cgroup=entry.had_cgroup,
         )
         for entry in page.entries
         if (entry.last_alive or 0.0) <= now and (entry.leftover_since or 0.0) <= now

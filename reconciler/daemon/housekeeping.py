@@ -44,6 +44,7 @@ class Housekeeping:
         service_log: ServiceLog,
         *,
         pause: Callable[[], float],
+        gone: Callable[[], Iterable[BundleKey]] = tuple,
         over_boots: BootRecord | None = None,
         recorders: "tuple[FileRecorder, ...]" = (),
     ) -> None:
@@ -51,6 +52,7 @@ class Housekeeping:
         self._boot = checkpoint.boot_id()
         self._over_boots = over_boots
         self._tracks = tracks
+        self._gone = gone
         self._clock = clock
         self._service_log = service_log
         self._pause = pause
@@ -107,7 +109,8 @@ class Housekeeping:
 
     def _write_checkpoint(self) -> None:
         try:
-            checkpoint.write(self._path, self._boot, self._clock.monotonic(), self._tracks())
+            now, gone = self._clock.monotonic(), self._gone()
+            checkpoint.write(self._path, self._boot, now, self._tracks(), gone)
         except OSError as error:
             self._service_log.warn(
                 LogEvent.CHECKPOINT_FAILED, path=self._path, problem=error.strerror

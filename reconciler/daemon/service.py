@@ -177,6 +177,7 @@ class _Service:
             stages.clock,
             self._service_log,
             pause=self._pause,
+            gone=lambda: self.engine.had_cgroups,
             over_boots=BootRecord(setup.layout, boots.boot_id()) if setup.layout.boots else None,
             recorders=recorders,
         )

@@ -88,11 +88,13 @@ class Debris:
         if self._under_way or not self._wanted:
             return False
         self._wanted, self._under_way, self._asked_at = False, True, now
+        self._node_state.inventory_begins()
         return True
 
     def receive(self, inventory: Inventory) -> None:
         """Take in an inventory; of kinds that it did not look for the last one counts no more."""
         self._under_way, self._last = False, inventory
+        self._node_state.inventory_told(inventory)
         self._number += 1
 
     def judge(self, stamp: Stamp, *, anew: bool = False) -> None:

@@ -9,7 +9,7 @@ timer has fired. A full pass happens only where a whole listing was observed or 
 changed its mind about everybody.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final, assert_never
 
 from msgspec.structs import replace
@@ -108,7 +108,10 @@ class Engine:
             case GuardsChecked():
                 self._take_guards(observation, stamp)
             case Remembered():
-                self._bundles.remember(observation)
+                if observation.had_cgroup:
+                    self._node_state.remember_cgroup(observation.key)
+                if observation.identity != NOWHERE:
+                    self._bundles.remember(observation)
             case CleanRequested() | ReleaseRequested():
                 self._take_request(observation, now)
             case Outcome():
@@ -244,6 +247,11 @@ class Engine:
     def tracks(self) -> Iterator[Track]:
         """Everything that is remembered, for the checkpoint."""
         return iter(self._bundles)
+
+    @property
+    def had_cgroups(self) -> Collection[BundleKey]:
+        """Which bundles are known to have had the usual cgroup, for the checkpoint; gone ones."""
+        return self._node_state.had_cgroups
 
     @property
     def policies(self) -> Policies:

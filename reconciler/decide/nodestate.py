@@ -4,7 +4,7 @@ On a busy node a shim comes or goes several times a second, and thousands of lef
 the same namespace. To judge all of them again each time would keep the loop from everything else.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final, TypeVar
 
 import msgspec
@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from reconciler.decide.track import LIVING, Track
 from reconciler.decide.verdicts import shared
 from reconciler.model.cgroups import CgroupSource, names_in_all, usual_path
+from reconciler.model.debris import DebrisKind, Inventory, Place
 from reconciler.model.decisions import Phase, Verdict
 from reconciler.model.evidence import (
     CgroupState,
@@ -97,6 +98,7 @@ class NodeState:
         self._unseen = _BLIND  # what counts for bundles that the word does not cover
         self._foreign_processes = self._foreign_mounts = False
         self._had_cgroup: dict[BundleKey, None] = {}  # of what is gone, the latest last
+        self._before_inventory = frozenset[BundleKey]()
         self._number = 0  # of the word, counted from the first; one that is no news keeps it
         self._since = -1.0
 
@@ -210,11 +212,33 @@ class NodeState:
         ``look``: the last one at it.
         """
         self._absent.pop(key, None)
-        if look is not None and _has_usual_cgroup(key, look):
+        if has_usual_cgroup(key, look):
+            self.remember_cgroup(key)
+
+    def remember_cgroup(self, key: BundleKey) -> None:
+        """Remember that a bundle had the usual cgroup."""
+        self._had_cgroup.pop(key, None)
+        self._had_cgroup[key] = None
+        if len(self._had_cgroup) > MOST_GONE:
+            del self._had_cgroup[next(iter(self._had_cgroup))]
+
+    def inventory_begins(self) -> None:
+        """Note whose cgroups an inventory would name if they were there still."""
+        self._before_inventory = frozenset(self._had_cgroup)
+
+    def inventory_told(self, taken: Inventory) -> None:
+        """Forget of whom an inventory of all cgroups that are nobody's names none any more."""
+        if DebrisKind.CGROUP not in taken.looked or taken.more:
+            return
+        named = {BundleKey(one.namespace, one.id) for one in taken.places if _is_group(one)}
+        for key in self._before_inventory - named:
             self._had_cgroup.pop(key, None)
-            self._had_cgroup[key] = None
-            if len(self._had_cgroup) > MOST_GONE:
-                del self._had_cgroup[next(iter(self._had_cgroup))]
+        self._before_inventory = frozenset()
+
+    @property
+    def had_cgroups(self) -> Collection[BundleKey]:
+        """Of which bundles that is remembered, the latest last."""
+        return self._had_cgroup.keys()
 
     def had_cgroup(self, key: BundleKey) -> bool:
         """Return whether a bundle of this name is gone that was last seen with the usual cgroup.
@@ -224,7 +248,14 @@ class NodeState:
         return key in self._had_cgroup
 
 
-def _has_usual_cgroup(key: BundleKey, look: Look) -> bool:
+def _is_group(place: Place) -> bool:
+    return place.key.kind is DebrisKind.CGROUP
+
+
+def has_usual_cgroup(key: BundleKey, look: Look | None) -> bool:
+    """Return whether a bundle was last seen with the usual cgroup, named by its own files."""
+    if look is None:
+        return False
     names = look.cgroup_paths or (usual_path(key),)
     is_named = look.cgroup_source is not CgroupSource.NONE and usual_path(key) in names
     return is_named and look.cgroup in _THERE

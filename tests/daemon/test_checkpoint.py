@@ -4,11 +4,15 @@ import os
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from reconciler.daemon import checkpoint
 from reconciler.decide.track import Track
-from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.cgroups import CgroupSource
+from reconciler.model.evidence import CgroupState
+from reconciler.model.ids import NOWHERE, BundleKey, Identity
 from reconciler.model.observations import Remembered
+from tests.decide.world import running
 
 BOOT = "b" * 32
 
@@ -33,6 +37,23 @@ def test_what_was_written_is_read_back(path: str) -> None:
         Remembered(BundleKey("ns", "a"), Identity(1, 2, 3), leftover_since=90.0),
     ]
     assert os.listdir(os.path.dirname(path)) == ["checkpoint.json"]
+
+
+def test_the_usual_cgroup_of_what_is_there_and_of_what_has_gone_is_kept(path: str) -> None:
+    seen = track(alive=50.0)
+    seen.look = replace(
+        running(), cgroup=CgroupState.EMPTY, cgroup_source=CgroupSource.CONFIG, cgroup_paths=()
+    )
+    gone = BundleKey("ns", "gone")
+    checkpoint.write(path, BOOT, 100.0, [seen, track("b", alive=60.0)], [gone])
+    told = checkpoint.read(path, BOOT, 10_000.0)
+    assert [(one.key.id, one.had_cgroup) for one in told] == [
+        ("a", True),
+        ("b", False),
+        ("gone", True),
+    ]
+    assert told[2] == Remembered(gone, NOWHERE, had_cgroup=True)
+    assert checkpoint.read(path, "another", 110.0) == []
 
 
 def test_an_old_ledger_keeps_signs_of_life_but_no_grace(path: str) -> None:

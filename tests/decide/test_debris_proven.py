@@ -5,9 +5,12 @@ from msgspec.structs import replace
 
 from reconciler.decide import nodestate
 from reconciler.decide.debris import SEEN, DebrisVerdict
+from reconciler.decide.debris_cycle import PAUSE
 from reconciler.model.cgroups import CgroupSource
-from reconciler.model.debris import UNPROVEN, Place
+from reconciler.model.debris import UNPROVEN, DebrisKind, Place
 from reconciler.model.evidence import Answer, CgroupState, Containerd, Look
+from reconciler.model.ids import NOWHERE, Identity
+from reconciler.model.observations import Remembered
 from tests.decide.debris_world import GRACE, DebrisWorld, place
 from tests.decide.world import DOWN, SILENT, UP, dead, key, running
 
@@ -103,3 +106,23 @@ def test_only_so_many_are_remembered_the_latest(monkeypatch: pytest.MonkeyPatch)
     for name in ("a", "b", "a", "c"):
         state.forget(key(f"ns/{name}"), with_group(running()))
     assert [state.had_cgroup(key(f"ns/{name}")) for name in "abc"] == [True, False, True]
+
+
+def test_it_is_remembered_over_a_restart_and_until_an_inventory_names_it_no_more() -> None:
+    world = DebrisWorld()
+    world.observe(Remembered(key("ns/a"), NOWHERE, had_cgroup=True))
+    world.observe(Remembered(key("ns/b"), Identity(1, 2, 3), last_alive=1.0))
+    world.there = [GROUP]
+    world.begin()
+    assert world.one().verdict is DebrisVerdict.DEBRIS
+    assert set(world.engine.had_cgroups) == {key("ns/a")}
+    world.looked = (DebrisKind.MOUNT,)
+    world.inventory()
+    assert set(world.engine.had_cgroups) == {key("ns/a")}, "it was not looked for"
+    world.looked = tuple(DebrisKind)
+    world.pass_time(PAUSE + GRACE)
+    assert GROUP.key.path in world.asked_for()
+    world.there = []
+    world.pass_time(PAUSE)
+    world.begin()
+    assert not world.engine.had_cgroups
