@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -25,20 +26,25 @@ def main() -> int:
     plan = Plan(options.rounds, options.pile, options.large)
     before = os.getloadavg()[0]
     rows: list[tuple[str, Row]] = []
+    took: dict[str, float] = {}
     for name in dict.fromkeys(_names(options.figures)):
+        began = time.monotonic()
         module = import_module(f"tests.bench.bench_{name}")
         for row in module.measure(plan):
             print(f"{name}: {row.work}: {row.ours}  {row.peer}  {row.ratio}", file=sys.stderr)
             rows.append((name, row))
+        took[name] = round(time.monotonic() - began, 1)
     print(table(row for _, row in rows))
     print()
     for note in (note for _, row in rows for note in row.notes):
         print(f"- {note}")
     where = f"{_machine()}; load {before:.1f} before, {os.getloadavg()[0]:.1f} after"
     print(f"- {where}")
+    print(f"- Measuring took {sum(took.values()):.0f} s: {_listed(took)}")
     found = [{"figure": name, "work": row.work, **row.values} for name, row in rows if row.values]
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps({"machine": where, "figures": found}, indent=1) + "\n")
+    told = {"machine": where, "seconds": took, "figures": found}
+    options.json.write_text(json.dumps(told, indent=1) + "\n")
     return 0
 
 
@@ -55,6 +61,10 @@ def _options() -> argparse.Namespace:
 def _names(asked: str | list[str]) -> Iterator[str]:
     for name in [asked] if isinstance(asked, str) else asked:
         yield from FIGURES if name == "all" else (name,)
+
+
+def _listed(took: dict[str, float]) -> str:
+    return ", ".join(f"{name} {seconds:.0f}" for name, seconds in took.items())
 
 
 def _machine() -> str:

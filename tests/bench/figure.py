@@ -90,7 +90,8 @@ def middle(costs: Iterable[Cost]) -> Cost:
 
 def environment() -> dict[str, str]:
     """The environment an operator has: this checkout, its byte code kept."""
-    kept = {name: value for name, value in os.environ.items() if name != "CONTAINERD_ADDRESS"}
+    other = {"CONTAINERD_ADDRESS", "PYTHONDONTWRITEBYTECODE"}
+    kept = {name: value for name, value in os.environ.items() if name not in other}
     return {**kept, "PYTHONPATH": os.fspath(REPOSITORY)}
 
 
