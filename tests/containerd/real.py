@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import anyio
@@ -63,12 +62,7 @@ class RealContainerd:
         self._config.write_text(_CONFIG.format(root=root, state=state, address=address))
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._end_containers()
         self.kill()
 

@@ -13,6 +13,7 @@ from reconciler.model.evidence import Containerd, ContainerdState
 from reconciler.model.outcome import BlockReason, Result
 from reconciler.probe.points import MountPoints
 from reconciler.worker.messages import CleanupOptions
+from tests.probe import world
 from tests.support import canary, mountns
 from tests.support.bundles import Bundle, Site, identify, listen
 from tests.support.inline import (
@@ -37,17 +38,7 @@ def test_takes_the_steps_in_the_order_that_keeps_the_id_locked(tmp_path: Path) -
         assert [one.step for one in outcome.steps] == order.split()
 
 
-FILES = [
-    "address",
-    "config.json",
-    "init.pid",
-    "log",
-    "log.json",
-    "options.json",
-    "runtime",
-    "shim-binary-path",
-    "work",
-]
+FILES = [*world.FILES, "work"]
 
 
 @pytest.mark.parametrize("missing", [[name] for name in FILES] + [FILES])
