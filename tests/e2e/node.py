@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -27,6 +28,9 @@ from tests.e2e.unified import CGROUPS, mounted, without_shares
 
 BINARIES: Final = "RECONCILER_E2E_CONTAINERD"
 """Names a directory with another containerd than the one in PATH."""
+
+_AT_A_TIME: Final = 4
+"""Clients that run containers at once."""
 
 
 class Node:
@@ -137,6 +141,11 @@ class Node:
         """Run a container, in a pod if one is named: then its members share a shim."""
         self.ctr(*run_words(name, options, command, pod))
         return self.task(name)
+
+    def run_all(self, names: Iterable[str]) -> list[Task]:
+        """Run containers, some at a time: most of a run is waiting for others."""
+        with ThreadPoolExecutor(_AT_A_TIME) as clients:
+            return list(clients.map(self.run, names))
 
     def stopped(self, name: str, *, pod: str = "") -> Task:
         """Make a task whose init is dead while its shim lives on."""

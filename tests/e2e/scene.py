@@ -67,7 +67,7 @@ def crashed(node: Node, *, also_lost: tuple[str, ...] = (), restart: bool) -> It
     late = restart and node.containerd.version >= (1, 7)
     if not late:
         living += _stopped(node)
-    dead = [node.run(name) for name in (*DAMAGE, BARE, EMPTIED)]
+    dead = node.run_all((*DAMAGE, BARE, EMPTIED))
     with contextlib.ExitStack() as stack:
         if not restart:
             stack.enter_context(node.creating("slow"))

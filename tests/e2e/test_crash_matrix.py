@@ -100,7 +100,7 @@ def test_scan_tells_the_dead_from_every_kind_of_living(kubernetes: Node) -> None
 
 @pytest.mark.fault("I13", "busy rootfs", "foreign mount")
 def test_what_is_in_the_way_is_left_alone_named_and_removed_later(node: Node) -> None:
-    busy, foreign, free = (node.run(name) for name in ("busy", "foreign", "free"))
+    busy, foreign, free = node.run_all(("busy", "foreign", "free"))
     canary = node.root / "canary"
     canary.mkdir()
     (canary / "data").write_text("not a leftover")

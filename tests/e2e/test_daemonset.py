@@ -78,7 +78,7 @@ def blocked(node: Node) -> dict[str, int]:
 @pytest.mark.fault("I4", "I6", "I20", "live container", "busy rootfs")
 def test_a_pod_of_the_manifest_cleans_its_node_and_nothing_that_lives(usual: Node) -> None:
     node, port, pod = usual, free_port(), kubelet.read(MANIFEST)
-    keeper, dead, busy = (node.run(name) for name in ("keeper", "dead", "busy"))
+    keeper, dead, busy = node.run_all(("keeper", "dead", "busy"))
     living = [keeper, *cri.pod(node, "web", members=1)]
     before = Snapshot.take(node, living)
     with deployed(node, pod, port) as daemon:

@@ -35,7 +35,7 @@ OWN: Final = Place("own-runc", "own")
 
 def dead(node: Node, rows: Sequence[str] = ROWS, orphans: Sequence[Task] = ()) -> list[Task]:
     """Crash containers, and have containerd leave of them what it leaves."""
-    tasks = [node.run(f"dead-{row}") for row in rows]
+    tasks = node.run_all(f"dead-{row}" for row in rows)
     node.crash(*tasks)
     for task, row in zip(tasks, rows, strict=True):
         if row in {EMPTIED, "stateless", "workless"}:

@@ -26,7 +26,7 @@ def test_every_single_thing_may_be_missing(node: Node, up: bool) -> None:
     keeper = node.run("keeper")
     entries = sorted(os.listdir(node.bundle("keeper")))
     assert len(entries) == 10, entries
-    tasks = {name: node.run(f"no-{number}") for number, name in enumerate(entries)}
+    tasks = dict(zip(entries, node.run_all(f"no-{n}" for n in range(len(entries))), strict=True))
     node.crash(*tasks.values())
     for name, task in tasks.items():
         if name == "rootfs":
@@ -98,7 +98,7 @@ def test_init_pid_may_be_anything(node: Node, up: bool) -> None:
     (canary / "data").write_text(str(keeper.init.pid))
     planted = dict(tree(canary))
 
-    tasks = {name: node.run(name) for name in HOSTILE}
+    tasks = dict(zip(HOSTILE, node.run_all(HOSTILE), strict=True))
     # One whose runc state is gone too: nothing but the process itself says that it is not ours.
     lost = node.run("bystander-alone")
     dead = [*tasks.values(), lost]

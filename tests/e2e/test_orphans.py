@@ -137,7 +137,7 @@ def test_an_id_that_is_a_word_of_others_cgroups_is_cleaned(node: Node) -> None:
     """`c1` beside a login session's scope, its namespace's own name, and a parent of others."""
     keeper = node.run("keeper")
     names = ["c1", "parent", node.namespace]
-    dead = [node.run(name) for name in names]
+    dead = node.run_all(names)
     node.containerd.kill()
     kill_all([one for task in dead for one in (task.shim, task.init)])
     guest = node.occupy(keeper)

@@ -144,8 +144,7 @@ def test_a_pod_with_one_shim_is_recorded_and_replays(node: Node, tmp_path: Path)
 
 def test_mass_death_is_held_recorded_and_replays(node: Node, tmp_path: Path) -> None:
     journal = tmp_path / "mass.jsonl"
-    with ThreadPoolExecutor(4) as clients:
-        tasks = list(clients.map(node.run, [f"task-{n}" for n in range(12)]))
+    tasks = node.run_all(f"task-{n}" for n in range(12))
     with product.watching(node, *ENFORCE, "--record", journal) as watching:
         for task in tasks:
             watching.wait_for("bundle.judged", task, verdict="running")

@@ -28,7 +28,7 @@ def test_a_wedged_shim_is_named_and_ended_and_containerd_starts(
 ) -> None:
     keeper, stuck = node.run("keeper"), node.stopped("stuck")
     busy = node.run("busy")
-    gone = [node.run(f"dead-{number}") for number in range(DEAD)]
+    gone = node.run_all(f"dead-{number}" for number in range(DEAD))
     node.crash(*gone)
     try:
         for shim in (stuck.shim, busy.shim):

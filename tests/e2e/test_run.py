@@ -22,7 +22,7 @@ INTERRUPTED = 130
 
 def test_a_death_is_noticed_within_100_ms_and_cleaned_after_the_grace(node: Node) -> None:
     keeper = node.run("keeper")  # whoever lives says in which namespaces this node is
-    victims = [node.run(f"victim-{number}") for number in range(3)]
+    victims = node.run_all(f"victim-{number}" for number in range(3))
     node.containerd.kill()
     before = Snapshot.take(node, [keeper])
     with product.watching(node, *ENFORCE) as watching:

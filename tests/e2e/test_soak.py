@@ -131,7 +131,7 @@ def test_one_process_bears_everything_at_once(
     node: Node, tmp_path: Path, seconds: float, deaths: int
 ) -> None:
     living = [node.run("web"), node.run("pod", pod="pod"), node.run("member", pod="pod")]
-    living += [node.stopped("stopped"), *(node.run(f"wedged-{number}") for number in range(3))]
+    living += [node.stopped("stopped"), *node.run_all(f"wedged-{number}" for number in range(3))]
     ground = soak.Ground(node, tmp_path, free_port(), seconds, deaths, living[-3:])
     ground.configure()
     behind = tmp_path / "behind"

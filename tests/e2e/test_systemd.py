@@ -199,7 +199,7 @@ def test_the_timers_service_removes_what_has_been_dead_for_long(machine: Machine
     machine.booted.systemctl("daemon-reload")
     machine.booted.systemctl("enable", "--now", TIMER)
     assert machine.booted.show(TIMER, "NextElapseUSecRealtime")["NextElapseUSecRealtime"]
-    keeper, old, young = (machine.run(name) for name in ("keeper2", "old", "young"))
+    keeper, old, young = machine.run_all(("keeper2", "old", "young"))
     machine.crash(old, young)
     machine.restart(unseen=[old, young])
     age = ("-exec", "touch", "-hd", "40 seconds ago", "{}", "+")

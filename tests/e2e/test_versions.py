@@ -47,7 +47,7 @@ def kinds_left(node: Node, id_: str) -> frozenset[str]:
 def test_a_restart_leaves_what_it_is_known_to_leave(node: Node) -> None:
     version = node.containerd.version[:2]
     known = LEAVES[max(since for since in LEAVES if since <= version)]
-    dead = [node.run(row) for row in ROWS]
+    dead = node.run_all(ROWS)
     node.crash(*dead)
     for task in dead:
         damage(node, task, task.id)

@@ -51,7 +51,7 @@ def wedged(tasks: Sequence[Task]) -> Iterator[set[Process]]:
 
 def dead(node: Node) -> list[Task]:
     """Leave dead bundles that containerd has forgotten about."""
-    tasks = [node.run(f"dead-{number}") for number in range(4)]
+    tasks = node.run_all(f"dead-{number}" for number in range(4))
     node.crash(*tasks)
     node.restart(unseen=tasks)
     return tasks
@@ -60,7 +60,7 @@ def dead(node: Node) -> list[Task]:
 @pytest.mark.fault("wedged shims beside dead bundles")
 def test_the_dead_beside_three_wedged_shims_are_cleaned(node: Node) -> None:
     keeper, gone = node.run("keeper"), dead(node)
-    stuck = [node.run(f"stuck-{number}") for number in range(3)]
+    stuck = node.run_all(f"stuck-{number}" for number in range(3))
     before = Snapshot.take(node, [keeper, *stuck])
     with wedged(stuck):
         assert product.results(product.clean(node)) == {task.id: "cleaned" for task in gone}

@@ -68,6 +68,27 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return page_of(journal, directory / "report.html")
 
 
+FILTERS = {
+    "#ns=default": "5 of 9",
+    "#ns=k8s.io": "2 of 9",
+    "#only=blocked": "1 of 9",
+    "#only=orphaned,blocked": "2 of 9",
+    "#only=foreign": "1 of 9",
+    "#name=web": "4 of 9",
+    "#name=default/late&ns=k8s.io": "0 of 9",
+    "#from=7800&to=80000&name=web": "3 of 9",
+    "#ns=nowhere&from=x&to=-3&order=?": "9 of 9",
+}
+POINTED_AT = "#only=blocked&at=0,20000"
+
+
+@pytest.fixture(scope="module")
+def doms(small: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """That day in a browser, at each place of the page that is asked about."""
+    chromium = Browser.within(tmp_path_factory.mktemp("doms"))
+    return chromium.doms(small, ["", POINTED_AT, *FILTERS])
+
+
 @pytest.fixture(scope="module")
 def what_if(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two bundles under other policies; one is of a pod, and has lost its config.json since."""
@@ -91,22 +112,23 @@ def what_if(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @browser
 @pytest.mark.kernel
 def test_a_what_if_says_so_and_pods_are_named(what_if: Path, chromium: Browser) -> None:
-    dom = chromium.dom(what_if, "#order=name&at=0,5")
+    names = {"cart-0": 1, "MOUNT BUSY": 1, "init dead": 2, "k8s.io/pl": 1}
+    places = {f"#name={name.replace(' ', '%20')}": shown for name, shown in names.items()}
+    doms = chromium.doms(what_if, ["#order=name&at=0,5", *places])
+    dom = doms["#order=name&at=0,5"]
     assert text(dom, "title") == "run.jsonl: what-if with other.toml"
     assert "<title>run.jsonl: what-if with other.toml</title>" in dom
     assert "worker-3" in text(dom, "about")
     assert '<h2>shop/cart-0/nginx&lt;b&gt;</h2><p class="id">k8s.io/3f7a' in dom
     assert "clean: leftover and due, attempt 1" in dom, "the words of `replay`"
-    for place, shown in (("cart-0", 1), ("MOUNT BUSY", 1), ("init dead", 2), ("k8s.io/pl", 1)):
-        dom = chromium.dom(what_if, f"#name={place.replace(' ', '%20')}")
-        assert text(dom, "shown") == f"{shown} of 2 bundles"
+    for place, shown in places.items():
+        assert text(doms[place], "shown") == f"{shown} of 2 bundles"
 
 
 @browser
 @pytest.mark.kernel
-def test_a_legend_names_every_symbol(small: Path, chromium: Browser) -> None:
-    dom = chromium.dom(small)
-    legend = dom.split('id="legend"')[1].partition("</details>")[0]
+def test_a_legend_names_every_symbol(doms: dict[str, str]) -> None:
+    legend = doms[""].split('id="legend"')[1].partition("</details>")[0]
     assert len(re.findall("<li><canvas", legend)) == len(MARKS) + 2
     assert "a shim or an init ended abnormally" in legend
 
@@ -115,7 +137,7 @@ def test_a_legend_names_every_symbol(small: Path, chromium: Browser) -> None:
 @pytest.mark.kernel
 @pytest.mark.parametrize("width", [390, 1280])
 def test_why_stays_on_the_screen(small: Path, chromium: Browser, width: int) -> None:
-    boxes = chromium.boxes(small, width, "#tip", "#only=blocked&at=0,20000")
+    boxes = chromium.boxes(small, width, "#tip", POINTED_AT)
     assert boxes.page <= width, "nothing to scroll to"
     (tip,) = boxes.found
     assert tip.left >= 0
@@ -146,16 +168,16 @@ def test_a_page_holds_everything_itself(small: Path) -> None:
     assert len(lanes) == 9
 
 
-@browser
-@pytest.mark.kernel
 def test_lanes_overview_and_pointer_have_one_scale(small: Path) -> None:
     """The mark of an end has its room at the right, and what is pointed at is what is drawn."""
     widths = re.findall(r"[wW]idth - labels - (\w+)", small.read_text())
     assert widths == ["EDGE"] * 4
 
 
-def test_every_bundle_is_shown_and_nothing_in_a_name_is_run(small: Path, chromium: Browser) -> None:
-    dom = chromium.dom(small)
+@browser
+@pytest.mark.kernel
+def test_every_bundle_is_shown_and_nothing_in_a_name_is_run(doms: dict[str, str]) -> None:
+    dom = doms[""]
     assert 'data-ready="yes"' in dom
     assert text(dom, "shown") == "9 of 9 bundles"
     assert text(dom, "title") == "run.jsonl"
@@ -168,30 +190,15 @@ def test_every_bundle_is_shown_and_nothing_in_a_name_is_run(small: Path, chromiu
 
 @browser
 @pytest.mark.kernel
-@pytest.mark.parametrize(
-    ("place", "shown"),
-    [
-        ("#ns=default", "5 of 9"),
-        ("#ns=k8s.io", "2 of 9"),
-        ("#only=blocked", "1 of 9"),
-        ("#only=orphaned,blocked", "2 of 9"),
-        ("#only=foreign", "1 of 9"),
-        ("#name=web", "4 of 9"),
-        ("#name=default/late&ns=k8s.io", "0 of 9"),
-        ("#from=7800&to=80000&name=web", "3 of 9"),
-        ("#ns=nowhere&from=x&to=-3&order=?", "9 of 9"),
-    ],
-)
-def test_namespace_verdict_and_name_filter(
-    small: Path, chromium: Browser, place: str, shown: str
-) -> None:
-    assert text(chromium.dom(small, place), "shown") == f"{shown} bundles"
+@pytest.mark.parametrize(("place", "shown"), FILTERS.items())
+def test_namespace_verdict_and_name_filter(doms: dict[str, str], place: str, shown: str) -> None:
+    assert text(doms[place], "shown") == f"{shown} bundles"
 
 
 @browser
 @pytest.mark.kernel
-def test_hovering_shows_the_evidence(small: Path, chromium: Browser) -> None:
-    dom = chromium.dom(small, "#only=blocked&at=0,20000")
+def test_hovering_shows_the_evidence(doms: dict[str, str]) -> None:
+    dom = doms[POINTED_AT]
     tip = text(dom, "tip").split("</div>")[0]
     told = html.unescape(re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", dom.split('id="tip"')[1])))
     assert "default/web-3" in tip

@@ -6,8 +6,9 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import unescape
+from html import escape, unescape
 from pathlib import Path
 from typing import Self
 
@@ -33,6 +34,17 @@ setTimeout(() => {
   document.getElementById("boxes").textContent = JSON.stringify(boxes);
 }, 3000);
 </script>"""
+
+# To start it takes longer than a page does, so that one shows a page at several places.
+_FRAMES = """<!doctype html><body>%s<pre id="doms"></pre><script>
+setTimeout(() => {
+  const inside = [...document.querySelectorAll("iframe")].map((one) => one.contentDocument);
+  const doms = inside.map((one) => one.documentElement.outerHTML);
+  document.getElementById("doms").textContent = JSON.stringify(doms);
+}, 3000);
+</script>"""
+_ONE_OF_THEM = '<iframe src="%s" style="width:1280px;height:800px"></iframe>'
+_ACROSS_FILES = "--allow-file-access-from-files"
 
 
 class Box(msgspec.Struct):
@@ -89,6 +101,17 @@ class Browser:
         """Give the page as it is once its script has run; ``place`` is the end of its address."""
         return self._run(f"file://{page}{place}", "--dump-dom").decode()
 
+    def doms(self, page: Path, places: Sequence[str]) -> dict[str, str]:
+        """Give the same of several places of a page, each in a frame of its own."""
+        frames = self.directory / "frames.html"
+        addresses = [escape(f"file://{page}{place}") for place in places]
+        frames.write_text(_FRAMES % "".join(_ONE_OF_THEM % address for address in addresses))
+        dom = self._run(f"file://{frames}", "--dump-dom", _ACROSS_FILES).decode()
+        found = re.search(r'<pre id="doms">(.*?)</pre>', dom, re.DOTALL)
+        assert found, dom[:2000]
+        doms = msgspec.json.decode(unescape(found[1]), type=list[str])
+        return dict(zip(places, doms, strict=True))
+
     def picture(self, page: Path, place: str = "", *options: str) -> bytes:
         """Give the page as a PNG."""
         target = self.directory / "picture.png"
@@ -101,7 +124,7 @@ class Browser:
         address = f"file://{page}{place}".replace("&", "&amp;")
         frame.write_text(_FRAME % (address, width, HEIGHT, json.dumps(selector), HEIGHT))
         size = f"--window-size={max(width, 500)},{HEIGHT + 100}"
-        dom = self._run(f"file://{frame}", "--dump-dom", "--allow-file-access-from-files", size)
+        dom = self._run(f"file://{frame}", "--dump-dom", _ACROSS_FILES, size)
         found = re.search(r'<pre id="boxes">(.*?)</pre>', dom.decode(), re.DOTALL)
         assert found, dom.decode()[:2000]
         return msgspec.json.decode(unescape(found[1]), type=Boxes)
