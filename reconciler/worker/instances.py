@@ -19,12 +19,14 @@ from typing import Final, NamedTuple
 from reconciler import kernel
 from reconciler.model.evidence import Answer, ProcessScan, ShimProcess
 from reconciler.model.ids import BundleKey, escape, unescape
-from reconciler.model.layout import TASKS, Layout
+from reconciler.model.layout import SANDBOXES, TASKS, Layout
 from reconciler.probe.ending import Endings
 from reconciler.worker.preflight import serves_sandbox, works_in
 from reconciler.worker.under_removal import stays
 
 _TREE: Final = b"/proc/%d/cwd/../.."
+_BUNDLES: Final = _TREE + b"/../" + TASKS
+"""Where the bundles are of the containerd that a shim in a sandbox is of: beside its sandboxes."""
 _TRIES: Final = 3
 _ROUNDS: Final = 32
 """Passes looked at for one question while shims end; each costs as much as those who came since."""
@@ -43,8 +45,8 @@ class Instances:
         self._layout = layout
         self._scan = scan
         self._scanned: ProcessScan | None = None
-        self._trees: dict[_Object, int] = {}
-        """One shim's pid for each tree that is not ours."""
+        self._trees: dict[_Object, _Way] = {}
+        """One way to each tree that is not ours."""
         self._lost = 0
         """A shim of which even a new pass did not tell where it works."""
 
@@ -76,8 +78,8 @@ class Instances:
 
             def hold(scanned: ProcessScan, endings: Endings) -> None:
                 trees.clear()
-                for tree, pid in self._trees_of(scanned, endings).items():
-                    trees.append(b"/proc/self/fd/%d/." % held.enter_context(_open(tree, pid)))
+                for tree, way in self._trees_of(scanned, endings).items():
+                    trees.append(b"/proc/self/fd/%d/." % held.enter_context(_open(tree, way)))
 
             why = self._settle(hold, scanned)
             yield ([], why) if why else (trees, "")
@@ -149,8 +151,7 @@ class Instances:
         Raises:
             _UnsureError: A shim does not lead to its tree, or not any more.
         """
-        for tree, pid in self._trees_of(scanned, endings).items():
-            path = _TREE % pid
+        for tree, (pid, path) in self._trees_of(scanned, endings).items():
             try:
                 there = any(
                     stays(kernel.AT_FDCWD, path + b"/" + key.path, even_going=name.even_going)
@@ -165,8 +166,8 @@ class Instances:
                 return pid
         return None
 
-    def _trees_of(self, scanned: ProcessScan, endings: Endings) -> Mapping[_Object, int]:
-        """Give one shim's pid for each tree that is not ours.
+    def _trees_of(self, scanned: ProcessScan, endings: Endings) -> Mapping[_Object, "_Way"]:
+        """Give one way to each tree that is not ours.
 
         Raises:
             _UnsureError: A living shim leads nowhere.
@@ -176,6 +177,13 @@ class Instances:
             self._trees = dict(_trees(self._layout, scanned, endings))
             self._scanned = scanned
         return self._trees
+
+
+class _Way(NamedTuple):
+    """A way to a tree of another containerd: by the directory that a shim of it works in."""
+
+    pid: int
+    path: bytes
 
 
 class _Name(NamedTuple):
@@ -224,12 +232,14 @@ def _named(name: _Name, scanned: ProcessScan, endings: Endings) -> str | None:
     return None
 
 
-def _trees(layout: Layout, scanned: ProcessScan, endings: Endings) -> Iterator[tuple[_Object, int]]:
+def _trees(
+    layout: Layout, scanned: ProcessScan, endings: Endings
+) -> Iterator[tuple[_Object, _Way]]:
     """Find the trees that are not ours, also those of shims of which only the directory is known.
 
     Raises:
-        _UnsureError: A shim that has not ended leads neither to our tree nor to where a bundle is
-            or was in another one.
+        _UnsureError: A shim that has not ended leads neither to our tree nor to where a bundle or
+            a sandbox is or was in another one.
     """
     ours = _object(layout.tasks)
     silent = (ShimProcess(one.key, one.pid) for one in scanned.unread if one.key is not None)
@@ -239,47 +249,63 @@ def _trees(layout: Layout, scanned: ProcessScan, endings: Endings) -> Iterator[t
             continue
         try:
             tree = _object(_TREE % shim.pid)
+            if tree == ours:
+                continue  # its bundle was removed under it
+            yield from dict(_ways(shim, tree, is_bundle=where is Answer.NO)).items()
         except OSError:
-            tree = None
-        if tree == ours:
-            continue  # its bundle was removed under it
-        is_bundle = where is Answer.NO or _was_in_a_bundle(shim)
-        if tree is not None and is_bundle:
-            yield tree, shim.pid
-        elif not endings.show(shim.pid):
-            raise _lost(shim.pid)
+            if not endings.show(shim.pid):
+                raise _lost(shim.pid) from None
+
+
+def _ways(shim: ShimProcess, tree: _Object, *, is_bundle: bool) -> Iterator[tuple[_Object, _Way]]:
+    """Give what a shim leads to: the tree of bundles, or that of sandboxes and the one beside it.
+
+    Raises:
+        OSError: Neither a bundle nor a sandbox of its namespace is or was where it works.
+    """
+    yield tree, _Way(shim.pid, _TREE % shim.pid)
+    if is_bundle or _was_in(TASKS, shim):
+        return
+    if not _was_in(SANDBOXES, shim):
+        raise FileNotFoundError
+    bundles = _BUNDLES % shim.pid
+    try:
+        yield _object(bundles), _Way(shim.pid, bundles)
+    except FileNotFoundError:
+        if _object(_TREE % shim.pid) != tree:  # it has ended; else there are no bundles
+            raise
 
 
 @contextmanager
-def _open(tree: _Object, pid: int) -> Iterator[int]:
+def _open(tree: _Object, way: _Way) -> Iterator[int]:
     """Open the tree that a shim leads to.
 
     Raises:
         _UnsureError: It does not lead there any more.
     """
     try:
-        handle = os.open(_TREE % pid, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        handle = os.open(way.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        raise _lost(pid) from None
+        raise _lost(way.pid) from None
     try:
         found = kernel.statx_handle(handle)
         if (found.dev, found.ino) != tree:
-            raise _lost(pid)
+            raise _lost(way.pid)
         yield handle
     finally:
         os.close(handle)
 
 
-def _was_in_a_bundle(shim: ShimProcess) -> bool:
-    """Return whether a shim works where a bundle of its namespace was, in whatever tree.
+def _was_in(home: bytes, shim: ShimProcess) -> bool:
+    """Return whether a shim works where something of its namespace is or was, in such a tree.
 
-    Its bundle may have been hidden or removed under it; the kernel keeps both names above.
+    That may have been hidden or removed under it; the kernel keeps both names above.
+
+    Raises:
+        OSError: It cannot be known.
     """
-    try:
-        path = os.readlink(b"/proc/%d/cwd" % shim.pid)
-    except OSError:
-        return False
-    namespace = b"/".join((b"", TASKS, unescape(shim.key.namespace)))
+    path = os.readlink(b"/proc/%d/cwd" % shim.pid)
+    namespace = b"/".join((b"", home, unescape(shim.key.namespace)))
     return path.rpartition(b"/")[0].endswith(namespace)
 
 

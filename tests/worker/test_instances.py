@@ -352,12 +352,25 @@ def test_a_living_sandbox_of_our_own_is_nobodys_debris_and_hides_no_answer(short
 
 @pytest.mark.safety
 @private_mounts
-def test_a_shim_in_another_containerds_sandbox_leaves_no_answer(short: Path) -> None:
-    with inline_worker(short) as (made, inline):
-        sandbox = short / "other" / SANDBOXES.decode() / "k8s.io" / "pod"
-        sandbox.mkdir(parents=True)
-        listens = Path(os.fsdecode(made.layout.sockets)) / "of-the-other"
-        with living_shim(sandbox, listens, "/run/other.sock") as shim:
-            why = inline.place.instances.user(BundleKey("k8s.io", "gone"))
-            assert why is not None
-            assert f"pid {shim.pid} " in why
+def test_a_shim_in_another_containerds_sandbox_leads_to_that_ones_trees(tmp_path: Path) -> None:
+    sandbox = BundleKey("k8s.io", "pod")
+    with inline_worker(tmp_path) as (made, _):
+        state = tmp_path / "other"
+        place = state / SANDBOXES.decode() / "k8s.io" / "pod"
+        with working_in(place) as pid, working_in(tmp_path / "elsewhere") as out:
+            only = ProcessScan(True, shims=(ShimProcess(sandbox, pid),))
+            instances = Instances(made.layout, lambda _: replace(only))
+            for known in ({"pod"}, {"pod", "member"}):
+                if "member" in known:
+                    (state / TASKS.decode() / "k8s.io" / "member").mkdir(parents=True)
+                for id_ in ("pod", "member", "gone"):
+                    key = BundleKey("k8s.io", id_)
+                    assert (instances.user(key) is not None) == (id_ in known), id_
+                    assert (instances.user_of_id(id_) is not None) == (id_ in known), id_
+            with instances.others(only) as (trees, why):
+                assert why == ""
+                listed = [os.listdir(path + b"/k8s.io") for path in trees]
+                assert listed == [[b"pod"], [b"member"]]
+            lost = ProcessScan(True, shims=(ShimProcess(sandbox, out),))
+            why = Instances(made.layout, lambda _: lost).user(BundleKey("k8s.io", "gone")) or ""
+            assert f"pid {out} " in why
