@@ -27,7 +27,6 @@ MOST_MOUNTS: Final = 1 << 26
 """Bytes of a mount table: of seventy thousand overlays of ten layers, or 400,000 plain mounts."""
 
 _CHUNK: Final = 1 << 16
-_MOST_PIDS_A_SECOND: Final = 200_000  # on each processor
 _ALIVENESS: Final = (InitState.ALIVE, InitState.NONE, InitState.DEAD, InitState.ABSENT)
 _STAT_FIELDS: Final = 20  # of those behind the command's name
 _WORDS: Final = slice(45, 47)  # arg_start and arg_end, 0 where we may not know
@@ -345,34 +344,6 @@ def _is_thread(pid: int, proc: bytes) -> bool:
         return False
     _, found, rest = data.partition(b"\nTgid:\t")
     return bool(found) and rest.split(b"\n", 1)[0] != b"%d" % pid
-
-
-def last_pid() -> int | None:
-    """Give the pid that was last given out in our pid namespace; None if that cannot be known.
-
-    Kernels without checkpoint and restore do not tell (`kernel/pid_namespace.c`).
-    """
-    try:
-        return int(read_whole(PROC + b"/sys/kernel/ns_last_pid"))
-    except (OSError, ValueError):
-        return None
-
-
-def pids_since(before: int, last: int, seconds: float) -> range | None:
-    """Give the pids that were given out after one and up to another; None if that is not certain.
-
-    They are given out in order (`kernel/pid.c`, ``idr_alloc_cyclic``), to processes and threads,
-    and begin again at the largest: ``last`` is below ``before`` then. A processor needs 5 us and
-    more for each, also for one whose clone is refused. So in less time than as many take as there
-    are pids they did not go round once.
-    """
-    try:
-        most = int(read_whole(PROC + b"/sys/kernel/pid_max"))
-    except (OSError, ValueError):
-        return None
-    given_out = seconds * _MOST_PIDS_A_SECOND * (os.cpu_count() or 1)
-    is_certain = before <= last and given_out < most
-    return range(before + 1, last + 1) if is_certain else None
 
 
 def read_whole(path: bytes | str, dir_fd: int | None = None, *, most: int = MOST) -> bytes:

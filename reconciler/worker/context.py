@@ -17,8 +17,8 @@ from reconciler.probe.commands import CommandLines
 from reconciler.probe.context import NodeContext
 from reconciler.probe.elsewhere import Elsewhere, mounted_elsewhere
 from reconciler.probe.fresh import Fresh
+from reconciler.probe.pids import Moment, given_out, moment
 from reconciler.probe.points import BundleMounts, MountPoints
-from reconciler.probe.process import last_pid, pids_since
 from reconciler.probe.processes import scan, scan_since, users_of
 from reconciler.worker.fifos import FifoDirs
 from reconciler.worker.instances import Instances
@@ -62,8 +62,7 @@ class WorkerContext:
         self.instances = Instances(scope.layout, self.scan_for_shims)
         self.points = MountPoints(clock)
         self._commands = CommandLines()
-        self._last_pid: int | None = None
-        self._last_pid_at = 0.0
+        self._shown_until = Moment(None, 0.0, 0.0)
         self._whole = ProcessScan()
         self._cgroups_at = 0.0
         self._cgroups_until = 0.0
@@ -99,8 +98,7 @@ class WorkerContext:
         return self._whole
 
     def _pass_for_shims(self, _: None) -> ProcessScan:
-        # Before, so that whoever comes meanwhile counts as later.
-        self._last_pid, self._last_pid_at = last_pid(), self.clock.monotonic()
+        self._shown_until = moment(self.clock)  # before: whoever comes meanwhile counts as later
         return scan(users=users_of(self.layout.state), commands=self._commands, cgroups=False)
 
     def scan_for_shims(self, anew: bool) -> ProcessScan:  # noqa: FBT001 -- as `Instances` asks
@@ -112,28 +110,22 @@ class WorkerContext:
         yet, each of which takes a pid: such a one has opened nothing so far, and what is removed is
         removed as the object that was judged.
         """
-        if anew:
-            return self._everybody.get(None, anew=True)
-        known = self._everybody.get(None)
-        last, now = last_pid(), self.clock.monotonic()
-        if not known.answered or (last is not None and last == self._last_pid):
-            return known
-        found = self._with_who_came(known, last, now)
-        if not found.answered:
-            return self._everybody.get(None, anew=True)
-        self._last_pid, self._last_pid_at = last, now
-        self._everybody.amend(found)
-        return found
-
-    def _with_who_came(self, known: ProcessScan, last: int | None, now: float) -> ProcessScan:
-        """Add who came since; no answer where it is not known by which pids, or by very many."""
-        if last is None or self._last_pid is None:
-            return ProcessScan()
-        came = pids_since(self._last_pid, last, now - self._last_pid_at)
+        then = self._shown_until
+        known = self._everybody.get(None, anew=anew)
+        if self._shown_until is not then or not known.answered:
+            return known  # it was made just now, or is none
+        now = moment(self.clock)
+        came = given_out(then, now)
         if came is None or len(came) > FEW_PIDS:
-            return ProcessScan()
-        users = users_of(self.layout.state)
-        return scan_since(known, came, users=users, commands=self._commands)
+            return self._everybody.get(None, anew=True)
+        if came:
+            users = users_of(self.layout.state)
+            known = scan_since(known, came, users=users, commands=self._commands)
+            if not known.answered:
+                return self._everybody.get(None, anew=True)
+        self._shown_until = now
+        self._everybody.amend(known)
+        return known
 
     def around(self, scanned: ProcessScan) -> NodeContext:
         """Give the node as a look before an act needs it: with the mounts as they are now."""

@@ -19,7 +19,7 @@ from reconciler.model.evidence import InitState, Look, ProcessScan
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Looked
 from reconciler.probe.commands import CommandLines
-from reconciler.probe.process import pids_since
+from reconciler.probe.pids import Moment, given_out
 from reconciler.probe.processes import scan
 from reconciler.probe.tree import TreeInspector
 from reconciler.worker import context
@@ -114,14 +114,14 @@ def test_a_clean_passes_over_proc_once_in_a_while_and_not_for_each_thing_it_remo
         passes += 1
         return scan(users=users, commands=commands, tree=tree, cgroups=cgroups)
 
-    def since(before: int, last: int, _: float) -> range | None:
+    def since(then: Moment, now: Moment) -> range | None:
         os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0)
-        return pids_since(before, last, 0.0)
+        return given_out(then._replace(earliest=now.latest), now)
 
     with inline_worker(tmp_path) as (made, worker):
         bundles = [made.bundle(f"c{number}") for number in range(6)]
         monkeypatch.setattr(context, "scan", counted)
-        monkeypatch.setattr(context, "pids_since", since)
+        monkeypatch.setattr(context, "given_out", since)
         monkeypatch.setattr(context, "FEW_PIDS", 1 << 15)
         for bundle in bundles:
             worker.clean(bundle)

@@ -12,7 +12,6 @@ from reconciler import kernel
 from reconciler.model.evidence import ProcessScan, ShimProcess
 from reconciler.model.ids import BundleKey
 from reconciler.probe.commands import CommandLines
-from reconciler.probe.process import pids_since
 from reconciler.probe.processes import ShimCommand, parse_command, scan, scan_since, users_of
 from tests.probe.world import World, end
 
@@ -49,6 +48,7 @@ class FakeProc:
         here.mkdir()
         comm = os.path.basename(command[0])[:15] if comm is None and command else comm or "x"
         (here / "cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in command))
+        (here / "comm").write_text(f"{comm}\n")
         (here / "cgroup").write_text(f"2:cpu:{cgroup}\n0::{cgroup}\n")
         (here / "cwd").symlink_to(cwd)
         ids = "\t".join(str(uid) for uid in uids)
@@ -114,6 +114,28 @@ def test_who_came_since_a_pass_is_found_by_the_pids_that_were_given_out(fake: Fa
 
 
 @pytest.mark.safety
+def test_a_pass_that_asks_for_no_cgroups_finds_the_same_shims(fake: FakeProc) -> None:
+    told = ("-namespace", "k8s.io", "-id")
+    fake.add(10, SHIM, *told, "pod1")
+    fake.add(11, f"/opt/bin/.{SHIM[9:]}", *told, "pod2", comm=".containerd-shi")
+    fake.add(12, SHIM, *told, "pod3", "delete")
+    fake.add(13, SHIM, *told, "dead", state="Z")
+    fake.add(14, "/bin/sleep", comm="sleep (container")
+    fake.add(15, SHIM, *told, "pod4")
+    (fake.root / "15" / "cmdline").unlink()
+    (fake.root / "15" / "cmdline").mkdir()
+    whole = fake.scan()
+    assert [shim.key.id for shim in whole.shims] == ["pod1"]
+    assert [one.pid for one in whole.unread] == [15]
+    found = scan(os.fsencode(fake.root), cgroups=False)
+    assert (found.shims, found.helpers) == (whole.shims, whole.helpers)
+    assert found.unread == whole.unread
+    (fake.root / "12" / "comm").unlink()
+    (fake.root / "12" / "comm").mkdir()
+    assert not scan(os.fsencode(fake.root), cgroups=False).answered
+
+
+@pytest.mark.safety
 def test_a_process_that_becomes_a_shim_is_found_by_the_threads_it_makes(fake: FakeProc) -> None:
     before = fake.scan()
     fake.add(10, SHIM, "-namespace", "k8s.io", "-id", "pod1")
@@ -134,22 +156,6 @@ def test_who_cannot_be_read_or_has_ended_keeps_what_was_known(fake: FakeProc) ->
     (fake.root / "12" / "status").unlink()
     (fake.root / "12" / "status").mkdir()
     assert not fake.scan_since(before, 12).answered
-
-
-@pytest.mark.parametrize(
-    ("before", "last", "seconds", "pids"),
-    [
-        (5, 5, 0.0, range(0)),
-        (5, 8, 0.001, range(6, 9)),
-        (8, 5, 0.001, None),
-        (5, 8, 3600.0, None),
-    ],
-    ids=["nobody", "three", "they began again", "they may have gone round"],
-)
-def test_pids_are_given_out_in_order(
-    before: int, last: int, seconds: float, pids: range | None
-) -> None:
-    assert pids_since(before, last, seconds) == pids
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from reconciler.model.cgroups import CgroupSource
 from reconciler.model.evidence import UNSEEN, Containerd, ProcessScan, ShimProcess
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
+from reconciler.probe import pids
 from reconciler.probe.bundle import Examination
 from reconciler.probe.commands import CommandLines
-from reconciler.probe.process import last_pid
+from reconciler.probe.pids import Moment, moment
 from reconciler.probe.processes import scan
 from reconciler.worker import context, second_look
 from reconciler.worker.context import WorkerContext
@@ -161,7 +162,7 @@ def test_a_shim_that_comes_is_shown_though_not_all_are_looked_at_again(
     monkeypatch.setattr(context, "scan", counted)
     monkeypatch.setattr(context, "FEW_PIDS", 1 << 15)
     place = WorkerContext(WorkerScope(USUAL), Still(), lambda _: None, lambda: None, lambda: False)
-    first, began = place.scan_for_shims(False), last_pid() or 1 << 30
+    first, began = place.scan_for_shims(False), moment(Still()).last or 1 << 30
     assert first.answered
     words = ["containerd-shim-runc-v2", "-namespace", "reconciler-test", "-id", str(os.getpid())]
     key = BundleKey("reconciler-test", words[-1])
@@ -178,6 +179,30 @@ def test_a_shim_that_comes_is_shown_though_not_all_are_looked_at_again(
     os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0)
     assert key not in {shim.key for shim in place.scan_for_shims(False).shims}
     assert len(passes) >= 2
+
+
+def test_who_came_is_not_asked_of_a_pass_that_was_made_for_this_very_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = Node(monkeypatch)
+    monkeypatch.setattr(context, "given_out", lambda *_: pytest.fail("asked all the same"))
+    node.place.scan_for_shims(False)
+    node.now += context.FRESH_SECONDS
+    node.place.scan_for_shims(False)
+    node.place.scan_for_shims(True)
+    assert len(node.asked) == 3
+
+
+def test_everybody_is_looked_at_again_where_pids_may_have_gone_round_to_the_same_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = Node(monkeypatch)
+    monkeypatch.setattr(context, "moment", lambda _: Moment(4711, node.now, node.now))
+    monkeypatch.setattr(pids, "_number", lambda _: 1 << 15)
+    first = node.place.scan_for_shims(False)
+    assert node.place.scan_for_shims(False) is first
+    node.now += context.FRESH_SECONDS * 0.99
+    assert node.place.scan_for_shims(False) is not first
 
 
 @pytest.mark.parametrize("source", CgroupSource)
