@@ -29,6 +29,7 @@ from reconciler.probe.process import PROC, parse_stat, read_capabilities, read_w
 _SHIM: Final = b"containerd-shim"
 _NAMED: Final = b"containerd-shi"
 """What a shim is called in its short name of 15 bytes; some distributions put a dot before it."""
+_SHORT_NAME: Final = 128  # bytes; of threads of the kernel more is told than of processes
 _HELPERS: Final = frozenset({b"start", b"delete"})
 _FLAGS: Final = frozenset(
     {b"namespace", b"id", b"address", b"publish-binary", b"bundle", b"socket", b"debug-socket"}
@@ -235,6 +236,8 @@ class _Pass:
                 self._note_shim(who, command)
 
     def _look_at(self, pid: str) -> None:
+        if self._populated is None and not self._is_named(pid):
+            return
         data = read_whole(f"{pid}/stat", self._proc_fd)
         stat = parse_stat(data)
         if stat is not None and stat.is_nobody:
@@ -244,6 +247,14 @@ class _Pass:
         if _NAMED in data[data.find(b"(") : data.rfind(b")")] and self._may_be_shim(pid):
             start, words = (stat.start, stat.words) if stat else (0, None)
             self._asked.append(Asked(int(pid), start, words))
+
+    def _is_named(self, pid: str) -> bool:
+        """Tell by the short name alone: the kernel has it at hand, and adds up a line of `stat`."""
+        fd = os.open(f"{pid}/comm", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc_fd)
+        try:
+            return _NAMED in os.read(fd, _SHORT_NAME)
+        finally:
+            os.close(fd)
 
     def _note_cgroups(self, populated: PopulatedCgroups, pid: str) -> None:
         try:
