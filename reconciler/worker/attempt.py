@@ -53,6 +53,7 @@ class Limits(msgspec.Struct, frozen=True):
         job: One cleanup, all steps, hooks included.
         processes: One pass over /proc, or another question about the node.
         look: A look at one bundle where looking may hang.
+        further_look: Each further one of the same job, where the place answers, but slowly.
         stop: From the request to stop until it is ended.
         delete: containerd's answer when asked to delete a task.
         dying: Killed processes that the kernel does not let die (D state); no job begins while
@@ -62,6 +63,7 @@ class Limits(msgspec.Struct, frozen=True):
     job: float = 60.0
     processes: float = 10.0
     look: float = 5.0
+    further_look: float = 0.05
     stop: float = 3.0
     delete: float = 10.0
     dying: int = 32

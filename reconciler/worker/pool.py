@@ -25,6 +25,7 @@ from reconciler.worker.attempt import Attempt, DiedError
 from reconciler.worker.attempt import Limits as Limits
 from reconciler.worker.channel import LostError
 from reconciler.worker.client import ForkServerClient, WorkerHandle, serving
+from reconciler.worker.limiter import JobLimiter
 from reconciler.worker.messages import (
     Answered,
     CleanJob,
@@ -57,9 +58,6 @@ from reconciler.worker.messages import (
 LOOKERS: Final = 3
 """How many workers look at a pile at the same time, at most."""
 
-_EACH: Final = 0.05
-"""Seconds that each further look at a place that answers slowly may take."""
-
 Delete = Callable[[BundleKey], Awaitable[str | None]]
 """Asks containerd to delete a task. Gives what went wrong, empty if nothing did; None if there was
 no answer. Never raises."""
@@ -84,8 +82,8 @@ def _always() -> None:
 class WorkerPool:
     """Implements `ports.Cleaner`, and what the node source and the guards ask of a worker.
 
-    So many bundles are worked on in ``parallel``; ``delete`` asks containerd to delete a task that
-    it still lists; ``server`` is a fork server that was started already, with the same scope.
+    No more bundles are worked on at a time than ``parallel``; ``delete`` asks containerd to delete
+    a task that it still lists; ``server`` was started already, with the same scope.
     """
 
     def __init__(  # noqa: PLR0913 - what it works with
@@ -105,7 +103,7 @@ class WorkerPool:
         self._server = server
         self._is_replaceable = True
         self._idle: list[WorkerHandle] = []
-        self._slots = anyio.CapacityLimiter(parallel)
+        self._jobs = JobLimiter(parallel)
         self._witness = anyio.CapacityLimiter(1)  # evidence does not queue behind cleanups
         self._inventory = anyio.CapacityLimiter(1)
         self._counting: Attempt | None = None
@@ -138,7 +136,7 @@ class WorkerPool:
 
     def configure(self, options: CleanupOptions, *, parallel: int) -> None:
         """Take over new settings; they hold from the next job on."""
-        self._slots.total_tokens = parallel
+        self._jobs.total_tokens = parallel
         self._options = options
 
     def keep_fork_server(self) -> None:
@@ -220,7 +218,7 @@ class WorkerPool:
             raise InvariantError(f"{key} is being cleaned already")
         self._under_way[key] = attempt
         try:
-            async with self._slots:
+            async with self._jobs.job():
                 return await self._attempt(attempt, blank, kind, permit)
         finally:
             del self._under_way[key]
@@ -304,7 +302,7 @@ class WorkerPool:
         job = LookJob(tuple(keys), annotation_keys, near=False)
         attempt = Attempt(job, brief=True)
         async with self._far_lookers:
-            seconds = self._limits.look + _EACH * len(keys)
+            seconds = self._limits.look + self._limits.further_look * len(keys)
             looks = await self._answer(attempt, Looks, seconds)
         self._hung = {at: one for at, one in self._hung.items() if one.is_dying()}
         if isinstance(looks, Looks):

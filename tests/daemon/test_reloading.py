@@ -92,7 +92,7 @@ def is_new(reloads: Reloads) -> tuple[bool, ...]:
     return (
         reloads.configuration.loaded.files == ("new",),
         reloads.rig.engine._policies is NEW,
-        reloads.pool._slots.total_tokens == NEW.parallel,
+        reloads.pool._jobs.total_tokens == NEW.parallel,
         reloads.inspector.annotation_keys == {"keep"},
     )
 
