@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 
 import anyio
@@ -289,32 +290,36 @@ def test_a_cancelled_call_ends_its_worker(tmp_path: Path) -> None:
 
 @private_mounts
 def test_as_many_at_a_time_as_told(tmp_path: Path) -> None:
-    """Eight hooks that take half a second each take half a second together, by twos four times."""
-    runc = tmp_path / "runc"
-    runc.write_text('#!/bin/sh\nsleep 0.5\nrm -r "$2/$5"\n')
-    runc.chmod(0o755)
+    """Each of eight hooks waits until there are as many as told, and then for a fifth more."""
 
-    def took(parallel: int, base: Path) -> float:
-        seconds = 0.0
+    def at_a_time(parallel: int, base: Path) -> int:
+        base.mkdir()
+        runc, log = base / "runc", base / "log"
+        runc.write_text(
+            f"""#!/bin/sh
+            echo 1 >> {log}
+            for one in $(seq 400); do
+                test $(grep -c ^1 {log}) -ge {parallel} && break || sleep 0.05
+            done
+            sleep 0.2; echo -1 >> {log}; rm -r "$2/$5"
+            """
+        )
+        runc.chmod(0o755)
 
         async def main(made: Site, pool: WorkerPool) -> None:
-            nonlocal seconds
             hook: list[dict[str, object]] = [{"path": "/bin/true"}]
             bundles = [made.bundle(f"c{n}", hooks=hook, cgroups=False) for n in range(8)]
             laters = [Later() for _ in bundles]
-            begin = time.monotonic()
             async with anyio.create_task_group() as tasks:
                 for later, bundle in zip(laters, bundles, strict=True):
                     tasks.start_soon(later.get, clean(pool, bundle))
-            seconds = time.monotonic() - begin
             assert all(one.outcome and one.outcome.result is Result.CLEANED for one in laters)
 
-        base.mkdir()
         run(main, base, runc=str(runc), parallel=parallel)
-        return seconds
+        return max(accumulate(map(int, log.read_text().split())))
 
-    assert 0.5 <= took(8, tmp_path / "eight") < 1.5
-    assert took(2, tmp_path / "two") >= 2.0
+    assert at_a_time(8, tmp_path / "eight") == 8
+    assert at_a_time(2, tmp_path / "two") == 2
 
 
 @private_mounts
