@@ -26,7 +26,7 @@ PACKAGES := chromium containerd crun runc busybox-static strace util-linux e2fsp
     mandoc zsh fish
 
 # What is run on other versions of containerd. What containerd itself leaves is told first, for all else builds on it.
-VERSIONS := versions crash_matrix debris rounds churn
+VERSIONS := versions crash_matrix debris rounds churn sandboxes
 
 IMAGER ?= docker
 BASE ?= python:$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-slim

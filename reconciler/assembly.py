@@ -259,10 +259,10 @@ def _watchers(setup: Setup, cleanup: ExitStack) -> _Watchers:
     # Here, because commands that look once start without them a tenth sooner.
     from reconciler.watch.exits import ExitWatch
     from reconciler.watch.mounts import MountWatch
-    from reconciler.watch.select import Watching
+    from reconciler.watch.trees import Trees
 
     layout = setup.layout
-    exits, watcher = ExitWatch(), Watching(layout, setup.backend)
+    exits, watcher = ExitWatch(), Trees(layout, setup.backend)
     points = MountPoints(SystemClock())
     for closes in (exits, watcher, points):
         cleanup.callback(closes.close)

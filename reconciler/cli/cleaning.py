@@ -164,7 +164,7 @@ def _by_the_daemon(
     report = planned(plan, setup, dry_run=False)
     report = _with(report, without_waiting(plan, report.results, setup, told), plan)
     wanted = [one for one in report.results if one.result == shapes.PLANNED]
-    keys = [BundleKey(one.namespace, one.id) for one in wanted if not is_debris(one)]
+    keys = [words.key_of(one) for one in wanted if not is_debris(one)]
     places = [debris.key_of(one) for one in wanted if is_debris(one)]
     if not wanted:
         return end(report)
@@ -311,7 +311,7 @@ def _agreed(report: shapes.Clean, output: Output, shims: int = 0) -> bool:
 def _names(report: shapes.Clean) -> frozenset[BundleKey]:
     """Name what a plan shows: what falls due later nobody has agreed to."""
     found = (one for one in report.results if not is_debris(one))
-    return frozenset(BundleKey(one.namespace, one.id) for one in found)
+    return frozenset(map(words.key_of, found))
 
 
 def _interrupted(number: int, found: Found, setup: Setup, form: Form, output: Output) -> int:

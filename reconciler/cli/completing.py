@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from reconciler.cli.options import Globals
+    from reconciler.model.ids import BundleKey
     from reconciler.model.layout import Layout
 
 VARIABLE: Final = "_CONTAINERD_RECONCILER_COMPLETE"
@@ -88,45 +89,44 @@ def commands(ctx: click.Context, _param: click.Parameter, typed: str) -> list[st
 
 def namespaces(ctx: click.Context, _param: click.Parameter, typed: str) -> list[str]:
     """Offer the namespaces that have bundles now."""
-    found = {namespace for namespace, _ in _bundles(_said(ctx))}
+    found = {key.namespace for key in _bundles(_said(ctx))}
     return sorted(name for name in found if name.startswith(typed))
 
 
 def bundles(ctx: click.Context, _param: click.Parameter, typed: str) -> list[str]:
     """Offer bundles as ``NS/ID``, or by the id alone where it begins like what is typed."""
     said = _said(ctx)
-    found = sorted(one for one in _bundles(said) if said.namespace in ((), (one[0],)))
+    found = sorted(one for one in _bundles(said) if said.namespace in ((), (one.namespace,)))
     return list(_fitting(found, typed))
 
 
 def full_names(ctx: click.Context, _param: click.Parameter, typed: str) -> list[str]:
     """Offer bundles as ``NS/ID`` alone."""
-    return [name for name in map("/".join, sorted(_bundles(_said(ctx)))) if name.startswith(typed)]
+    return [name for name in map(str, sorted(_bundles(_said(ctx)))) if name.startswith(typed)]
 
 
-def _fitting(found: Iterable[tuple[str, str]], typed: str) -> Iterator[str]:
-    for namespace, id_ in found:
-        if f"{namespace}/{id_}".startswith(typed):
-            yield f"{namespace}/{id_}"
-        elif id_.startswith(typed):
-            yield id_
+def _fitting(found: "Iterable[BundleKey]", typed: str) -> Iterator[str]:
+    for key in found:
+        if str(key).startswith(typed):
+            yield str(key)
+        elif key.id.startswith(typed):
+            yield key.id
 
 
-def _bundles(said: "Globals") -> set[tuple[str, str]]:
+def _bundles(said: "Globals") -> "set[BundleKey]":
     """List the tree; names that containerd cannot have made are never put into a command line."""
     from reconciler.cli.setup import load_layers
-    from reconciler.model.ids import is_identifier
 
-    return {pair for pair in _listed(load_layers(said).layout) if all(map(is_identifier, pair))}
+    return {key for key in _listed(load_layers(said).layout) if key.is_identifier}
 
 
-def _listed(layout: "Layout") -> Iterator[tuple[str, str]]:
+def _listed(layout: "Layout") -> "Iterator[BundleKey]":
     from reconciler.probe.checks import check_tree
     from reconciler.probe.tree import TreeInspector
 
     if check_tree(layout) is None:
         for seen in TreeInspector(layout).list().bundles:
-            yield seen.key.namespace, seen.key.id
+            yield seen.key
 
 
 def _said(ctx: click.Context) -> "Globals":

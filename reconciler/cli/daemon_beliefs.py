@@ -168,7 +168,7 @@ def history(told: Beliefs | None, key: BundleKey, wall: float) -> str:
     """Say what came of the daemon's last attempt on a bundle; empty if it tells of none."""
     for one in [] if told is None else told.recent:
         result = one.result
-        if (result.namespace, result.id) == key:
+        if words.key_of(result) == key:
             who = words.holders(result.holders)
             by = f", held by {who}" if who else ""
             when = words.age(max(0.0, wall - one.at))

@@ -87,7 +87,7 @@ def explain(  # noqa: PLR0913 - what is asked, and how it is shown
     one = shown.bundle
     head = f"{words.name(one)}: {one.verdict}, by rule {one.rule}: {one.reason}"
     tables = evidence_table(shown.evidence), explanation.rules_table(shown)
-    _show(shown, form, output, f"{one.namespace}/{one.id}", (head, f"next: {shown.next}"), *tables)
+    _show(shown, form, output, words.name(one), (head, f"next: {shown.next}"), *tables)
     say_whose(told, output, setup)
     return ExitCode.DONE
 

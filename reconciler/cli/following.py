@@ -26,7 +26,7 @@ from reconciler.model.decisions import Decision, Judged, Vanished
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Observation, Stamp
 from reconciler.ports import Listener, Stages
-from reconciler.present import rows, shapes
+from reconciler.present import rows, shapes, words
 from reconciler.setup import Setup
 from reconciler.worker.client import ForkServerClient
 
@@ -94,7 +94,7 @@ class Rows:
 
     def _is_new(self, one: shapes.Bundle) -> bool:
         """Whether a row says something else; ages differ all the time."""
-        key = BundleKey(one.namespace, one.id)
+        key = words.key_of(one)
         before, self._shown[key] = self._shown.get(key), one
         if before is None:
             return True

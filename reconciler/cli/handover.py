@@ -50,7 +50,7 @@ def without_waiting(
     beliefs = {one.key: one for one in told.bundles}
     results: list[shapes.ResultShape] = []
     for one in (one for one in planned if not is_debris(one)):
-        key = BundleKey(one.namespace, one.id)
+        key = words.key_of(one)
         wait = 0.0
         if one.result == shapes.PLANNED:
             policy = setup.policies.named(views[key].policy)
@@ -111,7 +111,7 @@ def hand_over(
     output.say(f"the daemon (pid {reply.pid}) was asked to remove what is planned")
     if reply.hold:
         output.complain(f"it is held: {reply.hold}")
-    refused = {BundleKey(one.namespace, one.id): one.refused for one in reply.bundles}
+    refused = {words.key_of(one): one.refused for one in reply.bundles}
     asked = [key for key in keys if not refused[key]]
     told = daemon.beliefs(asked) if asked else None
     progress = daemon.requested() if places else None
@@ -162,7 +162,7 @@ def _result(
     came after it may not have looked yet.
     """
     for one in told.recent:
-        if (one.result.namespace, one.result.id) == view.key and one.at >= began:
+        if words.key_of(one.result) == view.key and one.at >= began:
             return one.result
     if told.pid != pid:
         detail = f"{_RESTARTED}: what came of it is not known"

@@ -43,12 +43,11 @@ def bundle_key(text: str, namespaces: tuple[str, ...]) -> BundleKey:
     Raises:
         click.BadParameter: It is neither.
     """
-    namespace, slash, id_ = text.partition("/")
-    if not slash and len(namespaces) == 1:
-        namespace, id_ = namespaces[0], text
-    if not namespace or not id_ or "/" in id_:
+    alone = "/" not in text and len(namespaces) == 1
+    key = BundleKey.parse(f"{namespaces[0]}/{text}" if alone else text)
+    if key is None:
         raise click.BadParameter(f"{text!r} is not NAMESPACE/ID", param_hint="bundle")
-    return BundleKey(name(namespace), name(id_))
+    return key
 
 
 EVERYTHING: Final = "all"

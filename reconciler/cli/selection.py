@@ -20,7 +20,7 @@ from reconciler.errors import ReconcilerError
 from reconciler.model.debris import Place, PlaceKey
 from reconciler.model.decisions import Phase, Verdict
 from reconciler.model.evidence import NO_LABELS, Answer, Labels
-from reconciler.model.ids import BundleKey, escape
+from reconciler.model.ids import SANDBOX_TREE, BundleKey, escape
 from reconciler.model.labels import Known
 from reconciler.model.policy import Policies, Policy
 from reconciler.present import words
@@ -39,20 +39,23 @@ class Name(msgspec.Struct, frozen=True):
 
     namespace: str | None
     id: str
+    tree: str | None = None
 
     @override
     def __str__(self) -> str:
         """Write it as it was typed."""
-        return self.id if self.namespace is None else f"{self.namespace}/{self.id}"
+        name = self.id if self.namespace is None else f"{self.namespace}/{self.id}"
+        return f"{self.tree}:{name}" if self.tree else name
 
     def among(self, keys: Iterable[BundleKey]) -> list[BundleKey]:
         """Give those of this very name, else those whose id begins like it; in order."""
-        alike = [
-            key
-            for key in keys
-            if self.namespace in (None, key.namespace) and key.id.startswith(self.id)
-        ]
+        alike = [key for key in keys if self._fits_tree(key) and key.id.startswith(self.id)]
         return sorted([key for key in alike if key.id == self.id] or alike)
+
+    def _fits_tree(self, key: BundleKey) -> bool:
+        """Return whether a bundle is where it was said to be; ``NS/ID`` is said of tasks alone."""
+        trees = (key.tree,) if self.tree is None and self.namespace is None else (self.tree or "",)
+        return self.namespace in (None, key.namespace) and key.tree in trees
 
     def the_one(self, keys: Collection[BundleKey]) -> BundleKey:
         """Give the only one that is meant.
@@ -75,7 +78,7 @@ class Name(msgspec.Struct, frozen=True):
     def hint(self, keys: Iterable[BundleKey]) -> str:
         """Name what may be meant: another id of the namespace, or the same id in another one."""
         keys = list(keys)
-        ids = {key.id: key for key in keys if self.namespace in (None, key.namespace)}
+        ids = {key.id: key for key in keys if self._fits_tree(key)}
         for near in get_close_matches(self.id, ids, n=1):
             return f"did you mean {ids[near]}?"
         elsewhere = next((key for key in keys if key.id == self.id), None)
@@ -88,10 +91,12 @@ def parse_name(text: str) -> Name:
     Raises:
         click.BadParameter: It is none.
     """
-    namespace, slash, id_ = text.rpartition("/")
+    tree, colon, rest = text.partition(":")
+    is_tree = bool(colon) and tree == SANDBOX_TREE
+    namespace, slash, id_ = (rest if is_tree else text).rpartition("/")
     if not id_ or "/" in namespace or (slash and not namespace):
         raise click.BadParameter(f"{text!r} is neither NAMESPACE/ID nor ID", param_hint="bundle")
-    return Name(name(namespace) if slash else None, name(id_))
+    return Name(name(namespace) if slash else None, name(id_), tree if is_tree else None)
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -180,8 +185,10 @@ def known_of(view: "BundleView", labels: Mapping[BundleKey, Labels]) -> Known:
     """Join a bundle's labels with its pod's; ``labels``: those of all bundles."""
     own, key = view.look.labels, view.key
     sandbox = BundleKey(key.namespace, escape(own.sandbox.encode("utf-8", "replace")))
-    is_sandbox = sandbox == key
-    return Known(own, NO_LABELS if is_sandbox else labels.get(sandbox, NO_LABELS), is_sandbox)
+    if sandbox == key.task:
+        return Known(own, NO_LABELS, is_sandbox=True)
+    pod = labels.get(sandbox) or labels.get(sandbox.sandbox, NO_LABELS)
+    return Known(own, pod)
 
 
 def labels_of(views: "Iterable[BundleView]") -> dict[BundleKey, Labels]:

@@ -80,10 +80,13 @@ def look_at(
             seen = inspector.look(key)
             look = seen.look if isinstance(seen, PartialLook) else seen
             sandbox = "" if look is None else escape(look.labels.sandbox.encode())
-            names = {key, BundleKey(key.namespace, sandbox)}
+            group = BundleKey(key.namespace, sandbox)
+            names = {key, group, group.sandbox}
             # Whether a shim serves nobody hangs on all that it may serve.
             is_shared = look is not None and look.shim.state is ShimState.ALIVE
             is_of_all = look is not None and is_shared and look.init.state in INIT_GONE
+            # A sandbox goes after all that may be a member of its pod.
+            is_of_all = is_of_all or bool(key.tree)
 
             def wanted(one: BundleKey) -> bool:
                 return one in names or (is_of_all and one.namespace == key.namespace)

@@ -23,7 +23,7 @@ from reconciler.containerd.answers import Known, NoAnswerError
 from reconciler.containerd.calls import translated, unary
 from reconciler.model.containerd import ShimGroup
 from reconciler.model.evidence import Answer
-from reconciler.model.ids import BundleKey, is_identifier
+from reconciler.model.ids import BundleKey
 
 MOST: Final = 500
 """Shims of which it is asked at a time; of further ones it is not known whether they are leaked."""
@@ -76,7 +76,7 @@ class RecordQuestions:
             known.unrecorded.update(group)
 
     async def _is_known(self, key: BundleKey) -> Answer:
-        if not (is_identifier(key.namespace) and is_identifier(key.id)):
+        if not key.is_identifier or (key.tree and not self._has_sandboxes):
             return Answer.NONE
         questions: list[tuple[str, Message]] = [
             (_TASK, wire.GetTask(container_id=key.id)),

@@ -43,6 +43,7 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
     last_alive: float | None
     leftover_since: float | None
     had_cgroup: bool = False
+    tree: str = ""
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -92,11 +93,12 @@ def write(
             track.last_alive,
             track.leftover_since,
             has_usual_cgroup(track.key, track.look),
+            track.key.tree,
         )
         for track in tracks
         if track.last_alive is not None or track.leftover_since is not None
     ]
-    entries += [Entry(*key, 0, 0, 0, None, None, had_cgroup=True) for key in gone]
+    entries += [Entry(key.namespace, key.id, 0, 0, 0, None, None, had_cgroup=True) for key in gone]
     data = msgspec.json.encode(Page(VERSION, boot, now, entries))
     directory, name = os.path.split(path)
     handle = private.open_directory(directory)
@@ -123,7 +125,7 @@ def read(path: str, boot: str, now: float) -> list[Remembered]:
     goes_on = now - page.written <= FRESH
     return [
         Remembered(
-            BundleKey(entry.namespace, entry.id),
+            BundleKey(entry.namespace, entry.id, entry.tree),
             Identity(entry.dev, entry.ino, entry.mount_id),
             last_alive=entry.last_alive,
             leftover_since=entry.leftover_since if goes_on else None,

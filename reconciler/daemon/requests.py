@@ -104,7 +104,8 @@ class Requests:
         if not (keys or places):
             return Response(b"no bundle is named\n", 400)
         uid, pid = request.peer or _NOBODY
-        asked = [Asked(*key, self._engine.request_refusal(key)) for key in keys]
+        why = self._engine.request_refusal
+        asked = [Asked(key.namespace, key.id, why(key), key.tree) for key in keys]
         debris = [AskedPlace(one.key, self._engine.debris.refusal(one)) for one in places]
         await self._deliver(CleanRequested(keys, uid, pid, places))
         return _json(Reply(self._about()[2], hold_of(self._engine), asked, debris=debris))
@@ -156,9 +157,14 @@ def _objects(query: str) -> tuple[RequestedPlace, ...]:
 def _keys(query: str) -> tuple[BundleKey, ...]:
     """Read the bundles that are asked for: ``key=NS/ID``, as often as wanted."""
     pairs = parse_qsl(query, errors="surrogateescape")
-    names = [value.partition("/") for name, value in pairs if name == "key"]
-    keys = (BundleKey(_name(namespace), _name(id_)) for namespace, _, id_ in names)
-    return tuple(dict.fromkeys(keys))
+    said = [value for name, value in pairs if name == "key"]
+    return tuple(dict.fromkeys(BundleKey.parse(one) or _nobody(one) for one in said))
+
+
+def _nobody(text: str) -> BundleKey:
+    """Give the key of what is not named as a bundle is: there is none."""
+    namespace, _, id_ = text.partition("/")
+    return BundleKey(_name(namespace), _name(id_))
 
 
 def _name(text: str) -> str:

@@ -15,6 +15,7 @@ from reconciler.decide.due import DueTimes, exceeded
 from reconciler.decide.lifecycle import Event
 from reconciler.decide.nodestate import NodeChange, NodeState, is_touched
 from reconciler.decide.pod_labels import Pods
+from reconciler.decide.pod_members import Members
 from reconciler.decide.queue import PriorityQueue
 from reconciler.decide.track import ENDED, LIVING, NOT_REPORTED, UNSURE, Track
 from reconciler.decide.verdicts import judge
@@ -66,6 +67,7 @@ class Bundles:
         self._timers = PriorityQueue()
         self._dues = DueTimes(self._life_of)
         self._pods = Pods(needed=policies.need_labels)
+        self._members = Members(self._tracks, self._timers)
         self._living: set[BundleKey] = set()
         self._open: set[BundleKey] = set()
         self._newest = float("-inf")  # when the youngest was first seen
@@ -124,8 +126,7 @@ class Bundles:
             return []
         helped = {key for key in change.keys if key in self._tracks}
         tracks = (self._tracks[key] for key in self._open | helped)
-        at = self._timers.at
-        touched = [track for track in tracks if is_touched(track, change, at(track.key), now)]
+        touched = [one for one in tracks if is_touched(one, change, self._timers.at(one.key), now)]
         return sorted(touched, key=lambda track: track.key)
 
     # ------------------------------------------------------------------ coming and going
@@ -135,9 +136,10 @@ class Bundles:
         track = self._tracks.get(key)
         if track is not None and (track.identity == identity or track.is_being_cleaned):
             return track
-        self.forget(key)
+        self.forget(key, now)
         track = self._tracks[key] = Track(key, identity, first_seen=now)
         self._newest = max(self._newest, now)
+        self._members.note(track, now)
         memory = self._memories.pop(key, None)
         if memory is not None and memory.identity == identity:
             track.last_alive = track.life = memory.last_alive
@@ -152,6 +154,7 @@ class Bundles:
         """Take in a fresh look and judge again."""
         before = track.labels
         track.absorb(look, stamp, volatile=self._policies.volatile)
+        self._members.note(track, stamp.mono)
         self.reconsider(track, stamp.mono)
         if track.labels is not before and track.labels != before:
             for member in self._pods.members(track.key):
@@ -159,7 +162,7 @@ class Bundles:
                 other.policy = None
                 self.reconsider(other, stamp.mono)
 
-    def forget(self, key: BundleKey) -> None:
+    def forget(self, key: BundleKey, now: float) -> None:
         """Drop what is no longer there, removed by us or not; not while it is being cleaned."""
         track = self._tracks.get(key)
         if track is None:
@@ -181,6 +184,7 @@ class Bundles:
         self.claims.forget(key)
         self._node_state.forget(key, track.look)
         self._dues.leave(track)
+        self._members.forget(key, now)
         self._out.append(Vanished(key, track.verdict, cleaned=cleaned))
 
     def set_back(self, track: Track, now: float, cause: str) -> None:
@@ -225,8 +229,7 @@ class Bundles:
         self._report(track)
         claimed = track.judgement is not None and track.judgement.claimed
         kill, shim = track.verdict is Verdict.ORPHANED, track.verdict is Verdict.ABANDONED
-        number = track.attempts + 1
-        self._out.append(Clean(track.key, track.identity, claimed, number, kill, shim))
+        self._out.append(Clean(track.key, track.identity, claimed, track.attempts + 1, kill, shim))
 
     # ------------------------------------------------------------------ one bundle, judged
 
@@ -235,7 +238,7 @@ class Bundles:
         if track.look is None or track.is_being_cleaned:
             return
         previous = track.verdict
-        before, facts = track.facts, self._node_state.weigh(track, track.look)
+        before, facts = track.facts, self._node_state.weigh(track, track.look, self._members.of)
         young = track.age(now) < self._policies.settle
         track.judgement = judge(facts, young=young)
         verdict = track.judgement.verdict
@@ -281,9 +284,8 @@ class Bundles:
             self._cleanups.mass.died(track.key, now)
 
     def _count_death(self, track: Track) -> None:
-        if track.deaths is None or track.facts is None:
-            return
-        if (cause := track.deaths.confirm(track.facts)) is not None:
+        cause = track.deaths.confirm(track.facts) if track.deaths and track.facts else None
+        if cause is not None:
             self._out.append(Died(track.key, cause))
 
     # ------------------------------------------------------------------ one bundle, placed
@@ -394,6 +396,5 @@ class Bundles:
         if track.announced == (judgement.verdict, phase, cause):
             return
         track.announced = judgement.verdict, phase, cause
-        waits = phase is Phase.WAITING
-        due_at = self._dues.due_at(track, self._policy(track)) if waits else None
+        due_at = self._dues.due_at(track, self._policy(track)) if phase is Phase.WAITING else None
         self._out.append(Judged(track.key, judgement, phase, previous, cause, due_at, track.facts))

@@ -36,7 +36,7 @@ class Claims:
 
     def note(self, track: Track, facts: Facts, now: float, *, young: bool) -> None:
         """Take in new facts; the first time that only records are left to ask, have them asked."""
-        if not may_be_abandoned(facts, young=young):
+        if not (may_be_abandoned(facts, young=young) or _is_unserved(track.key, facts)):
             self._unclaimed.discard(track.key)
         elif track.key not in self._unclaimed:
             self._unclaimed.add(track.key)
@@ -56,6 +56,8 @@ class Claims:
     def group_of(self, key: BundleKey) -> ShimGroup:
         """Give the names that a bundle's shim may serve; empty if any of them may be served."""
         track = self._tracks.get(key)
+        if key.tree:
+            return (key,) if key in self._unclaimed else ()
         shim = track.look.shim if track and track.look else None
         if shim is None or shim.group is None:
             return ()
@@ -69,6 +71,8 @@ class Claims:
 
         A shim that serves several is ended for all of them, so each of them must allow it.
         """
+        if track.key.tree and wanted is not Verdict.LEFTOVER:
+            return "processes of sandboxes are only reported"
         own = policies.applied(track.key, pods.known(track, self._tracks.get)).objection(wanted)
         if own or wanted is not Verdict.ABANDONED or track.look is None:
             return own
@@ -78,6 +82,11 @@ class Claims:
             if why:
                 return why if key == track.key else f"{key} may share its shim: {why}"
         return ""
+
+
+def _is_unserved(key: BundleKey, facts: Facts) -> bool:
+    """Return whether only containerd's records can say that a sandbox is needed no more."""
+    return bool(key.tree) and facts.identifier and facts.shim is not ShimState.ALIVE
 
 
 def objection_to_end_shim(
@@ -99,7 +108,8 @@ def objection_to_end_shim(
 
 def _members(key: BundleKey, shim: Shim, tracks: Iterable[Track]) -> Iterable[BundleKey]:
     for track in tracks:
-        if track.key == key or (track.key.namespace == key.namespace and shares(track.look, shim)):
+        is_near = track.key.namespace == key.namespace and not track.key.tree
+        if track.key == key or (is_near and shares(track.look, shim)):
             yield track.key
 
 

@@ -187,7 +187,7 @@ class Unfinished:
     def listed(self, listed: Listed, at_work: frozenset[Identity]) -> None:
         """Take in a listing; ``at_work`` are the bundles that are being cleaned."""
         for found in (self._hidden, self._wanted):
-            for key in [key for key in found if listed.namespace in (None, key.namespace)]:
+            for key in [key for key in found if listed.covers(key)]:
                 del found[key]
         for hidden in listed.hidden:
             self._hidden[hidden.key] = hidden

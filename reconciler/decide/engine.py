@@ -296,10 +296,10 @@ class Engine:
         if not listed.answered:
             return
         found = {seen.key: seen.identity for seen in listed.bundles}
-        gone = [t.key for t in self._bundles if t.key not in found and _covers(listed, t.key)]
+        gone = [t.key for t in self._bundles if t.key not in found and listed.covers(t.key)]
         for key in gone:
             self._first_looks.done(key, now)
-            self._bundles.forget(key)
+            self._bundles.forget(key, now)
         self._first_looks.listed([key for key in found if self._bundles.get(key) is None], now)
         for key, identity in found.items():
             track = self._bundles.meet(key, identity, now)
@@ -317,7 +317,7 @@ class Engine:
         if track and track.is_being_cleaned:
             return
         if looked.look is None:
-            self._bundles.forget(looked.key)
+            self._bundles.forget(looked.key, stamp.mono)
             return
         if track is None or looked.look.identity != NOWHERE:
             track = self._bundles.meet(looked.key, looked.look.identity, stamp.mono)
@@ -388,7 +388,3 @@ class Engine:
         out = self._out.copy()
         self._out.clear()
         return out
-
-
-def _covers(listed: Listed, key: BundleKey) -> bool:
-    return listed.namespace is None or key.namespace == listed.namespace

@@ -4,7 +4,7 @@ On a busy node a shim comes or goes several times a second, and thousands of lef
 the same namespace. To judge all of them again each time would keep the loop from everything else.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final, TypeVar
 
 import msgspec
@@ -16,6 +16,7 @@ from reconciler.model.cgroups import CgroupSource, names_in_all, usual_path
 from reconciler.model.debris import DebrisKind, Inventory, Place
 from reconciler.model.decisions import Phase, Verdict
 from reconciler.model.evidence import (
+    Answer,
     CgroupState,
     Containerd,
     ContainerdState,
@@ -26,7 +27,7 @@ from reconciler.model.evidence import (
     ShimState,
 )
 from reconciler.model.facts import weigh
-from reconciler.model.ids import BundleKey, is_identifier
+from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Guard, NodeLooked, Refusal, is_transient
 
 MOST_GONE: Final = 10_000
@@ -77,7 +78,8 @@ class NodeChange(msgspec.Struct, frozen=True, gc=False):
             self.everybody
             or first_seen > self.since
             or key in self.keys
-            or key in self.shims
+            or key.task in self.shims
+            or (bool(key.tree) and key.task in self.keys)
             or key.id in self.names
             or key.namespace in self.listings
         )
@@ -125,14 +127,23 @@ class NodeState:
         ]
         return [key for _, key in sorted(found)]
 
-    def weigh(self, track: Track, look: Look) -> Facts:
-        """Join a track's look with the word that counts for it, where either is new."""
+    def weigh(self, track: Track, look: Look, members: Callable[[BundleKey], Answer]) -> Facts:
+        """Join a track's look with the word that counts for it, where either is new.
+
+        ``members`` tells of a sandbox whether bundles of its pod are there.
+        """
         key, facts = track.key, track.facts
         number = self._number if self.covers(track.first_seen) else 0
         if facts is None or track.weighed_with != number:
-            is_valid = all(map(is_identifier, key)) if facts is None else facts.identifier
+            is_valid = key.is_identifier if facts is None else facts.identifier
             facts = track.facts = shared(
-                weigh(key, is_valid, look, self.about(key, track.first_seen))
+                weigh(
+                    key,
+                    is_valid,
+                    look,
+                    self.about(key, track.first_seen),
+                    members(key) if key.tree else Answer.NONE,
+                )
             )
             track.weighed_with = number
         return facts
@@ -253,8 +264,11 @@ def _is_group(place: Place) -> bool:
 
 
 def has_usual_cgroup(key: BundleKey, look: Look | None) -> bool:
-    """Return whether a bundle was last seen with the usual cgroup, named by its own files."""
-    if look is None:
+    """Return whether a bundle was last seen with the usual cgroup, named by its own files.
+
+    Never of a sandbox: the cgroup of that name is a task's, if there is any.
+    """
+    if look is None or key.tree:
         return False
     names = look.cgroup_paths or (usual_path(key),)
     is_named = look.cgroup_source is not CgroupSource.NONE and usual_path(key) in names

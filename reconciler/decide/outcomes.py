@@ -26,7 +26,7 @@ def take_outcome(bundles: Bundles, track: Track, outcome: Outcome, stamp: Stamp)
     match event_of(outcome):
         case Event.CLEANED:
             track.move(Event.CLEANED)
-            bundles.forget(outcome.key)
+            bundles.forget(outcome.key, now)
         case Event.FAILED if outcome.result is Result.SKIPPED:
             track.wait_again(now)
             bundles.set_back(track, now, "second look disagreed")

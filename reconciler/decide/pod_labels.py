@@ -34,18 +34,18 @@ class Pods:
         own, key = track.labels, track.key
         sandbox = BundleKey(key.namespace, escape(own.sandbox.encode("utf-8", "replace")))
         self.leave(key)
-        if not self._needed or not sandbox.id or sandbox == key:
-            return Known(own, NO_LABELS, is_sandbox=sandbox == key)
+        if not self._needed or not sandbox.id or sandbox == key.task:
+            return Known(own, NO_LABELS, is_sandbox=sandbox == key.task)
         self._sandbox_of[key] = sandbox
         self._members.setdefault(sandbox, set()).add(key)
-        pod = find(sandbox)
+        pod = find(sandbox) or find(sandbox.sandbox)
         if pod is not None and pod.labels.known:
             track.pod = pod.labels
         return Known(own, track.pod)
 
     def members(self, sandbox: BundleKey) -> list[BundleKey]:
         """List those that asked for the labels of this one."""
-        return sorted(self._members.get(sandbox, ()))
+        return sorted(self._members.get(sandbox.task, ()))
 
     def leave(self, key: BundleKey) -> None:
         """Forget a member that is gone, or asks anew."""

@@ -47,7 +47,9 @@ def _is_in_transition(facts: Facts, _young: bool) -> bool:  # noqa: FBT001 - a f
 
 
 def _is_running(facts: Facts, _young: bool) -> bool:  # noqa: FBT001 - a fact
-    return facts.shim is ShimState.ALIVE and facts.init is InitState.ALIVE
+    """Fit what runs; a sandbox may have no process but its shim (`sandboxer = "shim"`)."""
+    is_whole = facts.init is InitState.ALIVE or facts.members is not None
+    return facts.shim is ShimState.ALIVE and is_whole
 
 
 def _is_served_and_new(facts: Facts, young: bool) -> bool:  # noqa: FBT001 - a fact
@@ -71,8 +73,16 @@ def _is_abandoned(facts: Facts, young: bool) -> bool:  # noqa: FBT001 - a fact
     )
 
 
-def _is_stopped(facts: Facts, _young: bool) -> bool:  # noqa: FBT001 - a fact
-    return facts.shim is ShimState.ALIVE and facts.init in INIT_GONE
+def _is_stopped(facts: Facts, young: bool) -> bool:  # noqa: FBT001 - a fact
+    """Fit what is containerd's.
+
+    1. A task whose shim lives.
+    2. A sandbox that containerd knows, or bundles of whose pod are there: it goes after them.
+    """
+    if facts.members is None:
+        return facts.shim is ShimState.ALIVE and facts.init in INIT_GONE
+    is_kept = facts.members is Answer.YES or facts.task is TaskState.LISTED
+    return is_kept and not _is_orphaned(facts, young)
 
 
 def _is_orphaned(facts: Facts, _young: bool) -> bool:  # noqa: FBT001 - a fact
@@ -91,6 +101,7 @@ def unanswered(facts: Facts) -> tuple[str, ...]:
         "runtime": facts.runtime is RuntimeState.NONE,
         "end of creation": facts.init is InitState.ABSENT and facts.created is Answer.NONE,
         "containerd": facts.task is TaskState.NONE,
+        "bundles of its pod": facts.members is Answer.NONE,
     }
     return tuple(name for name, is_missing in missing.items() if is_missing)
 
@@ -119,6 +130,7 @@ def _is_dead(facts: Facts) -> bool:
         and facts.cgroup in CGROUP_CLEAR
         and facts.helper is Answer.NO
         and facts.task is not TaskState.NONE
+        and facts.members is not Answer.NONE
     )
 
 
@@ -136,6 +148,17 @@ def _why_foreign(facts: Facts) -> str:
         what = "a symlink" if facts.kind is Kind.SYMLINK else "something else"
         return f"not a directory but {what}"
     return "containerd could not have created this name"
+
+
+def _why_running(facts: Facts) -> str:
+    return "shim and init live" if facts.init is InitState.ALIVE else "shim lives and serves a pod"
+
+
+def _why_stopped(facts: Facts) -> str:
+    if facts.members is None:
+        return f"shim lives, init is {facts.init.value}"
+    who = "containerd keeps" if facts.task is TaskState.LISTED else "bundles of its pod use"
+    return f"shim {facts.shim.value}, and {who} the sandbox"
 
 
 def _why_abandoned(facts: Facts) -> str:
@@ -164,10 +187,10 @@ def _why_leftover(facts: Facts) -> str:
 RULES: Final[tuple[Rule, ...]] = (
     Rule(1, Verdict.FOREIGN, _is_foreign, _why_foreign),
     Rule(2, Verdict.IN_TRANSITION, _is_in_transition, lambda _: "a shim helper works on it"),
-    Rule(3, Verdict.RUNNING, _is_running, lambda _: "shim and init live"),
+    Rule(3, Verdict.RUNNING, _is_running, _why_running),
     Rule(4, Verdict.STARTING, _is_served_and_new, lambda _: "shim lives, init is not there yet"),
     Rule(4, Verdict.ABANDONED, _is_abandoned, _why_abandoned),
-    Rule(4, Verdict.STOPPED, _is_stopped, lambda f: f"shim lives, init is {f.init.value}"),
+    Rule(4, Verdict.STOPPED, _is_stopped, _why_stopped),
     Rule(5, Verdict.ORPHANED, _is_orphaned, _why_orphaned),
     Rule(6, Verdict.UNKNOWN, _is_unknown, _why_unknown),
     Rule(7, Verdict.STARTING, _is_being_created, lambda _: "young, creation has not finished"),

@@ -94,7 +94,7 @@ class Redactor:
         return hashlib.blake2b(raw, key=self._key, digest_size=16).digest()
 
     def _key_of(self, key: BundleKey) -> BundleKey:
-        return BundleKey(self.name(key.namespace), self.name(key.id))
+        return BundleKey(self.name(key.namespace), self.name(key.id), key.tree)
 
     def _path(self, path: str) -> str:
         return "/".join(map(self.name, path.split("/")))

@@ -301,7 +301,7 @@ class WhatIf:
 
 
 def _covers(listed: Listed, key: BundleKey) -> bool:
-    return listed.namespace is None or key.namespace == listed.namespace
+    return listed.covers(key)
 
 
 def removes(policies: Policies) -> bool:

@@ -282,7 +282,8 @@ class Loop:
             self.emit(blocked)
             return
         ends_shim = isinstance(request, Clean) and request.shim
-        shim = self.engine.shim_of(key) if ends_shim else ()
+        # What is no task is known by containerd's records alone.
+        shim = self.engine.shim_of(key) if ends_shim or key.tree else ()
         node = await self._refresh_node(self._node.fresh(key, shim))
         permit = partial(self._refusal, request)
         if isinstance(request, FinishRemoval):

@@ -51,6 +51,7 @@ class Looks:
         self._remote = RemoteLooks(stages.far, stages.clock, start, self._receive_remote, self.want)
         self._known_shims: dict[BundleKey, int] = {}
         self._scanned_shims: dict[BundleKey, int] = {}
+        self._sandboxes: set[BundleKey] = set()
 
     @property
     def is_done(self) -> bool:
@@ -98,14 +99,17 @@ class Looks:
         """Drop what is known of a bundle that is gone."""
         self._remote.forget(key)
         self._known_shims.pop(key, None)
+        self._sandboxes.discard(key)
         self._exits.forget(key)
 
     def note_shims(self, scan: ProcessScan) -> None:
         """Look once at every bundle whose shim is seen for the first time, to watch its end."""
         before, now = self._scanned_shims, {shim.key: shim.pid for shim in scan.shims}
         self._scanned_shims = now
-        for key in now.keys() - before.keys() - self._known_shims.keys():
-            self.want(key)
+        for key in now.keys() - before.keys():
+            for one in (key, key.sandbox) if key.sandbox in self._sandboxes else (key,):
+                if one not in self._known_shims:
+                    self.want(one)
 
     def _receive(self, key: BundleKey, look: Look | PartialLook | None) -> None:
         look = self._remote.whole(key, look)
@@ -126,6 +130,8 @@ class Looks:
         Only a living init leads a look to its shim. Once init has ended the shim is the one last
         known, or the one a sweep has shown: its death must not wait for the next listing.
         """
+        if key.tree:
+            self._sandboxes.add(key)
         shim = look.shim.pid
         if shim is None and look.shim.state is ShimState.ALIVE:
             group = BundleKey(key.namespace, look.shim.group or key.id)

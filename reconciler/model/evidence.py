@@ -300,3 +300,4 @@ class Facts(NamedTuple):
     created: Answer
     task: TaskState
     recorded: Answer = Answer.NONE  # what containerd knows of the shim's whole group but tasks
+    members: Answer | None = None  # of a sandbox: whether bundles of its pod are there

@@ -30,7 +30,13 @@ _SHIM_IS_SURE: Final = frozenset({ShimState.ALIVE, ShimState.NONE})
 _CGROUP_IS_SURE: Final = frozenset({CgroupState.POPULATED, CgroupState.NONE})
 
 
-def weigh(key: BundleKey, identifier: bool, look: Look, node: Node) -> Facts:  # noqa: FBT001 - a fact
+def weigh(
+    key: BundleKey,
+    identifier: bool,  # noqa: FBT001 - a fact
+    look: Look,
+    node: Node,
+    members: Answer = Answer.NONE,
+) -> Facts:
     """Join a look with what the whole node's witnesses say about the same bundle.
 
     Args:
@@ -38,18 +44,27 @@ def weigh(key: BundleKey, identifier: bool, look: Look, node: Node) -> Facts:  #
         identifier: Whether containerd's identifier rule accepts both names.
         look: The close look.
         node: The process scan and containerd's word.
+        members: Of a sandbox: whether bundles of its pod are there.
     """
-    task = task_of(key, node.containerd)
-    helper = _helper(key, node)
-    shim = _shim(key, look.shim, node, task)
-    cgroup = _cgroup(key, look, node)
+    task, recorded = task_of(key, node.containerd), _recorded(key, node.containerd)
+    named = key.task  # processes tell no tree: whoever may be either's speaks for both
+    helper = _helper(named, node)
+    shim = _shim(named, look.shim, node, task)
+    cgroup = _cgroup(named, look, node)
     init, runtime = _init(look.init.state, node), look.runtime.state
-    kind, created, recorded = look.kind, look.created, _recorded(key, node.containerd)
-    return Facts(kind, identifier, helper, shim, init, cgroup, runtime, created, task, recorded)
+    kind, created = look.kind, look.created
+    facts = Facts(kind, identifier, helper, shim, init, cgroup, runtime, created, task, recorded)
+    return facts._replace(members=members) if key.tree else facts
 
 
 def task_of(key: BundleKey, containerd: Containerd) -> TaskState:
-    """Return what containerd says about one task."""
+    """Return what containerd says about one task, or about one sandbox.
+
+    A sandbox is listed nowhere: containerd is asked for it alone. Only while it answers does it
+    tell: what its database says of sandboxes when it is down, nobody knows.
+    """
+    if key.tree:
+        return _SANDBOX[_recorded(key, containerd)]
     match containerd.state:
         case ContainerdState.UP:
             return _task_of_living(key, containerd)
@@ -59,6 +74,13 @@ def task_of(key: BundleKey, containerd: Containerd) -> TaskState:
             return TaskState.SKIPPED
         case ContainerdState.NONE:
             return TaskState.NONE
+
+
+_SANDBOX: Final = {
+    Answer.YES: TaskState.LISTED,
+    Answer.NO: TaskState.NOT_FOUND,
+    Answer.NONE: TaskState.NONE,
+}
 
 
 def _task_of_living(key: BundleKey, containerd: Containerd) -> TaskState:

@@ -19,16 +19,56 @@ _MOST_ESCAPED: Final = 1 << 12
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*\Z")
 
 
+TASK_TREE: Final = ""
+SANDBOX_TREE: Final = "sandbox"
+"""containerd's state trees: of tasks, and of pods that a shim serves as their sandbox (2.x)."""
+
+
 class BundleKey(NamedTuple):
-    """The address of a bundle in one state tree: ``<namespace>/<id>``, escaped."""
+    """The address of a bundle: ``<namespace>/<id>``, escaped, in one of containerd's state trees.
+
+    The same id may stand in both trees. Processes, sockets and containerd's answers name no tree:
+    they are found by :attr:`task`.
+    """
 
     namespace: str
     id: str
+    tree: str = TASK_TREE
 
     @override
     def __str__(self) -> str:
-        """Give the form people read and type."""
+        """Give the form people read and type; no namespace has a colon."""
+        return f"{self.tree}:{self.namespace}/{self.id}" if self.tree else self.name
+
+    @classmethod
+    def parse(cls, text: str) -> "BundleKey | None":
+        """Read what :meth:`__str__` gives, as it was typed; None if it is no such name."""
+        name = text.removeprefix(f"{SANDBOX_TREE}:")
+        namespace, slash, id_ = name.partition("/")
+        if not (slash and namespace and id_) or "/" in id_:
+            return None
+        where = TASK_TREE if name == text else SANDBOX_TREE
+        return cls(escape(unescape(namespace)), escape(unescape(id_)), where)
+
+    @property
+    def name(self) -> str:
+        """``<namespace>/<id>``, whatever the tree."""
         return f"{self.namespace}/{self.id}"
+
+    @property
+    def task(self) -> "BundleKey":
+        """The key of the same name in the tree of tasks."""
+        return self._replace(tree=TASK_TREE) if self.tree else self
+
+    @property
+    def sandbox(self) -> "BundleKey":
+        """The key of the same name in the tree of sandboxes."""
+        return self._replace(tree=SANDBOX_TREE)
+
+    @property
+    def is_identifier(self) -> bool:
+        """Whether containerd could have made both names."""
+        return is_identifier(self.namespace) and is_identifier(self.id)
 
     @property
     def path(self) -> bytes:

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from reconciler.model.ids import BundleKey, unescape
+from reconciler.model.ids import SANDBOX_TREE, TASK_TREE, BundleKey, unescape
 
 TASKS: Final = b"io.containerd.runtime.v2.task"
 """Name of the state tree (and of the work tree) below containerd's state (and root) directory."""
@@ -50,8 +50,30 @@ class Layout(msgspec.Struct, frozen=True):
 
     @property
     def sandboxes(self) -> bytes:
-        """The tree of sandboxes: read to know who lives; nothing in it is ever removed."""
+        """The tree of sandboxes: ``<state>/io.containerd.sandbox.controller.v1.shim``."""
         return self.state + b"/" + SANDBOXES
+
+    def tree(self, name: str) -> bytes:
+        """The state tree of this name, as keys have it."""
+        return self.sandboxes if name else self.tasks
+
+    def tree_of(self, key: BundleKey) -> bytes:
+        """The state tree that a bundle is in."""
+        return self.tree(key.tree)
+
+    @property
+    def sandbox_work(self) -> bytes:
+        """The work tree of sandboxes: ``<root>/io.containerd.sandbox.controller.v1.shim``."""
+        return self.root + b"/" + SANDBOXES
+
+    def work_of(self, key: BundleKey) -> bytes:
+        """The tree in which the work directories of such bundles are."""
+        return self.sandbox_work if key.tree else self.work
+
+    def key_at(self, path: bytes, namespace: str, id_: str) -> BundleKey:
+        """Give the key of what bears this name at a path in one of the trees."""
+        trees = (self.sandboxes + b"/", self.sandbox_work + b"/")
+        return BundleKey(namespace, id_, SANDBOX_TREE if path.startswith(trees) else TASK_TREE)
 
     @property
     def work(self) -> bytes:
@@ -85,7 +107,7 @@ class Layout(msgspec.Struct, frozen=True):
 
     def bundle(self, key: BundleKey) -> bytes:
         """Path of a bundle, for messages and for comparing with mountinfo; never for removal."""
-        return self.tasks + b"/" + key.path
+        return self.tree_of(key) + b"/" + key.path
 
     def shim_socket(self, namespace: str, group: str, address: bytes | None = None) -> bytes:
         """Path of the socket a shim derives from containerd's address, namespace and group id."""

@@ -88,7 +88,7 @@ class Hidden(Value, frozen=True):
 
 
 class Listed(Tagged, frozen=True, tag="listed"):
-    """A listing of the state tree, or of one namespace of it.
+    """A listing of the state trees, or of one namespace of them.
 
     Attributes:
         answered: False if the tree could not be read; then memory is kept as it is.
@@ -97,6 +97,7 @@ class Listed(Tagged, frozen=True, tag="listed"):
         hidden: Every name that begins with a dot.
         namespace: None for the whole tree.
         seconds: How long the listing took.
+        sandboxes: False if the tree of sandboxes could not be read; none of it is named then.
     """
 
     answered: bool
@@ -105,6 +106,11 @@ class Listed(Tagged, frozen=True, tag="listed"):
     hidden: tuple[Hidden, ...] = ()
     namespace: str | None = None
     seconds: float = 0.0
+    sandboxes: bool = True
+
+    def covers(self, key: BundleKey) -> bool:
+        """Return whether it would name this one if it were there."""
+        return (self.sandboxes or not key.tree) and self.namespace in (None, key.namespace)
 
 
 class Looked(Tagged, frozen=True, tag="looked"):

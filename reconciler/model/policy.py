@@ -325,8 +325,9 @@ class Policies(msgspec.Struct, frozen=True, gc=False):
         if not self.rules:
             return self.default
         key, known = BundleKey(place.namespace, place.id), Known(NO_LABELS)
+        is_named = bool(key.namespace and key.id)
         for rule in self.rules:
-            if rule.applies(key, known) if all(key) else rule.may_apply(*key):
+            if rule.applies(key, known) if is_named else rule.may_apply(key.namespace, key.id):
                 return rule.policy
         return self.default
 

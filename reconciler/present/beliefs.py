@@ -35,11 +35,12 @@ class Belief(msgspec.Struct, frozen=True, omit_defaults=True):
     enforce: bool = False
     due_in_seconds: float | None = None
     attempts: int = 0
+    tree: str = ""
 
     @property
     def key(self) -> BundleKey:
         """The bundle's key."""
-        return BundleKey(self.namespace, self.id)
+        return BundleKey(self.namespace, self.id, self.tree)
 
 
 class DebrisBelief(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -86,6 +87,7 @@ class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
     namespace: str
     id: str
     refused: str = ""
+    tree: str = ""
 
 
 class AskedPlace(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -188,5 +190,6 @@ def _belief(view: BundleView) -> Belief:
         policy=view.policy,
         enforce=view.enforce,
         due_in_seconds=None if due is None else round(due, 3),
+        tree=view.key.tree,
         attempts=view.attempts,
     )

@@ -27,6 +27,7 @@ class Differing(Shape, frozen=True, kw_only=True):
     at_seconds: float
     namespace: str = ""
     id: str = ""
+    tree: str = ""
     recorded: DecisionSummary | None = None
     replayed: DecisionSummary | None = None
     evidence: dict[str, str]
@@ -103,6 +104,7 @@ def describe(
         at_seconds=round(at, 6),
         namespace="" if key is None else key.namespace,
         id="" if key is None else key.id,
+        tree="" if key is None else key.tree,
         recorded=recorded,
         replayed=replayed,
         evidence={} if facts is None else evidence(facts),
@@ -148,7 +150,7 @@ def _change(fate: CleanupChange) -> str:
 
 def changed(fate: CleanupChange) -> Differing:
     """Put a fate into the shape of a difference."""
-    namespace, id_ = fate.key
+    namespace, id_, tree = fate.key
 
     def differing(at: float | None) -> DecisionSummary | None:
         return (
@@ -158,6 +160,7 @@ def changed(fate: CleanupChange) -> Differing:
                 at_seconds=round(at, 6),
                 namespace=namespace,
                 id=id_,
+                tree=tree,
                 action="clean",
                 reason=_change(fate),
             )
@@ -168,6 +171,7 @@ def changed(fate: CleanupChange) -> Differing:
         at_seconds=min(times),
         namespace=namespace,
         id=id_,
+        tree=tree,
         recorded=differing(fate.recorded),
         replayed=differing(fate.replayed),
         evidence={},

@@ -131,6 +131,7 @@ class PolicyTest(Document, frozen=True, kw_only=True, tag=True):
 
     namespace: str
     id: str
+    tree: str = ""
     policy: str
     why: str
     means: str
@@ -158,6 +159,7 @@ def policy_test(key: BundleKey, known: Known, policies: Policies, envelope: Enve
         **envelope,
         namespace=key.namespace,
         id=key.id,
+        tree=key.tree,
         policy=applied.name,
         why=policies.why(applied.name, key, known),
         means=means(applied),
@@ -200,7 +202,7 @@ def rules_table(test: PolicyTest) -> Table:
 
 def sentences(test: PolicyTest) -> str:
     """Say what applies, why, what that means, and what it was told by."""
-    who = f"{test.namespace}/{test.id}"
+    who = words.name(test)
     what = "[cleanup] applies" if test.policy == Policy().name else f'rule "{test.policy}" applies'
     labels = ", ".join(f'{name} = "{value}"' for name, value in test.labels.items())
     return f"{who}: {what}: {test.why}\nmeans: {test.means}\nlabels: {labels or 'none'}\n"

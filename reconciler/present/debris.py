@@ -141,7 +141,7 @@ def unfinished(found: Hidden, layout: Layout, wall: float) -> DebrisShape:
     """Shape a removal of ours that was cut short; ``wall`` is now, in seconds since the epoch."""
     return DebrisShape(
         kind=DebrisKind.HIDDEN_BUNDLE.value,
-        path=f"{escape(layout.tasks)}/{found.key}",
+        path=f"{escape(layout.tree_of(found.key))}/{found.key.name}",
         namespace=found.key.namespace,
         id=found.key.id,
         age_seconds=round(max(0.0, wall - found.mtime), 3),

@@ -43,7 +43,12 @@ _RETRIED: Final = _ON_THE_WAY | {Phase.BLOCKED, Phase.HELD}
 
 _STAYS: Final = frozenset({Phase.BLOCKED, Phase.PROTECTED, Phase.HELD})
 
-_WITNESSES: Final = {"identifier": "name", "helper": "shim helper", "task": "containerd"}
+_WITNESSES: Final = {
+    "identifier": "name",
+    "helper": "shim helper",
+    "task": "containerd",
+    "members": "its pod",
+}
 """What a fact is called where it is told by witness, if not as it is."""
 
 
@@ -62,6 +67,7 @@ class DecisionSummary(Shape, frozen=True, kw_only=True):
     at_seconds: float
     namespace: str = ""
     id: str = ""
+    tree: str = ""
     action: str
     reason: str
 
@@ -99,6 +105,7 @@ def summary(at: float, decision: Decision) -> DecisionSummary:
         at_seconds=round(at, 6),
         namespace=key.namespace,
         id=key.id,
+        tree=key.tree,
         action=words.action,
         reason=words.reason,
     )
@@ -249,10 +256,12 @@ def _level(judged: Judged, *, observed: bool) -> Level:
 
 
 def facts_of(facts: Facts) -> dict[str, str]:
-    """Spell out the row a verdict was made from; records are seldom asked for."""
+    """Spell out the row a verdict was made from; few rows have records, or are of sandboxes."""
     row = facts._asdict()
     if facts.recorded is Answer.NONE:
         del row["recorded"]
+    if facts.members is None:
+        del row["members"]
     return {
         name: str(fact.value) if isinstance(fact, Enum) else ("yes" if fact else "no")
         for name, fact in row.items()

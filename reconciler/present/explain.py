@@ -126,6 +126,8 @@ def next_step(view: BundleView, policy: Policy, keeps_shim: str = "") -> str:
 
 def _of_the_living(view: BundleView, policy: Policy, keeps_shim: str) -> str:
     verdict, wait = view.judgement.verdict, words.age(max(policy.grace, policy.threshold))
+    if view.key.tree:
+        return "nothing: of sandboxes only leftovers are ever removed"
     if verdict is Verdict.ORPHANED and policy.orphans is Orphans.KILL and not policy.protect:
         when = f" after {wait} without a shim"
         return f"what lives of it {_done(policy, f'ended{when}')}, if it lives still then"
@@ -183,8 +185,10 @@ def _evidence(
     yield _piece("containerd", facts.task.value, unlisted, containerd)
     if facts.recorded is not Answer.NONE:
         yield _piece("its records", facts.recorded.value, "a task, container or sandbox")
+    if facts.members is not None:
+        yield _piece("its pod", facts.members.value, "bundles of tasks that are or may be of it")
     yield _list("files", _entries(look))
-    yield _list("missing", shapes.missing(look))
+    yield _list("missing", shapes.missing(view.key, look))
     mounts = [f"{mount.path or '.'} ({mount.fstype})" for mount in look.mounts]
     yield _list("mounts", mounts)
     yield _piece("age", words.age(view.age_seconds), "since its last sign of life")

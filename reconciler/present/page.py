@@ -226,7 +226,7 @@ def _number(head: str, value: str, *, absent: bool = False) -> str:
 def _holders(one: Bundle, recent: Sequence[Recent]) -> str:
     """Name the processes that were in the way at the last attempt on this bundle."""
     for attempt in recent:
-        if (attempt.result.namespace, attempt.result.id) == (one.namespace, one.id):
+        if words.key_of(attempt.result) == words.key_of(one):
             held = ", ".join(f"{who.name} ({who.pid}, {who.how})" for who in attempt.result.holders)
             return f" by {escape(held)}" if held else ""
     return ""

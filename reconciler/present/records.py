@@ -78,7 +78,8 @@ class Mark(NamedTuple):
 
 def named(key: BundleKey) -> dict[str, Field]:
     """Begin the fields of a record about a bundle."""
-    return {"namespace": key.namespace, "id": key.id}
+    names: dict[str, Field] = {"namespace": key.namespace, "id": key.id}
+    return {**names, "tree": key.tree} if key.tree else names
 
 
 def in_pod(labels: Labels) -> dict[str, Field]:

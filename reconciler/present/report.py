@@ -118,7 +118,7 @@ class Lanes:
     def page(self, title: str, host: str, program: str, wall: float, policies: str = "") -> Page:
         """Give the page's data; see :class:`Page`."""
         pods = [self._text(lane.pod) for lane in self._lanes]
-        namespaces = sorted({lane.key.namespace for lane in self._lanes})
+        namespaces = sorted({_space(lane.key) for lane in self._lanes})
         numbers = {namespace: number for number, namespace in enumerate(namespaces)}
         return Page(
             title=title,
@@ -134,7 +134,7 @@ class Lanes:
             namespaces=namespaces,
             lanes=[
                 (
-                    numbers[lane.key.namespace],
+                    numbers[_space(lane.key)],
                     lane.key.id,
                     lane.begin,
                     lane.end,
@@ -232,3 +232,8 @@ def render(page: Page) -> bytes:
     template = resources.files(__package__).joinpath("report.html").read_bytes()
     before, after = template.split(b"@DATA@")
     return before + packed + after
+
+
+def _space(key: BundleKey) -> str:
+    """Give a namespace as it is typed: that of a sandbox says which tree is meant."""
+    return f"{key.tree}:{key.namespace}" if key.tree else key.namespace

@@ -52,7 +52,7 @@ def bundles(shown: Sequence[Bundle], *, wide: bool, ids: Collection[str] = ()) -
     table = Table((*_NAME, *pods, *_BUNDLE, *(_BUNDLE_WIDE if wide else ())), ids=ids)
     for one in shown:
         cells = [
-            Cell(one.namespace),
+            Cell(_space(one)),
             Cell(one.id),
             *(_pod(one) if pods else ()),
             Cell(one.verdict, words.style(one.verdict)),
@@ -92,7 +92,7 @@ def plan(shown: Sequence[ResultShape]) -> Table:
         what = Cell("remove" if is_planned else one.result, style)
         why = one.detail if is_planned else blocked_by(one)
         pod = _pod(one) if pods else ()
-        table.rows.append([Cell(one.namespace), Cell(one.id), *pod, what, Cell(why)])
+        table.rows.append([Cell(_space(one)), Cell(one.id), *pod, what, Cell(why)])
     return table
 
 
@@ -103,7 +103,7 @@ def results(shown: Sequence[ResultShape], when: Sequence[str] = ()) -> Table:
     for n, one in enumerate(shown):
         table.rows.append(
             [
-                Cell(one.namespace),
+                Cell(_space(one)),
                 Cell(one.id),
                 *(_pod(one) if pods else ()),
                 *([Cell(when[n])] if when else []),
@@ -153,6 +153,11 @@ def clean_summary(summary: CleanSummary, *, unsure: bool = False, planned: str =
         parts = [", ".join(parts), words.plural(summary.mutations, "change")]
     parts += [f"{words.plural(summary.waiting, 'leftover')} not due yet"] if summary.waiting else []
     return "; ".join([*parts, words.took(summary.seconds)])
+
+
+def _space(one: Bundle | ResultShape) -> str:
+    """Give a namespace as it is typed: that of a sandbox says which tree is meant."""
+    return f"{one.tree}:{one.namespace}" if one.tree else one.namespace
 
 
 def names(shown: Sequence[Bundle | ResultShape]) -> str:

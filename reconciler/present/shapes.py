@@ -35,7 +35,8 @@ _EXPECTED: Final[dict[str, Entries]] = {
 }
 """What a healthy bundle holds; any of the entries will do (2.x writes bootstrap.json for address,
 and members of a 2.x pod have a `sandbox` file in place of `shim-binary-path`)."""
-
+_EXPECTED_OF_SANDBOXES: Final = ("address", "log", "rootfs", "shim-binary-path", "work")
+"""Of these, what one in the tree of sandboxes holds once its shim was started."""
 
 _NO_PIDS: Final[Mapping[BundleKey, int]] = {}
 
@@ -83,11 +84,13 @@ class Pod(Shape, frozen=True):
 class Bundle(Shape, frozen=True, kw_only=True):
     """One bundle of `scan -o json`; one on which a filesystem is mounted has a mount ``.``.
 
-    ``pod`` is absent where config.json never named one, as long as it was there.
+    ``pod`` is absent where config.json never named one, as long as it was there. ``tree`` is
+    ``sandbox`` for one in the tree of sandboxes, and absent for a task's.
     """
 
     namespace: str
     id: str
+    tree: str = ""
     verdict: str
     phase: str | None = None
     reason: str
@@ -153,11 +156,15 @@ class StepShape(Shape, frozen=True, kw_only=True):
 
 
 class ResultShape(Shape, frozen=True, kw_only=True):
-    """What came of one thing that `clean` was to remove, or would come of it: ``planned``."""
+    """What came of one thing that `clean` was to remove, or would come of it: ``planned``.
+
+    ``tree`` as in :class:`Bundle`.
+    """
 
     kind: str
     namespace: str
     id: str
+    tree: str = ""
     path: str
     result: str
     reason: str = ""
@@ -185,11 +192,12 @@ class Clean(Document, frozen=True, kw_only=True, tag=True):
     summary: CleanSummary
 
 
-def missing(look: Look) -> list[str]:
-    """Name the files a healthy bundle holds and this one lacks."""
+def missing(key: BundleKey, look: Look) -> list[str]:
+    """Name the files a healthy bundle of its tree holds and this one lacks."""
     if look.kind is not Kind.DIRECTORY:
         return []
-    return list(_missing(look.entries))
+    found = _missing(look.entries)
+    return [one for one in found if not key.tree or one in _EXPECTED_OF_SANDBOXES]
 
 
 @lru_cache(256)  # of thousands of dead bundles most lack the same
@@ -204,6 +212,7 @@ def bundle(view: BundleView, layout: Layout, pids: Mapping[BundleKey, int] = _NO
     return Bundle(
         namespace=view.key.namespace,
         id=view.key.id,
+        tree=view.key.tree,
         verdict=view.judgement.verdict.value,
         phase=view.phase.value or None,
         reason=_reason(view),
@@ -221,7 +230,7 @@ def bundle(view: BundleView, layout: Layout, pids: Mapping[BundleKey, int] = _NO
         containerd=view.facts.task.value,
         unlisted=view.unlisted,
         mounts=[mount.path or "." for mount in look.mounts],
-        missing=missing(look),
+        missing=missing(view.key, look),
         rule=view.judgement.rule,
         due_in_seconds=None if view.due_in_seconds is None else round(view.due_in_seconds, 3),
         cause=view.cause,
@@ -248,7 +257,7 @@ def pod(labels: Labels) -> Pod | None:
 
 
 def _path(key: BundleKey, layout: Layout) -> str:
-    return f"{escape(layout.tasks)}/{key}"
+    return f"{escape(layout.tree_of(key))}/{key.name}"
 
 
 def _printable(text: str) -> str:
@@ -288,6 +297,7 @@ def outcome(done: Outcome, layout: Layout, labels: Labels = NO_LABELS) -> Result
         kind="bundle",
         namespace=done.key.namespace,
         id=done.key.id,
+        tree=done.key.tree,
         path=_path(done.key, layout),
         result=done.result.value,
         reason="" if done.reason is None else done.reason.value,
@@ -340,6 +350,7 @@ def _untouched(
         kind="bundle",
         namespace=view.key.namespace,
         id=view.key.id,
+        tree=view.key.tree,
         path=_path(view.key, layout),
         result=result,
         reason=reason,

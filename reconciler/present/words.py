@@ -75,6 +75,10 @@ class Named(Protocol):
     def id(self) -> str:
         """The second."""
 
+    @property
+    def tree(self) -> str:
+        """Which of containerd's trees it is in, as in its key."""
+
 
 def age(seconds: float) -> str:
     """Write a time span with its two largest units: ``3d4h``, ``5m10s``, ``0.4s``."""
@@ -170,7 +174,12 @@ def style(word: str) -> str:
 
 def name(one: Named) -> str:
     """Write the name of a bundle as people type it."""
-    return f"{one.namespace}/{one.id}"
+    return str(key_of(one))
+
+
+def key_of(one: Named) -> BundleKey:
+    """Give the key of what has the name of a bundle."""
+    return BundleKey(one.namespace, one.id, one.tree)
 
 
 def holder(who: Holder) -> str:

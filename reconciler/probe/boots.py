@@ -79,7 +79,7 @@ def boot_id() -> str:
 
 def born(key: BundleKey, seen: kernel.Stat) -> Born | None:
     """Name an object; None where its filesystem does not keep when it was born."""
-    return Born(*key, seen.ino, seen.btime_ns) if seen.btime_ns else None
+    return Born(key.namespace, key.id, seen.ino, seen.btime_ns) if seen.btime_ns else None
 
 
 def is_older(written: float | None) -> bool:

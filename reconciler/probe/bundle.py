@@ -15,7 +15,18 @@ import msgspec
 
 from reconciler import kernel
 from reconciler.model.cgroups import usual_path
-from reconciler.model.evidence import UNSEEN, Answer, Kind, Labels, Look, Mount, PartialLook
+from reconciler.model.evidence import (
+    UNSEEN,
+    Answer,
+    Entries,
+    Kind,
+    Labels,
+    Look,
+    Mount,
+    PartialLook,
+    Runtime,
+    RuntimeState,
+)
 from reconciler.model.ids import BundleKey, Identity, escape, unescape
 from reconciler.probe import metadata
 from reconciler.probe.beneath import beneath, identity_of
@@ -31,6 +42,7 @@ _NOTHING: Final = Counted(0)
 _NO_BUNDLE: Final = frozenset({ENOENT, ENOTDIR, ELOOP, EXDEV})
 _SLASH: Final = ord("/")
 _NO_NAMES: Final = frozenset({b"", b".", b".."})
+_UNSTARTED: Final = Entries.CONFIG | Entries.OPTIONS | Entries.ROOTFS | Entries.WORK
 _SHARED: Final = ("shim-binary-path", "bootstrap.json", "address")
 
 
@@ -107,10 +119,11 @@ def _see(
     path = key.path
     if not _is_path(path):
         return None
-    mounts = around.mounts.of(key) if around.mounts else ()
+    known = around.mounts_of(key)
+    mounts = known.of(key) if known else ()
     with around.handles as handles:
         try:
-            tree_fd = handles.get(around.layout.tasks, os.O_NOFOLLOW)
+            tree_fd = handles.get(around.layout.tree_of(key), os.O_NOFOLLOW)
         except OSError as error:
             return None if error.errno == ENOENT else UNSEEN
         try:
@@ -132,7 +145,7 @@ def _see(
         folder.note(seen)
         spec = metadata.spec_of(folder)
         group = metadata.group_of(key, folder, spec)
-        peer = _read_peer(tree_fd, key, group, folder)
+        peer = _read_peer(around, key, group, folder)
         own = BundleFiles(key, path, folder, spec, group, peer, is_earlier=is_earlier)
         labels = metadata.labels_of(folder, spec, annotation_keys)
         return _weigh(around, own, identity, mounts, labels)
@@ -166,17 +179,26 @@ def _is_path(path: bytes) -> bool:
     return namespace not in _NO_NAMES and id_ not in _NO_NAMES
 
 
-def _read_peer(tree_fd: int, key: BundleKey, group: str | None, folder: Folder) -> Folder | None:
-    """Read in the sandbox's bundle what a member need not have of its own."""
+def _read_peer(
+    around: NodeContext, key: BundleKey, group: str | None, folder: Folder
+) -> Folder | None:
+    """Read in the sandbox's bundle what a member need not have of its own.
+
+    That is in the tree of tasks or, with `sandboxer = "shim"`, in that of sandboxes.
+    """
     if group is None or group == key.id:
         return None
     if folder.text("shim-binary-path") and metadata.addresses_of(folder):
         return None
-    try:
-        with beneath(tree_fd, BundleKey(key.namespace, group).path) as sandbox:
-            return read_files(sandbox, _SHARED)
-    except OSError:
-        return None
+    peer = BundleKey(key.namespace, group)
+    for one in (peer, peer.sandbox):
+        try:
+            tree_fd = around.handles.get(around.layout.tree_of(one), os.O_NOFOLLOW)
+            with beneath(tree_fd, one.path) as sandbox:
+                return read_files(sandbox, _SHARED)
+        except OSError:
+            continue
+    return None
 
 
 def _weigh(
@@ -191,7 +213,7 @@ def _weigh(
     remembered = ask_runtime(own, around)
     cgroups = ask_cgroups(own, around, remembered)
     init = ask_init(own, around, remembered, cgroups)
-    counted = _count_work(around, own.path) or _NOTHING
+    counted = _count_work(around, own.key, own.path) or _NOTHING
     look = Look(
         identity,
         Kind.DIRECTORY,
@@ -199,7 +221,7 @@ def _weigh(
         folder.newest,
         (folder.blocks + counted.blocks) * BLOCK,
         Answer.YES if folder.has_pid else remembered.exists,
-        metadata.runtime_of(folder, own.peer, around.layout.runc_shims),
+        _runtime(own, around),
         init,
         ask_shim(own, around, init),
         cgroups.state,
@@ -212,9 +234,22 @@ def _weigh(
     return _Seen(look, remembered, cgroups)
 
 
-def _count_work(around: NodeContext, path: bytes) -> Counted | None:
+def _runtime(own: BundleFiles, around: NodeContext) -> Runtime:
+    """Tell the runtime; not that of a sandbox that was started, if its name has been lost.
+
+    Before its shim is started there is nothing but what containerd makes (`core/runtime/v2`,
+    ``NewBundle``). A runtime that serves sandboxes may live where we do not look.
+    """
+    folder = own.folder
+    found = metadata.runtime_of(folder, own.peer, around.layout.runc_shims)
+    if own.key.tree and found.state is RuntimeState.UNNAMED and folder.entries & ~_UNSTARTED:
+        return Runtime(RuntimeState.NONE)
+    return found
+
+
+def _count_work(around: NodeContext, key: BundleKey, path: bytes) -> Counted | None:
     try:
-        top = around.handles.named(around.layout.work)
+        top = around.handles.named(around.layout.work_of(key))
     except OSError:
         return None
     return count_tree(top, path)

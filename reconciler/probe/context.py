@@ -8,6 +8,7 @@ import os
 from reconciler import kernel
 from reconciler.clock import SystemClock
 from reconciler.kernel.mounts import Mounted
+from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from reconciler.probe import boots
 from reconciler.probe.beneath import opened
@@ -56,6 +57,18 @@ class NodeContext:
         self._groups: list[Mounted] = []
         self.refresh()
 
+    def tree_of(self, key: BundleKey) -> bytes:
+        """The real path of the state tree that a bundle is in; empty if it is not known."""
+        if not key.tree:
+            return self.tree
+        return os.path.realpath(self.layout.sandboxes) if self.tree else b""
+
+    def mounts_of(self, key: BundleKey) -> BundleMounts | None:
+        """The mounts at or below bundles of the tree that this one is in; None likewise."""
+        if not key.tree or self.mounts is None:
+            return self.mounts
+        return self.mounts.of_tree(self.tree_of(key))
+
     def refresh(self) -> None:
         """Read again what may have changed; cheap if nothing has."""
         tree = os.path.realpath(self.layout.tasks)
@@ -101,7 +114,9 @@ class NodeContext:
 
 def _own(layout: Layout) -> tuple[bytes, ...]:
     """Give the directories at which looks begin without a file's having named them."""
-    return layout.tasks, layout.work, layout.runc_root, layout.sockets, layout.own_sockets
+    shims = layout.sockets, layout.own_sockets
+    works = layout.work, layout.sandbox_work
+    return layout.tasks, layout.sandboxes, *works, layout.runc_root, *shims
 
 
 def _mount_of(path: bytes) -> tuple[bool, int | None]:

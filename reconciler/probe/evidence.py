@@ -69,7 +69,7 @@ def _is_its(own: BundleFiles, around: NodeContext, remembered: Runc) -> bool:
     if bundle is None:
         return True
     tree = bundle.removesuffix(b"/" + own.path)
-    return tree != bundle and tree in (around.layout.tasks, around.tree)
+    return tree != bundle and tree in (around.layout.tree_of(own.key), around.tree_of(own.key))
 
 
 def ask_cgroups(own: BundleFiles, around: NodeContext, remembered: Runc) -> Cgroups:

@@ -33,8 +33,11 @@ def spec_of(folder: Folder) -> Spec | None:
 def group_of(key: BundleKey, folder: Folder, spec: Spec | None) -> str | None:
     """Tell for which id the bundle's shim was started: a pod's members share the sandbox's.
 
-    None if nothing says so: without config.json it may be anybody's member.
+    None if nothing says so: without config.json it may be anybody's member. What lies in the tree
+    of sandboxes is nobody's.
     """
+    if key.tree:
+        return key.id
     noted = (spec and spec.annotations) or _NO_ANNOTATIONS
     noted_id = (noted.runc_group or noted.sandbox_id).encode("utf-8", "replace")
     named = escape(noted_id or (folder.text("sandbox") or b"").strip())

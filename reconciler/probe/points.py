@@ -144,6 +144,10 @@ class BundleMounts:
             ]
         )
 
+    def of_tree(self, tree: bytes) -> "BundleMounts":
+        """Give those of another tree, by its real path, as of the same moment."""
+        return BundleMounts(self._mounts, tree)
+
     def all(self) -> TreeMounts:
         """Give those of every bundle at once; whether they are shown outside is not asked."""
         cut = len(self._tree) + 1

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from reconciler.model.evidence import ProcessScan, ShimProcess
 from reconciler.model.ids import BundleKey, escape
-from reconciler.model.layout import TASKS
+from reconciler.model.layout import SANDBOXES, TASKS
 from reconciler.model.processes import UnreadProcess
 from reconciler.probe import mounts
 from reconciler.probe.commands import Asked, CommandLines
@@ -310,6 +310,8 @@ class _Pass:
             path = os.readlink(f"{pid}/cwd", dir_fd=self._proc_fd)
         except OSError:
             return None
-        _, found, rest = os.fsencode(path).rpartition(b"/" + TASKS + b"/")
-        names = escape(rest.removesuffix(b" (deleted)")).split("/")
-        return BundleKey(*names) if found and len(names) == len(BundleKey._fields) else None
+        raw = os.fsencode(path)
+        tree = SANDBOXES if b"/" + SANDBOXES + b"/" in raw else TASKS
+        _, found, rest = raw.rpartition(b"/" + tree + b"/")
+        namespace, slash, id_ = escape(rest.removesuffix(b" (deleted)")).partition("/")
+        return BundleKey(namespace, id_) if found and slash and "/" not in id_ else None

@@ -5,8 +5,9 @@ is entered beneath the one above it, never through a symlink or a mount. What a 
 answer for is said so, and never taken for emptiness. Nothing is opened that may hang.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -17,10 +18,10 @@ from reconciler.clock import SystemClock
 from reconciler.model.evidence import Look, PartialLook
 from reconciler.model.hidden import parse_hidden
 from reconciler.model.ids import BundleKey, escape, unescape
-from reconciler.model.layout import Layout
+from reconciler.model.layout import SANDBOXES, Layout
 from reconciler.model.observations import Hidden, Listed, Seen
 from reconciler.ports import BatchInspector, Clock, Inspector
-from reconciler.probe.beneath import enter, identity_of, names, opened, visible
+from reconciler.probe.beneath import beneath, enter, identity_of, names, opened, visible
 from reconciler.probe.bundle import look_at
 from reconciler.probe.context import NodeContext
 
@@ -57,29 +58,37 @@ class TreeInspector:
     def list(self, namespace: str | None = None) -> Listed:
         """List the state tree or one namespace of it."""
         began = self._clock.monotonic()
-        bundles: list[Seen] = []
-        hidden: list[Hidden] = []
+        found: list[Seen | Hidden] = []
         present = True
         try:
             with opened(self._layout.tasks) as tree:
-                for found in _walk(tree, namespace):
-                    if isinstance(found, Seen):
-                        bundles.append(found)
-                    else:
-                        hidden.append(found)
+                found.extend(_walk(tree, namespace))
         except FileNotFoundError:
             present = False
         except OSError:
             seconds = self._clock.monotonic() - began
             return Listed(answered=False, present=True, namespace=namespace, seconds=seconds)
+        sandboxes = self._list_sandboxes(namespace)
+        found += sandboxes or ()
         return Listed(
             answered=True,
-            present=present,
-            bundles=tuple(bundles),
-            hidden=tuple(hidden),
+            present=present or bool(found),
+            bundles=tuple([one for one in found if isinstance(one, Seen)]),
+            hidden=tuple([one for one in found if isinstance(one, Hidden)]),
             namespace=namespace,
             seconds=self._clock.monotonic() - began,
+            sandboxes=sandboxes is not None,
         )
+
+    def _list_sandboxes(self, namespace: str | None) -> Sequence[Seen | Hidden] | None:
+        """List the tree of sandboxes, which few nodes have; None if it cannot be read."""
+        try:
+            with opened_sandboxes(self._layout) as tree:
+                return [_in_sandboxes(one) for one in _walk(tree, namespace)]
+        except FileNotFoundError:
+            return []
+        except OSError:
+            return None
 
 
 def _walk(tree: int, only: str | None) -> Iterator[Seen | Hidden]:
@@ -87,6 +96,30 @@ def _walk(tree: int, only: str | None) -> Iterator[Seen | Hidden]:
     for namespace in enter(tree, visible(tree) if only is None else _name(only)):
         if namespace.fd >= 0:
             yield from _walk_namespace(namespace.fd, escape(namespace.name))
+
+
+@contextmanager
+def opened_sandboxes(layout: Layout) -> Iterator[int]:
+    """Open the tree of sandboxes, on the mount of the state directory and no other.
+
+    Raises:
+        OSError: It cannot be opened there; FileNotFoundError if there is none.
+    """
+    with opened(layout.state, os.O_PATH) as state, beneath(state, SANDBOXES) as tree:
+        yield tree
+
+
+def has_sandboxes(layout: Layout) -> bool:
+    """Return whether there is a tree of sandboxes, and it can be opened."""
+    try:
+        with opened_sandboxes(layout):
+            return True
+    except OSError:
+        return False
+
+
+def _in_sandboxes(found: Seen | Hidden) -> Seen | Hidden:
+    return replace(found, key=found.key.sandbox)
 
 
 def _name(only: str) -> tuple[bytes, ...]:

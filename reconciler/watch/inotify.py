@@ -13,7 +13,7 @@ import anyio
 import anyio.lowlevel
 
 from reconciler.clock import SystemClock
-from reconciler.model.ids import BundleKey, Identity, escape
+from reconciler.model.ids import TASK_TREE, BundleKey, Identity, escape
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Hint, Observation, Resync, ResyncKind
 from reconciler.ports import Clock, Emit
@@ -52,6 +52,7 @@ class InotifyBackend:
         layout: Where the tree is.
         make: Makes the inotify instance.
         clock: Gives whether events come thick and fast.
+        tree: Which of containerd's trees, as keys have it.
     """
 
     name = "inotify"
@@ -62,9 +63,12 @@ class InotifyBackend:
         layout: Layout,
         make: Callable[[], Handle] = Inotify,
         clock: Clock | None = None,
+        *,
+        tree: str = TASK_TREE,
     ) -> None:
         self._clock = clock or SystemClock()
-        self._tasks = layout.tasks
+        self._tree = tree
+        self._tasks = layout.tree(tree)
         self._make = make
         self._inotify: Handle | None = None
         self._table: WatchTable
@@ -87,7 +91,7 @@ class InotifyBackend:
         if self._inotify is not None:
             return
         self._inotify = self._make()
-        self._table = WatchTable(self._inotify, self._tasks)
+        self._table = WatchTable(self._inotify, self._tasks, self._tree)
         self._ancestors = Ancestors(self._table, self._tasks)
         try:
             self._watch_anew()
@@ -213,7 +217,7 @@ class InotifyBackend:
             self._table.drop(namespace)
             self._resyncs[Resync(ResyncKind.NAMESPACE, namespace)] = None
         elif not event.name.startswith(b"."):
-            key = BundleKey(namespace, escape(event.name))
+            key = BundleKey(namespace, escape(event.name), self._tree)
             self._hints[key] = None
             if not event.mask & handle.CAME:
                 self._table.drop(key)

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import anyio
 
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import TASK_TREE, BundleKey
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Resync, ResyncKind
 from reconciler.ports import Emit
@@ -60,6 +60,7 @@ class Watching:
         layout: Where the tree is.
         backend: What to begin with.
         make_inotify: Makes inotify instances.
+        tree: Which of containerd's trees, as keys have it.
     """
 
     def __init__(
@@ -68,7 +69,9 @@ class Watching:
         backend: Choice = "auto",
         *,
         make_inotify: Callable[[], Handle] = Inotify,
+        tree: str = TASK_TREE,
     ) -> None:
+        self._tree = tree
         self._layout = layout
         self._make_inotify = make_inotify
         self._ladder = _LADDERS[backend]
@@ -179,12 +182,13 @@ class Watching:
     def _make(self, rung: int) -> Backend:
         match self._ladder[rung]:
             case "inotify":
-                return InotifyBackend(self._layout, self._make_inotify)
+                return InotifyBackend(self._layout, self._make_inotify, tree=self._tree)
             case "watchfiles" | "poll" as name:
                 # Here, because it is a megabyte that is not needed where inotify works.
                 from reconciler.watch.watchfiles import WatchfilesBackend
 
-                return WatchfilesBackend(self._layout, polling=name == "poll")
+                polling = name == "poll"
+                return WatchfilesBackend(self._layout, polling=polling, tree=self._tree)
             case _:
                 return NoBackend()
 

@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Final
 
 from reconciler import kernel
-from reconciler.model.ids import BundleKey, Identity, escape, unescape
+from reconciler.model.ids import TASK_TREE, BundleKey, Identity, escape, unescape
 from reconciler.probe.beneath import beneath, identity_of, visible
 from reconciler.watch import handle
 from reconciler.watch.handle import Handle, raise_if_exhausted
@@ -48,11 +48,13 @@ class WatchTable:
     Args:
         inotify: The instance to use.
         tasks: Path of the tree.
+        tree: Which tree that is, as keys have it.
     """
 
-    def __init__(self, inotify: Handle, tasks: bytes) -> None:
+    def __init__(self, inotify: Handle, tasks: bytes, tree: str = TASK_TREE) -> None:
         self._inotify = inotify
         self._tasks = tasks
+        self._tree = tree
         self._targets: dict[int, Target] = {}
         self._wds: dict[Target, int] = {}
         self._pending: dict[BundleKey, None] = {}
@@ -114,14 +116,14 @@ class WatchTable:
         """Watch a namespace first, then list it, and put its bundles in line."""
         if self._add(namespace, namespace, NAMESPACE_MASK):
             for name in self._names(namespace):
-                key = BundleKey(namespace, name)
+                key = BundleKey(namespace, name, self._tree)
                 if key not in self._wds:
                     self._pending[key] = None
 
     def add_bundle(self, key: BundleKey) -> None:
         """Watch a bundle, if it is a directory."""
         self._pending.pop(key, None)
-        self._add(key, str(key), BUNDLE_MASK)
+        self._add(key, key.name, BUNDLE_MASK)
 
     def add_pending(self) -> list[BundleKey]:
         """Watch a slice of the bundles in line; return which are out of it."""

@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 from watchfiles import awatch
 
-from reconciler.model.ids import BundleKey, Identity, escape, is_identifier
+from reconciler.model.ids import TASK_TREE, BundleKey, Identity, escape, is_identifier
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Hint, Resync, ResyncKind
 from reconciler.ports import Emit
@@ -43,14 +43,16 @@ class WatchfilesBackend:
 
     Args:
         layout: Where the tree is.
+        tree: Which of containerd's trees, as keys have it.
         polling: Look at the disk again and again instead of asking the kernel.
     """
 
     relist_hint = 60.0
 
-    def __init__(self, layout: Layout, *, polling: bool) -> None:
+    def __init__(self, layout: Layout, *, polling: bool, tree: str = TASK_TREE) -> None:
         self.name = "poll" if polling else "watchfiles"
-        self._tasks = layout.tasks
+        self._tree = tree
+        self._tasks = layout.tree(tree)
         self._polling = polling
         self._namespaces: dict[bytes, int] = {}
 
@@ -132,7 +134,7 @@ class WatchfilesBackend:
                 if self._list_namespaces() != self._namespaces:
                     stop.set()
             elif not name.startswith(b"."):
-                emit(Hint(BundleKey(escape(namespace), escape(name))))
+                emit(Hint(BundleKey(escape(namespace), escape(name), self._tree)))
 
     def _list_namespaces(self) -> dict[bytes, int]:
         """Find the namespaces and which directories they are."""

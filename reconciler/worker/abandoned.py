@@ -12,18 +12,15 @@ from typing import ClassVar
 
 from msgspec.structs import replace
 
-from reconciler.decide.claims import shares
 from reconciler.decide.verdicts import CGROUP_CLEAR, INIT_GONE
 from reconciler.model.decisions import Verdict
-from reconciler.model.evidence import Look, PartialLook, Shim
-from reconciler.model.ids import BundleKey, escape, unescape
+from reconciler.model.evidence import Look, Shim
+from reconciler.model.ids import BundleKey, unescape
 from reconciler.model.outcome import BlockReason, Outcome, Result
-from reconciler.probe.beneath import enter, names, opened
-from reconciler.probe.bundle import look_at
 from reconciler.worker.blocked import Blocked
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.messages import EndShimJob, EndWedgedJob
-from reconciler.worker.neighbours import MOST_BUNDLES
+from reconciler.worker.pods import sharing
 from reconciler.worker.second_look import NotLeftover, Seen, look_again
 from reconciler.worker.shims import end_shim, find_shim
 from reconciler.worker.step_log import Record, Tally
@@ -114,31 +111,3 @@ class Ending:
 
     def _blocked(self, why: str) -> Blocked:
         return Blocked(BlockReason.SHIM, self._job.key.id, why)
-
-
-def sharing(place: WorkerContext, key: BundleKey, shim: Shim) -> Iterator[tuple[BundleKey, Look]]:
-    """Give the other bundles of a namespace that may be served by a shim of it, looked at now.
-
-    Raises:
-        Blocked: They are too many, or their namespace cannot be read.
-        OSError: The tree cannot be read.
-    """
-    around = place.nearby(place.scan())
-    for number, other in enumerate(_others(place, key)):
-        if number >= MOST_BUNDLES:
-            why = f"there are more than {MOST_BUNDLES} bundles to ask"
-            raise Blocked(BlockReason.SHIM, key.id, why)
-        found = look_at(around, other)
-        look = found.look if isinstance(found, PartialLook) else found
-        if look is not None and shares(look, shim):
-            yield other, look
-
-
-def _others(place: WorkerContext, key: BundleKey) -> Iterator[BundleKey]:
-    with opened(place.layout.tasks) as top:
-        for namespace in enter(top, (unescape(key.namespace),)):
-            if namespace.fd < 0:
-                raise Blocked(BlockReason.SHIM, key.id, "its namespace cannot be read")
-            for name in list(names(namespace.fd)):
-                if escape(name) != key.id and not name.startswith(b"."):
-                    yield BundleKey(key.namespace, escape(name))

@@ -49,7 +49,7 @@ def pin(
     sockets = _sockets(layout, job, seen)
     names = [group.path for group in resources.cgroups]
     names += [path for socket in sockets for path in (socket, hidden_path(socket))]
-    names += [layout.work + b"/" + key.path]
+    names += [layout.work_of(key) + b"/" + key.path]
     found = {path: this for path in names if (this := find(path)) is not None}
     try:
         owner = Owner(layout, key, job.identity, seen.look.newest_mtime, old)

@@ -95,7 +95,7 @@ class Residue:
         )
         if is_alone:
             return None
-        return self._place.users.others(self._layout.tasks, self._key, path)
+        return self._place.users.others(self._layout, self._key, path)
 
     def remove_fifos(self, tally: Tally) -> str:
         """Remove the directories of its standard streams, if the id is this bundle's alone."""
@@ -121,8 +121,9 @@ class Residue:
     def remove_work_dir(self, tally: Tally) -> str:
         """Remove its directory in containerd's persistent tree."""
         refuse_work_elsewhere(self._place, self._key)
-        judged = self._judged.objects.get(self._layout.work + b"/" + self._key.path)
-        _remove_place(self._layout.work, self._key, judged, tally)
+        work = self._layout.work_of(self._key)
+        judged = self._judged.objects.get(work + b"/" + self._key.path)
+        _remove_place(work, self._key, judged, tally)
         return ""
 
 

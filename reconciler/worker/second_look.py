@@ -9,13 +9,15 @@ import os
 
 import msgspec
 
+from reconciler import kernel
 from reconciler.decide.blockers import foreign_mount
 from reconciler.decide.verdicts import judge
 from reconciler.model.cgroups import CgroupSource
 from reconciler.model.decisions import Judgement, Verdict
-from reconciler.model.evidence import Look, Mount, Node
+from reconciler.model.evidence import Answer, Look, Mount, Node
 from reconciler.model.facts import weigh
-from reconciler.model.ids import BundleKey, escape, is_identifier
+from reconciler.model.ids import BundleKey, escape
+from reconciler.model.layout import Layout
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.bundle import Resources, examine
 from reconciler.probe.context import NodeContext
@@ -24,6 +26,7 @@ from reconciler.worker.blocked import Blocked, blocked_by
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.messages import JudgedJob
 from reconciler.worker.objects import find
+from reconciler.worker.pods import members
 
 
 class NotLeftover(Exception):  # noqa: N818 -- an answer, not an error
@@ -71,9 +74,10 @@ def look_again(
     if look.cgroup_source is not CgroupSource.RUNTIME:  # the cgroups of all others count
         scanned = place.scan(whole=True)
     node = Node(scanned, job.containerd)
-    named = is_identifier(key.namespace) and is_identifier(key.id)
+    named = key.is_identifier
     young = place.clock.wall() - look.newest_mtime < job.options.settle
-    judgement = judge(weigh(key, named, look, node), young=young)
+    pod = members(place, key, look.shim) if key.tree else Answer.NONE
+    judgement = judge(weigh(key, named, look, node, pod), young=young)
     if judgement.verdict is not wanted:
         raise NotLeftover(f"{judgement.verdict.value}: {judgement.reason}", look)
     if wanted is Verdict.LEFTOVER:
@@ -100,14 +104,15 @@ def refuse_elsewhere(place: WorkerContext, around: NodeContext, key: BundleKey) 
     Raises:
         Blocked: For the first one, with a process of that namespace.
     """
-    if around.mounts is None:
+    mounts = around.mounts_of(key)
+    if mounts is None:
         raise Blocked(BlockReason.IO, key.id, "the mount table cannot be read")
-    _refuse_elsewhere(place, around.tree, around.mounts, key)
+    _refuse_elsewhere(place, around.tree_of(key), mounts, key)
 
 
 def refuse_work_elsewhere(place: WorkerContext, key: BundleKey) -> None:
     """Do the same for what has that name in containerd's persistent tree, if anything has."""
-    tree = os.path.realpath(place.layout.work)
+    tree = os.path.realpath(place.layout.work_of(key))
     try:
         if find(tree + b"/" + key.path) is None:
             return
@@ -132,6 +137,19 @@ def _refuse_elsewhere(
             detail = f"a {one.fstype} is mounted there in the mount namespace of pid {one.pid}"
             path = escape(one.path[len(bundle) + 1 :]) or "."
             raise Blocked(BlockReason.FOREIGN_MOUNT, path, detail)
+
+
+def refuse_other_mount(layout: Layout, tree: int) -> None:
+    """Let the tree of sandboxes be on no other mount than the tree of tasks, which guards check.
+
+    Raises:
+        Blocked: It is on another one.
+        OSError: There is no tree of tasks, or it cannot be looked at.
+    """
+    tasks = kernel.statx(kernel.AT_FDCWD, layout.tasks)
+    if kernel.statx_handle(tree).mount_id != tasks.mount_id:
+        detail = "it is on another mount than the tree of tasks"
+        raise Blocked(BlockReason.FOREIGN_MOUNT, escape(layout.sandboxes), detail)
 
 
 def refuse_mounts(points: MountPoints, bundle: int, key: BundleKey) -> None:

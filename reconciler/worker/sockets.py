@@ -20,6 +20,7 @@ from typing import Final
 from reconciler import kernel
 from reconciler.clock import SystemClock
 from reconciler.model.ids import BundleKey, escape, unescape
+from reconciler.model.layout import Layout
 from reconciler.probe import documents
 from reconciler.probe.beneath import beneath, opened, visible
 from reconciler.probe.fresh import Fresh
@@ -137,14 +138,29 @@ class SocketUsers:
     def __init__(self, clock: SystemClock) -> None:
         self._users = Fresh(clock, _read_users, _FRESH_SECONDS, cost=_COST)
 
-    def others(self, tree: bytes, key: BundleKey, socket: bytes) -> str | None:
+    def others(self, layout: Layout, key: BundleKey, socket: bytes) -> str | None:
         """Give the id of another bundle of the namespace that names the socket and stays, if any.
+
+        A pod's sandbox may be in a tree of its own.
 
         Raises:
             OSError: The namespace cannot be read.
         """
+        for one in (key.task, key.sandbox):
+            own = frozenset({key.id}) if one == key else frozenset[str]()
+            try:
+                found = self._named(layout.tree_of(one), one, socket, own)
+            except FileNotFoundError:
+                if one == key:
+                    raise
+                continue
+            if found is not None:
+                return found
+        return None
+
+    def _named(self, tree: bytes, key: BundleKey, socket: bytes, own: frozenset[str]) -> str | None:
         name = unescape(key.namespace)
-        ids = self._users.get((tree, name)).get(socket, set()) - {key.id}
+        ids = self._users.get((tree, name)).get(socket, set()) - own
         with opened(tree) as top, beneath(top, name) as namespace:
             return next((id_ for id_ in sorted(ids) if stays(namespace, unescape(id_))), None)
 

@@ -38,6 +38,7 @@ from reconciler.worker.second_look import (
     look_again,
     refuse_elsewhere,
     refuse_mounts,
+    refuse_other_mount,
 )
 from reconciler.worker.step_log import Kept, Record, Tally
 from reconciler.worker.under_removal import announce
@@ -45,6 +46,7 @@ from reconciler.worker.unmount import unmount_stack
 from reconciler.worker.walk import check_identity
 
 _ROOTFS: Final = unescape(ROOTFS)
+_OF_SANDBOXES: Final = frozenset({"shim-socket", "work-dir"})
 
 
 def clean(place: WorkerContext, job: CleanJob) -> Outcome:
@@ -77,7 +79,9 @@ def _open_namespace(handles: ExitStack, layout: Layout, key: BundleKey) -> int:
         FileNotFoundError: It is gone.
     """
     try:
-        tree = handles.enter_context(opened(layout.tasks, os.O_PATH | os.O_NOFOLLOW))
+        tree = handles.enter_context(opened(layout.tree_of(key), os.O_PATH | os.O_NOFOLLOW))
+        if key.tree:
+            refuse_other_mount(layout, tree)
         return handles.enter_context(beneath(tree, unescape(key.namespace)))
     except FileNotFoundError:
         raise
@@ -141,7 +145,8 @@ class _Cleanup:
                     return  # it removed everything itself
                 raise
         self._keep_lock()
-        record.do("hooks", self._run_hooks)
+        if not self._job.key.tree:  # what is named by an id is a task's, if there is any
+            record.do("hooks", self._run_hooks)
         if self._hooks_ran:
             # They may have taken long, and runc frees the id before it runs them: it may be
             # another's by now. So nothing counts that was seen before.
@@ -159,6 +164,8 @@ class _Cleanup:
             ("fifo", residue.remove_fifos),
             ("work-dir", residue.remove_work_dir),
         ):
+            if self._job.key.tree and name not in _OF_SANDBOXES:
+                continue
             self._keep_lock()
             record.do(name, remove, core=False)
         record.do("bundle", self._remove_bundle)

@@ -110,7 +110,7 @@ def _start(
     for directory in (os.path.dirname(socket), bundle / "rootfs", state):
         os.makedirs(directory, exist_ok=True)
     address = os.fsdecode(layout.address)
-    shim = processes.shim(*key, address, socket, os.fsencode(bundle))
+    shim = processes.shim(key.namespace, key.id, address, socket, os.fsencode(bundle))
     init = processes.init("bench")
     task = Task(key, init.pid, init.start_ticks, socket, None, layout.runc_root)
     for file, content in contents(task).items():

@@ -34,7 +34,7 @@ class FakeDaemon:
 
     def clean(self, keys: list[BundleKey]) -> Reply:
         self.asked += keys
-        return Reply(17, bundles=[Asked(*key) for key in keys])
+        return Reply(17, bundles=[Asked(key.namespace, key.id) for key in keys])
 
     def release(self) -> Reply:
         return self.reply

@@ -222,14 +222,17 @@ def _message(name: str, /, **fields: object) -> Message:
     return _classes()[f"runtime.v1.{name}"](**fields)
 
 
-@functools.cache
 def _classes() -> dict[str, type[Message]]:
-    """Compile the definition and make a class of each of its messages."""
-    source = Path(__file__).with_suffix(".proto")
-    with tempfile.NamedTemporaryFile() as compiled:
-        words = ["protoc", f"-I{source.parent}", f"--descriptor_set_out={compiled.name}"]
+    return compiled(Path(__file__).with_suffix(".proto"))
+
+
+@functools.cache
+def compiled(source: Path) -> dict[str, type[Message]]:
+    """Compile a definition and make a class of each of its messages."""
+    with tempfile.NamedTemporaryFile() as written:
+        words = ["protoc", f"-I{source.parent}", f"--descriptor_set_out={written.name}"]
         assert protoc.main([*words, os.fspath(source)]) == 0
-        found = descriptor_pb2.FileDescriptorSet.FromString(compiled.read())
+        found = descriptor_pb2.FileDescriptorSet.FromString(written.read())
     # A pool of its own: the default one may hold another runtime.v1 already.
     pool = descriptor_pool.DescriptorPool()
     for file in found.file:

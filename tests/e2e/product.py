@@ -41,6 +41,7 @@ class Row(TypedDict):
 
     namespace: str
     id: str
+    tree: NotRequired[str]
     verdict: str
     phase: str | None
     reason: str
@@ -77,6 +78,7 @@ class Result(TypedDict):
     kind: str
     namespace: str
     id: str
+    tree: NotRequired[str]
     result: str
     reason: str
     detail: str

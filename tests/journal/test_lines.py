@@ -230,8 +230,8 @@ def test_a_line_is_read_by_names() -> None:
     assert json.loads(lines_of(thing)[0]) == {
         "mono": MONO,
         "wall": WALL,
-        "seen": {"kind": "hint", "key": [key().namespace, key().id]},
-        "decided": [{"kind": "look-at", "key": [key().namespace, key().id]}],
+        "seen": {"kind": "hint", "key": [*key()]},
+        "decided": [{"kind": "look-at", "key": [*key()]}],
     }
     look = json.loads(lines_of(*told(Looked(key(), dead())))[0])["seen"]["look"]
     assert look["identity"] == [dead().identity.dev, dead().identity.ino, dead().identity.mount_id]

@@ -240,11 +240,14 @@ def test_a_result_has_the_promised_shape() -> None:
 def test_missing_names_what_any_version_of_containerd_would_have_written(
     entries: Entries, missing: list[str]
 ) -> None:
-    assert shapes.missing(replace(LOOK, entries=entries)) == missing
+    assert shapes.missing(BundleKey("ns", "a"), replace(LOOK, entries=entries)) == missing
 
 
 def test_what_is_no_directory_misses_nothing() -> None:
-    assert shapes.missing(replace(LOOK, kind=Kind.SYMLINK, entries=Entries(0))) == []
+    assert (
+        shapes.missing(BundleKey("ns", "a"), replace(LOOK, kind=Kind.SYMLINK, entries=Entries(0)))
+        == []
+    )
 
 
 @given(namespace=st.binary(min_size=1, max_size=80), name=st.binary(min_size=1, max_size=255))

@@ -63,13 +63,13 @@ def test_mounts_are_found_by_bundle_in_their_order() -> None:
         + line(TREE + b"x/default/c/rootfs", 7)
     )
     assert keyed(text) == {
-        ("default", "a"): (
+        BundleKey("default", "a"): (
             Mount("rootfs", 1, "overlay"),
             Mount("rootfs", 3, "overlay"),
             Mount("rootfs/proc", 4, "overlay"),
         ),
-        ("default", "ab"): (Mount("extra/x", 2, "overlay"),),
-        ("default", "b"): (Mount("", 5, "overlay"),),
+        BundleKey("default", "ab"): (Mount("extra/x", 2, "overlay"),),
+        BundleKey("default", "b"): (Mount("", 5, "overlay"),),
     }
 
 
@@ -79,13 +79,13 @@ def test_a_mounted_namespace_is_noticed() -> None:
 
 def test_hostile_names_are_keys() -> None:
     text = line(TREE + rb"/n\040s/new\012line\134/root\011fs")
-    assert list(keyed(text)) == [("n s", r"new\x0aline\x5c")]
+    assert list(keyed(text)) == [BundleKey("n s", r"new\x0aline\x5c")]
 
 
 def test_a_tree_with_odd_characters_is_found() -> None:
     tree = b"/odd dir\\x/tree"
     text = line(rb"/odd\040dir\134x/tree/ns/id/rootfs")
-    assert list(index(text, tree).bundles) == [("ns", "id")]
+    assert list(index(text, tree).bundles) == [BundleKey("ns", "id")]
 
 
 def test_a_mount_whose_point_was_unlinked_is_not_below_a_bundle() -> None:
@@ -125,7 +125,7 @@ def test_any_name_finds_its_way_through_the_escapes(
     point = b"/".join([TREE, *(octal(name) for name in (namespace, id_, *inner))])
     found = keyed(line(point))
     path = escape(b"/".join(inner))
-    assert found == {(escape(namespace), escape(id_)): (Mount(path, 7, "overlay"),)}
+    assert found == {BundleKey(escape(namespace), escape(id_)): (Mount(path, 7, "overlay"),)}
 
 
 @given(st.lists(st.sampled_from([TREE + b"/a/b", TREE + b"/a/b/c d", TREE, b"/x"]), max_size=6))

@@ -37,7 +37,8 @@ def test_every_name_is_listed_with_its_identity(world: World) -> None:
     assert listed.answered
     assert listed.namespace is None
     keys = {seen.key for seen in listed.bundles}
-    assert keys == {("default", "a"), ("k8s.io", "b"), ("default", "file")}
+    names = (("default", "a"), ("k8s.io", "b"), ("default", "file"))
+    assert keys == {BundleKey(*one) for one in names}
     for seen in listed.bundles:
         look = inspector.look(seen.key)
         assert isinstance(look, Look)
@@ -48,7 +49,7 @@ def test_one_namespace_is_listed_alone(world: World) -> None:
     world.bundle("a")
     world.bundle("b", namespace="k8s.io")
     listed = world.inspector().list("default")
-    assert [seen.key for seen in listed.bundles] == [("default", "a")]
+    assert [seen.key for seen in listed.bundles] == [BundleKey("default", "a")]
     assert listed.namespace == "default"
     absent = world.inspector().list("absent")
     assert (absent.answered, absent.present, absent.bundles) == (True, True, ())
@@ -96,7 +97,9 @@ def test_hostile_names_are_listed(world: World) -> None:
     for name in names:
         os.makedirs(os.path.join(os.fsencode(world.tree), b"\xffns", name))
     listed = world.inspector().list()
-    assert {seen.key for seen in listed.bundles} == {(r"\xffns", escape(name)) for name in names}
+    assert {seen.key for seen in listed.bundles} == {
+        BundleKey(r"\xffns", escape(name)) for name in names
+    }
     assert len(world.inspector().list(r"\xffns").bundles) == len(names)
 
 

@@ -14,7 +14,7 @@ NAMES = sorted(path.stem for path in JOURNALS.glob("*.jsonl"))
 
 
 def test_every_regression_is_here() -> None:
-    recorded = {"seed", "moby-50040", "shared-shim", "mass-death"}
+    recorded = {"seed", "moby-50040", "shared-shim", "mass-death", "sandboxes"}
     assert set(NAMES) == STORIES.keys() | {f"containerd-{name}" for name in recorded}
     assert all((JOURNALS / f"{name}.expect.toml").exists() for name in NAMES)
 

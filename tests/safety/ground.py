@@ -250,7 +250,7 @@ def _live(site: Node, processes: Processes, id_: str, *, lives: bool) -> Live:
     """
     bundle = site.bundle(id_, "alive")
     bundle.socket.unlink()
-    namespace, name = bundle.key
+    namespace, name, _ = bundle.key
     address = os.fsdecode(site.layout.address)
     shim = processes.shim(
         namespace, name, address, os.fsencode(bundle.socket), os.fsencode(bundle.path)

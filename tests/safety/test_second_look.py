@@ -64,7 +64,7 @@ def revive(on: Ground, processes: Processes, bundle: Bundle) -> None:
     """Let a dead task live, in the same directory."""
     if bundle.key in {one.bundle.key for one in on.live}:
         return
-    namespace, name = bundle.key
+    namespace, name, _ = bundle.key
     bundle.socket.unlink()
     address = os.fsdecode(on.site.layout.address)
     shim = processes.shim(

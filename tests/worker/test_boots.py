@@ -121,7 +121,7 @@ def _of_this_boot(it: Disk) -> None:
 
 def _made_anew(it: Disk) -> None:
     seen = os.stat(it.bundle.path)
-    it.record(seen=Born(*it.bundle.key, seen.st_ino, 1))
+    it.record(seen=Born(it.bundle.key.namespace, it.bundle.key.id, seen.st_ino, 1))
 
 
 def _of_another_name(it: Disk) -> None:

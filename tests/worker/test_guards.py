@@ -175,7 +175,7 @@ def test_a_pretended_shim_is_never_compared_with(tmp_path: Path) -> None:
     layout = layout_at(tmp_path)
     bundle = tmp_path / BUNDLE
     bundle.mkdir(parents=True)
-    with hostile.attacked(hostile.own_namespaces, *KEY, cwd=bundle):
+    with hostile.attacked(hostile.own_namespaces, KEY.namespace, KEY.id, cwd=bundle):
         assert compared_with(layout, *(one for one in scan().shims if one.key == KEY)) == [1]
 
 

@@ -33,7 +33,7 @@ def make(there: Site) -> list[BundleKey]:
 def test_a_worker_sees_what_we_see(tmp_path: Path) -> None:
     async def main(there: Site) -> None:
         keys = make(there)
-        served = there.layout.shim_socket(*keys[1])
+        served = there.layout.shim_socket(keys[1].namespace, keys[1].id)
         os.unlink(served)
         with listen(Path(os.fsdecode(served))):
             inspector = TreeInspector(there.layout, annotation_keys=frozenset({"team"}))

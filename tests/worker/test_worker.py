@@ -183,7 +183,7 @@ def test_no_job_names_a_tree_or_a_program() -> None:
             words.add(one)
     names = {type(job).__name__ for job in JOBS}
     of_place = {PLACE.key.kind.value, PLACE.key.path}  # where an inventory of a worker found it
-    assert words == {KEY.namespace, KEY.id, SAID.state.value, *of_place, *names}
+    assert words == {*KEY, SAID.state.value, *of_place, *names}
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: type(job).__name__)

@@ -136,12 +136,15 @@ def _reload(daemon: "Daemon", output: Output) -> int:
 
 
 def _clean(daemon: "Daemon", typed: "Sequence[str]", said: Globals, output: Output) -> int:
+    from reconciler.present import words
+
     reply = daemon.clean(_meant(daemon, typed, said))
     for one in reply.bundles:
+        what = words.name(one)
         if one.refused:
-            output.complain(f"{one.namespace}/{one.id} is not cleaned: {one.refused}")
+            output.complain(f"{what} is not cleaned: {one.refused}")
         else:
-            output.say(f"{one.namespace}/{one.id} is due now for the daemon (pid {reply.pid})")
+            output.say(f"{what} is due now for the daemon (pid {reply.pid})")
     if reply.hold:
         output.complain(f"the daemon is held: {reply.hold}")
         return ExitCode.BLOCKED
@@ -155,7 +158,7 @@ def _meant(daemon: "Daemon", typed: "Sequence[str]", said: Globals) -> "list[Bun
         ReconcilerError: Something is the beginning of several names, or of none.
     """
     from reconciler.cli.selection import Name, parse_name
-    from reconciler.model.ids import BundleKey
+    from reconciler.model.ids import TASK_TREE, BundleKey
 
     asked: list[Name] = []
     for text in typed:
@@ -165,7 +168,7 @@ def _meant(daemon: "Daemon", typed: "Sequence[str]", said: Globals) -> "list[Bun
     known, keys = _known(daemon), list[BundleKey]()
     for one in asked:
         if one.namespace is not None and not one.among(known):
-            keys.append(BundleKey(one.namespace, one.id))
+            keys.append(BundleKey(one.namespace, one.id, one.tree or TASK_TREE))
         else:
             keys.append(one.the_one(known))
     return keys
@@ -173,17 +176,19 @@ def _meant(daemon: "Daemon", typed: "Sequence[str]", said: Globals) -> "list[Bun
 
 def _known(daemon: "Daemon") -> "set[BundleKey]":
     """Name the bundles that there are: what the daemon tells of, and what lies in its tree."""
-    from reconciler.model.ids import BundleKey, escape, unescape
+    from reconciler.model.ids import SANDBOX_TREE, TASK_TREE, BundleKey, escape, unescape
     from reconciler.model.layout import Layout
 
     told = daemon.beliefs()
     known = {one.key for one in told.bundles}
-    tasks = Layout(state=unescape(told.state)).tasks
-    with suppress(OSError):  # it may see another tree than we do
-        for namespace in os.listdir(tasks):
-            with suppress(OSError):
-                ids = os.listdir(os.path.join(tasks, namespace))
-                known |= {BundleKey(escape(namespace), escape(id_)) for id_ in ids}
+    layout = Layout(state=unescape(told.state))
+    for tree in (TASK_TREE, SANDBOX_TREE):
+        top = layout.tree(tree)
+        with suppress(OSError):  # it may see another tree than we do
+            for namespace in os.listdir(top):
+                with suppress(OSError):
+                    ids = os.listdir(os.path.join(top, namespace))
+                    known |= {BundleKey(escape(namespace), escape(id_), tree) for id_ in ids}
     return known
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from reconciler import kernel
 from reconciler.decide.blockers import ROOTFS
-from reconciler.model.ids import BundleKey, escape, unescape
+from reconciler.model.ids import escape, unescape
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.beneath import beneath, opened
 from reconciler.worker.blocked import Blocked
@@ -25,6 +25,7 @@ from reconciler.worker.second_look import (
     refuse_elsewhere,
     refuse_foreign,
     refuse_mounts,
+    refuse_other_mount,
     refuse_work_elsewhere,
 )
 from reconciler.worker.step_log import Kept, Tally
@@ -48,8 +49,9 @@ class _Hidden:
         self._judged = judged
         self._handles = handles
         # What it is called now: the names of mounts are those of the path.
-        self._key = BundleKey(judged.place.namespace, escape(judged.name))
-        self._is_work = judged.path.startswith(self._context.layout.work + b"/")
+        layout, path = self._context.layout, judged.path
+        self._key = layout.key_at(path, judged.place.namespace, escape(judged.name))
+        self._is_work = path.startswith(layout.work_of(self._key) + b"/")
         self._namespace = -1
         self._directory = -1
         self._mounts: frozenset[int] = frozenset()
@@ -65,8 +67,10 @@ class _Hidden:
 
     def _guard(self) -> None:
         layout, judged = self._context.layout, self._judged
-        root = layout.work if self._is_work else layout.tasks
+        root = layout.work_of(self._key) if self._is_work else layout.tree_of(self._key)
         top = self._handles.enter_context(opened(root, os.O_PATH))
+        if self._key.tree and not self._is_work:
+            refuse_other_mount(layout, top)
         namespace = beneath(top, unescape(self._key.namespace))
         self._namespace = self._handles.enter_context(namespace)
         self._directory = self._handles.enter_context(beneath(self._namespace, judged.name))
@@ -86,9 +90,10 @@ class _Hidden:
     def _refuse_mounts(self) -> None:
         """Let nothing pass but rootfs and its stack, and nothing whose content would be lost."""
         around = self._context.around(self._context.scan())
-        if around.mounts is None:
+        known = around.mounts_of(self._key)
+        if known is None:
             raise Blocked(BlockReason.IO, self._key.id, "the mount table cannot be read")
-        mounts = around.mounts.of(self._key)
+        mounts = known.of(self._key)
         refuse_foreign(mounts)
         refuse_elsewhere(self._context, around, self._key)
         self._mounts = frozenset(one.mount_id for one in mounts)

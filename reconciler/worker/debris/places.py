@@ -75,13 +75,15 @@ def remove_work_dir(attempt: PlaceAttempt, judged: Judged) -> None:
     context, key = attempt.context, judged.key
 
     def remove(tally: Tally) -> str:
-        top, namespace = opened(context.layout.work, os.O_PATH), unescape(key.namespace)
+        this = context.layout.key_at(judged.path, key.namespace, escape(judged.name))
+        root, namespace = context.layout.work_of(this), unescape(key.namespace)
+        top = opened(root, os.O_PATH)
         with top as work, beneath(work, namespace) as parent:
             check_object(kernel.statx(parent, judged.name), judged.object, key.id)
             with beneath(parent, judged.name) as directory:
                 refuse_mounts(context.points, directory, key)
             # One that a killed run has taken out of use has another name than the container.
-            refuse_work_elsewhere(context, BundleKey(key.namespace, escape(judged.name)))
+            refuse_work_elsewhere(context, this)
             attempt.refuse_bundle(key)
             return remove_aside(parent, judged, tally)
 

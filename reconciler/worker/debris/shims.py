@@ -9,10 +9,10 @@ from reconciler.model.debris import Place
 from reconciler.model.evidence import Shim, ShimState
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.outcome import BlockReason
-from reconciler.worker.abandoned import sharing
 from reconciler.worker.blocked import Blocked
 from reconciler.worker.debris.again import Judged
 from reconciler.worker.debris.attempt import PlaceAttempt
+from reconciler.worker.pods import sharing
 from reconciler.worker.shims import ShimTarget, end_shim
 
 

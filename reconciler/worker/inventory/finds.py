@@ -173,26 +173,28 @@ def work_dirs(layout: Layout, wanted: Wanted = everything) -> Iterator[Place]:
     Raises:
         OSError: The tree cannot be read.
     """
-    for path, key, found in _named_twice(layout.work, wanted):
-        if is_identifier(key.id):
-            yield _place(DebrisKind.WORK_DIR, path, key, found)
+    for root in (layout.work, layout.sandbox_work):
+        for path, key, found in _named_twice(root, wanted):
+            if is_identifier(key.id):
+                yield _place(DebrisKind.WORK_DIR, path, key, found)
 
 
 def hidden_bundles(layout: Layout, wanted: Wanted = everything) -> Iterator[Place]:
-    """Find what a removal of containerd's left under a hidden name, ``.<id>``, in either tree.
+    """Find what a removal of containerd's left under a hidden name, ``.<id>``, in any tree.
 
-    Ours in the state tree are finished otherwise; in the work tree they have no id any more.
+    Ours in a state tree are finished otherwise; in a work tree they have no id any more.
 
     Raises:
         OSError: A tree cannot be read.
     """
-    for root in (layout.tasks, layout.work):
+    works = (layout.work, layout.sandbox_work)
+    for root in (layout.tasks, layout.sandboxes, *works):
         for path, key, found in _named_twice(root, wanted):
             ours = parse_hidden(key.id)
             bare = BundleKey(key.namespace, key.id.removeprefix("."))
             if ours is None and bare.id != key.id and is_identifier(bare.id):
                 yield _place(DebrisKind.HIDDEN_BUNDLE, path, bare, found)
-            elif ours == found.ino and root == layout.work:
+            elif ours == found.ino and root in works:
                 nameless = BundleKey(key.namespace, "")
                 yield _place(DebrisKind.HIDDEN_BUNDLE, path, nameless, found)
 

@@ -210,7 +210,7 @@ def _is_runcs(
             with beneath(namespace.fd, unescape(group)) as sandbox:
                 peer = read_files(sandbox, _SHIM)
         except OSError:
-            return False
+            return False  # also if it is in a tree of its own: not known for runc's
     return runtime_of(folder, peer, runc_shims).state is RuntimeState.KNOWN
 
 
