@@ -123,7 +123,9 @@ class NodeState:
         found = [
             (track.verdict in LIVING, track.key)
             for track in tracks
-            if track.key.namespace == namespace and not self.is_absent(track.key, track.first_seen)
+            if track.key.namespace == namespace
+            and not track.key.tree
+            and not self.is_absent(track.key, track.first_seen)
         ]
         return [key for _, key in sorted(found)]
 

@@ -198,6 +198,13 @@ def test_a_listing_that_could_not_read_their_tree_forgets_none_of_them() -> None
     assert world.engine.view(POD, world.stamp.mono) is None
 
 
+def test_a_sandbox_is_no_task_to_be_asked_for_alone() -> None:
+    world = alone()
+    listed(world, TASK, POD)
+    world.node(replace(ANSWERS, unlisted=frozenset({"ns"})))
+    assert world.engine.to_ask("ns") == [TASK]
+
+
 def test_no_process_of_a_sandbox_is_ended() -> None:
     world = alone(
         replace(sandbox(), init=Init(InitState.ALIVE, 4711), cgroup=CgroupState.POPULATED),
