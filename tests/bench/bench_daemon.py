@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 
 from anyio.from_thread import start_blocking_portal
 
+from reconciler.present.events import LogEvent
 from tests.bench.figure import Plan, Row, environment
 from tests.bench.pile import STATE, Pile, with_pile
 from tests.support.fake_containerd import FakeContainerd
@@ -126,7 +127,7 @@ def _once(pile: Pile, size: int, idle: float) -> _Held:
             env=env,
         )
     try:
-        _until(lambda: b'"ready"' in log.read_bytes())
+        _until(lambda: LogEvent.READINESS_REACHED.value.encode() in log.read_bytes())
         ready = time.monotonic() - began
         _until(lambda: _leftovers(port) == size)
         known = time.monotonic() - began

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from reconciler.present.events import LogEvent
 from tests.bench.figure import Cost, environment
 from tests.bench.pile import Pile
 
@@ -108,10 +109,10 @@ class Running:
                 self._receive(json.loads(line))
 
     def _receive(self, line: dict[str, object]) -> None:
-        if line["event"] == "bundle.judged" and line["verdict"] == "leftover":
+        if line["event"] == LogEvent.BUNDLE_JUDGED.value and line["verdict"] == "leftover":
             self._leftovers.add(str(line["id"]))
-        self._guarded |= line["event"] == "guards.checked"
-        self._asked |= line["event"] == "containerd.asked"
+        self._guarded |= line["event"] == LogEvent.GUARDS_CHECKED.value
+        self._asked |= line["event"] == LogEvent.CONTAINERD_ASKED.value
 
     def _knows_all(self) -> bool:
         asked = self._asked or not self._count  # nobody is asked about an empty tree
