@@ -1,7 +1,8 @@
 """Below a real dockerd with a containerd of its own: the dead go, and their ids start again.
 
 Containers outlive dockerd and containerd there (live-restore). `make versions` runs this, and not
-`make test`: Docker's package takes 150 MB.
+`make test`: Docker's package takes 150 MB. Shown with docker.io 20.10.24, containerd 1.6.20,
+runc 1.1.5 and crun 1.8.1, in 5 to 12 s for each on two busy processors.
 """
 
 import json
