@@ -11,7 +11,6 @@ import msgspec
 from msgspec.structs import replace
 
 from reconciler.decide.track import LIVING, Track
-from reconciler.decide.verdicts import shared
 from reconciler.model.cgroups import CgroupSource, names_in_all, usual_path
 from reconciler.model.debris import DebrisKind, Inventory, Place
 from reconciler.model.decisions import Phase, Verdict
@@ -29,6 +28,7 @@ from reconciler.model.evidence import (
 from reconciler.model.facts import weigh
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Guard, NodeLooked, Refusal, is_transient
+from reconciler.model.values import EMPTY
 
 MOST_GONE: Final = 10_000
 """Bundles that are gone of which a cgroup is remembered; what is older is unproven again."""
@@ -110,9 +110,11 @@ class NodeState:
 
     def about(self, key: BundleKey, first_seen: float) -> Node:
         """The word that counts for a bundle first seen then."""
-        if not self.covers(first_seen):
+        if self._since < first_seen:
             return self._unseen
-        return self.node if self.is_absent(key, first_seen) else self._unasked
+        # Nearly always all that is known was learnt without asking for single bundles.
+        is_known = self.node is self._unasked or self.is_absent(key, first_seen)
+        return self.node if is_known else self._unasked
 
     def is_absent(self, key: BundleKey, first_seen: float) -> bool:
         """Return whether it was asked for alone, and not found, since it was first seen."""
@@ -135,18 +137,12 @@ class NodeState:
         ``members`` tells of a sandbox whether bundles of its pod are there.
         """
         key, facts = track.key, track.facts
-        number = self._number if self.covers(track.first_seen) else 0
+        number = self._number if self._since >= track.first_seen else 0
         if facts is None or track.weighed_with != number:
             is_valid = key.is_identifier if facts is None else facts.identifier
-            facts = track.facts = shared(
-                weigh(
-                    key,
-                    is_valid,
-                    look,
-                    self.about(key, track.first_seen),
-                    members(key) if key.tree else Answer.NONE,
-                )
-            )
+            node = self.about(key, track.first_seen)
+            pod = members(key) if key.tree else Answer.NONE
+            facts = track.facts = weigh(key, is_valid, look, node, pod)
             track.weighed_with = number
         return facts
 
@@ -161,26 +157,28 @@ class NodeState:
         self._keep(scan, containerd)
         self._since = received.since
         old, new = before.processes, self.node.processes
-        unread = _changed(before.unread, self.node.unread)
-        shims = _changed(before.served, self.node.served) | {one for one in unread if one}
-        paths = _changed(old.cgroup_paths, new.cgroup_paths)
+        was, unread = before.containerd, _changed(before.unread, self.node.unread)
+        shims = _changed(before.served, self.node.served)
+        if unread:
+            shims |= {one for one in unread if one}
         change = NodeChange(
-            everybody=before.containerd.state is not containerd.state
+            everybody=was.state is not containerd.state
             or old.answered is not new.answered
             or bool(old.unplaced) is not bool(new.unplaced)
             or None in unread,
-            keys=_changed(before.containerd.tasks, containerd.tasks)
-            | _changed(before.containerd.absent, containerd.absent)
-            | _changed(before.containerd.recorded, containerd.recorded)
-            | _changed(before.containerd.unrecorded, containerd.unrecorded)
-            | _changed(old.helpers, new.helpers)
-            | asked,
+            keys=asked.union(
+                _changed(was.tasks, containerd.tasks),
+                _changed(was.absent, containerd.absent),
+                _changed(was.recorded, containerd.recorded),
+                _changed(was.unrecorded, containerd.unrecorded),
+                _changed(old.helpers, new.helpers),
+            ),
             shims=shims,
-            namespaces=frozenset(key.namespace for key in shims),
-            names=_changed(old.cgroup_names, new.cgroup_names)
-            | names_in_all(paths)
-            | {key.id for key in shims},
-            listings=_changed(before.containerd.unlisted, containerd.unlisted),
+            namespaces=frozenset([key.namespace for key in shims]),
+            names=names_in_all(_changed(old.cgroup_paths, new.cgroup_paths)).union(
+                _changed(old.cgroup_names, new.cgroup_names), [key.id for key in shims]
+            ),
+            listings=_changed(was.unlisted, containerd.unlisted),
             since=min(since, received.since),
         )
         self._number += change.is_news
@@ -279,9 +277,7 @@ def has_usual_cgroup(key: BundleKey, look: Look | None) -> bool:
 
 def _changed(before: frozenset[_T], now: frozenset[_T]) -> frozenset[_T]:
     """What is in one and not in the other; for large sets that are alike, or nearly."""
-    if before is now or before == now:
-        return frozenset()
-    return (before - now) | (now - before)
+    return EMPTY if before is now or before == now else before ^ now
 
 
 def is_touched(track: Track, change: NodeChange, appointed: float | None, now: float) -> bool:
@@ -289,12 +285,12 @@ def is_touched(track: Track, change: NodeChange, appointed: float | None, now: f
 
     ``appointed`` is when it is to be thought about anyway.
     """
-    key, seen = track.key, track.first_seen
-    if not change.touches(key, seen):
-        return False
-    if change.speaks_of(key, seen) or not _is_indifferent(track, change.shims):
+    if change.speaks_of(track.key, track.first_seen):
         return True
-    return appointed is not None and appointed <= now
+    if track.key.namespace not in change.namespaces:
+        return False
+    is_appointed = appointed is not None and appointed <= now
+    return is_appointed or not _is_indifferent(track, change.shims)
 
 
 def _is_indifferent(track: Track, shims: frozenset[BundleKey]) -> bool:

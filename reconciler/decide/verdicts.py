@@ -199,26 +199,20 @@ RULES: Final[tuple[Rule, ...]] = (
 
 
 @cache
-def shared(facts: Facts) -> Facts:
-    """Give one object for equal rows: there are few, and thousands of bundles."""
-    return facts
-
-
-@cache
-def may_be_abandoned(facts: Facts, *, young: bool) -> bool:
+def may_be_abandoned(facts: Facts, young: bool) -> bool:  # noqa: FBT001 - a column of the table
     """Return whether only containerd's records are left to ask: then, and only then, they are.
 
     Remembered as judgements are: it follows from the row alone.
     """
     asked = facts._replace(recorded=Answer.NO)
-    return judge(asked, young=young).verdict is Verdict.ABANDONED
+    return judge(asked, young).verdict is Verdict.ABANDONED
 
 
 _FALLBACK: Final = Judgement(Verdict.UNKNOWN, 6, "no rule fits: assumed alive")
 
 
 @cache
-def judge(facts: Facts, *, young: bool) -> Judgement:
+def judge(facts: Facts, young: bool) -> Judgement:  # noqa: FBT001 - a column of the table
     """Judge one bundle. Remembered: there are few rows, and equal judgements share one object.
 
     Args:

@@ -114,10 +114,13 @@ def _is_explained(key: BundleKey, path: str, served: Collection[BundleKey]) -> b
     )
 
 
+def may_hint(id_: str, paths: frozenset[str]) -> bool:
+    """Return whether any path has a part that may stand for an id; there is none for nearly all."""
+    return id_ in _all_names(paths)
+
+
 def _named(id_: str, paths: frozenset[str]) -> set[str]:
-    """Find the paths of which a part may stand for an id; there is none for nearly all ids."""
-    if id_ not in _all_names(paths):
-        return set()
+    """Find the paths of which a part may stand for an id."""
     by_part, scopes = _index(paths)
     found = set(by_part.get(id_, ()))
     return found.union(*(by_part[scope] for scope in scopes.get(id_, ())))
@@ -166,9 +169,12 @@ def names_of(path: str) -> Iterator[str]:
 
 
 def names_in_all(paths: Iterable[str]) -> frozenset[str]:
-    """Give every id that a part of any path may stand for; many share most of their parts."""
+    """Give every id that a part of any path may stand for; many share most of their parts.
+
+    Of no path none: not the empty one, which would be news at every word of the witnesses.
+    """
     joined = "/".join(paths)
-    parts = frozenset(joined.split("/"))
+    parts = frozenset(filter(None, joined.split("/")))
     if SCOPE in joined or COLON in joined:
         special = [part for part in parts if part.endswith(SCOPE) or COLON in part]
         return parts.union(*map(names_in, special))

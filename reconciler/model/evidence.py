@@ -6,11 +6,12 @@ over /proc) and :class:`Containerd` (the daemon's own word) speak about the whol
 and the only thing a verdict is made from. Nothing here decides.
 """
 
-from dataclasses import dataclass, field
 from enum import IntFlag, auto
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+import msgspec
+from msgspec.structs import force_setattr
 from typing_extensions import override
 
 from reconciler.model.cgroups import CgroupSource
@@ -21,7 +22,7 @@ from reconciler.model.containerd import ContainerdState as ContainerdState
 from reconciler.model.ids import NOWHERE, BundleKey, Identity
 from reconciler.model.processes import ProcessScan as ProcessScan
 from reconciler.model.processes import ShimProcess as ShimProcess
-from reconciler.model.values import Value, Word
+from reconciler.model.values import EMPTY, Value, Word
 
 
 class Answer(Word):
@@ -254,8 +255,7 @@ class PartialLook(NamedTuple):
     places: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(msgspec.Struct, frozen=True, gc=False):
     """The witnesses that speak about the whole node, as last received.
 
     Attributes:
@@ -269,17 +269,18 @@ class Node:
             every name.
     """
 
-    processes: ProcessScan = field(default_factory=ProcessScan)
-    containerd: Containerd = field(default_factory=Containerd)
+    processes: ProcessScan = ProcessScan()
+    containerd: Containerd = Containerd()
     foreign_processes: bool = False
     foreign_mounts: bool = False
-    served: frozenset[BundleKey] = field(init=False, repr=False, compare=False)
-    unread: frozenset[BundleKey | None] = field(init=False, repr=False, compare=False)
+    served: frozenset[BundleKey] = EMPTY
+    unread: frozenset[BundleKey | None] = EMPTY
 
     def __post_init__(self) -> None:
         """Index the shims once, not for each bundle that is weighed."""
-        object.__setattr__(self, "served", frozenset([shim.key for shim in self.processes.shims]))
-        object.__setattr__(self, "unread", frozenset([one.key for one in self.processes.unread]))
+        scan = self.processes
+        force_setattr(self, "served", frozenset([shim.key for shim in scan.shims]))
+        force_setattr(self, "unread", frozenset([one.key for one in scan.unread]))
 
     @property
     def shows_processes(self) -> bool:

@@ -5,9 +5,10 @@
 of what cannot be seen from where we are, a no is no answer, and only a yes counts.
 """
 
+from functools import cache
 from typing import Final
 
-from reconciler.model.cgroups import CgroupSource, NamedCgroup, find_hints, usual_path
+from reconciler.model.cgroups import CgroupSource, NamedCgroup, find_hints, may_hint, usual_path
 from reconciler.model.evidence import (
     Answer,
     CgroupState,
@@ -24,10 +25,34 @@ from reconciler.model.evidence import (
 from reconciler.model.ids import BundleKey
 from reconciler.model.processes import may_be, may_be_in
 
-# What no process that is seen elsewhere can contradict. Sets, because on Python 3.11 to name a
-# member of an enumeration takes four times as long as to find one.
+# Tables and constants, because on Python 3.11 to name a member of an enumeration takes ten times as
+# long as to find one, and each look at a bundle is weighed.
+_UP: Final = ContainerdState.UP
+_TASK_UNKNOWN: Final = {
+    ContainerdState.DOWN: TaskState.DOWN,
+    ContainerdState.SKIPPED: TaskState.SKIPPED,
+    ContainerdState.NONE: TaskState.NONE,
+}
+"""What containerd says of every task while it is not up."""
+
+_SANDBOX: Final = {
+    Answer.YES: TaskState.LISTED,
+    Answer.NO: TaskState.NOT_FOUND,
+    Answer.NONE: TaskState.NONE,
+}
+"""What it says of a sandbox, by whether it has a record of it."""
+
+_YES, _NO, _NO_ANSWER = Answer.YES, Answer.NO, Answer.NONE
+_INIT_DEAD: Final = InitState.DEAD
+_SHIM_DEAD, _SHIM_UNNAMED = ShimState.DEAD, ShimState.UNNAMED
+_CGROUP_UNNAMED: Final = CgroupState.UNNAMED
+
+# What no process that is seen elsewhere can contradict.
 _SHIM_IS_SURE: Final = frozenset({ShimState.ALIVE, ShimState.NONE})
 _CGROUP_IS_SURE: Final = frozenset({CgroupState.POPULATED, CgroupState.NONE})
+
+_row: Final = cache(Facts)
+"""Gives one object for equal rows: a row is its eleven words, so there are few, and no more."""
 
 
 def weigh(
@@ -52,9 +77,10 @@ def weigh(
     shim = _shim(named, look.shim, node, task)
     cgroup = _cgroup(named, look, node)
     init, runtime = _init(look.init.state, node), look.runtime.state
-    kind, created = look.kind, look.created
-    facts = Facts(kind, identifier, helper, shim, init, cgroup, runtime, created, task, recorded)
-    return facts._replace(members=members) if key.tree else facts
+    kind, created, pod = look.kind, look.created, members if key.tree else None
+    return _row(
+        kind, identifier, helper, shim, init, cgroup, runtime, created, task, recorded, pod
+    )
 
 
 def task_of(key: BundleKey, containerd: Containerd) -> TaskState:
@@ -65,25 +91,8 @@ def task_of(key: BundleKey, containerd: Containerd) -> TaskState:
     """
     if key.tree:
         return _SANDBOX[_recorded(key, containerd)]
-    match containerd.state:
-        case ContainerdState.UP:
-            return _task_of_living(key, containerd)
-        case ContainerdState.DOWN:
-            return TaskState.DOWN
-        case ContainerdState.SKIPPED:
-            return TaskState.SKIPPED
-        case ContainerdState.NONE:
-            return TaskState.NONE
-
-
-_SANDBOX: Final = {
-    Answer.YES: TaskState.LISTED,
-    Answer.NO: TaskState.NOT_FOUND,
-    Answer.NONE: TaskState.NONE,
-}
-
-
-def _task_of_living(key: BundleKey, containerd: Containerd) -> TaskState:
+    if containerd.state is not _UP:
+        return _TASK_UNKNOWN[containerd.state]
     if key in containerd.tasks:
         return TaskState.LISTED
     if key.namespace not in containerd.unlisted:
@@ -93,20 +102,20 @@ def _task_of_living(key: BundleKey, containerd: Containerd) -> TaskState:
 
 def _recorded(key: BundleKey, containerd: Containerd) -> Answer:
     """Return whether containerd knows anything of a bundle's shim; no answer if not asked."""
-    if containerd.state is not ContainerdState.UP:
-        return Answer.NONE
+    if containerd.state is not _UP:
+        return _NO_ANSWER
     if key in containerd.recorded:
-        return Answer.YES
-    return Answer.NO if key in containerd.unrecorded else Answer.NONE
+        return _YES
+    return _NO if key in containerd.unrecorded else _NO_ANSWER
 
 
 def _helper(key: BundleKey, node: Node) -> Answer:
     if not node.processes.answered:
-        return Answer.NONE
+        return _NO_ANSWER
     if key in node.processes.helpers:
-        return Answer.YES
+        return _YES
     is_sure = node.shows_processes and not may_be(node.unread, key)
-    return Answer.NO if is_sure else Answer.NONE
+    return _NO if is_sure else _NO_ANSWER
 
 
 def _init(init: InitState, node: Node) -> InitState:
@@ -114,7 +123,7 @@ def _init(init: InitState, node: Node) -> InitState:
 
     That nothing names an init is what files say, and they are the same from everywhere.
     """
-    return InitState.NONE if node.foreign_processes and init is InitState.DEAD else init
+    return InitState.NONE if node.foreign_processes and init is _INIT_DEAD else init
 
 
 def _shim(key: BundleKey, shim: Shim, node: Node, task: TaskState) -> ShimState:
@@ -124,13 +133,16 @@ def _shim(key: BundleKey, shim: Shim, node: Node, task: TaskState) -> ShimState:
         return state
     if not node.shows_processes:
         return ShimState.NONE
-    group = key.id if shim.group is None else shim.group
-    if key in node.served or BundleKey(key.namespace, group) in node.served:
+    if shim.group is None or shim.group == key.id:
+        group = key
+    else:
+        group = BundleKey(key.namespace, shim.group)
+    if key in node.served or group in node.served:
         return ShimState.ALIVE
-    is_anybodys = state is ShimState.UNNAMED and shim.group is None
-    unsure = may_be(node.unread, key, BundleKey(key.namespace, group))
-    if unsure or not is_anybodys:
-        return ShimState.NONE if unsure else ShimState.DEAD
+    if may_be(node.unread, key, group):
+        return ShimState.NONE
+    if state is not _SHIM_UNNAMED or shim.group is not None:
+        return _SHIM_DEAD
     # No file names a socket and none names the group: any shim of the namespace might serve it.
     # Only containerd, answering and not listing the task, can then say that none does. "Not found"
     # will not do: it is said as well of a task whose container is no longer recorded.
@@ -143,12 +155,11 @@ def _cgroup(key: BundleKey, look: Look, node: Node) -> CgroupState:
     cgroup, scan = look.cgroup, node.processes
     if cgroup in _CGROUP_IS_SURE:
         return cgroup
-    named = _named_cgroup(key, look)
-    if key.id in scan.cgroup_names or _find_hints(key, named, node):
+    if key.id in scan.cgroup_names or hints(key, look, node):
         return CgroupState.POPULATED
-    if node.foreign_processes or (scan.unplaced and not named.refutes):
+    if node.foreign_processes or (scan.unplaced and not _named_cgroup(key, look).refutes):
         return CgroupState.NONE
-    if cgroup is CgroupState.UNNAMED:
+    if cgroup is _CGROUP_UNNAMED:
         # It may have any name. Where something is still mounted, a workload may live in there of
         # which nothing else is left to show. A dead init does not say that it was the last: in
         # the host's pid namespace, or in its pod's, what it has forked lives on.
@@ -159,11 +170,10 @@ def _cgroup(key: BundleKey, look: Look, node: Node) -> CgroupState:
 
 def hints(key: BundleKey, look: Look, node: Node) -> tuple[str, ...]:
     """Give the cgroups in which a living process may be this bundle's, in order of name."""
-    return _find_hints(key, _named_cgroup(key, look), node)
-
-
-def _find_hints(key: BundleKey, named: NamedCgroup, node: Node) -> tuple[str, ...]:
-    return find_hints(key, named, node.processes.cgroup_paths, node.served)
+    paths = node.processes.cgroup_paths
+    if not may_hint(key.id, paths):
+        return ()
+    return find_hints(key, _named_cgroup(key, look), paths, node.served)
 
 
 def _named_cgroup(key: BundleKey, look: Look) -> NamedCgroup:

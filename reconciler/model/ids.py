@@ -96,7 +96,10 @@ NOWHERE: Final = Identity(0, 0, 0)
 
 def is_identifier(name: str) -> bool:
     """Return whether containerd could have created a bundle or namespace of this name."""
-    return len(name) <= MAX_IDENTIFIER and _IDENTIFIER.match(name) is not None
+    if len(name) > MAX_IDENTIFIER:
+        return False
+    # Nearly all ids are hexadecimal numbers.
+    return (name.isascii() and name.isalnum()) or _IDENTIFIER.match(name) is not None
 
 
 def escape(name: bytes) -> str:

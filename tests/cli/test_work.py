@@ -323,7 +323,7 @@ UNREAD = UnreadProcess(7)
 async def test_a_clean_that_could_not_look_does_not_end_as_if_there_were_nothing_to_do(
     node: FakeNode, scan: ProcessScan, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    node.node_source.node = dataclasses.replace(node.node_source.node, processes=scan)
+    node.node_source.node = replace(node.node_source.node, processes=scan)
     found = await clean_once(node.stages, ENFORCE)
     assert node.cleaner.cleaned == []
     done = cleaning.cleaned(found, Setup())
@@ -339,7 +339,7 @@ async def test_one_that_does_not_answer_is_named_and_the_rest_is_cleaned(
 ) -> None:
     node.inspector.tree[key("ns/other")] = dead(3)
     unread = (UnreadProcess(7, key("ns/dead")),)
-    node.node_source.node = dataclasses.replace(
+    node.node_source.node = replace(
         node.node_source.node, processes=ProcessScan(answered=True, unread=unread)
     )
     found = await clean_once(node.stages, ENFORCE)

@@ -1,11 +1,11 @@
 """What an answer is worth: said first, in the verdicts, and by the exit code."""
 
-import dataclasses
 import os
 import signal
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from reconciler.cli import cleaning
 from reconciler.cli.app import app
@@ -57,14 +57,14 @@ async def test_what_could_not_be_proven_is_eleven(node: FakeNode, why: str) -> N
     word = node.node_source.node
     match why:
         case "containerd":
-            node.node_source.node = dataclasses.replace(word, containerd=Containerd())
+            node.node_source.node = replace(word, containerd=Containerd())
         case "place":
             node.refuse(FOREIGN)
         case "processes":
-            node.node_source.node = dataclasses.replace(word, processes=ProcessScan())
+            node.node_source.node = replace(word, processes=ProcessScan())
         case _:
             unread = ProcessScan(answered=True, unread=(UnreadProcess(7),))
-            node.node_source.node = dataclasses.replace(word, processes=unread)
+            node.node_source.node = replace(word, processes=unread)
     found = await look_once(node.stages, POLICIES)
     assert {str(v.key): v.judgement.verdict for v in found.views} == {
         "ns/dead": Verdict.UNKNOWN,
@@ -131,7 +131,7 @@ def test_a_mistyped_namespace_never_ends_with_0(demo: DemoNode, command: str) ->
 
 async def test_a_dry_run_shows_what_nobody_can_judge(node: FakeNode) -> None:
     node.inspector.tree = {key("ns/dead"): dead()}
-    node.node_source.node = dataclasses.replace(node.node_source.node, containerd=Containerd())
+    node.node_source.node = replace(node.node_source.node, containerd=Containerd())
     found = await look_once(node.stages, POLICIES)
     planned = cleaning.planned(found, Setup())
     (one,) = planned.results

@@ -62,7 +62,7 @@ def nodes(**foreign: bool) -> Iterator[Node]:
         ProcessScan(answered=True, unplaced=9),
     )
     for scan, containerd in itertools.product(scans, (UP, DOWN, SILENT)):
-        yield Node(scan, containerd, **foreign)
+        yield replace(Node(scan, containerd), **foreign)
 
 
 def test_processes_that_are_not_seen_from_here_prove_no_death() -> None:

@@ -6,14 +6,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from reconciler.decide import bundles
-from reconciler.decide.nodestate import NodeChange, is_touched
+from reconciler.decide.nodestate import NodeChange, NodeState, is_touched
 from reconciler.decide.track import Track
+from reconciler.model.evidence import Containerd, ContainerdState, ProcessScan
 from reconciler.model.ids import BundleKey
+from reconciler.model.observations import NodeLooked
 from reconciler.testing.builder import JournalBuilder
 from reconciler.testing.simulator import Manners
 from tests.replay.stories import ENFORCE, Act, stories
 
 OTHERS = 200
+
+
+def test_the_same_word_again_is_no_news() -> None:
+    state = NodeState()
+    scan = ProcessScan(answered=True, cgroup_paths=frozenset({"/ns/a"}))
+    assert state.receive(NodeLooked(1.0, scan, Containerd(ContainerdState.UP))).is_news
+    assert not state.receive(NodeLooked(2.0, scan, Containerd(ContainerdState.UP))).is_news
 
 
 def whoever_is_near(
