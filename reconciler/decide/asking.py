@@ -93,8 +93,8 @@ class Asking:
 
         ``awaited``: whether it can show anything that an earlier answer could not.
         """
-        if awaited and why != RECHECK:
-            self._awaited_at = max(self._awaited_at, at)
+        if awaited and why != RECHECK and at > self._awaited_at:
+            self._awaited_at = at
         if at > self._received and (self._wanted_at is None or at > self._wanted_at):
             self._wanted_at, self._why = at, why
             self._urgent = self._urgent or why != RECHECK

@@ -5,19 +5,21 @@ says what it means for one bundle. It owns the indexes that keep the cost per ch
 """
 
 from collections.abc import Iterator
+from operator import attrgetter
+from typing import Final
 
 from reconciler.decide.asking import RECHECK, Asking
 from reconciler.decide.blockers import needless
 from reconciler.decide.claims import Claims
 from reconciler.decide.cleanups import Cleanups
 from reconciler.decide.deaths import Deaths
-from reconciler.decide.due import DueTimes, exceeded
+from reconciler.decide.due import DueTimes, newly_exceeded
 from reconciler.decide.lifecycle import Event
 from reconciler.decide.nodestate import NodeChange, NodeState, is_touched
 from reconciler.decide.pod_labels import Pods
 from reconciler.decide.pod_members import Members
 from reconciler.decide.queue import PriorityQueue
-from reconciler.decide.track import ENDED, LIVING, NOT_REPORTED, UNSURE, Track
+from reconciler.decide.track import ENDED, LIVING, UNSURE, Track
 from reconciler.decide.verdicts import judge
 from reconciler.decide.views import BundleView, Summary, announced, shown, summarize, view_of
 from reconciler.model.decisions import (
@@ -35,6 +37,11 @@ from reconciler.model.evidence import Facts, Look
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import HintKind, Remembered, Stamp
 from reconciler.model.policy import Policies, Policy
+
+# Constants, because on Python 3.11 to name a member of an enumeration takes ten times as long.
+_LEFTOVER: Final = Verdict.LEFTOVER
+_DUE: Final = Phase.DUE
+_FALLEN: Final = frozenset({Verdict.LEFTOVER, Verdict.ABANDONED})
 
 
 class Bundles:
@@ -65,11 +72,11 @@ class Bundles:
         self._memories: dict[BundleKey, Remembered] = {}
         self.claims = Claims(asking, self._tracks)
         self._timers = PriorityQueue()
-        self._dues = DueTimes(self._life_of)
+        self._dues = DueTimes(self._tracks)
         self._pods = Pods(needed=policies.need_labels)
         self._members = Members(self._tracks, self._timers)
         self._living: set[BundleKey] = set()
-        self._open: set[BundleKey] = set()
+        self._open: dict[BundleKey, Track] = {}  # all that are not plainly alive
         self._newest = float("-inf")  # when the youngest was first seen
 
     # ------------------------------------------------------------------ all of them
@@ -101,7 +108,7 @@ class Bundles:
             for track in self._tracks.values():
                 track.ask_for_more()
         self._policies = policies
-        self._dues = DueTimes(self._life_of)
+        self._dues = DueTimes(self._tracks)
         self._pods = Pods(needed=policies.need_labels)
         for track in self._tracks.values():
             track.policy = track.counted_as = track.due_under = None
@@ -124,19 +131,20 @@ class Bundles:
         """List the bundles to judge again after a new answer of the witnesses, in order of name."""
         if not change.is_news and self._newest <= change.since:
             return []
-        helped = {key for key in change.keys if key in self._tracks}
-        tracks = (self._tracks[key] for key in self._open | helped)
-        touched = [one for one in tracks if is_touched(one, change, self._timers.at(one.key), now)]
-        return sorted(touched, key=lambda track: track.key)
+        tracks, unsure, at = self._tracks, self._open, self._timers.at
+        touched = [one for one in unsure.values() if is_touched(one, change, at(one.key), now)]
+        touched += [tracks[key] for key in change.keys if key in tracks and key not in unsure]
+        return sorted(touched, key=attrgetter("key"))
 
     # ------------------------------------------------------------------ coming and going
 
     def meet(self, key: BundleKey, identity: Identity, now: float) -> Track:
         """Find or begin the track of this object; another object of the name is forgotten."""
         track = self._tracks.get(key)
-        if track is not None and (track.identity == identity or track.is_being_cleaned):
-            return track
-        self.forget(key, now)
+        if track is not None:
+            if track.identity == identity or track.is_being_cleaned:
+                return track
+            self.forget(key, now)
         track = self._tracks[key] = Track(key, identity, first_seen=now)
         self._newest = max(self._newest, now)
         self._members.note(track, now)
@@ -180,7 +188,7 @@ class Bundles:
         self._timers.set(key, None)
         self._pods.leave(key)
         self._living.discard(key)
-        self._open.discard(key)
+        self._open.pop(key, None)
         self.claims.forget(key)
         self._node_state.forget(key, track.look)
         self._dues.leave(track)
@@ -191,9 +199,10 @@ class Bundles:
         """Note a failed attempt: tried again after a growing pause."""
         track.attempts += 1
         track.retry_at = now + self._policies.backoff.after(track.attempts)
-        self._move(track, Event.FAILED, cause)
+        policy = self._policy(track)
+        self._move(track, policy, Event.FAILED, cause)
         self._timers.set(track.key, track.retry_at)
-        self._report(track)
+        self._report(track, policy)
 
     def request(self, key: BundleKey, now: float) -> None:
         """Let a leftover wait no longer than two looks take, if it may be removed at all."""
@@ -223,10 +232,11 @@ class Bundles:
         track = self._tracks[key]
         if track.deaths and track.deaths.since is not None:
             self._count_death(track)
-        self._move(track, Event.BEGUN)
+        policy = self._policy(track)
+        self._move(track, policy, Event.BEGUN)
         track.is_stale = True
         self._timers.set(key, None)
-        self._report(track)
+        self._report(track, policy)
         claimed = track.judgement is not None and track.judgement.claimed
         kill, shim = track.verdict is Verdict.ORPHANED, track.verdict is Verdict.ABANDONED
         self._out.append(Clean(track.key, track.identity, claimed, track.attempts + 1, kill, shim))
@@ -240,10 +250,10 @@ class Bundles:
         previous = track.verdict
         before, facts = track.facts, self._node_state.weigh(track, track.look, self._members.of)
         young = track.age(now) < self._policies.settle
-        track.judgement = judge(facts, young=young)
-        verdict = track.judgement.verdict
+        track.judgement = judge(facts, young)
+        verdict = track.verdict = track.judgement.verdict
         self.claims.note(track, facts, now, young=young)
-        policy = self._choose_policy(track)
+        policy = track.policy or self._choose_policy(track)
         if verdict in LIVING:
             track.last_alive = now
         if track.is_news or facts is not before or verdict is not previous:
@@ -251,7 +261,7 @@ class Bundles:
         due_at = self._place(track, policy, verdict, now)
         if verdict is not previous:
             track.judged_since = now
-        self._report(track)
+        self._report(track, policy, due_at)
         self._timers.set(track.key, track.next_turn(policy, self._policies, due_at, now))
         if not track.shim_answers:
             # By its socket, that is: an older sweep may still show a shim that has just died.
@@ -265,23 +275,25 @@ class Bundles:
         return policy
 
     def _note_life(self, track: Track, facts: Facts, previous: Verdict | None, now: float) -> None:
-        verdict = track.verdict
+        verdict, key = track.verdict, track.key
         if verdict in LIVING:
             track.deaths = track.deaths or Deaths()
-            self._living.add(track.key)
-            self._cleanups.mass.revived(track.key)
+            self._living.add(key)
+            self._cleanups.mass.revived(key)
         else:
-            self._living.discard(track.key)
-        is_closed = track.is_served_for_sure and self._node_state.covers(track.first_seen)
-        (self._open.discard if is_closed else self._open.add)(track.key)
+            self._living.discard(key)
+        if track.is_served_for_sure and self._node_state.covers(track.first_seen):
+            self._open.pop(key, None)
+        else:
+            self._open[key] = track
         if track.deaths is not None:
             track.deaths.update(facts, now, answers=track.shim_answers)
         if previous in LIVING and verdict not in {previous, Verdict.ABANDONED}:
             track.life = now
         # The end of a shim that served nobody is no workload's.
-        fell = verdict is Verdict.LEFTOVER and previous not in {verdict, Verdict.ABANDONED}
+        fell = verdict is _LEFTOVER and previous not in _FALLEN
         if fell and track.last_alive is not None:
-            self._cleanups.mass.died(track.key, now)
+            self._cleanups.mass.died(key, now)
 
     def _count_death(self, track: Track) -> None:
         cause = track.deaths.confirm(track.facts) if track.deaths and track.facts else None
@@ -289,9 +301,6 @@ class Bundles:
             self._out.append(Died(track.key, cause))
 
     # ------------------------------------------------------------------ one bundle, placed
-
-    def _life_of(self, key: BundleKey) -> float:
-        return self._tracks[key].life or 0.0
 
     def _policy(self, track: Track) -> Policy:
         return track.policy or self._policies.default
@@ -305,14 +314,15 @@ class Bundles:
         4. Its time has come, and the pause after a failed attempt is not over.
         5. Its time has come.
         """
-        is_leftover = verdict is Verdict.LEFTOVER
+        is_leftover = verdict is _LEFTOVER
         if not is_leftover:
             self._dues.leave(track)
-            self._report_budgets(track, policy, verdict, now)
+            # A running task is reported, once, and never touched.
+            self._out += [OverBudget(track.key, one) for one in newly_exceeded(track, policy, now)]
             claims, pods = self.claims, self._pods
             if verdict not in ENDED or claims.objection(track, verdict, self._policies, pods):
                 track.stop_waiting(verdict)
-                self._move(track, Event.NOT_CONCERNED)
+                self._move(track, policy, Event.NOT_CONCERNED)
                 return None
         track.go_on_waiting(verdict, now)
         if is_leftover:
@@ -321,35 +331,25 @@ class Bundles:
                 self._timers.set(key, now)
         due_at = self._dues.due_at(track, policy)
         if policy.protect:
-            self._move(track, Event.PROTECTED, policy.name)
+            self._move(track, policy, Event.PROTECTED, policy.name)
         elif now < due_at:
-            self._move(track, Event.EARLY)
+            self._move(track, policy, Event.EARLY)
             return due_at
         elif track.attempts and now < track.retry_at:
-            self._move(track, Event.PAUSED, track.cause)
+            self._move(track, policy, Event.PAUSED, track.cause)
         else:
-            self._move(track, Event.DUE)
+            self._move(track, policy, Event.DUE)
         return None
 
-    def _move(self, track: Track, event: Event, cause: str = "") -> None:
+    def _move(self, track: Track, policy: Policy, event: Event, cause: str = "") -> None:
         """Move a bundle; in the queue of cleanups is what is due and may be removed, no other."""
         before = track.phase
         track.move(event, cause)
-        if track.phase is Phase.DUE and self._policy(track).enforce:
-            track.become_due(self._policy(track))
+        if track.phase is _DUE and policy.enforce:
+            track.become_due(policy)
             self._cleanups.queue(track.key, track.life or 0.0)
-        elif before is Phase.DUE:
+        elif before is _DUE:
             self._cleanups.withdraw(track.key)
-
-    def _report_budgets(self, track: Track, policy: Policy, verdict: Verdict, now: float) -> None:
-        """Say once that a running task is over a budget; it is never touched."""
-        if verdict is not Verdict.RUNNING:
-            track.reported = NOT_REPORTED
-            return
-        kinds = exceeded(track, policy, now)
-        for kind in sorted(kinds - track.reported, key=lambda kind: kind.value):
-            self._out.append(OverBudget(track.key, kind))
-        track.reported = kinds
 
     def _fire_timer(self, track: Track, now: float) -> None:
         since = track.deaths.since if track.deaths else None
@@ -386,15 +386,14 @@ class Bundles:
         grace_ends = (track.leftover_since or 0.0) + policy.grace
         return self._dues.due_at(track, policy) > max(now, grace_ends)
 
-    def _report(self, track: Track) -> None:
-        """Report what is believed of a bundle, if listeners know it otherwise."""
+    def _report(self, track: Track, policy: Policy, due_at: float | None = None) -> None:
+        """Report what is believed of a bundle, and when it is due, if that is news to listeners."""
         judgement = track.judgement
         if judgement is None:
             return  # nothing was reported of it yet, and nothing can be
-        previous = track.announced[0]
-        phase, cause = announced(track, self._policy(track), self._cleanups.hold)
-        if track.announced == (judgement.verdict, phase, cause):
+        previous, verdict = track.told_verdict, judgement.verdict
+        phase, cause = announced(track, policy, self._cleanups.hold)
+        if previous is verdict and track.told_phase is phase and track.told_cause == cause:
             return
-        track.announced = judgement.verdict, phase, cause
-        due_at = self._dues.due_at(track, self._policy(track)) if phase is Phase.WAITING else None
+        track.told_verdict, track.told_phase, track.told_cause = verdict, phase, cause
         self._out.append(Judged(track.key, judgement, phase, previous, cause, due_at, track.facts))

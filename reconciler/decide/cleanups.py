@@ -96,14 +96,17 @@ class Cleanups:
         Returns:
             The bundles to begin with, and the brakes that changed.
         """
-        begun: list[BundleKey] = []
         self.mass.update(now, alive, containerd, policies.brakes)
-        hold = self._held(now, policies)
+        hold = self.stop(now, policies)
+        if not self._ready:
+            return [], self._change(hold)
+        begun: list[BundleKey] = []
+        hold = hold or self._rate_hold(now, policies)
         while hold is None and len(self._under_way) < policies.parallel and self._ready:
             _, key = self._ready.pop()
             begun.append(key)
             self._under_way[key] = self._rate.begin(now)
-            hold = self._held(now, policies)
+            hold = self._rate_hold(now, policies) if self._ready else None
         return begun, self._change(hold)
 
     def stopped(self) -> str:
@@ -133,10 +136,7 @@ class Cleanups:
             return Hold(MASS_DEATH, detail, max(release_at, now + policies.recheck))
         return None
 
-    def _held(self, now: float, policies: Policies) -> Hold | None:
-        stop = self.stop(now, policies)
-        if stop is not None or not self._ready:
-            return stop
+    def _rate_hold(self, now: float, policies: Policies) -> Hold | None:
         limit = policies.brakes.max_per_minute
         free_at = self._rate.free_at(now, limit)
         if free_at is None:

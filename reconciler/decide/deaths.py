@@ -1,19 +1,35 @@
 """Deaths: abnormal terminations, each counted once. Pure."""
 
+from typing import Final
+
 import msgspec
 
 from reconciler.decide.verdicts import INIT_GONE
 from reconciler.model.evidence import Facts, InitState, ShimState
 
+_CAUSES: Final = {
+    (False, False): None,
+    (True, False): "shim",
+    (False, True): "init",
+    (True, True): "both",
+}
+"""The cause by whether the shim is dead and whether its init is."""
 
-class Deaths(msgspec.Struct):
+
+class Deaths(msgspec.Struct, gc=False):
     """Counts each death of an init or a shim once, and only those nobody ordered.
 
     An init that exits under a living shim ended in order. A shim that exits and takes its bundle
     along ended in order too, so a death must last, or have left a living init behind, to count.
+
+    Attributes:
+        shim, init: Whether it has lived, and its end was neither counted nor in order.
+        since: Since when one is dead that has lived.
+        orphaned: Whether a shim has left a living init behind.
     """
 
-    alive: set[str] = msgspec.field(default_factory=set)
+    shim: bool = False
+    init: bool = False
     since: float | None = None
     orphaned: bool = False
 
@@ -24,27 +40,27 @@ class Deaths(msgspec.Struct):
         shows may have died together with its init.
         """
         if facts.shim is ShimState.ALIVE:
-            self.alive.add("shim")
+            self.shim = True
             if facts.init in INIT_GONE and answers:
-                self.alive.discard("init")
+                self.init = False
         if facts.init is InitState.ALIVE:
-            self.alive.add("init")
-        dead = self._dead(facts)
-        if not dead:
+            self.init = True
+        if self._dead(facts) is None:
             self.since, self.orphaned = None, False
-        elif self.since is None:
-            self.since = now
-        self.orphaned = self.orphaned or (bool(dead) and facts.init is InitState.ALIVE)
+        else:
+            self.since = now if self.since is None else self.since
+            self.orphaned = self.orphaned or facts.init is InitState.ALIVE
 
     def confirm(self, facts: Facts) -> str | None:
         """Count what is dead now: ``init``, ``shim``, ``both`` or None."""
         dead = self._dead(facts)
-        self.alive -= dead
+        self.shim = self.shim and dead not in {"shim", "both"}
+        self.init = self.init and dead not in {"init", "both"}
         self.since, self.orphaned = None, False
-        return None if not dead else "both" if len(dead) > 1 else next(iter(dead))
+        return dead
 
-    def _dead(self, facts: Facts) -> set[str]:
+    def _dead(self, facts: Facts) -> str | None:
         if facts.shim is not ShimState.DEAD:
-            return set()
-        gone = {"shim", "init"} if facts.init in INIT_GONE else {"shim"}
-        return gone & self.alive
+            return None
+        is_init_dead = self.init and facts.init in INIT_GONE
+        return _CAUSES[self.shim, is_init_dead]

@@ -86,17 +86,17 @@ class Engine:
     ) -> list[Decision]:
         """Take in one observation; return what follows from it."""
         now = stamp.mono
-        match observation:
+        match observation:  # the frequent ones first
+            case Looked():
+                self._take_look(observation, stamp)
             case Hint():
                 self._take_hint(observation, now)
+            case NodeLooked():
+                self._take_node(observation, stamp)
             case Resync():
                 self._out.append(Relist(observation.kind, observation.namespace))
             case Listed():
                 self._take_listing(observation, now)
-            case Looked():
-                self._take_look(observation, stamp)
-            case NodeLooked():
-                self._take_node(observation, stamp)
             case Inventory():
                 self._debris.receive(observation)
                 self._debris.judge(stamp)
@@ -312,17 +312,18 @@ class Engine:
             self._debris.listed(now)
 
     def _take_look(self, looked: Looked, stamp: Stamp) -> None:
-        track = self._bundles.get(looked.key)
-        self._first_looks.done(looked.key, stamp.mono)
+        key, look = looked.key, looked.look
+        track = self._bundles.get(key)
+        self._first_looks.done(key, stamp.mono)
         if track and track.is_being_cleaned:
             return
-        if looked.look is None:
-            self._bundles.forget(looked.key, stamp.mono)
+        if look is None:
+            self._bundles.forget(key, stamp.mono)
             return
-        if track is None or looked.look.identity != NOWHERE:
-            track = self._bundles.meet(looked.key, looked.look.identity, stamp.mono)
         # A failed look answers nothing, also not whether it is another object.
-        self._bundles.absorb(track, looked.look, stamp)
+        if track is None or look.identity not in (track.identity, NOWHERE):
+            track = self._bundles.meet(key, look.identity, stamp.mono)
+        self._bundles.absorb(track, look, stamp)
 
     def _take_guards(self, checked: GuardsChecked, stamp: Stamp) -> None:
         self._cleanups.guard(checked.refused)
@@ -367,24 +368,24 @@ class Engine:
     # ------------------------------------------------------------------ conclusions
 
     def _conclude(self, now: float) -> list[Decision]:
-        unfinished = self._unfinished
+        out, unfinished, debris = self._out, self._unfinished, self._debris
         if unfinished.wanted and not self._cleanups.refused:
-            self._out.extend(unfinished.begin(self._policies.applied_to_hidden))
+            out.extend(unfinished.begin(self._policies.applied_to_hidden))
         begun, braked = self._cleanups.begin(
             now, self._policies, self._bundles.living, self._node_state.node.containerd.state
         )
-        self._out.extend(braked)
+        out.extend(braked)
         for key in begun:
             self._bundles.begin(key)
-        batch = self._debris.begin(now, self._cleanups.stop(now, self._policies))
+        batch = debris.begin(now, self._cleanups.stop(now, self._policies))
         if batch is not None:
-            self._out.append(batch)
+            out.append(batch)
         # After the node was asked, so that one worker does both: handles may be few.
-        if not self._asking.pending and self._debris.ask(now):
-            self._out.append(TakeInventory())
+        if not self._asking.pending and debris.ask(now):
+            out.append(TakeInventory())
         ask = self._asking.ask(now)
         if ask is not None:
-            self._out.append(ask)
-        out = self._out.copy()
-        self._out.clear()
-        return out
+            out.append(ask)
+        concluded = out.copy()
+        out.clear()
+        return concluded

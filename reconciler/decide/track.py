@@ -47,17 +47,24 @@ LISTED_AFTER: Final = 60.0
 NOT_REPORTED: Final = frozenset[BudgetKind]()
 """One for all: each empty set that is made takes 216 bytes."""
 
+# On Python 3.11 it takes ten times as long to name a member of an enumeration as to find one.
+_RUNNING, _STOPPED, _STARTING = Verdict.RUNNING, Verdict.STOPPED, Verdict.STARTING
+_CLEANING, _BLOCKED = Phase.CLEANING, Phase.BLOCKED
+_SHIM_ALIVE: Final = ShimState.ALIVE
+
 _SOON: Final = 0.25
 _LEAVING: Final = 0.02
 
 
-class Track(msgspec.Struct):
+class Track(msgspec.Struct, gc=False):
     """One bundle over time. Monotonic seconds throughout.
+
+    Not looked through by the garbage collector: it holds values, none of which leads back to it.
 
     Attributes:
         key, identity: The name and the object it means.
         first_seen: When this object was first seen.
-        look, looked_at, facts, judgement: The latest; None before the first look.
+        look, looked_at, facts, judgement, verdict: The latest; None before the first look.
         is_news: Whether the latest look found anything else than the one before.
         weighed_with: The number of the witnesses' word that ``look`` and ``facts`` agree with; None
             if they were not weighed together yet.
@@ -67,7 +74,7 @@ class Track(msgspec.Struct):
         labels: All that was readable of this object's labels: config.json may vanish later.
         pod: Its pod's sandbox's labels, as far as they were asked for: that may vanish earlier.
         phase, cause: How far it is on its way to removal, and why; see :meth:`move`.
-        announced: Verdict, phase and cause as listeners know them.
+        told_verdict, told_phase, told_cause: What listeners know.
         life: Last sign of life; negative for times before the boot.
         last_alive: When this process last judged it alive.
         leftover_since: Since when it has been leftover without a break.
@@ -82,7 +89,8 @@ class Track(msgspec.Struct):
         due_life: Its last sign of life at that time; our own half-done work must not make it look
             young.
         deaths: Deaths not counted yet.
-        counted_as: The policy under whose name its size is counted while it is a leftover.
+        counted_as, counted_size: The policy under whose name it is counted while it is a leftover,
+            and with how many bytes.
         reported: Budgets already reported as exceeded by this running task.
     """
 
@@ -95,6 +103,7 @@ class Track(msgspec.Struct):
     weighed_with: int | None = None
     facts: Facts | None = None
     judgement: Judgement | None = None
+    verdict: Verdict | None = None
     judged_since: float = 0.0
     policy: Policy | None = None
     is_stale: bool = False
@@ -102,7 +111,9 @@ class Track(msgspec.Struct):
     pod: Labels = NO_LABELS
     phase: Phase = Phase.NONE
     cause: str = ""
-    announced: tuple[Verdict | None, Phase, str] = (None, Phase.NONE, "")
+    told_verdict: Verdict | None = None
+    told_phase: Phase = Phase.NONE
+    told_cause: str = ""
     life: float | None = None
     last_alive: float | None = None
     leftover_since: float | None = None
@@ -114,18 +125,14 @@ class Track(msgspec.Struct):
     due_under: Policy | None = None
     due_life: float | None = None
     deaths: Deaths | None = None
-    counted_as: str | None = None
+    counted_as: Policy | None = None
+    counted_size: int = 0
     reported: frozenset[BudgetKind] = NOT_REPORTED
-
-    @property
-    def verdict(self) -> Verdict | None:
-        """The verdict, None before the first judgement."""
-        return None if self.judgement is None else self.judgement.verdict
 
     @property
     def is_being_cleaned(self) -> bool:
         """Whether a cleanup is under way: what is learnt meanwhile is out of date."""
-        return self.phase is Phase.CLEANING
+        return self.phase is _CLEANING
 
     def move(self, event: Event, cause: str = "") -> None:
         """Go where an event leads; ``cause`` is a block reason or the name of a rule."""
@@ -185,7 +192,7 @@ class Track(msgspec.Struct):
     @property
     def shim_answers(self) -> bool:
         """Whether its shim lives by its own socket, and not only by a pass over /proc."""
-        return self.look is not None and self.look.shim.state is ShimState.ALIVE
+        return self.look is not None and self.look.shim.state is _SHIM_ALIVE
 
     @property
     def is_served_for_sure(self) -> bool:
@@ -196,8 +203,12 @@ class Track(msgspec.Struct):
            that they knew before the bundle was seen is no news to anybody else.
         3. Stopped, and not known to be containerd's: what containerd says decides.
         """
-        is_sure = self.verdict is Verdict.RUNNING or not self.is_unclaimed
-        return self.verdict in SERVED and self.shim_answers and is_sure
+        verdict = self.verdict
+        return (
+            verdict in SERVED
+            and self.shim_answers
+            and (verdict is _RUNNING or not self.is_unclaimed)
+        )
 
     @property
     def is_unclaimed(self) -> bool:
@@ -241,7 +252,7 @@ class Track(msgspec.Struct):
 
     def age(self, now: float) -> float:
         """Seconds since the last sign of life."""
-        return 0.0 if self.life is None else max(0.0, now - self.life)
+        return now - self.life if self.life is not None and self.life < now else 0.0
 
     def next_turn(
         self, policy: Policy, policies: Policies, due_at: float | None, now: float
@@ -254,23 +265,23 @@ class Track(msgspec.Struct):
         4. Waiting until it is due (``due_at``), or blocked until the next attempt.
         5. Dead since a moment: when that has lasted long enough to count.
         """
-        verdict, life = self.verdict, self.life or 0.0
+        verdict, life, deaths = self.verdict, self.life or 0.0, self.deaths
         times: list[float] = []
         if verdict in UNSURE:
             if self.facts is None or self.facts.runtime is not RuntimeState.ALIEN:
                 times.append(now + self._recheck_after(now, at_most=policies.recheck))
-        elif verdict is Verdict.RUNNING and policy.max_age and life + policy.max_age > now:
+        elif verdict is _RUNNING and policy.max_age and life + policy.max_age > now:
             times.append(life + policy.max_age)
-        settles = verdict is Verdict.STARTING or (verdict is Verdict.STOPPED and self.is_denied)
+        settles = verdict is _STARTING or (verdict is _STOPPED and self.is_denied)
         if settles and life + policies.settle > now:
             times.append(life + policies.settle)
         if due_at is not None:
             times.append(due_at)
-        elif self.phase is Phase.BLOCKED:
+        elif self.phase is _BLOCKED:
             times.append(self.retry_at)
-        if self.deaths and self.deaths.since is not None:
-            times.append(self.deaths.since + policies.confirm_death)
-        return min(times, default=None)
+        if deaths is not None and deaths.since is not None:
+            times.append(deaths.since + policies.confirm_death)
+        return min(times) if times else None
 
     def _recheck_after(self, now: float, *, at_most: float) -> float:
         """Seconds until an unsure verdict is looked into again.
@@ -278,7 +289,7 @@ class Track(msgspec.Struct):
         What dies takes a moment to leave its cgroup, and nothing announces when it has: until then
         it looks like a workload that lost its shim and its init. Creation is announced by events.
         """
-        if self.verdict is Verdict.STARTING:
+        if self.verdict is _STARTING:
             return at_most
         leaves = self.verdict is Verdict.ORPHANED and self.facts and self.facts.init in INIT_GONE
         return min(at_most, max(_LEAVING if leaves else _SOON, now - self.judged_since))

@@ -22,6 +22,8 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.policy import Policy
 
 _NOTHING: Final = Containerd()
+_BRAKED, _RELEASED = TABLE[Event.BRAKED], TABLE[Event.RELEASED]
+_HELD: Final = Phase.HELD
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +103,8 @@ def shown(track: Track, policy: Policy, hold: Hold | None) -> tuple[Phase, str]:
     A brake holds and releases everything that is due at once, thousands of bundles perhaps, and is
     reported once. So what it holds is read here and not written into each of them.
     """
-    is_held = hold is not None and policy.enforce
-    phase = TABLE[Event.BRAKED if is_held else Event.RELEASED][track.phase]
-    if hold is not None and phase is Phase.HELD:
+    phase = (_BRAKED if hold is not None and policy.enforce else _RELEASED)[track.phase]
+    if hold is not None and phase is _HELD:
         return phase, f"{hold.brake}: {hold.detail}"
     return phase, track.cause
 
@@ -111,7 +112,7 @@ def shown(track: Track, policy: Policy, hold: Hold | None) -> tuple[Phase, str]:
 def announced(track: Track, policy: Policy, hold: Hold | None) -> tuple[Phase, str]:
     """Give phase and cause as listeners are told them: of a brake its name alone."""
     phase, cause = shown(track, policy, hold)
-    return phase, hold.brake if hold is not None and phase is Phase.HELD else cause
+    return phase, hold.brake if hold is not None and phase is _HELD else cause
 
 
 def view_of(  # noqa: PLR0913 - all that a view shows

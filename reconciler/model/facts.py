@@ -78,9 +78,7 @@ def weigh(
     cgroup = _cgroup(named, look, node)
     init, runtime = _init(look.init.state, node), look.runtime.state
     kind, created, pod = look.kind, look.created, members if key.tree else None
-    return _row(
-        kind, identifier, helper, shim, init, cgroup, runtime, created, task, recorded, pod
-    )
+    return _row(kind, identifier, helper, shim, init, cgroup, runtime, created, task, recorded, pod)
 
 
 def task_of(key: BundleKey, containerd: Containerd) -> TaskState:

@@ -1,6 +1,7 @@
 """What is kept for each bundle: one object for equal values, and no index that only grows."""
 
 import random
+from typing import Never
 
 import pytest
 from msgspec.structs import replace
@@ -57,14 +58,14 @@ def test_size_budgets_mark_what_the_simplest_rule_would(seed: int) -> None:
     """Oldest first until the rest fits; whatever was marked once stays marked."""
     rng = random.Random(seed)  # noqa: S311 - a story, not a secret
     lives: dict[BundleKey, float] = {}
-    budgets, limit = SizeBudgets(lives.__getitem__), 500
     sizes: dict[BundleKey, int] = {}
+    budgets, limit = SizeBudgets(lives.__getitem__, sizes.__getitem__, lambda _: sizes), 500
     marked: set[BundleKey] = set()
     for _ in range(400):
         name = BundleKey("ns", f"{rng.randrange(30)}")
         if rng.random() < 0.3:
-            budgets.drop(SCOPE, name)
-            sizes.pop(name, None)
+            if name in sizes:
+                budgets.drop(SCOPE, name, sizes.pop(name))
             marked.discard(name)
         elif name not in sizes:
             lives[name] = rng.random()
@@ -82,10 +83,10 @@ def test_size_budgets_mark_what_the_simplest_rule_would(seed: int) -> None:
 
 
 def test_no_order_is_put_up_before_a_limit_is_exceeded() -> None:
-    def nobody_asks(_: BundleKey) -> float:
+    def nobody_asks(_: object) -> Never:
         raise AssertionError
 
-    budgets = SizeBudgets(nobody_asks)
+    budgets = SizeBudgets(nobody_asks, nobody_asks, nobody_asks)
     for number in range(100):
         budgets.put(SCOPE, BundleKey("ns", f"{number}"), 1, fixed=False)
         assert budgets.mark(SCOPE, 100) == []
@@ -93,7 +94,7 @@ def test_no_order_is_put_up_before_a_limit_is_exceeded() -> None:
 
 def test_indexes_shrink_with_what_they_index() -> None:
     queue, cleanups = PriorityQueue(), Cleanups()
-    budgets = SizeBudgets(lambda _: 0.0)
+    budgets = SizeBudgets(lambda _: 0.0, lambda _: 10, lambda _: [key("ns/large")])
     budgets.put(SCOPE, key("ns/large"), 10, fixed=False)
     assert budgets.mark(SCOPE, 1) == [key("ns/large")]
     for number in range(10_000):
@@ -103,7 +104,7 @@ def test_indexes_shrink_with_what_they_index() -> None:
         budgets.put(SCOPE, name, number, fixed=False)
         queue.set(name, None)
         cleanups.withdraw(name)
-        budgets.drop(SCOPE, name)
+        budgets.drop(SCOPE, name, number)
     for kept in (queue, cleanups._ready, budgets._tallies[SCOPE].oldest):
         assert kept is not None
         assert len(kept._heap) <= 100
