@@ -225,7 +225,10 @@ class _Names(Generic[_T]):
 
     def changed(self, gone: tuple[int, ...], new: frozenset[_T]) -> frozenset[_T]:
         """Change the set; the same object where nothing changed."""
-        left = frozenset(self.left(gone)) if gone else self.all
+        left = self.all
+        if gone:
+            most = len(self._ordered)
+            left = left.difference([self._ordered[at] for at in gone if 0 <= at < most])
         return left | new if new else left
 
 

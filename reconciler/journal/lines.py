@@ -196,15 +196,15 @@ class Decoder:
             if line.startswith(LOST):
                 return self._lost.decode(line)
             given = self._given.decode(line)
-            if given.full and isinstance(given.observation, NodeLooked):
-                self._restored.keep(given.full, given.observation)
-            if given.full and isinstance(given.observation, Inventory):
-                self._restored.keep_inventory(given.full, given.observation)
-            if given.same is not None:
-                given = replace(given, observation=self._restored.repeat(given.same), same=None)
             if given.difference is not None:
                 observation = self._restored.apply(given.difference)
                 given = replace(given, observation=observation, difference=None)
+            elif given.same is not None:
+                given = replace(given, observation=self._restored.repeat(given.same), same=None)
+            elif given.full and isinstance(given.observation, NodeLooked):
+                self._restored.keep(given.full, given.observation)
+            elif given.full and isinstance(given.observation, Inventory):
+                self._restored.keep_inventory(given.full, given.observation)
         except NoFullError as error:
             raise BadLineError(str(error)) from error
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:

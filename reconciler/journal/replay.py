@@ -67,13 +67,13 @@ class Repeater:
     def play(self, items: Iterable[Item]) -> Iterator[Turn]:
         """Play everything, in order."""
         for item in items:
-            match item:
+            match item:  # the frequent one first
+                case Given():
+                    yield self._give(item)
                 case Begun():
                     self._begin(item)
                 case Lost():
                     self._skip(item)
-                case Given():
-                    yield self._give(item)
                 case _:
                     assert_never(item)
 
@@ -95,16 +95,15 @@ class Repeater:
         if self._put_right is not None:
             self._policies, self._put_right = self._put_right, None
             self.engine.configure(given.stamp, self._policies)
-        self._policies = given.policies or self._policies
-        stamp, engine = given.stamp, self.engine
-        if given.observation is not None:
-            replayed = engine.observe(stamp, given.observation)
+        stamp, observation = given.stamp, given.observation
+        if observation is not None:
+            replayed = self.engine.observe(stamp, observation)
         elif given.policies is not None:
-            replayed = engine.configure(stamp, given.policies)
+            self._policies = given.policies
+            replayed = self.engine.configure(stamp, given.policies)
         else:
-            replayed = engine.advance(stamp)
-        now = tuple(replayed)
-        return Turn(stamp, given.observation, given.decisions, now, self._comparable)
+            replayed = self.engine.advance(stamp)
+        return Turn(stamp, observation, given.decisions, tuple(replayed), self._comparable)
 
 
 def difference(turn: Turn, *, in_order: bool = True) -> Difference | None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from reconciler.journal.differences import Difference, Gone, Restored
 from reconciler.journal.lines import (
     MAGIC,
     SCHEMA,
@@ -302,3 +303,10 @@ def test_fields_of_a_later_minor_version_are_ignored() -> None:
     assert Decoder().record(grown) == Decoder().record(line)
     header = msgspec.json.encode(HEADER).replace(b'{"journal"', b'{"later":[],"journal"')
     assert read_header(header) == HEADER
+
+
+def test_a_place_that_the_full_one_has_not_takes_nothing_away() -> None:
+    restored, scan = Restored(), ProcessScan(answered=True, helpers=frozenset({key()}))
+    restored.keep(1, NodeLooked(1.0, scan))
+    said = restored.apply(Difference(1, 2.0, ProcessScan(answered=True), gone=Gone((1, -1))))
+    assert said == NodeLooked(2.0, scan)
