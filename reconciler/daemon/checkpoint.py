@@ -20,7 +20,7 @@ from reconciler.decide.track import Track
 from reconciler.kernel import private
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import Layout
-from reconciler.model.observations import Remembered
+from reconciler.model.observations import Remembered, Stamp
 
 VERSION: Final = 1
 DIRECTORY: Final = "/run/containerd-reconciler"
@@ -29,10 +29,14 @@ FRESH: Final = 120.0
 """A grace goes on over a restart only if the checkpoint is no older than this, in seconds."""
 
 
+NONE: Final[Mapping[BundleKey, float]] = {}
+
+
 class Entry(msgspec.Struct, array_like=True, frozen=True):
     """One bundle: names as shown, the object, and two monotonic times (or null).
 
-    ``had_cgroup``: it was seen with the usual cgroup; of one that is gone the object is all zero.
+    ``cgroup_until``: it was seen with the usual cgroup, and was there until then, seconds since the
+    epoch (or null); of one that is gone the object is all zero.
     """
 
     namespace: str
@@ -42,7 +46,7 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
     mount_id: int
     last_alive: float | None
     leftover_since: float | None
-    had_cgroup: bool = False
+    cgroup_until: float | None = None
     tree: str = ""
 
 
@@ -69,16 +73,20 @@ def boot_id() -> str:
 
 
 def write(
-    path: str, boot: str, now: float, tracks: Iterable[Track], gone: Iterable[BundleKey] = ()
+    path: str,
+    boot: str,
+    now: Stamp,
+    tracks: Iterable[Track],
+    gone: Mapping[BundleKey, float] = NONE,
 ) -> None:
     """Replace the checkpoint; bundles of which nothing is to be kept are left out.
 
     Args:
         path: Where it is.
         boot: The boot's id.
-        now: Monotonic seconds.
+        now: The time.
         tracks: What is remembered of the bundles that are there.
-        gone: Bundles that are not, and have left their usual cgroup.
+        gone: Bundles that are not and have left their usual cgroup, and until when they were there.
 
     Raises:
         OSError: It could not be written; the old one is still there.
@@ -92,14 +100,16 @@ def write(
             track.identity.mount_id,
             track.last_alive,
             track.leftover_since,
-            has_usual_cgroup(track.key, track.look),
+            now.wall if has_usual_cgroup(track.key, track.look) else None,
             track.key.tree,
         )
         for track in tracks
         if track.last_alive is not None or track.leftover_since is not None
     ]
-    entries += [Entry(key.namespace, key.id, 0, 0, 0, None, None, had_cgroup=True) for key in gone]
-    data = msgspec.json.encode(Page(VERSION, boot, now, entries))
+    entries += [
+        Entry(key.namespace, key.id, 0, 0, 0, None, None, until) for key, until in gone.items()
+    ]
+    data = msgspec.json.encode(Page(VERSION, boot, now.mono, entries))
     directory, name = os.path.split(path)
     handle = private.open_directory(directory)
     try:
@@ -129,7 +139,7 @@ def read(path: str, boot: str, now: float) -> list[Remembered]:
             Identity(entry.dev, entry.ino, entry.mount_id),
             last_alive=entry.last_alive,
             leftover_since=entry.leftover_since if goes_on else None,
-            had_cgroup=entry.had_cgroup,
+            cgroup_until=entry.cgroup_until,
         )
         for entry in page.entries
         if (entry.last_alive or 0.0) <= now and (entry.leftover_since or 0.0) <= now

@@ -4,7 +4,7 @@ While nothing is learnt there is nothing to write, and nobody is woken; only whe
 the checkpoint stay fresh, or a restart would begin it anew.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -44,7 +44,7 @@ class Housekeeping:
         service_log: ServiceLog,
         *,
         pause: Callable[[], float],
-        gone: Callable[[], Iterable[BundleKey]] = tuple,
+        gone: Callable[[], Mapping[BundleKey, float]] = dict,
         over_boots: BootRecord | None = None,
         recorders: "tuple[FileRecorder, ...]" = (),
     ) -> None:
@@ -109,8 +109,8 @@ class Housekeeping:
 
     def _write_checkpoint(self) -> None:
         try:
-            now, gone = self._clock.monotonic(), self._gone()
-            checkpoint.write(self._path, self._boot, now, self._tracks(), gone)
+            now = Stamp(self._clock.monotonic(), self._clock.wall())
+            checkpoint.write(self._path, self._boot, now, self._tracks(), self._gone())
         except OSError as error:
             self._service_log.warn(
                 LogEvent.CHECKPOINT_FAILED, path=self._path, problem=error.strerror

@@ -187,6 +187,6 @@ def _as_proven(place: Place, node_state: NodeState, *, is_up: bool) -> Place:
 
     Only while containerd answers, which would know of another one of that name.
     """
-    if is_up and node_state.had_cgroup(BundleKey(place.namespace, place.id)):
+    if is_up and node_state.had_cgroup(BundleKey(place.namespace, place.id), place.since):
         return replace(place, owned=Answer.NO, detail=SEEN)
     return replace(place, owned=Answer.NONE, detail=UNPROVEN)

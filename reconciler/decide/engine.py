@@ -9,7 +9,7 @@ timer has fired. A full pass happens only where a whole listing was observed or 
 changed its mind about everybody.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, assert_never
 
 from msgspec.structs import replace
@@ -85,7 +85,7 @@ class Engine:
         self, stamp: Stamp, observation: Observation
     ) -> list[Decision]:
         """Take in one observation; return what follows from it."""
-        now = stamp.mono
+        now, self._node_state.wall = stamp.mono, stamp.wall
         match observation:  # the frequent ones first
             case Looked():
                 self._take_look(observation, stamp)
@@ -108,8 +108,8 @@ class Engine:
             case GuardsChecked():
                 self._take_guards(observation, stamp)
             case Remembered():
-                if observation.had_cgroup:
-                    self._node_state.remember_cgroup(observation.key)
+                if observation.cgroup_until is not None:
+                    self._node_state.remember_cgroup(observation.key, observation.cgroup_until)
                 if observation.identity != NOWHERE:
                     self._bundles.remember(observation)
             case CleanRequested() | ReleaseRequested():
@@ -249,8 +249,8 @@ class Engine:
         return iter(self._bundles)
 
     @property
-    def had_cgroups(self) -> Collection[BundleKey]:
-        """Which bundles are known to have had the usual cgroup, for the checkpoint; gone ones."""
+    def had_cgroups(self) -> Mapping[BundleKey, float]:
+        """Which bundles that are gone had the usual cgroup, and until when, for the checkpoint."""
         return self._node_state.had_cgroups
 
     @property

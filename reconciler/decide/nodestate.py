@@ -4,7 +4,7 @@ On a busy node a shim comes or goes several times a second, and thousands of lef
 the same namespace. To judge all of them again each time would keep the loop from everything else.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeVar
 
 import msgspec
@@ -99,7 +99,9 @@ class NodeState:
         self._absent: dict[BundleKey, float] = {}  # since when each is known not to be found
         self._unseen = _BLIND  # what counts for bundles that the word does not cover
         self._foreign_processes = self._foreign_mounts = False
-        self._had_cgroup: dict[BundleKey, None] = {}  # of what is gone, the latest last
+        self.wall = 0.0  # of the latest observation, seconds since the epoch
+        # Of what is gone, the latest last; and until when it was there.
+        self._had_cgroup: dict[BundleKey, float] = {}
         self._before_inventory = frozenset[BundleKey]()
         self._number = 0  # of the word, counted from the first; one that is no news keeps it
         self._since = -1.0
@@ -224,12 +226,12 @@ class NodeState:
         """
         self._absent.pop(key, None)
         if has_usual_cgroup(key, look):
-            self.remember_cgroup(key)
+            self.remember_cgroup(key, self.wall)
 
-    def remember_cgroup(self, key: BundleKey) -> None:
-        """Remember that a bundle had the usual cgroup."""
+    def remember_cgroup(self, key: BundleKey, until: float) -> None:
+        """Remember that a bundle had the usual cgroup, and was there until some time."""
         self._had_cgroup.pop(key, None)
-        self._had_cgroup[key] = None
+        self._had_cgroup[key] = until
         if len(self._had_cgroup) > MOST_GONE:
             del self._had_cgroup[next(iter(self._had_cgroup))]
 
@@ -247,16 +249,18 @@ class NodeState:
         self._before_inventory = frozenset()
 
     @property
-    def had_cgroups(self) -> Collection[BundleKey]:
-        """Of which bundles that is remembered, the latest last."""
-        return self._had_cgroup.keys()
+    def had_cgroups(self) -> Mapping[BundleKey, float]:
+        """Of which bundles that is remembered, the latest last, and until when they were there."""
+        return self._had_cgroup
 
-    def had_cgroup(self, key: BundleKey) -> bool:
+    def had_cgroup(self, key: BundleKey, since: float) -> bool:
         """Return whether a bundle of this name is gone that was last seen with the usual cgroup.
 
-        By its own files, and while that was there: an administrator's is another one's.
+        By its own files, and while that was there: an administrator's is another one's. And so is
+        one that was made when the bundle had gone: for a next container of that name, say. The
+        kernel may make up a later time than the true one (``since``), and never an earlier one.
         """
-        return key in self._had_cgroup
+        return 0.0 < since <= self._had_cgroup.get(key, 0.0)
 
 
 def _is_group(place: Place) -> bool:

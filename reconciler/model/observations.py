@@ -203,15 +203,15 @@ class Remembered(Tagged, frozen=True, tag="remembered"):
 
     A memory may only delay: it knows of later signs of life than files do. ``leftover_since`` is
     set only if that run ended a moment ago, so that a restart does not begin the grace anew.
-    Both times are monotonic. ``had_cgroup``: that run saw it with the usual cgroup, or, where the
-    object is nowhere, saw it go and leave that.
+    Both times are monotonic. ``cgroup_until``: that run saw it with the usual cgroup, and knew it
+    to be there until then, seconds since the epoch; where the object is nowhere it saw it go.
     """
 
     key: BundleKey
     identity: Identity
     last_alive: float | None = None
     leftover_since: float | None = None
-    had_cgroup: bool = False
+    cgroup_until: float | None = None
 
 
 class CleanRequested(Tagged, frozen=True, tag="clean-requested"):

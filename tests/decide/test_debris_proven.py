@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from reconciler.decide import nodestate
-from reconciler.decide.debris import SEEN, DebrisVerdict
+from reconciler.decide.debris import AGES, SEEN, DebrisVerdict
 from reconciler.decide.debris_cycle import PAUSE
 from reconciler.model.cgroups import CgroupSource
 from reconciler.model.debris import UNPROVEN, DebrisKind, Place
@@ -12,7 +12,7 @@ from reconciler.model.evidence import Answer, CgroupState, Containerd, Look
 from reconciler.model.ids import NOWHERE, Identity
 from reconciler.model.observations import Remembered
 from tests.decide.debris_world import GRACE, DebrisWorld, place
-from tests.decide.world import DOWN, SILENT, UP, dead, key, running
+from tests.decide.world import DOWN, EPOCH, SILENT, UP, dead, key, running
 
 pytestmark = pytest.mark.safety
 
@@ -105,12 +105,37 @@ def test_only_so_many_are_remembered_the_latest(monkeypatch: pytest.MonkeyPatch)
     state = nodestate.NodeState()
     for name in ("a", "b", "a", "c"):
         state.forget(key(f"ns/{name}"), with_group(running()))
-    assert [state.had_cgroup(key(f"ns/{name}")) for name in "abc"] == [True, False, True]
+    assert list(state.had_cgroups) == [key("ns/a"), key("ns/c")]
+
+
+def test_a_group_that_was_made_when_the_bundle_had_gone_is_somebody_elses() -> None:
+    """One that an administrator makes for the next container of that name, with its limits."""
+    for made, verdict in ((-0.1, DebrisVerdict.DEBRIS), (0.1, DebrisVerdict.UNKNOWN)):
+        world = DebrisWorld()
+        world.listed(a=1)
+        world.look(with_group(running()))
+        world.node()
+        world.listed()
+        world.there = [replace(GROUP, since=world.stamp.wall + made)]
+        world.pass_time(AGES[DebrisKind.CGROUP] + 1)
+        world.inventory()
+        assert world.one().verdict is verdict, made
+        world.pass_time(PAUSE + 2 * GRACE)
+        assert bool(world.batches) is (verdict is DebrisVerdict.DEBRIS)
+
+
+def test_so_is_one_that_was_made_since_an_earlier_run_wrote_down_what_it_had_seen() -> None:
+    for until, verdict in ((5.0, DebrisVerdict.DEBRIS), (-5.0, DebrisVerdict.UNKNOWN)):
+        world = DebrisWorld()
+        world.observe(Remembered(key("ns/a"), NOWHERE, cgroup_until=GROUP.since + until))
+        world.there = [GROUP]
+        world.begin()
+        assert world.one().verdict is verdict
 
 
 def test_it_is_remembered_over_a_restart_and_until_an_inventory_names_it_no_more() -> None:
     world = DebrisWorld()
-    world.observe(Remembered(key("ns/a"), NOWHERE, had_cgroup=True))
+    world.observe(Remembered(key("ns/a"), NOWHERE, cgroup_until=EPOCH))
     world.observe(Remembered(key("ns/b"), Identity(1, 2, 3), last_alive=1.0))
     world.there = [GROUP]
     world.begin()

@@ -14,6 +14,7 @@ import pytest
 
 from reconciler.daemon import checkpoint
 from reconciler.kernel import private
+from reconciler.model.observations import Stamp
 from reconciler.worker.lock import InstanceLock
 from tests.support.forked import in_a_child, outcome
 from tests.support.handles import open_files
@@ -166,7 +167,7 @@ def test_a_directory_of_somebody_elses_is_none_of_ours(place: Path) -> None:
     with pytest.raises(OSError, match=f"belongs to uid {NOBODY}"):
         private.open_directory(str(place))
     with pytest.raises(OSError, match=f"belongs to uid {NOBODY}"):
-        checkpoint.write(str(place / "checkpoint.json"), "boot", 1.0, ())
+        checkpoint.write(str(place / "checkpoint.json"), "boot", Stamp(1.0, 1.0), ())
 
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])
@@ -182,7 +183,7 @@ def test_what_is_no_file_is_refused_and_left_alone(place: Path, kind: str) -> No
         case _:
             name.mkdir()
     with pytest.raises(OSError):  # noqa: PT011 - each kind has its own
-        checkpoint.write(str(place / "checkpoint.json"), "boot", 1.0, ())
+        checkpoint.write(str(place / "checkpoint.json"), "boot", Stamp(1.0, 1.0), ())
     assert target.read_text() == "precious"
 
 
@@ -190,7 +191,7 @@ def test_what_is_no_file_is_refused_and_left_alone(place: Path, kind: str) -> No
 def test_the_ledger_is_ours_alone_and_anybody_elses_is_none(place: Path) -> None:
     path = place / "checkpoint.json"
     with umask(0):
-        checkpoint.write(str(path), "boot", 1.0, ())
+        checkpoint.write(str(path), "boot", Stamp(1.0, 1.0), ())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     before = checkpoint.read(str(path), "boot", 1.0)
     os.chown(path, NOBODY, NOBODY)
