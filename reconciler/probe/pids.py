@@ -22,7 +22,7 @@ from reconciler.probe.process import PROC, read_whole
 if TYPE_CHECKING:
     from reconciler.ports import Clock
 
-_MOST_ON_A_PROCESSOR: Final = 2_000_000
+_MOST_ON_A_PROCESSOR: Final = 1_000_000
 """So many pids a second at most; 240,000 were measured, each by a thread that was refused late."""
 _MOST: Final = 10_000_000
 """So many on any number: the kernel takes one lock twice for each, to give it and to take it."""
