@@ -23,6 +23,7 @@ from reconciler.model.layout import SANDBOXES, TASKS
 from reconciler.model.processes import UnreadProcess
 from reconciler.probe import mounts
 from reconciler.probe.commands import Asked, CommandLines
+from reconciler.probe.ending import Endings
 from reconciler.probe.populated import PopulatedCgroups, TreeError
 from reconciler.probe.process import PROC, parse_stat, read_capabilities, read_whole
 
@@ -193,6 +194,7 @@ class _Pass:
         self._unread: list[UnreadProcess] = []
         self._asked: list[Asked] = []
         self._populated = populated
+        self._endings = Endings()
 
     def run(self) -> ProcessScan:
         self._look_at_all(name for name in os.listdir(self._proc_fd) if name.isdecimal())
@@ -278,7 +280,7 @@ class _Pass:
         return {int(one) for one in ids} <= self._users and len(pids) <= 1
 
     def _note_shim(self, who: Asked, command: bytes | None) -> None:
-        if command is None:
+        if command is None or (not command and self._goes_on(who)):
             works_for = self._works_for(who.pid)
             if not self._has_ended(who):
                 self._unread.append(UnreadProcess(who.pid, works_for))
@@ -300,6 +302,21 @@ class _Pass:
         except OSError as error:
             return error.errno in _GONE
         return stat is not None and (stat.is_nobody or stat.start != (who.start or stat.start))
+
+    def _goes_on(self, who: Asked) -> bool:
+        """Return whether a process has lost its first thread, and others of it live.
+
+        Those keep its sockets and serve, but its words and its directory are gone with the first.
+        While all of a process ends that is so for a moment, too.
+        """
+        try:
+            stat = parse_stat(read_whole(f"{who.pid}/stat", self._proc_fd))
+        except OSError as error:
+            return error.errno not in _GONE
+        if stat is None:
+            return True
+        has_first = stat.state not in {b"Z", b"X"}
+        return not (has_first or stat.is_nobody or self._endings.show(who.pid))
 
     def _works_for(self, pid: int) -> BundleKey | None:
         """Tell by its directory which bundle a shim or a helper was started for.

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from reconciler.model.ids import BundleKey
 from reconciler.probe.commands import CommandLines
 from reconciler.probe.processes import ShimCommand, parse_command, scan, scan_since, users_of
 from tests.probe.world import World, end
+from tests.support.children import WITHOUT_FIRST_THREAD, wait_for_its_first_thread_to_end
 
 SHIM = "/usr/bin/containerd-shim-runc-v2"
 KEY = BundleKey("k8s.io", "pod1")
@@ -292,3 +294,18 @@ def test_a_real_shim_is_found(world: World) -> None:
     assert ShimProcess(key, pid, "/x.sock") in found.shims
     end(pid)
     assert key not in {shim.key for shim in scan().shims}
+
+
+@pytest.mark.safety
+def test_a_shim_whose_first_thread_has_ended_is_not_gone(world: World) -> None:
+    """The kernel shows neither words nor directory of one, while its other threads serve."""
+    script = world.base / "containerd-shim-runc-v2"
+    script.write_text(f"#!{sys.executable}\n{WITHOUT_FIRST_THREAD}")
+    script.chmod(0o755)
+    pid = world.start(str(script), "-namespace", "test", "-id", world.base.name)
+    wait_for_its_first_thread_to_end(pid)
+    for found in (scan(cgroups=False), scan()):
+        assert found.answered
+        assert pid in {one.pid for one in found.unread}
+    end(pid)
+    assert pid not in {one.pid for one in scan().unread}
