@@ -12,7 +12,7 @@ out, and then who has come is asked once more: another one of its containerd's m
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -241,7 +241,9 @@ def _trees(
         _UnsureError: A shim that has not ended leads neither to our tree nor to where a bundle or
             a sandbox is or was in another one.
     """
-    ours = _object(layout.tasks)
+    ours = {_object(layout.tasks)}
+    with suppress(FileNotFoundError):  # containerd has no such tree
+        ours.add(_object(layout.sandboxes))
     silent = (ShimProcess(one.key, one.pid) for one in scanned.unread if one.key is not None)
     for shim in (*scanned.shims, *silent):
         where = works_in(layout, shim)
@@ -249,8 +251,8 @@ def _trees(
             continue
         try:
             tree = _object(_TREE % shim.pid)
-            if tree == ours:
-                continue  # its bundle was removed under it
+            if tree in ours:
+                continue  # its bundle or its sandbox was removed under it
             yield from dict(_ways(shim, tree, is_bundle=where is Answer.NO)).items()
         except OSError:
             if not endings.show(shim.pid):

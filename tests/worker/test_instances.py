@@ -102,16 +102,21 @@ def test_no_answer_about_other_containerds_is_never_nobody(tmp_path: Path) -> No
         assert found.user_of_id(key.id) is not None
 
 
+@pytest.mark.parametrize("home", [TASKS, SANDBOXES])
 @private_mounts
-def test_a_shim_whose_bundle_was_removed_under_it_is_still_ours(tmp_path: Path) -> None:
+def test_a_shim_whose_bundle_was_removed_under_it_is_still_ours(
+    tmp_path: Path, home: bytes
+) -> None:
     with inline_worker(tmp_path) as (made, _):
-        place = Path(os.fsdecode(made.layout.tasks)) / "default" / "gone"
+        place = Path(os.fsdecode(made.layout.state + b"/" + home)) / "default" / "gone"
+        (Path(os.fsdecode(made.layout.tasks)) / "default" / "ours").mkdir(parents=True)
         with working_in(place) as pid:
             place.rmdir()
             scanned = ProcessScan(True, shims=(ShimProcess(BundleKey("default", "gone"), pid),))
             found = Instances(made.layout, lambda _: scanned)
-            assert found.user(BundleKey("default", "none")) is None
-            assert found.user_of_id("none") is None
+            for name in ("none", "ours"):
+                assert found.user(BundleKey("default", name)) is None
+                assert found.user_of_id(name) is None
 
 
 @pytest.mark.safety
