@@ -243,7 +243,7 @@ def exit_code(done: shapes.Clean, found: Found) -> ExitCode:
         return ExitCode.REFUSED
     if found.containerd_missing:
         return ExitCode.NO_CONTAINERD
-    if found.blind:
+    if found.blind or found.left_out:
         return ExitCode.NO_WORKER
     if results & {Result.BLOCKED.value, Result.HELD.value}:
         return ExitCode.BLOCKED
@@ -348,7 +348,8 @@ def _report(done: shapes.Clean, form: Form, output: Output, found: Found) -> Exi
     for line in rows.failures(done):
         output.say(line)
     complain_of_silence(found, output)
-    unsure = (found.containerd_missing or found.blind) and not done.results
+    debris.complain(found, output)
+    unsure = (found.containerd_missing or found.blind or bool(found.left_out)) and not done.results
     output.say(
         rows.clean_summary(done.summary, unsure=unsure, planned=debris.counted(done.results))
     )

@@ -6,6 +6,7 @@ kinds may go is said by the policies of the setup.
 
 from collections.abc import Iterator, Sequence
 
+from reconciler.cli.output import Output
 from reconciler.cli.passes import Found
 from reconciler.decide.debris import DebrisVerdict
 from reconciler.decide.debris_track import DebrisView
@@ -49,6 +50,13 @@ def cleaned(found: Found, setup: Setup) -> Iterator[shapes.ResultShape]:
 def waiting(found: Found, setup: Setup) -> int:
     """Count the debris whose time has not come."""
     return sum(view.phase is Phase.WAITING for view in _asked_for(found, setup))
+
+
+def complain(found: Found, output: Output) -> None:
+    """Say of which kinds it is not known what is left."""
+    if found.left_out:
+        kinds, why = ", ".join(kind.value for kind in found.left_out), "; ".join(found.troubles)
+        output.complain(f"no answer what is left of {kinds} ({why}); run it again")
 
 
 def keys(report: shapes.Clean) -> frozenset[PlaceKey]:

@@ -19,7 +19,7 @@ from reconciler.decide.debris_track import DebrisView
 from reconciler.decide.engine import Engine
 from reconciler.decide.views import BundleView
 from reconciler.loop import Loop
-from reconciler.model.debris import DebrisCleaned, DebrisResult, Place, PlaceKey
+from reconciler.model.debris import DebrisCleaned, DebrisKind, DebrisResult, Place, PlaceKey
 from reconciler.model.decisions import CleanDebris, Decision, Verdict
 from reconciler.model.evidence import NO_LABELS, Answer, Labels, Node, TaskState
 from reconciler.model.ids import BundleKey
@@ -111,6 +111,8 @@ class Found(msgspec.Struct, frozen=True):
         seconds: How long it took.
         signal: The signal that ended it, if one did.
         labels: What was known of the labels of those that came to an outcome.
+        left_out: Kinds of debris that were to be removed and could not be looked for.
+        troubles: Why kinds could not be, one line each.
     """
 
     views: tuple[BundleView, ...]
@@ -125,6 +127,8 @@ class Found(msgspec.Struct, frozen=True):
     signal: int | None = None
     places: tuple[tuple[Place, DebrisResult], ...] = ()
     labels: Mapping[BundleKey, Labels] = msgspec.field(default_factory=dict)
+    left_out: tuple[DebrisKind, ...] = ()
+    troubles: tuple[str, ...] = ()
 
     @property
     def containerd_missing(self) -> bool:
@@ -199,7 +203,7 @@ async def _pass(
     *,
     stop_workers: StopWorkers | None = None,
 ) -> Found:
-    engine = Engine(policies)
+    engine = Engine(policies, is_one_pass=True)
     seen = Pass(labels_of=engine.labels)
     loop = Loop(engine, dataclasses.replace(stages, essential=(seen,)))
     began = stages.clock.monotonic()
@@ -226,4 +230,6 @@ async def _pass(
         signal=caught[0] if caught else None,
         places=tuple(seen.places.values()),
         labels=seen.labels,
+        left_out=engine.debris.pace.left_out,
+        troubles=engine.debris.troubles,
     )

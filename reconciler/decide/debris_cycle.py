@@ -6,8 +6,8 @@ least its grace later, finds the same object debris, and none between them said 
 waiting makes debris of what is unknown, and of a kind that an inventory did not look for it says
 nothing.
 
-An inventory belongs to a listing of the whole tree, at most once in :data:`PAUSE`; and it is asked
-for when a grace ends, and when what was due was removed, for it may not have named everything.
+An inventory belongs to a listing of the whole tree (:mod:`reconciler.decide.debris_pace`); and it
+is asked for when a grace ends, and when what was due was removed, for it may not have named all.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from reconciler.decide.brakes import RateBrake
 from reconciler.decide.cleanups import RATE, Hold
 from reconciler.decide.debris import ORDER, DebrisJudgement, DebrisVerdict, judge_all
+from reconciler.decide.debris_pace import Pace
 from reconciler.decide.debris_requests import DebrisRequests
 from reconciler.decide.debris_track import DebrisView, PlaceTrack, view_of
 from reconciler.decide.lifecycle import Event, event_of
@@ -37,9 +38,6 @@ from reconciler.model.observations import Stamp
 from reconciler.model.outcome import Result
 from reconciler.model.policy import Policies, Policy
 
-PAUSE: Final = 240.0
-"""Seconds between two inventories, however often the tree must be listed."""
-
 BATCH: Final = 50
 """Places that are removed by one job, at most."""
 
@@ -52,15 +50,16 @@ class Debris:
     Args:
         policies: What the operator allows.
         node_state: What the node's witnesses said last.
+        is_one_pass: Whether all ends when nothing more is to be waited for.
     """
 
-    def __init__(self, policies: Policies, node_state: NodeState) -> None:
+    def __init__(
+        self, policies: Policies, node_state: NodeState, *, is_one_pass: bool = False
+    ) -> None:
         self._policies = policies
         self._node_state = node_state
         self.requests = DebrisRequests()
-        self._asked_at = float("-inf")
-        self._wanted = False
-        self._under_way = False
+        self.pace = Pace(is_one_pass=is_one_pass)
         self._last: Inventory | None = None
         self._judged: Inventory | None = None  # the last of which every witness has spoken
         self._number = 0
@@ -74,26 +73,17 @@ class Debris:
 
     # ------------------------------------------------------------------ inventories
 
-    def listed(self, now: float) -> None:
-        """Take note that the whole tree was listed."""
-        self._wanted = self._wanted or now - self._asked_at >= PAUSE
-
-    @property
-    def pending(self) -> bool:
-        """Whether an inventory is under way, or still to be asked for."""
-        return self._wanted or self._under_way
-
     def ask(self, now: float) -> bool:
         """Return whether an inventory is to be taken now."""
-        if self._under_way or not self._wanted:
+        if not self.pace.ask(now):
             return False
-        self._wanted, self._under_way, self._asked_at = False, True, now
         self._node_state.inventory_begins()
         return True
 
     def receive(self, inventory: Inventory) -> None:
         """Take in an inventory; of kinds that it did not look for the last one counts no more."""
-        self._under_way, self._last = False, inventory
+        self._last = inventory
+        self.pace.received(inventory, self._policies)
         self._node_state.inventory_told(inventory)
         self._number += 1
 
@@ -144,7 +134,7 @@ class Debris:
         self.requests.add(wanted, self._debris(), now)
         for key in self.requests.keys & self._tracks.keys():
             self._tracks[key].retry_at = now
-        self._wanted = self._wanted or bool(wanted)
+        self.pace.wanted = self.pace.wanted or bool(wanted)
         self.place_all(now)
 
     def _debris(self) -> dict[PlaceKey, Place]:
@@ -161,21 +151,21 @@ class Debris:
 
     def place_all(self, now: float) -> None:
         """Move every place to where it stands now, and note when that must be asked again."""
-        asks: list[float] = []
+        asks: list[float | None] = []
         turns: list[float] = []
         for track in self._tracks.values():
             policy = self._policy(track.place)
             self._place(track, policy, now)
             asks_at, due_at = track.asks_at(policy), track.due_at(policy)
             if asks_at is not None:
-                # The last inventory said nothing of it: the next may as well, so not at once.
                 is_unheard = track.judged_by != self._number
-                asks.append(max(asks_at, self._asked_at + PAUSE) if is_unheard else asks_at)
+                asks.append(self.pace.unheard_at(asks_at) if is_unheard else asks_at)
             elif track.phase is Phase.WAITING and due_at is not None:
                 turns.append(due_at)
             elif track.phase is Phase.BLOCKED:
                 turns.append(track.retry_at)
-        self._ask_at, self._turn_at = min(asks, default=None), min(turns, default=None)
+        self._ask_at = min((at for at in asks if at is not None), default=None)
+        self._turn_at = min(turns, default=None)
         self._may_begin = any(True for _ in self._ready())
 
     def _place(self, track: PlaceTrack, policy: Policy, now: float) -> None:
@@ -215,12 +205,14 @@ class Debris:
             self.place_all(now)
         if self._ask_at is not None and self._ask_at <= now:
             self._ask_at = None
-            self._wanted = self._wanted or not self._under_way
+            self.pace.ask_again()
+        if self.pace.retry_at is not None and self.pace.retry_at <= now:
+            self.pace.ask_again()
 
     @property
     def wake(self) -> float | None:
         """When :meth:`advance` wants to be called, or :meth:`begin`; None for never."""
-        times = (self._ask_at, self._turn_at, self._free_at)
+        times = (self._ask_at, self._turn_at, self._free_at, self.pace.retry_at)
         return min((at for at in times if at is not None), default=None)
 
     def _ready(self) -> Iterator[PlaceTrack]:
@@ -308,7 +300,7 @@ class Debris:
             self._take_result(self._tracks[place.key], result, stamp)
         self.place_all(stamp.mono)
         if is_any_gone and not self._may_begin:
-            self._wanted = True
+            self.pace.wanted = True
 
     def _take_result(self, track: PlaceTrack, result: DebrisResult, stamp: Stamp) -> None:
         """Take in what came of one place.
@@ -349,10 +341,12 @@ class Debris:
         """Return whether waiting out the grace would change nothing any more."""
         if self._batch or (self._may_begin and self.hold(now, stop) is None):
             return False
+        looked, gives_up = self.looked, self.pace.has_given_up
         return not any(
             track.asks_at(self._policy(track.place)) is not None
             and not track.attempts
             and not self._objection(track.place)
+            and not (gives_up and track.place.key.kind not in looked)
             for track in self._tracks.values()
         )
 

@@ -65,9 +65,10 @@ class Engine:
 
     Args:
         policies: What the operator allows; replaced by :meth:`configure`.
+        is_one_pass: Whether it ends when nothing more is to be waited for.
     """
 
-    def __init__(self, policies: Policies) -> None:
+    def __init__(self, policies: Policies, *, is_one_pass: bool = False) -> None:
         self._policies = policies
         self._out: list[Decision] = []
         self._node_state = NodeState()
@@ -76,7 +77,7 @@ class Engine:
         self._cleanups = Cleanups()
         self._bundles = Bundles(policies, self._node_state, self._asking, self._cleanups, self._out)
         self._unfinished = Unfinished()
-        self._debris = Debris(policies, self._node_state)
+        self._debris = Debris(policies, self._node_state, is_one_pass=is_one_pass)
         self._again_at: float | None = None
 
     # ------------------------------------------------------------------ in and out
@@ -185,7 +186,7 @@ class Engine:
     @property
     def is_answered(self) -> bool:
         """Whether the witnesses have answered every question that something waits for."""
-        return not self._asking.pending and not self._debris.pending
+        return not self._asking.pending and not self._debris.pace.pending
 
     def is_settled(self, now: float) -> bool:
         """Return whether waiting out the grace periods would change nothing any more.
@@ -309,7 +310,7 @@ class Engine:
         self._unfinished.listed(listed, at_work)
         self._asking.want("listing", now)
         if listed.namespace is None:
-            self._debris.listed(now)
+            self._debris.pace.listed(now)
 
     def _take_look(self, looked: Looked, stamp: Stamp) -> None:
         key, look = looked.key, looked.look

@@ -1,6 +1,7 @@
 """`clean --debris` removes what its plan shows, of the kinds that are named; else it all stays."""
 
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Protocol
 
@@ -100,6 +101,33 @@ def test_only_the_kinds_that_are_named_go(node: FakeNode, program: Program) -> N
 def test_what_is_no_kind_is_refused(node: FakeNode, program: Program, kind: str) -> None:
     assert program("clean", "--debris", kind, "--yes") == ExitCode.USAGE
     assert not node.node_source.inventories
+
+
+@pytest.mark.parametrize("missing", [{1}, {2}, {3}, {2, 3, 4}, range(1, 99), range(2, 99)])
+def test_a_kind_that_an_inventory_leaves_out_is_asked_for_again_and_not_for_ever(
+    node: FakeNode, program: Program, capsys: pytest.CaptureFixture[str], missing: Container[int]
+) -> None:
+    """The first, that at the grace's end, that after a batch; or none tells of cgroups any more."""
+    node.cleaner.debris += [SOCKET, GROUP]
+    out = frozenset({DebrisKind.CGROUP})
+    node.node_source.left_out = lambda n: out if n in missing else ()
+    began = node.clock.now
+    code = program("clean", "--debris", "--yes")
+    said = capsys.readouterr().err
+    assert node.clock.now - began < 20.0
+    is_silent = 90 in missing
+    assert code == (ExitCode.NO_WORKER if is_silent else ExitCode.DONE), said
+    assert ("no answer what is left of cgroup (cgroup: it" in said) == is_silent
+    assert removed(node) == {str(SOCKET.key)} | (set() if is_silent else {str(GROUP.key)})
+
+
+def test_a_kind_that_was_not_asked_for_is_not_waited_for(node: FakeNode, program: Program) -> None:
+    node.cleaner.debris += [SOCKET, GROUP]
+    node.node_source.left_out = lambda _: frozenset({DebrisKind.CGROUP})
+    assert program("clean", "--debris", "shim-socket", "--yes") == ExitCode.DONE
+    assert removed(node) == {str(SOCKET.key)}
+    assert program("clean", "--yes") == ExitCode.DONE
+    assert program("clean", "--debris", "--dry-run") == ExitCode.NO_WORKER
 
 
 KILL = "[cleanup]\nshims = 'kill'\n"

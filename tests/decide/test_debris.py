@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from reconciler.decide.debris import AGES, DebrisVerdict, judge_place
-from reconciler.decide.debris_cycle import PAUSE
+from reconciler.decide.debris_pace import PAUSE
 from reconciler.model.debris import DebrisKind, Inventory, Place, PlaceKey
 from reconciler.model.decisions import AskNode, TakeInventory
 from reconciler.model.evidence import Answer, Containerd, ContainerdState

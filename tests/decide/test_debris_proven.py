@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from reconciler.decide import nodestate
 from reconciler.decide.debris import AGES, SEEN, DebrisVerdict
-from reconciler.decide.debris_cycle import PAUSE
+from reconciler.decide.debris_pace import PAUSE
 from reconciler.model.cgroups import CgroupSource
 from reconciler.model.debris import UNPROVEN, DebrisKind, Place
 from reconciler.model.evidence import Answer, CgroupState, Containerd, Look

@@ -77,6 +77,7 @@ class FakeNodeSource:
     asked: int = 0
     debris: list[Place] = field(default_factory=list)
     inventories: int = 0
+    left_out: Callable[[int], Collection[DebrisKind]] = lambda _number: ()
     asked_alone: list[BundleKey] = field(default_factory=list)
 
     async def scan(self) -> ProcessScan:
@@ -84,7 +85,11 @@ class FakeNodeSource:
 
     async def inventory(self) -> Inventory:
         self.inventories += 1
-        return Inventory(0.0, tuple(DebrisKind), tuple(self.debris))
+        out = self.left_out(self.inventories)
+        looked = tuple(kind for kind in DebrisKind if kind not in out)
+        places = tuple(one for one in self.debris if one.key.kind in looked)
+        troubles = tuple(f"{kind.value}: it cannot be read" for kind in out)
+        return Inventory(self.clock.now, looked, places, troubles)
 
     async def containerd(
         self,
