@@ -137,6 +137,11 @@ def complain_of_silence(found: "Found", output: Output) -> None:
             f"containerd gives no answer ({found.node.containerd.detail}); start it, "
             "check --address and --root, or say --without-containerd"
         )
+    if not found.listed.sandboxes:
+        output.complain(
+            "the tree of sandboxes cannot be read, or is not on the mount of the state directory: "
+            "no bundle in it is known"
+        )
     scan = found.node.processes
     if not scan.answered and found.blind:
         output.complain(

@@ -276,6 +276,17 @@ async def test_a_scan_says_why_containerd_gives_no_answer(
     assert "gives no answer (it hangs)" in capsys.readouterr().err
 
 
+async def test_a_scan_says_when_it_cannot_read_the_tree_of_sandboxes(
+    node: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = await look_once(node.stages, ENFORCE)
+    complain_of_silence(found, Output())
+    assert "sandboxes" not in capsys.readouterr().err
+    listed = replace(found.listed, sandboxes=False)
+    complain_of_silence(replace(found, listed=listed), Output(quiet=True))
+    assert "the tree of sandboxes cannot be read" in capsys.readouterr().err
+
+
 async def test_cleaning_ends_also_where_containerd_takes_seconds_for_each_answer(
     node: FakeNode,
 ) -> None:
