@@ -71,7 +71,7 @@ class Claims:
 
         A shim that serves several is ended for all of them, so each of them must allow it.
         """
-        if track.key.tree and wanted is not Verdict.LEFTOVER:
+        if wanted is not Verdict.LEFTOVER and self._is_of_sandbox(track, wanted):
             return "processes of sandboxes are only reported"
         own = policies.applied(track.key, pods.known(track, self._tracks.get)).objection(wanted)
         if own or wanted is not Verdict.ABANDONED or track.look is None:
@@ -82,6 +82,13 @@ class Claims:
             if why:
                 return why if key == track.key else f"{key} may share its shim: {why}"
         return ""
+
+    def _is_of_sandbox(self, track: Track, wanted: Verdict) -> bool:
+        """Return whether what would be ended is, or may serve, a sandbox in a tree of its own."""
+        if track.key.tree or wanted is not Verdict.ABANDONED or track.look is None:
+            return bool(track.key.tree)
+        group = track.look.shim.group or track.key.id
+        return BundleKey(track.key.namespace, group).sandbox in self._tracks
 
 
 def _is_unserved(key: BundleKey, facts: Facts) -> bool:

@@ -28,6 +28,7 @@ from reconciler.model.evidence import (
     RuntimeState,
 )
 from reconciler.model.ids import BundleKey, Identity, escape, unescape
+from reconciler.model.labels import doubted
 from reconciler.probe import metadata
 from reconciler.probe.beneath import beneath, identity_of
 from reconciler.probe.boots import born
@@ -148,6 +149,8 @@ def _see(
         peer = _read_peer(around, key, group, folder)
         own = BundleFiles(key, path, folder, spec, group, peer, is_earlier=is_earlier)
         labels = metadata.labels_of(folder, spec, annotation_keys)
+        if key.tree and not labels.pod_namespace:
+            labels = doubted(labels)  # it is a pod's: a rule that protects one may mean this one
         return _weigh(around, own, identity, mounts, labels)
 
 

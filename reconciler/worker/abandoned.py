@@ -12,12 +12,13 @@ from typing import ClassVar
 
 from msgspec.structs import replace
 
+from reconciler import kernel
 from reconciler.decide.verdicts import CGROUP_CLEAR, INIT_GONE
 from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import Look, Shim
 from reconciler.model.ids import BundleKey, unescape
 from reconciler.model.outcome import BlockReason, Outcome, Result
-from reconciler.worker.blocked import Blocked
+from reconciler.worker.blocked import Blocked, blocked_by
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.messages import EndShimJob, EndWedgedJob
 from reconciler.worker.pods import sharing
@@ -25,6 +26,7 @@ from reconciler.worker.second_look import NotLeftover, Seen, look_again
 from reconciler.worker.shims import end_shim, find_shim
 from reconciler.worker.step_log import Record, Tally
 from reconciler.worker.steps import conclude
+from reconciler.worker.under_removal import stays
 
 
 def end_abandoned(place: WorkerContext, job: EndShimJob) -> Outcome:
@@ -92,11 +94,26 @@ class Ending:
     def _look(self) -> str:
         seen = self.judge()
         self._shim = seen.look.shim
+        self._refuse_sandbox(seen.look.shim)
         for member, look in self._members(seen.look.shim):
             why = self.objection(member, look)
             if why:
                 raise self._blocked(why)
         return seen.judgement.reason
+
+    def _refuse_sandbox(self, shim: Shim) -> None:
+        """Keep a shim whose own bundle is in the tree of sandboxes: it may serve without an init.
+
+        Raises:
+            Blocked: There is one of that name, or that cannot be known.
+        """
+        sandbox = BundleKey(self._job.key.namespace, shim.group or self._job.key.id).sandbox
+        try:
+            is_there = stays(kernel.AT_FDCWD, self._place.layout.bundle(sandbox), even_going=True)
+        except OSError as error:
+            raise blocked_by(error, sandbox.id) from None
+        if is_there:
+            raise self._blocked(f"its shim may serve {sandbox}")
 
     def _members(self, shim: Shim) -> Iterator[tuple[BundleKey, Look]]:
         """Give the bundles that the same shim may serve, and look whether it serves them.

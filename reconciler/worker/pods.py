@@ -8,23 +8,21 @@ from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.beneath import enter, names, opened
 from reconciler.probe.bundle import look_at
-from reconciler.worker.blocked import Blocked
+from reconciler.worker.blocked import Blocked, blocked_by
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.neighbours import MOST_BUNDLES
 
 
 def members(place: WorkerContext, key: BundleKey, shim: Shim) -> Answer:
-    """Return whether bundles of a sandbox's pod are there, or may be.
+    """Return whether bundles of a sandbox's pod are there.
 
     Raises:
-        Blocked: They are too many, or their namespace cannot be read.
+        Blocked: They are too many, or they cannot be read.
     """
     try:
         return Answer.YES if next(sharing(place, key, shim), None) else Answer.NO
-    except FileNotFoundError:
-        return Answer.NO
-    except OSError:
-        return Answer.NONE
+    except OSError as error:  # also where there is no tree of tasks: nothing can be told by it
+        raise blocked_by(error, key.id) from None
 
 
 def sharing(place: WorkerContext, key: BundleKey, shim: Shim) -> Iterator[tuple[BundleKey, Look]]:

@@ -143,10 +143,12 @@ def refuse_other_mount(layout: Layout, tree: int) -> None:
     """Let the tree of sandboxes be on no other mount than the tree of tasks, which guards check.
 
     Raises:
-        Blocked: It is on another one.
-        OSError: There is no tree of tasks, or it cannot be looked at.
+        Blocked: It is on another one, or the tree of tasks cannot be looked at.
     """
-    tasks = kernel.statx(kernel.AT_FDCWD, layout.tasks)
+    try:
+        tasks = kernel.statx(kernel.AT_FDCWD, layout.tasks)
+    except OSError as error:  # also if it is not there: this one is, and must not pass for gone
+        raise blocked_by(error, escape(layout.tasks)) from None
     if kernel.statx_handle(tree).mount_id != tasks.mount_id:
         detail = "it is on another mount than the tree of tasks"
         raise Blocked(BlockReason.FOREIGN_MOUNT, escape(layout.sandboxes), detail)

@@ -20,8 +20,19 @@ from reconciler.model.evidence import (
 )
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Listed, Looked, Seen
-from reconciler.model.policy import Orphans, Policies
-from tests.decide.world import DOWN, ENFORCE, SILENT, UP, World, dead, key, orphaned, running
+from reconciler.model.policy import Orphans, Policies, Shims
+from tests.decide.world import (
+    DOWN,
+    ENFORCE,
+    SILENT,
+    UP,
+    World,
+    dead,
+    key,
+    orphaned,
+    running,
+    stopped,
+)
 
 pytestmark = pytest.mark.safety
 
@@ -215,6 +226,24 @@ def test_no_process_of_a_sandbox_is_ended() -> None:
     world.wait(86400.0)
     assert cleaned(world) == []
     assert world.engine.view(POD, world.stamp.mono).phase is Phase.NONE  # type: ignore[union-attr]  # it is there
+
+
+def test_a_dead_member_does_not_have_the_shim_of_a_sandbox_ended() -> None:
+    world = World(Policies(default=replace(ENFORCE, shims=Shims.KILL)))
+    other = key("ns/member")
+    listed(world, other, POD)
+    leaked = replace(stopped(1), shim=Shim(ShimState.ALIVE, "/run/containerd/s/a", "a"))
+    world.observe(Looked(other, leaked))
+    world.observe(Looked(POD, sandbox(shim=ShimState.ALIVE)))
+    world.node(ANSWERS)
+    world.node(replace(ANSWERS, unrecorded=frozenset({other, TASK})))
+    assert verdict(world, other) is Verdict.ABANDONED
+    world.wait(86400.0)
+    assert cleaned(world) == []
+    listed(world, other)
+    world.observe(Looked(other, leaked))
+    world.wait(86400.0)
+    assert cleaned(world) == [other]
 
 
 def test_one_of_an_alien_runtime_stays() -> None:

@@ -11,17 +11,21 @@ from msgspec.structs import replace
 
 from reconciler.model.evidence import Containerd, ContainerdState, RuntimeState
 from reconciler.model.ids import BundleKey
+from reconciler.model.labels import Known
 from reconciler.model.layout import SANDBOXES
 from reconciler.model.outcome import BlockReason, Outcome, Result
+from reconciler.model.policy import Match, Policy, Rule
 from reconciler.probe.bundle import examine
 from reconciler.probe.tree import TreeInspector
 from reconciler.worker import steps
+from reconciler.worker.abandoned import end_abandoned
 from reconciler.worker.inventory import take
-from reconciler.worker.messages import CleanJob, FinishJob
+from reconciler.worker.messages import CleanJob, CleanupOptions, EndShimJob, FinishJob
 from tests.support import canary, mountns
 from tests.support.bundles import LONG_AGO, Bundle, Site, identify, listen
 from tests.support.inline import InlineWorker, inline_worker
 from tests.support.mountns import private_mounts
+from tests.support.shims import living_shim
 
 pytestmark = pytest.mark.safety
 
@@ -238,3 +242,50 @@ def test_a_listing_names_both_trees(tmp_path: Path) -> None:
             inspector.close()
         assert {seen.key for seen in listed.bundles} == {task.key, pod.key}
         assert replace(one, namespace=None, seconds=listed.seconds) == listed
+
+
+@private_mounts
+def test_a_shim_that_a_sandbox_in_the_other_tree_needs_is_not_ended(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """A dead member shows a shim that serves nobody; what else it serves only it can tell."""
+    with inline_worker(tmp_path_factory.mktemp("a")) as (made, inline):
+        pod = Sandbox(made, made.unique("pod"))
+        pod.socket.unlink()
+        note = {"io.kubernetes.cri.sandbox-id": pod.key.id}
+        member = made.bundle("member", mounted=False, annotations=note)
+        (member.path / "address").write_text(f"unix://{pod.socket}")
+        inline.options = CleanupOptions(settle=0.0)
+        everybody = frozenset({member.key, pod.key, pod.key.task})
+        said = Containerd(ContainerdState.UP, unrecorded=everybody)
+        job = EndShimJob(member.key, member.identity, said, inline.options)
+        with living_shim(pod.path, pod.socket, os.fsdecode(made.layout.address)) as shim:
+            outcome = end_abandoned(inline.place, job)
+            assert outcome.reason is BlockReason.SHIM, outcome
+            assert "sandbox" in outcome.detail
+            assert shim.process.poll() is None
+
+
+@private_mounts
+def test_without_a_tree_of_tasks_it_is_not_called_gone(tmp_path: Path) -> None:
+    with dead(tmp_path) as (pod, inline):
+        tasks = Path(os.fsdecode(pod.made.layout.tasks))
+        tasks.rename(tasks.with_name("aside"))
+        outcome = clean(inline, pod.key, pod.path)
+        assert outcome.result is Result.BLOCKED, outcome
+        assert pod.left()
+
+
+@pytest.mark.parametrize("names_pod", [True, False])
+@private_mounts
+def test_whose_pod_it_is_is_not_known_unless_it_says_so(tmp_path: Path, *, names_pod: bool) -> None:
+    """containerd writes no annotations there, so a rule that protects a pod may mean this one."""
+    with dead(tmp_path) as (pod, inline):
+        if names_pod:
+            note = {"io.kubernetes.cri.sandbox-namespace": "kube-system"}
+            (pod.path / "config.json").write_text(json.dumps({"annotations": note}))
+        found = examine(inline.place.around(inline.place.scan()), pod.key)
+        assert found is not None
+        assert found.look.labels.known is names_pod
+        rule = Rule(Match(pod_namespace="kube-*"), Policy(protect=True))
+        assert rule.applies(pod.key, Known(found.look.labels))
