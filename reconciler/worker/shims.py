@@ -149,13 +149,16 @@ def runs_runc_shim(layout: Layout, pid: int) -> bool:
 def was_in_our_tree(layout: Layout, key: BundleKey, pid: int) -> bool:
     """Return whether a process works in a bundle of that name that was removed from our tree.
 
-    Of a removed directory the kernel keeps the path it had, and the directories above it.
+    Of a removed directory the kernel keeps the path it had last, and the directories above it.
+    containerd calls a bundle ``.<id>`` before it removes it (core/runtime/v2 ``atomicDelete``).
 
     Raises:
         OSError: That cannot be known.
     """
     path = os.readlink(b"/proc/%d/cwd" % pid)
-    removed = path == os.path.realpath(layout.tasks) + b"/" + key.path + _GONE
+    above = b"/".join((os.path.realpath(layout.tasks), unescape(key.namespace), b""))
+    names = (hidden + unescape(key.id) for hidden in (b"", b"."))
+    removed = any(path == above + name + _GONE for name in names)
     return removed and not _exists(layout.bundle(key)) and _is_below_our_tree(layout, key, pid)
 
 

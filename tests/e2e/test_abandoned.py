@@ -6,6 +6,7 @@ records: whatever lives of those bundles lives on, and it knows nothing of it.
 
 import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,3 +116,25 @@ def test_only_leaked_shims_are_ended_and_what_is_left_of_them_is_cleaned(
     assert before.changes(Snapshot.take(node, untouched)) == []
     assert [one["event"] for one in watching.lines].count("workload.killed") == 1
     node.run("leaked")  # its name is free at once
+
+
+def test_a_shim_whose_bundle_containerd_removed_is_ended_and_a_living_one_stays(
+    node: Node, tmp_path: Path
+) -> None:
+    """containerd calls a bundle `.<id>` and removes it then: that is where its shim works."""
+    node.run("keeper")
+    leaked, lost = node.stopped("leaked"), node.run("lost")
+    forget(node, leaked, lost)
+    for task in (leaked, lost):
+        node.ctr("containers", "rm", task.id)
+        bundle = node.bundle(task.id)
+        hidden = bundle.rename(bundle.with_name(f".{task.id}"))
+        node.apart.run("umount", f"{node.inside(task.id).rpartition('/')[0]}/.{task.id}/rootfs")
+        shutil.rmtree(hidden)
+    config = tmp_path / "config.toml"
+    config.write_text(CONFIG + '[debris.shim]\nage = "0s"\n')
+    options = ("--config", config, "--debris", "shim", "--grace", "1s")
+    result = product.run(node, *product.words(node, "clean", *options, "--yes"))
+    assert result.code == 0, result
+    assert not leaked.shim.alive
+    assert lost.shim.alive

@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
@@ -18,7 +18,7 @@ from reconciler.model.evidence import Answer, Containerd, ContainerdState
 from reconciler.model.ids import Identity
 from reconciler.model.outcome import Result
 from reconciler.model.policy import DebrisAction, Match, Policies, Policy, Rule, Shims
-from reconciler.worker import shims
+from reconciler.worker import context, shims
 from reconciler.worker.blocked import Blocked
 from reconciler.worker.debris import clean
 from reconciler.worker.debris.shims import target
@@ -55,14 +55,22 @@ def end(inline: InlineWorker, place: Place, said: Containerd = UP) -> DebrisResu
     return result
 
 
+def as_containerd(bundle: Path) -> None:
+    """Remove a bundle as containerd does: by a name that it does not list."""
+    shutil.rmtree(bundle.rename(bundle.with_name(f".{bundle.name}")))
+
+
+@pytest.mark.parametrize("remove", [shutil.rmtree, as_containerd])
 @private_mounts
-def test_a_shim_that_has_lost_its_bundle_is_ended_unless_somebody_may_need_it(short: Path) -> None:
+def test_a_shim_that_has_lost_its_bundle_is_ended_unless_somebody_may_need_it(
+    short: Path, remove: Callable[[Path], None]
+) -> None:
     with inline_worker(short) as (site, inline):
         bundle = site.bundle("pod", mounted=False)
         pod = {"io.kubernetes.cri.sandbox-id": bundle.key.id}
         address = os.fsdecode(site.layout.address)
         with living_shim(bundle.path, bundle.socket, address) as shim:
-            shutil.rmtree(bundle.path)
+            remove(bundle.path)
             place = found(inline, shim.pid)
             assert (place.lives, place.owned) == (Answer.NO, Answer.NO)
 
@@ -88,6 +96,30 @@ def test_a_shim_that_has_lost_its_bundle_is_ended_unless_somebody_may_need_it(sh
             assert result.result is Result.CLEANED, result
             assert shim.process.wait(5) == -signal.SIGTERM
             assert end(inline, place).result is Result.SKIPPED
+
+
+@private_mounts
+def test_a_shim_stays_while_its_bundle_is_removed_or_anybody_is_left_of_it(short: Path) -> None:
+    with inline_worker(short) as (site, inline):
+        bundle = site.bundle("pod", mounted=False)
+        address = os.fsdecode(site.layout.address)
+        with living_shim(bundle.path, bundle.socket, address) as shim:
+            hidden = bundle.path.rename(bundle.path.with_name(f".{bundle.key.id}"))
+            kinds = {one.key.kind for one in take(inline.place).places}
+            assert DebrisKind.SHIM not in kinds, "the bundle is not removed yet"
+            shutil.rmtree(hidden)
+            assert (place := found(inline, shim.pid)).lives is Answer.NO
+            scans = inline.place.scan(anew=True, whole=True)
+            for left in (
+                replace(scans, cgroup_names=frozenset({bundle.key.id})),
+                replace(scans, cgroup_paths=frozenset({f"/{bundle.key}"})),
+                replace(scans, unplaced=1),
+                replace(scans, helpers=frozenset({bundle.key})),
+            ):
+                with mock.patch.object(context, "scan", lambda *_a, _l=left, **_k: _l):
+                    assert end(inline, place).result in {Result.SKIPPED, Result.BLOCKED}, left
+            assert shim.process.poll() is None
+            assert end(inline, place).result is Result.CLEANED
 
 
 @private_mounts
