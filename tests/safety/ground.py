@@ -211,10 +211,21 @@ def environment(programs: Path | None = None) -> dict[str, str]:
     return {**kept, **extra, "PYTHONWARNINGS": "error", "LC_ALL": "C.UTF-8"}
 
 
+def _as_under_systemd() -> None:
+    """Have as many pids as systemd sets, whatever machine this is.
+
+    With the kernel's own 32,768 they may go round within a sixtieth of a second; a worker that
+    strace slows down would pass over /proc at every step, which multiplies the calls to fail.
+    """
+    Path("/run/pid_max").write_text("4194304\n")
+    mountns.bind("/run/pid_max", "/proc/sys/kernel/pid_max")
+
+
 @contextmanager
 def ground(base: Path) -> Iterator[Ground]:
     """Make a node. The caller must have left the machine's mount namespace."""
     mountns.tmpfs("/run", "mode=755,size=128m")
+    _as_under_systemd()
     site = Node(base)
     lock = Path(os.fsdecode(site.layout.metadata_lock))
     lock.parent.mkdir(parents=True)
