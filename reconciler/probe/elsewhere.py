@@ -74,18 +74,41 @@ def _tables(proc: bytes) -> Iterator[tuple[int, bytes]]:
     own = proc + b"/self/ns/"
     seen = {os.readlink(own + b"mnt")}
     user = _link(own + b"user")
-    for name in os.listdir(proc):
-        if not name.isdigit():
+    for pid, who, space in _spaces(proc):
+        if space in seen or _link(b"%s/%s/ns/user" % (proc, who)) != user:
             continue
-        spaces = proc + b"/" + name + b"/ns/"
-        space = _link(spaces + b"mnt")
-        if space is None or space in seen or _link(spaces + b"user") != user:
-            continue
-        table = _read(int(name), proc)
+        table = _read(who, proc)
         if not table:
             continue  # it has just ended; another one of the namespace may tell
         seen.add(space)
-        yield int(name), table
+        yield pid, table
+
+
+def _spaces(proc: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Give each process, what to look at below /proc, and its mount namespace.
+
+    A first thread that has ended is in none; its process is where the other threads are.
+    """
+    for name in os.listdir(proc):
+        if not name.isdigit():
+            continue
+        space = _link(b"%s/%s/ns/mnt" % (proc, name))
+        if space is not None:
+            yield int(name), name, space
+            continue
+        for who in _threads(name, proc):
+            space = _link(b"%s/%s/ns/mnt" % (proc, who))
+            if space is not None:
+                yield int(name), who, space
+
+
+def _threads(name: bytes, proc: bytes) -> list[bytes]:
+    above = b"%s/task/" % name
+    try:
+        with os.scandir(proc + b"/" + above) as threads:
+            return [above + thread.name for thread in threads]
+    except OSError:
+        return []  # it is gone
 
 
 def _find(table: bytes, place: _Place, pid: int) -> Iterator[Elsewhere]:
@@ -133,10 +156,10 @@ def _link(path: bytes) -> bytes | None:
         return None
 
 
-def _read(pid: int, proc: bytes) -> bytes:
-    """Read the table of a process; empty if it has ended or is not ours to see."""
+def _read(who: bytes, proc: bytes) -> bytes:
+    """Read the table of a process or a thread; empty if it has ended or is not ours to see."""
     try:
-        return read_table(b"%d" % pid, proc, most=MOST_MOUNTS)
+        return read_table(who, proc, most=MOST_MOUNTS)
     except PermissionError:
         return b""
     except OSError as error:
@@ -145,4 +168,4 @@ def _read(pid: int, proc: bytes) -> bytes:
         why = error.strerror
         if error.errno == EFBIG:
             why = f"more than {MOST_MOUNTS >> 20} MiB; unmount there what nobody needs"
-        raise OSError(error.errno, f"the mount table of pid {pid}: {why}") from None
+        raise OSError(error.errno, f"the mount table of pid {who.decode()}: {why}") from None

@@ -1,6 +1,10 @@
 """What other namespaces have mounted: a pass sees all of them, however many there are, or fails."""
 
 import os
+import shlex
+import subprocess
+import sys
+import tempfile
 from errno import EFBIG, EMFILE, ENOENT
 from itertools import count
 from pathlib import Path
@@ -11,6 +15,8 @@ from reconciler import kernel
 from reconciler.probe import elsewhere
 from reconciler.probe.elsewhere import Elsewhere, mounted_elsewhere
 from reconciler.probe.process import MOST
+from tests.support.children import WITHOUT_FIRST_THREAD, wait_for_its_first_thread_to_end
+from tests.support.mountns import private_mounts
 
 pytestmark = pytest.mark.safety
 
@@ -72,6 +78,38 @@ def test_every_namespace_of_a_large_node_is_looked_at(
     in_order = [b"%d" % pid for pid in range(1, 8_201)]
     monkeypatch.setattr(os, "listdir", lambda _: in_order)
     assert [one.pid for one in proc.ask()] == [8_200]
+
+
+def test_a_process_whose_first_thread_has_ended_is_where_the_others_are(proc: FakeProc) -> None:
+    """The kernel shows of such a thread neither namespaces nor mounts (Linux ``do_exit``)."""
+    (proc.path / "5" / "task" / "5").mkdir(parents=True)
+    (proc.path / "5" / "mountinfo").write_text("")
+    proc.add("5/task/6", OURS, proc.own)
+    proc.add("5/task/7", THEIRS, proc.memory)
+    (found,) = proc.ask()
+    assert (found.path, found.pid) == (BUNDLE.encode(), 5)
+
+
+@private_mounts
+def test_so_is_a_real_one() -> None:
+    """It alone keeps a filesystem in memory, at a place in the tree of ours."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as tree:
+        place = Path(tree, "default", "c1")
+        place.mkdir(parents=True)
+        words = [sys.executable, "-c", WITHOUT_FIRST_THREAD]
+        script = f"mount -t tmpfs x {place} && exec " + shlex.join(words)
+        with subprocess.Popen(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
+            stdout=subprocess.PIPE,
+        ) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline()
+                wait_for_its_first_thread_to_end(process.pid)
+                found = mounted_elsewhere(os.fsencode(tree))
+            finally:
+                process.kill()
+    assert [(one.path, one.pid) for one in found] == [(b"default/c1", process.pid)]
 
 
 def test_anybodys_processes_hide_nothing_and_hold_nothing_up(
