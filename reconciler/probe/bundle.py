@@ -193,15 +193,18 @@ def _read_peer(
         return None
     if folder.text("shim-binary-path") and metadata.addresses_of(folder):
         return None
-    peer = BundleKey(key.namespace, group)
+    peer, silent = BundleKey(key.namespace, group), None
     for one in (peer, peer.sandbox):
         try:
             tree_fd = around.handles.get(around.layout.tree_of(one), os.O_NOFOLLOW)
             with beneath(tree_fd, one.path) as sandbox:
-                return read_files(sandbox, _SHARED)
+                found = read_files(sandbox, _SHARED)
         except OSError:
             continue
-    return None
+        if "shim-binary-path" in found.files:
+            return found
+        silent = silent or found
+    return silent
 
 
 def _weigh(

@@ -10,13 +10,15 @@ To remove an empty cgroup it is enough to ask those whose id its path may stand 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from typing import Final
 
 from reconciler.decide.ownership import Claim
 from reconciler.model.cgroups import CgroupSource, names_of
 from reconciler.model.evidence import CgroupState, InitState
 from reconciler.model.ids import BundleKey, escape, unescape
+from reconciler.model.layout import Layout
 from reconciler.probe.beneath import enter, names, opened
 from reconciler.probe.bundle import Examination, examine
 from reconciler.probe.context import NodeContext
@@ -53,7 +55,7 @@ class Neighbours:
         """
         if path not in self._owners:
             ids = dict.fromkeys(names_of(path))
-            others = bundles_called(self._around.layout.tasks, ids)
+            others = _called(self._around.layout, ids)
             claims = (one for one in others if one != self._key and self._claims(one, path))
             self._owners[path] = next(claims, None)
         other = self._owners[path]
@@ -63,9 +65,16 @@ class Neighbours:
     def _claims(self, other: BundleKey, path: str) -> bool:
         found = examine(self._around, other)
         if found is None:  # it is gone by now, or nobody can say
-            return _is_barred(self._around.layout.tasks, other.namespace)
+            return _is_barred(self._around.layout.tree_of(other), other.namespace)
         own = _own_cgroups(found)
         return own is None or any((path + "/").startswith(one + "/") for one in own)
+
+
+def _called(layout: Layout, ids: Collection[str]) -> Iterator[BundleKey]:
+    """Give the bundles of these ids in either tree; few nodes have one of sandboxes."""
+    yield from bundles_called(layout.tasks, ids)
+    with suppress(FileNotFoundError):
+        yield from (one.sandbox for one in bundles_called(layout.sandboxes, ids))
 
 
 def _is_barred(tree: bytes, namespace: str) -> bool:
@@ -81,7 +90,7 @@ def claims(around: NodeContext, key: BundleKey) -> Iterator[Claim]:
         UnansweredError: They are too many.
         OSError: The tree cannot be read, or not all of it.
     """
-    for number, other in enumerate(_others(around.layout.tasks, key)):
+    for number, other in enumerate(_others(around.layout, key)):
         if number >= MOST_BUNDLES:
             raise UnansweredError(f"there are more than {MOST_BUNDLES} bundles to ask")
         found = examine(around, other)
@@ -101,13 +110,17 @@ def _own_cgroups(found: Examination) -> frozenset[str] | None:
     return frozenset("/" + escape(group.relative) for group in found.resources.cgroups)
 
 
-def _others(tree: bytes, key: BundleKey) -> Iterator[BundleKey]:
+def _others(layout: Layout, key: BundleKey) -> Iterator[BundleKey]:
+    yield from (one for one in _all_in(layout.tasks) if one != key)
+    with suppress(FileNotFoundError):  # few nodes have a tree of sandboxes
+        yield from (one.sandbox for one in _all_in(layout.sandboxes) if one.sandbox != key)
+
+
+def _all_in(tree: bytes) -> Iterator[BundleKey]:
     with opened(tree) as top:
         for namespace in enter(top, names(top)):
             if namespace.fd < 0:
                 raise OSError(namespace.errno, os.strerror(namespace.errno), namespace.name)
             # As a whole: none may slip by because others are renamed while it is looked at.
             for name in list(names(namespace.fd)):
-                other = BundleKey(escape(namespace.name), escape(name))
-                if other != key:
-                    yield other
+                yield BundleKey(escape(namespace.name), escape(name))

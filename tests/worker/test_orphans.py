@@ -13,6 +13,7 @@ from unittest import mock
 import pytest
 
 from reconciler.model.evidence import Kind, Look, ProcessScan
+from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.model.processes import UnreadProcess
 from reconciler.worker import freezer, orphans, ownership
@@ -95,6 +96,25 @@ def test_a_bundle_that_points_at_another_ones_cgroup_ends_nobody(tmp_path: Path)
             outcome = end(inline, bundle)
             assert innocent.poll() is None
             assert sum(step.mutations for step in outcome.steps) == 0
+
+
+@pytest.mark.safety
+@private_mounts
+def test_nobody_is_ended_in_a_cgroup_that_a_sandbox_in_the_other_tree_claims(
+    tmp_path: Path,
+) -> None:
+    with inline_worker(tmp_path) as (site, inline):
+        bundle = site.bundle()
+        pod = Path(os.fsdecode(site.layout.bundle(BundleKey(bundle.key.namespace, "pod").sandbox)))
+        pod.mkdir(parents=True)
+        spec = {"linux": {"cgroupsPath": site._cgroup_path(bundle)}}
+        (pod / "config.json").write_text(json.dumps(spec))
+        with workload(*bundle.cgroups) as process:
+            name_init(bundle, process.pid)
+            assert_blocked(end(inline, bundle), BlockReason.CGROUP)
+            assert process.poll() is None
+            (pod / "config.json").write_text("{}")
+            assert end(inline, bundle).result is Result.KILLED
 
 
 def _always(scanned: ProcessScan, _: bool) -> ProcessScan:

@@ -202,13 +202,18 @@ def test_a_removal_that_was_cut_short_is_finished_in_its_own_tree(tmp_path: Path
         assert not pod.path.with_name(hidden).exists()
 
 
+@pytest.mark.parametrize("namesake", [False, True], ids=["alone", "beside a task of its name"])
 @private_mounts
-def test_a_member_takes_its_runtime_from_a_sandbox_in_the_other_tree(tmp_path: Path) -> None:
+def test_a_member_takes_its_runtime_from_a_sandbox_in_the_other_tree(
+    tmp_path: Path, *, namesake: bool
+) -> None:
     """A member of a Kata pod has no `shim-binary-path`, and may live in a virtual machine."""
     with inline_worker(tmp_path) as (made, inline):
         pod = Sandbox(made, made.unique("pod"), shim="containerd-shim-kata-v2")
         member = made.bundle("member", annotations={"io.kubernetes.cri.sandbox-id": pod.key.id})
         (member.path / "shim-binary-path").unlink()
+        if namesake:  # it says nothing
+            Path(os.fsdecode(made.layout.bundle(pod.key.task))).mkdir()
         found = examine(inline.place.around(inline.place.scan()), member.key)
         assert found is not None
         assert found.look.runtime.state is RuntimeState.ALIEN
