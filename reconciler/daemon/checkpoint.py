@@ -35,8 +35,8 @@ NONE: Final[Mapping[BundleKey, float]] = {}
 class Entry(msgspec.Struct, array_like=True, frozen=True):
     """One bundle: names as shown, the object, and two monotonic times (or null).
 
-    ``cgroup_until``: it was seen with the usual cgroup, and was there until then, seconds since the
-    epoch (or null); of one that is gone the object is all zero.
+    ``cgroup_until``: when it was last seen with the usual cgroup, seconds since the epoch (or
+    null); of one that is gone the object is all zero.
     """
 
     namespace: str
@@ -86,7 +86,7 @@ def write(
         boot: The boot's id.
         now: The time.
         tracks: What is remembered of the bundles that are there.
-        gone: Bundles that are not and have left their usual cgroup, and until when they were there.
+        gone: Bundles that are not and have left their usual cgroup, and when that was last seen.
 
     Raises:
         OSError: It could not be written; the old one is still there.
@@ -100,7 +100,7 @@ def write(
             track.identity.mount_id,
             track.last_alive,
             track.leftover_since,
-            now.wall if has_usual_cgroup(track.key, track.look) else None,
+            _seen_until(track, now) if has_usual_cgroup(track.key, track.look) else None,
             track.key.tree,
         )
         for track in tracks
@@ -119,6 +119,11 @@ def write(
         os.replace(f"{name}.new", name, src_dir_fd=handle, dst_dir_fd=handle)
     finally:
         os.close(handle)
+
+
+def _seen_until(track: Track, now: Stamp) -> float:
+    """Give the time of the last look, seconds since the epoch."""
+    return now.wall - (now.mono - track.looked_at)
 
 
 def read(path: str, boot: str, now: float) -> list[Remembered]:

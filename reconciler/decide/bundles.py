@@ -190,7 +190,7 @@ class Bundles:
         self._living.discard(key)
         self._open.pop(key, None)
         self.claims.forget(key)
-        self._node_state.forget(key, track.look)
+        self._node_state.forget(key, track.look, now - track.looked_at)
         self._dues.leave(track)
         self._members.forget(key, now)
         self._out.append(Vanished(key, track.verdict, cleaned=cleaned))

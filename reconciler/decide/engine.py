@@ -251,7 +251,7 @@ class Engine:
 
     @property
     def had_cgroups(self) -> Mapping[BundleKey, float]:
-        """Which bundles that are gone had the usual cgroup, and until when, for the checkpoint."""
+        """Which bundles that are gone had the usual cgroup, and when it was last seen."""
         return self._node_state.had_cgroups
 
     @property

@@ -100,7 +100,7 @@ class NodeState:
         self._unseen = _BLIND  # what counts for bundles that the word does not cover
         self._foreign_processes = self._foreign_mounts = False
         self.wall = 0.0  # of the latest observation, seconds since the epoch
-        # Of what is gone, the latest last; and until when it was there.
+        # Of what is gone, the latest last; and until when that was seen.
         self._had_cgroup: dict[BundleKey, float] = {}
         self._before_inventory = frozenset[BundleKey]()
         self._number = 0  # of the word, counted from the first; one that is no news keeps it
@@ -219,17 +219,17 @@ class NodeState:
         absent.update(dict.fromkeys(said.absent, since))
         return said if len(absent) == len(said.absent) else replace(said, absent=frozenset(absent))
 
-    def forget(self, key: BundleKey, look: Look | None = None) -> None:
+    def forget(self, key: BundleKey, look: Look | None = None, ago: float = 0.0) -> None:
         """Drop what is remembered of a bundle that is gone, but that it had the usual cgroup.
 
-        ``look``: the last one at it.
+        ``look``: the last one at it, that many seconds ago.
         """
         self._absent.pop(key, None)
         if has_usual_cgroup(key, look):
-            self.remember_cgroup(key, self.wall)
+            self.remember_cgroup(key, self.wall - ago)
 
     def remember_cgroup(self, key: BundleKey, until: float) -> None:
-        """Remember that a bundle had the usual cgroup, and was there until some time."""
+        """Remember that a bundle had the usual cgroup, and until when that was seen."""
         self._had_cgroup.pop(key, None)
         self._had_cgroup[key] = until
         if len(self._had_cgroup) > MOST_GONE:
@@ -250,15 +250,15 @@ class NodeState:
 
     @property
     def had_cgroups(self) -> Mapping[BundleKey, float]:
-        """Of which bundles that is remembered, the latest last, and until when they were there."""
+        """Of which bundles that is remembered, the latest last, and until when it was seen."""
         return self._had_cgroup
 
     def had_cgroup(self, key: BundleKey, since: float) -> bool:
         """Return whether a bundle of this name is gone that was last seen with the usual cgroup.
 
         By its own files, and while that was there: an administrator's is another one's. And so is
-        one that was made when the bundle had gone: for a next container of that name, say. The
-        kernel may make up a later time than the true one (``since``), and never an earlier one.
+        one that was made after the last look: when the bundle had gone, for a next container of
+        that name. The kernel may make up a later time than the true one (``since``), none earlier.
         """
         return 0.0 < since <= self._had_cgroup.get(key, 0.0)
 

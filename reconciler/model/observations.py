@@ -203,8 +203,8 @@ class Remembered(Tagged, frozen=True, tag="remembered"):
 
     A memory may only delay: it knows of later signs of life than files do. ``leftover_since`` is
     set only if that run ended a moment ago, so that a restart does not begin the grace anew.
-    Both times are monotonic. ``cgroup_until``: that run saw it with the usual cgroup, and knew it
-    to be there until then, seconds since the epoch; where the object is nowhere it saw it go.
+    Both times are monotonic. ``cgroup_until``: when that run last saw it with the usual cgroup,
+    seconds since the epoch; where the object is nowhere it saw it go.
     """
 
     key: BundleKey

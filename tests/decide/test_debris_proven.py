@@ -115,8 +115,10 @@ def test_a_group_that_was_made_when_the_bundle_had_gone_is_somebody_elses() -> N
         world.listed(a=1)
         world.look(with_group(running()))
         world.node()
+        seen = world.stamp.wall
+        world.pass_time(60)
         world.listed()
-        world.there = [replace(GROUP, since=world.stamp.wall + made)]
+        world.there = [replace(GROUP, since=seen + made)]
         world.pass_time(AGES[DebrisKind.CGROUP] + 1)
         world.inventory()
         assert world.one().verdict is verdict, made
