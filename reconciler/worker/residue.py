@@ -26,6 +26,7 @@ from reconciler.worker.neighbours import Neighbours
 from reconciler.worker.objects import HIDDEN, Aside, ObjectId, check_object
 from reconciler.worker.pinned import Judged
 from reconciler.worker.removal import remove_tree
+from reconciler.worker.roots import doubt_root
 from reconciler.worker.runtime_states import Owner, State, read_state
 from reconciler.worker.second_look import Seen, refuse_work_elsewhere
 from reconciler.worker.sockets import hidden_path, is_there, remove_socket
@@ -62,7 +63,13 @@ class Residue:
         if root.rpartition(b"/")[2] != unescape(self._key.namespace):
             raise Kept(f"runc's root {escape(root)} is not the namespace's")
         owner = Owner(self._layout, self._key, self._identity)
-        remove_state(root, owner, self._judged.state, tally)
+        try:
+            remove_state(root, owner, self._judged.state, tally)
+        except FileNotFoundError:
+            doubt = doubt_root(self._place.nearby(self._place.scan()), self._key)
+            if doubt:
+                raise Kept(doubt) from None
+            raise
         return ""
 
     def remove_socket(self, tally: Tally) -> str:

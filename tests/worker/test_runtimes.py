@@ -6,6 +6,7 @@ source: `state.json` of the OCI's form and `youki_config.json`.
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -291,3 +292,43 @@ def test_a_cgroup_that_is_entered_before_the_hooks_run_holds_them_back(
             assert_blocked(outcome, BlockReason.CGROUP)
             assert not (tmp_path / "called").exists()
             assert state_of(made, "crun", bundle).exists()
+
+
+@pytest.mark.parametrize("lost", ["", "{", None])
+@private_mounts
+def test_a_cleanup_says_that_a_state_in_a_root_that_is_lost_may_stay(
+    tmp_path: Path, lost: str | None
+) -> None:
+    """The shape of moby #50040, whose `docker start` fails as long as the state stands."""
+    with inline_worker(tmp_path) as (made, inline):
+        own = made.run / "own-runc"
+
+        def end(root: Path, neighbour: str | None) -> tuple[StepResult, str]:
+            for one in made.tree.glob("default/*/options.json"):
+                one.unlink()
+            number = len(list(made.tree.glob("default/*")))
+            other, bundle = made.bundle(f"n{number}"), made.bundle(f"c{number}")
+            shutil.rmtree(bundle.runc_state)
+            (state := root / "default" / bundle.key.id).mkdir(parents=True)
+            for path, text in ((bundle.path, lost), (other.path, neighbour)):
+                (path / "options.json").unlink()
+                if text is not None:
+                    (path / "options.json").write_text(text)
+            for path in (bundle.path, *bundle.path.iterdir()):
+                os.utime(path, (LONG_AGO, LONG_AGO), follow_symlinks=False)
+            outcome = inline.clean(bundle)
+            assert outcome.result is Result.CLEANED, outcome.detail
+            assert not bundle.path.exists()
+            assert state.exists()
+            done = step(outcome, "runc-state")
+            return done.result, done.detail
+
+        far, default = json.dumps({"root": str(own)}), json.dumps({"root": ""})
+        nowhere = made.run / "nobody-names-it"
+        assert end(own, far)[0] is StepResult.WARNING
+        assert str(own) in end(own, far)[1]
+        assert end(nowhere, far)[0] is StepResult.NOTHING
+        assert end(nowhere, default)[0] is StepResult.NOTHING
+        assert "a state may stay" in end(nowhere, None)[1]
+        own.chmod(0o777)
+        assert end(own, far)[0] is StepResult.NOTHING, "anybody can write there"

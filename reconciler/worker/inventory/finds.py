@@ -12,7 +12,6 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from errno import EIO, ENOENT, ESRCH
-from itertools import islice
 from typing import Final
 
 from msgspec.structs import replace
@@ -23,26 +22,19 @@ from reconciler.model.evidence import Answer, ProcessScan, ShimProcess, ShimStat
 from reconciler.model.hidden import parse_hidden
 from reconciler.model.ids import NOWHERE, BundleKey, Identity, escape, is_identifier, unescape
 from reconciler.model.layout import Layout
-from reconciler.probe import documents
 from reconciler.probe.beneath import enter, identity_of, names, opened
 from reconciler.probe.context import NodeContext
 from reconciler.probe.process import Stat, parents, read_stat
 from reconciler.probe.sockets import Address, SocketProbe
-from reconciler.worker.hooks import belongs_to
 from reconciler.worker.objects import HIDDEN
 from reconciler.worker.preflight import serves_sandbox, works_in
+from reconciler.worker.roots import named_roots
 from reconciler.worker.shims import runs_runc_shim, was_in_our_tree
 
 Wanted = Callable[[bytes], bool]
 """Says of a path whether a place there is wanted: few of many can be looked at again cheaply."""
 
 _ENDS: Final = (b"stdin", b"stdout", b"stderr")
-_LIMIT: Final = 8 << 20
-_MOST_ROOTS: Final = 16
-_MOST_ASKED: Final = 64
-"""Bundles of a namespace that are asked for runc's root, and roots looked into: a node has one or
-two, and to ask all bundles would cost more than all else."""
-
 _HIDDEN: Final = escape(HIDDEN)
 _UNITS: Final = (".slice", ".scope", ".service", ".socket", ".mount", ".swap")
 """Types of units that have cgroups of their own (systemd.resource-control(5))."""
@@ -132,39 +124,11 @@ def runc_states(around: NodeContext, wanted: Wanted = everything) -> Iterator[Pl
         OSError: The default root cannot be read.
     """
     layout = around.layout
-    for root in (layout.runc_root, *_named_roots(around)):
+    for root in (layout.runc_root, *named_roots(around)):
         for path, key, found in _named_twice(root, wanted):
             bare = BundleKey(key.namespace, key.id.removeprefix(_HIDDEN))
             if is_identifier(bare.id):
                 yield replace(_place(DebrisKind.RUNC_STATE, path, bare, found), lives=Answer.NONE)
-
-
-def _named_roots(around: NodeContext) -> tuple[bytes, ...]:
-    """Give the roots that the ``options.json`` of bundles name, as far as they are in reach."""
-    named: set[bytes] = set()
-    with suppress(FileNotFoundError), opened(around.layout.tasks) as top:
-        for namespace in enter(top, names(top)):
-            if namespace.fd >= 0:
-                named.update(_roots_in(namespace.fd))
-    named.discard(around.layout.runc_root)
-    return tuple(root for root in sorted(named)[:_MOST_ROOTS] if _is_trusted(root, around))
-
-
-def _roots_in(namespace: int) -> Iterator[bytes]:
-    for id_ in islice(names(namespace), _MOST_ASKED):
-        with suppress(OSError):  # it has none, or nothing that could be read
-            said = kernel.read_beneath(namespace, id_ + b"/options.json", _LIMIT)
-            options = documents.parse_options(said)
-            root = None if options is None else documents.to_path(options.root)
-            if root is not None:
-                yield root
-
-
-def _is_trusted(root: bytes, around: NodeContext) -> bool:
-    with suppress(OSError), around.handles:
-        around.handles.named(root)
-        return belongs_to(root, 0, os.geteuid())
-    return False
 
 
 def work_dirs(layout: Layout, wanted: Wanted = everything) -> Iterator[Place]:
