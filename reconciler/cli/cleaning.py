@@ -350,9 +350,8 @@ def _report(done: shapes.Clean, form: Form, output: Output, found: Found) -> Exi
     complain_of_silence(found, output)
     debris.complain(found, output)
     unsure = (found.containerd_missing or found.blind or bool(found.left_out)) and not done.results
-    output.say(
-        rows.clean_summary(done.summary, unsure=unsure, planned=debris.counted(done.results))
-    )
+    planned, kept = debris.counted(done.results), rows.warned(done)
+    output.say(rows.clean_summary(done.summary, unsure=unsure, planned=planned, kept=kept))
     return exit_code(done, found)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from reconciler.decide.debris_track import DebrisView
 from reconciler.model.debris import DebrisKind, DebrisResult, Place
+from reconciler.model.outcome import StepResult
 from reconciler.present import shapes, words
 from reconciler.present.table import Cell, Column, Table
 
@@ -64,12 +65,21 @@ def _shape(  # noqa: PLR0913 - what differs between the two
     )
 
 
+def warnings_of(one: shapes.ResultShape) -> list[str]:
+    """Say what went wrong, or was left on purpose, without holding anything up."""
+    return [
+        f"warning: {step.step}: {step.detail}"
+        for step in one.steps
+        if step.result == StepResult.WARNING.value
+    ]
+
+
 def table(shown: Sequence[shapes.ResultShape]) -> Table:
     """One row for each piece of debris that `clean` dealt with, or would deal with."""
     rows = Table(_COLUMNS)
     for one in shown:
         what = _PLANS[one.kind] if one.result == shapes.PLANNED else one.result
-        why = "; ".join(filter(None, (one.reason, one.detail)))
+        why = "; ".join((*filter(None, (one.reason, one.detail)), *warnings_of(one)))
         rows.rows.append(
             [
                 Cell(one.kind),

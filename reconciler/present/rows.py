@@ -3,10 +3,10 @@
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from reconciler.model.outcome import Result, StepResult
+from reconciler.model.outcome import Result
 from reconciler.present import debris_results, words
 from reconciler.present.debris import DebrisShape
-from reconciler.present.debris_results import is_debris
+from reconciler.present.debris_results import is_debris, warnings_of
 from reconciler.present.shapes import (
     PLANNED,
     Bundle,
@@ -133,13 +133,16 @@ def scan_summary(scan: Scan) -> str:
     return f"{found}{left}{also}; {words.took(summary.seconds)}"
 
 
-def clean_summary(summary: CleanSummary, *, unsure: bool = False, planned: str = "") -> str:
+def clean_summary(
+    summary: CleanSummary, *, unsure: bool = False, planned: str = "", kept: int = 0
+) -> str:
     """Say in one line what a clean did.
 
     Args:
         summary: Its counts.
         unsure: Whether there may have been more to do.
         planned: What would be removed, in words, if not so many bundles.
+        kept: How many were removed, but for something outside that stayed.
     """
     parts = words.counted(summary.results)
     if summary.dry_run:
@@ -151,6 +154,7 @@ def clean_summary(summary: CleanSummary, *, unsure: bool = False, planned: str =
         parts = ["nothing was touched" if unsure else "nothing to do"]
     else:
         parts = [", ".join(parts), words.plural(summary.mutations, "change")]
+        parts += [f"{kept} left something, see the warnings"] if kept else []
     parts += [f"{words.plural(summary.waiting, 'leftover')} not due yet"] if summary.waiting else []
     return "; ".join([*parts, words.took(summary.seconds)])
 
@@ -189,13 +193,10 @@ def blocked_by(one: ResultShape) -> str:
     return "; ".join(part for part in (reason, one.detail, who and f"held by {who}") if part)
 
 
-def warnings_of(one: ResultShape) -> list[str]:
-    """Say what went wrong, or was left on purpose, without holding anything up."""
-    return [
-        f"warning: {step.step}: {step.detail}"
-        for step in one.steps
-        if step.result == StepResult.WARNING.value
-    ]
+def warned(done: Clean) -> int:
+    """Count what was removed, but for something outside that stayed."""
+    removed = (one for one in done.results if one.result == Result.CLEANED.value)
+    return sum(bool(warnings_of(one)) for one in removed)
 
 
 def with_cause(reason: str, cause: str) -> str:

@@ -10,13 +10,15 @@ from rich.console import Console
 from reconciler.cli.console import fitted
 from reconciler.decide.verdicts import RULES
 from reconciler.model.cgroups import CgroupSource
+from reconciler.model.debris import DebrisResult
 from reconciler.model.decisions import Judgement, Phase, Verdict
 from reconciler.model.evidence import CgroupState, InitState, Look, Mount, ShimState
 from reconciler.model.ids import BundleKey
-from reconciler.model.outcome import Result, Step, StepResult
+from reconciler.model.outcome import Outcome, Result, Step, StepResult
 from reconciler.model.policy import Orphans, Policy, Shims
-from reconciler.present import explain, rows, shapes, words
+from reconciler.present import debris_results, explain, rows, shapes, words
 from reconciler.present.table import Cell, Column, Table
+from tests.decide.debris_world import place
 from tests.present.test_shapes import ENVELOPE, LAYOUT, LOOK, OUTCOME, VIEW
 
 BUNDLE = shapes.bundle(VIEW, LAYOUT)
@@ -226,6 +228,29 @@ def test_a_plan_says_what_would_be_done_and_not_what_was() -> None:
     assert rows.clean_summary(done.summary) == (
         "dry run: 1 bundle would be removed, 1 blocked, nothing was touched; 10ms"
     )
+
+
+def test_what_was_removed_and_left_something_is_told_from_what_left_nothing() -> None:
+    what = place()
+    steps = (
+        Step("cgroup", StepResult.WARNING, "cgroup /ns/x: somebody has it"),
+        Step("bundle", StepResult.DONE, mutations=1),
+    )
+    done = Outcome(VIEW.key, VIEW.look.identity, Result.CLEANED, steps=steps)
+    came = DebrisResult(what.key, what.identity, Result.CLEANED, steps=steps)
+    clean = replace(done, steps=steps[1:])
+    shown = [
+        shapes.outcome(done, LAYOUT),
+        shapes.outcome(clean, LAYOUT),
+        debris_results.result(what, came),
+    ]
+    told = shapes.clean(shown, envelope=ENVELOPE, waiting=0, dry_run=False, seconds=0.01)
+    for table in rows.laid_out(told, dry_run=False):
+        assert "warning: cgroup: cgroup /ns/x: somebody has it" in table.plain()
+    said = rows.clean_summary(told.summary, kept=rows.warned(told))
+    assert said == "3 cleaned; 3 changes; 2 left something, see the warnings; 10ms"
+    told = shapes.clean(shown[1:2], envelope=ENVELOPE, waiting=0, dry_run=False, seconds=0.01)
+    assert "left something" not in rows.clean_summary(told.summary, kept=rows.warned(told))
 
 
 def test_what_a_file_said_stays_on_one_line() -> None:
