@@ -60,6 +60,7 @@ nothing else may name them. Sockets and work directories go after the cgroups: w
 gone they are all that shows one to be a container's and not an administrator's. The rest as in a
 cleanup of a bundle."""
 
+DRAWN: Final = "its id was drawn by a program"
 SEEN: Final = "its container was seen while it had a bundle"
 
 UNNAMED: Final = frozenset({DebrisKind.SHIM_SOCKET, DebrisKind.MOUNT, DebrisKind.HIDDEN_BUNDLE})
@@ -185,8 +186,12 @@ def judge_all(
 def _as_proven(place: Place, node_state: NodeState, *, is_up: bool) -> Place:
     """Say of what its name alone calls a container's whether it was: where we saw that container.
 
+    Or where its id was drawn by a program.
+
     Only while containerd answers, which would know of another one of that name.
     """
     if is_up and node_state.had_cgroup(BundleKey(place.namespace, place.id), place.since):
         return replace(place, owned=Answer.NO, detail=SEEN)
+    if is_up and place.is_drawn:
+        return replace(place, owned=Answer.NO, detail=DRAWN)
     return replace(place, owned=Answer.NONE, detail=UNPROVEN)

@@ -6,6 +6,7 @@ questions decide what it is. Does anybody live in it? May something that is stil
 Both have three answers, and "no answer" is never a no.
 """
 
+import re
 from typing import Final
 
 import msgspec
@@ -55,7 +56,7 @@ class Place(Value, frozen=True):
             containerd's tree, a living shim or helper, a task containerd lists.
         detail: What was found, for people.
         unproven: It is nobody's, and only its name says that it was a container's. So ``owned`` is
-            no answer, unless who judges has seen that container.
+            no answer, unless who judges has seen that container, or its id shows it.
     """
 
     key: PlaceKey
@@ -68,7 +69,17 @@ class Place(Value, frozen=True):
     detail: str = ""
     unproven: bool = False
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether its id is one of 32 random bytes, as Kubernetes' plugin and Docker draw them.
 
+        No administrator calls a group like that. A member of a pod that dies while it is created
+        leaves nothing but its group: its shim, and so the socket, is that of the sandbox.
+        """
+        return _DRAWN.fullmatch(self.id) is not None
+
+
+_DRAWN: Final = re.compile("[0-9a-f]{64}")
 UNPROVEN: Final = "nothing shows that it was a container's"
 
 

@@ -72,6 +72,24 @@ def test_what_was_never_seen_to_be_a_containers_stays_unknown(looks: tuple[Look,
     assert not world.batches
 
 
+def test_a_group_by_an_id_that_was_drawn_is_a_containers_while_containerd_knows_none() -> None:
+    names = ("ns", "0f" * 32)
+    group = replace(GROUP, key=replace(GROUP.key, path="/cgroup/ns/" + names[1]), id=names[1])
+    unlisted = replace(UP, unlisted=frozenset({"ns"}))
+    for said, verdict in (
+        (UP, DebrisVerdict.DEBRIS),
+        (DOWN, DebrisVerdict.UNKNOWN),
+        (SILENT, DebrisVerdict.UNKNOWN),
+        (unlisted, DebrisVerdict.UNKNOWN),
+        (replace(UP, tasks=frozenset({key("/".join(names))})), DebrisVerdict.OWNED),
+    ):
+        assert after(left=group, said=said).one().verdict is verdict, said
+    for left in (replace(group, unproven=False), replace(group, lives=Answer.NONE)):
+        assert after(left=left).one().verdict is DebrisVerdict.UNKNOWN
+    young = replace(group, since=EPOCH - AGES[DebrisKind.CGROUP] / 2)
+    assert after(left=young).one().verdict is DebrisVerdict.YOUNG
+
+
 @pytest.mark.parametrize("said", [DOWN, SILENT], ids=["down", "silent"])
 def test_without_an_answer_of_containerd_it_stays(said: Containerd) -> None:
     world = after(with_group(running()), said=said)

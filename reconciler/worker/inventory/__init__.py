@@ -84,7 +84,8 @@ def choose(places: Iterable[Place]) -> tuple[tuple[Place, ...], bool]:
     sure = unsure = 0
     more = False
     for place in places:
-        if (place.lives, place.owned) == (Answer.NO, Answer.NO):
+        is_free = place.owned is Answer.NO or (place.unproven and place.is_drawn)
+        if place.lives is Answer.NO and is_free:
             if sure == MOST:
                 return tuple(named), True
             sure += 1

@@ -3,7 +3,6 @@
 Asked last and of few: a listing shows which states and cgroups there are, and this what is in them.
 """
 
-import re
 from typing import Final
 
 from msgspec.structs import replace
@@ -20,10 +19,6 @@ from reconciler.probe.process import Candidate, ExpectedCgroup, judge_one
 from reconciler.probe.runc import Runc, look, look_at
 from reconciler.worker.objects import HIDDEN, find
 from reconciler.worker.runtime_states import Owner
-
-_DRAWN: Final = re.compile("[0-9a-f]{64}")
-"""An id of 32 random bytes. A member of a pod that dies while it is created leaves nothing but its
-group: its shim, and so the socket, is that of the sandbox."""
 
 _BY_GROUP: Final = {
     CgroupState.POPULATED: Answer.YES,
@@ -76,6 +71,8 @@ def _look_into_group(place: Place, around: NodeContext, mounted: CgroupMounts) -
         return replace(place, lives=Answer.NONE, detail="there are groups below it")
     if not _was_a_container(BundleKey(place.namespace, place.id), around.layout):
         is_free = place.owned is Answer.NO  # so that is all that there is to know
+        if place.is_drawn:  # runc's root is shared, and groups of other managers are called so, too
+            is_free = is_free and _is_ours(place.namespace, around.layout)
         return replace(place, owned=Answer.NONE, detail=UNPROVEN, unproven=is_free)
     return place
 
@@ -90,15 +87,18 @@ def has_groups_below(path: bytes) -> bool:
         return bool(children(group))
 
 
-def _was_a_container(key: BundleKey, layout: Layout) -> bool:
-    """Return whether a name shows a container, or one has left something else by that very name.
+def _is_ours(namespace: str, layout: Layout) -> bool:
+    """Return whether a namespace has a directory in a tree of our own containerd."""
+    tops = (layout.tasks, layout.work)
+    return any(find(top + b"/" + unescape(namespace)) is not None for top in tops)
 
-    Ids that Kubernetes' plugin and Docker draw are not what people call a group. Else it is runc's
-    state, containerd's work directory, or the socket of its shim, whose name is a digest of both
-    namespace and id. FIFOs do not count: what was executed may have any name.
+
+def _was_a_container(key: BundleKey, layout: Layout) -> bool:
+    """Return whether a container of a name has left something else that bears that very name.
+
+    That is runc's state, containerd's work directory, or the socket of its shim, whose name is a
+    digest of both namespace and id. FIFOs do not count: what was executed may have any name.
     """
-    if _DRAWN.fullmatch(key.id):
-        return True
     namespace, id_ = b"/" + unescape(key.namespace) + b"/", unescape(key.id)
     places = ((layout.work, b"."), (layout.runc_root, HIDDEN))
     paths = [top + namespace + name for top, hidden in places for name in (id_, hidden + id_)]

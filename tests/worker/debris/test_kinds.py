@@ -343,27 +343,6 @@ def test_a_group_that_an_administrator_may_have_made_stays(tmp_path: Path) -> No
         assert cleaned(here.clean((place,)))
 
 
-@private_mounts
-def test_a_group_by_an_id_that_was_drawn_was_a_containers_whatever_else_is_left(
-    tmp_path: Path,
-) -> None:
-    with ground(tmp_path) as here:
-        path = here.hierarchy / here.made.cgroup / ("0f" * 32)
-        path.mkdir(parents=True)
-        place = here.one(DebrisKind.CGROUP)
-        for name in ("0f" * 31, "0F" * 32, "0f" * 31 + "0g"):
-            path.with_name(name).mkdir()
-            assert here.one(DebrisKind.CGROUP) == place
-            path.with_name(name).rmdir()
-        (path / "below").mkdir()
-        assert "no answer" in stays(here, place, path).detail
-        (path / "below").rmdir()
-        (bundle := here.made.tree / here.made.cgroup / path.name).mkdir()
-        stays(here, place, path)
-        bundle.rmdir()
-        assert cleaned(here.clean((place,)))
-
-
 # -------------------------------------------------------------------------------- hidden bundles
 
 

@@ -2,14 +2,23 @@
 
 import json
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from msgspec.structs import replace
 
 from reconciler.decide.debris import ORDER
-from reconciler.model.debris import UNPROVEN, DebrisKind, Place
-from reconciler.model.evidence import Answer, Containerd, ContainerdState
+from reconciler.model.debris import UNPROVEN, DebrisKind, Place, PlaceKey
+from reconciler.model.evidence import (
+    Answer,
+    Containerd,
+    ContainerdState,
+    ProcessScan,
+    ShimProcess,
+)
+from reconciler.model.ids import NOWHERE, BundleKey
 from reconciler.model.outcome import Result
 from reconciler.worker.inventory import take
 from tests.support.bundles import CGROUPS
@@ -19,6 +28,7 @@ from tests.worker.debris.leaving import GROUP, Ground, cleaned, ground
 pytestmark = [pytest.mark.safety, pytest.mark.kernel]
 
 UP = Containerd(ContainerdState.UP)
+OTHERS = ("docker", "kubepods", "libpod_parent", "machine")
 
 
 def alone(here: Ground) -> tuple[Path, Place]:
@@ -54,6 +64,83 @@ def test_it_is_told_apart_and_goes_where_somebody_vouches_for_it(tmp_path: Path)
         (path / "below").rmdir()
         (came,) = here.clean((vouched,))
         assert (came.result, path.exists()) == (Result.CLEANED, False)
+
+
+def drawn(here: Ground, path: Path) -> Place | None:
+    """What an inventory says of a group, for the parent to judge; None if somebody owns it."""
+    found = [one for one in take(here.worker.place).places if one.key.path == str(path)]
+    return found[0] if found else None
+
+
+@private_mounts
+def test_a_group_by_an_id_that_was_drawn_goes_only_while_containerd_answers(tmp_path: Path) -> None:
+    with ground(tmp_path) as here:
+        path = here.hierarchy / here.made.cgroup / ("0f" * 32)
+        path.mkdir(parents=True)
+        found = drawn(here, path)
+        assert found is not None
+        assert (found.lives, found.owned, found.unproven) == (Answer.NO, Answer.NONE, True)
+        vouched, key = replace(found, owned=Answer.NO), BundleKey(found.namespace, found.id)
+
+        def keeps(said: Containerd = UP) -> bool:
+            here.worker.containerd = said
+            (came,) = here.clean((vouched,))
+            return (came.result, path.is_dir()) == (Result.SKIPPED, True)
+
+        assert all(keeps(Containerd(state)) for state in ContainerdState if state is not UP.state)
+        assert keeps(replace(UP, tasks=frozenset({key})))
+        assert keeps(replace(UP, unlisted=frozenset({key.namespace})))
+        (path / "below").mkdir()  # a pod's, a slice's: groups are kept in it
+        assert keeps()
+        (path / "below").rmdir()
+        (bundle := here.made.tree / here.made.cgroup / path.name).mkdir()
+        assert keeps()
+        bundle = bundle.rename(bundle.with_name("." + bundle.name))
+        assert keeps()
+        bundle.rmdir()
+        shim = ShimProcess(key, 1 << 21)
+        for seen in (
+            replace(here.scanned, shims=(shim,)),
+            replace(here.scanned, helpers=frozenset({key})),
+            replace(here.scanned, cgroup_names=frozenset({key.id})),
+            replace(here.scanned, unplaced=1),
+            ProcessScan(),
+        ):
+            with mock.patch.object(here, "scanned", seen):
+                assert keeps(), seen
+        here.worker.containerd = UP
+        (came,) = here.clean((vouched,))
+        assert (came.result, path.exists()) == (Result.CLEANED, False)
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["docker", "kubepods", "libpod_parent", "machine", "system.slice", "crio-0f.scope", "garden"],
+)
+@private_mounts
+def test_another_managers_group_by_an_id_that_was_drawn_stays(tmp_path: Path, where: str) -> None:
+    """Docker's own, kubelet's, podman's; and of whoever has but a directory in runc's root."""
+    with ground(tmp_path) as here, ExitStack() as ends:
+        name = where if where in OTHERS or "." in where else here.made.cgroup
+        top = here.hierarchy / name
+        path = top / ("0f" * 32)
+        was_there = top.exists()
+        path.mkdir(parents=True)
+        if not was_there:
+            ends.callback(top.rmdir)
+        ends.callback(path.rmdir)
+        (here.made.run / "runc" / name).mkdir(parents=True)
+        if name == here.made.cgroup:
+            (here.made.tree / name).rmdir()
+        else:
+            (here.made.tree / name).mkdir()
+        found = drawn(here, path)
+        assert found is None or (found.owned, found.unproven) == (Answer.NONE, False)
+
+
+@pytest.mark.parametrize("name", ["0f" * 31, "0F" * 32, "0f" * 31 + "0g", "libpod-" + "0f" * 32])
+def test_what_no_program_drew_is_no_drawn_id(name: str) -> None:
+    assert not Place(PlaceKey(DebrisKind.CGROUP, "/x"), NOWHERE, "ns", name).is_drawn
 
 
 def leave_state(here: Ground, group: Path) -> Path:
