@@ -29,13 +29,22 @@ from reconciler.model.evidence import (
 )
 from reconciler.model.ids import BundleKey, Identity, escape, unescape
 from reconciler.model.labels import doubted
+from reconciler.model.layout import SANDBOXES
 from reconciler.probe import metadata
 from reconciler.probe.beneath import beneath, identity_of
 from reconciler.probe.boots import born
 from reconciler.probe.cgroups import CgroupDir, Cgroups
 from reconciler.probe.context import NodeContext
 from reconciler.probe.evidence import BundleFiles, ask_cgroups, ask_init, ask_runtime, ask_shim
-from reconciler.probe.folder import BLOCK, Counted, Folder, count_tree, read_files, read_folder
+from reconciler.probe.folder import (
+    BLOCK,
+    Counted,
+    Folder,
+    Unread,
+    count_tree,
+    read_files,
+    read_folder,
+)
 from reconciler.probe.runc import Runc
 
 _NONE: Final = frozenset[bytes]()
@@ -124,7 +133,7 @@ def _see(
     mounts = known.of(key) if known else ()
     with around.handles as handles:
         try:
-            tree_fd = handles.get(around.layout.tree_of(key), os.O_NOFOLLOW)
+            tree_fd = _tree(around, key)
         except OSError as error:
             return None if error.errno == ENOENT else UNSEEN
         try:
@@ -182,12 +191,20 @@ def _is_path(path: bytes) -> bool:
     return namespace not in _NO_NAMES and id_ not in _NO_NAMES
 
 
+def _tree(around: NodeContext, key: BundleKey) -> int:
+    """Open the tree that a bundle is in; that of sandboxes on the state directory's mount alone."""
+    if key.tree:
+        return around.handles.beneath(around.layout.state, SANDBOXES)
+    return around.handles.get(around.layout.tasks, os.O_NOFOLLOW)
+
+
 def _read_peer(
     around: NodeContext, key: BundleKey, group: str | None, folder: Folder
 ) -> Folder | None:
     """Read in the sandbox's bundle what a member need not have of its own.
 
-    That is in the tree of tasks or, with `sandboxer = "shim"`, in that of sandboxes.
+    That is in the tree of tasks or, with `sandboxer = "shim"`, in that of sandboxes. Of one there
+    that cannot be read the runtime is not known.
     """
     if group is None or group == key.id:
         return None
@@ -196,10 +213,11 @@ def _read_peer(
     peer, silent = BundleKey(key.namespace, group), None
     for one in (peer, peer.sandbox):
         try:
-            tree_fd = around.handles.get(around.layout.tree_of(one), os.O_NOFOLLOW)
-            with beneath(tree_fd, one.path) as sandbox:
+            with beneath(_tree(around, one), one.path) as sandbox:
                 found = read_files(sandbox, _SHARED)
-        except OSError:
+        except OSError as error:
+            if one.tree and error.errno != ENOENT:
+                return Folder(files={"shim-binary-path": Unread.BARRED})
             continue
         if "shim-binary-path" in found.files:
             return found

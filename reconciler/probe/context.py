@@ -9,7 +9,7 @@ from reconciler import kernel
 from reconciler.clock import SystemClock
 from reconciler.kernel.mounts import Mounted
 from reconciler.model.ids import BundleKey
-from reconciler.model.layout import Layout
+from reconciler.model.layout import SANDBOXES, Layout
 from reconciler.probe import boots
 from reconciler.probe.beneath import opened
 from reconciler.probe.cgroups import CgroupMounts, Hierarchy, hierarchies
@@ -61,7 +61,8 @@ class NodeContext:
         """The real path of the state tree that a bundle is in; empty if it is not known."""
         if not key.tree:
             return self.tree
-        return os.path.realpath(self.layout.sandboxes) if self.tree else b""
+        # It is entered only where it is no symlink and no mount point, which may hang.
+        return os.path.realpath(self.layout.state) + b"/" + SANDBOXES if self.tree else b""
 
     def mounts_of(self, key: BundleKey) -> BundleMounts | None:
         """The mounts at or below bundles of the tree that this one is in; None likewise."""

@@ -55,6 +55,19 @@ class Handles:
             found = self._keep(path, flags, lambda: os.open(path, _HANDLE | flags))
         return found
 
+    def beneath(self, above: bytes, name: bytes) -> int:
+        """Open a directory as :meth:`get` does if it is really there: no symlink, no mount.
+
+        Raises:
+            OSError: It cannot be opened; ELOOP or ENOTDIR for a symlink, EXDEV for a mount.
+        """
+        path = above + b"/" + name
+        found = self._open.get((path, os.O_NOFOLLOW))
+        if found is None:
+            parent = self.get(above)
+            found = self._keep(path, os.O_NOFOLLOW, lambda: kernel.open_beneath(parent, name))
+        return found
+
     def mount_id(self, handle: int) -> int:
         """Tell the mount that a handle of ours is on: asked once, for a handle never leaves it.
 

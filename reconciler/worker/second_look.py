@@ -19,6 +19,7 @@ from reconciler.model.facts import weigh
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
 from reconciler.model.outcome import BlockReason
+from reconciler.probe.beneath import opened
 from reconciler.probe.bundle import Resources, examine
 from reconciler.probe.context import NodeContext
 from reconciler.probe.points import BundleMounts, MountPoints
@@ -61,6 +62,8 @@ def look_again(
         Blocked: Something is mounted below it that we may not unmount.
     """
     key = job.key
+    if key.tree:
+        _refuse_other_tree(place.layout)
     scanned = place.scan()
     around = place.around(scanned)
     found = examine(around, key)
@@ -137,6 +140,16 @@ def _refuse_elsewhere(
             detail = f"a {one.fstype} is mounted there in the mount namespace of pid {one.pid}"
             path = escape(one.path[len(bundle) + 1 :]) or "."
             raise Blocked(BlockReason.FOREIGN_MOUNT, path, detail)
+
+
+def _refuse_other_tree(layout: Layout) -> None:
+    try:
+        with opened(layout.sandboxes, os.O_PATH | os.O_NOFOLLOW) as tree:
+            refuse_other_mount(layout, tree)
+    except FileNotFoundError:
+        raise NotLeftover("it is gone", None) from None
+    except OSError as error:
+        raise blocked_by(error, escape(layout.sandboxes)) from None
 
 
 def refuse_other_mount(layout: Layout, tree: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from reconciler.model.evidence import Containerd, ContainerdState, RuntimeState
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import NOWHERE, BundleKey
 from reconciler.model.labels import Known
 from reconciler.model.layout import SANDBOXES
 from reconciler.model.outcome import BlockReason, Outcome, Result
@@ -189,6 +189,32 @@ def test_a_tree_on_another_mount_is_not_worked_in(tmp_path: Path) -> None:
         finally:
             inspector.close()
         assert (listed.answered, listed.sandboxes, listed.bundles) == (True, False, ())
+
+
+@pytest.mark.parametrize("kind", ["mount", "symlink"])
+@private_mounts
+def test_a_tree_elsewhere_is_not_entered_and_tells_no_runtime(tmp_path: Path, kind: str) -> None:
+    """It may hang; and a member whose sandbox cannot be read may be a virtual machine's."""
+    with inline_worker(tmp_path) as (made, inline):
+        place, aside = made.run / SANDBOXES.decode(), made.run / "aside"
+        aside.mkdir()
+        if kind == "mount":
+            place.mkdir()
+            mountns.tmpfs(place)
+        else:
+            place.symlink_to(aside)
+        pod = Sandbox(made, made.unique("pod"))
+        member = made.bundle("member", annotations={"io.kubernetes.cri.sandbox-id": pod.key.id})
+        (member.path / "shim-binary-path").unlink()
+        around = inline.place.around(inline.place.scan())
+        seen, found = examine(around, pod.key), examine(around, member.key)
+        assert seen is not None
+        assert found is not None
+        assert seen.look.identity == NOWHERE
+        assert found.look.runtime.state is RuntimeState.NONE
+        assert clean(inline, pod.key, pod.path).result is Result.BLOCKED
+        assert inline.clean(member).result is Result.SKIPPED
+        assert pod.left()
 
 
 @private_mounts
