@@ -20,7 +20,7 @@ from reconciler.decide.cleanups import RATE, Hold
 from reconciler.decide.debris import ORDER, DebrisJudgement, DebrisVerdict, judge_all
 from reconciler.decide.debris_pace import Pace
 from reconciler.decide.debris_requests import DebrisRequests
-from reconciler.decide.debris_track import DebrisView, PlaceTrack, view_of
+from reconciler.decide.debris_track import DebrisView, PlaceTrack, groups_to_go, view_of
 from reconciler.decide.lifecycle import Event, event_of
 from reconciler.decide.nodestate import NodeState
 from reconciler.errors import InvariantError
@@ -153,14 +153,15 @@ class Debris:
         """Move every place to where it stands now, and note when that must be asked again."""
         asks: list[float | None] = []
         turns: list[float] = []
+        groups = groups_to_go(self._tracks.values(), self._objection)
         for track in self._tracks.values():
             policy = self._policy(track.place)
-            self._place(track, policy, now)
+            self._place(track, policy, now, groups)
             asks_at, due_at = track.asks_at(policy), track.due_at(policy)
             if asks_at is not None:
                 is_unheard = track.judged_by != self._number
                 asks.append(self.pace.unheard_at(asks_at) if is_unheard else asks_at)
-            elif track.phase is Phase.WAITING and due_at is not None:
+            elif track.phase is Phase.WAITING and due_at is not None and due_at > now:
                 turns.append(due_at)
             elif track.phase is Phase.BLOCKED:
                 turns.append(track.retry_at)
@@ -168,13 +169,16 @@ class Debris:
         self._turn_at = min(turns, default=None)
         self._may_begin = any(True for _ in self._ready())
 
-    def _place(self, track: PlaceTrack, policy: Policy, now: float) -> None:
+    def _place(
+        self, track: PlaceTrack, policy: Policy, now: float, groups: frozenset[tuple[str, str]]
+    ) -> None:
         """Move a place to where it stands now; the cases are those of a bundle.
 
         1. It is not debris, and no attempt on it has just failed.
         2. A rule protects it.
         3. The pause after a failed attempt is not over.
-        4. No second inventory has found it debris yet, or its time has not come.
+        4. No second inventory has found it debris yet, or its time has not come, or a cgroup is
+           there that it alone may show to be a container's.
         5. Its time has come.
         """
         is_paused = track.attempts > 0 and now < track.retry_at
@@ -185,7 +189,7 @@ class Debris:
             track.move(Event.PROTECTED, policy.name)
         elif is_paused:
             track.move(Event.PAUSED, track.cause)
-        elif not track.is_due(policy, now):
+        elif not track.is_due(policy, now) or track.shows_one_of(groups):
             track.move(Event.EARLY)
         else:
             track.move(Event.DUE)

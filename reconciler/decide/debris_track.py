@@ -1,14 +1,19 @@
 """A place over time: what is remembered of one piece of debris, and how it is shown. Pure."""
 
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
+from typing import Final
 
 from reconciler.decide.cleanups import Hold
 from reconciler.decide.debris import DebrisJudgement, DebrisVerdict
 from reconciler.decide.lifecycle import TABLE, Event
-from reconciler.model.debris import Place
+from reconciler.model.debris import DebrisKind, Place
 from reconciler.model.decisions import Phase
 from reconciler.model.evidence import Answer
 from reconciler.model.policy import Policy
+
+_EVIDENCE: Final = frozenset({DebrisKind.SHIM_SOCKET, DebrisKind.WORK_DIR})
+"""Kinds that show a cgroup of their name to be a container's and not an administrator's."""
 
 
 @dataclass(slots=True)
@@ -45,6 +50,14 @@ class PlaceTrack:
     def place(self) -> Place:
         """What was found."""
         return self.judgement.place
+
+    def shows_one_of(self, groups: Set[tuple[str, str]]) -> bool:
+        """Return whether it shows one of these cgroups, by namespace and id, to be a container's.
+
+        Without it that would be unknown for ever, so it stays until the group has gone.
+        """
+        place = self.place
+        return place.key.kind in _EVIDENCE and (place.namespace, place.id) in groups
 
     def move(self, event: Event, cause: str = "") -> None:
         """Go where an event leads."""
@@ -90,6 +103,15 @@ class PlaceTrack:
         if grace_ends is None or due_at is None:
             return False
         return self.looks > 1 and self.confirmed >= grace_ends and now >= due_at
+
+
+def groups_to_go(
+    tracks: Iterable[PlaceTrack], objection: Callable[[Place], str]
+) -> frozenset[tuple[str, str]]:
+    """Name the cgroups that are there and may be removed once they are debris for certain."""
+    places = (one.place for one in tracks)
+    groups = (one for one in places if one.key.kind is DebrisKind.CGROUP)
+    return frozenset((one.namespace, one.id) for one in groups if not objection(one))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from reconciler.model.debris import UNPROVEN, DebrisKind, Place
 from reconciler.model.evidence import Answer, CgroupState, Containerd, Look
 from reconciler.model.ids import NOWHERE, Identity
 from reconciler.model.observations import Remembered
-from tests.decide.debris_world import GRACE, DebrisWorld, place
+from reconciler.model.policy import DebrisAction, DebrisPolicy
+from tests.decide.debris_world import GRACE, DebrisWorld, cleaning, place
 from tests.decide.world import DOWN, EPOCH, SILENT, UP, dead, key, running
 
 pytestmark = pytest.mark.safety
@@ -171,3 +172,37 @@ def test_it_is_remembered_over_a_restart_and_until_an_inventory_names_it_no_more
     world.pass_time(PAUSE)
     world.begin()
     assert not world.engine.had_cgroups
+
+
+@pytest.mark.parametrize("kind", [DebrisKind.SHIM_SOCKET, DebrisKind.WORK_DIR])
+@pytest.mark.parametrize(
+    "unsure", [{"lives": Answer.NONE}, {"since": EPOCH}, {"owned": Answer.NONE}]
+)
+def test_what_shows_a_cgroup_to_be_a_containers_goes_after_it(
+    kind: DebrisKind, unsure: dict[str, object]
+) -> None:
+    """Else nothing would name the group any more, and it would be unknown for ever."""
+    world = DebrisWorld()
+    shows, other = place(kind, "/s/x"), place(kind, "/s/y", ino=3, names=("ns", "y"))
+    world.there = [place(**unsure), shows, other]  # type: ignore[arg-type]  # as place() takes them
+    world.begin()
+    for _ in range(5):
+        world.pass_time(GRACE + 1.0)
+        world.inventory()
+    assert world.asked_for() == ["/s/y"]
+    assert world.engine.debris.is_settled(world.stamp.mono, None)
+    world.there = [place(), shows]
+    world.inventory()
+    world.pass_time(GRACE + 1.0)
+    assert world.asked_for() == ["/s/y", "/ns/x", "/s/x"]
+
+
+def test_a_cgroup_that_is_only_reported_keeps_nothing() -> None:
+    policies = replace(
+        cleaning(), debris=(DebrisPolicy(DebrisKind.SHIM_SOCKET, DebrisAction.CLEAN),)
+    )
+    world = DebrisWorld(policies)
+    world.there = [place(), place(DebrisKind.SHIM_SOCKET, "/s/x")]
+    world.begin()
+    world.pass_time(GRACE + 1.0)
+    assert world.asked_for() == ["/s/x"]

@@ -65,6 +65,7 @@ def take(context: WorkerContext) -> Inventory:
     """Take an inventory of every kind."""
     began = context.clock.monotonic()
     found, owned = _look(context, frozenset(DebrisKind), _unexplained(context.layout))
+    found.name_sockets(context.layout)
     # The oldest first: what comes meanwhile must not take the place of what waits already.
     oldest = (sorted(of_kind, key=lambda one: one.since) for of_kind in found.places.values())
     places, more = choose(by_turns(map(owned.left, oldest)))
@@ -173,6 +174,20 @@ class _Found:
     def __init__(self) -> None:
         self.places: dict[DebrisKind, tuple[Place, ...]] = {}
         self.troubles: list[str] = []
+
+    def name_sockets(self, layout: Layout) -> None:
+        """Add to each socket the name of which it shows a cgroup to be a container's, if of any."""
+        sockets, groups = (
+            self.places.get(kind, ()) for kind in (DebrisKind.SHIM_SOCKET, DebrisKind.CGROUP)
+        )
+        named = {layout.shim_socket(one.namespace, one.id): one for one in groups}
+        digests = {escape(path.rpartition(b"/")[2]): one for path, one in named.items()}
+        if sockets and digests:
+            names = ((one, digests.get(one.key.path.rpartition("/")[2])) for one in sockets)
+            self.places[DebrisKind.SHIM_SOCKET] = tuple(
+                one if of is None else replace(one, namespace=of.namespace, id=of.id)
+                for one, of in names
+            )
 
     def collect(self, kind: DebrisKind, find: Callable[[], Iterable[Place]]) -> None:
         """List one kind; what cannot be listed was not looked for."""

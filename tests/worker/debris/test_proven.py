@@ -1,6 +1,7 @@
 """A cgroup of which nothing else is left goes only where the parent has seen its container."""
 
 import json
+import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,7 +22,7 @@ from reconciler.model.evidence import (
 from reconciler.model.ids import NOWHERE, BundleKey
 from reconciler.model.outcome import Result
 from reconciler.worker.inventory import take
-from tests.support.bundles import CGROUPS
+from tests.support.bundles import CGROUPS, listen
 from tests.support.mountns import private_mounts
 from tests.worker.debris.leaving import GROUP, Ground, cleaned, ground
 
@@ -141,6 +142,21 @@ def test_another_managers_group_by_an_id_that_was_drawn_stays(tmp_path: Path, wh
 @pytest.mark.parametrize("name", ["0f" * 31, "0F" * 32, "0f" * 31 + "0g", "libpod-" + "0f" * 32])
 def test_what_no_program_drew_is_no_drawn_id(name: str) -> None:
     assert not Place(PlaceKey(DebrisKind.CGROUP, "/x"), NOWHERE, "ns", name).is_drawn
+
+
+@private_mounts
+def test_a_socket_is_named_by_the_group_that_it_shows(tmp_path: Path) -> None:
+    with ground(tmp_path) as here:
+        path, layout = GROUP.leave(here), here.made.layout
+        names = (here.made.cgroup, path.name)
+        for id_ in (path.name, "other"):
+            at = Path(os.fsdecode(layout.shim_socket(here.made.cgroup, id_)))
+            at.parent.mkdir(parents=True, exist_ok=True)
+            listen(at).close()
+        found = take(here.worker.place).places
+        sockets = [one for one in found if one.key.kind is DebrisKind.SHIM_SOCKET]
+        assert sorted((one.namespace, one.id) for one in sockets) == [("", ""), names]
+        assert cleaned(here.clean(tuple(sockets)))
 
 
 def leave_state(here: Ground, group: Path) -> Path:
