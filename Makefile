@@ -3,7 +3,7 @@
 # make lint    ruff, format, types, import contracts, shape of the tree
 # make bench   figures beside containerd and find
 # make versions  the crash matrix, debris, rounds and churn on containerd 1.7 and 2, which it fetches from other
-#                suites of Debian; and what dockerd leaves
+#                suites of Debian; the tree of sandboxes on 2; and what dockerd leaves
 # make soak    the slow tests
 # make explore  properties with other examples than those of make test, ten times as many
 # make faults  the tests that show faults, and from their report tests/safety/README.md
@@ -26,7 +26,7 @@ PACKAGES := chromium containerd crun runc busybox-static strace util-linux e2fsp
     mandoc zsh fish
 
 # What is run on other versions of containerd. What containerd itself leaves is told first, for all else builds on it.
-VERSIONS := versions crash_matrix debris rounds churn sandboxes
+VERSIONS := versions crash_matrix debris rounds churn
 
 IMAGER ?= docker
 BASE ?= python:$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-slim
@@ -61,6 +61,7 @@ versions: $(VENV)/.dev packages
 	    RECONCILER_E2E_CONTAINERD=$$PWD/build/containerd-$$suite \
 	    $(BIN)/python -m pytest $(VERSIONS:%=tests/e2e/test_%.py) $(ARGS) || exit; \
 	done
+	RECONCILER_E2E_CONTAINERD=$$PWD/build/containerd-sid $(BIN)/python -m pytest tests/e2e/test_sandboxes.py $(ARGS)
 	$(BIN)/python -m pytest tests/e2e/test_docker.py $(ARGS)
 
 # Each run of the tests draws the same examples, so that none fails by luck (tests/conftest.py).

@@ -33,9 +33,9 @@ _ASIDE: Final = (
 ASIDE: Final = tuple(f"tests/{name}" for name in _ASIDE)
 """Tests that measure no time but that of a processor."""
 
-LATER: Final = ("tests/packages", "tests/e2e/test_docker.py")
+LATER: Final = ("tests/packages", "tests/e2e/test_docker.py", "tests/e2e/test_sandboxes.py")
 """Tests of what `make pyz deb` makes; `.ci/run` runs them once that is there. And those that need
-Docker, which `make versions` runs."""
+Docker or another containerd, which `make versions` runs."""
 
 PYTEST: Final = (sys.executable, "-m", "pytest", "--durations=25", "--durations-min=5")
 
