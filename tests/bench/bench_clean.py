@@ -125,7 +125,12 @@ def _clean_made_up(pile: Pile) -> tuple[Cost, dict[str, float]]:
     cost, said = spend(words)
     results = json.loads(said)["results"]
     assert [one["result"] for one in results] == ["cleaned"] * _MADE_UP, results[0]
-    assert not [path for bundle in made for path in bundle.left()], "clean left something"
+    left = [path for bundle in made for path in bundle.left()]
+    # Where a shim of anybody's works in no tree of a containerd, groups stay: it may have the name.
+    kept = {
+        step["detail"] for one in results for step in one["steps"] if step["result"] == "warning"
+    }
+    assert not left, f"clean left something: {sorted(kept)[:5]}"
     steps: dict[str, float] = defaultdict(float)
     for one in results:
         for step in one["steps"]:
