@@ -103,7 +103,7 @@ class _Gate(Listener):
 async def watch(stages: Stages, plan: Plan, listeners: Sequence[Listener]) -> Ended:
     """Run the loop until a signal, the end of the story, or once nothing is left to wait for."""
     seen, gate = Pass(), _Gate(plan.policies.default.enforce)
-    engine = Engine(plan.policies)
+    engine = Engine(plan.policies, is_one_pass=plan.once)
     plan.engine_made(engine)
     # Without the pass a run of one pass would never end; one that goes on needs it for nothing.
     essential = (seen,) if plan.once else ()

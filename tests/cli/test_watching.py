@@ -25,6 +25,7 @@ from reconciler.cli.watching import Ended, Plan, watch
 from reconciler.decide.verdicts import judge
 from reconciler.errors import ExitCode
 from reconciler.loop import Loop
+from reconciler.model.debris import DebrisKind
 from reconciler.model.decisions import Braked, Judged, Phase, Verdict
 from reconciler.model.evidence import Labels
 from reconciler.model.ids import BundleKey, Identity
@@ -35,6 +36,7 @@ from reconciler.ports import Stages
 from reconciler.present.words import RESULT_STYLES
 from reconciler.setup import Setup
 from tests.cli.conftest import FakeNode
+from tests.decide.debris_world import cleaning, place
 from tests.decide.world import DEAD, dead, key, running
 
 OBSERVE = Policies(default=Policy(grace=5.0, max_age=None, max_size=None))
@@ -88,6 +90,16 @@ async def test_once_enforcing_waits_out_the_grace_and_cleans(node: FakeNode) -> 
     ended = await watch(node.stages, Plan(ENFORCE, once=True), ())
     assert ended.code == ExitCode.DONE
     assert [who for _, who in node.cleaner.cleaned] == [key("ns/dead")]
+
+
+async def test_once_ends_where_a_kind_of_debris_is_left_out_of_inventories(node: FakeNode) -> None:
+    node.node_source.debris.append(place())
+    node.node_source.left_out = lambda n: (DebrisKind.CGROUP,) if n > 1 else ()
+    begun = node.clock.now
+    await watch(node.stages, Plan(replace(cleaning(), default=ENFORCE.default), once=True), ())
+    assert node.inspector.tree.keys() == {key("ns/live")}
+    assert node.clock.now - begun < 20.0
+    assert not node.cleaner.batches
 
 
 async def test_once_says_that_something_stayed(node: FakeNode) -> None:
