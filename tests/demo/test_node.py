@@ -153,4 +153,6 @@ def test_demos_that_run_at_a_time_share_no_name() -> None:
         names = {fixture.key for fixture in one.fixtures}
         others = {fixture.key for fixture in other.fixtures}
         assert not names & others
-        assert all(is_identifier(part) for key in names | others for part in key)
+        assert all(
+            is_identifier(part) for key in names | others for part in (key.namespace, key.id)
+        )

@@ -79,8 +79,10 @@ def test_scan_tells_the_dead_from_every_kind_of_living(kubernetes: Node) -> None
     removed = {EMPTIED} if node.containerd.version < (2, 1) else set[str]()
     outside = {(one["kind"], one.get("id", "")) for one in told["debris"] if "namespace" not in one}
     named = {(one["kind"], one["id"]) for one in told["debris"] if "namespace" in one}
-    assert outside == {one for id_ in removed for one in (("shim-socket", ""), ("fifo-dir", id_))}
-    assert named == {(kind, id_) for kind in ("runc-state", "cgroup") for id_ in removed}
+    assert outside == {("fifo-dir", id_) for id_ in removed}
+    assert named == {
+        (kind, id_) for kind in ("runc-state", "cgroup", "shim-socket") for id_ in removed
+    }
     assert not [one for one in told["debris"] if one.get("id") in spared]
     mine = product.verdicts(told, node.namespace)
     dead = {task.id for task in scene.dead if task.id in mine}

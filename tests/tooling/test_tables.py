@@ -30,6 +30,7 @@ PARTIAL: Final = {
     ("cli.debris", "Phase"): "only what is kept back although it is debris",
     ("decide.debris_track", "Phase"): "only what will happen at some time",
     ("decide.views", "Phase"): "only what will happen at some time",
+    ("model.facts", "ContainerdState"): "only what is no answer about any task",
     ("worker.pool", "Verdict"): "only what a cleanup is ever asked for",
     ("present.page", "Phase"): "only what will happen at some time",
 }
