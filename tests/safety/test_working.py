@@ -14,7 +14,7 @@ import pytest
 
 from tests.safety import faulting, killing
 from tests.safety.working import in_shards
-from tests.support.bundles import CGROUPS, top_cgroup
+from tests.support.bundles import CGROUPS, RUN, top_cgroup
 from tests.support.children import children_of, has_ended
 
 pytestmark = pytest.mark.kernel
@@ -74,7 +74,7 @@ def out_of_time_when_workers_work() -> Iterator[set[int]]:
 def test_shards_that_are_cut_short_leave_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type
 ) -> None:
-    before = set(CGROUPS.glob("*/" + top_cgroup("*")))
+    before = set(CGROUPS.glob("*/" + top_cgroup(RUN + "*")))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     try:
@@ -83,7 +83,7 @@ def test_shards_that_are_cut_short_leave_nothing_behind(
         assert found, "no worker was at work in time"
         assert [pid for pid in found if not has_ended(pid)] == []
         assert list(tmp_path.iterdir()) == []
-        assert set(CGROUPS.glob("*/" + top_cgroup("*"))) <= before
+        assert set(CGROUPS.glob("*/" + top_cgroup(RUN + "*"))) <= before
         gc.collect()  # an open pipe is told by a warning, which is an error
     finally:
         for pid in found:

@@ -28,6 +28,8 @@ DOWN = Node(containerd=Containerd(ContainerdState.DOWN))
 LONG_AGO = time.time() - 3600.0
 MARK = "RECONCILER_TEST_MARK"
 """Says what the cgroups of a process's only site are called by, for whoever may have to kill it."""
+RUN = os.environ.setdefault("RECONCILER_TEST_RUN", uuid.uuid4().hex[:6])
+"""Begins the marks of this run of the tests and of whatever it starts: others may run beside it."""
 
 
 def top_cgroup(mark: str) -> str:
@@ -37,7 +39,7 @@ def top_cgroup(mark: str) -> str:
 
 def new_mark() -> str:
     """Give a word that no other site on this machine has."""
-    return uuid.uuid4().hex[:12]
+    return RUN + uuid.uuid4().hex[:8]
 
 
 def remove_cgroups(name: str) -> None:
