@@ -138,10 +138,7 @@ def complain_of_silence(found: "Found", output: Output) -> None:
             "check --address and --root, or say --without-containerd"
         )
     if not found.listed.sandboxes:
-        output.complain(
-            "the tree of sandboxes cannot be read, or is not on the mount of the state directory: "
-            "no bundle in it is known"
-        )
+        output.complain(words.unread(found.listed))
     scan = found.node.processes
     if not scan.answered and found.blind:
         output.complain(

@@ -206,9 +206,11 @@ def _guards(checked: GuardsChecked) -> Record:
 def _listed(listed: Listed) -> Record:
     where = _namespace(listed.namespace)
     kind = f"listing {where.get('namespace', '')}"
-    news: tuple[str, ...] | None = ("no answer",)
-    if not listed.answered:
-        event, level = LogEvent.LISTING_FAILED, Level.WARNING
+    news: tuple[str, ...] | None
+    unread = words.unread(listed)
+    if unread:
+        event, level, news = LogEvent.LISTING_FAILED, Level.WARNING, (unread,)
+        where |= {"problem": unread}
     elif not listed.present and listed.namespace is None:
         event, level, news = LogEvent.TREE_NOT_FOUND, Level.INFO, ("absent",)
     else:

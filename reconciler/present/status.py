@@ -16,12 +16,12 @@ from reconciler.model.decisions import Decision, Phase, Verdict
 from reconciler.model.evidence import NO_LABELS, Labels
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
-from reconciler.model.observations import GuardsChecked, Observation, Refusal, Stamp
+from reconciler.model.observations import GuardsChecked, Listed, Observation, Refusal, Stamp
 from reconciler.model.outcome import Outcome
 from reconciler.present import debris, shapes
 from reconciler.present.debris import DebrisShape
 from reconciler.present.envelope import Document, Shape, envelope
-from reconciler.present.words import URGENCY, name
+from reconciler.present.words import URGENCY, name, unread
 
 MOST_BUNDLES: Final = 500
 MOST_RECENT: Final = 50
@@ -153,22 +153,25 @@ class Status(Document, frozen=True, kw_only=True, tag=True):
     debris_omitted: int
     recent: list[Recent]
     backend_trouble: str = ""
+    listing_trouble: str = ""
     endpoints: list[EndpointStatus]
     internal_errors: dict[str, int]
 
 
 @dataclass(slots=True)
 class Attempts:
-    """Remembers what came of the last attempts and what the guards say. A listener.
+    """Remembers what came of the last attempts, and why we cannot look or act. A listener.
 
     Attributes:
         layout: Where bundles lie.
         labels_of: Gives what is known of the labels of a bundle that was tried.
+        unread: What of the state trees could not be listed when that was last tried.
     """
 
     layout: Layout
     labels_of: Callable[[BundleKey], Labels] = lambda _key: NO_LABELS
     refused: tuple[Refusal, ...] = ()
+    unread: str = ""
     recent: deque[Recent] = field(default_factory=lambda: deque(maxlen=MOST_RECENT))
 
     def observed(self, stamp: Stamp, observation: Observation) -> None:
@@ -180,6 +183,8 @@ class Attempts:
                 self.recent.appendleft(Recent(stamp.wall, result))
             case GuardsChecked(refused=refused):
                 self.refused = refused
+            case Listed():
+                self.unread = unread(observation)
             case _:
                 pass
 
@@ -286,6 +291,7 @@ def gather(
         debris_omitted=left.omitted,
         recent=[one for one in attempts.recent if wanted in _told(one.result)],
         backend_trouble=about.backend_trouble,
+        listing_trouble=attempts.unread,
         endpoints=about.endpoints,
         internal_errors={where: n for where, n in about.internal_errors.items() if n},
     )

@@ -71,6 +71,8 @@ def node_alarms(status: Status) -> Iterator[Alarm]:
     """Say what of it keeps this node from being looked after, now and until it is mended."""
     if status.brake:
         yield Alarm("held", status.brake)
+    if status.listing_trouble:
+        yield Alarm("listing", status.listing_trouble)
     if status.containerd.state == "no answer":
         yield Alarm("containerd does not answer", status.containerd.detail)
     for one in status.stuck:

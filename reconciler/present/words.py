@@ -10,6 +10,7 @@ import msgspec
 from reconciler.model.containerd import Containerd, ContainerdState
 from reconciler.model.decisions import Phase, Verdict
 from reconciler.model.ids import BundleKey
+from reconciler.model.observations import Listed
 from reconciler.model.outcome import Holder, Result
 
 VERDICT_STYLES: Final = {
@@ -197,6 +198,18 @@ def stuck(pid: int, bundle: str) -> str:
     return (
         f"process {pid} may be the shim of {bundle or 'any bundle'} and does not say so: its "
         f"command line cannot be read; see what it waits for in /proc/{pid}/stack"
+    )
+
+
+def unread(listed: Listed) -> str:
+    """Write what of the state trees a listing does not tell; empty if it tells all."""
+    if not listed.answered:
+        return "the state tree cannot be read"
+    if listed.sandboxes:
+        return ""
+    return (
+        "the tree of sandboxes cannot be read, or is not on the mount of the state directory: "
+        "no bundle in it is known"
     )
 
 

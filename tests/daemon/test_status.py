@@ -7,6 +7,7 @@ import signal
 import subprocess
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
+from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
@@ -63,6 +64,24 @@ def test_a_configuration_that_cannot_be_read_is_named_before_the_daemon_is_misse
     wrong, missed = done.stderr.splitlines()
     assert "/nowhere/config.toml: cannot be read" in wrong
     assert "no daemon listens" in missed
+
+
+def test_it_says_that_the_tree_of_sandboxes_cannot_be_read(
+    site: Site, answering: FakeContainerd
+) -> None:
+    place = Path(os.fsdecode(site.layout.sandboxes))
+    place.symlink_to(site.base)
+    with running(site) as daemon:
+        told = daemon.wait_for("listing.failed")
+        assert "the tree of sandboxes cannot be read" in str(told["problem"])
+        daemon.wait_for("readiness.reached")
+        shown = here(site, "status", "--config", str(site.config)).stdout
+        assert "\nlisting: the tree of sandboxes cannot be read" in shown
+        place.unlink()
+        site.make("a")  # its namespace is listed
+        daemon.wait_for("tree.listed")
+        shown = here(site, "status", "--config", str(site.config)).stdout
+        assert "listing: " not in shown
 
 
 def test_it_shows_what_the_daemon_sees(site: Site, answering: FakeContainerd) -> None:

@@ -60,6 +60,7 @@ def test_it_says_what_is_wrong_and_of_one_thing_why(busy: Status, well: Status) 
         replace(well, config=ConfigStatus([], 0.0, ok=False, after_restart=[])),
         replace(well, stuck=[StuckStatus(7)]),
         replace(well, summary=replace(well.summary, wedged_shims=1)),
+        replace(well, listing_trouble="the tree of sandboxes cannot be read"),
     ):
         assert node_problem_detector.answer(wrong).state is State.NON_OK
 

@@ -230,15 +230,29 @@ def test_what_is_protected_needs_no_attention() -> None:
     assert "Nothing: everything here is alive or in order." in page.render(told)
 
 
+def test_a_tree_that_cannot_be_read_is_told_until_it_can_be() -> None:
+    world, attempts = busy_world()
+    for listed, told in (
+        (Listed(answered=True, present=True, sandboxes=False), "listing: the tree of sandboxes"),
+        (Listed(answered=False, present=True), "listing: the state tree cannot be read"),
+        (Listed(answered=True, present=True), ""),
+    ):
+        attempts.observed(world.stamp, listed)
+        lines = status_text.lines(gather(world.engine, attempts, about(), world.stamp))
+        assert told in "\n".join(lines)
+    assert attempts.unread == ""
+
+
 def test_page_and_terminal_name_the_same_troubles() -> None:
     told = replace(
         everything_wrong("why"),
         journal=JournalStatus("/var/log/x", 3, "No space left on device"),
         backend_trouble="fs.inotify.max_user_watches",
+        listing_trouble="the state tree cannot be read",
     )
     told = replace(told, summary=replace(told.summary, wedged_shims=1))
     lines = list(status_text.lines(told))[2:]
-    assert len(lines) >= 9
+    assert len(lines) >= 10
     assert "the journal misses 3 records: No space left on device" in lines
     shown = re.findall('<p class="alarm" role="alert">(.*?)</p>', page.render(told))
     assert [unescape(one) for one in shown] == lines

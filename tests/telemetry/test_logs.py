@@ -208,6 +208,7 @@ OBSERVATIONS: list[tuple[Observation, str | None]] = [
     (Resync(ResyncKind.OVERFLOW), "resync.started"),
     (Listed(answered=False, present=True), "listing.failed"),
     (Listed(answered=True, present=False), "tree.not_found"),
+    (Listed(answered=True, present=False, sandboxes=False), "listing.failed"),
     (Listed(answered=True, present=True, seconds=0.5), "tree.listed"),
     (Looked(KEY, None), None),
     (CleanRequested((KEY,), 0, 7), "cleanup.requested"),
