@@ -1,4 +1,4 @@
-"""A state tree on a disk after a boot: pids of another boot say nothing, where that is certain.
+"""State on a disk after a boot: pids of another boot say nothing, where that is certain.
 
 The tree is an ext4 on a loop device. Everything that was in memory is gone, as it is after a boot:
 mounts, cgroups, runc's state, sockets. Each bundle's pid is by now a living process's.
@@ -27,6 +27,8 @@ from reconciler.worker.messages import WorkerScope
 from tests.support.bundles import Bundle, Site, identify, site
 from tests.support.inline import InlineWorker, assert_cleaned
 from tests.support.mountns import private_mounts
+from tests.worker.test_sandboxes import Sandbox
+from tests.worker.test_sandboxes import clean as clean_sandbox
 
 pytestmark = pytest.mark.safety
 
@@ -36,7 +38,7 @@ LONG_AGO = 1_500_000_000
 
 @dataclass
 class Disk:
-    """A site whose state tree is on a disk, and the bundle on it whose pid was given out again."""
+    """A site whose state is on a disk, and the bundle on it whose pid was given out again."""
 
     made: Site
     layout: Layout
@@ -83,7 +85,9 @@ def disk(base: Path) -> Iterator[Disk]:
         with image.open("wb") as file:
             file.truncate(16 << 20)
         subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
-        subprocess.run(["mount", "-o", "loop", image, made.tree], check=True)
+        subprocess.run(["mount", "-o", "loop", image, made.run], check=True)
+        for directory in (made.layout.tasks, made.layout.sockets):
+            os.makedirs(directory)
         bundle = made.bundle(mounted=False, cgroups=False)
         for gone in (bundle.runc_state / "state.json", bundle.runc_state, bundle.socket):
             gone.rmdir() if gone.is_dir() else gone.unlink()
@@ -186,10 +190,36 @@ def test_what_is_not_certain_stays_unknown(tmp_path: Path) -> None:
 
 
 @private_mounts
+def test_a_sandbox_goes_after_its_member_whoever_has_that_ones_pid(tmp_path: Path) -> None:
+    """It has no pid of its own, and containerd keeps its records of sandboxes over a boot."""
+    with disk(tmp_path) as it:
+        pod = Sandbox(it.made, it.made.unique("pod"))
+        pod.socket.unlink()
+        (it.bundle.path / "sandbox").write_text(pod.key.id)
+        worker = InlineWorker(it.made)
+        worker.bind(WorkerScope(it.layout))
+
+        def clean(*, kept: bool = False) -> Result:
+            return clean_sandbox(worker, pod.key, pod.path, kept=kept).result
+
+        everything = pod.left()
+        assert it.clean().result is Result.SKIPPED, "a living process may be its init"
+        assert clean() is Result.SKIPPED, "its member may live"
+        it.record()
+        assert clean() is Result.SKIPPED, "its member goes first"
+        assert it.clean().result is Result.CLEANED
+        assert clean(kept=True) is Result.SKIPPED, "containerd may start it again"
+        assert pod.left() == everything
+        assert clean() is Result.CLEANED
+        assert pod.left() == []
+        os.kill(it.pid, 0)
+
+
+@private_mounts
 def test_on_a_tmpfs_no_record_counts(tmp_path: Path) -> None:
     with disk(tmp_path) as it:
         it.record()
-        subprocess.run(["umount", "-l", it.made.tree], check=True)
+        subprocess.run(["umount", "-l", it.made.run], check=True)
         path = it.bundle.path
         path.mkdir(parents=True)
         (path / "init.pid").write_text(str(it.pid))
