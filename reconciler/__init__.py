@@ -10,7 +10,7 @@ Data flows one way: watch -> probe -> decide -> worker; an outcome is one more o
     setup.py                    what a session needs to know; a value, loads next to nothing
     loop/, assembly.py          joins the stages; wires adapters to ports
     ports.py                    every side effect, on one page
-    stages.py, supervision.py   keep a part that fails from ending the whole
+    supervision.py              keeps a part that fails from ending the whole
     journal/, telemetry/        listeners: the journal and its replay; logs, metrics, HTTP
     present/                    lays values out as tables, JSON, HTML; reasons come with them
     cli/, daemon/, settings/    what operators run; what they may configure

@@ -22,6 +22,9 @@ from reconciler.model.policy import Backoff
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
+INTERNAL: Final = "internal error; see the log"
+"""What the answer of a part that failed says instead of an answer."""
+
 _FRAMES: Final = 8
 _TEXT: Final = 300
 

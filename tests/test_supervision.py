@@ -18,6 +18,7 @@ from reconciler.journal.lines import Given, Lost
 from reconciler.journal.listener import Snapshot
 from reconciler.journal.reader import Journal
 from reconciler.loop import Loop
+from reconciler.loop.listeners import Listeners
 from reconciler.model.containerd import ShimGroup
 from reconciler.model.decisions import Decision
 from reconciler.model.evidence import Containerd, Look
@@ -26,7 +27,6 @@ from reconciler.model.observations import Hint, Observation, Refusal, Stamp
 from reconciler.model.outcome import Outcome, Result
 from reconciler.model.policy import Policies
 from reconciler.ports import Emit, Recorder, Source
-from reconciler.stages import Listeners
 from reconciler.supervision import Fault, Supervisor
 from reconciler.testing.replayed import replay
 from tests.decide.world import ENFORCE, dead, key

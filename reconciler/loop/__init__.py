@@ -4,6 +4,10 @@ Data flows one way. Sources emit observations into the inbox; the engine answers
 decisions; requests among them are carried out here, and what comes of that is one more
 observation. Listeners receive both. Nothing is decided here.
 
+Whatever an adapter raises, the loop has an answer: the one that proves nothing. No look, no
+listing, no word of containerd, a guard that refuses, a cleanup that failed; it never becomes a *no*
+(principle 1), and never ends the loop (principle 13).
+
 Observations are taken in and close looks are made in slices, so that the loop turns at least every
 :data:`.looks.SLICE` seconds; everything that may take longer (cleanups, sweeps, containerd) runs in
 tasks of its own. :mod:`.looks` has the looks at bundles, :mod:`.nodesource` those at the node.
@@ -19,9 +23,10 @@ import anyio.lowlevel
 from msgspec.structs import replace
 
 from reconciler.decide.engine import Engine
+from reconciler.loop.listeners import Listeners, name_of
 from reconciler.loop.looks import SLICE, Looks
 from reconciler.loop.nodesource import NodeWatch
-from reconciler.model.debris import DebrisCleaned
+from reconciler.model.debris import WHOLE_BATCH, DebrisCleaned, Inventory, results_of
 from reconciler.model.decisions import (
     AskNode,
     Clean,
@@ -36,7 +41,9 @@ from reconciler.model.decisions import (
 )
 from reconciler.model.evidence import Containerd, Node, ProcessScan
 from reconciler.model.observations import (
+    Guard,
     GuardsChecked,
+    Listed,
     NodeLooked,
     Observation,
     Refusal,
@@ -45,11 +52,10 @@ from reconciler.model.observations import (
     Stamp,
     is_unsure,
 )
-from reconciler.model.outcome import Outcome
+from reconciler.model.outcome import Outcome, Result
 from reconciler.model.policy import Policies
 from reconciler.ports import Source, Stages
-from reconciler.stages import Listeners, supervised
-from reconciler.supervision import unsupervised
+from reconciler.supervision import INTERNAL, unsupervised
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -65,13 +71,14 @@ class Loop:
     def __init__(self, engine: Engine, stages: Stages, *, relist: float | None = None) -> None:
         self.engine = engine
         self._listeners = Listeners(stages)
-        self._stages = stages = supervised(stages)
+        self._stages = stages
+        self._watch = stages.supervisor
         self._relist = relist
         self._relist_at = float("inf")
         self._guards_at = float("inf")
         self._guards_pause = 0.0
-        self._inbox: deque[tuple[Stamp, Observation]] = deque()
-        self._looks = Looks(stages, self._start_task, self.emit, self._take_now)
+        self._inbox: deque[tuple[Observation, Stamp]] = deque()
+        self._looks = Looks(stages, self._start_task, self.emit, self._take)
         self._listings: dict[str | None, ResyncKind] = {}
         self._running_tasks = 0
         self._bell = anyio.Event()
@@ -80,6 +87,7 @@ class Loop:
         self._node = NodeWatch(
             stages.clock,
             stages.node_source,
+            self._watch,
             about=unsupervised(engine.to_ask),
             shims=unsupervised(engine.shims_to_ask),
             check_guards=self._check_guards,
@@ -94,13 +102,13 @@ class Loop:
 
     def emit(self, observation: Observation) -> None:
         """Hand in an observation; it is stamped now and taken in on the next turn."""
-        self._inbox.append((self._now(), observation))
+        self._inbox.append((observation, self._now()))
         self._bell.set()
 
     async def deliver(self, observation: Observation) -> None:
         """Hand in an observation and return once the engine has received it."""
         self.emit(observation)
-        while any(waiting is observation for _, waiting in self._inbox):
+        while any(waiting is observation for waiting, _ in self._inbox):
             await self.ping()
 
     def stop(self) -> None:
@@ -134,8 +142,9 @@ class Loop:
         stages = self._stages
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
-            for source in self._sources():
-                tasks.start_soon(source.run, self.emit)
+            watcher = [] if stages.watcher is None else [stages.watcher]
+            for source in (*watcher, stages.exits, *stages.sources):
+                tasks.start_soon(self._keep_running, source)
             self._relist_at = self._next_relist(stages.clock.monotonic())
             self.emit(Resync(ResyncKind.START))
             while not self._stopped:
@@ -153,11 +162,16 @@ class Loop:
     # ------------------------------------------------------------------ one turn
 
     async def _turn(self) -> None:
-        self._empty_inbox_for_a_slice()
+        clock = self._stages.clock
+        end = clock.monotonic() + SLICE
+        while self._inbox:
+            self._take(*self._inbox.popleft())
+            if clock.monotonic() >= end:
+                break
         stamp = self._now()
         if stamp.mono >= self._relist_at:
             self._relist_at = self._next_relist(stamp.mono)
-            self._take(stamp, Resync(ResyncKind.TIMER))
+            self._take(Resync(ResyncKind.TIMER), stamp)
         if stamp.mono >= self._guards_at:
             self._guards_at = float("inf")
             self._start_task(self._check_guards)
@@ -180,21 +194,13 @@ class Loop:
     def _is_idle(self) -> bool:
         return self._looks.is_done and not (self._inbox or self._listings or self._stopped)
 
-    def _empty_inbox_for_a_slice(self) -> None:
-        end = self._stages.clock.monotonic() + SLICE
-        while self._inbox:
-            self._take(*self._inbox.popleft())
-            if self._stages.clock.monotonic() >= end:
-                return
-
-    def _take(self, stamp: Stamp, observation: Observation) -> None:
+    def _take(self, observation: Observation, stamp: Stamp | None = None) -> None:
+        """Give the engine an observation, of now unless it was stamped, and do what it asks for."""
+        stamp = stamp or self._now()
         if observation is self._untaken:
             self._untaken = None
         self._listeners.observed(stamp, observation)
         self._carry_out(stamp, self.engine.observe(stamp, observation))
-
-    def _take_now(self, observation: Observation) -> None:
-        self._take(self._now(), observation)
 
     def _report_remaining(self) -> None:
         """Report what came in before the end; nothing of it is carried out any more.
@@ -202,7 +208,7 @@ class Loop:
         Cleanups that were stopped have said what they had done: that must be reported.
         """
         while self._inbox:
-            stamp, observation = self._inbox.popleft()
+            observation, stamp = self._inbox.popleft()
             self._listeners.observed(stamp, observation)
             for decision in self.engine.observe(stamp, observation):
                 self._listeners.decided(stamp, decision)
@@ -211,13 +217,16 @@ class Loop:
         stages = self._stages
         if namespace is None and why in (ResyncKind.START, ResyncKind.TIMER):
             self._start_task(self._check_guards)
-        listed = stages.inspector.list(namespace)
+        listed = Listed(answered=False, present=True, namespace=namespace)
+        with self._watch.part("listing"):
+            listed = stages.inspector.list(namespace)
         if stages.watcher is not None and listed.answered and namespace is None:
             # Watches first, looks after: what changes in between is then an event or seen.
-            stages.watcher.follow([self.engine.kept(seen.key) for seen in listed.bundles])
+            bundles = [self.engine.kept(seen.key) for seen in listed.bundles]
+            self._watch.call("watcher", stages.watcher.follow, bundles)
             # The backend may have changed on this occasion, and with it what it needs.
             self._relist_at = self._next_relist(stages.clock.monotonic())
-        self._take_now(listed)
+        self._take(listed)
 
     # ------------------------------------------------------------------ requests
 
@@ -244,7 +253,7 @@ class Loop:
                     assert_reported(decision)
 
     def _receive_node(self, since: float, scan: ProcessScan, containerd: Containerd) -> None:
-        self._stages.exits.expect_containerd(containerd.pid)
+        self._watch.call("exits", self._stages.exits.expect_containerd, containerd.pid)
         self._looks.note_shims(scan)
         self._untaken = received = NodeLooked(since, scan, containerd)
         self.emit(received)
@@ -252,13 +261,19 @@ class Loop:
     async def _take_inventory(self) -> None:
         clock = self._stages.clock
         began = clock.monotonic()
-        taken = await self._stages.node_source.inventory()
+        taken = Inventory(0.0, troubles=(INTERNAL,))
+        with self._watch.part("inventory"):
+            taken = await self._stages.node_source.inventory()
         self.emit(replace(taken, since=began, seconds=clock.monotonic() - began))
 
     async def _check_guards(self) -> None:
         async with self._checking:  # or an older answer could replace a newer one
             guards = self._stages.guards
-            self._refused = await guards.check()
+            why = f"the guards could not be checked: {INTERNAL}"
+            refused: tuple[Refusal, ...] = (Refusal(Guard.WORKER, why, unsure=True),)
+            with self._watch.part("guards"):
+                refused = await guards.check()
+            self._refused = refused
             self.emit(GuardsChecked(self._refused, guards.slow))
             if not is_unsure(self._refused):
                 self._guards_pause, self._guards_at = 0.0, float("inf")
@@ -286,20 +301,25 @@ class Loop:
         shim = self.engine.shim_of(key) if ends_shim or key.tree else ()
         node = await self._refresh_node(self._node.fresh(key, shim))
         permit = partial(self._refusal, request)
-        if isinstance(request, FinishRemoval):
-            outcome = await stages.cleaner.finish(key, identity, permit)
-        else:
-            clean = stages.cleaner.clean
-            outcome = await clean(key, identity, node, permit, wanted=request.wanted)
+        outcome = Outcome(key, identity, Result.FAILED, detail=INTERNAL)
+        with self._watch.part("cleaner"):
+            if isinstance(request, FinishRemoval):
+                outcome = await stages.cleaner.finish(key, identity, permit)
+            else:
+                clean = stages.cleaner.clean
+                outcome = await clean(key, identity, node, permit, wanted=request.wanted)
         if outcome.holders:
-            stages.exits.expect_holders(key, [holder.pid for holder in outcome.holders])
+            pids = [holder.pid for holder in outcome.holders]
+            self._watch.call("exits", stages.exits.expect_holders, key, pids)
         self.emit(outcome)
 
     async def _send_batch(self, request: CleanDebris) -> None:
         """Send a batch of debris, if it is still wanted at the moment a worker is free."""
         node = await self._refresh_node(self._node.fresh_for_all())
-        permit = partial(self._refusal, request)
-        results = await self._stages.cleaner.clean_debris(request.places, node.containerd, permit)
+        places, permit = request.places, partial(self._refusal, request)
+        results = results_of(places, replace(WHOLE_BATCH, detail=INTERNAL))
+        with self._watch.part("cleaner"):
+            results = await self._stages.cleaner.clean_debris(places, node.containerd, permit)
         self.emit(DebrisCleaned(results))
 
     def _refusal(self, request: Clean | FinishRemoval | CleanDebris) -> Outcome | None:
@@ -319,14 +339,22 @@ class Loop:
             self._running_tasks -= 1
             self._bell.set()
 
-    def _sources(self) -> list[Source]:
-        stages = self._stages
-        watcher = [] if stages.watcher is None else [stages.watcher]
-        return [*watcher, stages.exits, *stages.sources]
+    async def _keep_running(self, source: Source) -> None:
+        clock = self._stages.clock
+
+        async def pause(seconds: float) -> None:
+            # Until it runs again nothing comes from it: only a listing makes up for that.
+            self.emit(Resync(ResyncKind.WATCH_LOST))
+            await clock.wait(anyio.Event(), clock.monotonic() + seconds)
+
+        await self._watch.keep_running(
+            f"source {name_of(source)}", lambda: source.run(self.emit), pause
+        )
 
     def _next_relist(self, now: float) -> float:
-        watcher = self._stages.watcher
-        hint = None if watcher is None else watcher.relist_hint
+        watcher, hint = self._stages.watcher, None
+        with self._watch.part("watcher"):
+            hint = None if watcher is None else watcher.relist_hint
         return now + min((each for each in (self._relist, hint) if each), default=float("inf"))
 
     def _now(self) -> Stamp:

@@ -6,16 +6,17 @@ those who can be killed (:mod:`.remote`). Each look says which processes of a bu
 there are, so whose end is watched is settled here, too.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
-from reconciler.loop.remote import RemoteLooks, Start
-from reconciler.model.evidence import InitState, Look, PartialLook, ProcessScan, ShimState
+from reconciler.loop.remote import PART, RemoteLooks, Start
+from reconciler.model.evidence import UNSEEN, InitState, Look, PartialLook, ProcessScan, ShimState
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import HintKind, Looked
 from reconciler.model.outcome import Outcome
 from reconciler.ports import BatchInspector, Emit, Stages
+from reconciler.supervision import Part
 
 SLICE: Final = 0.02
 """Longest time spent on close looks before the loop turns, in seconds."""
@@ -43,12 +44,14 @@ class Looks:
         self, stages: Stages, start: Start, emit: Emit, take: Callable[[Looked], None]
     ) -> None:
         self._inspector, self._exits, self._clock = stages.inspector, stages.exits, stages.clock
+        self._watch = stages.supervisor
+        self._part = self._watch.part(PART)
         self._start = start
         self._emit = emit
         self._take = take
         self._waiting: dict[BundleKey, HintKind] = {}
-        self._helpers = Helpers(stages.inspector.others, self._waiting, self._receive)
-        self._remote = RemoteLooks(stages.far, stages.clock, start, self._receive_remote, self.want)
+        self._helpers = Helpers(stages.inspector.others, self._part, self._waiting, self._receive)
+        self._remote = RemoteLooks(stages, start, self._receive_remote, self.want)
         self._known_shims: dict[BundleKey, int] = {}
         self._scanned_shims: dict[BundleKey, int] = {}
         self._sandboxes: set[BundleKey] = set()
@@ -72,9 +75,13 @@ class Looks:
             end = self._clock.monotonic() + SLICE
             for key in self._taken_one_by_one():
                 self._helpers.overtake(key)
-                look = self._remote.whole(key, self._inspector.look(key))
+                look: Look | PartialLook | None = UNSEEN
+                with self._part:
+                    look = self._inspector.look(key)
+                look = self._remote.whole(key, look)
                 if not isinstance(look, PartialLook):
-                    self._take(self._looked(key, look))
+                    self._expect_exits(key, look)
+                    self._take(Looked(key, look))
                 if self._clock.monotonic() >= end:
                     break
         if not self._waiting and self._helpers.resting:
@@ -100,7 +107,7 @@ class Looks:
         self._remote.forget(key)
         self._known_shims.pop(key, None)
         self._sandboxes.discard(key)
-        self._exits.forget(key)
+        self._watch.call("exits", self._exits.forget, key)
 
     def note_shims(self, scan: ProcessScan) -> None:
         """Look once at every bundle whose shim is seen for the first time, to watch its end."""
@@ -117,19 +124,17 @@ class Looks:
             self._receive_remote(key, look)
 
     def _receive_remote(self, key: BundleKey, look: Look | None) -> None:
-        self._emit(self._looked(key, look))
+        self._expect_exits(key, look)
+        self._emit(Looked(key, look))
 
-    def _looked(self, key: BundleKey, look: Look | None) -> Looked:
-        if look is not None:
-            self._expect_exits(key, look)
-        return Looked(key, look)
-
-    def _expect_exits(self, key: BundleKey, look: Look) -> None:
+    def _expect_exits(self, key: BundleKey, look: Look | None) -> None:
         """Watch the processes of a bundle.
 
         Only a living init leads a look to its shim. Once init has ended the shim is the one last
         known, or the one a sweep has shown: its death must not wait for the next listing.
         """
+        if look is None:
+            return
         if key.tree:
             self._sandboxes.add(key)
         shim = look.shim.pid
@@ -140,7 +145,8 @@ class Looks:
         if shim is not None:
             self._known_shims[key] = shim
         lives = look.init.state is InitState.ALIVE
-        self._exits.expect(key, init=look.init.pid if lives else None, shim=shim)
+        init = look.init.pid if lives else None
+        self._watch.call("exits", self._exits.expect, key, init=init, shim=shim)
 
 
 class Helpers:
@@ -157,9 +163,14 @@ class Helpers:
     """
 
     def __init__(
-        self, lookers: BatchInspector | None, waiting: dict[BundleKey, HintKind], receive: Receive
+        self,
+        lookers: BatchInspector | None,
+        part: Part,
+        waiting: dict[BundleKey, HintKind],
+        receive: Receive,
     ) -> None:
         self._lookers = lookers
+        self._part = part
         self.waiting = waiting
         self._receive = receive
         self._taken: dict[BundleKey, HintKind] = {}
@@ -196,7 +207,9 @@ class Helpers:
     async def _take_handful(self, lookers: BatchInspector) -> bool:
         taken = dict(self.waiting.popitem() for _ in range(BATCH))
         self._taken |= taken
-        looks = await lookers.look(tuple(taken))
+        looks: Sequence[Look | PartialLook | None] | None = None
+        with self._part:
+            looks = await lookers.look(tuple(taken))
         if looks is None:
             self._lookers = None  # what hung once may hang again
             for key, why in taken.items():

@@ -14,6 +14,7 @@ from reconciler.model.containerd import ShimGroup
 from reconciler.model.evidence import Containerd, ContainerdState, Node, ProcessScan
 from reconciler.model.ids import BundleKey, is_identifier
 from reconciler.ports import Clock, NodeSource
+from reconciler.supervision import INTERNAL, Supervisor
 
 FRESH: Final = 1.0
 """The node's word must not be older than this, in seconds, when a cleanup is sent."""
@@ -25,6 +26,7 @@ class NodeWatch:
     Args:
         clock: Times the answers.
         node_source: Whom to ask.
+        watch: Counts its faults.
         about: Whom containerd is asked for one by one where it cannot list a namespace.
         shims: Of which shims it is asked whether it knows them at all.
         check_guards: Checks the guards anew.
@@ -35,6 +37,7 @@ class NodeWatch:
         self,
         clock: Clock,
         node_source: NodeSource,
+        watch: Supervisor,
         *,
         about: Callable[[str], Sequence[BundleKey]],
         shims: Callable[[], Sequence[ShimGroup]],
@@ -43,6 +46,7 @@ class NodeWatch:
     ) -> None:
         self._clock = clock
         self._node_source = node_source
+        self._watch = watch
         self._about = about
         self._shims = shims
         self._check_guards = check_guards
@@ -58,8 +62,11 @@ class NodeWatch:
             if self._since >= not_before:
                 return
             since = self._clock.monotonic()
-            containerd = await self._node_source.containerd(self._about, self._shims)
-            scan = await self._node_source.scan()
+            containerd, scan = Containerd(detail=INTERNAL), ProcessScan(answered=False)
+            with self._watch.part("containerd"):
+                containerd = await self._node_source.containerd(self._about, self._shims)
+            with self._watch.part("process scan"):
+                scan = await self._node_source.scan()
             await self._guard(containerd)
             self._node, self._since = Node(scan, containerd), since
             self._answered(since, scan, containerd)
@@ -87,7 +94,9 @@ class NodeWatch:
         answers = node.containerd.state is ContainerdState.UP
         if not (may_be_task and answers and (is_old or self._is_unlisted(key))):
             return node
-        containerd = await self._node_source.task(key, shim)
+        containerd = Containerd(detail=INTERNAL)
+        with self._watch.part("containerd"):
+            containerd = await self._node_source.task(key, shim)
         if containerd.state is not ContainerdState.UP:
             await self.ask(self._clock.monotonic() - FRESH)  # listeners must learn that
             return self._node

@@ -16,7 +16,10 @@ import msgspec
 from reconciler.model.evidence import Look, PartialLook
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result
-from reconciler.ports import Clock, RemoteInspector
+from reconciler.ports import RemoteInspector, Stages
+
+PART: Final = "looks"
+"""What a fault of whoever looks is counted as."""
 
 BATCH: Final = 50
 """Looks that are asked for at a time."""
@@ -49,8 +52,7 @@ class RemoteLooks:
     """The looks of one loop that others make, if there is anybody.
 
     Args:
-        lookers: Who they are.
-        clock: Times the pauses.
+        stages: Who they are, and what times the pauses.
         start: Runs something beside the loop.
         receive: Called with every look that was made.
         again: Told of every bundle that is to be looked at by ourselves again.
@@ -58,14 +60,14 @@ class RemoteLooks:
 
     def __init__(
         self,
-        lookers: RemoteInspector | None,
-        clock: Clock,
+        stages: Stages,
         start: Start,
         receive: Callable[[BundleKey, Look | None], None],
         again: Callable[[BundleKey], None],
     ) -> None:
-        self._lookers = lookers
-        self._clock = clock
+        self._lookers = stages.far
+        self._clock = stages.clock
+        self._part = stages.supervisor.part(PART)
         self._start = start
         self._receive = receive
         self._again = again
@@ -137,7 +139,9 @@ class RemoteLooks:
         async with place.lock:
             if self._is_silent(places):
                 return None
-            looks = await lookers.look(keys, places)
+            looks: Sequence[Look | None] | None = None
+            with self._part:
+                looks = await lookers.look(keys, places)
             if looks is None:
                 place.pause = min(max(PAUSE, place.pause * 2), LONGEST_PAUSE)
                 place.until = self._clock.monotonic() + place.pause

@@ -74,8 +74,8 @@ class InotifyBackend:
         self._table: WatchTable
         self._ancestors: Ancestors
         self._root: Identity | None = None
-        self._emit: Emit | None = None
-        self._outbox: list[Observation] = []
+        self._outbox: list[Observation] = []  # until somebody receives it
+        self._emit: Emit = self._outbox.append
         self._more = anyio.Event()
         self._mounted = anyio.Event()
         self._unsettled = False
@@ -103,7 +103,7 @@ class InotifyBackend:
         """Make watches fit a listing; what it did not list is hinted at."""
         self._check_root()
         for key in self._table.fit(bundles):
-            self._say(Hint(key))
+            self._emit(Hint(key))
         self._table.add_pending()
         if self._table.pending:
             self._more.set()
@@ -124,7 +124,7 @@ class InotifyBackend:
                 tasks.start_soon(self._check_after_mounts)
                 await self._read()
         finally:
-            self._emit = None
+            self._emit = self._outbox.append
             self.close()
 
     def close(self) -> None:
@@ -156,7 +156,7 @@ class InotifyBackend:
             self._more = anyio.Event()
             while self._table.pending:
                 for key in self._table.add_pending():
-                    self._say(Hint(key))
+                    self._emit(Hint(key))
                 await anyio.lowlevel.checkpoint()
 
     async def _check_after_mounts(self) -> None:
@@ -187,7 +187,14 @@ class InotifyBackend:
         if self._suspect:
             self._suspect = False
             self._check_root()
-        self._deliver()
+        hints, self._hints = self._hints, {}
+        resyncs, self._resyncs = self._resyncs, {}
+        for key in hints:
+            self._emit(Hint(key))
+        for resync in resyncs:
+            self._emit(resync)
+        if self._table.pending:
+            self._more.set()
 
     def _take(self, event: Event) -> None:
         target = self._table.target(event.wd)
@@ -259,7 +266,7 @@ class InotifyBackend:
         self._lost = False
         self._table.forget(drop=True)
         self._watch_anew()
-        self._say(Resync(ResyncKind.ROOT_CHANGED))
+        self._emit(Resync(ResyncKind.ROOT_CHANGED))
 
     def _watch_anew(self) -> None:
         """Watch whatever there is: outside in, and first watch, then list."""
@@ -269,21 +276,3 @@ class InotifyBackend:
         self._table.add_pending()
         if self._table.pending:
             self._more.set()
-
-    # ------------------------------------------------------------------ out
-
-    def _deliver(self) -> None:
-        hints, self._hints = self._hints, {}
-        resyncs, self._resyncs = self._resyncs, {}
-        for key in hints:
-            self._say(Hint(key))
-        for resync in resyncs:
-            self._say(resync)
-        if self._table.pending:
-            self._more.set()
-
-    def _say(self, observation: Observation) -> None:
-        if self._emit is None:
-            self._outbox.append(observation)
-        else:
-            self._emit(observation)

@@ -10,6 +10,7 @@ from reconciler.loop.looks import BATCH, PILE, Helpers
 from reconciler.model.evidence import Kind, Look, PartialLook
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import HintKind
+from reconciler.supervision import Supervisor
 
 SIZE = PILE + 250
 
@@ -47,7 +48,7 @@ class Rig:
     received: dict[BundleKey, Look | PartialLook | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.helpers = Helpers(self.lookers, self.waiting, self.receive)
+        self.helpers = Helpers(self.lookers, Supervisor().part("looks"), self.waiting, self.receive)
 
     def receive(self, key: BundleKey, look: Look | PartialLook | None) -> None:
         assert key not in self.received
@@ -116,4 +117,4 @@ async def test_as_many_help_as_are_worth_having() -> None:
 
 def test_without_others_nobody_is_missing() -> None:
     rig = Rig()
-    assert Helpers(None, rig.waiting, rig.receive).missing == 0
+    assert Helpers(None, Supervisor().part("looks"), rig.waiting, rig.receive).missing == 0

@@ -18,6 +18,7 @@ from reconciler.model.evidence import (
 from reconciler.model.facts import task_of
 from reconciler.model.ids import BundleKey
 from reconciler.model.policy import Policies
+from reconciler.supervision import Supervisor
 from tests.decide.world import ENFORCE, dead, key
 from tests.support.clock import VirtualClock
 from tests.support.fakes import FakeNodeSource
@@ -51,6 +52,7 @@ class Source:
         self.source = NodeWatch(
             self.clock,
             self.node_source,
+            Supervisor(),
             about=lambda _: [],
             shims=list,
             check_guards=self._guard,
