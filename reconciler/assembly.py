@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.clock import SystemClock
-from reconciler.containerd import witness
+from reconciler.containerd import health
 from reconciler.containerd.answers import Singles, is_absent
 from reconciler.containerd.events import Events
 from reconciler.model.containerd import ShimGroup
@@ -76,7 +76,7 @@ class LiveNodeSource(NodeSource):
         """Ask containerd, unless the operator says that there is none."""
         layout, without_containerd = self._setup.layout, self._setup.without_containerd
         singles, read_lock = Singles(about, self._slow, shims), self._pool.lock
-        said = await witness.ask(
+        said = await health.ask(
             layout, read_lock, without_containerd=without_containerd, singles=singles
         )
         self._slow = said.unlisted
@@ -86,7 +86,7 @@ class LiveNodeSource(NodeSource):
     async def task(self, key: BundleKey, shim: ShimGroup = ()) -> Containerd:
         """Ask containerd for one bundle alone."""
         layout, without_containerd = self._setup.layout, self._setup.without_containerd
-        return await witness.ask_one(
+        return await health.ask_one(
             layout, key, self._pool.lock, shim=shim, without_containerd=without_containerd
         )
 
@@ -212,7 +212,7 @@ async def opened(
     clock = SystemClock()
 
     async def delete(key: BundleKey) -> str:
-        return await witness.connect(layout.address).delete(key)
+        return await health.connect(layout.address).delete(key)
 
     pool = WorkerPool(
         WorkerScope(layout),
@@ -236,7 +236,7 @@ async def opened(
             inspector.others = WorkerInspector(pool, inspector)
         async with pool:
             if not (setup.without_containerd or is_absent(layout.address)):
-                witness.connect(layout.address)  # loads gRPC, while the fork server starts
+                health.connect(layout.address)  # loads gRPC, while the fork server starts
             stages = Stages(
                 clock=clock,
                 inspector=_narrowed(inspector, setup.namespaces),
@@ -271,7 +271,7 @@ def _watchers(setup: Setup, cleanup: ExitStack) -> _Watchers:
     )
     if setup.without_containerd:
         return exits, watcher, (mounts,)
-    return exits, watcher, (mounts, Events(witness.connect(layout.address), SystemClock()))
+    return exits, watcher, (mounts, Events(health.connect(layout.address), SystemClock()))
 
 
 def _narrowed(inspector: Inspector, namespaces: frozenset[str]) -> Inspector:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from reconciler.cli.output import Output
 from reconciler.cli.passes import Found
-from reconciler.decide.debris import DebrisVerdict
 from reconciler.decide.debris_track import DebrisView
+from reconciler.decide.debris_verdicts import DebrisVerdict
 from reconciler.model.debris import DebrisKind, PlaceKey
 from reconciler.model.decisions import Phase
 from reconciler.model.outcome import Result

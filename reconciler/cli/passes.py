@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.cli.signals import StopWorkers, ending_in_order
-from reconciler.decide.debris import SHOWN
 from reconciler.decide.debris_track import DebrisView
+from reconciler.decide.debris_verdicts import SHOWN
 from reconciler.decide.engine import Engine
 from reconciler.decide.views import BundleView
 from reconciler.loop import Loop

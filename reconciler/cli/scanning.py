@@ -21,7 +21,7 @@ from reconciler.cli.output import Output, envelope
 from reconciler.cli.passes import Found
 from reconciler.cli.selection import Selection, narrowed, ordered
 from reconciler.cli.session import Journalled, look
-from reconciler.decide.debris import DebrisVerdict
+from reconciler.decide.debris_verdicts import DebrisVerdict
 from reconciler.decide.verdicts import is_alien_and_dead
 from reconciler.errors import ExitCode
 from reconciler.model.decisions import Verdict

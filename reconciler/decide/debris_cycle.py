@@ -17,10 +17,10 @@ from msgspec.structs import replace
 
 from reconciler.decide.brakes import RateBrake
 from reconciler.decide.cleanups import RATE, Hold
-from reconciler.decide.debris import ORDER, DebrisJudgement, DebrisVerdict, judge_all
 from reconciler.decide.debris_pace import Pace
 from reconciler.decide.debris_requests import DebrisRequests
 from reconciler.decide.debris_track import DebrisView, PlaceTrack, groups_to_go, view_of
+from reconciler.decide.debris_verdicts import ORDER, DebrisJudgement, DebrisVerdict, judge_all
 from reconciler.decide.lifecycle import Event, event_of
 from reconciler.decide.nodestate import NodeState
 from reconciler.errors import InvariantError

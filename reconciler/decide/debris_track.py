@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from reconciler.decide.cleanups import Hold
-from reconciler.decide.debris import DebrisJudgement, DebrisVerdict
+from reconciler.decide.debris_verdicts import DebrisJudgement, DebrisVerdict
 from reconciler.decide.lifecycle import TABLE, Event
 from reconciler.model.debris import DebrisKind, Place
 from reconciler.model.decisions import Phase

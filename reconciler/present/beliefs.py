@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
-from reconciler.decide.debris import DebrisVerdict
 from reconciler.decide.debris_track import DebrisView
+from reconciler.decide.debris_verdicts import DebrisVerdict
 from reconciler.decide.engine import Engine
 from reconciler.decide.views import BundleView
 from reconciler.model.debris import PlaceKey

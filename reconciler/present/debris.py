@@ -6,8 +6,8 @@ from heapq import nsmallest
 from itertools import groupby
 from typing import Final, NamedTuple
 
-from reconciler.decide.debris import DebrisVerdict
 from reconciler.decide.debris_track import DebrisView
+from reconciler.decide.debris_verdicts import DebrisVerdict
 from reconciler.model.debris import DebrisCleaned, DebrisKind, DebrisResult
 from reconciler.model.ids import escape
 from reconciler.model.layout import Layout

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from reconciler.decide.debris import AGES, UNNAMED, DebrisVerdict
 from reconciler.decide.debris_track import DebrisView
+from reconciler.decide.debris_verdicts import AGES, UNNAMED, DebrisVerdict
 from reconciler.model.debris import DebrisKind
 from reconciler.model.decisions import Phase
 from reconciler.model.policy import Policies

@@ -10,7 +10,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final
 
-from reconciler.decide.debris import DebrisVerdict
+from reconciler.decide.debris_verdicts import DebrisVerdict
 from reconciler.decide.views import BundleView
 from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import NO_LABELS, Entries, Kind, Labels, Look

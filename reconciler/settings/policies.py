@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from reconciler.decide.debris import AGES
+from reconciler.decide.debris_verdicts import AGES
 from reconciler.model.debris import DebrisKind
 from reconciler.model.policy import (
     Brakes,

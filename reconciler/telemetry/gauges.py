@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 from typing_extensions import override
 
 from reconciler.decide.cleanups import BRAKES
-from reconciler.decide.debris import DebrisVerdict
+from reconciler.decide.debris_verdicts import DebrisVerdict
 from reconciler.decide.engine import Engine
 from reconciler.model.debris import DebrisKind
 from reconciler.model.decisions import BudgetKind, Phase, Verdict

@@ -16,7 +16,7 @@ from typing import Final, assert_never
 from msgspec.structs import replace
 
 from reconciler.decide.claims import shares
-from reconciler.decide.debris import DebrisVerdict, judge_place, known_task
+from reconciler.decide.debris_verdicts import DebrisVerdict, judge_place, known_task
 from reconciler.decide.engine import Engine
 from reconciler.decide.ownership import Unproven, prove
 from reconciler.decide.verdicts import CGROUP_CLEAR, INIT_GONE, judge

@@ -16,10 +16,10 @@ from reconciler.probe.bundle import look_at
 from reconciler.probe.commands import CommandLines
 from reconciler.probe.context import NodeContext
 from reconciler.probe.elsewhere import Elsewhere, mounted_elsewhere
-from reconciler.probe.fresh import Fresh
 from reconciler.probe.pids import Moment, given_out, moment
 from reconciler.probe.points import BundleMounts, MountPoints
 from reconciler.probe.processes import scan, scan_since, users_of
+from reconciler.probe.ttl_cache import TTLCache
 from reconciler.worker.fifos import FifoDirs
 from reconciler.worker.instances import Instances
 from reconciler.worker.messages import LookJob, Looks, WorkerScope
@@ -66,12 +66,12 @@ class WorkerContext:
         self._whole = ProcessScan()
         self._cgroups_at = 0.0
         self._cgroups_until = 0.0
-        self._scan = Fresh(clock, self._pass, FRESH_SECONDS)
-        self._everybody = Fresh(clock, self._pass_for_shims, FRESH_SECONDS)
+        self._scan = TTLCache(clock, self._pass, FRESH_SECONDS)
+        self._everybody = TTLCache(clock, self._pass_for_shims, FRESH_SECONDS)
         self._node = _Node(scope.layout, clock, self.points)
         self._nearby = _Node(scope.layout, clock, self.points, near=True)
         self._afar: dict[bool, NodeContext] = {}
-        self._elsewhere: dict[bytes, Fresh[bytes, tuple[Elsewhere, ...]]] = {}
+        self._elsewhere: dict[bytes, TTLCache[bytes, tuple[Elsewhere, ...]]] = {}
 
     def scan(self, *, anew: bool = False, whole: bool = False) -> ProcessScan:
         """Give a pass over /proc, a second old at most.
@@ -149,7 +149,7 @@ class WorkerContext:
             OSError: It cannot be known.
         """
         if tree not in self._elsewhere:
-            self._elsewhere[tree] = Fresh(self.clock, mounted_elsewhere, ELSEWHERE_SECONDS)
+            self._elsewhere[tree] = TTLCache(self.clock, mounted_elsewhere, ELSEWHERE_SECONDS)
         return self._elsewhere[tree].get(tree)
 
     def look(self, job: LookJob) -> Looks:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from reconciler import kernel
 from reconciler.model.ids import escape
 from reconciler.probe.beneath import beneath, names, opened
-from reconciler.probe.fresh import Fresh
+from reconciler.probe.ttl_cache import TTLCache
 from reconciler.worker.objects import HIDDEN, Aside, ObjectId, check_object, object_of
 from reconciler.worker.step_log import Kept, Tally
 
@@ -55,7 +55,7 @@ class FifoDirs:
 
     def __init__(self, clock: "Clock") -> None:
         self._ids: dict[tuple[bytes, bytes], frozenset[str]] = {}
-        self._numbers = Fresh(clock, self._list, FRESH_SECONDS)
+        self._numbers = TTLCache(clock, self._list, FRESH_SECONDS)
 
     def of(self, fifos: bytes, id_: str) -> list[bytes]:
         """Give the directories that hold, or held a moment ago, FIFOs of an id.

@@ -21,8 +21,6 @@ from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.ports import Permit
 from reconciler.probe.locks import Lock, LockState
-from reconciler.worker.attempt import Attempt, DiedError
-from reconciler.worker.attempt import Limits as Limits
 from reconciler.worker.channel import LostError
 from reconciler.worker.client import ForkServerClient, WorkerHandle, serving
 from reconciler.worker.limiter import JobLimiter
@@ -54,6 +52,8 @@ from reconciler.worker.messages import (
     Scanned,
     WorkerScope,
 )
+from reconciler.worker.running_job import Attempt, DiedError
+from reconciler.worker.running_job import Limits as Limits
 
 LOOKERS: Final = 3
 """How many workers look at a pile at the same time, at most."""

@@ -23,8 +23,8 @@ from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.model.layout import Layout
 from reconciler.probe import documents
 from reconciler.probe.beneath import beneath, opened, visible
-from reconciler.probe.fresh import Fresh
 from reconciler.probe.sockets import parse_address
+from reconciler.probe.ttl_cache import TTLCache
 from reconciler.worker.objects import HIDDEN, Aside, ObjectId, object_of
 from reconciler.worker.step_log import Kept, Tally
 from reconciler.worker.under_removal import stays
@@ -136,7 +136,7 @@ class SocketUsers:
     """Remembers who names which socket, one namespace at a time."""
 
     def __init__(self, clock: SystemClock) -> None:
-        self._users = Fresh(clock, _read_users, _FRESH_SECONDS, cost=_COST)
+        self._users = TTLCache(clock, _read_users, _FRESH_SECONDS, cost=_COST)
 
     def others(self, layout: Layout, key: BundleKey, socket: bytes) -> str | None:
         """Give the id of another bundle of the namespace that names the socket and stays, if any.

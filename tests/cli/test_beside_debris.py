@@ -15,7 +15,7 @@ from reconciler.cli.daemon_beliefs import believed_debris
 from reconciler.cli.exit_code import run
 from reconciler.cli.output import Output
 from reconciler.cli.passes import Found, look_once
-from reconciler.decide.debris import DebrisVerdict
+from reconciler.decide.debris_verdicts import DebrisVerdict
 from reconciler.model.debris import DebrisKind, Place, PlaceKey
 from reconciler.model.decisions import Phase
 from reconciler.model.evidence import Answer

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from reconciler.daemon.requests import Requests
-from reconciler.decide.debris import DebrisVerdict
+from reconciler.decide.debris_verdicts import DebrisVerdict
 from reconciler.model.debris import DebrisKind
 from reconciler.model.decisions import Phase
 from reconciler.model.evidence import Answer

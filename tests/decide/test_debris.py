@@ -5,8 +5,8 @@ from itertools import product
 import pytest
 from msgspec.structs import replace
 
-from reconciler.decide.debris import AGES, DebrisVerdict, judge_place
 from reconciler.decide.debris_pace import PAUSE
+from reconciler.decide.debris_verdicts import AGES, DebrisVerdict, judge_place
 from reconciler.model.debris import DebrisKind, Inventory, Place, PlaceKey
 from reconciler.model.decisions import AskNode, TakeInventory
 from reconciler.model.evidence import Answer, Containerd, ContainerdState

@@ -6,9 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from reconciler.decide.cleanups import GUARDS, RATE
-from reconciler.decide.debris import ORDER
 from reconciler.decide.debris_cycle import BATCH
 from reconciler.decide.debris_pace import PAUSE
+from reconciler.decide.debris_verdicts import ORDER
 from reconciler.model.debris import DebrisCleaned, DebrisKind, DebrisResult
 from reconciler.model.decisions import CleanDebris, Phase
 from reconciler.model.evidence import Answer

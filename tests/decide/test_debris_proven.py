@@ -4,8 +4,8 @@ import pytest
 from msgspec.structs import replace
 
 from reconciler.decide import nodestate
-from reconciler.decide.debris import AGES, SEEN, DebrisVerdict
 from reconciler.decide.debris_pace import PAUSE
+from reconciler.decide.debris_verdicts import AGES, SEEN, DebrisVerdict
 from reconciler.model.cgroups import CgroupSource
 from reconciler.model.debris import UNPROVEN, DebrisKind, Place
 from reconciler.model.evidence import Answer, CgroupState, Containerd, Look

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from reconciler.decide.debris import DebrisVerdict
 from reconciler.decide.debris_track import DebrisView
+from reconciler.decide.debris_verdicts import DebrisVerdict
 from reconciler.decide.views import BundleView
 from reconciler.model.debris import DebrisKind, Place, PlaceKey
 from reconciler.model.decisions import Judgement, Phase, Verdict

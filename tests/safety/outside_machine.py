@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 from typing_extensions import override
 
-from reconciler.decide.debris import AGES
+from reconciler.decide.debris_verdicts import AGES
 from reconciler.model.debris import DebrisKind, PlaceKey
 from tests.safety import machine
 from tests.safety.machine import KEYS, NodeMachine, which

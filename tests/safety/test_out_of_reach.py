@@ -12,7 +12,7 @@ import anyio
 import pytest
 from msgspec.structs import replace
 
-from reconciler.containerd import witness
+from reconciler.containerd import health
 from reconciler.model.evidence import (
     Answer,
     ContainerdState,
@@ -172,7 +172,7 @@ def test_whose_the_tree_is_is_not_looked_up_by_ourselves(tmp_path: Path, root: s
         end_if_it_hangs(SECONDS)
         with dead():
             layout = replace(on.site.layout, root=os.fsencode(path))
-            said = anyio.run(witness.ask, layout, read_lock)
+            said = anyio.run(health.ask, layout, read_lock)
     assert said.state is ContainerdState.DOWN
 
 
@@ -181,9 +181,9 @@ def test_whose_the_tree_is_is_not_looked_up_by_ourselves(tmp_path: Path, root: s
 def test_a_worker_that_hangs_over_whose_the_tree_is_proves_nothing(tmp_path: Path) -> None:
     async def main(layout: Layout) -> None:
         async with WorkerPool(WorkerScope(layout), limits=Limits(processes=1.0)) as pool:
-            assert (await witness.ask(layout, pool.lock)).state is ContainerdState.DOWN
+            assert (await health.ask(layout, pool.lock)).state is ContainerdState.DOWN
             with dead_at(Path(os.fsdecode(layout.tasks))), anyio.fail_after(SECONDS):
-                said = await witness.ask(layout, pool.lock)
+                said = await health.ask(layout, pool.lock)
         assert said.state is ContainerdState.NONE
         assert "no answer in 1 s" in said.detail
 
@@ -201,7 +201,7 @@ def test_a_worker_tells_whose_the_tree_is_if_it_is_asked(tmp_path: Path, root: s
         async with WorkerPool(WorkerScope(layout)) as pool:
             assert (await pool.lock()).doubt, "it was not asked"
             found = await pool.lock(owner=True)
-            said = await witness.ask(layout, pool.lock)
+            said = await health.ask(layout, pool.lock)
         assert found.state is LockState.FREE
         assert found.doubt == "" if root is None else f"root {root}" in found.doubt
         assert said.state is (ContainerdState.DOWN if root is None else ContainerdState.NONE)

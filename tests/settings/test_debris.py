@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.decide.debris import AGES
+from reconciler.decide.debris_verdicts import AGES
 from reconciler.model.debris import DebrisKind
 from reconciler.model.policy import DebrisAction, Policies
 from reconciler.settings.load import load

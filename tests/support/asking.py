@@ -4,9 +4,9 @@ from collections.abc import Awaitable
 
 from msgspec.structs import replace
 
-from reconciler.containerd import witness
+from reconciler.containerd import health
 from reconciler.containerd.answers import NOBODY, Singles
-from reconciler.containerd.witness import DEADLINE, ReadLock
+from reconciler.containerd.health import DEADLINE, ReadLock
 from reconciler.model.evidence import Containerd
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
@@ -34,7 +34,7 @@ def ask(
     singles: Singles = NOBODY,
 ) -> Awaitable[Containerd]:
     """Ask for everything."""
-    return witness.ask(
+    return health.ask(
         layout,
         reading(layout),
         deadline=deadline,
@@ -45,4 +45,4 @@ def ask(
 
 def ask_one(layout: Layout, key: BundleKey, *, deadline: float = DEADLINE) -> Awaitable[Containerd]:
     """Ask for one bundle."""
-    return witness.ask_one(layout, key, reading(layout), deadline=deadline)
+    return health.ask_one(layout, key, reading(layout), deadline=deadline)

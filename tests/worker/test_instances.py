@@ -19,7 +19,7 @@ from reconciler.model.layout import SANDBOXES, TASKS, Layout
 from reconciler.model.outcome import Result, StepResult
 from reconciler.model.processes import UnreadProcess
 from reconciler.probe import ending
-from reconciler.probe.fresh import Fresh
+from reconciler.probe.ttl_cache import TTLCache
 from reconciler.worker import context
 from reconciler.worker.instances import Instances
 from reconciler.worker.inventory import take
@@ -151,7 +151,7 @@ def test_shared_names_stay_if_who_runs_cannot_be_told_any_more(tmp_path: Path) -
         def forget(progress: Progress) -> None:
             began(progress.began)
             if progress.began == "rootfs":
-                place._scan = place._everybody = Fresh(place.clock, lambda _: ProcessScan(), 1.0)
+                place._scan = place._everybody = TTLCache(place.clock, lambda _: ProcessScan(), 1.0)
 
         place.note = forget
         outcome = inline.clean(bundle)

@@ -18,7 +18,7 @@ import pytest
 from reconciler.errors import InvariantError
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result
-from reconciler.worker import attempt
+from reconciler.worker import running_job
 from reconciler.worker.messages import WorkerScope
 from reconciler.worker.pool import Limits, WorkerPool
 from tests.support.bundles import DOWN, Bundle, Site, identify, site
@@ -350,7 +350,7 @@ def test_a_sweep_that_hangs_is_no_answer(tmp_path: Path) -> None:
 def test_a_program_replaced_on_disk_fails_loudly(tmp_path: Path) -> None:
     async def main(made: Site, pool: WorkerPool) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(attempt, "VERSION", "another")
+            patch.setattr(running_job, "VERSION", "another")
             outcome = await pool.clean(BundleKey("default", "c1"), NOBODY, DOWN)
         assert outcome.result is Result.FAILED
         assert "restart" in outcome.detail

@@ -6,9 +6,9 @@ import anyio
 import pytest
 
 from reconciler.model.ids import BundleKey
-from reconciler.worker.attempt import Attempt
 from reconciler.worker.messages import LookJob, WorkerScope
 from reconciler.worker.pool import WorkerPool
+from reconciler.worker.running_job import Attempt
 from tests.support.bundles import site
 from tests.support.mountns import private_mounts
 

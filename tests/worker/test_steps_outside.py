@@ -11,7 +11,7 @@ from reconciler.model.evidence import Containerd, ContainerdState, ProcessScan
 from reconciler.model.hidden import hidden_name
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import BlockReason, Result, StepResult
-from reconciler.probe.fresh import Fresh
+from reconciler.probe.ttl_cache import TTLCache
 from reconciler.worker.fifos import (
     FRESH_SECONDS,
     PATIENCE,
@@ -56,7 +56,7 @@ def test_what_containerd_began_when_it_was_asked_is_seen(tmp_path: Path, trouble
         claim(inline)
         bundle = made.bundle()
         left, helpers = bundle.left(), set[BundleKey]()
-        told = Fresh[None, ProcessScan](
+        told = TTLCache[None, ProcessScan](
             inline.place.clock, lambda _: ProcessScan(True, frozenset(helpers)), 1.0
         )
         inline.place._scan = told

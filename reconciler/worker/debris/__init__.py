@@ -1,11 +1,10 @@
 """Debris: removes what is left outside of bundles, one place after the other.
 
-    again.py     the second look at a batch of places, all of one kind
-    attempt.py   the steps at one place; who may use its name, asked right before it is touched
-    places.py    sockets, FIFOs, work directories, mounts
-    hidden.py    bundles that a removal of containerd's left under a hidden name
-    runtime.py   runc's states, and cgroups
-    shims.py     living shims without a bundle
+    second_look.py   the second look at a batch of places, all of one kind
+    attempt.py       the steps at one place; who may use its name, asked right before it is touched
+    places.py        sockets, FIFOs, work directories, mounts
+    hidden.py        bundles that a removal of containerd's left under a hidden name
+    runtime.py       runc's states, cgroups, and living shims without a bundle
 
 No bundle directory locks the names of these places. So each is held by the object that was judged,
 and whatever can be renamed is put aside, compared, and only then removed: whoever makes another of
@@ -22,9 +21,9 @@ from reconciler.model.debris import DebrisKind, DebrisResult, Place, PlaceKey
 from reconciler.model.outcome import Result, StepResult
 from reconciler.worker.blocked import Blocked
 from reconciler.worker.context import WorkerContext
-from reconciler.worker.debris import hidden, places, runtime, shims
-from reconciler.worker.debris.again import Judged, look_again
+from reconciler.worker.debris import hidden, places, runtime
 from reconciler.worker.debris.attempt import PlaceAttempt, StaysError
+from reconciler.worker.debris.second_look import Judged, look_again
 from reconciler.worker.messages import DebrisJob, Progress
 
 _REMOVERS: Final[dict[DebrisKind, Callable[[PlaceAttempt, Judged], None]]] = {
@@ -35,7 +34,7 @@ _REMOVERS: Final[dict[DebrisKind, Callable[[PlaceAttempt, Judged], None]]] = {
     DebrisKind.CGROUP: runtime.remove_cgroup,
     DebrisKind.WORK_DIR: places.remove_work_dir,
     DebrisKind.MOUNT: places.remove_mount,
-    DebrisKind.SHIM: shims.end,
+    DebrisKind.SHIM: runtime.end_shim_of,
 }
 
 

@@ -16,9 +16,9 @@ from reconciler.model.ids import escape, unescape
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.beneath import beneath, opened
 from reconciler.worker.blocked import Blocked
-from reconciler.worker.debris.again import Judged
 from reconciler.worker.debris.attempt import PlaceAttempt
 from reconciler.worker.debris.places import remove_aside, unmount_or_name_holders
+from reconciler.worker.debris.second_look import Judged
 from reconciler.worker.objects import check_object
 from reconciler.worker.removal import remove_mount_point
 from reconciler.worker.second_look import (

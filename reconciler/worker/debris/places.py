@@ -13,8 +13,8 @@ from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.beneath import beneath, opened
 from reconciler.worker.blocked import Blocked, blocked_by
-from reconciler.worker.debris.again import Judged
 from reconciler.worker.debris.attempt import PlaceAttempt
+from reconciler.worker.debris.second_look import Judged
 from reconciler.worker.fifos import FifoDir, remove_fifo_dir
 from reconciler.worker.holders import holders
 from reconciler.worker.objects import HIDDEN, check_object, find

@@ -1,27 +1,35 @@
-"""Runtime: removes what runc left of a container: its state, and cgroups.
+"""Runtime: removes what runc left of a container (its state, cgroups), and ends lone shims.
 
 A state is runc's lock of the name: no container of it is made while that stands. So what a state
 names goes first and the state last, and a cgroup whose name has a state waits for that. A state
 that says it is of a bundle elsewhere is another containerd's, whether that one lives or not. A
 cgroup cannot be renamed, on version 2; but the kernel removes none that somebody is in, and a
 bundle, a shim or a helper of its name is there long before anybody makes or enters one.
+
+A living shim without a bundle is ended where it serves nobody. What there is to prove is the same
+as of one with a bundle (`reconciler.worker.shims`); but it must have worked in one that was removed
+from our tree, and no other bundle there may be of its pod: those keep the shim, whoever of them
+lives.
 """
 
 from typing import TYPE_CHECKING
 
-from reconciler.model.evidence import CgroupState
-from reconciler.model.ids import escape, unescape
+from reconciler.model.debris import Place
+from reconciler.model.evidence import CgroupState, Shim, ShimState
+from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.beneath import beneath, opened
 from reconciler.probe.runc import Runc, look_at
 from reconciler.worker.blocked import Blocked
-from reconciler.worker.debris.again import Judged
 from reconciler.worker.debris.attempt import PlaceAttempt
+from reconciler.worker.debris.second_look import Judged
 from reconciler.worker.hooks import Call, pick_runc, refuse_populated, refuse_strangers, run_hooks
-from reconciler.worker.inventory.closer import groups_of, has_groups_below
+from reconciler.worker.inventory.liveness import groups_of, has_groups_below
 from reconciler.worker.objects import HIDDEN, ObjectId, find
+from reconciler.worker.pods import sharing
 from reconciler.worker.residue import finish_state, remove_groups, remove_state
 from reconciler.worker.runtime_states import Owner, State, read_state
+from reconciler.worker.shims import ShimTarget, end_shim
 from reconciler.worker.step_log import Kept, Tally
 
 if TYPE_CHECKING:
@@ -139,3 +147,27 @@ def remove_cgroup(attempt: PlaceAttempt, judged: Judged) -> None:
         return remove_groups(context, key, {group: judged.object}, tally, refuse=refuse)
 
     attempt.do("cgroup", remove)
+
+
+def end_shim_of(attempt: PlaceAttempt, judged: Judged) -> None:
+    """End the shim that was judged, if nobody may be served by it.
+
+    Raises:
+        StaysError: It stays, on purpose.
+        Blocked: It is not shown to be the one that is meant, or does not end.
+    """
+    context, shim = attempt.context, target(judged.place)
+
+    def look_again() -> None:
+        path = context.layout.shim_socket(shim.key.namespace, shim.key.id)
+        seen = Shim(ShimState.ALIVE, escape(path), shim.key.id)
+        for other, _ in sharing(context, shim.key, seen):
+            raise Blocked(BlockReason.SHIM, shim.key.id, f"it may serve {other}")
+
+    attempt.do("shim", lambda tally: end_shim(context, shim, tally, look_again))
+
+
+def target(place: Place) -> ShimTarget:
+    """Read from a place which process it is: its path is the pid, its inode the start time."""
+    key = BundleKey(place.namespace, place.id)
+    return ShimTarget(key, int(place.key.path), place.identity.ino, has_bundle=False)

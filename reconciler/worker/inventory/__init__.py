@@ -1,8 +1,8 @@
 """Inventory: what is left outside of bundles, found by listing each place once. Changes nothing.
 
-    finds.py   what is in the places, and whether anybody lives in it
-    closer.py  who lives in what nobody owns, where that costs more than to list it
-    owners.py  who may still own what bears a name; asked when all places are listed
+    finds.py      what is in the places, and whether anybody lives in it
+    liveness.py   who lives in what nobody owns, where that costs more than to list it
+    owners.py     who may still own what bears a name; asked when all places are listed
 
 First the names of our own bundles are listed, and what those explain is left out. Of the rest the
 order is the proof. Places are listed, then the process table is read, then the trees of
@@ -27,7 +27,7 @@ from reconciler.probe.beneath import opened, visible
 from reconciler.probe.context import NodeContext
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.inventory import finds
-from reconciler.worker.inventory.closer import closer
+from reconciler.worker.inventory.liveness import check_liveness
 from reconciler.worker.inventory.owners import Owners, Unexplained, find_owners
 
 MOST: Final = 2000
@@ -239,7 +239,7 @@ class _Owned:
         return owned
 
     def _closer(self, place: Place) -> Place:
-        place = closer(place, self._around)
+        place = check_liveness(place, self._around)
         is_named = place.key.kind in _NAMED and (self._unplaced or place.id in self._names)
         if place.lives is Answer.NO and is_named:
             return replace(place, lives=Answer.NONE)

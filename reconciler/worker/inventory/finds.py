@@ -115,7 +115,7 @@ def _fifo_dir(path: bytes, fd: int) -> Place:
 
 
 def runc_states(around: NodeContext, wanted: Wanted = everything) -> Iterator[Place]:
-    """Find runc's states; :mod:`~reconciler.worker.inventory.closer` says whose one is.
+    """Find runc's states; :mod:`~reconciler.worker.inventory.liveness` says whose one is.
 
     In its default root, and in those that some bundles name and nobody but root can write to. Also
     those that a run of ours which was killed has taken out of use.
@@ -168,7 +168,7 @@ def cgroups(
 ) -> Iterator[Place]:
     """Find the groups ``/<namespace>/<id>`` of containerd's default layout, in every hierarchy.
 
-    :mod:`~reconciler.worker.inventory.closer` says which object one is, and who lives in it. A
+    :mod:`~reconciler.worker.inventory.liveness` says which object one is, and who lives in it. A
     group by the name of a unit is systemd's, and what other managers have is theirs.
 
     Raises:

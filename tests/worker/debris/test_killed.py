@@ -10,9 +10,9 @@ import pytest
 from reconciler.model.debris import WHOLE_BATCH, DebrisKind, DebrisResult, Place, PlaceKey
 from reconciler.model.ids import NOWHERE, BundleKey
 from reconciler.model.outcome import Result, StepResult
-from reconciler.worker.attempt import Attempt
 from reconciler.worker.channel import ProgressFile
 from reconciler.worker.messages import DebrisJob, Progress
+from reconciler.worker.running_job import Attempt
 from tests.support.bundles import identify
 from tests.support.mountns import private_mounts
 from tests.worker.debris.leaving import ALL, WORK, Ground, Leaving, cleaned, ground

@@ -13,9 +13,9 @@ from reconciler.model.evidence import Answer
 from reconciler.model.ids import Identity, escape, unescape
 from reconciler.model.outcome import BlockReason, Result
 from reconciler.worker.blocked import Blocked
-from reconciler.worker.debris.again import Judged
 from reconciler.worker.debris.attempt import PlaceAttempt
 from reconciler.worker.debris.places import remove_mount
+from reconciler.worker.debris.second_look import Judged
 from reconciler.worker.objects import NOTHING
 from tests.support import canary
 from tests.support.inline import InlineWorker

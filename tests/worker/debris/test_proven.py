@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 from msgspec.structs import replace
 
-from reconciler.decide.debris import ORDER
+from reconciler.decide.debris_verdicts import ORDER
 from reconciler.model.debris import UNPROVEN, DebrisKind, Place, PlaceKey
 from reconciler.model.evidence import (
     Answer,

@@ -21,7 +21,7 @@ from reconciler.model.policy import DebrisAction, Match, Policies, Policy, Rule,
 from reconciler.worker import context, shims
 from reconciler.worker.blocked import Blocked
 from reconciler.worker.debris import clean
-from reconciler.worker.debris.shims import target
+from reconciler.worker.debris.runtime import target
 from reconciler.worker.inventory import take
 from reconciler.worker.messages import DebrisJob
 from reconciler.worker.shims import end_shim

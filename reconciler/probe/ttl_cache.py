@@ -1,4 +1,4 @@
-"""Fresh: an answer that is kept for a moment, and the longer the dearer it was. Asks nothing."""
+"""TTL cache: an answer that is kept for a moment, longer the dearer it was. Asks nothing."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -10,7 +10,7 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 
-class Fresh(Generic[K, T]):
+class TTLCache(Generic[K, T]):
     """The last answer to a question about something; no answer is not kept.
 
     It is kept for so many seconds from when it was asked for, or for ``cost`` times as long as

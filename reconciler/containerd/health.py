@@ -1,4 +1,4 @@
-"""Witness: containerd's own word, and the difference between silence and proven absence.
+"""Health: containerd's own word, and the difference between silence and proven absence.
 
 Up means it answered; where it listed no tasks is said with it. Down is said only if nobody listens
 on its socket, its metadata lock lies free before and after that *and* the tree's bundles are that

@@ -12,7 +12,7 @@ import pytest
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from reconciler.containerd import witness
+from reconciler.containerd import health
 from reconciler.containerd.answers import Singles
 from reconciler.model.evidence import Containerd, ContainerdState, TaskState
 from reconciler.model.facts import task_of
@@ -237,7 +237,7 @@ async def test_a_free_lock_of_which_nobody_told_whose_it_is_proves_nothing(
         told.append(owner)
         return FREE
 
-    said = await witness.ask(fake.layout, read_lock)
+    said = await health.ask(fake.layout, read_lock)
     assert said.state is NONE
     assert "nobody has asked whose tree it is" in said.detail
     assert told == [False, True], "all bundles are looked at once, and only if it matters"

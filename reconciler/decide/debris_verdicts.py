@@ -1,4 +1,4 @@
-"""Debris: what the places are that no bundle explains. Pure.
+"""Debris verdicts: what the places are that no bundle explains. Pure.
 
 The table is total, as that of the bundles' verdicts is: every combination of answers has exactly
 one verdict, and ``debris`` needs every witness. What containerd says counts only if it was asked

@@ -1,4 +1,4 @@
-"""Again: what a worker finds of debris just before it acts must still allow it. Reads only.
+"""Second look: what a worker finds of debris just before it acts must still allow it. Reads only.
 
 The same finders and the same table as those of the inventory, but its own look: the places first,
 then a pass over /proc, then the trees of bundles. Whatever differs from what was judged ends the
@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from reconciler import kernel
-from reconciler.decide.debris import DebrisVerdict, judge_place, known_task
+from reconciler.decide.debris_verdicts import DebrisVerdict, judge_place, known_task
 from reconciler.model.debris import DebrisKind, Place, PlaceKey
 from reconciler.model.evidence import Answer, ContainerdState
 from reconciler.model.ids import BundleKey, unescape

@@ -1,4 +1,4 @@
-"""Attempt: one job with one worker, from its sending to its end.
+"""Running job: one job with one worker, from its sending to its end.
 
 A job ends in one of three ways: an answer, a worker that died (:class:`DiedError`), or a deadline;
 then the worker is killed and not waited for, because the kernel may not let it die. What is left

@@ -1,4 +1,4 @@
-"""Closer: who lives in what nobody owns, where to know it costs more than to list it. Reads.
+"""Liveness: who lives in what nobody owns, where to know it costs more than to list it. Reads.
 
 Asked last and of few: a listing shows which states and cgroups there are, and this what is in them.
 """
@@ -35,7 +35,7 @@ _BY_INIT: Final = {
 }
 
 
-def closer(place: Place, around: NodeContext) -> Place:
+def check_liveness(place: Place, around: NodeContext) -> Place:
     """Look who lives in a place that nobody owns, where that costs more than to list it."""
     try:
         match place.key.kind:
