@@ -15,6 +15,7 @@ Data flows one way: watch -> probe -> decide -> worker; an outcome is one more o
     present/                    lays values out as tables, JSON, HTML; reasons come with them
     cli/, daemon/, settings/    what operators run; what they may configure
     errors.py                   exit codes, and errors an operator reads
+    unloaded.py                 keeps out what libraries load and nothing uses
     kernel/, clock.py           the only ctypes; the only clock
     demo/, testing/             a throwaway node to try it on; fixtures for test suites
 """

@@ -7,10 +7,10 @@ something, for it draws in most of the program.
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
+import msgspec
 from msgspec.structs import replace
 from typing_extensions import override
 
@@ -162,8 +162,7 @@ class NoExits(Exits):
         """Do nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """The stages of a session, and those among them that can be given something new.
 
     Attributes:

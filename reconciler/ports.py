@@ -6,8 +6,9 @@ this page. Nothing here touches anything.
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from reconciler.clock import Bell
 from reconciler.model.containerd import ShimGroup
@@ -275,8 +276,7 @@ class Recorder(Listener, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Stages:
+class Stages(msgspec.Struct, frozen=True):
     """Everything the loop joins to the engine.
 
     ``watcher`` is None for one-shot commands; ``sources`` are further emitters of observations;
@@ -296,4 +296,4 @@ class Stages:
     listeners: Sequence[Listener] = ()
     recorders: Sequence[Recorder] = ()
     essential: Sequence[Listener] = ()
-    supervisor: Supervisor = field(default_factory=Supervisor)
+    supervisor: Supervisor = msgspec.field(default_factory=Supervisor)

@@ -5,9 +5,9 @@ setup, and has the fork server started, before it loads that.
 """
 
 import os
-from dataclasses import dataclass, field
 from typing import Final, Literal
 
+import msgspec
 from msgspec.structs import replace
 
 from reconciler.model.layout import Layout
@@ -23,8 +23,7 @@ Backend = Literal["auto", "inotify", "watchfiles", "poll"]
 _RELIST: Final = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class Setup:
+class Setup(msgspec.Struct, frozen=True):
     """Everything a session needs to know.
 
     Attributes:
@@ -45,8 +44,8 @@ class Setup:
         files: The configuration files that were read, the strongest last; None for no layers.
     """
 
-    layout: Layout = field(default_factory=Layout)
-    policies: Policies = field(default_factory=Policies)
+    layout: Layout = msgspec.field(default_factory=Layout)
+    policies: Policies = msgspec.field(default_factory=Policies)
     backend: Backend = "auto"
     relist: float = _RELIST
     without_containerd: bool = False
@@ -56,7 +55,7 @@ class Setup:
     annotation_keys: frozenset[str] = frozenset()
     locks: bytes | None = None
     own_tree: bool = False
-    log: Log = field(default_factory=Log)
+    log: Log = msgspec.field(default_factory=Log)
     hints: tuple[str, ...] = ()
     socket: str = ""
     files: tuple[str, ...] | None = None

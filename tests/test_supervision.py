@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from errno import EPIPE
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import NoReturn
 import anyio
 import anyio.lowlevel
 import pytest
+from msgspec.structs import replace
 from typing_extensions import Buffer, override
 
 from reconciler.errors import InvariantError
@@ -76,7 +77,7 @@ def rig_with(**parts: object) -> tuple[Rig, Supervisor, list[Fault]]:
     """Make a rig with other parts, and a supervisor whose reports can be read."""
     rig, faults = Rig(Policies(default=ENFORCE)), list[Fault]()
     watch = Supervisor(faults.append)
-    stages = replace(rig.stages, supervisor=watch, **parts)  # type: ignore[arg-type]  # doubles
+    stages = replace(rig.stages, supervisor=watch, **parts)
     rig.loop = Loop(rig.engine, stages, relist=300.0)
     return rig, watch, faults
 

@@ -9,6 +9,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from reconciler import unloaded
+
 if TYPE_CHECKING:
     import click
 
@@ -20,6 +22,7 @@ UNATTENDED: Final = "containerd-cleanup"
 def main() -> NoReturn:
     """Run ``containerd-reconciler``."""
     gc.disable()  # until there may be garbage: see reconciler.cli.garbage
+    unloaded.leave_out()
     from reconciler.cli.app import app
 
     _run(app, "containerd-reconciler")
@@ -28,6 +31,7 @@ def main() -> NoReturn:
 def cleanup_main() -> NoReturn:
     """Run ``containerd-cleanup``: `clean` under the name that existing units use."""
     gc.disable()  # as above
+    unloaded.leave_out()
     from reconciler.cli.commands.clean import unattended
 
     _run(unattended(), UNATTENDED)

@@ -4,11 +4,11 @@ A setup and the fork server flow in, words or JSON flow out.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from reconciler.cli import UNATTENDED, debris, session
 from reconciler.cli.checks import check_guards, check_listing, complain_of_silence

@@ -6,7 +6,6 @@ daemon that was restarted in between is no problem.
 
 import socket
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from errno import ECONNREFUSED, ENOENT
 from http.client import HTTPConnection, HTTPException
 from typing import Final, TypeVar
@@ -39,8 +38,7 @@ _REFUSED: Final = 422
 _MOST: Final = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What the daemon answered."""
 
     code: int

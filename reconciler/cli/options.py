@@ -4,9 +4,8 @@ Words flow in, :class:`Globals` flows out to the command. Nothing is looked up h
 said stays None, so that configuration and defaults can fill it.
 """
 
-from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 import click
 from click.core import ParameterSource
@@ -28,8 +27,7 @@ class Form(Enum):
 JOURNAL: Final = "journal"
 
 
-@dataclass(frozen=True, slots=True)
-class Globals:
+class Globals(NamedTuple):
     """What was said for all commands; None and empty mean not said."""
 
     config: str | None = None
@@ -123,7 +121,7 @@ def global_options() -> list[click.Parameter]:
     ]
 
 
-NAMES: Final = frozenset(Globals.__dataclass_fields__)
+NAMES: Final = frozenset(Globals._fields)
 
 
 class Command(click.Command):
@@ -169,7 +167,7 @@ def merge(ctx: click.Context) -> Globals:
     }
     for name in NAMES - said.keys():
         ctx.params.pop(name, None)
-    return replace(known, **said)
+    return known._replace(**said)
 
 
 replaces_journal: Final = click.option(

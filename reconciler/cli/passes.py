@@ -4,10 +4,8 @@ Stages and policies flow in, what was found and what came of it flows out. Writt
 ports alone, so the same code runs on doubles. Nothing is printed here.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 
 import msgspec
 from msgspec.structs import replace
@@ -37,7 +35,6 @@ from reconciler.model.policy import Policies
 from reconciler.ports import Listener, Stages
 
 
-@dataclass(slots=True)
 class Pass(Listener):
     """Knows when the first pass over everything is complete, and what came of cleanups.
 
@@ -51,13 +48,14 @@ class Pass(Listener):
         labels_of: Gives it.
     """
 
-    listed: Listed | None = None
-    received: bool = False
-    refused: tuple[Refusal, ...] | None = None
-    outcomes: dict[BundleKey, Outcome] = field(default_factory=dict)
-    places: dict[PlaceKey, tuple[Place, DebrisResult]] = field(default_factory=dict)
-    labels: dict[BundleKey, Labels] = field(default_factory=dict)
-    labels_of: Callable[[BundleKey], Labels] = lambda _key: NO_LABELS
+    def __init__(self, labels_of: Callable[[BundleKey], Labels] = lambda _key: NO_LABELS) -> None:
+        self.labels_of = labels_of
+        self.listed: Listed | None = None
+        self.received = False
+        self.refused: tuple[Refusal, ...] | None = None
+        self.outcomes: dict[BundleKey, Outcome] = {}
+        self.places: dict[PlaceKey, tuple[Place, DebrisResult]] = {}
+        self.labels: dict[BundleKey, Labels] = {}
 
     @override
     def observed(self, stamp: Stamp, observation: Observation) -> None:
@@ -205,7 +203,7 @@ async def _pass(
 ) -> Found:
     engine = Engine(policies, is_one_pass=True)
     seen = Pass(labels_of=engine.labels)
-    loop = Loop(engine, dataclasses.replace(stages, essential=(seen,)))
+    loop = Loop(engine, replace(stages, essential=(seen,)))
     began = stages.clock.monotonic()
 
     def until(now: float) -> bool:

@@ -6,11 +6,11 @@ Thin on purpose: what the commands do is in :mod:`reconciler.cli.passes` and
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from typing import IO, TYPE_CHECKING, TypeVar
 
 import anyio
 import msgspec
+from msgspec.structs import replace
 
 from reconciler.assembly import opened
 from reconciler.cli.checks import check_guards

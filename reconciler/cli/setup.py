@@ -4,7 +4,6 @@ The order is the promise: what is said on the command line wins over the environ
 over the files, which win over the defaults (:mod:`reconciler.settings.load`).
 """
 
-import dataclasses
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -85,7 +84,7 @@ def make_setup(
     if changes.once:
         policies = replace(policies, brakes=replace(policies.brakes, max_per_minute=None))
     namespaces = frozenset(map(name, said.namespace))
-    return dataclasses.replace(
+    return replace(
         setup, policies=policies, without_containerd=without_containerd, namespaces=namespaces
     )
 

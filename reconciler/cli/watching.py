@@ -4,10 +4,10 @@ Stages flow in, an exit code flows out. Written against the ports; what is shown
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
 
 import anyio
 import msgspec
+from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.cli.passes import Pass
@@ -30,8 +30,7 @@ Story = Callable[[Loop], Awaitable[None]]
 """Something that goes on beside the loop; the loop ends when it returns."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """How to watch.
 
     Attributes:
@@ -78,14 +77,14 @@ class Ended(msgspec.Struct, frozen=True):
         return ExitCode.BLOCKED if self.stayed else ExitCode.DONE
 
 
-@dataclass(slots=True)
 class _Gate(Listener):
     """Ends the loop if a guard refuses at the first check of a run that was to enforce."""
 
-    enforce: bool
-    stop: Callable[[], None] = lambda: None
-    refused: tuple[Refusal, ...] = ()
-    checked: bool = field(default=False)
+    def __init__(self, *, enforce: bool) -> None:
+        self.enforce = enforce
+        self.stop: Callable[[], None] = lambda: None
+        self.refused: tuple[Refusal, ...] = ()
+        self.checked = False
 
     @override
     def observed(self, stamp: Stamp, observation: Observation) -> None:
@@ -102,7 +101,7 @@ class _Gate(Listener):
 
 async def watch(stages: Stages, plan: Plan, listeners: Sequence[Listener]) -> Ended:
     """Run the loop until a signal, the end of the story, or once nothing is left to wait for."""
-    seen, gate = Pass(), _Gate(plan.policies.default.enforce)
+    seen, gate = Pass(), _Gate(enforce=plan.policies.default.enforce)
     engine = Engine(plan.policies, is_one_pass=plan.once)
     plan.engine_made(engine)
     # Without the pass a run of one pass would never end; one that goes on needs it for nothing.

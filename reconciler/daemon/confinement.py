@@ -15,9 +15,10 @@ do all of it anyway; `run` and `record` write where they are told to. Their work
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from reconciler.daemon import checkpoint
 from reconciler.daemon.endpoints import Check
@@ -33,8 +34,7 @@ from reconciler.worker.pool import WorkerPool
 _HANDLE: Final = os.O_PATH | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
-class Confinement:
+class Confinement(msgspec.Struct, frozen=True):
     """What holds from now on.
 
     Attributes:

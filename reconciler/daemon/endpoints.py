@@ -8,10 +8,10 @@ more than a tenth of the time; root, over the unix socket, gets it fresh.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import anyio
+import msgspec
 
 from reconciler.daemon.requests import Requests
 from reconciler.model.ids import printable
@@ -52,8 +52,7 @@ class Check(NamedTuple):
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Handlers:
+class Handlers(msgspec.Struct, frozen=True):
     """Whom the endpoints ask.
 
     Attributes:

@@ -13,11 +13,11 @@ import socket
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from errno import ECONNREFUSED, ENOENT, ENOTDIR
 from typing import Final
 
 import anyio
+import msgspec
 from anyio.abc import SocketListener
 
 from reconciler.errors import ReconcilerError, RefusedError
@@ -117,8 +117,7 @@ class Endpoint:
             await wait(RESTARTS.after(failures))
 
 
-@dataclass(frozen=True, slots=True)
-class HttpListeners:
+class HttpListeners(msgspec.Struct, frozen=True):
     """Where requests come in: at ``ours`` also orders."""
 
     ours: Endpoint

@@ -6,11 +6,12 @@ bundle was looked at as it requires, and the guards have said that this place is
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Final
 
 import anyio
+import msgspec
 from msgspec import structs
+from msgspec.structs import replace
 
 from reconciler.assembly import Opened
 from reconciler.daemon.notify import Notifier, ServiceLog
@@ -61,8 +62,7 @@ class Configuration:
         self.status = ConfigStatus(files, wall, ok=True, after_restart=list(pending))
 
 
-@dataclass(frozen=True, slots=True)
-class Reachable:
+class Reachable(msgspec.Struct, frozen=True):
     """Whom a new configuration must reach, and who is told how it went.
 
     Attributes:

@@ -9,12 +9,13 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
+from msgspec.structs import replace
 
 from reconciler import __version__
 from reconciler.assembly import Opened, opened
@@ -60,8 +61,7 @@ STOP_WITHIN: Final = 10.0
 _BEATS: Final = 3  # times the watchdog is fed before it would bite
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True):
     """What a daemon is started with.
 
     Attributes:

@@ -9,9 +9,10 @@ the rest.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Literal, NamedTuple, get_args
+
+import msgspec
 
 from reconciler.model.evidence import Labels
 from reconciler.model.ids import BundleKey
@@ -33,11 +34,14 @@ class Level(Enum):
     @property
     def number(self) -> int:
         """The same as :mod:`logging` numbers it."""
-        return {Level.DEBUG: 10, Level.INFO: 20, Level.WARNING: 30, Level.ERROR: 40}[self]
+        return NUMBERS[self.value]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+NUMBERS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+"""Of each level by its value, as :mod:`logging` numbers it."""
+
+
+class Record(msgspec.Struct, frozen=True):
     """One thing to tell.
 
     Attributes:
@@ -54,7 +58,7 @@ class Record:
 
     event: LogEvent
     level: Level
-    fields: dict[str, Field] = field(default_factory=dict)
+    fields: dict[str, Field] = msgspec.field(default_factory=dict)
     key: BundleKey | None = None
     repeats: tuple[str, ...] | None = None
     kind: str = ""
@@ -112,8 +116,7 @@ _MOST: Final = 4096
 _MOST_KINDS: Final = 64
 
 
-@dataclass(slots=True)
-class _Said:
+class _Said(msgspec.Struct):
     """What was said of one kind, when, and how many like it were withheld since."""
 
     news: tuple[str, ...]
@@ -121,17 +124,15 @@ class _Said:
     withheld: int = 0
 
 
-@dataclass(slots=True)
-class _Object:
+class _Object(msgspec.Struct):
     """What was said about one thing; ``last`` is the kind of the last line."""
 
-    by_kind: dict[str, _Said] = field(default_factory=dict)
+    by_kind: dict[str, _Said] = msgspec.field(default_factory=dict)
     last: str = ""
     in_trouble: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True):
     """A record is said: at which level, and how many like it were withheld before it."""
 
     level: Level

@@ -6,9 +6,10 @@ stays small on a large node; `scan` lists everything.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from heapq import nsmallest
 from typing import Final
+
+import msgspec
 
 from reconciler.decide.engine import Engine
 from reconciler.decide.views import BundleView
@@ -58,8 +59,7 @@ class ConfigStatus(Shape, frozen=True):
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Reload:
+class Reload(msgspec.Struct, frozen=True):
     """What came of a load.
 
     Attributes:
@@ -158,8 +158,7 @@ class Status(Document, frozen=True, kw_only=True, tag=True):
     internal_errors: dict[str, int]
 
 
-@dataclass(slots=True)
-class Attempts:
+class Attempts(msgspec.Struct):
     """Remembers what came of the last attempts, and why we cannot look or act. A listener.
 
     Attributes:
@@ -172,7 +171,7 @@ class Attempts:
     labels_of: Callable[[BundleKey], Labels] = lambda _key: NO_LABELS
     refused: tuple[Refusal, ...] = ()
     unread: str = ""
-    recent: deque[Recent] = field(default_factory=lambda: deque(maxlen=MOST_RECENT))
+    recent: deque[Recent] = msgspec.field(default_factory=lambda: deque(maxlen=MOST_RECENT))
 
     def observed(self, stamp: Stamp, observation: Observation) -> None:
         """Take in what was learnt."""
@@ -192,8 +191,7 @@ class Attempts:
         """Nothing to remember."""
 
 
-@dataclass(frozen=True, slots=True)
-class About:
+class About(msgspec.Struct, frozen=True):
     """What the status says beside the engine's part; see :class:`Status`."""
 
     node: str
@@ -206,8 +204,8 @@ class About:
     config: ConfigStatus
     journal: JournalStatus | None = None
     backend_trouble: str = ""
-    endpoints: list[EndpointStatus] = field(default_factory=list)
-    internal_errors: Mapping[str, int] = field(default_factory=dict)
+    endpoints: list[EndpointStatus] = msgspec.field(default_factory=list)
+    internal_errors: Mapping[str, int] = msgspec.field(default_factory=dict)
 
 
 def needs_attention(one: shapes.Bundle) -> bool:

@@ -130,8 +130,7 @@ def took(seconds: float) -> str:
 
 def iso(wall: float) -> str:
     """Write a time of day in UTC with milliseconds."""
-    when = datetime.fromtimestamp(wall, UTC)
-    return f"{when:%Y-%m-%dT%H:%M:%S}.{when.microsecond // 1000:03d}Z"
+    return f"{datetime.fromtimestamp(wall, UTC).isoformat(timespec='milliseconds')[:-6]}Z"
 
 
 def plural(count: int, noun: str) -> str:

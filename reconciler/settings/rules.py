@@ -10,10 +10,11 @@ is said of a pair.
 
 import sys
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Final, NamedTuple
+
+import msgspec
 
 from reconciler.settings import globs
 from reconciler.settings.schema import Match, Rule
@@ -24,8 +25,7 @@ _TRIES_AT_A_GLANCE: Final = 16
 _LABELS: Final = ("pod_namespace", "pod", "container")
 
 
-@dataclass(slots=True)
-class Effort:
+class Effort(msgspec.Struct):
     """What comparing globs may still cost, and what it came to.
 
     Attributes:

@@ -1,7 +1,6 @@
 """Show: a configuration in force as TOML, line by line with its origin; what a reload changed."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import msgspec
 
@@ -10,8 +9,7 @@ from reconciler.settings.load import Loaded
 from reconciler.settings.problems import below
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(msgspec.Struct, frozen=True):
     """One value in force.
 
     Attributes:

@@ -14,13 +14,13 @@ import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from errno import ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from http import HTTPStatus
 from typing import Final
 
 import anyio
 import h11
+import msgspec
 from anyio.abc import ByteStream, SocketAttribute, SocketListener, SocketStream
 
 from reconciler.supervision import Supervisor
@@ -51,8 +51,7 @@ _HEADERS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What a route needs to know; ``peer`` is who asks, on a unix socket: user id and pid."""
 
     method: str
@@ -61,14 +60,13 @@ class Request:
     peer: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """What a route answers; ``headers`` are added to the usual ones."""
 
     body: bytes
     status: int = 200
     content_type: str = "text/plain; charset=utf-8"
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 Route = Callable[[Request], Awaitable[Response]]

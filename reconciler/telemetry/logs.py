@@ -7,10 +7,10 @@ same news are withheld for a while and counted.
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+import msgspec
 from typing_extensions import override
 
 from reconciler.decide.track import Track
@@ -20,7 +20,7 @@ from reconciler.model.observations import Observation, Resync, ResyncKind, Stamp
 from reconciler.ports import Listener, Watcher
 from reconciler.present import decisions, observations
 from reconciler.present.events import LogEvent
-from reconciler.present.records import Field, Level, Record, Repeats, in_pod, named
+from reconciler.present.records import NUMBERS, Field, Level, Record, Repeats, in_pod, named
 from reconciler.present.words import iso, printable_json, to_json
 from reconciler.supervision import Fault
 from reconciler.telemetry import sink
@@ -40,8 +40,7 @@ _MOST_PODS: Final = 4096
 Find = Callable[[BundleKey], Track | None]
 
 
-@dataclass(slots=True)
-class Threshold:
+class Threshold(msgspec.Struct):
     """The least important level that is written; a reload may change it."""
 
     level: Level
@@ -89,20 +88,17 @@ class LogListener(Listener):
     def report(self, stamp: Stamp, record: Record) -> None:
         """Log a record, or withhold it as a repeat of the same news."""
         said = self._repeats.admit(stamp.mono, record)
-        if said is None:
+        # Most of what is seen is for a debug log alone: it is not worth a line nobody reads.
+        if said is None or not self._logger.is_enabled_for(said.level.number):
             return
-        fields = record.fields
+        fields: dict[str, Field] = {}
         if record.key is not None:
-            fields = named(record.key) | self._pod(record.key) | fields
-        extra = {"repeated": said.repeated} if said.repeated else {}
-        self._logger.log(
-            said.level.number,
-            record.event.value,
-            **fields,
-            **extra,
-            timestamp=iso(stamp.wall),
-            mono=round(stamp.mono, 6),
-        )
+            fields = named(record.key) | self._pod(record.key)
+        fields |= record.fields
+        if said.repeated:
+            fields["repeated"] = said.repeated
+        fields["timestamp"], fields["mono"] = iso(stamp.wall), round(stamp.mono, 6)
+        self._logger.log(said.level.number, record.event.value, **fields)
 
     def _track(self, key: BundleKey | None) -> Track | None:
         return None if key is None or self.find is None else self.find(key)
@@ -162,19 +158,27 @@ def make_logger(
         sink: Takes the finished lines.
         prefixed: Begin each line with its level, as the journal reads it.
     """
-    processors: list[Processor] = [structlog.processors.add_log_level]
+    processors: list[Processor] = []
     if isinstance(level, Threshold):
-        processors.insert(0, partial(_not_below, level))
-        level = Level.DEBUG.number
-    if as_json:
-        processors += [_order, structlog.processors.JSONRenderer(serializer=_encode)]
+        processors.append(partial(_not_below, level))
+        enabled = {"is_enabled_for": staticmethod(partial(_is_enabled, level))}
+        made = structlog.make_filtering_bound_logger(Level.DEBUG.number)
+        logger_class: type[FilteringBoundLogger] = type("Following", (made,), enabled)
     else:
-        processors += [_for_people, structlog.dev.ConsoleRenderer(colors=colour, pad_event_to=16)]
+        logger_class = structlog.make_filtering_bound_logger(level)
+    if as_json:
+        processors.append(_as_json)
+    else:
+        processors += [
+            structlog.processors.add_log_level,
+            _for_people,
+            structlog.dev.ConsoleRenderer(colors=colour, pad_event_to=16),
+        ]
     logger: FilteringBoundLogger = structlog.wrap_logger(
         _SinkLogger(sink, prefixed=prefixed),
         processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-    )
+        wrapper_class=logger_class,
+    ).bind()  # what is not bound binds itself anew for each line
     return logger
 
 
@@ -188,22 +192,27 @@ def stderr_sink(descriptor: int = STDERR) -> DescriptorSink:
     return DescriptorSink(descriptor, lost)
 
 
-def _encode(line: object, **_options: object) -> str:
+def _encode(line: object) -> str:
     return printable_json(to_json(line).decode())
+
+
+def _is_enabled(threshold: Threshold, level: int) -> bool:
+    """Return whether lines of a level are written now."""
+    return level >= NUMBERS[threshold.level.value]
 
 
 def _not_below(
     threshold: Threshold, _logger: WrappedLogger, name: str, event: EventDict
 ) -> EventDict:
-    if Level(name).number < threshold.level.number:
+    if NUMBERS[name] < NUMBERS[threshold.level.value]:
         raise structlog.DropEvent
     return event
 
 
-def _order(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-    """Put when and what first, so that lines can be read by people too."""
-    first = {name: event.pop(name) for name in ("timestamp", "level", "event") if name in event}
-    return {**first, **event}
+def _as_json(_logger: WrappedLogger, name: str, event: EventDict) -> str:
+    """Write a record in one go, for there may be many; when and what come first, for people."""
+    when = {"timestamp": event.pop("timestamp")} if "timestamp" in event else {}
+    return _encode({**when, "level": name, "event": event.pop("event"), **event})
 
 
 def _for_people(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:

@@ -10,10 +10,10 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import anyio
+from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.assembly import opened

@@ -48,7 +48,7 @@ class Beside:
             setup = made_for_real(*made, **more)  # type: ignore[arg-type]  # handed on as they came
             if policies is not None:
                 waits = policies.at_least(grace=setup.policies.default.between_looks)
-                object.__setattr__(setup, "policies", waits)
+                setup = replace(setup, policies=waits)
             return setup
 
         self.patch.setattr(making, "make_setup", make_setup)

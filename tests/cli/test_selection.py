@@ -1,6 +1,5 @@
 """Names, verdicts and labels as they are typed: they only narrow, and a typing error says so."""
 
-import dataclasses
 import signal
 from collections.abc import Sequence
 
@@ -189,7 +188,7 @@ async def test_a_removal_that_was_cut_short_elsewhere_is_not_finished(node: Fake
             hidden = Hidden(BundleKey("ns", ".x"), dead(9).identity, 0.0, ours=True)
             return replace(super().list(namespace), hidden=(hidden,))
 
-    stages = dataclasses.replace(node.stages, inspector=Littered(node.inspector.tree))
+    stages = replace(node.stages, inspector=Littered(node.inspector.tree))
     await clean_once(stages, only(ENFORCE, frozenset({key("ns/live")})))
     assert node.cleaner.cleaned == []
 
@@ -324,7 +323,7 @@ async def test_a_watched_scan_writes_a_row_for_each_change(
             said.append(capsys.readouterr().out)
             signal.raise_signal(signal.SIGINT)
 
-    stages = dataclasses.replace(node.stages, sources=(Changing(),))
+    stages = replace(node.stages, sources=(Changing(),))
     chosen = selection(["ns/n", "ns/l", "ns/d"], ())
     shown = Rows(Setup(policies=ENFORCE), Form.TABLE, chosen, ALL, output)
     ended = await follow_stages(stages, shown)

@@ -19,6 +19,7 @@ HEAVY: Final = {
     *("asyncio", "google.protobuf", "grpclib", "h11", "http.server", "inotify_simple", "msgspec"),
     *("prometheus_client", "rich.console", "structlog", "tomli", "watchfiles"),
     *("reconciler.assembly", "reconciler.daemon", "reconciler.journal", "reconciler.watch"),
+    *("_ssl", "http.client", "tempfile"),
 }
 WORDS: Final[set[str]] = set()
 SETTINGS: Final = {"msgspec", "tomli"}
@@ -40,7 +41,7 @@ COMMANDS: Final = {
     "clean --yes --grace 0s": LOOP,
     "run --once": LOOP | {"structlog"},
     "record --once FILE": LOOP | {"structlog", "reconciler.journal"},
-    "status --socket NONE": {"msgspec"},
+    "status --socket NONE": {"http.client", "msgspec"},
 }
 """By command: what it loads of :data:`HEAVY`. OLD is a socket on which nobody listens."""
 

@@ -1,6 +1,5 @@
 """One pass of looking, one of cleaning, on doubles and in virtual time."""
 
-import dataclasses
 import signal
 
 import pytest
@@ -88,7 +87,7 @@ async def test_a_tree_that_cannot_be_read_ends_it_at_once(node: FakeNode) -> Non
         def list(self, namespace: str | None = None) -> Listed:
             return Listed(answered=False, present=True)
 
-    stages = dataclasses.replace(node.stages, inspector=Blind())
+    stages = replace(node.stages, inspector=Blind())
     for work in (look_once, clean_once):
         found = await work(stages, ENFORCE)
         with pytest.raises(RefusedError):
@@ -219,7 +218,7 @@ async def test_rescue_works_only_where_containerd_is_down(
 async def test_other_namespaces_are_neither_seen_nor_touched(node: FakeNode) -> None:
     node.inspector.tree[key("other/dead")] = dead(3)
     inspector = FilteredInspector(node.inspector, lambda who: who.namespace == "ns")
-    found = await clean_once(dataclasses.replace(node.stages, inspector=inspector), ENFORCE)
+    found = await clean_once(replace(node.stages, inspector=inspector), ENFORCE)
     assert key("other/dead") in node.inspector.tree
     assert key("other/dead") not in node.inspector.looked
     assert {view.key.namespace for view in found.views} == {"ns"}
@@ -232,7 +231,7 @@ async def test_a_removal_cut_short_is_shown_as_debris(node: FakeNode) -> None:
             hidden = Hidden(BundleKey("ns", ".x"), dead(9).identity, 0.0, ours=True)
             return replace(super().list(namespace), hidden=(hidden,))
 
-    found = await look_once(dataclasses.replace(node.stages, inspector=Littered()), ENFORCE)
+    found = await look_once(replace(node.stages, inspector=Littered()), ENFORCE)
     (debris,) = shape(found, Setup()).debris
     assert (debris.kind, debris.namespace, debris.id) == ("hidden-bundle", "ns", ".x")
 
@@ -318,7 +317,7 @@ async def test_looking_waits_for_the_answer_about_what_was_seen_after_the_questi
 
     node.node_source.takes = 2.0
     inspector = SlowEyes({key(f"ns/dead{n}"): dead(n) for n in range(20)})
-    await look_once(dataclasses.replace(node.stages, inspector=inspector), ENFORCE)
+    await look_once(replace(node.stages, inspector=inspector), ENFORCE)
     received = [said.since for _, said in node.memory.observations if isinstance(said, NodeLooked)]
     assert len(seen) == 20
     assert received[-1] >= seen[-1]

@@ -1,8 +1,9 @@
 """The filter of the page over HTTP: everybody may ask, and nobody makes the daemon work for it."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 
 from reconciler.daemon.endpoints import FRESH, routes
 from reconciler.present.status import Status

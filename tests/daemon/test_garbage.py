@@ -4,11 +4,12 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import anyio
 import anyio.abc
 import pytest
+from msgspec.structs import replace
 
 from reconciler.daemon.endpoints import Check, Handlers, routes
 from reconciler.daemon.requests import Requests
@@ -238,13 +239,11 @@ async def test_what_ended_the_daemon_once_gets_its_answer(
 @pytest.mark.breaks_parts
 async def test_a_route_that_fails_is_a_500_that_is_counted(tmp_path: Path) -> None:
     watch = Supervisor()
-    broken = handlers(watch)
 
-    def fail() -> Status:
+    def fail(*_asked: str) -> NoReturn:
         raise KeyError("of our own making")
 
-    object.__setattr__(broken, "status", fail)
-    object.__setattr__(broken, "checks", fail)
+    broken = replace(handlers(watch), status=fail, checks=fail)
     server = Server(routes(broken, orders=False), ReservedDescriptor(), watch)
     listener = await anyio.create_unix_listener(tmp_path / "http.sock")
     assert isinstance(listener, anyio.abc.SocketListener)

@@ -2,11 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 import anyio
 import pytest
+from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.assembly import KillableInspector, Opened

@@ -1,6 +1,5 @@
 """The loop on doubles and in virtual time: nothing is lost, nothing is done twice."""
 
-import dataclasses
 from collections.abc import Sequence
 
 import anyio
@@ -77,9 +76,7 @@ async def test_what_may_not_be_seen_is_not_seen_by_others_either(rig: Rig) -> No
         return one.namespace == "ns"
 
     narrow = FilteredInspector(rig.inspector, may_see)
-    rig.loop = Loop(
-        rig.engine, dataclasses.replace(rig.loop._stages, inspector=narrow), relist=300.0
-    )
+    rig.loop = Loop(rig.engine, replace(rig.loop._stages, inspector=narrow), relist=300.0)
     for one in hidden:
         rig.loop.emit(Hint(one))  # a shim of its lives, say
     await rig.run_for(400)
@@ -102,7 +99,7 @@ async def look_at_a_pile(rig: Rig, kind: type[Others]) -> Others:
 
     rig.inspector = Slow(dict(PILE))
     rig.inspector.others = others = kind(rig.inspector)
-    rig.loop = Loop(rig.engine, dataclasses.replace(rig.loop._stages, inspector=rig.inspector))
+    rig.loop = Loop(rig.engine, replace(rig.loop._stages, inspector=rig.inspector))
     await rig.run_until(lambda: len(list(rig.engine.views(rig.clock.now))) == len(PILE))
     return others
 

@@ -1,6 +1,5 @@
 """The guards hold whatever the loop is about to do, and are checked again when they must be."""
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 
@@ -52,7 +51,7 @@ async def test_guards_are_checked_again_before_the_word_of_another_containerd_co
     rig.node_source = Replaced(rig.clock)
     rig.guards.refused_from = 3  # with the answer that is asked for before a cleanup is sent
     rig.inspector.tree[key()] = dead()
-    stages = dataclasses.replace(rig.loop._stages, node_source=rig.node_source)
+    stages = replace(rig.loop._stages, node_source=rig.node_source)
     rig.loop = Loop(rig.engine, stages, relist=300.0)
     await rig.run_for(120)
     assert rig.cleaner.cleaned == []
@@ -93,13 +92,11 @@ class WithHidden(FakeInspector):
 async def test_a_removal_that_was_cut_short_is_not_finished_under_another_containerd_either(
     rig: Rig,
 ) -> None:
-    rig.loop = Loop(
-        rig.engine, dataclasses.replace(rig.loop._stages, node_source=Replaced(rig.clock))
-    )
+    rig.loop = Loop(rig.engine, replace(rig.loop._stages, node_source=Replaced(rig.clock)))
     await rig.run_until(lambda: rig.guards.checks == 2)  # at the start, and for the first answer
     rig.guards.refused_from = 4  # for the answer that is asked for before a cleanup is sent
     inspector = WithHidden()
-    stages = dataclasses.replace(rig.loop._stages, inspector=inspector)
+    stages = replace(rig.loop._stages, inspector=inspector)
     rig.loop = Loop(rig.engine, stages)
     await rig.run_until(lambda: rig.guards.checks == 4)
     assert rig.cleaner.finished == []
@@ -125,7 +122,7 @@ async def test_an_older_answer_of_the_guards_does_not_replace_a_newer_one(rig: R
     guards.clock = rig.clock
     rig.inspector.tree[key()] = dead()
     rig.node_source.node = Node(ProcessScan(answered=True), Containerd(ContainerdState.UP, pid=7))
-    rig.loop = Loop(rig.engine, dataclasses.replace(rig.loop._stages, guards=guards), relist=300.0)
+    rig.loop = Loop(rig.engine, replace(rig.loop._stages, guards=guards), relist=300.0)
     await rig.run_for(120)
     assert rig.cleaner.cleaned == []
 
@@ -142,9 +139,7 @@ class NobodyAtFirst(FakeGuards):
 @pytest.mark.safety
 async def test_where_no_worker_could_look_the_guards_are_checked_again_soon(rig: Rig) -> None:
     guards = NobodyAtFirst()
-    rig.loop = Loop(
-        rig.engine, dataclasses.replace(rig.loop._stages, guards=guards), relist=36000.0
-    )
+    rig.loop = Loop(rig.engine, replace(rig.loop._stages, guards=guards), relist=36000.0)
     rig.inspector.tree[key()] = dead()
     await rig.run_for(60)
     assert [who for _, who in rig.cleaner.cleaned] == [key()]
@@ -170,7 +165,7 @@ class Unanswered(FakeGuards):
 def unanswered(rig: Rig, until: int) -> Unanswered:
     guards = Unanswered()
     guards.clock, guards.times, guards.until = rig.clock, [], until
-    stages = dataclasses.replace(rig.loop._stages, guards=guards)
+    stages = replace(rig.loop._stages, guards=guards)
     rig.loop = Loop(rig.engine, stages, relist=36000.0)
     return guards
 

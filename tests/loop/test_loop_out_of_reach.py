@@ -1,6 +1,5 @@
 """Looks that others must make: waited for by nobody else, given up in time, asked again rarely."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -78,7 +77,7 @@ class Far(Rig):
         self.missed = inspector.missed
         self.missed[STUCK] = FAR
         self.others = Others(self.inspector, self.clock)
-        stages = dataclasses.replace(self.loop._stages, inspector=self.inspector, far=self.others)
+        stages = replace(self.loop._stages, inspector=self.inspector, far=self.others)
         self.loop = Loop(self.engine, stages, relist=self.relist)
 
     def verdict(self, one: BundleKey) -> Verdict | None:

@@ -5,7 +5,6 @@ take a while to answer and a free worker is waited for. Other policies are put i
 moment after the other. From then on no cleaner begin that the new ones would not have sent.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -96,7 +95,7 @@ def make(policies: Policies, look: Look, *, names: Sequence[str] = NAMES) -> Rig
 
 async def reloaded(rig: Rig, policies: Policies, after: float, lasting: float = 400.0) -> Reload:
     change = Reload(rig, policies, after)
-    stages = dataclasses.replace(rig.loop._stages, sources=(change,))
+    stages = replace(rig.loop._stages, sources=(change,))
     rig.loop = Loop(rig.engine, stages, relist=300.0)
     await rig.run_for(lasting)
     assert change.done
@@ -189,9 +188,7 @@ async def test_no_removal_is_finished_that_the_new_policy_forbids(
     changes = FORBIDDING | {"protect a namespace": replace(DEFAULT, rules=(namespace,))}
     rig = make(DEFAULT, KUBE)
     inspector = WithHidden()
-    rig.loop = Loop(
-        rig.engine, dataclasses.replace(rig.loop._stages, inspector=inspector), relist=300.0
-    )
+    rig.loop = Loop(rig.engine, replace(rig.loop._stages, inspector=inspector), relist=300.0)
     done = await reloaded(rig, changes[change], after)
     assert done.begun_after == []
 
@@ -199,8 +196,6 @@ async def test_no_removal_is_finished_that_the_new_policy_forbids(
 async def test_a_rule_for_some_ids_does_not_keep_what_has_lost_its_id() -> None:
     """A rule that needs an id or labels says nothing about a removal that was cut short."""
     rig = make(FORBIDDING["protect a pod"], KUBE)
-    rig.loop = Loop(
-        rig.engine, dataclasses.replace(rig.loop._stages, inspector=WithHidden()), relist=300.0
-    )
+    rig.loop = Loop(rig.engine, replace(rig.loop._stages, inspector=WithHidden()), relist=300.0)
     await rig.run_for(10)
     assert set(rig.cleaner.finished) == {WithHidden.hidden.key}

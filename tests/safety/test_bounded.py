@@ -41,7 +41,9 @@ class Churn:
         policies = Policies(default=replace(ENFORCE, grace=0.0), brakes=Brakes(max_per_minute=None))
         self.engine = Engine(policies)
         self.metrics = Metrics(self.engine, clock)
-        log = LogListener(structlog.wrap_logger(structlog.ReturnLogger(), processors=[]))
+        filtering = structlog.make_filtering_bound_logger(10)
+        logger = structlog.wrap_logger(structlog.ReturnLogger(), [], wrapper_class=filtering)
+        log = LogListener(logger.bind())
         stages = Stages(
             clock=clock,
             inspector=self.inspector,

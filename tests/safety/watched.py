@@ -5,9 +5,10 @@ The lag is that of a task that ticks beside it, without the time that others had
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import anyio
+from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.assembly import Opened, opened

@@ -1,10 +1,10 @@
 """`clean`, and `containerd-cleanup`: removes what is due, once."""
 
 from copy import copy
-from dataclasses import replace
 from typing import Final
 
 import click
+from msgspec.structs import replace
 
 from reconciler.cli import UNATTENDED
 from reconciler.cli.completing import bundles

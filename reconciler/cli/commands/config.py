@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -52,7 +51,7 @@ def check(said: Globals, *, file: str | None) -> int:
     if file is not None:
         if said.config not in (None, file):
             raise UsageError(f"both {file} and --config {said.config} are named", "name one")
-        said = replace(said, config=file)
+        said = said._replace(config=file)
     output = Output(quiet=said.quiet)
     try:
         loaded = load_layers(said)

@@ -1,9 +1,9 @@
 """`daemon`: the run that a service manager starts: configuration, endpoints, reload, checkpoint."""
 
 import os
-from dataclasses import replace
 
 import click
+from msgspec.structs import replace
 
 from reconciler.cli.options import Globals, Logging
 from reconciler.cli.output import Output
@@ -24,7 +24,7 @@ def daemon(said: Globals) -> int:
 
     output = Output(quiet=said.quiet)
     if said.config is not None:
-        said = replace(said, config=os.path.abspath(said.config))  # log and status tell which
+        said = said._replace(config=os.path.abspath(said.config))  # log and status tell which
     files = ConfigFiles(said.config, places_of(check_instance(said.instance)))
     try:
         loaded = load_layers(said)

@@ -1,10 +1,10 @@
 """`record`: watches and writes a journal; removes nothing."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import click
+from msgspec.structs import replace
 
 from reconciler.cli.checks import check_namespaces, check_state
 from reconciler.cli.option_types import size

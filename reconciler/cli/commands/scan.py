@@ -1,9 +1,9 @@
 """`scan`: one look at everything. Read only."""
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import click
+from msgspec.structs import replace
 
 from reconciler.cli.list_options import by_label, list_options, names, said_of_list, selection
 from reconciler.cli.options import Command, Form, Globals, without_containerd
@@ -51,7 +51,7 @@ def scan(  # noqa: PLR0913 - the options
     chosen = selection(names, selector, listing)
     _check_together(said, chosen, watch=watch, redact=redact)
     setup = make_setup(said, without_containerd=without_containerd)
-    setup = dataclasses.replace(setup, annotation_keys=chosen.annotations)
+    setup = replace(setup, annotation_keys=chosen.annotations)
     check_state(setup.layout)
     output = Output(quiet=said.quiet, whole=listing.whole)
     check_namespaces(setup.layout, setup.namespaces, output)

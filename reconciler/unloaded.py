@@ -1,0 +1,58 @@
+"""Unloaded: modules that libraries load on the way, and of which nothing here makes any use.
+
+OpenSSL, and Python's own HTTP client and server, cost a process that lives as long as the machine
+four megabytes, and each start ten milliseconds. No connection here is encrypted, h11 is the HTTP
+server, and Python has the hashes itself. What libraries derive classes from or write into
+signatures is stood in for; whoever did call one of these names would get an ImportError.
+"""
+
+import sys
+from types import ModuleType
+from typing import Final, NoReturn
+
+from typing_extensions import override
+
+_ABSENT: Final = ("_hashlib",)
+"""Python does without: it has a way of its own for each name that these define."""
+
+_STOOD_IN_FOR: Final = (
+    *("ssl", "http.server", "socketserver", "urllib.error", "urllib.request"),
+    *("wsgiref.simple_server", "ctypes.util", "html.entities"),
+)
+
+NAMES: Final = frozenset((*_ABSENT, *_STOOD_IN_FOR))
+
+
+class _StandIn(ModuleType):
+    """A module that has whatever is imported from it: a class that cannot be made."""
+
+    @override
+    def __getattr__(self, name: str) -> type[Exception]:
+        """Make a class of that name; it may be derived from, raised by nobody, and caught."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def refuse(_self: object, *_args: object, **_options: object) -> NoReturn:
+            raise ImportError(f"{self.__name__}.{name} is not loaded in this program")
+
+        made = type(name, (Exception,), {"__init__": refuse, "__module__": self.__name__})
+        setattr(self, name, made)
+        return made
+
+
+def leave_out() -> None:
+    """Keep them from being loaded; before anything else is imported, once in a process.
+
+    What has been loaded by then stays, for somebody uses it.
+    """
+    for name in _ABSENT:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # "not there"
+    for name in _STOOD_IN_FOR:
+        sys.modules.setdefault(name, _StandIn(name))
+    # The main program has the C library's functions, so nobody need ask linkers where it is.
+    if isinstance(found := sys.modules["ctypes.util"], _StandIn):
+        vars(found)["find_library"] = _no_library
+
+
+def _no_library(_name: str) -> None:
+    """Name no file: ctypes takes what the main program has, where it is given none."""
