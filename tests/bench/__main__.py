@@ -13,11 +13,15 @@ import time
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Final
 
 from tests.bench.figure import REPOSITORY, Plan, Row, table
 
 FIGURES = ("clean", "scan", "watch", "verdict", "memory", "start", "daemon", "replay", "debris")
 """Each is measured by the module ``bench_<name>``."""
+
+LONG: Final = frozenset({"memory"})
+"""Takes minutes, and the daemon is measured in the same way: with ``--large``, or by name."""
 
 
 def main() -> int:
@@ -27,7 +31,7 @@ def main() -> int:
     before = os.getloadavg()[0]
     rows: list[tuple[str, Row]] = []
     took: dict[str, float] = {}
-    for name in dict.fromkeys(_names(options.figures)):
+    for name in dict.fromkeys(_names(options.figures, large=options.large)):
         began = time.monotonic()
         module = import_module(f"tests.bench.bench_{name}")
         for row in module.measure(plan):
@@ -58,9 +62,10 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _names(asked: str | list[str]) -> Iterator[str]:
+def _names(asked: str | list[str], *, large: bool) -> Iterator[str]:
+    everything = [name for name in FIGURES if large or name not in LONG]
     for name in [asked] if isinstance(asked, str) else asked:
-        yield from FIGURES if name == "all" else (name,)
+        yield from everything if name == "all" else (name,)
 
 
 def _listed(took: dict[str, float]) -> str:

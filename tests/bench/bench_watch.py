@@ -24,6 +24,8 @@ from reconciler.model.observations import Hint, Observation, ResyncKind
 from reconciler.watch.exits import ExitWatch
 from reconciler.watch.select import Choice, Watching
 from tests.bench.figure import MS, US, Plan, Row, percentile, times
+from tests.bench.pile import Pile, with_pile
+from tests.bench.running import running as running_program
 from tests.watch.support import Inbox, Tree, running
 
 _EVENTS = 2_000
@@ -50,6 +52,29 @@ for number in range(count):
 print(time.monotonic() - begin)
 """
 
+# Receives as many events as it is told, and watches and stats each directory that came.
+_BARE = """
+import os, sys, time
+from inotify_simple import INotify, flags
+top, left = sys.argv[1], int(sys.argv[2])
+inotify = INotify()
+inotify.add_watch(top, flags.CREATE | flags.DELETE)
+print("ready", flush=True)
+began = time.process_time()
+while left > 0:
+    for event in inotify.read():
+        if event.mask & (flags.CREATE | flags.DELETE) and event.name:
+            left -= 1
+        if event.mask & flags.CREATE:
+            path = f"{top}/{event.name}"
+            try:
+                inotify.add_watch(path, flags.CREATE | flags.DELETE)
+                os.stat(path)
+            except OSError:
+                pass
+print(time.process_time() - began)
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Told:
@@ -64,6 +89,7 @@ def measure(plan: Plan) -> Iterator[Row]:
     """One row for each figure."""
     yield from _latency()
     yield from _churn()
+    yield _churn_with_looks()
     yield from _deaths()
     yield from _bulk(plan)
 
@@ -97,6 +123,39 @@ def _churn() -> Iterator[Row]:
         ("churn: our share of an event up to the loop's inbox; the looks are not in it",),
         {"cpu_us": each, "watchfiles_cpu_us": peer_each, "lost": ours.lost},
     )
+
+
+def _churn_with_looks() -> Row:
+    ours, bare = with_pile(_churned)
+    return Row(
+        f"{_PER_SECOND:,} creations and deletions a second, looks and all of `run` included",
+        f"{ours * US:.0f} us CPU an event",
+        f"a bare loop of inotify, a watch and a statx each: {bare * US:.0f} us",
+        times(bare, ours),
+        "60 us",
+        values={"cpu_us": ours * US, "bare_cpu_us": bare * US},
+    )
+
+
+def _churned(pile: Pile) -> tuple[float, float]:
+    """Give the processor seconds an event of a `run`, and of a bare loop, over the same stream."""
+    count = _PER_SECOND * _SECONDS
+    top = Path(os.fsdecode(pile.layout.tasks)) / "churn"
+    top.mkdir(parents=True)
+    maker = [sys.executable, "-c", _MAKER, os.fspath(top), str(count), str(1 / _PER_SECOND), "1"]
+    with running_program(pile, 0) as one:
+        one.wait_idle()
+        before = one.cpu
+        subprocess.run(maker, stdout=subprocess.DEVNULL, check=True)
+        one.wait_idle()
+        ours = one.cpu - before
+    bare = [sys.executable, "-c", _BARE, os.fspath(top), str(2 * count)]
+    with subprocess.Popen(bare, stdout=subprocess.PIPE, text=True) as loop:
+        assert loop.stdout is not None
+        assert loop.stdout.readline() == "ready\n"
+        subprocess.run(maker, stdout=subprocess.DEVNULL, check=True)
+        alone = float(loop.stdout.readline())
+    return ours / (2 * count), alone / (2 * count)
 
 
 def _deaths() -> Iterator[Row]:

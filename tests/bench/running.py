@@ -47,7 +47,7 @@ class Running:
         except BaseException:
             self.close()
             raise
-        self.ready = Cost(time.monotonic() - began, sum(map(_cpu, self._family())))
+        self.ready = Cost(time.monotonic() - began, self.cpu)
 
     def close(self) -> None:
         """End it as Ctrl-C does."""
@@ -64,6 +64,19 @@ class Running:
     def pss(self) -> int:
         """Bytes that it and its workers hold together, shared pages counted once."""
         return sum(_rollup(pid)["Pss"] for pid in self._family())
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of processor time that it and its workers have taken so far."""
+        return sum(map(_cpu, self._family()))
+
+    def wait_idle(self) -> None:
+        """Wait until it takes no processor time any more."""
+        deadline, before = time.monotonic() + _PATIENCE, -1.0
+        while (now := self.cpu) != before:
+            assert time.monotonic() < deadline, "it is busy all the time"
+            before = now
+            time.sleep(0.5)
 
     def wake_ups(self, seconds: float) -> int:
         """Count how often it, or a worker of its own, wakes in a time in which nothing happens."""
