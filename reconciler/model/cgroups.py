@@ -27,16 +27,17 @@ cgroup that containerd gives to the same id of another namespace, while a shim o
 there. Wherever this is asked the bundle's own shim is dead.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Final, NamedTuple
 
 from reconciler.model.ids import MAX_IDENTIFIER, BundleKey
-from reconciler.model.values import Word
+from reconciler.model.values import EMPTY, Word
 
 SCOPE: Final = ".scope"
 COLON: Final = ":"
+_FEW: Final = 64
 
 
 class CgroupSource(Word):
@@ -116,46 +117,74 @@ def _is_explained(key: BundleKey, path: str, served: Collection[BundleKey]) -> b
 
 def may_hint(id_: str, paths: frozenset[str]) -> bool:
     """Return whether any path has a part that may stand for an id; there is none for nearly all."""
-    return id_ in _all_names(paths)
+    # Of no paths nothing is asked: the index would be emptied, and filled again by the next bundle.
+    return bool(paths) and id_ in _LATEST.of(paths)
 
 
-def _named(id_: str, paths: frozenset[str]) -> set[str]:
+def _named(id_: str, paths: frozenset[str]) -> frozenset[str]:
     """Find the paths of which a part may stand for an id."""
-    by_part, scopes = _index(paths)
-    found = set(by_part.get(id_, ()))
-    return found.union(*(by_part[scope] for scope in scopes.get(id_, ())))
+    found = _LATEST.of(paths).get(id_, EMPTY)
+    return frozenset((found,)) if isinstance(found, str) else frozenset(found)
 
 
-@lru_cache(maxsize=2)
-def _all_names(paths: frozenset[str]) -> frozenset[str]:
-    """Remember the names for those who ask after one pass; a set that is equal has equal names.
+class _Index:
+    """Paths by the ids that their parts may stand for: those of the pass that was asked for last.
 
-    Made in the loop for each pass, so it must cost no more than to split the paths.
+    Passes that follow each other are alike, so what is new is put in and what is gone is taken out.
+    What it says of some paths follows from these alone, whichever it was asked for before: it
+    compares them with those that it holds, and while it changes, it counts as holding none.
+    However many ids are named, whoever makes many paths makes no work beyond that. Nearly all
+    names stand in one path, which then needs no set.
     """
-    return names_in_all(paths)
 
+    def __init__(self) -> None:
+        self._paths: frozenset[str] | None = None
+        self._by_name: dict[str, str | set[str]] = {}
+        self._changes = 0  # since it was made
 
-@lru_cache(maxsize=2)
-def _index(
-    paths: frozenset[str],
-) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Give paths by their parts, and what names an id within by that id; once for each pass.
+    def of(self, paths: frozenset[str]) -> Mapping[str, str | set[str]]:
+        """Give the path of each name, or a set of them; to be used before the next question."""
+        if paths is not self._paths:
+            self._change_to(paths)
+        return self._by_name
 
-    However many ids are named, so that whoever makes many paths makes no work beyond that.
-    """
-    by_part: dict[str, list[str]] = {}
-    for path in paths:
-        for part in path.split("/"):
-            if part in by_part:
-                by_part[part].append(path)
+    def _change_to(self, paths: frozenset[str]) -> None:
+        before, self._paths = self._paths, None
+        changed = paths if before is None else before ^ paths
+        self._changes += len(changed)
+        if before is None or self._changes > _FEW + len(paths):
+            self._by_name, self._changes, changed = {}, 0, paths  # what has shrunk keeps its size
+        for path in changed:
+            if path in paths:
+                self._put(path)
             else:
-                by_part[part] = [path]
-    scopes: dict[str, list[str]] = {}
-    for part in by_part:
-        if part.endswith(SCOPE) or COLON in part:
-            for name in names_in(part):
-                scopes.setdefault(name, []).append(part)
-    return by_part, scopes
+                self._take(path)
+        self._paths = paths
+
+    def _put(self, path: str) -> None:
+        by_name = self._by_name
+        for name in _names(path):
+            there = by_name.get(name)
+            if there is None:
+                by_name[name] = path
+            elif isinstance(there, str):
+                by_name[name] = {there, path}
+            else:
+                there.add(path)
+
+    def _take(self, path: str) -> None:
+        by_name = self._by_name
+        for name in _names(path):
+            there = by_name[name]
+            if isinstance(there, str):
+                del by_name[name]
+            else:
+                there.discard(path)
+                if len(there) == 1:
+                    by_name[name] = there.pop()
+
+
+_LATEST: Final = _Index()
 
 
 def usual_path(key: BundleKey) -> str:
@@ -169,13 +198,18 @@ def names_of(path: str) -> Iterator[str]:
 
 
 def names_in_all(paths: Iterable[str]) -> frozenset[str]:
-    """Give every id that a part of any path may stand for; many share most of their parts.
+    """Give every id that a part of any path may stand for.
 
     Of no path none: not the empty one, which would be news at every word of the witnesses.
     """
-    joined = "/".join(paths)
-    parts = frozenset(filter(None, joined.split("/")))
-    if SCOPE in joined or COLON in joined:
+    return frozenset(chain.from_iterable(map(_names, paths)))
+
+
+@lru_cache(maxsize=256)
+def _names(path: str) -> frozenset[str]:
+    """Give every id that a part of a path may stand for; remembered while it comes or goes."""
+    parts = frozenset(filter(None, path.split("/")))
+    if SCOPE in path or COLON in path:
         special = [part for part in parts if part.endswith(SCOPE) or COLON in part]
         return parts.union(*map(names_in, special))
     return parts

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.model import cgroups
 from reconciler.model.cgroups import (
     CgroupSource,
     NamedCgroup,
@@ -151,3 +152,30 @@ def test_every_cut_of_a_scope_is_tried(parts: list[str]) -> None:
     cuts = ["-".join(parts[n:]) for n in range(len(parts))] or [""]
     wanted = {name for name in (stem + ".scope", *cuts) if len(name) <= 76}
     assert set(names_in(stem + ".scope")) == wanted
+
+
+@given(st.lists(PILE, max_size=6))
+def test_what_an_index_held_before_does_not_matter(passes: list[list[str]]) -> None:
+    index = cgroups._Index()
+    for paths in map(frozenset, passes):
+        assert index.of(paths) == cgroups._Index().of(paths)
+
+
+def test_a_pass_like_the_one_before_has_only_what_changed_looked_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    index, split = cgroups._Index(), list[str]()
+    names = cgroups._names
+
+    def counted(path: str) -> frozenset[str]:
+        split.append(path)
+        return names(path)
+
+    many = frozenset(f"/k8s.io/c{number}" for number in range(1_000))
+    index.of(many)
+    monkeypatch.setattr(cgroups, "_names", counted)
+    for number in range(500):  # and one that has grown and shrunk is made anew
+        index.of(many - {f"/k8s.io/c{number}"})
+    assert len(split) <= 2 * 500 + len(many)
+    index.of(frozenset({OWN}))
+    assert index._by_name.keys() == {"default", "c1"}
