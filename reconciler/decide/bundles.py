@@ -19,7 +19,7 @@ from reconciler.decide.nodestate import NodeChange, NodeState, is_touched
 from reconciler.decide.pod_labels import Pods
 from reconciler.decide.pod_members import Members
 from reconciler.decide.queue import PriorityQueue
-from reconciler.decide.track import ENDED, LIVING, UNSURE, Track
+from reconciler.decide.track import ENDED, LIVING, UNCONCERNED, UNSURE, Track
 from reconciler.decide.verdicts import judge
 from reconciler.decide.views import BundleView, Summary, announced, shown, summarize, view_of
 from reconciler.model.decisions import (
@@ -28,7 +28,6 @@ from reconciler.model.decisions import (
     Died,
     Judged,
     LookAt,
-    OverBudget,
     Phase,
     Vanished,
     Verdict,
@@ -39,8 +38,7 @@ from reconciler.model.observations import HintKind, Remembered, Stamp
 from reconciler.model.policy import Policies, Policy
 
 # Constants, because on Python 3.11 to name a member of an enumeration takes ten times as long.
-_LEFTOVER: Final = Verdict.LEFTOVER
-_DUE: Final = Phase.DUE
+_LEFTOVER, _ABANDONED, _DUE = Verdict.LEFTOVER, Verdict.ABANDONED, Phase.DUE
 _FALLEN: Final = frozenset({Verdict.LEFTOVER, Verdict.ABANDONED})
 
 
@@ -258,10 +256,14 @@ class Bundles:
             track.last_alive = now
         if track.is_news or facts is not before or verdict is not previous:
             self._note_life(track, facts, previous, now)
-        due_at = self._place(track, policy, verdict, now)
-        if verdict is not previous:
-            track.judged_since = now
-        self._report(track, policy, due_at)
+        due_at = None  # What waited for nothing waits for nothing still, by the same verdict.
+        if verdict is previous and verdict in UNCONCERNED and track.waits_for_nothing:
+            self._out += newly_exceeded(track, policy, now)
+        else:
+            due_at = self._place(track, policy, verdict, now)
+            if verdict is not previous:
+                track.judged_since = now
+            self._report(track, policy, due_at)
         self._timers.set(track.key, track.next_turn(policy, self._policies, due_at, now))
         if not track.shim_answers:
             # By its socket, that is: an older sweep may still show a shim that has just died.
@@ -288,7 +290,7 @@ class Bundles:
             self._open[key] = track
         if track.deaths is not None:
             track.deaths.update(facts, now, answers=track.shim_answers)
-        if previous in LIVING and verdict not in {previous, Verdict.ABANDONED}:
+        if previous in LIVING and verdict not in (previous, _ABANDONED):
             track.life = now
         # The end of a shim that served nobody is no workload's.
         fell = verdict is _LEFTOVER and previous not in _FALLEN
@@ -317,8 +319,7 @@ class Bundles:
         is_leftover = verdict is _LEFTOVER
         if not is_leftover:
             self._dues.leave(track)
-            # A running task is reported, once, and never touched.
-            self._out += [OverBudget(track.key, one) for one in newly_exceeded(track, policy, now)]
+            self._out += newly_exceeded(track, policy, now)
             claims, pods = self.claims, self._pods
             if verdict not in ENDED or claims.objection(track, verdict, self._policies, pods):
                 track.stop_waiting(verdict)

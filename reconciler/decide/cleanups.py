@@ -98,9 +98,10 @@ class Cleanups:
         """
         self.mass.update(now, alive, containerd, policies.brakes)
         hold = self.stop(now, policies)
-        if not self._ready:
-            return [], self._change(hold)
         begun: list[BundleKey] = []
+        if not self._ready:
+            is_news = not (hold is self._hold is self._reported and self._released is _BY_ITSELF)
+            return begun, self._change(hold) if is_news else []
         hold = hold or self._rate_hold(now, policies)
         while hold is None and len(self._under_way) < policies.parallel and self._ready:
             _, key = self._ready.pop()
@@ -162,11 +163,14 @@ class Unfinished:
 
     One that is at work this moment has such a name, too, and is left to its worker. Each is asked
     for once per listing, as soon as the guards let us, and never twice at a time.
+
+    Attributes:
+        wanted: Those whose end is still to be asked for.
     """
 
     def __init__(self) -> None:
         self._hidden: dict[BundleKey, Hidden] = {}
-        self._wanted: dict[BundleKey, Hidden] = {}
+        self.wanted: dict[BundleKey, Hidden] = {}
         self._under_way: set[BundleKey] = set()
 
     @property
@@ -175,24 +179,19 @@ class Unfinished:
         return tuple(self._hidden[key] for key in sorted(self._hidden))
 
     @property
-    def wanted(self) -> bool:
-        """Whether an end is to be asked for."""
-        return bool(self._wanted)
-
-    @property
     def busy(self) -> bool:
         """Whether a cleanup is under way on one of them."""
         return bool(self._under_way)
 
     def listed(self, listed: Listed, at_work: frozenset[Identity]) -> None:
         """Take in a listing; ``at_work`` are the bundles that are being cleaned."""
-        for found in (self._hidden, self._wanted):
+        for found in (self._hidden, self.wanted):
             for key in [key for key in found if listed.covers(key)]:
                 del found[key]
         for hidden in listed.hidden:
             self._hidden[hidden.key] = hidden
             if hidden.ours and hidden.identity not in at_work:
-                self._wanted[hidden.key] = hidden
+                self.wanted[hidden.key] = hidden
 
     def begin(self, policy_of: Callable[[str], Policy]) -> Iterator[FinishRemoval]:
         """Ask for the end of those that nobody is at; call it only where the guards allow it.
@@ -200,11 +199,11 @@ class Unfinished:
         Args:
             policy_of: Gives what applies in a namespace.
         """
-        for key in [key for key in self._wanted if key not in self._under_way]:
+        for key in [key for key in self.wanted if key not in self._under_way]:
             if policy_of(key.namespace).objection():
                 continue
             self._under_way.add(key)
-            yield FinishRemoval(key, self._wanted.pop(key).identity)
+            yield FinishRemoval(key, self.wanted.pop(key).identity)
 
     def ended(self, outcome: Outcome) -> None:
         """Take note that an attempt is over; what stayed is asked for again at the next listing."""

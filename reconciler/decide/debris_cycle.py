@@ -51,6 +51,9 @@ class Debris:
         policies: What the operator allows.
         node_state: What the node's witnesses said last.
         is_one_pass: Whether all ends when nothing more is to be waited for.
+
+    Attributes:
+        may_begin: Whether :meth:`begin` may find anything that is due and may be removed.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class Debris:
         self._tracks: dict[PlaceKey, PlaceTrack] = {}
         self._batch: tuple[Place, ...] = ()
         self._rate = RateBrake()
-        self._may_begin = False
+        self.may_begin = False
         self._ask_at: float | None = None
         self._turn_at: float | None = None
         self._free_at: float | None = None
@@ -167,7 +170,9 @@ class Debris:
                 turns.append(track.retry_at)
         self._ask_at = min((at for at in asks if at is not None), default=None)
         self._turn_at = min(turns, default=None)
-        self._may_begin = any(True for _ in self._ready())
+        self.may_begin = any(True for _ in self._ready())
+        if not self.may_begin:
+            self._free_at = None
 
     def _place(
         self, track: PlaceTrack, policy: Policy, now: float, groups: frozenset[tuple[str, str]]
@@ -210,8 +215,7 @@ class Debris:
         if self._ask_at is not None and self._ask_at <= now:
             self._ask_at = None
             self.pace.ask_again()
-        if self.pace.retry_at is not None and self.pace.retry_at <= now:
-            self.pace.ask_again()
+        self.pace.advance(now)
 
     @property
     def wake(self) -> float | None:
@@ -241,7 +245,7 @@ class Debris:
     def begin(self, now: float, stop: Hold | None) -> CleanDebris | None:
         """Take a batch of what is due, of one kind; None if there is none, or a brake holds it."""
         self._free_at = None
-        if not self._may_begin or self._batch:
+        if not self.may_begin or self._batch:
             return None
         hold = self.hold(now, stop)
         if hold is not None:
@@ -252,7 +256,7 @@ class Debris:
             by_kind.setdefault(track.place.key.kind, []).append(track)
         kind = next((kind for kind in ORDER if kind in by_kind), None)
         if kind is None:
-            self._may_begin = False
+            self.may_begin = False
             return None
         room = self._rate.room(now, self._policies.brakes.max_per_minute)
         oldest = sorted(by_kind[kind], key=lambda track: (track.life, track.place.key.path))
@@ -303,7 +307,7 @@ class Debris:
             self.requests.ended(place, result)
             self._take_result(self._tracks[place.key], result, stamp)
         self.place_all(stamp.mono)
-        if is_any_gone and not self._may_begin:
+        if is_any_gone and not self.may_begin:
             self.pace.wanted = True
 
     def _take_result(self, track: PlaceTrack, result: DebrisResult, stamp: Stamp) -> None:
@@ -343,7 +347,7 @@ class Debris:
 
     def is_settled(self, now: float, stop: Hold | None) -> bool:
         """Return whether waiting out the grace would change nothing any more."""
-        if self._batch or (self._may_begin and self.hold(now, stop) is None):
+        if self._batch or (self.may_begin and self.hold(now, stop) is None):
             return False
         looked, gives_up = self.looked, self.pace.has_given_up
         return not any(

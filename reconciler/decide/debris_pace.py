@@ -71,6 +71,11 @@ class Pace:
             return None
         return self._asked_at + RETRIES[self._misses - 1]
 
+    def advance(self, now: float) -> None:
+        """Let time pass: a kind that was left out may be asked for anew."""
+        if self.retry_at is not None and self.retry_at <= now:
+            self.ask_again()
+
     def unheard_at(self, at: float) -> float | None:
         """When to ask of a place of which the last inventory said nothing, at ``at`` or later.
 

@@ -17,7 +17,7 @@ import msgspec
 
 from reconciler.decide.queue import PriorityQueue
 from reconciler.decide.track import ENDED, NOT_REPORTED, Track
-from reconciler.model.decisions import BudgetKind, Verdict
+from reconciler.model.decisions import BudgetKind, OverBudget, Verdict
 from reconciler.model.ids import BundleKey
 from reconciler.model.policy import Policy
 
@@ -197,14 +197,16 @@ def _is_counted_alike(before: Policy | None, now: Policy) -> bool:
     )
 
 
-def newly_exceeded(track: Track, policy: Policy, now: float) -> list[BudgetKind]:
-    """Name the budgets that a running task exceeds and was not reported for, in order of name.
+def newly_exceeded(track: Track, policy: Policy, now: float) -> list[OverBudget]:
+    """Report the budgets that a running task exceeds and was not reported for, in order of name.
 
-    It counts as reported from now on, until it falls below them or runs no more.
+    It counts as reported from now on, until it falls below them or runs no more. Nothing else is
+    done to it.
     """
     before = track.reported
     track.reported = _exceeded(track, policy, now) if track.verdict is _RUNNING else NOT_REPORTED
-    return sorted(track.reported - before, key=attrgetter("value")) if track.reported else []
+    exceeded = sorted(track.reported - before, key=attrgetter("value")) if track.reported else ()
+    return [OverBudget(track.key, budget) for budget in exceeded]
 
 
 def _exceeded(track: Track, policy: Policy, now: float) -> frozenset[BudgetKind]:

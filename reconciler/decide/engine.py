@@ -369,7 +369,7 @@ class Engine:
     # ------------------------------------------------------------------ conclusions
 
     def _conclude(self, now: float) -> list[Decision]:
-        out, unfinished, debris = self._out, self._unfinished, self._debris
+        out, unfinished, debris, asking = self._out, self._unfinished, self._debris, self._asking
         if unfinished.wanted and not self._cleanups.refused:
             out.extend(unfinished.begin(self._policies.applied_to_hidden))
         begun, braked = self._cleanups.begin(
@@ -378,13 +378,14 @@ class Engine:
         out.extend(braked)
         for key in begun:
             self._bundles.begin(key)
-        batch = debris.begin(now, self._cleanups.stop(now, self._policies))
-        if batch is not None:
-            out.append(batch)
+        if debris.may_begin:
+            batch = debris.begin(now, self._cleanups.stop(now, self._policies))
+            if batch is not None:
+                out.append(batch)
         # After the node was asked, so that one worker does both: handles may be few.
-        if not self._asking.pending and debris.ask(now):
+        if debris.pace.wanted and not asking.pending and debris.ask(now):
             out.append(TakeInventory())
-        ask = self._asking.ask(now)
+        ask = asking.ask(now)
         if ask is not None:
             out.append(ask)
         concluded = out.copy()

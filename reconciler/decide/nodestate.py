@@ -34,6 +34,9 @@ MOST_GONE: Final = 10_000
 """Bundles that are gone of which a cgroup is remembered; what is older is unproven again."""
 
 _T = TypeVar("_T")
+# On Python 3.11 it takes ten times as long to name a member of an enumeration as to find one.
+_LEFTOVER: Final = Verdict.LEFTOVER
+_NO_ANSWER: Final = Answer.NONE
 _BLIND: Final = Node()
 _OF_PROCESSES: Final = frozenset({Guard.PID_NAMESPACE, Guard.TIME_NAMESPACE})
 _SETTLED: Final = frozenset({Phase.WAITING, Phase.DUE, Phase.BLOCKED, Phase.PROTECTED})
@@ -78,10 +81,9 @@ class NodeChange(msgspec.Struct, frozen=True, gc=False):
             self.everybody
             or first_seen > self.since
             or key in self.keys
-            or key.task in self.shims
-            or (bool(key.tree) and key.task in self.keys)
             or key.id in self.names
             or key.namespace in self.listings
+            or (key.task in self.shims or key.task in self.keys if key.tree else key in self.shims)
         )
 
 
@@ -143,7 +145,7 @@ class NodeState:
         if facts is None or track.weighed_with != number:
             is_valid = key.is_identifier if facts is None else facts.identifier
             node = self.about(key, track.first_seen)
-            pod = members(key) if key.tree else Answer.NONE
+            pod = members(key) if key.tree else _NO_ANSWER
             facts = track.facts = weigh(key, is_valid, look, node, pod)
             track.weighed_with = number
         return facts
@@ -306,7 +308,7 @@ def _is_indifferent(track: Track, shims: frozenset[BundleKey]) -> bool:
     look = track.look
     return (
         look is not None
-        and track.verdict is Verdict.LEFTOVER
+        and track.verdict is _LEFTOVER
         and track.phase in _SETTLED
         and track.labels.known
         and look.shim.state in _DEAF

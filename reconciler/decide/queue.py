@@ -32,7 +32,7 @@ class PriorityQueue:
         else:
             self._at[key] = at
             heapq.heappush(self._heap, (at, key))
-        if len(self._heap) > _FEW + 2 * len(self._at):
+        if len(self._heap) > _FEW + len(self._at) * 5 // 4:
             self._at = dict(self._at)  # one that has shrunk keeps its size
             self._heap = [(when, who) for who, when in self._at.items()]
             heapq.heapify(self._heap)

@@ -1,8 +1,10 @@
 """A track: everything the engine remembers about one bundle."""
 
-from typing import Final
+from functools import lru_cache
+from typing import Final, TypeVar
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from reconciler.decide.deaths import Deaths
 from reconciler.decide.lifecycle import TABLE, Event
@@ -17,6 +19,7 @@ from reconciler.model.evidence import (
     InitState,
     Labels,
     Look,
+    Runtime,
     RuntimeState,
     ShimState,
     TaskState,
@@ -36,6 +39,9 @@ ENDED: Final = frozenset({Verdict.ORPHANED, Verdict.ABANDONED})
 LIVING: Final = SERVED | {Verdict.ORPHANED}
 """Verdicts under which something of the bundle lives."""
 
+UNCONCERNED: Final = frozenset(Verdict) - ENDED - {Verdict.LEFTOVER}
+"""Verdicts under which nothing may be ended or removed, so that nothing is waited for."""
+
 UNSURE: Final = frozenset(
     {Verdict.IN_TRANSITION, Verdict.UNKNOWN, Verdict.ORPHANED, Verdict.STARTING}
 )
@@ -49,8 +55,13 @@ NOT_REPORTED: Final = frozenset[BudgetKind]()
 
 # On Python 3.11 it takes ten times as long to name a member of an enumeration as to find one.
 _RUNNING, _STOPPED, _STARTING = Verdict.RUNNING, Verdict.STOPPED, Verdict.STARTING
-_CLEANING, _BLOCKED = Phase.CLEANING, Phase.BLOCKED
+_ORPHANED, _UNKNOWN = Verdict.ORPHANED, Verdict.UNKNOWN
+_NO_PHASE, _CLEANING, _BLOCKED = Phase.NONE, Phase.CLEANING, Phase.BLOCKED
 _SHIM_ALIVE: Final = ShimState.ALIVE
+_LISTED: Final = TaskState.LISTED
+_ALIEN: Final = RuntimeState.ALIEN
+
+_Shared = TypeVar("_Shared", Runtime, str)
 
 _SOON: Final = 0.25
 _LEAVING: Final = 0.02
@@ -155,14 +166,17 @@ class Track(msgspec.Struct, gc=False):
         self.is_news = look is not self.look and look != self.look
         if self.is_news:
             self.weighed_with = None
+            _share(look, self.key)
         self.look = look
         self.looked_at = stamp.mono
         self.is_stale = False
         if look.identity == self.identity:
             self.identity = look.identity  # equal, and one object is enough for each bundle
-        labels = joined(look.labels, self.labels)
+        labels = look.labels
         if labels != self.labels:
-            self.policy = None
+            labels = joined(labels, self.labels)
+            if labels != self.labels:
+                self.policy = None
         self.labels = labels
 
     def ask_for_more(self) -> None:
@@ -213,7 +227,7 @@ class Track(msgspec.Struct, gc=False):
     @property
     def is_unclaimed(self) -> bool:
         """Whether containerd is not known to have its task."""
-        return self.facts is None or self.facts.task is not TaskState.LISTED
+        return self.facts is None or self.facts.task is not _LISTED
 
     @property
     def is_denied(self) -> bool:
@@ -242,12 +256,17 @@ class Track(msgspec.Struct, gc=False):
             self.leftover_since = now if self.resumed is None else min(now, self.resumed)
             self.resumed = None
 
+    @property
+    def waits_for_nothing(self) -> bool:
+        """Whether it is as :meth:`stop_waiting` leaves it, and listeners know that."""
+        return self.phase is _NO_PHASE is self.told_phase and self.waiting_as is None
+
     def stop_waiting(self, verdict: Verdict) -> None:
         """Forget all that was waited for: it is something else now."""
         self.waiting_as = None
         self.wait_again()
         self.attempts, self.retry_at = 0, 0.0
-        if verdict is not Verdict.UNKNOWN:
+        if verdict is not _UNKNOWN:
             self.resumed = None
 
     def age(self, now: float) -> float:
@@ -268,7 +287,7 @@ class Track(msgspec.Struct, gc=False):
         verdict, life, deaths = self.verdict, self.life or 0.0, self.deaths
         times: list[float] = []
         if verdict in UNSURE:
-            if self.facts is None or self.facts.runtime is not RuntimeState.ALIEN:
+            if self.facts is None or self.facts.runtime is not _ALIEN:
                 times.append(now + self._recheck_after(now, at_most=policies.recheck))
         elif verdict is _RUNNING and policy.max_age and life + policy.max_age > now:
             times.append(life + policy.max_age)
@@ -291,8 +310,32 @@ class Track(msgspec.Struct, gc=False):
         """
         if self.verdict is _STARTING:
             return at_most
-        leaves = self.verdict is Verdict.ORPHANED and self.facts and self.facts.init in INIT_GONE
+        leaves = self.verdict is _ORPHANED and self.facts and self.facts.init in INIT_GONE
         return min(at_most, max(_LEAVING if leaves else _SOON, now - self.judged_since))
+
+
+def _share(look: Look, key: BundleKey) -> None:
+    """Keep one object of what thousands of looks have alike, and none of what the key has.
+
+    Each that came from a worker or a journal has its own. One is put in place of another only
+    where they are equal, so that a look says what it said, to everybody who has it.
+    """
+    init, shim = look.init, look.shim
+    force_setattr(look, "runtime", _one(look.runtime))
+    if shim.group == key.id:
+        force_setattr(shim, "group", key.id)
+    for part in (init, shim):
+        if part.detail:
+            force_setattr(part, "detail", _one(part.detail))
+    for mount in look.mounts:
+        force_setattr(mount, "path", _one(mount.path))
+        force_setattr(mount, "fstype", _one(mount.fstype))
+
+
+@lru_cache(maxsize=256)
+def _one(value: _Shared) -> _Shared:
+    """Give the first of equal values, the last few hundred of them."""
+    return value
 
 
 def is_unlisted(track: Track, said: Containerd, now: float) -> bool:

@@ -8,6 +8,7 @@ one have together grown to twice its size.
 """
 
 from collections.abc import Iterable
+from itertools import compress
 from typing import Final, Generic, TypeVar
 
 from msgspec.structs import replace
@@ -187,7 +188,7 @@ class _Full:
             scan = ProcessScan(
                 new.answered,
                 self._helpers.changed(gone.helpers, new.helpers),
-                (*self._shims.left(gone.shims), *new.shims),
+                self._shims.left(gone.shims) + new.shims,
                 self._names.changed(gone.cgroup_names, new.cgroup_names),
                 new.unread,
                 self._paths.changed(gone.cgroup_paths, new.cgroup_paths),
@@ -220,8 +221,12 @@ class _Names(Generic[_T]):
         """Give those whose places are not among these."""
         if not gone:
             return self._ordered
-        out = frozenset(gone)
-        return tuple(name for place, name in enumerate(self._ordered) if place not in out)
+        most = len(self._ordered)
+        stays = bytearray(b"\1") * most
+        for place in gone:
+            if 0 <= place < most:
+                stays[place] = 0
+        return tuple(compress(self._ordered, stays))
 
     def changed(self, gone: tuple[int, ...], new: frozenset[_T]) -> frozenset[_T]:
         """Change the set; the same object where nothing changed."""

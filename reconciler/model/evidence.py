@@ -279,8 +279,10 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     def __post_init__(self) -> None:
         """Index the shims once, not for each bundle that is weighed."""
         scan = self.processes
-        force_setattr(self, "served", frozenset([shim.key for shim in scan.shims]))
-        force_setattr(self, "unread", frozenset([one.key for one in scan.unread]))
+        served = frozenset([shim.key for shim in scan.shims]) if scan.shims else EMPTY
+        unread = frozenset([one.key for one in scan.unread]) if scan.unread else EMPTY
+        force_setattr(self, "served", served)
+        force_setattr(self, "unread", unread)
 
     @property
     def shows_processes(self) -> bool:

@@ -3,6 +3,7 @@
 import random
 from typing import Never
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -10,7 +11,7 @@ from reconciler.decide.cleanups import Cleanups
 from reconciler.decide.due import SizeBudgets
 from reconciler.decide.queue import PriorityQueue
 from reconciler.model.decisions import LookAt, Verdict
-from reconciler.model.evidence import Kind, Look
+from reconciler.model.evidence import Init, InitState, Kind, Look, Mount, Shim, ShimState
 from reconciler.model.ids import NOWHERE, BundleKey, Identity
 from reconciler.model.policy import Policies
 from tests.decide.world import ENFORCE, World, dead, key, leftover
@@ -109,6 +110,33 @@ def test_indexes_shrink_with_what_they_index() -> None:
         assert kept is not None
         assert len(kept._heap) <= 100
     assert queue.next is None
+
+
+def test_what_looks_have_alike_is_one_object_and_every_look_says_what_it_said() -> None:
+    world, names = World(), ("ns/a", "ns/b")
+    world.listed(a=1, b=2)
+    seen = [
+        replace(
+            dead(number),
+            init=Init(InitState.DEAD, number, "no such process"),
+            shim=Shim(ShimState.DEAD, "/run/s", key(name).id, detail="connection refused"),
+            mounts=(Mount("rootfs", number, "overlay"),),
+        )
+        for number, name in enumerate(names, 1)
+    ]
+    text = [msgspec.msgpack.encode(look) for look in seen]
+    own = [msgspec.msgpack.decode(one, type=Look) for one in text]
+    for name, look in zip(names, own, strict=True):
+        world.look(look, name)
+    assert own == seen
+    assert [msgspec.msgpack.encode(look) for look in own] == text
+    first, second = own
+    assert first.runtime is second.runtime
+    assert first.init.detail is second.init.detail
+    assert first.shim.detail is second.shim.detail
+    assert first.mounts[0].fstype is second.mounts[0].fstype
+    for look, name in zip(own, names, strict=True):
+        assert look.shim.group is world.engine.kept(key(name)).id
 
 
 def test_what_is_due_comes_oldest_first_after_withdrawals() -> None:

@@ -51,6 +51,19 @@ def test_whoever_is_left_out_would_have_come_out_as_it_was(
     assert lines(directory / "few.jsonl", story, ask) == all_of_them
 
 
+@settings(suppress_health_check=list(HealthCheck))
+@given(story=stories)
+@pytest.mark.parametrize("ask", [0.0, 0.3])
+def test_what_waits_for_nothing_would_have_been_placed_where_it_was(
+    tmp_path_factory: pytest.TempPathFactory, story: list[Act], ask: float
+) -> None:
+    directory = tmp_path_factory.mktemp("placed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundles, "UNCONCERNED", frozenset())
+        all_of_them = lines(directory / "all.jsonl", story, ask)
+    assert lines(directory / "few.jsonl", story, ask) == all_of_them
+
+
 def test_a_task_that_starts_does_not_have_hundreds_of_leftovers_judged_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
