@@ -21,6 +21,7 @@ from reconciler.model.evidence import CgroupState
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.probe import documents
 from reconciler.probe.beneath import beneath, opened
+from reconciler.probe.listings import Listings
 
 _FILE: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _MOUNT: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -135,6 +136,7 @@ class CgroupMounts:
 
     def __init__(self, mounted: Iterable[Hierarchy]) -> None:
         self._mounted = tuple(_Opened(one, _open_mount(one.point)) for one in mounted)
+        self._handles = self._if_whole()
         self._points = {os.fsdecode(one.hierarchy.point) for one in self._mounted}
         self._is_root = os.getuid() == os.geteuid() == 0
 
@@ -144,7 +146,7 @@ class CgroupMounts:
 
     def close(self) -> None:
         """Give the handles back."""
-        mounted, self._mounted = self._mounted, ()
+        mounted, self._mounted, self._handles = self._mounted, (), ()
         for _, fd in mounted:
             if fd >= 0:
                 os.close(fd)
@@ -161,8 +163,19 @@ class CgroupMounts:
                 one if one.fd >= 0 else _Opened(one.hierarchy, _open_mount(one.hierarchy.point))
                 for one in self._mounted
             )
+            self._handles = self._if_whole()
 
-    def look(self, key: BundleKey, named: Collection[str], inner: Collection[str]) -> Cgroups:
+    def _if_whole(self) -> tuple[int, ...]:
+        """Give all handles; none unless every hierarchy could be opened."""
+        return tuple(one.fd for one in self._mounted) if self.is_whole else ()
+
+    def look(
+        self,
+        key: BundleKey,
+        named: Collection[str],
+        inner: Collection[str],
+        listings: Listings | None = None,
+    ) -> Cgroups:
         """Find a container's cgroups and what is in them.
 
         Args:
@@ -171,32 +184,30 @@ class CgroupMounts:
                 be another's: the bundle's own may have any name.
             named: Directories as runc's state has them.
             inner: Paths within every hierarchy, by :func:`resolve`.
+            listings: Those of the moment, where one look of many is made.
         """
         names = set(inner)
         source = CgroupSource.CONFIG
-        paths = [unescape(name) for name in names]
-        places = [(one, path[1:]) for path in paths for one in self._mounted]
+        paths = [unescape(name)[1:] for name in names]
+        extra: list[tuple[_Opened, bytes]] = []
         if named:
             # Nearly always runc's state and config.json agree, and that is cheap to find out.
-            spelt = [os.fsdecode(path) for path in paths]
+            spelt = ["/" + os.fsdecode(path) for path in paths]
             agreed = {point + name for name in spelt for point in self._points}
-            for text in named:
-                extra = []
-                if text not in agreed:
-                    extra = self._inside(documents.to_path(text) or b"/")
-                    places += extra
-                    names.update("/" + escape(relative) for _, relative in extra)
-                if extra or text in agreed:
-                    source = CgroupSource.RUNTIME
+            further = [text for text in named if text not in agreed]
+            for text in further:
+                extra += self._inside(documents.to_path(text) or b"/")
+            names.update("/" + escape(relative) for _, relative in extra)
+            if extra or len(further) < len(named):
+                source = CgroupSource.RUNTIME
         if len(names) > _MOST_NAMES:
             return Cgroups(CgroupState.NONE)
-        if places:
-            state, dirs = self._ask(places)
+        if extra or (paths and self._mounted):
+            state, dirs = self._ask_all(paths, extra, listings)
             return Cgroups(state, dirs, frozenset(names), source)
         if named or inner:
             return Cgroups(CgroupState.NONE)  # named, but in no cgroup mount that we can see
-        guess = key.path
-        state, dirs = self._ask((one, guess) for one in self._mounted)
+        state, dirs = self._ask_all((key.path,), (), listings)
         nobody = state in {CgroupState.GONE, CgroupState.EMPTY}
         return Cgroups(CgroupState.UNNAMED if nobody else state, dirs)
 
@@ -237,6 +248,18 @@ class CgroupMounts:
             return []
         best = max(holding, key=lambda one: len(one.hierarchy.point))
         return [(best, path[len(best.hierarchy.point) + 1 :])]
+
+    def _ask_all(
+        self,
+        paths: Collection[bytes],
+        extra: Iterable[tuple[_Opened, bytes]],
+        listings: Listings | None,
+    ) -> tuple[CgroupState, tuple[CgroupDir, ...]]:
+        """Ask for these paths in every hierarchy, where no listing answers, and for ``extra``."""
+        if listings is not None and self._handles:
+            paths = [path for path in paths if not listings.lack(self._handles, path)]
+        places = [(one, path) for path in paths for one in self._mounted]
+        return self._ask((*places, *extra))
 
     def _ask(
         self, places: Iterable[tuple[_Opened, bytes]]

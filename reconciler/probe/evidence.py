@@ -80,7 +80,8 @@ def ask_cgroups(own: BundleFiles, around: NodeContext, remembered: Runc) -> Cgro
     inner = named = resolve(linux.cgroups_path) if linux else ()
     told = resolve(remembered.cgroup_path) if remembered.cgroup_path else ()
     inner += told
-    found = around.cgroups.look(own.key, remembered.cgroup_dirs, inner)
+    listings = around.handles.listings
+    found = around.cgroups.look(own.key, remembered.cgroup_dirs, inner, listings)
     if told and found.source is CgroupSource.CONFIG:
         found = replace(found, source=CgroupSource.RUNTIME)
     is_its = _is_its(own, around, remembered)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final, Self
 
 from reconciler import kernel
+from reconciler.probe.listings import Listings
 from reconciler.probe.reach import OutOfReachError, Reach
 
 _HANDLE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -20,10 +21,12 @@ class Handles:
 
     Attributes:
         missed: Where reach ended since this was last cleared; never if we may hang (no reach).
+        listings: Of directories in which this moment asks for much.
     """
 
     def __init__(self, reach: Reach | None = None) -> None:
         self.missed: set[bytes] = set()
+        self.listings = Listings()
         self._reach = reach
         self._open: dict[tuple[bytes, int], int] = {}
         self._mount_ids: dict[int, int] = {}
@@ -41,6 +44,7 @@ class Handles:
         self._depth -= 1
         if not self._depth:
             self._close()
+            self.listings.clear()
 
     def get(self, path: bytes, flags: int = 0) -> int:
         """Open a directory without reading it; the handle is ours until the look ends.

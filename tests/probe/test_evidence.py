@@ -15,6 +15,7 @@ from reconciler.probe.cgroups import CgroupMounts, Cgroups
 from reconciler.probe.context import NodeContext
 from reconciler.probe.evidence import BundleFiles, ask_cgroups, ask_init
 from reconciler.probe.folder import Folder
+from reconciler.probe.listings import Listings
 from reconciler.probe.runc import Runc
 from tests.probe.world import KEY, World
 
@@ -55,7 +56,13 @@ def test_a_cgroup_of_another_bundles_state_does_not_say_that_the_one_asked_for_w
 
     class Mounts(CgroupMounts):
         @override
-        def look(self, key: BundleKey, named: Collection[str], inner: Collection[str]) -> Cgroups:
+        def look(
+            self,
+            key: BundleKey,
+            named: Collection[str],
+            inner: Collection[str],
+            listings: Listings | None = None,
+        ) -> Cgroups:
             if named:
                 return Cgroups(CgroupState.EMPTY, (), asked | other, CgroupSource.RUNTIME)
             return Cgroups(CgroupState.GONE, (), asked, CgroupSource.CONFIG)
