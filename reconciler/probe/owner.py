@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from errno import EINVAL, ELOOP, ENOENT
 from typing import Final, NamedTuple
 
+import msgspec
+
 from reconciler.clock import Deadline, SystemClock
 from reconciler.model.ids import escape
 from reconciler.model.layout import TASKS, Layout
@@ -45,7 +47,7 @@ class _State(NamedTuple):
     changed: int
 
 
-class Vouchers:
+class Vouchers(msgspec.Struct):
     """Remembers that every bundle of a tree has named its root, until one may have come.
 
     Who makes or renames a bundle changes the times of its namespace's directory, and who makes a
@@ -54,22 +56,25 @@ class Vouchers:
     Times have the resolution of a tick: a change within the tick of the one before would not show.
     So nothing is remembered of directories that had changed within :data:`QUIET` before they were
     listed, nor where a bundle had no link (yet).
+
+    Attributes:
+        roots: The root, as bundles may name it.
+        states: The directories, by name from the tree on, as they were before they were listed.
     """
 
-    def __init__(self) -> None:
-        self._roots: frozenset[bytes] = frozenset()
-        self._states: dict[bytes, _State] = {}
+    roots: frozenset[bytes] = frozenset()
+    states: dict[bytes, _State] = msgspec.field(default_factory=dict)
 
     def keep(self, roots: frozenset[bytes], states: dict[bytes, _State], began: float) -> None:
-        """Remember directories, by name from the tree on, as they were before they were listed."""
+        """Remember the directories that bundles of one root are in, listed from ``began`` on."""
         newest = max(max(one.modified, one.changed) for one in states.values())
-        self._roots = roots
-        self._states = states if newest < (began - QUIET) * 1e9 else {}
+        self.roots = roots
+        self.states = states if newest < (began - QUIET) * 1e9 else {}
 
     def stand(self, roots: frozenset[bytes], tree: bytes) -> bool:
         """Return whether no bundle can have come to the tree since, for one of these roots."""
-        states = self._states
-        if not states or self._roots != roots:
+        states = self.states
+        if not states or self.roots != roots:
             return False
         try:
             with opened(tree) as top:

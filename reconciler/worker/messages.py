@@ -25,6 +25,7 @@ from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.layout import Layout
 from reconciler.model.outcome import Outcome, Step
 from reconciler.probe.locks import Lock
+from reconciler.probe.owner import Vouchers
 
 VERSION: Final = f"{__version__}/10"
 """Said first by every worker. It differs if the program was replaced on disk while it ran."""
@@ -176,9 +177,11 @@ class LockJob(msgspec.Struct, frozen=True, tag=True):
 
     Attributes:
         owner: If nobody does, find out whether it is that of the tree's own containerd.
+        vouchers: What another worker has found out about that.
     """
 
     owner: bool = False
+    vouchers: Vouchers = msgspec.field(default_factory=Vouchers)
 
 
 class Deleted(msgspec.Struct, frozen=True, tag=True):
@@ -294,9 +297,10 @@ class Pinged(msgspec.Struct, frozen=True, tag=True):
 
 
 class Locked(msgspec.Struct, frozen=True, tag=True):
-    """Answer to :class:`LockJob`."""
+    """Answer to :class:`LockJob`, and what need not be found out again."""
 
     lock: Lock
+    vouchers: Vouchers = msgspec.field(default_factory=Vouchers)
 
 
 ToForkServer = WorkerScope | Spawn | Interrupt | Kill

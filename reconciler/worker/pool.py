@@ -21,6 +21,7 @@ from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.ports import Permit
 from reconciler.probe.locks import Lock, LockState
+from reconciler.probe.owner import Vouchers
 from reconciler.worker.channel import LostError
 from reconciler.worker.client import ForkServerClient, WorkerHandle, serving
 from reconciler.worker.limiter import JobLimiter
@@ -105,6 +106,7 @@ class WorkerPool:
         self._idle: list[WorkerHandle] = []
         self._jobs = JobLimiter(parallel)
         self._witness = anyio.CapacityLimiter(1)  # evidence does not queue behind cleanups
+        self._vouchers = Vouchers()
         self._inventory = anyio.CapacityLimiter(1)
         self._counting: Attempt | None = None
         self._lookers = anyio.CapacityLimiter(LOOKERS)
@@ -277,8 +279,11 @@ class WorkerPool:
 
         Of a free one, too, if ``owner``, whether it is that of the tree's own containerd.
         """
-        answer = await self._ask(LockJob(owner), Locked, self._witness)
-        return answer.lock if isinstance(answer, Locked) else Lock(LockState.NONE, detail=answer)
+        answer = await self._ask(LockJob(owner, self._vouchers), Locked, self._witness)
+        if not isinstance(answer, Locked):
+            return Lock(LockState.NONE, detail=answer)
+        self._vouchers = answer.vouchers
+        return answer.lock
 
     async def look(
         self, keys: Sequence[BundleKey], annotation_keys: frozenset[str]

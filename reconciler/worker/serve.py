@@ -70,7 +70,6 @@ class Worker:
         self._channel = Channel(job, DECODER)
         self._layout = scope.layout
         self._is_stop_requested = False
-        self._vouchers = Vouchers()
         self._place = WorkerContext(
             scope, SystemClock(), progress.write, self._ask_delete, lambda: self._is_stop_requested
         )
@@ -132,9 +131,8 @@ class Worker:
                     scanned = self._place.scan_for_shims(anew=True)
                 self._channel.send(measure(self._layout, scanned.shims, timed))
             case LockJob():
-                self._channel.send(
-                    Locked(metadata_lock(self._layout, self._vouchers, owner=job.owner))
-                )
+                lock = metadata_lock(self._layout, job.vouchers, owner=job.owner)
+                self._channel.send(Locked(lock, job.vouchers))
             case LookJob():
                 self._channel.send(self._place.look(job))
             case _:
