@@ -111,5 +111,9 @@ class Layout(msgspec.Struct, frozen=True):
 
     def shim_socket(self, namespace: str, group: str, address: bytes | None = None) -> bytes:
         """Path of the socket a shim derives from containerd's address, namespace and group id."""
+        return self.sockets + b"/" + self.shim_digest(namespace, group, address)
+
+    def shim_digest(self, namespace: str, group: str, address: bytes | None = None) -> bytes:
+        """The name of that socket."""
         named = b"/".join((address or self.address, unescape(namespace), unescape(group)))
-        return self.sockets + b"/" + hashlib.sha256(named).hexdigest().encode()
+        return hashlib.sha256(named).hexdigest().encode()

@@ -7,6 +7,7 @@ nothing here takes it for emptiness.
 
 import os
 import stat
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from errno import EFBIG, ELOOP, ENOENT, ENOTDIR, EXDEV
@@ -17,6 +18,9 @@ from reconciler.model.ids import Identity
 
 MOST_NAMES: Final = 1 << 20
 """Names in one directory; containerd needs minutes to make so many."""
+
+_ON_DISK: Final = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+"""What ``os.fsencode`` does, which asks for the type of each name first."""
 
 _NOTHING: Final = frozenset({ENOENT, ENOTDIR})
 _BARRED: Final = frozenset({ELOOP, EXDEV})
@@ -70,7 +74,7 @@ def names(directory: int) -> Iterator[bytes]:
             for number, entry in enumerate(entries):
                 if number >= MOST_NAMES:
                     raise OSError(EFBIG, f"more than {MOST_NAMES} names in a directory")
-                yield os.fsencode(entry.name)
+                yield entry.name.encode(*_ON_DISK)
     except FileNotFoundError:
         return
 

@@ -103,30 +103,34 @@ class Unexplained:
 
     def __init__(self, layout: Layout) -> None:
         self._fifos, self._tree = layout.fifos, layout.tasks + b"/"
-        self._sockets = {layout.sockets, layout.own_sockets}
-        self._named: set[bytes] = set()
-        self._digests: set[bytes] = set()
+        self._ids: dict[bytes, set[bytes]] = {}  # by namespace
+        digests: set[bytes] = set()
+        self._explained: dict[bytes, set[bytes]] = {
+            layout.sockets: digests,
+            layout.own_sockets: digests,
+        }
         with opened(layout.tasks) as top:
             for namespace in enter(top, names(top)):
-                if namespace.fd >= 0:
-                    self._take_in(layout, namespace.name, list(names(namespace.fd)))
-
-    def _take_in(self, layout: Layout, namespace: bytes, ids: Iterable[bytes]) -> None:
-        above = escape(namespace)
-        for id_ in ids:
-            self._named.add(namespace + b"/" + id_.removeprefix(b"."))
-            if not id_.startswith(b"."):  # one that containerd was removing names none any more
-                path = layout.shim_socket(above, escape(id_))
-                self._digests.add(path.rpartition(b"/")[2])
+                if namespace.fd < 0:
+                    continue
+                above, ids = escape(namespace.name), self._ids.setdefault(namespace.name, set())
+                for id_ in names(namespace.fd):
+                    ids.add(id_.removeprefix(b"."))
+                    if not id_.startswith(b"."):  # one that containerd was removing names none
+                        digests.add(layout.shim_digest(above, escape(id_)))
 
     def __call__(self, path: bytes) -> bool:
         """Return whether it is to be looked at: what lies in no place of a known bundle's name."""
         above, _, name = path.rpartition(b"/")
-        if above in self._sockets:
-            return name not in self._digests
-        if path.startswith(self._tree):  # what is below a bundle is that bundle's
-            return b"/".join(path[len(self._tree) :].split(b"/", 2)[:2]) not in self._named
-        return above == self._fifos or above.rpartition(b"/")[2] + b"/" + name not in self._named
+        explained = self._explained.get(above)
+        if explained is None:
+            if path.startswith(self._tree):  # what is below a bundle is that bundle's
+                namespace, _, below = path[len(self._tree) :].partition(b"/")
+                return below.partition(b"/")[0] not in self._ids.get(namespace, ())
+            namespace = above.rpartition(b"/")[2]
+            explained = set() if above == self._fifos else self._ids.get(namespace, set())
+            self._explained[above] = explained
+        return name not in explained
 
 
 def find_owners(
