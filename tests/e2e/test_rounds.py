@@ -1,8 +1,9 @@
 """The same ids again and again: made, crashed, cleaned, and nothing is ever lost.
 
 `make soak` goes 200 rounds; what is drawn depends on the seed alone. Shown so far: 200 rounds on
-containerd 1.6.20 (800 tasks crashed and cleaned, 14 minutes on two busy processors), 5 rounds each
-on 1.7.24 and 2.1.9.
+containerd 1.6.20, 1.7.24 and 2.1.9 (800 tasks each, crashed and cleaned). Run it alone: programs
+named as shims of nobody's, as other tests make them, keep cgroups and directories of FIFOs for
+good; so two runs on 1.7.24 ended after 117 and 185 rounds, with nothing else left or lost.
 """
 
 from pathlib import Path
