@@ -5,14 +5,17 @@ second looks, shows its plan and asks; what it was told to remove it asks the da
 looks twice, and keeps to its own guards, policies and brakes.
 
 A request shortens the daemon's waits to the time between two looks, and says nothing of ours. So
-what has to wait for longer, by a rule or by what was typed, is not asked for.
+what has to wait for longer, by a rule or by what was typed, is not asked for. It is for the objects
+that were shown, of debris as of bundles.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from threading import Event
 from typing import Final
 
-from reconciler.cli import handover_debris as debris
+from msgspec.structs import replace
+
+from reconciler.cli.daemon_beliefs import agrees
 from reconciler.cli.daemon_client import Daemon
 from reconciler.cli.debris import key_of
 from reconciler.cli.output import Output
@@ -21,13 +24,13 @@ from reconciler.clock import SystemClock
 from reconciler.decide.debris_track import DebrisView
 from reconciler.decide.due import BETWEEN_LOOKS
 from reconciler.decide.views import BundleView
-from reconciler.model.debris import PlaceKey
+from reconciler.model.debris import PlaceKey, RequestedPlace
 from reconciler.model.decisions import Phase
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import Result
 from reconciler.model.policy import Policy
 from reconciler.present import shapes, words
-from reconciler.present.beliefs import Belief, Beliefs, Progress, Reply
+from reconciler.present.beliefs import Belief, Beliefs, DebrisBelief, Progress, Reply
 from reconciler.present.debris_results import is_debris, untouched
 from reconciler.setup import Setup
 
@@ -56,12 +59,14 @@ def without_waiting(
             policy = setup.policies.named(views[key].policy)
             wait = _wait(views[key], policy, beliefs.get(key))
         results.append(_waits(views[key], setup, wait) if wait > 0 else one)
-    left = debris.views_of(plan)
+    left = _debris_views(plan)
     for one in filter(is_debris, planned):
         wait = 0.0
         if one.result == shapes.PLANNED:
-            wait = debris.wait_of(left[key_of(one)], setup, told)
-        results.append(debris.waits(left[key_of(one)], _NOT_HANDED_OVER, wait) if wait > 0 else one)
+            wait = _debris_wait(left[key_of(one)], setup, told)
+        results.append(
+            _debris_waits(left[key_of(one)], _NOT_HANDED_OVER, wait) if wait > 0 else one
+        )
     return results
 
 
@@ -106,8 +111,8 @@ def hand_over(
     """
     daemon, clock, pause = Daemon(setup.socket), SystemClock(), Event()
     began, until = clock.wall(), clock.monotonic() + PATIENCE
-    left = debris.views_of(plan)
-    reply = daemon.clean(keys, debris.objects(places, left))
+    left = _debris_views(plan)
+    reply = daemon.clean(keys, _debris_objects(places, left))
     output.say(f"the daemon (pid {reply.pid}) was asked to remove what is planned")
     if reply.hold:
         output.complain(f"it is held: {reply.hold}")
@@ -117,7 +122,7 @@ def hand_over(
     progress = daemon.requested() if places else None
     while clock.monotonic() < until:
         is_cleaning = told is not None and _is_at_work(told, reply.pid)
-        goes_on = progress is not None and debris.is_at_work(progress, reply.pid)
+        goes_on = progress is not None and _is_at_debris(progress, reply.pid)
         if not (is_cleaning or goes_on):
             break
         pause.wait(_EVERY if is_cleaning else _EVERY_DEBRIS)
@@ -145,7 +150,7 @@ def _results_of_debris(
         if one.refused:
             yield untouched(left[one.key], Result.PROTECTED.value, one.refused)
         else:
-            yield debris.result_of(left[one.key], told, reply.pid, unknown)
+            yield _debris_result(left[one.key], told, reply.pid, unknown)
 
 
 def _is_at_work(told: Beliefs, pid: int) -> bool:
@@ -172,3 +177,73 @@ def _result(
         return shapes.kept(view, setup.layout, Result.CLEANED, "", "the daemon has removed it")
     result = Result.HELD if belief.phase is Phase.HELD else Result.SKIPPED
     return shapes.kept(view, setup.layout, result, belief.cause or "the daemon goes on with it")
+
+
+_GOES_ON: Final = "the daemon goes on with it"
+
+
+def _debris_views(plan: Found) -> dict[PlaceKey, DebrisView]:
+    """Give what a plan found outside of bundles, by its place."""
+    return {view.place.key: view for view in plan.debris}
+
+
+def _debris_wait(view: DebrisView, setup: Setup, told: Beliefs) -> float:
+    """Seconds until debris may be handed over; 0 if no wait of ours would be shortened."""
+    belief = next((one for one in told.debris if one.key == view.place.key), None)
+    policy, due = setup.policies.applied_to_place(view.place), view.due_in_seconds or 0.0
+    rest = due if due > BETWEEN_LOOKS else 0.0
+    if rest and policy.between_looks <= BETWEEN_LOOKS and belief and agrees(view, belief):
+        rest = _debris_rest(belief, rest)
+    return max(rest, policy.threshold - (view.age or 0.0))
+
+
+def _debris_rest(belief: DebrisBelief, rest: float) -> float:
+    """Give what is left of a rule's grace, which may be over for the daemon."""
+    if belief.phase in _WAITED:
+        return 0.0
+    is_waiting = belief.phase is Phase.WAITING and belief.due_in_seconds is not None
+    return min(rest, belief.due_in_seconds or 0.0) if is_waiting else rest
+
+
+def _debris_waits(view: DebrisView, reason: str, seconds: float) -> shapes.ResultShape:
+    """Say that it was not asked for, and how long it waits."""
+    shape = untouched(view, Result.SKIPPED.value, reason)
+    return replace(shape, detail=f"{reason}: waits {words.age(seconds)} more")
+
+
+def _debris_objects(
+    keys: Sequence[PlaceKey], views: Mapping[PlaceKey, DebrisView]
+) -> list[RequestedPlace]:
+    """Name the objects that were shown."""
+    its = ((key, views[key].place.identity) for key in keys)
+    return [RequestedPlace(key, identity.dev, identity.ino) for key, identity in its]
+
+
+def _is_at_debris(told: Progress, pid: int) -> bool:
+    """Whether the daemon of this pid goes on with something that was asked for."""
+    moves = any(one.phase in _ON_ITS_WAY and not one.objection for one in told.debris)
+    return told.pid == pid and (bool(told.unseen) or moves)
+
+
+def _debris_result(
+    view: DebrisView, told: Progress, pid: int, unknown: tuple[str, str]
+) -> shapes.ResultShape:
+    """Say what came of one: of its last attempt, or of where it stands.
+
+    ``unknown``: what is said where another daemon than the one that was asked (``pid``) answers.
+    """
+    key = view.place.key
+    came = next((one for one in told.came if key_of(one) == key), None)
+    if came is not None:
+        return came
+    if told.pid != pid:
+        reason, detail = unknown
+        return replace(untouched(view, Result.SKIPPED.value, reason), detail=detail)
+    belief = next((one for one in told.debris if one.key == key), None)
+    if belief is None:
+        detail = _GOES_ON if told.unseen else "the daemon finds no debris there any more"
+        return replace(untouched(view, Result.SKIPPED.value), detail=detail)
+    if belief.objection:
+        return untouched(view, Result.PROTECTED.value, belief.objection)
+    result = Result.HELD if belief.phase is Phase.HELD else Result.SKIPPED
+    return replace(untouched(view, result.value), detail=belief.cause or _GOES_ON)
