@@ -219,31 +219,26 @@ class WorkerPool:
         if key in self._under_way:
             raise InvariantError(f"{key} is being cleaned already")
         self._under_way[key] = attempt
+        began = 0.0
         try:
             async with self._jobs.job():
-                return await self._attempt(attempt, blank, kind, permit)
+                began = self._clock.monotonic()
+                await self._living_server()
+                # Nothing waits from here on until the job is sent.
+                if self._stopping:
+                    return replace(blank, result=Result.BLOCKED, reason=BlockReason.INTERRUPTED)
+                if (refusal := permit()) is not None:
+                    return refusal
+                if isinstance(attempt.job, JudgedJob):  # with the options that hold now
+                    attempt.job = replace(attempt.job, options=self._options)
+                answer = await self._run(attempt, self._limits.job)
+        except DiedError as died:
+            return attempt.failed(blank, str(died), self._clock.monotonic() - began)
         finally:
             del self._under_way[key]
             if not self._under_way:
                 self._all_done.set()
                 self._all_done = anyio.Event()
-
-    async def _attempt(
-        self, attempt: Attempt, blank: Outcome, kind: type[_Done], permit: Permit
-    ) -> _Done | Outcome:
-        began = self._clock.monotonic()
-        try:
-            await self._living_server()
-            # Nothing waits from here on until the job is sent.
-            if self._stopping:
-                return replace(blank, result=Result.BLOCKED, reason=BlockReason.INTERRUPTED)
-            if (refusal := permit()) is not None:
-                return refusal
-            if isinstance(attempt.job, JudgedJob):
-                attempt.job = replace(attempt.job, options=self._options)  # those that hold now
-            answer = await self._run(attempt, self._limits.job)
-        except DiedError as died:
-            return attempt.failed(blank, str(died), self._clock.monotonic() - began)
         if isinstance(answer, kind):
             return answer
         return attempt.cut_short(blank, self._clock.monotonic() - began)

@@ -83,31 +83,23 @@ class Record:
             raise Blocked(BlockReason.INTERRUPTED, name, "a stop was requested")
         self._note(Progress(name, tuple(self.steps)))
         start = self._clock.monotonic()
-        tally = Tally(stop=self._stop)
-        result, detail, blocked = _judge(action, tally, core=core)
+        tally, blocked = Tally(stop=self._stop), None
+        try:
+            detail = action(tally)
+            result = StepResult.DONE if tally.mutations or tally.others else StepResult.NOTHING
+        except Kept as kept:
+            result, detail = StepResult.WARNING, str(kept)
+        except FileNotFoundError:
+            result, detail = StepResult.NOTHING, ""
+        except Blocked as error:
+            result, detail, blocked = _weigh(error, core=core)
+        except OSError as error:
+            name = escape(error.filename) if isinstance(error.filename, bytes) else ""
+            result, detail, blocked = _weigh(blocked_by(error, name), core=core)
         seconds = self._clock.monotonic() - start
         self.steps.append(Step(name, result, detail, seconds, tally.mutations))
         if blocked is not None:
             raise blocked
-
-
-def _judge(
-    action: Callable[[Tally], str], tally: Tally, *, core: bool
-) -> tuple[StepResult, str, Blocked | None]:
-    """Run an action and say what its end means."""
-    try:
-        detail = action(tally)
-    except Kept as kept:
-        return StepResult.WARNING, str(kept), None
-    except FileNotFoundError:
-        return StepResult.NOTHING, "", None
-    except Blocked as blocked:
-        return _weigh(blocked, core=core)
-    except OSError as error:
-        name = escape(error.filename) if isinstance(error.filename, bytes) else ""
-        return _weigh(blocked_by(error, name), core=core)
-    done = tally.mutations or tally.others
-    return (StepResult.DONE if done else StepResult.NOTHING), detail, None
 
 
 def _weigh(blocked: Blocked, *, core: bool) -> tuple[StepResult, str, Blocked | None]:
