@@ -5,15 +5,16 @@ from typing import Final
 import msgspec
 
 from reconciler.decide.verdicts import INIT_GONE
+from reconciler.model.decisions import DeathCause
 from reconciler.model.evidence import Facts, InitState, ShimState
 
 # On Python 3.11 it takes ten times as long to name a member of an enumeration as to find one.
 _SHIM_ALIVE, _SHIM_DEAD, _INIT_ALIVE = ShimState.ALIVE, ShimState.DEAD, InitState.ALIVE
 _CAUSES: Final = {
     (False, False): None,
-    (True, False): "shim",
-    (False, True): "init",
-    (True, True): "both",
+    (True, False): DeathCause.SHIM,
+    (False, True): DeathCause.INIT,
+    (True, True): DeathCause.BOTH,
 }
 """The cause by whether the shim is dead and whether its init is."""
 
@@ -53,15 +54,15 @@ class Deaths(msgspec.Struct, gc=False):
             self.since = now if self.since is None else self.since
             self.orphaned = self.orphaned or facts.init is _INIT_ALIVE
 
-    def confirm(self, facts: Facts) -> str | None:
-        """Count what is dead now: ``init``, ``shim``, ``both`` or None."""
+    def confirm(self, facts: Facts) -> DeathCause | None:
+        """Count what is dead now, if anything is."""
         dead = self._dead(facts)
-        self.shim = self.shim and dead not in {"shim", "both"}
-        self.init = self.init and dead not in {"init", "both"}
+        if dead is not None:
+            self.shim, self.init = False, self.init and facts.init not in INIT_GONE
         self.since, self.orphaned = None, False
         return dead
 
-    def _dead(self, facts: Facts) -> str | None:
+    def _dead(self, facts: Facts) -> DeathCause | None:
         if facts.shim is not _SHIM_DEAD:
             return None
         is_init_dead = self.init and facts.init in INIT_GONE

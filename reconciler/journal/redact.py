@@ -20,17 +20,12 @@ from reconciler.model.debris import DebrisCleaned, Inventory, Place, PlaceKey
 from reconciler.model.decisions import (
     AskNode,
     Braked,
-    Clean,
     CleanDebris,
     Decision,
-    Died,
-    FinishRemoval,
     Judged,
-    LookAt,
-    OverBudget,
+    OfBundle,
     Relist,
     TakeInventory,
-    Vanished,
 )
 from reconciler.model.evidence import Containerd, Labels, Look, ProcessScan
 from reconciler.model.hidden import hidden_name, parse_hidden
@@ -322,7 +317,7 @@ class Redactor:
                 if cause in self._policies:
                     cause = self._policies[cause]
                 return replace(decision, key=self._key_of(decision.key), cause=cause)
-            case Vanished() | Died() | OverBudget() | LookAt() | Clean() | FinishRemoval():
+            case OfBundle():
                 return replace(decision, key=self._key_of(decision.key))
             case CleanDebris():
                 return CleanDebris(tuple(map(self._place, decision.places)))

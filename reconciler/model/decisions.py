@@ -72,22 +72,35 @@ class Judged(Tagged, frozen=True, tag="judged"):
     facts: Facts | None = None
 
 
-class Vanished(Tagged, frozen=True, tag="vanished"):
-    """A bundle is no longer there. ``cleaned`` says whether it was our own doing."""
+class OfBundle(Tagged, frozen=True):
+    """A decision about one bundle; all else in it are numbers and words of enumerations.
+
+    So only its key names anything, and whoever redacts it needs to know no more. A decision with
+    text of its own is none of these.
+    """
 
     key: BundleKey
+
+
+class Vanished(OfBundle, frozen=True, tag="vanished"):
+    """A bundle is no longer there. ``cleaned`` says whether it was our own doing."""
+
     last: Verdict | None = None
     cleaned: bool = False
 
 
-class Died(Tagged, frozen=True, tag="died"):
-    """A task ended abnormally: counted once per death (metric ``abnormal_terminations_total``).
+class DeathCause(Word):
+    """Whose end was abnormal."""
 
-    ``cause`` is ``init``, ``shim`` or ``both``.
-    """
+    INIT = "init"
+    SHIM = "shim"
+    BOTH = "both"
 
-    key: BundleKey
-    cause: str
+
+class Died(OfBundle, frozen=True, tag="died"):
+    """A task ended abnormally: counted once per death (metric ``abnormal_terminations_total``)."""
+
+    cause: DeathCause
 
 
 class BudgetKind(Word):
@@ -97,10 +110,9 @@ class BudgetKind(Word):
     SIZE = "size"
 
 
-class OverBudget(Tagged, frozen=True, tag="over-budget"):
+class OverBudget(OfBundle, frozen=True, tag="over-budget"):
     """A *running* task exceeds a budget: reported, never touched."""
 
-    key: BundleKey
     kind: BudgetKind = msgspec.field(name="budget")
 
 
@@ -112,10 +124,9 @@ class Braked(Tagged, frozen=True, tag="braked"):
     detail: str
 
 
-class LookAt(Tagged, frozen=True, tag="look-at"):
+class LookAt(OfBundle, frozen=True, tag="look-at"):
     """Ask for a close look at a bundle."""
 
-    key: BundleKey
     why: HintKind = HintKind.CHANGED
 
 
@@ -145,14 +156,13 @@ class CleanDebris(Tagged, frozen=True, tag="clean-debris"):
     places: tuple[Place, ...]
 
 
-class Clean(Tagged, frozen=True, tag="clean"):
+class Clean(OfBundle, frozen=True, tag="clean"):
     """Ask for a cleanup. At most one per bundle is under way; an Outcome must follow.
 
     ``kill``: it is not a leftover but an orphaned workload that the operator wants ended; nothing
     is removed by that. ``shim``: likewise, of an abandoned shim.
     """
 
-    key: BundleKey
     identity: Identity
     claimed: bool
     attempt: int
@@ -167,10 +177,9 @@ class Clean(Tagged, frozen=True, tag="clean"):
         return Verdict.ORPHANED if self.kill else Verdict.LEFTOVER
 
 
-class FinishRemoval(Tagged, frozen=True, tag="finish-removal"):
+class FinishRemoval(OfBundle, frozen=True, tag="finish-removal"):
     """Ask to finish a removal of ours that was cut short; the key's id is the hidden name."""
 
-    key: BundleKey
     identity: Identity
 
 

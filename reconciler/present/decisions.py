@@ -143,7 +143,7 @@ def _words(  # noqa: C901, PLR0911, PLR0912 - one case each
             last = "never looked at" if decision.last is None else f"was {decision.last.value}"
             return _Words("vanish", f"cleaned, {last}" if decision.cleaned else f"gone, {last}")
         case Died(cause=cause):
-            return _Words("die", f"abnormal end of {cause}", "death")
+            return _Words("die", f"abnormal end of {cause.value}", "death")
         case OverBudget(kind=kind):
             why = f"running and over its {kind.value} budget"
             return _Words("over-budget", why, "budget")
@@ -192,7 +192,8 @@ def record(stamp: Stamp, decision: Decision, *, observed: bool = False) -> Recor
                 LogEvent.BUNDLE_VANISHED, Level.DEBUG, named(key) | fields, key, is_end=True
             )
         case Died(key=key, cause=cause):
-            return Record(LogEvent.TASK_DIED, Level.WARNING, {**named(key), "cause": cause}, key)
+            fields = {**named(key), "cause": cause.value}
+            return Record(LogEvent.TASK_DIED, Level.WARNING, fields, key)
         case OverBudget(key=key, kind=kind):
             fields = {**named(key), "budget": kind.value}
             news, what = (kind.value,), f"budget {kind.value}"

@@ -25,6 +25,7 @@ from reconciler.decide.engine import Engine
 from reconciler.model.debris import DebrisCleaned, DebrisKind
 from reconciler.model.decisions import (
     Braked,
+    DeathCause,
     Decision,
     Died,
     Judged,
@@ -51,7 +52,6 @@ from reconciler.supervision import Supervisor
 from reconciler.telemetry.gauges import PREFIX, AtScrape, Namespaces
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
-CAUSES: Final = ("init", "shim", "both")
 _AGES: Final = (60, 600, 3600, 6 * 3600, 86400, 3 * 86400, 7 * 86400, 30 * 86400)
 _DURATIONS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 30)
 
@@ -208,7 +208,7 @@ class Metrics:
         del stamp
         match decision:
             case Died(key=key, cause=cause):
-                self._deaths.labels(self._meet(key.namespace), cause).inc()
+                self._deaths.labels(self._meet(key.namespace), cause.value).inc()
             case Judged(key=key):
                 self._meet(key.namespace)
             case Vanished() | OverBudget() | Braked():
@@ -257,6 +257,6 @@ class Metrics:
             self._freed.labels(label)
             for result in Result:
                 self._cleanups.labels(label, result.value)
-            for cause in CAUSES:
-                self._deaths.labels(label, cause)
+            for cause in DeathCause:
+                self._deaths.labels(label, cause.value)
         return label

@@ -26,7 +26,7 @@ DAY = 86400.0
 
 
 def deaths(world: World) -> list[str]:
-    return [d.cause for d in world.said if isinstance(d, Died)]
+    return [d.cause.value for d in world.said if isinstance(d, Died)]
 
 
 def test_an_orderly_exit_is_no_abnormal_termination() -> None:

@@ -31,6 +31,7 @@ from reconciler.model.decisions import (
     Braked,
     BudgetKind,
     Clean,
+    DeathCause,
     Decision,
     Died,
     Judged,
@@ -125,7 +126,7 @@ def decisions(text: str) -> Iterator[Decision]:
                 judgement = Judgement(verdict, 8, text)
                 yield Judged(KEY, judgement, phase, previous, text, 12.0)
         yield Vanished(KEY, verdict, cleaned=True)
-    yield from (Died(KEY, cause) for cause in ("init", "shim", "both"))
+    yield from (Died(KEY, cause) for cause in DeathCause)
     yield from (OverBudget(KEY, kind) for kind in BudgetKind)
     yield from (Braked(text, on=on, detail=text) for on in (True, False))
 

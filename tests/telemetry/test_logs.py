@@ -17,6 +17,7 @@ from reconciler.model.decisions import (
     Braked,
     BudgetKind,
     Clean,
+    DeathCause,
     Decision,
     Died,
     FinishRemoval,
@@ -220,7 +221,7 @@ OBSERVATIONS: list[tuple[Observation, str | None]] = [
 
 DECISIONS: list[tuple[Decision, str | None]] = [
     (Vanished(KEY, Verdict.LEFTOVER, cleaned=True), "bundle.vanished"),
-    (Died(KEY, "both"), "task.died"),
+    (Died(KEY, DeathCause.BOTH), "task.died"),
     (OverBudget(KEY, BudgetKind.AGE), "budget.exceeded"),
     (Braked("mass death", on=True, detail="12 of 13"), "brake.pulled"),
     (Braked("mass death", on=False, detail="released"), "brake.released"),
@@ -269,7 +270,7 @@ def test_a_backend_that_was_left_is_named_with_why_and_what_to_do(lines: Lines) 
 def test_the_level_leaves_out_what_matters_less(lines: Lines) -> None:
     log = LogListener(make_logger(as_json=True, level=30, sink=lines))
     log.observed(at(0), Listed(answered=True, present=True))
-    log.decided(at(0), Died(KEY, "init"))
+    log.decided(at(0), Died(KEY, DeathCause.INIT))
     assert [line["event"] for line in lines.records] == ["task.died"]
 
 
@@ -278,7 +279,9 @@ def test_a_hostile_name_stays_on_one_line(namespace: bytes, name: bytes) -> None
     key = BundleKey(escape(namespace), escape(name))
     for as_json in (True, False):
         lines = Lines()
-        LogListener(make_logger(as_json=as_json, sink=lines)).decided(at(0), Died(key, "init"))
+        LogListener(make_logger(as_json=as_json, sink=lines)).decided(
+            at(0), Died(key, DeathCause.INIT)
+        )
         (line,) = lines.lines
         assert line.isprintable()
         if as_json:
