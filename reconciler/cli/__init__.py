@@ -7,16 +7,12 @@ module imports next to nothing, so that ``--version`` and ``--help`` answer at o
 import gc
 import os
 import sys
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from reconciler import unloaded
 
 if TYPE_CHECKING:
     import click
-
-
-UNATTENDED: Final = "containerd-cleanup"
-"""The name under which `clean` asks nothing: existing units use it."""
 
 
 def main() -> NoReturn:
@@ -33,6 +29,7 @@ def cleanup_main() -> NoReturn:
     gc.disable()  # as above
     unloaded.leave_out()
     from reconciler.cli.commands.clean import unattended
+    from reconciler.cli.globals import UNATTENDED
 
     _run(unattended(), UNATTENDED)
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 import click
 from typing_extensions import override
 
-from reconciler.cli.options import global_options, merge
+from reconciler.cli.globals import merge
+from reconciler.cli.options import global_options
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -10,10 +10,10 @@ import click
 import msgspec
 from msgspec.structs import replace
 
-from reconciler.cli import UNATTENDED, debris, session
+from reconciler.cli import debris, session
 from reconciler.cli.checks import check_guards, check_listing, complain_of_silence
 from reconciler.cli.daemon_beliefs import ask_daemon, say_whose
-from reconciler.cli.options import Form
+from reconciler.cli.globals import UNATTENDED, Form
 from reconciler.cli.output import Output, envelope
 from reconciler.cli.passes import Found
 from reconciler.cli.selection import OnlyThese, Selection, as_shown, narrowed, only

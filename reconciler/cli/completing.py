@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from reconciler.cli.options import Globals
+    from reconciler.cli.globals import Globals
     from reconciler.model.ids import BundleKey
     from reconciler.model.layout import Layout
 
@@ -131,7 +131,7 @@ def _listed(layout: "Layout") -> "Iterator[BundleKey]":
 
 def _said(ctx: click.Context) -> "Globals":
     """Give what was said so far for all commands, before and after the command's name."""
-    from reconciler.cli.options import merge
+    from reconciler.cli.globals import merge
 
     if ctx.parent is not None:
         ctx.obj = _said(ctx.parent)

@@ -12,7 +12,7 @@ import anyio
 import msgspec
 from typing_extensions import override
 
-from reconciler.cli.output import Output
+from reconciler.cli.output import Heading, Output
 from reconciler.decide.engine import Engine
 from reconciler.model.observations import Stamp
 from reconciler.ports import Clock, Emit, Listener, Source, Watcher
@@ -23,22 +23,6 @@ if TYPE_CHECKING:
     from reconciler.cli.live import LiveView
     from reconciler.telemetry.lazy import FilteringBoundLogger
     from reconciler.telemetry.logs import Threshold
-
-
-class Heading(msgspec.Struct, frozen=True):
-    """What does not change during a run.
-
-    Attributes:
-        title: The program's name or what is being shown.
-        tree: The state directory.
-        enforce: Whether leftovers are removed.
-        hint: The last line: how to end it.
-    """
-
-    title: str
-    tree: str
-    enforce: bool
-    hint: str = "Ctrl-C ends"
 
 
 class Shown(msgspec.Struct, frozen=True):

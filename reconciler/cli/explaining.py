@@ -18,7 +18,7 @@ from reconciler.cli.daemon_beliefs import (
     history,
     say_whose,
 )
-from reconciler.cli.options import Form
+from reconciler.cli.globals import Form
 from reconciler.cli.output import Output, envelope
 from reconciler.cli.selection import Name, known_of, labels_of
 from reconciler.cli.session import look, look_at, ping_one

@@ -13,8 +13,8 @@ from typing_extensions import override
 
 from reconciler.cli import session
 from reconciler.cli.checks import check_listing
+from reconciler.cli.globals import Form
 from reconciler.cli.list_options import Listing
-from reconciler.cli.options import Form
 from reconciler.cli.output import Output
 from reconciler.cli.passes import Pass, observing
 from reconciler.cli.selection import Selection, ordered

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from reconciler.cli.display import Heading
+from reconciler.cli.output import Heading
 from reconciler.cli.picture import STUCK, Picture
 from reconciler.decide.cleanups import GUARDS
 from reconciler.model.decisions import Judged, Phase, Verdict

@@ -1,56 +1,16 @@
-"""The options of every command, accepted before or after its name, and the types of their values.
+"""The options of every command, accepted before or after its name.
 
-Words flow in, :class:`Globals` flows out to the command. Nothing is looked up here; what was not
-said stays None, so that configuration and defaults can fill it.
+Words flow in, :class:`~reconciler.cli.globals.Globals` flows out to the command.
 """
 
-from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
 
 import click
-from click.core import ParameterSource
 from typing_extensions import override
 
 from reconciler.cli.completing import directories, files, instances, namespaces
+from reconciler.cli.globals import JOURNAL, Form, Globals, merge
 from reconciler.errors import UsageError
-
-
-class Form(Enum):
-    """Form of the output."""
-
-    TABLE = "table"
-    WIDE = "wide"
-    JSON = "json"
-    NAME = "name"
-
-
-JOURNAL: Final = "journal"
-
-
-class Globals(NamedTuple):
-    """What was said for all commands; None and empty mean not said."""
-
-    config: str | None = None
-    instance: str | None = None
-    state: str | None = None
-    root: str | None = None
-    address: str | None = None
-    namespace: tuple[str, ...] = ()
-    output: str | None = None
-    quiet: bool = False
-    verbose: int = 0
-
-    @property
-    def form(self) -> Form:
-        """The form of the output."""
-        if self.output == JOURNAL:
-            raise UsageError(f"-o {JOURNAL} is for `scan`", "use -o json")
-        return Form.TABLE if self.output is None else Form(self.output)
-
-    @property
-    def wants_journal(self) -> bool:
-        """Whether the evidence itself is wanted, to be decided on elsewhere."""
-        return self.output == JOURNAL
 
 
 def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's
@@ -121,9 +81,6 @@ def global_options() -> list[click.Parameter]:
     ]
 
 
-NAMES: Final = frozenset(Globals._fields)
-
-
 class Command(click.Command):
     """A command that takes the options of every command too, and hands on all that was said."""
 
@@ -155,19 +112,6 @@ class Logging(Command):
                 f"-o {said.output} is not for `{self.name}`",
                 "its log is one JSON object a line where standard error is no terminal",
             )
-
-
-def merge(ctx: click.Context) -> Globals:
-    """Take the global options out of the parameters; what is said last, after the command, wins."""
-    known = ctx.obj if isinstance(ctx.obj, Globals) else Globals()
-    said = {
-        name: ctx.params.pop(name)
-        for name in NAMES
-        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    }
-    for name in NAMES - said.keys():
-        ctx.params.pop(name, None)
-    return known._replace(**said)
 
 
 replaces_journal: Final = click.option(

@@ -7,7 +7,7 @@ whatever passes here is made printable: nothing that a process or a file is call
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -18,6 +18,22 @@ if TYPE_CHECKING:
 
     from reconciler.present.envelope import Envelope
     from reconciler.present.table import Table
+
+
+class Heading(NamedTuple):
+    """What does not change while a foreground run is shown.
+
+    Attributes:
+        title: The program's name or what is being shown.
+        tree: The state directory.
+        enforce: Whether leftovers are removed.
+        hint: The last line: how to end it.
+    """
+
+    title: str
+    tree: str
+    enforce: bool
+    hint: str = "Ctrl-C ends"
 
 
 def envelope(wall: float | None = None, node: str = "") -> "Envelope":

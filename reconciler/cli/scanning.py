@@ -15,8 +15,8 @@ from reconciler.cli.checks import (
     warn_of_place,
 )
 from reconciler.cli.daemon_beliefs import as_believed, ask_daemon, say_whose
+from reconciler.cli.globals import Form
 from reconciler.cli.list_options import ALL, Listing
-from reconciler.cli.options import Form
 from reconciler.cli.output import Output, envelope
 from reconciler.cli.passes import Found
 from reconciler.cli.selection import Selection, narrowed, ordered

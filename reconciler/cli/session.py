@@ -14,9 +14,9 @@ from msgspec.structs import replace
 
 from reconciler.assembly import opened
 from reconciler.cli.checks import check_guards
-from reconciler.cli.display import Heading, Shown, foreground
+from reconciler.cli.display import Shown, foreground
 from reconciler.cli.garbage import collect_from_now_on, nothing_collected
-from reconciler.cli.output import Output
+from reconciler.cli.output import Heading, Output
 from reconciler.cli.passes import Found, clean_once, look_once, observing
 from reconciler.cli.watching import Ended, Plan, Story
 from reconciler.cli.watching import watch as watch_stages

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec.structs import replace
 
+from reconciler.cli.globals import Globals
 from reconciler.cli.option_types import name
-from reconciler.cli.options import Globals
 from reconciler.cli.output import Output
 from reconciler.errors import UsageError
 from reconciler.settings import instances

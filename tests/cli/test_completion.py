@@ -14,11 +14,11 @@ from pathlib import Path
 import click
 import pytest
 
-from reconciler.cli import UNATTENDED
 from reconciler.cli.app import COMMANDS, app
 from reconciler.cli.commands.clean import unattended
 from reconciler.cli.commands.completion import PROGRAMS
 from reconciler.cli.completing import HELP, SHELLS, VARIABLE, answer
+from reconciler.cli.globals import UNATTENDED
 from reconciler.demo.node import DemoNode
 from tests.cli.program import SECONDS, environment, program
 

@@ -10,7 +10,8 @@ import pytest
 
 from reconciler.cli.app import app
 from reconciler.cli.exit_code import run
-from reconciler.cli.options import Command, Globals
+from reconciler.cli.globals import Globals
+from reconciler.cli.options import Command
 from reconciler.errors import (
     ConfigError,
     ExitCode,

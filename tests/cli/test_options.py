@@ -8,8 +8,9 @@ from typing_extensions import override
 
 from reconciler.cli.app import COMMANDS, App, app
 from reconciler.cli.exit_code import run
+from reconciler.cli.globals import NAMES, Form, Globals
 from reconciler.cli.option_types import bundle_key
-from reconciler.cli.options import NAMES, Command, Form, Globals, global_options
+from reconciler.cli.options import Command, global_options
 from reconciler.cli.setup import Changes, make_setup
 from reconciler.errors import ConfigError, UsageError
 from reconciler.model.ids import BundleKey

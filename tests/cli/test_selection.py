@@ -12,8 +12,8 @@ from typing_extensions import override
 
 from reconciler.cli import cleaning, following
 from reconciler.cli.following import Rows, follow_stages
+from reconciler.cli.globals import Form
 from reconciler.cli.list_options import ALL, Listing, selection
-from reconciler.cli.options import Form
 from reconciler.cli.output import Output
 from reconciler.cli.passes import clean_once, look_once
 from reconciler.cli.selection import narrowed, only, ordered, parse_name

@@ -17,9 +17,8 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from reconciler.cli import session
-from reconciler.cli.display import Heading
 from reconciler.cli.live import _NAME, draw
-from reconciler.cli.output import Output
+from reconciler.cli.output import Heading, Output
 from reconciler.cli.picture import RECENT, STUCK, Picture
 from reconciler.cli.watching import Ended, Plan, watch
 from reconciler.decide.verdicts import judge

@@ -13,7 +13,7 @@ from reconciler.cli.checks import (
     complain_of_absence,
     complain_of_silence,
 )
-from reconciler.cli.options import Form
+from reconciler.cli.globals import Form
 from reconciler.cli.output import Output
 from reconciler.cli.passes import clean_once, look_once
 from reconciler.cli.scanning import shape

@@ -11,7 +11,7 @@ from reconciler.cli import cleaning
 from reconciler.cli.app import app
 from reconciler.cli.checks import check_namespaces, warn_of_place
 from reconciler.cli.exit_code import run
-from reconciler.cli.options import Form, Globals
+from reconciler.cli.globals import Form, Globals
 from reconciler.cli.output import Output
 from reconciler.cli.passes import clean_once, look_once
 from reconciler.cli.scanning import ending

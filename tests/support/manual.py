@@ -18,11 +18,11 @@ import msgspec
 from typing_extensions import override
 
 from reconciler import __version__
-from reconciler.cli import UNATTENDED
 from reconciler.cli.app import COMMANDS, app
 from reconciler.cli.commands.clean import unattended
 from reconciler.cli.commands.completion import PROGRAMS
 from reconciler.cli.completing import HELP, SHELLS, script
+from reconciler.cli.globals import UNATTENDED
 from reconciler.cli.options import global_options
 from reconciler.errors import ExitCode
 from reconciler.settings.schema import Settings

@@ -6,11 +6,11 @@ from typing import Final
 import click
 from msgspec.structs import replace
 
-from reconciler.cli import UNATTENDED
 from reconciler.cli.completing import bundles
+from reconciler.cli.globals import UNATTENDED, Globals
 from reconciler.cli.list_options import by_label, no_trunc, selection
 from reconciler.cli.option_types import EVERYTHING, debris_kinds, duration
-from reconciler.cli.options import Command, Globals, without_containerd
+from reconciler.cli.options import Command, without_containerd
 from reconciler.cli.output import Output
 from reconciler.errors import UsageError
 from reconciler.model.debris import DebrisKind

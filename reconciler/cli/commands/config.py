@@ -9,7 +9,8 @@ import click
 from typing_extensions import override
 
 from reconciler.cli.completing import bundles, files
-from reconciler.cli.options import Command, Form, Globals
+from reconciler.cli.globals import Form, Globals
+from reconciler.cli.options import Command
 from reconciler.cli.output import Output, envelope
 from reconciler.errors import ExitCode, UsageError
 

@@ -5,7 +5,8 @@ import os
 import click
 from msgspec.structs import replace
 
-from reconciler.cli.options import Globals, Logging
+from reconciler.cli.globals import Globals
+from reconciler.cli.options import Logging
 from reconciler.cli.output import Output
 from reconciler.errors import ExitCode
 

@@ -2,8 +2,9 @@
 
 import click
 
+from reconciler.cli.globals import Globals
 from reconciler.cli.option_types import duration
-from reconciler.cli.options import Globals, Logging
+from reconciler.cli.options import Logging
 from reconciler.cli.output import Output
 from reconciler.clock import SystemClock
 from reconciler.demo.node import DemoNode

@@ -3,8 +3,9 @@
 import click
 
 from reconciler.cli.completing import bundles
+from reconciler.cli.globals import Globals
 from reconciler.cli.list_options import no_trunc
-from reconciler.cli.options import Command, Globals, without_containerd
+from reconciler.cli.options import Command, without_containerd
 from reconciler.cli.output import Output
 
 

@@ -7,8 +7,9 @@ import click
 from msgspec.structs import replace
 
 from reconciler.cli.checks import check_namespaces, check_state
+from reconciler.cli.globals import Globals
 from reconciler.cli.option_types import size
-from reconciler.cli.options import Globals, Logging, replaces_journal, without_containerd
+from reconciler.cli.options import Logging, replaces_journal, without_containerd
 from reconciler.cli.output import Output
 from reconciler.cli.recording import journal_options
 from reconciler.cli.setup import Changes, make_setup, start_fork_server

@@ -5,8 +5,9 @@ from pathlib import Path
 import click
 
 from reconciler.cli.completing import full_names
+from reconciler.cli.globals import Form, Globals
 from reconciler.cli.option_types import bundle_key, duration
-from reconciler.cli.options import Command, Form, Globals
+from reconciler.cli.options import Command
 from reconciler.cli.output import Output
 from reconciler.errors import ExitCode
 from reconciler.model.policy import Policies

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 import click
 from msgspec.structs import replace
 
+from reconciler.cli.globals import Form, Globals
 from reconciler.cli.list_options import by_label, list_options, names, said_of_list, selection
-from reconciler.cli.options import Command, Form, Globals, without_containerd
+from reconciler.cli.options import Command, without_containerd
 from reconciler.cli.output import Output
 from reconciler.errors import UsageError
 

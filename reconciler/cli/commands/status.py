@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from reconciler.cli.completing import files, full_names
+from reconciler.cli.globals import Form, Globals
 from reconciler.cli.list_options import Listing, list_options, said_of_list
 from reconciler.cli.option_types import name
-from reconciler.cli.options import Command, Form, Globals
+from reconciler.cli.options import Command
 from reconciler.cli.output import Output
 from reconciler.errors import ExitCode, NoDaemonError, ReconcilerError, UsageError
 
