@@ -258,7 +258,7 @@ def _watchers(setup: Setup, cleanup: ExitStack) -> _Watchers:
     # Here, because commands that look once start without them a tenth sooner.
     from reconciler.watch.exits import ExitWatch
     from reconciler.watch.mounts import MountWatch
-    from reconciler.watch.trees import Trees
+    from reconciler.watch.select import Trees
 
     layout = setup.layout
     exits, watcher = ExitWatch(), Trees(layout, setup.backend)

@@ -35,8 +35,7 @@ from reconciler.present import explain as explanation
 from reconciler.present import words
 from reconciler.present.beliefs import Beliefs
 from reconciler.present.envelope import Document, encode
-from reconciler.present.explain import evidence_table
-from reconciler.present.explain_debris import explain_debris
+from reconciler.present.explain import evidence_table, explain_debris
 from reconciler.present.table import Table
 from reconciler.setup import Setup
 from reconciler.worker.client import ForkServerClient

@@ -293,7 +293,7 @@ def _progress(output: Output) -> Iterator[Shown]:
     if not output.shows_progress:
         yield Shown()
         return
-    from reconciler.cli.progress import ProgressLine
+    from reconciler.cli.live import ProgressLine
 
     with ProgressLine(output.console(to_messages=True)) as line:
         yield Shown((line,), (line,))

@@ -1,6 +1,7 @@
-"""`explain`: every piece of evidence about one bundle, the rules tried on it, what follows. Pure.
+"""`explain`: every piece of evidence about a bundle or debris, and what follows from it. Pure.
 
-A :class:`~reconciler.decide.views.BundleView` flows in, shapes and tables flow out.
+A :class:`~reconciler.decide.views.BundleView` or
+:class:`~reconciler.decide.debris_track.DebrisView` flows in, shapes and tables flow out.
 The rules are asked here exactly as the engine asks them, so that what is shown is what decides.
 """
 
@@ -9,15 +10,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from reconciler.decide.blockers import foreign_mount
+from reconciler.decide.debris_track import DebrisView
+from reconciler.decide.debris_verdicts import AGES, UNNAMED, DebrisVerdict
 from reconciler.decide.verdicts import RULES
 from reconciler.decide.views import BundleView
 from reconciler.model.cgroups import CgroupSource, usual_path
+from reconciler.model.debris import DebrisKind
 from reconciler.model.decisions import Phase, Verdict
 from reconciler.model.evidence import ENTRY_NAMES, Answer, CgroupState, Entries, Look
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
-from reconciler.model.policy import Orphans, Policy, Shims
+from reconciler.model.policy import Orphans, Policies, Policy, Shims
 from reconciler.present import shapes, words
+from reconciler.present.debris import DebrisShape, debris
 from reconciler.present.envelope import Document, Envelope, Shape
 from reconciler.present.table import Cell, Column, Table
 
@@ -267,3 +272,66 @@ def _rules(view: BundleView, *, young: bool) -> Iterator[RuleTried]:
         fits = None if fired else rule.fits(view.facts, young)
         fired = fired or bool(fits)
         yield RuleTried(rule.number, rule.verdict.value, fits)
+
+
+class DebrisExplanation(Document, frozen=True, kw_only=True, tag=True):
+    """The whole of `explain -o json KIND:PATH`."""
+
+    debris: DebrisShape
+    evidence: list[Piece]
+    next: str
+
+
+def explain_debris(
+    view: DebrisView, policies: Policies, *, envelope: Envelope
+) -> DebrisExplanation:
+    """Put together what is known of a place, as it was asked.
+
+    Args:
+        view: The place; policy and objection are those of whoever would remove it.
+        policies: Say how old it must be.
+        envelope: What each document begins with.
+    """
+    return DebrisExplanation(
+        **envelope,
+        debris=debris(view),
+        evidence=list(_evidence_of_debris(view, policies)),
+        next=_next_of_debris(view),
+    )
+
+
+def _evidence_of_debris(view: DebrisView, policies: Policies) -> Iterator[Piece]:
+    place, kind = view.place, view.place.key.kind
+    identity = place.identity
+    where = f"device {identity.dev >> 8}:{identity.dev & 255} inode {identity.ino}"
+    yield Piece("object", kind.value, f"{where} mount {identity.mount_id}")
+    yield Piece("named after", "/".join(filter(None, (place.namespace, place.id))) or "nothing")
+    yield Piece("somebody in it", place.lives.value, place.detail)
+    yield Piece("an owner", place.owned.value, "a bundle, shim or helper of this name")
+    task = "not asked" if kind in UNNAMED else view.task.value
+    yield Piece("containerd's task", task, "" if kind not in UNNAMED else "its name is no task's")
+    said = policies.debris_of(kind).age
+    least = AGES[kind] if said is None else said
+    age = "unknown" if view.age is None else words.age(view.age)
+    yield Piece("age", age, f"at least {words.age(least)}")
+    if view.debris_for is not None:
+        yield Piece("debris for", words.age(view.debris_for), "found so by every inventory since")
+    yield Piece("policy", view.policy)
+    yield Piece("attempts", str(view.attempts or "-"), view.cause if view.attempts else "")
+
+
+def _next_of_debris(view: DebrisView) -> str:
+    """Say what becomes of it."""
+    if view.verdict is DebrisVerdict.YOUNG:
+        return "it is looked at again when it is older"
+    if view.verdict is not DebrisVerdict.DEBRIS:
+        return "nothing: it is not known to be debris, and no waiting makes it so"
+    if view.objection:
+        return f"nothing: {view.objection}"
+    due = words.due(view.due_in_seconds)
+    if view.due_in_seconds is None:
+        return f"nothing yet: {view.cause}" if view.cause else "nothing yet"
+    if view.phase is Phase.BLOCKED:
+        return f"{view.cause}; tried again {due}"
+    does = "ended" if view.place.key.kind is DebrisKind.SHIM else "removed"
+    return f"{does} {due}, if another inventory finds it debris then"

@@ -19,7 +19,7 @@ from typing_extensions import override
 from reconciler.assembly import opened
 from reconciler.decide.engine import Engine
 from reconciler.demo.fixtures import Task, contents, runc_state
-from reconciler.demo.processes import Process, Processes
+from reconciler.demo.node import Process, Processes
 from reconciler.loop import Loop
 from reconciler.model.decisions import Decision, Judged, Verdict
 from reconciler.model.ids import BundleKey

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from msgspec.structs import replace
 from typing_extensions import override
 
-from reconciler.demo.processes import Process
+from reconciler.demo.node import Process
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
 from tests.support import mountns

@@ -7,7 +7,7 @@ from typing import Final, Literal
 import msgspec
 import pytest
 
-from reconciler.present.node_problem_detector import LONGEST
+from reconciler.present.status_text import LONGEST_LINE
 from tests.daemon.running import REPOSITORY, Site, running
 from tests.daemon.test_status import here
 from tests.support.fake_containerd import FakeContainerd
@@ -91,7 +91,7 @@ def test_the_detector_would_accept_the_configuration() -> None:
     camel = re.compile(r"[A-Z][A-Za-z]+")
     assert all(map(camel.fullmatch, (condition.type, condition.reason, rule.reason)))
     settings = said.plugin_config
-    assert settings.max_output_length == LONGEST
+    assert settings.max_output_length == LONGEST_LINE
     assert seconds(rule.timeout) <= seconds(settings.timeout) < seconds(settings.invoke_interval)
     assert seconds(rule.timeout) > 5, "the program waits five seconds for an answer"
     assert rule.path.startswith("/"), "it is looked for before it is run"

@@ -18,11 +18,10 @@ from msgspec.structs import replace
 from rich.console import Console, RenderableType
 
 from reconciler.cli.console import fitted
-from reconciler.cli.live import draw
+from reconciler.cli.live import ProgressLine, draw
 from reconciler.cli.live_status import StatusView
 from reconciler.cli.output import Heading, Output
 from reconciler.cli.picture import Picture
-from reconciler.cli.progress import ProgressLine
 from reconciler.daemon.endpoints import Check, readiness
 from reconciler.decide.engine import Engine
 from reconciler.journal.listener import Snapshot

@@ -24,7 +24,7 @@ from typing import TypedDict
 from msgspec.structs import replace
 from typing_extensions import override
 
-from reconciler.demo.processes import Process, Processes
+from reconciler.demo.node import Process, Processes
 from reconciler.model.layout import Layout
 from tests.support import mountns
 from tests.support.bundles import Bundle, Site

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from reconciler.demo.processes import Process
+from reconciler.demo.node import Process
 from tests.support.cgroups import join
 
 

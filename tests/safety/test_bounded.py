@@ -110,7 +110,7 @@ MAY_SEND = {
     "worker/orphans.py",  # a workload that the operator wants ended
     "worker/shims.py",  # a shim that serves nobody
 }
-MAY_KILL_A_CHILD = {"worker/hooks.py", "demo/processes.py"}
+MAY_KILL_A_CHILD = {"worker/hooks.py", "demo/node.py"}
 """Through `Popen.kill`, whose child is not reaped before."""
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from reconciler.demo.processes import Processes
+from reconciler.demo.node import Processes
 from reconciler.model.debris import DebrisResult, Place
 from reconciler.model.decisions import Verdict
 from reconciler.model.evidence import Containerd, Node

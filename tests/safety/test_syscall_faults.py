@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from reconciler import kernel
-from reconciler.demo.processes import Process
+from reconciler.demo.node import Process
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from tests.safety import straced
 from tests.safety.faulting import REASONS, Report

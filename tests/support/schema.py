@@ -18,8 +18,7 @@ from jsonschema.protocols import Validator
 from reconciler.present.comparison import ReplayDiff
 from reconciler.present.configuration import ConfigCheck, Configuration, PolicyTest
 from reconciler.present.envelope import API_VERSION
-from reconciler.present.explain import Explanation
-from reconciler.present.explain_debris import DebrisExplanation
+from reconciler.present.explain import DebrisExplanation, Explanation
 from reconciler.present.shapes import Clean, Scan
 from reconciler.present.status import Status
 

@@ -8,8 +8,7 @@ import pytest
 from reconciler.model.ids import SANDBOX_TREE, BundleKey
 from reconciler.model.layout import SANDBOXES
 from reconciler.model.observations import HintKind, ResyncKind
-from reconciler.watch.select import Choice
-from reconciler.watch.trees import Trees
+from reconciler.watch.select import Choice, Trees
 from tests.watch.support import Inbox, Tree, running, watches
 
 pytestmark = pytest.mark.kernel

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.clock import SystemClock
-from reconciler.demo.processes import Process
+from reconciler.demo.node import Process
 from reconciler.model.cgroups import CgroupSource
 from reconciler.model.evidence import UNSEEN, Containerd, ProcessScan, ShimProcess
 from reconciler.model.ids import BundleKey

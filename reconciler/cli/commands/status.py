@@ -210,14 +210,14 @@ def _release(daemon: "Daemon", output: Output) -> int:
 def _npd(said: Globals, socket: str | None, output: Output) -> int:
     """Answer as a plugin of node-problem-detector: whoever gives no answer is not well or ill."""
     from reconciler.cli.daemon_client import Daemon
-    from reconciler.present import node_problem_detector
+    from reconciler.present import status_text
 
     try:
         whole, _ = Daemon(_socket(said, output) if socket is None else socket).status()
     except (ReconcilerError, OSError) as error:
-        answer = node_problem_detector.unknown(str(error))
+        answer = status_text.detector_unknown(str(error))
     else:
-        answer = node_problem_detector.answer(whole)
+        answer = status_text.detector_answer(whole)
     output.prose(answer.line)
     return answer.state
 
