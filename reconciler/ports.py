@@ -138,6 +138,10 @@ class Inspector(Protocol):
         """Look at one bundle as far as nothing can hang; None if there is no such name."""
         ...
 
+    def look_each(self, keys: Sequence[BundleKey]) -> Sequence[Look | PartialLook | None]:
+        """Look at several, in their order."""
+        return [self.look(key) for key in keys]
+
     def moment(self) -> AbstractContextManager[object]:
         """Make looks within this moment: what they share (the mount table) is read again now.
 

@@ -21,8 +21,8 @@ from reconciler.journal.reader import Journal
 from reconciler.loop import Loop
 from reconciler.loop.listeners import Listeners
 from reconciler.model.containerd import ShimGroup
-from reconciler.model.decisions import Decision
-from reconciler.model.evidence import Containerd, Look
+from reconciler.model.decisions import Decision, Verdict
+from reconciler.model.evidence import Containerd, Look, PartialLook
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Hint, Observation, Refusal, Stamp
 from reconciler.model.outcome import Outcome, Result
@@ -222,6 +222,24 @@ async def test_a_look_that_fails_is_no_answer_and_the_loop_goes_on() -> None:
     await rig.run_for(1000)
     assert rig.cleaner.cleaned == []
     assert watch.counts["looks"] >= 3
+
+
+async def test_a_look_that_fails_spoils_none_that_is_made_with_it() -> None:
+    """Many are made together: the others are judged, and it is never taken for dead."""
+    bad, others = key("ns/b7"), {key(f"ns/b{n}"): dead(n + 1) for n in range(100) if n != 7}
+
+    class BadSpot(FakeInspector):
+        @override
+        def look(self, key: BundleKey) -> Look | PartialLook | None:
+            return broken() if key == bad else super().look(key)
+
+    rig, watch, faults = rig_with(inspector=BadSpot({bad: dead(8), **others}))
+    await rig.run_for(1000)
+    views = {view.key: view.judgement.verdict for view in rig.engine.views(rig.clock.now)}
+    assert views.pop(bad) is Verdict.UNKNOWN
+    assert views == dict.fromkeys(others, Verdict.LEFTOVER)
+    assert watch.counts["looks"]
+    assert [fault.where for fault in faults].count("looks") == 1
 
 
 async def test_guards_that_fail_refuse() -> None:

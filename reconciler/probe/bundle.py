@@ -7,9 +7,9 @@ for what a bundle is: missing, torn and hostile files are evidence.
 
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from errno import ELOOP, ENOENT, ENOTDIR, EXDEV
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -18,7 +18,10 @@ from reconciler.model.cgroups import usual_path
 from reconciler.model.evidence import (
     UNSEEN,
     Answer,
+    CgroupState,
     Entries,
+    Init,
+    InitState,
     Kind,
     Labels,
     Look,
@@ -26,6 +29,8 @@ from reconciler.model.evidence import (
     PartialLook,
     Runtime,
     RuntimeState,
+    Shim,
+    ShimState,
 )
 from reconciler.model.ids import BundleKey, Identity, escape, unescape
 from reconciler.model.labels import doubted
@@ -49,10 +54,19 @@ from reconciler.probe.runc import Runc
 
 _NONE: Final = frozenset[bytes]()
 _NOTHING: Final = Counted(0)
+_NOT_ASKED: Final = Runc(b"", exists=Answer.NONE)
+_NO_CGROUPS: Final = Cgroups(CgroupState.NONE)
+_NO_INIT: Final = Init(InitState.NONE)
+_NO_SHIM: Final = Shim(ShimState.NONE)
+_NO_RUNTIME: Final = Runtime(RuntimeState.NONE)
 _NO_BUNDLE: Final = frozenset({ENOENT, ENOTDIR, ELOOP, EXDEV})
 _SLASH: Final = ord("/")
 _NO_NAMES: Final = frozenset({b"", b".", b".."})
 _UNSTARTED: Final = Entries.CONFIG | Entries.OPTIONS | Entries.ROOTFS | Entries.WORK
+TOGETHER: Final = 32
+"""Bundles of which one witness is asked before the next one is. More gain nothing, and each may
+name directories of its own, which stay open until the next ones are looked at.
+"""
 _SHARED: Final = ("shim-binary-path", "bootstrap.json", "address")
 
 
@@ -92,10 +106,10 @@ def examine(
     around: NodeContext, key: BundleKey, annotation_keys: Collection[str] = ()
 ) -> Examination | None:
     """Look at one bundle and at what belongs to it; None if there is no such name."""
-    seen = _see(around, key, annotation_keys)
+    (seen,) = _see(around, (key,), annotation_keys)
     if seen is None or isinstance(seen, Look):
         return None if seen is None else Examination(seen)
-    return Examination(seen.look, _resources(seen))
+    return Examination(_look_of(seen), _resources(seen))
 
 
 def look_at(
@@ -105,62 +119,105 @@ def look_at(
 
     Partial only where a node context that is kept near left something out.
     """
-    missed = around.handles.missed
-    missed.clear()
-    seen = _see(around, key, annotation_keys)
-    look = seen.look if isinstance(seen, _Seen) else seen
-    if look is None or not missed:
-        return look
-    return PartialLook(look, frozenset(map(escape, missed)))
+    (look,) = look_at_each(around, (key,), annotation_keys)
+    return look
 
 
-class _Seen(NamedTuple):
-    """A look, and what it came by."""
+def look_at_each(
+    around: NodeContext, keys: Sequence[BundleKey], annotation_keys: Collection[str] = ()
+) -> list[Look | PartialLook | None]:
+    """Look at several bundles, as :func:`look_at` does at each.
 
-    look: Look
-    remembered: Runc
-    cgroups: Cgroups
+    A witness is asked about :data:`TOGETHER` of them before the next one is: what asks it stays in
+    the processor's caches, which saves a third of the time. Each bundle's witnesses are asked in
+    the order in which they are asked of one alone, only some milliseconds later.
+    """
+    return [
+        _without_resources(seen)
+        for first in range(0, len(keys), TOGETHER)
+        for seen in _see(around, keys[first : first + TOGETHER], annotation_keys)
+    ]
+
+
+class _Seen(msgspec.Struct, gc=False):
+    """A bundle that was entered, and what the witnesses have said of it so far.
+
+    Attributes:
+        missed: Where reach ended while they were asked.
+    """
+
+    own: BundleFiles
+    identity: Identity
+    mounts: tuple[Mount, ...]
+    labels: Labels
+    remembered: Runc = _NOT_ASKED
+    cgroups: Cgroups = _NO_CGROUPS
+    init: Init = _NO_INIT
+    shim: Shim = _NO_SHIM
+    runtime: Runtime = _NO_RUNTIME
+    work: Counted = _NOTHING
+    missed: frozenset[bytes] = _NONE
 
 
 def _see(
+    around: NodeContext, keys: Sequence[BundleKey], annotation_keys: Collection[str]
+) -> list[_Seen | Look | None]:
+    """Look at bundles; a bare look if one cannot be entered, None if it is not there.
+
+    The witnesses are asked in the order in which one needs another.
+    """
+    with around.handles as handles:
+        found = [_enter(around, key, annotation_keys) for key in keys]
+        entered = [one for one in found if isinstance(one, _Seen)]
+        missed = handles.missed
+        missed.clear()
+        for ask in (_ask_runtime, _ask_cgroups, _ask_init, _ask_work, _ask_shim):
+            for one in entered:
+                ask(one, around)
+                if missed:
+                    one.missed |= missed
+                    missed.clear()
+    return found
+
+
+def _enter(
     around: NodeContext, key: BundleKey, annotation_keys: Collection[str]
 ) -> _Seen | Look | None:
-    """Look at a bundle; a bare look if it cannot be entered, None if it is not there."""
+    """Read a bundle's own files, and close it again."""
     path = key.path
     if not _is_path(path):
         return None
     known = around.mounts_of(key)
     mounts = known.of(key) if known else ()
-    with around.handles as handles:
-        try:
-            tree_fd = _tree(around, key)
-        except OSError as error:
-            return None if error.errno == ENOENT else UNSEEN
-        try:
-            fd = kernel.open_beneath(tree_fd, path)
-        except OSError as error:
-            return None if error.errno == ENOENT else _from_outside(tree_fd, key, mounts)
-        try:
-            seen = os.fstat(fd)
-            is_earlier = not around.on_tmpfs and _is_earlier(around, key, fd)
-            identity = Identity(seen.st_dev, seen.st_ino, handles.mount_id(tree_fd))
-            mounted = _NONE
-            if mounts:
-                mounted = frozenset(unescape(mount.path.split("/", 1)[0]) for mount in mounts)
-            folder = read_folder(fd, mounted, sizes_show_empty=around.on_tmpfs)
-        except OSError:
-            return _from_outside(tree_fd, key, mounts)
-        finally:
-            os.close(fd)
-        folder.note(seen)
-        spec = metadata.spec_of(folder)
-        group = metadata.group_of(key, folder, spec)
-        peer = _read_peer(around, key, group, folder)
-        own = BundleFiles(key, path, folder, spec, group, peer, is_earlier=is_earlier)
-        labels = metadata.labels_of(folder, spec, annotation_keys)
-        if key.tree and not labels.pod_namespace:
-            labels = doubted(labels)  # it is a pod's: a rule that protects one may mean this one
-        return _weigh(around, own, identity, mounts, labels)
+    try:
+        tree_fd = _tree(around, key)
+    except OSError as error:
+        return None if error.errno == ENOENT else UNSEEN
+    try:
+        fd = kernel.open_beneath(tree_fd, path)
+    except OSError as error:
+        return None if error.errno == ENOENT else _from_outside(tree_fd, key, mounts)
+    try:
+        seen = os.fstat(fd)
+        is_earlier = not around.on_tmpfs and _is_earlier(around, key, fd)
+        identity = Identity(seen.st_dev, seen.st_ino, around.handles.mount_id(tree_fd))
+        mounted = _NONE
+        if mounts:
+            mounted = frozenset(unescape(mount.path.split("/", 1)[0]) for mount in mounts)
+        folder = read_folder(fd, mounted, sizes_show_empty=around.on_tmpfs)
+    except OSError:
+        return _from_outside(tree_fd, key, mounts)
+    finally:
+        os.close(fd)
+    folder.note(seen)
+    spec = metadata.spec_of(folder)
+    group = metadata.group_of(key, folder, spec)
+    peer = _read_peer(around, key, group, folder)
+    own = BundleFiles(key, path, folder, spec, group, peer, is_earlier=is_earlier)
+    labels = metadata.labels_of(folder, spec, annotation_keys)
+    if key.tree and not labels.pod_namespace:
+        labels = doubted(labels)  # it is a pod's: a rule that protects one may mean this one
+    return _Seen(own, identity, mounts, labels)
 
 
 def _is_earlier(around: NodeContext, key: BundleKey, fd: int) -> bool:
@@ -225,37 +282,60 @@ def _read_peer(
     return silent
 
 
-def _weigh(
-    around: NodeContext,
-    own: BundleFiles,
-    identity: Identity,
-    mounts: tuple[Mount, ...],
-    labels: Labels,
-) -> _Seen:
-    """Ask the witnesses, in the order in which one needs another."""
+def _ask_runtime(seen: _Seen, around: NodeContext) -> None:
+    seen.remembered = ask_runtime(seen.own, around)
+
+
+def _ask_cgroups(seen: _Seen, around: NodeContext) -> None:
+    seen.cgroups = ask_cgroups(seen.own, around, seen.remembered)
+
+
+def _ask_init(seen: _Seen, around: NodeContext) -> None:
+    seen.init = ask_init(seen.own, around, seen.remembered, seen.cgroups)
+
+
+def _ask_shim(seen: _Seen, around: NodeContext) -> None:
+    seen.shim = ask_shim(seen.own, around, seen.init)
+    seen.runtime = _runtime(seen.own, around)
+
+
+def _ask_work(seen: _Seen, around: NodeContext) -> None:
+    """Count what the work directory takes."""
+    try:
+        top = around.handles.named(around.layout.work_of(seen.own.key))
+    except OSError:
+        return
+    seen.work = count_tree(top, seen.own.path) or _NOTHING
+
+
+def _look_of(seen: _Seen) -> Look:
+    """Join what was seen of a bundle."""
+    own, cgroups, work = seen.own, seen.cgroups, seen.work
     folder = own.folder
-    remembered = ask_runtime(own, around)
-    cgroups = ask_cgroups(own, around, remembered)
-    init = ask_init(own, around, remembered, cgroups)
-    counted = _count_work(around, own.key, own.path) or _NOTHING
-    look = Look(
-        identity,
+    return Look(
+        seen.identity,
         Kind.DIRECTORY,
         folder.entries,
         folder.newest,
-        (folder.blocks + counted.blocks) * BLOCK,
-        Answer.YES if folder.has_pid else remembered.exists,
-        _runtime(own, around),
-        init,
-        ask_shim(own, around, init),
+        (folder.blocks + work.blocks) * BLOCK,
+        Answer.YES if folder.has_pid else seen.remembered.exists,
+        seen.runtime,
+        seen.init,
+        seen.shim,
         cgroups.state,
-        mounts,
-        labels,
-        not (folder.is_cut or counted.is_cut),
+        seen.mounts,
+        seen.labels,
+        not (folder.is_cut or work.is_cut),
         cgroups.source,
         () if cgroups.names <= {usual_path(own.key)} else tuple(sorted(cgroups.names)),
     )
-    return _Seen(look, remembered, cgroups)
+
+
+def _without_resources(seen: _Seen | Look | None) -> Look | PartialLook | None:
+    if seen is None or isinstance(seen, Look):
+        return seen
+    look = _look_of(seen)
+    return PartialLook(look, frozenset(map(escape, seen.missed))) if seen.missed else look
 
 
 def _runtime(own: BundleFiles, around: NodeContext) -> Runtime:
@@ -269,14 +349,6 @@ def _runtime(own: BundleFiles, around: NodeContext) -> Runtime:
     if own.key.tree and found.state is RuntimeState.UNNAMED and folder.entries & ~_UNSTARTED:
         return Runtime(RuntimeState.NONE)
     return found
-
-
-def _count_work(around: NodeContext, key: BundleKey, path: bytes) -> Counted | None:
-    try:
-        top = around.handles.named(around.layout.work_of(key))
-    except OSError:
-        return None
-    return count_tree(top, path)
 
 
 def _resources(seen: _Seen) -> Resources:

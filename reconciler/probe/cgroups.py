@@ -30,6 +30,9 @@ _ENOUGH: Final = 512  # bytes of a file that tell whether it is empty, or hold w
 _MOST_DIRS: Final = 10_000  # below one container; more is somebody's experiment
 _MOST_NAMES: Final = 32  # of one container; the runtimes give it one or two
 _SYSTEMD_PARTS: Final = 3  # slice:prefix:name
+# On Python 3.11 it takes ten times as long to name a member of an enumeration as to find one.
+_CONFIG, _GONE = CgroupSource.CONFIG, CgroupState.GONE
+_ORDER: Final = (CgroupState.POPULATED, CgroupState.NONE, CgroupState.EMPTY)
 _LEAF_LINKS: Final = 2  # links of a cgroup directory without children
 
 
@@ -187,7 +190,7 @@ class CgroupMounts:
             listings: Those of the moment, where one look of many is made.
         """
         names = set(inner)
-        source = CgroupSource.CONFIG
+        source = _CONFIG
         paths = [unescape(name)[1:] for name in names]
         extra: list[tuple[_Opened, bytes]] = []
         if named:
@@ -252,14 +255,14 @@ class CgroupMounts:
     def _ask_all(
         self,
         paths: Collection[bytes],
-        extra: Iterable[tuple[_Opened, bytes]],
+        extra: Collection[tuple[_Opened, bytes]],
         listings: Listings | None,
     ) -> tuple[CgroupState, tuple[CgroupDir, ...]]:
         """Ask for these paths in every hierarchy, where no listing answers, and for ``extra``."""
         if listings is not None and self._handles:
             paths = [path for path in paths if not listings.lack(self._handles, path)]
         places = [(one, path) for path in paths for one in self._mounted]
-        return self._ask((*places, *extra))
+        return self._ask((*places, *extra)) if places or extra else (_GONE, ())
 
     def _ask(
         self, places: Iterable[tuple[_Opened, bytes]]
@@ -273,15 +276,14 @@ class CgroupMounts:
             if searchable and fd >= 0 and not os.access(path, os.F_OK, dir_fd=fd):
                 continue
             state = _state_of(fd, path, unified=hierarchy.unified)
-            if state is CgroupState.GONE:
+            if state is _GONE:
                 searchable = self._is_root
                 continue
             states.append(state)
             dirs.append(CgroupDir(hierarchy.point, path))
         if not states:
-            return CgroupState.GONE, ()
-        order = (CgroupState.POPULATED, CgroupState.NONE, CgroupState.EMPTY)
-        return next(state for state in order if state in states), tuple(dirs)
+            return _GONE, ()
+        return next(state for state in _ORDER if state in states), tuple(dirs)
 
 
 def _open_mount(point: bytes) -> int:

@@ -20,6 +20,11 @@ from reconciler.probe.documents import Spec
 from reconciler.probe.folder import Folder
 from reconciler.probe.runc import Runc
 
+# On Python 3.11 it takes ten times as long to name a member of an enumeration as to find one.
+_NO, _NO_ANSWER = Answer.NO, Answer.NONE
+_INIT_ALIVE, _INIT_ABSENT = InitState.ALIVE, InitState.ABSENT
+_POPULATED, _UNNAMED = CgroupState.POPULATED, CgroupState.UNNAMED
+_CONFIG: Final = CgroupSource.CONFIG
 _NOBODY_LEFT: Final = (CgroupState.EMPTY, CgroupState.GONE)
 _SEEN: Final = (CgroupState.EMPTY, CgroupState.POPULATED)
 _MAY_LIVE: Final = (InitState.ALIVE, InitState.NONE)
@@ -55,7 +60,7 @@ def ask_runtime(own: BundleFiles, around: NodeContext) -> Runc:
     options, barred = folder.text("options.json"), folder.is_barred("options.json")
     found = runc.look(around.handles, around.layout, own.path, options, barred=barred)
     # Another's state does not tell that this container was ever made.
-    return found if _is_its(own, around, found) else replace(found, exists=Answer.NO)
+    return found if _is_its(own, around, found) else replace(found, exists=_NO)
 
 
 def _is_its(own: BundleFiles, around: NodeContext, remembered: Runc) -> bool:
@@ -69,7 +74,9 @@ def _is_its(own: BundleFiles, around: NodeContext, remembered: Runc) -> bool:
     if bundle is None:
         return True
     tree = bundle.removesuffix(b"/" + own.path)
-    return tree != bundle and tree in (around.layout.tree_of(own.key), around.tree_of(own.key))
+    if tree == bundle:
+        return False
+    return tree == around.tree_of(own.key) or tree == around.layout.tree_of(own.key)
 
 
 def ask_cgroups(own: BundleFiles, around: NodeContext, remembered: Runc) -> Cgroups:
@@ -82,24 +89,24 @@ def ask_cgroups(own: BundleFiles, around: NodeContext, remembered: Runc) -> Cgro
     inner += told
     listings = around.handles.listings
     found = around.cgroups.look(own.key, remembered.cgroup_dirs, inner, listings)
-    if told and found.source is CgroupSource.CONFIG:
+    if told and found.source is _CONFIG:
         found = replace(found, source=CgroupSource.RUNTIME)
     is_its = _is_its(own, around, remembered)
     if not is_its:
-        found = replace(found, source=CgroupSource.CONFIG if named else CgroupSource.NONE)
+        found = replace(found, source=_CONFIG if named else CgroupSource.NONE)
         if found.state in _NOBODY_LEFT:
             # That the other's is there does not say that this one's was made.
-            alone = around.cgroups.look(own.key, (), named).state if named else CgroupState.UNNAMED
+            alone = around.cgroups.look(own.key, (), named).state if named else _UNNAMED
             found = replace(found, state=alone)
     # A state that is torn has named one that nobody can read any more.
     is_torn = is_its and remembered.exists is Answer.YES and not remembered.whole
-    if found.state is CgroupState.UNNAMED and (
-        is_torn or own.folder.is_barred("config.json") or remembered.exists is Answer.NONE
+    if found.state is _UNNAMED and (
+        is_torn or own.folder.is_barred("config.json") or remembered.exists is _NO_ANSWER
     ):
         return Cgroups(CgroupState.NONE)
     # Whatever else names a cgroup, its runtime may have put it into one that it does not tell.
     is_hidden = remembered.hides_cgroup or (bool(remembered.cgroup_path) and not told)
-    if is_its and is_hidden and found.state is not CgroupState.POPULATED:
+    if is_its and is_hidden and found.state is not _POPULATED:
         return replace(found, state=CgroupState.NONE)
     return found
 
@@ -113,26 +120,26 @@ def ask_init(own: BundleFiles, around: NodeContext, remembered: Runc, cgroups: C
     known = (remembered.pid, remembered.start) if is_its else (None, None)
     found = process.candidates(pid, folder.pid_written, *known)
     # What the runtime remembers may have been written in this boot, whatever the bundle's age.
-    if own.is_earlier and remembered.exists is Answer.NO:
+    if own.is_earlier and remembered.exists is _NO:
         found = tuple(one._replace(is_void=boots.is_older(one.written)) for one in found)
     # What cannot be read may be gone, and what was seen may be the other's: neither refutes.
     exists = is_its and cgroups.state in _SEEN
     named = NamedCgroup(cgroups.source, tuple(cgroups.names), exists)
     expected_cgroup = process.ExpectedCgroup(own.key.id, named)
     init = process.judge(found, expected_cgroup)
-    if not is_its and remembered.pid is not None and init.state is not InitState.ALIVE:
+    if not is_its and remembered.pid is not None and init.state is not _INIT_ALIVE:
         other = process.judge_one(
             process.Candidate(remembered.pid, remembered.start), expected_cgroup
         )
         init = other if other.state in _MAY_LIVE else init
-    if init.state is not InitState.ALIVE and remembered.pid_is_vague:
+    if init.state is not _INIT_ALIVE and remembered.pid_is_vague:
         init = _with_vague(init, (remembered.pid, *(one.pid for one in found)), own.key.id)
-    if init.state is InitState.ALIVE:
+    if init.state is _INIT_ALIVE:
         return init
-    if folder.is_barred("init.pid") or remembered.exists is Answer.NONE:
+    if folder.is_barred("init.pid") or remembered.exists is _NO_ANSWER:
         why = remembered.trouble or "a file that would name it could not be read"
         return Init(InitState.NONE, init.pid, why)
-    if init.state is InitState.ABSENT and folder.has_pid:
+    if init.state is _INIT_ABSENT and folder.has_pid:
         return replace(init, detail="init.pid holds no pid")
     return init
 
@@ -140,7 +147,7 @@ def ask_init(own: BundleFiles, around: NodeContext, remembered: Runc, cgroups: C
 def _with_vague(init: Init, pids: Iterable[int | None], id_: str) -> Init:
     """Let a process that bears a pid speak for life, whatever cgroup and times say against it."""
     for pid in pids:
-        if pid is not None and init.state is not InitState.ALIVE:
+        if pid is not None and init.state is not _INIT_ALIVE:
             other = process.judge_one(process.Candidate(pid), process.ExpectedCgroup(id_))
             init = other if other.state in _MAY_LIVE else init
     return init
@@ -154,7 +161,7 @@ def ask_shim(own: BundleFiles, around: NodeContext, init: Init) -> Shim:
         named = metadata.addresses_of(own.peer)
     names = shim.Names(own.key.namespace, own.group, own.key.id, named)
     found = shim.ask(names, around.layout, around.sockets, around.handles, around.addresses)
-    if init.state is InitState.ALIVE and init.pid is not None:
+    if init.state is _INIT_ALIVE and init.pid is not None:
         return replace(found, pid=_shim_of(init.pid))
     barred = folder.is_barred("bootstrap.json") or folder.is_barred("address")
     if barred and found.state is not ShimState.ALIVE:

@@ -58,6 +58,9 @@ class Unread(Enum):
     BARRED = "could not be read"
 
 
+_UNUSABLE: Final = Unread.UNUSABLE
+
+
 class Folder(msgspec.Struct):
     """What one pass over a bundle found.
 
@@ -163,7 +166,7 @@ def _ask_by_name(folder: Folder, fd: int, found: int, mounted: frozenset[bytes])
             elif raw in mounted or seen.is_mount_root or not stat.S_ISREG(seen.mode):
                 folder.files[name] = Unread.UNUSABLE
             else:
-                folder.files[name] = _read(folder, fd, name, limit)
+                _read(folder, fd, name, limit)
         except FileNotFoundError:
             continue
         except OSError:
@@ -187,17 +190,18 @@ def read_files(fd: int, names: Iterable[str]) -> Folder:
 
 def _take_in_file(folder: Folder, fd: int, entry: os.DirEntry[str], limit: int) -> None:
     """Take in one of the files that are read."""
-    name = entry.name
     try:
-        is_file = entry.is_file(follow_symlinks=False)
-        folder.files[name] = _read(folder, fd, name, limit) if is_file else Unread.UNUSABLE
+        if entry.is_file(follow_symlinks=False):
+            _read(folder, fd, entry.name, limit)
+        else:
+            folder.files[entry.name] = _UNUSABLE
     except FileNotFoundError:
         return
     except OSError:
-        folder.files[name] = Unread.BARRED
+        folder.files[entry.name] = Unread.BARRED
 
 
-def _read(folder: Folder, fd: int, name: str, limit: int) -> bytes | Unread:
+def _read(folder: Folder, fd: int, name: str, limit: int) -> None:
     """Read a file that was just listed as a regular one.
 
     Should it have become a FIFO since, it is opened without waiting and not read.
@@ -207,17 +211,17 @@ def _read(folder: Folder, fd: int, name: str, limit: int) -> bytes | Unread:
         found = os.fstat(handle)
         size = found.st_size
         if size > limit or not stat.S_ISREG(found.st_mode):
-            data: bytes | Unread = Unread.UNUSABLE
+            folder.files[name] = _UNUSABLE
         else:
             data = os.read(handle, size) if size else b""
             while len(data) < size and (more := os.read(handle, size - len(data))):
                 data += more
+            folder.files[name] = data
     finally:
         os.close(handle)
     folder.note(found)
     if name == "init.pid":
         folder.pid_written = found.st_mtime
-    return data
 
 
 def _take_in(folder: Folder, fd: int, entry: os.DirEntry[str]) -> int | None:

@@ -29,6 +29,7 @@ KEEPERS: Final = {CRUN_SPEC: "crun", YOUKI_SPEC: YOUKI}
 _LIMIT: Final = 8 << 20
 _HANDLE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _NO_OPTIONS: Final = Options()
+_YES: Final = Answer.YES
 _NOT_THERE: Final = frozenset({ENOENT, ENOTDIR})
 _NO_FILE: Final = frozenset({ELOOP, EISDIR, ENXIO, EXDEV})  # something else has its name
 
@@ -162,14 +163,17 @@ def _with_own_spec(found: Runc, handle: int, name: bytes) -> Runc:
 
 
 def _from_state(blank: Runc, state: RuncState) -> Runc:
-    return replace(
-        blank,
-        exists=Answer.YES,
-        bundle=documents.to_path(state.bundle),
-        pid=state.pid if documents.is_pid(state.pid) else None,
-        start=state.init_process_start or None,
-        cgroup_dirs=tuple((state.cgroup_paths or {}).values()),
+    pid = state.pid
+    return Runc(
+        blank.root,
+        blank.binary,
+        _YES,
+        documents.to_path(state.bundle),
+        pid if documents.is_pid(pid) else None,
+        state.init_process_start or None,
+        tuple(state.cgroup_paths.values()) if state.cgroup_paths else (),
         has_poststop_hooks=state.has_poststop_hooks,
+        whole=blank.whole,
     )
 
 

@@ -22,7 +22,7 @@ from reconciler.model.layout import SANDBOXES, Layout
 from reconciler.model.observations import Hidden, Listed, Seen
 from reconciler.ports import BatchInspector, Clock, Inspector
 from reconciler.probe.beneath import beneath, enter, identity_of, names, opened, visible
-from reconciler.probe.bundle import look_at
+from reconciler.probe.bundle import look_at, look_at_each
 from reconciler.probe.context import NodeContext
 
 
@@ -54,6 +54,10 @@ class TreeInspector:
     def look(self, key: BundleKey) -> Look | PartialLook | None:
         """Look at one bundle, as far as nothing can hang; None if there is no such name."""
         return look_at(self._around, key, self.annotation_keys)
+
+    def look_each(self, keys: Sequence[BundleKey]) -> Sequence[Look | PartialLook | None]:
+        """Look at several, as :meth:`look` does at each."""
+        return look_at_each(self._around, keys, self.annotation_keys)
 
     def list(self, namespace: str | None = None) -> Listed:
         """List the state tree or one namespace of it."""
@@ -169,6 +173,12 @@ class FilteredInspector(Inspector):
     def look(self, key: BundleKey) -> Look | PartialLook | None:
         """Look at a bundle if it may be seen."""
         return self.inspector.look(key) if self.wanted(key) else None
+
+    @override
+    def look_each(self, keys: Sequence[BundleKey]) -> Sequence[Look | PartialLook | None]:
+        """Look at those that may be seen."""
+        looks = iter(self.inspector.look_each([key for key in keys if self.wanted(key)]))
+        return [next(looks) if self.wanted(key) else None for key in keys]
 
     @override
     def moment(self) -> AbstractContextManager[object]:

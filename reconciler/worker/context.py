@@ -12,7 +12,7 @@ from reconciler.clock import SystemClock
 from reconciler.model.evidence import ProcessScan
 from reconciler.model.ids import unescape
 from reconciler.model.layout import Layout
-from reconciler.probe.bundle import look_at
+from reconciler.probe.bundle import look_at_each
 from reconciler.probe.commands import CommandLines
 from reconciler.probe.context import NodeContext
 from reconciler.probe.elsewhere import Elsewhere, mounted_elsewhere
@@ -159,7 +159,7 @@ class WorkerContext:
             around = self._afar[job.near] = NodeContext(self.layout, (), self.points, near=job.near)
         around.refresh()
         with around.handles:
-            return Looks(tuple(look_at(around, key, job.annotation_keys) for key in job.keys))
+            return Looks(tuple(look_at_each(around, job.keys, job.annotation_keys)))
 
 
 class _Node:

@@ -1,6 +1,8 @@
 """The loop on doubles and in virtual time: nothing is lost, nothing is done twice."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from itertools import pairwise
 
 import anyio
 import pytest
@@ -8,6 +10,7 @@ from msgspec.structs import replace
 from typing_extensions import override
 
 from reconciler.loop import Loop
+from reconciler.loop.looks import SLICE, TOGETHER
 from reconciler.model.decisions import Judged, Verdict
 from reconciler.model.evidence import (
     Containerd,
@@ -102,6 +105,27 @@ async def look_at_a_pile(rig: Rig, kind: type[Others]) -> Others:
     rig.loop = Loop(rig.engine, replace(rig.loop._stages, inspector=rig.inspector))
     await rig.run_until(lambda: len(list(rig.engine.views(rig.clock.now))) == len(PILE))
     return others
+
+
+async def test_the_loop_turns_among_looks_that_take_long(rig: Rig) -> None:
+    """Not only after all of those that would be made together if they were quick."""
+    turned: list[int] = []
+
+    class Slow(FakeInspector):
+        @override
+        def look(self, key: BundleKey) -> Look | PartialLook | None:
+            rig.clock.now += SLICE
+            return super().look(key)
+
+        @override
+        def moment(self) -> AbstractContextManager[object]:
+            turned.append(len(self.looked))
+            return super().moment()
+
+    rig.inspector = Slow({one: PILE[one] for one in list(PILE)[:200]})
+    rig.loop = Loop(rig.engine, replace(rig.loop._stages, inspector=rig.inspector))
+    await rig.run_until(lambda: len(rig.inspector.looked) == 200)
+    assert [after - before for before, after in pairwise(turned)][1:] == [1] * (200 - TOGETHER - 1)
 
 
 async def test_others_help_with_a_pile_and_everything_is_looked_at_once(rig: Rig) -> None:

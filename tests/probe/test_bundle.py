@@ -17,12 +17,13 @@ from reconciler.model.evidence import (
     Kind,
     Labels,
     Look,
+    PartialLook,
     RuntimeState,
     ShimState,
 )
 from reconciler.model.ids import BundleKey
 from reconciler.model.layout import Layout
-from reconciler.probe.bundle import examine
+from reconciler.probe.bundle import TOGETHER, examine
 from reconciler.probe.context import NodeContext
 from tests.probe.world import FILES, KEY, World, end, start_of
 
@@ -50,6 +51,31 @@ def test_a_complete_living_bundle_is_alive_in_every_respect(world: World) -> Non
     assert (look.init.state, look.init.pid) == (InitState.ALIVE, pid)
     assert look.shim.state is ShimState.ALIVE
     assert look.shim.socket == str(world.socket_of())
+
+
+def test_looks_made_together_are_those_made_alone(world: World) -> None:
+    """Whatever each bundle is, and whatever its neighbours are; more than are asked at a time."""
+    alive = world.child()
+    world.bundle("alive", pid=alive, start=start_of(alive))
+    world.listen(world.socket_of("alive"))
+    for number, name in enumerate(FILES * 6):
+        (world.bundle(f"lacks{number}") / name).unlink()
+    for number in range(3):
+        (world.bundle(f"far{number}") / "options.json").write_text('{"root":"/proc/1/root"}')
+    for place in ("link", "file"):
+        world.bundle(place).rename(world.path("gone").with_name(f".{place}"))
+    world.path("link").symlink_to(world.path("alive"))
+    world.path("file").touch()
+    world.write_state("lacks3", bundle="/elsewhere")
+    inspector = world.inspector()
+    keys = [seen.key for seen in inspector.list().bundles]
+    keys[5:5] = [BundleKey("default", "absent"), BundleKey("none", "c1"), BundleKey("a/b", "..")]
+    assert len(keys) > TOGETHER
+    alone = [inspector.look(key) for key in keys]
+    assert inspector.look_each(keys) == alone
+    partial = {key.id for key, look in zip(keys, alone, strict=True) if type(look) is PartialLook}
+    assert partial == {"far0", "far1", "far2"}
+    assert {type(look) for look in alone} == {Look, PartialLook, type(None)}
 
 
 def test_no_such_bundle_is_none(world: World) -> None:

@@ -61,6 +61,9 @@ class FakeInspector:
         kept = tuple(one for one in look.labels.annotations if one[0] in self.annotation_keys)
         return replace(look, labels=structs.replace(look.labels, annotations=kept))
 
+    def look_each(self, keys: Sequence[BundleKey]) -> Sequence[Look | PartialLook | None]:
+        return [self.look(key) for key in keys]
+
     def moment(self) -> AbstractContextManager[object]:
         return nullcontext()
 
