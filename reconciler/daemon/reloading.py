@@ -18,6 +18,7 @@ from reconciler.daemon.notify import Notifier, ServiceLog
 from reconciler.daemon.readiness import Readiness
 from reconciler.loop import Loop
 from reconciler.loop.looks import SLICE
+from reconciler.model.decisions import Phase
 from reconciler.model.observations import GuardsChecked, Resync, ResyncKind
 from reconciler.present.events import LogEvent
 from reconciler.present.status import ConfigStatus, Reload
@@ -179,7 +180,7 @@ class Reloader:
 
     def _has_looked(self, since: float) -> bool:
         tracks = self._to.loop.engine.tracks
-        return all(t.looked_at >= since or t.is_being_cleaned for t in tracks)
+        return all(t.looked_at >= since or t.phase is Phase.CLEANING for t in tracks)
 
     async def _guard(self, setup: Setup) -> str:
         """Ask the guards, and take the lock, before an observer begins to act."""

@@ -17,6 +17,8 @@ BURST: Final = 4
 """Questions that something waits for may follow each other at once, so many; then they pause. A
 task that dies raises two: its shim and its init are seen to go one after the other."""
 
+_BACKLOG: Final = BURST * PAUSE
+_NEVER: Final = float("-inf")
 
 LULL: Final = 1.0
 LONGEST: Final = 10.0
@@ -30,8 +32,7 @@ class FirstLooks:
 
     def __init__(self) -> None:
         self._waiting: set[BundleKey] = set()
-        self._until = float("-inf")
-        self._at_most = float("-inf")
+        self._until = self._at_most = _NEVER
 
     def listed(self, keys: Iterable[BundleKey], now: float) -> None:
         """Take note of bundles that were not known before."""
@@ -51,7 +52,7 @@ class FirstLooks:
     @property
     def until(self) -> float:
         """Until when a question is better put off; in the past if none is."""
-        return self._until if self._waiting else float("-inf")
+        return self._until if self._waiting else _NEVER
 
 
 class Asking:
@@ -67,9 +68,7 @@ class Asking:
         self._why = ""
         self._under_way = False
         self._urgent = False
-        self._awaited_at = float("-inf")
-        self._received = float("-inf")
-        self._rested_at = float("-inf")
+        self._awaited_at = self._received = self._rested_at = _NEVER
 
     @property
     def pending(self) -> bool:
@@ -84,8 +83,8 @@ class Asking:
     @property
     def _may_ask_at(self) -> float:
         """Each answer costs a pause; what is urgent may run up a backlog of them."""
-        rested_at = self._rested_at - (BURST * PAUSE if self._urgent else 0.0)
-        is_first = self._received == float("-inf")
+        rested_at = self._rested_at - _BACKLOG if self._urgent else self._rested_at
+        is_first = self._received == _NEVER
         return rested_at if is_first else max(rested_at, self._first_looks.until)
 
     def want(self, why: str, at: float, *, awaited: bool = True) -> None:
@@ -101,7 +100,7 @@ class Asking:
 
     def ask(self, now: float) -> AskNode | None:
         """Ask now if there is a request and the time has come."""
-        if self._under_way or self._wanted_at is None or now < self._may_ask_at:
+        if self._wanted_at is None or self._under_way or now < self._may_ask_at:
             return None
         self._under_way = True
         return AskNode(self._why)
@@ -110,7 +109,7 @@ class Asking:
         """Receive the answer to a question asked at ``since``."""
         self._under_way = False
         self._received = max(self._received, since)
-        backlog = min(max(self._rested_at, now) - now, BURST * PAUSE)
+        backlog = min(max(self._rested_at, now) - now, _BACKLOG)
         self._rested_at = now + backlog + PAUSE
         if self._wanted_at is not None and self._wanted_at <= since:
             self._wanted_at = None

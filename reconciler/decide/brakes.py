@@ -77,6 +77,10 @@ class MassDeathBrake:
         """Take note that a bundle is alive after all, or that containerd took it away in order."""
         self._died.pop(key, None)
 
+    def is_idle(self, limits: Brakes) -> bool:
+        """Return whether :meth:`update` would change nothing, whatever is alive and answers."""
+        return self._pulled_at is None and len(self._died) < limits.mass_deaths
+
     def update(self, now: float, alive: int, containerd: ContainerdState, limits: Brakes) -> bool:
         """Pull or release; True if that changed anything.
 
@@ -94,7 +98,7 @@ class MassDeathBrake:
             self._pulled_at = None
             self._died.clear()
             return True
-        if len(self._died) < limits.mass_deaths:
+        if self.is_idle(limits):
             return False  # also with those that are too long ago
         self._forget_until(now - limits.hold)
         if len(self._died) >= limits.mass_deaths and len(self._died) > alive:

@@ -32,13 +32,14 @@ from reconciler.model.decisions import (
     Vanished,
     Verdict,
 )
-from reconciler.model.evidence import Facts, Look
+from reconciler.model.evidence import Look, ShimState
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import HintKind, Remembered, Stamp
 from reconciler.model.policy import Policies, Policy
 
 # Constants, because on Python 3.11 to name a member of an enumeration takes ten times as long.
-_LEFTOVER, _ABANDONED, _DUE = Verdict.LEFTOVER, Verdict.ABANDONED, Phase.DUE
+_LEFTOVER, _ABANDONED = Verdict.LEFTOVER, Verdict.ABANDONED
+_DUE, _CLEANING, _ALIVE = Phase.DUE, Phase.CLEANING, ShimState.ALIVE
 _FALLEN: Final = frozenset({Verdict.LEFTOVER, Verdict.ABANDONED})
 
 
@@ -67,6 +68,7 @@ class Bundles:
         self._cleanups = cleanups
         self._out = out
         self._tracks: dict[BundleKey, Track] = {}
+        self.get = self._tracks.get  # finds a track by its key
         self._memories: dict[BundleKey, Remembered] = {}
         self.claims = Claims(asking, self._tracks)
         self._timers = PriorityQueue()
@@ -81,10 +83,6 @@ class Bundles:
 
     def __iter__(self) -> Iterator[Track]:
         return iter(self._tracks.values())
-
-    def get(self, key: BundleKey) -> Track | None:
-        """Find a track."""
-        return self._tracks.get(key)
 
     @property
     def living(self) -> int:
@@ -129,10 +127,10 @@ class Bundles:
         """List the bundles to judge again after a new answer of the witnesses, in order of name."""
         if not change.is_news and self._newest <= change.since:
             return []
-        tracks, unsure, at = self._tracks, self._open, self._timers.at
-        touched = [one for one in unsure.values() if is_touched(one, change, at(one.key), now)]
+        tracks, unsure, at = self._tracks, self._open, self._timers.at.get
+        touched = [one for key, one in unsure.items() if is_touched(one, change, at(key), now)]
         touched += [tracks[key] for key in change.keys if key in tracks and key not in unsure]
-        return sorted(touched, key=attrgetter("key"))
+        return sorted(touched, key=attrgetter("key")) if len(touched) > 1 else touched
 
     # ------------------------------------------------------------------ coming and going
 
@@ -140,7 +138,7 @@ class Bundles:
         """Find or begin the track of this object; another object of the name is forgotten."""
         track = self._tracks.get(key)
         if track is not None:
-            if track.identity == identity or track.is_being_cleaned:
+            if track.identity == identity or track.phase is _CLEANING:
                 return track
             self.forget(key, now)
         track = self._tracks[key] = Track(key, identity, first_seen=now)
@@ -174,7 +172,7 @@ class Bundles:
         if track is None:
             return
         track.move(Event.VANISHED)
-        if track.is_being_cleaned:
+        if track.phase is _CLEANING:
             return
         cleaned = track.phase is Phase.CLEANED
         del self._tracks[key]
@@ -243,11 +241,12 @@ class Bundles:
 
     def reconsider(self, track: Track, now: float) -> None:
         """Judge one bundle, set its timer, and report a changed verdict, phase or cause."""
-        if track.look is None or track.is_being_cleaned:
+        look, policies = track.look, self._policies
+        if look is None or track.phase is _CLEANING:
             return
-        previous = track.verdict
-        before, facts = track.facts, self._node_state.weigh(track, track.look, self._members.of)
-        young = track.age(now) < self._policies.settle
+        previous, before = track.verdict, track.facts
+        facts = self._node_state.weigh(track, look, self._members)
+        young = track.age(now) < policies.settle
         track.judgement = judge(facts, young)
         verdict = track.verdict = track.judgement.verdict
         self.claims.note(track, facts, now, young=young)
@@ -255,41 +254,41 @@ class Bundles:
         if verdict in LIVING:
             track.last_alive = now
         if track.is_news or facts is not before or verdict is not previous:
-            self._note_life(track, facts, previous, now)
+            self._note_life(track, look, previous, now)
         due_at = None  # What waited for nothing waits for nothing still, by the same verdict.
-        if verdict is previous and verdict in UNCONCERNED and track.waits_for_nothing:
+        if verdict is previous and verdict in UNCONCERNED and track.waits_for_nothing():
             self._out += newly_exceeded(track, policy, now)
         else:
             due_at = self._place(track, policy, verdict, now)
             if verdict is not previous:
                 track.judged_since = now
             self._report(track, policy, due_at)
-        self._timers.set(track.key, track.next_turn(policy, self._policies, due_at, now))
-        if not track.shim_answers:
+        self._timers.set(track.key, track.next_turn(policy, policies, due_at, now))
+        if look.shim.state is not _ALIVE:
             # By its socket, that is: an older sweep may still show a shim that has just died.
             self._asking.want("death", track.looked_at, awaited=track.is_news)
 
     def _choose_policy(self, track: Track) -> Policy:
         policy = track.policy
         if policy is None:
-            known = self._pods.known(track, self._tracks.get)
+            known = self._pods.known(track, self.get)
             policy = track.policy = self._policies.applied(track.key, known)
         return policy
 
-    def _note_life(self, track: Track, facts: Facts, previous: Verdict | None, now: float) -> None:
-        verdict, key = track.verdict, track.key
+    def _note_life(self, track: Track, look: Look, previous: Verdict | None, now: float) -> None:
+        verdict, key, answers = track.verdict, track.key, look.shim.state is _ALIVE
         if verdict in LIVING:
             track.deaths = track.deaths or Deaths()
             self._living.add(key)
             self._cleanups.mass.revived(key)
         else:
             self._living.discard(key)
-        if track.is_served_for_sure and self._node_state.covers(track.first_seen):
+        if track.is_served_for_sure(answers=answers) and self._node_state.covers(track.first_seen):
             self._open.pop(key, None)
         else:
             self._open[key] = track
-        if track.deaths is not None:
-            track.deaths.update(facts, now, answers=track.shim_answers)
+        if track.deaths is not None and track.facts is not None:
+            track.deaths.update(track.facts, now, answers=answers)
         if previous in LIVING and verdict not in (previous, _ABANDONED):
             track.life = now
         # The end of a shim that served nobody is no workload's.

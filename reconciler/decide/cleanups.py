@@ -77,7 +77,7 @@ class Cleanups:
 
     def queue(self, key: BundleKey, life: float) -> None:
         """Put a due leftover into the queue; ``life`` orders it, oldest first."""
-        if self._ready.at(key) is None:
+        if key not in self._ready.at:
             self._ready.set(key, life)
 
     def withdraw(self, key: BundleKey) -> None:
@@ -87,6 +87,19 @@ class Cleanups:
     def ended(self, key: BundleKey) -> None:
         """Take note that an attempt is over."""
         self._under_way.pop(key, None)
+
+    def is_idle(self, policies: Policies) -> bool:
+        """Return whether :meth:`begin` would begin nothing and change no brake.
+
+        Nothing is due, too few have died for the brake, and that which is on is the one that
+        listeners know: then time alone changes nothing.
+        """
+        return (
+            self._refusal is self._hold is self._reported
+            and not self._ready.at
+            and self._released is _BY_ITSELF
+            and self.mass.is_idle(policies.brakes)
+        )
 
     def begin(
         self, now: float, policies: Policies, alive: int, containerd: ContainerdState
@@ -100,8 +113,7 @@ class Cleanups:
         hold = self.stop(now, policies)
         begun: list[BundleKey] = []
         if not self._ready:
-            is_news = not (hold is self._hold is self._reported and self._released is _BY_ITSELF)
-            return begun, self._change(hold) if is_news else []
+            return begun, self._change(hold)
         hold = hold or self._rate_hold(now, policies)
         while hold is None and len(self._under_way) < policies.parallel and self._ready:
             _, key = self._ready.pop()

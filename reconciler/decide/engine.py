@@ -57,6 +57,7 @@ from reconciler.model.observations import (
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.model.policy import Policies
 
+_CLEANING: Final = Phase.CLEANING
 _BLOCKER_GONE: Final = frozenset({HintKind.HOLDER_EXIT, HintKind.MOUNT})
 
 
@@ -287,9 +288,9 @@ class Engine:
 
     def _take_hint(self, hint: Hint, now: float) -> None:
         track = self._bundles.get(hint.key)
-        if track and track.is_being_cleaned:
+        if track and track.phase is _CLEANING:
             return  # our own worker is moving things; the outcome will show
-        if track and track.phase is Phase.BLOCKED and hint.kind in _BLOCKER_GONE:
+        if hint.kind in _BLOCKER_GONE and track and track.phase is Phase.BLOCKED:
             track.retry_at = now
         self._out.append(LookAt(hint.key, hint.kind))
 
@@ -306,7 +307,7 @@ class Engine:
             track = self._bundles.meet(key, identity, now)
             # By the key that is kept: what a look finds may refer to it for long.
             self._out.append(LookAt(track.key, HintKind.CHANGED))
-        at_work = frozenset(t.identity for t in self._bundles if t.is_being_cleaned)
+        at_work = frozenset(t.identity for t in self._bundles if t.phase is _CLEANING)
         self._unfinished.listed(listed, at_work)
         self._asking.want("listing", now)
         if listed.namespace is None:
@@ -316,7 +317,7 @@ class Engine:
         key, look = looked.key, looked.look
         track = self._bundles.get(key)
         self._first_looks.done(key, stamp.mono)
-        if track and track.is_being_cleaned:
+        if track and track.phase is _CLEANING:
             return
         if look is None:
             self._bundles.forget(key, stamp.mono)
@@ -372,12 +373,8 @@ class Engine:
         out, unfinished, debris, asking = self._out, self._unfinished, self._debris, self._asking
         if unfinished.wanted and not self._cleanups.refused:
             out.extend(unfinished.begin(self._policies.applied_to_hidden))
-        begun, braked = self._cleanups.begin(
-            now, self._policies, self._bundles.living, self._node_state.node.containerd.state
-        )
-        out.extend(braked)
-        for key in begun:
-            self._bundles.begin(key)
+        if not self._cleanups.is_idle(self._policies):
+            self._begin(now)
         if debris.may_begin:
             batch = debris.begin(now, self._cleanups.stop(now, self._policies))
             if batch is not None:
@@ -385,9 +382,15 @@ class Engine:
         # After the node was asked, so that one worker does both: handles may be few.
         if debris.pace.wanted and not asking.pending and debris.ask(now):
             out.append(TakeInventory())
-        ask = asking.ask(now)
-        if ask is not None:
+        if (ask := asking.ask(now)) is not None:
             out.append(ask)
         concluded = out.copy()
         out.clear()
         return concluded
+
+    def _begin(self, now: float) -> None:
+        alive, containerd = self._bundles.living, self._node_state.node.containerd
+        begun, braked = self._cleanups.begin(now, self._policies, alive, containerd.state)
+        self._out.extend(braked)
+        for key in begun:
+            self._bundles.begin(key)

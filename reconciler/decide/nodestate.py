@@ -4,12 +4,13 @@ On a busy node a shim comes or goes several times a second, and thousands of lef
 the same namespace. To judge all of them again each time would keep the loop from everything else.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
+from reconciler.decide.pod_members import Members
 from reconciler.decide.track import LIVING, Track
 from reconciler.model.cgroups import CgroupSource, names_in_all, usual_path
 from reconciler.model.debris import DebrisKind, Inventory, Place
@@ -50,17 +51,15 @@ class NodeChange(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         everybody: A witness fell silent, came back, or containerd went down or up.
         keys: Bundles whose task or helper came or went.
-        shims: Names for which a shim came or went.
         namespaces: Namespaces in which a shim came or went.
-        names: What cgroups that came or went may be named after, and the ids of such shims: a
-            name counts for nothing where a shim explains it.
+        names: What cgroups that came or went may be named after, and the ids that such shims serve:
+            a name counts for nothing where a shim explains it.
         listings: Namespaces whose list of tasks came, after it had not, or the other way round.
         since: Bundles first seen later than this were not covered before, or are not now.
     """
 
     everybody: bool
     keys: frozenset[BundleKey]
-    shims: frozenset[BundleKey]
     namespaces: frozenset[str]
     names: frozenset[str]
     listings: frozenset[str]
@@ -69,7 +68,7 @@ class NodeChange(msgspec.Struct, frozen=True, gc=False):
     @property
     def is_news(self) -> bool:
         """Whether anything was said that was not said before."""
-        return bool(self.everybody or self.keys or self.shims or self.names or self.listings)
+        return bool(self.everybody or self.names or self.keys or self.listings)
 
     def touches(self, key: BundleKey, first_seen: float) -> bool:
         """Return whether a bundle that is not plainly alive must be judged again."""
@@ -80,10 +79,10 @@ class NodeChange(msgspec.Struct, frozen=True, gc=False):
         return (
             self.everybody
             or first_seen > self.since
+            or key.id in self.names  # a shim's, too
             or key in self.keys
-            or key.id in self.names
             or key.namespace in self.listings
-            or (key.task in self.shims or key.task in self.keys if key.tree else key in self.shims)
+            or (bool(key.tree) and key.task in self.keys)
         )
 
 
@@ -135,7 +134,7 @@ class NodeState:
         ]
         return [key for _, key in sorted(found)]
 
-    def weigh(self, track: Track, look: Look, members: Callable[[BundleKey], Answer]) -> Facts:
+    def weigh(self, track: Track, look: Look, members: Members) -> Facts:
         """Join a track's look with the word that counts for it, where either is new.
 
         ``members`` tells of a sandbox whether bundles of its pod are there.
@@ -145,7 +144,7 @@ class NodeState:
         if facts is None or track.weighed_with != number:
             is_valid = key.is_identifier if facts is None else facts.identifier
             node = self.about(key, track.first_seen)
-            pod = members(key) if key.tree else _NO_ANSWER
+            pod = members.of(key) if key.tree else _NO_ANSWER
             facts = track.facts = weigh(key, is_valid, look, node, pod)
             track.weighed_with = number
         return facts
@@ -160,29 +159,31 @@ class NodeState:
             containerd = self._recall(received.containerd, received.since)
         self._keep(scan, containerd)
         self._since = received.since
-        old, new = before.processes, self.node.processes
-        was, unread = before.containerd, _changed(before.unread, self.node.unread)
-        shims = _changed(before.served, self.node.served)
-        if unread:
-            shims |= {one for one in unread if one}
+        old, was, now = before.processes, before.containerd, self.node
+        shims = _changed((before.served, now.served))
+        unread: frozenset[BundleKey | None] = EMPTY
+        if before.unread is not now.unread:
+            unread = _changed((before.unread, now.unread))
+            shims = shims.union(filter(None, unread))
+        names = names_in_all(_changed((old.cgroup_paths, scan.cgroup_paths)))
         change = NodeChange(
             everybody=was.state is not containerd.state
-            or old.answered is not new.answered
-            or bool(old.unplaced) is not bool(new.unplaced)
+            or old.answered is not scan.answered
+            or bool(old.unplaced) is not bool(scan.unplaced)
             or None in unread,
-            keys=asked.union(
-                _changed(was.tasks, containerd.tasks),
-                _changed(was.absent, containerd.absent),
-                _changed(was.recorded, containerd.recorded),
-                _changed(was.unrecorded, containerd.unrecorded),
-                _changed(old.helpers, new.helpers),
+            keys=_changed(
+                (EMPTY, asked),
+                (was.tasks, containerd.tasks),
+                (was.absent, containerd.absent),
+                (was.recorded, containerd.recorded),
+                (was.unrecorded, containerd.unrecorded),
+                (old.helpers, scan.helpers),
             ),
-            shims=shims,
-            namespaces=frozenset([key.namespace for key in shims]),
-            names=names_in_all(_changed(old.cgroup_paths, new.cgroup_paths)).union(
-                _changed(old.cgroup_names, new.cgroup_names), [key.id for key in shims]
+            namespaces=frozenset([key.namespace for key in shims]) if shims else EMPTY,
+            names=names.union(
+                _changed((old.cgroup_names, scan.cgroup_names)), [key.id for key in shims]
             ),
-            listings=_changed(was.unlisted, containerd.unlisted),
+            listings=_changed((was.unlisted, containerd.unlisted)),
             since=min(since, received.since),
         )
         self._number += change.is_news
@@ -213,6 +214,8 @@ class NodeState:
     def _recall(self, said: Containerd, since: float) -> Containerd:
         """Add to containerd's word what it said earlier of single bundles and still holds."""
         absent, before = self._absent, self.node.containerd
+        if not absent and not said.absent:
+            return said
         is_same = said.state is ContainerdState.UP and said.pid is not None
         if not is_same or said.pid != before.pid:
             absent.clear()
@@ -281,9 +284,13 @@ def has_usual_cgroup(key: BundleKey, look: Look | None) -> bool:
     return is_named and look.cgroup in _THERE
 
 
-def _changed(before: frozenset[_T], now: frozenset[_T]) -> frozenset[_T]:
-    """What is in one and not in the other; for large sets that are alike, or nearly."""
-    return EMPTY if before is now or before == now else before ^ now
+def _changed(*pairs: tuple[frozenset[_T], frozenset[_T]]) -> frozenset[_T]:
+    """What is in one and not in the other of any pair; for large sets that are alike, or nearly."""
+    changed: frozenset[_T] = EMPTY
+    for before, now in pairs:
+        if before is not now and before != now:
+            changed = changed | (before ^ now) if changed else before ^ now
+    return changed
 
 
 def is_touched(track: Track, change: NodeChange, appointed: float | None, now: float) -> bool:
@@ -296,22 +303,21 @@ def is_touched(track: Track, change: NodeChange, appointed: float | None, now: f
     if track.key.namespace not in change.namespaces:
         return False
     is_appointed = appointed is not None and appointed <= now
-    return is_appointed or not _is_indifferent(track, change.shims)
+    return is_appointed or not _is_indifferent(track, change.names)
 
 
-def _is_indifferent(track: Track, shims: frozenset[BundleKey]) -> bool:
+def _is_indifferent(track: Track, names: frozenset[str]) -> bool:
     """Return whether other shims of its namespace cannot change what is believed of a leftover.
 
-    Its shim is known to be none of those that came or went (``shims``), its group is known, and so
-    are its labels: the same facts, phase and policy would come out.
+    Its shim is known to be none of those that came or went (``names`` has their ids), its group is
+    known, and so are its labels: the same facts, phase and policy would come out.
     """
-    look = track.look
+    if track.verdict is not _LEFTOVER or track.look is None or track.phase not in _SETTLED:
+        return False
+    shim = track.look.shim
     return (
-        look is not None
-        and track.verdict is _LEFTOVER
-        and track.phase in _SETTLED
+        shim.group is not None
+        and shim.group not in names
+        and shim.state in _DEAF
         and track.labels.known
-        and look.shim.state in _DEAF
-        and look.shim.group is not None
-        and BundleKey(track.key.namespace, look.shim.group) not in shims
     )

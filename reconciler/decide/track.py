@@ -1,6 +1,7 @@
 """A track: everything the engine remembers about one bundle."""
 
 from functools import lru_cache
+from math import inf
 from typing import Final, TypeVar
 
 import msgspec
@@ -56,8 +57,7 @@ NOT_REPORTED: Final = frozenset[BudgetKind]()
 # On Python 3.11 it takes ten times as long to name a member of an enumeration as to find one.
 _RUNNING, _STOPPED, _STARTING = Verdict.RUNNING, Verdict.STOPPED, Verdict.STARTING
 _ORPHANED, _UNKNOWN = Verdict.ORPHANED, Verdict.UNKNOWN
-_NO_PHASE, _CLEANING, _BLOCKED = Phase.NONE, Phase.CLEANING, Phase.BLOCKED
-_SHIM_ALIVE: Final = ShimState.ALIVE
+_NO_PHASE, _BLOCKED = Phase.NONE, Phase.BLOCKED
 _LISTED: Final = TaskState.LISTED
 _ALIEN: Final = RuntimeState.ALIEN
 
@@ -140,11 +140,6 @@ class Track(msgspec.Struct, gc=False):
     counted_size: int = 0
     reported: frozenset[BudgetKind] = NOT_REPORTED
 
-    @property
-    def is_being_cleaned(self) -> bool:
-        """Whether a cleanup is under way: what is learnt meanwhile is out of date."""
-        return self.phase is _CLEANING
-
     def move(self, event: Event, cause: str = "") -> None:
         """Go where an event leads; ``cause`` is a block reason or the name of a rule."""
         self.phase, self.cause = TABLE[event][self.phase], cause
@@ -203,36 +198,19 @@ class Track(msgspec.Struct, gc=False):
             or look.created is Answer.NONE
         )
 
-    @property
-    def shim_answers(self) -> bool:
-        """Whether its shim lives by its own socket, and not only by a pass over /proc."""
-        return self.look is not None and self.look.shim.state is _SHIM_ALIVE
+    def is_served_for_sure(self, *, answers: bool) -> bool:
+        """Return whether the node's witnesses cannot say otherwise any more, once they spoke of it.
 
-    @property
-    def is_served_for_sure(self) -> bool:
-        """Whether the node's witnesses cannot say otherwise any more, once they spoke of it.
+        ``answers``: its shim does by its own socket, and not only by a pass over /proc.
 
         1. Served according to a process scan alone, it is judged again when one differs.
         2. Judged before the witnesses spoke of it, it is judged again when they do: a helper
            that they knew before the bundle was seen is no news to anybody else.
         3. Stopped, and not known to be containerd's: what containerd says decides.
         """
-        verdict = self.verdict
-        return (
-            verdict in SERVED
-            and self.shim_answers
-            and (verdict is _RUNNING or not self.is_unclaimed)
-        )
-
-    @property
-    def is_unclaimed(self) -> bool:
-        """Whether containerd is not known to have its task."""
-        return self.facts is None or self.facts.task is not _LISTED
-
-    @property
-    def is_denied(self) -> bool:
-        """Whether an answering containerd has no task of it."""
-        return self.facts is not None and self.facts.task in DENIED
+        if self.verdict is _STOPPED:
+            return answers and self.facts is not None and self.facts.task is _LISTED
+        return answers and self.verdict is _RUNNING
 
     def become_due(self, policy: Policy) -> None:
         """Note under which policy it became due."""
@@ -256,9 +234,8 @@ class Track(msgspec.Struct, gc=False):
             self.leftover_since = now if self.resumed is None else min(now, self.resumed)
             self.resumed = None
 
-    @property
     def waits_for_nothing(self) -> bool:
-        """Whether it is as :meth:`stop_waiting` leaves it, and listeners know that."""
+        """Return whether it is as :meth:`stop_waiting` leaves it, and listeners know that."""
         return self.phase is _NO_PHASE is self.told_phase and self.waiting_as is None
 
     def stop_waiting(self, verdict: Verdict) -> None:
@@ -284,23 +261,21 @@ class Track(msgspec.Struct, gc=False):
         4. Waiting until it is due (``due_at``), or blocked until the next attempt.
         5. Dead since a moment: when that has lasted long enough to count.
         """
-        verdict, life, deaths = self.verdict, self.life or 0.0, self.deaths
-        times: list[float] = []
+        verdict, facts, life, deaths = self.verdict, self.facts, self.life or 0.0, self.deaths
+        at = inf if due_at is None else due_at
         if verdict in UNSURE:
-            if self.facts is None or self.facts.runtime is not _ALIEN:
-                times.append(now + self._recheck_after(now, at_most=policies.recheck))
+            if facts is None or facts.runtime is not _ALIEN:
+                at = min(at, now + self._recheck_after(now, at_most=policies.recheck))
         elif verdict is _RUNNING and policy.max_age and life + policy.max_age > now:
-            times.append(life + policy.max_age)
-        settles = verdict is _STARTING or (verdict is _STOPPED and self.is_denied)
-        if settles and life + policies.settle > now:
-            times.append(life + policies.settle)
-        if due_at is not None:
-            times.append(due_at)
-        elif self.phase is _BLOCKED:
-            times.append(self.retry_at)
+            at = min(at, life + policy.max_age)
+        is_denied = verdict is _STOPPED and facts is not None and facts.task in DENIED
+        if (verdict is _STARTING or is_denied) and life + policies.settle > now:
+            at = min(at, life + policies.settle)
+        if due_at is None and self.phase is _BLOCKED:
+            at = min(at, self.retry_at)
         if deaths is not None and deaths.since is not None:
-            times.append(deaths.since + policies.confirm_death)
-        return min(times) if times else None
+            at = min(at, deaths.since + policies.confirm_death)
+        return None if at == inf else at
 
     def _recheck_after(self, now: float, *, at_most: float) -> float:
         """Seconds until an unsure verdict is looked into again.

@@ -8,6 +8,7 @@ and the only thing a verdict is made from. Nothing here decides.
 
 from enum import IntFlag, auto
 from functools import lru_cache
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 import msgspec
@@ -203,6 +204,7 @@ class Labels(Value, frozen=True):
 
 
 NO_LABELS: Final = Labels()
+_KEY: Final = attrgetter("key")
 
 
 class Look(Value, frozen=True):
@@ -279,8 +281,8 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     def __post_init__(self) -> None:
         """Index the shims once, not for each bundle that is weighed."""
         scan = self.processes
-        served = frozenset([shim.key for shim in scan.shims]) if scan.shims else EMPTY
-        unread = frozenset([one.key for one in scan.unread]) if scan.unread else EMPTY
+        served = frozenset(map(_KEY, scan.shims)) if scan.shims else EMPTY
+        unread = frozenset(map(_KEY, scan.unread)) if scan.unread else EMPTY
         force_setattr(self, "served", served)
         force_setattr(self, "unread", unread)
 
