@@ -17,7 +17,6 @@ from typing_extensions import override
 from reconciler.clock import SystemClock
 from reconciler.containerd import health
 from reconciler.containerd.answers import Singles, is_absent
-from reconciler.containerd.events import Events
 from reconciler.model.containerd import ShimGroup
 from reconciler.model.debris import Inventory
 from reconciler.model.evidence import Containerd, Look, PartialLook, ProcessScan
@@ -270,6 +269,8 @@ def _watchers(setup: Setup, cleanup: ExitStack) -> _Watchers:
     )
     if setup.without_containerd:
         return exits, watcher, (mounts,)
+    from reconciler.containerd.client import Events  # loads gRPC
+
     return exits, watcher, (mounts, Events(health.connect(layout.address), SystemClock()))
 
 

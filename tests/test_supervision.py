@@ -29,7 +29,7 @@ from reconciler.model.outcome import Outcome, Result
 from reconciler.model.policy import Policies
 from reconciler.ports import Emit, Recorder, Source
 from reconciler.supervision import Fault, Supervisor
-from reconciler.testing.replayed import replay
+from reconciler.testing.journals import replay
 from tests.decide.world import ENFORCE, dead, key
 from tests.support.fakes import FakeExits, FakeGuards, FakeInspector, FakeNodeSource, FakeWatcher
 from tests.support.rig import Rig

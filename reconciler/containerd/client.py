@@ -4,9 +4,14 @@ Every call opens a connection of its own and closes it: a connect costs 0.2 ms, 
 have to be doubted anyway. It never says "no tasks" when it means "no answer": whatever goes wrong
 is a :class:`~reconciler.containerd.answers.NoAnswerError` that names its kind. Field-notes section
 7 names services and metadata.
+
+Of containerd's own notices, a task's change becomes a hint, and its coming and going a doubt. They
+only save time: all of them may be lost (principle 3). They come from a subscription that is renewed
+for as long as its source runs.
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -22,6 +27,9 @@ from reconciler.containerd.records import RecordQuestions
 from reconciler.containerd.tasks import TaskQuestions
 from reconciler.model.containerd import ShimGroup
 from reconciler.model.ids import BundleKey, escape, is_identifier
+from reconciler.model.observations import Hint, HintKind, Resync, ResyncKind
+from reconciler.ports import Clock, Emit
+from reconciler.supervision import RESTARTS
 
 Answer = TypeVar("Answer")
 
@@ -209,3 +217,52 @@ def _is_of_an_exec(envelope: wire.Envelope) -> bool:
 def _touched(envelope: wire.Envelope) -> BundleKey:
     touched = wire.Touched.FromString(envelope.event.value)
     return BundleKey(escape(envelope.namespace.encode()), escape(touched.id.encode()))
+
+
+class Events:
+    """Implements `ports.Source`.
+
+    Args:
+        client: Whom to subscribe to.
+        clock: Times the attempts.
+    """
+
+    def __init__(self, client: ContainerdClient, clock: Clock) -> None:
+        self._client = client
+        self._clock = clock
+
+    async def run(self, emit: Emit) -> None:
+        """Emit until cancelled; containerd may come and go meanwhile."""
+        received = _Subscriber(emit)
+        while True:
+            with suppress(NoAnswerError):
+                await self._client.subscribe(received.subscribed, received.touched)
+            delay = received.ended()
+            await self._clock.wait(anyio.Event(), self._clock.monotonic() + delay)
+
+
+class _Subscriber:
+    """What becomes of one subscription after the other."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._first = True
+        self._listening = False
+        self._failures = 0
+
+    def subscribed(self) -> None:
+        self._listening = True
+        if not self._first:  # it came; what it swept was not reported
+            self._emit(Resync(ResyncKind.CONTAINERD))
+
+    def touched(self, key: BundleKey) -> None:
+        self._failures = 0
+        self._emit(Hint(key, HintKind.CONTAINERD))
+
+    def ended(self) -> float:
+        """Note that it went, and give the seconds until the next attempt."""
+        if self._listening:
+            self._emit(Resync(ResyncKind.CONTAINERD))
+        self._first = self._listening = False
+        self._failures += 1
+        return RESTARTS.after(self._failures)

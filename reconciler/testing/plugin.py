@@ -21,8 +21,7 @@ import pytest
 
 if TYPE_CHECKING:
     from reconciler.model.policy import Policies
-    from reconciler.testing.builder import JournalBuilder
-    from reconciler.testing.replayed import Replayed
+    from reconciler.testing.journals import JournalBuilder, Replayed
 
 
 class ReplayJournal(Protocol):
@@ -74,7 +73,7 @@ def replay_journal(request: pytest.FixtureRequest) -> ReplayJournal:
     ) -> "Replayed":
         from reconciler.journal.expect import load as load_expectations
         from reconciler.settings.load import load as load_settings
-        from reconciler.testing.replayed import replay
+        from reconciler.testing.journals import replay
 
         if config is not None:
             policies = load_settings(str(here / config), environ={}).policies()
@@ -92,7 +91,7 @@ def build_journal(tmp_path: Path) -> BuildJournal:
     """Build a journal of a simulated node under the test's own temporary directory."""
 
     def begin(policies: "Policies | None" = None, name: str = "built.jsonl") -> "JournalBuilder":
-        from reconciler.testing.builder import JournalBuilder
+        from reconciler.testing.journals import JournalBuilder
 
         return JournalBuilder(tmp_path / name, policies)
 

@@ -11,7 +11,7 @@ from reconciler.journal.lines import Given
 from reconciler.journal.reader import Journal
 from reconciler.journal.replay import Repeater
 from reconciler.model.policy import Brakes, Policies, Policy
-from reconciler.testing.builder import JournalBuilder
+from reconciler.testing.journals import JournalBuilder
 from tests.bench import floor
 from tests.bench.figure import Cost, Plan, Row, middle, several, spend
 from tests.bench.pile import Pile, with_pile

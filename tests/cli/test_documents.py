@@ -10,7 +10,7 @@ import pytest
 from reconciler.cli.app import COMMANDS, app
 from reconciler.cli.exit_code import run
 from reconciler.demo.node import DemoNode
-from reconciler.testing.builder import JournalBuilder
+from reconciler.testing.journals import JournalBuilder
 from tests.cli.program import acts, program, tree
 from tests.replay.stories import ENFORCE
 from tests.support.schema import KINDS, Node, strict

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from typing_extensions import override
 
-from reconciler.cli import cleaning, following
-from reconciler.cli.following import Rows, follow_stages
+from reconciler.cli import cleaning, scanning
 from reconciler.cli.globals import Form
 from reconciler.cli.list_options import ALL, Listing, selection
 from reconciler.cli.output import Output
 from reconciler.cli.passes import clean_once, look_once
+from reconciler.cli.scanning import Rows, follow_stages
 from reconciler.cli.selection import narrowed, only, ordered, parse_name
 from reconciler.demo.node import DemoNode
 from reconciler.demo.promises import pictures
@@ -297,7 +297,7 @@ class Told(Output):
 async def test_a_watched_scan_writes_a_row_for_each_change(
     node: FakeNode, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(following, "INTERVAL", 0.0)
+    monkeypatch.setattr(scanning, "INTERVAL", 0.0)
     output = Told()
     said: list[str] = []
 

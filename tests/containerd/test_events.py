@@ -8,8 +8,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from reconciler.clock import Bell
-from reconciler.containerd.client import _TOPICS, ContainerdClient
-from reconciler.containerd.events import Events
+from reconciler.containerd.client import _TOPICS, ContainerdClient, Events
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Hint, HintKind, Observation, Resync, ResyncKind
 from reconciler.supervision import RESTARTS

@@ -11,7 +11,7 @@ from reconciler.decide.track import Track
 from reconciler.model.evidence import Containerd, ContainerdState, ProcessScan
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import NodeLooked
-from reconciler.testing.builder import JournalBuilder
+from reconciler.testing.journals import JournalBuilder
 from reconciler.testing.simulator import Manners
 from tests.replay.stories import ENFORCE, Act, stories
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.testing.replayed import Replayed, replay
+from reconciler.testing.journals import Replayed, replay
 from tests.e2e import product
 from tests.e2e.node import Node
 from tests.e2e.processes import kill_all, until

@@ -18,7 +18,7 @@ from typing import Final
 
 import pytest
 
-from reconciler.testing.replayed import replay
+from reconciler.testing.journals import replay
 from tests.daemon.running import free_port
 from tests.e2e import product, soak, troubles
 from tests.e2e.node import Node

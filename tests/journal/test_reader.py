@@ -12,8 +12,7 @@ from reconciler.journal.lines import Lost
 from reconciler.journal.reader import BadJournalError, Journal, NoFileError
 from reconciler.journal.replay import Repeater
 from reconciler.model.policy import Policies, Policy
-from reconciler.testing.builder import JournalBuilder
-from reconciler.testing.replayed import replay
+from reconciler.testing.journals import JournalBuilder, replay
 
 ENFORCE = Policies(default=Policy(enforce=True, grace=60.0))
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from reconciler.testing.builder import JournalBuilder
+from reconciler.testing.journals import JournalBuilder
 from tests.replay.stories import ENFORCE
 
 JOURNALS: Final = Path(__file__).with_name("journals")

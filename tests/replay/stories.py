@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from reconciler.model.policy import Policies, Policy
-from reconciler.testing.builder import JournalBuilder, key_of
+from reconciler.testing.journals import JournalBuilder, key_of
 from reconciler.testing.parts import Daemon
 
 ENFORCE = Policies(default=Policy(enforce=True, grace=60.0, max_age=None, max_size=None))

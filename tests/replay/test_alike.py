@@ -41,9 +41,8 @@ from reconciler.model.observations import (
     Stamp,
 )
 from reconciler.model.policy import Match, Policies, Policy, Rule
-from reconciler.testing.builder import JournalBuilder
+from reconciler.testing.journals import JournalBuilder, replay
 from reconciler.testing.node import Node
-from reconciler.testing.replayed import replay
 from reconciler.testing.sight import Sight
 from reconciler.testing.simulator import Manners, Simulation
 from tests.replay.stories import ENFORCE, OBSERVE, Act, stories

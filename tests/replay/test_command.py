@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.cli.app import app
 from reconciler.cli.exit_code import run
-from reconciler.testing.builder import JournalBuilder
+from reconciler.testing.journals import JournalBuilder
 from tests.replay.stories import ENFORCE, OBSERVE
 
 

@@ -13,8 +13,7 @@ from reconciler.journal.what_if import WhatIf
 from reconciler.model.debris import DebrisKind
 from reconciler.model.decisions import CleanDebris
 from reconciler.model.policy import Policies
-from reconciler.testing.builder import JournalBuilder, key_of
-from reconciler.testing.replayed import replay
+from reconciler.testing.journals import JournalBuilder, key_of, replay
 from tests.replay.stories import ENFORCE
 from tests.replay.test_report import data_of
 

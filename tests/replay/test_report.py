@@ -18,7 +18,7 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Looked
 from reconciler.present import report
 from reconciler.present.records import MARKS
-from reconciler.testing.builder import JournalBuilder
+from reconciler.testing.journals import JournalBuilder
 from tests.decide.world import dead
 from tests.replay.stories import ENFORCE
 from tests.support.browser import Browser, browser

@@ -57,12 +57,10 @@ def scan(  # noqa: PLR0913 - the options
     output = Output(quiet=said.quiet, whole=listing.whole)
     check_namespaces(setup.layout, setup.namespaces, output)
     server = start_fork_server(setup)
-    if watch:
-        from reconciler.cli.following import follow
-
-        return follow(setup, chosen, listing, output, server, form=said.form)
     from reconciler.cli import scanning
 
+    if watch:
+        return scanning.follow(setup, chosen, listing, output, server, form=said.form)
     if said.wants_journal:
         return scanning.journal(setup, output, server, redact=redact, exit_code=exit_code)
     return scanning.scan(
