@@ -172,6 +172,11 @@ class CgroupMounts:
         """Give all handles; none unless every hierarchy could be opened."""
         return tuple(one.fd for one in self._mounted) if self.is_whole else ()
 
+    def handle_on(self, point: bytes) -> int | None:
+        """Give our handle on a mounted hierarchy; None if there is none, or it cannot be opened."""
+        found = (fd for hierarchy, fd in self._mounted if hierarchy.point == point and fd >= 0)
+        return next(found, None)
+
     def look(
         self,
         key: BundleKey,

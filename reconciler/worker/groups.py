@@ -14,7 +14,7 @@ from typing import Final
 from reconciler import kernel
 from reconciler.model.ids import escape
 from reconciler.model.outcome import BlockReason
-from reconciler.probe.beneath import beneath, opened
+from reconciler.probe.beneath import beneath
 from reconciler.probe.cgroups import CgroupDir, children
 from reconciler.probe.process import read_whole
 from reconciler.worker.blocked import Blocked
@@ -34,16 +34,19 @@ def _allow() -> None:
     pass
 
 
-def remove_group(
+def remove_group(  # noqa: PLR0913 - what was judged, and where
+    top: int,
     group: CgroupDir,
     id_: str,
     judged: ObjectId | None,
     tally: Tally,
+    *,
     refuse: Callable[[], None] = _allow,
 ) -> None:
     """Remove one container's group in one hierarchy, if there is one, with the empty ones below.
 
     Args:
+        top: Handle on the mounted hierarchy, ``group.mount``.
         group: Which.
         id_: The container's.
         judged: What was looked at when it was judged.
@@ -51,23 +54,22 @@ def remove_group(
         refuse: Asked right before, for a group cannot be put aside: raises Kept if it must stay.
 
     Raises:
-        Kept: It does not carry the id, is not the group that was judged, or ``mount`` is no cgroup
-            hierarchy.
+        Kept: It does not carry the id, or is not the group that was judged.
         Blocked: It holds a process: somebody lives after all; or systemd still has it as a scope.
         OSError: The kernel refused.
     """
-    mount, path = group
+    path = group.relative
     parts = [part for part in path.split(b"/") if part]
     if not parts or not carries(escape(parts[-1]), id_):
         raise Kept(f"cgroup {escape(path)} does not carry the id")
-    with suppress(FileNotFoundError), opened(mount, os.O_PATH | os.O_NOFOLLOW) as top:
-        if kernel.fs_type(top) not in {kernel.CGROUP_MAGIC, kernel.CGROUP2_MAGIC}:
-            raise Kept(f"{escape(mount)} is no cgroup hierarchy")
-        with beneath(top, b"/".join(parts[:-1]) or b".") as parent:
-            _leave_to_systemd(parent, parts[-1])
-            refuse()
-            check_object(kernel.statx(parent, parts[-1]), judged, f"cgroup {escape(path)}")
-            _remove(parent, parts[-1], tally)
+    with (
+        suppress(FileNotFoundError),
+        beneath(top, b"/".join(parts[:-1]) or b".") as parent,
+    ):
+        _leave_to_systemd(parent, parts[-1])
+        refuse()
+        check_object(kernel.statx(parent, parts[-1]), judged, f"cgroup {escape(path)}")
+        _remove(parent, parts[-1], tally)
 
 
 def carries(name: str, id_: str) -> bool:

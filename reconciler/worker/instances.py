@@ -47,6 +47,8 @@ class Instances:
         self._scanned: ProcessScan | None = None
         self._trees: dict[_Object, _Way] = {}
         """One way to each tree that is not ours."""
+        self._silent: tuple[ProcessScan, _Name] | None = None
+        """The last pass that shows nobody of a name, and the name: no pass ever changes."""
         self._lost = 0
         """A shim of which even a new pass did not tell where it works."""
 
@@ -123,9 +125,11 @@ class Instances:
         return unanswered
 
     def _user(self, name: "_Name", scanned: ProcessScan, endings: Endings) -> str | None:
-        why = _named(name, scanned, endings)
-        if why is not None:
-            return why
+        if self._silent is None or self._silent[0] is not scanned or self._silent[1] != name:
+            why = _named(name, scanned, endings)
+            if why is not None:
+                return why
+            self._silent = None if endings.shown else (scanned, name)
         pid = self._having(name, scanned, endings)
         if pid is None:
             return None

@@ -36,7 +36,7 @@ class JobLimiter:
     def __init__(self, total_tokens: int, *, quick: int | None = None) -> None:
         self.total_tokens = total_tokens
         self._quick = quick or max(_FEWEST, len(os.sched_getaffinity(0)))
-        self._next = anyio.Lock()
+        self._next = anyio.Lock(fast_acquire=True)
         self._ended = anyio.Event()
         self._usual_seconds = 0.0
         self._slow_at: dict[object, float] = {}

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, NamedTuple
 
+import msgspec
+
 from reconciler import kernel
 from reconciler.model.ids import NOWHERE, Identity, escape
 from reconciler.probe.beneath import identity_of
@@ -17,7 +19,7 @@ from reconciler.worker.blocked import Blocked
 from reconciler.worker.step_log import Kept, Tally
 
 
-class ObjectId(NamedTuple):
+class ObjectId(msgspec.Struct, frozen=True, gc=False):
     """One object, whatever is called so later; ``born_ns`` is 0 where that is not kept."""
 
     identity: Identity

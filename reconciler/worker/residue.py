@@ -18,6 +18,7 @@ from reconciler.model.evidence import Entries
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.probe.beneath import beneath, opened
 from reconciler.probe.cgroups import CgroupDir
+from reconciler.probe.context import NodeContext
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.fifos import FifoDir, Times, remove_fifo_dir
 from reconciler.worker.groups import remove_group
@@ -159,7 +160,8 @@ def remove_groups(
     kept = []
     if not groups:
         return ""
-    neighbours = Neighbours(place.nearby(place.scan()), key)
+    around = place.nearby(place.scan())
+    neighbours = Neighbours(around, key)
 
     def refuse_others() -> None:
         other = place.instances.user(key)
@@ -169,7 +171,8 @@ def remove_groups(
     for group, judged in groups.items():
         try:
             neighbours.refuse("/" + escape(group.relative))
-            remove_group(group, key.id, judged, tally, refuse or refuse_others)
+            top = _hierarchy_of(around, group)
+            remove_group(top, group, key.id, judged, tally, refuse=refuse or refuse_others)
         except Kept as reason:
             kept.append(str(reason))
         except OSError as error:
@@ -177,6 +180,14 @@ def remove_groups(
     if kept:
         raise Kept("; ".join(dict.fromkeys(kept)))
     return f"{tally.mutations} cgroups" if tally.mutations else ""
+
+
+def _hierarchy_of(around: NodeContext, group: CgroupDir) -> int:
+    """Give the handle by which groups of a hierarchy are looked at; raises Kept without one."""
+    found = None if around.cgroups is None else around.cgroups.handle_on(group.mount)
+    if found is None:
+        raise Kept(f"{escape(group.mount)} is no cgroup hierarchy")
+    return found
 
 
 def _remove_place(root: bytes, key: BundleKey, judged: ObjectId | None, tally: Tally) -> None:

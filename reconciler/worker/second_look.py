@@ -6,6 +6,7 @@ the attempt before anything was touched. Reads only.
 """
 
 import os
+from collections.abc import Callable
 
 import msgspec
 
@@ -110,33 +111,34 @@ def refuse_elsewhere(place: WorkerContext, around: NodeContext, key: BundleKey) 
     mounts = around.mounts_of(key)
     if mounts is None:
         raise Blocked(BlockReason.IO, key.id, "the mount table cannot be read")
-    _refuse_elsewhere(place, around.tree_of(key), mounts, key)
+    _refuse_elsewhere(place, around.tree_of(key), lambda: mounts, key)
 
 
 def refuse_work_elsewhere(place: WorkerContext, key: BundleKey) -> None:
     """Do the same for what has that name in containerd's persistent tree, if anything has."""
-    tree = os.path.realpath(place.layout.work_of(key))
+    work = place.layout.work_of(key)
+    if find(work + b"/" + key.path) is None:
+        return
     try:
-        if find(tree + b"/" + key.path) is None:
-            return
-        mounts = BundleMounts(place.points.now(), tree)
+        with opened(work, os.O_PATH) as top:
+            tree = os.readlink(b"/proc/self/fd/%d" % top)
     except OSError as error:
         raise blocked_by(error, key.id) from None
-    _refuse_elsewhere(place, tree, mounts, key)
+    _refuse_elsewhere(place, tree, lambda: BundleMounts(place.points.now(), tree), key)
 
 
 def _refuse_elsewhere(
-    place: WorkerContext, tree: bytes, mounts: BundleMounts, key: BundleKey
+    place: WorkerContext, tree: bytes, mounts: Callable[[], BundleMounts], key: BundleKey
 ) -> None:
     bundle = key.path
     try:
-        found = place.elsewhere(tree)
+        inside = bundle + b"/"
+        found = [one for one in place.elsewhere(tree) if (one.path + b"/").startswith(inside)]
+        ours = mounts() if found else None
     except OSError as error:
         raise blocked_by(error, key.id) from None
     for one in found:
-        if one.path != bundle and not one.path.startswith(bundle + b"/"):
-            continue
-        if not mounts.shows_outside(*one[2:]):
+        if ours is None or not ours.shows_outside(*one[2:]):
             detail = f"a {one.fstype} is mounted there in the mount namespace of pid {one.pid}"
             path = escape(one.path[len(bundle) + 1 :]) or "."
             raise Blocked(BlockReason.FOREIGN_MOUNT, path, detail)

@@ -9,6 +9,7 @@ import pytest
 
 from reconciler.model.outcome import BlockReason
 from reconciler.probe import cgroups, mounts
+from reconciler.probe.beneath import opened
 from reconciler.probe.cgroups import CgroupDir
 from reconciler.worker import groups
 from reconciler.worker.blocked import Blocked
@@ -39,7 +40,8 @@ def remove(scope: Path) -> int:
     tally = Tally()
     mount, inner = scope.parents[1], scope.relative_to(scope.parents[1])
     group = CgroupDir(os.fsencode(mount), os.fsencode(inner))
-    groups.remove_group(group, "c1", find(os.fsencode(scope)), tally)
+    with opened(group.mount) as top:
+        groups.remove_group(top, group, "c1", find(os.fsencode(scope)), tally)
     return tally.mutations
 
 

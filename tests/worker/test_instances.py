@@ -48,6 +48,24 @@ def working_in(path: Path) -> Iterator[int]:
             process.kill()
 
 
+@pytest.mark.safety
+@private_mounts
+def test_that_nobody_has_a_name_holds_for_one_pass_and_that_name_alone(tmp_path: Path) -> None:
+    with inline_worker(tmp_path) as (made, _):
+        one, other = BundleKey("default", "one"), BundleKey("default", "other")
+        tree = tmp_path / "another" / TASKS.decode()
+        with working_in(tree / "default" / "web") as pid:
+            passes = [ProcessScan(True, shims=(ShimProcess(other, pid),))]
+            found = Instances(made.layout, lambda _: passes[-1])
+            assert [bool(found.user(key)) for key in (one, one, other)] == [False, False, True]
+            (tree / "default" / "one").mkdir()
+            assert found.user(one), "its tree is asked again, though the pass is the same"
+            (tree / "default" / "one").rmdir()
+            assert found.user(one) is None
+            passes.append(ProcessScan(True, shims=(ShimProcess(one, pid),)))
+            assert found.user(one) == "a shim of default/one is running"
+
+
 @pytest.mark.fault("runc's state of another tree's bundle")
 @pytest.mark.safety
 @private_mounts
