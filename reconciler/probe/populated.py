@@ -72,24 +72,40 @@ class PopulatedCgroups:
             unplaced=self.unplaced,
         )
 
-    def add(self, pid: int, data: bytes) -> None:
-        """Take in what /proc/PID/cgroup says.
+    def knows(self, data: bytes) -> bool:
+        """Return whether what /proc/PID/cgroup says adds nothing, whoever says it."""
+        if data in self._files:
+            return True
+        if any(path != _ROOT for path in parse_cgroups(data)):
+            return False
+        self._remember(data)
+        return True
+
+    def add(self, pid: int, data: bytes | None) -> None:
+        """Take in what /proc/PID/cgroup says; None where the kernel does not tell it to its end.
 
         Raises:
             TreeError: There are too many cgroups, and the state tree cannot be read.
         """
-        if data in self._files:
-            return
+        if data is None:
+            self._add_unplaced(pid)
+        elif data not in self._files:
+            self._remember(data)
+            self._add_paths(pid, data)
+
+    def _remember(self, data: bytes) -> None:
         self._files_left -= len(data)
         if self._files_left >= 0:
             self._files.add(data)
+
+    def _add_paths(self, pid: int, data: bytes) -> None:
         for path in parse_cgroups(data):
             if len(path) >= _LONGEST:
-                self.add_unplaced(pid)
+                self._add_unplaced(pid)
             if path != _ROOT and path not in self.paths:
                 self._add_path(path)
 
-    def add_unplaced(self, pid: int) -> None:
+    def _add_unplaced(self, pid: int) -> None:
         """Take in a process of which the kernel does not tell the cgroup, or not to its end."""
         self.unplaced = self.unplaced or pid
 

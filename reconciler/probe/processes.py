@@ -238,14 +238,22 @@ class _Pass:
                 self._note_shim(who, command)
 
     def _look_at(self, pid: str) -> None:
-        if self._populated is None and not self._is_named(pid):
+        """Note a process that may be a shim, or is in a cgroup in which nobody was found so far.
+
+        Of all others it does not matter whether they live, which is what costs most to be told.
+        """
+        populated, cgroup, is_news = self._populated, None, False
+        if populated is not None:
+            cgroup = self._read_cgroup(pid)
+            is_news = cgroup is None or not populated.knows(cgroup)
+        if not is_news and not self._is_named(pid):
             return
         data = read_whole(f"{pid}/stat", self._proc_fd)
         stat = parse_stat(data)
         if stat is not None and stat.is_nobody:
             return
-        if self._populated is not None:
-            self._note_cgroups(self._populated, pid)
+        if populated is not None and is_news:
+            populated.add(int(pid), cgroup)
         if _NAMED in data[data.find(b"(") : data.rfind(b")")] and self._may_be_shim(pid):
             start, words = (stat.start, stat.words) if stat else (0, None)
             self._asked.append(Asked(int(pid), start, words))
@@ -258,15 +266,14 @@ class _Pass:
         finally:
             os.close(fd)
 
-    def _note_cgroups(self, populated: PopulatedCgroups, pid: str) -> None:
+    def _read_cgroup(self, pid: str) -> bytes | None:
+        """Read what tells of a process's cgroups; None where the kernel cannot tell all of it."""
         try:
-            data = read_whole(f"{pid}/cgroup", self._proc_fd)
+            return read_whole(f"{pid}/cgroup", self._proc_fd)
         except OSError as error:
             if error.errno not in _UNREPORTED:
                 raise
-            populated.add_unplaced(int(pid))
-        else:
-            populated.add(int(pid), data)
+            return None
 
     def _may_be_shim(self, pid: str) -> bool:
         """Return whether a process is of containerd's user and in our pid namespace.

@@ -32,6 +32,10 @@ class TTLCache(Generic[K, T]):
         if self._known is not None:
             self._known = self._known[0], answer
 
+    def keep(self, about: K, answer: T, since: float) -> None:
+        """Take an answer that came with that to another question, asked at ``since``."""
+        self._known, self._until = (about, answer), since + self._seconds
+
     def get(self, about: K, *, anew: bool = False) -> T:
         """Give the answer; ``anew`` has it asked again, as another question has."""
         now = self._clock.monotonic()

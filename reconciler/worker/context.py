@@ -87,15 +87,24 @@ class WorkerContext:
         return self._scan.get(None, anew=anew)
 
     def _pass(self, _: None) -> ProcessScan:
-        begun, users = self.clock.monotonic(), users_of(self.layout.state)
+        shown, users = moment(self.clock), users_of(self.layout.state)
+        begun = shown.earliest
         if begun < self._cgroups_until:
             found = scan(users=users, commands=self._commands, cgroups=False)
+            self._show(found, shown)
             return found.with_cgroups_of(self._whole) if found.answered else found
         self._whole = scan(users=users, commands=self._commands, tree=self.layout.tasks)
+        self._show(self._whole, shown)
         kept = min((self.clock.monotonic() - begun) * CGROUPS_COST, CGROUPS_SECONDS)
         self._cgroups_at = begun
         self._cgroups_until = begun + kept if self._whole.answered else 0.0
         return self._whole
+
+    def _show(self, found: ProcessScan, shown: Moment) -> None:
+        """Let a pass that asked for more show all shims, too, until one is made for them alone."""
+        if found.answered:
+            self._everybody.keep(None, found, shown.earliest)
+            self._shown_until = shown
 
     def _pass_for_shims(self, _: None) -> ProcessScan:
         self._shown_until = moment(self.clock)  # before: whoever comes meanwhile counts as later

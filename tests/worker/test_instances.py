@@ -330,17 +330,18 @@ def test_whoever_was_started_since_the_last_pass_is_looked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     key = BundleKey("default", "web")
-    passes = [ProcessScan(True), ProcessScan(True, shims=(ShimProcess(key, os.getpid()),))]
+    nobody, shown = ProcessScan(True), ProcessScan(True, shims=(ShimProcess(key, os.getpid()),))
 
-    def one_pass(**_: object) -> ProcessScan:
-        return passes.pop(0)
+    def since(before: ProcessScan, came: range, **_: object) -> ProcessScan:
+        return shown if before is nobody and came else before
 
-    monkeypatch.setattr(context, "scan", one_pass)
+    monkeypatch.setattr(context, "scan", lambda **_: nobody)
+    monkeypatch.setattr(context, "scan_since", since)
+    monkeypatch.setattr(context, "FEW_PIDS", 1 << 15)
     place = context.WorkerContext(
         WorkerScope(Layout()), SystemClock(), lambda _: None, lambda: None, lambda: False
     )
-    assert place.scan().shims == ()
-    assert place.scan().shims == ()
+    assert place.scan() is place.scan() is nobody
     subprocess.run(["true"], check=True)
     assert place.instances.user(key) is not None
 

@@ -221,3 +221,26 @@ def test_who_is_in_any_cgroup_is_asked_anew_unless_it_is_known_which_one_counts(
     with pytest.raises(NotLeftover, match="unknown"):
         second_look.look_again(node.place, job)
     assert node.asked == [True, False] + [True] * (source is not CgroupSource.RUNTIME)
+
+
+@pytest.mark.safety
+def test_a_pass_that_was_made_for_a_look_shows_all_shims_until_pids_were_given_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = Node(monkeypatch)
+    last = [4711]
+    monkeypatch.setattr(context, "moment", lambda _: Moment(last[0], node.now, node.now))
+    monkeypatch.setattr(pids, "_number", lambda _: 1 << 22)
+    monkeypatch.setattr(context, "FEW_PIDS", 0)
+    looked = node.place.scan()
+    assert node.place.scan_for_shims(False) is looked
+    last[0] += 1
+    later = node.place.scan_for_shims(False)
+    assert later is not looked, "somebody came"
+    assert node.place.scan() is looked
+    node.now += context.FRESH_SECONDS
+    assert node.place.scan_for_shims(False) is not later, "it is as old as it may be"
+    node.answers = False
+    assert not node.place.scan(anew=True).answered
+    node.answers = True
+    assert node.place.scan_for_shims(False).answered, "no answer replaces none"
