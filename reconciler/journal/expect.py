@@ -120,7 +120,6 @@ class Watch:
     def __init__(self, expectations: tuple[Expectation, ...]) -> None:
         self._expectations = expectations
         self._fates: dict[BundleKey, _Changes] = {}
-        self._matches: dict[BundleKey, bool] = {}
 
     def follow(self, at: float, turn: Turn) -> None:
         """Take in one turn; ``at`` counts from the journal's begin."""

@@ -19,7 +19,6 @@ from reconciler.model.values import Value
 
 MINUTE: Final = 60.0
 HOUR: Final = 3600.0
-DAY: Final = 86400.0
 
 
 class Orphans(Enum):

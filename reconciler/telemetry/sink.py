@@ -34,7 +34,6 @@ class DescriptorSink(Sink):
 
     Attributes:
         dropped: Lines dropped since the last one that got through.
-        dropped_total: Lines dropped altogether.
     """
 
     def __init__(self, descriptor: int, lost: Callable[[int], str]) -> None:
@@ -50,14 +49,12 @@ class DescriptorSink(Sink):
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLOUT)
         self.dropped = 0
-        self.dropped_total = 0
 
     @override
     def write(self, line: str) -> None:
         """Write one line, or count it as dropped if it would have to wait."""
         if not self._finish() or not self._ready():
             self.dropped += 1
-            self.dropped_total += 1
             return
         notice = _encode(self._lost(self.dropped)) if self.dropped else b""
         self.dropped = 0

@@ -13,7 +13,7 @@ from reconciler.cli.passes import look_once
 from reconciler.errors import ExitCode
 from reconciler.model.decisions import Phase
 from reconciler.model.ids import BundleKey
-from reconciler.model.policy import DAY, HOUR, Match, Policies, Rule
+from reconciler.model.policy import HOUR, Match, Policies, Rule
 from reconciler.present.beliefs import Asked, Belief, Beliefs, Reply
 from reconciler.present.status import Recent
 from reconciler.present.words import to_json
@@ -62,6 +62,7 @@ def beside(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> Beside:
     return Beside(node, monkeypatch)
 
 
+DAY = 24 * HOUR
 WAITING = Belief("ns", "a", "leftover", phase=Phase.WAITING, enforce=True, due_in_seconds=0.0)
 
 
