@@ -35,8 +35,8 @@ def cleanup_main() -> NoReturn:
 
 
 def _run(command: "click.Command", program: str) -> NoReturn:
+    from reconciler.cli.app import run
     from reconciler.cli.completing import VARIABLE, answer
-    from reconciler.cli.exit_code import run
 
     if VARIABLE in os.environ:
         sys.exit(answer(command, program, os.environ[VARIABLE]))

@@ -7,8 +7,7 @@ import pytest
 
 from reconciler.cli import checks, cleaning, handover, session
 from reconciler.cli import setup as making
-from reconciler.cli.app import app
-from reconciler.cli.exit_code import run
+from reconciler.cli.app import app, run
 from reconciler.cli.output import Output
 from reconciler.cli.passes import Found, clean_once, look_once
 from reconciler.cli.selection import as_shown, only

@@ -76,7 +76,7 @@ def test_no_permission_is_77_and_says_run_as_root(tmp_path: Path) -> None:
         "import os, sys, reconciler.cli.commands.scan\n"
         "import reconciler.cli.scanning, reconciler.cli.setup\n"
         "from reconciler.cli.app import app\n"
-        "from reconciler.cli.exit_code import run\n"
+        "from reconciler.cli.app import run\n"
         "os.chdir(sys.argv[1]), os.setgroups([]), os.setgid(65534), os.setuid(65534)\n"
         "sys.exit(run(app, ['scan', '--state', sys.argv[2]], 'containerd-reconciler'))\n"
     )
@@ -137,7 +137,7 @@ def test_the_version_imports_neither_the_loop_nor_the_renderer() -> None:
     code = (
         "import sys\n"
         "from reconciler.cli.app import app\n"
-        "from reconciler.cli.exit_code import run\n"
+        "from reconciler.cli.app import run\n"
         "assert run(app, ['--version'], 'prog') == 0\n"
         "heavy = {'anyio', 'rich', 'structlog', 'msgspec', 'grpclib', 'asyncio'}\n"
         "sys.exit(bool(heavy & set(sys.modules)))\n"

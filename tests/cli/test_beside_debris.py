@@ -10,9 +10,8 @@ from msgspec.structs import replace
 
 from reconciler.cli import checks, daemon_client, explaining, scanning, session
 from reconciler.cli import setup as making
-from reconciler.cli.app import app
+from reconciler.cli.app import app, run
 from reconciler.cli.daemon_beliefs import believed_debris
-from reconciler.cli.exit_code import run
 from reconciler.cli.output import Output
 from reconciler.cli.passes import Found, look_once
 from reconciler.decide.debris_verdicts import DebrisVerdict

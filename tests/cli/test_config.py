@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.cli.app import COMMANDS, app
+from reconciler.cli.app import COMMANDS, app, run
 from reconciler.cli.commands.config import config as config_group
-from reconciler.cli.exit_code import run
 from reconciler.demo.node import DemoNode
 from reconciler.errors import ExitCode
 from tests.cli.program import program, tree

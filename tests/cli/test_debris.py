@@ -10,8 +10,7 @@ import pytest
 
 from reconciler.cli import checks, explaining, scanning, session
 from reconciler.cli import setup as making
-from reconciler.cli.app import app
-from reconciler.cli.exit_code import run
+from reconciler.cli.app import app, run
 from reconciler.cli.output import Output
 from reconciler.cli.passes import Found, clean_once, look_once
 from reconciler.errors import ExitCode

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.cli.app import COMMANDS, app
-from reconciler.cli.exit_code import run
+from reconciler.cli.app import COMMANDS, app, run
 from reconciler.demo.node import DemoNode
 from reconciler.testing.journals import JournalBuilder
 from tests.cli.program import acts, program, tree

@@ -8,8 +8,7 @@ import sys
 import click
 import pytest
 
-from reconciler.cli.app import app
-from reconciler.cli.exit_code import run
+from reconciler.cli.app import app, run
 from reconciler.cli.globals import Globals
 from reconciler.cli.options import Command
 from reconciler.errors import (
@@ -84,7 +83,7 @@ def test_a_fault_of_ours_is_not_hidden() -> None:
 def test_a_fault_of_theirs_is_the_same_out_of_a_group_of_tasks(
     error: Exception, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reconciler.cli.exit_code._give_up_stdout", lambda: None)
+    monkeypatch.setattr("reconciler.cli.app._give_up_stdout", lambda: None)
     inner = ExceptionGroup("inner", [error])
     assert run(raising(ExceptionGroup("outer", [inner])), [], "prog") == code
 
@@ -109,7 +108,7 @@ def test_a_stream_that_is_closed_is_nothing_to_stumble_over(closed: str) -> None
     """And nothing that is opened later must get its number: what is said would be written there."""
     code = (
         "import os, sys, click\n"
-        "from reconciler.cli.exit_code import run\n"
+        "from reconciler.cli.app import run\n"
         "from reconciler.cli.options import Command\n"
         "@click.command(cls=Command)\n"
         "@click.pass_obj\n"
@@ -141,7 +140,7 @@ def test_the_code_a_command_returns_is_the_code_it_ends_with(code: ExitCode) -> 
 def test_a_reader_that_went_away_is_not_an_error_of_ours() -> None:
     code = (
         "import sys, click\n"
-        "from reconciler.cli.exit_code import run\n"
+        "from reconciler.cli.app import run\n"
         "from reconciler.cli.options import Command\n"
         "@click.command(cls=Command)\n"
         "@click.pass_obj\n"

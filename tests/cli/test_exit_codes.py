@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.cli import cleaning, scanning
-from reconciler.cli.app import app
+from reconciler.cli.app import app, run
 from reconciler.cli.checks import check_guards
-from reconciler.cli.exit_code import run
 from reconciler.cli.passes import clean_once, look_once
 from reconciler.cli.scanning import ending
 from reconciler.demo.node import DemoNode

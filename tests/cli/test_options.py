@@ -6,8 +6,7 @@ import click
 import pytest
 from typing_extensions import override
 
-from reconciler.cli.app import COMMANDS, App, app
-from reconciler.cli.exit_code import run
+from reconciler.cli.app import COMMANDS, App, app, run
 from reconciler.cli.globals import NAMES, Form, Globals
 from reconciler.cli.option_types import bundle_key
 from reconciler.cli.options import Command, global_options

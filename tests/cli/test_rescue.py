@@ -10,8 +10,7 @@ from unittest import mock
 import pytest
 
 from reconciler.cli import rescuing
-from reconciler.cli.app import app
-from reconciler.cli.exit_code import run
+from reconciler.cli.app import app, run
 from reconciler.errors import ExitCode
 from tests.cli.program import environment, on_terminal, program
 from tests.support.bundles import Bundle, Site

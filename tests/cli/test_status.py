@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.cli import daemon_client
-from reconciler.cli.app import app
-from reconciler.cli.exit_code import run
+from reconciler.cli.app import app, run
 from reconciler.errors import ExitCode
 from reconciler.model.decisions import Phase
 from reconciler.model.ids import BundleKey

@@ -8,9 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from reconciler.cli import cleaning
-from reconciler.cli.app import app
+from reconciler.cli.app import app, run
 from reconciler.cli.checks import check_namespaces, warn_of_place
-from reconciler.cli.exit_code import run
 from reconciler.cli.globals import Form, Globals
 from reconciler.cli.output import Output
 from reconciler.cli.passes import clean_once, look_once

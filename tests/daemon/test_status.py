@@ -13,8 +13,7 @@ from unittest.mock import patch
 
 import pytest
 
-from reconciler.cli.app import app
-from reconciler.cli.exit_code import run
+from reconciler.cli.app import app, run
 from tests.daemon.running import PROGRAM, Site, environment, running, until
 from tests.support.fake_containerd import FakeContainerd
 from tests.support.schema import strict

@@ -9,8 +9,7 @@ from typing import Protocol
 
 import pytest
 
-from reconciler.cli.app import app
-from reconciler.cli.exit_code import run
+from reconciler.cli.app import app, run
 from reconciler.testing.journals import JournalBuilder
 from tests.replay.stories import ENFORCE, OBSERVE
 
@@ -251,7 +250,7 @@ def test_a_damaged_line_and_a_torn_end_are_warnings_and_another_schema_is_65(
 _MEASURE = """
 import resource, sys
 from reconciler.cli.app import app
-from reconciler.cli.exit_code import run
+from reconciler.cli.app import run
 code = run(app, ["replay", sys.argv[1], "-o", "json"], "containerd-reconciler")
 sys.stderr.write(" " + str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 sys.exit(code)

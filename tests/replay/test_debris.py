@@ -6,8 +6,7 @@ from typing import cast
 import pytest
 from msgspec.structs import replace
 
-from reconciler.cli.app import app
-from reconciler.cli.exit_code import run
+from reconciler.cli.app import app, run
 from reconciler.journal.reader import Journal
 from reconciler.journal.what_if import WhatIf
 from reconciler.model.debris import DebrisKind

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.cli.app import app
-from reconciler.cli.exit_code import run
+from reconciler.cli.app import app, run
 from tests.replay.make import JOURNALS
 
 SHOWN = (Path(__file__).resolve().parents[2] / "contrib/commands/README.md").read_text()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.cli.app import run
 from reconciler.cli.display import make_log
-from reconciler.cli.exit_code import run
 from reconciler.cli.output import Output
 from reconciler.present.records import Level
 from reconciler.settings.schema import Log, LogFormat, LogLevel
