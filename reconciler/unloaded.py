@@ -2,11 +2,13 @@
 
 OpenSSL, and Python's own HTTP client and server, cost a process that lives as long as the machine
 four megabytes, and each start ten milliseconds. No connection here is encrypted, h11 is the HTTP
-server, and Python has the hashes itself. What libraries derive classes from or write into
-signatures is stood in for; whoever did call one of these names would get an ImportError.
+server, and Python has the hashes itself, but for where a distribution has built it without. What
+libraries derive classes from or write into signatures is stood in for; whoever did call one of
+these names would get an ImportError.
 """
 
 import sys
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Final, NoReturn
 
@@ -14,6 +16,10 @@ from typing_extensions import override
 
 _ABSENT: Final = ("_hashlib",)
 """Python does without: it has a way of its own for each name that these define."""
+
+_SHA2: Final = ("_sha2",) if sys.version_info >= (3, 12) else ("_sha256", "_sha512")
+_OWN_HASHES: Final = ("_md5", "_sha1", *_SHA2, "_sha3", "_blake2")
+"""That way: Python for RHEL and Fedora is built ``--with-builtin-hashlib-hashes=blake2`` alone."""
 
 _STOOD_IN_FOR: Final = (
     *("ssl", "http.server", "socketserver", "urllib.error", "urllib.request"),
@@ -45,7 +51,7 @@ def leave_out() -> None:
 
     What has been loaded by then stays, for somebody uses it.
     """
-    for name in _ABSENT:
+    for name in _ABSENT if all(map(find_spec, _OWN_HASHES)) else ():
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # "not there"
     for name in _STOOD_IN_FOR:
         sys.modules.setdefault(name, _StandIn(name))

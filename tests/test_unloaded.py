@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from reconciler import unloaded
+from reconciler.model.layout import Layout
 from tests.daemon.running import PROGRAM, Site, environment
 
 DRAWN_IN: Final = {
@@ -84,3 +85,20 @@ except ImportError as error: print(error)
     assert done.stderr == ""
     assert done.stdout == "ssl.SSLContext is not loaded in this program\n"
     assert "ssl" in unloaded.NAMES
+
+
+def test_a_python_without_hashes_of_its_own_keeps_those_of_openssl() -> None:
+    """As distributions build it that must have every hash from OpenSSL: RHEL, Fedora."""
+    code = """
+import sys
+from reconciler import unloaded
+sys.modules |= dict.fromkeys(("_md5", "_sha1", "_sha2", "_sha256", "_sha512", "_sha3"))
+unloaded.leave_out()
+from reconciler.model.layout import Layout
+print(Layout().shim_socket("default", "web").decode())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ
+    )
+    assert done.stderr == ""
+    assert done.stdout == f"{Layout().shim_socket('default', 'web').decode()}\n"
