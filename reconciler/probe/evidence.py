@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from reconciler.model.cgroups import CgroupSource, NamedCgroup
 from reconciler.model.evidence import Answer, CgroupState, Init, InitState, Shim, ShimState
 from reconciler.model.ids import BundleKey
-from reconciler.probe import boots, documents, metadata, process, runc, shim
+from reconciler.probe import boots, documents, metadata, process, runc, sockets
 from reconciler.probe.cgroups import Cgroups, resolve
 from reconciler.probe.context import NodeContext
 from reconciler.probe.documents import Spec
@@ -159,8 +159,10 @@ def ask_shim(own: BundleFiles, around: NodeContext, init: Init) -> Shim:
     named = metadata.addresses_of(folder)
     if not named and own.peer is not None:
         named = metadata.addresses_of(own.peer)
-    names = shim.Names(own.key.namespace, own.group, own.key.id, named)
-    found = shim.ask(names, around.layout, around.sockets, around.handles, around.addresses)
+    names = sockets.ShimNames(own.key.namespace, own.group, own.key.id, named)
+    found = sockets.ask_sockets(
+        names, around.layout, around.sockets, around.handles, around.addresses
+    )
     if init.state is _INIT_ALIVE and init.pid is not None:
         return replace(found, pid=_shim_of(init.pid))
     barred = folder.is_barred("bootstrap.json") or folder.is_barred("address")

@@ -9,10 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.model.evidence import ShimState
-from reconciler.probe import shim
 from reconciler.probe.handles import Handles
-from reconciler.probe.shim import Names
-from reconciler.probe.sockets import Address, SocketProbe, parse_address
+from reconciler.probe.sockets import Address, ShimNames, SocketProbe, ask_sockets, parse_address
 from tests.probe.world import World, nobody
 
 
@@ -168,7 +166,9 @@ def test_any_address_is_read_or_none(text: bytes) -> None:
 def ask(world: World, named: tuple[Address, ...], group: str | None = "c1") -> ShimState:
     sockets = SocketProbe()
     with Handles() as handles:
-        found = shim.ask(Names("default", group, "c1", named), world.layout, sockets, handles)
+        found = ask_sockets(
+            ShimNames("default", group, "c1", named), world.layout, sockets, handles
+        )
     sockets.close()
     return found.state
 
@@ -201,10 +201,10 @@ def test_other_containerd_addresses_derive_other_sockets(world: World) -> None:
     elsewhere = b"/elsewhere/containerd.sock"
     world.listen(world.layout.shim_socket("default", "c1", elsewhere))
     sockets = SocketProbe()
-    names = Names("default", "c1", "c1")
+    names = ShimNames("default", "c1", "c1")
     with Handles() as handles:
-        found = shim.ask(names, world.layout, sockets, handles)
+        found = ask_sockets(names, world.layout, sockets, handles)
         assert found.state is ShimState.UNNAMED
-        found = shim.ask(names, world.layout, sockets, handles, (elsewhere,))
+        found = ask_sockets(names, world.layout, sockets, handles, (elsewhere,))
         assert found.state is ShimState.ALIVE
     sockets.close()

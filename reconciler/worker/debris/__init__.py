@@ -2,8 +2,7 @@
 
     second_look.py   the second look at a batch of places, all of one kind
     attempt.py       the steps at one place; who may use its name, asked right before it is touched
-    places.py        sockets, FIFOs, work directories, mounts
-    hidden.py        bundles that a removal of containerd's left under a hidden name
+    places.py        sockets, FIFOs, work directories, mounts, hidden bundles
     runtime.py       runc's states, cgroups, and living shims without a bundle
 
 No bundle directory locks the names of these places. So each is held by the object that was judged,
@@ -21,13 +20,13 @@ from reconciler.model.debris import DebrisKind, DebrisResult, Place, PlaceKey
 from reconciler.model.outcome import Result, StepResult
 from reconciler.worker.blocked import Blocked
 from reconciler.worker.context import WorkerContext
-from reconciler.worker.debris import hidden, places, runtime
+from reconciler.worker.debris import places, runtime
 from reconciler.worker.debris.attempt import PlaceAttempt, StaysError
 from reconciler.worker.debris.second_look import Judged, look_again
 from reconciler.worker.messages import DebrisJob, Progress
 
 _REMOVERS: Final[dict[DebrisKind, Callable[[PlaceAttempt, Judged], None]]] = {
-    DebrisKind.HIDDEN_BUNDLE: hidden.remove,
+    DebrisKind.HIDDEN_BUNDLE: places.remove_hidden,
     DebrisKind.SHIM_SOCKET: places.remove_shim_socket,
     DebrisKind.FIFO_DIR: places.remove_fifos,
     DebrisKind.RUNC_STATE: runtime.remove_runc_state,
