@@ -374,7 +374,11 @@ class Engine:
         if unfinished.wanted and not self._cleanups.refused:
             out.extend(unfinished.begin(self._policies.applied_to_hidden))
         if not self._cleanups.is_idle(self._policies):
-            self._begin(now)
+            alive, containerd = self._bundles.living, self._node_state.node.containerd
+            begun, braked = self._cleanups.begin(now, self._policies, alive, containerd.state)
+            out.extend(braked)
+            for key in begun:
+                self._bundles.begin(key)
         if debris.may_begin:
             batch = debris.begin(now, self._cleanups.stop(now, self._policies))
             if batch is not None:
@@ -387,10 +391,3 @@ class Engine:
         concluded = out.copy()
         out.clear()
         return concluded
-
-    def _begin(self, now: float) -> None:
-        alive, containerd = self._bundles.living, self._node_state.node.containerd
-        begun, braked = self._cleanups.begin(now, self._policies, alive, containerd.state)
-        self._out.extend(braked)
-        for key in begun:
-            self._bundles.begin(key)

@@ -13,9 +13,8 @@ from typing import Final
 
 from reconciler.loop.remote import PART, RemoteLooks, Start
 from reconciler.model.evidence import UNSEEN, InitState, Look, PartialLook, ProcessScan, ShimState
-from reconciler.model.ids import BundleKey, Identity
+from reconciler.model.ids import BundleKey
 from reconciler.model.observations import HintKind, Looked
-from reconciler.model.outcome import Outcome
 from reconciler.ports import BatchInspector, Emit, Stages
 from reconciler.supervision import Part
 
@@ -59,6 +58,7 @@ class Looks:
         self._together = TOGETHER
         self._helpers = Helpers(stages.inspector.others, self._part, self._waiting, self._receive)
         self._remote = RemoteLooks(stages, start, self._receive_remote, self.want)
+        self.refusal = self._remote.refusal  # what keeps a bundle from being worked on
         self._known_shims: dict[BundleKey, int] = {}
         self._scanned_shims: dict[BundleKey, int] = {}
         self._sandboxes: set[BundleKey] = set()
@@ -119,10 +119,6 @@ class Looks:
         if looks is not None:
             return looks
         return [UNSEEN] if len(keys) == 1 else [self._look_each([key])[0] for key in keys]
-
-    async def refusal(self, key: BundleKey, identity: Identity) -> Outcome | None:
-        """Say what keeps a bundle from being worked on: that a place it needs does not answer."""
-        return await self._remote.refusal(key, identity)
 
     def forget(self, key: BundleKey) -> None:
         """Drop what is known of a bundle that is gone."""

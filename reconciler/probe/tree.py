@@ -22,7 +22,7 @@ from reconciler.model.layout import SANDBOXES, Layout
 from reconciler.model.observations import Hidden, Listed, Seen
 from reconciler.ports import BatchInspector, Clock, Inspector
 from reconciler.probe.beneath import beneath, enter, identity_of, names, opened, visible
-from reconciler.probe.bundle import look_at, look_at_each
+from reconciler.probe.bundle import look_at_each
 from reconciler.probe.context import NodeContext
 
 
@@ -53,7 +53,7 @@ class TreeInspector:
 
     def look(self, key: BundleKey) -> Look | PartialLook | None:
         """Look at one bundle, as far as nothing can hang; None if there is no such name."""
-        return look_at(self._around, key, self.annotation_keys)
+        return look_at_each(self._around, (key,), self.annotation_keys)[0]
 
     def look_each(self, keys: Sequence[BundleKey]) -> Sequence[Look | PartialLook | None]:
         """Look at several, as :meth:`look` does at each."""

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
@@ -45,6 +45,7 @@ class WorkerHandle:
         number: Its number with the fork server that made it, never used twice.
         pid: Known once it has said hello.
         exited: How it ended, once the fork server has said so.
+        send: Sends without waiting; raises LostError if the worker has ended.
     """
 
     def __init__(
@@ -56,10 +57,7 @@ class WorkerHandle:
         self.pid: int | None = None
         self.exited: Exited | None = None
         self._channel = Channel(sock, FROM_WORKER)
-
-    def send(self, message: ToWorker) -> None:
-        """Send without waiting; raises LostError if the worker has ended."""
-        self._channel.send(message)
+        self.send: Callable[[ToWorker], None] = self._channel.send
 
     async def receive(self) -> FromWorker | None:
         """Wait for its next message; None if it has ended."""
