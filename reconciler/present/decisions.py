@@ -7,6 +7,7 @@ but they are not conclusions, and are told only where they differ.
 """
 
 from enum import Enum
+from functools import lru_cache
 from typing import Final, NamedTuple, assert_never
 
 from reconciler.model.debris import Place
@@ -258,6 +259,12 @@ def _level(judged: Judged, *, observed: bool) -> Level:
 
 def facts_of(facts: Facts) -> dict[str, str]:
     """Spell out the row a verdict was made from; few rows have records, or are of sandboxes."""
+    return dict(_spelt(facts))
+
+
+@lru_cache(1024)
+def _spelt(facts: Facts) -> dict[str, str]:
+    """Spell out a row once for all bundles that have it: a row is its words, and no more."""
     row = facts._asdict()
     if facts.recorded is Answer.NONE:
         del row["recorded"]

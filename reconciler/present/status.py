@@ -239,7 +239,7 @@ def gather(
         nonlocal listed
         for view in engine.views(stamp.mono):
             listed_ = view.judgement.verdict in _LISTED or view.wedged or view.unlisted
-            if listed_ and wanted in _said(view):
+            if listed_ and (not wanted or wanted in _said(view)):
                 listed += 1
                 yield view
 

@@ -14,7 +14,7 @@ import msgspec
 from typing_extensions import override
 
 from reconciler.decide.track import Track
-from reconciler.model.decisions import Decision
+from reconciler.model.decisions import Decision, LookAt
 from reconciler.model.ids import BundleKey, printable
 from reconciler.model.observations import Observation, Resync, ResyncKind, Stamp
 from reconciler.ports import Listener, Watcher
@@ -72,7 +72,9 @@ class LogListener(Listener):
 
     @override
     def decided(self, stamp: Stamp, decision: Decision) -> None:
-        """Log what was concluded."""
+        """Log what was concluded; what is asked for is told by what comes of it."""
+        if isinstance(decision, LookAt):  # the most frequent one
+            return
         track = self._track(decisions.key_of(decision))
         observed = track is not None and track.policy is not None and not track.policy.enforce
         record = decisions.record(stamp, decision, observed=observed)

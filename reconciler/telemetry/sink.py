@@ -59,16 +59,20 @@ class DescriptorSink(Sink):
         notice = _encode(self._lost(self.dropped)) if self.dropped else b""
         self.dropped = 0
         self._rest = notice + _encode(line)
-        self._finish()
+        self._finish(is_ready=True)
 
     def _ready(self) -> bool:
         return any(event & select.POLLOUT for _, event in self._poll.poll(0))
 
-    def _finish(self) -> bool:
-        """Write what is left of a line begun earlier; True if nothing is left."""
+    def _finish(self, *, is_ready: bool = False) -> bool:
+        """Write what is left of a line begun earlier; True if nothing is left.
+
+        ``is_ready``: the descriptor has just said that a piece can be written.
+        """
         while self._rest:
-            if not self._ready():
+            if not (is_ready or self._ready()):
                 return False
+            is_ready = False
             try:
                 written = os.write(self._descriptor, self._rest[:_PIECE])
             except BlockingIOError:  # somebody else made the descriptor non-blocking
