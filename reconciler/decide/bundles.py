@@ -174,7 +174,7 @@ class Bundles:
         track.move(Event.VANISHED)
         if track.phase is _CLEANING:
             return
-        cleaned = track.phase is Phase.CLEANED
+        cleaned, key = track.phase is Phase.CLEANED, track.key  # the kept one is found at once
         del self._tracks[key]
         if track.deaths and (cleaned or track.deaths.orphaned):
             self._count_death(track)

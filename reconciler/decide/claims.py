@@ -37,7 +37,8 @@ class Claims:
     def note(self, track: Track, facts: Facts, now: float, *, young: bool) -> None:
         """Take in new facts; the first time that only records are left to ask, have them asked."""
         if not (may_be_abandoned(facts, young) or _is_unserved(track.key, facts)):
-            self._unclaimed.discard(track.key)
+            if self._unclaimed:
+                self._unclaimed.discard(track.key)
         elif track.key not in self._unclaimed:
             self._unclaimed.add(track.key)
             if facts.recorded is Answer.NONE:

@@ -203,9 +203,12 @@ def newly_exceeded(track: Track, policy: Policy, now: float) -> list[OverBudget]
     It counts as reported from now on, until it falls below them or runs no more. Nothing else is
     done to it.
     """
-    before = track.reported
-    track.reported = _exceeded(track, policy, now) if track.verdict is _RUNNING else NOT_REPORTED
-    exceeded = sorted(track.reported - before, key=attrgetter("value")) if track.reported else ()
+    before, track.reported = track.reported, NOT_REPORTED
+    if track.verdict is _RUNNING:
+        track.reported = _exceeded(track, policy, now)
+    if not track.reported:
+        return []
+    exceeded = sorted(track.reported - before, key=attrgetter("value"))
     return [OverBudget(track.key, budget) for budget in exceeded]
 
 

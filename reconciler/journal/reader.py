@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Final
 
@@ -26,6 +27,9 @@ from reconciler.journal.lines import (
 
 MAX_LINE: Final = 1 << 28
 """Longer lines are damage: it is a listing of a million bundles."""
+
+_BUFFER: Final = 1 << 16
+"""Bytes that are read at once: a line may be as long as that of a whole node."""
 
 _GZIP: Final = b"\x1f\x8b"
 
@@ -138,7 +142,8 @@ def _lines(path: Path) -> Iterator[bytes]:
     number = 0
     with ExitStack() as stack:
         try:
-            plain = stack.enter_context(path.open("rb"))
+            raw = stack.enter_context(path.open("rb", buffering=0))
+            plain = stack.enter_context(BufferedReader(raw, _BUFFER))
             file: BinaryIO | gzip.GzipFile = plain
             if plain.peek(2)[:2] == _GZIP:
                 file = stack.enter_context(gzip.open(plain, "rb"))

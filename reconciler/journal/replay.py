@@ -95,7 +95,7 @@ class Repeater:
         if self._put_right is not None:
             self._policies, self._put_right = self._put_right, None
             self.engine.configure(given.stamp, self._policies)
-        stamp, observation = given.stamp, given.observation
+        stamp, observation = Stamp(given.mono, given.wall), given.observation
         if observation is not None:
             replayed = self.engine.observe(stamp, observation)
         elif given.policies is not None:

@@ -100,7 +100,7 @@ def task_of(key: BundleKey, containerd: Containerd) -> TaskState:
 
 def _recorded(key: BundleKey, containerd: Containerd) -> Answer:
     """Return whether containerd knows anything of a bundle's shim; no answer if not asked."""
-    if containerd.state is not _UP:
+    if containerd.state is not _UP or not (containerd.recorded or containerd.unrecorded):
         return _NO_ANSWER
     if key in containerd.recorded:
         return _YES
