@@ -65,7 +65,7 @@ def look(
                     return await look_once(stages, setup.policies)
 
     with nothing_collected():  # all that is found is kept to the end
-        return _run(work)
+        return run_alone(work)
 
 
 def look_at(
@@ -94,7 +94,7 @@ def look_at(
             stages = replace(session.stages, inspector=FilteredInspector(inspector, wanted))
             return key, await look_once(stages, setup.policies)
 
-    return _run(work)
+    return run_alone(work)
 
 
 def ping_one(setup: Setup, key: BundleKey) -> Ping:
@@ -105,7 +105,7 @@ def ping_one(setup: Setup, key: BundleKey) -> Ping:
             answer = await session.pool.ping((key,))
             return Ping(key, Answer.NONE, detail=answer) if isinstance(answer, str) else answer[0]
 
-    return _run(work)
+    return run_alone(work)
 
 
 def clean(setup: Setup, output: Output, server: ForkServerClient | None = None) -> Found:
@@ -118,7 +118,7 @@ def clean(setup: Setup, output: Output, server: ForkServerClient | None = None) 
                 return await clean_once(stages, setup.policies, session.pool.stop)
 
     collect_from_now_on()
-    return _run(work)
+    return run_alone(work)
 
 
 # ---------------------------------------------------------------------- in the foreground
@@ -138,7 +138,7 @@ def follow(
                 return await show(_shown(session.stages, Shown(), watch))
 
     collect_from_now_on()
-    return _run(work)
+    return run_alone(work)
 
 
 class Foreground(msgspec.Struct, frozen=True):
@@ -218,17 +218,12 @@ def watch(
         return ended
 
     collect_from_now_on()
-    ended = _run(work)
+    ended = run_alone(work)
     check_guards(ended.refused)
     return ended.code
 
 
 def run_alone(work: Callable[[], Awaitable[T]]) -> T:
-    """Run something that opens a session by itself, and give what it returns."""
-    return _run(work)
-
-
-def _run(work: Callable[[], Awaitable[T]]) -> T:
     """Run it in a loop of its own and give what it returns.
 
     Not as the result of the loop's own task: putting the signal handlers back, Python describes
