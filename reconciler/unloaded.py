@@ -10,9 +10,7 @@ these names would get an ImportError.
 import sys
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Final, NoReturn
-
-from typing_extensions import override
+from typing import Final, NoReturn, TypeVar
 
 _ABSENT: Final = ("_hashlib",)
 """Python does without: it has a way of its own for each name that these define."""
@@ -29,21 +27,7 @@ _STOOD_IN_FOR: Final = (
 NAMES: Final = frozenset((*_ABSENT, *_STOOD_IN_FOR))
 
 
-class _StandIn(ModuleType):
-    """A module that has whatever is imported from it: a class that cannot be made."""
-
-    @override
-    def __getattr__(self, name: str) -> type[Exception]:
-        """Make a class of that name; it may be derived from, raised by nobody, and caught."""
-        if name.startswith("__"):
-            raise AttributeError(name)
-
-        def refuse(_self: object, *_args: object, **_options: object) -> NoReturn:
-            raise ImportError(f"{self.__name__}.{name} is not loaded in this program")
-
-        made = type(name, (Exception,), {"__init__": refuse, "__module__": self.__name__})
-        setattr(self, name, made)
-        return made
+_Method = TypeVar("_Method")
 
 
 def leave_out() -> None:
@@ -53,11 +37,46 @@ def leave_out() -> None:
     """
     for name in _ABSENT if all(map(find_spec, _OWN_HASHES)) else ():
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # "not there"
-    for name in _STOOD_IN_FOR:
-        sys.modules.setdefault(name, _StandIn(name))
     # The main program has the C library's functions, so nobody need ask linkers where it is.
-    if isinstance(found := sys.modules["ctypes.util"], _StandIn):
-        vars(found)["find_library"] = _no_library
+    made = {name: _stand_in(name) for name in _STOOD_IN_FOR}
+    vars(made["ctypes.util"])["find_library"] = _no_library
+    for name, module in made.items():
+        sys.modules.setdefault(name, module)
+
+
+def leave_out_typing_extensions() -> None:
+    """Have nothing of it but `override`: in workers, before anything else is imported.
+
+    It draws in `inspect`, and that the parser and the disassembler: an eighth of the memory of a
+    fork server. Its one user there besides us, msgspec, does without where it is not installed.
+    """
+    vars(module := ModuleType("typing_extensions"))["override"] = _override
+    sys.modules.setdefault(module.__name__, module)
+
+
+def _stand_in(module: str) -> ModuleType:
+    """Make a module that has whatever is imported from it: a class that cannot be made."""
+
+    def make(name: str) -> type[Exception]:
+        """Make a class of that name; it may be derived from, raised by nobody, and caught."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def refuse(_self: object, *_args: object, **_options: object) -> NoReturn:
+            raise ImportError(f"{module}.{name} is not loaded in this program")
+
+        made = type(name, (Exception,), {"__init__": refuse, "__module__": module})
+        vars(found)[name] = made
+        return made
+
+    found = ModuleType(module)
+    vars(found)["__getattr__"] = make  # PEP 562
+    return found
+
+
+def _override(method: _Method) -> _Method:
+    """Do nothing: type checkers alone read it."""
+    return method
 
 
 def _no_library(_name: str) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -54,6 +55,23 @@ def test_a_daemon_loads_neither_openssl_nor_a_second_http_server(tmp_path: Path)
     names = loaded(lines)
     assert {"anyio", "h11", "inotify_simple", "prometheus_client", "structlog"} <= names
     assert names & DRAWN_IN == set()
+
+
+def test_a_fork_server_loads_no_parser_of_python() -> None:
+    """Workers share what it has in memory; it ends when its socket does."""
+    ours, theirs = socket.socketpair()
+    ours.close()
+    with theirs:
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "reconciler.worker", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    names = loaded(done.stderr.splitlines())
+    assert {"msgspec", "reconciler.worker.steps"} <= names
+    assert names & {"ast", "dataclasses", "inspect", "tokenize", "typing_extensions"} == set()
 
 
 def mapped(pid: int) -> set[str]:

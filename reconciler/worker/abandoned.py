@@ -6,7 +6,6 @@ more when the shim is held by a pidfd and proven (`reconciler.worker.shims`). Wh
 leftover like any other, with a grace of its own.
 """
 
-import dataclasses
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -85,7 +84,7 @@ class Ending:
             raise self._blocked(f"no shim of {key.namespace}/{shim.group} is running")
         socket = frozenset({unescape(shim.socket)})
         bundle = self._job.identity if shim.group == key.id else None
-        its = dataclasses.replace(target, sockets=socket, bundle=bundle, grace_ms=self.grace_ms)
+        its = replace(target, sockets=socket, bundle=bundle, grace_ms=self.grace_ms)
         try:
             return end_shim(self._place, its, tally, self._look)
         except FileNotFoundError as error:

@@ -22,9 +22,10 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from errno import ENOENT
 from typing import Final
+
+import msgspec
 
 from reconciler import kernel
 from reconciler.model.evidence import Answer, ProcessScan, ShimProcess
@@ -50,8 +51,7 @@ LAST_MS: Final = 5000
 _GONE: Final = b" (deleted)"
 
 
-@dataclass(frozen=True, slots=True)
-class ShimTarget:
+class ShimTarget(msgspec.Struct, frozen=True):
     """The shim that was judged.
 
     Attributes:

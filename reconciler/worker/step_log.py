@@ -7,8 +7,9 @@ to do, a core step that fails ends the attempt, any other failure is a warning.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from reconciler.clock import SystemClock
 from reconciler.model.ids import escape
@@ -32,8 +33,7 @@ def _never() -> bool:
     return False
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(msgspec.Struct):
     """What a step changed, and whether it is to go on.
 
     Attributes:

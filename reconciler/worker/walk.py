@@ -12,9 +12,10 @@ same object.
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
+
+import msgspec
 
 from reconciler import kernel
 from reconciler.model.ids import Identity, escape
@@ -29,8 +30,7 @@ _SPARE: Final = 16  # listings beyond those its first size needs, before somebod
 _PATH_LIMIT: Final = 3800  # below PATH_MAX by more than one name
 
 
-@dataclass(slots=True)
-class _Frame:
+class _Frame(msgspec.Struct):
     """One directory on the way down.
 
     Attributes:
@@ -43,7 +43,7 @@ class _Frame:
 
     name: bytes
     fd: int
-    pending: list[bytes] = field(default_factory=list)
+    pending: list[bytes] = []
     listed: bool = False
     listings: int | None = None
     identity: Identity | None = None

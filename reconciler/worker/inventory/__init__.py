@@ -11,11 +11,11 @@ which is another object. Whatever could not be listed or asked leaves its kind o
 answer no answer.
 """
 
-import dataclasses
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final
 
+import msgspec
 from msgspec.structs import replace
 
 from reconciler.model.cgroups import names_of
@@ -48,8 +48,7 @@ _NAMED: Final = frozenset(
 """Kinds of which a process in any cgroup of that name may be a part."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Again:
+class Again(msgspec.Struct, frozen=True):
     """What a further look at some places has found.
 
     Attributes:

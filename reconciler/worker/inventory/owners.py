@@ -18,8 +18,10 @@ What containerd lists is asked by the parent and added where places are judged (
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
+from msgspec.structs import force_setattr
 
 from reconciler import kernel
 from reconciler.model.debris import DebrisKind
@@ -39,8 +41,7 @@ _State = Callable[[], bool]
 _SHIM: Final = ("shim-binary-path",)
 
 
-@dataclass(frozen=True, slots=True)
-class Owners:
+class Owners(msgspec.Struct, frozen=True):
     """Everybody who may own something by a bundle's name.
 
     Attributes:
@@ -58,12 +59,12 @@ class Owners:
     processes: frozenset[BundleKey] = frozenset()
     execs: frozenset[str] | None = frozenset()
     silent: str = ""
-    _ids: frozenset[str] = field(default=frozenset(), init=False)
+    _ids: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         """Index by id what is asked for without a namespace."""
         keys = (*self.bundles, *self.processes)
-        object.__setattr__(self, "_ids", frozenset(key.id for key in keys))
+        force_setattr(self, "_ids", frozenset(key.id for key in keys))
 
     def of(self, key: BundleKey) -> Answer:
         """Return whether somebody may own what bears a name."""
