@@ -203,7 +203,7 @@ Permit = Callable[[], Outcome | None]
 class Cleaner(Protocol):
     """The only mutating side effect there is."""
 
-    async def clean(
+    async def clean(  # noqa: PLR0913 - which bundle, what is known of it, and what may be done
         self,
         key: BundleKey,
         identity: Identity,
@@ -211,6 +211,7 @@ class Cleaner(Protocol):
         permit: Permit,
         *,
         wanted: Verdict = Verdict.LEFTOVER,
+        patient: bool = False,
     ) -> Outcome:
         """Judge the bundle once more and act if it is still the same, and what it must be.
 
@@ -223,6 +224,7 @@ class Cleaner(Protocol):
             node: What the node's witnesses said less than a moment ago.
             permit: Asked once more when a worker is free, at the moment it is given the job.
             wanted: The verdict that it must have.
+            patient: Remove nothing yet if nobody can say whether another containerd has its names.
         """
         ...
 

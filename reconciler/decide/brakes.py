@@ -5,8 +5,16 @@ from typing import Final
 
 from reconciler.model.evidence import ContainerdState
 from reconciler.model.ids import BundleKey
+from reconciler.model.outcome import STEPS, BlockReason, Outcome
 from reconciler.model.policy import Brakes
 
+PATIENCE: Final = 300.0
+"""Seconds; an attempt and six more, at the usual pauses."""
+
+RENEWED: Final = 3600.0
+"""Seconds from the beginning of one such time to the next."""
+
+_FIRST_STEP: Final = STEPS[0]
 _WINDOW: Final = 60.0
 
 
@@ -43,6 +51,37 @@ class RateBrake:
         """Return whether one that was counted may go under this limit, lower perhaps by now."""
         earlier = self._count - len(self._begun)
         return limit is None or number - earlier <= limit
+
+
+class Patience:
+    """For how long cleanups wait where nobody can say who else has a bundle's names.
+
+    As a rule that passes: a shim is about to begin or to end. Who waits is tried again after the
+    usual pauses. A shim that is stuck for good must not keep a node from being cleaned, so from the
+    first that waits on there are :data:`PATIENCE` seconds for all together, and the next only once
+    all who waited were answered in time, or after :data:`RENEWED` seconds.
+    """
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._waiting = set[BundleKey]()
+
+    def lasts(self, now: float) -> bool:
+        """Return whether a cleanup that is begun now may wait for an answer."""
+        since = self._since
+        return since is None or not since + PATIENCE <= now < since + RENEWED
+
+    def ended(self, outcome: Outcome, now: float) -> None:
+        """Take in what came of an attempt."""
+        if outcome.reason is BlockReason.OWNER:
+            if self._since is None or now >= self._since + RENEWED:
+                self._since = now
+                self._waiting.clear()
+            self._waiting.add(outcome.key)
+        elif any(step.step != _FIRST_STEP for step in outcome.steps):  # it got past the question
+            self._waiting.discard(outcome.key)
+            if not self._waiting and self.lasts(now):
+                self._since = None
 
 
 class MassDeathBrake:

@@ -22,6 +22,7 @@ import anyio
 import anyio.lowlevel
 from msgspec.structs import replace
 
+from reconciler.decide.brakes import Patience
 from reconciler.decide.engine import Engine
 from reconciler.loop.listeners import Listeners, name_of
 from reconciler.loop.looks import SLICE, Looks
@@ -95,6 +96,7 @@ class Loop:
         )
         self._untaken: NodeLooked | None = None
         self._refused: tuple[Refusal, ...] = ()
+        self._patience = Patience()
         self._stopped = False
         self._turned = anyio.Event()
 
@@ -307,7 +309,12 @@ class Loop:
                 outcome = await stages.cleaner.finish(key, identity, permit)
             else:
                 clean = stages.cleaner.clean
-                outcome = await clean(key, identity, node, permit, wanted=request.wanted)
+                # One pass has no second attempt.
+                waits = self._relist is not None and self._patience.lasts(self._now().mono)
+                outcome = await clean(
+                    key, identity, node, permit, wanted=request.wanted, patient=waits
+                )
+        self._patience.ended(outcome, self._now().mono)
         if outcome.holders:
             pids = [holder.pid for holder in outcome.holders]
             self._watch.call("exits", stages.exits.expect_holders, key, pids)

@@ -38,6 +38,7 @@ class BlockReason(Word):
     GUARD = "guard"
     CONTAINERD = "containerd does not answer"
     HOOKS = "poststop hooks failed"
+    OWNER = "no answer about its owner"  # another containerd may have its names; for some minutes
     POLICY = "policy"  # another was put into force before a cleanup was sent, or a brake pulled
 
 

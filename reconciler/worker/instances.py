@@ -35,6 +35,12 @@ _FOLLOW: Final = kernel.AT_PASSIVE & ~kernel.AT_SYMLINK_NOFOLLOW
 _Object = tuple[int, int]  # device, inode
 
 
+class NoAnswer(str):
+    """Why it cannot be known who else uses a name; elsewhere a reason like any other."""
+
+    __slots__ = ()
+
+
 class Instances:
     """Remembers which trees one pass over /proc leads to.
 
@@ -122,7 +128,7 @@ class Instances:
             tries += 1  # that may have been for a moment
             if tries == _TRIES:
                 break
-        return unanswered
+        return NoAnswer(unanswered)
 
     def _user(self, name: "_Name", scanned: ProcessScan, endings: Endings) -> str | None:
         if self._silent is None or self._silent[0] is not scanned or self._silent[1] != name:
@@ -146,7 +152,7 @@ class Instances:
         except FileNotFoundError:  # containerd has no such tree
             return None
         except OSError as error:
-            return f"which sandboxes there are cannot be known: {error.strerror}"
+            return NoAnswer(f"which sandboxes there are cannot be known: {error.strerror}")
         return "a sandbox of containerd's has that name" if there else None
 
     def _having(self, name: "_Name", scanned: ProcessScan, endings: Endings) -> int | None:
@@ -229,7 +235,7 @@ def _named(name: _Name, scanned: ProcessScan, endings: Endings) -> str | None:
             return f"a shim of {shim.key} is running"
     for one in scanned.unread:
         if (one.key is None or name.fits(one.key)) and not endings.show(one.pid):
-            return f"whose shim the process with pid {one.pid} is cannot be known"
+            return NoAnswer(f"whose shim the process with pid {one.pid} is cannot be known")
     for key in scanned.helpers:
         if name.fits(key):
             raise _UnsureError(f"a shim of {key} is running")

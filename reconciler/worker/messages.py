@@ -27,7 +27,7 @@ from reconciler.model.outcome import Outcome, Step
 from reconciler.probe.locks import Lock
 from reconciler.probe.owner import Vouchers
 
-VERSION: Final = f"{__version__}/10"
+VERSION: Final = f"{__version__}/11"
 """Said first by every worker. It differs if the program was replaced on disk while it ran."""
 
 
@@ -113,7 +113,12 @@ class JudgedJob(_AboutBundle, frozen=True):
 
 
 class CleanJob(JudgedJob, frozen=True, tag=True):
-    """Judge this bundle again and remove it if it is still that object and still leftover."""
+    """Judge this bundle again and remove it if it is still that object and still leftover.
+
+    ``patient``: not now, if nobody can say whether another containerd has its names.
+    """
+
+    patient: bool = False
 
 
 class KillJob(JudgedJob, frozen=True, tag=True):

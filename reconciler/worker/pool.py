@@ -166,7 +166,7 @@ class WorkerPool:
 
     # ------------------------------------------------------------------ one bundle
 
-    async def clean(
+    async def clean(  # noqa: PLR0913 - as the port has it
         self,
         key: BundleKey,
         identity: Identity,
@@ -174,9 +174,13 @@ class WorkerPool:
         permit: Permit = _always,
         *,
         wanted: Verdict = Verdict.LEFTOVER,
+        patient: bool = False,
     ) -> Outcome:
         """Judge the bundle once more and act if it is still the same, and what it must be."""
-        return await self._act(_JOBS[wanted](key, identity, node.containerd.about(key)), permit)
+        job = _JOBS[wanted](key, identity, node.containerd.about(key))
+        if isinstance(job, CleanJob):
+            job = replace(job, patient=patient)
+        return await self._act(job, permit)
 
     async def end_wedged(
         self, key: BundleKey, identity: Identity, node: Node, permit: Permit

@@ -10,18 +10,22 @@ its name stands, so the names are free again only once that has gone.
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from reconciler import kernel
 from reconciler.model.evidence import Entries
 from reconciler.model.ids import BundleKey, escape, unescape
+from reconciler.model.outcome import BlockReason
 from reconciler.probe.beneath import beneath, opened
+from reconciler.probe.bundle import Resources
 from reconciler.probe.cgroups import CgroupDir
 from reconciler.probe.context import NodeContext
+from reconciler.worker.blocked import Blocked
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.fifos import FifoDir, Times, remove_fifo_dir
 from reconciler.worker.groups import remove_group
+from reconciler.worker.instances import NoAnswer
 from reconciler.worker.messages import CleanJob
 from reconciler.worker.neighbours import Neighbours
 from reconciler.worker.objects import HIDDEN, Aside, ObjectId, check_object
@@ -133,6 +137,24 @@ class Residue:
         judged = self._judged.objects.get(work + b"/" + self._key.path)
         _remove_place(work, self._key, judged, tally)
         return ""
+
+
+def refuse_unanswered(place: WorkerContext, key: BundleKey, resources: Resources) -> None:
+    """Raise Blocked if nobody can say now whether another containerd has a bundle's names.
+
+    For who asks before anything of it is changed. Its cgroups and FIFOs would be kept then, and
+    once the bundle is gone nothing tells any more whose they are.
+    """
+    numbers: list[bytes] = []
+    with suppress(OSError):  # then they are kept, and the step says why
+        numbers = place.fifo_dirs.of(place.layout.fifos, key.id)
+    answers = (
+        place.instances.user(key) if resources.cgroups else None,
+        place.instances.user_of_id(key.id) if numbers else None,
+    )
+    for answer in answers:
+        if isinstance(answer, NoAnswer):
+            raise Blocked(BlockReason.OWNER, key.id, answer)
 
 
 def remove_groups(

@@ -31,7 +31,7 @@ from reconciler.worker.hooks import Call, pick_runc, refuse_populated, refuse_st
 from reconciler.worker.messages import CleanJob, FinishJob, JudgedJob
 from reconciler.worker.pinned import Judged, pin
 from reconciler.worker.removal import hide, remove_mount_point, remove_tree
-from reconciler.worker.residue import Residue
+from reconciler.worker.residue import Residue, refuse_unanswered
 from reconciler.worker.second_look import (
     NotLeftover,
     Seen,
@@ -134,7 +134,7 @@ class _Cleanup:
     def run(self) -> None:
         """Go through the steps, in this order."""
         record = self.record
-        record.do("guards", self._look)
+        record.do("guards", self._first_look)
         if self._now.judgement.claimed:
             record.do("containerd", self._ask_containerd, core=False)
             self._place.scan(anew=True)  # its own `shim delete` may run by now, also if it failed
@@ -175,6 +175,12 @@ class _Cleanup:
         if self._seen is None:
             raise RuntimeError("nothing was judged")
         return self._seen
+
+    def _first_look(self, tally: Tally) -> str:
+        reason, key = self._look(tally), self._job.key
+        if self._job.patient and not key.tree:
+            refuse_unanswered(self._place, key, self._now.resources)
+        return reason
 
     def _look(self, _: Tally) -> str:
         """Judge again, and hold on to the very object that was judged."""

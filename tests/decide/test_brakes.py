@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from reconciler.decide.brakes import PATIENCE, RENEWED, Patience
 from reconciler.model.decisions import Judged, Phase
 from reconciler.model.evidence import Look
-from reconciler.model.outcome import Result
+from reconciler.model.outcome import BlockReason, Outcome, Result, Step, StepResult
 from reconciler.model.policy import Brakes, Policies
 from tests.decide.world import (
     ENFORCE,
@@ -113,3 +114,43 @@ def test_a_pile_found_dead_is_no_mass_death() -> None:
     many(world, 50)
     world.wait(2)
     assert len(world.cleans()) == 50
+
+
+UNANSWERED = (Step("guards", StepResult.BLOCKED),)
+ANSWERED = (Step("guards", StepResult.NOTHING), Step("hooks", StepResult.NOTHING))
+
+
+def waits(name: str) -> Outcome:
+    blocked = outcome(Result.BLOCKED, 1, name)
+    return replace(blocked, reason=BlockReason.OWNER, steps=UNANSWERED)
+
+
+def test_nobody_waits_for_an_answer_for_ever() -> None:
+    """However many wait, and whoever else is cleaned meanwhile: there is one time for all."""
+    patience = Patience()
+    for n in range(int(PATIENCE)):
+        assert patience.lasts(n)
+        patience.ended(waits(f"ns/b{n % 7}"), n)
+        patience.ended(replace(outcome(Result.CLEANED, 1, "ns/other"), steps=ANSWERED), n)
+        held = replace(outcome(Result.HELD, 1, "ns/b0"), reason=BlockReason.POLICY)
+        for unasked in (held, replace(held, result=Result.SKIPPED, steps=UNANSWERED)):
+            patience.ended(unasked, n)
+    for n in range(7):  # sent before that time was over, or answered after it
+        patience.ended(waits(f"ns/b{n}"), PATIENCE)
+        assert not patience.lasts(PATIENCE)
+        patience.ended(replace(outcome(Result.CLEANED, 1, f"ns/b{n}"), steps=ANSWERED), PATIENCE)
+    assert not patience.lasts(RENEWED - 1)
+    assert patience.lasts(RENEWED)
+    patience.ended(waits("ns/b0"), RENEWED)
+    assert not patience.lasts(RENEWED + PATIENCE)
+
+
+def test_who_was_answered_in_time_leaves_the_next_all_of_it() -> None:
+    patience = Patience()
+    for now in range(0, 2 * int(PATIENCE), 10):
+        for name in ("ns/a", "ns/b"):
+            patience.ended(waits(name), now)
+        for name in ("ns/a", "ns/b"):
+            assert patience.lasts(now + 5)
+            busy = replace(waits(name), reason=BlockReason.MOUNT_BUSY, steps=ANSWERED)
+            patience.ended(busy, now + 5)

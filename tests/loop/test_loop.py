@@ -23,7 +23,7 @@ from reconciler.model.evidence import (
 )
 from reconciler.model.ids import BundleKey, Identity
 from reconciler.model.observations import Hint, NodeLooked, Resync, ResyncKind
-from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
+from reconciler.model.outcome import BlockReason, Holder, Outcome, Result, Step, StepResult
 from reconciler.model.policy import Brakes, Policies
 from reconciler.probe.tree import FilteredInspector
 from tests.decide.world import ENFORCE, dead, key, running, stopped
@@ -321,6 +321,24 @@ async def test_what_came_in_before_the_end_is_heard_and_no_more_is_begun(rig: Ri
     await rig.run_until(end)
     assert done in [said for _, said in rig.memory.observations]
     assert rig.inspector.listings == 1
+
+
+@pytest.mark.safety
+@pytest.mark.parametrize("relist", [300.0, None], ids=["daemon", "one pass"])
+async def test_a_cleanup_waits_for_an_answer_for_some_attempts(relist: float | None) -> None:
+    """Only so long may one shim that is stuck hold up a node; one pass has no second attempt."""
+    rig = Rig(Policies(default=ENFORCE), relist=relist)
+    rig.inspector.tree[key()] = dead()
+    waits = Step("guards", StepResult.BLOCKED)
+
+    def unanswered(key: BundleKey, identity: Identity) -> Outcome | None:
+        if not rig.cleaner.patient[-1]:
+            return None
+        return Outcome(key, identity, Result.BLOCKED, BlockReason.OWNER, steps=(waits,))
+
+    rig.cleaner.answer = unanswered
+    await rig.run_until(lambda: bool(rig.cleaner.cleaned))
+    assert rig.cleaner.patient == [*([True] * 6 if relist else []), False]
 
 
 async def test_a_one_shot_run_ends_when_all_is_done() -> None:

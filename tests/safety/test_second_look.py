@@ -44,10 +44,11 @@ class Late(Cleaner):
         permit: Permit,
         *,
         wanted: Verdict = Verdict.LEFTOVER,
+        patient: bool = False,
     ) -> Outcome:
         if wanted is Verdict.LEFTOVER:
             self.meanwhile()
-        return await self.ours.clean(key, identity, node, permit, wanted=wanted)
+        return await self.ours.clean(key, identity, node, permit, wanted=wanted, patient=patient)
 
     @override
     async def finish(self, key: BundleKey, identity: Identity, permit: Permit) -> Outcome:

@@ -128,6 +128,7 @@ class FakeCleaner:
     debris_result: Result = Result.CLEANED
     killed: list[BundleKey] = field(default_factory=list)
     ended: list[BundleKey] = field(default_factory=list)
+    patient: list[bool] = field(default_factory=list)
 
     async def _refused(self, key: BundleKey, permit: Permit) -> Outcome | None:
         """Wait for a free worker, and ask whether it is still wanted."""
@@ -146,7 +147,9 @@ class FakeCleaner:
         permit: Permit,
         *,
         wanted: Verdict = Verdict.LEFTOVER,
+        patient: bool = False,
     ) -> Outcome:
+        self.patient.append(patient)
         if wanted is not Verdict.LEFTOVER:
             return await self._end(key, identity, permit, wanted)
         if key in self.under_way:

@@ -24,6 +24,7 @@ class InlineWorker:
         self.containerd = Containerd(ContainerdState.DOWN)
         self.listed = False
         self.stop = False
+        self.patient = False
         self.delete: Callable[[], str | None] = lambda: "not expected"
         self.began: list[str] = []
         self.bind(WorkerScope(made.layout))
@@ -37,7 +38,7 @@ class InlineWorker:
     def clean(self, bundle: Bundle) -> Outcome:
         tasks = frozenset({bundle.key}) if self.listed else frozenset[BundleKey]()
         said = replace(self.containerd, tasks=tasks)
-        job = CleanJob(bundle.key, bundle.identity, said, self.options)
+        job = CleanJob(bundle.key, bundle.identity, said, self.options, self.patient)
         return steps.clean(self.place, job)
 
     def finish(self, key: BundleKey, identity: Identity) -> Outcome:

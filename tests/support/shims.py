@@ -118,3 +118,14 @@ def living_shim(
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+@contextmanager
+def working_in(path: Path) -> Iterator[int]:
+    """Have a process work in a directory, as a shim works in its bundle."""
+    path.mkdir(parents=True)
+    with subprocess.Popen(["sleep", "60"], cwd=path) as process:
+        try:
+            yield process.pid
+        finally:
+            process.kill()

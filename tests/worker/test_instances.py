@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -28,24 +28,13 @@ from tests.support.bundles import listen
 from tests.support.children import UNTIL_TOLD, wait_for_its_first_thread_to_end
 from tests.support.inline import assert_cleaned, inline_worker, step
 from tests.support.mountns import private_mounts
-from tests.support.shims import living_shim
+from tests.support.shims import living_shim, working_in
 
 
 @pytest.fixture
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory whose path leaves room for a socket's."""
     return tmp_path_factory.mktemp("d")
-
-
-@contextmanager
-def working_in(path: Path) -> Iterator[int]:
-    """Have a process work in a directory, as a shim works in its bundle."""
-    path.mkdir(parents=True)
-    with subprocess.Popen(["sleep", "60"], cwd=path) as process:
-        try:
-            yield process.pid
-        finally:
-            process.kill()
 
 
 @pytest.mark.safety

@@ -22,7 +22,7 @@ from reconciler.worker.objects import HIDDEN
 from tests.support.bundles import CGROUPS, Bundle, Site, listen
 from tests.support.inline import InlineWorker, inline_worker
 from tests.support.mountns import private_mounts
-from tests.worker.test_instances import working_in
+from tests.support.shims import working_in
 
 NOBODY = ProcessScan(answered=True)
 OF_A_BUNDLE = frozenset(

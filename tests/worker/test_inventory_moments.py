@@ -11,7 +11,7 @@ from reconciler.model.ids import BundleKey
 from reconciler.worker.inventory import finds
 from tests.support.inline import inline_worker
 from tests.support.mountns import private_mounts
-from tests.worker.test_instances import working_in
+from tests.support.shims import working_in
 
 pytestmark = pytest.mark.safety
 

@@ -18,6 +18,7 @@ from reconciler.worker.debris.attempt import PlaceAttempt
 from reconciler.worker.objects import HIDDEN
 from tests.support.bundles import listen
 from tests.support.mountns import private_mounts
+from tests.support.shims import working_in
 from tests.worker.debris.leaving import (
     ALL,
     EMPTY,
@@ -36,7 +37,6 @@ from tests.worker.debris.leaving import (
     write,
     write_living,
 )
-from tests.worker.test_instances import working_in
 
 pytestmark = pytest.mark.safety
 
