@@ -100,7 +100,7 @@ class Node:
     def may_have_shim(self, key: BundleKey) -> bool:
         """Whether a shim lives that was started for its group, or for an earlier one so named."""
         group = (key.namespace, self.bundles[key].group)
-        return group in self.shims or any(shim.key == key for shim in self.shims.values())
+        return group in self.shims or any(shim.key == key.task for shim in self.shims.values())
 
     def helpers_of(self, key: BundleKey) -> list[Process]:
         """The helpers at work on a bundle."""
@@ -154,7 +154,7 @@ class Node:
         self._tick()
         if self.helpers_of(key):
             if self.shim_of(bundle) is None:
-                self._begin(Role.SHIM, key, group=bundle.group)
+                self._begin(Role.SHIM, key.task, group=bundle.group)
             bundle.files |= BY_SHIM
             self._end_helpers(key)
             bundle.creating = self.daemon is not Daemon.DOWN  # nobody would ask it for a task
@@ -215,8 +215,8 @@ class Node:
                 self._end(process)
 
     def lose_records(self, key: BundleKey) -> None:
-        """Let containerd lose all it knows of a bundle: whatever lives of it lives on."""
-        if self.daemon is Daemon.UP:
+        """Let containerd lose all it knows of a bundle, unless it is making it: that is listed."""
+        if self.daemon is Daemon.UP and not self.bundles[key].creating:
             self.tasks, self.containers = self.tasks - {key}, self.containers - {key}
 
     def crash(self, key: BundleKey) -> None:
@@ -296,7 +296,7 @@ class Node:
         self._tick()
         bundle = self.bundles.pop(key)
         self.tasks.discard(key)
-        hidden = BundleKey(key.namespace, name)
+        hidden = key._replace(id=name)
         self.hidden[hidden] = (bundle.identity, self.stamp.wall, ours)
         self._hint(key)
 

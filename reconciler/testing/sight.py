@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from reconciler.model.cgroups import CgroupSource, NamedCgroup, usual_path
 from reconciler.model.containerd import ShimGroup
 from reconciler.model.evidence import (
+    UNSEEN,
     Answer,
     CgroupState,
     Containerd,
@@ -30,7 +31,7 @@ from reconciler.model.evidence import (
     ShimProcess,
     ShimState,
 )
-from reconciler.model.ids import BundleKey
+from reconciler.model.ids import SANDBOX_TREE, BundleKey
 from reconciler.model.observations import Hidden, Listed, Seen
 from reconciler.testing.node import Node
 from reconciler.testing.parts import Bundle, Daemon, Process, Role
@@ -51,6 +52,7 @@ class Sight:
             the node's.
         lists: Whether containerd's lists of tasks come; else it answers about single bundles.
         most: About how many of them at a time.
+        sandboxes: Whether the tree of sandboxes can be read.
     """
 
     node: Node
@@ -60,26 +62,28 @@ class Sight:
     foreign: bool = False
     lists: bool = True
     most: int = 2
+    sandboxes: bool = True
 
     def listed(self, namespace: str | None = None) -> Listed:
         """List the tree or one namespace."""
         if not self.tree:
             return Listed(answered=False, present=True, namespace=namespace)
-        node = self.node
+        node, trees = self.node, ("", SANDBOX_TREE) if self.sandboxes else ("",)
         return Listed(
             answered=True,
             present=True,
             bundles=tuple(
                 Seen(key, node.bundles[key].identity)
                 for key in sorted(node.bundles)
-                if namespace in (None, key.namespace)
+                if namespace in (None, key.namespace) and key.tree in trees
             ),
             hidden=tuple(
                 Hidden(key, identity, mtime, ours)
                 for key, (identity, mtime, ours) in sorted(node.hidden.items())
-                if namespace in (None, key.namespace)
+                if namespace in (None, key.namespace) and key.tree in trees
             ),
             namespace=namespace,
+            sandboxes=self.sandboxes,
         )
 
     def look(self, key: BundleKey) -> Look | None:
@@ -87,6 +91,8 @@ class Sight:
         bundle = self.node.bundles.get(key)
         if bundle is None:
             return None
+        if key.tree and not self.sandboxes:
+            return UNSEEN
         if key in self.blind:
             return Look(bundle.identity, Kind.DIRECTORY)
         return Look(
@@ -113,7 +119,7 @@ class Sight:
         processes = () if self.foreign else tuple(self.node.processes.values())
         return ProcessScan(
             answered=True,
-            helpers=frozenset(p.key for p in processes if p.role is Role.HELPER),
+            helpers=frozenset(p.key.task for p in processes if p.role is Role.HELPER),
             shims=tuple(ShimProcess(p.key, p.pid) for p in processes if p.role is Role.SHIM),
             cgroup_paths=frozenset(p.cgroup for p in processes if p.cgroup is not None),
         )
@@ -132,10 +138,11 @@ class Sight:
         said = self._containerd(about)
         if said.state is not ContainerdState.UP:
             return said
-        groups, records = shims(), self.node.tasks | self.node.containers
-        known = frozenset(key for one in groups if not records.isdisjoint(one) for key in one)
-        unknown = frozenset(key for one in groups if records.isdisjoint(one) for key in one)
-        return replace(said, recorded=known, unrecorded=unknown)
+        groups, records = shims(), {key.task for key in self.node.tasks | self.node.containers}
+        known = [one for one in groups if any(key.task in records for key in one)]
+        recorded = frozenset(key for one in known for key in one)
+        unrecorded = frozenset(key for one in groups if one not in known for key in one)
+        return replace(said, recorded=recorded, unrecorded=unrecorded)
 
     def _containerd(self, about: Callable[[str], Sequence[BundleKey]]) -> Containerd:
         tasks, pid = frozenset(self.node.tasks), self.node.daemon_pid
@@ -172,7 +179,8 @@ class Sight:
         return _whose(process, bundle)
 
     def _shim(self, bundle: Bundle) -> Shim:
-        group = bundle.group if bundle.files & Entries.CONFIG else None
+        is_told = bundle.files & Entries.CONFIG or bundle.key.tree  # there it is nobody's member
+        group = bundle.group if is_told else None
         if bundle.files & _SOCKET_FILES:
             lives = self._answers(bundle.key.namespace, bundle.group)
             state = ShimState.ALIVE if lives else ShimState.DEAD

@@ -34,10 +34,10 @@ from reconciler.model.decisions import (
     Verdict,
     assert_reported,
 )
-from reconciler.model.evidence import Containerd, Shim
+from reconciler.model.evidence import Answer, Containerd, Shim
 from reconciler.model.evidence import Node as NodeWord
 from reconciler.model.facts import weigh
-from reconciler.model.ids import BundleKey, is_identifier
+from reconciler.model.ids import BundleKey
 from reconciler.model.observations import (
     Guard,
     GuardsChecked,
@@ -55,6 +55,7 @@ from reconciler.ports import Recorder
 from reconciler.testing.node import Node
 from reconciler.testing.outside import Outside, evidence_of, is_needed
 from reconciler.testing.parts import Daemon, Truth
+from reconciler.testing.sandboxes import members
 from reconciler.testing.sight import Sight
 
 MOST_TURNS: Final = 2_000_000
@@ -294,10 +295,11 @@ class Simulation:
         look = self.sight.look(key)
         if look is None or look.identity != request.identity:
             return outcome
-        shim = self.engine.shim_of(key) if request.shim else ()
+        shim = self.engine.shim_of(key) if request.shim or key.tree else ()
         said = self.sight.containerd(lambda _: [key], lambda: [shim] if shim else [])
         word = NodeWord(self.sight.scan(), said)
-        facts = weigh(key, is_identifier(key.namespace) and is_identifier(key.id), look, word)
+        pod = members(self.sight, key, look.shim) if key.tree else Answer.NONE
+        facts = weigh(key, key.is_identifier, look, word, pod)
         young = self.node.stamp.wall - look.newest_mtime < self.policies.settle
         if judge(facts, young=young).verdict is not request.wanted:
             return replace(outcome, look=look)

@@ -21,7 +21,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.safety.machine import NodeMachine
 from tests.safety.outside_machine import OutsideMachine
-from tests.safety.owners_machine import OwnersMachine
+from tests.safety.sandboxes_machine import SandboxesMachine
 
 COUNT = 1_500
 """In a minute; `make soak` plays a hundred thousand."""
@@ -42,6 +42,7 @@ class Report:
         lost: Promises that were broken.
         killed: Processes of orphans that were ended.
         debris: Pieces of debris that were removed.
+        sandboxes: Sandboxes that were removed.
     """
 
     histories: int
@@ -51,6 +52,7 @@ class Report:
     lost: list[str]
     killed: int = 0
     debris: int = 0
+    sandboxes: int = 0
 
 
 def rules(count: int, *, shrink: bool = True) -> settings:
@@ -74,18 +76,19 @@ def play(count: int, first: int) -> Report:
     seeds: list[int] = []
     lost: list[str] = []
     NodeMachine.played = NodeMachine.steps = NodeMachine.killed = OutsideMachine.debris = 0
+    SandboxesMachine.sandboxes = 0
     while NodeMachine.played < count and not lost:
         seeds.append(first + len(seeds))
         wanted = min(A_ROUND, count - NodeMachine.played)
         sys.stderr.write(f"seed {seeds[-1]}: {wanted} histories after {NodeMachine.played}\n")
         sys.stderr.flush()
         try:
-            run_state_machine_as_test(seed(seeds[-1])(OwnersMachine), settings=rules(wanted))
+            run_state_machine_as_test(seed(seeds[-1])(SandboxesMachine), settings=rules(wanted))
         except AssertionError as error:
             told = "".join(traceback.format_exception(error))
             lost.append(f"seed {seeds[-1]}: {told}")
     took = time.monotonic() - began
-    done = NodeMachine.killed, OutsideMachine.debris
+    done = NodeMachine.killed, OutsideMachine.debris, SandboxesMachine.sandboxes
     return Report(NodeMachine.played, NodeMachine.steps, took, seeds, lost, *done)
 
 

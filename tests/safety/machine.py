@@ -70,7 +70,7 @@ def touches(rule: Rule) -> Rule:
 def creates(rule: Rule) -> Rule:
     """Do this only where a name is free and containerd there to make it."""
     return precondition(
-        lambda self: self.node.daemon is Daemon.UP and len(self.node.bundles) < len(KEYS)
+        lambda self: self.node.daemon is Daemon.UP and not self.node.bundles.keys() >= {*KEYS}
     )(rule)
 
 
@@ -99,9 +99,9 @@ class NodeMachine(RuleBasedStateMachine):
     def begin(self, ask: float, clean: float, reuses: bool) -> None:
         self.make(ask, clean, reuses=reuses)
 
-    def make(self, ask: float, clean: float, *, reuses: bool) -> None:
-        """Make a node and what watches it."""
-        node = Node()
+    def make(self, ask: float, clean: float, *, reuses: bool, node: Node | None = None) -> None:
+        """Make a node, if none is given, and what watches it."""
+        node = node or Node()
         node.reuses_inodes = reuses
         self.waited = False
         self.sim = self.simulation(self.policies, node, Manners(ask, clean, relist=300.0))

@@ -12,9 +12,11 @@ from typing_extensions import override
 
 from reconciler.model.decisions import Clean, Verdict
 from reconciler.model.evidence import Entries
+from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import Outcome, Result
 from reconciler.testing.node import Node
 from reconciler.testing.parts import Truth
+from reconciler.testing.sandboxes import SandboxNode
 from reconciler.testing.simulator import Manners, Simulation
 from tests.safety.histories import COUNT, Report
 from tests.safety.machine import KEYS, POLICIES
@@ -41,6 +43,7 @@ def played(count: int, record: Record, *options: str) -> int:
     assert lost == [], lost[0]
     assert sum(one.killed for one in reports), "no orphan was ended in any of them"
     assert sum(one.debris for one in reports), "no debris was removed in any of them"
+    assert sum(one.sandboxes for one in reports), "no sandbox was removed in any of them"
     assert histories >= count
     return steps
 
@@ -80,33 +83,78 @@ class WithoutSecondLook(Simulation):
         return replace(outcome, result=Result.CLEANED)
 
 
-def a_new_task_in_the_place_of_a_dead_one(kind: type[Simulation]) -> Simulation:
-    """Between the request to clean and the removal the id is created again, by the same number."""
-    node = Node()
+EITHER = pytest.mark.parametrize("key", [KEYS[0], KEYS[0].sandbox], ids=["task", "sandbox"])
+
+
+def just_before_it_goes(
+    kind: type[Simulation], key: BundleKey, meanwhile: Callable[[SandboxNode], object]
+) -> Simulation:
+    """Something happens between the request to clean what is dead and forgotten and its removal."""
+    node = SandboxNode()
     node.reuses_inodes = True
     simulation = kind(POLICIES, node, Manners(clean=40.0))
-    key = KEYS[0]
     node.start(key)
     node.crash(key)
+    node.lose_records(key)
+    node.mono += POLICIES.settle
     simulation.relist()
     simulation.wait(35.0)  # its grace of 30 seconds is over, a cleanup is under way on their way
-    node.remove(key)
-    node.start(key)
+    meanwhile(node)
     simulation.wait(60.0)
     return simulation
 
 
+def made_again(key: BundleKey) -> Callable[[SandboxNode], object]:
+    """Its id is created again, by the same number."""
+
+    def make(node: SandboxNode) -> None:
+        node.remove(key)
+        node.start(key)
+
+    return make
+
+
+@EITHER
 @pytest.mark.fault("I8", "id created again between look and action")
-def test_a_new_task_of_the_same_number_is_seen_by_the_second_look() -> None:
-    simulation = a_new_task_in_the_place_of_a_dead_one(Simulation)
+def test_a_new_one_of_the_same_number_is_seen_by_the_second_look(key: BundleKey) -> None:
+    simulation = just_before_it_goes(Simulation, key, made_again(key))
     assert (simulation.harm, simulation.cleaned) == ([], [])
-    assert KEYS[0] in simulation.node.bundles
+    assert key in simulation.node.bundles
 
 
+@EITHER
 @pytest.mark.fault("control: no second look, in histories")
-def test_without_a_second_look_the_history_reports_a_loss() -> None:
-    simulation = a_new_task_in_the_place_of_a_dead_one(WithoutSecondLook)
-    assert simulation.harm == [f"removal of living {KEYS[0]}"]
+def test_without_a_second_look_the_history_reports_a_loss(key: BundleKey) -> None:
+    simulation = just_before_it_goes(WithoutSecondLook, key, made_again(key))
+    assert simulation.harm == [f"removal of living {key}"]
+
+
+@pytest.mark.parametrize("kind", [Simulation, WithoutSecondLook])
+def test_a_member_that_comes_late_keeps_its_sandbox_by_the_second_look(
+    kind: type[Simulation],
+) -> None:
+    """Its bundle is made in the other tree: nothing in the sandbox's own has changed by then."""
+    pod = KEYS[0].sandbox
+    simulation = just_before_it_goes(kind, pod, lambda node: node.create(KEYS[1], pod.id))
+    harm = [f"removal of living {pod}"] if kind is WithoutSecondLook else []
+    assert simulation.harm == harm
+    assert (pod in simulation.node.bundles) is not bool(harm)
+
+
+def test_what_is_dead_and_nobody_needs_goes_a_sandbox_after_its_pod() -> None:
+    node = SandboxNode()
+    simulation = Simulation(POLICIES, node)
+    pod, member = KEYS[0].sandbox, KEYS[1]
+    node.start(pod)
+    node.start(member, pod.id)
+    node.crash(pod)
+    node.crash(member)
+    simulation.relist()
+    simulation.wait(600.0)
+    assert (simulation.cleaned, simulation.verdicts()) == ([member], {pod: Verdict.STOPPED})
+    node.lose_records(pod)
+    simulation.wait(1300.0)
+    assert (simulation.harm, simulation.cleaned) == ([], [member, pod])
 
 
 @pytest.mark.fault("I6", "shared pod shim with a dead member")
