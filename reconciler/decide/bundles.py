@@ -369,9 +369,9 @@ class Bundles:
         if track is None:
             return None
         policy = self._policy(track)
-        node = self._node_state.about(key, track.first_seen)
+        node, hold = self._node_state, self._cleanups.hold
         due_at = self._dues.due_at(track, policy)
-        return view_of(track, node, policy, hold=self._cleanups.hold, due_at=due_at, now=now)
+        return view_of(track, node, policy, hold=hold, due_at=due_at, now=now)
 
     def summary(self, now: float) -> Summary:
         """Count all bundles; one pass over them."""

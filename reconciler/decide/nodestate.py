@@ -149,6 +149,11 @@ class NodeState:
             track.weighed_with = number
         return facts
 
+    def is_weighed(self, track: Track) -> bool:
+        """Return whether a task's facts are those of its look and the latest word that counts."""
+        number = self._number if self._since >= track.first_seen else 0
+        return track.weighed_with == number and not track.key.tree
+
     def receive(self, received: NodeLooked) -> NodeChange:
         """Take in a new word."""
         before, since = self.node, self._since

@@ -13,6 +13,7 @@ import msgspec
 
 from reconciler.decide.cleanups import Hold
 from reconciler.decide.lifecycle import TABLE, Event
+from reconciler.decide.nodestate import NodeState
 from reconciler.decide.track import SERVED, Track, is_unlisted, is_wedged
 from reconciler.decide.verdicts import is_alien_and_dead
 from reconciler.model.decisions import BudgetKind, Judgement, Phase, Verdict
@@ -116,14 +117,14 @@ def announced(track: Track, policy: Policy, hold: Hold | None) -> tuple[Phase, s
 
 
 def view_of(  # noqa: PLR0913 - all that a view shows
-    track: Track, node: Node, policy: Policy, *, hold: Hold | None, due_at: float, now: float
+    track: Track, said: NodeState, policy: Policy, *, hold: Hold | None, due_at: float, now: float
 ) -> BundleView | None:
     """Show a track; None before its first look.
 
     Args:
         track: The bundle.
-        node: What the node's witnesses said of it last. A living bundle is not judged anew at
-            every word of theirs; the latest is shown.
+        said: What the node's witnesses said last. A living bundle is not judged anew at every word
+            of theirs; the latest is shown.
         policy: The one that applies.
         hold: The brake that is on.
         due_at: When it is due, if it waits for that.
@@ -131,13 +132,16 @@ def view_of(  # noqa: PLR0913 - all that a view shows
     """
     if track.look is None or track.judgement is None or track.facts is None:
         return None
+    node, facts = said.about(track.key, track.first_seen), track.facts
+    if not said.is_weighed(track):
+        facts = weigh(track.key, facts.identifier, track.look, node)
     phase, cause = shown(track, policy, hold)
     times = {Phase.WAITING: due_at, Phase.BLOCKED: track.retry_at, Phase.DUE: now}
     at = times.get(phase)
     return BundleView(
         key=track.key,
         look=track.look,
-        facts=weigh(track.key, track.facts.identifier, track.look, node),
+        facts=facts,
         judgement=track.judgement,
         phase=phase,
         cause=cause,

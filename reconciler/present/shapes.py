@@ -244,6 +244,8 @@ def bundle(view: BundleView, layout: Layout, pids: Mapping[BundleKey, int] = _NO
 
 
 def _reason(view: BundleView) -> str:
+    if not (view.wedged or view.unlisted):
+        return view.judgement.reason
     marks = {WEDGED: view.wedged, UNLISTED: view.unlisted}
     return "; ".join((view.judgement.reason, *(mark for mark, is_so in marks.items() if is_so)))
 

@@ -198,7 +198,7 @@ def _probe_where_shims_listen(
     """Probe where shims listen, and nowhere else: through no symlink and at nothing mounted."""
     path = address.path
     directory, _, name = path.rpartition(b"/")
-    is_file = address.is_file
+    is_file = path.startswith(b"/")
     if is_file:
         is_of_shims = directory == layout.sockets or directory == layout.own_sockets  # noqa: PLR1714 - the second is seldom asked for
     else:
@@ -225,10 +225,6 @@ def derived_sockets(
     """Give the sockets a shim of this bundle or of its group would derive."""
     group, id_ = names.group or names.id, names.id
     ids = (group,) if group == id_ else (group, id_)
-    return tuple(
-        [
-            layout.shim_socket(names.namespace, one, address)
-            for address in dict.fromkeys((layout.address, *addresses))
-            for one in ids
-        ]
-    )
+    asked = dict.fromkeys((layout.address, *addresses)) if addresses else (layout.address,)
+    namespace = names.namespace
+    return tuple([layout.shim_socket(namespace, one, address) for address in asked for one in ids])
