@@ -21,7 +21,7 @@ _OWN_HASHES: Final = ("_md5", "_sha1", *_SHA2, "_sha3", "_blake2")
 
 _STOOD_IN_FOR: Final = (
     *("ssl", "http.server", "socketserver", "urllib.error", "urllib.request"),
-    *("wsgiref.simple_server", "ctypes.util", "html.entities"),
+    *("wsgiref.simple_server", "ctypes.util", "html.entities", "pickle"),
 )
 
 NAMES: Final = frozenset((*_ABSENT, *_STOOD_IN_FOR))

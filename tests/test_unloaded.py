@@ -19,6 +19,7 @@ DRAWN_IN: Final = {
     *("wsgiref.simple_server", "rich.console"),
     *("ctypes.util", "tempfile", "shutil", "bz2", "lzma", "random"),  # by inotify_simple, to look
     *("html.entities",),  # for its name of each character
+    *("difflib", "encodings.idna", "pickle"),
 }
 SECONDS: Final = 30
 

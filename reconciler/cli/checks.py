@@ -6,7 +6,6 @@ exit code that fits. Nothing is touched.
 
 import os
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
 
 from reconciler.cli.output import Output
@@ -100,6 +99,8 @@ def check_namespaces(
 
 
 def _meant(tasks: bytes, name: str) -> str:
+    from difflib import get_close_matches  # only who made a mistake pays for it
+
     try:
         known = sorted(map(escape, os.listdir(tasks)))
     except OSError:

@@ -5,7 +5,6 @@ A setup and the fork server flow in, words or JSON flow out. Nothing is removed.
 
 import dataclasses
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 from msgspec.structs import replace
 
@@ -133,6 +132,8 @@ def explain_place(
     views = {view.place.key: view for view in found.debris}
     view = views.get(asked)
     if view is None:
+        from difflib import get_close_matches  # only who made a mistake pays for it
+
         near = get_close_matches(str(asked), map(str, views), n=1)
         hint = f"did you mean {near[0]}?" if near else "`containerd-reconciler scan` lists what is"
         raise ReconcilerError(f"{asked} is not there, or somebody uses it", hint)

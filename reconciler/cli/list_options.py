@@ -1,7 +1,6 @@
 """Options by which bundles are chosen, and how their table is written. Words to values."""
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
@@ -102,6 +101,8 @@ def _words(of: type[_Word], option: str, value: object) -> frozenset[_Word]:
     words = [word.strip().lower() for text in said for word in str(text).split(",")]
     for word in words:
         if word not in known:
+            from difflib import get_close_matches  # only who made a mistake pays for it
+
             near = get_close_matches(word, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"use some of {', '.join(known)}"
             raise click.BadParameter(f"{word!r} is none; {hint}", param_hint=option)

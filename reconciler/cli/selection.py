@@ -6,7 +6,6 @@ there is an error that says so. A selection only ever narrows: unselected means 
 
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -77,6 +76,8 @@ class Name(msgspec.Struct, frozen=True):
 
     def hint(self, keys: Iterable[BundleKey]) -> str:
         """Name what may be meant: another id of the namespace, or the same id in another one."""
+        from difflib import get_close_matches  # only who made a mistake pays for it
+
         keys = list(keys)
         ids = {key.id: key for key in keys if self._fits_tree(key)}
         for near in get_close_matches(self.id, ids, n=1):

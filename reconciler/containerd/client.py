@@ -20,9 +20,9 @@ from grpclib.client import Channel, UnaryStreamMethod
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from reconciler.containerd import wire_pb2 as wire
 from reconciler.containerd.answers import NOBODY, Failure, Known, NoAnswerError, Singles
 from reconciler.containerd.calls import opened, translated, unary
+from reconciler.containerd.protobuf import wire
 from reconciler.containerd.records import RecordQuestions
 from reconciler.containerd.tasks import TaskQuestions
 from reconciler.model.containerd import ShimGroup

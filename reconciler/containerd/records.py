@@ -18,9 +18,9 @@ from grpclib.client import Channel
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from reconciler.containerd import wire_pb2 as wire
 from reconciler.containerd.answers import Known, NoAnswerError
 from reconciler.containerd.calls import translated, unary
+from reconciler.containerd.protobuf import wire
 from reconciler.model.containerd import ShimGroup
 from reconciler.model.evidence import Answer
 from reconciler.model.ids import BundleKey

@@ -23,9 +23,9 @@ from grpclib.client import Channel
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from reconciler.containerd import wire_pb2 as wire
 from reconciler.containerd.answers import Failure, Known, NoAnswerError, Singles
 from reconciler.containerd.calls import translated, unary
+from reconciler.containerd.protobuf import wire
 from reconciler.model.ids import BundleKey, escape, is_identifier
 
 SOON: Final = 1.0

@@ -179,11 +179,13 @@ class TcpAddress:
         if self._found is None:
             host, _, port = self._address.rpartition(":")
             host = host.removeprefix("[").removesuffix("]")
+            # Text goes through the tables of international names, which stay in memory.
+            named = host.encode() if host.isascii() else host
             self._found = []
             self._found = [
                 (family, to)
                 for family, _, _, _, to in socket.getaddrinfo(
-                    host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                    named or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
                 )
             ]
         if not self._found:

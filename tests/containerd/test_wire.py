@@ -33,3 +33,23 @@ def test_an_event_names_its_container_first() -> None:
     # TaskExit{container_id: "web", id: "web", pid: 4711}
     exit_event = b"\x0a\x03web\x12\x03web\x18\xe7\x24"
     assert wire.Touched.FromString(exit_event).id == "web"
+
+
+def test_messages_in_python_are_not_loaded_where_protobuf_has_them_in_c() -> None:
+    pytest.importorskip("google._upb._message")
+    code = """
+import sys
+import reconciler.containerd.client
+from reconciler.containerd.protobuf import wire
+drawn_in = ("internal.decoder", "internal.python_message", "text_format")
+print([name for name in drawn_in if f"google.protobuf.{name}" in sys.modules])
+asked = wire.Tasks(tasks=[wire.Process(id="web")])
+assert wire.Tasks.FromString(asked.SerializeToString()) == asked
+import google.protobuf.json_format, google.protobuf.internal.python_message
+print(repr(asked).split(), google.protobuf.json_format.MessageToDict(asked))
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, cwd=TOP
+    ).stdout
+    assert said.splitlines()[0] == "[]"
+    assert said.splitlines()[1].endswith("{'tasks': [{'id': 'web'}]}")
