@@ -35,10 +35,15 @@ _FOLLOW: Final = kernel.AT_PASSIVE & ~kernel.AT_SYMLINK_NOFOLLOW
 _Object = tuple[int, int]  # device, inode
 
 
-class NoAnswer(str):
-    """Why it cannot be known who else uses a name; elsewhere a reason like any other."""
+class _NoAnswer(str):
+    """Why it cannot be known who else uses a name; outside of here a text like any other."""
 
     __slots__ = ()
+
+
+def _text(why: str | None) -> str | None:
+    """Give what may be written into a message, whose encoder takes no text of a kind of its own."""
+    return None if why is None else str(why)
 
 
 class Instances:
@@ -64,15 +69,20 @@ class Instances:
         Also a bundle that is being removed now, if ``even_going``: to what is dead it has no more
         claim than the bundle at hand.
         """
-        return self._ask(_Name(key.id, key.namespace, even_going))
+        return _text(self._ask(_Name(key.id, key.namespace, even_going)))
 
     def user_of_id(self, id_: str) -> str | None:
         """Say the same for an id, whatever the namespace."""
-        return self._ask(_Name(id_))
+        return _text(self._ask(_Name(id_)))
+
+    def unanswered(self, key: BundleKey, *, anywhere: bool = False) -> str | None:
+        """Say why nobody can tell who else uses a name, or its id ``anywhere``; None if one can."""
+        found = self._ask(_Name(key.id) if anywhere else _Name(key.id, key.namespace))
+        return _text(found) if isinstance(found, _NoAnswer) else None
 
     def runner(self, key: BundleKey) -> str | None:
         """Say which shim or helper of that name runs, or that this cannot be known."""
-        return self._settle(partial(_named, _Name(key.id, key.namespace)))
+        return _text(self._settle(partial(_named, _Name(key.id, key.namespace))))
 
     @contextmanager
     def others(self, scanned: ProcessScan) -> Iterator[tuple[list[bytes], str]]:
@@ -90,7 +100,7 @@ class Instances:
                     trees.append(b"/proc/self/fd/%d/." % held.enter_context(_open(tree, way)))
 
             why = self._settle(hold, scanned)
-            yield ([], why) if why else (trees, "")
+            yield ([], str(why)) if why else (trees, "")
 
     def _ask(self, name: "_Name") -> str | None:
         return self._sandbox(name) or self._settle(partial(self._user, name))
@@ -128,7 +138,7 @@ class Instances:
             tries += 1  # that may have been for a moment
             if tries == _TRIES:
                 break
-        return NoAnswer(unanswered)
+        return _NoAnswer(unanswered)
 
     def _user(self, name: "_Name", scanned: ProcessScan, endings: Endings) -> str | None:
         if self._silent is None or self._silent[0] is not scanned or self._silent[1] != name:
@@ -152,7 +162,7 @@ class Instances:
         except FileNotFoundError:  # containerd has no such tree
             return None
         except OSError as error:
-            return NoAnswer(f"which sandboxes there are cannot be known: {error.strerror}")
+            return _NoAnswer(f"which sandboxes there are cannot be known: {error.strerror}")
         return "a sandbox of containerd's has that name" if there else None
 
     def _having(self, name: "_Name", scanned: ProcessScan, endings: Endings) -> int | None:
@@ -235,7 +245,7 @@ def _named(name: _Name, scanned: ProcessScan, endings: Endings) -> str | None:
             return f"a shim of {shim.key} is running"
     for one in scanned.unread:
         if (one.key is None or name.fits(one.key)) and not endings.show(one.pid):
-            return NoAnswer(f"whose shim the process with pid {one.pid} is cannot be known")
+            return _NoAnswer(f"whose shim the process with pid {one.pid} is cannot be known")
     for key in scanned.helpers:
         if name.fits(key):
             raise _UnsureError(f"a shim of {key} is running")

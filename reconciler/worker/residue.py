@@ -25,7 +25,6 @@ from reconciler.worker.blocked import Blocked
 from reconciler.worker.context import WorkerContext
 from reconciler.worker.fifos import FifoDir, Times, remove_fifo_dir
 from reconciler.worker.groups import remove_group
-from reconciler.worker.instances import NoAnswer
 from reconciler.worker.messages import CleanJob
 from reconciler.worker.neighbours import Neighbours
 from reconciler.worker.objects import HIDDEN, Aside, ObjectId, check_object
@@ -148,13 +147,11 @@ def refuse_unanswered(place: WorkerContext, key: BundleKey, resources: Resources
     numbers: list[bytes] = []
     with suppress(OSError):  # then they are kept, and the step says why
         numbers = place.fifo_dirs.of(place.layout.fifos, key.id)
-    answers = (
-        place.instances.user(key) if resources.cgroups else None,
-        place.instances.user_of_id(key.id) if numbers else None,
-    )
-    for answer in answers:
-        if isinstance(answer, NoAnswer):
-            raise Blocked(BlockReason.OWNER, key.id, answer)
+    why = place.instances.unanswered(key) if resources.cgroups else None
+    if numbers and why is None:
+        why = place.instances.unanswered(key, anywhere=True)
+    if why is not None:
+        raise Blocked(BlockReason.OWNER, key.id, why)
 
 
 def remove_groups(

@@ -104,6 +104,7 @@ def test_no_answer_about_other_containerds_is_never_nobody(tmp_path: Path) -> No
                 ):
                     assert user is not None, scanned
                     assert why in user
+                    assert type(user) is str, "the encoder of messages takes no other"
         other = (UnreadProcess(os.getpid(), BundleKey("other", "member")),)
         found = Instances(made.layout, lambda _: ProcessScan(True, unread=other))
         assert found.user_of_id(key.id) is not None
