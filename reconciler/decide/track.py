@@ -61,7 +61,7 @@ _NO_PHASE, _BLOCKED = Phase.NONE, Phase.BLOCKED
 _LISTED: Final = TaskState.LISTED
 _ALIEN: Final = RuntimeState.ALIEN
 
-_Shared = TypeVar("_Shared", Runtime, str)
+_Shared = TypeVar("_Shared", Runtime, str, int)
 
 _SOON: Final = 0.25
 _LEAVING: Final = 0.02
@@ -295,8 +295,11 @@ def _share(look: Look, key: BundleKey) -> None:
     Each that came from a worker or a journal has its own. One is put in place of another only
     where they are equal, so that a look says what it said, to everybody who has it.
     """
-    init, shim = look.init, look.shim
+    identity, init, shim = look.identity, look.init, look.shim
     force_setattr(look, "runtime", _one(look.runtime))
+    force_setattr(look, "size_bytes", _one(look.size_bytes))
+    force_setattr(identity, "dev", _one(identity.dev))
+    force_setattr(identity, "mount_id", _one(identity.mount_id))
     if shim.group == key.id:
         force_setattr(shim, "group", key.id)
     for part in (init, shim):
