@@ -182,8 +182,9 @@ class Attempts(msgspec.Struct):
                 self.recent.appendleft(Recent(stamp.wall, result))
             case GuardsChecked(refused=refused):
                 self.refused = refused
-            case Listed():
-                self.unread = unread(observation)
+            case Listed(namespace=namespace):
+                # That one namespace can be listed does not say that all can.
+                self.unread = unread(observation) or (self.unread if namespace else "")
             case _:
                 pass
 

@@ -5,9 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from reconciler.model.observations import SPOILS_LOOKING, Guard
+from reconciler.model.layout import Layout
+from reconciler.model.observations import SPOILS_LOOKING, Guard, Listed, Stamp
 from reconciler.present import status_text
 from reconciler.present.status import (
+    Attempts,
     ConfigStatus,
     JournalStatus,
     RefusalStatus,
@@ -102,3 +104,17 @@ def test_a_line_is_one_line_and_fits(text: str) -> None:
         assert line.isprintable()
         assert len(line.encode()) <= status_text.LONGEST_LINE
     assert len(status_text.detector_unknown(text).line.encode()) <= status_text.LONGEST_LINE
+
+
+def test_that_one_namespace_was_listed_ends_no_trouble_with_the_tree() -> None:
+    attempts, stamp = Attempts(Layout()), Stamp(0.0, 0.0)
+    for listed, is_trouble in (
+        (Listed(answered=False, present=True), True),
+        (Listed(answered=True, present=True, namespace="good"), True),
+        (Listed(answered=True, present=True), False),
+        (Listed(answered=False, present=True, namespace="bad"), True),
+        (Listed(answered=True, present=True, sandboxes=False), True),
+        (Listed(answered=True, present=True), False),
+    ):
+        attempts.observed(stamp, listed)
+        assert bool(attempts.unread) is is_trouble, listed
