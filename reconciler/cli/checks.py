@@ -21,7 +21,7 @@ from reconciler.model.evidence import CgroupState
 from reconciler.model.ids import escape, unescape
 from reconciler.model.layout import Layout
 from reconciler.model.observations import SPOILS_LOOKING, Listed, Refusal, is_transient
-from reconciler.present import words
+from reconciler.present import formatting
 from reconciler.probe.checks import ProblemKind, check_tree, out_of_sight
 from reconciler.settings.instances import KNOWN, instances_here
 
@@ -139,14 +139,14 @@ def complain_of_silence(found: "Found", output: Output) -> None:
             "check --address and --root, or say --without-containerd"
         )
     if not found.listed.sandboxes:
-        output.complain(words.unread(found.listed))
+        output.complain(formatting.unread(found.listed))
     scan = found.node.processes
     if not scan.answered and found.blind:
         output.complain(
             "no worker could tell which processes run, so nothing is known to be dead; run it again"
         )
     for one in scan.unread:
-        output.complain(words.stuck(one.pid, "" if one.key is None else str(one.key)))
+        output.complain(formatting.stuck(one.pid, "" if one.key is None else str(one.key)))
     if scan.unplaced and any(_has_no_cgroup(view) for view in found.views):
         output.complain(
             f"process {scan.unplaced} may be of any bundle whose cgroup is not known: the path of "

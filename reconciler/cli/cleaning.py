@@ -17,7 +17,7 @@ from reconciler.cli.globals import UNATTENDED, Form
 from reconciler.cli.output import Output, envelope
 from reconciler.cli.passes import Found
 from reconciler.cli.selection import OnlyThese, Selection, as_shown, narrowed, only
-from reconciler.decide.blockers import foreign_mount
+from reconciler.decide.foreign_mounts import foreign_mount
 from reconciler.decide.views import BundleView
 from reconciler.errors import (
     ExitCode,
@@ -30,7 +30,7 @@ from reconciler.model.decisions import Phase, Verdict
 from reconciler.model.evidence import NO_LABELS, ContainerdState
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import BlockReason, Result
-from reconciler.present import rows, shapes, words
+from reconciler.present import formatting, rows, shapes
 from reconciler.present.beliefs import Beliefs
 from reconciler.present.debris_results import is_debris
 from reconciler.present.envelope import encode
@@ -164,7 +164,7 @@ def _by_the_daemon(
     report = planned(plan, setup, dry_run=False)
     report = _with(report, without_waiting(plan, report.results, setup, told), plan)
     wanted = [one for one in report.results if one.result == shapes.PLANNED]
-    keys = [words.key_of(one) for one in wanted if not is_debris(one)]
+    keys = [formatting.key_of(one) for one in wanted if not is_debris(one)]
     places = [debris.key_of(one) for one in wanted if is_debris(one)]
     if not wanted:
         return end(report)
@@ -290,7 +290,7 @@ def _agreed(report: shapes.Clean, output: Output, shims: int = 0) -> bool:
     Raises:
         UsageError: Nobody is there to answer.
     """
-    count, ended = debris.counted(report.results), words.plural(shims, "wedged shim")
+    count, ended = debris.counted(report.results), formatting.plural(shims, "wedged shim")
     for table in rows.laid_out(report):
         output.table(table, to_messages=True)
     if not output.can_ask:
@@ -311,7 +311,7 @@ def _agreed(report: shapes.Clean, output: Output, shims: int = 0) -> bool:
 def _names(report: shapes.Clean) -> frozenset[BundleKey]:
     """Name what a plan shows: what falls due later nobody has agreed to."""
     found = (one for one in report.results if not is_debris(one))
-    return frozenset(map(words.key_of, found))
+    return frozenset(map(formatting.key_of, found))
 
 
 def _interrupted(number: int, found: Found, setup: Setup, form: Form, output: Output) -> int:
@@ -320,7 +320,7 @@ def _interrupted(number: int, found: Found, setup: Setup, form: Form, output: Ou
     done = cleaned(found, setup, unreached)
     if found.outcomes or found.places:
         _report(done, form, output, found)
-        count = words.plural(len(unreached), "bundle")
+        count = formatting.plural(len(unreached), "bundle")
         output.say(f"interrupted before the end; {count} not reached")
     else:
         _show(done, form, output)

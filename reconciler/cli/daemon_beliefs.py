@@ -24,7 +24,7 @@ from reconciler.errors import NoDaemonError, ReconcilerError
 from reconciler.model.debris import PlaceKey
 from reconciler.model.decisions import Phase
 from reconciler.model.ids import BundleKey, escape
-from reconciler.present import words
+from reconciler.present import formatting
 from reconciler.present.beliefs import Belief, Beliefs, DebrisBelief
 from reconciler.setup import Setup
 
@@ -168,10 +168,10 @@ def history(told: Beliefs | None, key: BundleKey, wall: float) -> str:
     """Say what came of the daemon's last attempt on a bundle; empty if it tells of none."""
     for one in [] if told is None else told.recent:
         result = one.result
-        if words.key_of(result) == key:
-            who = words.holders(result.holders)
+        if formatting.key_of(result) == key:
+            who = formatting.holders(result.holders)
             by = f", held by {who}" if who else ""
-            when = words.age(max(0.0, wall - one.at))
+            when = formatting.age(max(0.0, wall - one.at))
             why = result.detail or result.reason
             return f"{result.result} {when} ago{f': {why}' if why else ''}{by}"
     return ""

@@ -13,7 +13,7 @@ from reconciler.decide.debris_verdicts import DebrisVerdict
 from reconciler.model.debris import DebrisKind, PlaceKey
 from reconciler.model.decisions import Phase
 from reconciler.model.outcome import Result
-from reconciler.present import debris_results, shapes, words
+from reconciler.present import debris_results, formatting, shapes
 from reconciler.present.debris_results import is_debris
 from reconciler.setup import Setup
 
@@ -73,8 +73,8 @@ def counted(results: Sequence[shapes.ResultShape]) -> str:
     """Count bundles and debris that would be removed, in words."""
     chosen = [one for one in results if one.result == shapes.PLANNED]
     pieces = sum(map(is_debris, chosen))
-    bundles = words.plural(len(chosen) - pieces, "bundle")
-    also = f"{words.plural(pieces, 'piece')} of debris" if pieces else ""
+    bundles = formatting.plural(len(chosen) - pieces, "bundle")
+    also = f"{formatting.plural(pieces, 'piece')} of debris" if pieces else ""
     return " and ".join(filter(None, (bundles if pieces < len(chosen) else "", also))) or bundles
 
 

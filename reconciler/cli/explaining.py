@@ -31,7 +31,7 @@ from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Listed
 from reconciler.model.policy import Policies, Policy
 from reconciler.present import explain as explanation
-from reconciler.present import words
+from reconciler.present import formatting
 from reconciler.present.beliefs import Beliefs
 from reconciler.present.envelope import Document, encode
 from reconciler.present.explain import evidence_table, explain_debris
@@ -83,9 +83,9 @@ def explain(  # noqa: PLR0913 - what is asked, and how it is shown
     )
     warn_of_place(found.refused, output)
     one = shown.bundle
-    head = f"{words.name(one)}: {one.verdict}, by rule {one.rule}: {one.reason}"
+    head = f"{formatting.name(one)}: {one.verdict}, by rule {one.rule}: {one.reason}"
     tables = evidence_table(shown.evidence), explanation.rules_table(shown)
-    _show(shown, form, output, words.name(one), (head, f"next: {shown.next}"), *tables)
+    _show(shown, form, output, formatting.name(one), (head, f"next: {shown.next}"), *tables)
     say_whose(told, output, setup)
     return ExitCode.DONE
 

@@ -29,7 +29,7 @@ from reconciler.model.decisions import Phase
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import Result
 from reconciler.model.policy import Policy
-from reconciler.present import shapes, words
+from reconciler.present import formatting, shapes
 from reconciler.present.beliefs import Belief, Beliefs, DebrisBelief, Progress, Reply
 from reconciler.present.debris_results import is_debris, untouched
 from reconciler.setup import Setup
@@ -53,7 +53,7 @@ def without_waiting(
     beliefs = {one.key: one for one in told.bundles}
     results: list[shapes.ResultShape] = []
     for one in (one for one in planned if not is_debris(one)):
-        key = words.key_of(one)
+        key = formatting.key_of(one)
         wait = 0.0
         if one.result == shapes.PLANNED:
             policy = setup.policies.named(views[key].policy)
@@ -92,7 +92,7 @@ def _wait(view: BundleView, policy: Policy, belief: Belief | None) -> float:
 
 
 def _waits(view: BundleView, setup: Setup, seconds: float) -> shapes.ResultShape:
-    detail = f"{_NOT_HANDED_OVER}: waits {words.age(seconds)} more"
+    detail = f"{_NOT_HANDED_OVER}: waits {formatting.age(seconds)} more"
     return shapes.kept(view, setup.layout, Result.SKIPPED, _NOT_HANDED_OVER, detail)
 
 
@@ -116,7 +116,7 @@ def hand_over(
     output.say(f"the daemon (pid {reply.pid}) was asked to remove what is planned")
     if reply.hold:
         output.complain(f"it is held: {reply.hold}")
-    refused = {words.key_of(one): one.refused for one in reply.bundles}
+    refused = {formatting.key_of(one): one.refused for one in reply.bundles}
     asked = [key for key in keys if not refused[key]]
     told = daemon.beliefs(asked) if asked else None
     progress = daemon.requested() if places else None
@@ -167,7 +167,7 @@ def _result(
     came after it may not have looked yet.
     """
     for one in told.recent:
-        if words.key_of(one.result) == view.key and one.at >= began:
+        if formatting.key_of(one.result) == view.key and one.at >= began:
             return one.result
     if told.pid != pid:
         detail = f"{_RESTARTED}: what came of it is not known"
@@ -208,7 +208,7 @@ def _debris_rest(belief: DebrisBelief, rest: float) -> float:
 def _debris_waits(view: DebrisView, reason: str, seconds: float) -> shapes.ResultShape:
     """Say that it was not asked for, and how long it waits."""
     shape = untouched(view, Result.SKIPPED.value, reason)
-    return replace(shape, detail=f"{reason}: waits {words.age(seconds)} more")
+    return replace(shape, detail=f"{reason}: waits {formatting.age(seconds)} more")
 
 
 def _debris_objects(

@@ -28,7 +28,7 @@ from reconciler.model.ids import printable
 from reconciler.model.observations import Listed, Looked, Observation, Stamp
 from reconciler.model.outcome import Outcome, Result
 from reconciler.ports import Emit, Listener, Source
-from reconciler.present import words
+from reconciler.present import formatting
 from reconciler.present.layout import short_ids
 from reconciler.present.records import Level, summary
 
@@ -96,7 +96,7 @@ class LiveView:
 
 def _status(picture: Picture, heading: Heading, backend: str) -> Text:
     asked = picture.containerd
-    said = "containerd was not asked yet" if asked is None else words.containerd(asked)
+    said = "containerd was not asked yet" if asked is None else formatting.containerd(asked)
     mode = ("enforcing", "bold red") if heading.enforce else ("observing", "bold green")
     return Text.assemble(
         (printable(heading.title), "bold"),
@@ -112,13 +112,13 @@ def _counts(picture: Picture) -> Text:
     line = Text()
     for verdict in Verdict:
         count = picture.counts[verdict]
-        style = words.VERDICT_STYLES[verdict] if count else "dim"
+        style = formatting.VERDICT_STYLES[verdict] if count else "dim"
         line.append(f"{count} {verdict.value}   ", style)
     stuck = Counter(outcome.result for outcome in picture.blocked.values())
     for result in Result:
         count = (stuck if result in STUCK else picture.tally)[result]
         if count:
-            line.append(f"{count} {result.value}   ", words.RESULT_STYLES[result])
+            line.append(f"{count} {result.value}   ", formatting.RESULT_STYLES[result])
     return line
 
 
@@ -142,7 +142,7 @@ def _leftovers(picture: Picture, now: float) -> list[RenderableType]:
         table.add_row(
             Text(name, overflow="fold"),
             *([Text(pod or "-", overflow="fold")] if any(pods) else []),
-            Text(phase.value or "-", words.PHASE_STYLES[phase]),
+            Text(phase.value or "-", formatting.PHASE_STYLES[phase]),
             _countdown(one, now),
             Text(printable(picture.cause_of(one) or one.judgement.reason), no_wrap=True),
         )
@@ -154,12 +154,12 @@ def _leftovers(picture: Picture, now: float) -> list[RenderableType]:
 def _countdown(one: Judged, now: float) -> str:
     if one.phase is not Phase.WAITING or one.due_at is None:
         return ""
-    return words.due(one.due_at - now)
+    return formatting.due(one.due_at - now)
 
 
 def _blocked(picture: Picture) -> Iterator[Text]:
     for outcome in list(picture.blocked.values())[:_ROWS]:
-        who = words.holders(outcome.holders)
+        who = formatting.holders(outcome.holders)
         by = f", held by {who}" if who else ""
         reason = outcome.detail or (outcome.reason.value if outcome.reason else "")
         pod = picture.pod_of(outcome.key)
@@ -169,7 +169,7 @@ def _blocked(picture: Picture) -> Iterator[Text]:
 
 def _recent(picture: Picture) -> Iterator[Text]:
     for shown in picture.recent:
-        record, when = shown.record, words.iso(shown.stamp.wall)[11:-1]
+        record, when = shown.record, formatting.iso(shown.stamp.wall)[11:-1]
         who = "" if record.key is None else f" {picture.pod_of(record.key) or record.key}"
         yield Text.assemble(
             (when + " ", "dim"),

@@ -122,9 +122,9 @@ class Output:
 
     def json(self, text: str) -> None:
         """Write JSON; what cannot be printed is written as JSON has it, so nothing is lost."""
-        from reconciler.present import words
+        from reconciler.present import formatting
 
-        sys.stdout.write(words.printable_json(text))
+        sys.stdout.write(formatting.printable_json(text))
 
     def table(self, table: "Table", *, to_messages: bool = False) -> None:
         """Write a table: fitted to a terminal, and in full elsewhere or if it is wanted whole."""

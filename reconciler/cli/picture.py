@@ -21,9 +21,9 @@ from reconciler.model.outcome import Outcome, Result
 from reconciler.ports import Listener
 from reconciler.present import decisions, observations
 from reconciler.present.events import LogEvent
+from reconciler.present.formatting import URGENCY
 from reconciler.present.records import Level, Record, Repeats
 from reconciler.present.shapes import pod as pod_of
-from reconciler.present.words import URGENCY
 
 RECENT: Final = 8
 _SHOWN_ELSEWHERE: Final = frozenset(

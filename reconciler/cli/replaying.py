@@ -43,7 +43,7 @@ from reconciler.present.comparison import (
     fates_table,
 )
 from reconciler.present.decisions import DecisionSummary, is_conclusion, key_of, summary
-from reconciler.present.words import iso, plural, span, to_json
+from reconciler.present.formatting import iso, plural, span, to_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from reconciler.model.evidence import Answer, ContainerdState, ShimState
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import BlockReason, Outcome, Result
 from reconciler.model.policy import Policies
-from reconciler.present import words
+from reconciler.present import formatting
 from reconciler.probe.locks import LockState
 from reconciler.setup import Setup
 from reconciler.worker.messages import Ping
@@ -52,7 +52,7 @@ class Wedged(msgspec.Struct, frozen=True):
     def say(self, output: Output, came_to: str) -> None:
         """Name it, and say what is done about it; empty for what can be done."""
         init = self.view.look.init.state.value
-        output.say(words.wedged(self.view.key, self.pid, init, came_to))
+        output.say(formatting.wedged(self.view.key, self.pid, init, came_to))
 
 
 def ask_shims(plan: Found, setup: Setup, output: Output) -> list[Wedged]:

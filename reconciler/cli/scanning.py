@@ -39,7 +39,7 @@ from reconciler.model.decisions import Decision, Judged, Vanished, Verdict
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Observation, Stamp
 from reconciler.ports import Listener, Stages
-from reconciler.present import debris, rows, shapes, words
+from reconciler.present import debris, formatting, rows, shapes
 from reconciler.present.beliefs import Beliefs
 from reconciler.present.debris import DebrisShape
 from reconciler.present.envelope import encode
@@ -214,7 +214,7 @@ class Rows:
 
     def _is_new(self, one: shapes.Bundle) -> bool:
         """Whether a row says something else; ages differ all the time."""
-        key = words.key_of(one)
+        key = formatting.key_of(one)
         before, self._shown[key] = self._shown.get(key), one
         if before is None:
             return True

@@ -22,7 +22,7 @@ from reconciler.model.evidence import NO_LABELS, Answer, Labels
 from reconciler.model.ids import SANDBOX_TREE, BundleKey, escape
 from reconciler.model.labels import Known
 from reconciler.model.policy import Policies, Policy
-from reconciler.present import words
+from reconciler.present import formatting
 
 if TYPE_CHECKING:
     from reconciler.cli.passes import Found
@@ -178,7 +178,7 @@ class Selected(msgspec.Struct, frozen=True):
         for line in self.absent:
             output.complain(line)
         if self.unsure:
-            count = words.plural(self.unsure, "bundle")
+            count = formatting.plural(self.unsure, "bundle")
             output.complain(f"{count} left out whose labels are not known: config.json is missing")
 
 

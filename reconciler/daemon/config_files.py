@@ -18,9 +18,9 @@ from typing import Final
 import anyio
 
 from reconciler.settings.files import USUAL, Places
-from reconciler.watch import handle
+from reconciler.watch import inotify_fd
 from reconciler.watch.backend import BackendError
-from reconciler.watch.handle import Inotify
+from reconciler.watch.inotify_fd import Inotify
 
 QUIET: Final = 2.0
 """Seconds without a change before a file is read: half a file could lack its protecting rules."""
@@ -31,8 +31,10 @@ _RESTLESS: Final = 5
 _COMPARE: Final = 300.0
 """Seconds between two comparisons: an event may be lost, or never come from a network."""
 
-_WATCHED: Final = handle.NAMES | handle.CLOSE_WRITE | handle.MOVE_SELF | handle.ONLYDIR
-_ELSEWHERE: Final = handle.GONE | handle.MOVE_SELF | handle.OVERFLOW
+_WATCHED: Final = (
+    inotify_fd.NAMES | inotify_fd.CLOSE_WRITE | inotify_fd.MOVE_SELF | inotify_fd.ONLYDIR
+)
+_ELSEWHERE: Final = inotify_fd.GONE | inotify_fd.MOVE_SELF | inotify_fd.OVERFLOW
 """What means that the directories must be found anew."""
 
 _SPARE: Final = 16

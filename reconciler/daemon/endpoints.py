@@ -16,11 +16,11 @@ import msgspec
 from reconciler.daemon.requests import Requests
 from reconciler.model.ids import printable
 from reconciler.present import page
+from reconciler.present.formatting import to_json
 from reconciler.present.page import ALL, Filter
 from reconciler.present.status import Reload, Status
 from reconciler.present.status_text import reload_lines
 from reconciler.present.style import POLICY
-from reconciler.present.words import to_json
 from reconciler.supervision import Supervisor
 from reconciler.telemetry.http import FAILED, Request, Response, Route
 from reconciler.telemetry.metrics import CONTENT_TYPE, Metrics

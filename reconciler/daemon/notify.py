@@ -13,7 +13,7 @@ from typing import Final
 
 from reconciler.ports import Clock
 from reconciler.present.events import LogEvent
-from reconciler.present.words import iso
+from reconciler.present.formatting import iso
 from reconciler.telemetry.lazy import FilteringBoundLogger
 
 MICROSECONDS: Final = 1_000_000

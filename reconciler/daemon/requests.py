@@ -29,8 +29,8 @@ from reconciler.present.beliefs import (
     hold_of,
 )
 from reconciler.present.debris_results import result
+from reconciler.present.formatting import to_json
 from reconciler.present.status import Recent
-from reconciler.present.words import to_json
 from reconciler.telemetry.http import Request, Response, Route
 
 T = TypeVar("T")

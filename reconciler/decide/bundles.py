@@ -9,11 +9,11 @@ from operator import attrgetter
 from typing import Final
 
 from reconciler.decide.asking import RECHECK, Asking
-from reconciler.decide.blockers import needless
 from reconciler.decide.claims import Claims
 from reconciler.decide.cleanups import Cleanups
 from reconciler.decide.deaths import Deaths
 from reconciler.decide.due import DueTimes, newly_exceeded
+from reconciler.decide.foreign_mounts import needless
 from reconciler.decide.lifecycle import Event
 from reconciler.decide.nodestate import NodeChange, NodeState, is_touched
 from reconciler.decide.pod_labels import Pods
@@ -191,7 +191,7 @@ class Bundles:
         self._members.forget(key, now)
         self._out.append(Vanished(key, track.verdict, cleaned=cleaned))
 
-    def set_back(self, track: Track, now: float, cause: str) -> None:
+    def back_off(self, track: Track, now: float, cause: str) -> None:
         """Note a failed attempt: tried again after a growing pause."""
         track.attempts += 1
         track.retry_at = now + self._policies.backoff.after(track.attempts)

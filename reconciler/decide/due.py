@@ -1,5 +1,7 @@
 """When a leftover is due: grace, threshold, and the budgets that shorten the wait. Pure.
 
+When debris is due is told by :mod:`reconciler.decide.debris_track`.
+
 A budget never overrides a verdict: only leftovers come here, and two looks remain two looks, with
 the time between them that the policy asks for.
 

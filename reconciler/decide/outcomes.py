@@ -29,14 +29,14 @@ def take_outcome(bundles: Bundles, track: Track, outcome: Outcome, stamp: Stamp)
             bundles.forget(outcome.key, now)
         case Event.FAILED if outcome.result is Result.SKIPPED:
             track.wait_again(now)
-            bundles.set_back(track, now, "second look disagreed")
+            bundles.back_off(track, now, "second look disagreed")
             if outcome.look is not None and outcome.look.identity == track.identity:
                 # The worker that made it does not know what annotations rules match on.
                 labels = doubted(outcome.look.labels)
                 bundles.absorb(track, replace(outcome.look, labels=labels), stamp)
         case Event.FAILED:
             cause = outcome.reason.value if outcome.reason else outcome.result.value
-            bundles.set_back(track, now, cause)
+            bundles.back_off(track, now, cause)
         case event if outcome.reason is BlockReason.POLICY:
             track.move(event)
             bundles.reconsider(track, now)

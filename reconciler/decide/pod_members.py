@@ -1,5 +1,7 @@
 """Members: which sandboxes have bundles of their pod in the tree of tasks. Pure.
 
+That a sandbox stays as long as it has any is a rule of :mod:`reconciler.decide.verdicts`.
+
 A sandbox's shim serves the containers of its pod, so its bundle stays as long as one of theirs may
 be there. Nothing is kept before the first sandbox is seen: few nodes have any.
 """

@@ -30,7 +30,7 @@ from reconciler.errors import ReconcilerError, UsageError
 from reconciler.journal.replay import Turn
 from reconciler.model.decisions import Clean, Judged, Phase, Vanished, Verdict
 from reconciler.model.ids import BundleKey
-from reconciler.present.words import span
+from reconciler.present.formatting import span
 from reconciler.settings.units import parse_duration
 
 _NEVER: Final = "never"

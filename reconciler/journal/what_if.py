@@ -13,8 +13,8 @@ from typing import Final, assert_never
 
 from msgspec.structs import replace
 
-from reconciler.decide.blockers import foreign_mount
 from reconciler.decide.engine import Engine
+from reconciler.decide.foreign_mounts import foreign_mount
 from reconciler.journal.lines import Given, Lost
 from reconciler.journal.reader import Begun, Item
 from reconciler.journal.replay import Turn

@@ -10,8 +10,8 @@ from reconciler.model.evidence import Facts
 from reconciler.model.ids import BundleKey
 from reconciler.present.decisions import DecisionSummary, evidence, key_of, summary
 from reconciler.present.envelope import Document, Shape
+from reconciler.present.formatting import name, span
 from reconciler.present.table import Cell, Column, Table
-from reconciler.present.words import name, span
 
 
 class Differing(Shape, frozen=True, kw_only=True):

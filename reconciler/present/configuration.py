@@ -10,7 +10,7 @@ from reconciler.model.evidence import Answer
 from reconciler.model.ids import BundleKey
 from reconciler.model.labels import Known
 from reconciler.model.policy import Policies, Policy
-from reconciler.present import words
+from reconciler.present import formatting
 from reconciler.present.envelope import Document, Envelope, Shape
 from reconciler.present.table import Cell, Column, Table
 
@@ -172,9 +172,9 @@ def means(policy: Policy) -> str:
     """Say what a policy means to a leftover, in a sentence."""
     if policy.protect:
         return "it is never removed"
-    waits = f"after a grace of {words.span(policy.grace)}"
+    waits = f"after a grace of {formatting.span(policy.grace)}"
     if policy.threshold:
-        waits += f", {words.span(policy.threshold)} after its last sign of life"
+        waits += f", {formatting.span(policy.threshold)} after its last sign of life"
     if policy.enforce:
         return f"the daemon removes it as a leftover {waits}"
     return f"the daemon observes it; a leftover is due {waits}"
@@ -202,7 +202,7 @@ def rules_table(test: PolicyTest) -> Table:
 
 def sentences(test: PolicyTest) -> str:
     """Say what applies, why, what that means, and what it was told by."""
-    who = words.name(test)
+    who = formatting.name(test)
     what = "[cleanup] applies" if test.policy == Policy().name else f'rule "{test.policy}" applies'
     labels = ", ".join(f'{name} = "{value}"' for name, value in test.labels.items())
     return f"{who}: {what}: {test.why}\nmeans: {test.means}\nlabels: {labels or 'none'}\n"

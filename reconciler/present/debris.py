@@ -15,8 +15,8 @@ from reconciler.model.observations import Hidden
 from reconciler.model.outcome import Result
 from reconciler.present.envelope import Shape
 from reconciler.present.events import LogEvent
+from reconciler.present.formatting import URGENCY
 from reconciler.present.records import Field, Level, Record
-from reconciler.present.words import URGENCY
 
 MOST: Final = 200
 """Pieces of debris that are listed one by one, at most."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from reconciler.decide.debris_track import DebrisView
 from reconciler.model.debris import DebrisKind, DebrisResult, Place
 from reconciler.model.outcome import StepResult
-from reconciler.present import shapes, words
+from reconciler.present import formatting, shapes
 from reconciler.present.table import Cell, Column, Table
 
 BUNDLE = "bundle"
@@ -85,7 +85,7 @@ def table(shown: Sequence[shapes.ResultShape]) -> Table:
                 Cell(one.kind),
                 Cell(one.namespace or "-"),
                 Cell(one.id or "-"),
-                Cell(what, words.style(one.result)),
+                Cell(what, formatting.style(one.result)),
                 Cell(one.path),
                 Cell(why),
             ]

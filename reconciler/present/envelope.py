@@ -10,7 +10,7 @@ from typing import Final, Literal, TypedDict
 
 import msgspec
 
-from reconciler.present.words import iso, to_json
+from reconciler.present.formatting import iso, to_json
 
 ApiVersion = Literal["containerd-reconciler/v1"]
 API_VERSION: Final = "containerd-reconciler/v1"

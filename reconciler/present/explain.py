@@ -9,9 +9,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-from reconciler.decide.blockers import foreign_mount
 from reconciler.decide.debris_track import DebrisView
 from reconciler.decide.debris_verdicts import AGES, UNNAMED, DebrisVerdict
+from reconciler.decide.foreign_mounts import foreign_mount
 from reconciler.decide.verdicts import RULES
 from reconciler.decide.views import BundleView
 from reconciler.model.cgroups import CgroupSource, usual_path
@@ -21,7 +21,7 @@ from reconciler.model.evidence import ENTRY_NAMES, Answer, CgroupState, Entries,
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.layout import Layout
 from reconciler.model.policy import Orphans, Policies, Policy, Shims
-from reconciler.present import shapes, words
+from reconciler.present import formatting, shapes
 from reconciler.present.debris import DebrisShape, debris
 from reconciler.present.envelope import Document, Envelope, Shape
 from reconciler.present.table import Cell, Column, Table
@@ -111,9 +111,11 @@ def explain(  # noqa: PLR0913 - all that is told
 def next_step(view: BundleView, policy: Policy, keeps_shim: str = "") -> str:
     """Say what will happen, and when; ``keeps_shim``: why its shim stays for another's sake."""
     due, cause = view.due_in_seconds, view.cause
-    when = "" if due is None else f" in {words.age(due)}"
+    when = "" if due is None else f" in {formatting.age(due)}"
     removed = _done(policy, f"removed{when}")
-    again = "" if due is None else f"; tried again in {words.age(due)} or as soon as that is gone"
+    again = (
+        "" if due is None else f"; tried again in {formatting.age(due)} or as soon as that is gone"
+    )
     mount = foreign_mount(view.look.mounts)
     first = "" if mount is None else f"; not before this is gone: {mount}"
     sentences = {
@@ -130,7 +132,7 @@ def next_step(view: BundleView, policy: Policy, keeps_shim: str = "") -> str:
 
 
 def _of_the_living(view: BundleView, policy: Policy, keeps_shim: str) -> str:
-    verdict, wait = view.judgement.verdict, words.age(max(policy.grace, policy.threshold))
+    verdict, wait = view.judgement.verdict, formatting.age(max(policy.grace, policy.threshold))
     if view.key.tree:
         return "nothing: of sandboxes only leftovers are ever removed"
     if verdict is Verdict.ORPHANED and policy.orphans is Orphans.KILL and not policy.protect:
@@ -159,7 +161,7 @@ def rules_table(shown: Explanation) -> Table:
     fits = {True: "fits", False: "no", None: "not reached"}
     table = Table((Column("RULE", right=True), Column("VERDICT"), Column("FITS")))
     for tried in shown.rules:
-        style = words.style(tried.verdict) if tried.fits else "dim"
+        style = formatting.style(tried.verdict) if tried.fits else "dim"
         texts = (str(tried.rule), tried.verdict, fits[tried.fits])
         table.rows.append([Cell(text, style) for text in texts])
     return table
@@ -196,8 +198,8 @@ def _evidence(
     yield _list("missing", shapes.missing(view.key, look))
     mounts = [f"{mount.path or '.'} ({mount.fstype})" for mount in look.mounts]
     yield _list("mounts", mounts)
-    yield _piece("age", words.age(view.age_seconds), "since its last sign of life")
-    size = words.size(look.size_bytes, exact=look.size_exact)
+    yield _piece("age", formatting.age(view.age_seconds), "since its last sign of life")
+    size = formatting.size(look.size_bytes, exact=look.size_exact)
     yield _piece("size", size, f"{look.size_bytes} bytes{'' if look.size_exact else ' or more'}")
     labels = look.labels
     pod = f"{labels.pod_namespace}/{labels.pod}" if labels.pod else ""
@@ -312,10 +314,12 @@ def _evidence_of_debris(view: DebrisView, policies: Policies) -> Iterator[Piece]
     yield Piece("containerd's task", task, "" if kind not in UNNAMED else "its name is no task's")
     said = policies.debris_of(kind).age
     least = AGES[kind] if said is None else said
-    age = "unknown" if view.age is None else words.age(view.age)
-    yield Piece("age", age, f"at least {words.age(least)}")
+    age = "unknown" if view.age is None else formatting.age(view.age)
+    yield Piece("age", age, f"at least {formatting.age(least)}")
     if view.debris_for is not None:
-        yield Piece("debris for", words.age(view.debris_for), "found so by every inventory since")
+        yield Piece(
+            "debris for", formatting.age(view.debris_for), "found so by every inventory since"
+        )
     yield Piece("policy", view.policy)
     yield Piece("attempts", str(view.attempts or "-"), view.cause if view.attempts else "")
 
@@ -328,7 +332,7 @@ def _next_of_debris(view: DebrisView) -> str:
         return "nothing: it is not known to be debris, and no waiting makes it so"
     if view.objection:
         return f"nothing: {view.objection}"
-    due = words.due(view.due_in_seconds)
+    due = formatting.due(view.due_in_seconds)
     if view.due_in_seconds is None:
         return f"nothing yet: {view.cause}" if view.cause else "nothing yet"
     if view.phase is Phase.BLOCKED:

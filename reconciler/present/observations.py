@@ -23,7 +23,7 @@ from reconciler.model.observations import (
 )
 from reconciler.model.outcome import Outcome, Result, Step, StepResult
 from reconciler.model.processes import UnreadProcess
-from reconciler.present import debris, words
+from reconciler.present import debris, formatting
 from reconciler.present.events import LogEvent
 from reconciler.present.records import Field, Level, Mark, Record, named
 
@@ -133,9 +133,9 @@ def _asked(request: CleanRequested | ReleaseRequested) -> str:
     who = f"requested by uid {request.uid}, pid {request.pid}"
     if isinstance(request, ReleaseRequested):
         return f"release of the brakes {who}"
-    what = words.plural(len(request.keys), "bundle")
+    what = formatting.plural(len(request.keys), "bundle")
     if request.places:
-        what += f" and {words.plural(len(request.places), 'piece')} of debris"
+        what += f" and {formatting.plural(len(request.places), 'piece')} of debris"
     return f"cleaning of {what} {who}"
 
 
@@ -159,7 +159,7 @@ def _outcome(outcome: Outcome) -> Iterator[Record]:
         **named(outcome.key),
         "reason": reason,
         "detail": outcome.detail,
-        "holders": [words.holder(who) for who in outcome.holders],
+        "holders": [formatting.holder(who) for who in outcome.holders],
         "seconds": round(outcome.seconds, 6),
         "mutations": sum(step.mutations for step in outcome.steps),
     }
@@ -207,7 +207,7 @@ def _listed(listed: Listed) -> Record:
     where = _namespace(listed.namespace)
     kind = f"listing {where.get('namespace', '')}"
     news: tuple[str, ...] | None
-    unread = words.unread(listed)
+    unread = formatting.unread(listed)
     if unread:
         event, level, news = LogEvent.LISTING_FAILED, Level.WARNING, (unread,)
         where |= {"problem": unread}

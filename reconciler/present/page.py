@@ -12,13 +12,13 @@ from urllib.parse import parse_qs, urlencode
 
 from reconciler.model.decisions import Phase
 from reconciler.model.ids import printable
-from reconciler.present import words
+from reconciler.present import formatting
 from reconciler.present.debris import DebrisShape
+from reconciler.present.formatting import age, due, name, plural, size, took
 from reconciler.present.shapes import Bundle, ResultShape
 from reconciler.present.status import Recent, Status, needs_attention
 from reconciler.present.status_text import alarms
 from reconciler.present.style import STYLE
-from reconciler.present.words import age, due, name, plural, size, took
 
 REFRESH: Final = 5
 
@@ -191,7 +191,7 @@ def _debris(status: Status) -> str:
         return ""
     more = status.debris_omitted
     rest = f'<p class="soft">{more:,} more are not shown.</p>' if more else ""
-    counts = words.debris(status.summary.debris, more=status.summary.debris_more)
+    counts = formatting.debris(status.summary.debris, more=status.summary.debris_more)
     head = f'<h2>Debris</h2><p class="soft">{escape(counts)}</p>' if counts else "<h2>Debris</h2>"
     return f"{head}{_table(_DEBRIS, map(_debris_row, status.debris))}{rest}"
 
@@ -226,7 +226,7 @@ def _number(head: str, value: str, *, absent: bool = False) -> str:
 def _holders(one: Bundle, recent: Sequence[Recent]) -> str:
     """Name the processes that were in the way at the last attempt on this bundle."""
     for attempt in recent:
-        if words.key_of(attempt.result) == words.key_of(one):
+        if formatting.key_of(attempt.result) == formatting.key_of(one):
             held = ", ".join(f"{who.name} ({who.pid}, {who.how})" for who in attempt.result.holders)
             return f" by {escape(held)}" if held else ""
     return ""

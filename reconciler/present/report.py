@@ -18,7 +18,7 @@ from reconciler.model.decisions import Decision, Judged, Phase, Vanished, Verdic
 from reconciler.model.evidence import ContainerdState
 from reconciler.model.ids import BundleKey
 from reconciler.model.observations import Looked, NodeLooked, Observation
-from reconciler.present import debris, decisions, observations, shapes, words
+from reconciler.present import debris, decisions, formatting, observations, shapes
 from reconciler.present.records import MARKS, Mark
 
 STATES: Final = (
@@ -147,7 +147,7 @@ class Lanes:
             ],
             node=self._node,
             debris=[self._debris(one) for one in self._left.listed],
-            debris_counts=words.debris(self._left.counts),
+            debris_counts=formatting.debris(self._left.counts),
         )
 
     def _debris(self, one: debris.DebrisShape) -> tuple[str, str, str, int, str]:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from reconciler.model.outcome import Result
-from reconciler.present import debris_results, words
+from reconciler.present import debris_results, formatting
 from reconciler.present.debris import DebrisShape
 from reconciler.present.debris_results import is_debris, warnings_of
 from reconciler.present.shapes import (
@@ -55,11 +55,11 @@ def bundles(shown: Sequence[Bundle], *, wide: bool, ids: Collection[str] = ()) -
             Cell(_space(one)),
             Cell(one.id),
             *(_pod(one) if pods else ()),
-            Cell(one.verdict, words.style(one.verdict)),
-            Cell(one.phase or "-", words.style(one.phase or "")),
-            Cell(words.due(one.due_in_seconds)),
-            Cell(words.age(one.age_seconds)),
-            Cell(words.size(one.size_bytes, exact=one.size_exact)),
+            Cell(one.verdict, formatting.style(one.verdict)),
+            Cell(one.phase or "-", formatting.style(one.phase or "")),
+            Cell(formatting.due(one.due_in_seconds)),
+            Cell(formatting.age(one.age_seconds)),
+            Cell(formatting.size(one.size_bytes, exact=one.size_exact)),
             Cell(with_cause(one.reason, one.cause)),
         ]
         table.rows.append([*cells, *_wide(one)] if wide else cells)
@@ -70,13 +70,13 @@ def debris(left: Sequence[DebrisShape]) -> Table:
     """One row for each piece of debris."""
     table = Table(_DEBRIS)
     for one in left:
-        age = "-" if one.age_seconds is None else words.age(one.age_seconds)
+        age = "-" if one.age_seconds is None else formatting.age(one.age_seconds)
         why = with_cause(one.reason, one.cause)
         table.rows.append(
             [
                 *map(Cell, (one.kind, one.namespace, one.id, one.verdict)),
-                Cell(one.phase or "-", words.style(one.phase or "")),
-                *map(Cell, (words.due(one.due_in_seconds), age, one.path, why)),
+                Cell(one.phase or "-", formatting.style(one.phase or "")),
+                *map(Cell, (formatting.due(one.due_in_seconds), age, one.path, why)),
             ]
         )
     return table
@@ -87,7 +87,7 @@ def plan(shown: Sequence[ResultShape]) -> Table:
     pods = _POD if any(one.pod for one in shown) else ()
     table = Table((*_NAME, *pods, *_PLAN))
     for one in shown:
-        style = words.style(one.result)
+        style = formatting.style(one.result)
         is_planned = one.result == PLANNED
         what = Cell("remove" if is_planned else one.result, style)
         why = one.detail if is_planned else blocked_by(one)
@@ -107,8 +107,8 @@ def results(shown: Sequence[ResultShape], when: Sequence[str] = ()) -> Table:
                 Cell(one.id),
                 *(_pod(one) if pods else ()),
                 *([Cell(when[n])] if when else []),
-                Cell(one.result, words.style(one.result)),
-                Cell(words.took(one.seconds) if one.steps else "-"),
+                Cell(one.result, formatting.style(one.result)),
+                Cell(formatting.took(one.seconds) if one.steps else "-"),
                 Cell(str(len(one.steps) or "-")),
                 Cell("; ".join((*filter(None, [blocked_by(one)]), *warnings_of(one)))),
             ]
@@ -127,10 +127,10 @@ def laid_out(done: Clean, *, dry_run: bool = True) -> list[Table]:
 def scan_summary(scan: Scan) -> str:
     """Say in one line what a scan found."""
     summary = scan.summary
-    found = words.bundles(summary.bundles, summary.verdicts)
-    left = f"; {words.size(summary.leftover_bytes)} in leftovers" if summary.leftovers else ""
-    also = f"; {words.plural(summary.debris, 'piece')} of debris" if summary.debris else ""
-    return f"{found}{left}{also}; {words.took(summary.seconds)}"
+    found = formatting.bundles(summary.bundles, summary.verdicts)
+    left = f"; {formatting.size(summary.leftover_bytes)} in leftovers" if summary.leftovers else ""
+    also = f"; {formatting.plural(summary.debris, 'piece')} of debris" if summary.debris else ""
+    return f"{found}{left}{also}; {formatting.took(summary.seconds)}"
 
 
 def clean_summary(
@@ -144,19 +144,21 @@ def clean_summary(
         planned: What would be removed, in words, if not so many bundles.
         kept: How many were removed, but for something outside that stayed.
     """
-    parts = words.counted(summary.results)
+    parts = formatting.counted(summary.results)
     if summary.dry_run:
         count = summary.results[PLANNED]
         others = [f"{n} {what}" for what, n in summary.results.items() if n and what != PLANNED]
-        would = [f"{planned or words.plural(count, 'bundle')} would be removed", *others]
+        would = [f"{planned or formatting.plural(count, 'bundle')} would be removed", *others]
         parts = [f"dry run: {', '.join(would)}, nothing was touched"]
     elif not parts:
         parts = ["nothing was touched" if unsure else "nothing to do"]
     else:
-        parts = [", ".join(parts), words.plural(summary.mutations, "change")]
+        parts = [", ".join(parts), formatting.plural(summary.mutations, "change")]
         parts += [f"{kept} left something, see the warnings"] if kept else []
-    parts += [f"{words.plural(summary.waiting, 'leftover')} not due yet"] if summary.waiting else []
-    return "; ".join([*parts, words.took(summary.seconds)])
+    parts += (
+        [f"{formatting.plural(summary.waiting, 'leftover')} not due yet"] if summary.waiting else []
+    )
+    return "; ".join([*parts, formatting.took(summary.seconds)])
 
 
 def _space(one: Bundle | ResultShape) -> str:
@@ -173,7 +175,7 @@ def _named(one: Bundle | ResultShape) -> str:
     """Name a thing as `explain` takes it."""
     if isinstance(one, ResultShape) and is_debris(one):
         return f"{one.kind}:{one.path}"
-    return words.name(one)
+    return formatting.name(one)
 
 
 def failures(done: Clean) -> list[str]:
@@ -189,7 +191,7 @@ def failures(done: Clean) -> list[str]:
 def blocked_by(one: ResultShape) -> str:
     """Say what is in the way, and who."""
     reason = "" if one.detail.startswith(one.reason) else one.reason
-    who = words.holders(one.holders)
+    who = formatting.holders(one.holders)
     return "; ".join(part for part in (reason, one.detail, who and f"held by {who}") if part)
 
 

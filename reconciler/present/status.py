@@ -22,7 +22,7 @@ from reconciler.model.outcome import Outcome
 from reconciler.present import debris, shapes
 from reconciler.present.debris import DebrisShape
 from reconciler.present.envelope import Document, Shape, envelope
-from reconciler.present.words import URGENCY, name, unread
+from reconciler.present.formatting import URGENCY, name, unread
 
 MOST_BUNDLES: Final = 500
 MOST_RECENT: Final = 50

@@ -13,7 +13,7 @@ from reconciler.decide.cleanups import RATE
 from reconciler.model.decisions import Verdict
 from reconciler.model.ids import printable
 from reconciler.model.observations import SPOILS_LOOKING
-from reconciler.present import rows, words
+from reconciler.present import formatting, rows
 from reconciler.present.shapes import Bundle
 from reconciler.present.status import Reload, Status
 from reconciler.present.table import Table
@@ -56,7 +56,7 @@ def lines(status: Status, *, blindness_first: bool = False) -> Iterator[str]:
     yield (
         f"{'ready' if status.ready else 'not ready'}, {status.mode}: {status.state}, "
         f"containerd {status.containerd.state}{version}, watch {status.backend}, "
-        f"up {words.age(status.uptime_seconds)}, version {status.version}, pid {status.pid}"
+        f"up {formatting.age(status.uptime_seconds)}, version {status.version}, pid {status.pid}"
     )
     yield _counts(status)
     yield from (alarm.line for alarm in alarms(status) if alarm.why not in said)
@@ -71,7 +71,7 @@ def alarms(status: Status) -> Iterator[Alarm]:
     if status.config.after_restart:
         yield Alarm("waits for a restart", "; ".join(status.config.after_restart))
     if status.journal is not None and status.journal.lost:
-        lost = words.plural(status.journal.lost, "record")
+        lost = formatting.plural(status.journal.lost, "record")
         yield Alarm(f"the journal misses {lost}", status.journal.trouble)
     yield from _own_alarms(status)
 
@@ -85,13 +85,13 @@ def node_alarms(status: Status) -> Iterator[Alarm]:
     if status.containerd.state == "no answer":
         yield Alarm("containerd does not answer", status.containerd.detail)
     for one in status.stuck:
-        yield Alarm("stuck", words.stuck(one.pid, one.bundle))
+        yield Alarm("stuck", formatting.stuck(one.pid, one.bundle))
     if status.summary.wedged_shims:
-        count = words.plural(status.summary.wedged_shims, "shim")
+        count = formatting.plural(status.summary.wedged_shims, "shim")
         yield Alarm(f"no answer to containerd from {count}", ", ".join(wedged(status.bundles)))
     if status.summary.unlisted:
-        count = words.plural(status.summary.unlisted, "task")
-        names = [words.name(one) for one in status.bundles if one.unlisted]
+        count = formatting.plural(status.summary.unlisted, "task")
+        names = [formatting.name(one) for one in status.bundles if one.unlisted]
         yield Alarm(f"containerd does not know {count} that run", ", ".join(names))
     if not status.config.ok:
         yield Alarm("configuration refused, the old one is in force", status.config.error)
@@ -121,18 +121,20 @@ def wedged(bundles: Iterable[Bundle]) -> Iterator[str]:
     for one in bundles:
         if one.shim.wedged:
             pid = "" if one.shim.pid is None else f"pid {one.shim.pid}"
-            names = [words.name(one)] if one.pod is None else [one.pod.path, words.name(one)]
+            names = (
+                [formatting.name(one)] if one.pod is None else [one.pod.path, formatting.name(one)]
+            )
             first, *more = [*names, pid] if pid else names
             yield f"{first} ({', '.join(more)})" if more else first
 
 
 def _counts(status: Status) -> str:
     summary = status.summary
-    found = words.bundles(summary.bundles, summary.verdicts)
-    phases = ", ".join(words.counted(summary.phases))
-    left = f"leftovers: {phases}, {words.size(summary.leftover_bytes)}" if phases else ""
+    found = formatting.bundles(summary.bundles, summary.verdicts)
+    phases = ", ".join(formatting.counted(summary.phases))
+    left = f"leftovers: {phases}, {formatting.size(summary.leftover_bytes)}" if phases else ""
     return "; ".join(
-        filter(None, (found, left, words.debris(summary.debris, more=summary.debris_more)))
+        filter(None, (found, left, formatting.debris(summary.debris, more=summary.debris_more)))
     )
 
 
@@ -149,7 +151,7 @@ def tables(status: Status, *, wide: bool = False) -> Iterator[Table]:
 def results(status: Status) -> Table:
     """Lay out what came of the last attempts, and when."""
     recent = status.recent[:_RECENT]
-    when = [f"{words.age(max(0.0, status.now - one.at))} ago" for one in recent]
+    when = [f"{formatting.age(max(0.0, status.now - one.at))} ago" for one in recent]
     return rows.results([one.result for one in recent], when)
 
 
@@ -192,7 +194,7 @@ def detector_answer(status: Status) -> DetectorAnswer:
         return DetectorAnswer(DetectorState.NON_OK, _line(found))
     summary = status.summary
     left = summary.verdicts.get(Verdict.LEFTOVER.value, 0)
-    counts = (words.plural(summary.bundles, "bundle"), words.plural(left, "leftover"))
+    counts = (formatting.plural(summary.bundles, "bundle"), formatting.plural(left, "leftover"))
     return DetectorAnswer(DetectorState.OK, f"{counts[0]}, {counts[1]}, no problem")
 
 

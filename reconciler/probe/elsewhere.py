@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from errno import EFBIG, EINVAL, ENOENT, ESRCH
 from typing import Final, NamedTuple
 
-from reconciler.decide.blockers import VOLATILE
+from reconciler.decide.foreign_mounts import VOLATILE
 from reconciler.probe.mounts import MountEntry, mount_at, parse, read_table
 from reconciler.probe.process import MOST_MOUNTS, PROC
 

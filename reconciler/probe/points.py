@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from reconciler.decide.blockers import VOLATILE
+from reconciler.decide.foreign_mounts import VOLATILE
 from reconciler.kernel.mounts import Mounted, list_mounts, stat_mount
 from reconciler.model.evidence import Mount
 from reconciler.model.ids import BundleKey, escape

@@ -16,7 +16,7 @@ from reconciler.model.decisions import BudgetKind, Phase, Verdict
 from reconciler.model.observations import Stamp
 from reconciler.model.outcome import BlockReason
 from reconciler.ports import Clock, Watcher
-from reconciler.present.words import URGENCY
+from reconciler.present.formatting import URGENCY
 from reconciler.supervision import Supervisor
 
 PREFIX: Final = "containerd_reconciler_"

@@ -20,8 +20,8 @@ from reconciler.model.observations import Observation, Resync, ResyncKind, Stamp
 from reconciler.ports import Listener, Watcher
 from reconciler.present import decisions, observations
 from reconciler.present.events import LogEvent
+from reconciler.present.formatting import iso, printable_json, to_json
 from reconciler.present.records import NUMBERS, Field, Level, Record, Repeats, in_pod, named
-from reconciler.present.words import iso, printable_json, to_json
 from reconciler.supervision import Fault
 from reconciler.telemetry import sink
 from reconciler.telemetry.lazy import (

@@ -215,7 +215,7 @@ class Node:
                 self._end(process)
 
     def lose_records(self, key: BundleKey) -> None:
-        """Let containerd lose all it knows of a bundle, unless it is making it: that is listed."""
+        """Let containerd lose all it knows of a bundle, but not of one that it is making now."""
         if self.daemon is Daemon.UP and not self.bundles[key].creating:
             self.tasks, self.containers = self.tasks - {key}, self.containers - {key}
 

@@ -12,11 +12,11 @@ from typing import Final
 from reconciler import kernel
 from reconciler.model.ids import Identity
 from reconciler.probe.beneath import identity_of
-from reconciler.watch import handle
+from reconciler.watch import inotify_fd
 from reconciler.watch.table import WatchTable
 
-SELF: Final = handle.DELETE_SELF | handle.MOVE_SELF
-_NAMES: Final = handle.NAMES | SELF
+SELF: Final = inotify_fd.DELETE_SELF | inotify_fd.MOVE_SELF
+_NAMES: Final = inotify_fd.NAMES | SELF
 
 
 def identify(path: bytes) -> Identity | None:

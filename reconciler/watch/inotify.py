@@ -17,10 +17,10 @@ from reconciler.model.ids import TASK_TREE, BundleKey, Identity, escape
 from reconciler.model.layout import Layout
 from reconciler.model.observations import Hint, Observation, Resync, ResyncKind
 from reconciler.ports import Clock, Emit
-from reconciler.watch import handle
+from reconciler.watch import inotify_fd
 from reconciler.watch.ancestors import SELF, Ancestors, identify
 from reconciler.watch.backend import BackendError
-from reconciler.watch.handle import Event, Handle, Inotify
+from reconciler.watch.inotify_fd import Event, Handle, Inotify
 from reconciler.watch.mounts import watch_mounts
 from reconciler.watch.table import Place, WatchTable
 
@@ -42,7 +42,7 @@ def _is_of_an_exec(event: Event) -> bool:
     listing and before a removal.
     """
     name = event.name
-    return name.endswith(b".pid") and name not in _PIDS and not event.mask & handle.ISDIR
+    return name.endswith(b".pid") and name not in _PIDS and not event.mask & inotify_fd.ISDIR
 
 
 class InotifyBackend:
@@ -175,7 +175,7 @@ class InotifyBackend:
         overflowed = False
         with self._table.entered():
             for event in inotify.read():
-                overflowed |= bool(event.mask & handle.OVERFLOW)
+                overflowed |= bool(event.mask & inotify_fd.OVERFLOW)
                 self._take(event)
         if overflowed:
             self._table.forget(drop=False)
@@ -201,7 +201,7 @@ class InotifyBackend:
         if isinstance(target, BundleKey):
             if not _is_of_an_exec(event):
                 self._hints[target] = None
-            if event.mask & handle.GONE:
+            if event.mask & inotify_fd.GONE:
                 self._end(event)
         elif isinstance(target, str):
             self._take_namespace(target, event)
@@ -209,53 +209,53 @@ class InotifyBackend:
             self._take_root(event)
         elif target is Place.ANCESTOR:
             self._take_ancestor(event)
-        elif event.mask & handle.IGNORED:
+        elif event.mask & inotify_fd.IGNORED:
             self._table.ended(event.wd)
         elif event.wd >= 0:
             self._table.stranger(event.wd)
 
     def _take_namespace(self, namespace: str, event: Event) -> None:
         """Something in a namespace directory, or the end of it."""
-        if event.mask & handle.GONE:
+        if event.mask & inotify_fd.GONE:
             self._end(event)
             self._table.drop(namespace)
             self._resyncs[Resync(ResyncKind.WATCH_LOST, namespace)] = None
-        elif event.mask & handle.DELETE_SELF:
+        elif event.mask & inotify_fd.DELETE_SELF:
             self._table.drop(namespace)
             self._resyncs[Resync(ResyncKind.NAMESPACE, namespace)] = None
         elif not event.name.startswith(b"."):
             key = BundleKey(namespace, escape(event.name), self._tree)
             self._hints[key] = None
-            if not event.mask & handle.CAME:
+            if not event.mask & inotify_fd.CAME:
                 self._table.drop(key)
-            elif event.mask & handle.ISDIR:
+            elif event.mask & inotify_fd.ISDIR:
                 self._table.add_bundle(key)
 
     def _take_root(self, event: Event) -> None:
         """A namespace came or went, or something befell the root itself."""
-        if event.mask & handle.GONE:
+        if event.mask & inotify_fd.GONE:
             self._end(event)
             self._lost = self._suspect = True
         elif event.mask & SELF:
             self._suspect = True
         elif not event.name.startswith(b"."):
             namespace = escape(event.name)
-            if not event.mask & handle.CAME:
+            if not event.mask & inotify_fd.CAME:
                 self._table.drop(namespace)
-            elif event.mask & handle.ISDIR:
+            elif event.mask & inotify_fd.ISDIR:
                 self._table.add_namespace(namespace)
             self._resyncs[Resync(ResyncKind.NAMESPACE, namespace)] = None
 
     def _take_ancestor(self, event: Event) -> None:
-        if event.mask & handle.GONE:
+        if event.mask & inotify_fd.GONE:
             self._table.ended(event.wd)
-        self._unsettled |= bool(event.mask & (handle.GONE | SELF)) or self._root is None
+        self._unsettled |= bool(event.mask & (inotify_fd.GONE | SELF)) or self._root is None
         self._suspect = True
 
     def _end(self, event: Event) -> None:
         """Note that a watch has ended; after an unmount the root may be another."""
         self._table.ended(event.wd)
-        self._suspect |= bool(event.mask & handle.UNMOUNT)
+        self._suspect |= bool(event.mask & inotify_fd.UNMOUNT)
 
     # ------------------------------------------------------------------ the root
 

@@ -20,8 +20,8 @@ from reconciler.model.observations import Resync, ResyncKind
 from reconciler.ports import Emit
 from reconciler.probe.tree import has_sandboxes
 from reconciler.watch.backend import Backend, BackendError
-from reconciler.watch.handle import Handle, Inotify
 from reconciler.watch.inotify import InotifyBackend
+from reconciler.watch.inotify_fd import Handle, Inotify
 
 Choice = Literal["auto", "inotify", "watchfiles", "poll", "none"]
 

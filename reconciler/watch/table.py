@@ -18,15 +18,19 @@ from typing import Final
 from reconciler import kernel
 from reconciler.model.ids import TASK_TREE, BundleKey, Identity, escape, unescape
 from reconciler.probe.beneath import beneath, identity_of, visible
-from reconciler.watch import handle
-from reconciler.watch.handle import Handle, raise_if_exhausted
+from reconciler.watch import inotify_fd
+from reconciler.watch.inotify_fd import Handle, raise_if_exhausted
 
 SLICE: Final = 1000
 """Watches added in one go: 15 ms of work."""
 
-ROOT_MASK: Final = handle.NAMES | handle.DELETE_SELF | handle.MOVE_SELF | handle.ONLYDIR
-NAMESPACE_MASK: Final = handle.NAMES | handle.DELETE_SELF | handle.ONLYDIR
-BUNDLE_MASK: Final = handle.NAMES | handle.CLOSE_WRITE | handle.EXCL_UNLINK | handle.ONLYDIR
+ROOT_MASK: Final = (
+    inotify_fd.NAMES | inotify_fd.DELETE_SELF | inotify_fd.MOVE_SELF | inotify_fd.ONLYDIR
+)
+NAMESPACE_MASK: Final = inotify_fd.NAMES | inotify_fd.DELETE_SELF | inotify_fd.ONLYDIR
+BUNDLE_MASK: Final = (
+    inotify_fd.NAMES | inotify_fd.CLOSE_WRITE | inotify_fd.EXCL_UNLINK | inotify_fd.ONLYDIR
+)
 
 _PATH_HANDLE: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -209,7 +213,7 @@ class WatchTable:
     def add_ancestor(self, path: bytes, mask: int) -> int | None:
         """Watch a directory above the tree, symlinks followed; None if there is none."""
         try:
-            wd = self._inotify.add_watch(path, mask | handle.ONLYDIR)
+            wd = self._inotify.add_watch(path, mask | inotify_fd.ONLYDIR)
         except OSError as error:
             raise_if_exhausted(error)
             return None

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from reconciler import kernel
-from reconciler.decide.blockers import foreign_mount
+from reconciler.decide.foreign_mounts import foreign_mount
 from reconciler.decide.verdicts import judge
 from reconciler.model.cgroups import CgroupSource
 from reconciler.model.decisions import Judgement, Verdict

@@ -15,7 +15,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from reconciler import kernel
-from reconciler.decide.blockers import ROOTFS
+from reconciler.decide.foreign_mounts import ROOTFS
 from reconciler.model.evidence import CgroupState
 from reconciler.model.hidden import parse_hidden
 from reconciler.model.ids import BundleKey, Identity, unescape

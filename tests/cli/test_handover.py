@@ -15,8 +15,8 @@ from reconciler.model.decisions import Phase
 from reconciler.model.ids import BundleKey
 from reconciler.model.policy import HOUR, Match, Policies, Rule
 from reconciler.present.beliefs import Asked, Belief, Beliefs, Reply
+from reconciler.present.formatting import to_json
 from reconciler.present.status import Recent
-from reconciler.present.words import to_json
 from reconciler.setup import Setup
 from reconciler.telemetry.http import MAX_HEADER
 from tests.cli.conftest import FakeNode

@@ -32,7 +32,7 @@ from reconciler.model.observations import Guard, GuardsChecked, Refusal, Stamp
 from reconciler.model.outcome import BlockReason, Holder, Outcome, Result
 from reconciler.model.policy import Policies, Policy
 from reconciler.ports import Stages
-from reconciler.present.words import RESULT_STYLES
+from reconciler.present.formatting import RESULT_STYLES
 from reconciler.setup import Setup
 from tests.cli.conftest import FakeNode
 from tests.decide.debris_world import cleaning, place

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from reconciler import present
 from reconciler.present.envelope import API_VERSION, Document, encode
-from reconciler.present.words import to_json
+from reconciler.present.formatting import to_json
 from tests.present.test_every_value import WHOLE, status
 from tests.present.test_shapes import ENVELOPE
 from tests.support import schema

@@ -12,7 +12,7 @@ from reconciler.model.decisions import Phase, Verdict
 from reconciler.model.evidence import Answer
 from reconciler.model.layout import Layout
 from reconciler.model.outcome import BlockReason, Result
-from reconciler.present import page, report, status_text, words
+from reconciler.present import formatting, page, report, status_text
 from reconciler.present.debris import MOST, NO_PHASE, left
 from reconciler.present.envelope import encode
 from reconciler.present.status import Attempts, Status, gather
@@ -154,4 +154,4 @@ def test_a_report_holds_what_is_left_at_the_end() -> None:
     assert socket[3] == pytest.approx(100_000 + GRACE * 1000, abs=1000)
     assert unsure[1:4] == ("unknown", "-", -1)
     assert shown.debris_counts == "1 piece of debris: shim-socket 1 waiting"
-    assert words.debris({}) == words.debris({"cgroup": {}}) == ""
+    assert formatting.debris({}) == formatting.debris({"cgroup": {}}) == ""

@@ -16,7 +16,7 @@ from reconciler.model.evidence import CgroupState, InitState, Look, Mount, ShimS
 from reconciler.model.ids import BundleKey
 from reconciler.model.outcome import Outcome, Result, Step, StepResult
 from reconciler.model.policy import Orphans, Policy, Shims
-from reconciler.present import debris_results, explain, rows, shapes, words
+from reconciler.present import debris_results, explain, formatting, rows, shapes
 from reconciler.present.table import Cell, Column, Table
 from tests.decide.debris_world import place
 from tests.present.test_shapes import ENVELOPE, LAYOUT, LOOK, OUTCOME, VIEW
@@ -103,7 +103,7 @@ def test_names_can_be_typed_again() -> None:
     ],
 )
 def test_an_age_has_its_two_largest_units(seconds: float, shown: str) -> None:
-    assert words.age(seconds) == shown
+    assert formatting.age(seconds) == shown
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_an_age_has_its_two_largest_units(seconds: float, shown: str) -> None:
     ],
 )
 def test_a_duration_has_a_unit_a_person_uses(seconds: float, shown: str) -> None:
-    assert words.took(seconds) == shown
+    assert formatting.took(seconds) == shown
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,8 @@ def test_a_duration_has_a_unit_a_person_uses(seconds: float, shown: str) -> None
     [(0, "0B"), (999, "999B"), (1000, "1.0kB"), (12_345_678, "12.3MB"), (10**16, "10.0PB")],
 )
 def test_a_size_is_short(count: int, shown: str) -> None:
-    assert words.size(count) == shown
-    assert words.size(count, exact=False) == f"{shown}+"
+    assert formatting.size(count) == shown
+    assert formatting.size(count, exact=False) == f"{shown}+"
 
 
 def test_explain_shows_the_rules_up_to_the_one_that_fired() -> None:

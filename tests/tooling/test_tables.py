@@ -118,9 +118,9 @@ def test_every_level_has_its_number(level: Level) -> None:
 
 
 def test_everything_that_is_listed_can_be_styled() -> None:
-    from reconciler.present import words
+    from reconciler.present import formatting
 
-    assert all(words.style(one.value) for one in (*Verdict, *Phase, *Result))
+    assert all(formatting.style(one.value) for one in (*Verdict, *Phase, *Result))
 
 
 def test_the_report_has_a_colour_and_a_rank_for_every_state() -> None:

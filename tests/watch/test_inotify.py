@@ -11,8 +11,8 @@ from typing_extensions import override
 
 from reconciler.model.ids import BundleKey, escape
 from reconciler.model.observations import Hint, Resync, ResyncKind
-from reconciler.watch.handle import Event, Inotify
 from reconciler.watch.inotify import InotifyBackend
+from reconciler.watch.inotify_fd import Event, Inotify
 from reconciler.watch.table import SLICE, WatchTable
 from tests.support.handles import open_files
 from tests.watch.support import Inbox, Tree, eventually, running, turn, wake_ups, watches

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from reconciler.model.observations import Resync, ResyncKind
 from reconciler.watch.backend import BackendError
-from reconciler.watch.handle import Inotify, raise_if_exhausted
+from reconciler.watch.inotify_fd import Inotify, raise_if_exhausted
 from reconciler.watch.select import Choice, Watching
 from tests.support.handles import open_files
 from tests.support.mountns import in_private_mounts, leave_chroot

@@ -13,7 +13,7 @@ from reconciler.errors import ExitCode, UsageError
 from reconciler.loop import Loop
 from reconciler.model.ids import escape
 from reconciler.model.policy import Policies, Policy
-from reconciler.present import words
+from reconciler.present import formatting
 from reconciler.present.table import Cell, Column, Table
 from reconciler.settings.units import parse_duration
 from reconciler.setup import Setup
@@ -125,7 +125,7 @@ def _report(kept: list[Kept], listener: PromiseListener, output: Output, *, gone
     broken, pending = sum(bool(one.broken) for one in kept), sum(one.pending for one in kept)
     verdict = "every promise was kept"
     if broken:
-        verdict = f"{words.plural(broken, 'promise')} broken"
+        verdict = f"{formatting.plural(broken, 'promise')} broken"
     elif pending:
         verdict = f"no promise was broken, and {pending} had no time to come true"
     left = "the tree and its processes are gone" if gone else "SOMETHING IS LEFT"

@@ -137,11 +137,11 @@ def _reload(daemon: "Daemon", output: Output) -> int:
 
 
 def _clean(daemon: "Daemon", typed: "Sequence[str]", said: Globals, output: Output) -> int:
-    from reconciler.present import words
+    from reconciler.present import formatting
 
     reply = daemon.clean(_meant(daemon, typed, said))
     for one in reply.bundles:
-        what = words.name(one)
+        what = formatting.name(one)
         if one.refused:
             output.complain(f"{what} is not cleaned: {one.refused}")
         else:
@@ -254,7 +254,7 @@ def _stream(daemon: "Daemon", said: Globals, listing: Listing, output: Output) -
     from threading import Event
 
     from reconciler.cli.garbage import collect_from_now_on
-    from reconciler.present.words import to_json
+    from reconciler.present.formatting import to_json
 
     def narrowed(whole: "Status", raw: bytes) -> bytes:
         shown = listing.of_status(whole, said.namespace)

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from typing import Final
 
 from reconciler import kernel
-from reconciler.decide.blockers import ROOTFS, VOLATILE
+from reconciler.decide.foreign_mounts import ROOTFS, VOLATILE
 from reconciler.model.ids import BundleKey, escape, unescape
 from reconciler.model.outcome import BlockReason
 from reconciler.probe.beneath import beneath, opened

@@ -1,4 +1,7 @@
-"""Small values in a few characters: ages, sizes, counts, names, times; styles; JSON. Pure."""
+"""Small values in a few characters: ages, sizes, counts, names, times; styles; JSON. Pure.
+
+Why a bundle has its verdict is worded with the rules (:mod:`reconciler.decide.verdicts`).
+"""
 
 import re
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Blockers: what is known beforehand to keep a leftover from being removed. Pure.
+"""Foreign mounts keep a leftover from being removed, as is known beforehand. Pure.
 
 The worker refuses by this rule before it touches anything; a dry run, `explain` and a replay say by
 the same rule that it will. Whatever shows only when it is tried (a busy rootfs) is not known here.
