@@ -70,6 +70,7 @@ def test_it_says_that_the_tree_of_sandboxes_cannot_be_read(
 ) -> None:
     place = Path(os.fsdecode(site.layout.sandboxes))
     place.symlink_to(site.base)
+    site.write(watch__relist="1s")
     with running(site) as daemon:
         told = daemon.wait_for("listing.failed")
         assert "the tree of sandboxes cannot be read" in str(told["problem"])
@@ -77,8 +78,7 @@ def test_it_says_that_the_tree_of_sandboxes_cannot_be_read(
         shown = here(site, "status", "--config", str(site.config)).stdout
         assert "\nlisting: the tree of sandboxes cannot be read" in shown
         place.unlink()
-        site.make("a")  # its namespace is listed
-        daemon.wait_for("tree.listed")
+        daemon.wait_for("tree.listed", namespace=None)
         shown = here(site, "status", "--config", str(site.config)).stdout
         assert "listing: " not in shown
 
