@@ -1,6 +1,5 @@
 """Ending a shim that serves nobody: the one that is meant, and nobody else."""
 
-import dataclasses
 import errno
 import os
 import shutil
@@ -153,9 +152,9 @@ def test_a_shim_in_a_bundle_of_that_path_which_was_not_judged_lives(short: Path)
     with inline_worker(short) as (site, inline):
         bundle, other = site.bundle(mounted=False), site.bundle("c2", mounted=False)
         with living_shim(bundle.path, bundle.socket, address(site)) as living:
-            shim = dataclasses.replace(target(bundle, living), bundle=other.identity)
+            shim = replace(target(bundle, living), bundle=other.identity)
             assert_refused(inline, shim, living, "not shown to work in the bundle")
-            end(inline, dataclasses.replace(shim, bundle=bundle.identity))
+            end(inline, replace(shim, bundle=bundle.identity))
 
 
 @private_mounts
