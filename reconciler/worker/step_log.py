@@ -94,8 +94,8 @@ class Record:
         except Blocked as error:
             result, detail, blocked = _weigh(error, core=core)
         except OSError as error:
-            name = escape(error.filename) if isinstance(error.filename, bytes) else ""
-            result, detail, blocked = _weigh(blocked_by(error, name), core=core)
+            where = escape(error.filename) if isinstance(error.filename, bytes) else ""
+            result, detail, blocked = _weigh(blocked_by(error, where), core=core)
         seconds = self._clock.monotonic() - start
         self.steps.append(Step(name, result, detail, seconds, tally.mutations))
         if blocked is not None:
