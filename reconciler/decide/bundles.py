@@ -74,7 +74,7 @@ class Bundles:
         self._timers = PriorityQueue()
         self._dues = DueTimes(self._tracks)
         self._pods = Pods(needed=policies.need_labels)
-        self._members = Members(self._tracks, self._timers)
+        self.members = Members(self._tracks, self._timers)
         self._living: set[BundleKey] = set()
         self._open: dict[BundleKey, Track] = {}  # all that are not plainly alive
         self._newest = float("-inf")  # when the youngest was first seen
@@ -143,7 +143,7 @@ class Bundles:
             self.forget(key, now)
         track = self._tracks[key] = Track(key, identity, first_seen=now)
         self._newest = max(self._newest, now)
-        self._members.note(track, now)
+        self.members.note(track, now)
         memory = self._memories.pop(key, None)
         if memory is not None and memory.identity == identity:
             track.last_alive = track.life = memory.last_alive
@@ -158,7 +158,7 @@ class Bundles:
         """Take in a fresh look and judge again."""
         before = track.labels
         track.absorb(look, stamp, volatile=self._policies.volatile)
-        self._members.note(track, stamp.mono)
+        self.members.note(track, stamp.mono)
         self.reconsider(track, stamp.mono)
         if track.labels is not before and track.labels != before:
             for member in self._pods.members(track.key):
@@ -188,7 +188,7 @@ class Bundles:
         self.claims.forget(key)
         self._node_state.forget(key, track.look, now - track.looked_at)
         self._dues.leave(track)
-        self._members.forget(key, now)
+        self.members.forget(key, now)
         self._out.append(Vanished(key, track.verdict, cleaned=cleaned))
 
     def back_off(self, track: Track, now: float, cause: str) -> None:
@@ -245,7 +245,7 @@ class Bundles:
         if look is None or track.phase is _CLEANING:
             return
         previous, before = track.verdict, track.facts
-        facts = self._node_state.weigh(track, look, self._members)
+        facts = self._node_state.weigh(track, look, self.members)
         young = track.age(now) < policies.settle
         track.judgement = judge(facts, young)
         verdict = track.verdict = track.judgement.verdict

@@ -295,6 +295,7 @@ class Engine:
         self._out.append(LookAt(hint.key, hint.kind))
 
     def _take_listing(self, listed: Listed, now: float) -> None:
+        self._bundles.members.listed(listed, now)
         if not listed.answered:
             return
         found = {seen.key: seen.identity for seen in listed.bundles}

@@ -13,6 +13,7 @@ from reconciler.decide.queue import PriorityQueue
 from reconciler.decide.track import Track
 from reconciler.model.evidence import Answer, ShimState
 from reconciler.model.ids import BundleKey
+from reconciler.model.observations import Listed
 
 _Pod = tuple[str, str | None]
 """Namespace and group; the group is None for who may be anybody's member."""
@@ -33,6 +34,8 @@ class Members:
         self._sandboxes: dict[str, set[BundleKey]] = {}
         self._pods: dict[BundleKey, _Pod] = {}
         self._counts: Counter[_Pod] = Counter()
+        self._is_listed = False  # the whole tree, at the last attempt
+        self._are_listed: dict[str, bool] = {}  # namespaces, at later ones
 
     def note(self, track: Track, now: float) -> None:
         """Take in a bundle that was met or looked at."""
@@ -59,11 +62,30 @@ class Members:
         if not self._sandboxes:
             self._pods, self._counts = {}, Counter()
 
+    def listed(self, listed: Listed, now: float) -> None:
+        """Take in whether a listing was answered.
+
+        Events may be lost, so only a listing tells that there is no further member.
+        """
+        namespace = listed.namespace
+        if namespace is None:
+            self._is_listed = listed.answered
+            self._are_listed.clear()
+        else:
+            self._are_listed[namespace] = listed.answered
+        for one in sorted(self._sandboxes) if namespace is None else (namespace,):
+            self._judge_again(one, ((one, None),), now)
+
     def of(self, key: BundleKey) -> Answer:
         """Return whether bundles of a sandbox's pod are there; no answer if some may be."""
         if self._counts[key.namespace, key.id]:
             return Answer.YES
-        return Answer.NONE if self._counts[key.namespace, None] else Answer.NO
+        if self._counts[key.namespace, None] or not self._names_all(key.namespace):
+            return Answer.NONE
+        return Answer.NO
+
+    def _names_all(self, namespace: str) -> bool:
+        return self._are_listed.get(namespace, self._is_listed)
 
     def _count(self, track: Track) -> list[_Pod]:
         """Count a bundle as its pod's; give the pods that have another number now."""

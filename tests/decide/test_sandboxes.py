@@ -170,6 +170,38 @@ def test_a_member_that_comes_later_keeps_it() -> None:
     assert verdict(world) is Verdict.LEFTOVER
 
 
+@pytest.mark.parametrize("namespace", [None, "ns"], ids=["the whole tree", "its namespace"])
+def test_where_members_cannot_be_listed_one_may_be_there(namespace: str | None) -> None:
+    """The event of a member's creation may have been lost, and nobody else tells of it."""
+    world = alone()
+    world.node(DENIES)
+    assert verdict(world) is Verdict.LEFTOVER
+    world.observe(Listed(answered=False, present=True, namespace=namespace))
+    world.wait(ENFORCE.grace + 1)
+    assert verdict(world) is Verdict.UNKNOWN
+    assert cleaned(world) == []
+    bundles = (Seen(POD, Identity(1, 9, 1)),)
+    world.observe(Listed(answered=True, present=True, bundles=bundles, namespace=namespace))
+    world.wait(ENFORCE.grace + 1)
+    assert verdict(world) is Verdict.LEFTOVER
+    assert cleaned(world) == [POD]
+
+
+def test_a_namespace_that_cannot_be_listed_says_nothing_of_others() -> None:
+    world = alone()
+    world.node(DENIES)
+    world.observe(Listed(answered=False, present=True, namespace="other"))
+    world.wait(0.1)
+    assert verdict(world) is Verdict.LEFTOVER
+
+
+def test_one_that_was_met_before_any_listing_may_have_members() -> None:
+    world = World()
+    world.observe(Looked(POD, sandbox()))
+    world.node(DENIES)
+    assert verdict(world) is Verdict.UNKNOWN
+
+
 def test_bundles_of_other_pods_and_namespaces_keep_nobody() -> None:
     world = World()
     strangers = (key("ns/b"), key("other/a"))
